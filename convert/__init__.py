@@ -1,0 +1,25 @@
+"""Owns the road from a Hugging Face checkpoint of the Gemma-2 family to a GGUF file.
+
+Importing this package is cheap: numpy and the ggml library are loaded when `convert` is first
+looked up. The road is one-way, and a module imports only from what stands before it:
+
+    untrusted -> safetensors -> checkpoint -> gemma2 -> spm -> vocab -> recipe -> quantize
+              -> files -> gguf_file -> metadata -> pipeline
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgesppo_convert.pipeline import ConvertResult, Progress, convert
+
+__all__ = ["ConvertResult", "Progress", "convert"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from edgesppo_convert import pipeline
+
+    return getattr(pipeline, name)

@@ -1,0 +1,104 @@
+"""Owns which keys a file carries and in which order: general, the family's, the tokenizer's.
+
+Writes no time, no path and no user into the file: the same checkpoint gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gguf import GGML_QUANT_VERSION, GGUFValueType, Keys, size_label
+
+from edgesppo_convert import gemma2
+from edgesppo_convert.gguf_file import KeyValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgesppo_convert.checkpoint import Checkpoint
+    from edgesppo_convert.gemma2 import Hyper, Weight
+    from edgesppo_convert.recipe import Recipe
+    from edgesppo_convert.untrusted import JsonObject
+    from edgesppo_convert.vocab import Vocabulary
+
+STRING, BOOL = GGUFValueType.STRING, GGUFValueType.BOOL
+UINT32, INT32, FLOAT32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32
+
+
+# GGUF key, its type, the key in generation_config.json, and the most that makes sense
+SAMPLING = (
+    (Keys.General.SAMPLING_TOP_K, INT32, "top_k", 1 << 20),
+    (Keys.General.SAMPLING_TOP_P, FLOAT32, "top_p", 1),
+    (Keys.General.SAMPLING_MIN_P, FLOAT32, "min_p", 1),
+    (Keys.General.SAMPLING_TEMP, FLOAT32, "temperature", 100),
+    (Keys.General.SAMPLING_PENALTY_REPEAT, FLOAT32, "repetition_penalty", 100),
+)
+
+
+def collect(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    hyper: Hyper,
+    weights: Sequence[Weight],
+    vocabulary: Vocabulary,
+) -> list[KeyValue]:
+    """All keys. The last two stand where `llama_model_quantize` puts them, too."""
+    size = sum(weight.size for weight in weights)
+    return [
+        KeyValue(Keys.General.ARCHITECTURE, STRING, gemma2.ARCH),
+        KeyValue(Keys.General.TYPE, STRING, "model"),
+        KeyValue(Keys.General.NAME, STRING, model_name(checkpoint.folder)),
+        KeyValue(Keys.General.SIZE_LABEL, STRING, size_label(size, size, 0, 0)),
+        *_sampling(checkpoint.json("generation_config.json")),
+        *(KeyValue(key, kind, value) for key, kind, value in gemma2.metadata(hyper)),
+        *_tokenizer(vocabulary),
+        KeyValue(Keys.General.QUANTIZATION_VERSION, UINT32, GGML_QUANT_VERSION),
+        KeyValue(Keys.General.FILE_TYPE, UINT32, int(recipe.file_type)),
+    ]
+
+
+def model_name(folder: Path) -> str:
+    """What the folder is called; in the Hugging Face cache, what its repository is called.
+
+    There it is `models--OWNER--NAME/snapshots/REVISION`.
+    """
+    folder = folder.absolute()
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.split("--")[-1]
+    return folder.resolve().name
+
+
+def _sampling(config: JsonObject | None) -> list[KeyValue]:
+    """How the checkpoint's authors sample it, where they say so."""
+    return [
+        KeyValue(key, kind, _amount(config, source, kind, high))
+        for key, kind, source, high in SAMPLING
+        if config is not None and config.raw(source) is not None
+    ]
+
+
+def _amount(config: JsonObject, key: str, kind: GGUFValueType, high: int) -> int | float:
+    """Zero is allowed: it turns a step of sampling off."""
+    if config.raw(key) == 0:
+        return 0
+    return config.integer(key, 0, high) if kind is INT32 else config.number(key, 0, high)
+
+
+def _tokenizer(vocabulary: Vocabulary) -> list[KeyValue]:
+    tokens = vocabulary.tokens
+    keys = [
+        KeyValue(Keys.Tokenizer.MODEL, STRING, "llama"),
+        KeyValue(Keys.Tokenizer.PRE, STRING, "default"),
+        KeyValue(Keys.Tokenizer.LIST, STRING, [token.text for token in tokens]),
+        KeyValue(Keys.Tokenizer.SCORES, FLOAT32, [token.score for token in tokens]),
+        KeyValue(Keys.Tokenizer.TOKEN_TYPE, INT32, [int(token.type) for token in tokens]),
+        *(KeyValue(key, UINT32, index) for key, index in vocabulary.duties.items()),
+        KeyValue(Keys.Tokenizer.ADD_BOS, BOOL, True),
+        KeyValue(Keys.Tokenizer.ADD_EOS, BOOL, False),
+        KeyValue(Keys.Tokenizer.ADD_PREFIX, BOOL, False),
+    ]
+    if vocabulary.template is not None:
+        keys.append(KeyValue(Keys.Tokenizer.CHAT_TEMPLATE, STRING, vocabulary.template))
+    return keys

@@ -1,0 +1,111 @@
+"""Owns the numbers: stored floats -> float32 -> block bytes, a chunk of whole rows at a time.
+
+The blocks are made by the shipped ggml library, so they are the same bytes that
+`llama_model_quantize` of this installation makes. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgesppo._llama import ggml_base
+from edgesppo.errors import BadCheckpoint
+from edgesppo_convert.recipe import BF16, F32, row_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gguf import GGMLQuantizationType
+    from numpy.typing import NDArray
+
+    from edgesppo_convert.gemma2 import Weight
+    from edgesppo_convert.safetensors import Tensor
+
+# The largest weight that a type can hold; the scales of quantised blocks are float16.
+LARGEST_HALF = np.float32(65504)
+LARGEST = {F32: np.finfo(np.float32).max, BF16: np.uint32(0x7F7F0000).view(np.float32)}
+CHUNK = 1 << 19  # weights; a row that is longer is a chunk of its own
+
+
+class Quantizer:
+    """Turns chunks of rows into blocks; any number of threads may share one."""
+
+    def __init__(self, kinds: Iterable[GGMLQuantizationType]) -> None:
+        self._ggml = ggml_base()
+        for kind in set(kinds):
+            self._ggml.ggml_quantize_init(kind)
+        self._scratch = _Scratch()
+
+    def blocks(
+        self, weight: Weight, tensor: Tensor, kind: GGMLQuantizationType, first: int, rows: int
+    ) -> bytearray:
+        """The blocks of `rows` rows from row `first` on."""
+        values = self._scratch.floats(rows * weight.row)
+        _widen(tensor, first * weight.row, values, self._scratch)
+        _check_values(weight, kind, values, first)
+        if weight.is_norm:
+            values += np.float32(1)
+        data = bytearray(rows * row_bytes(kind, weight.row))
+        target = ctypes.addressof(ctypes.c_char.from_buffer(data))
+        self._ggml.ggml_quantize_chunk(kind, values.ctypes.data, target, 0, rows, weight.row, None)
+        return data
+
+
+def rows_per_chunk(row: int) -> int:
+    """How many whole rows of this length make a chunk."""
+    return max(1, CHUNK // row)
+
+
+class _Scratch(threading.local):
+    """Two buffers a thread, kept from chunk to chunk."""
+
+    def __init__(self) -> None:
+        self._floats = np.empty(0, np.float32)
+        self._halves = np.empty(0, np.uint16)
+
+    def floats(self, count: int) -> NDArray[np.float32]:
+        if self._floats.size < count:
+            self._floats = np.empty(count, np.float32)
+        return self._floats[:count]
+
+    def halves(self, count: int) -> NDArray[np.uint16]:
+        if self._halves.size < count:
+            self._halves = np.empty(count, np.uint16)
+        return self._halves[:count]
+
+
+def _widen(tensor: Tensor, first: int, values: NDArray[np.float32], scratch: _Scratch) -> None:
+    """Read as many elements as `values` holds, as float32, exactly."""
+    if tensor.dtype == "F32":
+        tensor.read(first, values.data.cast("B"))
+        return
+    stored = scratch.halves(values.size)
+    tensor.read(first, stored.data.cast("B"))
+    if tensor.dtype == "F16":
+        np.copyto(values, stored.view(np.float16))
+    else:  # a bfloat16 is the upper half of a float32
+        np.left_shift(stored, 16, out=values.view(np.uint32), dtype=np.uint32)
+
+
+def _check_values(
+    weight: Weight, kind: GGMLQuantizationType, values: NDArray[np.float32], first: int
+) -> None:
+    """Refuse NaN, Inf and what would become Inf, and say where it is."""
+    limit = LARGEST.get(kind, LARGEST_HALF)
+    with np.errstate(invalid="ignore"):
+        # A NaN makes both ends NaN, which compares false.
+        if -limit <= values.min() and values.max() <= limit:
+            return
+        flat = int(np.flatnonzero(~(np.abs(values) <= limit))[0])
+    row, column = divmod(flat, weight.row)
+    place = f"[{column}]" if weight.is_norm else f"[{first + row}, {column}]"
+    reason = (
+        f"too large for {kind.name}: try --type bf16"
+        if np.isfinite(values[flat])
+        else "the checkpoint is damaged, or its training failed"
+    )
+    raise BadCheckpoint(f"tensor {weight.source} holds {values[flat]} at {place}; {reason}")

@@ -1,0 +1,185 @@
+"""Owns one safetensors file: its header's rules, and reading a span of a tensor into a buffer.
+
+    0        8            8+N                                   end
+    | N: u64 | JSON, N B  | tensor bytes, row-major, no gaps     |
+
+The rules are the format's own (https://github.com/huggingface/safetensors#format): at most
+100,000,000 bytes of header, no key twice, spans that follow each other without hole or overlap
+and cover the buffer exactly. Knows nothing of folders or of what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, BinaryIO
+
+from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo_convert.untrusted import JsonObject, parse_json, show
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_HEADER = 100_000_000
+MAX_NAME = 512
+MAX_TENSORS = 100_000
+BYTES_OF = {"BF16": 2, "F16": 2, "F32": 4}  # the dtypes that are read, and bytes an element
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named tensor that lies in a shard, unread."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    shard: Shard
+    offset: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return BYTES_OF[self.dtype]
+
+    @property
+    def size(self) -> int:
+        """Elements in all."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all."""
+        return self.size * self.itemsize
+
+    def read(self, first: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from element `first` on; any thread may call."""
+        self.shard.read(self.offset + first * self.itemsize, buffer)
+
+    def expect(self, first: int, count: int) -> None:
+        """Tell the system that these elements will be read soon."""
+        self.shard.expect(self.offset + first * self.itemsize, count * self.itemsize)
+
+
+class Shard:
+    """An open safetensors file whose header has been found sound."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        if not path.is_file():
+            raise BadCheckpoint(f"shard {path} is missing; is the download complete?")
+        try:
+            self._file: BinaryIO = path.open("rb", buffering=0)
+        except OSError as error:
+            raise BadCheckpoint(f"cannot read {path}: {error.strerror or error}") from error
+        try:
+            self.tensors = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; its tensors cannot be read any more."""
+        self._file.close()
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset` on. One reader at a time: the disk likes it so."""
+        with self._lock:
+            try:
+                self._file.seek(offset)
+                self._fill(buffer)
+            except OSError as error:
+                raise BadCheckpoint(
+                    f"cannot read {self.path}: {error.strerror or error}"
+                ) from error
+
+    def expect(self, offset: int, length: int) -> None:
+        """Start reading ahead, where the system knows how."""
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):  # a hint, no more
+                os.posix_fadvise(self._file.fileno(), offset, length, os.POSIX_FADV_WILLNEED)
+
+    def _fill(self, buffer: memoryview) -> None:
+        while buffer:
+            count = self._file.readinto(buffer)  # type: ignore[attr-defined]
+            if not count:
+                raise BadCheckpoint(f"{self.path} ends too early; is the download complete?")
+            buffer = buffer[count:]
+
+    def _read_header(self) -> dict[str, Tensor]:
+        total = os.fstat(self._file.fileno()).st_size
+        if total < 8:
+            raise BadCheckpoint(f"{self.path} has {total} bytes; a safetensors file has 8 or more")
+        length = int.from_bytes(self._take(0, 8), "little")
+        if length > MAX_HEADER:
+            raise BadCheckpoint(
+                f"{self.path} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are"
+                " allowed; is it a safetensors file?"
+            )
+        if 8 + length > total:
+            raise BadCheckpoint(
+                f"{self.path} is truncated: {total:,} bytes, of which the header alone should"
+                f" take {8 + length:,}"
+            )
+        header = parse_json(self._take(8, length), f"header of {self.path}")
+        return self._check(header, 8 + length, total)
+
+    def _take(self, offset: int, length: int) -> bytes:
+        data = bytearray(length)
+        self.read(offset, memoryview(data))
+        return bytes(data)
+
+    def _check(self, header: JsonObject, start: int, total: int) -> dict[str, Tensor]:
+        if len(header) > MAX_TENSORS:
+            raise BadCheckpoint(
+                f"{header.where} lists {len(header):,} tensors, over {MAX_TENSORS:,}"
+            )
+        spans = [self._span(header, name, start) for name in header if name != "__metadata__"]
+        spans.sort(key=lambda span: (span[0].offset, span[1]))
+        reached = start
+        for tensor, end in spans:
+            if tensor.offset != reached:
+                what = "overlaps another" if tensor.offset < reached else "leaves a hole before it"
+                raise BadCheckpoint(
+                    f"{self.path}: tensor {show(tensor.name)} {what}: it begins at byte"
+                    f" {tensor.offset - start:,} of the data, expected {reached - start:,}"
+                )
+            reached = end
+        if reached != total:
+            word = "truncated" if reached > total else "longer than its header says"
+            raise BadCheckpoint(
+                f"{self.path} is {word}: {total:,} bytes, its header describes {reached:,};"
+                " is the download complete?"
+            )
+        return {tensor.name: tensor for tensor, _ in spans}
+
+    def _span(self, header: JsonObject, name: str, start: int) -> tuple[Tensor, int]:
+        """A tensor and the byte where it ends."""
+        if not 0 < len(name) <= MAX_NAME:
+            raise BadCheckpoint(f"{header.where}: {show(name)} is no tensor name")
+        entry = header.object(name)
+        dtype = entry.text("dtype")
+        if dtype not in BYTES_OF:
+            raise UnsupportedCheckpoint(
+                f"{self.path}: tensor {show(name)} is stored as {show(dtype)}; only BF16, F16 and"
+                " F32 are read: use the unquantised checkpoint"
+            )
+        shape = tuple(_sizes(entry, "shape"))
+        begin, end = (*_sizes(entry, "data_offsets"), -1, -1)[:2]
+        tensor = Tensor(name, dtype, shape, self, start + begin)
+        if len(entry.items("data_offsets")) != 2 or end - begin != tensor.nbytes:
+            raise BadCheckpoint(
+                f"{self.path}: tensor {show(name)} of shape {list(shape)} in {dtype} takes"
+                f" {tensor.nbytes:,} bytes, its offsets are {show(entry.raw('data_offsets'))}"
+            )
+        return tensor, start + end
+
+
+def _sizes(entry: JsonObject, key: str) -> list[int]:
+    values = entry.items(key)
+    if len(values) > 8 or any(type(v) is not int or not 0 <= v < 1 << 48 for v in values):
+        entry.refuse(key, "a short list of whole numbers")
+    return values

@@ -1,0 +1,150 @@
+"""Owns the bytes of a SentencePiece `tokenizer.model`: a small, bounded protobuf reader.
+
+Reads the few fields that a conversion needs, by the numbers of sentencepiece_model.proto, and
+refuses anything malformed. Knows nothing of GGUF.
+
+    ModelProto      1 pieces*  2 trainer_spec  3 normalizer_spec
+    SentencePiece   1 piece    2 score (f32)   3 type
+    TrainerSpec     3 model_type               24 treat_whitespace_as_suffix
+    NormalizerSpec  2 charsmap 3 add_dummy_prefix  4 remove_extra_whitespaces  5 escape_whitespaces
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo_convert.untrusted import read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    Value = int | float | bytes
+
+MAX_BYTES = 64 << 20
+MAX_PIECES = 1 << 22
+PIECES, TRAINER, NORMALIZER = 1, 2, 3  # fields
+VARINT, F64, BYTES, F32 = 0, 1, 2, 5  # wire types
+BPE = 2
+
+
+class PieceType(IntEnum):
+    """SentencePiece's types; GGUF's token types have the same numbers."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+_TYPES: dict[object, PieceType] = {int(kind): kind for kind in PieceType}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One piece of the vocabulary."""
+
+    text: str
+    score: float
+    type: PieceType
+
+
+class _MalformedError(ValueError):
+    """The bytes are no protobuf message of the kind expected."""
+
+
+def read_pieces(path: Path) -> list[Piece]:
+    """The vocabulary of a model that llama.cpp's tokeniser can reproduce."""
+    parts: dict[int, list[bytes]] = {PIECES: [], TRAINER: [], NORMALIZER: []}
+    try:
+        for number, value in _fields(read_bytes(path, MAX_BYTES)):
+            if number in parts and isinstance(value, bytes):
+                parts[number].append(value)
+            if len(parts[PIECES]) > MAX_PIECES:
+                raise _MalformedError(f"it has more than {MAX_PIECES:,} pieces")
+        if not parts[PIECES]:
+            raise _MalformedError("it has no pieces")
+        pieces = [_piece(part) for part in parts[PIECES]]
+        # A message that comes in parts is their concatenation.
+        trainer, normalizer = b"".join(parts[TRAINER]), b"".join(parts[NORMALIZER])
+        _check_behaviour(path, dict(_fields(trainer)), dict(_fields(normalizer)))
+    except _MalformedError as error:
+        raise BadCheckpoint(f"{path} is no SentencePiece model: {error}") from error
+    return pieces
+
+
+def _piece(data: bytes) -> Piece:
+    fields = dict(_fields(data))
+    text, score, kind = fields.get(1, b""), fields.get(2, 0.0), fields.get(3, 1)
+    if not isinstance(text, bytes) or not isinstance(score, float) or kind not in _TYPES:
+        raise _MalformedError(f"no piece: {data[:40]!r}")
+    if not math.isfinite(score):
+        raise _MalformedError(f"the score of piece {text[:40]!r} is {score}")
+    try:
+        return Piece(text.decode("utf-8"), score, _TYPES[kind])
+    except UnicodeDecodeError:
+        raise _MalformedError(f"piece {text[:40]!r} is not UTF-8") from None
+
+
+def _check_behaviour(path: Path, trainer: dict[int, Value], normalizer: dict[int, Value]) -> None:
+    """Refuse a model whose text handling llama.cpp would silently not reproduce."""
+    demands = (
+        (trainer.get(3, 1) == BPE, "is not of the BPE kind"),
+        (not trainer.get(24, 0), "treats spaces as suffixes"),
+        (not normalizer.get(2, b""), "rewrites text before splitting it"),
+        (not normalizer.get(3, 1), "adds a space before the text"),
+        (not normalizer.get(4, 1), "removes extra spaces"),
+        (normalizer.get(5, 1), "does not mark spaces"),
+    )
+    for met, otherwise in demands:
+        if not met:
+            raise UnsupportedCheckpoint(
+                f"{path} {otherwise}, which Gemma-2's tokeniser does not and llama.cpp cannot do"
+            )
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
+    """Number and value of every field: int for a varint, float for 32 bits, else bytes."""
+    at, end = 0, len(data)
+    while at < end:
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == VARINT:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        start, at = _span(data, at, wire)
+        if at > end:
+            raise _MalformedError(f"a field of {at - start:,} bytes is longer than its message")
+        yield number, struct.unpack_from("<f", data, start)[0] if wire == F32 else data[start:at]
+
+
+def _span(data: bytes, at: int, wire: int) -> tuple[int, int]:
+    """Where the value of a field begins and ends."""
+    if wire == BYTES:
+        length, at = _varint(data, at)
+        return at, at + length
+    if wire in (F32, F64):
+        return at, at + (4 if wire == F32 else 8)
+    raise _MalformedError(f"unknown wire type {wire} before byte {at:,}")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Seven bits a byte, lowest first, the high bit set on all but the last; at most ten bytes."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise _MalformedError("it ends in the middle of a number")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise _MalformedError(f"a number of more than ten bytes before byte {at:,}")

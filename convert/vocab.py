@@ -1,0 +1,183 @@
+"""Owns the vocabulary: SentencePiece pieces and added tokens -> GGUF's tokens, scores and types.
+
+The types decide what llama.cpp does with a token in text: CONTROL is matched only where special
+tokens are asked for, USER_DEFINED always and before any merging (as SentencePiece does with its
+own), NORMAL by merging. Knows nothing of tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gguf import Keys
+
+from edgesppo.errors import BadCheckpoint
+from edgesppo_convert.spm import Piece, PieceType, read_pieces
+from edgesppo_convert.untrusted import JsonObject, is_text, is_there, read_bytes, show
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo_convert.checkpoint import Checkpoint
+
+TOKENIZER = "tokenizer.model"
+END_OF_TURN = "<end_of_turn>"
+# Gemma's own control tokens. Some checkpoints mark them special, some do not, some list none.
+CONTROL_TEXTS = frozenset(
+    ("<pad>", "<eos>", "<bos>", "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
+)
+ADDED_SCORE = -1000.0  # as llama.cpp's converter scores added tokens and padding
+PAD_SCORE = -10000.0
+MAX_TEMPLATE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Every token by id, the ids with a duty, and the chat template."""
+
+    tokens: list[Piece]
+    duties: dict[str, int]  # GGUF key -> id
+    template: str | None
+
+
+def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
+    """The vocabulary of a checkpoint whose embedding has `size` rows."""
+    path = checkpoint.folder / TOKENIZER
+    pieces = read_pieces(path)
+    if len(pieces) > size:
+        raise BadCheckpoint(
+            f"{path} has {len(pieces):,} pieces, but the config's vocab_size is {size:,}"
+        )
+    tokens = [_retyped(piece) for piece in pieces]
+    tokens += [_padding(index) for index in range(len(pieces), size)]
+    config = checkpoint.json("tokenizer_config.json")
+    _lay_added(tokens, checkpoint.json("added_tokens.json"), config)
+    ids = _index(tokens, path)
+    return Vocabulary(
+        tokens, _duties(tokens, ids, checkpoint.config), _read_template(checkpoint, config)
+    )
+
+
+def _retyped(piece: Piece) -> Piece:
+    """A piece of the model as a token, before anything is known of added tokens."""
+    plain = piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED)
+    if plain and _looks_control(piece.text):
+        return Piece(piece.text, ADDED_SCORE, PieceType.CONTROL)
+    if piece.type is PieceType.USER_DEFINED:
+        return Piece(_as_written(piece.text), ADDED_SCORE, PieceType.USER_DEFINED)
+    return piece
+
+
+def _padding(index: int) -> Piece:
+    """An embedding row that no piece uses."""
+    return Piece(f"[PAD{index}]", PAD_SCORE, PieceType.UNUSED)
+
+
+def _looks_control(text: str) -> bool:
+    return text in CONTROL_TEXTS or (text.startswith("<unused") and text.endswith(">"))
+
+
+def _as_written(text: str) -> str:
+    """A user-defined piece is matched in the text itself, where a space is a space."""
+    return text.replace("\u2581", " ")
+
+
+def _lay_added(tokens: list[Piece], added: JsonObject | None, config: JsonObject | None) -> None:
+    """Lay the added tokens of both files over the pieces."""
+    if added is not None:
+        for text in added:
+            _place(tokens, added.integer(text, 0, len(tokens) - 1), text, special=False)
+    if config is None or config.raw("added_tokens_decoder") is None:
+        return
+    decoder = config.object("added_tokens_decoder")
+    for key in decoder:
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(tokens)):
+            raise BadCheckpoint(f"{decoder.where}: {show(key)} is no id below {len(tokens):,}")
+        entry = decoder.object(key)
+        _place(tokens, int(key), entry.text("content"), special=entry.flag("special", False))
+
+
+def _place(tokens: list[Piece], index: int, text: str, *, special: bool) -> None:
+    kind = tokens[index].type
+    if kind in (PieceType.UNKNOWN, PieceType.BYTE):
+        return  # SentencePiece's own duty weighs more than a list of added tokens
+    if special or kind is PieceType.CONTROL or _looks_control(text):
+        tokens[index] = Piece(text, ADDED_SCORE, PieceType.CONTROL)
+    else:
+        tokens[index] = Piece(_as_written(text), ADDED_SCORE, PieceType.USER_DEFINED)
+
+
+def _index(tokens: list[Piece], path: Path) -> dict[str, int]:
+    """Text -> id; refuses what llama.cpp would answer by ending the process."""
+    ids: dict[str, int] = {}
+    for index, token in enumerate(tokens):
+        if not token.text or "\0" in token.text or not is_text(token.text):
+            raise BadCheckpoint(f"token {index} of {path} is {show(token.text)}: not a text")
+        if ids.setdefault(token.text, index) != index:
+            raise BadCheckpoint(
+                f"tokens {ids[token.text]} and {index} of {path} are both {show(token.text)}"
+            )
+    for byte in range(256):
+        text = f"<0x{byte:02X}>"
+        if text not in ids or tokens[ids[text]].type is not PieceType.BYTE:
+            raise BadCheckpoint(f"{path} lacks the byte piece {text}; Gemma's model has all 256")
+    return ids
+
+
+def _duties(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -> dict[str, int]:
+    """The ids of the tokens with a duty; all but `<unk>` must be control tokens."""
+    duties = {
+        Keys.Tokenizer.BOS_ID: _configured(config, "bos_token_id", len(tokens), ids.get("<bos>")),
+        Keys.Tokenizer.EOS_ID: _configured(config, "eos_token_id", len(tokens), ids.get("<eos>")),
+        Keys.Tokenizer.PAD_ID: _configured(config, "pad_token_id", len(tokens), ids.get("<pad>")),
+    }
+    if END_OF_TURN in ids:
+        duties[Keys.Tokenizer.EOT_ID] = ids[END_OF_TURN]
+    for key, index in duties.items():
+        if tokens[index].type is not PieceType.CONTROL:
+            raise BadCheckpoint(
+                f"token {index}, {show(tokens[index].text)}, should serve as {key}, but is of type"
+                f" {tokens[index].type.name}, not CONTROL"
+            )
+    unknown = [index for index, token in enumerate(tokens) if token.type is PieceType.UNKNOWN]
+    if len(unknown) != 1:
+        raise BadCheckpoint(f"{TOKENIZER} has {len(unknown)} unknown pieces; expected one")
+    return {**duties, Keys.Tokenizer.UNK_ID: unknown[0]}
+
+
+def _configured(config: JsonObject, key: str, size: int, otherwise: int | None) -> int:
+    """The id that the config gives; of a list (all that end a text) the first."""
+    value = config.raw(key)
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if value is None:
+        value = otherwise
+    if type(value) is not int or not 0 <= value < size:
+        config.refuse(key, f"a token id below {size:,}")
+    return value
+
+
+def _read_template(checkpoint: Checkpoint, config: JsonObject | None) -> str | None:
+    """The chat template: its own file first, as transformers has it, then the config's."""
+    path = checkpoint.folder / "chat_template.jinja"
+    if is_there(path):
+        try:
+            return read_bytes(path, MAX_TEMPLATE).decode("utf-8")
+        except UnicodeDecodeError:
+            raise BadCheckpoint(f"{path} is not UTF-8") from None
+    for holder in (config, checkpoint.json("chat_template.json")):
+        if holder is not None and holder.raw("chat_template") is not None:
+            return _default_template(holder)
+    return None
+
+
+def _default_template(holder: JsonObject) -> str:
+    """One template, or of a list of named ones the one named `default`."""
+    templates = holder.raw("chat_template")
+    if isinstance(templates, list):
+        for entry in templates:
+            if isinstance(entry, dict) and entry.get("name") == "default":
+                return JsonObject(holder.where, entry).text("template")
+        holder.refuse("chat_template", "one text, or a list with a template named 'default'")
+    return holder.text("chat_template")

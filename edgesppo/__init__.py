@@ -1,0 +1,101 @@
+"""edgesppo: run Gemma-2-9B-It-SPPO on a machine you own.
+
+    import edgesppo
+
+    with edgesppo.load("demo") as model:
+        print(model.ask("What is the capital of France?"))
+
+Owns the public names, and imports what is behind them only when they are first used: importing
+edgesppo loads neither numpy nor llama.cpp.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgesppo.chat import Chat
+    from edgesppo.errors import (
+        BadCheckpoint,
+        BadLock,
+        BadModelFile,
+        Cancelled,
+        Closed,
+        ContextOverflow,
+        EdgesppoError,
+        ModelNotFound,
+        NativeError,
+        OutOfMemory,
+        OutputError,
+        UnsupportedCheckpoint,
+        UsageError,
+    )
+    from edgesppo.generate import Chunk, Result, Timings, Usage
+    from edgesppo.loaded import LoadedModel, load
+    from edgesppo.prompt import Message
+    from edgesppo.sampler import SamplingParams
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "edgesppo.chat": ["Chat"],
+    "edgesppo.errors": [
+        "BadCheckpoint",
+        "BadLock",
+        "BadModelFile",
+        "Cancelled",
+        "Closed",
+        "ContextOverflow",
+        "EdgesppoError",
+        "ModelNotFound",
+        "NativeError",
+        "OutOfMemory",
+        "OutputError",
+        "UnsupportedCheckpoint",
+        "UsageError",
+    ],
+    "edgesppo.generate": ["Chunk", "Result", "Timings", "Usage"],
+    "edgesppo.loaded": ["LoadedModel", "load"],
+    "edgesppo.prompt": ["Message"],
+    "edgesppo.sampler": ["SamplingParams"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BadCheckpoint",
+    "BadLock",
+    "BadModelFile",
+    "Cancelled",
+    "Chat",
+    "Chunk",
+    "Closed",
+    "ContextOverflow",
+    "EdgesppoError",
+    "LoadedModel",
+    "Message",
+    "ModelNotFound",
+    "NativeError",
+    "OutOfMemory",
+    "OutputError",
+    "Result",
+    "SamplingParams",
+    "Timings",
+    "UnsupportedCheckpoint",
+    "Usage",
+    "UsageError",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'edgesppo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,403 @@
+"""Owns every touch of llama.cpp: handles, lifetimes, return codes, the captured log.
+
+The only file that imports llama_cpp. It knows tokens, sequences and logits; it knows nothing of
+text beyond bytes, of chats, or of who asks. Each handle frees its native half once, by `close()`
+or, at the latest, when it is collected. No handle here is safe for two threads at once, except
+`Context.abort`, which any thread may set.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import functools
+import sys
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+import llama_cpp.llama_cpp as _typed
+
+from edgesppo.errors import BadModelFile, Cancelled, ContextOverflow, NativeError, OutOfMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# The binding's own annotations describe ctypes in ways that no caller can satisfy.
+_C: Any = _typed
+
+LIBRARY_VERSION: str = llama_cpp.__version__
+CACHE_TYPES = {"f32": _C.GGML_TYPE_F32, "f16": _C.GGML_TYPE_F16, "q8_0": _C.GGML_TYPE_Q8_0}
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+_LOG_LINES = 60
+_WARN, _ERROR = 2, 3
+
+_log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+
+
+@_C.llama_log_callback  # type: ignore[untyped-decorator]
+def _capture(level: int, text: bytes, _data: object) -> None:
+    if level in (_WARN, _ERROR):
+        _log.append(text.decode("utf-8", "replace").strip())
+
+
+@functools.cache
+def _start() -> None:
+    _C.llama_log_set(_capture, None)
+    _C.llama_backend_init()
+
+
+def recent_log() -> list[str]:
+    """The last warnings and errors that llama.cpp wrote, oldest first."""
+    return list(_log)
+
+
+def _reason(default: str) -> str:
+    """The first thing llama.cpp complained about: what follows it is usually its echo."""
+    lines = [line for line in _log if line]
+    return lines[0].split(": ", 1)[-1] if lines else default
+
+
+def system_info() -> str:
+    """What the library was compiled for, as llama.cpp puts it."""
+    return str(_C.llama_print_system_info().decode().strip())
+
+
+def has_amx_kernels() -> bool:
+    """Whether the build has llama.cpp's AMX kernels.
+
+    GCC optimises their tile configuration away, so that their first use ends the process
+    (https://github.com/ggml-org/llama.cpp/pull/26954). They sit behind the extra buffer types.
+    """
+    return "AMX_INT8 = 1" in system_info()
+
+
+def can_offload() -> bool:
+    """Whether the build has a GPU back end and a device for it."""
+    return bool(_C.llama_supports_gpu_offload())
+
+
+@functools.cache
+def ggml_base() -> ctypes.CDLL:
+    """The shipped libggml-base, with the signatures that the converter calls declared.
+
+    `ggml_quantize_chunk(type, src, dst, start, n_rows, n_per_row, imatrix)` reads float32 and
+    writes blocks; `start` is in weights and must be a multiple of `n_per_row`. It may be called
+    from many threads at once (ctypes releases the GIL) once `ggml_quantize_init(type)` was called.
+    """
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    names = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.dll")
+    found = [folder / name for name in names if (folder / name).exists()]
+    if not found:
+        raise NativeError(
+            f"no ggml-base library in {folder}; install llama-cpp-python {LIBRARY_VERSION} again"
+        )
+    library = ctypes.CDLL(str(found[0]))
+    library.ggml_quantize_init.argtypes = [ctypes.c_int]
+    library.ggml_quantize_init.restype = None
+    sizes = [ctypes.c_int64] * 3
+    library.ggml_quantize_chunk.argtypes = [
+        *(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+        *sizes,
+        ctypes.c_void_p,
+    ]
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    for name in ("ggml_fp32_to_fp16_row", "ggml_fp32_to_bf16_row"):
+        function = getattr(library, name)
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        function.restype = None
+    return library
+
+
+class Weights:
+    """The weights and vocabulary of one GGUF file (`llama_model`)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = 0,
+        repack: bool = True,
+        vocabulary_only: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        _start()
+        params = _C.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = repack and not has_amx_kernels()
+        params.vocab_only = vocabulary_only
+        report = _C.llama_progress_callback(_progress_callback(progress))
+        params.progress_callback = report
+        _log.clear()
+        handle = _C.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise BadModelFile(f"{path}: llama.cpp cannot load it: {_reason('no reason given')}")
+        # The parameters point to the callback only while loading.
+        del report
+        self._handle = handle
+        self._vocab = _C.llama_model_get_vocab(handle)
+        self._finalizer = weakref.finalize(self, _C.llama_model_free, handle)
+        self.n_vocab: int = _C.llama_vocab_n_tokens(self._vocab)
+        self.n_ctx_train: int = _C.llama_model_n_ctx_train(handle)
+        self.n_swa: int = _C.llama_model_n_swa(handle)
+        self.n_params: int = _C.llama_model_n_params(handle)
+        self.n_bytes: int = _C.llama_model_size(handle)
+        self.bos: int = _C.llama_vocab_bos(self._vocab)
+
+    @property
+    def handle(self) -> Any:
+        """The native pointer; valid until `close()`."""
+        return self._handle
+
+    def close(self) -> None:
+        """Free the weights. Every context made from them must be closed before."""
+        self._finalizer()
+
+    def metadata(self, key: str) -> str | None:
+        """The value of one GGUF key as text, or None."""
+        size = _C.llama_model_meta_val_str(self._handle, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        _C.llama_model_meta_val_str(self._handle, key.encode(), buffer, size + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    def tokenize(self, text: bytes, *, special: bool) -> list[int]:
+        """Token ids of UTF-8 `text`, without `<bos>`; `special` matches control tokens in it."""
+        capacity = len(text) + 8
+        while True:
+            ids = (ctypes.c_int32 * capacity)()
+            n = _C.llama_tokenize(self._vocab, text, len(text), ids, capacity, False, special)
+            if n >= 0:
+                return ids[:n]
+            capacity = -n
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that one token stands for; control tokens give their name."""
+        buffer = ctypes.create_string_buffer(64)
+        n = _C.llama_token_to_piece(self._vocab, token, buffer, 64, 0, True)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = _C.llama_token_to_piece(self._vocab, token, buffer, -n, 0, True)
+        return buffer.raw[:n]
+
+    def is_control(self, token: int) -> bool:
+        """Whether the token steers the model instead of standing for text."""
+        return bool(_C.llama_vocab_is_control(self._vocab, token))
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends an answer (`<eos>`, `<end_of_turn>`)."""
+        return bool(_C.llama_vocab_is_eog(self._vocab, token))
+
+
+def _progress_callback(progress: Callable[[float], None] | None) -> Callable[..., bool]:
+    def report(fraction: float, _data: object) -> bool:
+        if progress is not None:
+            progress(fraction)
+        return True
+
+    return report
+
+
+class AbortFlag:
+    """A flag that llama.cpp's compute threads read without Python.
+
+    They call back at every graph node; a Python callback would take the interpreter lock each
+    time. libc's strlen has the callback's shape: of an empty string it is 0 (go on), of a string
+    of one byte 1 (stop).
+    """
+
+    def __init__(self) -> None:
+        self._bytes = ctypes.create_string_buffer(2)
+        runtime = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+        self.callback = ctypes.cast(runtime.strlen, _C.ggml_abort_callback)
+        self.data = ctypes.cast(self._bytes, ctypes.c_void_p)
+
+    def set(self) -> None:
+        """Ask the decode under way, or the next one, to stop."""
+        self._bytes[0] = b"\x01"
+
+    def clear(self) -> None:
+        """Let decodes run again."""
+        self._bytes[0] = b"\x00"
+
+
+@dataclass(frozen=True)
+class ContextParams:
+    """The shape of a context; sizes in tokens, `n_outputs` in rows of logits per decode."""
+
+    n_ctx: int
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_seqs: int = 1
+    n_outputs: int = 1
+    n_threads: int = 1
+    n_threads_batch: int = 1
+    cache_type: str = "f16"
+    flash_attention: str = "auto"
+
+
+class Context:
+    """One KV cache with its compute buffers (`llama_context`), holding many sequences."""
+
+    def __init__(self, weights: Weights, params: ContextParams) -> None:
+        native = _C.llama_context_default_params()
+        native.n_ctx = params.n_ctx
+        native.n_batch = params.n_batch
+        native.n_ubatch = min(params.n_ubatch, params.n_batch)
+        native.n_seq_max = params.n_seqs
+        native.n_outputs_max = params.n_outputs
+        native.n_threads = params.n_threads
+        native.n_threads_batch = params.n_threads_batch
+        native.type_k = native.type_v = CACHE_TYPES[params.cache_type]
+        native.flash_attn_type = FLASH_ATTENTION[params.flash_attention]
+        native.swa_full = False
+        native.kv_unified = True
+        native.no_perf = True
+        self.abort = AbortFlag()
+        native.abort_callback = self.abort.callback
+        native.abort_callback_data = self.abort.data
+        _log.clear()
+        handle = _C.llama_init_from_model(weights.handle, native)
+        if not handle:
+            raise OutOfMemory(
+                f"llama.cpp cannot make a context of {params.n_ctx} tokens: "
+                f"{_reason('no reason given')}; try a smaller n_ctx"
+            )
+        self._handle = handle
+        self._n_vocab = weights.n_vocab
+        self._memory = _C.llama_get_memory(handle)
+        # The finalizer holds the weights: they must outlive the context.
+        self._finalizer = weakref.finalize(self, _free_context, handle, weights)
+        self.params = params
+        self.n_ctx: int = _C.llama_n_ctx(handle)
+
+    def close(self) -> None:
+        """Free the cache and the buffers."""
+        self._finalizer()
+
+    def decode(self, batch: Batch) -> None:
+        """Run one batch; its marked rows of logits can be read or sampled afterwards.
+
+        Raises Cancelled when the abort flag was set (tokens already done stay in the cache),
+        ContextOverflow when the cache has no room, NativeError for anything else.
+        """
+        _log.clear()
+        code = _C.llama_decode(self._handle, batch.native())
+        if code == 0:
+            return
+        if code == 2:
+            raise Cancelled("stopped while the model was computing")
+        if code == 1:
+            raise ContextOverflow(
+                f"no room for {len(batch)} more tokens in a context of {self.n_ctx}",
+                needed=len(batch),
+                available=self.n_ctx,
+            )
+        raise NativeError(f"llama_decode failed with code {code}: {_reason('no reason given')}")
+
+    def logits(self, row: int) -> list[float]:
+        """The n_vocab logits of the batch's entry `row`, copied."""
+        pointer = _C.llama_get_logits_ith(self._handle, row)
+        if not pointer:
+            raise NativeError(f"entry {row} of the batch has no logits; it was not marked")
+        return list(pointer[: self._n_vocab])
+
+    def remove(self, seq: int, start: int) -> None:
+        """Forget everything of sequence `seq` from position `start` on."""
+        if not _C.llama_memory_seq_rm(self._memory, seq, start, -1):
+            raise NativeError(f"llama.cpp could not shorten sequence {seq} to {start} tokens")
+
+    def first_position(self, seq: int) -> int:
+        """The first position of `seq` that the sliding-window cache still holds; -1 if none."""
+        return int(_C.llama_memory_seq_pos_min(self._memory, seq))
+
+    def sample(self, chain: SamplerChain, row: int) -> int:
+        """Draw a token from the logits of the batch's entry `row` and tell the chain of it."""
+        return int(_C.llama_sampler_sample(chain.handle, self._handle, row))
+
+
+def _free_context(handle: Any, _weights: Weights) -> None:
+    _C.llama_free(handle)
+
+
+class Batch:
+    """Tokens of one or many sequences on their way to one decode.
+
+    Entry i: token id, position in its sequence, the sequence, and whether logits are wanted.
+    The arrays live as long as the batch, as native code points into them.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._n = 0
+        self._token = (ctypes.c_int32 * capacity)()
+        self._pos = (ctypes.c_int32 * capacity)()
+        self._n_seq = (ctypes.c_int32 * capacity)(*([1] * capacity))
+        self._seq = (ctypes.c_int32 * capacity)()
+        stride = ctypes.sizeof(ctypes.c_int32)
+        base = ctypes.addressof(self._seq)
+        cell = ctypes.POINTER(ctypes.c_int32)
+        self._seq_pointers = (cell * capacity)(
+            *(ctypes.cast(base + i * stride, cell) for i in range(capacity))
+        )
+        self._logits = (ctypes.c_int8 * capacity)()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def clear(self) -> None:
+        """Empty the batch."""
+        self._n = 0
+
+    def add(self, seq: int, position: int, tokens: Sequence[int], *, logits: bool) -> int:
+        """Append consecutive tokens of one sequence; `logits` marks the last. Returns its entry."""
+        start, end = self._n, self._n + len(tokens)
+        if not tokens or end > self.capacity:
+            raise ValueError(f"{len(tokens)} tokens do not fit behind {start} of {self.capacity}")
+        self._token[start:end] = list(tokens)
+        self._pos[start:end] = list(range(position, position + len(tokens)))
+        self._seq[start:end] = [seq] * len(tokens)
+        self._logits[start:end] = [0] * len(tokens)
+        self._logits[end - 1] = int(logits)
+        self._n = end
+        return end - 1
+
+    def native(self) -> Any:
+        """The `llama_batch` that points into this batch's arrays."""
+        batch = _C.llama_batch()
+        batch.n_tokens = self._n
+        batch.token = self._token
+        batch.pos = self._pos
+        batch.n_seq_id = self._n_seq
+        batch.seq_id = self._seq_pointers
+        batch.logits = self._logits
+        return batch
+
+
+class SamplerChain:
+    """A chain of llama.cpp's samplers; runs in C on the context's own logits."""
+
+    def __init__(self) -> None:
+        _start()
+        params = _C.llama_sampler_chain_default_params()
+        params.no_perf = True
+        self.handle = _C.llama_sampler_chain_init(params)
+        self._finalizer = weakref.finalize(self, _C.llama_sampler_free, self.handle)
+
+    def close(self) -> None:
+        """Free the chain and every sampler in it."""
+        self._finalizer()
+
+    def add(self, name: str, *args: float | int) -> None:
+        """Append llama.cpp's sampler `llama_sampler_init_NAME(*args)`."""
+        sampler = getattr(_C, f"llama_sampler_init_{name}")(*args)
+        if not sampler:
+            raise NativeError(f"llama.cpp refused the sampler {name}{args}")
+        _C.llama_sampler_chain_add(self.handle, sampler)
+
+    def accept(self, token: int) -> None:
+        """Tell the chain of a token that it did not draw itself (penalties look back at it)."""
+        _C.llama_sampler_accept(self.handle, token)

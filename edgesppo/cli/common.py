@@ -1,0 +1,155 @@
+"""Owns what several commands share: options, loading with a word of what goes on, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgesppo import store
+from edgesppo.cli import JSON_KEY
+from edgesppo.errors import UsageError
+from edgesppo.sampler import SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from edgesppo.loaded import LoadedModel
+
+REAL_MODEL_HINT = (
+    "Using the tiny demo model. For the real one, get UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3 and type: "
+    "edgesppo convert FOLDER -o sppo.gguf"
+)
+
+
+def say(text: str = "", *, newline: bool = True) -> None:
+    """A word to the person, beside the answer: standard error."""
+    click.echo(text, err=True, nl=newline)
+
+
+def emit_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    ctx.meta[JSON_KEY] = value
+    return value
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_remember_json,
+    help="Print one JSON object instead.",
+)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a model is loaded; they arrive as one dict, `loading`."""
+    options = [
+        click.option("--n-ctx", type=int, help="Context length in tokens. [default: the model's]"),
+        click.option("--threads", type=int, help="Threads. [default: all this process may use]"),
+        click.option("--gpu", default="auto", show_default=True, help="auto, off, or layers."),
+        click.option(
+            "--cache-type", default="f16", show_default=True, help="KV cache: f16, f32, q8_0."
+        ),
+    ]
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, n_ctx: int | None, threads: int | None, gpu: str, cache_type: str, **kwargs: Any
+    ) -> Any:
+        layers: str | int = int(gpu) if gpu.isdigit() else gpu
+        loading = {"n_ctx": n_ctx, "n_threads": threads, "gpu": layers, "cache_type": cache_type}
+        return command(*args, loading=loading, **kwargs)
+
+    return _decorate(wrapped, options)
+
+
+def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for every sampling parameter; those given arrive as one dict, `sampling`.
+
+    Names, kinds and help come from SamplingParams, so there is one home for them.
+    """
+    fields = dataclasses.fields(SamplingParams)
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        given = {field.name: kwargs.pop(field.name) for field in fields}
+        sampling = {name: value for name, value in given.items() if value not in (None, ())}
+        try:
+            SamplingParams().replace(**sampling)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from None
+        return command(*args, sampling=sampling, **kwargs)
+
+    return _decorate(wrapped, [_sampling_option(field) for field in fields])
+
+
+def _sampling_option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
+    flag = "--" + field.name.replace("_", "-")
+    if field.name == "stop":
+        return click.option(
+            flag, multiple=True, help="End the answer before this text; repeatable."
+        )
+    kind = int if field.metadata["whole"] else float
+    default = "random" if field.default is None else field.default
+    return click.option(flag, type=kind, help=f"{field.metadata['text']}. [default: {default}]")
+
+
+def _decorate(
+    command: Callable[..., Any], options: list[Callable[[Any], Any]]
+) -> Callable[..., Any]:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def converted(found: store.Found) -> Path:
+    """The GGUF file of what was found; a checkpoint is converted first, visibly."""
+    from edgesppo.cli.progress import conversion_progress
+    from edgesppo.loaded import ensure_converted
+
+    if not found.is_checkpoint:
+        return found.path
+    with conversion_progress(f"Converting {found.name} to Q4_K_M (once)") as report:
+        return ensure_converted(found, report)
+
+
+@contextlib.contextmanager
+def opened(model: str | None, loading: dict[str, Any]) -> Iterator[LoadedModel]:
+    """Load a model, converting a checkpoint first, and say so; close it afterwards."""
+    from edgesppo.loaded import load
+
+    if model is None:
+        say(REAL_MODEL_HINT)
+    found = store.find(model or store.DEMO)
+    path = converted(found)
+    with load(path, **loading) as loaded:
+        loaded.name = found.name
+        yield loaded
+
+
+def describe(loaded: LoadedModel) -> str:
+    """One line of what runs: model, size, context, threads."""
+    megabytes = loaded.model.summary.file_bytes / 1e6
+    offload = f"{loaded.model.n_gpu_layers} layers on GPU, " if loaded.model.n_gpu_layers else ""
+    return (
+        f"{loaded.name} | {loaded.model.weights.n_params / 1e6:,.1f} M parameters, "
+        f"{megabytes:,.1f} MB | context {loaded.engine.n_ctx} tokens | {offload}"
+        f"{loaded.engine.n_threads} threads | loaded in {loaded.load_s:.2f} s"
+    )
+
+
+def is_interactive() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

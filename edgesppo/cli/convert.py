@@ -1,0 +1,86 @@
+"""Owns `edgesppo convert`: a checkpoint folder in, a GGUF file out."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from edgesppo.cli.common import emit_json, json_option, say
+
+if TYPE_CHECKING:
+    from edgesppo_convert import ConvertResult
+
+TYPES = ("q4_k_m", "q8_0", "f16", "bf16", "f32")
+LAYOUTS = ("edge", "standard")
+
+
+@click.command(name="convert")
+@click.argument("source", metavar="SRC")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The GGUF file to write.")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(TYPES, case_sensitive=False),
+    default=TYPES[0],
+    show_default=True,
+    help="What the weights become.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=LAYOUTS[0],
+    show_default=True,
+    help="Order of the tensors: for the least memory when run, or llama.cpp's own.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Threads. [default: all this process may use]",
+)
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@json_option
+def convert_command(
+    source: str,
+    output: str,
+    kind: str,
+    layout: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Convert the Gemma-2 checkpoint folder SRC to a GGUF file.
+
+    One pass, no intermediate file; OUT appears only when it is whole.
+    """
+    from edgesppo.cli.progress import conversion_progress
+    from edgesppo_convert import convert
+
+    with conversion_progress(f"Converting {source} to {kind}") as report:
+        result = convert(
+            source,
+            output,
+            type=kind,
+            layout=layout,
+            threads=threads,
+            force=force,
+            progress=report,
+        )
+    if as_json:
+        figures = dataclasses.asdict(result)
+        del figures["types"]
+        emit_json({**figures, "output": str(result.output)})
+    else:
+        _summarise(result)
+
+
+def _summarise(result: ConvertResult) -> None:
+    kinds = ", ".join(f"{count} {name}" for name, count in result.types.items())
+    say(
+        f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
+        f" weight, {result.tensors} tensors ({kinds}), {result.seconds:.1f} s"
+    )
+    say(f"sha256 {result.sha256}")
+    say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")

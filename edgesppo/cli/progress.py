@@ -1,0 +1,65 @@
+"""Owns how a conversion looks while it runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgesppo_convert import Progress
+
+_BAR = 30
+_REDRAW_S = 0.1
+
+
+class Meter:
+    """Draws bytes done of a total on standard error."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._started = time.perf_counter()
+        self._drawn_at = 0.0
+        self._terminal = sys.stderr.isatty()
+        self._begun = False
+
+    def update(self, done: int, total: int) -> None:
+        """Show that `done` of `total` bytes are through."""
+        if not self._begun:
+            self._begun = True
+            if not self._terminal:
+                click.echo(f"{self._title}: {total / 1e6:,.1f} MB ...", err=True)
+        now = time.perf_counter()
+        if self._terminal and (now - self._drawn_at > _REDRAW_S or done >= total):
+            self._drawn_at = now
+            click.echo("\r" + self._line(done, total, now - self._started), err=True, nl=False)
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self._begun and self._terminal:
+            click.echo(err=True)
+
+    def _line(self, done: int, total: int, seconds: float) -> str:
+        share = done / total if total else 1.0
+        rate = done / seconds if seconds > 0 else 0.0
+        left = (total - done) / rate if rate > 0 else 0.0
+        bar = "#" * int(share * _BAR)
+        figures = (
+            f"{done / 1e6:,.1f}/{total / 1e6:,.1f} MB  {rate / 1e6:,.0f} MB/s  {left:.0f} s left"
+        )
+        return f"{self._title} [{bar:<{_BAR}}] {share:4.0%}  {figures}   "
+
+
+@contextlib.contextmanager
+def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
+    """A callback for `convert(progress=...)` that draws; nothing is drawn if it is never called."""
+    meter = Meter(title)
+    try:
+        yield lambda progress: meter.update(progress.done_bytes, progress.total_bytes)
+    finally:
+        meter.close()

@@ -1,0 +1,113 @@
+"""Owns `edgesppo run`: one prompt, one answer on standard output."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgesppo import store
+from edgesppo.cli import INTERRUPTED
+from edgesppo.cli.common import emit_json, json_option, model_options, opened, sampling_options, say
+from edgesppo.errors import ModelNotFound, UsageError
+from edgesppo.terminal import printable, speed_line
+
+if TYPE_CHECKING:
+    from edgesppo.chat import Chat
+    from edgesppo.loaded import LoadedModel
+
+
+@click.command(name="run")
+@click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
+@click.option("--system", help="A system text, merged into the prompt as Gemma-2 has it.")
+@json_option
+@model_options
+@sampling_options
+def run_command(
+    words: tuple[str, ...],
+    system: str | None,
+    as_json: bool,
+    loading: dict[str, Any],
+    sampling: dict[str, Any],
+) -> None:
+    """Answer one prompt.
+
+    MODEL is a name, a GGUF file or a checkpoint folder; without it the demo is used. The prompt
+    is PROMPT, what is piped in, or both: first PROMPT, then the piped text.
+    """
+    model, prompt = _model_and_prompt(words)
+    with opened(model, loading) as loaded:
+        chat = loaded.chat(system=system, **sampling)
+        answer(loaded, chat, prompt, as_json=as_json)
+
+
+def answer(loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool) -> None:
+    """Stream one answer to standard output, or print it as one JSON object.
+
+    Ctrl-C ends the answer, prints what came, and exits with 130.
+    """
+    interrupted = False
+    clean = printable if sys.stdout.isatty() else str
+    try:
+        for chunk in chat.stream(prompt):
+            if not as_json:
+                click.echo(clean(chunk.text), nl=False)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        interrupted = True
+    result = chat.last
+    if as_json:
+        emit_json(
+            {
+                "text": result.text,
+                "finish_reason": result.finish_reason,
+                "usage": dataclasses.asdict(result.usage),
+                "timings": {"load_s": loaded.load_s, **dataclasses.asdict(result.timings)},
+                "model": {"name": loaded.name, "path": str(loaded.model.path)},
+            }
+        )
+    else:
+        click.echo()
+        say(speed_line(result))
+    if interrupted:
+        sys.exit(INTERRUPTED)
+
+
+def _model_and_prompt(words: tuple[str, ...]) -> tuple[str | None, str]:
+    if len(words) > 2:
+        raise click.UsageError("expected at most MODEL and PROMPT; put the prompt in quotes")
+    piped = _piped()
+    if len(words) == 2:
+        model, parts = words[0], [words[1], piped]
+    elif len(words) == 1 and piped and _is_model(words[0]):
+        model, parts = words[0], [piped]
+    else:
+        model, parts = None, [*words, piped]
+    prompt = "\n\n".join(part for part in parts if part)
+    if not prompt.strip():
+        raise click.UsageError("no prompt: give one as an argument, or pipe one in")
+    return model, prompt
+
+
+def _is_model(word: str) -> bool:
+    try:
+        store.find(word)
+    except ModelNotFound:
+        return False
+    return True
+
+
+def _piped() -> str:
+    """What was piped in, as text; empty on a terminal. UsageError when it is not UTF-8."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8").strip("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"the piped text is not UTF-8: byte {data[error.start : error.start + 1]!r} at "
+            f"position {error.start}; re-encode it"
+        ) from None

@@ -1,0 +1,35 @@
+"""Owns `edgesppo tokenize`: a text's token ids and pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgesppo import store
+from edgesppo.cli.common import converted, emit_json, json_option
+
+
+@click.command(name="tokenize")
+@click.argument("model")
+@click.argument("text")
+@click.option("--chat", is_flag=True, help="The ids of a whole user turn, ready to be answered.")
+@json_option
+def tokenize_command(model: str, text: str, chat: bool, as_json: bool) -> None:
+    """Show the token ids of TEXT in MODEL's vocabulary.
+
+    TEXT is plain text: what looks like a control token is spelled in ordinary pieces.
+    """
+    from edgesppo.model import Model
+    from edgesppo.prompt import Message, encode
+
+    loaded = Model(converted(store.find(model)), vocabulary_only=True)
+    ids = encode(loaded, [Message("user", text)]) if chat else loaded.tokenize(text)
+    pieces = [loaded.piece(id_).decode("utf-8", "backslashreplace") for id_ in ids]
+    loaded.close()
+    if as_json:
+        found: dict[str, Any] = {"ids": ids, "pieces": pieces}
+        emit_json(found)
+        return
+    for id_, piece in zip(ids, pieces, strict=True):
+        click.echo(f"{id_:>7}  {piece!r}")

@@ -1,0 +1,144 @@
+"""Owns the training of the demo checkpoint: tokenizer, batches, loop, checkpoint.
+
+python -m edgesppo.demo.training.train --out DIR --seed N
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgesppo.demo.training import checkpoint, dialogues, heldout, tokenizer
+from edgesppo.demo.training.extra import need
+from edgesppo.demo.training.muon import Muon
+
+STEPS = 2500
+MATRIX_RATE, OTHER_RATE = 3e-3, 2e-3
+BATCH_TOKENS = 4608
+WIDTHS = (48, 96, 160, 256, 512)  # few, because each is compiled for itself
+REST = 0.1  # share of the positions outside the answers that are learned too
+Row = tuple[list[int], list[bool]]
+
+
+def corpus(seed: int) -> Iterator[str]:
+    """Text for the tokenizer; rare words (mostly invented names and typos) are left out."""
+    rng = random.Random(seed)
+    turns = [turn for _ in range(20_000) for turn in dialogues.dialogue(rng)]
+    texts = [text for turn in turns for text in turn]
+    counts = Counter(word for text in texts for word in text.split())
+    for text in texts:
+        yield " ".join(word for word in text.split(" ") if counts[word] > 4 or "\n" in word)
+
+
+def encode(turns: list[dialogues.Turn], processor: Any) -> Row:
+    """The ids of a dialogue, and for each id whether it belongs to an answer."""
+    ids, answered = [2], [False]
+
+    def add(part: list[int], answer: bool) -> None:
+        ids.extend(part)
+        answered.extend([answer] * len(part))
+
+    user, model = processor.encode("user"), processor.encode("model")
+    for turn in turns:
+        add([tokenizer.START, *user, tokenizer.NEWLINE], False)
+        add([*processor.encode(turn.user), tokenizer.END, tokenizer.NEWLINE], False)
+        add([tokenizer.START, *model, tokenizer.NEWLINE], False)
+        add([*processor.encode(turn.model), tokenizer.END], True)
+        add([tokenizer.NEWLINE], False)
+    return ids[: checkpoint.CONTEXT], answered[: checkpoint.CONTEXT]
+
+
+def batches(processor: Any, seed: int) -> Iterator[tuple[int, list[Row]]]:
+    """Endless batches of dialogues of like length, with the width to pad them to."""
+    rng = random.Random(seed + 1)
+    waiting: dict[int, list[Row]] = {width: [] for width in WIDTHS}
+    while True:
+        row = encode(dialogues.dialogue(rng), processor)
+        width = next(width for width in WIDTHS if len(row[0]) <= width)
+        waiting[width].append(row)
+        if len(waiting[width]) == BATCH_TOKENS // width:
+            yield width, waiting[width]
+            waiting[width] = []
+
+
+def loss_of(model: Any, body: Any, width: int, rows: list[Row], torch: Any) -> Any:
+    """Cross-entropy over the answers and a random share of the other positions."""
+    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
+    answered = torch.tensor([flags + [False] * (width - len(flags)) for _, flags in rows])
+    chosen = (answered | ((torch.rand(ids.shape) < REST) & (ids != 0)))[:, 1:]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = body(input_ids=ids).last_hidden_state[:, :-1][chosen]
+        logits = model.lm_head(hidden).float()
+    cap = checkpoint.CONFIG["final_logit_softcapping"]
+    logits = torch.tanh(logits / cap) * cap
+    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][chosen])
+
+
+def rate(step: int, steps: int) -> float:
+    """The share of the peak rate at a step: up in a twentieth, then down along a cosine."""
+    warm = steps / 20
+    if step < warm:
+        return step / warm
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / (steps - warm)))
+
+
+def fit(model: Any, processor: Any, seed: int, steps: int, compiled: bool, torch: Any) -> None:
+    """Muon for the matrices, AdamW for the rest; bf16 where that is safe."""
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in named if p.ndim < 2 or "embed" in name]
+    muon = Muon(matrices, torch)
+    adam = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01)
+    began = time.monotonic()
+    stream = batches(processor, seed)
+    body = torch.compile(model.model, dynamic=False) if compiled else model.model
+    for step in range(1, steps + 1):
+        loss = loss_of(model, body, *next(stream), torch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        share = rate(step, steps)
+        muon.step(MATRIX_RATE * share)
+        adam.param_groups[0]["lr"] = OTHER_RATE * share
+        adam.step()
+        model.zero_grad()
+        if step % 50 == 0 or step == steps:
+            seconds = time.monotonic() - began
+            print(f"step {step}/{steps}  loss {loss.item():.4f}  {seconds:.0f} s", flush=True)
+
+
+def train(out: Path, seed: int, steps: int, compiled: bool) -> None:
+    """Make the whole checkpoint in the folder `out`."""
+    faults = heldout.check(heldout.QUESTIONS, seed=seed) if heldout.QUESTIONS.exists() else []
+    if faults:
+        raise SystemExit("\n".join(faults))
+    torch, transformers = need("torch"), need("transformers")
+    spm, save_file = need("sentencepiece"), need("safetensors.torch").save_file
+    torch.manual_seed(seed)
+    torch.set_num_threads(2)
+    spm_bytes = tokenizer.build(corpus(seed), spm)
+    processor = spm.SentencePieceProcessor(model_proto=spm_bytes)
+    config = transformers.Gemma2Config(**checkpoint.CONFIG, attn_implementation="eager")
+    model = transformers.Gemma2ForCausalLM(config).float().train()
+    fit(model, processor, seed, steps, compiled, torch)
+    checkpoint.write(out, model, spm_bytes, torch=torch, save_file=save_file)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description="Train the demo checkpoint.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--no-compile", action="store_true", help="slower, needs no C++ compiler")
+    options = parser.parse_args()
+    train(options.out, options.seed, options.steps, not options.no_compile)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""Owns one llama context and the many sequences in it; purely token ids, no text, no chats.
+
+`step()` takes what every running request still has to feed (one token, or a slice of a prompt),
+decodes it all as one batch and samples each request that reached its end. Whoever waits for a
+token pumps `step()`: there is no thread of the engine's own. A request's `tokens` are the truth;
+a slot's `ids` say which of them the KV cache holds, and change only after a decode succeeded. So
+an interrupt at any point leaves at most extra cells behind, and those are removed.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgesppo import plan
+from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, Batch, Context, ContextParams
+from edgesppo.errors import Cancelled, Closed, ContextOverflow, UsageError
+from edgesppo.interrupt import run_interruptibly
+from edgesppo.sampler import SamplingParams, build_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from edgesppo._llama import SamplerChain
+    from edgesppo.model import Model
+
+# Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
+_SHORT_BATCH = 8
+MIN_CTX = 16
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a step brought for one request: a token, or the reason why there are no more.
+
+    `finish_reason` is "stop" (an end token, which is not given out), "length" or "cancelled".
+    """
+
+    token: int | None
+    finish_reason: str | None = None
+
+
+@dataclass(eq=False)
+class Slot:
+    """One sequence of the KV cache: its number and the ids that it holds from position 0 on."""
+
+    seq: int
+    ids: list[int] = field(default_factory=list)
+    busy: bool = False
+    last_used: float = 0.0
+
+
+@dataclass(eq=False)
+class Request:
+    """One answer being generated. Read-only for everyone but the engine."""
+
+    tokens: list[int]
+    n_prompt: int
+    params: SamplingParams
+    chain: SamplerChain
+    submitted_at: float
+    slot: Slot | None = None
+    n_cached: int = 0
+    finish_reason: str | None = None
+    cancelled: bool = False
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    events: collections.deque[Event] = field(default_factory=collections.deque)
+
+    @property
+    def n_generated(self) -> int:
+        """How many tokens have been generated."""
+        return len(self.tokens) - self.n_prompt
+
+    @property
+    def n_prefilled(self) -> int:
+        """How many of the prompt's tokens the KV cache holds."""
+        return min(len(self.slot.ids), self.n_prompt) if self.slot else 0
+
+
+class Engine:
+    """Many sequences over one model. Close it before the model.
+
+    `n_ctx` is in tokens, by default what the model was trained for; all `n_seqs` sequences share
+    it. `cache_type` is the type of the KV cache: "f16", "f32" or "q8_0".
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int | None = None,
+        n_seqs: int = 1,
+        n_batch: int = 512,
+        n_threads: int | None = None,
+        cache_type: str = "f16",
+        flash_attention: str = "auto",
+    ) -> None:
+        self.model = model
+        n_ctx = model.n_ctx_train if n_ctx is None else n_ctx
+        _check("n_ctx", n_ctx, MIN_CTX, model.n_ctx_train)
+        _check("n_seqs", n_seqs, 1, 64)
+        _check("n_batch", n_batch, n_seqs, 16_384)
+        _check_choice("cache_type", cache_type, CACHE_TYPES)
+        _check_choice("flash_attention", flash_attention, FLASH_ATTENTION)
+        threads = plan.usable_cpus() if n_threads is None else n_threads
+        _check("n_threads", threads, 1, 1024)
+        params = ContextParams(
+            n_ctx=n_ctx,
+            n_batch=n_batch,
+            n_ubatch=min(n_batch, 512),
+            n_seqs=n_seqs,
+            n_outputs=n_seqs,
+            n_threads=threads,
+            n_threads_batch=threads,
+            cache_type=cache_type,
+            flash_attention=flash_attention,
+        )
+        self._context: Context | None = Context(model.weights, params)
+        self.n_ctx = n_ctx
+        self.n_threads = threads
+        self._batch = Batch(n_batch)
+        self._slots = [Slot(seq) for seq in range(n_seqs)]
+        self._waiting: collections.deque[Request] = collections.deque()
+        self._running: list[Request] = []
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """End every request with "cancelled" and free the context; harmless when repeated."""
+        if self._context is not None:
+            self._context.abort.set()
+        with self._lock:
+            context, self._context = self._context, None
+            for request in [*self._running, *self._waiting]:
+                self._finish(request, "cancelled")
+            if context is not None:
+                context.close()
+
+    def submit(self, prompt: Sequence[int], params: SamplingParams) -> Request:
+        """Queue a prompt. Raises ContextOverflow when it leaves no room for an answer."""
+        tokens = list(prompt)
+        if not tokens:
+            raise UsageError("the prompt has no tokens")
+        if len(tokens) >= self.n_ctx:
+            raise ContextOverflow(
+                f"the prompt has {len(tokens)} tokens, but the context holds {self.n_ctx} and "
+                f"needs room for an answer: shorten it by {len(tokens) - self.n_ctx + 1} or more, "
+                "or use a larger n_ctx",
+                needed=len(tokens) + 1,
+                available=self.n_ctx,
+            )
+        chain = build_chain(params, self.model.n_vocab)
+        for token in tokens[-params.repeat_last_n :] if params.repeat_penalty != 1.0 else ():
+            chain.accept(token)
+        request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
+        with self._lock:
+            self._open_context()
+            self._waiting.append(request)
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Stop a request, from any thread, also in the middle of its prefill."""
+        if request.finish_reason is not None:
+            return
+        request.cancelled = True
+        context = self._context
+        if context is not None:
+            context.abort.set()
+        with self._lock:
+            self._drop_cancelled()
+
+    def stream(self, request: Request) -> Generator[Event, None, None]:
+        """The events of one request, pumping `step()` while there are none.
+
+        An event without token and reason means that a slice of the prompt was prefilled. Leaving
+        the iterator early cancels the request.
+        """
+        try:
+            while request.finish_reason is None or request.events:
+                while request.events:
+                    yield request.events.popleft()
+                with self._lock:
+                    if request.finish_reason is None and not request.events:
+                        self.step()
+        finally:
+            self.cancel(request)
+
+    def step(self) -> None:
+        """Decode one batch for all requests and hand each its events."""
+        with self._lock:
+            context = self._open_context()
+            context.abort.clear()
+            self._drop_cancelled()
+            self._admit(context)
+            parts = self._fill_batch()
+            if not parts:
+                return
+            try:
+                self._decode(context)
+                for request, end, entry in parts:
+                    self._advance(context, request, end, entry)
+            except Cancelled:
+                self._forget_extra_cells(context)
+            except BaseException:
+                self._forget_extra_cells(context)
+                raise
+
+    def _open_context(self) -> Context:
+        if self._context is None:
+            raise Closed("the engine was closed; load the model again")
+        return self._context
+
+    def _drop_cancelled(self) -> None:
+        for request in [*self._running, *self._waiting]:
+            if request.cancelled:
+                self._finish(request, "cancelled")
+
+    def _admit(self, context: Context) -> None:
+        """Give waiting requests free slots, each the one that already holds most of its prompt."""
+        while self._waiting:
+            free = [slot for slot in self._slots if not slot.busy]
+            if not free:
+                return
+            request = self._waiting.popleft()
+            slot = max(free, key=lambda s: (_common(s.ids, request.tokens), -s.last_used))
+            slot.busy, request.slot = True, slot
+            request.n_cached = self._reuse(context, slot, request.tokens)
+            self._running.append(request)
+
+    def _reuse(self, context: Context, slot: Slot, tokens: list[int]) -> int:
+        """Shorten the slot to what it shares with `tokens`; returns how many ids stay."""
+        # The last token is always decoded anew, as its logits are needed.
+        keep = min(_common(slot.ids, tokens), len(tokens) - 1)
+        # The sliding-window cache forgets: position `keep` looks back over n_swa positions.
+        window_start = max(0, keep - self.model.weights.n_swa)
+        if keep and not 0 <= context.first_position(slot.seq) <= window_start:
+            keep = 0
+        del slot.ids[keep:]
+        context.remove(slot.seq, keep)
+        return keep
+
+    def _fill_batch(self) -> list[tuple[Request, int, int]]:
+        """Fill the batch; returns (request, how far its tokens go now, its last entry)."""
+        self._batch.clear()
+        parts = []
+        # Running answers first, so that a long prompt never makes them wait.
+        for request in sorted(self._running, key=lambda r: r.n_generated == 0):
+            slot = request.slot
+            room = self._batch.capacity - len(self._batch)
+            if slot is None or room == 0:
+                continue
+            start = len(slot.ids)
+            end = min(len(request.tokens), start + room)
+            last = end == len(request.tokens)
+            entry = self._batch.add(slot.seq, start, request.tokens[start:end], logits=last)
+            parts.append((request, end, entry))
+        return parts
+
+    def _decode(self, context: Context) -> None:
+        if len(self._batch) <= _SHORT_BATCH:
+            context.decode(self._batch)
+        else:
+            run_interruptibly(lambda: context.decode(self._batch), context.abort.set)
+
+    def _advance(self, context: Context, request: Request, end: int, entry: int) -> None:
+        slot = request.slot
+        if slot is None:
+            return
+        slot.ids.extend(request.tokens[len(slot.ids) : end])
+        if end < len(request.tokens):
+            request.events.append(Event(None))
+            return
+        token = context.sample(request.chain, entry)
+        now = time.perf_counter()
+        request.last_token_at = now
+        request.first_token_at = request.first_token_at or now
+        if self.model.is_end(token):
+            self._finish(request, "stop")
+            return
+        request.tokens.append(token)
+        request.events.append(Event(token))
+        if request.n_generated >= request.params.max_tokens or len(request.tokens) >= self.n_ctx:
+            self._finish(request, "length")
+
+    def _finish(self, request: Request, reason: str) -> None:
+        if request.finish_reason is not None:
+            return
+        request.finish_reason = reason
+        request.events.append(Event(None, reason))
+        if request in self._running:
+            self._running.remove(request)
+        if request in self._waiting:
+            self._waiting.remove(request)
+        if request.slot is not None:
+            request.slot.busy = False
+            request.slot.last_used = time.perf_counter()
+        request.chain.close()
+
+    def _forget_extra_cells(self, context: Context) -> None:
+        for request in self._running:
+            if request.slot is not None:
+                context.remove(request.slot.seq, len(request.slot.ids))
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """The length of the longest common prefix."""
+    for n, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return n
+    return min(len(a), len(b))
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
+
+
+def _check_choice(name: str, value: str, known: dict[str, int]) -> None:
+    if value not in known:
+        raise UsageError(f"{name} is {value!r}, expected one of {', '.join(known)}")

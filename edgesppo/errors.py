@@ -1,0 +1,77 @@
+"""Owns every exception that edgesppo raises on purpose. Imports nothing.
+
+    EdgesppoError                 anything we raise on purpose; its text is meant for people
+    ├── UsageError                a parameter or an argument that makes no sense (also ValueError)
+    ├── ModelNotFound             no such name, file or folder
+    ├── BadModelFile              a GGUF that is damaged, foreign, or not a GGUF
+    ├── BadCheckpoint             a checkpoint folder that cannot be converted
+    │   └── UnsupportedCheckpoint a sound checkpoint of a kind we do not convert
+    ├── BadLock                   models.lock does not say what it should
+    ├── OutputError               the output could not be written
+    ├── ContextOverflow           more tokens than the context holds
+    ├── Cancelled                 the caller asked to stop
+    ├── Closed                    the model or the chat was closed before
+    └── NativeError               llama.cpp reported a failure
+        └── OutOfMemory           llama.cpp could not get the memory it asked for
+
+A message names what was found, what was expected, and what to do next, on one line.
+"""
+
+from __future__ import annotations
+
+
+class EdgesppoError(Exception):
+    """Base of every error that edgesppo raises on purpose."""
+
+
+class UsageError(EdgesppoError, ValueError):
+    """A parameter or an argument makes no sense."""
+
+
+class ModelNotFound(EdgesppoError):
+    """No model of that name, file or folder."""
+
+
+class BadModelFile(EdgesppoError):
+    """A GGUF file is damaged, of a foreign architecture, or no GGUF at all."""
+
+
+class BadCheckpoint(EdgesppoError):
+    """A checkpoint folder is incomplete, damaged or inconsistent."""
+
+
+class UnsupportedCheckpoint(BadCheckpoint):
+    """A checkpoint is sound, but of a kind that is not converted here."""
+
+
+class BadLock(EdgesppoError):
+    """models.lock does not say what it should."""
+
+
+class OutputError(EdgesppoError):
+    """The output could not be written; nothing half-written was left."""
+
+
+class ContextOverflow(EdgesppoError):
+    """A prompt needs more tokens than the context holds."""
+
+    def __init__(self, message: str, *, needed: int, available: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.available = available
+
+
+class Cancelled(EdgesppoError):
+    """The caller asked to stop before the work was done."""
+
+
+class Closed(EdgesppoError):
+    """The model or the chat had been closed."""
+
+
+class NativeError(EdgesppoError):
+    """llama.cpp reported a failure."""
+
+
+class OutOfMemory(NativeError):
+    """llama.cpp could not get the memory it asked for."""

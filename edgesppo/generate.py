@@ -1,0 +1,135 @@
+"""Owns the three thin generators: the engine's tokens -> chunks of text -> one result.
+
+Knows tokens and text; knows nothing of chats, terminals or HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgesppo.text import StopFilter, Utf8Decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgesppo.engine import Engine, Event, Request
+    from edgesppo.sampler import SamplingParams
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens: of the prompt, of those the ones that were still in the KV cache, of the answer."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds to the first token; tokens per second of prefill and decode (0 when none)."""
+
+    ttft_s: float
+    prefill_tps: float
+    decode_tps: float
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer as it streams. Only the last has the three later fields.
+
+    Before the first token `text` is empty and `prefilled` counts the prompt's tokens done so far,
+    of `prompt_tokens`.
+    """
+
+    text: str
+    prefilled: int = 0
+    prompt_tokens: int = 0
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A whole answer. `finish_reason` is "stop", "length" or "cancelled"."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+    seed: int
+    ids: tuple[int, ...] = field(default=(), repr=False)
+
+
+class Generation:
+    """One answer in the making: iterate over its chunks; `result()` at any time gives it so far."""
+
+    def __init__(self, engine: Engine, prompt: Sequence[int], params: SamplingParams) -> None:
+        self.params = params.with_seed()
+        self._engine = engine
+        self._request: Request = engine.submit(prompt, self.params)
+        self._decoder = Utf8Decoder()
+        self._stops = StopFilter(params.stop)
+        self._text: list[str] = []
+
+    def __iter__(self) -> Iterator[Chunk]:
+        events = self._engine.stream(self._request)
+        text = ""
+        try:
+            for event in events:
+                text = self._decode(event)
+                if event.finish_reason is not None or self._stops.found is not None:
+                    break
+                yield Chunk(text, self._request.n_prefilled, self._request.n_prompt)
+        finally:
+            events.close()
+            rest = self._flush()
+        yield self._last_chunk(text + rest)
+
+    def result(self) -> Result:
+        """The answer so far; "cancelled" when it had not come to its end."""
+        by_text = self._stops.found is not None
+        reason = "stop" if by_text else self._request.finish_reason or "cancelled"
+        ids = () if by_text else tuple(self._request.tokens[self._request.n_prompt :])
+        return Result(
+            "".join(self._text), reason, self._usage(), self._timings(), self.params.seed or 0, ids
+        )
+
+    def _decode(self, event: Event) -> str:
+        if event.token is None:
+            return ""
+        if self._engine.model.is_control(event.token):
+            return ""
+        piece = self._engine.model.piece(event.token)
+        return self._keep(self._stops.decode(self._decoder.decode(piece)))
+
+    def _keep(self, text: str) -> str:
+        self._text.append(text)
+        return text
+
+    def _flush(self) -> str:
+        return self._keep(self._stops.decode(self._decoder.flush()) + self._stops.flush())
+
+    def _last_chunk(self, text: str) -> Chunk:
+        result = self.result()
+        n = self._request.n_prompt
+        return Chunk(text, n, n, result.finish_reason, result.usage, result.timings)
+
+    def _usage(self) -> Usage:
+        request = self._request
+        return Usage(request.n_prompt, request.n_cached, request.n_generated)
+
+    def _timings(self) -> Timings:
+        request = self._request
+        first, last = request.first_token_at, request.last_token_at
+        if first is None or last is None:
+            return Timings(0.0, 0.0, 0.0)
+        prefill = first - request.submitted_at
+        steps = request.n_generated - (0 if request.finish_reason == "stop" else 1)
+        return Timings(
+            ttft_s=prefill,
+            prefill_tps=(request.n_prompt - request.n_cached) / prefill,
+            decode_tps=steps / (last - first) if last > first else 0.0,
+        )

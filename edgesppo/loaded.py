@@ -1,0 +1,124 @@
+"""Owns `load()` and what it gives: a model with its engine, ready to be asked.
+
+The one place in the library where the two roads meet: a checkpoint folder is converted on first
+use, so this file (and the command line) may import edgesppo_convert, late.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from edgesppo import prompt, store
+from edgesppo.chat import Chat
+from edgesppo.engine import Engine
+from edgesppo.model import Model
+from edgesppo.prompt import Message
+from edgesppo.sampler import SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from edgesppo_convert import Progress
+
+# general.sampling.* is where a GGUF says how its model wants to be sampled.
+_FILE_DEFAULTS = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+
+
+class LoadedModel:
+    """A model in memory, with its engine. A context manager; `close()` frees everything."""
+
+    def __init__(self, name: str, model: Model, engine: Engine, load_s: float) -> None:
+        self.name = name
+        self.model = model
+        self.engine = engine
+        self.load_s = load_s
+        self.defaults = _defaults(model)
+
+    def chat(self, *, system: str | None = None, **sampling: Any) -> Chat:
+        """A new conversation. `sampling` as in SamplingParams: temperature, top_p, seed, ..."""
+        return Chat(self.engine, self.defaults.replace(**sampling), system=system)
+
+    def ask(self, text: str, *, system: str | None = None, **sampling: Any) -> str:
+        """One question, one answer."""
+        return self.chat(system=system, **sampling).ask(text)
+
+    def tokenize(self, text: str | bytes, *, chat: bool = False) -> list[int]:
+        """Token ids of plain text; with `chat`, of a whole user turn, ready to be answered."""
+        if not chat:
+            return self.model.tokenize(text)
+        words = text.decode("utf-8") if isinstance(text, bytes) else text
+        return prompt.encode(self.model, [Message("user", words)])
+
+    def close(self) -> None:
+        """Free the context and the weights; harmless when repeated."""
+        self.engine.close()
+        self.model.close()
+
+    def __enter__(self) -> LoadedModel:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load(
+    model: str | Path,
+    *,
+    n_ctx: int | None = None,
+    n_threads: int | None = None,
+    n_seqs: int = 1,
+    gpu: str | int = "auto",
+    cache_type: str = "f16",
+    on_load: Callable[[float], None] | None = None,
+    on_convert: Callable[[Progress], None] | None = None,
+) -> LoadedModel:
+    """Load a model: a name from models.lock, a GGUF file or a checkpoint folder.
+
+    Never downloads. A checkpoint is converted to Q4_K_M once, into the cache folder. `n_ctx` is
+    in tokens; `gpu` is "auto", "off" or a number of layers; `cache_type` is "f16", "f32" or
+    "q8_0". `on_load` hears the loaded fraction, `on_convert` the conversion's progress.
+    Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
+    """
+    started = time.perf_counter()
+    found = store.find(model)
+    path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
+    weights = Model(path, gpu=gpu, progress=on_load)
+    try:
+        engine = Engine(
+            weights, n_ctx=n_ctx, n_threads=n_threads, n_seqs=n_seqs, cache_type=cache_type
+        )
+    except BaseException:
+        weights.close()
+        raise
+    return LoadedModel(found.name, weights, engine, time.perf_counter() - started)
+
+
+def ensure_converted(
+    found: store.Found, on_progress: Callable[[Progress], None] | None = None
+) -> Path:
+    """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
+    output = store.converted_path(found.path, found.name, "q4_k_m")
+    if not output.exists():
+        from edgesppo_convert import convert
+
+        store.make_folder(output.parent)
+        convert(found.path, output, progress=on_progress)
+    return output
+
+
+def _defaults(model: Model) -> SamplingParams:
+    keys = model.summary.keys
+    own = {
+        name: keys[f"general.sampling.{key}"]
+        for name, key in _FILE_DEFAULTS.items()
+        if f"general.sampling.{key}" in keys
+    }
+    return SamplingParams().replace(**own)

@@ -1,0 +1,270 @@
+"""Owns the check of a GGUF file before native code sees it.
+
+A bounded reader: it trusts no count, size or offset of the file, holds none of its tensors, and
+answers with a `Summary` or one clear `BadModelFile`. It knows nothing of llama.cpp.
+
+    file:  magic "GGUF" | version u32 | n_tensors u64 | n_keys u64 | keys | infos | pad | data
+    key:   name | type u32 | value           name, string: length u64 | bytes
+    info:  name | n_dims u32 | dims u64[n_dims] | type u32 | offset u64 (from the start of data)
+    (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.errors import BadModelFile, ModelNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_KEYS = 65_536
+MAX_TENSORS = 65_536
+MAX_ARRAY = 4_194_304
+MAX_STRING = 16_777_216
+MAX_NAME = 65_535
+MAX_TENSOR_NAME = 63
+ARCHITECTURE = "gemma2"
+_ALIGNMENTS = [2**n for n in range(17)]
+
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_STRING, _ARRAY = 8, 9
+# ggml type -> (weights in a block, bytes of a block)
+_BLOCKS = {
+    0: (1, 4),  # F32
+    1: (1, 2),  # F16
+    2: (32, 18),  # Q4_0
+    3: (32, 20),  # Q4_1
+    6: (32, 22),  # Q5_0
+    7: (32, 24),  # Q5_1
+    8: (32, 34),  # Q8_0
+    10: (256, 84),  # Q2_K
+    11: (256, 110),  # Q3_K
+    12: (256, 144),  # Q4_K
+    13: (256, 176),  # Q5_K
+    14: (256, 210),  # Q6_K
+    16: (256, 66),  # IQ2_XXS
+    17: (256, 74),  # IQ2_XS
+    18: (256, 98),  # IQ3_XXS
+    19: (256, 50),  # IQ1_S
+    20: (32, 18),  # IQ4_NL
+    21: (256, 110),  # IQ3_S
+    22: (256, 82),  # IQ2_S
+    23: (256, 136),  # IQ4_XS
+    29: (256, 56),  # IQ1_M
+    30: (1, 2),  # BF16
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a sound GGUF says of itself: keys (long arrays as their length), counts, bytes."""
+
+    path: Path
+    keys: dict[str, Any]
+    n_tensors: int
+    data_bytes: int
+    file_bytes: int
+
+
+def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
+    """Check the file's structure against its real size, and its architecture.
+
+    Raises ModelNotFound when there is no such file and BadModelFile when it is not a whole GGUF
+    of this architecture. Reads the header only, never the tensors.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(4)
+            if head != b"GGUF":
+                raise BadModelFile(_not_gguf(path, head))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                return _Reader(Path(path), view).summary(architecture)
+    except FileNotFoundError:
+        raise ModelNotFound(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise BadModelFile(f"{path} is a folder, expected a GGUF file") from None
+    except OSError as error:
+        raise BadModelFile(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _not_gguf(path: Path, head: bytes) -> str:
+    if not head:
+        return f"{path} is empty, expected a GGUF file; fetch or convert it again"
+    return f"{path} is not a GGUF file: it begins with {head!r}, expected b'GGUF'"
+
+
+class _Reader:
+    """A cursor over the header; every read is checked against the file's size."""
+
+    def __init__(self, path: Path, view: mmap.mmap) -> None:
+        self.path = path
+        self.view = view
+        self.size = len(view)
+        self.at = 4
+
+    def fail(self, what: str) -> BadModelFile:
+        return BadModelFile(f"{self.path}: damaged GGUF: {what}; fetch or convert it again")
+
+    def take(self, form: str) -> Any:
+        end = self.at + struct.calcsize("<" + form)
+        if end > self.size:
+            raise self.fail(f"the file ends at byte {self.size} inside its header")
+        (value,) = struct.unpack_from("<" + form, self.view, self.at)
+        self.at = end
+        return value
+
+    def count(self, what: str, limit: int) -> int:
+        value = int(self.take("Q"))
+        if value > limit:
+            raise self.fail(f"{what} is {value}, expected at most {limit}")
+        return value
+
+    def skip(self, n_bytes: int) -> None:
+        if n_bytes > self.size - self.at:
+            raise self.fail(f"the file ends at byte {self.size} inside its header")
+        self.at += n_bytes
+
+    def string(self, what: str, limit: int = MAX_STRING) -> str:
+        length = self.count(f"the length of {what}", limit)
+        start = self.at
+        self.skip(length)
+        try:
+            return self.view[start : self.at].decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.fail(f"{what} is not UTF-8") from None
+
+    def summary(self, architecture: str) -> Summary:
+        version = self.take("I")
+        if version not in (2, 3):
+            raise self.fail(f"GGUF version {version}, expected 2 or 3")
+        n_tensors = self.count("the number of tensors", MAX_TENSORS)
+        n_keys = self.count("the number of keys", MAX_KEYS)
+        keys = self.keys(n_keys)
+        self.check_keys(keys, architecture)
+        data_bytes = self.tensors(n_tensors, keys.get("general.alignment", 32))
+        return Summary(self.path, keys, n_tensors, data_bytes, self.size)
+
+    def keys(self, n: int) -> dict[str, Any]:
+        keys: dict[str, Any] = {}
+        for _ in range(n):
+            name = self.string("a key's name", MAX_NAME)
+            if name in keys:
+                raise self.fail(f"the key {name!r} stands twice")
+            keys[name] = self.value(name)
+        return keys
+
+    def value(self, key: str) -> Any:
+        kind = self.take("I")
+        if kind in _SCALARS:
+            return self.take(_SCALARS[kind])
+        if kind == _STRING:
+            return self.string(f"the value of {key!r}")
+        if kind == _ARRAY:
+            return self.array(key)
+        raise self.fail(f"the key {key!r} has the unknown type {kind}")
+
+    def array(self, key: str) -> int:
+        """Step over an array; its length stands for it."""
+        kind = self.take("I")
+        n = self.count(f"the length of the array {key!r}", MAX_ARRAY)
+        if kind in _SCALARS:
+            self.skip(n * struct.calcsize("<" + _SCALARS[kind]))
+        elif kind == _STRING:
+            self.skip_strings(key, n)
+        else:
+            raise self.fail(f"the array {key!r} has elements of the type {kind}")
+        return n
+
+    def skip_strings(self, key: str, n: int) -> None:
+        view, at, size = self.view, self.at, self.size
+        unpack: Callable[[Any, int], tuple[int]] = struct.Struct("<Q").unpack_from
+        for _ in range(n):
+            if at + 8 > size:
+                raise self.fail(f"the file ends at byte {size} inside its header")
+            length = unpack(view, at)[0]
+            at += 8 + length
+            if length > MAX_STRING or at > size:
+                raise self.fail(f"a string of {length} bytes in {key!r} does not fit the file")
+        self.at = at
+
+    def check_keys(self, keys: dict[str, Any], architecture: str) -> None:
+        found = keys.get("general.architecture")
+        if found != architecture:
+            raise BadModelFile(
+                f"{self.path}: a GGUF of the architecture {found!r}, expected {architecture!r}: "
+                "edgesppo runs Gemma-2 models"
+            )
+        alignment = keys.get("general.alignment", 32)
+        if alignment not in _ALIGNMENTS:
+            raise self.fail(f"general.alignment is {alignment!r}, expected a power of two")
+        n_tokens = keys.get("tokenizer.ggml.tokens")
+        for part in ("scores", "token_type"):
+            n = keys.get(f"tokenizer.ggml.{part}")
+            if not isinstance(n_tokens, int) or n != n_tokens:
+                raise self.fail(f"{n} entries in tokenizer.ggml.{part}, expected {n_tokens}")
+
+    def tensors(self, n: int, alignment: int) -> int:
+        """Check every tensor's place; returns the bytes of all tensor data."""
+        spans: list[tuple[int, int, str]] = []
+        names: set[str] = set()
+        for _ in range(n):
+            name = self.string("a tensor's name", MAX_TENSOR_NAME)
+            if name in names:
+                raise self.fail(f"the tensor {name!r} stands twice")
+            names.add(name)
+            n_bytes = self.tensor_bytes(name)
+            offset = self.take("Q")
+            if offset % alignment:
+                raise self.fail(f"{name!r} begins at {offset}, not a multiple of {alignment}")
+            spans.append((offset, n_bytes, name))
+        data = -(-self.at // alignment) * alignment
+        self.check_spans(sorted(spans), data)
+        return sum(n_bytes for _, n_bytes, _ in spans)
+
+    def tensor_bytes(self, name: str) -> int:
+        n_dims = self.take("I")
+        if not 1 <= n_dims <= 4:
+            raise self.fail(f"{name!r} has {n_dims} dimensions, expected 1 to 4")
+        dims = [self.take("Q") for _ in range(n_dims)]
+        kind = self.take("I")
+        if kind not in _BLOCKS:
+            raise self.fail(f"{name!r} has the unknown type {kind}")
+        per_block, block_bytes = _BLOCKS[kind]
+        if dims[0] == 0 or dims[0] % per_block:
+            raise self.fail(f"{name!r} has rows of {dims[0]}, not whole blocks of {per_block}")
+        n_bytes = dims[0] // per_block * block_bytes
+        for dim in dims[1:]:
+            n_bytes *= dim
+            # Checked at each step: Python's integers cannot overflow, llama.cpp's can.
+            if dim == 0 or n_bytes > self.size:
+                raise self.fail(f"{name!r} has the shape {dims}, larger than the file or empty")
+        return int(n_bytes)
+
+    def check_spans(self, spans: list[tuple[int, int, str]], data: int) -> None:
+        end, previous = 0, "the header"
+        for offset, n_bytes, name in spans:
+            if offset < end:
+                raise self.fail(f"{name!r} overlaps {previous!r}")
+            end, previous = offset + n_bytes, name
+            if data + end > self.size:
+                raise BadModelFile(
+                    f"{self.path}: truncated GGUF: {name!r} ends at byte {data + end}, "
+                    f"the file at {self.size}; fetch or convert it again"
+                )

@@ -1,0 +1,148 @@
+"""Chats through the Python API: streaming, history, stops, interruption."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import edgesppo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.loaded import LoadedModel
+
+
+def test_the_documented_example_works(demo_gguf: Path) -> None:
+    with edgesppo.load(demo_gguf) as model:
+        assert "Paris" in model.ask("What is the capital of France?", temperature=0)
+        chat = model.chat(system="Be brief.", temperature=0)
+        text = "".join(chunk.text for chunk in chat.stream("What is 2 plus 3?"))
+        assert text == chat.last.text
+        assert "5" in text
+        assert chat.last.finish_reason == "stop"
+        assert chat.last.usage.completion_tokens > 0
+        assert chat.last.timings.decode_tps > 0
+
+
+def test_a_checkpoint_is_converted_once_and_then_reused(edgesppo_home: Path) -> None:
+    with edgesppo.load("demo") as first:
+        path, changed = first.model.path, first.model.path.stat().st_mtime_ns
+        assert edgesppo_home in path.parents
+    with edgesppo.load("demo") as second:
+        assert second.model.path == path
+        assert path.stat().st_mtime_ns == changed
+
+
+def test_a_turn_remembers_the_turns_before_it(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    chat.ask("What is 3 plus 4?")
+    assert "Ada" in chat.ask("What is my name?")
+    assert [m.role for m in chat.messages] == ["user", "assistant"] * 3
+
+
+def test_only_the_last_chunk_has_reason_usage_and_timings(demo: LoadedModel) -> None:
+    *body, last = demo.chat(temperature=0).stream("Who are you?")
+    assert all(c.finish_reason is None and c.usage is None and c.timings is None for c in body)
+    assert last.finish_reason == "stop"
+    assert last.usage is not None
+    assert last.timings is not None
+
+
+def test_the_second_turn_prefills_only_what_is_new(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("Who are you?")
+    first = chat.last.usage
+    chat.ask("Thanks")
+    second = chat.last.usage
+    assert second.cached_tokens >= first.prompt_tokens + first.completion_tokens - 1
+    assert second.prompt_tokens - second.cached_tokens < 16
+
+
+def test_max_tokens_is_respected_and_said(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("Who are you?", max_tokens=3)
+    assert chat.last.usage.completion_tokens == 3
+    assert chat.last.finish_reason == "length"
+
+
+def test_a_stop_string_ends_the_answer_before_it(demo: LoadedModel) -> None:
+    whole = demo.ask("Who are you?", temperature=0)
+    stop = whole.split()[2]
+    chat = demo.chat(temperature=0)
+    assert chat.ask("Who are you?", stop=(stop,)) == whole[: whole.index(stop)]
+    assert chat.last.finish_reason == "stop"
+    # What the model had said beyond the stop is not part of the chat.
+    assert chat.messages[-1].content == whole[: whole.index(stop)]
+    assert chat.messages[-1].ids is None
+
+
+def test_leaving_a_stream_keeps_what_came_marked_as_cancelled(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    stream = chat.stream("Who are you?")
+    seen = ""
+    while len(seen) < 4:
+        seen += next(stream).text
+    stream.close()  # type: ignore[attr-defined]
+    assert chat.last.finish_reason == "cancelled"
+    assert chat.last.text == seen == chat.messages[-1].content
+    assert demo.ask("What is 2 plus 3?", temperature=0)
+
+
+def test_a_failed_turn_leaves_the_history_as_it_was(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    before = list(chat.messages)
+    with pytest.raises(edgesppo.ContextOverflow) as caught:
+        chat.ask("word " * 5000)
+    assert caught.value.needed > caught.value.available == demo.engine.n_ctx
+    with pytest.raises(edgesppo.UsageError):
+        chat.ask("hi", temperature=-1)
+    assert chat.messages == before
+    assert "Ada" in chat.ask("What is my name?")
+
+
+def test_undo_takes_back_a_turn_and_regenerate_answers_it_anew(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    answer = chat.ask("What is my name?")
+    again = "".join(chunk.text for chunk in chat.regenerate())
+    assert again == answer
+    assert len(chat.messages) == 4
+    assert chat.undo() == "What is my name?"
+    assert len(chat.messages) == 2
+    chat.clear()
+    with pytest.raises(edgesppo.UsageError, match="no turn"):
+        chat.undo()
+
+
+def test_last_before_the_first_answer_says_what_to_do(demo: LoadedModel) -> None:
+    with pytest.raises(edgesppo.UsageError, match="call ask"):
+        _ = demo.chat().last
+
+
+def test_a_closed_model_says_so(demo_gguf: Path) -> None:
+    model = edgesppo.load(demo_gguf)
+    chat = model.chat()
+    model.close()
+    model.close()
+    with pytest.raises(edgesppo.Closed, match="closed"):
+        chat.ask("hi")
+
+
+def test_many_threads_get_the_answers_that_one_would(demo: LoadedModel) -> None:
+    questions = ["Who are you?", "What is 2 plus 3?", "What is the capital of France?"] * 3
+    expected = {q: demo.ask(q, temperature=0) for q in set(questions)}
+    answers: list[tuple[str, str]] = []
+    threads = [
+        threading.Thread(target=lambda q=q: answers.append((q, demo.ask(q, temperature=0))))
+        for q in questions
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answers) == sorted((q, expected[q]) for q in questions)

@@ -1,0 +1,223 @@
+"""The command line: whole transcripts, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgesppo.cli import COMMANDS, main
+from tests.conftest import DEMO
+
+GREEDY = ["--temperature", "0"]
+CAPITAL = "What is the capital of France?"
+
+
+def _run(*args: str | Path, stdin: str | bytes = "") -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
+
+
+def _one_line_error(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("edgesppo: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = _run(command, "--help")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: main {command}")
+
+
+def test_run_prints_the_answer_alone_and_the_figures_beside_it(demo_gguf: Path) -> None:
+    result = _run("run", demo_gguf, CAPITAL, *GREEDY)
+    assert result.exit_code == 0
+    assert "Paris" in result.stdout
+    assert "t/s" not in result.stdout
+    assert "decode" in result.stderr
+    assert "t/s" in result.stderr
+
+
+def test_run_json_is_one_object_of_the_documented_shape(demo_gguf: Path) -> None:
+    result = _run("run", demo_gguf, CAPITAL, "--json", *GREEDY)
+    found = json.loads(result.stdout)
+    assert list(found) == ["text", "finish_reason", "usage", "timings", "model"]
+    assert "Paris" in found["text"]
+    assert found["finish_reason"] == "stop"
+    assert list(found["usage"]) == ["prompt_tokens", "cached_tokens", "completion_tokens"]
+    assert list(found["timings"]) == ["load_s", "ttft_s", "prefill_tps", "decode_tps"]
+    assert found["model"] == {"name": demo_gguf.stem, "path": str(demo_gguf)}
+
+
+def test_run_takes_its_prompt_from_a_pipe(demo_gguf: Path) -> None:
+    assert "Paris" in _run("run", demo_gguf, *GREEDY, stdin=CAPITAL + "\n").stdout
+
+
+def test_run_joins_the_prompt_and_the_pipe(demo_gguf: Path) -> None:
+    both = _run("run", demo_gguf, "Be brief.", *GREEDY, "--json", stdin=CAPITAL)
+    one = _run("run", demo_gguf, f"Be brief.\n\n{CAPITAL}", *GREEDY, "--json")
+    assert json.loads(both.stdout)["text"] == json.loads(one.stdout)["text"]
+    assert json.loads(both.stdout)["usage"] == json.loads(one.stdout)["usage"]
+
+
+def test_run_without_a_model_uses_the_demo_and_says_so() -> None:
+    result = _run("run", CAPITAL, *GREEDY)
+    assert "Paris" in result.stdout
+    assert "demo model" in result.stderr
+    assert "sppo.gguf" in result.stderr
+
+
+def test_run_without_a_prompt_is_a_usage_error(demo_gguf: Path) -> None:
+    result = _run("run", demo_gguf, "")
+    assert result.exit_code == 2
+    assert "no prompt" in result.stderr
+
+
+def test_run_takes_every_sampling_option(demo_gguf: Path) -> None:
+    options = "--temperature 0.9 --top-k 5 --top-p 0.8 --min-p 0.05 --repeat-penalty 1.1 --seed 0"
+    command = ["run", demo_gguf, CAPITAL, "--stop", "\n", "--max-tokens", "9", *options.split()]
+    first, second = _run(*command), _run(*command)
+    assert first.exit_code == 0
+    assert first.stdout == second.stdout
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "inf", "1e9"])
+def test_a_senseless_sampling_value_is_a_usage_error(demo_gguf: Path, value: str) -> None:
+    result = _run("run", demo_gguf, "x", "--temperature", value)
+    assert result.exit_code == 2
+    assert "temperature is" in result.stderr
+
+
+def test_tokenize_gives_ids_and_pieces(demo_gguf: Path) -> None:
+    found = json.loads(_run("tokenize", demo_gguf, "Hi <eos>", "--json").stdout)
+    assert list(found) == ["ids", "pieces"]
+    assert "".join(found["pieces"]) == "Hi <eos>"
+    assert 1 not in found["ids"]
+
+
+def test_tokenize_chat_gives_a_whole_turn(demo_gguf: Path) -> None:
+    found = json.loads(_run("tokenize", demo_gguf, "Hi", "--chat", "--json").stdout)
+    text = "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n"
+    assert "".join(found["pieces"]) == text
+
+
+def test_tokenize_takes_a_checkpoint_folder() -> None:
+    result = _run("tokenize", DEMO, "Hi")
+    assert result.exit_code == 0
+    assert "'Hi'" in result.stdout
+
+
+def test_try_asks_one_question_away_from_a_terminal() -> None:
+    result = _run("try")
+    assert result.exit_code == 0
+    assert "edgesppo" in result.stdout
+    assert "> Who are you?" in result.stderr
+
+
+def test_chat_takes_a_message_a_line_away_from_a_terminal(demo_gguf: Path) -> None:
+    lines = "My name is Ada.\nWhat is my name?\n/exit\nnot read\n"
+    result = _run("chat", demo_gguf, *GREEDY, stdin=lines)
+    assert result.exit_code == 0
+    assert "Ada" in result.stdout.splitlines()[1]
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_chat_goes_on_after_an_error_in_a_turn(demo_gguf: Path) -> None:
+    lines = "word " * 3000 + f"\n/nonsense\n/undo\n{CAPITAL}\n"
+    result = _run("chat", demo_gguf, *GREEDY, stdin=lines)
+    assert result.exit_code == 0
+    assert "Paris" in result.stdout
+    for complaint in ("shorten it by", "unknown command '/nonsense'", "no turn to take back"):
+        assert complaint in result.stderr
+
+
+def _bad_models(folder: Path, demo_gguf: Path) -> dict[str, tuple[Path, str]]:
+    whole = demo_gguf.read_bytes()
+    truncated, foreign, text = folder / "cut.gguf", folder / "llama.gguf", folder / "text.gguf"
+    truncated.write_bytes(whole[: len(whole) * 2 // 3])
+    foreign.write_bytes(whole.replace(b"\x06\0\0\0\0\0\0\0gemma2", b"\x06\0\0\0\0\0\0\0gemma3", 1))
+    text.write_text("hello")
+    return {
+        "truncated": (truncated, "truncated GGUF"),
+        "foreign": (foreign, "architecture 'gemma3', expected 'gemma2'"),
+        "text": (text, "not a GGUF file"),
+        "missing": (folder / "none.gguf", "is no file, no folder and no name in models.lock"),
+        "no checkpoint": (folder, "config.json"),
+    }
+
+
+@pytest.mark.parametrize("case", ["truncated", "foreign", "text", "missing", "no checkpoint"])
+@pytest.mark.parametrize("command", ["run", "chat", "tokenize"])
+def test_a_bad_model_is_one_line_and_exit_code_1(
+    tmp_path: Path, demo_gguf: Path, case: str, command: str
+) -> None:
+    model, complaint = _bad_models(tmp_path, demo_gguf)[case]
+    arguments = [command, model] + (["hi"] if command != "chat" else [])
+    assert complaint in _one_line_error(_run(*arguments))
+
+
+def test_an_error_with_json_is_an_object_on_standard_output(tmp_path: Path) -> None:
+    result = _run("run", "--json", tmp_path / "none.gguf", "hi")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert error["type"] == "ModelNotFound"
+    assert "none.gguf" in error["message"]
+
+
+def test_piped_text_that_is_not_utf8_is_refused(demo_gguf: Path) -> None:
+    assert "not UTF-8: byte b'\\xff'" in _one_line_error(_run("run", demo_gguf, stdin=b"a\xff"))
+
+
+def test_a_defect_of_ours_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgesppo.store.find", lambda _: 1 / 0)
+    assert "unexpected ZeroDivisionError" in _one_line_error(_run("tokenize", "demo", "x"))
+
+
+def test_ctrl_c_prints_what_came_and_exits_with_130(demo_gguf: Path) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "Hello", "--seed", "1"]
+    command += ["--temperature", "50", "--top-p", "1", "--max-tokens", "100000"]
+    for delay in ("0", "1"):
+        # The answer's first text says that decoding is under way.
+        process = _started(command)
+        assert process.stdout is not None
+        first = process.stdout.read(1) if delay == "1" else b""
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+        assert b"Traceback" not in errors
+        if delay == "1":
+            assert first + rest
+            assert process.returncode in (130, 0)
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    environment: dict[str, Any] = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+
+
+def test_a_closed_pipe_ends_quietly(demo_gguf: Path) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "Who are you?"]
+    with _started(command) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+        process.wait(timeout=60)
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors

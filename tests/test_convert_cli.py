@@ -1,0 +1,100 @@
+"""`edgesppo convert`, as a person and as a script call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgesppo.cli import main
+from edgesppo.cli.convert import LAYOUTS, TYPES
+from edgesppo_convert import pipeline, recipe
+from tests.checkpoints import SHAPES, resized, write_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = resized(SHAPES["tiny"], layers=1)
+    return write_checkpoint(tmp_path_factory.mktemp("source") / "model", shape)
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, ["convert", *map(str, words)])
+
+
+def test_the_choices_are_those_of_the_converter() -> None:
+    assert tuple(recipe.RECIPES) == TYPES
+    assert pipeline.LAYOUTS == LAYOUTS
+
+
+def test_the_whole_transcript(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    result = call(source, "-o", out)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    text = re.sub(r"[0-9a-f]{64}", "HASH", result.stderr)
+    text = re.sub(r"\d+\.\d s\n", "N s\n", text)
+    assert text == (
+        f"Converting {source} to q4_k_m: 0.5 MB ...\n"
+        f"{out}: 0.5 MB, 5.43 bits a weight, 13 tensors (5 F32, 3 Q6_K, 5 Q4_K), N s\n"
+        "sha256 HASH\n"
+        f"Next: edgesppo chat {out}\n"
+    )
+
+
+def test_json_is_one_object_on_standard_output(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    result = call(source, "-o", out, "--json", "--type", "Q8_0", "--layout", "standard")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert list(found) == ["output", "bytes", "sha256", "seconds", "bits_per_weight", "tensors"]
+    assert found["output"] == str(out)
+    assert found["bytes"] == out.stat().st_size
+
+
+def test_a_failure_is_one_line_and_exit_code_1(source: Path, tmp_path: Path) -> None:
+    result = call(source / "nothing", "-o", tmp_path / "out.gguf")
+    assert result.exit_code == 1
+    assert result.stderr == f"edgesppo: no checkpoint folder {source / 'nothing'}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_with_json_is_an_object(source: Path, tmp_path: Path) -> None:
+    result = call(source, "-o", tmp_path / "no" / "out.gguf", "--json")
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert error["type"] == "OutputError"
+    assert "does not exist" in error["message"]
+
+
+@pytest.mark.parametrize("words", [["--type", "q3"], ["--threads", "0"], ["--layout", "best"]])
+def test_a_wrong_option_is_exit_code_2(source: Path, tmp_path: Path, words: list[str]) -> None:
+    assert call(source, "-o", tmp_path / "out.gguf", *words).exit_code == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent otherwise there")
+def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path: Path) -> None:
+    shape = resized(SHAPES["tiny"], layers=8, hidden=1024, ffn=4096)
+    folder = write_checkpoint(tmp_path / "source", shape)
+    (tmp_path / "out").mkdir()
+    words = ["convert", str(folder), "-o", str(tmp_path / "out" / "model.gguf"), "--threads", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgesppo", *words], stderr=subprocess.DEVNULL
+    ) as p:
+        deadline = time.monotonic() + 60
+        while not any((tmp_path / "out").iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        p.send_signal(signal.SIGINT)
+        assert p.wait(60) == 130
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,298 @@
+"""The output appears whole or not at all, whatever fails and whenever."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
+
+from edgesppo.errors import OutputError, UsageError
+from edgesppo_convert import Progress, convert, pipeline
+from edgesppo_convert.files import Files, NewFile
+from edgesppo_convert.gguf_file import GGUFWriter, KeyValue, TensorInfo
+from tests.checkpoints import SHAPES, resized, write_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SMALL = resized(SHAPES["tiny"], layers=1)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("source") / "model", SMALL)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "model.gguf"
+
+
+def names(out: Path) -> list[str]:
+    return [path.name for path in out.parent.iterdir()]
+
+
+class Faulty(Files):
+    """The real operations, of which the `fail_at`-th fails; counts them all."""
+
+    def __init__(self, fail_at: int = -1, error: BaseException | None = None) -> None:
+        self.count = 0
+        self._fail_at = fail_at
+        self._error = error or OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def _step(self) -> None:
+        self.count += 1
+        if self.count == self._fail_at:
+            raise self._error
+
+    def create(self, path: Path) -> int:
+        self._step()
+        return super().create(path)
+
+    def write(self, descriptor: int, data: Any) -> int:
+        self._step()
+        return super().write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        self._step()
+        super().sync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        super().close(descriptor)
+        self._step()
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._step()
+        super().replace(source, target)
+
+    def sync_folder(self, folder: Path) -> None:
+        self._step()
+        super().sync_folder(folder)
+
+
+class Short(Files):
+    """Writes at most 1,000 bytes at a time, as a system may."""
+
+    def write(self, descriptor: int, data: Any) -> int:
+        return super().write(descriptor, data[:1000])
+
+
+def test_the_result_says_what_is_on_the_disk(source: Path, out: Path) -> None:
+    seen: list[Progress] = []
+    result = convert(source, out, progress=seen.append)
+    data = out.read_bytes()
+    assert result.output == out
+    assert result.bytes == len(data)
+    assert result.sha256 == hashlib.sha256(data).hexdigest()
+    tensors = GGUFReader(out).tensors
+    assert result.tensors == len(tensors) == sum(result.types.values())
+    weights = sum(int(tensor.n_elements) for tensor in tensors)
+    stored = sum(int(tensor.n_bytes) for tensor in tensors)
+    assert result.bits_per_weight == pytest.approx(8 * stored / weights)
+    assert result.seconds > 0
+    done = [progress.done_bytes for progress in seen]
+    assert done == sorted(done)
+    assert done[-1] == seen[0].total_bytes == stored
+    assert {progress.tensor for progress in seen} == {tensor.name for tensor in tensors}
+    assert names(out) == ["model.gguf"]
+
+
+def test_short_writes_lose_nothing(source: Path, out: Path) -> None:
+    whole = convert(source, out)
+    assert pipeline.convert(source, out, force=True, files=Short()).sha256 == whole.sha256
+
+
+def test_a_fault_at_any_operation_leaves_nothing(source: Path, out: Path) -> None:
+    counting = Faulty()
+    pipeline.convert(source, out, files=counting)
+    whole = out.read_bytes()
+    out.unlink()
+    last = counting.count  # the folder's fsync: the file stands by then
+    for number in range(1, last):
+        with pytest.raises(OutputError, match=r"cannot write .*model\.gguf: Input/output error"):
+            pipeline.convert(source, out, files=Faulty(number))
+        assert names(out) == []
+    with pytest.raises(OutputError):
+        pipeline.convert(source, out, files=Faulty(last))
+    assert out.read_bytes() == whole
+
+
+def test_a_fault_at_any_operation_keeps_the_file_that_was_there(source: Path, out: Path) -> None:
+    out.write_bytes(b"precious")
+    for number in range(1, 20):
+        with pytest.raises(OutputError):
+            pipeline.convert(source, out, force=True, files=Faulty(number))
+        assert out.read_bytes() == b"precious"
+        assert names(out) == ["model.gguf"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 9])
+def test_a_full_disk_is_named_in_one_line(source: Path, out: Path, number: int) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OutputError, match=r"no space left for .*model\.gguf after") as caught:
+        pipeline.convert(source, out, files=Faulty(number, full))
+    assert "\n" not in str(caught.value)
+    assert names(out) == []
+
+
+def test_too_little_space_is_known_before_the_work(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 7))  # type: ignore[attr-defined]
+    with pytest.raises(OutputError, match=r"it needs [\d,]+ bytes, 7 are free"):
+        convert(source, out)
+    assert names(out) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file size limit is enforced so on Linux")
+def test_a_limit_of_the_system_is_an_output_error(source: Path, out: Path) -> None:
+    import resource
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            convert(source, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names(out) == []
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 12])
+def test_ctrl_c_leaves_nothing(source: Path, out: Path, number: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.convert(source, out, files=Faulty(number, KeyboardInterrupt()))
+    assert names(out) == []
+
+
+def test_ctrl_c_while_progress_is_shown_leaves_nothing(source: Path, out: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.done_bytes > 50_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, out, progress=interrupt)
+    assert names(out) == []
+
+
+def test_an_output_folder_that_does_not_exist(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"output folder .*nowhere does not exist; create it"):
+        convert(source, tmp_path / "nowhere" / "model.gguf")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_output_that_exists_needs_force(source: Path, out: Path) -> None:
+    out.write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"model\.gguf exists; use --force"):
+        convert(source, out)
+    assert out.read_bytes() == b"precious"
+    convert(source, out, force=True)
+    assert out.read_bytes()[:4] == b"GGUF"
+
+
+def test_an_output_that_appears_meanwhile_is_kept(source: Path, out: Path) -> None:
+    with pytest.raises(OutputError, match="exists"):
+        convert(source, out, progress=lambda _: out.write_bytes(b"quicker") and None)
+    assert out.read_bytes() == b"quicker"
+    assert names(out) == ["model.gguf"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_output_that_is_no_file(source: Path, tmp_path: Path, force: bool) -> None:
+    with pytest.raises(OutputError, match="is not a file"):
+        convert(source, tmp_path, force=force)
+    with pytest.raises(OutputError, match="is not a file"):
+        convert(source, os.devnull, force=force)
+
+
+def test_the_checkpoint_itself_is_never_the_output(source: Path, tmp_path: Path) -> None:
+    weights = source / "model.safetensors"
+    before = weights.read_bytes()
+    (tmp_path / "alias.gguf").symlink_to(weights)
+    for target in (weights, tmp_path / "alias.gguf"):
+        with pytest.raises(OutputError, match="a part of the checkpoint itself"):
+            convert(source, target, force=True)
+    assert weights.read_bytes() == before
+
+
+def test_an_output_beside_the_checkpoint_may_be_replaced(source: Path) -> None:
+    for _ in range(2):
+        result = convert(source, source / "model.gguf", force=True)
+    result.output.unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"type": "q3"}, "no type 'q3'"),
+        ({"layout": "best"}, "no layout 'best'"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_an_option_that_makes_no_sense(
+    source: Path, out: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        convert(source, out, **options)
+    assert names(out) == []
+
+
+def test_the_writer_refuses_calls_out_of_turn(out: Path) -> None:
+    info = TensorInfo("t", (2,), GGMLQuantizationType.F32, 8)
+    early: list[Callable[[GGUFWriter], object]] = [
+        lambda writer: writer.write_infos([info]),
+        lambda writer: writer.write_data(bytes(8)),
+        lambda writer: writer.finish(),
+    ]
+    with NewFile(out, Files()) as file:
+        for call in early:
+            with pytest.raises(ValueError, match="the turn of KEYS"):
+                call(GGUFWriter(file))
+        writer = GGUFWriter(file)
+        writer.write_keys([], 1)
+        writer.write_infos([info])
+        with pytest.raises(ValueError, match="lacks only 8"):
+            writer.write_data(bytes(9))
+        with pytest.raises(ValueError, match="the turn of DATA"):
+            writer.finish()
+        writer.write_data(bytes(8))
+        writer.finish()
+    assert names(out) == []  # never committed
+
+
+def test_the_writers_file_is_what_gguf_reads(out: Path) -> None:
+    keys = [
+        KeyValue("general.architecture", GGUFValueType.STRING, "gemma2"),
+        KeyValue("a.flag", GGUFValueType.BOOL, True),
+        KeyValue("a.number", GGUFValueType.UINT32, 7),
+        KeyValue("a.list", GGUFValueType.FLOAT32, [0.5, -1.0]),
+        KeyValue("a.words", GGUFValueType.STRING, ["\u00e9", ""]),
+    ]
+    first = TensorInfo("first", (1, 3), GGMLQuantizationType.F32, 12)
+    second = TensorInfo("second", (2,), GGMLQuantizationType.F16, 4)
+    with NewFile(out, Files()) as file:
+        writer = GGUFWriter(file)
+        writer.write_keys(keys, 2)
+        writer.write_infos([first, second])
+        writer.write_data(np.array([1, 2, 3], np.float32).tobytes())
+        writer.write_data(np.array([4, 5], np.float16).tobytes())
+        writer.finish()
+        file.commit(force=False)
+    reader = GGUFReader(out)
+    assert {key.key: reader.fields[key.key].contents() for key in keys} == {
+        key.key: key.value for key in keys
+    }
+    assert [tensor.data.tolist() for tensor in reader.tensors] == [[[1, 2, 3]], [4, 5]]
+    assert [list(tensor.shape) for tensor in reader.tensors] == [[3, 1], [2]]

@@ -1,0 +1,192 @@
+"""One context, many sequences: reuse, isolation, cancelling, limits. Token ids only."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import edgesppo
+from edgesppo import SamplingParams
+from edgesppo.engine import Engine, Request
+from edgesppo.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+STORY = "My name is Ada. What is 2 plus 3? Who are you? "
+
+
+@pytest.fixture(scope="module")
+def model(demo_gguf: Path) -> Iterator[Model]:
+    loaded = Model(demo_gguf)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture
+def engine(model: Model) -> Iterator[Engine]:
+    made = Engine(model)
+    yield made
+    made.close()
+
+
+def _prompt(model: Model, text: str) -> list[int]:
+    return [model.bos, *model.tokenize(text)]
+
+
+def _finish(engine: Engine, request: Request) -> list[int]:
+    return [event.token for event in engine.stream(request) if event.token is not None]
+
+
+def _fresh(model: Model, prompt: list[int], params: SamplingParams = GREEDY) -> list[int]:
+    engine = Engine(model)
+    try:
+        return _finish(engine, engine.submit(prompt, params))
+    finally:
+        engine.close()
+
+
+def test_a_shared_prefix_is_not_prefilled_again(model: Model, engine: Engine) -> None:
+    first, second = _prompt(model, STORY + "Hi"), _prompt(model, STORY + "Bye now")
+    _finish(engine, engine.submit(first, GREEDY))
+    request = engine.submit(second, GREEDY)
+    tokens = _finish(engine, request)
+    assert request.n_cached == len(_prompt(model, STORY)) - 1 or request.n_cached > 10
+    assert tokens == _fresh(model, second)
+
+
+def test_the_very_same_prompt_decodes_one_token_only(model: Model, engine: Engine) -> None:
+    prompt = _prompt(model, STORY)
+    once = engine.submit(prompt, GREEDY)
+    tokens = _finish(engine, once)
+    twice = engine.submit(prompt, GREEDY)
+    assert _finish(engine, twice) == tokens
+    assert twice.n_cached == len(prompt) - 1
+
+
+def test_going_back_beyond_the_sliding_window_prefills_anew(model: Model, engine: Engine) -> None:
+    """The window's cells are overwritten by then: reusing the prefix would give wrong logits."""
+    long = _prompt(model, STORY * 20)[:480]
+    assert len(long) > 2 * model.weights.n_swa
+    _finish(engine, engine.submit(long, GREEDY))
+    for keep in (5, 40, 200, 475):
+        edited = [*long[:keep], *model.tokenize(" What is my name?")]
+        request = engine.submit(edited, GREEDY)
+        assert _finish(engine, request) == _fresh(model, edited), f"kept {keep}"
+        _finish(engine, engine.submit(long, GREEDY))
+
+
+def test_sequences_side_by_side_give_what_each_gives_alone(model: Model) -> None:
+    prompts = [_prompt(model, text) for text in ("Hello", STORY, STORY * 6, "What is 2 plus 3?")]
+    alone = [_fresh(model, prompt) for prompt in prompts]
+    engine = Engine(model, n_seqs=3, n_batch=32)
+    requests = [engine.submit(prompt, GREEDY) for prompt in prompts]
+    together = [_finish(engine, request) for request in requests]
+    engine.close()
+    assert together == alone
+
+
+def test_a_sequence_does_not_change_the_sampling_of_another(model: Model) -> None:
+    prompt = _prompt(model, "Tell me a story")
+    hot = SamplingParams(temperature=2.0, top_p=1.0, seed=7, max_tokens=10)
+    alone = _fresh(model, prompt, hot)
+    engine = Engine(model, n_seqs=2)
+    requests = [engine.submit(prompt, hot.replace(seed=seed)) for seed in (7, 8)]
+    first, second = (_finish(engine, request) for request in requests)
+    engine.close()
+    assert first == alone
+    assert second != first
+
+
+def test_cancel_from_another_thread_ends_a_stream(model: Model, engine: Engine) -> None:
+    endless = SamplingParams(temperature=5.0, top_p=1.0, max_tokens=10_000, seed=1)
+    request = engine.submit(_prompt(model, "Hello"), endless)
+    timer = threading.Timer(0.05, engine.cancel, [request])
+    timer.start()
+    _finish(engine, request)
+    timer.join()
+    assert request.finish_reason in ("cancelled", "stop", "length")
+    prompt = _prompt(model, "Hello")
+    assert _finish(engine, engine.submit(prompt, GREEDY)) == _fresh(model, prompt)
+
+
+def test_the_abort_flag_stops_a_prefill_in_the_middle(model: Model, engine: Engine) -> None:
+    long = _prompt(model, STORY * 20)[:480]
+    request = engine.submit(long, GREEDY)
+    context = engine._open_context()
+
+    def abort_soon() -> None:
+        while request.finish_reason is None and request.n_generated == 0:
+            context.abort.set()
+            time.sleep(0.0005)
+            engine.cancel(request)
+
+    thread = threading.Thread(target=abort_soon)
+    thread.start()
+    tokens = _finish(engine, request)
+    thread.join()
+    assert request.finish_reason == "cancelled"
+    assert len(tokens) < GREEDY.max_tokens
+    assert _finish(engine, engine.submit(long, GREEDY)) == _fresh(model, long)
+
+
+def test_leaving_a_stream_frees_its_slot(model: Model, engine: Engine) -> None:
+    for _ in range(5):
+        stream = engine.stream(engine.submit(_prompt(model, STORY), GREEDY))
+        next(stream)
+        stream.close()
+    prompt = _prompt(model, "Hello")
+    assert _finish(engine, engine.submit(prompt, GREEDY)) == _fresh(model, prompt)
+
+
+def test_a_prompt_longer_than_the_context_says_by_how_much(model: Model, engine: Engine) -> None:
+    prompt = [model.bos] * (engine.n_ctx + 9)
+    with pytest.raises(edgesppo.ContextOverflow, match="shorten it by 10 or more") as caught:
+        engine.submit(prompt, GREEDY)
+    assert (caught.value.needed, caught.value.available) == (engine.n_ctx + 10, engine.n_ctx)
+
+
+def test_an_answer_that_fills_the_context_ends_with_length(model: Model) -> None:
+    engine = Engine(model, n_ctx=64)
+    long = SamplingParams(temperature=4.0, top_p=1.0, seed=3, max_tokens=500)
+    request = engine.submit(_prompt(model, STORY * 4)[:60], long)
+    tokens = _finish(engine, request)
+    engine.close()
+    assert request.finish_reason in ("length", "stop")
+    assert len(tokens) <= 4
+
+
+def test_closing_while_a_stream_runs_ends_it(model: Model) -> None:
+    engine = Engine(model)
+    stream = engine.stream(engine.submit(_prompt(model, STORY), GREEDY))
+    next(stream)
+    engine.close()
+    assert [event.finish_reason for event in stream][-1] == "cancelled"
+    with pytest.raises(edgesppo.Closed):
+        engine.submit([1, 2], GREEDY)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n_ctx", 0), ("n_ctx", 10**9), ("n_seqs", 0), ("n_threads", 0), ("cache_type", "q1")],
+)
+def test_a_senseless_setting_is_refused_by_name(model: Model, name: str, value: object) -> None:
+    with pytest.raises(edgesppo.UsageError, match=f"{name} is {value!r}, expected"):
+        Engine(model, **{name: value})  # type: ignore[arg-type]
+
+
+def test_an_empty_prompt_is_refused(engine: Engine) -> None:
+    with pytest.raises(edgesppo.UsageError, match="no tokens"):
+        engine.submit([], GREEDY)
+
+
+def test_making_and_closing_engines_leaves_no_thread(model: Model) -> None:
+    before = threading.active_count()
+    for _ in range(10):
+        _fresh(model, _prompt(model, STORY))
+    assert threading.active_count() == before

@@ -1,0 +1,70 @@
+"""Native work that Ctrl-C can end, and that never outlives the call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from edgesppo.interrupt import run_interruptibly
+
+
+def test_work_that_ends_is_waited_for() -> None:
+    done: list[int] = []
+    run_interruptibly(lambda: done.append(1), lambda: None)
+    assert done == [1]
+
+
+def test_an_error_in_the_work_is_the_callers() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_interruptibly(lambda: 1 // 0, lambda: None)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_an_interrupt_stops_the_work_and_leaves_no_thread() -> None:
+    stopped, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        assert stopped.wait(30)
+        ended.set()
+
+    before = threading.active_count()
+    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptibly(work, stopped.set)
+    assert ended.is_set()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_second_interrupt_does_not_leave_the_work_behind() -> None:
+    stopped, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        assert stopped.wait(30)
+        time.sleep(0.3)
+        ended.set()
+
+    for delay in (0.1, 0.2):
+        threading.Timer(delay, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptibly(work, stopped.set)
+    assert ended.is_set()
+
+
+def test_away_from_the_main_thread_the_work_is_simply_run() -> None:
+    names: list[str] = []
+
+    def outer() -> None:
+        run_interruptibly(lambda: names.append(threading.current_thread().name), lambda: None)
+
+    thread = threading.Thread(target=outer, name="server-worker")
+    thread.start()
+    thread.join()
+    assert names == ["server-worker"]

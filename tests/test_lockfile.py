@@ -1,0 +1,60 @@
+"""models.lock: what it pins is what ships, and a bad one is refused by place."""
+
+from __future__ import annotations
+
+import pytest
+
+import edgesppo
+from edgesppo import lockfile
+
+FILE = f'[[model.file]]\npath = "a.json"\nsize = 3\nsha256 = "{"0" * 64}"\n'
+MODEL = (
+    '[[model]]\nname = "m"\nkind = "gguf"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
+)
+GOOD = f"version = 1\n{MODEL}{FILE}"
+
+
+def test_the_demos_pins_are_the_sizes_and_hashes_of_what_ships() -> None:
+    entry = lockfile.read().models["demo"]
+    folder = lockfile.shipped_folder(entry)
+    found = lockfile.describe_files(folder, [file.path for file in entry.files])
+    assert entry.files == found, "refresh it: python -m edgesppo.lockfile"
+    pinned = {file.path for file in entry.files}
+    shipped = {p.name for p in folder.iterdir() if p.suffix in (".json", ".model", ".safetensors")}
+    assert pinned == shipped
+
+
+def test_the_demo_is_at_most_8_megabytes() -> None:
+    assert sum(file.size for file in lockfile.read().models["demo"].files) <= 8_000_000
+
+
+def test_a_lock_that_is_written_reads_back_the_same() -> None:
+    lock = lockfile.parse(GOOD.replace('"d"', '"é \\" 🙂 \\\\"'), "test")
+    assert lockfile.parse(lockfile.render(lock), "test") == lock
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (GOOD[:-20], "not TOML"),
+        ("", "version is None, expected 1"),
+        (GOOD.replace("version = 1", "version = 2"), "version is 2, expected 1"),
+        ("version = 1\n", r"at least one \[\[model\]\]"),
+        (f"version = 1\n{MODEL}", r"at least one \[\[file\]\]"),
+        (f"{GOOD}{MODEL}{FILE}", "the name 'm' stands twice"),
+        (f"branch = 1\n{GOOD}", "unknown key 'branch'"),
+        (GOOD.replace('kind = "gguf"', 'kind = "zip"'), "kind is 'zip'"),
+        (GOOD.replace('name = "m"', "name = 3"), "name is 3, expected a text"),
+        (GOOD.replace("size = 3", "size = -3"), "size is -3"),
+        (GOOD.replace("size = 3", "size = true"), "size is True"),
+        (GOOD.replace("0" * 64, "main"), "sha256 is 'main'"),
+        (GOOD.replace("a.json", "../a.json"), "leaves its folder"),
+        (GOOD.replace("a.json", "/etc/passwd"), "leaves its folder"),
+        (GOOD.replace("a.json", "C:/a.json"), "leaves its folder"),
+        (GOOD.replace("a.json", r"\\\\host\\a"), "leaves its folder"),
+    ],
+)
+def test_a_bad_lock_is_refused_by_place(text: str, complaint: str) -> None:
+    with pytest.raises(edgesppo.BadLock, match=complaint) as caught:
+        lockfile.parse(text, "some.lock")
+    assert str(caught.value).startswith("some.lock")

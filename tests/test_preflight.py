@@ -1,0 +1,140 @@
+"""A GGUF is checked before native code sees it: one clear line, never a crash."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import pytest
+
+import edgesppo
+from edgesppo import preflight
+from tests import gguf_maker as make
+
+N_MUTATIONS = 3_000
+KEYS, INFOS = make.sound_keys(), make.sound_infos()
+HUGE = 2**63
+CASES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty, expected a GGUF file"),
+    "not a GGUF": (b"PK\x03\x04 a zip", r"not a GGUF file: it begins with b'PK"),
+    "a web page": (b"<!DOCTYPE html>", r"begins with b'<!DO', expected b'GGUF'"),
+    "big-endian": (make.file(version=0x03000000), "GGUF version 50331648, expected 2 or 3"),
+    "version 1": (make.file(version=1), "GGUF version 1, expected 2 or 3"),
+    "countless tensors": (make.file(n_tensors=HUGE), "number of tensors is 9223372036854775808"),
+    "countless keys": (make.file(n_keys=HUGE), "number of keys is 9223372036854775808"),
+    "a key twice": (make.file([*KEYS, KEYS[0]]), "the key 'general.architecture' stands twice"),
+    "a long name": (make.file([struct.pack("<Q", HUGE)]), "length of a key's name"),
+    "a name of bad bytes": (make.file([make.key(b"\xff", 4, b"\0" * 4)]), "not UTF-8"),
+    "an unknown type": (make.file([make.key(b"x", 99, b"")]), "'x' has the unknown type 99"),
+    "a nested array": (
+        make.file([make.key(b"x", 9, make.array(9, []))]),
+        "array 'x' has elements of the type 9",
+    ),
+    "an endless array": (
+        make.file([make.key(b"x", 9, make.array(4, [], n=HUGE))]),
+        "length of the array 'x'",
+    ),
+    "an endless string in an array": (
+        make.file([make.key(b"x", 9, make.array(8, [struct.pack("<Q", 2**62)]))]),
+        "does not fit the file",
+    ),
+    "another architecture": (
+        make.file([make.key(b"general.architecture", 8, make.string(b"llama")), *KEYS[1:]]),
+        "architecture 'llama', expected 'gemma2'",
+    ),
+    "no architecture": (make.file(KEYS[1:]), "architecture None, expected 'gemma2'"),
+    "no vocabulary": (make.file(KEYS[:1]), "tokenizer.ggml.scores"),
+    "an odd alignment": (
+        make.file([*KEYS, make.key(b"general.alignment", 4, struct.pack("<I", 24))]),
+        "general.alignment is 24",
+    ),
+    "a tensor twice": (make.file(infos=[INFOS[0], INFOS[0]]), "'one.weight' stands twice"),
+    "no dimensions": (make.file(infos=[make.info(b"t", [], 0, 0)]), "0 dimensions"),
+    "five dimensions": (make.file(infos=[make.info(b"t", [1] * 5, 0, 0)]), "5 dimensions"),
+    "a product that overflows": (
+        make.file(infos=[make.info(b"t", [2**32, 2**32, 2**32], 0, 0)]),
+        "larger than the file",
+    ),
+    "an empty tensor": (make.file(infos=[make.info(b"t", [0], 0, 0)]), "rows of 0"),
+    "broken rows": (make.file(infos=[make.info(b"t", [255], 12, 0)]), "not whole blocks of 256"),
+    "an unknown block": (make.file(infos=[make.info(b"t", [32], 77, 0)]), "unknown type 77"),
+    "an unaligned tensor": (make.file(infos=[make.info(b"t", [8], 0, 4)]), "multiple of 32"),
+    "overlapping tensors": (
+        make.file(infos=[INFOS[0], make.info(b"t", [8], 0, 32)]),
+        "'t' overlaps 'one.weight'",
+    ),
+    "a tensor past the end": (
+        make.file(infos=[make.info(b"t", [8], 0, 2**40)]),
+        "truncated GGUF: 't' ends at byte",
+    ),
+    "an offset that overflows": (
+        make.file(infos=[make.info(b"t", [8], 0, 2**64 - 32)]),
+        "truncated GGUF",
+    ),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.gguf"
+
+
+def test_a_sound_file_passes_and_is_summed_up(path: Path) -> None:
+    path.write_bytes(make.file())
+    summary = preflight.check(path)
+    assert summary.keys["general.architecture"] == "gemma2"
+    assert (summary.n_tensors, summary.data_bytes) == (2, 256 + 144)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_malformed_file_is_refused_in_one_clear_line(path: Path, case: str) -> None:
+    data, complaint = CASES[case]
+    path.write_bytes(data)
+    with pytest.raises(edgesppo.BadModelFile, match=complaint) as caught:
+        preflight.check(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_at_any_byte_is_refused(path: Path) -> None:
+    whole = make.file()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(edgesppo.BadModelFile):
+            preflight.check(path)
+
+
+def test_no_mutation_gives_anything_but_our_own_error(path: Path) -> None:
+    whole, rng = make.file(), random.Random(5)
+    for _ in range(N_MUTATIONS):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 6)):
+            data[rng.randrange(len(data) - 400)] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+        path.write_bytes(data)
+        try:
+            preflight.check(path)
+        except edgesppo.BadModelFile as error:
+            assert "\n" not in str(error)  # noqa: PT017 - most mutations must fail, not all
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(edgesppo.ModelNotFound, match="no such file"):
+        preflight.check(tmp_path / "none.gguf")
+    with pytest.raises(edgesppo.BadModelFile, match="is a folder"):
+        preflight.check(tmp_path)
+
+
+def test_a_truncated_real_model_is_refused_before_it_is_loaded(path: Path, demo_gguf: Path) -> None:
+    whole = demo_gguf.read_bytes()
+    for length in (3, 100, 20_000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(edgesppo.BadModelFile, match=r"fetch or convert it again|not a GGUF"):
+            edgesppo.load(path)
+
+
+def test_a_file_that_lacks_a_tensor_is_llamas_error_in_one_line(path: Path) -> None:
+    path.write_bytes(make.file())
+    with pytest.raises(edgesppo.BadModelFile, match="llama.cpp cannot load it") as caught:
+        edgesppo.load(path)
+    assert "\n" not in str(caught.value)

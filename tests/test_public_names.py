@@ -1,0 +1,63 @@
+"""The public surface: its names, and that importing it is cheap."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import edgesppo
+
+NAMES = {
+    "BadCheckpoint",
+    "BadLock",
+    "BadModelFile",
+    "Cancelled",
+    "Chat",
+    "Chunk",
+    "Closed",
+    "ContextOverflow",
+    "EdgesppoError",
+    "LoadedModel",
+    "Message",
+    "ModelNotFound",
+    "NativeError",
+    "OutOfMemory",
+    "OutputError",
+    "Result",
+    "SamplingParams",
+    "Timings",
+    "UnsupportedCheckpoint",
+    "Usage",
+    "UsageError",
+    "load",
+}
+
+
+def test_public_names_are_these_and_no_others() -> None:
+    assert set(edgesppo.__all__) == NAMES
+    assert sorted(edgesppo.__all__) == edgesppo.__all__
+
+
+def test_every_public_name_resolves_and_unknown_ones_do_not() -> None:
+    for name in NAMES:
+        assert getattr(edgesppo, name).__module__.startswith("edgesppo.")
+    assert not hasattr(edgesppo, "no_such_name")
+
+
+def _modules_after(code: str) -> set[str]:
+    program = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return set(done.stdout.decode().split())
+
+
+def test_importing_edgesppo_loads_neither_numpy_nor_llama() -> None:
+    loaded = _modules_after("import edgesppo")
+    assert not loaded & {"numpy", "llama_cpp", "gguf", "click", "huggingface_hub"}
+
+
+def test_the_command_lines_help_loads_neither_numpy_nor_llama() -> None:
+    loaded = _modules_after(
+        "from click.testing import CliRunner\nfrom edgesppo.cli import main\n"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0"
+    )
+    assert not loaded & {"numpy", "llama_cpp", "gguf", "prompt_toolkit"}

@@ -1,0 +1,107 @@
+"""The chat on a real terminal: a pseudo-terminal with a person's keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+if os.name == "nt":
+    pytest.skip("needs a pseudo-terminal", allow_module_level=True)
+
+import pty
+
+ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[A-Za-z]|[=>]|\][^\x07]*\x07)")
+PATIENCE_S = 60
+
+
+class Terminal:
+    """A child on a pseudo-terminal: type keys, wait for text."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._master, slave = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        )
+        os.close(slave)
+        self.screen = b""
+        self._seen = 0
+
+    def expect(self, text: str) -> None:
+        """Wait until `text` appears after what was last waited for."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (at := self._plain().find(text.encode(), self._seen)) < 0:
+            ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
+            try:
+                data = os.read(self._master, 65536) if ready else b""
+            except OSError:
+                data = b""
+            assert data, f"{text!r} did not appear in {self._plain()[self._seen :].decode()!r}"
+            self._answer_queries(data)
+            self.screen += data
+        self._seen = at + len(text.encode())
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def _plain(self) -> bytes:
+        return ESCAPES.sub(b"", self.screen)
+
+    def _answer_queries(self, data: bytes) -> None:
+        if b"\x1b[6n" in data:  # a terminal tells where its cursor is
+            os.write(self._master, b"\x1b[1;1R")
+
+    def close(self) -> int:
+        code = self.process.wait(PATIENCE_S)
+        os.close(self._master)
+        return code
+
+
+@pytest.fixture
+def chat(demo_gguf: Path) -> Terminal:
+    command = [sys.executable, "-m", "edgesppo", "chat", str(demo_gguf), "--temperature", "0"]
+    return Terminal(command)
+
+
+def test_a_chat_of_two_turns_and_ctrl_d(chat: Terminal) -> None:
+    chat.expect("context")
+    chat.expect("Ctrl-D leaves")
+    chat.expect(">>>")
+    chat.type("My name is Ada.\r")
+    chat.expect("t/s")
+    chat.type("What is my name?\r")
+    chat.expect("What is my name?")
+    chat.expect("Ada")
+    chat.expect("t/s")
+    chat.expect(">>>")
+    chat.type("\x04")
+    assert chat.close() == 0
+
+
+def test_ctrl_c_at_the_prompt_says_how_to_leave(chat: Terminal) -> None:
+    chat.expect(">>>")
+    chat.type("half a thought\x03")
+    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.type("/help\r")
+    chat.expect("/regen")
+    chat.type("/exit\r")
+    assert chat.close() == 0
+
+
+def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(demo_gguf: Path) -> None:
+    command = [sys.executable, "-m", "edgesppo", "chat", str(demo_gguf), "--temperature", "60"]
+    chat = Terminal([*command, "--top-p", "1", "--n-ctx", "512", "--seed", "4"])
+    chat.expect(">>>")
+    chat.type("Hello\r")
+    chat.expect("Hello")
+    chat.type("\x03")
+    chat.expect("t/s")
+    chat.type("/exit\r")
+    assert chat.close() == 0

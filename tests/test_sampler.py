@@ -1,0 +1,95 @@
+"""Choosing the next token: parameters are checked, the chain does what its definition says."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import edgesppo
+from edgesppo import SamplingParams
+
+if TYPE_CHECKING:
+    from edgesppo.loaded import LoadedModel
+
+QUESTION = "Tell me something."
+HOT = {"temperature": 3.0, "top_p": 1.0, "max_tokens": 12}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "0.7"),
+        ("temperature", True),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("top_p", 1.01),
+        ("top_p", math.nan),
+        ("min_p", -math.inf),
+        ("repeat_penalty", 0),
+        ("repeat_last_n", -1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("max_tokens", 0),
+    ],
+)
+def test_a_senseless_value_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(edgesppo.UsageError, match=f"{name} is {value!r}, expected"):
+        SamplingParams(**{name: value})
+
+
+@pytest.mark.parametrize("stop", [("",), (None,), ("a", 3)])
+def test_a_senseless_stop_string_is_refused(stop: Any) -> None:
+    with pytest.raises(edgesppo.UsageError, match="stop has"):
+        SamplingParams(stop=stop)
+
+
+def test_one_stop_string_may_stand_alone() -> None:
+    assert SamplingParams(stop="END").stop == ("END",)  # type: ignore[arg-type]
+
+
+def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(edgesppo.UsageError, match=r"unknown sampling parameter 'top_q'; known: .*top_p"):
+        SamplingParams().replace(top_q=1)
+
+
+def test_the_same_seed_gives_the_same_answer_and_another_seed_another(demo: LoadedModel) -> None:
+    answers = [demo.ask(QUESTION, seed=seed, **HOT) for seed in (0, 0, 1, 2, 3)]
+    assert answers[0] == answers[1]
+    assert len(set(answers)) > 2
+
+
+def test_without_a_seed_answers_differ_and_the_seed_drawn_repeats_them(demo: LoadedModel) -> None:
+    chat = demo.chat(**HOT)
+    texts = set()
+    for _ in range(4):
+        chat.clear()
+        texts.add(chat.ask(QUESTION))
+    assert len(texts) > 1
+    assert demo.ask(QUESTION, seed=chat.last.seed, **HOT) == chat.last.text
+
+
+def test_temperature_zero_ignores_the_seed(demo: LoadedModel) -> None:
+    answers = {demo.ask(QUESTION, temperature=0, seed=seed) for seed in range(3)}
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_narrowing_to_one_token_equals_greedy(demo: LoadedModel, narrow: dict[str, Any]) -> None:
+    greedy = demo.ask(QUESTION, temperature=0)
+    assert demo.ask(QUESTION, temperature=1.0, seed=5, **narrow) == greedy
+
+
+def test_a_strong_repeat_penalty_avoids_what_was_said(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0, max_tokens=24)
+    chat.ask("What is 2 plus 2?")
+    plain = chat.last.ids
+    chat.clear()
+    chat.ask("What is 2 plus 2?", repeat_penalty=50.0, repeat_last_n=512)
+    penalised = chat.last.ids
+    assert len(set(penalised)) == len(penalised), "a token came twice under a penalty of 50"
+    assert penalised != plain
