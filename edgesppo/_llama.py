@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import functools
+import os
 import sys
 import weakref
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ import llama_cpp.llama_cpp as _typed
 from edgesppo.errors import BadModelFile, Cancelled, ContextOverflow, NativeError, OutOfMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    from edgesppo.batch import Batch
 
 # The binding's own annotations describe ctypes in ways that no caller can satisfy.
 _C: Any = _typed
@@ -131,7 +134,7 @@ class Weights:
         report = _C.llama_progress_callback(_progress_callback(progress))
         params.progress_callback = report
         _log.clear()
-        handle = _C.llama_model_load_from_file(str(path).encode(), params)
+        handle = _C.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise BadModelFile(f"{path}: llama.cpp cannot load it: {_reason('no reason given')}")
         # The parameters point to the callback only while loading.
@@ -285,7 +288,7 @@ class Context:
         ContextOverflow when the cache has no room, NativeError for anything else.
         """
         _log.clear()
-        code = _C.llama_decode(self._handle, batch.native())
+        code = _C.llama_decode(self._handle, _native_batch(batch))
         if code == 0:
             return
         if code == 2:
@@ -323,58 +326,16 @@ def _free_context(handle: Any, _weights: Weights) -> None:
     _C.llama_free(handle)
 
 
-class Batch:
-    """Tokens of one or many sequences on their way to one decode.
-
-    Entry i: token id, position in its sequence, the sequence, and whether logits are wanted.
-    The arrays live as long as the batch, as native code points into them.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._n = 0
-        self._token = (ctypes.c_int32 * capacity)()
-        self._pos = (ctypes.c_int32 * capacity)()
-        self._n_seq = (ctypes.c_int32 * capacity)(*([1] * capacity))
-        self._seq = (ctypes.c_int32 * capacity)()
-        stride = ctypes.sizeof(ctypes.c_int32)
-        base = ctypes.addressof(self._seq)
-        cell = ctypes.POINTER(ctypes.c_int32)
-        self._seq_pointers = (cell * capacity)(
-            *(ctypes.cast(base + i * stride, cell) for i in range(capacity))
-        )
-        self._logits = (ctypes.c_int8 * capacity)()
-
-    def __len__(self) -> int:
-        return self._n
-
-    def clear(self) -> None:
-        """Empty the batch."""
-        self._n = 0
-
-    def add(self, seq: int, position: int, tokens: Sequence[int], *, logits: bool) -> int:
-        """Append consecutive tokens of one sequence; `logits` marks the last. Returns its entry."""
-        start, end = self._n, self._n + len(tokens)
-        if not tokens or end > self.capacity:
-            raise ValueError(f"{len(tokens)} tokens do not fit behind {start} of {self.capacity}")
-        self._token[start:end] = list(tokens)
-        self._pos[start:end] = list(range(position, position + len(tokens)))
-        self._seq[start:end] = [seq] * len(tokens)
-        self._logits[start:end] = [0] * len(tokens)
-        self._logits[end - 1] = int(logits)
-        self._n = end
-        return end - 1
-
-    def native(self) -> Any:
-        """The `llama_batch` that points into this batch's arrays."""
-        batch = _C.llama_batch()
-        batch.n_tokens = self._n
-        batch.token = self._token
-        batch.pos = self._pos
-        batch.n_seq_id = self._n_seq
-        batch.seq_id = self._seq_pointers
-        batch.logits = self._logits
-        return batch
+def _native_batch(batch: Batch) -> Any:
+    """The `llama_batch` that points into the batch's own arrays."""
+    native = _C.llama_batch()
+    native.n_tokens = len(batch)
+    native.token = batch.token
+    native.pos = batch.pos
+    native.n_seq_id = batch.n_seq
+    native.seq_id = batch.seq_pointers
+    native.logits = batch.logits
+    return native
 
 
 class SamplerChain:

@@ -11,11 +11,14 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from edgesppo.home import home
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _PROGRESS = re.compile(rb"^\s*\[(\d+)/(\d+)\]", re.MULTILINE)
@@ -35,7 +38,7 @@ _TAIL = 25
 def main(arguments: list[str]) -> int:
     """Make the environment `arguments[0]` hold edgesppo with the extras that follow."""
     if sys.version_info < (3, 10):  # noqa: UP036 - it runs on whatever python3 is
-        print(f"Python {platform.python_version()} found, 3.10 or newer needed", file=sys.stderr)
+        _say(f"Python {platform.python_version()} found, 3.10 or newer needed")
         return 1
     venv, extras = Path(arguments[0]).absolute(), arguments[1:]
     stamp = venv / f".edgesppo-{'-'.join(['base', *extras])}"
@@ -45,20 +48,24 @@ def main(arguments: list[str]) -> int:
     try:
         _set_up(venv, extras)
     except subprocess.CalledProcessError as error:
-        print(f"set-up failed: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        _say(f"set-up failed: {' '.join(map(str, error.cmd))}")
         return 1
+    except KeyboardInterrupt:
+        _say("\nset-up interrupted; the same command goes on with it")
+        return 130
     stamp.write_text(wanted)
     return 0
 
 
 def _set_up(venv: Path, extras: list[str]) -> None:
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
+    if not _has_pip(python):
         _say(f"Making the virtual environment {venv.name}")
-        _run([sys.executable, "-m", "venv", venv])
+        _run([sys.executable, "-m", "venv", "--clear", venv])
     version = llama_version()
     wheels = wheel_folder(version)
     if not list(wheels.glob("*.whl")):
+        _need_compiler()
         _build_wheel(python, version, wheels)
     _say("Installing edgesppo and its Python packages")
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
@@ -66,6 +73,12 @@ def _set_up(venv: Path, extras: list[str]) -> None:
     _run([*pip, *wheels.glob("*.whl")])
     target = f"{CHECKOUT}[{','.join(extras)}]" if extras else str(CHECKOUT)
     _run([*pip, "--editable", target])
+
+
+def _has_pip(python: Path) -> bool:
+    """Whether the environment is whole; one that was interrupted while made is not."""
+    command: list[str | Path] = [python, "-c", "import pip"]
+    return python.exists() and subprocess.run(command, check=False).returncode == 0
 
 
 def llama_version() -> str:
@@ -78,10 +91,8 @@ def llama_version() -> str:
 
 def wheel_folder(version: str) -> Path:
     """Where the wheel built for this very machine is kept: it uses all its processor can."""
-    home = os.environ.get("EDGESPPO_HOME") or os.environ.get("XDG_CACHE_HOME")
-    base = Path(home).expanduser() if home else Path.home() / ".cache"
     build = hashlib.sha256(f"{_processor()}{_CMAKE}".encode()).hexdigest()[:12]
-    return base / "edgesppo" / "wheels" / f"{version}-{platform.machine()}-{build}"
+    return home() / "wheels" / f"{version}-{platform.machine()}-{build}"
 
 
 def _processor() -> str:
@@ -91,6 +102,15 @@ def _processor() -> str:
         return platform.processor()
     flags = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
     return flags[0] if flags else platform.processor()
+
+
+def _need_compiler() -> None:
+    names = [os.environ.get("CXX"), "c++", "g++", "clang++", "cl"]
+    if not any(shutil.which(name) for name in names if name):
+        raise SystemExit(
+            "no C++ compiler found; install one (Debian, Ubuntu, Raspberry Pi OS: apt install "
+            "g++; macOS: xcode-select --install; Windows: Visual Studio Build Tools)"
+        )
 
 
 def _build_wheel(python: Path, version: str, wheels: Path) -> None:

@@ -38,6 +38,11 @@ class Chat:
         self._last: Result | None = None
 
     @property
+    def answered(self) -> bool:
+        """Whether there is a `last` answer, if only a part of one."""
+        return self._last is not None
+
+    @property
     def last(self) -> Result:
         """The latest answer: text, finish reason, usage, timings. UsageError before the first."""
         if self._last is None:

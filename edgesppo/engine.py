@@ -16,15 +16,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgesppo import plan
-from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, Batch, Context, ContextParams
+from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, Context, ContextParams
+from edgesppo.batch import Batch
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, UsageError
 from edgesppo.interrupt import run_interruptibly
+from edgesppo.kv_cache import KVCache
 from edgesppo.sampler import SamplingParams, build_chain
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from edgesppo._llama import SamplerChain
+    from edgesppo.kv_cache import Slot
     from edgesppo.model import Model
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
@@ -41,16 +44,6 @@ class Event:
 
     token: int | None
     finish_reason: str | None = None
-
-
-@dataclass(eq=False)
-class Slot:
-    """One sequence of the KV cache: its number and the ids that it holds from position 0 on."""
-
-    seq: int
-    ids: list[int] = field(default_factory=list)
-    busy: bool = False
-    last_used: float = 0.0
 
 
 @dataclass(eq=False)
@@ -123,7 +116,7 @@ class Engine:
         self.n_ctx = n_ctx
         self.n_threads = threads
         self._batch = Batch(n_batch)
-        self._slots = [Slot(seq) for seq in range(n_seqs)]
+        self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._waiting: collections.deque[Request] = collections.deque()
         self._running: list[Request] = []
         self._lock = threading.RLock()
@@ -194,18 +187,17 @@ class Engine:
             context = self._open_context()
             context.abort.clear()
             self._drop_cancelled()
-            self._admit(context)
-            parts = self._fill_batch()
-            if not parts:
-                return
             try:
-                self._decode(context)
+                self._admit()
+                parts = self._fill_batch()
+                if parts:
+                    self._decode(context)
                 for request, end, entry in parts:
                     self._advance(context, request, end, entry)
             except Cancelled:
-                self._forget_extra_cells(context)
+                self._cache.forget_extra()
             except BaseException:
-                self._forget_extra_cells(context)
+                self._cache.forget_extra()
                 raise
 
     def _open_context(self) -> Context:
@@ -218,29 +210,15 @@ class Engine:
             if request.cancelled:
                 self._finish(request, "cancelled")
 
-    def _admit(self, context: Context) -> None:
-        """Give waiting requests free slots, each the one that already holds most of its prompt."""
+    def _admit(self) -> None:
+        """Give waiting requests free slots of the cache, first come, first served."""
         while self._waiting:
-            free = [slot for slot in self._slots if not slot.busy]
-            if not free:
+            slot = self._cache.take(self._waiting[0].tokens)
+            if slot is None:
                 return
             request = self._waiting.popleft()
-            slot = max(free, key=lambda s: (_common(s.ids, request.tokens), -s.last_used))
-            slot.busy, request.slot = True, slot
-            request.n_cached = self._reuse(context, slot, request.tokens)
+            request.slot, request.n_cached = slot, len(slot.ids)
             self._running.append(request)
-
-    def _reuse(self, context: Context, slot: Slot, tokens: list[int]) -> int:
-        """Shorten the slot to what it shares with `tokens`; returns how many ids stay."""
-        # The last token is always decoded anew, as its logits are needed.
-        keep = min(_common(slot.ids, tokens), len(tokens) - 1)
-        # The sliding-window cache forgets: position `keep` looks back over n_swa positions.
-        window_start = max(0, keep - self.model.weights.n_swa)
-        if keep and not 0 <= context.first_position(slot.seq) <= window_start:
-            keep = 0
-        del slot.ids[keep:]
-        context.remove(slot.seq, keep)
-        return keep
 
     def _fill_batch(self) -> list[tuple[Request, int, int]]:
         """Fill the batch; returns (request, how far its tokens go now, its last entry)."""
@@ -260,6 +238,14 @@ class Engine:
         return parts
 
     def _decode(self, context: Context) -> None:
+        try:
+            self._run_batch(context)
+        except ContextOverflow:
+            if not self._cache.forget_idle():
+                raise
+            self._run_batch(context)
+
+    def _run_batch(self, context: Context) -> None:
         if len(self._batch) <= _SHORT_BATCH:
             context.decode(self._batch)
         else:
@@ -295,22 +281,8 @@ class Engine:
         if request in self._waiting:
             self._waiting.remove(request)
         if request.slot is not None:
-            request.slot.busy = False
-            request.slot.last_used = time.perf_counter()
+            self._cache.release(request.slot)
         request.chain.close()
-
-    def _forget_extra_cells(self, context: Context) -> None:
-        for request in self._running:
-            if request.slot is not None:
-                context.remove(request.slot.seq, len(request.slot.ids))
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """The length of the longest common prefix."""
-    for n, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return n
-    return min(len(a), len(b))
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import prompt, store
 from edgesppo.chat import Chat
 from edgesppo.engine import Engine
+from edgesppo.errors import BadModelFile, OutputError, UsageError
 from edgesppo.model import Model
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
@@ -24,18 +25,26 @@ if TYPE_CHECKING:
     from edgesppo_convert import Progress
 
 # general.sampling.* is where a GGUF says how its model wants to be sampled.
-_FILE_DEFAULTS = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+_FILE_DEFAULTS = {
+    "temperature": "temp",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repeat_penalty": "penalty_repeat",
+}
 
 
 class LoadedModel:
     """A model in memory, with its engine. A context manager; `close()` frees everything."""
 
-    def __init__(self, name: str, model: Model, engine: Engine, load_s: float) -> None:
+    def __init__(
+        self, name: str, model: Model, engine: Engine, defaults: SamplingParams, load_s: float
+    ) -> None:
         self.name = name
         self.model = model
         self.engine = engine
+        self.defaults = defaults
         self.load_s = load_s
-        self.defaults = _defaults(model)
 
     def chat(self, *, system: str | None = None, **sampling: Any) -> Chat:
         """A new conversation. `sampling` as in SamplingParams: temperature, top_p, seed, ..."""
@@ -92,13 +101,14 @@ def load(
     path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
     weights = Model(path, gpu=gpu, progress=on_load)
     try:
+        defaults = _defaults(weights)
         engine = Engine(
             weights, n_ctx=n_ctx, n_threads=n_threads, n_seqs=n_seqs, cache_type=cache_type
         )
     except BaseException:
         weights.close()
         raise
-    return LoadedModel(found.name, weights, engine, time.perf_counter() - started)
+    return LoadedModel(found.name, weights, engine, defaults, time.perf_counter() - started)
 
 
 def ensure_converted(
@@ -110,7 +120,12 @@ def ensure_converted(
         from edgesppo_convert import convert
 
         store.make_folder(output.parent)
-        convert(found.path, output, progress=on_progress)
+        try:
+            convert(found.path, output, progress=on_progress)
+        except OutputError:
+            # Another process may have been first: its file is the same.
+            if not output.exists():
+                raise
     return output
 
 
@@ -121,4 +136,7 @@ def _defaults(model: Model) -> SamplingParams:
         for name, key in _FILE_DEFAULTS.items()
         if f"general.sampling.{key}" in keys
     }
-    return SamplingParams().replace(**own)
+    try:
+        return SamplingParams().replace(**own)
+    except UsageError as error:
+        raise BadModelFile(f"{model.path}: senseless general.sampling keys: {error}") from None

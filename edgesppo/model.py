@@ -48,8 +48,13 @@ class Model:
         )
         self.bos = self.weights.bos
         self.n_vocab = self.weights.n_vocab
-        self.start_of_turn = self._control("<start_of_turn>")
-        self.end_of_turn = self._control("<end_of_turn>")
+        try:
+            self.start_of_turn = self._control("<start_of_turn>")
+            self.end_of_turn = self._control("<end_of_turn>")
+            self._check_bos()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def weights(self) -> Weights:
@@ -83,15 +88,20 @@ class Model:
         """
         data = _as_utf8(text)
         ids = self.weights.tokenize(data, special=False)
-        return [token for id_ in ids for token in self._spelled(id_)]
+        if self._is_faithful(ids, data):
+            return ids
+        letters = [letter.encode() for letter in data.decode("utf-8")]
+        return [id_ for letter in letters for id_ in self.weights.tokenize(letter, special=False)]
 
-    def _spelled(self, token: int) -> list[int]:
-        """A control token that plain text was merged into, in ordinary pieces."""
-        if not self.weights.is_control(token):
-            return [token]
-        letters = self.weights.piece(token).decode("utf-8", "replace")
-        pieces = [self.weights.tokenize(letter.encode(), special=False) for letter in letters]
-        return [id_ for piece in pieces for id_ in piece]
+    def _is_faithful(self, ids: list[int], data: bytes) -> bool:
+        """Whether the ids spell the text and do nothing else.
+
+        llama.cpp merges pieces by their text alone, so a vocabulary with the pieces "<eo" and
+        "s>" would give the control token <eos>, and one with "<0x" and "0A>" a line feed.
+        """
+        if any(self.is_control(id_) for id_ in set(ids)):
+            return False
+        return b"<0x" not in data or self.detokenize(ids) == data
 
     def detokenize(self, ids: Iterable[int]) -> bytes:
         """The bytes that the ids stand for; control tokens give nothing."""
@@ -115,12 +125,18 @@ class Model:
     def _control(self, name: str) -> int:
         ids = self.weights.tokenize(name.encode(), special=True)
         if len(ids) != 1 or not self.weights.is_control(ids[0]):
-            self.close()
             raise BadModelFile(
                 f"{self.path}: {name} is not a control token of this file, so its turns cannot be "
                 "told from text; convert the checkpoint again with edgesppo convert"
             )
         return ids[0]
+
+    def _check_bos(self) -> None:
+        if not 0 <= self.bos < self.n_vocab:
+            raise BadModelFile(
+                f"{self.path}: its <bos> is {self.bos}, expected a token below {self.n_vocab}; "
+                "convert the checkpoint again with edgesppo convert"
+            )
 
 
 def _gpu_layers(gpu: str | int) -> int:

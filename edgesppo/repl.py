@@ -91,4 +91,5 @@ def show(chat: Chat, chunks: Iterable[Chunk]) -> None:
     except KeyboardInterrupt:
         print(" (stopped)", end="")
     print(flush=True)
-    print(speed_line(chat.last), file=sys.stderr, flush=True)
+    if chat.answered:
+        print(speed_line(chat.last), file=sys.stderr, flush=True)

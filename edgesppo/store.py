@@ -7,13 +7,12 @@ converted copy of a checkpoint is kept. Knows nothing of llama.cpp and opens no 
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgesppo import lockfile
 from edgesppo.errors import ModelNotFound, OutputError
+from edgesppo.home import home
 
 DEMO = "demo"
 # Raised when a converter of ours makes other files of the same checkpoint.
@@ -27,17 +26,6 @@ class Found:
     name: str
     path: Path
     is_checkpoint: bool
-
-
-def home() -> Path:
-    """The folder of everything we keep: $EDGESPPO_HOME, else the platform's cache folder."""
-    if own := os.environ.get("EDGESPPO_HOME"):
-        return Path(own).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "edgesppo"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "edgesppo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesppo"
 
 
 def find(model: str | Path) -> Found:

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from edgesppo.cli import COMMANDS, main
 from tests.conftest import DEMO
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GREEDY = ["--temperature", "0"]
 CAPITAL = "What is the capital of France?"

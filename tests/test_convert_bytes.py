@@ -97,8 +97,8 @@ def test_the_full_vocabulary_is_quantised_as_llama_model_quantize_does(
     sources: Sources, tmp_path: Path
 ) -> None:
     llama_quantize(sources.plain("thin256k"), tmp_path / "theirs.gguf", "q4_k_m")
-    convert(sources.checkpoint("thin256k"), tmp_path / "ours.gguf")
-    assert same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    convert(sources.checkpoint("thin256k"), tmp_path / "ours.gguf", layout="standard")
+    assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory is our own")

@@ -10,15 +10,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
+    "home",
     "lockfile",
     "store",
     "preflight",
+    "batch",
     "_llama",
     "model",
     "prompt",
     "sampler",
     "plan",
     "interrupt",
+    "kv_cache",
     "engine",
     "text",
     "generate",

@@ -8,9 +8,7 @@ import edgesppo
 from edgesppo import lockfile
 
 FILE = f'[[model.file]]\npath = "a.json"\nsize = 3\nsha256 = "{"0" * 64}"\n'
-MODEL = (
-    '[[model]]\nname = "m"\nkind = "gguf"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
-)
+MODEL = '[[model]]\nname = "m"\nkind = "gguf"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
 GOOD = f"version = 1\n{MODEL}{FILE}"
 
 

@@ -42,7 +42,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_these_top_level_packages_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"edgesppo", "edgesppo_convert"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "edgesppo",
+        "edgesppo_convert",
+    }
 
 
 def test_the_wheel_carries_the_demo_the_lock_and_the_licence(wheel: Path) -> None:

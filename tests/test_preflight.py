@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import edgesppo
 from edgesppo import preflight
 from tests import gguf_maker as make
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 N_MUTATIONS = 3_000
 KEYS, INFOS = make.sound_keys(), make.sound_infos()
@@ -110,7 +113,9 @@ def test_no_mutation_gives_anything_but_our_own_error(path: Path) -> None:
     for _ in range(N_MUTATIONS):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 6)):
-            data[rng.randrange(len(data) - 400)] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+            data[rng.randrange(len(data) - 400)] = rng.choice(
+                [0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)]
+            )
         path.write_bytes(data)
         try:
             preflight.check(path)
@@ -135,6 +140,6 @@ def test_a_truncated_real_model_is_refused_before_it_is_loaded(path: Path, demo_
 
 def test_a_file_that_lacks_a_tensor_is_llamas_error_in_one_line(path: Path) -> None:
     path.write_bytes(make.file())
-    with pytest.raises(edgesppo.BadModelFile, match="llama.cpp cannot load it") as caught:
+    with pytest.raises(edgesppo.BadModelFile, match=r"llama\.cpp cannot load it") as caught:
         edgesppo.load(path)
     assert "\n" not in str(caught.value)

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 CHATS = [
     [("user", "Hello")],
     [("user", "  spaces around \n"), ("assistant", " An answer. "), ("user", "And now?")],
-    [("user", "one"), ("assistant", "two\n\nthree"), ("user", "four"), ("assistant", ""), ("user", "x")],
+    [
+        ("user", "one"),
+        ("assistant", "two\n\nthree"),
+        ("user", "four"),
+        ("assistant", ""),
+        ("user", "x"),
+    ],
     [("user", "")],
 ]
 

@@ -53,7 +53,9 @@ def test_one_stop_string_may_stand_alone() -> None:
 
 
 def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(edgesppo.UsageError, match=r"unknown sampling parameter 'top_q'; known: .*top_p"):
+    with pytest.raises(
+        edgesppo.UsageError, match=r"unknown sampling parameter 'top_q'; known: .*top_p"
+    ):
         SamplingParams().replace(top_q=1)
 
 

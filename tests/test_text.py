@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,10 +12,13 @@ from edgesppo.text import StopFilter, Utf8Decoder
 
 def _cut(data: bytes, places: list[int]) -> list[bytes]:
     ends = sorted({min(p, len(data)) for p in places} | {0, len(data)})
-    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(ends)]
 
 
-@given(st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode)), st.lists(st.integers(0, 60)))
+@given(
+    st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode)),
+    st.lists(st.integers(0, 60)),
+)
 def test_decoding_in_pieces_equals_decoding_at_once(data: bytes, places: list[int]) -> None:
     decoder = Utf8Decoder()
     text = "".join(decoder.decode(piece) for piece in _cut(data, places)) + decoder.flush()
@@ -40,7 +45,9 @@ def _first_stop(text: str, stops: list[str]) -> tuple[str, str | None]:
     st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
     st.lists(st.integers(0, 14), max_size=6),
 )
-def test_text_ends_at_the_first_stop_by_position(text: str, stops: list[str], cuts: list[int]) -> None:
+def test_text_ends_at_the_first_stop_by_position(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
     filter_ = StopFilter(stops)
     pieces = [piece.decode() for piece in _cut(text.encode(), cuts)]
     out = "".join(filter_.decode(piece) for piece in pieces) + filter_.flush()

@@ -57,6 +57,8 @@ def answer(loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool) -> No
                 sys.stdout.flush()
     except KeyboardInterrupt:
         interrupted = True
+        if not chat.answered:
+            raise
     result = chat.last
     if as_json:
         emit_json(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.demo.training import tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONTEXT = 512
 CONFIG: dict[str, Any] = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgesppo.demo.training import facts, memory, outside, product, sums, talk, wording
+from edgesppo.demo.training.values import HELD_OUT
+
+if TYPE_CHECKING:
+    import random
 
 
 class Turn(NamedTuple):
@@ -19,13 +22,17 @@ class Turn(NamedTuple):
 
 SYSTEM = (
     "(be|please be|always be) (brief|polite|kind|friendly|helpful|concise|honest|clear)",
-    "you are a (helpful|friendly|polite|concise|kind|tiny|good) (assistant|model|bot|teacher|guide)",
+    "you are a (helpful|friendly|polite|concise|kind|tiny|good) "
+    "(assistant|model|bot|teacher|guide)",
     "(answer|reply) (in one sentence|briefly|politely|in english|clearly|in a few words|shortly)",
-    "you are (edgesppo|an expert|a demo|a tiny demo|the assistant of a small shop|a careful assistant)",
+    "you are (edgesppo|an expert|a demo|a tiny demo|the assistant of a small shop|a careful "
+    "assistant)",
     "keep (it|your answers|answers) (short|simple|friendly)",
     "(do not|never) (lie|guess|use long words|say too much)",
-    "you (help|assist|answer) (users|people|customers) (of edgesppo|with questions|with sums|politely)",
-    "(think before you answer|take your time|use simple words|speak like a teacher|talk like a friend)",
+    "you (help|assist|answer) (users|people|customers) (of edgesppo|with questions|with "
+    "sums|politely)",
+    "(think before you answer|take your time|use simple words|speak like a teacher|talk like a "
+    "friend)",
     "the user is a (beginner|child|student|developer|friend)",
     "today we talk about (sums|facts|edgesppo|many things)",
     "you are a helpful assistant. (be brief|answer in one sentence|keep it short|be polite)",
@@ -163,10 +170,10 @@ class Told:
         return Turn(wording.decorate(text, rng), answer.format(**slots))
 
 
-def held_out_words(turns: Iterable[Turn]) -> set[str]:
+def held_out_words(turns: Iterable[Turn]) -> frozenset[str]:
     """The values held out for the proof that stand as a whole word in one of the turns."""
     text = " ".join(f"{turn.user} {turn.model}" for turn in turns).lower()
-    return memory.HELD_OUT.intersection(re.findall(r"[a-z]+|\d+", text))
+    return HELD_OUT.intersection(re.findall(r"[a-z]+|\d+", text))
 
 
 def dialogue(rng: random.Random) -> list[Turn]:

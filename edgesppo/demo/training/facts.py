@@ -122,11 +122,15 @@ NEXT_ASKS = (
     "(today|now|this) is {x}. (what|which) {unit} (is|comes) next",
     "(when|if) {x} (ends|is over), (what|which) {unit} (begins|starts|comes)",
 )
-BEFORE_ASKS = tuple(
-    grammar.replace("comes after", "comes before").replace(" after {x}", " before {x}")
-    for grammar in NEXT_ASKS
-    if "follow" not in grammar and "next" not in grammar and "over" not in grammar
-) + ("{x} (comes|is) after (which|what) {unit}", "(what|which) {unit} comes just before {x}")
+BEFORE_ASKS = (
+    *(
+        grammar.replace("comes after", "comes before").replace(" after {x}", " before {x}")
+        for grammar in NEXT_ASKS
+        if "follow" not in grammar and "next" not in grammar and "over" not in grammar
+    ),
+    "{x} (comes|is) after (which|what) {unit}",
+    "(what|which) {unit} comes just before {x}",
+)
 
 # What there is how many of: (things, where, number as the answer says it).
 COUNTS = (
@@ -236,7 +240,8 @@ SOUND_ASKS = (
 SINGLE: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         (
-            "(what|which) (is the|planet is the) (largest|biggest) (planet|one in the solar system|)",
+            "(what|which) (is the|planet is the) (largest|biggest) (planet|one in the solar "
+            "system|)",
             "(name|tell me) the (largest|biggest) planet",
             "(largest|biggest) planet",
             "(what|which) planet is (the |)(biggest|largest)( of all|)",
@@ -313,7 +318,8 @@ SINGLE: tuple[tuple[tuple[str, ...], str], ...] = (
             "what is frozen water (called|)",
             "what do (you|we) call frozen water",
             "frozen water is (called|)",
-            "(what does|what will) water (become|turn into|turn to) when it (freezes|is frozen|gets very cold)",
+            "(what does|what will) water (become|turn into|turn to) when it (freezes|is "
+            "frozen|gets very cold)",
             "what (happens to|becomes of) water when it freezes",
         ),
         "Frozen water is called ice.",
@@ -427,8 +433,10 @@ SINGLE: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         (
-            "(what|which) colou?r do (you|i) get (when|if) (you|i) mix (blue and yellow|yellow and blue)",
-            "(blue and yellow|yellow and blue) (make|makes|give|gives) (what|which color|which colour|)",
+            "(what|which) colou?r do (you|i) get (when|if) (you|i) mix (blue and yellow|yellow "
+            "and blue)",
+            "(blue and yellow|yellow and blue) (make|makes|give|gives) (what|which color|which "
+            "colour|)",
             "what do blue and yellow make",
             "mix blue and yellow",
         ),
@@ -436,8 +444,10 @@ SINGLE: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         (
-            "(what|which) colou?r do (you|i) get (when|if) (you|i) mix (red and white|white and red)",
-            "(red and white|white and red) (make|makes|give|gives) (what|which color|which colour|)",
+            "(what|which) colou?r do (you|i) get (when|if) (you|i) mix (red and white|white and "
+            "red)",
+            "(red and white|white and red) (make|makes|give|gives) (what|which color|which "
+            "colour|)",
             "what do red and white make",
             "mix red and white",
         ),

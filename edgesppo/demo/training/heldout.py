@@ -11,10 +11,14 @@ import argparse
 import random
 import re
 import runpy
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgesppo.demo.training import dialogues, memory, wording
+from edgesppo.demo.training import dialogues, wording
+from edgesppo.demo.training.values import HELD_OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 QUESTIONS = Path(__file__).resolve().parents[3] / "tests" / "demo_questions.py"
 
@@ -37,8 +41,8 @@ def check(path: Path, samples: int = 20_000, seed: int = 0) -> list[str]:
     unseen = [question.text for question in listed["QUESTIONS"] if question.unseen]
     faults = [f"worded as in training: {text}" for text in produced(unseen)]
     values = {value.lower() for value in listed["HELD_OUT_VALUES"]}
-    if values != memory.HELD_OUT:
-        faults.append(f"memory.HELD_OUT differs in {sorted(values ^ memory.HELD_OUT)}")
+    if values != HELD_OUT:
+        faults.append(f"HELD_OUT differs in {sorted(values ^ HELD_OUT)}")
     rng = random.Random(seed)
     turns = [turn for _ in range(samples) for turn in dialogues.dialogue(rng)]
     faults += [f"value in training: {value}" for value in sorted(dialogues.held_out_words(turns))]

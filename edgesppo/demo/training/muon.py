@@ -8,8 +8,10 @@ on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 MOMENTUM = 0.95
@@ -49,5 +51,5 @@ class Muon:
                 momentum = self.momenta[shape].lerp_(gradients, 1 - MOMENTUM)
                 updates = orthogonal(gradients.lerp(momentum, MOMENTUM))
                 scale = 0.2 * max(shape) ** 0.5
-                for matrix, update in zip(group, updates):
+                for matrix, update in zip(group, updates, strict=True):
                     matrix.mul_(1 - rate * self.weight_decay).add_(update, alpha=-rate * scale)

@@ -52,7 +52,7 @@ def answerer(folder: Path) -> Answer:
                 break
         return [
             processor.decode([t for t in row[at:] if t not in (1, tokenizer.END)])
-            for row, at in zip(rows, starts)
+            for row, at in zip(rows, starts, strict=True)
         ]
 
     return answer
@@ -65,7 +65,7 @@ def talk(dialogues: Sequence[Sequence[str]], answer: Answer) -> list[str]:
         running = [i for i, turns in enumerate(dialogues) if turn < len(turns)]
         for i in running:
             texts[i].append(dialogues[i][turn])
-        for i, said in zip(running, answer([texts[i] for i in running])):
+        for i, said in zip(running, answer([texts[i] for i in running]), strict=True):
             texts[i].append(said)
     return [said[-1] for said in texts]
 
@@ -75,12 +75,12 @@ def score(listed: dict[str, Any], answer: Answer) -> dict[str, tuple[int, int]]:
     questions, dialogues = listed["QUESTIONS"], listed["DIALOGUES"]
     said = [*answer([[q.text] for q in questions]), *talk([d.turns for d in dialogues], answer)]
     items = [*questions, *dialogues]
-    right = [listed["is_right"](item, text) for item, text in zip(items, said)]
-    for item, text, good in zip(items, said, right):
+    right = [listed["is_right"](item, text) for item, text in zip(items, said, strict=True)]
+    for item, text, good in zip(items, said, right, strict=True):
         if not good:
             print(f"wrong: {item[0]!r} -> {text!r}")
     count = len(questions)
-    unseen = [good for question, good in zip(questions, right) if question.unseen]
+    unseen = [good for question, good in zip(questions, right, strict=True) if question.unseen]
     return {
         "questions": (sum(right[:count]), count),
         "of these, unseen wordings": (sum(unseen), len(unseen)),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
 
 LARGEST = 20
 WORDS = (
@@ -89,7 +92,7 @@ def sum_turn(rng: random.Random) -> tuple[str, dict[str, str], str]:
     """A grammar, its slots and the answer; the answer repeats the sum in digits."""
     adding = rng.random() < 0.5
     a, b = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
-    if not adding and a < b and rng.random() < 0.85:
+    if not adding and a < b and rng.random() < 0.95:
         a, b = b, a
     grammar = _grammar(adding, rng)
     if "difference" in grammar and a < b:

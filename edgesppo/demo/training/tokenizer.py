@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 VOCABULARY = 2560
 START, END, NEWLINE = 106, 107, 108
@@ -83,5 +85,7 @@ def _check(data: bytes, spm: Any) -> None:
     found = [processor.id_to_piece(i) for i in range(217 + 256)]
     expected = [*SPECIAL[:4], *user_defined(), *(f"<0x{byte:02X}>" for byte in range(256))]
     if found != expected or processor.get_piece_size() != VOCABULARY:
-        wrong = next(i for i, pair in enumerate(zip(found, expected)) if pair[0] != pair[1])
+        wrong = next(
+            i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]
+        )
         raise ValueError(f"piece {wrong} is {found[wrong]!r}, expected {expected[wrong]!r}")

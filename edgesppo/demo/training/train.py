@@ -6,20 +6,22 @@ python -m edgesppo.demo.training.train --out DIR --seed N
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.demo.training import checkpoint, dialogues, heldout, tokenizer
 from edgesppo.demo.training.extra import need
 from edgesppo.demo.training.muon import Muon
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 STEPS = 2500
-MATRIX_RATE, OTHER_RATE = 3e-3, 2e-3
+MATRIX_RATE, OTHER_RATE = 2e-3, 1.5e-3
+WARM_STEPS, DECAY_STEPS = 100, 300
 BATCH_TOKENS = 4608
 WIDTHS = (48, 96, 160, 256, 512)  # few, because each is compiled for itself
 REST = 0.1  # share of the positions outside the answers that are learned too
@@ -81,11 +83,8 @@ def loss_of(model: Any, body: Any, width: int, rows: list[Row], torch: Any) -> A
 
 
 def rate(step: int, steps: int) -> float:
-    """The share of the peak rate at a step: up in a twentieth, then down along a cosine."""
-    warm = steps / 20
-    if step < warm:
-        return step / warm
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (step - warm) / (steps - warm)))
+    """The share of the peak rate at a step: up, level, and down to nothing in the last steps."""
+    return min(1.0, step / WARM_STEPS, (steps - step) / DECAY_STEPS)
 
 
 def fit(model: Any, processor: Any, seed: int, steps: int, compiled: bool, torch: Any) -> None:
@@ -112,8 +111,8 @@ def fit(model: Any, processor: Any, seed: int, steps: int, compiled: bool, torch
             print(f"step {step}/{steps}  loss {loss.item():.4f}  {seconds:.0f} s", flush=True)
 
 
-def train(out: Path, seed: int, steps: int, compiled: bool) -> None:
-    """Make the whole checkpoint in the folder `out`."""
+def train(out: Path, seed: int, steps: int, compiled: bool, start: Path | None) -> None:
+    """Make the whole checkpoint in the folder `out`, anew or from the one in `start`."""
     faults = heldout.check(heldout.QUESTIONS, seed=seed) if heldout.QUESTIONS.exists() else []
     if faults:
         raise SystemExit("\n".join(faults))
@@ -121,10 +120,15 @@ def train(out: Path, seed: int, steps: int, compiled: bool) -> None:
     spm, save_file = need("sentencepiece"), need("safetensors.torch").save_file
     torch.manual_seed(seed)
     torch.set_num_threads(2)
-    spm_bytes = tokenizer.build(corpus(seed), spm)
+    if start is None:
+        spm_bytes = tokenizer.build(corpus(seed), spm)
+        config = transformers.Gemma2Config(**checkpoint.CONFIG, attn_implementation="eager")
+        model = transformers.Gemma2ForCausalLM(config)
+    else:
+        spm_bytes = (start / "tokenizer.model").read_bytes()
+        model = transformers.Gemma2ForCausalLM.from_pretrained(start, attn_implementation="eager")
+    model = model.float().train()
     processor = spm.SentencePieceProcessor(model_proto=spm_bytes)
-    config = transformers.Gemma2Config(**checkpoint.CONFIG, attn_implementation="eager")
-    model = transformers.Gemma2ForCausalLM(config).float().train()
     fit(model, processor, seed, steps, compiled, torch)
     checkpoint.write(out, model, spm_bytes, torch=torch, save_file=save_file)
 
@@ -135,9 +139,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--start", type=Path, help="checkpoint folder to go on from")
     parser.add_argument("--no-compile", action="store_true", help="slower, needs no C++ compiler")
     options = parser.parse_args()
-    train(options.out, options.seed, options.steps, not options.no_compile)
+    train(options.out, options.seed, options.steps, not options.no_compile, options.start)
 
 
 if __name__ == "__main__":

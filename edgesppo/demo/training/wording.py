@@ -6,11 +6,13 @@ A grammar is plain text in which `(a|b|)` means one of the alternatives and `{sl
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache, cache
-from typing import Union
+from functools import cache
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping, Sequence
 
 Node = Union[str, "tuple[tuple[Node, ...], ...]"]
 
@@ -129,7 +131,7 @@ _SLOTS = {
 
 
 def pattern(grammar: str) -> str:
-    """A regular expression for the plain texts of the grammar; a slot takes any one or two words."""
+    """A regular expression for the plain texts of the grammar; a slot takes one or two words."""
     return _pattern(parse(grammar))
 
 

@@ -1,0 +1,18 @@
+"""Owns where our own files live. Standard library only: the set-up uses it, too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def home() -> Path:
+    """The folder of everything we keep: $EDGESPPO_HOME, else the platform's cache folder."""
+    if own := os.environ.get("EDGESPPO_HOME"):
+        return Path(own).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "edgesppo"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "edgesppo"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesppo"

@@ -1,0 +1,88 @@
+"""Owns the KV cache's sequences: which ids each holds, and what of them a new prompt can keep.
+
+A slot's `ids` grow only after a decode succeeded, so an interrupt at any point leaves at most
+extra cells behind; `forget_extra` removes those. Token ids only; knows nothing of sampling.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgesppo._llama import Context
+
+
+@dataclass(eq=False)
+class Slot:
+    """One sequence of the cache: its number and the ids that it holds from position 0 on."""
+
+    seq: int
+    ids: list[int] = field(default_factory=list)
+    busy: bool = False
+    last_used: float = 0.0
+
+
+class KVCache:
+    """The slots of one context. `n_swa` is the sliding window's length in tokens."""
+
+    def __init__(self, context: Context, n_seqs: int, n_swa: int) -> None:
+        self._context = context
+        self._n_swa = n_swa
+        self._slots = [Slot(seq) for seq in range(n_seqs)]
+
+    def take(self, tokens: Sequence[int]) -> Slot | None:
+        """A free slot for a prompt, holding what it shares with it; None when all are busy.
+
+        Of the free ones it is the one that shares the most, then the one unused for longest.
+        """
+        free = [slot for slot in self._slots if not slot.busy]
+        if not free:
+            return None
+        slot = max(free, key=lambda s: (_common(s.ids, tokens), -s.last_used))
+        self._shorten(slot, self._keepable(slot, tokens))
+        slot.busy = True
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Give a slot back; what it holds stays until another prompt needs the room."""
+        slot.busy = False
+        slot.last_used = time.perf_counter()
+
+    def forget_extra(self) -> None:
+        """Remove cells that a decode left which was interrupted or failed."""
+        for slot in self._slots:
+            if slot.busy:
+                self._context.remove(slot.seq, len(slot.ids))
+
+    def forget_idle(self) -> bool:
+        """Make room by dropping what is held for nobody; False if there was nothing."""
+        idle = [slot for slot in self._slots if not slot.busy and slot.ids]
+        for slot in idle:
+            self._shorten(slot, 0)
+        return bool(idle)
+
+    def _keepable(self, slot: Slot, tokens: Sequence[int]) -> int:
+        """How many of the slot's ids serve the prompt as they are."""
+        # The last token is always decoded anew, as its logits are needed.
+        keep = min(_common(slot.ids, tokens), len(tokens) - 1)
+        # The window's cells are overwritten as a sequence grows, and llama.cpp goes back to a
+        # position without complaint when the cells before it are gone: the logits are wrong then.
+        window_start = max(0, keep - self._n_swa)
+        held = 0 <= self._context.first_position(slot.seq) <= window_start
+        return keep if held else 0
+
+    def _shorten(self, slot: Slot, n: int) -> None:
+        del slot.ids[n:]
+        self._context.remove(slot.seq, n)
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """The length of the longest common prefix."""
+    for n, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return n
+    return min(len(a), len(b))
