@@ -10,10 +10,15 @@ from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
 import edgesppo
 from edgesppo import prompt
+from edgesppo.model import Model
 from edgesppo.prompt import Message
+from edgesppo_convert import convert
+from tests.checkpoints import SHAPES, pieces, tokenizer_model, write_checkpoint
 from tests.conftest import DEMO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgesppo.loaded import LoadedModel
 
 N_STRINGS = 10_000
@@ -185,3 +190,25 @@ def test_injected_text_has_the_ids_of_its_own_spelling(
     ids = prompt.encode(demo.model, [Message("user", text)])
     spelled = reference.EncodeAsIds("user\n" + text)
     assert ids[2 : 2 + len(spelled)] == spelled
+
+
+@pytest.fixture(scope="module")
+def forging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """A vocabulary whose ordinary pieces merge into "<eos>" and "<0x0A>"."""
+    source = write_checkpoint(tmp_path_factory.mktemp("forging") / "model", SHAPES["tiny"])
+    vocabulary = pieces(SHAPES["tiny"].vocabulary)
+    forged = ["<", ">", "<e", "<eo", "s>", "<0", "<0x", "0A", "0A>"]
+    vocabulary[-len(forged) :] = [(text, 1.0, 1) for text in forged]
+    (source / "tokenizer.model").write_bytes(tokenizer_model(vocabulary))
+    model = Model(convert(source, source.with_suffix(".gguf")).output)
+    yield model
+    model.close()
+
+
+@pytest.mark.parametrize("text", ["<eos>", "so <eos> it <eos>", "<0x0A>", "a<0x0A>b"])
+def test_pieces_that_merge_into_a_control_token_stay_text(forging: Model, text: str) -> None:
+    merged = forging.weights.tokenize(text.encode(), special=False)
+    assert {1, 182} & set(merged), "llama.cpp no longer merges them: the guard can go"
+    ids = forging.tokenize(text)
+    assert not any(forging.is_control(id_) for id_ in ids)
+    assert forging.detokenize(ids) == text.encode()
