@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgesppo.chat import Chat
     from edgesppo.errors import (
+        BadChat,
         BadCheckpoint,
         BadLock,
         BadModelFile,
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "edgesppo.chat": ["Chat"],
     "edgesppo.errors": [
+        "BadChat",
         "BadCheckpoint",
         "BadLock",
         "BadModelFile",
@@ -63,6 +65,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BadChat",
     "BadCheckpoint",
     "BadLock",
     "BadModelFile",

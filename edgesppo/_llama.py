@@ -313,6 +313,30 @@ class Context:
         if not _C.llama_memory_seq_rm(self._memory, seq, start, -1):
             raise NativeError(f"llama.cpp could not shorten sequence {seq} to {start} tokens")
 
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let sequence `target`, which must be empty, share the first `end` cells of `source`."""
+        _C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def state(self, seq: int) -> memoryview:
+        """The cells of one sequence, as bytes that `restore` takes."""
+        size = _C.llama_state_seq_get_size(self._handle, seq)
+        buffer = (ctypes.c_uint8 * size)()
+        written = _C.llama_state_seq_get_data(self._handle, buffer, size, seq)
+        if written != size:
+            raise NativeError(
+                f"llama.cpp wrote {written} of {size} bytes of sequence {seq}'s state"
+            )
+        return memoryview(buffer).cast("B")
+
+    def restore(self, seq: int, state: bytearray) -> bool:
+        """Put cells back into an empty sequence; False, and an empty one, if they do not fit."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
+        read = _C.llama_state_seq_set_data(self._handle, buffer, len(state), seq)
+        if read != len(state):
+            self.remove(seq, 0)
+            return False
+        return True
+
     def first_position(self, seq: int) -> int:
         """The first position of `seq` that the sliding-window cache still holds; -1 if none."""
         return int(_C.llama_memory_seq_pos_min(self._memory, seq))

@@ -5,6 +5,7 @@ Knows nothing of terminals or HTTP.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import prompt
@@ -13,11 +14,17 @@ from edgesppo.generate import Generation
 from edgesppo.prompt import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from edgesppo.engine import Engine
     from edgesppo.generate import Chunk, Result
     from edgesppo.sampler import SamplingParams
+
+OVERFLOWS = ("trim", "error")
+# Of the context, kept free for an answer; and what a trimmed prompt may take of the rest. The
+# second is small so that a long chat pays for a new prefill seldom, not at every turn.
+_ANSWER_SHARE = 4
+_TRIMMED_SHARE = 2
 
 
 class Chat:
@@ -26,15 +33,29 @@ class Chat:
     An answer that was interrupted stays, as far as it came, and `last.finish_reason` says
     "cancelled". A turn that was interrupted before its first token, or failed, leaves the history
     as it was.
+
+    When the chat outgrows the context, `overflow="trim"` leaves its oldest turns out of the
+    prompt, never the system text and never a part of a turn; `last.left_out` says how many turns,
+    and `messages` still has them all. `overflow="error"` raises ContextOverflow instead.
     """
 
     def __init__(
-        self, engine: Engine, params: SamplingParams, *, system: str | None = None
+        self,
+        engine: Engine,
+        params: SamplingParams,
+        *,
+        system: str | None = None,
+        overflow: str = "trim",
+        messages: Sequence[Message] = (),
     ) -> None:
+        if overflow not in OVERFLOWS:
+            raise UsageError(f"overflow is {overflow!r}, expected one of {', '.join(OVERFLOWS)}")
         self._engine = engine
         self.params = params
         self.system = system
-        self.messages: list[Message] = []
+        self.overflow = overflow
+        self.messages = list(messages)
+        self._left_out = 0  # turns
         self._last: Result | None = None
 
     @property
@@ -56,16 +77,34 @@ class Chat:
         happens before the first `next()`. Leaving the loop early cancels the answer and keeps
         what came.
         """
-        params = self.params.replace(**sampling)
-        asked = Message("user", text)
-        generation = Generation(self._engine, self.encode([asked]), params)
+        generation = self._begin(text, sampling)
         try:
             yield from generation
         finally:
-            self._last = result = generation.result()
-            if result.finish_reason != "cancelled" or result.text:
-                answer = Message("assistant", result.text, result.ids or None)
-                self.messages += [asked, answer]
+            self._keep(text, generation)
+
+    async def astream(self, text: str, **sampling: Any) -> AsyncIterator[Chunk]:
+        """The same for `async for`. The model computes beside the event loop, on its threads.
+
+        A cancelled task, or one that leaves the loop early, stops the model at once.
+        """
+        generation = await asyncio.to_thread(self._begin, text, sampling)
+        chunks = iter(generation)
+        try:
+            while True:
+                step = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+                try:
+                    chunk = await asyncio.shield(step)
+                except asyncio.CancelledError:
+                    generation.cancel()
+                    await asyncio.wait([step])
+                    raise
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            generation.cancel()
+            self._keep(text, generation)
 
     def ask(self, text: str, **sampling: Any) -> str:
         """Ask, and wait for the whole answer."""
@@ -87,7 +126,39 @@ class Chat:
         """Forget every turn; the system text stays."""
         self.messages.clear()
 
-    def encode(self, more: list[Message] | None = None) -> list[int]:
-        """The token ids of the history and `more` messages, ready for an answer."""
+    def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
+        """The token ids of the history, but for its oldest turns, and `more` messages."""
         head = [Message("system", self.system)] if self.system else []
-        return prompt.encode(self._engine.model, [*head, *self.messages, *(more or [])])
+        turns = self.messages[2 * left_out :]
+        return prompt.encode(self._engine.model, [*head, *turns, *more])
+
+    def history_ids(self) -> list[int]:
+        """The token ids of the turns as they stand in the context."""
+        return self.encode([Message("user", "")], left_out=self._left_out)
+
+    def _begin(self, text: str, sampling: dict[str, Any]) -> Generation:
+        params = self.params.replace(**sampling)
+        ids, left_out = self._fit([Message("user", text)], params)
+        generation = Generation(self._engine, ids, params, left_out=left_out)
+        self._left_out = left_out
+        return generation
+
+    def _keep(self, text: str, generation: Generation) -> None:
+        self._last = result = generation.result()
+        if result.finish_reason != "cancelled" or result.text:
+            answer = Message("assistant", result.text, result.ids or None)
+            self.messages += [Message("user", text), answer]
+
+    def _fit(self, asked: list[Message], params: SamplingParams) -> tuple[list[int], int]:
+        """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
+        turns = len(self.messages) // 2
+        left_out = min(self._left_out, turns)
+        ids = self.encode(asked, left_out=left_out)
+        n_ctx = self._engine.n_ctx
+        room = n_ctx - min(params.max_tokens, n_ctx // _ANSWER_SHARE)
+        if len(ids) <= room or self.overflow == "error":
+            return ids, left_out
+        while len(ids) > room // _TRIMMED_SHARE and left_out < turns:
+            left_out += 1
+            ids = self.encode(asked, left_out=left_out)
+        return ids, left_out

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
 _SHORT_BATCH = 8
 MIN_CTX = 16
+CLOSED = "closed"
+# Prompt tokens in one step while answers are running: what each of them waits for at most.
+_SLICE_BESIDE_ANSWERS = 64
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Engine:
             flash_attention=flash_attention,
         )
         self._context: Context | None = Context(model.weights, params)
+        self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = n_ctx
         self.n_threads = threads
         self._batch = Batch(n_batch)
@@ -122,13 +126,13 @@ class Engine:
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """End every request with "cancelled" and free the context; harmless when repeated."""
+        """End every request, its stream with Closed, and free the context; may be repeated."""
         if self._context is not None:
             self._context.abort.set()
         with self._lock:
             context, self._context = self._context, None
             for request in [*self._running, *self._waiting]:
-                self._finish(request, "cancelled")
+                self._finish(request, CLOSED)
             if context is not None:
                 context.close()
 
@@ -169,7 +173,7 @@ class Engine:
         """The events of one request, pumping `step()` while there are none.
 
         An event without token and reason means that a slice of the prompt was prefilled. Leaving
-        the iterator early cancels the request.
+        the iterator early cancels the request. Raises Closed when the engine was closed meanwhile.
         """
         try:
             while request.finish_reason is None or request.events:
@@ -178,8 +182,22 @@ class Engine:
                 with self._lock:
                     if request.finish_reason is None and not request.events:
                         self.step()
+            if request.finish_reason == CLOSED:
+                raise Closed("the model was closed while it was answering")
         finally:
             self.cancel(request)
+
+    def state(self, tokens: Sequence[int]) -> tuple[list[int], memoryview] | None:
+        """The ids and the KV cells that are held for a prompt like `tokens`, if any are."""
+        with self._lock:
+            self._open_context()
+            return self._cache.state(tokens)
+
+    def restore(self, ids: Sequence[int], state: bytearray) -> bool:
+        """Put KV cells back, made by `state` under the same settings; False if they do not fit."""
+        with self._lock:
+            self._open_context()
+            return len(ids) < self.n_ctx and self._cache.put(ids, state)
 
     def step(self) -> None:
         """Decode one batch for all requests and hand each its events."""
@@ -223,19 +241,27 @@ class Engine:
     def _fill_batch(self) -> list[tuple[Request, int, int]]:
         """Fill the batch; returns (request, how far its tokens go now, its last entry)."""
         self._batch.clear()
-        parts = []
         # Running answers first, so that a long prompt never makes them wait.
-        for request in sorted(self._running, key=lambda r: r.n_generated == 0):
-            slot = request.slot
-            room = self._batch.capacity - len(self._batch)
-            if slot is None or room == 0:
-                continue
-            start = len(slot.ids)
-            end = min(len(request.tokens), start + room)
-            last = end == len(request.tokens)
-            entry = self._batch.add(slot.seq, start, request.tokens[start:end], logits=last)
-            parts.append((request, end, entry))
+        answering = [request for request in self._running if request.n_generated]
+        parts = [self._add(request, 1) for request in answering]
+        room = self._batch.capacity - len(self._batch)
+        if answering:
+            room = min(room, _SLICE_BESIDE_ANSWERS)
+        for request in self._running:
+            if not request.n_generated and room > 0:
+                before = len(self._batch)
+                parts.append(self._add(request, room))
+                room -= len(self._batch) - before
         return parts
+
+    def _add(self, request: Request, room: int) -> tuple[Request, int, int]:
+        slot = request.slot
+        assert slot is not None, "only requests with a slot run"
+        start = len(slot.ids)
+        end = min(len(request.tokens), start + room)
+        last = end == len(request.tokens)
+        entry = self._batch.add(slot.seq, start, request.tokens[start:end], logits=last)
+        return request, end, entry
 
     def _decode(self, context: Context) -> None:
         try:
@@ -275,7 +301,8 @@ class Engine:
         if request.finish_reason is not None:
             return
         request.finish_reason = reason
-        request.events.append(Event(None, reason))
+        if reason != CLOSED:
+            request.events.append(Event(None, reason))
         if request in self._running:
             self._running.remove(request)
         if request in self._waiting:

@@ -6,6 +6,7 @@
     ├── BadModelFile              a GGUF that is damaged, foreign, or not a GGUF
     ├── BadCheckpoint             a checkpoint folder that cannot be converted
     │   └── UnsupportedCheckpoint a sound checkpoint of a kind we do not convert
+    ├── BadChat                   a saved chat is damaged
     ├── BadLock                   models.lock does not say what it should
     ├── OutputError               the output could not be written
     ├── ContextOverflow           more tokens than the context holds
@@ -42,6 +43,10 @@ class BadCheckpoint(EdgesppoError):
 
 class UnsupportedCheckpoint(BadCheckpoint):
     """A checkpoint is sound, but of a kind that is not converted here."""
+
+
+class BadChat(EdgesppoError):
+    """A saved chat is damaged or of a version that is not read here."""
 
 
 class BadLock(EdgesppoError):

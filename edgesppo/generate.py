@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edgesppo.engine import Engine, Event, Request
     from edgesppo.sampler import SamplingParams
 
+_REASONS = ("stop", "length", "cancelled")
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -53,22 +55,34 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Result:
-    """A whole answer. `finish_reason` is "stop", "length" or "cancelled"."""
+    """A whole answer. `finish_reason` is "stop", "length" or "cancelled".
+
+    `seed` repeats it; `left_out` counts the chat's oldest turns that no longer fitted its prompt.
+    """
 
     text: str
     finish_reason: str
     usage: Usage
     timings: Timings
     seed: int
+    left_out: int = 0
     ids: tuple[int, ...] = field(default=(), repr=False)
 
 
 class Generation:
     """One answer in the making: iterate over its chunks; `result()` at any time gives it so far."""
 
-    def __init__(self, engine: Engine, prompt: Sequence[int], params: SamplingParams) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        left_out: int = 0,
+    ) -> None:
         self.params = params.with_seed()
         self._engine = engine
+        self._left_out = left_out
         self._request: Request = engine.submit(prompt, self.params)
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
@@ -88,13 +102,24 @@ class Generation:
             rest = self._flush()
         yield self._last_chunk(text + rest)
 
+    def cancel(self) -> None:
+        """Stop, from any thread, also in the middle of the prefill."""
+        self._engine.cancel(self._request)
+
     def result(self) -> Result:
         """The answer so far; "cancelled" when it had not come to its end."""
         by_text = self._stops.found is not None
-        reason = "stop" if by_text else self._request.finish_reason or "cancelled"
+        finished = self._request.finish_reason
+        reason = "stop" if by_text else finished if finished in _REASONS else "cancelled"
         ids = () if by_text else tuple(self._request.tokens[self._request.n_prompt :])
         return Result(
-            "".join(self._text), reason, self._usage(), self._timings(), self.params.seed or 0, ids
+            "".join(self._text),
+            reason,
+            self._usage(),
+            self._timings(),
+            self.params.seed or 0,
+            self._left_out,
+            ids,
         )
 
     def _decode(self, event: Event) -> str:

@@ -37,15 +37,43 @@ class KVCache:
     def take(self, tokens: Sequence[int]) -> Slot | None:
         """A free slot for a prompt, holding what it shares with it; None when all are busy.
 
-        Of the free ones it is the one that shares the most, then the one unused for longest.
+        It is the free one that shares the most. Where a busy one shares more, a free one takes
+        part in its cells: a system text is held once, whoever uses it.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
         slot = max(free, key=lambda s: (_common(s.ids, tokens), -s.last_used))
-        self._shorten(slot, self._keepable(slot, tokens))
+        keep = self._keepable(slot, tokens)
+        lender = max(self._slots, key=lambda s: self._keepable(s, tokens))
+        shared = self._keepable(lender, tokens)
+        if shared > keep:
+            slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
+            self._share(lender, slot, shared)
+        else:
+            self._shorten(slot, keep)
         slot.busy = True
         return slot
+
+    def state(self, tokens: Sequence[int]) -> tuple[list[int], memoryview] | None:
+        """The ids and cells of the slot that shares the most with `tokens`, for `put`."""
+        slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
+        if not _common(slot.ids, tokens):
+            return None
+        return list(slot.ids), self._context.state(slot.seq)
+
+    def put(self, ids: Sequence[int], state: bytearray) -> bool:
+        """Fill a free slot with the cells of `ids`; False when there is none or they do not fit."""
+        free = [slot for slot in self._slots if not slot.busy]
+        if not free:
+            return False
+        slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
+        self._shorten(slot, 0)
+        if not self._context.restore(slot.seq, state):
+            return False
+        slot.ids.extend(ids)
+        slot.last_used = time.perf_counter()
+        return True
 
     def release(self, slot: Slot) -> None:
         """Give a slot back; what it holds stays until another prompt needs the room."""
@@ -74,6 +102,15 @@ class KVCache:
         window_start = max(0, keep - self._n_swa)
         held = 0 <= self._context.first_position(slot.seq) <= window_start
         return keep if held else 0
+
+    def _share(self, lender: Slot, slot: Slot, n: int) -> None:
+        """Let a slot begin with the first `n` cells of another: no cell is copied."""
+        if slot is lender:
+            self._shorten(slot, n)
+            return
+        self._shorten(slot, 0)
+        self._context.copy(lender.seq, slot.seq, n)
+        slot.ids.extend(lender.ids[:n])
 
     def _shorten(self, slot: Slot, n: int) -> None:
         del slot.ids[n:]

@@ -7,19 +7,21 @@ use, so this file (and the command line) may import edgesppo_convert, late.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import prompt, store
+from edgesppo import prompt, saved, store
+from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, OutputError, UsageError
 from edgesppo.model import Model
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
+from edgesppo.snapshot import Binding, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
 
     from edgesppo_convert import Progress
@@ -46,9 +48,38 @@ class LoadedModel:
         self.defaults = defaults
         self.load_s = load_s
 
-    def chat(self, *, system: str | None = None, **sampling: Any) -> Chat:
-        """A new conversation. `sampling` as in SamplingParams: temperature, top_p, seed, ..."""
-        return Chat(self.engine, self.defaults.replace(**sampling), system=system)
+    def chat(self, *, system: str | None = None, overflow: str = "trim", **sampling: Any) -> Chat:
+        """A new conversation. `sampling` as in SamplingParams: temperature, top_p, seed, ...
+
+        `overflow` says what happens when it outgrows the context: "trim" or "error".
+        """
+        params = self.defaults.replace(**sampling)
+        return Chat(self.engine, params, system=system, overflow=overflow)
+
+    def save(self, chat: Chat, path: str | Path, *, snapshots: int = saved.DEFAULT_CAP) -> None:
+        """Write a chat to a file, its KV state beside it; states take `snapshots` bytes at most.
+
+        Raises OutputError. The state's file, of the same name and ".kv", may be deleted at will.
+        """
+        saved.save(chat, Path(path), self.engine, self._binding(), snapshots=snapshots)
+
+    def resume(self, path: str | Path, **options: Any) -> Chat:
+        """Go on with a chat from a file; `options` as for `chat`. Raises BadChat.
+
+        Its KV state is restored if it was made by this very model, build and settings; else, or
+        when it is damaged, the next turn prefills the history again.
+        """
+        binding = self._binding()
+        system, messages = saved.read(Path(path), binding)
+        chat = self.chat(**{"system": system, **options})
+        chat.messages = messages
+        saved.restore(Path(path), self.engine, binding)
+        return chat
+
+    def _binding(self) -> Binding:
+        header = self.model.summary.file_bytes - self.model.summary.data_bytes
+        model = fingerprint(self.model.path, max(0, header))
+        return Binding(model, f"{LIBRARY_VERSION} {system_info()}", self.engine.settings)
 
     def ask(self, text: str, *, system: str | None = None, **sampling: Any) -> str:
         """One question, one answer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
 from typing import TYPE_CHECKING
 
@@ -146,3 +148,70 @@ def test_many_threads_get_the_answers_that_one_would(demo: LoadedModel) -> None:
     for thread in threads:
         thread.join(60)
     assert sorted(answers) == sorted((q, expected[q]) for q in questions)
+
+
+def _fill(chat: edgesppo.Chat, turns: int) -> None:
+    for n in range(turns):
+        chat.ask(f"What is {n % 9} plus 3? " + "Please tell me. " * 4, max_tokens=24)
+
+
+def test_a_chat_that_outgrows_its_context_leaves_out_its_oldest_turns(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0, system="Be brief.")
+    left_out, cached = [], []
+    for _ in range(24):
+        _fill(chat, 1)
+        left_out.append(chat.last.left_out)
+        cached.append(chat.last.usage.cached_tokens)
+    assert len(chat.messages) == 48, "the history keeps every turn"
+    assert left_out[0] == 0 < left_out[-1]
+    assert left_out == sorted(left_out)
+    strides = sum(a != b for a, b in itertools.pairwise(left_out))
+    assert strides <= 6, "every stride costs a prefill"
+    assert b"user\nBe brief." in demo.model.detokenize(
+        chat.encode([edgesppo.Message("user", "x")], left_out=left_out[-1])
+    )
+
+
+def test_a_chat_that_may_not_trim_says_by_how_much_it_is_too_long(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0, overflow="error")
+    with pytest.raises(edgesppo.ContextOverflow, match="shorten it by") as caught:
+        _fill(chat, 24)
+    assert caught.value.needed > caught.value.available == demo.engine.n_ctx
+    with pytest.raises(edgesppo.UsageError, match="overflow is 'cut'"):
+        demo.chat(overflow="cut")
+
+
+def test_async_streams_run_side_by_side(demo_gguf: Path) -> None:
+    async def ask(model: LoadedModel, text: str) -> str:
+        stream = model.chat(temperature=0).astream(text)
+        return "".join([chunk.text async for chunk in stream])
+
+    async def main() -> list[str]:
+        return await asyncio.gather(*(ask(model, text) for text in questions))
+
+    questions = ["Who are you?", "What is 2 plus 3?", "What is the capital of France?"]
+    with edgesppo.load(demo_gguf, n_seqs=3) as model:
+        expected = [model.ask(text, temperature=0) for text in questions]
+        assert asyncio.run(main()) == expected
+
+
+def test_a_cancelled_task_stops_the_model_and_keeps_what_came(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=5.0, top_p=1.0, seed=1, max_tokens=400)
+
+    async def main() -> None:
+        seen = asyncio.Event()
+
+        async def consume() -> None:
+            async for chunk in chat.astream("Tell me a story"):
+                if chunk.text:
+                    seen.set()
+
+        task = asyncio.create_task(consume())
+        await seen.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert chat.last.finish_reason in ("cancelled", "stop", "length")
+    assert demo.ask("What is 2 plus 3?", temperature=0)

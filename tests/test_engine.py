@@ -191,14 +191,52 @@ def test_an_answer_that_fills_the_context_ends_with_length(model: Model) -> None
     assert len(tokens) <= 4
 
 
-def test_closing_while_a_stream_runs_ends_it(model: Model) -> None:
+def test_closing_while_a_stream_runs_ends_it_with_a_clear_error(model: Model) -> None:
     engine = Engine(model)
     stream = engine.stream(engine.submit(_prompt(model, STORY), GREEDY))
     next(stream)
     engine.close()
-    assert [event.finish_reason for event in stream][-1] == "cancelled"
+    with pytest.raises(edgesppo.Closed, match="while it was answering"):
+        list(stream)
     with pytest.raises(edgesppo.Closed):
         engine.submit([1, 2], GREEDY)
+
+
+def test_a_prefix_that_a_running_sequence_holds_is_shared(model: Model) -> None:
+    system = _prompt(model, STORY)
+    engine = Engine(model, n_seqs=3)
+    first = engine.submit([*system, *model.tokenize("Who are you?")], ENDLESS)
+    stream = engine.stream(first)
+    next(stream)
+    prompt = [*system, *model.tokenize("Thanks!")]
+    second = engine.submit(prompt, GREEDY)
+    tokens = _finish(engine, second)
+    stream.close()
+    engine.close()
+    assert second.n_cached >= len(system) - 1
+    assert tokens == _fresh(model, prompt)
+
+
+def test_a_long_prompt_comes_in_slices_beside_running_answers(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, sizes = Context.decode, []
+    monkeypatch.setattr(
+        Context, "decode", lambda self, batch: (sizes.append(len(batch)), decode(self, batch))[1]
+    )
+    engine = Engine(model, n_seqs=2, n_ctx=512)
+    running = engine.submit(_prompt(model, "Hello"), ENDLESS)
+    stream = engine.stream(running)
+    next(stream)
+    sizes.clear()
+    before = running.n_generated
+    long = engine.submit(_prompt(model, STORY * 20)[:400], GREEDY)
+    while not long.n_generated:
+        engine.step()
+    assert max(sizes) <= 65, "a running answer waited for more than a slice"
+    assert running.n_generated - before >= 400 // 64 or running.finish_reason is not None
+    stream.close()
+    engine.close()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ RUNTIME = [
     "text",
     "generate",
     "chat",
+    "snapshot",
+    "saved",
     "loaded",
     "terminal",
     "repl",

@@ -8,6 +8,7 @@ import sys
 import edgesppo
 
 NAMES = {
+    "BadChat",
     "BadCheckpoint",
     "BadLock",
     "BadModelFile",
