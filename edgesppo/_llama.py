@@ -251,7 +251,8 @@ class Context:
         native.n_batch = params.n_batch
         native.n_ubatch = min(params.n_ubatch, params.n_batch)
         native.n_seq_max = params.n_seqs
-        native.n_outputs_max = params.n_outputs
+        # llama.cpp ends the process when this is less than one row a sequence.
+        native.n_outputs_max = max(params.n_outputs, params.n_seqs)
         native.n_threads = params.n_threads
         native.n_threads_batch = params.n_threads_batch
         native.type_k = native.type_v = CACHE_TYPES[params.cache_type]

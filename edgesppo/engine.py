@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
 _SHORT_BATCH = 8
 MIN_CTX = 16
+DEFAULT_BATCH = 512
 CLOSED = "closed"
 # Prompt tokens in one step while answers are running: what each of them waits for at most.
 _SLICE_BESIDE_ANSWERS = 64
@@ -90,7 +91,7 @@ class Engine:
         *,
         n_ctx: int | None = None,
         n_seqs: int = 1,
-        n_batch: int = 512,
+        n_batch: int = DEFAULT_BATCH,
         n_threads: int | None = None,
         cache_type: str = "f16",
         flash_attention: str = "auto",

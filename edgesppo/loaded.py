@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import prompt, saved, store
+from edgesppo import plan, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
-from edgesppo.engine import Engine
-from edgesppo.errors import BadModelFile, OutputError, UsageError
+from edgesppo.engine import DEFAULT_BATCH, Engine
+from edgesppo.errors import BadModelFile, OutOfMemory, OutputError, UsageError
 from edgesppo.model import Model
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from edgesppo.plan import Plan
+    from edgesppo.preflight import Summary
     from edgesppo_convert import Progress
 
 # general.sampling.* is where a GGUF says how its model wants to be sampled.
@@ -117,6 +119,7 @@ def load(
     n_seqs: int = 1,
     gpu: str | int = "auto",
     cache_type: str = "f16",
+    force: bool = False,
     on_load: Callable[[float], None] | None = None,
     on_convert: Callable[[Progress], None] | None = None,
 ) -> LoadedModel:
@@ -124,13 +127,17 @@ def load(
 
     Never downloads. A checkpoint is converted to Q4_K_M once, into the cache folder. `n_ctx` is
     in tokens; `gpu` is "auto", "off" or a number of layers; `cache_type` is "f16", "f32" or
-    "q8_0". `on_load` hears the loaded fraction, `on_convert` the conversion's progress.
+    "q8_0". What will not fit into memory is refused unless `force`. `on_load` hears the loaded
+    fraction, `on_convert` the conversion's progress.
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
     """
     started = time.perf_counter()
     found = store.find(model)
     path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
-    weights = Model(path, gpu=gpu, progress=on_load)
+    summary = preflight.check(path)
+    if not force:
+        check_memory(summary, n_ctx=n_ctx, n_seqs=n_seqs, cache_type=cache_type)
+    weights = Model(path, gpu=gpu, summary=summary, progress=on_load)
     try:
         defaults = _defaults(weights)
         engine = Engine(
@@ -140,6 +147,28 @@ def load(
         weights.close()
         raise
     return LoadedModel(found.name, weights, engine, defaults, time.perf_counter() - started)
+
+
+def check_memory(
+    summary: Summary, *, n_ctx: int | None = None, n_seqs: int = 1, cache_type: str = "f16"
+) -> Plan:
+    """The plan for a file with these settings. Raises OutOfMemory, with it, if it is too much.
+
+    Settings that make no sense are left for the engine to refuse.
+    """
+    trained = summary.keys.get("gemma2.context_length")
+    known = n_ctx or (trained if isinstance(trained, int) else 0)
+    sensible = isinstance(known, int) and cache_type in plan.CACHE_TYPES
+    made = plan.plan(
+        summary,
+        n_ctx=known if sensible else 0,
+        n_seqs=n_seqs if isinstance(n_seqs, int) else 1,
+        n_batch=DEFAULT_BATCH,
+        cache_type=cache_type if sensible else "f16",
+    )
+    if not made.fits:
+        raise OutOfMemory(f"{summary.path} {made.explain()}; force (--force) loads it all the same")
+    return made
 
 
 def ensure_converted(

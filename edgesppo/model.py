@@ -16,6 +16,8 @@ from edgesppo.errors import BadModelFile, Closed, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from edgesppo.preflight import Summary
+
 _ALL_LAYERS = -1
 # SentencePiece writes a space as U+2581 and treats the two alike in its input.
 _SPACE_MARK = "▁"
@@ -26,7 +28,7 @@ class Model:
 
     Raises ModelNotFound or BadModelFile when `path` is not a whole Gemma-2 GGUF. `gpu` is "auto"
     (all layers, where the build and the device can), "off", or a number of layers.
-    `vocabulary_only` loads no weights: enough to tokenise.
+    `vocabulary_only` loads no weights: enough to tokenise. `summary` saves a second preflight.
     """
 
     def __init__(
@@ -35,10 +37,11 @@ class Model:
         *,
         gpu: str | int = "auto",
         vocabulary_only: bool = False,
+        summary: Summary | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.summary = preflight.check(self.path)
+        self.summary = summary or preflight.check(self.path)
         self.n_gpu_layers = _gpu_layers(gpu)
         self._weights: Weights | None = Weights(
             self.path,

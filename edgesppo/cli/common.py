@@ -58,6 +58,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--n-ctx", type=int, help="Context length in tokens. [default: the model's]"),
         click.option("--threads", type=int, help="Threads. [default: all this process may use]"),
+        click.option("--force", is_flag=True, help="Load even what will not fit into memory."),
         click.option("--gpu", default="auto", show_default=True, help="auto, off, or layers."),
         click.option(
             "--cache-type", default="f16", show_default=True, help="KV cache: f16, f32, q8_0."
@@ -65,11 +66,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
 
     @functools.wraps(command)
-    def wrapped(
-        *args: Any, n_ctx: int | None, threads: int | None, gpu: str, cache_type: str, **kwargs: Any
-    ) -> Any:
-        layers: str | int = int(gpu) if gpu.isdigit() else gpu
-        loading = {"n_ctx": n_ctx, "n_threads": threads, "gpu": layers, "cache_type": cache_type}
+    def wrapped(*args: Any, threads: int | None, gpu: str, **kwargs: Any) -> Any:
+        loading = {name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type")}
+        loading |= {"n_threads": threads, "gpu": int(gpu) if gpu.isdigit() else gpu}
         return command(*args, loading=loading, **kwargs)
 
     return _decorate(wrapped, options)

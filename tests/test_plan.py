@@ -1,0 +1,109 @@
+"""What a model will need, said before it is loaded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import edgesppo
+from edgesppo import _llama, plan, preflight
+from edgesppo._llama import Context, ContextParams, Weights
+
+MEGABYTE = 2**20
+SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
+
+
+@pytest.fixture(scope="module")
+def weights(demo_gguf: Path) -> Weights:
+    return Weights(demo_gguf)
+
+
+@pytest.mark.parametrize(("n_ctx", "n_seqs", "cache_type"), SETTINGS)
+def test_the_kv_cache_is_what_llama_reports(
+    demo_gguf: Path, weights: Weights, n_ctx: int, n_seqs: int, cache_type: str
+) -> None:
+    lines: list[str] = []
+    listen = _llama._C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
+    _llama._C.llama_log_set(listen, None)
+    params = ContextParams(n_ctx=n_ctx, n_seqs=n_seqs, cache_type=cache_type)
+    Context(weights, params).close()
+    _llama._C.llama_log_set(_llama._capture, None)
+    reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
+    made = plan.plan(
+        preflight.check(demo_gguf), n_ctx=n_ctx, n_seqs=n_seqs, n_batch=512, cache_type=cache_type
+    )
+    assert len(reported) == 2
+    assert made.kv / MEGABYTE == pytest.approx(sum(map(float, reported)), abs=0.02)
+
+
+def _summary(**keys: int) -> preflight.Summary:
+    """The 9B's shape."""
+    shape = {
+        "block_count": 42,
+        "embedding_length": 3584,
+        "feed_forward_length": 14336,
+        "attention.head_count_kv": 8,
+        "attention.key_length": 256,
+        "attention.value_length": 256,
+        "attention.sliding_window": 4096,
+        **keys,
+    }
+    named = {f"gemma2.{name}": value for name, value in shape.items()}
+    named["tokenizer.ggml.tokens"] = 256_000
+    return preflight.Summary(Path("9b.gguf"), named, 464, 5_755_000_832, 5_761_000_000)
+
+
+def _plan(available: int | None, **settings: object) -> plan.Plan:
+    options = {"n_ctx": 4096, "n_seqs": 1, "n_batch": 512, "cache_type": "f16", **settings}
+    return replace(plan.plan(_summary(), **options), available=available)  # type: ignore[arg-type]
+
+
+def test_the_9bs_cache_takes_344064_bytes_a_token() -> None:
+    assert _plan(None).kv == 4096 * 344_064
+
+
+def test_the_window_saves_memory_beyond_its_length() -> None:
+    assert _plan(None, n_ctx=8192).kv < 2 * _plan(None, n_ctx=4096).kv * 0.85
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "advice"),
+    [(16, None), (7.2, "q8_0"), (6.5, "n_ctx of"), (4, "smaller model")],
+)
+def test_what_does_not_fit_comes_with_what_to_change(gigabytes: float, advice: str | None) -> None:
+    made = _plan(int(gigabytes * 1e9))
+    assert made.fits == (advice is None)
+    assert (advice or "are free for this process") in made.explain()
+
+
+def test_the_advised_context_fits() -> None:
+    made = _plan(int(6.5e9))
+    advised = re.search(r"n_ctx of (\d+)", made.explain())
+    assert advised is not None
+    assert _plan(int(6.5e9), n_ctx=int(advised[1])).fits
+
+
+def test_a_model_that_will_not_fit_is_refused_unless_forced(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "available_memory", lambda: 10_000_000)
+    with pytest.raises(edgesppo.OutOfMemory, match=r"needs .* MB of memory .*--force"):
+        edgesppo.load(demo_gguf)
+    edgesppo.load(demo_gguf, force=True).close()
+
+
+def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 100000\nfile 500000\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert plan._cgroup_memory(tmp_path) == 800_000
+    assert plan._quota(tmp_path) == 2
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert plan._cgroup_memory(tmp_path) is None
+    assert plan._quota(tmp_path) > 1000
+    assert plan._cgroup_memory(tmp_path / "none") is None
