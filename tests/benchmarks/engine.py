@@ -1,0 +1,338 @@
+"""Owns the runtime's measurements: us and the peers in one run, on the same file, as ratios.
+
+    python -m tests.benchmarks.engine FILE.gguf [--llama-bench PATH] [--only NAME ...]
+
+Peers are llama.cpp's llama-bench (built from the source distribution of llama-cpp-python) and
+llama-cpp-python's `Llama`. Machines are noisy: rounds alternate, medians are taken, and only
+ratios are worth remembering. Every figure printed was measured in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edgesppo
+from edgesppo import SamplingParams
+from edgesppo._llama import Context
+from edgesppo.engine import Engine
+from edgesppo.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROMPT, ANSWER, ROUNDS = 512, 48, 3
+THREADS = 2
+GREEDY = SamplingParams(temperature=0, max_tokens=ANSWER)
+
+
+def prompt_ids(model: Model, n: int, seed: int = 1) -> list[int]:
+    """`n` random ordinary tokens behind `<bos>`: random weights see no sense anyway."""
+    rng = random.Random(seed)
+    ids = [model.bos]
+    while len(ids) < n:
+        token = rng.randrange(300, model.n_vocab)
+        if not model.is_control(token):
+            ids.append(token)
+    return ids
+
+
+def answer(engine: Engine, ids: list[int], n: int = ANSWER) -> tuple[float, float]:
+    """Seconds to the first token, and for each later one. End tokens do not end it."""
+    request = engine.submit(ids, GREEDY.replace(max_tokens=n))
+    for _ in engine.stream(request):
+        pass
+    first, last = request.first_token_at, request.last_token_at
+    assert first is not None
+    assert last is not None
+    steps = max(1, request.n_generated - 1)
+    return first - request.submitted_at, (last - first) / steps
+
+
+def speed(path: Path, options: argparse.Namespace) -> None:
+    """Prefill and decode with the same settings as llama-bench, and `Llama` streaming."""
+    ours: dict[str, list[float]] = {"prefill": [], "decode": []}
+    bench: dict[str, list[float]] = {"prefill": [], "decode": []}
+    llama: dict[str, list[float]] = {"prefill": [], "decode": []}
+    for _ in range(ROUNDS):
+        model, engine = _engine(path)
+        wait, step = answer(engine, prompt_ids(model, PROMPT))
+        ours["prefill"].append(PROMPT / wait)
+        ours["decode"].append(1 / step)
+        engine.close()
+        model.close()
+        if options.llama_bench:
+            for name, value in _llama_bench(path, options.llama_bench).items():
+                bench[name].append(value)
+        for name, value in _llama_streaming(path).items():
+            llama[name].append(value)
+    for name in ours:
+        mine = statistics.median(ours[name])
+        print(f"  {name}: {mine:.2f} t/s", end="")
+        for peer, found in (("llama-bench", bench[name]), ("Llama", llama[name])):
+            if found:
+                other = statistics.median(found)
+                print(f" | {peer} {other:.2f} t/s, ratio {mine / other:.3f}", end="")
+        print()
+
+
+def _engine(path: Path, **options: Any) -> tuple[Model, Engine]:
+    model = Model(path, gpu="off")
+    settings = {"n_ctx": 2048, "n_threads": THREADS, "flash_attention": "on", **options}
+    return model, Engine(model, **settings)
+
+
+def _llama_bench(path: Path, program: Path) -> dict[str, float]:
+    command = [program, "-m", path, "-p", PROMPT, "-n", ANSWER, "-t", THREADS, "-fa", 1, "-r", 1]
+    output = subprocess.run(
+        [str(part) for part in [*command, "-o", "json"]], check=True, capture_output=True
+    ).stdout
+    rows = json.loads(output)
+    return {("prefill" if row["n_prompt"] else "decode"): row["avg_ts"] for row in rows}
+
+
+_LLAMA_PROGRAM = """
+import json, sys, time
+from llama_cpp import Llama
+path, ids, n, threads = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+llama = Llama(path, n_ctx=2048, n_batch=512, n_threads=threads, n_threads_batch=threads,
+              flash_attn=True, verbose=False)
+started, times = time.perf_counter(), []
+for token in llama.generate(ids, temp=0.0):
+    times.append(time.perf_counter())
+    llama.detokenize([token])
+    if len(times) == n:
+        break
+print(json.dumps({"prefill": len(ids) / (times[0] - started),
+                  "decode": (n - 1) / (times[-1] - times[0])}))
+"""
+
+
+def _llama_streaming(path: Path) -> dict[str, float]:
+    model = Model(path, vocabulary_only=True)
+    ids = json.dumps(prompt_ids(model, PROMPT))
+    model.close()
+    command = [sys.executable, "-c", _LLAMA_PROGRAM, str(path), ids, str(ANSWER), str(THREADS)]
+    found: dict[str, float] = json.loads(
+        subprocess.run(command, check=True, capture_output=True).stdout.splitlines()[-1]
+    )
+    return found
+
+
+def python_share(path: Path, _options: argparse.Namespace) -> None:
+    """What of a decode step is not spent in llama.cpp."""
+    native = 0.0
+
+    def timed(name: str) -> Callable[..., Any]:
+        real = getattr(Context, name)
+
+        def call(*args: Any) -> Any:
+            nonlocal native
+            started = time.perf_counter()
+            try:
+                return real(*args)
+            finally:
+                native += time.perf_counter() - started
+
+        return call
+
+    model, engine = _engine(path)
+    ids = prompt_ids(model, 16)
+    answer(engine, ids, 4)
+    kept = {name: getattr(Context, name) for name in ("decode", "sample")}
+    for name in kept:
+        setattr(Context, name, timed(name))
+    started = time.perf_counter()
+    answer(engine, ids, ANSWER)
+    total = time.perf_counter() - started
+    for name, real in kept.items():
+        setattr(Context, name, real)
+    print(f"  Python's share of a decode step: {1 - native / total:.2%} of {total / ANSWER:.4f} s")
+    engine.close()
+    model.close()
+
+
+def batching(path: Path, _options: argparse.Namespace) -> None:
+    """Tokens per second of 1, 4 and 8 sequences decoding at once."""
+    rates: dict[int, float] = {}
+    for n in (1, 4, 8):
+        model, engine = _engine(path, n_seqs=n, n_ctx=4096)
+        requests = [
+            engine.submit(prompt_ids(model, 16, seed), GREEDY.replace(max_tokens=32))
+            for seed in range(n)
+        ]
+        while any(request.n_generated == 0 for request in requests):
+            engine.step()
+        before = sum(request.n_generated for request in requests)
+        started = time.perf_counter()
+        while all(request.finish_reason is None for request in requests):
+            engine.step()
+        seconds = time.perf_counter() - started
+        rates[n] = (sum(request.n_generated for request in requests) - before) / seconds
+        engine.close()
+        model.close()
+    base = rates[1]
+    print(
+        "  " + ", ".join(f"{n}: {rate:.2f} t/s ({rate / base:.2f}x)" for n, rate in rates.items())
+    )
+
+
+def turns(path: Path, _options: argparse.Namespace) -> None:
+    """Time to the first token at turn 10 against turn 1, with the same number of new tokens."""
+    model, engine = _engine(path, n_ctx=2048)
+    ids: list[int] = [model.bos]
+    waits = []
+    for turn in range(10):
+        ids += prompt_ids(model, 65, seed=turn)[1:]
+        request = engine.submit(ids, GREEDY.replace(max_tokens=8))
+        for _ in engine.stream(request):
+            pass
+        assert request.first_token_at is not None
+        waits.append(request.first_token_at - request.submitted_at)
+        ids = list(request.tokens)
+    print(f"  turn 1 {waits[0]:.3f} s, turn 10 {waits[-1]:.3f} s, ratio {waits[-1] / waits[0]:.2f}")
+    engine.close()
+    model.close()
+
+
+def restart(path: Path, _options: argparse.Namespace) -> None:
+    """2,000 tokens of history: restored from a snapshot against prefilled again."""
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "chat.json"
+        with edgesppo.load(path, n_ctx=4096, n_threads=THREADS, gpu="off") as first:
+            chat = first.chat(temperature=0, max_tokens=2)
+            text = "word " * 1000
+            started = time.perf_counter()
+            chat.ask(text)
+            chat.ask(text)
+            prefill = time.perf_counter() - started
+            tokens = chat.last.usage.prompt_tokens
+            first.save(chat, saved)
+        with edgesppo.load(path, n_ctx=4096, n_threads=THREADS, gpu="off") as again:
+            started = time.perf_counter()
+            resumed = again.resume(saved, temperature=0, max_tokens=2)
+            seconds = time.perf_counter() - started
+            resumed.ask("x")
+            cached = resumed.last.usage.cached_tokens
+        size = saved.with_name("chat.json.kv").stat().st_size
+    print(
+        f"  {tokens} tokens prefilled in {prefill:.2f} s, restored in {seconds:.3f} s "
+        f"({cached} cached, {size / 1e6:.0f} MB), ratio {seconds / prefill:.4f}"
+    )
+
+
+def cancel(path: Path, _options: argparse.Namespace) -> None:
+    """How soon a cancel in the middle of a prefill returns, as a share of that prefill."""
+    model, engine = _engine(path, n_ctx=4096 + 64)
+    ids = prompt_ids(model, 4000)
+    rate = PROMPT / answer(engine, prompt_ids(model, PROMPT, seed=9), 1)[0]
+    whole = len(ids) / rate
+    request = engine.submit(ids, GREEDY)
+    asked: list[float] = []
+
+    def stop() -> None:
+        asked.append(time.perf_counter())
+        engine.cancel(request)
+
+    timer = threading.Timer(min(5.0, whole / 3), stop)
+    timer.start()
+    for _ in engine.stream(request):
+        pass
+    seconds = time.perf_counter() - asked[0]
+    print(
+        f"  cancelled at {request.n_prefilled} tokens, back after {seconds:.3f} s; the prefill "
+        f"takes about {whole:.0f} s, ratio {seconds / whole:.4f}"
+    )
+    timer.join()
+    engine.close()
+    model.close()
+
+
+_RSS_OURS = """
+import sys, edgesppo
+model = edgesppo.load(sys.argv[1], n_ctx=2048, n_threads=2, gpu="off")
+print(open("/proc/self/status").read())
+"""
+_RSS_LLAMA = """
+import sys
+from llama_cpp import Llama
+llama = Llama(sys.argv[1], n_ctx=2048, n_threads=2, verbose=False)
+print(open("/proc/self/status").read())
+"""
+
+
+def memory(path: Path, _options: argparse.Namespace) -> None:
+    """Resident memory after load against the plan's sum, and against `Llama`'s."""
+    found = {
+        name: _rss(program, path) for name, program in (("ours", _RSS_OURS), ("Llama", _RSS_LLAMA))
+    }
+    print(
+        f"  ours {found['ours'] / 1e6:,.0f} MB, Llama {found['Llama'] / 1e6:,.0f} MB, "
+        f"ratio {found['ours'] / found['Llama']:.3f}"
+    )
+
+
+def _rss(program: str, path: Path) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True
+    )
+    (line,) = [text for text in done.stdout.splitlines() if text.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+
+
+def imports(_path: Path, _options: argparse.Namespace) -> None:
+    """`import edgesppo` and `edgesppo --help` against `import click`."""
+    programs = {
+        "import click": ["-c", "import click"],
+        "import edgesppo": ["-c", "import edgesppo"],
+        "edgesppo --help": ["-m", "edgesppo", "--help"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(15):
+        for name, arguments in programs.items():
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            seconds[name].append(time.perf_counter() - started)
+    base = statistics.median(seconds["import click"])
+    for name, times in seconds.items():
+        middle = statistics.median(times)
+        print(f"  {name}: {middle * 1000:.0f} ms, ratio {middle / base:.2f}")
+
+
+BENCHMARKS = {
+    "imports": imports,
+    "memory": memory,
+    "speed": speed,
+    "python_share": python_share,
+    "batching": batching,
+    "turns": turns,
+    "restart": restart,
+    "cancel": cancel,
+}
+
+
+def main() -> None:
+    """Run all benchmarks, or those named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--llama-bench", type=Path)
+    parser.add_argument("--only", nargs="*", choices=BENCHMARKS, default=list(BENCHMARKS))
+    options = parser.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors, {options.file.name}")
+    for name in options.only:
+        print(name)
+        BENCHMARKS[name](options.file, options)
+
+
+if __name__ == "__main__":
+    main()
