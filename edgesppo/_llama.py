@@ -256,7 +256,9 @@ class Context:
         native.n_threads = params.n_threads
         native.n_threads_batch = params.n_threads_batch
         native.type_k = native.type_v = CACHE_TYPES[params.cache_type]
-        native.flash_attn_type = FLASH_ATTENTION[params.flash_attention]
+        # Flash attention casts an F32 cache to F16: whoever asks for F32 wants it computed so.
+        exact = params.cache_type == "f32" and params.flash_attention == "auto"
+        native.flash_attn_type = FLASH_ATTENTION["off" if exact else params.flash_attention]
         native.swa_full = False
         native.kv_unified = True
         native.no_perf = True

@@ -186,9 +186,9 @@ def dialogue(rng: random.Random) -> list[Turn]:
 
 def _dialogue(rng: random.Random) -> list[Turn]:
     roll = rng.random()
-    if roll < 0.10:
+    if roll < 0.06:
         return [_sum(rng, noise=rng.random() < 0.2) for _ in range(rng.randint(6, 12))]
-    turns = _plain_turns(rng) if roll < 0.55 else _memory_turns(rng)
+    turns = _plain_turns(rng) if roll < 0.42 else _memory_turns(rng)
     if rng.random() < 0.15:
         system = wording.expand(rng.choice(SYSTEM), rng)
         system = (system[:1].upper() + system[1:] if rng.random() < 0.9 else system) + rng.choice(

@@ -278,11 +278,14 @@ _POOLS: dict[str, tuple[str, ...]] = {
 _INVENTED = {"name": 0.45, "colour": 0.4, "city": 0.45, "pet": 0.5, "food": 0.45, "job": 0.2}
 
 
+_MIXED = (NAMES, CITIES, PET_NAMES, FOODS, JOBS, COLOURS)
+
+
 def _invented(rng: random.Random) -> str:
     """A word that nobody has seen: two names cut and joined, or one to three syllables."""
     if rng.random() < 0.5:
-        first, second = (rng.choice(rng.choice((NAMES, CITIES, PET_NAMES))) for _ in range(2))
-        return (first[: rng.randint(2, 5)] + second[rng.randint(1, 3) :]).replace(" ", "").lower()
+        first, second = (rng.choice(rng.choice(_MIXED)) for _ in range(2))
+        return (first[: rng.randint(1, 6)] + second[rng.randint(0, 4) :]).replace(" ", "").lower()
     word = "".join(rng.choice(STARTS) + rng.choice(MIDDLES) for _ in range(rng.randint(1, 3)))
     return word + (rng.choice(ENDS) if rng.random() < 0.6 else "")
 

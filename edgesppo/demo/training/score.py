@@ -80,7 +80,9 @@ def score(listed: dict[str, Any], answer: Answer) -> dict[str, tuple[int, int]]:
         if not good:
             print(f"wrong: {item[0]!r} -> {text!r}")
     count = len(questions)
-    unseen = [good for question, good in zip(questions, right, strict=True) if question.unseen]
+    unseen = [
+        good for question, good in zip(questions, right[:count], strict=True) if question.unseen
+    ]
     return {
         "questions": (sum(right[:count]), count),
         "of these, unseen wordings": (sum(unseen), len(unseen)),
