@@ -3,8 +3,8 @@
 Importing this package is cheap: numpy and the ggml library are loaded when `convert` is first
 looked up. The road is one-way, and a module imports only from what stands before it:
 
-    untrusted -> safetensors -> checkpoint -> gemma2 -> spm -> vocab -> recipe -> quantize
-              -> files -> gguf_file -> metadata -> pipeline
+    untrusted -> safetensors -> checkpoint -> gemma2 -> spm -> vocab -> recipe -> unrolled
+              -> kernels -> quantize -> files -> gguf_file -> metadata -> pipeline
 """
 
 from __future__ import annotations

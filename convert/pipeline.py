@@ -6,7 +6,6 @@ the file does not depend on the number of threads. Prints nothing.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from gguf import MODEL_TENSOR
 
 from edgesppo.errors import BadCheckpoint, OutputError, UsageError
+from edgesppo.plan import usable_cpus
 from edgesppo_convert import gemma2, metadata
 from edgesppo_convert.checkpoint import Checkpoint
 from edgesppo_convert.files import Files, NewFile, check_space, check_target
@@ -59,6 +59,7 @@ class ConvertResult:
     bits_per_weight: float
     tensors: int
     types: Mapping[str, int]  # block type -> tensors
+    kernels: str  # what made the blocks: "fast" or "ggml"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def convert(
     type: str = "q4_k_m",
     layout: str = "edge",
     threads: int | None = None,
+    kernels: str = "auto",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
     files: Files | None = None,
@@ -109,8 +111,9 @@ def convert(
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
         jobs, keys = plan(checkpoint, recipe, layout)
         check_space(target, sum(padded(job.nbytes) for job in jobs))
+        quantizer = Quantizer(_weights_by_kind(jobs), kernels=kernels)
         with NewFile(target, files or Files()) as file:
-            _write(GGUFWriter(file), jobs, keys, workers, progress)
+            _write(GGUFWriter(file), jobs, keys, quantizer, workers, progress)
             file.commit(force=force)
     return ConvertResult(
         output=Path(output),
@@ -120,6 +123,7 @@ def convert(
         bits_per_weight=8 * sum(j.nbytes for j in jobs) / sum(j.weight.size for j in jobs),
         tensors=len(jobs),
         types=dict(Counter(job.kind.name for job in jobs)),
+        kernels=quantizer.kernels,
     )
 
 
@@ -156,11 +160,17 @@ def _standard_place(job: Job) -> tuple[int, str]:
     return job.weight.layer, job.weight.name
 
 
+def _weights_by_kind(jobs: list[Job]) -> Mapping[GGMLQuantizationType, int]:
+    counts: Counter[GGMLQuantizationType] = Counter()
+    for job in jobs:
+        counts[job.kind] += job.weight.size
+    return counts
+
+
 def _check_threads(threads: int | None) -> int:
     """As many as asked for; else one for every core this process may use."""
     if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return usable_cpus()
     if not 1 <= threads <= 1024:
         raise UsageError(f"threads is {threads}; expected 1 to 1024")
     return threads
@@ -191,13 +201,14 @@ def _write(
     writer: GGUFWriter,
     jobs: list[Job],
     keys: list[KeyValue],
+    quantizer: Quantizer,
     threads: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
     total, done = sum(job.nbytes for job in jobs), 0
     writer.write_keys(keys, len(jobs))
     writer.write_infos([job.info for job in jobs])
-    with closing(_blocks(jobs, threads)) as blocks:
+    with closing(_blocks(jobs, quantizer, threads)) as blocks:
         for job, data in blocks:
             writer.write_data(data)
             done += len(data)
@@ -206,9 +217,10 @@ def _write(
     writer.finish()
 
 
-def _blocks(jobs: list[Job], threads: int) -> Generator[tuple[Job, bytearray], None, None]:
+def _blocks(
+    jobs: list[Job], quantizer: Quantizer, threads: int
+) -> Generator[tuple[Job, bytearray], None, None]:
     """Every chunk's blocks, in order; at most a few chunks a thread are under way at once."""
-    quantizer = Quantizer(job.kind for job in jobs)
     pending: deque[tuple[Job, Future[bytearray]]] = deque()
     with ThreadPoolExecutor(threads, "edgesppo-convert") as pool:
         try:

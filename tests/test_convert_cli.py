@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgesppo.cli import main
-from edgesppo.cli.convert import LAYOUTS, TYPES
-from edgesppo_convert import pipeline, recipe
+from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES
+from edgesppo_convert import kernels, pipeline, recipe
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def call(*words: object) -> Result:
 def test_the_choices_are_those_of_the_converter() -> None:
     assert tuple(recipe.RECIPES) == TYPES
     assert pipeline.LAYOUTS == LAYOUTS
+    assert kernels.CHOICES == KERNELS
 
 
 def test_the_whole_transcript(source: Path, tmp_path: Path) -> None:
@@ -61,6 +62,15 @@ def test_json_is_one_object_on_standard_output(source: Path, tmp_path: Path) -> 
     assert list(found) == ["output", "bytes", "sha256", "seconds", "bits_per_weight", "tensors"]
     assert found["output"] == str(out)
     assert found["bytes"] == out.stat().st_size
+
+
+def test_kernels_are_chosen_by_option_or_environment(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    result = call(source, "-o", tmp_path / "one.gguf", "--kernels", "fast")
+    assert " s by the fast kernels\n" in result.stderr
+    words = ["convert", str(source), "-o", str(tmp_path / "two.gguf")]
+    result = CliRunner().invoke(main, words, env={"EDGESPPO_KERNELS": "fast"})
+    assert " s by the fast kernels\n" in result.stderr
 
 
 def test_a_failure_is_one_line_and_exit_code_1(source: Path, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ CONVERT = [
     "spm",
     "vocab",
     "recipe",
+    "unrolled",
+    "kernels",
     "quantize",
     "files",
     "gguf_file",
@@ -46,7 +48,7 @@ CONVERT = [
     "pipeline",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "lockfile", "_llama"}
+SHARED = {"errors", "lockfile", "_llama", "plan"}
 MAY_CONVERT = {"loaded", "cli"}
 
 

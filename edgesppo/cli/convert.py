@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TYPES = ("q4_k_m", "q8_0", "f16", "bf16", "f32")
 LAYOUTS = ("edge", "standard")
+KERNELS = ("auto", "fast", "ggml")
 
 
 @click.command(name="convert")
@@ -40,6 +41,14 @@ LAYOUTS = ("edge", "standard")
     type=click.IntRange(1, 1024),
     help="Threads. [default: all this process may use]",
 )
+@click.option(
+    "--kernels",
+    type=click.Choice(KERNELS),
+    default=KERNELS[0],
+    show_default=True,
+    envvar="EDGESPPO_KERNELS",
+    help="The code that makes the blocks; the bytes are the same.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @json_option
 def convert_command(
@@ -48,6 +57,7 @@ def convert_command(
     kind: str,
     layout: str,
     threads: int | None,
+    kernels: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -65,12 +75,13 @@ def convert_command(
             type=kind,
             layout=layout,
             threads=threads,
+            kernels=kernels,
             force=force,
             progress=report,
         )
     if as_json:
         figures = dataclasses.asdict(result)
-        del figures["types"]
+        del figures["types"], figures["kernels"]
         emit_json({**figures, "output": str(result.output)})
     else:
         _summarise(result)
@@ -78,9 +89,10 @@ def convert_command(
 
 def _summarise(result: ConvertResult) -> None:
     kinds = ", ".join(f"{count} {name}" for name, count in result.types.items())
+    by = " by the fast kernels" if result.kernels == "fast" else ""
     say(
         f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
-        f" weight, {result.tensors} tensors ({kinds}), {result.seconds:.1f} s"
+        f" weight, {result.tensors} tensors ({kinds}), {result.seconds:.1f} s{by}"
     )
     say(f"sha256 {result.sha256}")
     say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")
