@@ -22,12 +22,21 @@ from edgesppo_convert import gemma2, metadata
 from edgesppo_convert.checkpoint import Checkpoint
 from edgesppo_convert.files import Files, NewFile, check_space, check_target
 from edgesppo_convert.gguf_file import GGUFWriter, KeyValue, TensorInfo, padded
+from edgesppo_convert.importance import Importance, read_importance
 from edgesppo_convert.quantize import Quantizer, rows_per_chunk
-from edgesppo_convert.recipe import Recipe, block_type, find_recipe, row_bytes
+from edgesppo_convert.recipe import (
+    Override,
+    Recipe,
+    Setting,
+    block_types,
+    find_recipe,
+    parse_override,
+    row_bytes,
+)
 from edgesppo_convert.vocab import read_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from gguf import GGMLQuantizationType
@@ -92,6 +101,8 @@ def convert(
     output: str | Path,
     *,
     type: str = "q4_k_m",
+    tensor_types: Sequence[str] = (),
+    imatrix: str | Path | None = None,
     layout: str = "edge",
     threads: int | None = None,
     kernels: str = "auto",
@@ -102,16 +113,20 @@ def convert(
     """Make a GGUF file of a Gemma-2 checkpoint folder; it appears only when it is whole."""
     started = time.monotonic()
     recipe = find_recipe(type)
-    if layout not in LAYOUTS:
-        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    overrides = [parse_override(text) for text in tensor_types]
+    importance = None if imatrix is None else read_importance(Path(imatrix))
     workers = _check_threads(threads)
     target = check_target(Path(output), force=force)
     with Checkpoint(Path(source)) as checkpoint:
         if target.exists() and checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
-        jobs, keys = plan(checkpoint, recipe, layout)
+        jobs, keys = plan(checkpoint, recipe, layout, overrides, importance)
         check_space(target, sum(padded(job.nbytes) for job in jobs))
-        quantizer = Quantizer(_weights_by_kind(jobs), kernels=kernels)
+        quantizer = Quantizer(
+            ((job.weight, job.kind) for job in jobs),
+            importance=importance.values if importance else None,
+            kernels=kernels,
+        )
         with NewFile(target, files or Files()) as file:
             _write(GGUFWriter(file), jobs, keys, quantizer, workers, progress)
             file.commit(force=force)
@@ -127,18 +142,28 @@ def convert(
     )
 
 
-def plan(checkpoint: Checkpoint, recipe: Recipe, layout: str) -> tuple[list[Job], list[KeyValue]]:
+def plan(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    layout: str,
+    overrides: Sequence[Override] = (),
+    importance: Importance | None = None,
+) -> tuple[list[Job], list[KeyValue]]:
     """Every tensor in the order of the file, and the metadata; refuses what cannot be converted."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
     hyper = gemma2.read_hyper(checkpoint.config)
     weights = gemma2.plan_weights(hyper)
     gemma2.check_tensors(weights, checkpoint.tensors, checkpoint.config)
     vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
     keys = metadata.collect(checkpoint, recipe, hyper, weights, vocabulary)
     _check_head(checkpoint.tensors)
-    jobs = [
-        Job(weight, checkpoint.tensors[weight.source], block_type(recipe, weight, hyper.layers))
-        for weight in weights
-    ]
+    if importance is not None:
+        importance.check(weights)
+        keys += importance.keys
+    setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, importance is not None)
+    kinds = block_types(recipe, weights, setting, overrides)
+    jobs = [Job(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
     return sorted(jobs, key=_edge_place if layout == "edge" else _standard_place), keys
 
 
@@ -158,13 +183,6 @@ def _edge_place(job: Job) -> tuple[bool, bool, float, int]:
 def _standard_place(job: Job) -> tuple[int, str]:
     """By layer and name, as `llama_model_quantize` writes them."""
     return job.weight.layer, job.weight.name
-
-
-def _weights_by_kind(jobs: list[Job]) -> Mapping[GGMLQuantizationType, int]:
-    counts: Counter[GGMLQuantizationType] = Counter()
-    for job in jobs:
-        counts[job.kind] += job.weight.size
-    return counts
 
 
 def _check_threads(threads: int | None) -> int:

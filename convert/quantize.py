@@ -7,6 +7,7 @@ they are the bytes that `llama_model_quantize` of this installation makes. Knows
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgesppo_convert.kernels import choose
 from edgesppo_convert.recipe import BF16, F32, row_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
@@ -34,19 +35,23 @@ CHUNK = 1 << 19  # weights; a row that is longer is a chunk of its own
 class Quantizer:
     """Turns chunks of rows into blocks; any number of threads may share one.
 
-    `weights` says how many there will be of each kind; `kernels` which code makes the blocks, see
-    `kernels.choose`.
+    `work` tells what will come; `importance` how much each column of a tensor matters; `kernels`
+    which code shall make the blocks, see `kernels.choose`.
     """
 
     def __init__(
         self,
-        weights: Mapping[GGMLQuantizationType, int],
+        work: Iterable[tuple[Weight, GGMLQuantizationType]],
         *,
+        importance: Mapping[str, NDArray[np.float32]] | None = None,
         kernels: str = "auto",
     ) -> None:
         self._ggml = ggml_base()
-        for kind in weights:
+        self._importance = importance or {}
+        weights: Counter[GGMLQuantizationType] = Counter()
+        for weight, kind in work:
             self._ggml.ggml_quantize_init(kind)
+            weights[kind] += 0 if weight.name in self._importance else weight.size
         self._fast = choose(kernels, self._by_ggml, weights)
         self._scratch = _Scratch()
 
@@ -66,10 +71,11 @@ class Quantizer:
             values += np.float32(1)
         data = bytearray(rows * row_bytes(kind, weight.row))
         out = np.frombuffer(data, np.uint8)
-        if self._fast and kind in self._fast.kinds:
+        importance = self._importance.get(weight.name)
+        if self._fast and kind in self._fast.kinds and importance is None:
             self._fast.blocks(kind, values, out)
         else:
-            self._by_ggml(kind, values, out, rows)
+            self._by_ggml(kind, values, out, rows, importance)
         return data
 
     def _by_ggml(
@@ -78,9 +84,11 @@ class Quantizer:
         values: NDArray[np.float32],
         out: NDArray[np.uint8],
         rows: int = 1,
+        importance: NDArray[np.float32] | None = None,
     ) -> None:
         source, target = values.ctypes.data, out.ctypes.data
-        self._ggml.ggml_quantize_chunk(kind, source, target, 0, rows, values.size // rows, None)
+        weigh = None if importance is None else importance.ctypes.data
+        self._ggml.ggml_quantize_chunk(kind, source, target, 0, rows, values.size // rows, weigh)
 
 
 def rows_per_chunk(row: int) -> int:

@@ -44,6 +44,7 @@ CONVERT = [
     "quantize",
     "files",
     "gguf_file",
+    "importance",
     "metadata",
     "pipeline",
 ]

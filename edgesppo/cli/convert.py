@@ -13,7 +13,10 @@ from edgesppo.cli.common import emit_json, json_option, say
 if TYPE_CHECKING:
     from edgesppo_convert import ConvertResult
 
-TYPES = ("q4_k_m", "q8_0", "f16", "bf16", "f32")
+TYPES = (
+    *("q4_k_m", "q4_k_s", "q5_k_m", "q5_k_s", "q6_k", "q8_0", "q4_0", "iq4_xs"),
+    *("f16", "bf16", "f32"),
+)
 LAYOUTS = ("edge", "standard")
 KERNELS = ("auto", "fast", "ggml")
 
@@ -28,6 +31,18 @@ KERNELS = ("auto", "fast", "ggml")
     default=TYPES[0],
     show_default=True,
     help="What the weights become.",
+)
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    multiple=True,
+    metavar="PATTERN=TYPE",
+    help="Another type for the matrices whose names hold this regular expression; repeatable.",
+)
+@click.option(
+    "--imatrix",
+    metavar="FILE",
+    help="Importance matrix, as llama-imatrix writes it (GGUF, or the older .dat).",
 )
 @click.option(
     "--layout",
@@ -55,6 +70,8 @@ def convert_command(
     source: str,
     output: str,
     kind: str,
+    tensor_types: tuple[str, ...],
+    imatrix: str | None,
     layout: str,
     threads: int | None,
     kernels: str,
@@ -73,6 +90,8 @@ def convert_command(
             source,
             output,
             type=kind,
+            tensor_types=tensor_types,
+            imatrix=imatrix,
             layout=layout,
             threads=threads,
             kernels=kernels,
