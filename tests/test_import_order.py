@@ -47,6 +47,7 @@ CONVERT = [
     "importance",
     "metadata",
     "pipeline",
+    "outlook",
 ]
 # What the converter may use of the runtime.
 SHARED = {"errors", "lockfile", "_llama", "plan"}

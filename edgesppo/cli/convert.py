@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgesppo.cli.common import emit_json, json_option, say
 
 if TYPE_CHECKING:
-    from edgesppo_convert import ConvertResult
+    from collections.abc import Mapping
+
+    from edgesppo_convert import ConvertResult, Outlook
 
 TYPES = (
     *("q4_k_m", "q4_k_s", "q5_k_m", "q5_k_s", "q6_k", "q8_0", "q4_0", "iq4_xs"),
@@ -23,7 +25,7 @@ KERNELS = ("auto", "fast", "ggml")
 
 @click.command(name="convert")
 @click.argument("source", metavar="SRC")
-@click.option("-o", "--output", required=True, metavar="OUT", help="The GGUF file to write.")
+@click.option("-o", "--output", metavar="OUT", help="The GGUF file to write.")
 @click.option(
     "--type",
     "kind",
@@ -64,17 +66,21 @@ KERNELS = ("auto", "fast", "ggml")
     envvar="EDGESPPO_KERNELS",
     help="The code that makes the blocks; the bytes are the same.",
 )
+@click.option(
+    "--plan", is_flag=True, help="Print what would be made of each tensor; write nothing."
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @json_option
 def convert_command(
     source: str,
-    output: str,
+    output: str | None,
     kind: str,
     tensor_types: tuple[str, ...],
     imatrix: str | None,
     layout: str,
     threads: int | None,
     kernels: str,
+    plan: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -83,8 +89,14 @@ def convert_command(
     One pass, no intermediate file; OUT appears only when it is whole.
     """
     from edgesppo.cli.progress import conversion_progress
-    from edgesppo_convert import convert
+    from edgesppo_convert import convert, look_ahead
 
+    if plan:
+        choices: dict[str, Any] = {"tensor_types": tensor_types, "imatrix": imatrix}
+        _print_plan(look_ahead(source, type=kind, layout=layout, **choices), as_json)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output' (or --plan).")
     with conversion_progress(f"Converting {source} to {kind}") as report:
         result = convert(
             source,
@@ -106,12 +118,30 @@ def convert_command(
         _summarise(result)
 
 
+def _print_plan(plan: Outlook, as_json: bool) -> None:
+    if as_json:
+        figures = {"bytes": plan.bytes, "bits_per_weight": plan.bits_per_weight}
+        tensors = [dataclasses.asdict(tensor) for tensor in plan.tensors]
+        emit_json({**figures, "types": plan.types, "tensors": tensors})
+        return
+    for tensor in plan.tensors:
+        shape = " x ".join(map(str, tensor.shape))
+        click.echo(f"{tensor.name:36}{shape:>16}  {tensor.type:6}{tensor.bytes:16,}")
+    click.echo(
+        f"{len(plan.tensors)} tensors ({_counted(plan.types)}), {plan.bytes:,} bytes of tensor"
+        f" data, {plan.bits_per_weight:.2f} bits a weight"
+    )
+
+
+def _counted(types: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in types.items())
+
+
 def _summarise(result: ConvertResult) -> None:
-    kinds = ", ".join(f"{count} {name}" for name, count in result.types.items())
     by = " by the fast kernels" if result.kernels == "fast" else ""
     say(
         f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
-        f" weight, {result.tensors} tensors ({kinds}), {result.seconds:.1f} s{by}"
+        f" weight, {result.tensors} tensors ({_counted(result.types)}), {result.seconds:.1f} s{by}"
     )
     say(f"sha256 {result.sha256}")
     say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")
