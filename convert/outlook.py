@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo_convert.checkpoint import Checkpoint
-from edgesppo_convert.importance import read_importance
-from edgesppo_convert.pipeline import plan
-from edgesppo_convert.recipe import find_recipe, parse_override
+from edgesppo_convert.pipeline import check_choices, plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,11 +59,9 @@ def look_ahead(
     layout: str = "edge",
 ) -> Outlook:
     """What `convert` with the same arguments would make; refuses what it would refuse."""
-    recipe = find_recipe(type)
-    overrides = [parse_override(text) for text in tensor_types]
-    importance = None if imatrix is None else read_importance(Path(imatrix))
+    choices = check_choices(type, tensor_types, imatrix, layout)
     with Checkpoint(Path(source)) as checkpoint:
-        jobs, _ = plan(checkpoint, recipe, layout, overrides, importance)
+        jobs, _ = plan(checkpoint, choices)
     return Outlook(
         tuple(
             PlannedTensor(job.weight.name, job.weight.shape, job.kind.name, job.nbytes)

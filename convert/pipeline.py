@@ -96,6 +96,16 @@ class Job:
             yield first, min(step, self.weight.rows - first)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the caller chose of what the file shall hold."""
+
+    recipe: Recipe
+    overrides: Sequence[Override]
+    importance: Importance | None
+    layout: str
+
+
 def convert(
     source: str | Path,
     output: str | Path,
@@ -112,21 +122,16 @@ def convert(
 ) -> ConvertResult:
     """Make a GGUF file of a Gemma-2 checkpoint folder; it appears only when it is whole."""
     started = time.monotonic()
-    recipe = find_recipe(type)
-    overrides = [parse_override(text) for text in tensor_types]
-    importance = None if imatrix is None else read_importance(Path(imatrix))
+    choices = check_choices(type, tensor_types, imatrix, layout)
     workers = _check_threads(threads)
     target = check_target(Path(output), force=force)
     with Checkpoint(Path(source)) as checkpoint:
         if target.exists() and checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
-        jobs, keys = plan(checkpoint, recipe, layout, overrides, importance)
+        jobs, keys = plan(checkpoint, choices)
         check_space(target, sum(padded(job.nbytes) for job in jobs))
-        quantizer = Quantizer(
-            ((job.weight, job.kind) for job in jobs),
-            importance=importance.values if importance else None,
-            kernels=kernels,
-        )
+        values = choices.importance.values if choices.importance else {}
+        quantizer = Quantizer([(job.weight, job.kind) for job in jobs], values, kernels)
         with NewFile(target, files or Files()) as file:
             _write(GGUFWriter(file), jobs, keys, quantizer, workers, progress)
             file.commit(force=force)
@@ -142,29 +147,36 @@ def convert(
     )
 
 
-def plan(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    layout: str,
-    overrides: Sequence[Override] = (),
-    importance: Importance | None = None,
-) -> tuple[list[Job], list[KeyValue]]:
-    """Every tensor in the order of the file, and the metadata; refuses what cannot be converted."""
+def check_choices(
+    type: str, tensor_types: Sequence[str], imatrix: str | Path | None, layout: str
+) -> Choices:
+    """What the words of the caller mean; refuses those that mean nothing."""
     if layout not in LAYOUTS:
         raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    return Choices(
+        find_recipe(type),
+        [parse_override(text) for text in tensor_types],
+        None if imatrix is None else read_importance(Path(imatrix)),
+        layout,
+    )
+
+
+def plan(checkpoint: Checkpoint, choices: Choices) -> tuple[list[Job], list[KeyValue]]:
+    """Every tensor in the order of the file, and the metadata; refuses what cannot be converted."""
     hyper = gemma2.read_hyper(checkpoint.config)
     weights = gemma2.plan_weights(hyper)
     gemma2.check_tensors(weights, checkpoint.tensors, checkpoint.config)
     vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
-    keys = metadata.collect(checkpoint, recipe, hyper, weights, vocabulary)
+    keys = metadata.collect(checkpoint, choices.recipe, hyper, weights, vocabulary)
     _check_head(checkpoint.tensors)
-    if importance is not None:
-        importance.check(weights)
-        keys += importance.keys
-    setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, importance is not None)
-    kinds = block_types(recipe, weights, setting, overrides)
+    if choices.importance is not None:
+        choices.importance.check(weights)
+        keys += choices.importance.keys
+    calibrated = choices.importance is not None
+    setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, calibrated)
+    kinds = block_types(choices.recipe, weights, setting, choices.overrides)
     jobs = [Job(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
-    return sorted(jobs, key=_edge_place if layout == "edge" else _standard_place), keys
+    return sorted(jobs, key=_edge_place if choices.layout == "edge" else _standard_place), keys
 
 
 def _edge_place(job: Job) -> tuple[bool, bool, float, int]:

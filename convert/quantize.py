@@ -42,12 +42,11 @@ class Quantizer:
     def __init__(
         self,
         work: Iterable[tuple[Weight, GGMLQuantizationType]],
-        *,
-        importance: Mapping[str, NDArray[np.float32]] | None = None,
-        kernels: str = "auto",
+        importance: Mapping[str, NDArray[np.float32]],
+        kernels: str,
     ) -> None:
         self._ggml = ggml_base()
-        self._importance = importance or {}
+        self._importance = importance
         weights: Counter[GGMLQuantizationType] = Counter()
         for weight, kind in work:
             self._ggml.ggml_quantize_init(kind)

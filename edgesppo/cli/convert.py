@@ -28,7 +28,6 @@ KERNELS = ("auto", "fast", "ggml")
 @click.option("-o", "--output", metavar="OUT", help="The GGUF file to write.")
 @click.option(
     "--type",
-    "kind",
     type=click.Choice(TYPES, case_sensitive=False),
     default=TYPES[0],
     show_default=True,
@@ -72,17 +71,7 @@ KERNELS = ("auto", "fast", "ggml")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @json_option
 def convert_command(
-    source: str,
-    output: str | None,
-    kind: str,
-    tensor_types: tuple[str, ...],
-    imatrix: str | None,
-    layout: str,
-    threads: int | None,
-    kernels: str,
-    plan: bool,
-    force: bool,
-    as_json: bool,
+    source: str, output: str | None, plan: bool, as_json: bool, **chosen: Any
 ) -> None:
     """Convert the Gemma-2 checkpoint folder SRC to a GGUF file.
 
@@ -92,24 +81,13 @@ def convert_command(
     from edgesppo_convert import convert, look_ahead
 
     if plan:
-        choices: dict[str, Any] = {"tensor_types": tensor_types, "imatrix": imatrix}
-        _print_plan(look_ahead(source, type=kind, layout=layout, **choices), as_json)
+        choices = {key: chosen[key] for key in ("type", "tensor_types", "imatrix", "layout")}
+        _print_plan(look_ahead(source, **choices), as_json)
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output' (or --plan).")
-    with conversion_progress(f"Converting {source} to {kind}") as report:
-        result = convert(
-            source,
-            output,
-            type=kind,
-            tensor_types=tensor_types,
-            imatrix=imatrix,
-            layout=layout,
-            threads=threads,
-            kernels=kernels,
-            force=force,
-            progress=report,
-        )
+    with conversion_progress(f"Converting {source} to {chosen['type']}") as report:
+        result = convert(source, output, progress=report, **chosen)
     if as_json:
         figures = dataclasses.asdict(result)
         del figures["types"], figures["kernels"]
