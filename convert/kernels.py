@@ -148,12 +148,13 @@ def choose(
         return None
     try:
         kernels = FastKernels(ggml, kinds)
-    except ImportError:
-        problem = "numba is not installed: pip install 'edgesppo[fast]'"
-    else:
         if kernels.agree():
             return kernels
         problem = "on this machine they do not make the bytes that ggml makes"
+    except ImportError as error:
+        problem = f"{error}; pip install 'edgesppo[fast]' brings numba"
+    except Exception as error:  # a full disk, a damaged cache: ggml can do without
+        problem = f"numba fails: {error}"
     if wanted == "fast":
         raise UsageError(f"the fast kernels cannot be used: {problem}")
     return None

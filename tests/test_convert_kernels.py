@@ -134,7 +134,19 @@ def test_they_are_chosen_when_there_is_work_enough(monkeypatch: pytest.MonkeyPat
 def test_without_numba_ggml_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) is None
-    with pytest.raises(UsageError, match=r"numba is not installed: pip install 'edgesppo\[fast\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'edgesppo\[fast\]' brings numba"):
+        kernels.choose("fast", ggml, {Q4_K: 1})
+
+
+def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+
+    def njit(**_: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) is None
+    with pytest.raises(UsageError, match=r"numba fails: .*No space left"):
         kernels.choose("fast", ggml, {Q4_K: 1})
 
 
