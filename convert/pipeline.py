@@ -6,7 +6,6 @@ the file does not depend on the number of threads. Prints nothing.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +17,26 @@ from typing import TYPE_CHECKING
 from gguf import MODEL_TENSOR
 
 from edgesppo.errors import BadCheckpoint, OutputError, UsageError
+from edgesppo.plan import usable_cpus
 from edgesppo_convert import gemma2, metadata
 from edgesppo_convert.checkpoint import Checkpoint
 from edgesppo_convert.files import Files, NewFile, check_space, check_target
 from edgesppo_convert.gguf_file import GGUFWriter, KeyValue, TensorInfo, padded
+from edgesppo_convert.importance import Importance, read_importance
 from edgesppo_convert.quantize import Quantizer, rows_per_chunk
-from edgesppo_convert.recipe import Recipe, block_type, find_recipe, row_bytes
+from edgesppo_convert.recipe import (
+    Override,
+    Recipe,
+    Setting,
+    block_types,
+    find_recipe,
+    parse_override,
+    row_bytes,
+)
 from edgesppo_convert.vocab import read_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from gguf import GGMLQuantizationType
@@ -59,6 +68,7 @@ class ConvertResult:
     bits_per_weight: float
     tensors: int
     types: Mapping[str, int]  # block type -> tensors
+    kernels: str  # what made the blocks: "fast" or "ggml"
 
 
 @dataclass(frozen=True)
@@ -86,31 +96,44 @@ class Job:
             yield first, min(step, self.weight.rows - first)
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the caller chose of what the file shall hold."""
+
+    recipe: Recipe
+    overrides: Sequence[Override]
+    importance: Importance | None
+    layout: str
+
+
 def convert(
     source: str | Path,
     output: str | Path,
     *,
     type: str = "q4_k_m",
+    tensor_types: Sequence[str] = (),
+    imatrix: str | Path | None = None,
     layout: str = "edge",
     threads: int | None = None,
+    kernels: str = "auto",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
     files: Files | None = None,
 ) -> ConvertResult:
     """Make a GGUF file of a Gemma-2 checkpoint folder; it appears only when it is whole."""
     started = time.monotonic()
-    recipe = find_recipe(type)
-    if layout not in LAYOUTS:
-        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    choices = check_choices(type, tensor_types, imatrix, layout)
     workers = _check_threads(threads)
     target = check_target(Path(output), force=force)
     with Checkpoint(Path(source)) as checkpoint:
         if target.exists() and checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
-        jobs, keys = plan(checkpoint, recipe, layout)
+        jobs, keys = plan(checkpoint, choices)
         check_space(target, sum(padded(job.nbytes) for job in jobs))
+        values = choices.importance.values if choices.importance else {}
+        quantizer = Quantizer([(job.weight, job.kind) for job in jobs], values, kernels)
         with NewFile(target, files or Files()) as file:
-            _write(GGUFWriter(file), jobs, keys, workers, progress)
+            _write(GGUFWriter(file), jobs, keys, quantizer, workers, progress)
             file.commit(force=force)
     return ConvertResult(
         output=Path(output),
@@ -120,22 +143,40 @@ def convert(
         bits_per_weight=8 * sum(j.nbytes for j in jobs) / sum(j.weight.size for j in jobs),
         tensors=len(jobs),
         types=dict(Counter(job.kind.name for job in jobs)),
+        kernels=quantizer.kernels,
     )
 
 
-def plan(checkpoint: Checkpoint, recipe: Recipe, layout: str) -> tuple[list[Job], list[KeyValue]]:
+def check_choices(
+    type: str, tensor_types: Sequence[str], imatrix: str | Path | None, layout: str
+) -> Choices:
+    """What the words of the caller mean; refuses those that mean nothing."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    return Choices(
+        find_recipe(type),
+        [parse_override(text) for text in tensor_types],
+        None if imatrix is None else read_importance(Path(imatrix)),
+        layout,
+    )
+
+
+def plan(checkpoint: Checkpoint, choices: Choices) -> tuple[list[Job], list[KeyValue]]:
     """Every tensor in the order of the file, and the metadata; refuses what cannot be converted."""
     hyper = gemma2.read_hyper(checkpoint.config)
     weights = gemma2.plan_weights(hyper)
     gemma2.check_tensors(weights, checkpoint.tensors, checkpoint.config)
     vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
-    keys = metadata.collect(checkpoint, recipe, hyper, weights, vocabulary)
+    keys = metadata.collect(checkpoint, choices.recipe, hyper, weights, vocabulary)
     _check_head(checkpoint.tensors)
-    jobs = [
-        Job(weight, checkpoint.tensors[weight.source], block_type(recipe, weight, hyper.layers))
-        for weight in weights
-    ]
-    return sorted(jobs, key=_edge_place if layout == "edge" else _standard_place), keys
+    if choices.importance is not None:
+        choices.importance.check(weights)
+        keys += choices.importance.keys
+    calibrated = choices.importance is not None
+    setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, calibrated)
+    kinds = block_types(choices.recipe, weights, setting, choices.overrides)
+    jobs = [Job(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
+    return sorted(jobs, key=_edge_place if choices.layout == "edge" else _standard_place), keys
 
 
 def _edge_place(job: Job) -> tuple[bool, bool, float, int]:
@@ -159,8 +200,7 @@ def _standard_place(job: Job) -> tuple[int, str]:
 def _check_threads(threads: int | None) -> int:
     """As many as asked for; else one for every core this process may use."""
     if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return usable_cpus()
     if not 1 <= threads <= 1024:
         raise UsageError(f"threads is {threads}; expected 1 to 1024")
     return threads
@@ -191,13 +231,14 @@ def _write(
     writer: GGUFWriter,
     jobs: list[Job],
     keys: list[KeyValue],
+    quantizer: Quantizer,
     threads: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
     total, done = sum(job.nbytes for job in jobs), 0
     writer.write_keys(keys, len(jobs))
     writer.write_infos([job.info for job in jobs])
-    with closing(_blocks(jobs, threads)) as blocks:
+    with closing(_blocks(jobs, quantizer, threads)) as blocks:
         for job, data in blocks:
             writer.write_data(data)
             done += len(data)
@@ -206,9 +247,10 @@ def _write(
     writer.finish()
 
 
-def _blocks(jobs: list[Job], threads: int) -> Generator[tuple[Job, bytearray], None, None]:
+def _blocks(
+    jobs: list[Job], quantizer: Quantizer, threads: int
+) -> Generator[tuple[Job, bytearray], None, None]:
     """Every chunk's blocks, in order; at most a few chunks a thread are under way at once."""
-    quantizer = Quantizer(job.kind for job in jobs)
     pending: deque[tuple[Job, Future[bytearray]]] = deque()
     with ThreadPoolExecutor(threads, "edgesppo-convert") as pool:
         try:

@@ -41,14 +41,18 @@ CONVERT = [
     "spm",
     "vocab",
     "recipe",
+    "unrolled",
+    "kernels",
     "quantize",
     "files",
     "gguf_file",
+    "importance",
     "metadata",
     "pipeline",
+    "outlook",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "lockfile", "_llama"}
+SHARED = {"errors", "lockfile", "_llama", "plan"}
 MAY_CONVERT = {"loaded", "cli"}
 
 
