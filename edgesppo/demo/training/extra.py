@@ -12,5 +12,5 @@ def need(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise SystemExit(
-            f'training needs {name.split(".")[0]}: run pip install "edgesppo[train]"'
+            f'training needs {name.split(".")[0]}: run pip install ".[train]"'
         ) from error
