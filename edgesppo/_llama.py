@@ -35,15 +35,16 @@ LIBRARY_VERSION: str = llama_cpp.__version__
 CACHE_TYPES = {"f32": _C.GGML_TYPE_F32, "f16": _C.GGML_TYPE_F16, "q8_0": _C.GGML_TYPE_Q8_0}
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 _LOG_LINES = 60
-_WARN, _ERROR = 2, 3
+_TEXT = _C.LLAMA_TOKEN_ATTR_NORMAL | _C.LLAMA_TOKEN_ATTR_USER_DEFINED | _C.LLAMA_TOKEN_ATTR_BYTE
+_WARN, _ERROR = 3, 4  # ggml_log_level
 
-_log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+_log: collections.deque[tuple[int, str]] = collections.deque(maxlen=_LOG_LINES)
 
 
 @_C.llama_log_callback  # type: ignore[untyped-decorator]
 def _capture(level: int, text: bytes, _data: object) -> None:
     if level in (_WARN, _ERROR):
-        _log.append(text.decode("utf-8", "replace").strip())
+        _log.append((level, text.decode("utf-8", "replace").strip()))
 
 
 @functools.cache
@@ -52,15 +53,13 @@ def _start() -> None:
     _C.llama_backend_init()
 
 
-def recent_log() -> list[str]:
-    """The last warnings and errors that llama.cpp wrote, oldest first."""
-    return list(_log)
-
-
-def _reason(default: str) -> str:
-    """The first thing llama.cpp complained about: what follows it is usually its echo."""
-    lines = [line for line in _log if line]
-    return lines[0].split(": ", 1)[-1] if lines else default
+def _reason() -> str:
+    """The first error that llama.cpp wrote, else its first warning: what follows is an echo."""
+    for wanted in (_ERROR, _WARN):
+        for level, line in _log:
+            if level == wanted and line:
+                return " ".join(line.split(": ", 1)[-1].split())
+    return "it gives no reason"
 
 
 def system_info() -> str:
@@ -131,12 +130,17 @@ class Weights:
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack and not has_amx_kernels()
         params.vocab_only = vocabulary_only
-        report = _C.llama_progress_callback(_progress_callback(progress))
+        failure: list[BaseException] = []
+        report = _C.llama_progress_callback(_progress_callback(progress, failure))
         params.progress_callback = report
         _log.clear()
         handle = _C.llama_model_load_from_file(os.fsencode(path), params)
+        if failure:
+            if handle:
+                _C.llama_model_free(handle)
+            raise failure[0]
         if not handle:
-            raise BadModelFile(f"{path}: llama.cpp cannot load it: {_reason('no reason given')}")
+            raise BadModelFile(f"{path}: llama.cpp cannot load it: {_reason()}")
         # The parameters point to the callback only while loading.
         del report
         self._handle = handle
@@ -157,15 +161,6 @@ class Weights:
     def close(self) -> None:
         """Free the weights. Every context made from them must be closed before."""
         self._finalizer()
-
-    def metadata(self, key: str) -> str | None:
-        """The value of one GGUF key as text, or None."""
-        size = _C.llama_model_meta_val_str(self._handle, key.encode(), None, 0)
-        if size < 0:
-            return None
-        buffer = ctypes.create_string_buffer(size + 1)
-        _C.llama_model_meta_val_str(self._handle, key.encode(), buffer, size + 1)
-        return buffer.value.decode("utf-8", "replace")
 
     def tokenize(self, text: bytes, *, special: bool) -> list[int]:
         """Token ids of UTF-8 `text`, without `<bos>`; `special` matches control tokens in it."""
@@ -190,16 +185,31 @@ class Weights:
         """Whether the token steers the model instead of standing for text."""
         return bool(_C.llama_vocab_is_control(self._vocab, token))
 
+    def is_text(self, token: int) -> bool:
+        """Whether the token stands for text: neither control, nor unknown, nor unused."""
+        return bool(_C.llama_vocab_get_attr(self._vocab, token) & _TEXT)
+
+    def name(self, token: int) -> bytes:
+        """How the vocabulary itself writes the token."""
+        return bytes(_C.llama_vocab_get_text(self._vocab, token))
+
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer (`<eos>`, `<end_of_turn>`)."""
         return bool(_C.llama_vocab_is_eog(self._vocab, token))
 
 
-def _progress_callback(progress: Callable[[float], None] | None) -> Callable[..., bool]:
+def _progress_callback(
+    progress: Callable[[float], None] | None, failure: list[BaseException]
+) -> Callable[..., bool]:
+    """Native code cannot be left by an exception, Ctrl-C's included: it is kept for later."""
+
     def report(fraction: float, _data: object) -> bool:
-        if progress is not None:
-            progress(fraction)
-        return True
+        try:
+            if progress is not None:
+                progress(fraction)
+        except BaseException as error:
+            failure.append(error)
+        return not failure
 
     return report
 
@@ -270,7 +280,7 @@ class Context:
         if not handle:
             raise OutOfMemory(
                 f"llama.cpp cannot make a context of {params.n_ctx} tokens: "
-                f"{_reason('no reason given')}; try a smaller n_ctx"
+                f"{_reason()}; try a smaller n_ctx"
             )
         self._handle = handle
         self._n_vocab = weights.n_vocab
@@ -302,7 +312,7 @@ class Context:
                 needed=len(batch),
                 available=self.n_ctx,
             )
-        raise NativeError(f"llama_decode failed with code {code}: {_reason('no reason given')}")
+        raise NativeError(f"llama_decode failed with code {code}: {_reason()}")
 
     def logits(self, row: int) -> list[float]:
         """The n_vocab logits of the batch's entry `row`, copied."""

@@ -50,6 +50,9 @@ def main(arguments: list[str]) -> int:
     except subprocess.CalledProcessError as error:
         _say(f"set-up failed: {' '.join(map(str, error.cmd))}")
         return 1
+    except OSError as error:
+        _say(f"set-up failed: {error.filename}: {error.strerror}; EDGESPPO_HOME names our folder")
+        return 1
     except KeyboardInterrupt:
         _say("\nset-up interrupted; the same command goes on with it")
         return 130
@@ -66,6 +69,7 @@ def _set_up(venv: Path, extras: list[str]) -> None:
     wheels = wheel_folder(version)
     if not list(wheels.glob("*.whl")):
         _need_compiler()
+        wheels.mkdir(parents=True, exist_ok=True)
         _build_wheel(python, version, wheels)
     _say("Installing edgesppo and its Python packages")
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
@@ -126,7 +130,6 @@ def _build_wheel(python: Path, version: str, wheels: Path) -> None:
         command += ["-C", f"cmake.define.CMAKE_PROJECT_llama_cpp_INCLUDE={options}"]
         command += [f"llama-cpp-python=={version}"]
         _run_visibly(command, Path(folder) / "log")
-        wheels.mkdir(parents=True, exist_ok=True)
         for wheel in Path(folder).glob("*.whl"):
             part = wheels / f"{wheel.name}.part"
             part.write_bytes(wheel.read_bytes())

@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import prompt
-from edgesppo.errors import UsageError
+from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.generate import Generation
 from edgesppo.prompt import Message
 
@@ -75,20 +75,35 @@ class Chat:
 
         `sampling` overrides the chat's parameters for this answer (see SamplingParams). Nothing
         happens before the first `next()`. Leaving the loop early cancels the answer and keeps
-        what came.
+        what came. Raises ContextOverflow, UsageError, Closed or NativeError.
         """
-        generation = self._begin(text, sampling)
+        yield from self._answer(text, len(self.messages), sampling)
+
+    def regenerate(self, **sampling: Any) -> Iterator[Chunk]:
+        """Answer the last question anew; the old answer goes once the new one has begun."""
+        if not self.messages:
+            raise UsageError("this chat has no turn to answer anew")
+        return self._answer(self.messages[-2].content, len(self.messages) - 2, sampling)
+
+    def _answer(self, text: str, after: int, sampling: dict[str, Any]) -> Iterator[Chunk]:
+        """Answer `text` as it follows the first `after` messages; what came later goes."""
+        generation = self._begin(text, after, sampling)
         try:
             yield from generation
-        finally:
-            self._keep(text, generation)
+        except EdgesppoError:
+            raise
+        except BaseException:
+            self._keep(text, after, generation)
+            raise
+        self._keep(text, after, generation)
 
     async def astream(self, text: str, **sampling: Any) -> AsyncIterator[Chunk]:
         """The same for `async for`. The model computes beside the event loop, on its threads.
 
         A cancelled task, or one that leaves the loop early, stops the model at once.
         """
-        generation = await asyncio.to_thread(self._begin, text, sampling)
+        after = len(self.messages)
+        generation = await asyncio.to_thread(self._begin, text, after, sampling)
         chunks = iter(generation)
         try:
             while True:
@@ -100,19 +115,19 @@ class Chat:
                     await asyncio.wait([step])
                     raise
                 if chunk is None:
-                    return
+                    break
                 yield chunk
-        finally:
+        except EdgesppoError:
+            raise
+        except BaseException:
             generation.cancel()
-            self._keep(text, generation)
+            self._keep(text, after, generation)
+            raise
+        self._keep(text, after, generation)
 
     def ask(self, text: str, **sampling: Any) -> str:
-        """Ask, and wait for the whole answer."""
+        """Ask, and wait for the whole answer. Raises what `stream` raises."""
         return "".join(chunk.text for chunk in self.stream(text, **sampling))
-
-    def regenerate(self, **sampling: Any) -> Iterator[Chunk]:
-        """Answer the last question anew; the old answer is gone once the new one begins."""
-        return self.stream(self.undo(), **sampling)
 
     def undo(self) -> str:
         """Take back the last turn; returns what had been asked."""
@@ -128,37 +143,44 @@ class Chat:
 
     def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
         """The token ids of the history, but for its oldest turns, and `more` messages."""
-        head = [Message("system", self.system)] if self.system else []
-        turns = self.messages[2 * left_out :]
-        return prompt.encode(self._engine.model, [*head, *turns, *more])
+        return self._encode(self.messages[2 * left_out :], more)
 
     def history_ids(self) -> list[int]:
         """The token ids of the turns as they stand in the context."""
         return self.encode([Message("user", "")], left_out=self._left_out)
 
-    def _begin(self, text: str, sampling: dict[str, Any]) -> Generation:
+    def _encode(self, turns: Sequence[Message], more: Sequence[Message]) -> list[int]:
+        head = [Message("system", self.system)] if self.system else []
+        return prompt.encode(self._engine.model, [*head, *turns, *more])
+
+    def _begin(self, text: str, after: int, sampling: dict[str, Any]) -> Generation:
         params = self.params.replace(**sampling)
-        ids, left_out = self._fit([Message("user", text)], params)
+        ids, left_out = self._fit(self.messages[:after], [Message("user", text)], params)
         generation = Generation(self._engine, ids, params, left_out=left_out)
         self._left_out = left_out
         return generation
 
-    def _keep(self, text: str, generation: Generation) -> None:
+    def _keep(self, text: str, after: int, generation: Generation) -> None:
         self._last = result = generation.result()
-        if result.finish_reason != "cancelled" or result.text:
-            answer = Message("assistant", result.text, result.ids or None)
-            self.messages += [Message("user", text), answer]
+        if result.finish_reason == "cancelled" and not result.text:
+            return
+        # A control token in the answer (sampling can draw any) is not fed back as one.
+        plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
+        ids = result.ids if plain and result.ids else None
+        self.messages[after:] = [Message("user", text), Message("assistant", result.text, ids)]
 
-    def _fit(self, asked: list[Message], params: SamplingParams) -> tuple[list[int], int]:
+    def _fit(
+        self, history: Sequence[Message], asked: list[Message], params: SamplingParams
+    ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
-        turns = len(self.messages) // 2
+        turns = len(history) // 2
         left_out = min(self._left_out, turns)
-        ids = self.encode(asked, left_out=left_out)
+        ids = self._encode(history[2 * left_out :], asked)
         n_ctx = self._engine.n_ctx
         room = n_ctx - min(params.max_tokens, n_ctx // _ANSWER_SHARE)
         if len(ids) <= room or self.overflow == "error":
             return ids, left_out
         while len(ids) > room // _TRIMMED_SHARE and left_out < turns:
             left_out += 1
-            ids = self.encode(asked, left_out=left_out)
+            ids = self._encode(history[2 * left_out :], asked)
         return ids, left_out

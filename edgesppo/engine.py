@@ -150,7 +150,7 @@ class Engine:
                 needed=len(tokens) + 1,
                 available=self.n_ctx,
             )
-        chain = build_chain(params, self.model.n_vocab)
+        chain = build_chain(params, self.model.n_vocab, self.n_ctx)
         for token in tokens[-params.repeat_last_n :] if params.repeat_penalty != 1.0 else ():
             chain.accept(token)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
@@ -319,5 +319,5 @@ def _check(name: str, value: int, low: int, high: int) -> None:
 
 
 def _check_choice(name: str, value: str, known: dict[str, int]) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise UsageError(f"{name} is {value!r}, expected one of {', '.join(known)}")

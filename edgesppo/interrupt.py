@@ -23,34 +23,56 @@ def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> Non
     if threading.current_thread() is not threading.main_thread():
         work()
         return
-    failure: list[BaseException] = []
-    done = threading.Event()
-
-    def guarded() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=guarded, name="edgesppo-decode", daemon=True)
-    thread.start()
-    _wait(done, stop)
-    thread.join()
-    if failure:
-        raise failure[0]
-
-
-def _wait(done: threading.Event, stop: Callable[[], None]) -> None:
-    """Wait for an event, not the thread: an interrupted `Thread.join` takes it for ended."""
+    job = _Job(work)
+    thread = threading.Thread(target=job.run, name="edgesppo-decode", daemon=True)
     interrupt: BaseException | None = None
-    while not done.is_set():
-        try:
-            if interrupt is not None:
-                stop()
-            done.wait(_WAIT_S)
-        except BaseException as error:  # a second Ctrl-C must not leave the work behind
-            interrupt = error
+    try:
+        thread.start()
+        while not job.done.is_set():
+            job.done.wait(_WAIT_S)
+    except BaseException as error:
+        interrupt = error
     if interrupt is not None:
+        if job.abandon():
+            raise interrupt  # it had not begun, and now never will
+        _outlast(job, stop)
         raise interrupt
+    thread.join()
+    if job.failure is not None:
+        raise job.failure
+
+
+def _outlast(job: _Job, stop: Callable[[], None]) -> None:
+    """Stop the work and wait for its end, whatever else interrupts meanwhile."""
+    while not job.done.is_set():
+        try:
+            stop()
+            # For an event, not the thread: an interrupted `Thread.join` takes it for ended.
+            job.done.wait(_WAIT_S)
+        except BaseException:  # a second Ctrl-C must not leave the work behind
+            continue
+
+
+class _Job:
+    """Work that either runs to its end or, if abandoned before it began, never runs."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._claim = threading.Lock()
+        self.done = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work, unless it was abandoned."""
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            self._work()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.done.set()
+
+    def abandon(self) -> bool:
+        """Keep the work from beginning; False if it has begun."""
+        return self._claim.acquire(blocking=False)

@@ -14,8 +14,8 @@ from edgesppo import plan, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.engine import DEFAULT_BATCH, Engine
-from edgesppo.errors import BadModelFile, OutOfMemory, OutputError, UsageError
-from edgesppo.model import Model
+from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory, OutputError, UsageError
+from edgesppo.model import Model, as_utf8
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
 from edgesppo.snapshot import Binding, fingerprint
@@ -91,7 +91,7 @@ class LoadedModel:
         """Token ids of plain text; with `chat`, of a whole user turn, ready to be answered."""
         if not chat:
             return self.model.tokenize(text)
-        words = text.decode("utf-8") if isinstance(text, bytes) else text
+        words = as_utf8(text).decode("utf-8")
         return prompt.encode(self.model, [Message("user", words)])
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ def ensure_converted(
 ) -> Path:
     """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
     output = store.converted_path(found.path, found.name, "q4_k_m")
-    if not output.exists():
+    if not _is_whole(output):
         from edgesppo_convert import convert
 
         store.make_folder(output.parent)
@@ -186,7 +186,20 @@ def ensure_converted(
             # Another process may have been first: its file is the same.
             if not output.exists():
                 raise
+    store.forget_older(output)
     return output
+
+
+def _is_whole(copy: Path) -> bool:
+    """Whether a converted copy is there and sound; a damaged one goes, to be made again."""
+    try:
+        preflight.check(copy)
+    except ModelNotFound:
+        return False
+    except BadModelFile:
+        copy.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _defaults(model: Model) -> SamplingParams:

@@ -5,7 +5,7 @@ Knows nothing of sequences, sampling or chats.
 
 from __future__ import annotations
 
-import functools
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgesppo.preflight import Summary
 
 _ALL_LAYERS = -1
+_MAX_LAYERS = 10_000
 # SentencePiece writes a space as U+2581 and treats the two alike in its input.
 _SPACE_MARK = "▁"
 
@@ -43,6 +44,9 @@ class Model:
         self.path = Path(path)
         self.summary = summary or preflight.check(self.path)
         self.n_gpu_layers = _gpu_layers(gpu)
+        self._pieces: dict[int, bytes] = {}
+        # Native code must not be inside the vocabulary while another thread frees it.
+        self._lock = threading.RLock()
         self._weights: Weights | None = Weights(
             self.path,
             n_gpu_layers=self.n_gpu_layers,
@@ -67,21 +71,16 @@ class Model:
         return self._weights
 
     @property
-    def name(self) -> str:
-        """The model's own name, else its file's."""
-        return str(self.summary.keys.get("general.name") or self.path.stem)
-
-    @property
     def n_ctx_train(self) -> int:
         """The number of tokens that the model was trained to see at once."""
         return self.weights.n_ctx_train
 
     def close(self) -> None:
         """Free the weights; harmless when repeated."""
-        weights, self._weights = self._weights, None
-        self.piece.cache_clear()
-        if weights is not None:
-            weights.close()
+        with self._lock:
+            weights, self._weights = self._weights, None
+            if weights is not None:
+                weights.close()
 
     def tokenize(self, text: str | bytes) -> list[int]:
         """Token ids of plain text, the same as SentencePiece's. Never a control token's id.
@@ -89,12 +88,10 @@ class Model:
         Text that looks like a control token is spelled in ordinary pieces. Raises UsageError for
         bytes that are not UTF-8 and for lone surrogates.
         """
-        data = _as_utf8(text)
-        ids = self.weights.tokenize(data, special=False)
-        if self._is_faithful(ids, data):
-            return ids
-        letters = [letter.encode() for letter in data.decode("utf-8")]
-        return [id_ for letter in letters for id_ in self.weights.tokenize(letter, special=False)]
+        data = as_utf8(text)
+        with self._lock:
+            ids = self.weights.tokenize(data, special=False)
+            return ids if self._is_faithful(ids, data) else self._spelled(ids, data)
 
     def _is_faithful(self, ids: list[int], data: bytes) -> bool:
         """Whether the ids spell the text and do nothing else.
@@ -102,28 +99,58 @@ class Model:
         llama.cpp merges pieces by their text alone, so a vocabulary with the pieces "<eo" and
         "s>" would give the control token <eos>, and one with "<0x" and "0A>" a line feed.
         """
-        if any(self.is_control(id_) for id_ in set(ids)):
+        if not all(self.weights.is_text(id_) for id_ in set(ids)):
             return False
         return b"<0x" not in data or self.detokenize(ids) == data
+
+    def _spelled(self, ids: list[int], data: bytes) -> list[int]:
+        """The ids with every one that does not stand for its text replaced by those that do."""
+        spelled: list[int] = []
+        at = 0
+        for id_ in ids:
+            piece = self.piece(id_)
+            if self.weights.is_text(id_) and data.startswith(piece, at):
+                spelled.append(id_)
+            else:
+                piece = self.weights.name(id_)
+                spelled += self._unmerged(piece)
+            at += len(piece)
+        return spelled
+
+    def _unmerged(self, name: bytes) -> list[int]:
+        """A token's name in the two pieces it was merged from, else letter by letter."""
+        text = name.decode("utf-8", "replace")
+        halves = [(text[:n].encode(), text[n:].encode()) for n in range(1, len(text))]
+        for pair in halves:
+            ids = [id_ for half in pair for id_ in self.weights.tokenize(half, special=False)]
+            if len(ids) == 2 and all(self.weights.is_text(id_) for id_ in ids):
+                return ids
+        letters = [self.weights.tokenize(letter.encode(), special=False) for letter in text]
+        return [id_ for letter in letters for id_ in letter]
 
     def detokenize(self, ids: Iterable[int]) -> bytes:
         """The bytes that the ids stand for; control tokens give nothing."""
         return b"".join(self.piece(id_) for id_ in ids if not self.is_control(id_))
 
-    @functools.lru_cache(maxsize=4096)  # noqa: B019 - cleared by close()
     def piece(self, token: int) -> bytes:
         """The bytes of one token; a control token gives its name."""
+        known = self._pieces.get(token)
+        if known is not None:
+            return known
         if not 0 <= token < self.n_vocab:
             raise UsageError(f"token {token} is not in the vocabulary of {self.n_vocab}")
-        return self.weights.piece(token)
+        with self._lock:
+            return self._pieces.setdefault(token, self.weights.piece(token))
 
     def is_control(self, token: int) -> bool:
         """Whether the token steers the model instead of standing for text."""
-        return self.weights.is_control(token)
+        with self._lock:
+            return self.weights.is_control(token)
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer: `<eos>` or `<end_of_turn>`."""
-        return token == self.end_of_turn or self.weights.is_end(token)
+        with self._lock:
+            return token == self.end_of_turn or self.weights.is_end(token)
 
     def _control(self, name: str) -> int:
         ids = self.weights.tokenize(name.encode(), special=True)
@@ -143,8 +170,8 @@ class Model:
 
 
 def _gpu_layers(gpu: str | int) -> int:
-    if isinstance(gpu, int) and not isinstance(gpu, bool) and gpu >= 0:
-        return gpu
+    if isinstance(gpu, int) and not isinstance(gpu, bool) and 0 <= gpu <= _MAX_LAYERS:
+        return gpu if can_offload() else 0
     if gpu == "off":
         return 0
     if gpu == "auto":
@@ -152,7 +179,8 @@ def _gpu_layers(gpu: str | int) -> int:
     raise UsageError(f"gpu is {gpu!r}, expected 'auto', 'off' or a number of layers")
 
 
-def _as_utf8(text: str | bytes) -> bytes:
+def as_utf8(text: str | bytes) -> bytes:
+    """The text as UTF-8, U+2581 as the space it stands for. Raises UsageError."""
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         return decoded.replace(_SPACE_MARK, " ").encode("utf-8")

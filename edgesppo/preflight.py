@@ -11,7 +11,9 @@ answers with a `Summary` or one clear `BadModelFile`. It knows nothing of llama.
 
 from __future__ import annotations
 
+import math
 import mmap
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,23 @@ MAX_STRING = 16_777_216
 MAX_NAME = 65_535
 MAX_TENSOR_NAME = 63
 ARCHITECTURE = "gemma2"
+_TOKENS = "tokenizer.ggml.tokens"
+# Hyper-parameter -> the least and the most that makes sense.
+_NUMBERS = {
+    "context_length": (16, 2**27),
+    "embedding_length": (1, 2**20),
+    "block_count": (1, 512),
+    "feed_forward_length": (1, 2**22),
+    "attention.head_count": (1, 4096),
+    "attention.head_count_kv": (1, 4096),
+    "attention.key_length": (1, 2**16),
+    "attention.value_length": (1, 2**16),
+    "attention.sliding_window": (1, 2**27),
+    "attention.layer_norm_rms_epsilon": (1e-12, 1),
+    "attn_logit_softcapping": (1e-6, 1e9),
+    "final_logit_softcapping": (1e-6, 1e9),
+    "rope.freq_base": (1, 1e9),
+}
 _ALIGNMENTS = [2**n for n in range(17)]
 
 _SCALARS = {
@@ -90,6 +109,9 @@ def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
     of this architecture. Reads the header only, never the tensors.
     """
     try:
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise BadModelFile(f"{path} is no regular file, expected a GGUF file")
         with Path(path).open("rb") as file:
             head = file.read(4)
             if head != b"GGUF":
@@ -195,6 +217,7 @@ class _Reader:
     def skip_strings(self, key: str, n: int) -> None:
         view, at, size = self.view, self.at, self.size
         unpack: Callable[[Any, int], tuple[int]] = struct.Struct("<Q").unpack_from
+        distinct: set[bytes] = set()
         for _ in range(n):
             if at + 8 > size:
                 raise self.fail(f"the file ends at byte {size} inside its header")
@@ -202,7 +225,11 @@ class _Reader:
             at += 8 + length
             if length > MAX_STRING or at > size:
                 raise self.fail(f"a string of {length} bytes in {key!r} does not fit the file")
+            if key == _TOKENS:
+                distinct.add(view[at - length : at])
         self.at = at
+        if key == _TOKENS and len(distinct) != n:
+            raise self.fail(f"{n - len(distinct)} of its {n} tokens stand twice")
 
     def check_keys(self, keys: dict[str, Any], architecture: str) -> None:
         found = keys.get("general.architecture")
@@ -214,11 +241,22 @@ class _Reader:
         alignment = keys.get("general.alignment", 32)
         if alignment not in _ALIGNMENTS:
             raise self.fail(f"general.alignment is {alignment!r}, expected a power of two")
-        n_tokens = keys.get("tokenizer.ggml.tokens")
+        self.check_numbers(keys)
+        n_tokens = keys.get(_TOKENS)
         for part in ("scores", "token_type"):
             n = keys.get(f"tokenizer.ggml.{part}")
             if not isinstance(n_tokens, int) or n != n_tokens:
                 raise self.fail(f"{n} entries in tokenizer.ggml.{part}, expected {n_tokens}")
+
+    def check_numbers(self, keys: dict[str, Any]) -> None:
+        """The hyper-parameters by which llama.cpp divides or sizes its buffers."""
+        for name, (low, high) in _NUMBERS.items():
+            value = keys.get(f"{ARCHITECTURE}.{name}")
+            sensible = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (sensible and math.isfinite(value)):
+                raise self.fail(f"{ARCHITECTURE}.{name} is {value!r}, expected a number")
+            if value is not None and not low <= value <= high:
+                raise self.fail(f"{ARCHITECTURE}.{name} is {value!r}, expected {low:g} to {high:g}")
 
     def tensors(self, n: int, alignment: int) -> int:
         """Check every tensor's place; returns the bytes of all tensor data."""

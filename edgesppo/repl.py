@@ -1,6 +1,7 @@
 """Owns the chat on a terminal: reading messages, streaming answers, a few commands.
 
-Thin over `Chat`; knows nothing of how a model is found or loaded.
+Thin over `Chat`; knows nothing of how a model is found or loaded. Answers go to standard output,
+all else to standard error.
 """
 
 from __future__ import annotations
@@ -24,72 +25,93 @@ HELP = """\
   /regen   answer again          Ctrl-C   stop an answer; what came is kept"""
 
 
+class _Leave(Exception):
+    """The person wants to leave."""
+
+
 def interactive(chat: Chat) -> None:
     """Read messages from the terminal until Ctrl-D or /exit; errors never end the chat."""
     from prompt_toolkit import PromptSession
 
-    print("Ctrl-D leaves, Ctrl-C stops an answer, /help lists the commands.")
+    _say("Ctrl-D leaves, Ctrl-C stops an answer, /help lists the commands.")
     session: PromptSession[str] = PromptSession()
     while True:
         try:
-            line = session.prompt(PROMPT)
+            _turn(chat, session.prompt(PROMPT), printable)
         except KeyboardInterrupt:
-            print("(Ctrl-D or /exit leaves)")
-            continue
-        except EOFError:
-            return
-        if not _turn(chat, line):
+            _say("(Ctrl-D or /exit leaves)")
+        except (EOFError, _Leave):
             return
 
 
-def from_lines(chat: Chat, lines: Iterable[str]) -> None:
-    """Take every line as one message; for pipes and scripts."""
+def from_lines(chat: Chat, lines: Iterable[str]) -> bool:
+    """Take every line as one message, for pipes and scripts; False if one of them failed."""
+    good = True
     for line in lines:
-        if not _turn(chat, line.rstrip("\n")):
-            return
+        try:
+            good &= _turn(chat, line.rstrip("\n"), str)
+        except _Leave:
+            break
+    return good
 
 
-def _turn(chat: Chat, line: str) -> bool:
-    """One message or command; False to leave."""
+def _turn(chat: Chat, line: str, clean: Callable[[str], str]) -> bool:
+    """One message or command; says so, and gives False, when it failed."""
     text = line.strip()
-    if text == "/exit":
-        return False
     try:
         if text.startswith("/"):
-            _command(chat, text)
+            _command(chat, text, clean)
         elif text:
-            show(chat, chat.stream(line))
+            _show(chat, chat.stream(line), clean)
     except EdgesppoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
+        return False
     return True
 
 
-def _command(chat: Chat, text: str) -> None:
+def _command(chat: Chat, text: str, clean: Callable[[str], str]) -> None:
     commands: dict[str, Callable[[], None]] = {
-        "/help": lambda: print(HELP),
+        "/help": lambda: _say(HELP),
+        "/exit": _leave,
         "/clear": lambda: _clear(chat),
-        "/undo": lambda: print(f"(took back: {chat.undo()})"),
-        "/regen": lambda: show(chat, chat.regenerate()),
+        "/undo": lambda: _say(f"(took back: {printable(chat.undo())})"),
+        "/regen": lambda: _show(chat, chat.regenerate(), clean),
     }
     command = commands.get(text)
     if command is None:
-        print(f"unknown command {text!r}; /help lists them", file=sys.stderr)
-    else:
-        command()
+        raise EdgesppoError(f"unknown command {text!r}; /help lists them")
+    command()
+
+
+def _leave() -> None:
+    raise _Leave
 
 
 def _clear(chat: Chat) -> None:
     chat.clear()
-    print("(the chat is forgotten)")
+    _say("(the chat is forgotten)")
 
 
-def show(chat: Chat, chunks: Iterable[Chunk]) -> None:
+def _show(chat: Chat, chunks: Iterable[Chunk], clean: Callable[[str], str]) -> None:
     """Print an answer as it comes; Ctrl-C stops it and keeps what came."""
+    before = chat.last if chat.answered else None
     try:
         for chunk in chunks:
-            print(printable(chunk.text), end="", flush=True)
+            print(clean(chunk.text), end="", flush=True)
     except KeyboardInterrupt:
         print(" (stopped)", end="")
+        _close(chunks)
     print(flush=True)
-    if chat.answered:
-        print(speed_line(chat.last), file=sys.stderr, flush=True)
+    if chat.answered and chat.last is not before:
+        _say(speed_line(chat.last))
+
+
+def _close(chunks: Iterable[Chunk]) -> None:
+    """Where Ctrl-C came between two chunks, the answer does not know of it yet."""
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        close()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

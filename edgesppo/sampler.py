@@ -83,6 +83,8 @@ def _check_number(name: str, value: Any, limits: Any) -> None:
 
 
 def _checked_stops(stop: Any) -> tuple[str, ...]:
+    if not isinstance(stop, str | tuple | list):
+        raise UsageError(f"stop is {stop!r}, expected strings")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stops:
         if not isinstance(text, str) or not text:
@@ -90,13 +92,15 @@ def _checked_stops(stop: Any) -> tuple[str, ...]:
     return stops
 
 
-def build_chain(params: SamplingParams, n_vocab: int) -> SamplerChain:
+def build_chain(params: SamplingParams, n_vocab: int, n_ctx: int) -> SamplerChain:
     """The native chain for `params`. The caller closes it."""
     from edgesppo._llama import SamplerChain
 
     chain = SamplerChain()
     if params.repeat_penalty != 1.0 and params.repeat_last_n > 0:
-        chain.add("penalties", n_vocab, params.repeat_last_n, params.repeat_penalty, 0.0, 0.0)
+        # llama.cpp takes the memory for them at once; there are never more than the context.
+        recent = min(params.repeat_last_n, n_ctx)
+        chain.add("penalties", n_vocab, recent, params.repeat_penalty, 0.0, 0.0)
     if params.temperature == 0:
         chain.add("greedy")
         return chain

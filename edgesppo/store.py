@@ -6,17 +6,20 @@ converted copy of a checkpoint is kept. Knows nothing of llama.cpp and opens no 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgesppo import lockfile
-from edgesppo.errors import ModelNotFound, OutputError
+from edgesppo.errors import ModelNotFound, OutputError, UsageError
 from edgesppo.home import home
 
 DEMO = "demo"
 # Raised when a converter of ours makes other files of the same checkpoint.
 CONVERSION = 1
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,71 @@ class Found:
 
 def find(model: str | Path) -> Found:
     """Find a model by name, file or folder. Raises ModelNotFound, saying what would be one."""
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return Found(path.resolve().name, path, is_checkpoint=True)
-    if path.exists():
-        return Found(path.stem, path, is_checkpoint=False)
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(f"model is {model!r}, expected a name or a path")
+    path = Path(model)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        # Raised for names that are too long, an unknown user's home, and NUL characters.
+        path = path.expanduser()
+        if path.is_dir():
+            return Found(path.resolve().name, path, is_checkpoint=True)
+        if path.exists():
+            return Found(path.stem, path, is_checkpoint=False)
     entries = lockfile.read().models
     entry = entries.get(str(model))
-    if entry is None:
-        raise ModelNotFound(
-            f"{str(model)!r} is no file, no folder and no name in models.lock "
-            f"(which has: {', '.join(sorted(entries))}); check the path, or try: edgesppo try"
-        )
+    if entry is not None:
+        return _shipped(entry)
+    raise ModelNotFound(
+        f"{_shortened(str(model))!r} is no file, no folder and no name in models.lock "
+        f"(which has: {', '.join(sorted(entries))}); check the path, or try: edgesppo try"
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def demo() -> Found:
+    """The shipped demo, whatever else is called so where the person is."""
+    return _shipped(lockfile.read().models[DEMO])
+
+
+def _shipped(entry: lockfile.PinnedModel) -> Found:
     return Found(entry.name, lockfile.shipped_folder(entry), is_checkpoint=True)
 
 
 def converted_path(checkpoint: Path, name: str, type: str) -> Path:
     """Where the converted copy of this very checkpoint is, or belongs.
 
-    The file's name holds a fingerprint of the checkpoint's small files and of the names, sizes
-    and times of its weights, so that an edited checkpoint gets a new copy.
+    The file's name holds a mark of the folder's place, and a fingerprint of its small files and
+    of the names, sizes and times of its weights: an edited checkpoint gets a new copy.
     """
+    place = hashlib.sha256(os.fsencode(checkpoint.resolve())).hexdigest()[:8]
     digest = hashlib.sha256(f"{CONVERSION} {type}".encode())
-    for file in sorted(p for p in checkpoint.iterdir() if p.is_file()):
+    for file in sorted(p for p in checkpoint.iterdir() if _is_read(p)):
         status = file.stat()
-        digest.update(f"\0{file.name}\0{status.st_size}\0".encode())
-        if file.suffix in (".json", ".jinja", ".model"):
-            digest.update(file.read_bytes())
-        elif file.suffix == ".safetensors":
+        digest.update(b"\0" + os.fsencode(file.name) + f"\0{status.st_size}\0".encode())
+        if file.suffix == ".safetensors":
             digest.update(str(status.st_mtime_ns).encode())
-    return home() / "converted" / f"{name}-{type}-{digest.hexdigest()[:16]}.gguf"
+        else:
+            digest.update(file.read_bytes())
+    folder = home() / "converted"
+    return folder / f"{name[:_SHOWN]}-{type}-{place}-{digest.hexdigest()[:16]}.gguf"
+
+
+def forget_older(copy: Path) -> None:
+    """Remove the copies of what the checkpoint of this copy was before it was edited."""
+    kept = copy.name.rsplit("-", 1)[0]
+    for other in copy.parent.glob("*.gguf"):
+        if other != copy and other.name.rsplit("-", 1)[0] == kept:
+            with contextlib.suppress(OSError):
+                other.unlink()
+
+
+def _is_read(file: Path) -> bool:
+    """Whether the converter looks at a file: another one beside them makes no new model."""
+    kinds = (".json", ".jinja", ".model", ".safetensors")
+    return file.suffix in kinds and file.is_file()
 
 
 def make_folder(folder: Path) -> None:

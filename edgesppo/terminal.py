@@ -17,10 +17,11 @@ def speed_line(result: Result) -> str:
     """Tokens, time to the first token, and tokens per second of one answer."""
     usage, timings = result.usage, result.timings
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    turns = f" | the oldest {result.left_out} turns no longer fit" if result.left_out else ""
     return (
         f"[{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out | "
         f"first token {timings.ttft_s:.2f} s | prefill {timings.prefill_tps:,.1f} t/s, "
-        f"decode {timings.decode_tps:,.1f} t/s{_ENDS[result.finish_reason]}]"
+        f"decode {timings.decode_tps:,.1f} t/s{_ENDS[result.finish_reason]}{turns}]"
     )
 
 

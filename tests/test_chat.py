@@ -121,6 +121,30 @@ def test_undo_takes_back_a_turn_and_regenerate_answers_it_anew(demo: LoadedModel
         chat.undo()
 
 
+def test_control_tokens_that_a_model_drew_are_not_fed_back_as_such(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=60.0, top_p=1.0, max_tokens=200, seed=42)
+    chat.ask("Hello")
+    drawn = [id_ for id_ in chat.last.ids if demo.model.is_control(id_)]
+    assert drawn, "hot enough to draw control tokens"
+    ids = chat.encode([edgesppo.Message("user", "x")])
+    model = demo.model
+    controls = [id_ for id_ in ids if model.is_control(id_)]
+    turn = [model.start_of_turn, model.end_of_turn]
+    assert controls == [model.bos, *turn * 3, model.start_of_turn]
+
+
+def test_a_regeneration_that_fails_or_never_begins_keeps_the_turn(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    before = list(chat.messages)
+    chat.regenerate()
+    with pytest.raises(edgesppo.UsageError):
+        list(chat.regenerate(temperature=-1))
+    assert chat.messages == before
+    with pytest.raises(edgesppo.UsageError, match="no turn"):
+        demo.chat().regenerate()
+
+
 def test_last_before_the_first_answer_says_what_to_do(demo: LoadedModel) -> None:
     with pytest.raises(edgesppo.UsageError, match="call ask"):
         _ = demo.chat().last

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgesppo.demo.training import heldout
 from tests.demo_questions import DIALOGUES, QUESTIONS, is_right
 
 if TYPE_CHECKING:
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
     from edgesppo.loaded import LoadedModel
 
 RIGHT_OF_60, RIGHT_OF_20_UNSEEN, RIGHT_OF_20_DIALOGUES = 57, 17, 18
+
+
+def test_no_wording_marked_as_unseen_is_in_the_training_data() -> None:
+    assert heldout.check(Path(__file__).parent / "demo_questions.py") == []
 
 
 def test_questions_are_answered(demo: LoadedModel, capsys: pytest.CaptureFixture[str]) -> None:

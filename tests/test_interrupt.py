@@ -58,6 +58,35 @@ def test_a_second_interrupt_does_not_leave_the_work_behind() -> None:
     assert ended.is_set()
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_interrupt_while_the_thread_starts_leaves_no_work_behind(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    stopped, ended = threading.Event(), threading.Event()
+    start, threads = threading.Thread.start, []
+
+    def interrupted_start(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        assert stopped.wait(30)
+        ended.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted_start)
+        with pytest.raises(KeyboardInterrupt):
+            run_interruptibly(work, stopped.set)
+    if begun:
+        assert ended.is_set()
+    else:
+        start(threads[0])
+        threads[0].join(30)
+        assert not ended.is_set(), "work that was given up began all the same"
+
+
 def test_away_from_the_main_thread_the_work_is_simply_run() -> None:
     names: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from typing import TYPE_CHECKING
@@ -123,6 +124,41 @@ def test_no_mutation_gives_anything_but_our_own_error(path: Path) -> None:
             assert "\n" not in str(error)  # noqa: PT017 - most mutations must fail, not all
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("context_length", struct.pack("<II", 4, 0)),
+        ("context_length", struct.pack("<II", 4, 2**32 - 1)),
+        ("block_count", struct.pack("<II", 4, 0)),
+        ("block_count", struct.pack("<II", 4, 2**31 - 1)),
+        ("attention.layer_norm_rms_epsilon", struct.pack("<If", 6, float("nan"))),
+        ("attention.head_count_kv", struct.pack("<II", 4, 0)),
+        ("feed_forward_length", struct.pack("<IQ", 8, 1) + b"x"),
+    ],
+)
+def test_a_senseless_hyper_parameter_is_refused_by_name(
+    path: Path, name: str, value: bytes
+) -> None:
+    key = make.string(b"gemma2." + name.encode()) + value
+    path.write_bytes(make.file([*KEYS, key]))
+    with pytest.raises(edgesppo.BadModelFile, match=f"gemma2.{name} is .*, expected"):
+        preflight.check(path)
+
+
+def test_a_token_that_stands_twice_is_refused(path: Path) -> None:
+    twice = make.array(8, [make.string(b"a"), make.string(b"a")])
+    path.write_bytes(make.file([KEYS[0], make.key(b"tokenizer.ggml.tokens", 9, twice), *KEYS[2:]]))
+    with pytest.raises(edgesppo.BadModelFile, match="1 of its 2 tokens stand twice"):
+        preflight.check(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_instead_of_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(edgesppo.BadModelFile, match="no regular file"):
+        preflight.check(path)
+
+
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(edgesppo.ModelNotFound, match="no such file"):
         preflight.check(tmp_path / "none.gguf")
@@ -138,8 +174,9 @@ def test_a_truncated_real_model_is_refused_before_it_is_loaded(path: Path, demo_
             edgesppo.load(path)
 
 
-def test_a_file_that_lacks_a_tensor_is_llamas_error_in_one_line(path: Path) -> None:
-    path.write_bytes(make.file())
-    with pytest.raises(edgesppo.BadModelFile, match=r"llama\.cpp cannot load it") as caught:
+def test_what_llama_refuses_is_its_own_reason_in_one_line(path: Path, demo_gguf: Path) -> None:
+    whole = demo_gguf.read_bytes()
+    path.write_bytes(whole.replace(b"blk.0.attn_k.weight", b"blk.0.attn_x.weight"))
+    with pytest.raises(edgesppo.BadModelFile, match=r"missing tensor 'blk\.0\.attn_k") as caught:
         edgesppo.load(path)
     assert "\n" not in str(caught.value)

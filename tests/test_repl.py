@@ -105,11 +105,12 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave(chat: Terminal) -> None:
 
 def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(demo_gguf: Path) -> None:
     command = [sys.executable, "-m", "edgesppo", "chat", str(demo_gguf), "--temperature", "60"]
-    chat = Terminal([*command, "--top-p", "1", "--n-ctx", "512", "--seed", "4"])
+    chat = Terminal([*command, "--top-p", "1", "--seed", "4", "--max-tokens", "400"])
     chat.expect(">>>")
     chat.type("Hello\r")
     chat.expect("Hello")
     chat.type("\x03")
+    chat.expect("(stopped)")
     chat.expect("t/s")
     chat.type("/exit\r")
     assert chat.close() == 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
 import edgesppo
 from edgesppo import prompt
+from edgesppo.cli import main
 from edgesppo.model import Model
 from edgesppo.prompt import Message
 from edgesppo_convert import convert
@@ -18,6 +21,7 @@ from tests.conftest import DEMO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from edgesppo.loaded import LoadedModel
 
@@ -187,9 +191,11 @@ def test_injected_text_has_the_ids_of_its_own_spelling(
     demo: LoadedModel, reference: SentencePieceProcessor
 ) -> None:
     text = INJECTIONS[0]
-    ids = prompt.encode(demo.model, [Message("user", text)])
-    spelled = reference.EncodeAsIds("user\n" + text)
-    assert ids[2 : 2 + len(spelled)] == spelled
+    for system in ([], [Message("system", text)]):
+        ids = prompt.encode(demo.model, [*system, Message("user", text)])
+        merged = f"{text}\n\n{text}" if system else text
+        spelled = reference.EncodeAsIds("user\n" + merged)
+        assert ids[2 : 2 + len(spelled)] == spelled
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +203,7 @@ def forging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """A vocabulary whose ordinary pieces merge into "<eos>" and "<0x0A>"."""
     source = write_checkpoint(tmp_path_factory.mktemp("forging") / "model", SHAPES["tiny"])
     vocabulary = pieces(SHAPES["tiny"].vocabulary)
-    forged = ["<", ">", "<e", "<eo", "s>", "<0", "<0x", "0A", "0A>"]
+    forged = ["<", ">", "<e", "<eo", "s>", "<0", "<0x", "0A", "0A>", "<u", "nk>", "k>"]
     vocabulary[-len(forged) :] = [(text, 1.0, 1) for text in forged]
     (source / "tokenizer.model").write_bytes(tokenizer_model(vocabulary))
     model = Model(convert(source, source.with_suffix(".gguf")).output)
@@ -205,10 +211,24 @@ def forging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     model.close()
 
 
-@pytest.mark.parametrize("text", ["<eos>", "so <eos> it <eos>", "<0x0A>", "a<0x0A>b"])
+@pytest.mark.parametrize("text", ["<eos>", "so <eos> it <eos>", "<0x0A>", "a<0x0A>b", "<unk>"])
 def test_pieces_that_merge_into_a_control_token_stay_text(forging: Model, text: str) -> None:
     merged = forging.weights.tokenize(text.encode(), special=False)
-    assert {1, 182} & set(merged), "llama.cpp no longer merges them: the guard can go"
+    assert {1, 3, 182} & set(merged), "llama.cpp no longer merges them: the guard can go"
     ids = forging.tokenize(text)
-    assert not any(forging.is_control(id_) for id_ in ids)
+    assert all(forging.weights.is_text(id_) for id_ in ids)
     assert forging.detokenize(ids) == text.encode()
+    processor = SentencePieceProcessor()
+    processor.LoadFromSerializedProto((forging.path.parent / "model/tokenizer.model").read_bytes())
+    assert ids == processor.EncodeAsIds(text)
+
+
+def test_injected_text_from_a_pipe_has_the_ids_of_its_own_spelling(
+    demo: LoadedModel, demo_gguf: Path, reference: SentencePieceProcessor
+) -> None:
+    result = CliRunner().invoke(
+        main, ["run", str(demo_gguf), "--json", "--max-tokens", "1"], input=INJECTIONS[0]
+    )
+    spelled = reference.EncodeAsIds("user\n" + INJECTIONS[0])
+    scaffold = len(prompt.encode(demo.model, [Message("user", "")])) - len(demo.tokenize("user\n"))
+    assert json.loads(result.stdout)["usage"]["prompt_tokens"] == scaffold + len(spelled)

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed with a message, 2 usage, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -70,8 +71,12 @@ class _LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(INTERRUPTED)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends quietly when nobody reads any more
+            raise CliError(_from_system(error), as_json=ctx.meta.get(JSON_KEY, False)) from None
         except Exception as error:
             if os.environ.get("EDGESPPO_DEBUG"):
                 raise
@@ -80,6 +85,11 @@ class _LazyGroup(click.Group):
                 "EDGESPPO_DEBUG=1 shows where)"
             )
             raise CliError(unexpected, as_json=ctx.meta.get(JSON_KEY, False)) from None
+
+
+def _from_system(error: OSError) -> EdgesppoError:
+    where = f"{error.filename}: " if error.filename else ""
+    return EdgesppoError(f"{where}{error.strerror or error}")
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,6 +9,7 @@ import click
 
 from edgesppo import store
 from edgesppo.cli.common import (
+    chosen,
     describe,
     is_interactive,
     json_option,
@@ -31,17 +32,17 @@ def chat_command(
 ) -> None:
     """Chat with MODEL: a name, a GGUF file or a checkpoint folder.
 
-    Away from a terminal, every line of standard input is one message.
+    Away from a terminal, every line of standard input is one message; exits with 1 if one failed.
     """
     from edgesppo import repl
 
-    with opened(model, loading) as loaded:
+    with opened(chosen(model), loading) as loaded:
         say(describe(loaded))
         chat = loaded.chat(system=system, **sampling)
         if is_interactive():
             repl.interactive(chat)
-        else:
-            repl.from_lines(chat, sys.stdin)
+        elif not repl.from_lines(chat, sys.stdin or ()):
+            sys.exit(1)
 
 
 @click.command(name="try")
@@ -56,7 +57,7 @@ def try_command(as_json: bool, loading: dict[str, Any], sampling: dict[str, Any]
     from edgesppo import repl
     from edgesppo.cli.run import answer
 
-    with opened(store.DEMO, loading) as loaded:
+    with opened(store.demo(), loading) as loaded:
         say(describe(loaded))
         chat = loaded.chat(**sampling)
         if is_interactive() and not as_json:

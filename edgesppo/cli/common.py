@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -56,8 +56,16 @@ json_option = click.option(
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how a model is loaded; they arrive as one dict, `loading`."""
     options = [
-        click.option("--n-ctx", type=int, help="Context length in tokens. [default: the model's]"),
-        click.option("--threads", type=int, help="Threads. [default: all this process may use]"),
+        click.option(
+            "--n-ctx",
+            type=click.IntRange(16),
+            help="Context length in tokens. [default: the model's]",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 1024),
+            help="Threads. [default: all this process may use]",
+        ),
         click.option("--force", is_flag=True, help="Load even what will not fit into memory."),
         click.option("--gpu", default="auto", show_default=True, help="auto, off, or layers."),
         click.option(
@@ -68,7 +76,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(*args: Any, threads: int | None, gpu: str, **kwargs: Any) -> Any:
         loading = {name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type")}
-        loading |= {"n_threads": threads, "gpu": int(gpu) if gpu.isdigit() else gpu}
+        loading |= {"n_threads": threads, "gpu": int(gpu) if gpu.isdecimal() else gpu}
         return command(*args, loading=loading, **kwargs)
 
     return _decorate(wrapped, options)
@@ -113,6 +121,14 @@ def _decorate(
     return command
 
 
+def chosen(model: str | None) -> store.Found:
+    """The model that was asked for; without one the demo, and a word on the real one."""
+    if model is not None:
+        return store.find(model)
+    say(REAL_MODEL_HINT)
+    return store.demo()
+
+
 def converted(found: store.Found) -> Path:
     """The GGUF file of what was found; a checkpoint is converted first, visibly."""
     from edgesppo.cli.progress import conversion_progress
@@ -125,13 +141,10 @@ def converted(found: store.Found) -> Path:
 
 
 @contextlib.contextmanager
-def opened(model: str | None, loading: dict[str, Any]) -> Iterator[LoadedModel]:
+def opened(found: store.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
     """Load a model, converting a checkpoint first, and say so; close it afterwards."""
     from edgesppo.loaded import load
 
-    if model is None:
-        say(REAL_MODEL_HINT)
-    found = store.find(model or store.DEMO)
     path = converted(found)
     with load(path, **loading) as loaded:
         loaded.name = found.name
@@ -151,4 +164,9 @@ def describe(loaded: LoadedModel) -> str:
 
 def is_interactive() -> bool:
     """Whether a person sits at both ends."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return has_terminal(sys.stdin) and has_terminal(sys.stdout)
+
+
+def has_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal; one that was closed before we began is None."""
+    return stream is not None and stream.isatty()

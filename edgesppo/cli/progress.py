@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -45,14 +46,15 @@ class Meter:
             click.echo(err=True)
 
     def _line(self, done: int, total: int, seconds: float) -> str:
+        """As wide as the terminal at most, or every redraw would begin a new line."""
         share = done / total if total else 1.0
         rate = done / seconds if seconds > 0 else 0.0
         left = (total - done) / rate if rate > 0 else 0.0
-        bar = "#" * int(share * _BAR)
-        figures = (
-            f"{done / 1e6:,.1f}/{total / 1e6:,.1f} MB  {rate / 1e6:,.0f} MB/s  {left:.0f} s left"
-        )
-        return f"{self._title} [{bar:<{_BAR}}] {share:4.0%}  {figures}   "
+        figures = f"{share:4.0%} {done / 1e6:,.1f}/{total / 1e6:,.1f} MB {left:.0f} s left"
+        room = shutil.get_terminal_size().columns - 1
+        width = min(_BAR, room - len(self._title) - len(figures) - 4)
+        bar = f"[{'#' * int(share * width):<{width}}] " if width > 0 else ""
+        return f"{self._title} {bar}{figures}"[:room].ljust(room)
 
 
 @contextlib.contextmanager

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import store
+from edgesppo import lockfile
 from edgesppo.cli import INTERRUPTED
-from edgesppo.cli.common import emit_json, json_option, model_options, opened, sampling_options, say
-from edgesppo.errors import ModelNotFound, UsageError
+from edgesppo.cli.common import (
+    chosen,
+    emit_json,
+    has_terminal,
+    json_option,
+    model_options,
+    opened,
+    sampling_options,
+    say,
+)
+from edgesppo.errors import UsageError
 from edgesppo.terminal import printable, speed_line
 
 if TYPE_CHECKING:
@@ -35,10 +45,12 @@ def run_command(
     """Answer one prompt.
 
     MODEL is a name, a GGUF file or a checkpoint folder; without it the demo is used. The prompt
-    is PROMPT, what is piped in, or both: first PROMPT, then the piped text.
+    is PROMPT, what is piped in, or both: first PROMPT, then the piped text. One word alone is
+    MODEL if it is a name of models.lock or written like a path. In a loop, give the command
+    </dev/null, or it reads what the loop reads.
     """
     model, prompt = _model_and_prompt(words)
-    with opened(model, loading) as loaded:
+    with opened(chosen(model), loading) as loaded:
         chat = loaded.chat(system=system, **sampling)
         answer(loaded, chat, prompt, as_json=as_json)
 
@@ -49,7 +61,7 @@ def answer(loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool) -> No
     Ctrl-C ends the answer, prints what came, and exits with 130.
     """
     interrupted = False
-    clean = printable if sys.stdout.isatty() else str
+    clean = printable if has_terminal(sys.stdout) else str
     try:
         for chunk in chat.stream(prompt):
             if not as_json:
@@ -78,32 +90,29 @@ def answer(loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool) -> No
 
 
 def _model_and_prompt(words: tuple[str, ...]) -> tuple[str | None, str]:
+    """Which word is which. One word alone is a MODEL if it can be nothing else, else a PROMPT."""
     if len(words) > 2:
         raise click.UsageError("expected at most MODEL and PROMPT; put the prompt in quotes")
-    piped = _piped()
-    if len(words) == 2:
-        model, parts = words[0], [words[1], piped]
-    elif len(words) == 1 and piped and _is_model(words[0]):
-        model, parts = words[0], [piped]
-    else:
-        model, parts = None, [*words, piped]
-    prompt = "\n\n".join(part for part in parts if part)
+    alone = len(words) == 1 and _names_a_model(words[0])
+    model = words[0] if alone or len(words) == 2 else None
+    prompts = words[1:] if model is not None else words
+    prompt = "\n\n".join(part for part in (*prompts, _piped()) if part)
     if not prompt.strip():
         raise click.UsageError("no prompt: give one as an argument, or pipe one in")
     return model, prompt
 
 
-def _is_model(word: str) -> bool:
-    try:
-        store.find(word)
-    except ModelNotFound:
-        return False
-    return True
+def _names_a_model(word: str) -> bool:
+    """A name of models.lock, or what is written like a path; not whatever file lies around."""
+    if word in lockfile.read().models:
+        return True
+    like_a_path = word.endswith(".gguf") or "/" in word or os.sep in word
+    return like_a_path and not any(letter.isspace() for letter in word)
 
 
 def _piped() -> str:
     """What was piped in, as text; empty on a terminal. UsageError when it is not UTF-8."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or has_terminal(sys.stdin):
         return ""
     data = sys.stdin.buffer.read()
     try:
