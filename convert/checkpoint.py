@@ -26,7 +26,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._shards = ExitStack()
+        self.shards: list[Shard] = []
+        self._open_shards = ExitStack()
         try:
             if not folder.is_dir():
                 raise ModelNotFound(f"no checkpoint folder {folder}")
@@ -47,7 +48,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close every shard; the tensors cannot be read any more."""
-        self._shards.close()
+        self._open_shards.close()
 
     def json(self, name: str) -> JsonObject | None:
         """A further JSON file of the folder, None where there is none."""
@@ -76,7 +77,8 @@ class Checkpoint:
 
     def _open_shard(self, name: str) -> dict[str, Tensor]:
         shard = Shard(self.folder / name)
-        self._shards.callback(shard.close)
+        self._open_shards.callback(shard.close)
+        self.shards.append(shard)
         return shard.tensors
 
     def _open_indexed(self, weight_map: JsonObject) -> dict[str, Tensor]:

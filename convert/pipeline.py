@@ -1,11 +1,14 @@
 """Owns the chain: checkpoint -> plan -> blocks -> file, in bounded memory, on all cores.
 
 Worker threads read and quantise chunks of rows; this thread hashes and writes them in order, so
-the file does not depend on the number of threads. Prints nothing.
+the file does not depend on the number of threads. What an interrupted run of the same conversion
+left is gone on from. Prints nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections import Counter, deque
@@ -17,11 +20,13 @@ from typing import TYPE_CHECKING
 
 from gguf import MODEL_TENSOR
 
+from edgesppo._llama import ggml_base
 from edgesppo.errors import BadCheckpoint, OutputError, UsageError
 from edgesppo_convert import gemma2, metadata
 from edgesppo_convert.checkpoint import Checkpoint
-from edgesppo_convert.files import Files, NewFile, check_space, check_target
-from edgesppo_convert.gguf_file import GGUFWriter, KeyValue, TensorInfo, padded
+from edgesppo_convert.files import Files, check_target
+from edgesppo_convert.gguf_file import KeyValue, TensorInfo, plan_file
+from edgesppo_convert.output import Output, sweep
 from edgesppo_convert.quantize import Quantizer, rows_per_chunk
 from edgesppo_convert.recipe import Recipe, block_type, find_recipe, row_bytes
 from edgesppo_convert.vocab import read_vocabulary
@@ -59,6 +64,7 @@ class ConvertResult:
     bits_per_weight: float
     tensors: int
     types: Mapping[str, int]  # block type -> tensors
+    resumed: int  # tensors that an interrupted run had made
 
 
 @dataclass(frozen=True)
@@ -103,23 +109,29 @@ def convert(
     if layout not in LAYOUTS:
         raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
     workers = _check_threads(threads)
+    files = files or Files()
+    sweep(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
     with Checkpoint(Path(source)) as checkpoint:
         if target.exists() and checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
         jobs, keys = plan(checkpoint, recipe, layout)
-        check_space(target, sum(padded(job.nbytes) for job in jobs))
-        with NewFile(target, files or Files()) as file:
-            _write(GGUFWriter(file), jobs, keys, workers, progress)
-            file.commit(force=force)
+        file = plan_file(keys, [job.info for job in jobs])
+        with Output(target, file, fingerprint(checkpoint, file.head), files) as out:
+            resumed = len(out.digests)
+            _write(out, jobs, workers, progress)
+            out.complete()
+            sha256 = out.read_back()
+            out.commit(force=force)
     return ConvertResult(
         output=Path(output),
         bytes=file.size,
-        sha256=file.sha256,
+        sha256=sha256,
         seconds=time.monotonic() - started,
         bits_per_weight=8 * sum(j.nbytes for j in jobs) / sum(j.weight.size for j in jobs),
         tensors=len(jobs),
         types=dict(Counter(job.kind.name for job in jobs)),
+        resumed=resumed,
     )
 
 
@@ -136,6 +148,17 @@ def plan(checkpoint: Checkpoint, recipe: Recipe, layout: str) -> tuple[list[Job]
         for weight in weights
     ]
     return sorted(jobs, key=_edge_place if layout == "edge" else _standard_place), keys
+
+
+def fingerprint(checkpoint: Checkpoint, head: bytes) -> str:
+    """What the bytes of the output depend on: its head, the weights, and the library's code."""
+    library = Path(ggml_base()._name).read_bytes()
+    parts = (
+        hashlib.sha256(head).hexdigest(),
+        hashlib.sha256(library).hexdigest(),
+        *(shard.state() for shard in checkpoint.shards),
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _edge_place(job: Job) -> tuple[bool, bool, float, int]:
@@ -188,22 +211,21 @@ def _check_head(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write(
-    writer: GGUFWriter,
-    jobs: list[Job],
-    keys: list[KeyValue],
-    threads: int,
-    progress: Callable[[Progress], None] | None,
+    out: Output, jobs: list[Job], threads: int, progress: Callable[[Progress], None] | None
 ) -> None:
+    """Every tensor that is not there yet; those that are count as progress, too."""
+    report = progress or (lambda _: None)
     total, done = sum(job.nbytes for job in jobs), 0
-    writer.write_keys(keys, len(jobs))
-    writer.write_infos([job.info for job in jobs])
-    with closing(_blocks(jobs, threads)) as blocks:
+    for job in jobs:
+        if job.weight.name in out.digests:
+            done += job.nbytes
+            report(Progress(job.weight.name, done, total))
+    lacking = [job for job in jobs if job.weight.name not in out.digests]
+    with closing(_blocks(lacking, threads)) as blocks:
         for job, data in blocks:
-            writer.write_data(data)
+            out.write(job.weight.name, data)
             done += len(data)
-            if progress is not None:
-                progress(Progress(job.weight.name, done, total))
-    writer.finish()
+            report(Progress(job.weight.name, done, total))
 
 
 def _blocks(jobs: list[Job], threads: int) -> Generator[tuple[Job, bytearray], None, None]:

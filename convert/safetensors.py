@@ -10,6 +10,7 @@ and cover the buffer exactly. Knows nothing of folders or of what the tensors me
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from contextlib import suppress
@@ -81,6 +82,11 @@ class Shard:
             self._file.close()
             raise
 
+    def state(self) -> tuple[str, int, int, str]:
+        """What changes when the file does: name, size, time, and its header's hash."""
+        status = os.fstat(self._file.fileno())
+        return self.path.name, status.st_size, status.st_mtime_ns, self.header_sha256
+
     def close(self) -> None:
         """Close the file; its tensors cannot be read any more."""
         self._file.close()
@@ -124,7 +130,9 @@ class Shard:
                 f"{self.path} is truncated: {total:,} bytes, of which the header alone should"
                 f" take {8 + length:,}"
             )
-        header = parse_json(self._take(8, length), f"header of {self.path}")
+        data = self._take(8, length)
+        self.header_sha256 = hashlib.sha256(data).hexdigest()
+        header = parse_json(data, f"header of {self.path}")
         return self._check(header, 8 + length, total)
 
     def _take(self, offset: int, length: int) -> bytes:

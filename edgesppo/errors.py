@@ -49,7 +49,7 @@ class BadLock(EdgesppoError):
 
 
 class OutputError(EdgesppoError):
-    """The output could not be written; nothing half-written was left."""
+    """The output could not be written; nothing half-written stands under its name."""
 
 
 class ContextOverflow(EdgesppoError):

@@ -83,6 +83,31 @@ def test_a_wrong_option_is_exit_code_2(source: Path, tmp_path: Path, words: list
     assert call(source, "-o", tmp_path / "out.gguf", *words).exit_code == 2
 
 
+def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object, done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out.gguf"
+    with monkeypatch.context() as patch:
+        patch.setattr("edgesppo_convert.output.CLAIM", 1)
+        patch.setattr("edgesppo.cli.progress.Meter.update", interrupt)
+        stopped = call(source, "-o", out)
+    assert stopped.exit_code == 130
+    part = tmp_path / ".out.gguf.edgesppo-part"
+    assert re.fullmatch(
+        rf"\nedgesppo: stopped; \d+ of 13 tensors are kept in {re.escape(str(part))}:"
+        r" the same command goes on there\n",
+        stopped.stderr,
+    )
+    again = call(source, "-o", out)
+    assert again.exit_code == 0
+    assert re.search(r"\n\d+ tensors were there from the run before, and were ch", again.stderr)
+    assert list(tmp_path.iterdir()) == [out]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent otherwise there")
 def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path: Path) -> None:
     shape = resized(SHAPES["tiny"], layers=8, hidden=1024, ffn=4096)

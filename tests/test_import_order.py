@@ -42,6 +42,8 @@ CONVERT = [
     "quantize",
     "files",
     "gguf_file",
+    "journal",
+    "output",
     "metadata",
     "pipeline",
 ]

@@ -67,8 +67,9 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except EdgesppoError as error:
             raise CliError(error, as_json=ctx.meta.get(JSON_KEY, False)) from None
-        except KeyboardInterrupt:
-            click.echo(err=True)
+        except KeyboardInterrupt as stopped:
+            # One that carries a text says how to go on.
+            click.echo(f"\nedgesppo: {stopped}" if stopped.args else "", err=True)
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
             raise

@@ -53,7 +53,8 @@ def convert_command(
 ) -> None:
     """Convert the Gemma-2 checkpoint folder SRC to a GGUF file.
 
-    One pass, no intermediate file; OUT appears only when it is whole.
+    One pass, no intermediate file; OUT appears only when it is whole. Stopped in the middle, the
+    same command goes on from the tensors that were done.
     """
     from edgesppo.cli.progress import conversion_progress
     from edgesppo_convert import convert
@@ -70,7 +71,7 @@ def convert_command(
         )
     if as_json:
         figures = dataclasses.asdict(result)
-        del figures["types"]
+        del figures["types"], figures["resumed"]
         emit_json({**figures, "output": str(result.output)})
     else:
         _summarise(result)
@@ -82,5 +83,7 @@ def _summarise(result: ConvertResult) -> None:
         f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
         f" weight, {result.tensors} tensors ({kinds}), {result.seconds:.1f} s"
     )
+    if result.resumed:
+        say(f"{result.resumed} tensors were there from the run before, and were checked")
     say(f"sha256 {result.sha256}")
     say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")
