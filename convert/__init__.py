@@ -4,7 +4,7 @@ Importing this package is cheap: numpy and the ggml library are loaded when `con
 looked up. The road is one-way, and a module imports only from what stands before it:
 
     untrusted -> safetensors -> checkpoint -> gemma2 -> spm -> vocab -> recipe -> quantize
-              -> files -> gguf_file -> journal -> output -> metadata -> pipeline
+              -> files -> gguf_file -> journal -> output -> verify -> metadata -> pipeline
 """
 
 from __future__ import annotations

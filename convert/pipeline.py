@@ -29,6 +29,7 @@ from edgesppo_convert.gguf_file import KeyValue, TensorInfo, plan_file
 from edgesppo_convert.output import Output, sweep
 from edgesppo_convert.quantize import Quantizer, rows_per_chunk
 from edgesppo_convert.recipe import Recipe, block_type, find_recipe, row_bytes
+from edgesppo_convert.verify import check_written
 from edgesppo_convert.vocab import read_vocabulary
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def convert(
             _write(out, jobs, workers, progress)
             out.complete()
             sha256 = out.read_back()
+            check_written(out.part, target)
             out.commit(force=force)
     return ConvertResult(
         output=Path(output),

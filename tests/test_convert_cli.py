@@ -18,6 +18,7 @@ from edgesppo.cli import main
 from edgesppo.cli.convert import LAYOUTS, TYPES
 from edgesppo_convert import pipeline, recipe
 from tests.checkpoints import SHAPES, resized, write_checkpoint
+from tests.conftest import DEMO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,12 @@ def test_json_is_one_object_on_standard_output(source: Path, tmp_path: Path) -> 
     assert list(found) == ["output", "bytes", "sha256", "seconds", "bits_per_weight", "tensors"]
     assert found["output"] == str(out)
     assert found["bytes"] == out.stat().st_size
+
+
+def test_the_self_test_lets_the_file_write_ten_tokens(tmp_path: Path) -> None:
+    result = call(DEMO, "-o", tmp_path / "demo.gguf", "--self-test")
+    assert result.exit_code == 0
+    assert re.search(r"^self-test: \d+ tokens, '\w+.*'$", result.stderr, re.MULTILINE)
 
 
 def test_a_failure_is_one_line_and_exit_code_1(source: Path, tmp_path: Path) -> None:

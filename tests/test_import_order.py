@@ -44,11 +44,12 @@ CONVERT = [
     "gguf_file",
     "journal",
     "output",
+    "verify",
     "metadata",
     "pipeline",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "lockfile", "_llama"}
+SHARED = {"errors", "lockfile", "preflight", "_llama"}
 MAY_CONVERT = {"loaded", "cli"}
 
 

@@ -143,3 +143,14 @@ def test_a_file_that_lacks_a_tensor_is_llamas_error_in_one_line(path: Path) -> N
     with pytest.raises(edgesppo.BadModelFile, match=r"llama\.cpp cannot load it") as caught:
         edgesppo.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_tensors_and_arrays_can_be_looked_at(path: Path) -> None:
+    path.write_bytes(make.file())
+    summary = preflight.check(path)
+    assert [(t.name, t.type, t.dims, t.n_bytes) for t in summary.tensors] == [
+        ("one.weight", "F32", (32, 2), 256),
+        ("two.weight", "Q4_K", (256,), 144),
+    ]
+    assert preflight.read_array(summary, "tokenizer.ggml.tokens") == ["a", "b"]
+    assert preflight.read_array(summary, "tokenizer.ggml.scores") == [0.0, 0.0]

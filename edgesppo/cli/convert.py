@@ -11,6 +11,8 @@ import click
 from edgesppo.cli.common import emit_json, json_option, say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgesppo_convert import ConvertResult
 
 TYPES = ("q4_k_m", "q8_0", "f16", "bf16", "f32")
@@ -41,6 +43,7 @@ LAYOUTS = ("edge", "standard")
     help="Threads. [default: all this process may use]",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--self-test", is_flag=True, help="Then load OUT and let it write ten tokens.")
 @json_option
 def convert_command(
     source: str,
@@ -49,6 +52,7 @@ def convert_command(
     layout: str,
     threads: int | None,
     force: bool,
+    self_test: bool,
     as_json: bool,
 ) -> None:
     """Convert the Gemma-2 checkpoint folder SRC to a GGUF file.
@@ -69,12 +73,25 @@ def convert_command(
             force=force,
             progress=report,
         )
+    if self_test:
+        _try_out(result.output)
     if as_json:
         figures = dataclasses.asdict(result)
         del figures["types"], figures["resumed"]
         emit_json({**figures, "output": str(result.output)})
     else:
         _summarise(result)
+
+
+def _try_out(output: Path) -> None:
+    from edgesppo.loaded import load
+
+    with load(output, n_ctx=256) as model:
+        chat = model.chat(temperature=0, max_tokens=10)
+        text = chat.ask("Hello! Who are you?")
+        assert chat.last is not None
+        count = chat.last.usage.completion_tokens
+    say(f"self-test: {count} tokens, {text!r}")
 
 
 def _summarise(result: ConvertResult) -> None:
