@@ -3,8 +3,9 @@
 Importing this package is cheap: numpy and the ggml library are loaded when `convert` is first
 looked up. The road is one-way, and a module imports only from what stands before it:
 
-    untrusted -> safetensors -> checkpoint -> gemma2 -> spm -> vocab -> recipe -> quantize
-              -> files -> gguf_file -> journal -> output -> verify -> metadata -> pipeline
+    untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> quantize
+              -> files -> gguf_file -> journal -> output -> verify -> provenance -> metadata
+              -> pipeline
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ CONVERT = [
     "untrusted",
     "safetensors",
     "checkpoint",
+    "card",
     "gemma2",
     "spm",
     "vocab",
@@ -45,6 +46,7 @@ CONVERT = [
     "journal",
     "output",
     "verify",
+    "provenance",
     "metadata",
     "pipeline",
 ]
