@@ -14,6 +14,7 @@ RUNTIME = [
     "lockfile",
     "store",
     "preflight",
+    "describe",
     "batch",
     "_llama",
     "model",
