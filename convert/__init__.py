@@ -4,8 +4,8 @@ Importing this package is cheap: numpy and the ggml library are loaded when `con
 looked up. The road is one-way, and a module imports only from what stands before it:
 
     untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> quantize
-              -> files -> gguf_file -> journal -> output -> verify -> provenance -> metadata
-              -> pipeline
+              -> files -> remote -> gguf_file -> journal -> output -> verify -> provenance
+              -> metadata -> pipeline
 """
 
 from __future__ import annotations

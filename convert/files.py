@@ -6,6 +6,7 @@ Knows nothing of what is written.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -18,6 +19,7 @@ from edgesppo.errors import OutputError
 if TYPE_CHECKING:
     Bytes = bytes | bytearray | memoryview
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # Never through a symbolic link: the names that are opened so are our own.
 _OURS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read: one that is never there
@@ -103,6 +105,13 @@ def write_all(files: Files, descriptor: int, data: Bytes, offset: int) -> None:
     while rest:
         count = files.write(descriptor, rest, offset)
         rest, offset = rest[count:], offset + count
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """What a failing operation means to a person."""
+    if error.errno in NO_SPACE:
+        return OutputError(f"no space left for {path}; free some first")
+    return OutputError(f"cannot write {path}: {error.strerror or error}")
 
 
 def check_target(path: Path, *, force: bool) -> Path:

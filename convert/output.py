@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import EdgesppoError, OutputError
-from edgesppo_convert.files import check_space, check_target, write_all
+from edgesppo.errors import DownloadError, EdgesppoError, OutputError
+from edgesppo_convert.files import NO_SPACE, check_space, check_target, write_all
 from edgesppo_convert.journal import Journal
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 CLAIM = 64 << 20  # bytes of finished tensors after which they are claimed: a second's work or two
 BLOCK = 4 << 20  # read at a time
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Output:
@@ -40,12 +39,15 @@ class Output:
     by any other error, or before `commit`, it removes everything.
     """
 
-    def __init__(self, path: Path, plan: FilePlan, fingerprint: str, files: Files) -> None:
+    def __init__(
+        self, path: Path, plan: FilePlan, fingerprint: str, files: Files, spare: int = 0
+    ) -> None:
         self.path = path
         self.plan = plan
         self.part = part_path(path)
         self.digests: dict[str, str] = {}  # of the tensors that are done
         self._fingerprint = fingerprint
+        self._spare = spare  # bytes that will be needed beside it
         self._files = files
         self._places = {place.tensor.name: place for place in plan.places}
         self._journal: Journal | None = None
@@ -124,7 +126,7 @@ class Output:
             self._close()
             self._files.unlink(self.part)
         self._claimed = len(self.digests)
-        check_space(self.path, self.plan.size - self._bytes_done())
+        check_space(self.path, self.plan.size - self._bytes_done() + self._spare)
         if self._descriptor is None:
             self._descriptor = self._files.create(self.part)
         self._journal.begin(self._fingerprint, anew=not self.digests)
@@ -220,7 +222,8 @@ class Output:
 
     def _keeps(self, error: BaseException | None) -> bool:
         """Whether what was done may be gone on from: nobody found fault with it."""
-        blameless = self._disk_failed or not isinstance(error, EdgesppoError)
+        outside = isinstance(error, DownloadError) or not isinstance(error, EdgesppoError)
+        blameless = self._disk_failed or outside
         return error is not None and blameless and self._claimed > 0
 
     def _leave(self, *, keep: bool) -> None:
@@ -246,7 +249,7 @@ class Output:
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_SPACE:
+            if error.errno in NO_SPACE:
                 raise OutputError(
                     f"no space left for {self.path} after {self._bytes_done():,} bytes;"
                     " free some first"

@@ -23,12 +23,12 @@ from gguf import MODEL_TENSOR
 from edgesppo._llama import ggml_base
 from edgesppo.errors import BadCheckpoint, OutputError, UsageError
 from edgesppo_convert import gemma2, metadata
-from edgesppo_convert.checkpoint import Checkpoint
 from edgesppo_convert.files import Files, check_target
 from edgesppo_convert.gguf_file import KeyValue, TensorInfo, plan_file
 from edgesppo_convert.output import Output, sweep
 from edgesppo_convert.quantize import Quantizer, rows_per_chunk
 from edgesppo_convert.recipe import Recipe, block_type, find_recipe, row_bytes
+from edgesppo_convert.remote import open_checkpoint
 from edgesppo_convert.verify import check_written
 from edgesppo_convert.vocab import read_vocabulary
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from gguf import GGMLQuantizationType
 
+    from edgesppo_convert.checkpoint import Checkpoint
     from edgesppo_convert.gemma2 import Weight
     from edgesppo_convert.safetensors import Tensor
 
@@ -102,9 +103,16 @@ def convert(
     threads: int | None = None,
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    keep: bool = False,
+    fetched: Callable[[str, int, int], None] | None = None,
     files: Files | None = None,
 ) -> ConvertResult:
-    """Make a GGUF file of a Gemma-2 checkpoint folder; it appears only when it is whole."""
+    """Make a GGUF file of a Gemma-2 checkpoint; it appears only when it is whole.
+
+    `source` is a folder, or OWNER/NAME@COMMIT: then each shard is fetched from the hub, used and
+    dropped (with `keep`, kept beside the output), and `fetched` hears its name, how many bytes
+    are there, and of how many.
+    """
     started = time.monotonic()
     recipe = find_recipe(type)
     if layout not in LAYOUTS:
@@ -113,14 +121,15 @@ def convert(
     files = files or Files()
     sweep(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
-    with Checkpoint(Path(source)) as checkpoint:
+    with open_checkpoint(source, target, files, keep=keep, fetched=fetched) as checkpoint:
         if target.exists() and checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
         jobs, keys = plan(checkpoint, recipe, layout)
         file = plan_file(keys, [job.info for job in jobs])
-        with Output(target, file, fingerprint(checkpoint, file.head), files) as out:
+        mark = fingerprint(checkpoint, file.head)
+        with Output(target, file, mark, files, checkpoint.spare) as out:
             resumed = len(out.digests)
-            _write(out, jobs, workers, progress)
+            _write(out, checkpoint, jobs, workers, progress)
             out.complete()
             sha256 = out.read_back()
             check_written(out.part, target)
@@ -213,7 +222,11 @@ def _check_head(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write(
-    out: Output, jobs: list[Job], threads: int, progress: Callable[[Progress], None] | None
+    out: Output,
+    checkpoint: Checkpoint,
+    jobs: list[Job],
+    threads: int,
+    progress: Callable[[Progress], None] | None,
 ) -> None:
     """Every tensor that is not there yet; those that are count as progress, too."""
     report = progress or (lambda _: None)
@@ -223,11 +236,13 @@ def _write(
             done += job.nbytes
             report(Progress(job.weight.name, done, total))
     lacking = [job for job in jobs if job.weight.name not in out.digests]
-    with closing(_blocks(lacking, threads)) as blocks:
-        for job, data in blocks:
-            out.write(job.weight.name, data)
-            done += len(data)
-            report(Progress(job.weight.name, done, total))
+    for shards in checkpoint.visits({job.tensor.shard for job in lacking}):
+        stage = [job for job in lacking if job.tensor.shard in shards]
+        with closing(_blocks(stage, threads)) as blocks:
+            for job, data in blocks:
+                out.write(job.weight.name, data)
+                done += len(data)
+                report(Progress(job.weight.name, done, total))
 
 
 def _blocks(jobs: list[Job], threads: int) -> Generator[tuple[Job, bytearray], None, None]:

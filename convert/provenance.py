@@ -13,14 +13,13 @@ No time, no path, no user: the same checkpoint gives the same keys.
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gguf import GGUFValueType, Keys, Metadata, size_label
 
 from edgesppo import __version__
-from edgesppo_convert.card import CARD, read_card
+from edgesppo_convert.card import read_card
+from edgesppo_convert.checkpoint import SMALL_FILES
 from edgesppo_convert.gguf_file import KeyValue
 from edgesppo_convert.untrusted import read_bytes
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo_convert.card import Card
-    from edgesppo_convert.checkpoint import Checkpoint
+    from edgesppo_convert.checkpoint import Checkpoint, Origin
 
 HUB = "https://huggingface.co"
 LICENSE_LINKS = {"gemma": "https://ai.google.dev/gemma/terms"}
@@ -38,34 +37,12 @@ REVISION = "edgesppo.source.revision"
 FILES = "edgesppo.source.files"
 WEIGHT_HEADERS = "edgesppo.source.weight_headers"
 WEIGHTS = "edgesppo.source.weights"
-SMALL_FILES = (
-    CARD,
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors.index.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-)
 MAX_SMALL = 64 << 20
-_REVISION = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a checkpoint is called and, where its place in the Hugging Face cache tells, more."""
-
-    name: str
-    owner: str | None = None
-    revision: str | None = None
 
 
 def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
     """All keys of the provenance; `size` is the number of weights."""
-    origin, card = find_origin(checkpoint.folder), read_card(checkpoint.folder)
+    origin, card = checkpoint.origin, read_card(checkpoint.folder)
     found = [
         (Keys.General.NAME, origin.name),
         *_name_parts(origin, size),
@@ -80,20 +57,6 @@ def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
         *_references("dataset", card.datasets, "/datasets"),
         *_inputs(checkpoint),
     ]
-
-
-def find_origin(folder: Path) -> Origin:
-    """What the folder is called; in the Hugging Face cache, what its repository is called.
-
-    There it is `models--OWNER--NAME/snapshots/REVISION`.
-    """
-    folder = folder.absolute()
-    kind, *parts = folder.parent.parent.name.split("--")
-    if folder.parent.name != "snapshots" or kind != "models" or not parts:
-        return Origin(folder.resolve().name)
-    if len(parts) == 2 and _REVISION.fullmatch(folder.name):
-        return Origin(parts[1], parts[0], folder.name)
-    return Origin(parts[-1])
 
 
 def _name_parts(origin: Origin, size: int) -> Iterator[tuple[str, str | None]]:
@@ -135,13 +98,11 @@ def _references(kind: str, repositories: Sequence[str], under: str) -> Iterator[
 
 
 def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
-    shards = sorted(checkpoint.shards, key=lambda shard: shard.path.name)
+    shards = sorted(checkpoint.shards, key=lambda shard: shard.name)
     lists = {
         FILES: list(_small_hashes(checkpoint.folder)),
-        WEIGHT_HEADERS: [f"{shard.path.name} {shard.header_sha256}" for shard in shards],
-        WEIGHTS: [
-            f"{shard.path.name} {known}" for shard in shards if (known := _known(shard.path))
-        ],
+        WEIGHT_HEADERS: [f"{shard.name} {shard.header_sha256}" for shard in shards],
+        WEIGHTS: [f"{shard.name} {shard.sha256}" for shard in shards if shard.sha256 is not None],
     }
     for key, entries in lists.items():
         if entries:
@@ -153,12 +114,3 @@ def _small_hashes(folder: Path) -> Iterator[str]:
         if (folder / name).is_file():
             data = read_bytes(folder / name, MAX_SMALL)
             yield f"{name} {hashlib.sha256(data).hexdigest()}"
-
-
-def _known(shard: Path) -> str | None:
-    """In the Hugging Face cache, a shard links to a file whose name is its sha256 on the hub."""
-    if not shard.is_symlink():
-        return None
-    blob = shard.resolve()
-    fits = blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name)
-    return blob.name if fits else None

@@ -7,6 +7,7 @@
     ├── BadCheckpoint             a checkpoint folder that cannot be converted
     │   └── UnsupportedCheckpoint a sound checkpoint of a kind we do not convert
     ├── BadLock                   models.lock does not say what it should
+    ├── DownloadError             the hub, or the way to it, did not give what was asked for
     ├── OutputError               the output could not be written
     ├── ContextOverflow           more tokens than the context holds
     ├── Cancelled                 the caller asked to stop
@@ -46,6 +47,10 @@ class UnsupportedCheckpoint(BadCheckpoint):
 
 class BadLock(EdgesppoError):
     """models.lock does not say what it should."""
+
+
+class DownloadError(EdgesppoError):
+    """The hub, or the way to it, did not give what was asked for."""
 
 
 class OutputError(EdgesppoError):

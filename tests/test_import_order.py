@@ -12,6 +12,8 @@ RUNTIME = [
     "errors",
     "home",
     "lockfile",
+    "repository",
+    "hub",
     "store",
     "preflight",
     "describe",
@@ -43,6 +45,7 @@ CONVERT = [
     "recipe",
     "quantize",
     "files",
+    "remote",
     "gguf_file",
     "journal",
     "output",
@@ -52,7 +55,7 @@ CONVERT = [
     "pipeline",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "lockfile", "preflight", "_llama"}
+SHARED = {"errors", "hub", "lockfile", "preflight", "repository", "_llama"}
 MAY_CONVERT = {"loaded", "cli"}
 
 

@@ -16,6 +16,7 @@ NAMES = {
     "Chunk",
     "Closed",
     "ContextOverflow",
+    "DownloadError",
     "EdgesppoError",
     "LoadedModel",
     "Message",

@@ -43,6 +43,7 @@ LAYOUTS = ("edge", "standard")
     help="Threads. [default: all this process may use]",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--keep", is_flag=True, help="Keep what is fetched from the hub, in OUT.checkpoint.")
 @click.option("--self-test", is_flag=True, help="Then load OUT and let it write ten tokens.")
 @json_option
 def convert_command(
@@ -52,18 +53,23 @@ def convert_command(
     layout: str,
     threads: int | None,
     force: bool,
+    keep: bool,
     self_test: bool,
     as_json: bool,
 ) -> None:
-    """Convert the Gemma-2 checkpoint folder SRC to a GGUF file.
+    """Convert the Gemma-2 checkpoint SRC to a GGUF file.
+
+    SRC is a folder, or OWNER/NAME@COMMIT on the Hugging Face hub: then each shard is fetched,
+    checked, used and dropped, so that the disk needs OUT and one shard.
 
     One pass, no intermediate file; OUT appears only when it is whole. Stopped in the middle, the
     same command goes on from the tensors that were done.
     """
-    from edgesppo.cli.progress import conversion_progress
+    from edgesppo.cli.progress import conversion_progress, fetch_progress
     from edgesppo_convert import convert
 
-    with conversion_progress(f"Converting {source} to {kind}") as report:
+    title = f"Converting {source} to {kind}"
+    with conversion_progress(title) as report, fetch_progress() as fetched:
         result = convert(
             source,
             output,
@@ -71,7 +77,9 @@ def convert_command(
             layout=layout,
             threads=threads,
             force=force,
+            keep=keep,
             progress=report,
+            fetched=fetched,
         )
     if self_test:
         _try_out(result.output)
