@@ -270,12 +270,14 @@ def _made(name: str, source: str) -> Callable[..., None]:
     function's file, and forgets it when that changes.
     """
     names: dict[str, Any] = {"__name__": unrolled.__name__, **CONSTANTS}
+    helpers = (unrolled.kept, unrolled.less, unrolled.more, unrolled.larger)
+    names.update({helper.__name__: _compiled(helper) for helper in helpers})
     exec(compile(source, unrolled.__file__, "exec"), names)
     made: Callable[..., None] = names[name]
     return made
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled at its first call; kept for the next time where numba finds a place for it.
 
     Without `fastmath`, so that every operation is rounded as C rounds it; `error_model` is C's,
@@ -285,7 +287,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: Callable[..., None] = numba.njit(cache=True, **settings)(function)
+        compiled: Callable[..., Any] = numba.njit(cache=True, **settings)(function)
     except RuntimeError:  # no folder to keep it in
         compiled = numba.njit(**settings)(function)
     return compiled
