@@ -5,10 +5,10 @@
 A lane is a sub-block, the weights that share a scale. Compilers vectorise a loop over lanes only
 when its body is straight-line code, all of it within one flat array. So the body of a search step
 is written here with every position of the sub-block spelled out, and every name set once, which
-makes it compile in a third of the time. What is computed, and in which order it is rounded, is ggml's `make_qkx2_quants` and
-`make_qx_quants` (`ggml-quants.c`) without an importance matrix; sums run over the positions in
-order, as there. Adding and subtracting MAGIC rounds to the nearest whole number, for magnitudes
-below 2**22. Knows nothing of numba.
+makes it compile in a third of the time. What is computed, and in which order it is rounded, is
+ggml's `make_qkx2_quants` and `make_qx_quants` (`ggml-quants.c`) without an importance matrix; sums
+run over the positions in order, as there. Adding and subtracting MAGIC rounds to the nearest whole
+number, for magnitudes below 2**22. Knows nothing of numba.
 """
 
 from __future__ import annotations
