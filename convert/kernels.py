@@ -207,18 +207,24 @@ def pack4(
 
 def pack6(x: Floats, divisor: Floats, factor: Floats, largest: Floats, out: Blocks) -> None:
     """Levels of six bits: as in `pack4`, but in a sub-block of zeros the level is 0."""
-    levels = np.empty(256, np.uint8)
+    wide, levels = np.empty(256, np.float32), np.empty(256, np.uint8)
     for block in range(divisor.shape[0]):
         for sub in range(16):
             d, f = divisor[block, sub], factor[block, sub]
             start, at = block * 256 + sub * 16, sub * 16
             rise = THIRTY_TWO if d != ZERO or largest[block, sub] >= GROUP_EPS else ZERO
+            if d != ZERO:
+                for i in range(16):
+                    wide[at + i] = x[start + i] / d
+            else:
+                for i in range(16):
+                    wide[at + i] = f * x[start + i]
             for i in range(16):
-                value = x[start + i] / d if d != ZERO else f * x[start + i]
-                level = (value + MAGIC) - MAGIC
+                level = (wide[at + i] + MAGIC) - MAGIC
                 level = level if level < THIRTY_ONE else THIRTY_ONE
-                level = level if level > MINUS_32 else MINUS_32
-                levels[at + i] = np.uint8(np.int32(level + rise))
+                wide[at + i] = (level if level > MINUS_32 else MINUS_32) + rise
+        for i in range(256):  # on its own, since loops of 16 do not narrow well
+            levels[i] = np.uint8(np.int32(wide[i]))
         for half in range(2):
             at, low, high = half * 128, half * 64, 128 + half * 32
             for i in range(32):
