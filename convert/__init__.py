@@ -4,8 +4,8 @@ Importing this package is cheap: numpy and the ggml library are loaded when `con
 looked up. The road is one-way, and a module imports only from what stands before it:
 
     untrusted -> safetensors -> checkpoint -> gemma2 -> spm -> vocab -> recipe -> unrolled
-              -> kernels -> quantize -> files -> gguf_file -> importance -> metadata -> pipeline
-              -> outlook
+              -> packing -> kernels -> quantize -> files -> gguf_file -> importance -> metadata
+              -> pipeline -> outlook
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Owns fast kernels for Q4_K and Q6_K blocks without an importance matrix: ggml's bytes, sooner.
 
-They are compiled by numba, an extra, and used only after they gave ggml's own bytes on this
-machine. The search (see `unrolled`) and the packing of levels are compiled; what a block has few
-of, its scales, numpy does. A block of numbers so extreme that rounding by MAGIC is not ggml's
-(nothing that a trained model holds) is left to ggml. Knows nothing of tensors or files.
+They are used only after they gave ggml's own bytes on this machine. Numba, an extra, compiles the
+search (`unrolled`) and the packing of levels (`packing`); what a block has few of, its scales,
+numpy does. A block of numbers so extreme that rounding by MAGIC is not ggml's (nothing that a
+trained model holds) is left to ggml. Knows nothing of tensors or files.
 
     Q4_K, 256 weights | d: f16 | dmin: f16 | 8 scales and 8 minima of 6 bits | 128 B of levels |
     Q6_K, 256 weights | 128 B of low nibbles | 64 B of high pairs | 16 scales: i8 | d: f16 |
@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesppo.errors import UsageError
-from edgesppo_convert import unrolled
+from edgesppo_convert import packing, unrolled
+from edgesppo_convert.packing import (
+    FIFTEEN,
+    GROUP_EPS,
+    MAGIC,
+    MINUS_32,
+    THIRTY_ONE,
+    THIRTY_TWO,
+    ZERO,
+)
 from edgesppo_convert.recipe import Q4_K, Q6_K, row_bytes
 
 if TYPE_CHECKING:
@@ -33,9 +42,7 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 F = np.float32
-ZERO, FIFTEEN, SIXTEEN, THIRTY_ONE, THIRTY_TWO = F(0), F(15), F(16), F(31), F(32)
-MINUS_32, SIXTY_THREE, GROUP_EPS = F(-32), F(63), F(1e-15)
-MAGIC = F(3 << 22)
+SIXTY_THREE = F(63)
 LIMIT = F(4e6)  # the magnitude up to which MAGIC rounds; see `unrolled`
 CONSTANTS = {
     "LANES": unrolled.LANES,
@@ -68,11 +75,11 @@ class FastKernels:
         self._makers: dict[GGMLQuantizationType, Callable[[Floats, Blocks], NDArray[np.bool_]]] = {}
         if Q4_K in kinds:
             self._search4 = _compiled(_made("search4", unrolled.q4_search()))
-            self._pack4 = _compiled(pack4)
+            self._pack4 = _compiled(packing.pack4)
             self._makers[Q4_K] = self._q4_k
         if Q6_K in kinds:
             self._search6 = _compiled(_made("search6", unrolled.q6_search()))
-            self._pack6 = _compiled(pack6)
+            self._pack6 = _compiled(packing.pack6)
             self._makers[Q6_K] = self._q6_k
 
     @property
@@ -176,64 +183,6 @@ def trial_values() -> Floats:
         *(np.zeros((8, BLOCK), F), np.ones((8, BLOCK), F), -np.ones((8, BLOCK), F)),
     ]
     return np.concatenate(sorts).astype(F).ravel()
-
-
-def pack4(
-    x: Floats, divisor: Floats, shift: Floats, factor: Floats, low: Floats, out: Blocks
-) -> None:
-    """Levels of four bits: those of the scales as stored, or where that is 0 the search's."""
-    levels = np.empty(256, np.float32)
-    for block in range(divisor.shape[0]):
-        for sub in range(8):
-            d, dm = divisor[block, sub], shift[block, sub]
-            start, at = block * 256 + sub * 32, sub * 32
-            if d != ZERO:
-                for i in range(32):
-                    level = ((x[start + i] + dm) / d + MAGIC) - MAGIC
-                    level = level if level < FIFTEEN else FIFTEEN
-                    levels[at + i] = level if level > ZERO else ZERO
-            else:
-                f, m = factor[block, sub], low[block, sub]
-                for i in range(32):
-                    level = (f * (x[start + i] - m) + MAGIC) - MAGIC
-                    level = level if level < FIFTEEN else FIFTEEN
-                    levels[at + i] = level if level > ZERO else ZERO
-        for quarter in range(4):
-            at = quarter * 64
-            for i in range(32):
-                both = levels[at + i] + SIXTEEN * levels[at + 32 + i]
-                out[block, 16 + quarter * 32 + i] = np.uint8(np.int32(both))
-
-
-def pack6(x: Floats, divisor: Floats, factor: Floats, largest: Floats, out: Blocks) -> None:
-    """Levels of six bits: as in `pack4`, but in a sub-block of zeros the level is 0."""
-    wide, levels = np.empty(256, np.float32), np.empty(256, np.uint8)
-    for block in range(divisor.shape[0]):
-        for sub in range(16):
-            d, f = divisor[block, sub], factor[block, sub]
-            start, at = block * 256 + sub * 16, sub * 16
-            rise = THIRTY_TWO if d != ZERO or largest[block, sub] >= GROUP_EPS else ZERO
-            if d != ZERO:
-                for i in range(16):
-                    wide[at + i] = x[start + i] / d
-            else:
-                for i in range(16):
-                    wide[at + i] = f * x[start + i]
-            for i in range(16):
-                level = (wide[at + i] + MAGIC) - MAGIC
-                level = level if level < THIRTY_ONE else THIRTY_ONE
-                wide[at + i] = (level if level > MINUS_32 else MINUS_32) + rise
-        for i in range(256):  # on its own, since loops of 16 do not narrow well
-            levels[i] = np.uint8(np.int32(wide[i]))
-        for half in range(2):
-            at, low, high = half * 128, half * 64, 128 + half * 32
-            for i in range(32):
-                a, b = levels[at + i], levels[at + 32 + i]
-                c, d6 = levels[at + 64 + i], levels[at + 96 + i]
-                out[block, low + i] = np.uint8((a & 15) | ((c & 15) << 4))
-                out[block, low + 32 + i] = np.uint8((b & 15) | ((d6 & 15) << 4))
-                pairs = (a >> 4) | ((b >> 4) << 2) | ((c >> 4) << 4) | ((d6 >> 4) << 6)
-                out[block, high + i] = np.uint8(pairs)
 
 
 def _searched(

@@ -40,6 +40,7 @@ CONVERT = [
     "vocab",
     "recipe",
     "unrolled",
+    "packing",
     "kernels",
     "quantize",
     "files",
