@@ -3,9 +3,10 @@
 Importing this package is cheap: numpy and the ggml library are loaded when `convert` is first
 looked up. The road is one-way, and a module imports only from what stands before it:
 
-    untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> quantize
-              -> files -> remote -> gguf_file -> journal -> output -> verify -> provenance
-              -> metadata -> pipeline
+    untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> unrolled
+              -> packing -> kernels -> quantize -> files -> remote -> gguf_file -> layout
+              -> importance -> journal -> output -> verify -> provenance -> metadata -> pipeline
+              -> outlook
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgesppo_convert.outlook import Outlook, look_ahead
     from edgesppo_convert.pipeline import ConvertResult, Progress, convert
 
-__all__ = ["ConvertResult", "Progress", "convert"]
+__all__ = ["ConvertResult", "Outlook", "Progress", "convert", "look_ahead"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from edgesppo_convert import pipeline
+    from edgesppo_convert import outlook, pipeline
 
-    return getattr(pipeline, name)
+    return getattr(outlook if name in ("Outlook", "look_ahead") else pipeline, name)

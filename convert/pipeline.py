@@ -18,31 +18,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gguf import MODEL_TENSOR
-
 from edgesppo._llama import ggml_base
 from edgesppo.errors import BadCheckpoint, OutputError, UsageError
+from edgesppo.plan import usable_cpus
 from edgesppo_convert import gemma2, metadata
 from edgesppo_convert.files import Files, check_target
-from edgesppo_convert.gguf_file import KeyValue, TensorInfo, plan_file
+from edgesppo_convert.gguf_file import KeyValue, plan_file
+from edgesppo_convert.importance import Importance, read_importance
+from edgesppo_convert.layout import LAYOUTS, Job, in_order
 from edgesppo_convert.output import Output, sweep
-from edgesppo_convert.quantize import Quantizer, rows_per_chunk
-from edgesppo_convert.recipe import Recipe, block_type, find_recipe, row_bytes
+from edgesppo_convert.quantize import Quantizer
+from edgesppo_convert.recipe import (
+    Override,
+    Recipe,
+    Setting,
+    block_types,
+    find_recipe,
+    parse_override,
+)
 from edgesppo_convert.remote import open_checkpoint
 from edgesppo_convert.verify import check_written
 from edgesppo_convert.vocab import read_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from gguf import GGMLQuantizationType
+    import numpy as np
+    from numpy.typing import NDArray
 
     from edgesppo_convert.checkpoint import Checkpoint
-    from edgesppo_convert.gemma2 import Weight
     from edgesppo_convert.safetensors import Tensor
 
-LAYOUTS = ("edge", "standard")
 COMPARED = 1 << 20  # elements of lm_head compared at a time
 
 
@@ -67,31 +74,22 @@ class ConvertResult:
     tensors: int
     types: Mapping[str, int]  # block type -> tensors
     resumed: int  # tensors that an interrupted run had made
+    kernels: str  # what made the blocks: "fast" or "ggml"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One tensor on its way: what it is, where it lies, what it becomes."""
+class Choices:
+    """What the caller chose of what the file shall hold."""
 
-    weight: Weight
-    tensor: Tensor
-    kind: GGMLQuantizationType
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its blocks."""
-        return self.weight.rows * row_bytes(self.kind, self.weight.row)
+    recipe: Recipe
+    overrides: Sequence[Override]
+    importance: Importance | None
+    layout: str
 
     @property
-    def info(self) -> TensorInfo:
-        """How the file announces it."""
-        return TensorInfo(self.weight.name, self.weight.shape, self.kind, self.nbytes)
-
-    def chunks(self) -> Iterator[tuple[int, int]]:
-        """First row and number of rows of every chunk."""
-        step = rows_per_chunk(self.weight.row)
-        for first in range(0, self.weight.rows, step):
-            yield first, min(step, self.weight.rows - first)
+    def importances(self) -> Mapping[str, NDArray[np.float32]]:
+        """Those of each tensor that has any."""
+        return self.importance.values if self.importance else {}
 
 
 def convert(
@@ -99,8 +97,11 @@ def convert(
     output: str | Path,
     *,
     type: str = "q4_k_m",
+    tensor_types: Sequence[str] = (),
+    imatrix: str | Path | None = None,
     layout: str = "edge",
     threads: int | None = None,
+    kernels: str = "auto",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
     keep: bool = False,
@@ -114,9 +115,7 @@ def convert(
     are there, and of how many.
     """
     started = time.monotonic()
-    recipe = find_recipe(type)
-    if layout not in LAYOUTS:
-        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    choices = check_choices(type, tensor_types, imatrix, layout)
     workers = _check_threads(threads)
     files = files or Files()
     sweep(Path(os.path.realpath(output)), files)
@@ -124,12 +123,15 @@ def convert(
     with open_checkpoint(source, target, files, keep=keep, fetched=fetched) as checkpoint:
         if target.exists() and checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
-        jobs, keys = plan(checkpoint, recipe, layout)
+        jobs, keys = plan(checkpoint, choices)
         file = plan_file(keys, [job.info for job in jobs])
-        mark = fingerprint(checkpoint, file.head)
+        mark = fingerprint(checkpoint, file.head, choices)
+        quantizer = Quantizer(
+            [(job.weight, job.kind) for job in jobs], choices.importances, kernels
+        )
         with Output(target, file, mark, files, checkpoint.spare) as out:
             resumed = len(out.digests)
-            _write(out, checkpoint, jobs, workers, progress)
+            _write(out, checkpoint, jobs, quantizer, workers, progress)
             out.complete()
             sha256 = out.read_back()
             check_written(out.part, target)
@@ -143,58 +145,61 @@ def convert(
         tensors=len(jobs),
         types=dict(Counter(job.kind.name for job in jobs)),
         resumed=resumed,
+        kernels=quantizer.kernels,
     )
 
 
-def plan(checkpoint: Checkpoint, recipe: Recipe, layout: str) -> tuple[list[Job], list[KeyValue]]:
+def check_choices(
+    type: str, tensor_types: Sequence[str], imatrix: str | Path | None, layout: str
+) -> Choices:
+    """What the words of the caller mean; refuses those that mean nothing."""
+    if layout not in LAYOUTS:
+        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+    return Choices(
+        find_recipe(type),
+        [parse_override(text) for text in tensor_types],
+        None if imatrix is None else read_importance(Path(imatrix)),
+        layout,
+    )
+
+
+def plan(checkpoint: Checkpoint, choices: Choices) -> tuple[list[Job], list[KeyValue]]:
     """Every tensor in the order of the file, and the metadata; refuses what cannot be converted."""
     hyper = gemma2.read_hyper(checkpoint.config)
     weights = gemma2.plan_weights(hyper)
     gemma2.check_tensors(weights, checkpoint.tensors, checkpoint.config)
     vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
-    keys = metadata.collect(checkpoint, recipe, hyper, weights, vocabulary)
+    keys = metadata.collect(checkpoint, choices.recipe, hyper, weights, vocabulary)
     _check_head(checkpoint.tensors)
-    jobs = [
-        Job(weight, checkpoint.tensors[weight.source], block_type(recipe, weight, hyper.layers))
-        for weight in weights
-    ]
-    return sorted(jobs, key=_edge_place if layout == "edge" else _standard_place), keys
+    if choices.importance is not None:
+        choices.importance.check(weights)
+        keys += choices.importance.keys
+    calibrated = choices.importance is not None
+    setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, calibrated)
+    kinds = block_types(choices.recipe, weights, setting, choices.overrides)
+    jobs = [Job(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
+    return in_order(jobs, choices.layout), keys
 
 
-def fingerprint(checkpoint: Checkpoint, head: bytes) -> str:
-    """What the bytes of the output depend on: its head, the weights, and the library's code."""
-    library = Path(ggml_base()._name).read_bytes()
+def fingerprint(checkpoint: Checkpoint, head: bytes, choices: Choices) -> str:
+    """What the output's bytes depend on: its head, the weights, their importance, ggml's code."""
     parts = (
-        hashlib.sha256(head).hexdigest(),
-        hashlib.sha256(library).hexdigest(),
+        _sha256(head),
+        _sha256(Path(ggml_base()._name).read_bytes()),
         *(shard.state() for shard in checkpoint.shards),
+        *((name, _sha256(values.tobytes())) for name, values in choices.importances.items()),
     )
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return _sha256(json.dumps(parts).encode())
 
 
-def _edge_place(job: Job) -> tuple[bool, bool, float, int]:
-    """Norms, token_embd, then the blocks' matrices by bits a weight, most first.
-
-    llama.cpp copies the types that it repacks (Q4_K first of all) at load, and can then give back
-    the mapped pages at the end of the file only; so what it copies stands at the end. Sorting is
-    stable: within a group the order is the checkpoint's.
-    """
-    weight = job.weight
-    bits = row_bytes(job.kind, weight.row) / weight.row
-    embedding = weight.role is MODEL_TENSOR.TOKEN_EMBD
-    return not weight.is_norm, not embedding, -bits, weight.layer
-
-
-def _standard_place(job: Job) -> tuple[int, str]:
-    """By layer and name, as `llama_model_quantize` writes them."""
-    return job.weight.layer, job.weight.name
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _check_threads(threads: int | None) -> int:
     """As many as asked for; else one for every core this process may use."""
     if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return usable_cpus()
     if not 1 <= threads <= 1024:
         raise UsageError(f"threads is {threads}; expected 1 to 1024")
     return threads
@@ -225,6 +230,7 @@ def _write(
     out: Output,
     checkpoint: Checkpoint,
     jobs: list[Job],
+    quantizer: Quantizer,
     threads: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
@@ -238,16 +244,17 @@ def _write(
     lacking = [job for job in jobs if job.weight.name not in out.digests]
     for shards in checkpoint.visits({job.tensor.shard for job in lacking}):
         stage = [job for job in lacking if job.tensor.shard in shards]
-        with closing(_blocks(stage, threads)) as blocks:
+        with closing(_blocks(stage, quantizer, threads)) as blocks:
             for job, data in blocks:
                 out.write(job.weight.name, data)
                 done += len(data)
                 report(Progress(job.weight.name, done, total))
 
 
-def _blocks(jobs: list[Job], threads: int) -> Generator[tuple[Job, bytearray], None, None]:
+def _blocks(
+    jobs: list[Job], quantizer: Quantizer, threads: int
+) -> Generator[tuple[Job, bytearray], None, None]:
     """Every chunk's blocks, in order; at most a few chunks a thread are under way at once."""
-    quantizer = Quantizer(job.kind for job in jobs)
     pending: deque[tuple[Job, Future[bytearray]]] = deque()
     with ThreadPoolExecutor(threads, "edgesppo-convert") as pool:
         try:

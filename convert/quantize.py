@@ -1,23 +1,24 @@
 """Owns the numbers: stored floats -> float32 -> block bytes, a chunk of whole rows at a time.
 
-The blocks are made by the shipped ggml library, so they are the same bytes that
-`llama_model_quantize` of this installation makes. Knows nothing of files.
+The blocks are made by the shipped ggml library, or by kernels that make the same bytes faster, so
+they are the bytes that `llama_model_quantize` of this installation makes. Knows nothing of files.
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgesppo._llama import ggml_base
 from edgesppo.errors import BadCheckpoint
+from edgesppo_convert.kernels import choose
 from edgesppo_convert.recipe import BF16, F32, row_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
@@ -32,13 +33,31 @@ CHUNK = 1 << 19  # weights; a row that is longer is a chunk of its own
 
 
 class Quantizer:
-    """Turns chunks of rows into blocks; any number of threads may share one."""
+    """Turns chunks of rows into blocks; any number of threads may share one.
 
-    def __init__(self, kinds: Iterable[GGMLQuantizationType]) -> None:
+    `work` tells what will come; `importance` how much each column of a tensor matters; `kernels`
+    which code shall make the blocks, see `kernels.choose`.
+    """
+
+    def __init__(
+        self,
+        work: Iterable[tuple[Weight, GGMLQuantizationType]],
+        importance: Mapping[str, NDArray[np.float32]],
+        kernels: str,
+    ) -> None:
         self._ggml = ggml_base()
-        for kind in set(kinds):
+        self._importance = importance
+        weights: Counter[GGMLQuantizationType] = Counter()
+        for weight, kind in work:
             self._ggml.ggml_quantize_init(kind)
+            weights[kind] += 0 if weight.name in self._importance else weight.size
+        self._fast = choose(kernels, self._by_ggml, weights)
         self._scratch = _Scratch()
+
+    @property
+    def kernels(self) -> str:
+        """Which code makes the blocks: "fast" (where it can) or "ggml"."""
+        return "fast" if self._fast else "ggml"
 
     def blocks(
         self, weight: Weight, tensor: Tensor, kind: GGMLQuantizationType, first: int, rows: int
@@ -50,9 +69,25 @@ class Quantizer:
         if weight.is_norm:
             values += np.float32(1)
         data = bytearray(rows * row_bytes(kind, weight.row))
-        target = ctypes.addressof(ctypes.c_char.from_buffer(data))
-        self._ggml.ggml_quantize_chunk(kind, values.ctypes.data, target, 0, rows, weight.row, None)
+        out = np.frombuffer(data, np.uint8)
+        importance = self._importance.get(weight.name)
+        if self._fast and kind in self._fast.kinds and importance is None:
+            self._fast.blocks(kind, values, out)
+        else:
+            self._by_ggml(kind, values, out, rows, importance)
         return data
+
+    def _by_ggml(
+        self,
+        kind: GGMLQuantizationType,
+        values: NDArray[np.float32],
+        out: NDArray[np.uint8],
+        rows: int = 1,
+        importance: NDArray[np.float32] | None = None,
+    ) -> None:
+        source, target = values.ctypes.data, out.ctypes.data
+        weigh = None if importance is None else importance.ctypes.data
+        self._ggml.ggml_quantize_chunk(kind, source, target, 0, rows, values.size // rows, weigh)
 
 
 def rows_per_chunk(row: int) -> int:

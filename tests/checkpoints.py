@@ -102,6 +102,17 @@ def write_checkpoint(
     return folder
 
 
+def write_hollow_checkpoint(folder: Path, shape: Shape) -> Path:
+    """One whose weights are all zero and, on most file systems, take no room."""
+    write_checkpoint(folder, resized(shape, layers=0, hidden=1))
+    write_json(folder / "config.json", config(shape))
+    tensors = list(tensor_shapes(shape))
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(header(tensors, "bf16"))
+        file.truncate(file.tell() + sum(prod(sizes) * WIDTH["bf16"] for _, sizes in tensors))
+    return folder
+
+
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
 

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import llama_cpp
 import numpy as np
 import pytest
-from gguf import GGUFReader, LlamaFileType
 
 import edgesppo.demo
 from edgesppo_convert import ConvertResult, convert
 from tests.checkpoints import SHAPES, Shape, resized, write_checkpoint
+from tests.llama_quantizer import differences, llama_quantize, tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEMO = Path(edgesppo.demo.__file__).parent
-FILE_TYPES = {
-    "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
-    "q8_0": LlamaFileType.MOSTLY_Q8_0,
-    "f16": LlamaFileType.MOSTLY_F16,
-    "bf16": LlamaFileType.MOSTLY_BF16,
-}
-
-
-@llama_cpp.llama_log_callback
-def _quiet(level: int, text: bytes, data: Any) -> None:
-    """llama.cpp tells every tensor's name otherwise."""
+KINDS = ("q4_k_m", "q8_0", "f16", "bf16")
 
 
 @dataclass
@@ -62,28 +50,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return Sources(tmp_path_factory.mktemp("sources"))
 
 
-def llama_quantize(source: Path, target: Path, kind: str) -> None:
-    llama_cpp.llama_log_set(_quiet, None)
-    settings = llama_cpp.llama_model_quantize_default_params()
-    settings.ftype = FILE_TYPES[kind]
-    settings.nthread = 2
-    code = llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(settings))
-    assert code == 0
-
-
-def tensors(path: Path) -> dict[str, tuple[str, NDArray[Any]]]:
-    return {t.name: (t.tensor_type.name, t.data) for t in GGUFReader(path).tensors}
-
-
-def same_tensors(one: Path, other: Path) -> bool:
-    ours, theirs = tensors(one), tensors(other)
-    return ours.keys() == theirs.keys() and all(
-        ours[name][0] == theirs[name][0] and np.array_equal(ours[name][1], theirs[name][1])
-        for name in ours
-    )
-
-
-@pytest.mark.parametrize("kind", FILE_TYPES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["demo", "tiny", "odd", "odder"])
 def test_the_standard_file_is_llama_model_quantizes_own_byte_for_byte(
     sources: Sources, tmp_path: Path, name: str, kind: str
@@ -117,7 +84,7 @@ def anonymous_mb() -> float:
     return int(found[1]) / 1024
 
 
-@pytest.mark.parametrize("kind", [*FILE_TYPES, "f32"])
+@pytest.mark.parametrize("kind", [*KINDS, "f32"])
 def test_the_layout_moves_tensors_and_changes_none(
     sources: Sources, tmp_path: Path, kind: str
 ) -> None:
@@ -125,7 +92,7 @@ def test_the_layout_moves_tensors_and_changes_none(
         convert(sources.checkpoint("tiny"), tmp_path / layout, type=kind, layout=layout)
         for layout in ("edge", "standard")
     )
-    assert same_tensors(edge.output, standard.output)
+    assert differences(edge.output, standard.output) == []
     assert edge.bytes == standard.bytes
     assert edge.sha256 != standard.sha256
 
@@ -210,7 +177,7 @@ def test_other_sources_are_quantised_as_llama_model_quantize_does(
     convert(folder, tmp_path / "f32.gguf", type="f32")
     llama_quantize(tmp_path / "f32.gguf", tmp_path / "theirs.gguf", kind)
     convert(folder, tmp_path / "ours.gguf", type=kind)
-    assert same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    assert differences(tmp_path / "ours.gguf", tmp_path / "theirs.gguf") == []
 
 
 EVERY_HALF: Shape = resized(SHAPES["tiny"], layers=1)

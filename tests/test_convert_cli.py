@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+from gguf import GGUFReader
 
 from edgesppo.cli import main
-from edgesppo.cli.convert import LAYOUTS, TYPES
-from edgesppo_convert import pipeline, recipe
-from tests.checkpoints import SHAPES, resized, write_checkpoint
+from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES
+from edgesppo_convert import kernels, pipeline, recipe
+from tests.checkpoints import SHAPES, resized, write_checkpoint, write_hollow_checkpoint
 from tests.conftest import DEMO
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def call(*words: object) -> Result:
 def test_the_choices_are_those_of_the_converter() -> None:
     assert tuple(recipe.RECIPES) == TYPES
     assert pipeline.LAYOUTS == LAYOUTS
+    assert kernels.CHOICES == KERNELS
 
 
 def test_the_whole_transcript(source: Path, tmp_path: Path) -> None:
@@ -62,6 +64,47 @@ def test_json_is_one_object_on_standard_output(source: Path, tmp_path: Path) -> 
     assert list(found) == ["output", "bytes", "sha256", "seconds", "bits_per_weight", "tensors"]
     assert found["output"] == str(out)
     assert found["bytes"] == out.stat().st_size
+
+
+def test_the_plan_of_the_9b_has_llama_cpps_size_and_writes_nothing(tmp_path: Path) -> None:
+    folder = write_hollow_checkpoint(tmp_path / "9b", SHAPES["9b"])
+    result = call(folder, "--plan")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r"token_embd\.weight +256000 x 3584  Q6_K +752,640,000", lines[169])
+    assert lines[-1] == (
+        "464 tensors (169 F32, 43 Q6_K, 252 Q4_K), 5,755,000,832 bytes of tensor data,"
+        " 4.98 bits a weight"
+    )
+    found = json.loads(call(folder, "--plan", "--json").stdout)
+    assert found["bytes"] == sum(tensor["bytes"] for tensor in found["tensors"]) == 5_755_000_832
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_plan_is_what_is_made(source: Path, tmp_path: Path) -> None:
+    words = ["--type", "q5_k_s", "--tensor-type", "attn_k=q8_0", "--layout", "standard"]
+    planned = json.loads(call(source, "--plan", "--json", *words).stdout)
+    call(source, "-o", tmp_path / "out.gguf", *words)
+    made = GGUFReader(tmp_path / "out.gguf").tensors
+    assert [(t["name"], t["type"], t["bytes"]) for t in planned["tensors"]] == [
+        (t.name, t.tensor_type.name, t.n_bytes) for t in made
+    ]
+
+
+def test_without_a_plan_an_output_is_needed(source: Path) -> None:
+    result = call(source)
+    assert result.exit_code == 2
+    assert "Missing option '-o'" in result.stderr
+
+
+def test_kernels_are_chosen_by_option_or_environment(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    result = call(source, "-o", tmp_path / "one.gguf", "--kernels", "fast")
+    assert " s by the fast kernels\n" in result.stderr
+    words = ["convert", str(source), "-o", str(tmp_path / "two.gguf")]
+    result = CliRunner().invoke(main, words, env={"EDGESPPO_KERNELS": "fast"})
+    assert " s by the fast kernels\n" in result.stderr
 
 
 def test_the_self_test_lets_the_file_write_ten_tokens(tmp_path: Path) -> None:

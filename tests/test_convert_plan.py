@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from gguf import GGUFReader
 
+from edgesppo import plan as machine
 from edgesppo.errors import UsageError
-from edgesppo_convert import convert
+from edgesppo_convert import convert, pipeline
 from edgesppo_convert.gemma2 import plan_weights, read_hyper
-from edgesppo_convert.recipe import RECIPES, block_type, find_recipe, gets_more_bits, row_bytes
+from edgesppo_convert.recipe import (
+    RECIPES,
+    Setting,
+    block_types,
+    find_recipe,
+    gets_more_bits,
+    parse_override,
+    row_bytes,
+)
 from edgesppo_convert.untrusted import JsonObject
 from tests.checkpoints import SHAPES, Shape, config, resized, tensor_shapes, write_checkpoint
 
@@ -19,9 +30,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def types_of(shape: Shape, kind: str) -> dict[str, str]:
+def types_of(shape: Shape, kind: str, *overrides: str) -> dict[str, str]:
     weights = plan_weights(read_hyper(JsonObject("config.json", config(shape))))
-    return {w.name: block_type(find_recipe(kind), w, shape.layers).name for w in weights}
+    setting = Setting(shape.layers, shape.heads // shape.kv_heads)
+    wanted = [parse_override(text) for text in overrides]
+    types = block_types(find_recipe(kind), weights, setting, wanted)
+    return {name: found.name for name, found in types.items()}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -34,14 +48,14 @@ def test_the_plan_has_exactly_the_tensors_of_the_checkpoint(name: str) -> None:
 def test_the_9b_takes_as_many_bytes_as_llama_cpps_own() -> None:
     shape = SHAPES["9b"]
     weights = plan_weights(read_hyper(JsonObject("config.json", config(shape))))
-    recipe = find_recipe("Q4_K_M")
-    total = sum(w.rows * row_bytes(block_type(recipe, w, shape.layers), w.row) for w in weights)
+    types = block_types(find_recipe("Q4_K_M"), weights, Setting(shape.layers))
+    total = sum(w.rows * row_bytes(types[w.name], w.row) for w in weights)
     assert sum(w.size for w in weights) == 9_241_705_984
     assert total == 5_755_000_832
 
 
 def test_the_layers_of_the_9b_that_get_more_bits() -> None:
-    more = [layer for layer in range(42) if gets_more_bits(layer, 42)]
+    more = [layer for layer in range(42) if gets_more_bits(layer, Setting(42))]
     assert more == [0, 1, 2, 3, 4, *range(7, 36, 3), *range(36, 42)]
 
 
@@ -78,6 +92,39 @@ def test_an_unknown_type_is_refused_with_the_list() -> None:
         find_recipe("q3")
 
 
+def test_overrides_come_before_the_table_and_the_first_that_fits_counts() -> None:
+    overrides = ("blk[.]1[.]=q8_0", "ATTN_Q=Q5_K", "attn_=q3_k", "norm|token=f16")
+    types = types_of(SHAPES["tiny"], "q4_k_m", *overrides)
+    assert types["blk.1.attn_q.weight"] == types["blk.1.ffn_down.weight"] == "Q8_0"
+    assert types["blk.0.attn_q.weight"] == "Q5_K"
+    assert types["blk.0.attn_v.weight"] == "Q3_K"
+    assert types["token_embd.weight"] == "F16"
+    assert types["output_norm.weight"] == types["blk.0.attn_norm.weight"] == "F32"
+    assert types["blk.0.ffn_up.weight"] == "Q4_K"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("attn_q", "not of the form PATTERN=TYPE"),
+        ("=q8_0", "not of the form PATTERN=TYPE"),
+        ("attn_q=", "not of the form PATTERN=TYPE"),
+        ("attn_q=iq1_s", "no tensor type 'iq1_s'"),
+        ("attn_(=q8_0", "no regular expression"),
+        ("attn_z=q8_0", "no matrix has a name with 'attn_z'"),
+        ("attn_norm=q8_0", "no matrix has a name with 'attn_norm'"),
+    ],
+)
+def test_an_override_that_would_do_nothing_is_refused(override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        types_of(SHAPES["tiny"], "q4_k_m", override)
+
+
+def test_plain_types_take_no_overrides() -> None:
+    with pytest.raises(UsageError, match="cannot be given with type bf16"):
+        types_of(SHAPES["tiny"], "bf16", "attn_q=q8_0")
+
+
 def written(folder: Path, layout: str) -> list[tuple[str, str]]:
     shape = resized(SHAPES["tiny"], layers=12)  # more than ten: names sort otherwise
     source = write_checkpoint(folder / "source", shape)
@@ -101,3 +148,22 @@ def test_standard_layout_goes_by_layer_and_name(tmp_path: Path) -> None:
     assert names[:3] == ["output_norm.weight", "token_embd.weight", "blk.0.attn_k.weight"]
     layers = [int(name.split(".")[1]) for name in names[2:]]
     assert layers == sorted(layers)
+
+
+def test_threads_are_by_default_what_a_containers_quota_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text("50000 100000\n")
+    monkeypatch.setattr(machine, "_CGROUP_QUOTA", quota)
+    workers: list[int] = []
+
+    def pool(threads: int, name: str) -> ThreadPoolExecutor:
+        workers.append(threads)
+        return ThreadPoolExecutor(threads, name)
+
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", pool)
+    source = write_checkpoint(tmp_path / "source", SHAPES["odder"])
+    convert(source, tmp_path / "out.gguf")
+    convert(source, tmp_path / "out.gguf", threads=2, force=True)
+    assert workers == [1, 2]

@@ -43,19 +43,25 @@ CONVERT = [
     "spm",
     "vocab",
     "recipe",
+    "unrolled",
+    "packing",
+    "kernels",
     "quantize",
     "files",
     "remote",
     "gguf_file",
+    "layout",
+    "importance",
     "journal",
     "output",
     "verify",
     "provenance",
     "metadata",
     "pipeline",
+    "outlook",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "hub", "lockfile", "preflight", "repository", "_llama"}
+SHARED = {"errors", "hub", "lockfile", "plan", "preflight", "repository", "_llama"}
 MAY_CONVERT = {"loaded", "cli"}
 
 

@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgesppo.cli.common import emit_json, json_option, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from edgesppo_convert import ConvertResult
+    from edgesppo_convert import ConvertResult, Outlook
 
-TYPES = ("q4_k_m", "q8_0", "f16", "bf16", "f32")
+TYPES = (
+    *("q4_k_m", "q4_k_s", "q5_k_m", "q5_k_s", "q6_k", "q8_0", "q4_0", "iq4_xs"),
+    *("f16", "bf16", "f32"),
+)
 LAYOUTS = ("edge", "standard")
+KERNELS = ("auto", "fast", "ggml")
 
 
 @click.command(name="convert")
 @click.argument("source", metavar="SRC")
-@click.option("-o", "--output", required=True, metavar="OUT", help="The GGUF file to write.")
+@click.option("-o", "--output", metavar="OUT", help="The GGUF file to write.")
 @click.option(
     "--type",
-    "kind",
     type=click.Choice(TYPES, case_sensitive=False),
     default=TYPES[0],
     show_default=True,
     help="What the weights become.",
+)
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    multiple=True,
+    metavar="PATTERN=TYPE",
+    help="Another type for the matrices whose names hold this regular expression; repeatable.",
+)
+@click.option(
+    "--imatrix",
+    metavar="FILE",
+    help="Importance matrix, as llama-imatrix writes it (GGUF, or the older .dat).",
 )
 @click.option(
     "--layout",
@@ -42,20 +58,23 @@ LAYOUTS = ("edge", "standard")
     type=click.IntRange(1, 1024),
     help="Threads. [default: all this process may use]",
 )
+@click.option(
+    "--kernels",
+    type=click.Choice(KERNELS),
+    default=KERNELS[0],
+    show_default=True,
+    envvar="EDGESPPO_KERNELS",
+    help="The code that makes the blocks; the bytes are the same.",
+)
+@click.option(
+    "--plan", is_flag=True, help="Print what would be made of each tensor; write nothing."
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--keep", is_flag=True, help="Keep what is fetched from the hub, in OUT.checkpoint.")
 @click.option("--self-test", is_flag=True, help="Then load OUT and let it write ten tokens.")
 @json_option
 def convert_command(
-    source: str,
-    output: str,
-    kind: str,
-    layout: str,
-    threads: int | None,
-    force: bool,
-    keep: bool,
-    self_test: bool,
-    as_json: bool,
+    source: str, output: str | None, plan: bool, self_test: bool, as_json: bool, **chosen: Any
 ) -> None:
     """Convert the Gemma-2 checkpoint SRC to a GGUF file.
 
@@ -66,29 +85,44 @@ def convert_command(
     same command goes on from the tensors that were done.
     """
     from edgesppo.cli.progress import conversion_progress, fetch_progress
-    from edgesppo_convert import convert
+    from edgesppo_convert import convert, look_ahead
 
-    title = f"Converting {source} to {kind}"
+    if plan:
+        choices = {key: chosen[key] for key in ("type", "tensor_types", "imatrix", "layout")}
+        _print_plan(look_ahead(source, **choices), as_json)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output' (or --plan).")
+    title = f"Converting {source} to {chosen['type']}"
     with conversion_progress(title) as report, fetch_progress() as fetched:
-        result = convert(
-            source,
-            output,
-            type=kind,
-            layout=layout,
-            threads=threads,
-            force=force,
-            keep=keep,
-            progress=report,
-            fetched=fetched,
-        )
+        result = convert(source, output, progress=report, fetched=fetched, **chosen)
     if self_test:
         _try_out(result.output)
     if as_json:
         figures = dataclasses.asdict(result)
-        del figures["types"], figures["resumed"]
+        del figures["types"], figures["kernels"], figures["resumed"]
         emit_json({**figures, "output": str(result.output)})
     else:
         _summarise(result)
+
+
+def _print_plan(plan: Outlook, as_json: bool) -> None:
+    if as_json:
+        figures = {"bytes": plan.bytes, "bits_per_weight": plan.bits_per_weight}
+        tensors = [dataclasses.asdict(tensor) for tensor in plan.tensors]
+        emit_json({**figures, "types": plan.types, "tensors": tensors})
+        return
+    for tensor in plan.tensors:
+        shape = " x ".join(map(str, tensor.shape))
+        click.echo(f"{tensor.name:36}{shape:>16}  {tensor.type:6}{tensor.bytes:16,}")
+    click.echo(
+        f"{len(plan.tensors)} tensors ({_counted(plan.types)}), {plan.bytes:,} bytes of tensor"
+        f" data, {plan.bits_per_weight:.2f} bits a weight"
+    )
+
+
+def _counted(types: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in types.items())
 
 
 def _try_out(output: Path) -> None:
@@ -103,10 +137,10 @@ def _try_out(output: Path) -> None:
 
 
 def _summarise(result: ConvertResult) -> None:
-    kinds = ", ".join(f"{count} {name}" for name, count in result.types.items())
+    by = " by the fast kernels" if result.kernels == "fast" else ""
     say(
         f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
-        f" weight, {result.tensors} tensors ({kinds}), {result.seconds:.1f} s"
+        f" weight, {result.tensors} tensors ({_counted(result.types)}), {result.seconds:.1f} s{by}"
     )
     if result.resumed:
         say(f"{result.resumed} tensors were there from the run before, and were checked")

@@ -1,0 +1,183 @@
+"""Races the converter against llama.cpp's two steps on one checkpoint, in one run.
+
+    python -m tests.benchmarks.convert --python PYTHON [--sources FOLDER] [--work FOLDER]
+
+Theirs is `convert_hf_to_gguf.py` to bf16, which needs an interpreter with torch, transformers and
+sentencepiece, then `llama-quantize` to Q4_K_M, built here from llama-cpp-python's source
+distribution. Every contender gets the same threads, the same disk, and a checkpoint that the
+system has just read. Ours waits until its file is on the disk; theirs does not. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.checkpoints import SHAPES, write_checkpoint
+
+RELEASE = "llama-cpp-python==0.3.36"
+INTERVAL = 0.05  # seconds between looks at a process's memory
+CMAKE = [
+    *("-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"),
+    *("-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_APP=OFF", "-DLLAMA_OPENSSL=OFF"),
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process took."""
+
+    name: str
+    seconds: float
+    written: int  # bytes of the file it made
+    memory: int  # most bytes of anonymous memory
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name:34}{self.seconds:8.1f} s{self.written / 1e6:12,.0f} MB written"
+            f"{self.memory / 1e6:10,.0f} MB of memory"
+        )
+
+
+def measure(name: str, command: list[str | Path], output: Path, **environment: str) -> Run:
+    """Run the command, which makes the output."""
+    os.sync()
+    words = [str(word) for word in command]
+    started, most = time.monotonic(), 0
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
+        while process.poll() is None:
+            most = max(most, anonymous(process.pid))
+            time.sleep(INTERVAL)
+        seconds = time.monotonic() - started
+        if process.returncode:
+            log.seek(0)
+            sys.exit(f"{' '.join(words)}: {log.read()[-4000:].decode(errors='replace')}")
+    run = Run(name, seconds, output.stat().st_size, most)
+    sys.stdout.write(f"{run}\n")
+    sys.stdout.flush()
+    return run
+
+
+def anonymous(process: int) -> int:
+    """Bytes of anonymous memory that the process holds."""
+    with suppress(OSError):
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+        if found:
+            return int(found[1]) << 10
+    return 0
+
+
+def download_sources(folder: Path) -> Path:
+    """llama-cpp-python's source distribution, unpacked."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--no-binary", ":all:", "-d", folder, RELEASE], check=True)
+    with tarfile.open(next(folder.glob("llama_cpp_python-*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return next(path for path in folder.glob("llama_cpp_python-*") if path.is_dir())
+
+
+def build_quantizer(sources: Path, folder: Path) -> Path:
+    """llama-quantize, built if it is not there yet."""
+    subprocess.run(["cmake", "-S", sources, "-B", folder, *CMAKE], check=True, stdout=sys.stderr)
+    build = ["cmake", "--build", folder, "--target", "llama-quantize", "--parallel"]
+    subprocess.run([*build, str(os.cpu_count())], check=True, stdout=sys.stderr)
+    return folder / "bin" / "llama-quantize"
+
+
+def race_theirs(options: argparse.Namespace, checkpoint: Path, work: Path) -> list[Run]:
+    """llama.cpp's two steps."""
+    sources = options.sources or download_sources(work)
+    llama_cpp = sources / "vendor" / "llama.cpp"
+    quantizer = build_quantizer(llama_cpp, work / "build")
+    plain, output = work / "bf16.gguf", work / "theirs.gguf"
+    script = llama_cpp / "convert_hf_to_gguf.py"
+    first: list[str | Path] = [options.python, script, checkpoint, "--outtype", "bf16"]
+    warm(checkpoint)
+    runs = [measure("convert_hf_to_gguf.py to bf16", [*first, "--outfile", plain], plain)]
+    second: list[str | Path] = [quantizer, plain, output, "Q4_K_M", str(options.threads)]
+    runs.append(measure("llama-quantize to Q4_K_M", second, output))
+    plain.unlink()
+    return runs
+
+
+def race_ours(options: argparse.Namespace, checkpoint: Path, work: Path) -> list[Run]:
+    """Once with an empty cache of compiled kernels, once with a full one, once without kernels."""
+    output = work / "ours.gguf"
+    command: list[str | Path] = [sys.executable, "-m", "edgesppo", "convert", checkpoint]
+    command += ["-o", output, "--force", "--threads", str(options.threads), "--kernels"]
+    names = {
+        "edgesppo, fast, compiling them": "fast",
+        "edgesppo, fast": "fast",
+        "edgesppo, ggml": "ggml",
+    }
+    warm(checkpoint)
+    with tempfile.TemporaryDirectory() as cache:
+        return [
+            measure(name, [*command, kernels], output, NUMBA_CACHE_DIR=cache)
+            for name, kernels in names.items()
+        ]
+
+
+def warm(folder: Path) -> None:
+    """Let the system read the checkpoint, so that nobody is the one who does it for the rest."""
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass
+
+
+def report(theirs: list[Run], ours: list[Run]) -> None:
+    """Each of ours as a part of the sum of theirs."""
+    seconds = sum(run.seconds for run in theirs)
+    written = sum(run.written for run in theirs)
+    memory = max(run.memory for run in theirs)
+    sys.stdout.write(f"{Run('llama.cpp, both steps', seconds, written, memory)}\n")
+    for run in ours:
+        sys.stdout.write(
+            f"{run.name:34}{run.seconds / seconds:8.3f} of the time{run.written / written:8.3f} of"
+            f" the bytes{run.memory / memory:8.3f} of the memory\n"
+        )
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--shape", choices=SHAPES, default="2b")
+    parser.add_argument("--checkpoint", type=Path, help="use this one; do not make one")
+    parser.add_argument("--sources", type=Path, help="unpacked llama-cpp-python [download]")
+    parser.add_argument("--python", default=sys.executable, help="has torch and transformers")
+    parser.add_argument("--work", type=Path, help="where files go [a temporary folder]")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only-ours", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_options()
+    work = options.work or Path(tempfile.mkdtemp(prefix="edgesppo-benchmark-"))
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = options.checkpoint or work / options.shape
+    if not checkpoint.exists():
+        write_checkpoint(checkpoint, SHAPES[options.shape], shards=4)
+    try:
+        theirs = [] if options.only_ours else race_theirs(options, checkpoint, work)
+        ours = race_ours(options, checkpoint, work)
+        if theirs:
+            report(theirs, ours)
+    finally:
+        if options.work is None:
+            shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Owns the call of llama.cpp's own quantiser, the judge of the converter's bytes."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+FILE_TYPES = {
+    "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
+    "q4_k_s": LlamaFileType.MOSTLY_Q4_K_S,
+    "q5_k_m": LlamaFileType.MOSTLY_Q5_K_M,
+    "q5_k_s": LlamaFileType.MOSTLY_Q5_K_S,
+    "q6_k": LlamaFileType.MOSTLY_Q6_K,
+    "q8_0": LlamaFileType.MOSTLY_Q8_0,
+    "q4_0": LlamaFileType.MOSTLY_Q4_0,
+    "iq4_xs": LlamaFileType.MOSTLY_IQ4_XS,
+    "f16": LlamaFileType.MOSTLY_F16,
+    "bf16": LlamaFileType.MOSTLY_BF16,
+    "f32": LlamaFileType.ALL_F32,
+}
+
+
+class TensorOverride(ctypes.Structure):
+    """`struct llama_model_tensor_override` of llama.h."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("type", ctypes.c_int))
+
+
+@llama_cpp.llama_log_callback
+def _quiet(level: int, text: bytes, data: Any) -> None:
+    """llama.cpp tells every tensor's name otherwise."""
+
+
+def llama_quantize(
+    source: Path,
+    target: Path,
+    kind: str,
+    *,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
+    overrides: Sequence[tuple[str, str]] = (),
+) -> None:
+    llama_cpp.llama_log_set(_quiet, None)
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype = FILE_TYPES[kind]
+    settings.nthread = 2
+    if importance is not None:
+        entries = _entries(importance)
+        settings.imatrix = ctypes.cast(entries, type(settings.imatrix))
+    if overrides:
+        wanted = _overrides(overrides)
+        settings.tt_overrides = ctypes.cast(wanted, type(settings.tt_overrides))
+    code = llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(settings))
+    assert code == 0
+
+
+def _entries(importance: Mapping[str, NDArray[np.float32]]) -> Any:
+    entry = llama_cpp.llama_model_imatrix_data
+    floats = ctypes.POINTER(ctypes.c_float)
+    entries = [
+        entry(name.encode(), values.ctypes.data_as(floats), values.size)
+        for name, values in importance.items()
+    ]
+    return (entry * (len(entries) + 1))(*entries)
+
+
+def _overrides(overrides: Sequence[tuple[str, str]]) -> Any:
+    entries = [
+        TensorOverride(pattern.encode(), GGMLQuantizationType[kind.upper()])
+        for pattern, kind in overrides
+    ]
+    return (TensorOverride * (len(entries) + 1))(*entries)
+
+
+def tensors(path: Path) -> dict[str, tuple[str, NDArray[Any]]]:
+    return {t.name: (t.tensor_type.name, t.data) for t in GGUFReader(path).tensors}
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """The names of tensors that are not the same in both, in type and bytes."""
+    ours, theirs = tensors(one), tensors(other)
+    return [
+        name
+        for name in ours.keys() | theirs.keys()
+        if name not in ours
+        or name not in theirs
+        or ours[name][0] != theirs[name][0]
+        or not np.array_equal(ours[name][1], theirs[name][1])
+    ]
