@@ -34,6 +34,7 @@ MAX_SMALL = 64 << 20
 BLOCK = 1 << 20
 START = 1 << 16  # bytes of a shard that mostly hold its header
 SHA256 = 64  # digits
+_MARK = ".edgesppo-shard-"
 
 
 class RemoteCheckpoint(Checkpoint):
@@ -76,8 +77,10 @@ class RemoteCheckpoint(Checkpoint):
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         self.close()
         # After an interruption, or when the hub is out of reach, the same command goes on.
+        if isinstance(error, KeyboardInterrupt) and not error.args and any(self._left()):
+            error.args = ("stopped; what was fetched is kept: the same command goes on there",)
         if isinstance(error, EdgesppoError) and not isinstance(error, DownloadError):
-            self._drop(*self._announced.values())
+            self._drop(*self._left())
 
     def close(self) -> None:
         """Close every shard and remove the small files."""
@@ -99,8 +102,8 @@ class RemoteCheckpoint(Checkpoint):
             shard.arrive(place)
             yield (shard,)
             shard.close()
-            self._drop(file)
-        self._drop(*self._announced.values())  # what a run that was killed has left
+            self._drop(place)
+        self._drop(*self._left())  # what a run that was killed has left
 
     def _names(self) -> list[str]:
         return list(self._listing)
@@ -117,15 +120,20 @@ class RemoteCheckpoint(Checkpoint):
         self._announced[name] = file
         return shard
 
-    def _drop(self, *files: RemoteFile) -> None:
-        for file in files if not self._keep else ():
+    def _left(self) -> Iterator[Path]:
+        """Every shard that lies beside the output."""
+        start = f".{self._output.name}{_MARK}"
+        return (path for path in self._output.parent.iterdir() if path.name.startswith(start))
+
+    def _drop(self, *places: Path) -> None:
+        for place in places if not self._keep else ():
             with suppress(OSError):
-                self._files.unlink(self._place(file))
+                self._files.unlink(place)
 
     def _place(self, file: RemoteFile) -> Path:
         if self._keep:
             return self._output.with_name(self._output.name + ".checkpoint") / file.path
-        name = f".{self._output.name}.edgesppo-shard-{file.digest[:16]}"
+        name = f".{self._output.name}{_MARK}{file.digest[:16]}"
         return self._output.with_name(name)
 
     def _keep_small(self) -> None:

@@ -1,9 +1,10 @@
-"""Owns what this machine can give: the processors that this process may use."""
+"""Owns what this machine can give, the processors that we may use, and what of it we took."""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -16,6 +17,16 @@ def usable_cpus() -> int:
     else:
         allowed = os.cpu_count() or 1
     return max(1, min(allowed, _quota()))
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process had resident so far; None where the system cannot tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _quota() -> int:

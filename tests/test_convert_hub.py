@@ -314,6 +314,24 @@ def test_ctrl_c_while_fetching_is_gone_on_from(hub: FakeHub, out: Path, whole: b
     assert hub.asked(SECOND)[-1]["Range"] == f"bytes={size // 2}-{size - 1}"
 
 
+def test_ctrl_c_in_the_first_shard_keeps_what_was_fetched(
+    hub: FakeHub, out: Path, whole: bytes
+) -> None:
+    first = "model-00001-of-00003.safetensors"
+
+    def stop(name: str, done: int, total: int) -> None:
+        if name == first and done < total:
+            raise KeyboardInterrupt
+
+    hub.faults[first] = ["", "cut"]
+    with pytest.raises(KeyboardInterrupt, match="what was fetched is kept: the same command"):
+        convert(SOURCE, out, fetched=stop)
+    out.with_name(".model.gguf.edgesppo-shard-fedcba9876543210").write_bytes(b"of another one")
+    convert(SOURCE, out)
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
 def test_a_hub_that_goes_away_is_gone_on_from(hub: FakeHub, out: Path, whole: bytes) -> None:
     hub.faults[SECOND] = ["", "cut", *["503"] * 6]
     refused(out, DownloadError, "503")

@@ -20,6 +20,7 @@ from edgesppo_convert.journal import Journal
 from edgesppo_convert.output import journal_path, part_path
 from tests.checkpoints import Shape, write_checkpoint
 from tests.faulty import Counting, Faulty, Short
+from tests.imatrix_files import random_sums, write_dat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +123,7 @@ def test_two_faults_in_a_row(source: Path, out: Path, whole: bytes) -> None:
 KILLED = """
 import os, signal, sys
 from edgesppo_convert import output, pipeline
+from tests.imatrix_files import random_sums, write_dat
 from tests.faulty import Counting
 
 source, out, claim = sys.argv[1:4]
@@ -244,6 +246,26 @@ def test_another_conversion_does_not_go_on_from_it(source: Path, out: Path, tmp_
     expected = convert(source, tmp_path / "q8.gguf", type="q8_0")
     stop_after(source, out, 39_000)
     result = convert(source, out, type="q8_0")
+    assert (result.resumed, result.sha256) == (0, expected.sha256)
+
+
+def test_another_importance_matrix_does_not_go_on_from_it(
+    source: Path, out: Path, tmp_path: Path
+) -> None:
+    matrices = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        sums = random_sums({"blk.0.attn_q.weight": 64}, seed)
+        matrices.append(write_dat(tmp_path / str(seed) / "same-name.dat", sums))
+    expected = convert(source, tmp_path / "expected.gguf", imatrix=matrices[1])
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done_bytes > 39_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, out, imatrix=matrices[0], progress=interrupt)
+    result = convert(source, out, imatrix=matrices[1])
     assert (result.resumed, result.sha256) == (0, expected.sha256)
 
 

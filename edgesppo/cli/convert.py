@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.common import emit_json, json_option, say
+from edgesppo.plan import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +97,7 @@ def convert_command(
     title = f"Converting {source} to {chosen['type']}"
     with conversion_progress(title) as report, fetch_progress() as fetched:
         result = convert(source, output, progress=report, fetched=fetched, **chosen)
+    peak = peak_memory()
     if self_test:
         _try_out(result.output)
     if as_json:
@@ -103,7 +105,7 @@ def convert_command(
         del figures["types"], figures["kernels"], figures["resumed"]
         emit_json({**figures, "output": str(result.output)})
     else:
-        _summarise(result)
+        _summarise(result, peak)
 
 
 def _print_plan(plan: Outlook, as_json: bool) -> None:
@@ -136,11 +138,13 @@ def _try_out(output: Path) -> None:
     say(f"self-test: {count} tokens, {text!r}")
 
 
-def _summarise(result: ConvertResult) -> None:
+def _summarise(result: ConvertResult, peak: int | None) -> None:
+    memory = f", {peak / 1e6:,.0f} MB of memory at most" if peak else ""
     by = " by the fast kernels" if result.kernels == "fast" else ""
     say(
         f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
         f" weight, {result.tensors} tensors ({_counted(result.types)}), {result.seconds:.1f} s{by}"
+        f"{memory}"
     )
     if result.resumed:
         say(f"{result.resumed} tensors were there from the run before, and were checked")
