@@ -3,8 +3,9 @@
 Importing this package is cheap: numpy and the ggml library are loaded when `convert` is first
 looked up. The road is one-way, and a module imports only from what stands before it:
 
-    untrusted -> safetensors -> checkpoint -> gemma2 -> spm -> vocab -> recipe -> unrolled
-              -> kernels -> quantize -> files -> gguf_file -> importance -> metadata -> pipeline
+    untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> unrolled
+              -> packing -> kernels -> quantize -> files -> remote -> gguf_file -> layout
+              -> importance -> journal -> output -> verify -> provenance -> metadata -> pipeline
               -> outlook
 """
 

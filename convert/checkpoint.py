@@ -7,26 +7,61 @@ tensors mean; that is the family's business.
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, ModelNotFound, UnsupportedCheckpoint
 from edgesppo_convert.safetensors import Shard, Tensor
 from edgesppo_convert.untrusted import JsonObject, is_there, read_json, show
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# All but the weights that a conversion reads; not every checkpoint has each.
+SMALL_FILES = (
+    "README.md",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
 PARTS = frozenset((".safetensors", ".json", ".model", ".jinja"))
 MAX_SHARDS = 1000
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint is called and, where that is known, whose it is and which commit."""
+
+    name: str
+    owner: str | None = None
+    revision: str | None = None
 
 
 class Checkpoint:
     """A Hugging Face checkpoint folder, open for reading until it is closed."""
 
+    spare = 0  # bytes that it needs beside the output for a while
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._shards = ExitStack()
+        self.origin = _find_origin(folder)
+        self.shards: list[Shard] = []
+        self._open_shards = ExitStack()
         try:
             if not folder.is_dir():
                 raise ModelNotFound(f"no checkpoint folder {folder}")
@@ -42,12 +77,12 @@ class Checkpoint:
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close every shard; the tensors cannot be read any more."""
-        self._shards.close()
+        self._open_shards.close()
 
     def json(self, name: str) -> JsonObject | None:
         """A further JSON file of the folder, None where there is none."""
@@ -59,12 +94,21 @@ class Checkpoint:
         parts = (entry for entry in self.folder.iterdir() if entry.suffix in PARTS)
         return any(entry.exists() and entry.samefile(path) for entry in parts)
 
+    def visits(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
+        """The needed shards in groups that can be read at the same time; here, all at once."""
+        yield needed
+
+    def _names(self) -> list[str]:
+        """Every file of the checkpoint, be it a symbolic link to nothing (a download cut off)."""
+        return [path.name for path in self.folder.iterdir()]
+
     def _open_tensors(self) -> dict[str, Tensor]:
-        if is_there(self.folder / SINGLE):
+        names = self._names()
+        if SINGLE in names:
             return self._open_shard(SINGLE)
-        if is_there(self.folder / INDEX):
+        if INDEX in names:
             return self._open_indexed(read_json(self.folder / INDEX).object("weight_map"))
-        if any(self.folder.glob("pytorch_model*.bin*")):
+        if any(fnmatch(name, "pytorch_model*.bin*") for name in names):
             raise UnsupportedCheckpoint(
                 f"{self.folder} has its weights only as pytorch_model.bin, a pickle that could run"
                 f" code when read; only safetensors are read: save it anew with"
@@ -75,9 +119,15 @@ class Checkpoint:
         )
 
     def _open_shard(self, name: str) -> dict[str, Tensor]:
-        shard = Shard(self.folder / name)
-        self._shards.callback(shard.close)
+        shard = self._shard(name)
+        self._open_shards.callback(shard.close)
+        self.shards.append(shard)
         return shard.tensors
+
+    def _shard(self, name: str) -> Shard:
+        shard = Shard(self.folder / name)
+        shard.sha256 = _known_sha256(shard.path)
+        return shard
 
     def _open_indexed(self, weight_map: JsonObject) -> dict[str, Tensor]:
         shard_of = {name: _plain_name(weight_map, name) for name in weight_map}
@@ -115,3 +165,26 @@ def _plain_name(weight_map: JsonObject, tensor: str) -> str:
     if not plain:
         weight_map.refuse(tensor, "the plain name of a .safetensors file in the same folder")
     return name
+
+
+def _find_origin(folder: Path) -> Origin:
+    """What the folder is called; in the Hugging Face cache, what its repository is called.
+
+    There it is `models--OWNER--NAME/snapshots/REVISION`.
+    """
+    folder = folder.absolute()
+    kind, *parts = folder.parent.parent.name.split("--")
+    if folder.parent.name != "snapshots" or kind != "models" or not parts:
+        return Origin(folder.resolve().name)
+    if len(parts) == 2 and _REVISION.fullmatch(folder.name):
+        return Origin(parts[1], parts[0], folder.name)
+    return Origin(parts[-1])
+
+
+def _known_sha256(shard: Path) -> str | None:
+    """In the Hugging Face cache, a shard links to a file whose name is its sha256 on the hub."""
+    if not shard.is_symlink():
+        return None
+    blob = shard.resolve()
+    fits = blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name)
+    return blob.name if fits else None

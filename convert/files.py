@@ -1,40 +1,77 @@
-"""Owns every operation that changes the disk, and the promise that no half file is ever seen.
+"""Owns every operation that changes the disk, one method each, and the checks before the work.
 
-`Files` has one method an operation, so that a test can make any of them fail; `NewFile` is a file
-that appears under its name only when it is whole. Knows nothing of what is written.
+`Files` is the one thin layer under all writing, so that a test can make any operation fail.
+Knows nothing of what is written.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
 import shutil
 import stat
-from contextlib import contextmanager, suppress
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     Bytes = bytes | bytearray | memoryview
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# Never through a symbolic link: the names that are opened so are our own.
+_OURS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read: one that is never there
 
 
 class Files:
     """The operations, straight through to the system."""
 
     def create(self, path: Path) -> int:
-        """Open a new file for writing; fails where there is one."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        return os.open(path, flags, 0o666)
+        """Open a new file for reading and writing; fails where there is one."""
+        return os.open(path, _OURS | os.O_CREAT | os.O_EXCL, 0o666)
 
-    def write(self, descriptor: int, data: Bytes) -> int:
-        """Write some of the data; says how much."""
+    def open(self, path: Path) -> int:
+        """Open an existing file for reading and writing."""
+        return os.open(path, _OURS)
+
+    def open_or_create(self, path: Path) -> int:
+        """Open a file for reading and writing, be it new or not."""
+        return os.open(path, _OURS | os.O_CREAT, 0o666)
+
+    def lock(self, descriptor: int) -> None:
+        """Make it ours alone, until it is closed; raises BlockingIOError where another has it."""
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            except PermissionError as error:
+                raise BlockingIOError(*error.args) from None
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def read(self, descriptor: int, length: int, offset: int) -> bytes:
+        """Some of the bytes from `offset` on; none at the end of the file."""
+        if hasattr(os, "pread"):
+            return os.pread(descriptor, length, offset)
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+    def write(self, descriptor: int, data: Bytes, offset: int) -> int:
+        """Write some of the data at `offset`; says how much."""
+        if hasattr(os, "pwrite"):
+            return os.pwrite(descriptor, data, offset)
+        os.lseek(descriptor, offset, os.SEEK_SET)
         return os.write(descriptor, data)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        """Cut or extend a file to this size."""
+        os.ftruncate(descriptor, size)
 
     def sync(self, descriptor: int) -> None:
         """Wait until the file's data is on the disk."""
@@ -49,8 +86,8 @@ class Files:
         source.replace(target)
 
     def unlink(self, path: Path) -> None:
-        """Remove a file."""
-        path.unlink()
+        """Remove a file; it may be gone already."""
+        path.unlink(missing_ok=True)
 
     def sync_folder(self, folder: Path) -> None:
         """Wait until the folder's names are on the disk; Windows cannot, and need not."""
@@ -60,6 +97,21 @@ class Files:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def write_all(files: Files, descriptor: int, data: Bytes, offset: int) -> None:
+    """Write all of the data, in as many steps as the system wants."""
+    rest = memoryview(data)
+    while rest:
+        count = files.write(descriptor, rest, offset)
+        rest, offset = rest[count:], offset + count
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """What a failing operation means to a person."""
+    if error.errno in NO_SPACE:
+        return OutputError(f"no space left for {path}; free some first")
+    return OutputError(f"cannot write {path}: {error.strerror or error}")
 
 
 def check_target(path: Path, *, force: bool) -> Path:
@@ -91,77 +143,3 @@ def check_space(target: Path, needed: int) -> None:
             f"no space left for {target}: it needs {needed:,} bytes, {free:,} are free in"
             f" {target.parent}"
         )
-
-
-class NewFile:
-    """A file written front to back under another name, hashed on the way.
-
-    Leaving the `with` block by an exception, or without `commit`, removes it.
-    """
-
-    def __init__(self, path: Path, files: Files) -> None:
-        self.path = path
-        self.size = 0
-        self._files = files
-        self._hash = hashlib.sha256()
-        self._draft = path.with_name(f".edgesppo-{secrets.token_hex(8)}.part")
-        self._descriptor: int | None = None
-        self._stands = False
-
-    def __enter__(self) -> NewFile:
-        with self._explained():
-            self._descriptor = self._files.create(self._draft)
-            self._stands = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._close()
-        if self._stands:
-            with suppress(OSError):
-                self._files.unlink(self._draft)
-
-    @property
-    def sha256(self) -> str:
-        """The hash of everything written so far."""
-        return self._hash.hexdigest()
-
-    def write(self, data: Bytes) -> None:
-        """Append all of the data."""
-        if self._descriptor is None:
-            raise ValueError(f"{self.path} is not open")
-        rest = memoryview(data)
-        with self._explained():
-            while rest:
-                rest = rest[self._files.write(self._descriptor, rest) :]
-        self._hash.update(data)
-        self.size += len(data)
-
-    def commit(self, *, force: bool) -> None:
-        """Make it durable and let it appear under its name."""
-        if self._descriptor is None:
-            raise ValueError(f"{self.path} is not open")
-        with self._explained():
-            self._files.sync(self._descriptor)
-            self._close()
-            check_target(self.path, force=force)  # someone may have been quicker
-            self._files.replace(self._draft, self.path)
-            self._stands = False
-            self._files.sync_folder(self.path.parent)
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            self._files.close(descriptor)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(self._explain(error)) from error
-
-    def _explain(self, error: OSError) -> str:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"no space left for {self.path} after {self.size:,} bytes; free some first"
-        return f"cannot write {self.path}: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""Owns the GGUF format (version 3, little-endian), written front to back in its fixed order.
+"""Owns the GGUF format (version 3, little-endian): every byte but the tensors' own.
 
     magic, version, tensor count, key count
     keys          name, value type, value
@@ -6,7 +6,7 @@
     padding to 32
     data          each tensor padded to 32
 
-Knows nothing of models: keys, types and bytes are the caller's. Format:
+Knows nothing of models, and writes nothing: keys and types are the caller's. Format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
     from gguf import GGMLQuantizationType
 
-    from edgesppo_convert.files import Bytes, NewFile
-
     Scalar = int | float | bool | str
     Value = Scalar | Sequence[Scalar]
 
@@ -36,15 +33,6 @@ _NUMBERS = {
     GGUFValueType.FLOAT32: "<f4",
     GGUFValueType.BOOL: "?",
 }
-
-
-class State(Enum):
-    """What is to be written next."""
-
-    KEYS = auto()
-    INFOS = auto()
-    DATA = auto()
-    DONE = auto()
 
 
 @dataclass(frozen=True)
@@ -66,61 +54,48 @@ class TensorInfo:
     nbytes: int
 
 
-class GGUFWriter:
-    """Writes one GGUF file; every call checks that its turn has come."""
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor's data goes: from byte `at` of the file to before `end`, zeros to `next`."""
 
-    def __init__(self, file: NewFile) -> None:
-        self._file = file
-        self._state = State.KEYS
-        self._waiting: list[TensorInfo] = []  # last one first
-        self._missing = 0  # bytes of the tensor whose turn it is
+    tensor: TensorInfo
+    at: int
 
-    def write_keys(self, keys: Sequence[KeyValue], tensors: int) -> None:
-        """The header and the metadata."""
-        self._expect(State.KEYS)
-        self._file.write(struct.pack("<IIQQ", GGUF_MAGIC, GGUF_VERSION, tensors, len(keys)))
-        self._file.write(b"".join(map(_key_value, keys)))
-        self._state = State.INFOS
+    @property
+    def end(self) -> int:
+        """Where its data ends."""
+        return self.at + self.tensor.nbytes
 
-    def write_infos(self, tensors: Sequence[TensorInfo]) -> None:
-        """Announce the tensors, in the order in which their data will follow."""
-        self._expect(State.INFOS)
-        offset = 0
-        for tensor in tensors:
-            self._file.write(_info(tensor, offset))
-            offset += padded(tensor.nbytes)
-        self._pad()
-        self._waiting = list(reversed(tensors))
-        self._state = State.DATA
-        self._next_tensor()
+    @property
+    def next(self) -> int:
+        """Where what follows it begins."""
+        return padded(self.end)
 
-    def write_data(self, data: Bytes) -> None:
-        """The next bytes of the tensor whose turn it is."""
-        self._expect(State.DATA)
-        if len(data) > self._missing:
-            raise ValueError(f"{len(data)} bytes where the tensor lacks only {self._missing}")
-        self._file.write(data)
-        self._missing -= len(data)
-        if not self._missing:
-            self._pad()
-            self._next_tensor()
 
-    def finish(self) -> None:
-        """Check that all that was announced has been written."""
-        self._expect(State.DONE)
+@dataclass(frozen=True)
+class FilePlan:
+    """A whole file before its first tensor is known: its head, and a place for each tensor."""
 
-    def _next_tensor(self) -> None:
-        if self._waiting:
-            self._missing = self._waiting.pop().nbytes
-        else:
-            self._state = State.DONE
+    head: bytes  # header, keys, infos, padding
+    places: tuple[Place, ...]
 
-    def _pad(self) -> None:
-        self._file.write(bytes(padded(self._file.size) - self._file.size))
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.places[-1].next if self.places else len(self.head)
 
-    def _expect(self, state: State) -> None:
-        if self._state is not state:
-            raise ValueError(f"it is the turn of {self._state.name}, not of {state.name}")
+
+def plan_file(keys: Sequence[KeyValue], tensors: Sequence[TensorInfo]) -> FilePlan:
+    """Lay the tensors out in this order, behind the keys."""
+    start = struct.pack("<IIQQ", GGUF_MAGIC, GGUF_VERSION, len(tensors), len(keys))
+    offsets = [0]
+    for tensor in tensors:
+        offsets.append(offsets[-1] + padded(tensor.nbytes))
+    infos = map(_info, tensors, offsets)
+    head = b"".join((start, *map(_key_value, keys), *infos))
+    head += bytes(padded(len(head)) - len(head))
+    places = (Place(tensor, len(head) + at) for tensor, at in zip(tensors, offsets, strict=False))
+    return FilePlan(head, tuple(places))
 
 
 def padded(size: int) -> int:

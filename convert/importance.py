@@ -167,7 +167,8 @@ def _read_dat(cursor: _Cursor) -> Importance:
         sums = cursor.floats(cursor.count("i", MAX_FILE, "the number of values"))
         if name in values:
             raise cursor.refusal(f"{show(name)} stands twice")
-        values[name] = sums / np.float32(calls) if calls > 0 else sums
+        with np.errstate(invalid="ignore"):  # what is not finite is refused by the caller
+            values[name] = sums / np.float32(calls) if calls > 0 else sums
     if cursor.at == len(cursor.data):
         return Importance(cursor.path.name, values, "", 0)
     chunks = cursor.number("i")

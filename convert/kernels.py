@@ -1,9 +1,9 @@
 """Owns fast kernels for Q4_K and Q6_K blocks without an importance matrix: ggml's bytes, sooner.
 
-They are compiled by numba, an extra, and used only after they gave ggml's own bytes on this
-machine. The search (see `unrolled`) and the packing of levels are compiled; what a block has few
-of, its scales, numpy does. A block of numbers so extreme that rounding by MAGIC is not ggml's
-(nothing that a trained model holds) is left to ggml. Knows nothing of tensors or files.
+They are used only after they gave ggml's own bytes on this machine. Numba, an extra, compiles the
+search (`unrolled`) and the packing of levels (`packing`); what a block has few of, its scales,
+numpy does. A block of numbers so extreme that rounding by MAGIC is not ggml's (nothing that a
+trained model holds) is left to ggml. Knows nothing of tensors or files.
 
     Q4_K, 256 weights | d: f16 | dmin: f16 | 8 scales and 8 minima of 6 bits | 128 B of levels |
     Q6_K, 256 weights | 128 B of low nibbles | 64 B of high pairs | 16 scales: i8 | d: f16 |
@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesppo.errors import UsageError
-from edgesppo_convert import unrolled
+from edgesppo_convert import packing, unrolled
+from edgesppo_convert.packing import (
+    FIFTEEN,
+    GROUP_EPS,
+    MAGIC,
+    MINUS_32,
+    THIRTY_ONE,
+    THIRTY_TWO,
+    ZERO,
+)
 from edgesppo_convert.recipe import Q4_K, Q6_K, row_bytes
 
 if TYPE_CHECKING:
@@ -33,9 +42,7 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 F = np.float32
-ZERO, FIFTEEN, SIXTEEN, THIRTY_ONE, THIRTY_TWO = F(0), F(15), F(16), F(31), F(32)
-MINUS_32, SIXTY_THREE, GROUP_EPS = F(-32), F(63), F(1e-15)
-MAGIC = F(3 << 22)
+SIXTY_THREE = F(63)
 LIMIT = F(4e6)  # the magnitude up to which MAGIC rounds; see `unrolled`
 CONSTANTS = {
     "LANES": unrolled.LANES,
@@ -68,11 +75,11 @@ class FastKernels:
         self._makers: dict[GGMLQuantizationType, Callable[[Floats, Blocks], NDArray[np.bool_]]] = {}
         if Q4_K in kinds:
             self._search4 = _compiled(_made("search4", unrolled.q4_search()))
-            self._pack4 = _compiled(pack4)
+            self._pack4 = _compiled(packing.pack4)
             self._makers[Q4_K] = self._q4_k
         if Q6_K in kinds:
             self._search6 = _compiled(_made("search6", unrolled.q6_search()))
-            self._pack6 = _compiled(pack6)
+            self._pack6 = _compiled(packing.pack6)
             self._makers[Q6_K] = self._q6_k
 
     @property
@@ -178,58 +185,6 @@ def trial_values() -> Floats:
     return np.concatenate(sorts).astype(F).ravel()
 
 
-def pack4(
-    x: Floats, divisor: Floats, shift: Floats, factor: Floats, low: Floats, out: Blocks
-) -> None:
-    """Levels of four bits: those of the scales as stored, or where that is 0 the search's."""
-    levels = np.empty(256, np.float32)
-    for block in range(divisor.shape[0]):
-        for sub in range(8):
-            d, dm = divisor[block, sub], shift[block, sub]
-            start, at = block * 256 + sub * 32, sub * 32
-            if d != ZERO:
-                for i in range(32):
-                    level = ((x[start + i] + dm) / d + MAGIC) - MAGIC
-                    level = level if level < FIFTEEN else FIFTEEN
-                    levels[at + i] = level if level > ZERO else ZERO
-            else:
-                f, m = factor[block, sub], low[block, sub]
-                for i in range(32):
-                    level = (f * (x[start + i] - m) + MAGIC) - MAGIC
-                    level = level if level < FIFTEEN else FIFTEEN
-                    levels[at + i] = level if level > ZERO else ZERO
-        for quarter in range(4):
-            at = quarter * 64
-            for i in range(32):
-                both = levels[at + i] + SIXTEEN * levels[at + 32 + i]
-                out[block, 16 + quarter * 32 + i] = np.uint8(np.int32(both))
-
-
-def pack6(x: Floats, divisor: Floats, factor: Floats, largest: Floats, out: Blocks) -> None:
-    """Levels of six bits: as in `pack4`, but in a sub-block of zeros the level is 0."""
-    levels = np.empty(256, np.uint8)
-    for block in range(divisor.shape[0]):
-        for sub in range(16):
-            d, f = divisor[block, sub], factor[block, sub]
-            start, at = block * 256 + sub * 16, sub * 16
-            rise = THIRTY_TWO if d != ZERO or largest[block, sub] >= GROUP_EPS else ZERO
-            for i in range(16):
-                value = x[start + i] / d if d != ZERO else f * x[start + i]
-                level = (value + MAGIC) - MAGIC
-                level = level if level < THIRTY_ONE else THIRTY_ONE
-                level = level if level > MINUS_32 else MINUS_32
-                levels[at + i] = np.uint8(np.int32(level + rise))
-        for half in range(2):
-            at, low, high = half * 128, half * 64, 128 + half * 32
-            for i in range(32):
-                a, b = levels[at + i], levels[at + 32 + i]
-                c, d6 = levels[at + 64 + i], levels[at + 96 + i]
-                out[block, low + i] = np.uint8((a & 15) | ((c & 15) << 4))
-                out[block, low + 32 + i] = np.uint8((b & 15) | ((d6 & 15) << 4))
-                pairs = (a >> 4) | ((b >> 4) << 2) | ((c >> 4) << 4) | ((d6 >> 4) << 6)
-                out[block, high + i] = np.uint8(pairs)
-
-
 def _searched(
     search: Callable[..., None], x: Floats, shape: tuple[int, ...], factors: Floats, state: int
 ) -> Floats:
@@ -270,12 +225,14 @@ def _made(name: str, source: str) -> Callable[..., None]:
     function's file, and forgets it when that changes.
     """
     names: dict[str, Any] = {"__name__": unrolled.__name__, **CONSTANTS}
+    helpers = (unrolled.kept, unrolled.less, unrolled.more, unrolled.larger)
+    names.update({helper.__name__: _compiled(helper) for helper in helpers})
     exec(compile(source, unrolled.__file__, "exec"), names)
     made: Callable[..., None] = names[name]
     return made
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled at its first call; kept for the next time where numba finds a place for it.
 
     Without `fastmath`, so that every operation is rounded as C rounds it; `error_model` is C's,
@@ -285,7 +242,7 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: Callable[..., None] = numba.njit(cache=True, **settings)(function)
+        compiled: Callable[..., Any] = numba.njit(cache=True, **settings)(function)
     except RuntimeError:  # no folder to keep it in
         compiled = numba.njit(**settings)(function)
     return compiled

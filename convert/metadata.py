@@ -1,4 +1,4 @@
-"""Owns which keys a file carries and in which order: general, the family's, the tokenizer's.
+"""Owns which keys a file carries and in which order: provenance, the family's, the tokenizer's.
 
 Writes no time, no path and no user into the file: the same checkpoint gives the same bytes.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gguf import GGML_QUANT_VERSION, GGUFValueType, Keys, size_label
+from gguf import GGML_QUANT_VERSION, GGUFValueType, Keys
 
-from edgesppo_convert import gemma2
+from edgesppo_convert import gemma2, provenance
 from edgesppo_convert.gguf_file import KeyValue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from edgesppo_convert.checkpoint import Checkpoint
     from edgesppo_convert.gemma2 import Hyper, Weight
@@ -48,26 +47,13 @@ def collect(
     return [
         KeyValue(Keys.General.ARCHITECTURE, STRING, gemma2.ARCH),
         KeyValue(Keys.General.TYPE, STRING, "model"),
-        KeyValue(Keys.General.NAME, STRING, model_name(checkpoint.folder)),
-        KeyValue(Keys.General.SIZE_LABEL, STRING, size_label(size, size, 0, 0)),
+        *provenance.collect(checkpoint, size),
         *_sampling(checkpoint.json("generation_config.json")),
         *(KeyValue(key, kind, value) for key, kind, value in gemma2.metadata(hyper)),
         *_tokenizer(vocabulary),
         KeyValue(Keys.General.QUANTIZATION_VERSION, UINT32, GGML_QUANT_VERSION),
         KeyValue(Keys.General.FILE_TYPE, UINT32, int(recipe.file_type)),
     ]
-
-
-def model_name(folder: Path) -> str:
-    """What the folder is called; in the Hugging Face cache, what its repository is called.
-
-    There it is `models--OWNER--NAME/snapshots/REVISION`.
-    """
-    folder = folder.absolute()
-    repository = folder.parent.parent.name
-    if folder.parent.name == "snapshots" and repository.startswith("models--"):
-        return repository.split("--")[-1]
-    return folder.resolve().name
 
 
 def _sampling(config: JsonObject | None) -> list[KeyValue]:

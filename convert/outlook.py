@@ -11,8 +11,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo_convert.checkpoint import Checkpoint
+from edgesppo_convert.files import Files
 from edgesppo_convert.pipeline import check_choices, plan
+from edgesppo_convert.remote import open_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ def look_ahead(
 ) -> Outlook:
     """What `convert` with the same arguments would make; refuses what it would refuse."""
     choices = check_choices(type, tensor_types, imatrix, layout)
-    with Checkpoint(Path(source)) as checkpoint:
+    with open_checkpoint(source, Path("nothing is written"), Files()) as checkpoint:
         jobs, _ = plan(checkpoint, choices)
     return Outlook(
         tuple(

@@ -1,11 +1,15 @@
 """Owns the chain: checkpoint -> plan -> blocks -> file, in bounded memory, on all cores.
 
 Worker threads read and quantise chunks of rows; this thread hashes and writes them in order, so
-the file does not depend on the number of threads. Prints nothing.
+the file does not depend on the number of threads. What an interrupted run of the same conversion
+left is gone on from. Prints nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gguf import MODEL_TENSOR
-
+from edgesppo._llama import ggml_base
 from edgesppo.errors import BadCheckpoint, OutputError, UsageError
 from edgesppo.plan import usable_cpus
 from edgesppo_convert import gemma2, metadata
-from edgesppo_convert.checkpoint import Checkpoint
-from edgesppo_convert.files import Files, NewFile, check_space, check_target
-from edgesppo_convert.gguf_file import GGUFWriter, KeyValue, TensorInfo, padded
+from edgesppo_convert.files import Files, check_target
+from edgesppo_convert.gguf_file import KeyValue, plan_file
 from edgesppo_convert.importance import Importance, read_importance
-from edgesppo_convert.quantize import Quantizer, rows_per_chunk
+from edgesppo_convert.layout import LAYOUTS, Job, in_order
+from edgesppo_convert.output import Output, sweep
+from edgesppo_convert.quantize import Quantizer
 from edgesppo_convert.recipe import (
     Override,
     Recipe,
@@ -31,20 +35,21 @@ from edgesppo_convert.recipe import (
     block_types,
     find_recipe,
     parse_override,
-    row_bytes,
 )
+from edgesppo_convert.remote import open_checkpoint
+from edgesppo_convert.verify import check_written
 from edgesppo_convert.vocab import read_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from gguf import GGMLQuantizationType
+    import numpy as np
+    from numpy.typing import NDArray
 
-    from edgesppo_convert.gemma2 import Weight
+    from edgesppo_convert.checkpoint import Checkpoint
     from edgesppo_convert.safetensors import Tensor
 
-LAYOUTS = ("edge", "standard")
 COMPARED = 1 << 20  # elements of lm_head compared at a time
 
 
@@ -68,32 +73,8 @@ class ConvertResult:
     bits_per_weight: float
     tensors: int
     types: Mapping[str, int]  # block type -> tensors
+    resumed: int  # tensors that an interrupted run had made
     kernels: str  # what made the blocks: "fast" or "ggml"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One tensor on its way: what it is, where it lies, what it becomes."""
-
-    weight: Weight
-    tensor: Tensor
-    kind: GGMLQuantizationType
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its blocks."""
-        return self.weight.rows * row_bytes(self.kind, self.weight.row)
-
-    @property
-    def info(self) -> TensorInfo:
-        """How the file announces it."""
-        return TensorInfo(self.weight.name, self.weight.shape, self.kind, self.nbytes)
-
-    def chunks(self) -> Iterator[tuple[int, int]]:
-        """First row and number of rows of every chunk."""
-        step = rows_per_chunk(self.weight.row)
-        for first in range(0, self.weight.rows, step):
-            yield first, min(step, self.weight.rows - first)
 
 
 @dataclass(frozen=True)
@@ -104,6 +85,11 @@ class Choices:
     overrides: Sequence[Override]
     importance: Importance | None
     layout: str
+
+    @property
+    def importances(self) -> Mapping[str, NDArray[np.float32]]:
+        """Those of each tensor that has any."""
+        return self.importance.values if self.importance else {}
 
 
 def convert(
@@ -118,31 +104,47 @@ def convert(
     kernels: str = "auto",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    keep: bool = False,
+    fetched: Callable[[str, int, int], None] | None = None,
     files: Files | None = None,
 ) -> ConvertResult:
-    """Make a GGUF file of a Gemma-2 checkpoint folder; it appears only when it is whole."""
+    """Make a GGUF file of a Gemma-2 checkpoint; it appears only when it is whole.
+
+    `source` is a folder, or OWNER/NAME@COMMIT: then each shard is fetched from the hub, used and
+    dropped (with `keep`, kept beside the output), and `fetched` hears its name, how many bytes
+    are there, and of how many.
+    """
     started = time.monotonic()
     choices = check_choices(type, tensor_types, imatrix, layout)
     workers = _check_threads(threads)
+    files = files or Files()
+    sweep(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
-    with Checkpoint(Path(source)) as checkpoint:
+    with open_checkpoint(source, target, files, keep=keep, fetched=fetched) as checkpoint:
         if target.exists() and checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
         jobs, keys = plan(checkpoint, choices)
-        check_space(target, sum(padded(job.nbytes) for job in jobs))
-        values = choices.importance.values if choices.importance else {}
-        quantizer = Quantizer([(job.weight, job.kind) for job in jobs], values, kernels)
-        with NewFile(target, files or Files()) as file:
-            _write(GGUFWriter(file), jobs, keys, quantizer, workers, progress)
-            file.commit(force=force)
+        file = plan_file(keys, [job.info for job in jobs])
+        mark = fingerprint(checkpoint, file.head, choices)
+        quantizer = Quantizer(
+            [(job.weight, job.kind) for job in jobs], choices.importances, kernels
+        )
+        with Output(target, file, mark, files, checkpoint.spare) as out:
+            resumed = len(out.digests)
+            _write(out, checkpoint, jobs, quantizer, workers, progress)
+            out.complete()
+            sha256 = out.read_back()
+            check_written(out.part, target)
+            out.commit(force=force)
     return ConvertResult(
         output=Path(output),
         bytes=file.size,
-        sha256=file.sha256,
+        sha256=sha256,
         seconds=time.monotonic() - started,
         bits_per_weight=8 * sum(j.nbytes for j in jobs) / sum(j.weight.size for j in jobs),
         tensors=len(jobs),
         types=dict(Counter(job.kind.name for job in jobs)),
+        resumed=resumed,
         kernels=quantizer.kernels,
     )
 
@@ -176,25 +178,22 @@ def plan(checkpoint: Checkpoint, choices: Choices) -> tuple[list[Job], list[KeyV
     setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, calibrated)
     kinds = block_types(choices.recipe, weights, setting, choices.overrides)
     jobs = [Job(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
-    return sorted(jobs, key=_edge_place if choices.layout == "edge" else _standard_place), keys
+    return in_order(jobs, choices.layout), keys
 
 
-def _edge_place(job: Job) -> tuple[bool, bool, float, int]:
-    """Norms, token_embd, then the blocks' matrices by bits a weight, most first.
-
-    llama.cpp copies the types that it repacks (Q4_K first of all) at load, and can then give back
-    the mapped pages at the end of the file only; so what it copies stands at the end. Sorting is
-    stable: within a group the order is the checkpoint's.
-    """
-    weight = job.weight
-    bits = row_bytes(job.kind, weight.row) / weight.row
-    embedding = weight.role is MODEL_TENSOR.TOKEN_EMBD
-    return not weight.is_norm, not embedding, -bits, weight.layer
+def fingerprint(checkpoint: Checkpoint, head: bytes, choices: Choices) -> str:
+    """What the output's bytes depend on: its head, the weights, their importance, ggml's code."""
+    parts = (
+        _sha256(head),
+        _sha256(Path(ggml_base()._name).read_bytes()),
+        *(shard.state() for shard in checkpoint.shards),
+        *((name, _sha256(values.tobytes())) for name, values in choices.importances.items()),
+    )
+    return _sha256(json.dumps(parts).encode())
 
 
-def _standard_place(job: Job) -> tuple[int, str]:
-    """By layer and name, as `llama_model_quantize` writes them."""
-    return job.weight.layer, job.weight.name
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _check_threads(threads: int | None) -> int:
@@ -228,23 +227,28 @@ def _check_head(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write(
-    writer: GGUFWriter,
+    out: Output,
+    checkpoint: Checkpoint,
     jobs: list[Job],
-    keys: list[KeyValue],
     quantizer: Quantizer,
     threads: int,
     progress: Callable[[Progress], None] | None,
 ) -> None:
+    """Every tensor that is not there yet; those that are count as progress, too."""
+    report = progress or (lambda _: None)
     total, done = sum(job.nbytes for job in jobs), 0
-    writer.write_keys(keys, len(jobs))
-    writer.write_infos([job.info for job in jobs])
-    with closing(_blocks(jobs, quantizer, threads)) as blocks:
-        for job, data in blocks:
-            writer.write_data(data)
-            done += len(data)
-            if progress is not None:
-                progress(Progress(job.weight.name, done, total))
-    writer.finish()
+    for job in jobs:
+        if job.weight.name in out.digests:
+            done += job.nbytes
+            report(Progress(job.weight.name, done, total))
+    lacking = [job for job in jobs if job.weight.name not in out.digests]
+    for shards in checkpoint.visits({job.tensor.shard for job in lacking}):
+        stage = [job for job in lacking if job.tensor.shard in shards]
+        with closing(_blocks(stage, quantizer, threads)) as blocks:
+            for job, data in blocks:
+                out.write(job.weight.name, data)
+                done += len(data)
+                report(Progress(job.weight.name, done, total))
 
 
 def _blocks(

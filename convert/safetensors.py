@@ -10,17 +10,19 @@ and cover the buffer exactly. Knows nothing of folders or of what the tensors me
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
 from edgesppo_convert.untrusted import JsonObject, parse_json, show
 
 if TYPE_CHECKING:
+    from io import FileIO
     from pathlib import Path
 
 MAX_HEADER = 100_000_000
@@ -64,32 +66,52 @@ class Tensor:
 
 
 class Shard:
-    """An open safetensors file whose header has been found sound."""
+    """A safetensors file whose header has been found sound, open for reading.
 
-    def __init__(self, path: Path) -> None:
+    One that is only `announced` is known by its size and header, and can be read once it `arrives`.
+    """
+
+    def __init__(self, path: Path, announced: tuple[int, bytes] | None = None) -> None:
         self.path = path
+        self.name = path.name
+        self.sha256: str | None = None  # of the whole file, where that is known
         self._lock = threading.Lock()
-        if not path.is_file():
-            raise BadCheckpoint(f"shard {path} is missing; is the download complete?")
+        self._file: FileIO | None = None
+        if announced is not None:
+            self.size, head = announced
+            self.tensors = self._read_header(head[8:])
+            return
+        self._open()
         try:
-            self._file: BinaryIO = path.open("rb", buffering=0)
-        except OSError as error:
-            raise BadCheckpoint(f"cannot read {path}: {error.strerror or error}") from error
-        try:
-            self.tensors = self._read_header()
+            self.size = os.fstat(self._opened().fileno()).st_size
+            self.tensors = self._read_header(self._take(8, self._header_length()))
         except BaseException:
-            self._file.close()
+            self.close()
             raise
+
+    def arrive(self, path: Path) -> None:
+        """The file is there now; it must be the one that was announced."""
+        self.path = path
+        self._open()
+        found = hashlib.sha256(self._take(8, self._header_length())).hexdigest()
+        if os.fstat(self._opened().fileno()).st_size != self.size or found != self.header_sha256:
+            raise BadCheckpoint(f"{path} is not the file that was announced")
+
+    def state(self) -> tuple[str, int, int | str, str]:
+        """What changes when the file does: name, size, time or hash, and its header's hash."""
+        mark = os.fstat(self._file.fileno()).st_mtime_ns if self._file else self.sha256 or ""
+        return self.name, self.size, mark, self.header_sha256
 
     def close(self) -> None:
         """Close the file; its tensors cannot be read any more."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` on. One reader at a time: the disk likes it so."""
         with self._lock:
             try:
-                self._file.seek(offset)
+                self._opened().seek(offset)
                 self._fill(buffer)
             except OSError as error:
                 raise BadCheckpoint(
@@ -100,32 +122,35 @@ class Shard:
         """Start reading ahead, where the system knows how."""
         if hasattr(os, "posix_fadvise"):
             with suppress(OSError):  # a hint, no more
-                os.posix_fadvise(self._file.fileno(), offset, length, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(self._opened().fileno(), offset, length, os.POSIX_FADV_WILLNEED)
 
     def _fill(self, buffer: memoryview) -> None:
         while buffer:
-            count = self._file.readinto(buffer)  # type: ignore[attr-defined]
+            count = self._opened().readinto(buffer)
             if not count:
                 raise BadCheckpoint(f"{self.path} ends too early; is the download complete?")
             buffer = buffer[count:]
 
-    def _read_header(self) -> dict[str, Tensor]:
-        total = os.fstat(self._file.fileno()).st_size
-        if total < 8:
-            raise BadCheckpoint(f"{self.path} has {total} bytes; a safetensors file has 8 or more")
-        length = int.from_bytes(self._take(0, 8), "little")
-        if length > MAX_HEADER:
-            raise BadCheckpoint(
-                f"{self.path} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are"
-                " allowed; is it a safetensors file?"
-            )
-        if 8 + length > total:
-            raise BadCheckpoint(
-                f"{self.path} is truncated: {total:,} bytes, of which the header alone should"
-                f" take {8 + length:,}"
-            )
-        header = parse_json(self._take(8, length), f"header of {self.path}")
-        return self._check(header, 8 + length, total)
+    def _open(self) -> None:
+        if not self.path.is_file():
+            raise BadCheckpoint(f"shard {self.path} is missing; is the download complete?")
+        try:
+            self._file = self.path.open("rb", buffering=0)
+        except OSError as error:
+            raise BadCheckpoint(f"cannot read {self.path}: {error.strerror or error}") from error
+
+    def _opened(self) -> FileIO:
+        if self._file is None:
+            raise ValueError(f"{self.path} is not there yet")
+        return self._file
+
+    def _header_length(self) -> int:
+        return header_length(self._take(0, min(8, self.size)), self.size, self.path)
+
+    def _read_header(self, data: bytes) -> dict[str, Tensor]:
+        self.header_sha256 = hashlib.sha256(data).hexdigest()
+        header = parse_json(data, f"header of {self.path}")
+        return self._check(header, 8 + len(data), self.size)
 
     def _take(self, offset: int, length: int) -> bytes:
         data = bytearray(length)
@@ -176,6 +201,24 @@ class Shard:
                 f" {tensor.nbytes:,} bytes, its offsets are {show(entry.raw('data_offsets'))}"
             )
         return tensor, start + end
+
+
+def header_length(start: bytes, total: int, path: Path) -> int:
+    """What the first eight bytes announce, as far as a file of `total` bytes can hold it."""
+    if len(start) < 8:
+        raise BadCheckpoint(f"{path} has {total} bytes; a safetensors file has 8 or more")
+    length = int.from_bytes(start[:8], "little")
+    if length > MAX_HEADER:
+        raise BadCheckpoint(
+            f"{path} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are"
+            " allowed; is it a safetensors file?"
+        )
+    if 8 + length > total:
+        raise BadCheckpoint(
+            f"{path} is truncated: {total:,} bytes, of which the header alone should"
+            f" take {8 + length:,}"
+        )
+    return length
 
 
 def _sizes(entry: JsonObject, key: str) -> list[int]:

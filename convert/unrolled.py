@@ -2,13 +2,13 @@
 
     scratch = | x[0] of all lanes | x[1] of all lanes | ... | a row of each state, of all lanes |
 
-A lane is a sub-block, the weights that share a scale.
-Compilers vectorise a loop over lanes only when its body is straight-line code, all of it within
-one flat array. So the body of a search step is written here with every position of the sub-block
-spelled out. What is computed, and in which order it is rounded, is ggml's `make_qkx2_quants` and
-`make_qx_quants` (`ggml-quants.c`) without an importance matrix; sums run over the positions in
-order, as there. Adding and subtracting MAGIC rounds to the nearest whole number, for magnitudes
-below 2**22. Knows nothing of compilers: text in, text out.
+A lane is a sub-block, the weights that share a scale. Compilers vectorise a loop over lanes only
+when its body is straight-line code, all of it within one flat array. So the body of a search step
+is written here with every position of the sub-block spelled out, and every name set once, which
+makes it compile in a third of the time. What is computed, and in which order it is rounded, is
+ggml's `make_qkx2_quants` and `make_qx_quants` (`ggml-quants.c`) without an importance matrix; sums
+run over the positions in order, as there. Adding and subtracting MAGIC rounds to the nearest whole
+number, for magnitudes below 2**22. Knows nothing of numba.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy import float32 as Float  # noqa: N812
 
 LANES = 64  # sub-blocks side by side: their scratch fits in the first-level cache
 Q4_POSITIONS = 32  # weights a sub-block of Q4_K
@@ -47,29 +49,20 @@ def {name}(x, blocks, factors, scratch, found):
                 found[row * blocks + first + lane] = scratch[({positions} + row) * LANES + lane]
 '''
 
-Q4_OPENING = """
-average = sqrt(sum_x2 / THIRTY_TWO)
-w = average + abs(x0)
-sum_w = w
-sum_x = w * x0
-"""
-
-Q4_FIRST_ERROR = """
-bottom = ZERO if bottom > ZERO else bottom
+Q4_FIRST_FIT = """
+bottom = less(bottom_31, ZERO)
 span = top - bottom
-factor = FIFTEEN / span
-scale = ONE / factor
-error = ZERO
+first_factor = FIFTEEN / span
+first_scale = ONE / first_factor
 """
 
 Q4_OPENED = """
 flat = span == ZERO
-scale = ZERO if flat else scale
-error = NEVER if flat else error
-factor = ZERO if flat else factor
-odd = ONE if (not flat) & (not (abs(factor * span) < LIMIT)) else ZERO
+scale = ZERO if flat else first_scale
+error = NEVER if flat else first_error
+level_factor = ZERO if flat else first_factor
+odd = ZERO if flat | (abs(first_factor * span) < LIMIT) else ONE
 low = bottom
-level_factor = factor
 level_low = bottom
 """
 
@@ -78,108 +71,124 @@ factor_here = factor / (top - low)
 highest = abs(factor_here * (top - low))
 lowest = abs(factor_here * (bottom - low))
 within = (highest < LIMIT) & (lowest < LIMIT)
-sum_l = ZERO
-sum_l2 = ZERO
-sum_xl = ZERO
 """
 
 Q4_FIT = """
 det = sum_w * sum_l2 - sum_l * sum_l
-new_scale = (sum_w * sum_xl - sum_x * sum_l) / det
-new_low = (sum_l2 * sum_x - sum_l * sum_xl) / det
-above = new_low > ZERO
-new_scale = sum_xl / sum_l2 if above else new_scale
-new_low = ZERO if above else new_low
-new_error = ZERO
+free_scale = (sum_w * sum_xl - sum_x * sum_l) / det
+free_low = (sum_l2 * sum_x - sum_l * sum_xl) / det
+above = free_low > ZERO
+new_scale = sum_xl / sum_l2 if above else free_scale
+new_low = ZERO if above else free_low
 """
 
 Q4_CHOICE = """
 better = (det > ZERO) & (new_error < error)
-odd = odd if within | (error == NEVER) else ONE
-level_factor = factor_here if better else level_factor
-level_low = low if better else level_low
-error = new_error if better else error
-scale = new_scale if better else scale
-low = new_low if better else low
+next_odd = odd if within | (error == NEVER) else ONE
+next_level_factor = factor_here if better else level_factor
+next_level_low = low if better else level_low
+next_error = new_error if better else error
+next_scale = new_scale if better else scale
+next_low = new_low if better else low
+"""
+
+Q6_FIRST_FACTOR = """
+empty = largest < GROUP_EPS
+first_factor = MINUS_32 / extreme
 """
 
 Q6_OPENED = """
-empty = largest < GROUP_EPS
-factor = MINUS_32 / extreme
-sum_lx = ZERO
-sum_l2 = ZERO
-"""
-
-Q6_FIRST = """
-scale = sum_lx / sum_l2 if sum_l2 != ZERO else ZERO
-best = scale * sum_lx
-scale = ZERO if empty else scale
-best = NEVER_LESS if empty else best
-level_factor = ZERO if empty else factor
+first_scale = sum_lx / sum_l2 if sum_l2 != ZERO else ZERO
+scale = ZERO if empty else first_scale
+best = NEVER_LESS if empty else first_scale * sum_lx
+level_factor = ZERO if empty else first_factor
 """
 
 Q6_CHOICE = """
 better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
 new_scale = sum_lx / sum_l2
-scale = new_scale if better else scale
-best = new_scale * sum_lx if better else best
-level_factor = factor_here if better else level_factor
+next_scale = new_scale if better else scale
+next_best = new_scale * sum_lx if better else best
+next_level_factor = factor_here if better else level_factor
 """
+
+
+def kept(value: Float, least: Float, most: Float) -> Float:
+    """The value, within bounds; compiled into the searches."""
+    capped = value if value < most else most
+    return capped if capped > least else least
+
+
+def less(one: Float, other: Float) -> Float:
+    """The first unless the other is less."""
+    return other if other < one else one
+
+
+def more(one: Float, other: Float) -> Float:
+    """The first unless the other is more."""
+    return other if other > one else one
+
+
+def larger(one: Float, other: Float) -> Float:
+    """The first unless the other's magnitude is more."""
+    return other if abs(other) > abs(one) else one
 
 
 def q4_search() -> str:
     """The search of Q4_K: 21 steps, each a fit of scale and minimum by least squares."""
     positions, state = range(Q4_POSITIONS), _Rows(Q4_POSITIONS, Q4_STATE)
-    opening = [*_loads(positions), "bottom = x0", "top = x0", "sum_x2 = ZERO + x0 * x0"]
-    for p in positions[1:]:
-        opening += [
-            f"bottom = x{p} if x{p} < bottom else bottom",
-            f"top = x{p} if x{p} > top else top",
-            f"sum_x2 += x{p} * x{p}",
-        ]
-    opening.append(Q4_OPENING)
-    for p in positions[1:]:
-        opening += [f"w = average + abs(x{p})", "sum_w += w", f"sum_x += w * x{p}"]
-    opening.append(Q4_FIRST_ERROR)
-    for p in positions:
-        opening += [_level(p, f"factor * (x{p} - bottom)", "ZERO", "FIFTEEN"), *_error(p, "bottom")]
-    opening += [Q4_OPENED, *state.stores(Q4_STATE)]
-    step = [*_loads(positions), *state.loads(Q4_STATE), Q4_STEP]
-    for p in positions:
-        step += [
-            _level(p, f"factor_here * (x{p} - low)", "ZERO", "FIFTEEN"),
-            f"wl = (average + abs(x{p})) * l{p}",
-            "sum_l += wl",
-            f"sum_l2 += wl * l{p}",
-            f"sum_xl += wl * x{p}",
-        ]
-    step.append(Q4_FIT)
-    for p in positions:
-        step += _error(p, "new_low", "new_")
-    changed = ("scale", "low", "level_factor", "level_low", "odd", "error")
-    step += [Q4_CHOICE, *state.stores(changed)]
+    weights = [f"w{p} = average + abs(x{p})" for p in positions]
+    opening = [
+        *_loads(positions),
+        *_extremes(positions),
+        *_sum("sum_x2", [f"x{p} * x{p}" for p in positions]),
+        "average = sqrt(sum_x2 / THIRTY_TWO)",
+        *weights,
+        *_sum("sum_w", [f"w{p}" for p in positions]),
+        *_sum("sum_x", [f"w{p} * x{p}" for p in positions]),
+        Q4_FIRST_FIT,
+        *(_level(p, f"first_factor * (x{p} - bottom)", "ZERO", "FIFTEEN") for p in positions),
+        *_errors(positions, "bottom", "first_"),
+        Q4_OPENED,
+        *state.stores(Q4_STATE),
+    ]
+    step = [
+        *_loads(positions),
+        *state.loads(Q4_STATE),
+        Q4_STEP,
+        *weights,
+        *(_level(p, f"factor_here * (x{p} - low)", "ZERO", "FIFTEEN") for p in positions),
+        *(f"wl{p} = w{p} * l{p}" for p in positions),
+        *_sum("sum_l", [f"wl{p}" for p in positions]),
+        *_sum("sum_l2", [f"wl{p} * l{p}" for p in positions]),
+        *_sum("sum_xl", [f"wl{p} * x{p}" for p in positions]),
+        Q4_FIT,
+        *_errors(positions, "new_low", "new_"),
+        Q4_CHOICE,
+        *state.stores(("scale", "low", "level_factor", "level_low", "odd", "error"), "next_"),
+    ]
     return _framed("search4", Q4_POSITIONS, len(Q4_ROWS), opening, step)
 
 
 def q6_search() -> str:
     """The search of Q6_K: 19 steps, each a fit of the scale alone."""
     positions, state = range(Q6_POSITIONS), _Rows(Q6_POSITIONS, Q6_STATE)
-    opening = [*_loads(positions), "largest = ZERO", "extreme = ZERO"]
-    for p in positions:
-        opening += [
-            f"size = abs(x{p})",
-            f"extreme = x{p} if size > largest else extreme",
-            "largest = size if size > largest else largest",
-        ]
-    opening.append(Q6_OPENED)
-    for p in positions:
-        opening += _products(p, "factor")
-    opening += [Q6_FIRST, *state.stores(Q6_STATE)]
-    step = [*_loads(positions), *state.loads(("scale", "level_factor", "extreme", "best"))]
-    step += ["factor_here = factor / extreme", "sum_lx = ZERO", "sum_l2 = ZERO"]
-    for p in positions:
-        step += _products(p, "factor_here")
-    step += [Q6_CHOICE, *state.stores(("scale", "best", "level_factor"))]
+    opening = [
+        *_loads(positions),
+        *_largest(positions),
+        Q6_FIRST_FACTOR,
+        *_products(positions, "first_factor"),
+        Q6_OPENED,
+        *state.stores(Q6_STATE),
+    ]
+    step = [
+        *_loads(positions),
+        *state.loads(("scale", "level_factor", "extreme", "best")),
+        "factor_here = factor / extreme",
+        *_products(positions, "factor_here"),
+        Q6_CHOICE,
+        *state.stores(("scale", "level_factor", "best"), "next_"),
+    ]
     return _framed("search6", Q6_POSITIONS, len(Q6_ROWS), opening, step)
 
 
@@ -192,42 +201,54 @@ class _Rows:
     def loads(self, names: Iterable[str]) -> list[str]:
         return [f"{name} = scratch[{self._at[name]} * LANES + lane]" for name in names]
 
-    def stores(self, names: Iterable[str]) -> list[str]:
-        return [f"scratch[{self._at[name]} * LANES + lane] = {name}" for name in names]
+    def stores(self, names: Iterable[str], prefix: str = "") -> list[str]:
+        return [f"scratch[{self._at[name]} * LANES + lane] = {prefix}{name}" for name in names]
 
 
 def _loads(positions: range) -> list[str]:
     return [f"x{p} = scratch[{p} * LANES + lane]" for p in positions]
 
 
+def _extremes(positions: range) -> list[str]:
+    """Least and greatest; the least is `bottom` only once it is known not to be above 0."""
+    least = [f"bottom_{p} = less(bottom_{p - 1}, x{p})" for p in positions[1:]]
+    greatest = [f"top_{p} = more(top_{p - 1}, x{p})" for p in positions[1:]]
+    return ["bottom_0 = x0", *least, "top_0 = x0", *greatest, f"top = top_{positions[-1]}"]
+
+
+def _largest(positions: range) -> list[str]:
+    """The value of the largest magnitude, the first of equals."""
+    extremes = [f"extreme_{p} = larger(extreme_{p - 1}, x{p})" for p in positions[1:]]
+    last = f"extreme_{positions[-1]}"
+    return ["extreme_0 = x0", *extremes, f"extreme = {last}", f"largest = abs({last})"]
+
+
 def _level(position: int, value: str, least: str, most: str) -> str:
     """The level of a position: the nearest whole number, kept within bounds."""
-    level = f"l{position}"
-    return (
-        f"{level} = ({value} + MAGIC) - MAGIC\n"
-        f"{level} = {level} if {level} < {most} else {most}\n"
-        f"{level} = {level} if {level} > {least} else {least}"
-    )
+    return f"l{position} = kept(({value} + MAGIC) - MAGIC, {least}, {most})"
 
 
-def _error(position: int, low: str, prefix: str = "") -> list[str]:
-    """Adds the weighted square of what the levels leave."""
-    x = f"x{position}"
-    return [
-        f"rest = {prefix}scale * l{position} + {low} - {x}",
-        f"{prefix}error += (average + abs({x})) * (rest * rest)",
-    ]
+def _sum(name: str, terms: Iterable[str], last: str | None = None) -> list[str]:
+    """A sum in the order of its terms, a name for every step: compilers like names set once."""
+    terms = list(terms)
+    steps = [f"{name}_0 = ZERO + {terms[0]}"]
+    steps += [f"{name}_{i} = {name}_{i - 1} + {term}" for i, term in enumerate(terms) if i]
+    return [*steps, f"{last or name} = {name}_{len(terms) - 1}"]
 
 
-def _products(position: int, factor: str) -> list[str]:
-    """Adds to the sums from which a scale is fitted; the weight of x is its square."""
-    x, level = f"x{position}", f"l{position}"
-    return [
-        _level(position, f"{factor} * {x}", "MINUS_32", "THIRTY_ONE"),
-        f"w = {x} * {x}",
-        f"sum_lx += w * {x} * {level}",
-        f"sum_l2 += w * {level} * {level}",
-    ]
+def _errors(positions: range, low: str, prefix: str = "") -> list[str]:
+    """The weighted squares of what the levels leave."""
+    rests = [f"{prefix}rest{p} = {prefix}scale * l{p} + {low} - x{p}" for p in positions]
+    terms = [f"w{p} * ({prefix}rest{p} * {prefix}rest{p})" for p in positions]
+    return [*rests, *_sum(f"{prefix}error", terms)]
+
+
+def _products(positions: range, factor: str) -> list[str]:
+    """The sums from which a scale is fitted; the weight of x is its square."""
+    levels = [_level(p, f"{factor} * x{p}", "MINUS_32", "THIRTY_ONE") for p in positions]
+    weights = [f"w{p} = x{p} * x{p}" for p in positions]
+    sum_lx = _sum("sum_lx", [f"w{p} * x{p} * l{p}" for p in positions])
+    return [*levels, *weights, *sum_lx, *_sum("sum_l2", [f"w{p} * l{p} * l{p}" for p in positions])]
 
 
 def _framed(name: str, positions: int, rows: int, opening: list[str], step: list[str]) -> str:

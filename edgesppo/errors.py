@@ -8,6 +8,7 @@
     │   └── UnsupportedCheckpoint a sound checkpoint of a kind we do not convert
     ├── BadChat                   a saved chat is damaged
     ├── BadLock                   models.lock does not say what it should
+    ├── DownloadError             the hub, or the way to it, did not give what was asked for
     ├── OutputError               the output could not be written
     ├── ContextOverflow           more tokens than the context holds
     ├── Cancelled                 the caller asked to stop
@@ -53,8 +54,12 @@ class BadLock(EdgesppoError):
     """models.lock does not say what it should."""
 
 
+class DownloadError(EdgesppoError):
+    """The hub, or the way to it, did not give what was asked for."""
+
+
 class OutputError(EdgesppoError):
-    """The output could not be written; nothing half-written was left."""
+    """The output could not be written; nothing half-written stands under its name."""
 
 
 class ContextOverflow(EdgesppoError):

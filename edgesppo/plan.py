@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,16 @@ def usable_cpus() -> int:
     else:
         allowed = os.cpu_count() or 1
     return max(1, min(allowed, _quota()))
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process had resident so far; None where the system cannot tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _quota(root: Path = _CGROUP) -> int:

@@ -17,7 +17,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgesppo.errors import BadModelFile, ModelNotFound
 
@@ -50,45 +50,52 @@ _NUMBERS = {
 }
 _ALIGNMENTS = [2**n for n in range(17)]
 
-_SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+_SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-# ggml type -> (weights in a block, bytes of a block)
+# ggml type -> (name, weights in a block, bytes of a block)
 _BLOCKS = {
-    0: (1, 4),  # F32
-    1: (1, 2),  # F16
-    2: (32, 18),  # Q4_0
-    3: (32, 20),  # Q4_1
-    6: (32, 22),  # Q5_0
-    7: (32, 24),  # Q5_1
-    8: (32, 34),  # Q8_0
-    10: (256, 84),  # Q2_K
-    11: (256, 110),  # Q3_K
-    12: (256, 144),  # Q4_K
-    13: (256, 176),  # Q5_K
-    14: (256, 210),  # Q6_K
-    16: (256, 66),  # IQ2_XXS
-    17: (256, 74),  # IQ2_XS
-    18: (256, 98),  # IQ3_XXS
-    19: (256, 50),  # IQ1_S
-    20: (32, 18),  # IQ4_NL
-    21: (256, 110),  # IQ3_S
-    22: (256, 82),  # IQ2_S
-    23: (256, 136),  # IQ4_XS
-    29: (256, 56),  # IQ1_M
-    30: (1, 2),  # BF16
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
 }
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor as the file announces it."""
+
+    name: str
+    type: str  # "F32", "Q4_K", ...
+    dims: tuple[int, ...]  # fastest first
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class ArrayPlace:
+    """Where an array of the metadata lies, for who wants more of it than its length."""
+
+    kind: int
+    n: int
+    at: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ class Summary:
     n_tensors: int
     data_bytes: int
     file_bytes: int
+    tensors: tuple[TensorEntry, ...]
+    arrays: dict[str, ArrayPlace]
 
 
 def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
@@ -126,6 +135,22 @@ def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
         raise BadModelFile(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def read_array(summary: Summary, key: str) -> list[Any]:
+    """The items of an array whose place `check` has found sound; texts as far as they are UTF-8."""
+    place = summary.arrays[key]
+    with summary.path.open("rb") as file:
+        file.seek(place.at)
+        if place.kind == _STRING:
+            return [_string(file) for _ in range(place.n)]
+        form = f"<{place.n}{_SCALARS[place.kind]}"
+        return list(struct.unpack(form, file.read(struct.calcsize(form))))
+
+
+def _string(file: BinaryIO) -> str:
+    (length,) = struct.unpack("<Q", file.read(8))
+    return file.read(min(length, MAX_STRING)).decode("utf-8", "backslashreplace")
+
+
 def _not_gguf(path: Path, head: bytes) -> str:
     if not head:
         return f"{path} is empty, expected a GGUF file; fetch or convert it again"
@@ -140,6 +165,7 @@ class _Reader:
         self.view = view
         self.size = len(view)
         self.at = 4
+        self.arrays: dict[str, ArrayPlace] = {}
 
     def fail(self, what: str) -> BadModelFile:
         return BadModelFile(f"{self.path}: damaged GGUF: {what}; fetch or convert it again")
@@ -180,8 +206,10 @@ class _Reader:
         n_keys = self.count("the number of keys", MAX_KEYS)
         keys = self.keys(n_keys)
         self.check_keys(keys, architecture)
-        data_bytes = self.tensors(n_tensors, keys.get("general.alignment", 32))
-        return Summary(self.path, keys, n_tensors, data_bytes, self.size)
+        tensors = self.tensors(n_tensors, keys.get("general.alignment", 32))
+        data_bytes = sum(tensor.n_bytes for tensor in tensors)
+        found = tuple(tensors), self.arrays
+        return Summary(self.path, keys, n_tensors, data_bytes, self.size, *found)
 
     def keys(self, n: int) -> dict[str, Any]:
         keys: dict[str, Any] = {}
@@ -206,6 +234,7 @@ class _Reader:
         """Step over an array; its length stands for it."""
         kind = self.take("I")
         n = self.count(f"the length of the array {key!r}", MAX_ARRAY)
+        self.arrays[key] = ArrayPlace(kind, n, self.at)
         if kind in _SCALARS:
             self.skip(n * struct.calcsize("<" + _SCALARS[kind]))
         elif kind == _STRING:
@@ -258,33 +287,32 @@ class _Reader:
             if value is not None and not low <= value <= high:
                 raise self.fail(f"{ARCHITECTURE}.{name} is {value!r}, expected {low:g} to {high:g}")
 
-    def tensors(self, n: int, alignment: int) -> int:
-        """Check every tensor's place; returns the bytes of all tensor data."""
+    def tensors(self, n: int, alignment: int) -> list[TensorEntry]:
+        """Every tensor, each one's place checked."""
         spans: list[tuple[int, int, str]] = []
-        names: set[str] = set()
+        found: dict[str, TensorEntry] = {}
         for _ in range(n):
             name = self.string("a tensor's name", MAX_TENSOR_NAME)
-            if name in names:
+            if name in found:
                 raise self.fail(f"the tensor {name!r} stands twice")
-            names.add(name)
-            n_bytes = self.tensor_bytes(name)
+            found[name] = tensor = self.tensor(name)
             offset = self.take("Q")
             if offset % alignment:
                 raise self.fail(f"{name!r} begins at {offset}, not a multiple of {alignment}")
-            spans.append((offset, n_bytes, name))
+            spans.append((offset, tensor.n_bytes, name))
         data = -(-self.at // alignment) * alignment
         self.check_spans(sorted(spans), data)
-        return sum(n_bytes for _, n_bytes, _ in spans)
+        return list(found.values())
 
-    def tensor_bytes(self, name: str) -> int:
+    def tensor(self, name: str) -> TensorEntry:
         n_dims = self.take("I")
         if not 1 <= n_dims <= 4:
             raise self.fail(f"{name!r} has {n_dims} dimensions, expected 1 to 4")
-        dims = [self.take("Q") for _ in range(n_dims)]
+        dims = tuple(self.take("Q") for _ in range(n_dims))
         kind = self.take("I")
         if kind not in _BLOCKS:
             raise self.fail(f"{name!r} has the unknown type {kind}")
-        per_block, block_bytes = _BLOCKS[kind]
+        label, per_block, block_bytes = _BLOCKS[kind]
         if dims[0] == 0 or dims[0] % per_block:
             raise self.fail(f"{name!r} has rows of {dims[0]}, not whole blocks of {per_block}")
         n_bytes = dims[0] // per_block * block_bytes
@@ -292,8 +320,8 @@ class _Reader:
             n_bytes *= dim
             # Checked at each step: Python's integers cannot overflow, llama.cpp's can.
             if dim == 0 or n_bytes > self.size:
-                raise self.fail(f"{name!r} has the shape {dims}, larger than the file or empty")
-        return int(n_bytes)
+                raise self.fail(f"{name!r} has the shape {[*dims]}, larger than the file or empty")
+        return TensorEntry(name, label, dims, int(n_bytes))
 
     def check_spans(self, spans: list[tuple[int, int, str]], data: int) -> None:
         end, previous = 0, "the header"

@@ -19,6 +19,7 @@ from edgesppo.cli import main
 from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES
 from edgesppo_convert import kernels, pipeline, recipe
 from tests.checkpoints import SHAPES, resized, write_checkpoint, write_hollow_checkpoint
+from tests.conftest import DEMO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +47,11 @@ def test_the_whole_transcript(source: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout == ""
     text = re.sub(r"[0-9a-f]{64}", "HASH", result.stderr)
-    text = re.sub(r"\d+\.\d s\n", "N s\n", text)
+    text = re.sub(r"\d+\.\d s, [\d,]+ MB of", "N s, N MB of", text)
     assert text == (
         f"Converting {source} to q4_k_m: 0.5 MB ...\n"
-        f"{out}: 0.5 MB, 5.43 bits a weight, 13 tensors (5 F32, 3 Q6_K, 5 Q4_K), N s\n"
+        f"{out}: 0.5 MB, 5.43 bits a weight, 13 tensors (5 F32, 3 Q6_K, 5 Q4_K), N s,"
+        " N MB of memory at most\n"
         "sha256 HASH\n"
         f"Next: edgesppo chat {out}\n"
     )
@@ -100,10 +102,16 @@ def test_without_a_plan_an_output_is_needed(source: Path) -> None:
 def test_kernels_are_chosen_by_option_or_environment(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("numba")
     result = call(source, "-o", tmp_path / "one.gguf", "--kernels", "fast")
-    assert " s by the fast kernels\n" in result.stderr
+    assert " s by the fast kernels, " in result.stderr
     words = ["convert", str(source), "-o", str(tmp_path / "two.gguf")]
     result = CliRunner().invoke(main, words, env={"EDGESPPO_KERNELS": "fast"})
-    assert " s by the fast kernels\n" in result.stderr
+    assert " s by the fast kernels, " in result.stderr
+
+
+def test_the_self_test_lets_the_file_write_ten_tokens(tmp_path: Path) -> None:
+    result = call(DEMO, "-o", tmp_path / "demo.gguf", "--self-test")
+    assert result.exit_code == 0
+    assert re.search(r"^self-test: \d+ tokens, '\w+.*'$", result.stderr, re.MULTILINE)
 
 
 def test_a_failure_is_one_line_and_exit_code_1(source: Path, tmp_path: Path) -> None:
@@ -124,6 +132,31 @@ def test_a_failure_with_json_is_an_object(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [["--type", "q3"], ["--threads", "0"], ["--layout", "best"]])
 def test_a_wrong_option_is_exit_code_2(source: Path, tmp_path: Path, words: list[str]) -> None:
     assert call(source, "-o", tmp_path / "out.gguf", *words).exit_code == 2
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object, done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out.gguf"
+    with monkeypatch.context() as patch:
+        patch.setattr("edgesppo_convert.output.CLAIM", 1)
+        patch.setattr("edgesppo.cli.progress.Meter.update", interrupt)
+        stopped = call(source, "-o", out)
+    assert stopped.exit_code == 130
+    part = tmp_path / ".out.gguf.edgesppo-part"
+    assert re.fullmatch(
+        rf"\nedgesppo: stopped; \d+ of 13 tensors are kept in {re.escape(str(part))}:"
+        r" the same command goes on there\n",
+        stopped.stderr,
+    )
+    again = call(source, "-o", out)
+    assert again.exit_code == 0
+    assert re.search(r"\n\d+ tensors were there from the run before, and were ch", again.stderr)
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent otherwise there")

@@ -15,12 +15,13 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
 from edgesppo.errors import OutputError, UsageError
 from edgesppo_convert import Progress, convert, pipeline
-from edgesppo_convert.files import Files, NewFile
-from edgesppo_convert.gguf_file import GGUFWriter, KeyValue, TensorInfo
+from edgesppo_convert.files import Files
+from edgesppo_convert.gguf_file import FilePlan, KeyValue, TensorInfo, plan_file
+from edgesppo_convert.output import Output
 from tests.checkpoints import SHAPES, resized, write_checkpoint
+from tests.faulty import Counting, Faulty, Short
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 SMALL = resized(SHAPES["tiny"], layers=1)
@@ -39,51 +40,6 @@ def out(tmp_path: Path) -> Path:
 
 def names(out: Path) -> list[str]:
     return [path.name for path in out.parent.iterdir()]
-
-
-class Faulty(Files):
-    """The real operations, of which the `fail_at`-th fails; counts them all."""
-
-    def __init__(self, fail_at: int = -1, error: BaseException | None = None) -> None:
-        self.count = 0
-        self._fail_at = fail_at
-        self._error = error or OSError(errno.EIO, os.strerror(errno.EIO))
-
-    def _step(self) -> None:
-        self.count += 1
-        if self.count == self._fail_at:
-            raise self._error
-
-    def create(self, path: Path) -> int:
-        self._step()
-        return super().create(path)
-
-    def write(self, descriptor: int, data: Any) -> int:
-        self._step()
-        return super().write(descriptor, data)
-
-    def sync(self, descriptor: int) -> None:
-        self._step()
-        super().sync(descriptor)
-
-    def close(self, descriptor: int) -> None:
-        super().close(descriptor)
-        self._step()
-
-    def replace(self, source: Path, target: Path) -> None:
-        self._step()
-        super().replace(source, target)
-
-    def sync_folder(self, folder: Path) -> None:
-        self._step()
-        super().sync_folder(folder)
-
-
-class Short(Files):
-    """Writes at most 1,000 bytes at a time, as a system may."""
-
-    def write(self, descriptor: int, data: Any) -> int:
-        return super().write(descriptor, data[:1000])
 
 
 def test_the_result_says_what_is_on_the_disk(source: Path, out: Path) -> None:
@@ -111,18 +67,23 @@ def test_short_writes_lose_nothing(source: Path, out: Path) -> None:
     assert pipeline.convert(source, out, force=True, files=Short()).sha256 == whole.sha256
 
 
-def test_a_fault_at_any_operation_leaves_nothing(source: Path, out: Path) -> None:
-    counting = Faulty()
+def test_a_fault_at_any_operation_leaves_nothing_but_what_it_says(source: Path, out: Path) -> None:
+    counting = Counting()
     pipeline.convert(source, out, files=counting)
     whole = out.read_bytes()
     out.unlink()
-    last = counting.count  # the folder's fsync: the file stands by then
-    for number in range(1, last):
-        with pytest.raises(OutputError, match=r"cannot write .*model\.gguf: Input/output error"):
+    renamed = counting.done.index("replace") + 1
+    for number in range(1, renamed + 1):
+        with pytest.raises(
+            OutputError, match=r"cannot write .*model\.gguf: Input/output error"
+        ) as caught:
             pipeline.convert(source, out, files=Faulty(number))
-        assert names(out) == []
+        kept = {".model.gguf.edgesppo-part", ".model.gguf.edgesppo-journal"}
+        assert set(names(out)) == (kept if "tensors are kept in" in str(caught.value) else set())
+        for name in names(out):
+            (out.parent / name).unlink()
     with pytest.raises(OutputError):
-        pipeline.convert(source, out, files=Faulty(last))
+        pipeline.convert(source, out, files=Faulty(renamed + 1))  # the folder's fsync
     assert out.read_bytes() == whole
 
 
@@ -137,9 +98,8 @@ def test_a_fault_at_any_operation_keeps_the_file_that_was_there(source: Path, ou
 
 @pytest.mark.parametrize("number", [1, 2, 9])
 def test_a_full_disk_is_named_in_one_line(source: Path, out: Path, number: int) -> None:
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(OutputError, match=r"no space left for .*model\.gguf after") as caught:
-        pipeline.convert(source, out, files=Faulty(number, full))
+        pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
     assert "\n" not in str(caught.value)
     assert names(out) == []
 
@@ -249,50 +209,52 @@ def test_an_option_that_makes_no_sense(
     assert names(out) == []
 
 
-def test_the_writer_refuses_calls_out_of_turn(out: Path) -> None:
-    info = TensorInfo("t", (2,), GGMLQuantizationType.F32, 8)
-    early: list[Callable[[GGUFWriter], object]] = [
-        lambda writer: writer.write_infos([info]),
-        lambda writer: writer.write_data(bytes(8)),
-        lambda writer: writer.finish(),
-    ]
-    with NewFile(out, Files()) as file:
-        for call in early:
-            with pytest.raises(ValueError, match="the turn of KEYS"):
-                call(GGUFWriter(file))
-        writer = GGUFWriter(file)
-        writer.write_keys([], 1)
-        writer.write_infos([info])
-        with pytest.raises(ValueError, match="lacks only 8"):
-            writer.write_data(bytes(9))
-        with pytest.raises(ValueError, match="the turn of DATA"):
-            writer.finish()
-        writer.write_data(bytes(8))
-        writer.finish()
+def two_tensors() -> FilePlan:
+    first = TensorInfo("first", (1, 3), GGMLQuantizationType.F32, 12)
+    return plan_file(KEYS, [first, TensorInfo("second", (2,), GGMLQuantizationType.F16, 4)])
+
+
+FIRST = np.array([1, 2, 3], np.float32).tobytes()
+SECOND = np.array([4, 5], np.float16).tobytes()
+KEYS = [
+    KeyValue("general.architecture", GGUFValueType.STRING, "gemma2"),
+    KeyValue("a.flag", GGUFValueType.BOOL, True),
+    KeyValue("a.number", GGUFValueType.UINT32, 7),
+    KeyValue("a.list", GGUFValueType.FLOAT32, [0.5, -1.0]),
+    KeyValue("a.words", GGUFValueType.STRING, ["\u00e9", ""]),
+]
+
+
+def test_the_output_refuses_calls_out_of_turn(out: Path) -> None:
+    with Output(out, two_tensors(), "this", Files()) as output:
+        with pytest.raises(ValueError, match="lacks only 12"):
+            output.write("first", bytes(13))
+        output.write("first", FIRST[:4])
+        with pytest.raises(ValueError, match="the turn of first, not of second"):
+            output.write("second", SECOND)
+        with pytest.raises(ValueError, match="first has not been written"):
+            output.complete()
+        output.write("first", FIRST[4:])
+        with pytest.raises(ValueError, match="first is done"):
+            output.write("first", FIRST)
+        with pytest.raises(ValueError, match="second has not been written"):
+            output.complete()
     assert names(out) == []  # never committed
 
 
-def test_the_writers_file_is_what_gguf_reads(out: Path) -> None:
-    keys = [
-        KeyValue("general.architecture", GGUFValueType.STRING, "gemma2"),
-        KeyValue("a.flag", GGUFValueType.BOOL, True),
-        KeyValue("a.number", GGUFValueType.UINT32, 7),
-        KeyValue("a.list", GGUFValueType.FLOAT32, [0.5, -1.0]),
-        KeyValue("a.words", GGUFValueType.STRING, ["\u00e9", ""]),
-    ]
-    first = TensorInfo("first", (1, 3), GGMLQuantizationType.F32, 12)
-    second = TensorInfo("second", (2,), GGMLQuantizationType.F16, 4)
-    with NewFile(out, Files()) as file:
-        writer = GGUFWriter(file)
-        writer.write_keys(keys, 2)
-        writer.write_infos([first, second])
-        writer.write_data(np.array([1, 2, 3], np.float32).tobytes())
-        writer.write_data(np.array([4, 5], np.float16).tobytes())
-        writer.finish()
-        file.commit(force=False)
+@pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
+def test_the_written_file_is_what_gguf_reads(out: Path, order: tuple[str, str]) -> None:
+    data = {"first": FIRST, "second": SECOND}
+    with Output(out, two_tensors(), "this", Files()) as output:
+        for name in order:
+            output.write(name, data[name])
+        output.complete()
+        assert output.read_back() == hashlib.sha256(output.part.read_bytes()).hexdigest()
+        output.commit(force=False)
     reader = GGUFReader(out)
-    assert {key.key: reader.fields[key.key].contents() for key in keys} == {
-        key.key: key.value for key in keys
+    assert {key.key: reader.fields[key.key].contents() for key in KEYS} == {
+        key.key: key.value for key in KEYS
     }
     assert [tensor.data.tolist() for tensor in reader.tensors] == [[[1, 2, 3]], [4, 5]]
     assert [list(tensor.shape) for tensor in reader.tensors] == [[3, 1], [2]]
+    assert names(out) == ["model.gguf"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from gguf import GGUFReader
 
+from edgesppo import plan as machine
 from edgesppo.errors import UsageError
-from edgesppo_convert import convert
+from edgesppo_convert import convert, pipeline
 from edgesppo_convert.gemma2 import plan_weights, read_hyper
 from edgesppo_convert.recipe import (
     RECIPES,
@@ -146,3 +148,22 @@ def test_standard_layout_goes_by_layer_and_name(tmp_path: Path) -> None:
     assert names[:3] == ["output_norm.weight", "token_embd.weight", "blk.0.attn_k.weight"]
     layers = [int(name.split(".")[1]) for name in names[2:]]
     assert layers == sorted(layers)
+
+
+def test_threads_are_by_default_what_a_containers_quota_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text("50000 100000\n")
+    monkeypatch.setattr(machine, "_CGROUP_QUOTA", quota)
+    workers: list[int] = []
+
+    def pool(threads: int, name: str) -> ThreadPoolExecutor:
+        workers.append(threads)
+        return ThreadPoolExecutor(threads, name)
+
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", pool)
+    source = write_checkpoint(tmp_path / "source", SHAPES["odder"])
+    convert(source, tmp_path / "out.gguf")
+    convert(source, tmp_path / "out.gguf", threads=2, force=True)
+    assert workers == [1, 2]

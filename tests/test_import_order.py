@@ -12,8 +12,11 @@ RUNTIME = [
     "errors",
     "home",
     "lockfile",
+    "repository",
+    "hub",
     "store",
     "preflight",
+    "describe",
     "batch",
     "_llama",
     "model",
@@ -37,22 +40,30 @@ CONVERT = [
     "untrusted",
     "safetensors",
     "checkpoint",
+    "card",
     "gemma2",
     "spm",
     "vocab",
     "recipe",
     "unrolled",
+    "packing",
     "kernels",
     "quantize",
     "files",
+    "remote",
     "gguf_file",
+    "layout",
     "importance",
+    "journal",
+    "output",
+    "verify",
+    "provenance",
     "metadata",
     "pipeline",
     "outlook",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "lockfile", "_llama", "plan"}
+SHARED = {"errors", "hub", "lockfile", "plan", "preflight", "repository", "_llama"}
 MAY_CONVERT = {"loaded", "cli"}
 
 

@@ -177,6 +177,19 @@ def test_a_truncated_real_model_is_refused_before_it_is_loaded(path: Path, demo_
 def test_what_llama_refuses_is_its_own_reason_in_one_line(path: Path, demo_gguf: Path) -> None:
     whole = demo_gguf.read_bytes()
     path.write_bytes(whole.replace(b"blk.0.attn_k.weight", b"blk.0.attn_x.weight"))
-    with pytest.raises(edgesppo.BadModelFile, match=r"missing tensor 'blk\.0\.attn_k") as caught:
+    with pytest.raises(
+        edgesppo.BadModelFile, match=r"tensor 'blk\.0\.attn_k\.weight' not found"
+    ) as caught:
         edgesppo.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_tensors_and_arrays_can_be_looked_at(path: Path) -> None:
+    path.write_bytes(make.file())
+    summary = preflight.check(path)
+    assert [(t.name, t.type, t.dims, t.n_bytes) for t in summary.tensors] == [
+        ("one.weight", "F32", (32, 2), 256),
+        ("two.weight", "Q4_K", (256,), 144),
+    ]
+    assert preflight.read_array(summary, "tokenizer.ggml.tokens") == ["a", "b"]
+    assert preflight.read_array(summary, "tokenizer.ggml.scores") == [0.0, 0.0]

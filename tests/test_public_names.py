@@ -17,6 +17,7 @@ NAMES = {
     "Chunk",
     "Closed",
     "ContextOverflow",
+    "DownloadError",
     "EdgesppoError",
     "LoadedModel",
     "Message",

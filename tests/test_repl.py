@@ -11,6 +11,9 @@ import time
 
 import pytest
 
+from edgesppo_convert import convert
+from tests.checkpoints import SHAPES, resized, write_checkpoint
+
 if os.name == "nt":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
@@ -103,14 +106,19 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave(chat: Terminal) -> None:
     assert chat.close() == 0
 
 
-def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(demo_gguf: Path) -> None:
-    command = [sys.executable, "-m", "edgesppo", "chat", str(demo_gguf), "--temperature", "60"]
-    chat = Terminal([*command, "--top-p", "1", "--seed", "4", "--max-tokens", "400"])
+def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(tmp_path: Path) -> None:
+    """Random weights babble on, and have a context long enough for a person to lose patience."""
+    shape = resized(SHAPES["tiny"], context=8192)
+    model = convert(write_checkpoint(tmp_path / "babbler", shape), tmp_path / "babbler.gguf").output
+    command = [sys.executable, "-m", "edgesppo", "chat", str(model), "--temperature", "0"]
+    chat = Terminal([*command, "--max-tokens", "8000"])
     chat.expect(">>>")
     chat.type("Hello\r")
-    chat.expect("Hello")
+    chat.expect("Hello\r\n")
+    time.sleep(0.3)
     chat.type("\x03")
     chat.expect("(stopped)")
     chat.expect("t/s")
+    chat.expect(">>>")
     chat.type("/exit\r")
     assert chat.close() == 0

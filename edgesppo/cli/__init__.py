@@ -23,6 +23,7 @@ COMMANDS = {
     "chat": ("edgesppo.cli.chat", "Chat with a model."),
     "run": ("edgesppo.cli.run", "Answer one prompt."),
     "convert": ("edgesppo.cli.convert", "Convert a checkpoint folder to a GGUF file."),
+    "show": ("edgesppo.cli.show", "Show what a model file says of itself."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }
 INTERRUPTED = 130
@@ -68,8 +69,9 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except EdgesppoError as error:
             raise CliError(error, as_json=ctx.meta.get(JSON_KEY, False)) from None
-        except KeyboardInterrupt:
-            click.echo(err=True)
+        except KeyboardInterrupt as stopped:
+            # One that carries a text says how to go on.
+            click.echo(f"\nedgesppo: {stopped}" if stopped.args else "", err=True)
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.common import emit_json, json_option, say
+from edgesppo.plan import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from edgesppo_convert import ConvertResult, Outlook
 
@@ -69,15 +71,21 @@ KERNELS = ("auto", "fast", "ggml")
     "--plan", is_flag=True, help="Print what would be made of each tensor; write nothing."
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--keep", is_flag=True, help="Keep what is fetched from the hub, in OUT.checkpoint.")
+@click.option("--self-test", is_flag=True, help="Then load OUT and let it write ten tokens.")
 @json_option
 def convert_command(
-    source: str, output: str | None, plan: bool, as_json: bool, **chosen: Any
+    source: str, output: str | None, plan: bool, self_test: bool, as_json: bool, **chosen: Any
 ) -> None:
-    """Convert the Gemma-2 checkpoint folder SRC to a GGUF file.
+    """Convert the Gemma-2 checkpoint SRC to a GGUF file.
 
-    One pass, no intermediate file; OUT appears only when it is whole.
+    SRC is a folder, or OWNER/NAME@COMMIT on the Hugging Face hub: then each shard is fetched,
+    checked, used and dropped, so that the disk needs OUT and one shard.
+
+    One pass, no intermediate file; OUT appears only when it is whole. Stopped in the middle, the
+    same command goes on from the tensors that were done.
     """
-    from edgesppo.cli.progress import conversion_progress
+    from edgesppo.cli.progress import conversion_progress, fetch_progress
     from edgesppo_convert import convert, look_ahead
 
     if plan:
@@ -86,14 +94,18 @@ def convert_command(
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output' (or --plan).")
-    with conversion_progress(f"Converting {source} to {chosen['type']}") as report:
-        result = convert(source, output, progress=report, **chosen)
+    title = f"Converting {source} to {chosen['type']}"
+    with conversion_progress(title) as report, fetch_progress() as fetched:
+        result = convert(source, output, progress=report, fetched=fetched, **chosen)
+    peak = peak_memory()
+    if self_test:
+        _try_out(result.output)
     if as_json:
         figures = dataclasses.asdict(result)
-        del figures["types"], figures["kernels"]
+        del figures["types"], figures["kernels"], figures["resumed"]
         emit_json({**figures, "output": str(result.output)})
     else:
-        _summarise(result)
+        _summarise(result, peak)
 
 
 def _print_plan(plan: Outlook, as_json: bool) -> None:
@@ -115,11 +127,26 @@ def _counted(types: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in types.items())
 
 
-def _summarise(result: ConvertResult) -> None:
+def _try_out(output: Path) -> None:
+    from edgesppo.loaded import load
+
+    with load(output, n_ctx=256) as model:
+        chat = model.chat(temperature=0, max_tokens=10)
+        text = chat.ask("Hello! Who are you?")
+        assert chat.last is not None
+        count = chat.last.usage.completion_tokens
+    say(f"self-test: {count} tokens, {text!r}")
+
+
+def _summarise(result: ConvertResult, peak: int | None) -> None:
+    memory = f", {peak / 1e6:,.0f} MB of memory at most" if peak else ""
     by = " by the fast kernels" if result.kernels == "fast" else ""
     say(
         f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
         f" weight, {result.tensors} tensors ({_counted(result.types)}), {result.seconds:.1f} s{by}"
+        f"{memory}"
     )
+    if result.resumed:
+        say(f"{result.resumed} tensors were there from the run before, and were checked")
     say(f"sha256 {result.sha256}")
     say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")

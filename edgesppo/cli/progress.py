@@ -22,6 +22,8 @@ _REDRAW_S = 0.1
 class Meter:
     """Draws bytes done of a total on standard error."""
 
+    _drawing: Meter | None = None  # whose line it is
+
     def __init__(self, title: str) -> None:
         self._title = title
         self._started = time.perf_counter()
@@ -38,11 +40,15 @@ class Meter:
         now = time.perf_counter()
         if self._terminal and (now - self._drawn_at > _REDRAW_S or done >= total):
             self._drawn_at = now
+            if Meter._drawing not in (None, self):
+                click.echo(err=True)
+            Meter._drawing = self
             click.echo("\r" + self._line(done, total, now - self._started), err=True, nl=False)
 
     def close(self) -> None:
         """End the bar's line."""
-        if self._begun and self._terminal:
+        if Meter._drawing is self:
+            Meter._drawing = None
             click.echo(err=True)
 
     def _line(self, done: int, total: int, seconds: float) -> str:
@@ -65,3 +71,18 @@ def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
         yield lambda progress: meter.update(progress.done_bytes, progress.total_bytes)
     finally:
         meter.close()
+
+
+@contextlib.contextmanager
+def fetch_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for `convert(fetched=...)`: a bar or a line for every file."""
+    meters: dict[str, Meter] = {}
+
+    def report(file: str, done: int, total: int) -> None:
+        meters.setdefault(file, Meter(f"Fetching {file}")).update(done, total)
+
+    try:
+        yield report
+    finally:
+        for meter in meters.values():
+            meter.close()

@@ -39,13 +39,14 @@ class Run:
 
     name: str
     seconds: float
+    cpu: float  # seconds of all processors together: what it takes, however busy the machine is
     written: int  # bytes of the file it made
     memory: int  # most bytes of anonymous memory
 
     def __str__(self) -> str:
         return (
-            f"{self.name:34}{self.seconds:8.1f} s{self.written / 1e6:12,.0f} MB written"
-            f"{self.memory / 1e6:10,.0f} MB of memory"
+            f"{self.name:32}{self.seconds:8.1f} s{self.cpu:8.1f} s of CPU"
+            f"{self.written / 1e6:8,.0f} MB written{self.memory / 1e6:8,.0f} MB of memory"
         )
 
 
@@ -56,14 +57,17 @@ def measure(name: str, command: list[str | Path], output: Path, **environment: s
     started, most = time.monotonic(), 0
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
+        before = os.times()
         while process.poll() is None:
             most = max(most, anonymous(process.pid))
             time.sleep(INTERVAL)
-        seconds = time.monotonic() - started
+        seconds, after = time.monotonic() - started, os.times()
         if process.returncode:
             log.seek(0)
             sys.exit(f"{' '.join(words)}: {log.read()[-4000:].decode(errors='replace')}")
-    run = Run(name, seconds, output.stat().st_size, most)
+    cpu = after.children_user + after.children_system
+    cpu -= before.children_user + before.children_system
+    run = Run(name, seconds, cpu, output.stat().st_size, most)
     sys.stdout.write(f"{run}\n")
     sys.stdout.flush()
     return run
@@ -140,13 +144,14 @@ def warm(folder: Path) -> None:
 def report(theirs: list[Run], ours: list[Run]) -> None:
     """Each of ours as a part of the sum of theirs."""
     seconds = sum(run.seconds for run in theirs)
+    cpu = sum(run.cpu for run in theirs)
     written = sum(run.written for run in theirs)
     memory = max(run.memory for run in theirs)
-    sys.stdout.write(f"{Run('llama.cpp, both steps', seconds, written, memory)}\n")
+    sys.stdout.write(f"{Run('llama.cpp, both steps', seconds, cpu, written, memory)}\n")
     for run in ours:
         sys.stdout.write(
-            f"{run.name:34}{run.seconds / seconds:8.3f} of the time{run.written / written:8.3f} of"
-            f" the bytes{run.memory / memory:8.3f} of the memory\n"
+            f"{run.name:32}{run.seconds / seconds:8.3f} of the time{run.cpu / cpu:8.3f} of the CPU"
+            f"{run.written / written:8.3f} of the bytes{run.memory / memory:8.3f} of the memory\n"
         )
 
 

@@ -1,0 +1,132 @@
+"""Owns the model card (README.md): what its header and its text claim, as far as they are clear.
+
+The header is YAML between two lines of `---`. Read is the subset that cards use: a key at the
+start of a line with a text, a `[list]`, or lines of `- item` below it. A card is prose that nobody
+must write well: what is not understood is left out, never an error.
+
+    ---
+    license: gemma
+    base_model: google/gemma-2-9b-it
+    datasets:
+    - openbmb/UltraFeedback
+    ---
+    - License: Apache-2.0
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgesppo_convert.untrusted import is_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CARD = "README.md"
+MAX_BYTES = 1 << 20
+MAX_ITEMS = 32
+MAX_TEXT = 200
+
+_KEY = re.compile(r"([A-Za-z_][\w-]{0,63}):(?:[ \t]+(.*))?")
+_ITEM = re.compile(r"[ \t]*-[ \t]+(.*)")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_LICENSE = re.compile(
+    r"^[ \t]*[-*]?[ \t]*\**licen[cs]e\**[ \t]*:\**[ \t]*\[?([A-Za-z][\w.+ -]{1,63})",
+    re.IGNORECASE | re.MULTILINE | re.ASCII,
+)
+_BASE = re.compile(
+    r"finetuned from(?: model)?\**[ \t]*:\**[ \t]*\[?(" + _REPOSITORY.pattern + ")",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card claims; None or nothing where it does not say."""
+
+    license: str | None = None  # in the header
+    license_name: str | None = None
+    license_link: str | None = None
+    license_in_text: str | None = None
+    base_models: tuple[str, ...] = ()  # OWNER/NAME
+    datasets: tuple[str, ...] = ()  # OWNER/NAME
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a checkpoint folder."""
+    path = folder / CARD
+    try:
+        if not path.is_file():
+            return Card()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES)
+    except OSError:
+        return Card()
+    return parse_card(data.decode("utf-8-sig", "replace"))
+
+
+def parse_card(text: str) -> Card:
+    """What the text of a card claims."""
+    header, body = _split(text.splitlines())
+    values = _parse_header(header)
+    prose = "\n".join(body)
+    in_text, base = _LICENSE.search(prose), _BASE.search(prose)
+    return Card(
+        license=_first(values, "license"),
+        license_name=_first(values, "license_name"),
+        license_link=_first(values, "license_link"),
+        license_in_text=in_text[1].strip() if in_text else None,
+        base_models=_repositories(values, "base_model") or ((base[1],) if base else ()),
+        datasets=_repositories(values, "datasets"),
+    )
+
+
+def _split(lines: list[str]) -> tuple[list[str], list[str]]:
+    if lines and lines[0].rstrip() == "---":
+        for number, line in enumerate(lines[1:], 1):
+            if line.rstrip() == "---":
+                return lines[1:number], lines[number + 1 :]
+    return [], lines
+
+
+def _parse_header(lines: list[str]) -> dict[str, list[str]]:
+    """The texts of every key that has any."""
+    values: dict[str, list[str]] = {}
+    under: list[str] = []
+    for line in lines:
+        if key := _KEY.fullmatch(line.rstrip()):
+            under = values.setdefault(key[1], [])
+            under.extend(_scalars(key[2] or ""))
+        elif item := _ITEM.fullmatch(line.rstrip()):
+            under.extend(_scalars(item[1]))
+    return {key: found[:MAX_ITEMS] for key, found in values.items() if found}
+
+
+def _scalars(text: str) -> list[str]:
+    """One text, or those of a list in brackets."""
+    text = text.strip()
+    parts = text[1:-1].split(",") if text[:1] == "[" and text[-1:] == "]" else [text]
+    return [value for part in parts if (value := _scalar(part.strip()))]
+
+
+def _scalar(text: str) -> str | None:
+    """A plain or quoted text; None for what is nested, folded, too long or not printable."""
+    quoted = re.fullmatch(r"\"([^\"\\]*)\"|'([^'\\]*)'", text)
+    if quoted:
+        text = quoted[1] or quoted[2] or ""
+    elif text[:1] in ("{", "}", "[", "]", "|", ">", "&", "*", "!", "#", "%", "@", "`", '"', "'"):
+        return None
+    else:
+        text = re.split(r"[ \t]#", text)[0].rstrip()
+    fine = 0 < len(text) <= MAX_TEXT and text.isprintable() and is_text(text)
+    return text if fine and text not in ("null", "~") else None
+
+
+def _first(values: dict[str, list[str]], key: str) -> str | None:
+    return values[key][0] if key in values else None
+
+
+def _repositories(values: dict[str, list[str]], key: str) -> tuple[str, ...]:
+    return tuple(text for text in values.get(key, ()) if _REPOSITORY.fullmatch(text))

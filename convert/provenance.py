@@ -1,0 +1,116 @@
+"""Owns the keys that say where a file comes from: name, lineage, licence, the inputs' hashes.
+
+    general.*                       the standard keys, from the card and from the name
+    edgesppo.license.in_text        what the card's text says, where its header says another
+    edgesppo.source.revision        the commit of the repository, where it is known
+    edgesppo.source.files           "NAME SHA256" of every small file that a conversion reads
+    edgesppo.source.weight_headers  "NAME SHA256" of every shard's header: names, shapes, places
+    edgesppo.source.weights         "NAME SHA256" of every shard, where the hub has said it
+
+No time, no path, no user: the same checkpoint gives the same keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from gguf import GGUFValueType, Keys, Metadata, size_label
+
+from edgesppo import __version__
+from edgesppo_convert.card import read_card
+from edgesppo_convert.checkpoint import SMALL_FILES
+from edgesppo_convert.gguf_file import KeyValue
+from edgesppo_convert.untrusted import read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from edgesppo_convert.card import Card
+    from edgesppo_convert.checkpoint import Checkpoint, Origin
+
+HUB = "https://huggingface.co"
+LICENSE_LINKS = {"gemma": "https://ai.google.dev/gemma/terms"}
+LICENSE_IN_TEXT = "edgesppo.license.in_text"
+REVISION = "edgesppo.source.revision"
+FILES = "edgesppo.source.files"
+WEIGHT_HEADERS = "edgesppo.source.weight_headers"
+WEIGHTS = "edgesppo.source.weights"
+MAX_SMALL = 64 << 20
+
+
+def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
+    """All keys of the provenance; `size` is the number of weights."""
+    origin, card = checkpoint.origin, read_card(checkpoint.folder)
+    found = [
+        (Keys.General.NAME, origin.name),
+        *_name_parts(origin, size),
+        (Keys.General.QUANTIZED_BY, f"edgesppo {__version__}"),
+        (Keys.General.SIZE_LABEL, size_label(size, size, 0, 0)),
+        *_licence(card),
+        *_source(origin),
+    ]
+    return [
+        *(KeyValue(key, GGUFValueType.STRING, text) for key, text in found if text),
+        *_references("base_model", card.base_models, ""),
+        *_references("dataset", card.datasets, "/datasets"),
+        *_inputs(checkpoint),
+    ]
+
+
+def _name_parts(origin: Origin, size: int) -> Iterator[tuple[str, str | None]]:
+    """`Gemma-2-9B-It-SPPO-Iter3` is a basename, a finetune and a version, by gguf's convention."""
+    _, _, basename, finetune, version, _ = Metadata.get_model_id_components(origin.name, size)
+    if basename is not None:
+        yield Keys.General.BASENAME, basename
+        yield Keys.General.FINETUNE, finetune
+        yield Keys.General.VERSION, version
+    yield Keys.General.ORGANIZATION, origin.owner
+
+
+def _licence(card: Card) -> Iterator[tuple[str, str | None]]:
+    header, text = card.license, card.license_in_text
+    yield Keys.General.LICENSE, header or text
+    yield Keys.General.LICENSE_NAME, card.license_name
+    yield Keys.General.LICENSE_LINK, card.license_link or LICENSE_LINKS.get(header or "")
+    if header and text and header.lower() != text.lower():
+        yield LICENSE_IN_TEXT, text
+
+
+def _source(origin: Origin) -> Iterator[tuple[str, str | None]]:
+    if origin.owner is not None:
+        url = f"{HUB}/{origin.owner}/{origin.name}"
+        yield Keys.General.SOURCE_URL, f"{url}/tree/{origin.revision}"
+        yield Keys.General.SOURCE_REPO_URL, url
+        yield REVISION, origin.revision
+
+
+def _references(kind: str, repositories: Sequence[str], under: str) -> Iterator[KeyValue]:
+    """Other repositories of the hub that this one was made from."""
+    if repositories:
+        yield KeyValue(f"general.{kind}.count", GGUFValueType.UINT32, len(repositories))
+    for number, repository in enumerate(repositories):
+        owner, name = repository.split("/")
+        texts = {"name": name, "organization": owner, "repo_url": f"{HUB}{under}/{repository}"}
+        for key, text in texts.items():
+            yield KeyValue(f"general.{kind}.{number}.{key}", GGUFValueType.STRING, text)
+
+
+def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
+    shards = sorted(checkpoint.shards, key=lambda shard: shard.name)
+    lists = {
+        FILES: list(_small_hashes(checkpoint.folder)),
+        WEIGHT_HEADERS: [f"{shard.name} {shard.header_sha256}" for shard in shards],
+        WEIGHTS: [f"{shard.name} {shard.sha256}" for shard in shards if shard.sha256 is not None],
+    }
+    for key, entries in lists.items():
+        if entries:
+            yield KeyValue(key, GGUFValueType.STRING, entries)
+
+
+def _small_hashes(folder: Path) -> Iterator[str]:
+    for name in SMALL_FILES:
+        if (folder / name).is_file():
+            data = read_bytes(folder / name, MAX_SMALL)
+            yield f"{name} {hashlib.sha256(data).hexdigest()}"

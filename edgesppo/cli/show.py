@@ -1,0 +1,135 @@
+"""Owns `edgesppo show`: a model file's card, for a person or as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgesppo import preflight, store
+from edgesppo.cli.common import converted, emit_json, json_option
+from edgesppo.errors import BadModelFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_LABEL = 11
+_BLOCK = 4 << 20
+
+
+@click.command(name="show")
+@click.argument("model")
+@click.option("--hash", "with_hash", is_flag=True, help="Also the file's sha256; reads all of it.")
+@json_option
+def show_command(model: str, with_hash: bool, as_json: bool) -> None:
+    """Show what MODEL's file says of itself: lineage, types, tokenizer, licence, hashes.
+
+    Only the file's head is read; nothing is loaded.
+    """
+    from edgesppo.describe import describe
+
+    path = converted(store.find(model))
+    card = describe(preflight.check(path))
+    if with_hash:
+        card["sha256"] = _sha256(path)
+    if as_json:
+        emit_json(card)
+        return
+    click.echo(card["name"] or path.name)
+    for label, line in _lines(card):
+        click.echo(f"  {label:<{_LABEL}} {line}")
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while data := file.read(_BLOCK):
+                found.update(data)
+    except OSError as error:
+        raise BadModelFile(f"{path}: cannot be read: {error.strerror or error}") from None
+    return found.hexdigest()
+
+
+def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    model, lineage = card["model"], card["lineage"]
+    yield "file", f"{card['path']}, {card['bytes'] / 1e6:,.1f} MB"
+    if "sha256" in card:
+        yield "sha256", card["sha256"]
+    yield (
+        "model",
+        (
+            f"{model['parameters'] / 1e6:,.1f} M parameters, {_number(model['layers'])} layers,"
+            f" {_number(model['width'])} wide, {_number(model['heads'])} heads,"
+            f" {_number(model['kv_heads'])} of them for keys and values"
+        ),
+    )
+    yield from _lineage(lineage)
+    yield from _types(card)
+    yield (
+        "context",
+        (
+            f"{_number(model['context'])} tokens, every other layer a window of"
+            f" {_number(model['window'])}"
+        ),
+    )
+    yield (
+        "soft-caps",
+        (f"attention {_number(model['attention_cap'])}, output {_number(model['final_cap'])}"),
+    )
+    yield from _tokenizer(card["tokenizer"])
+    sampling = [f"{name} {_number(n)}" for name, n in card["sampling"].items() if n is not None]
+    if sampling:
+        yield "sampling", ", ".join(sampling)
+    yield "licence", _licence(card["license"])
+    for kind, label in (("files", "read"), ("weight_headers", "header"), ("weights", "weights")):
+        for entry in card["inputs"][kind]:
+            yield label, entry
+
+
+def _lineage(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    iteration = lineage["sppo_iteration"]
+    if iteration is not None:
+        yield "training", f"Self-Play Preference Optimization (SPPO), iteration {iteration}"
+    for label, key in (("made from", "base_models"), ("data sets", "datasets")):
+        if lineage[key]:
+            yield label, ", ".join(lineage[key])
+    if lineage["source"]:
+        revision = f" at {lineage['revision']}" if lineage["revision"] else ""
+        yield "source", lineage["source"] + revision
+    if lineage["quantized_by"]:
+        yield "written by", lineage["quantized_by"]
+
+
+def _types(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if card["bits_per_weight"] is not None:
+        yield "weights", f"{card['bits_per_weight']:.2f} bits each, in all"
+    for kind, found in card["types"].items():
+        yield "", f"{kind:<6} {found['tensors']:>4} tensors {found['bytes'] / 1e6:>10,.1f} MB"
+
+
+def _tokenizer(tokenizer: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in tokenizer["types"].items())
+    yield "tokenizer", f"{tokenizer['model']}, {_number(tokenizer['tokens'])} tokens: {counts}"
+    stops = " or ".join(map(str, tokenizer["stops"]))
+    template = "with" if tokenizer["chat_template"] else "without"
+    yield "", f"{tokenizer['bos']} begins a text, {stops} ends it; {template} a chat template"
+
+
+def _licence(licence: dict[str, Any]) -> str:
+    said = str(licence["header"] or "the file names none")
+    if licence["name"]:
+        said += f" ({licence['name']})"
+    if licence["link"]:
+        said += f", {licence['link']}"
+    if licence["in_text"]:
+        said += f"; its card's text says {licence['in_text']}: keep to the stricter"
+    return said
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"

@@ -1,0 +1,148 @@
+"""Owns what a GGUF file says of itself, as plain values that can be printed or sent as JSON.
+
+Takes a preflight's `Summary` and believes no key to be there or to be of the right kind: what is
+missing or senseless is None, texts are cut and made printable. Knows nothing of llama.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from edgesppo import preflight
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgesppo.preflight import Summary
+
+MAX_TEXT = 200
+MAX_REFERENCES = 16
+MAX_INPUTS = 64
+_TOKEN_TYPES = {1: "normal", 2: "unknown", 3: "control", 4: "user-defined", 5: "unused", 6: "byte"}
+_SAMPLING = ("temp", "top_k", "top_p", "min_p", "penalty_repeat")
+
+
+def describe(summary: Summary) -> dict[str, Any]:
+    """Everything that a card of this file tells."""
+    keys, model = summary.keys, preflight.ARCHITECTURE
+    return {
+        "name": text(keys, "general.name"),
+        "path": str(summary.path),
+        "bytes": summary.file_bytes,
+        "model": {
+            "parameters": sum(math.prod(tensor.dims) for tensor in summary.tensors),
+            "layers": number(keys, f"{model}.block_count"),
+            "width": number(keys, f"{model}.embedding_length"),
+            "heads": number(keys, f"{model}.attention.head_count"),
+            "kv_heads": number(keys, f"{model}.attention.head_count_kv"),
+            "context": number(keys, f"{model}.context_length"),
+            "window": number(keys, f"{model}.attention.sliding_window"),
+            "attention_cap": number(keys, f"{model}.attn_logit_softcapping"),
+            "final_cap": number(keys, f"{model}.final_logit_softcapping"),
+        },
+        "lineage": _lineage(keys),
+        "types": _types(summary),
+        "bits_per_weight": _bits(summary),
+        "tokenizer": _tokenizer(summary),
+        "sampling": {name: number(keys, f"general.sampling.{name}") for name in _SAMPLING},
+        "license": {
+            "header": text(keys, "general.license"),
+            "name": text(keys, "general.license.name"),
+            "link": text(keys, "general.license.link"),
+            "in_text": text(keys, "edgesppo.license.in_text"),
+        },
+        "inputs": {
+            kind: _texts(summary, f"edgesppo.source.{kind}")
+            for kind in ("files", "weight_headers", "weights")
+        },
+    }
+
+
+def text(keys: Mapping[str, Any], key: str) -> str | None:
+    """A text, fit for a terminal; None where there is none."""
+    value = keys.get(key)
+    return _fit(value) if isinstance(value, str) else None
+
+
+def number(keys: Mapping[str, Any], key: str) -> int | float | None:
+    """A finite number; None where there is none."""
+    value = keys.get(key)
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if fine else None
+
+
+def _fit(value: str) -> str:
+    cut = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 3] + "..."
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+
+
+def _texts(summary: Summary, key: str) -> list[str]:
+    place = summary.arrays.get(key)
+    if place is None or place.n > MAX_INPUTS:
+        return []
+    return [_fit(item) for item in preflight.read_array(summary, key) if isinstance(item, str)]
+
+
+def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        key: text(keys, f"general.{key}")
+        for key in ("basename", "finetune", "version", "organization", "quantized_by")
+    }
+    named = "-".join(text(keys, f"general.{key}") or "" for key in ("name", "finetune", "version"))
+    iteration = re.search(r"iter(\d{1,3})(?!\d)", named, re.IGNORECASE)
+    sppo = re.search(r"\bsppo\b", named, re.IGNORECASE)
+    return {
+        **found,
+        "sppo_iteration": int(iteration[1]) if sppo and iteration else None,
+        "base_models": _references(keys, "base_model"),
+        "datasets": _references(keys, "dataset"),
+        "source": text(keys, "general.source.repo_url"),
+        "revision": text(keys, "edgesppo.source.revision"),
+    }
+
+
+def _references(keys: Mapping[str, Any], kind: str) -> list[str]:
+    names = []
+    for place in range(MAX_REFERENCES):
+        name = text(keys, f"general.{kind}.{place}.name")
+        owner = text(keys, f"general.{kind}.{place}.organization")
+        if name is not None:
+            names.append(f"{owner}/{name}" if owner else name)
+    return names
+
+
+def _types(summary: Summary) -> dict[str, dict[str, int]]:
+    """Tensors and bytes of each block type, most bytes first."""
+    found: dict[str, dict[str, int]] = {}
+    for tensor in summary.tensors:
+        entry = found.setdefault(tensor.type, {"tensors": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["bytes"] += tensor.n_bytes
+    return dict(sorted(found.items(), key=lambda item: -item[1]["bytes"]))
+
+
+def _bits(summary: Summary) -> float | None:
+    weights = sum(math.prod(tensor.dims) for tensor in summary.tensors)
+    return 8 * summary.data_bytes / weights if weights else None
+
+
+def _tokenizer(summary: Summary) -> dict[str, Any]:
+    keys, prefix = summary.keys, "tokenizer.ggml"
+    counts: dict[str, int] = {}
+    for kind in preflight.read_array(summary, f"{prefix}.token_type"):
+        name = _TOKEN_TYPES.get(kind, "unknown type") if isinstance(kind, int) else "unknown type"
+        counts[name] = counts.get(name, 0) + 1
+    return {
+        "model": text(keys, f"{prefix}.model"),
+        "tokens": number(keys, f"{prefix}.tokens"),
+        "types": counts,
+        "bos": number(keys, f"{prefix}.bos_token_id"),
+        "stops": [
+            id_
+            for key in ("eos", "eot")
+            if (id_ := number(keys, f"{prefix}.{key}_token_id")) is not None
+        ],
+        "chat_template": isinstance(keys.get("tokenizer.chat_template"), str),
+    }

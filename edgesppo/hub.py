@@ -1,0 +1,244 @@
+"""Owns the way to the Hugging Face hub: its routes, the token, broken connections, its refusals.
+
+Everything is asked for at a 40-hex revision, so it cannot change between two requests:
+
+    ENDPOINT/api/models/OWNER/NAME/tree/REVISION       every file's size and hash
+    ENDPOINT/OWNER/NAME/resolve/REVISION/PATH          its bytes, mostly by way of a redirect
+
+The token goes to the endpoint itself only, never where a redirect leads, and into no message.
+Writes nothing to the disk; what arrives is for the caller to hold against the hash.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from edgesppo.errors import DownloadError, ModelNotFound, UsageError
+from edgesppo.repository import endpoint, parse_listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgesppo.repository import RemoteFile, Repository
+
+ATTEMPTS = 6  # in a row without a single byte
+LONGEST_WAIT = 120.0  # seconds
+TIMEOUT = 30.0
+MAX_REDIRECTS = 5
+MAX_LISTING = 16 << 20
+BLOCK = 1 << 20
+
+
+class _Trouble(Exception):
+    """Something that may be over in a moment."""
+
+    def __init__(self, what: str, wait: float | None = None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+_PASSING = (_Trouble, OSError, http.client.HTTPException)
+
+
+def _offline() -> str | None:
+    """The variable that forbids going online, if one does."""
+    for name in ("EDGESPPO_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(name, "").lower() in ("1", "on", "yes", "true"):
+            return name
+    return None
+
+
+class Hub:
+    """The hub, as one process asks it."""
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        from huggingface_hub import get_token
+
+        if variable := _offline():
+            raise UsageError(f"{variable} is set, so nothing is fetched; unset it, or use a folder")
+        self._endpoint = endpoint()
+        self._token = get_token()
+        self._sleep = sleep
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def files(self, repository: Repository) -> dict[str, RemoteFile]:
+        """Every file at the top of the repository."""
+        url = f"{self._endpoint}/api/models/{repository}/tree/{repository.revision}"
+        listing = f"the list of files of {repository}"
+        data = self._persist(listing, lambda: self._read_all(repository, url, listing))
+        try:
+            return parse_listing(data)
+        except ValueError:
+            raise DownloadError(
+                f"{self._endpoint} gave no list of the files of {repository}; is HF_ENDPOINT right?"
+            ) from None
+
+    def span(self, repository: Repository, file: RemoteFile, at: int, end: int) -> bytes:
+        """The bytes from `at` to before `end`, unverified."""
+        return b"".join(self.stream(repository, file, at, end))
+
+    def stream(
+        self, repository: Repository, file: RemoteFile, at: int, end: int
+    ) -> Iterator[bytes]:
+        """The same, block by block, whatever happens to the connection."""
+        failures, etag = 0, None
+        what = f"{file.path} of {repository}"
+        url = f"{self._endpoint}/{repository}/resolve/{repository.revision}/{quote(file.path)}"
+        while at < end:
+            try:
+                headers = {"Range": f"bytes={at}-{end - 1}"}
+                if etag is not None:
+                    headers["If-Range"] = etag
+                with self._open(repository, url, what, headers) as reply:
+                    etag = _strong(reply.headers.get("ETag"))
+                    for data in _from(reply, at, end):
+                        yield data
+                        at += len(data)
+                        failures = 0
+                if at < end:
+                    raise _Trouble("the connection ended early")
+            except _PASSING as error:
+                failures += 1
+                self._pause(what, error, failures)
+
+    def _persist(self, what: str, call: Callable[[], bytes]) -> bytes:
+        failures = 0
+        while True:
+            try:
+                return call()
+            except _PASSING as error:
+                failures += 1
+                self._pause(what, error, failures)
+
+    def _pause(self, what: str, error: Exception, failures: int) -> None:
+        wait = error.wait if isinstance(error, _Trouble) else None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if failures >= ATTEMPTS:
+            raise DownloadError(
+                f"{what} could not be fetched from {self._endpoint} ({reason}, {failures} times);"
+                " check the connection and give the same command again"
+            ) from None
+        if wait is not None and wait > LONGEST_WAIT:
+            raise DownloadError(
+                f"{self._endpoint} asks to wait {wait:,.0f} s before it gives {what}; give the same"
+                " command again then"
+            ) from None
+        self._sleep(min(2.0 ** (failures - 1), LONGEST_WAIT) if wait is None else wait)
+
+    def _read_all(self, repository: Repository, url: str, what: str) -> bytes:
+        with self._open(repository, url, what, {}) as reply:
+            data: bytes = reply.read(MAX_LISTING)
+            announced = reply.headers.get("Content-Length") or ""
+        if announced.isdigit() and len(data) < int(announced):
+            raise _Trouble("the connection ended early")
+        return data
+
+    def _open(self, repository: Repository, url: str, what: str, headers: dict[str, str]) -> Any:
+        """The answer to a request, wherever it was redirected to."""
+        for _ in range(MAX_REDIRECTS + 1):
+            request = urllib.request.Request(url, headers={"User-Agent": "edgesppo", **headers})
+            if self._token and _origin(url) == _origin(self._endpoint):
+                request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+            try:
+                reply = self._opener.open(request, timeout=TIMEOUT)
+            except urllib.error.HTTPError as error:
+                with error:
+                    url = self._answer(repository, url, what, error)
+                continue
+            if reply.headers.get_content_type() == "text/html":
+                reply.close()
+                raise DownloadError(
+                    f"a web page came instead of {what}; is a log-in page of the network or a wrong"
+                    " HF_ENDPOINT in between?"
+                )
+            return reply
+        raise DownloadError(f"{what} is redirected more than {MAX_REDIRECTS} times")
+
+    def _answer(
+        self, repository: Repository, url: str, what: str, error: urllib.error.HTTPError
+    ) -> str:
+        """Where to ask next; raises what the status means."""
+        status, page = error.code, f"{self._endpoint}/{repository}"
+        if status in (301, 302, 303, 307, 308):
+            return _redirected(url, error.headers.get("Location"), what)
+        if status == 401:
+            raise DownloadError(
+                f"the hub does not give {what} to everyone (401); log in with `hf auth login`, or"
+                " set HF_TOKEN"
+            )
+        if status == 403:
+            raise DownloadError(
+                f"the hub refuses {what} (403); accept the licence at {page}, or use a token that"
+                " may read it"
+            )
+        if status == 404:
+            raise ModelNotFound(f"the hub has no {what} at {repository.revision} (404); see {page}")
+        if status in (408, 416, 429) or status >= 500:
+            raise _Trouble(f"status {status}", _retry_after(error.headers.get("Retry-After")))
+        raise DownloadError(f"the hub answers {status} to the request for {what}")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Every redirect is looked at by us: the token must not follow it."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _from(reply: Any, at: int, end: int) -> Iterator[bytes]:
+    """The bytes from `at` on, also where the server has ignored the range."""
+    if reply.status == 206:
+        if not (reply.headers.get("Content-Range") or "").startswith(f"bytes {at}-"):
+            raise _Trouble("another range than asked for")
+    else:
+        rest = at
+        while rest:
+            skipped = len(reply.read(min(rest, BLOCK)))
+            if not skipped:
+                raise _Trouble("the connection ended early")
+            rest -= skipped
+    while at < end:
+        data = reply.read(min(BLOCK, end - at))
+        if not data:
+            return
+        yield data
+        at += len(data)
+
+
+def _strong(etag: str | None) -> str | None:
+    return etag if etag and etag.startswith('"') else None
+
+
+def _redirected(url: str, location: str | None, what: str) -> str:
+    target = urljoin(url, location or "")
+    scheme = urlsplit(target).scheme
+    downgraded = scheme == "http" and urlsplit(url).scheme == "https"
+    if location is None or scheme not in ("http", "https") or downgraded:
+        raise DownloadError(
+            f"{what} is redirected to {scheme or 'nowhere'}, where we do not follow"
+        )
+    return target
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds, be they given as a number or as a date; None where they are not."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value[:12])
+    with suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    return None

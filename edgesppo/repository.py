@@ -1,0 +1,89 @@
+"""Owns what a repository of the Hugging Face hub is: a name at a commit, and its files' hashes.
+
+Pure: knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from edgesppo.errors import UsageError
+
+MAX_FILES = 10_000
+_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(.*))?", re.ASCII)
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_HEX = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model on the hub, at one commit."""
+
+    owner: str
+    name: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a repository: large ones have a sha256, the others git's sha1."""
+
+    path: str
+    size: int
+    digest: str
+
+    def hasher(self) -> Any:
+        """A hash that gives `digest` once it has eaten the whole file."""
+        if len(self.digest) == 64:
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+
+
+def parse_repository(text: str) -> Repository | None:
+    """OWNER/NAME@REVISION; None for what is no repository. Raises UsageError without a commit."""
+    found = _REPOSITORY.fullmatch(text)
+    if found is None:
+        return None
+    owner, name, revision = found.groups()
+    if revision is None or not _REVISION.fullmatch(revision):
+        what = "needs the commit" if revision is None else f"names {revision[:80]!r}, no commit"
+        raise UsageError(
+            f"there is no folder {text}; as a repository of the hub it {what}: 40 hex digits, as"
+            f" listed at {endpoint()}/{owner}/{name}/commits/main; type {owner}/{name}@COMMIT"
+        )
+    return Repository(owner, name, revision)
+
+
+def endpoint() -> str:
+    """Where the hub is: $HF_ENDPOINT, else huggingface.co."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def parse_listing(data: bytes) -> dict[str, RemoteFile]:
+    """The files that the hub lists, by path; ValueError for what is no such list."""
+    try:
+        entries = json.loads(data)
+        if not isinstance(entries, list) or len(entries) > MAX_FILES:
+            raise ValueError
+        found = [_remote_file(entry) for entry in entries if entry["type"] == "file"]
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError from None
+    return {file.path: file for file in found}
+
+
+def _remote_file(entry: dict[str, Any]) -> RemoteFile:
+    lfs = entry.get("lfs")
+    path, size = entry["path"], (lfs or entry)["size"]
+    digest = lfs["oid"].removeprefix("sha256:") if lfs else entry["oid"]
+    sound = isinstance(path, str) and type(size) is int and 0 <= size < 1 << 48
+    if not sound or not _HEX.fullmatch(digest) or (len(digest) == 64) != bool(lfs):
+        raise ValueError
+    return RemoteFile(path, size, digest)

@@ -1,0 +1,142 @@
+"""Owns a small hub on 127.0.0.1: the routes of the real one, and every way in which it may fail.
+
+Two servers: the hub, and the place that it redirects large files to, as the real one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+REVISION = "89abcdef0123456789abcdef0123456789abcdef"
+REPOSITORY = "UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3"
+LARGE = (".safetensors", ".model")
+
+
+@dataclass
+class FakeHub:
+    """The folder's files at one commit, what is to go wrong, and what was asked."""
+
+    folder: Path
+    url: str = ""
+    cdn: str = ""
+    faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def asked(self, name: str) -> list[dict[str, str]]:
+        """The headers of every request for a file at the place that gives it."""
+        return [headers for kind, path, headers in self.requests if (kind, path) == ("data", name)]
+
+    def listing(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{"type": "directory", "path": "original", "size": 0}]
+        for path in sorted(self.folder.iterdir()):
+            data = path.read_bytes()
+            sha1 = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+            entry = {"type": "file", "path": path.name, "size": len(data), "oid": sha1}
+            if path.suffix in LARGE:
+                sha256 = hashlib.sha256(data).hexdigest()
+                entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 135}
+            found.append(entry)
+        return found
+
+
+class _Server(ThreadingHTTPServer):
+    """One of the two."""
+
+    def __init__(self, hub: FakeHub, *, is_cdn: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
+        self.is_cdn = is_cdn
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        hub, name = self.server.hub, self.path.rsplit("/", 1)[-1]
+        if self.server.is_cdn:
+            self._file(name)
+        elif self.path == f"/api/models/{REPOSITORY}/tree/{REVISION}":
+            self._note("tree", "")
+            self._answer("tree", json.dumps(hub.listing()).encode())
+        elif self.path != f"/{REPOSITORY}/resolve/{REVISION}/{name}":
+            self._send(404, b"Entry not found")
+        elif name.endswith(LARGE):
+            self._note("resolve", name)
+            self._send(302, b"", Location=f"{hub.cdn}/cdn/{name}")
+        else:
+            self._file(name)
+
+    def _file(self, name: str) -> None:
+        path = self.server.hub.folder / name
+        self._note("data", name)
+        if path.exists():
+            self._answer(name, path.read_bytes())
+        else:
+            self._send(404, b"Entry not found")
+
+    def _note(self, kind: str, name: str) -> None:
+        self.server.hub.requests.append((kind, name, dict(self.headers)))
+
+    def _answer(self, name: str, data: bytes) -> None:
+        faults = self.server.hub.faults[name]
+        fault = faults.pop(0) if faults else ""
+        status, _, wait = fault.partition(":")
+        if fault == "html":
+            self._send(200, b"<html>log in</html>", **{"Content-Type": "text/html; charset=x"})
+        elif status.isdigit():
+            self._send(int(status), b"no", **({"Retry-After": wait} if wait else {}))
+        else:
+            self._data(data if fault != "wrong" else data[:-1] + b"?", fault)
+
+    def _data(self, data: bytes, fault: str) -> None:
+        wanted = self.headers.get("Range")
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
+        status = 200
+        if wanted and fault != "ignored":
+            start, end = (int(part) for part in wanted.removeprefix("bytes=").split("-"))
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+            data, status = data[start : end + 1], 206
+        self._send(status, data, len(data) // 2 if fault == "cut" else None, **headers)
+        self.close_connection = True
+
+    def _send(self, status: int, body: bytes, cut: int | None = None, **headers: str) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(body[:cut])
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[FakeHub]:
+    """The hub, for as long as the block runs."""
+    hub = FakeHub(folder)
+    servers = [_Server(hub, is_cdn=is_cdn) for is_cdn in (False, True)]
+    hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    threads = [
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        for server in servers
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield hub
+    finally:
+        for server, thread in zip(servers, threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()

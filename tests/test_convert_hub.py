@@ -1,0 +1,395 @@
+"""A checkpoint on the hub, shard by shard: held against a small hub that fails in every way."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from email.utils import formatdate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from edgesppo import hub as hub_module
+from edgesppo.cli import main
+from edgesppo.errors import (
+    BadCheckpoint,
+    DownloadError,
+    EdgesppoError,
+    ModelNotFound,
+    OutputError,
+    UsageError,
+)
+from edgesppo_convert import Progress, convert, output, pipeline
+from tests.checkpoints import Shape, write_checkpoint
+from tests.faulty import Counting, Faulty
+from tests.hub import REPOSITORY, REVISION, FakeHub, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SMALL = Shape(2, 64, 64, 2, 1, 32, 2000, 256, 64)
+SOURCE = f"{REPOSITORY}@{REVISION}"
+SECOND = "model-00002-of-00003.safetensors"
+TOKEN = "hf_aVerySecretToken"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "files", SMALL, shards=3)
+    (folder / "README.md").write_text("---\nlicense: gemma\n---\n", encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}" * 100, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The same repository, converted from the Hugging Face cache."""
+    cache = tmp_path_factory.mktemp("cache") / f"models--{REPOSITORY.replace('/', '--')}"
+    snapshot = cache / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for file in folder.iterdir():
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, cache / "blobs" / digest)
+        (snapshot / file.name).symlink_to(f"../../blobs/{digest}")
+    out = cache / "out.gguf"
+    convert(snapshot, out)
+    return out.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited between attempts; no test really waits."""
+    waited: list[float] = []
+    monkeypatch.setattr(hub_module.time, "sleep", waited.append)
+    monkeypatch.setattr(hub_module.Hub.__init__, "__defaults__", (waited.append,))
+    return waited
+
+
+@pytest.fixture
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    for name in ("HF_HUB_OFFLINE", "EDGESPPO_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(output, "CLAIM", 1)
+    with serve(folder) as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        yield fake
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "model.gguf"
+
+
+def names(out: Path) -> set[str]:
+    return {path.name for path in out.parent.iterdir()}
+
+
+def refused(out: Path, kind: type[EdgesppoError], *words: str) -> str:
+    with pytest.raises(kind) as caught:
+        convert(SOURCE, out)
+    message = str(caught.value)
+    assert type(caught.value) is kind
+    assert "\n" not in message
+    assert TOKEN not in message
+    for word in words:
+        assert word in message
+    assert not out.exists()
+    return message
+
+
+def test_the_file_is_the_one_that_a_download_would_have_given(
+    hub: FakeHub, out: Path, whole: bytes
+) -> None:
+    assert convert(SOURCE, out).tensors == 24
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+    assert hub.asked("tokenizer.json") == []  # not needed
+
+
+@pytest.mark.usefixtures("hub")
+def test_at_most_one_shard_lies_on_the_disk(out: Path) -> None:
+    seen: set[str] = set()
+
+    def look(_: Progress) -> None:
+        shards = [name for name in names(out) if "shard" in name]
+        assert len(shards) == 1
+        seen.update(shards)
+
+    convert(SOURCE, out, progress=look)
+    assert len(seen) == 3
+
+
+def test_what_is_fetched_is_told(hub: FakeHub, out: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    convert(SOURCE, out, fetched=lambda *figures: told.append(figures))
+    shards = [path for path in hub.folder.iterdir() if path.suffix == ".safetensors"]
+    for shard in shards:
+        size = shard.stat().st_size
+        assert (shard.name, size, size) in told
+
+
+def test_kept_shards_are_a_checkpoint_folder(hub: FakeHub, out: Path, whole: bytes) -> None:
+    convert(SOURCE, out, keep=True)
+    assert out.read_bytes() == whole
+    kept = out.with_name("model.gguf.checkpoint")
+    assert names(out) == {out.name, kept.name}
+    for path in kept.iterdir():
+        assert path.read_bytes() == (hub.folder / path.name).read_bytes()
+    convert(kept, out.with_name("again.gguf"))
+
+
+def test_the_token_goes_to_the_hub_alone(hub: FakeHub, out: Path) -> None:
+    convert(SOURCE, out)
+    sent = {
+        kind: headers.get("Authorization")
+        for kind, name, headers in hub.requests
+        if kind != "data" or name.endswith(".safetensors")
+    }
+    assert sent == {"tree": f"Bearer {TOKEN}", "resolve": f"Bearer {TOKEN}", "data": None}
+    assert TOKEN.encode() not in out.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["", "cut"],
+        ["", "cut", "cut", "cut"],
+        ["cut", "cut"],
+        ["", "ignored"],
+        ["ignored", "cut", "ignored"],
+        ["500", "502", "503", "504"],
+        ["", "500", "cut", "429:3"],
+    ],
+)
+def test_a_bad_connection_costs_time_only(
+    hub: FakeHub, out: Path, whole: bytes, faults: list[str]
+) -> None:
+    hub.faults[SECOND] = list(faults)
+    convert(SOURCE, out)
+    assert out.read_bytes() == whole
+    assert hub.faults[SECOND] == []
+
+
+def test_a_cut_connection_is_resumed_by_range_on_the_same_version(hub: FakeHub, out: Path) -> None:
+    hub.faults[SECOND] = ["", "cut"]
+    convert(SOURCE, out)
+    first, again = hub.asked(SECOND)[-2:]
+    size = (hub.folder / SECOND).stat().st_size
+    assert first["Range"] == f"bytes=0-{size - 1}"
+    assert again["Range"] == f"bytes={size // 2}-{size - 1}"
+    assert again["If-Range"].startswith('"')
+
+
+def test_the_wait_that_the_hub_asks_for_is_kept(
+    hub: FakeHub, out: Path, waits: list[float]
+) -> None:
+    hub.faults["tree"] = ["429:7", "503"]
+    convert(SOURCE, out)
+    assert waits == [7.0, 2.0]
+
+
+def test_a_wait_may_be_a_date_and_a_listing_may_be_cut(
+    hub: FakeHub, out: Path, waits: list[float]
+) -> None:
+    hub.faults["tree"] = [f"429:{formatdate(time.time() + 50, usegmt=True)}", "cut"]
+    convert(SOURCE, out)
+    assert 40 < waits[0] <= 50
+    assert waits[1:] == [2.0]
+
+
+def test_too_long_a_wait_is_left_to_the_person(hub: FakeHub, out: Path) -> None:
+    hub.faults["tree"] = ["429:86400"]
+    refused(out, DownloadError, "asks to wait 86,400 s")
+
+
+def test_a_hub_that_stays_away_is_given_up_on(hub: FakeHub, out: Path, waits: list[float]) -> None:
+    hub.faults[SECOND] = ["", *["500"] * 99]
+    refused(out, DownloadError, SECOND, "status 500, 6 times", "give the same command again")
+    assert waits == [1, 2, 4, 8, 16]
+
+
+def test_a_wrong_shard_is_fetched_once_more(hub: FakeHub, out: Path, whole: bytes) -> None:
+    hub.faults[SECOND] = ["", "wrong"]
+    convert(SOURCE, out)
+    assert out.read_bytes() == whole
+
+
+def test_a_shard_that_stays_wrong_is_refused_with_both_hashes(hub: FakeHub, out: Path) -> None:
+    hub.faults[SECOND] = ["", "wrong", "wrong"]
+    data = (hub.folder / SECOND).read_bytes()
+    wrong, right = (hashlib.sha256(d).hexdigest() for d in (data[:-1] + b"?", data))
+    refused(out, DownloadError, f"{wrong} and then {wrong}", f"the hub says {right}")
+    assert not [name for name in names(out) if "shard" in name]
+
+
+def test_a_wrong_small_file_is_refused(hub: FakeHub, out: Path) -> None:
+    hub.faults["config.json"] = ["wrong", "wrong"]
+    refused(out, DownloadError, "config.json", "the hub says")
+    assert names(out) == set()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        ("401", DownloadError, ["hf auth login", "HF_TOKEN"]),
+        ("403", DownloadError, ["accept the licence at http://127.0.0.1", REPOSITORY]),
+        ("404", ModelNotFound, [REVISION]),
+        ("418", DownloadError, ["answers 418"]),
+        ("html", DownloadError, ["a web page came instead of"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["tree", "config.json", SECOND])
+def test_refusals_say_what_to_do(
+    hub: FakeHub, out: Path, name: str, status: str, kind: type[EdgesppoError], words: list[str]
+) -> None:
+    hub.faults[name] = [status]
+    refused(out, kind, *words)
+    assert names(out) == set()
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("listing", [b"[]", b"{}", b"[{}]", b"no", b'[{"type": "file"}]'])
+def test_a_listing_that_makes_no_sense(
+    out: Path, listing: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module.Hub, "_read_all", lambda *_: listing)
+    kind = BadCheckpoint if listing == b"[]" else DownloadError
+    refused(out, kind, REPOSITORY)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (REPOSITORY, "needs the commit: 40 hex digits"),
+        (f"{REPOSITORY}@main", "names 'main', no commit: 40 hex digits"),
+        (f"{REPOSITORY}@{REVISION[:7]}", "no commit: 40 hex digits"),
+        (f"{REPOSITORY}@{REVISION.upper()}", "no commit: 40 hex digits"),
+    ],
+)
+def test_only_a_commit_will_do(hub: FakeHub, out: Path, source: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        convert(source, out)
+    assert f"{REPOSITORY}@COMMIT" in str(caught.value)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "EDGESPPO_OFFLINE"])
+def test_offline_nothing_is_asked(
+    hub: FakeHub, out: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    refused(out, UsageError, f"{name} is set")
+    assert hub.requests == []
+
+
+def test_ctrl_c_while_fetching_is_gone_on_from(hub: FakeHub, out: Path, whole: bytes) -> None:
+    def stop(name: str, done: int, total: int) -> None:
+        if name == SECOND and done >= total // 2:
+            raise KeyboardInterrupt
+
+    hub.faults[SECOND] = ["", "cut"]
+    with pytest.raises(KeyboardInterrupt, match="tensors are kept in"):
+        convert(SOURCE, out, fetched=stop)
+    assert any("shard" in name for name in names(out))
+    before = len(hub.asked("model-00001-of-00003.safetensors"))
+    assert convert(SOURCE, out).resumed > 0
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+    first = hub.asked("model-00001-of-00003.safetensors")[before:]
+    assert len(first) == 1  # its header only
+    size = (hub.folder / SECOND).stat().st_size
+    assert hub.asked(SECOND)[-1]["Range"] == f"bytes={size // 2}-{size - 1}"
+
+
+def test_ctrl_c_in_the_first_shard_keeps_what_was_fetched(
+    hub: FakeHub, out: Path, whole: bytes
+) -> None:
+    first = "model-00001-of-00003.safetensors"
+
+    def stop(name: str, done: int, total: int) -> None:
+        if name == first and done < total:
+            raise KeyboardInterrupt
+
+    hub.faults[first] = ["", "cut"]
+    with pytest.raises(KeyboardInterrupt, match="what was fetched is kept: the same command"):
+        convert(SOURCE, out, fetched=stop)
+    out.with_name(".model.gguf.edgesppo-shard-fedcba9876543210").write_bytes(b"of another one")
+    convert(SOURCE, out)
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
+def test_a_hub_that_goes_away_is_gone_on_from(hub: FakeHub, out: Path, whole: bytes) -> None:
+    hub.faults[SECOND] = ["", "cut", *["503"] * 6]
+    refused(out, DownloadError, "503")
+    assert any("shard" in name for name in names(out))
+    assert convert(SOURCE, out).resumed > 0
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
+@pytest.mark.usefixtures("hub")
+def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
+    out: Path, whole: bytes
+) -> None:
+    counting = Counting()
+    pipeline.convert(SOURCE, out, files=counting)
+    out.unlink()
+    last = len(counting.done)
+    for number in range(1, last + 1, 3):
+        error = errno.ENOSPC if number % 2 else KeyboardInterrupt()
+        with suppress(OutputError, KeyboardInterrupt):
+            pipeline.convert(SOURCE, out, files=Faulty(number, error))
+        if not out.exists():
+            pipeline.convert(SOURCE, out, files=Counting())
+            assert names(out) == {out.name}
+        assert out.read_bytes() == whole
+        out.unlink()
+
+
+KILLED = """
+import os, signal, sys
+from edgesppo_convert import output, pipeline
+from tests.faulty import Counting
+
+source, out, number = sys.argv[1:]
+output.CLAIM = 1
+def kill(at, name):
+    if at == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+pipeline.convert(source, out, files=Counting(kill))
+"""
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is not known there")
+@pytest.mark.parametrize("number", [20, 55, 90])
+def test_killed_the_next_run_gives_the_same_file(out: Path, whole: bytes, number: int) -> None:
+    words = [sys.executable, "-c", KILLED, SOURCE, str(out), str(number)]
+    assert subprocess.run(words, cwd=ROOT, check=False).returncode == -9
+    convert(SOURCE, out)
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
+def test_the_command_line_tells_what_it_fetches(hub: FakeHub, out: Path) -> None:
+    result = CliRunner().invoke(main, ["convert", SOURCE, "-o", str(out), "--keep"])
+    assert result.exit_code == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert [line for line in lines if SECOND in line] == [f"Fetching {SECOND}: 0.1 MB ..."]
+    assert any(line.startswith(f"Converting {SOURCE} to q4_k_m: ") for line in lines)
+    assert out.with_name("model.gguf.checkpoint").is_dir()
+    assert hub.asked(SECOND)

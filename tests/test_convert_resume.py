@@ -1,0 +1,346 @@
+"""Nothing is ever lost: whatever ends a conversion, and when, the next one gives the same file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.errors import BadCheckpoint, OutputError
+from edgesppo_convert import Progress, convert, output, pipeline
+from edgesppo_convert.files import Files
+from edgesppo_convert.journal import Journal
+from edgesppo_convert.output import journal_path, part_path
+from tests.checkpoints import Shape, write_checkpoint
+from tests.faulty import Counting, Faulty, Short
+from tests.imatrix_files import random_sums, write_dat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("source") / "model", SMALL, shards=2)
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("whole") / "model.gguf"
+    convert(source, out)
+    return out.read_bytes()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "model.gguf"
+
+
+@pytest.fixture(autouse=True)
+def _claim_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "CLAIM", 1)
+
+
+def names(out: Path) -> set[str]:
+    return {path.name for path in out.parent.iterdir()}
+
+
+def wipe(out: Path) -> None:
+    for path in out.parent.iterdir():
+        path.unlink()
+
+
+def operations(source: Path, out: Path) -> list[str]:
+    counting = Counting()
+    pipeline.convert(source, out, files=counting)
+    out.unlink()
+    return counting.done
+
+
+def finish(source: Path, out: Path, threads: int = 1) -> int:
+    """What a person does next: the same command; how many tensors it found."""
+    if not out.exists():
+        return pipeline.convert(source, out, threads=threads, files=Counting()).resumed
+    with pytest.raises(OutputError, match="exists; use --force"):
+        convert(source, out)
+    return 13
+
+
+def stop_after(source: Path, out: Path, bytes_done: int) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.done_bytes >= bytes_done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"\d+ of 13 tensors are kept in .*: the same comm"):
+        convert(source, out, progress=interrupt)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, KeyboardInterrupt()])
+def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
+    source: Path, out: Path, whole: bytes, error: int | BaseException
+) -> None:
+    done = operations(source, out)
+    for number in range(1, len(done) + 1):
+        # Tidying up after the rename may fail in silence.
+        with suppress(OutputError, KeyboardInterrupt):
+            pipeline.convert(source, out, files=Faulty(number, error))
+            assert number > done.index("replace") + 2
+        finish(source, out, threads=1 + number % 3)
+        assert out.read_bytes() == whole
+        assert names(out) == {out.name}
+        out.unlink()
+
+
+def test_a_full_disk_leaves_nothing(source: Path, out: Path) -> None:
+    done = operations(source, out)
+    for number in range(1, done.index("replace") + 2):
+        with pytest.raises(OutputError):
+            pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
+        assert names(out) == set()
+
+
+def test_two_faults_in_a_row(source: Path, out: Path, whole: bytes) -> None:
+    for number in range(1, 70, 4):
+        stop_after(source, out, 20_000)
+        with suppress(OutputError):
+            pipeline.convert(source, out, files=Faulty(number))
+        finish(source, out)
+        assert out.read_bytes() == whole
+        out.unlink()
+
+
+KILLED = """
+import os, signal, sys
+from edgesppo_convert import output, pipeline
+from tests.imatrix_files import random_sums, write_dat
+from tests.faulty import Counting
+
+source, out, claim = sys.argv[1:4]
+output.CLAIM = int(claim)
+for number in map(int, sys.argv[4:]):
+    if os.fork() == 0:
+        def kill(at, name):
+            if at == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        pipeline.convert(source, out + str(number), threads=1, files=Counting(kill))
+        os._exit(7)
+    if os.wait()[1] != signal.SIGKILL:
+        sys.exit(f"operation {number} was not reached")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each victim is a fork of one process")
+def test_killed_at_any_operation_the_next_run_gives_the_same_file(
+    source: Path, out: Path, whole: bytes
+) -> None:
+    done = operations(source, out)
+    numbers = range(1, len(done) + 1)
+    words = [sys.executable, "-c", KILLED, str(source), str(out), "1", *map(str, numbers)]
+    subprocess.run(words, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    resumed = []
+    for number in numbers:
+        victim = out.with_name(out.name + str(number))
+        resumed.append(finish(source, victim))
+        assert victim.read_bytes() == whole, f"operation {number}, {done[number - 1]}"
+    assert resumed == sorted(resumed)
+    assert {*resumed} == {*range(14)}
+    assert names(out) == {out.name + str(number) for number in numbers}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each victim is a fork of one process")
+def test_a_kill_never_harms_the_file_that_is_to_be_replaced(
+    source: Path, out: Path, whole: bytes
+) -> None:
+    done = operations(source, out)
+    renamed = done.index("replace") + 1
+    out.write_bytes(b"precious")
+    script = KILLED.replace("out + str(number)", "out, force=True")
+    words = [sys.executable, "-c", script, str(source), str(out), "1"]
+    subprocess.run([*words, str(renamed - 1)], check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert out.read_bytes() == b"precious"
+    result = convert(source, out, force=True)
+    assert result.resumed == 13
+    assert out.read_bytes() == whole
+
+
+def test_what_was_done_is_gone_on_from(source: Path, out: Path, whole: bytes) -> None:
+    stop_after(source, out, 20_000)
+    assert names(out) == {part_path(out).name, journal_path(out).name}
+    seen: list[Progress] = []
+    result = convert(source, out, progress=seen.append)
+    assert 0 < result.resumed < result.tensors
+    assert len({progress.tensor for progress in seen}) == result.tensors
+    assert seen[-1].done_bytes == seen[-1].total_bytes
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
+def test_short_reads_and_writes_lose_nothing(source: Path, out: Path, whole: bytes) -> None:
+    stop_after(source, out, 20_000)
+    assert pipeline.convert(source, out, files=Short()).resumed > 0
+    assert out.read_bytes() == whole
+
+
+def test_a_tensor_that_rotted_meanwhile_is_made_anew(source: Path, out: Path, whole: bytes) -> None:
+    for place in (len(whole) // 3, len(whole) // 2, 8):
+        stop_after(source, out, 39_000)
+        with part_path(out).open("r+b") as file:
+            file.seek(place)
+            file.write(b"rot!")
+        convert(source, out)
+        assert out.read_bytes() == whole
+        out.unlink()
+
+
+@pytest.mark.parametrize("length", [0, 5, 60, 300, -1, -3, -70])
+def test_a_torn_journal_is_sound_up_to_the_tear(
+    source: Path, out: Path, whole: bytes, length: int
+) -> None:
+    stop_after(source, out, 39_000)
+    journal = journal_path(out)
+    journal.write_bytes(journal.read_bytes()[:length] + b"7f3a")
+    convert(source, out)
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
+def test_a_part_file_that_is_gone_or_foreign_is_begun_anew(
+    source: Path, out: Path, whole: bytes
+) -> None:
+    for spoil in (Path.unlink, lambda part: part.write_bytes(b"")):
+        stop_after(source, out, 39_000)
+        spoil(part_path(out))
+        assert convert(source, out).resumed == 0
+        assert out.read_bytes() == whole
+        out.unlink()
+    part_path(out).write_bytes(b"whatever")  # without a journal
+    assert convert(source, out).resumed == 0
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege there")
+def test_a_link_in_the_part_files_place_is_never_followed(
+    source: Path, out: Path, whole: bytes, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    part_path(out).symlink_to(precious)
+    convert(source, out)
+    assert precious.read_bytes() == b"precious"
+    assert out.read_bytes() == whole
+    assert not out.is_symlink()
+
+
+def test_another_conversion_does_not_go_on_from_it(source: Path, out: Path, tmp_path: Path) -> None:
+    expected = convert(source, tmp_path / "q8.gguf", type="q8_0")
+    stop_after(source, out, 39_000)
+    result = convert(source, out, type="q8_0")
+    assert (result.resumed, result.sha256) == (0, expected.sha256)
+
+
+def test_another_importance_matrix_does_not_go_on_from_it(
+    source: Path, out: Path, tmp_path: Path
+) -> None:
+    matrices = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        sums = random_sums({"blk.0.attn_q.weight": 64}, seed)
+        matrices.append(write_dat(tmp_path / str(seed) / "same-name.dat", sums))
+    expected = convert(source, tmp_path / "expected.gguf", imatrix=matrices[1])
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done_bytes > 39_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, out, imatrix=matrices[0], progress=interrupt)
+    result = convert(source, out, imatrix=matrices[1])
+    assert (result.resumed, result.sha256) == (0, expected.sha256)
+
+
+def test_an_edited_checkpoint_is_begun_anew(source: Path, out: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(source, tmp_path / "copy")
+    stop_after(copy, out, 39_000)
+    shard = copy / "model-00002-of-00002.safetensors"
+    with shard.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\x12\x3f")
+    expected = convert(copy, tmp_path / "expected.gguf")
+    result = convert(copy, out)
+    assert (result.resumed, result.sha256) == (0, expected.sha256)
+
+
+def test_bad_weights_leave_nothing(source: Path, out: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(source, tmp_path / "copy")
+    with (copy / "model-00002-of-00002.safetensors").open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\xc0\x7f")  # not a number
+    with pytest.raises(BadCheckpoint):
+        convert(copy, out)
+    assert names(out) == set()
+
+
+@pytest.fixture
+def busy(out: Path) -> Iterator[None]:
+    """Another process is at work on this output."""
+    other = Journal(journal_path(out), out, Files())
+    other.begin("whatever", anew=True)
+    yield
+    other.close(remove=True)
+
+
+@pytest.mark.usefixtures("busy")
+def test_the_second_of_two_says_who_is_at_work(source: Path, out: Path) -> None:
+    before = journal_path(out).read_bytes()
+    with pytest.raises(OutputError, match=rf"is being written by process {os.getpid()} on .+; wai"):
+        convert(source, out)
+    assert journal_path(out).read_bytes() == before
+
+
+def test_two_at_once_give_one_file(source: Path, out: Path, whole: bytes) -> None:
+    def meanwhile(_: Progress) -> None:
+        with pytest.raises(OutputError, match="is being written by process"):
+            convert(source, out)
+
+    convert(source, out, progress=meanwhile)
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
+def test_the_lock_of_a_dead_process_holds_nobody_up(source: Path, out: Path, whole: bytes) -> None:
+    program = (
+        "import sys, pathlib\nfrom edgesppo_convert.journal import Journal\n"
+        "from edgesppo_convert.files import Files\n"
+        "out = pathlib.Path(sys.argv[1])\n"
+        "journal = out.with_name(f'.{out.name}.edgesppo-journal')\n"
+        "Journal(journal, out, Files()).begin('x', anew=True)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(out)], check=True, cwd=ROOT)
+    assert names(out) == {journal_path(out).name}
+    convert(source, out)
+    assert out.read_bytes() == whole
+
+
+def test_a_disk_that_forgets_is_found_out(source: Path, out: Path) -> None:
+    class Forgetful(Files):
+        written = 0
+
+        def write(self, descriptor: int, data: bytes, offset: int) -> int:
+            self.written += 1
+            kept = b"\0" * len(data) if self.written == 9 else data
+            return super().write(descriptor, kept, offset)
+
+    with pytest.raises(OutputError, match="reads back otherwise than it was written"):
+        pipeline.convert(source, out, files=Forgetful())
+    assert names(out) == set()
