@@ -172,10 +172,10 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _quota(root: Path = _CGROUP) -> int:
+def _quota(root: Path | None = None) -> int:
     """Whole processors of the cgroup's quota ("max 100000" or "150000 100000"), rounded up."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()
+        quota, period = ((root or _CGROUP) / "cpu.max").read_text().split()
         return math.ceil(int(quota) / int(period))
     except (OSError, ValueError, ZeroDivisionError):
         return _NO_LIMIT

@@ -153,9 +153,8 @@ def test_standard_layout_goes_by_layer_and_name(tmp_path: Path) -> None:
 def test_threads_are_by_default_what_a_containers_quota_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quota = tmp_path / "cpu.max"
-    quota.write_text("50000 100000\n")
-    monkeypatch.setattr(machine, "_CGROUP_QUOTA", quota)
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
     workers: list[int] = []
 
     def pool(threads: int, name: str) -> ThreadPoolExecutor:

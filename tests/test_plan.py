@@ -53,7 +53,7 @@ def _summary(**keys: int) -> preflight.Summary:
     }
     named = {f"gemma2.{name}": value for name, value in shape.items()}
     named["tokenizer.ggml.tokens"] = 256_000
-    return preflight.Summary(Path("9b.gguf"), named, 464, 5_755_000_832, 5_761_000_000)
+    return preflight.Summary(Path("9b.gguf"), named, 464, 5_755_000_832, 5_761_000_000, (), {})
 
 
 def _plan(available: int | None, **settings: object) -> plan.Plan:

@@ -17,7 +17,9 @@ from tests.checkpoints import SHAPES, resized, write_checkpoint
 if os.name == "nt":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
+import fcntl
 import pty
+import termios
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Terminal:
             stderr=slave,
             env=environment,
             start_new_session=True,
+            # Its own terminal: so that Ctrl-C typed there is a signal here.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
         self.screen = b""
@@ -49,15 +53,24 @@ class Terminal:
         """Wait until `text` appears after what was last waited for."""
         deadline = time.monotonic() + PATIENCE_S
         while (at := self._plain().find(text.encode(), self._seen)) < 0:
-            ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
-            try:
-                data = os.read(self._master, 65536) if ready else b""
-            except OSError:
-                data = b""
-            assert data, f"{text!r} did not appear in {self._plain()[self._seen :].decode()!r}"
-            self._answer_queries(data)
-            self.screen += data
+            self._read(max(0, deadline - time.monotonic()), repr(text))
         self._seen = at + len(text.encode())
+
+    def _read(self, patience_s: float, wanted: str) -> None:
+        ready, _, _ = select.select([self._master], [], [], patience_s)
+        try:
+            data = os.read(self._master, 65536) if ready else b""
+        except OSError:
+            data = b""
+        assert data, f"{wanted} did not come; last was {self._plain()[-300:]!r}"
+        self._answer_queries(data)
+        self.screen += data
+
+    def wait_for_more(self, n_bytes: int) -> None:
+        """Wait until so much more has been written, whatever it is."""
+        wanted = len(self.screen) + n_bytes
+        while len(self.screen) < wanted:
+            self._read(PATIENCE_S, f"{n_bytes} more bytes")
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
@@ -114,8 +127,8 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(tmp_path: Path) -> None:
     chat = Terminal([*command, "--max-tokens", "8000"])
     chat.expect(">>>")
     chat.type("Hello\r")
-    chat.expect("Hello\r\n")
-    time.sleep(0.3)
+    chat.expect("Hello")
+    chat.wait_for_more(500)
     chat.type("\x03")
     chat.expect("(stopped)")
     chat.expect("t/s")
