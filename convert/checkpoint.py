@@ -7,6 +7,7 @@ tensors mean; that is the family's business.
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -175,7 +176,8 @@ def _find_origin(folder: Path) -> Origin:
     folder = folder.absolute()
     kind, *parts = folder.parent.parent.name.split("--")
     if folder.parent.name != "snapshots" or kind != "models" or not parts:
-        return Origin(folder.resolve().name)
+        # A file name is bytes; the key in the output must be a text.
+        return Origin(os.fsencode(folder.resolve().name).decode("utf-8", "replace"))
     if len(parts) == 2 and _REVISION.fullmatch(folder.name):
         return Origin(parts[1], parts[0], folder.name)
     return Origin(parts[-1])
