@@ -18,11 +18,14 @@ test:
 	@$(PYTHON) -m edgesppo.bootstrap $(VENV) test
 	@$(BIN)/python -m pytest $(ARGS)
 
+# mypy does not follow the editable install that maps convert/ to edgesppo_convert; a link it does.
 check:
 	@$(PYTHON) -m edgesppo.bootstrap $(VENV) test check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@mkdir -p $(VENV)/types
+	@ln -sfn "$(CURDIR)/convert" $(VENV)/types/edgesppo_convert
+	@MYPYPATH="$(CURDIR):$(CURDIR)/$(VENV)/types" $(BIN)/mypy
 
 fix:
 	@$(PYTHON) -m edgesppo.bootstrap $(VENV) test check

@@ -159,7 +159,7 @@ def choose(
             return kernels
         problem = "on this machine they do not make the bytes that ggml makes"
     except ImportError as error:
-        problem = f"{error}; pip install 'edgesppo[fast]' brings numba"
+        problem = f"{error}; pip install numba brings it"
     except Exception as error:  # a full disk, a damaged cache: ggml can do without
         problem = f"numba fails: {error}"
     if wanted == "fast":
