@@ -80,8 +80,12 @@ def _set_up(venv: Path, extras: list[str]) -> None:
 
 
 def _has_pip(python: Path) -> bool:
-    """Whether the environment is whole; one that was interrupted while made is not."""
-    command: list[str | Path] = [python, "-c", "import pip"]
+    """Whether the environment is whole; one that was interrupted while made is not.
+
+    Without its pyvenv.cfg its Python is the system's own, and nothing may be installed there.
+    """
+    program = "import pip, sys; sys.exit(sys.prefix == sys.base_prefix)"
+    command: list[str | Path] = [python, "-c", program]
     return python.exists() and subprocess.run(command, check=False).returncode == 0
 
 

@@ -20,7 +20,7 @@ def speed_line(result: Result) -> str:
     turns = f" | the oldest {result.left_out} turns no longer fit" if result.left_out else ""
     return (
         f"[{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out | "
-        f"first token {timings.ttft_s:.2f} s | prefill {timings.prefill_tps:,.1f} t/s, "
+        f"first {timings.ttft_s:.2f} s | prefill {timings.prefill_tps:,.1f} t/s, "
         f"decode {timings.decode_tps:,.1f} t/s{_ENDS[result.finish_reason]}{turns}]"
     )
 

@@ -87,3 +87,13 @@ def test_the_wheel_is_kept_per_processor_and_build(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(bootstrap, "_processor", lambda: "another")
     assert bootstrap.wheel_folder("0.3.36") != one
     assert os.environ["EDGESPPO_HOME"] in str(one)
+
+
+def test_an_environment_that_lost_its_configuration_is_not_taken_for_one(tmp_path: Path) -> None:
+    """Its Python would install into the system's own packages."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    scripts = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    python = tmp_path / "venv" / scripts
+    assert bootstrap._has_pip(python)
+    (tmp_path / "venv" / "pyvenv.cfg").unlink()
+    assert not bootstrap._has_pip(python)

@@ -157,7 +157,7 @@ def describe(loaded: LoadedModel) -> str:
     offload = f"{loaded.model.n_gpu_layers} layers on GPU, " if loaded.model.n_gpu_layers else ""
     return (
         f"{loaded.name} | {loaded.model.weights.n_params / 1e6:,.1f} M parameters, "
-        f"{megabytes:,.1f} MB | context {loaded.engine.n_ctx} tokens | {offload}"
+        f"{megabytes:,.1f} MB | context {loaded.engine.n_ctx} | {offload}"
         f"{loaded.engine.n_threads} threads | loaded in {loaded.load_s:.2f} s"
     )
 
