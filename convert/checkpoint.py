@@ -40,6 +40,7 @@ SMALL_FILES = (
 )
 PARTS = frozenset((".safetensors", ".json", ".model", ".jinja"))
 MAX_SHARDS = 1000
+BLOCK = 1 << 20
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -94,6 +95,13 @@ class Checkpoint:
         """Whether this file is a part of the checkpoint, be it by a symbolic link."""
         parts = (entry for entry in self.folder.iterdir() if entry.suffix in PARTS)
         return any(entry.exists() and entry.samefile(path) for entry in parts)
+
+    def stored(self, tensor: Tensor) -> Iterator[bytes]:
+        """The bytes of one tensor from its first to its last, a few at a time."""
+        for at in range(0, tensor.nbytes, BLOCK):
+            data = bytearray(min(BLOCK, tensor.nbytes - at))
+            tensor.shard.read(tensor.offset + at, memoryview(data))
+            yield bytes(data)
 
     def visits(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
         """The needed shards in groups that can be read at the same time; here, all at once."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo._llama import ggml_base
-from edgesppo.errors import BadCheckpoint, OutputError, UsageError
+from edgesppo.errors import OutputError, UsageError
 from edgesppo.plan import usable_cpus
 from edgesppo_convert import gemma2, metadata
 from edgesppo_convert.files import Files, check_target
@@ -37,6 +37,7 @@ from edgesppo_convert.recipe import (
     parse_override,
 )
 from edgesppo_convert.remote import open_checkpoint
+from edgesppo_convert.tied import check_head
 from edgesppo_convert.verify import check_written
 from edgesppo_convert.vocab import read_vocabulary
 
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgesppo_convert.checkpoint import Checkpoint
-    from edgesppo_convert.safetensors import Tensor
-
-COMPARED = 1 << 20  # elements of lm_head compared at a time
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def plan(checkpoint: Checkpoint, choices: Choices) -> tuple[list[Job], list[KeyV
     gemma2.check_tensors(weights, checkpoint.tensors, checkpoint.config)
     vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
     keys = metadata.collect(checkpoint, choices.recipe, hyper, weights, vocabulary)
-    _check_head(checkpoint.tensors)
+    check_head(checkpoint)
     if choices.importance is not None:
         choices.importance.check(weights)
         keys += choices.importance.keys
@@ -203,27 +201,6 @@ def _check_threads(threads: int | None) -> int:
     if not 1 <= threads <= 1024:
         raise UsageError(f"threads is {threads}; expected 1 to 1024")
     return threads
-
-
-def _check_head(tensors: Mapping[str, Tensor]) -> None:
-    """The output is tied: a separate `lm_head` must be the embedding, bit for bit."""
-    if gemma2.HEAD not in tensors:
-        return
-    head, embedding = tensors[gemma2.HEAD], tensors[gemma2.EMBEDDING]
-    same = head.dtype == embedding.dtype
-    for first in range(0, head.size, COMPARED):
-        if not same:
-            break
-        count = min(COMPARED, head.size - first) * head.itemsize
-        one, other = bytearray(count), bytearray(count)
-        head.read(first, memoryview(one))
-        embedding.read(first, memoryview(other))
-        same = one == other
-    if not same:
-        raise BadCheckpoint(
-            f"tensor {gemma2.HEAD} differs from {gemma2.EMBEDDING}; Gemma-2 ties them, and"
-            " llama.cpp would silently use the embedding"
-        )
 
 
 def _write(

@@ -1,7 +1,9 @@
 """Owns the keys that say where a file comes from: name, lineage, licence, the inputs' hashes.
 
-    general.*                       the standard keys, from the card and from the name
+    general.*                       the standard keys, from the card and from the name; what the
+                                    card leaves out, from models.lock
     edgesppo.license.in_text        what the card's text says, where its header says another
+    edgesppo.lineage.*              method, iteration and paper, where models.lock knows the model
     edgesppo.source.revision        the commit of the repository, where it is known
     edgesppo.source.files           "NAME SHA256" of every small file that a conversion reads
     edgesppo.source.weight_headers  "NAME SHA256" of every shard's header: names, shapes, places
@@ -17,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from gguf import GGUFValueType, Keys, Metadata, size_label
 
-from edgesppo import __version__
-from edgesppo_convert.card import read_card
+from edgesppo import __version__, lockfile
+from edgesppo_convert.card import Card, read_card
 from edgesppo_convert.checkpoint import SMALL_FILES
 from edgesppo_convert.gguf_file import KeyValue
 from edgesppo_convert.untrusted import read_bytes
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from edgesppo_convert.card import Card
+    from edgesppo.lockfile import PinnedModel
     from edgesppo_convert.checkpoint import Checkpoint, Origin
 
 HUB = "https://huggingface.co"
@@ -37,12 +39,16 @@ REVISION = "edgesppo.source.revision"
 FILES = "edgesppo.source.files"
 WEIGHT_HEADERS = "edgesppo.source.weight_headers"
 WEIGHTS = "edgesppo.source.weights"
+LINEAGE = "edgesppo.lineage"
 MAX_SMALL = 64 << 20
 
 
 def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
     """All keys of the provenance; `size` is the number of weights."""
     origin, card = checkpoint.origin, read_card(checkpoint.folder)
+    entry = lockfile.read().of_repository(f"{origin.owner}/{origin.name}")
+    if entry is not None:
+        card = _completed(card, entry)
     found = [
         (Keys.General.NAME, origin.name),
         *_name_parts(origin, size),
@@ -55,8 +61,36 @@ def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
         *(KeyValue(key, GGUFValueType.STRING, text) for key, text in found if text),
         *_references("base_model", card.base_models, ""),
         *_references("dataset", card.datasets, "/datasets"),
+        *_lineage(entry),
         *_inputs(checkpoint),
     ]
+
+
+def _completed(card: Card, entry: PinnedModel) -> Card:
+    """The card, and where it claims nothing, what the lock says of the repository."""
+    claims_none = card.license is None
+    return Card(
+        license=card.license or entry.license,
+        license_name=card.license_name,
+        license_link=card.license_link or (entry.license_link if claims_none else None),
+        license_in_text=card.license_in_text or entry.license_in_text,
+        base_models=card.base_models or _known(entry.base_model),
+        datasets=card.datasets or _known(entry.dataset),
+    )
+
+
+def _known(text: str | None) -> tuple[str, ...]:
+    return () if text is None else (text,)
+
+
+def _lineage(entry: PinnedModel | None) -> Iterator[KeyValue]:
+    if entry is None:
+        return
+    for name in ("method", "paper"):
+        if text := getattr(entry, name):
+            yield KeyValue(f"{LINEAGE}.{name}", GGUFValueType.STRING, text)
+    if entry.iteration is not None:
+        yield KeyValue(f"{LINEAGE}.iteration", GGUFValueType.UINT32, entry.iteration)
 
 
 def _name_parts(origin: Origin, size: int) -> Iterator[tuple[str, str | None]]:

@@ -64,7 +64,7 @@ class Quantizer:
     ) -> bytearray:
         """The blocks of `rows` rows from row `first` on."""
         values = self._scratch.floats(rows * weight.row)
-        _widen(tensor, first * weight.row, values, self._scratch)
+        _read(tensor, first * weight.row, values, self._scratch)
         _check_values(weight, kind, values, first)
         if weight.is_norm:
             values += np.float32(1)
@@ -113,8 +113,17 @@ class _Scratch(threading.local):
         return self._halves[:count]
 
 
-def _widen(tensor: Tensor, first: int, values: NDArray[np.float32], scratch: _Scratch) -> None:
-    """Read as many elements as `values` holds, as float32, exactly."""
+def widen(dtype: str, data: bytes) -> NDArray[np.float32]:
+    """The elements stored in `data` as float32, exactly."""
+    if dtype == "F32":
+        return np.frombuffer(data, "<f4")
+    if dtype == "F16":
+        return np.frombuffer(data, "<f2").astype(np.float32)
+    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+def _read(tensor: Tensor, first: int, values: NDArray[np.float32], scratch: _Scratch) -> None:
+    """Read as many elements as `values` holds, as `widen` makes them, without further memory."""
     if tensor.dtype == "F32":
         tensor.read(first, values.data.cast("B"))
         return

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import BadCheckpoint, DownloadError, EdgesppoError
 from edgesppo.hub import Hub
 from edgesppo.repository import parse_repository
-from edgesppo_convert.checkpoint import CONFIG, SMALL_FILES, Checkpoint, Origin
+from edgesppo_convert.checkpoint import BLOCK, CONFIG, SMALL_FILES, Checkpoint, Origin
 from edgesppo_convert.files import cannot_write, write_all
-from edgesppo_convert.gemma2 import HEAD
 from edgesppo_convert.safetensors import Shard, header_length
 
 if TYPE_CHECKING:
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
 
     from edgesppo.repository import RemoteFile, Repository
     from edgesppo_convert.files import Files
+    from edgesppo_convert.safetensors import Tensor
 
 MAX_SMALL = 64 << 20
-BLOCK = 1 << 20
 START = 1 << 16  # bytes of a shard that mostly hold its header
 SHA256 = 64  # digits
 _MARK = ".edgesppo-shard-"
@@ -63,11 +62,6 @@ class RemoteCheckpoint(Checkpoint):
             folder = Path(self._temporary.name)
             self._fetch_small(folder)
             super().__init__(folder)
-            if HEAD in self.tensors:
-                raise BadCheckpoint(
-                    f"{repository} has a separate {HEAD}, which must be compared with the embedding"
-                    " first: download it, and convert the folder"
-                )
         except BaseException:
             self._temporary.cleanup()
             raise
@@ -90,6 +84,11 @@ class RemoteCheckpoint(Checkpoint):
     def holds(self, _path: Path) -> bool:
         """The hub has no file of this machine."""
         return False
+
+    def stored(self, tensor: Tensor) -> Iterator[bytes]:
+        """Straight from the hub, unverified, and kept nowhere."""
+        file, end = self._announced[tensor.shard.name], tensor.offset + tensor.nbytes
+        return self._hub.stream(self._repository, file, tensor.offset, end)
 
     def visits(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
         """One shard after the other, each there while it is looked at."""

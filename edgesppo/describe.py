@@ -95,7 +95,10 @@ def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
     sppo = re.search(r"\bsppo\b", named, re.IGNORECASE)
     return {
         **found,
-        "sppo_iteration": int(iteration[1]) if sppo and iteration else None,
+        "method": text(keys, "edgesppo.lineage.method") or ("SPPO" if sppo else None),
+        "iteration": number(keys, "edgesppo.lineage.iteration")
+        or (int(iteration[1]) if sppo and iteration else None),
+        "paper": text(keys, "edgesppo.lineage.paper"),
         "base_models": _references(keys, "base_model"),
         "datasets": _references(keys, "dataset"),
         "source": text(keys, "general.source.repo_url"),

@@ -3,14 +3,28 @@
     version = 1
 
     [[model]]
-    name = "demo"                   what people type
+    name = "sppo-iter3"             what people type
     kind = "checkpoint"             "checkpoint" or "gguf"
-    shipped = "edgesppo/demo"       the folder in this package that holds it
-    license = "Apache-2.0"
-    [[model.file]]
+    description = "..."
+    shipped = "edgesppo/demo"       the folder in this package that holds it, or else
+    repository = "OWNER/NAME"       where the hub has it, and
+    revision = "0123..."            at which commit: 40 hex digits, or "unresolved"
+    license = "gemma"               as the card's header claims
+    license_in_text = "..."         as its text claims, where that is another
+    license_link = "https://..."
+    base_model = "OWNER/NAME"       what it was made from, by which method and round of it, on
+    base_revision = "unresolved"    which prompts, and the paper that tells how
+    method = "SPPO"
+    iteration = 3
+    dataset = "OWNER/NAME"
+    paper = "https://..."
+    [[model.file]]                  every file; none while the revision is unresolved
     path = "config.json"            inside the model's folder
     size = 842                      bytes
     sha256 = "..."                  64 hex digits
+
+A branch is no revision: what it names changes. An unresolved one is pinned by the first machine
+that reaches the hub, in its user's own lock.
 
 Run as `python -m edgesppo.lockfile` in a checkout, it writes the shipped demo's entry anew.
 """
@@ -21,7 +35,7 @@ import hashlib
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,7 +50,9 @@ VERSION = 1
 _PACKAGE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KINDS = ("checkpoint", "gguf")
-_MODEL_KEYS = {"name", "kind", "shipped", "license", "description", "file"}
+UNRESOLVED = "unresolved"
+_REVISION = re.compile(rf"[0-9a-f]{{40}}|{UNRESOLVED}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _FILE_KEYS = {"path", "size", "sha256"}
 
 
@@ -49,16 +65,26 @@ class PinnedFile:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PinnedModel:
-    """One entry of the lock."""
+    """One entry of the lock; the fields are the keys, in the order they are written."""
 
     name: str
     kind: str
-    shipped: str
-    license: str
     description: str
-    files: tuple[PinnedFile, ...]
+    shipped: str | None = None
+    repository: str | None = None
+    revision: str | None = None
+    license: str
+    license_in_text: str | None = None
+    license_link: str | None = None
+    base_model: str | None = None
+    base_revision: str | None = None
+    method: str | None = None
+    iteration: int | None = None
+    dataset: str | None = None
+    paper: str | None = None
+    files: tuple[PinnedFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +92,14 @@ class Lock:
     """A whole lock: its models by name."""
 
     models: dict[str, PinnedModel]
+
+    def of_repository(self, repository: str) -> PinnedModel | None:
+        """The entry of OWNER/NAME."""
+        found = (model for model in self.models.values() if model.repository == repository)
+        return next(found, None)
+
+
+_KEYS = tuple(field.name for field in fields(PinnedModel) if field.name != "files")
 
 
 def path() -> Path:
@@ -102,21 +136,38 @@ def parse(text: str, origin: str) -> Lock:
 
 
 def _model(entry: dict[str, Any], where: str) -> PinnedModel:
-    _only(_MODEL_KEYS, entry, where)
-    kind = _text(entry, "kind", where)
+    _only({*_KEYS, "file"}, entry, where)
+    required = ("name", "kind", "description", "license")
+    values = {key: _text(entry, key, where) for key in _KEYS if key in entry or key in required}
+    kind, shipped, repository = (values.get(key) for key in ("kind", "shipped", "repository"))
     if kind not in _KINDS:
         raise BadLock(f"{where}: kind is {kind!r}, expected one of {', '.join(_KINDS)}")
-    files = tuple(
-        _file(f, f"{where}, file {n}") for n, f in enumerate(_tables(entry, "file", where), 1)
-    )
-    return PinnedModel(
-        name=_text(entry, "name", where),
-        kind=kind,
-        shipped=_relative(_text(entry, "shipped", where), where),
-        license=_text(entry, "license", where),
-        description=_text(entry, "description", where),
-        files=files,
-    )
+    if (shipped is None) == (repository is None):
+        raise BadLock(f"{where}: expected either shipped or repository, and not both")
+    if shipped is not None:
+        _relative(shipped, where)
+    _check_repository(values, "repository", "revision", where)
+    _check_repository(values, "base_model", "base_revision", where)
+    unresolved = values.get("revision") == UNRESOLVED
+    if unresolved and "file" in entry:
+        raise BadLock(f"{where}: files are listed, but the revision is {UNRESOLVED}")
+    tables = () if unresolved else _tables(entry, "file", where)
+    files = tuple(_file(table, f"{where}, file {n}") for n, table in enumerate(tables, 1))
+    return PinnedModel(**values, files=files)
+
+
+def _check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:
+    """OWNER/NAME and its commit: both or neither."""
+    repository, revision = values.get(key), values.get(revision_key)
+    if repository is not None and not _REPOSITORY.fullmatch(repository):
+        raise BadLock(f"{where}: {key} is {repository!r}, expected OWNER/NAME")
+    if (repository is None) != (revision is None):
+        raise BadLock(f"{where}: expected {key} and {revision_key} together")
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise BadLock(
+            f"{where}: {revision_key} is {revision!r}, expected 40 hex digits or {UNRESOLVED!r};"
+            " a branch is no pin"
+        )
 
 
 def _file(entry: dict[str, Any], where: str) -> PinnedFile:
@@ -143,10 +194,12 @@ def _tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]
     return value
 
 
-def _text(table: dict[str, Any], key: str, where: str) -> str:
+def _text(table: dict[str, Any], key: str, where: str) -> Any:
+    """A text; for `iteration`, a number."""
     value = table.get(key)
-    if not isinstance(value, str) or not value:
-        raise BadLock(f"{where}: {key} is {value!r}, expected a text")
+    kind, expected = (int, "a number") if key == "iteration" else (str, "a text")
+    if type(value) is not kind or not value:
+        raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
     return value
 
 
@@ -159,6 +212,7 @@ def _relative(text: str, where: str) -> str:
 
 def shipped_folder(model: PinnedModel) -> Path:
     """The folder of a model that ships with this package."""
+    assert model.shipped is not None
     return _PACKAGE.parent / model.shipped
 
 
@@ -177,12 +231,19 @@ def render(lock: Lock) -> str:
     lines += [f"version = {VERSION}"]
     for model in lock.models.values():
         lines += ["", "[[model]]"]
-        for key in ("name", "kind", "shipped", "license", "description"):
-            lines.append(f"{key} = {json.dumps(getattr(model, key), ensure_ascii=False)}")
+        for key in _KEYS:
+            value = getattr(model, key)
+            if value is not None:
+                lines.append(f"{key} = {_quoted(value)}")
         for file in model.files:
-            lines += ["", "[[model.file]]", f"path = {json.dumps(file.path)}"]
+            lines += ["", "[[model.file]]", f"path = {_quoted(file.path)}"]
             lines += [f"size = {file.size}", f'sha256 = "{file.sha256}"']
     return "\n".join(lines) + "\n"
+
+
+def _quoted(value: str | int) -> str:
+    """A value as TOML, which takes all of JSON's escapes and wants one more."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _demo() -> PinnedModel:
@@ -201,5 +262,6 @@ def _demo() -> PinnedModel:
 
 
 if __name__ == "__main__":
-    path().write_text(render(Lock({"demo": _demo()})), encoding="utf-8")
+    lock = read()
+    path().write_text(render(Lock({**lock.models, "demo": _demo()})), encoding="utf-8")
     print(f"wrote {path()}")

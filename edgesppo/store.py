@@ -45,8 +45,13 @@ def find(model: str | Path) -> Found:
             return Found(path.stem, path, is_checkpoint=False)
     entries = lockfile.read().models
     entry = entries.get(str(model))
-    if entry is not None:
+    if entry is not None and entry.shipped is not None:
         return _shipped(entry)
+    if entry is not None:
+        raise ModelNotFound(
+            f"{entry.name} ({entry.repository}) is not on this machine; convert it from the hub: "
+            f"edgesppo convert {entry.repository}@COMMIT -o {entry.name}.gguf"
+        )
     raise ModelNotFound(
         f"{_shortened(str(model))!r} is no file, no folder and no name in models.lock "
         f"(which has: {', '.join(sorted(entries))}); check the path, or try: edgesppo try"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -28,9 +29,12 @@ from edgesppo.errors import (
     UsageError,
 )
 from edgesppo_convert import Progress, convert, output, pipeline
+from edgesppo_convert.checkpoint import INDEX, Checkpoint
+from edgesppo_convert.gemma2 import EMBEDDING, HEAD
 from tests.checkpoints import Shape, write_checkpoint
 from tests.faulty import Counting, Faulty
 from tests.hub import REPOSITORY, REVISION, FakeHub, serve
+from tests.same_model import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,6 +237,37 @@ def test_a_shard_that_stays_wrong_is_refused_with_both_hashes(hub: FakeHub, out:
     wrong, right = (hashlib.sha256(d).hexdigest() for d in (data[:-1] + b"?", data))
     refused(out, DownloadError, f"{wrong} and then {wrong}", f"the hub says {right}")
     assert not [name for name in names(out) if "shard" in name]
+
+
+def test_a_separate_head_is_compared_over_the_network(
+    hub: FakeHub, out: Path, whole: bytes, tmp_path: Path
+) -> None:
+    hub.folder = shutil.copytree(hub.folder, tmp_path / "tied")
+    embedding = add_head(hub.folder)
+    assert model_of(convert(SOURCE, out).output) == model_of(write(tmp_path / "whole.gguf", whole))
+    out.unlink()
+    add_head(hub.folder, embedding[:-1] + b"?")
+    refused(out, BadCheckpoint, "lm_head.weight differs from model.embed_tokens.weight")
+
+
+def add_head(folder: Path, data: bytes = b"") -> bytes:
+    """Give the checkpoint a shard with a head, by default its embedding's copy."""
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    with Checkpoint(folder) as checkpoint:
+        embedding = checkpoint.tensors[EMBEDDING]
+        shape, data = embedding.shape, data or b"".join(checkpoint.stored(embedding))
+    name = "model-00004-of-00004.safetensors"
+    index["weight_map"][HEAD] = name
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    entry = {"dtype": "BF16", "shape": shape, "data_offsets": [0, len(data)]}
+    header = json.dumps({HEAD: entry}).encode()
+    (folder / name).write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return data
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
 
 
 def test_a_wrong_small_file_is_refused(hub: FakeHub, out: Path) -> None:

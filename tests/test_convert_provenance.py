@@ -93,6 +93,31 @@ def test_the_file_says_where_it_comes_from(source: Path, tmp_path: Path) -> None
     assert {key: keys.get(key) for key in expected} == expected
 
 
+def test_what_the_card_leaves_out_comes_from_the_lock(source: Path, tmp_path: Path) -> None:
+    (source / "README.md").unlink()
+    keys = keys_of(convert(source, tmp_path / "out.gguf").output)
+    expected = {
+        "general.license": "gemma",
+        "general.license.link": "https://ai.google.dev/gemma/terms",
+        "edgesppo.license.in_text": "Apache-2.0",
+        "general.base_model.0.name": "gemma-2-9b-it",
+        "general.dataset.0.name": "UltraFeedback",
+        "edgesppo.lineage.method": "SPPO",
+        "edgesppo.lineage.iteration": 3,
+        "edgesppo.lineage.paper": "https://arxiv.org/abs/2405.00675",
+    }
+    assert {key: keys.get(key) for key in expected} == expected
+
+
+def test_what_the_card_claims_is_not_replaced_by_the_lock(source: Path, tmp_path: Path) -> None:
+    (source / "README.md").unlink()
+    (source / "README.md").write_text("---\nlicense: mit\nbase_model: a/b\n---\n", encoding="utf-8")
+    keys = keys_of(convert(source, tmp_path / "out.gguf").output)
+    assert keys["general.license"] == "mit"
+    assert "general.license.link" not in keys
+    assert keys["general.base_model.0.name"] == "b"
+
+
 def test_the_inputs_hashes_are_right(source: Path, tmp_path: Path) -> None:
     keys = keys_of(convert(source, tmp_path / "out.gguf").output)
 

@@ -336,12 +336,14 @@ def test_a_tensor_too_many(single: Path) -> None:
     refused(single, BadCheckpoint, "'model.layers.3.mlp.up_proj.weight'")
 
 
-def _append_tensor(folder: Path, name: str, shape: list[int], data: bytes) -> None:
+def _append_tensor(
+    folder: Path, name: str, shape: list[int], data: bytes, dtype: str = "BF16"
+) -> None:
     path = folder / "model.safetensors"
 
     def add(header: Header) -> None:
         end = header[NORM]["data_offsets"][1]
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + len(data)]}
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(data)]}
 
     change_header(path, add)
     with path.open("ab") as file:
@@ -360,6 +362,12 @@ def test_a_head_that_is_the_embedding_changes_nothing(single: Path, tmp_path: Pa
     _append_tensor(single, "lm_head.weight", [600, 288], _embedding(single).tobytes())
     ours = convert(single, tmp_path / "with.gguf")
     assert model_of(ours.output) == model_of(without.output)
+
+
+def test_a_head_stored_as_another_float_is_compared_by_value(single: Path, tmp_path: Path) -> None:
+    wide = (_embedding(single).astype(np.uint32) << 16).tobytes()
+    _append_tensor(single, "lm_head.weight", [600, 288], wide, "F32")
+    convert(single, tmp_path / "with.gguf")
 
 
 def test_a_head_that_differs_in_one_bit(single: Path) -> None:

@@ -49,6 +49,7 @@ CONVERT = [
     "packing",
     "kernels",
     "quantize",
+    "tied",
     "files",
     "remote",
     "gguf_file",

@@ -9,6 +9,10 @@ from edgesppo import lockfile
 
 FILE = f'[[model.file]]\npath = "a.json"\nsize = 3\nsha256 = "{"0" * 64}"\n'
 MODEL = '[[model]]\nname = "m"\nkind = "gguf"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
+REMOTE = (
+    '[[model]]\nname = "r"\nkind = "checkpoint"\ndescription = "d"\nlicense = "L"\n'
+    'repository = "o/n"\nrevision = "unresolved"\n'
+)
 GOOD = f"version = 1\n{MODEL}{FILE}"
 
 
@@ -31,9 +35,42 @@ def test_a_lock_that_is_written_reads_back_the_same() -> None:
     assert lockfile.parse(lockfile.render(lock), "test") == lock
 
 
+def test_control_characters_are_written_as_toml_wants_them() -> None:
+    lock = lockfile.parse(GOOD.replace('"d"', r'"\u007f \t"'), "test")
+    assert lockfile.parse(lockfile.render(lock), "test") == lock
+
+
+def test_a_model_of_the_hub_is_unresolved_until_it_is_pinned() -> None:
+    assert lockfile.parse(f"version = 1\n{REMOTE}", "test").models["r"].files == ()
+    pinned = f"version = 1\n{REMOTE.replace('unresolved', 'a' * 40)}"
+    with pytest.raises(edgesppo.BadLock, match=r"at least one \[\[file\]\]"):
+        lockfile.parse(pinned, "test")
+    lock = lockfile.parse(pinned + FILE, "test")
+    assert lockfile.parse(lockfile.render(lock), "test") == lock
+
+
+def test_the_shipped_lock_invents_no_revision_and_no_hash() -> None:
+    for model in lockfile.read().models.values():
+        if model.shipped is None:
+            assert (model.revision, model.base_revision) == ("unresolved", "unresolved")
+            assert model.files == ()
+
+
+def test_the_shipped_lock_is_what_we_would_write() -> None:
+    text = lockfile.path().read_text(encoding="utf-8")
+    assert lockfile.render(lockfile.read()) == text
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (f"version = 1\n{REMOTE.replace('unresolved', 'main')}", "a branch is no pin"),
+        (f"version = 1\n{REMOTE.replace('o/n', 'n')}", "repository is 'n', expected OWNER/NAME"),
+        (f"version = 1\n{REMOTE}{FILE}", "files are listed, but the revision is unresolved"),
+        (f'version = 1\n{REMOTE}shipped = "x"\n', "either shipped or repository"),
+        (GOOD.replace('shipped = "x"\n', ""), "either shipped or repository"),
+        (f'version = 1\n{REMOTE}base_model = "a/b"\n', "base_model and base_revision together"),
+        (f"version = 1\n{REMOTE}iteration = true\n", "iteration is True, expected a number"),
         (GOOD[:-20], "not TOML"),
         ("", "version is None, expected 1"),
         (GOOD.replace("version = 1", "version = 2"), "version is 2, expected 1"),

@@ -83,7 +83,7 @@ def test_the_whole_card(model: Path) -> None:
 
 def test_json_has_the_same_figures(model: Path) -> None:
     found = json.loads(show(model, "--json").stdout)
-    assert found["lineage"]["sppo_iteration"] == 3
+    assert found["lineage"]["iteration"] == 3
     assert found["license"]["header"] == "gemma"
     assert found["license"]["in_text"] == "Apache-2.0"
     assert sum(entry["tensors"] for entry in found["types"].values()) == 13

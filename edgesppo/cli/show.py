@@ -90,12 +90,16 @@ def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _lineage(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    iteration = lineage["sppo_iteration"]
-    if iteration is not None:
-        yield "training", f"Self-Play Preference Optimization (SPPO), iteration {iteration}"
+    if method := lineage["method"]:
+        names = {"SPPO": "Self-Play Preference Optimization (SPPO)"}
+        iteration = lineage["iteration"]
+        rounds = f", iteration {_number(iteration)}" if iteration is not None else ""
+        yield "training", names.get(method, method) + rounds
     for label, key in (("made from", "base_models"), ("data sets", "datasets")):
         if lineage[key]:
             yield label, ", ".join(lineage[key])
+    if lineage["paper"]:
+        yield "paper", lineage["paper"]
     if lineage["source"]:
         revision = f" at {lineage['revision']}" if lineage["revision"] else ""
         yield "source", lineage["source"] + revision
