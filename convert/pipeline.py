@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo._llama import ggml_base
 from edgesppo.errors import OutputError, UsageError
-from edgesppo.plan import usable_cpus
+from edgesppo.machine import usable_cpus
 from edgesppo_convert import gemma2, metadata
 from edgesppo_convert.files import Files, check_target
 from edgesppo_convert.gguf_file import KeyValue, plan_file

@@ -314,6 +314,10 @@ class Context:
             )
         raise NativeError(f"llama_decode failed with code {code}: {_reason()}")
 
+    def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
+        """Decode with so many threads from now on, and prefill with so many."""
+        _C.llama_set_n_threads(self._handle, n_threads, n_threads_batch)
+
     def logits(self, row: int) -> list[float]:
         """The n_vocab logits of the batch's entry `row`, copied."""
         pointer = _C.llama_get_logits_ith(self._handle, row)

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo import plan
+from edgesppo import machine
 from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, Context, ContextParams
 from edgesppo.batch import Batch
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, UsageError
@@ -82,7 +82,9 @@ class Engine:
     """Many sequences over one model. Close it before the model.
 
     `n_ctx` is in tokens, by default what the model was trained for; all `n_seqs` sequences share
-    it. `cache_type` is the type of the KV cache: "f16", "f32" or "q8_0".
+    it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
+    `n_threads`, by default one a core. `cache_type` is the type of the KV cache: "f16", "f32" or
+    "q8_0".
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Engine:
         n_seqs: int = 1,
         n_batch: int = DEFAULT_BATCH,
         n_threads: int | None = None,
+        n_threads_batch: int | None = None,
+        n_ubatch: int = DEFAULT_BATCH,
         cache_type: str = "f16",
         flash_attention: str = "auto",
     ) -> None:
@@ -103,16 +107,19 @@ class Engine:
         _check("n_batch", n_batch, n_seqs, 16_384)
         _check_choice("cache_type", cache_type, CACHE_TYPES)
         _check_choice("flash_attention", flash_attention, FLASH_ATTENTION)
-        threads = plan.usable_cpus() if n_threads is None else n_threads
+        _check("n_ubatch", n_ubatch, 1, 16_384)
+        threads = machine.cores() if n_threads is None else n_threads
         _check("n_threads", threads, 1, 1024)
+        threads_batch = threads if n_threads_batch is None else n_threads_batch
+        _check("n_threads_batch", threads_batch, 1, 1024)
         params = ContextParams(
             n_ctx=n_ctx,
             n_batch=n_batch,
-            n_ubatch=min(n_batch, 512),
+            n_ubatch=min(n_batch, n_ubatch),
             n_seqs=n_seqs,
             n_outputs=n_seqs,
             n_threads=threads,
-            n_threads_batch=threads,
+            n_threads_batch=threads_batch,
             cache_type=cache_type,
             flash_attention=flash_attention,
         )
@@ -120,6 +127,8 @@ class Engine:
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = n_ctx
         self.n_threads = threads
+        self.n_threads_batch = threads_batch
+        self.flash_attention = flash_attention
         self._batch = Batch(n_batch)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._waiting: collections.deque[Request] = collections.deque()

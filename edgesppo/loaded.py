@@ -10,14 +10,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import plan, preflight, prompt, saved, store
+from edgesppo import preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
-from edgesppo.engine import DEFAULT_BATCH, Engine
-from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory, OutputError, UsageError
+from edgesppo.engine import Engine
+from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
 from edgesppo.model import Model, as_utf8
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
+from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edgesppo.plan import Plan
-    from edgesppo.preflight import Summary
     from edgesppo_convert import Progress
 
 # general.sampling.* is where a GGUF says how its model wants to be sampled.
@@ -42,13 +42,20 @@ class LoadedModel:
     """A model in memory, with its engine. A context manager; `close()` frees everything."""
 
     def __init__(
-        self, name: str, model: Model, engine: Engine, defaults: SamplingParams, load_s: float
+        self,
+        name: str,
+        model: Model,
+        engine: Engine,
+        defaults: SamplingParams,
+        load_s: float,
+        plan: Plan,
     ) -> None:
         self.name = name
         self.model = model
         self.engine = engine
         self.defaults = defaults
         self.load_s = load_s
+        self.plan = plan  # what it was expected to take, in bytes
 
     def chat(self, *, system: str | None = None, overflow: str = "trim", **sampling: Any) -> Chat:
         """A new conversation. `sampling` as in SamplingParams: temperature, top_p, seed, ...
@@ -119,56 +126,51 @@ def load(
     n_seqs: int = 1,
     gpu: str | int = "auto",
     cache_type: str = "f16",
+    tune: str = "turn",
     force: bool = False,
     on_load: Callable[[float], None] | None = None,
     on_convert: Callable[[Progress], None] | None = None,
+    on_tune: Callable[[float], None] | None = None,
 ) -> LoadedModel:
     """Load a model: a name from models.lock, a GGUF file or a checkpoint folder.
 
     Never downloads. A checkpoint is converted to Q4_K_M once, into the cache folder. `n_ctx` is
     in tokens; `gpu` is "auto", "off" or a number of layers; `cache_type` is "f16", "f32" or
-    "q8_0". What will not fit into memory is refused unless `force`. `on_load` hears the loaded
-    fraction, `on_convert` the conversion's progress.
+    "q8_0". What will not fit into memory is refused unless `force`.
+
+    The first time that a model of more than a few megabytes is loaded on a machine, half a minute
+    is spent on finding the settings that are fastest there: `tune` says for what ("turn",
+    "prefill", "decode", "memory"), "off" does without.
+
+    `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
+    conversion's progress.
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
     """
     started = time.perf_counter()
     found = store.find(model)
     path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
     summary = preflight.check(path)
-    if not force:
-        check_memory(summary, n_ctx=n_ctx, n_seqs=n_seqs, cache_type=cache_type)
-    weights = Model(path, gpu=gpu, summary=summary, progress=on_load)
+    wishes = Wishes(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force)
+    tuning, made = settle(summary, wishes, on_tune)
+    weights = Model(path, gpu=gpu, repack=tuning.repack, summary=summary, progress=on_load)
     try:
         defaults = _defaults(weights)
         engine = Engine(
-            weights, n_ctx=n_ctx, n_threads=n_threads, n_seqs=n_seqs, cache_type=cache_type
+            weights,
+            n_ctx=n_ctx,
+            n_seqs=n_seqs,
+            n_threads=tuning.n_threads,
+            n_threads_batch=tuning.n_threads_batch,
+            n_ubatch=tuning.n_ubatch,
+            # Only the default cache leaves a choice: f32 forbids flash attention, q8_0 needs it.
+            flash_attention=tuning.flash_attention if cache_type == "f16" else "auto",
+            cache_type=cache_type,
         )
     except BaseException:
         weights.close()
         raise
-    return LoadedModel(found.name, weights, engine, defaults, time.perf_counter() - started)
-
-
-def check_memory(
-    summary: Summary, *, n_ctx: int | None = None, n_seqs: int = 1, cache_type: str = "f16"
-) -> Plan:
-    """The plan for a file with these settings. Raises OutOfMemory, with it, if it is too much.
-
-    Settings that make no sense are left for the engine to refuse.
-    """
-    trained = summary.keys.get("gemma2.context_length")
-    known = n_ctx or (trained if isinstance(trained, int) else 0)
-    sensible = isinstance(known, int) and cache_type in plan.CACHE_TYPES
-    made = plan.plan(
-        summary,
-        n_ctx=known if sensible else 0,
-        n_seqs=n_seqs if isinstance(n_seqs, int) else 1,
-        n_batch=DEFAULT_BATCH,
-        cache_type=cache_type if sensible else "f16",
-    )
-    if not made.fits:
-        raise OutOfMemory(f"{summary.path} {made.explain()}; force (--force) loads it all the same")
-    return made
+    seconds = time.perf_counter() - started
+    return LoadedModel(found.name, weights, engine, defaults, seconds, made)
 
 
 def ensure_converted(

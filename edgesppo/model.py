@@ -29,7 +29,9 @@ class Model:
 
     Raises ModelNotFound or BadModelFile when `path` is not a whole Gemma-2 GGUF. `gpu` is "auto"
     (all layers, where the build and the device can), "off", or a number of layers.
-    `vocabulary_only` loads no weights: enough to tokenise. `summary` saves a second preflight.
+    `repack` lets llama.cpp keep the weights in an order of its own, which is faster or slower,
+    depending on the processor. `vocabulary_only` loads no weights: enough to tokenise. `summary`
+    saves a second preflight.
     """
 
     def __init__(
@@ -37,19 +39,21 @@ class Model:
         path: str | Path,
         *,
         gpu: str | int = "auto",
+        repack: bool = True,
         vocabulary_only: bool = False,
         summary: Summary | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = Path(path)
         self.summary = summary or preflight.check(self.path)
-        self.n_gpu_layers = _gpu_layers(gpu)
+        self.n_gpu_layers = gpu_layers(gpu)
         self._pieces: dict[int, bytes] = {}
         # Native code must not be inside the vocabulary while another thread frees it.
         self._lock = threading.RLock()
         self._weights: Weights | None = Weights(
             self.path,
             n_gpu_layers=self.n_gpu_layers,
+            repack=repack,
             vocabulary_only=vocabulary_only,
             progress=progress,
         )
@@ -169,7 +173,8 @@ class Model:
             )
 
 
-def _gpu_layers(gpu: str | int) -> int:
+def gpu_layers(gpu: str | int) -> int:
+    """Layers to offload, -1 for all: as asked, as far as build and device can. UsageError."""
     if isinstance(gpu, int) and not isinstance(gpu, bool) and 0 <= gpu <= _MAX_LAYERS:
         return gpu if can_offload() else 0
     if gpu == "off":

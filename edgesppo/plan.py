@@ -7,28 +7,27 @@ llama.cpp's allocations for Gemma-2 and were held against what it reports ("KV b
 
 from __future__ import annotations
 
-import math
-import os
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from edgesppo.preflight import Summary
+from edgesppo.machine import available_memory
 
-_CGROUP = Path("/sys/fs/cgroup")
-_NO_LIMIT = 2**62
+if TYPE_CHECKING:
+    from edgesppo.preflight import Summary, TensorEntry
+    from edgesppo.tune import Tuning
+
 # Bytes of a KV element; q8_0 keeps 32 elements in 34 bytes.
 CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 _CELL_PADDING = 256
+# The types that llama.cpp keeps in an order of its own, on x86 with AVX2 and on Arm alike.
+_REPACKED = ("Q4_K", "Q4_0", "IQ4_NL")
 # What the interpreter, the library and the vocabulary take beside the model.
-_PROGRAM_BYTES = 150_000_000
+PROGRAM_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes that a model with these settings will take, and what this process may still use."""
+    """Bytes that a model with these settings will take, its threads, and what is still free."""
 
     weights: int
     kv: int
@@ -36,12 +35,14 @@ class Plan:
     logits: int
     n_ctx: int
     cache_type: str
+    n_threads: int
+    n_threads_batch: int
     available: int | None
 
     @property
     def total(self) -> int:
         """All of it, the program included."""
-        return self.weights + self.kv + self.compute + self.logits + _PROGRAM_BYTES
+        return self.weights + self.kv + self.compute + self.logits + PROGRAM_BYTES
 
     @property
     def fits(self) -> bool:
@@ -56,9 +57,10 @@ class Plan:
         if self.available is None:
             return line
         line += f", {_mb(self.available)} are free for this process"
-        return line if self.fits else f"{line}; {self._advice()}"
+        return line if self.fits else f"{line}; {self.advice()}"
 
-    def _advice(self) -> str:
+    def advice(self) -> str:
+        """What to change, so that it fits."""
         lacking = self.total - (self.available or 0)
         if self.cache_type != "q8_0" and self.kv * 0.45 > lacking:
             return "use cache_type q8_0, or a smaller n_ctx"
@@ -70,6 +72,7 @@ class Plan:
 
 def plan(
     summary: Summary,
+    tuning: Tuning,
     *,
     n_ctx: int,
     n_seqs: int,
@@ -78,20 +81,41 @@ def plan(
 ) -> Plan:
     """The plan for a Gemma-2 file with these settings; sizes in tokens."""
     shape = _Shape(summary.keys)
-    n_ubatch = min(n_batch, 512)
+    n_ubatch = min(n_batch, tuning.n_ubatch)
     full = _padded(n_ctx)
     window = _padded(min(full, shape.window * n_seqs + n_ubatch))
     cells = shape.full_layers * full + shape.window_layers * window
-    masks = 2 * n_ubatch * (full + window)
+    compute = 4 * n_ubatch * (3 * shape.ffn + 4 * shape.hidden) + 2 * n_ubatch * (full + window)
+    if tuning.flash_attention == "off":  # then there is a score for every head and pair of tokens
+        compute += 4 * shape.heads * full * n_ubatch
     return Plan(
-        weights=summary.data_bytes,
+        weights=_resident(summary, repack=tuning.repack),
         kv=int(cells * shape.kv_row * CACHE_TYPES[cache_type]),
-        compute=4 * n_ubatch * (3 * shape.ffn + 4 * shape.hidden) + masks,
+        compute=compute,
         logits=4 * n_seqs * shape.vocabulary,
         n_ctx=n_ctx,
         cache_type=cache_type,
+        n_threads=tuning.n_threads,
+        n_threads_batch=tuning.n_threads_batch,
         available=available_memory(),
     )
+
+
+def _resident(summary: Summary, *, repack: bool) -> int:
+    """Bytes of weights in memory. What is repacked is copied, and stays mapped as well wherever
+    it lies between tensors that are used as they are.
+    """
+    packed = [_is_repacked(tensor) if repack else False for tensor in summary.tensors]
+    if not any(packed):
+        return summary.data_bytes
+    sizes = [tensor.n_bytes for tensor in summary.tensors]
+    used = [place for place, is_packed in enumerate(packed) if not is_packed]
+    mapped = sum(sizes[used[0] : used[-1] + 1]) if used else 0
+    return mapped + sum(size for size, is_packed in zip(sizes, packed, strict=True) if is_packed)
+
+
+def _is_repacked(tensor: TensorEntry) -> bool:
+    return tensor.type in _REPACKED and len(tensor.dims) == 2 and tensor.name.startswith("blk.")
 
 
 class _Shape:
@@ -106,8 +130,9 @@ class _Shape:
         self.window_layers = (layers + 1) // 2  # every other layer, from the first
         self.full_layers = layers // 2
         self.window = number("attention.sliding_window") or 4096
-        heads = number("attention.head_count_kv")
-        self.kv_row = heads * (number("attention.key_length") + number("attention.value_length"))
+        self.heads = number("attention.head_count")
+        kv_heads = number("attention.head_count_kv")
+        self.kv_row = kv_heads * (number("attention.key_length") + number("attention.value_length"))
         self.hidden = number("embedding_length")
         self.ffn = number("feed_forward_length")
         tokens = keys.get("tokenizer.ggml.tokens")
@@ -116,69 +141,6 @@ class _Shape:
 
 def _padded(cells: int) -> int:
     return -(-cells // _CELL_PADDING) * _CELL_PADDING
-
-
-def available_memory() -> int | None:
-    """Bytes this process may still take: what the system has, cut by a container's limit."""
-    known = [size for size in (_system_memory(), _cgroup_memory()) if size is not None]
-    return min(known, default=None)
-
-
-def _system_memory() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        # macOS does not tell what is free; most of its memory can be had by dropping caches.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _cgroup_memory(root: Path = _CGROUP) -> int | None:
-    """The limit of the cgroup (v2) less what is used; file pages can be dropped, so they count."""
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        used = int((root / "memory.current").read_text())
-        for line in (root / "memory.stat").read_text().splitlines():
-            if line.startswith("file "):
-                used -= int(line.split()[1])
-        return max(0, int(limit) - max(0, used))
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def usable_cpus() -> int:
-    """Processors this process may use: its affinity, cut by a container's quota. At least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    else:
-        allowed = os.cpu_count() or 1
-    return max(1, min(allowed, _quota()))
-
-
-def peak_memory() -> int | None:
-    """The most bytes that this process had resident so far; None where the system cannot tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _quota(root: Path | None = None) -> int:
-    """Whole processors of the cgroup's quota ("max 100000" or "150000 100000"), rounded up."""
-    try:
-        quota, period = ((root or _CGROUP) / "cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        return _NO_LIMIT
 
 
 def _mb(size: int) -> str:

@@ -107,7 +107,7 @@ class Summary:
     n_tensors: int
     data_bytes: int
     file_bytes: int
-    tensors: tuple[TensorEntry, ...]
+    tensors: tuple[TensorEntry, ...]  # in the order of their data
     arrays: dict[str, ArrayPlace]
 
 
@@ -301,8 +301,9 @@ class _Reader:
                 raise self.fail(f"{name!r} begins at {offset}, not a multiple of {alignment}")
             spans.append((offset, tensor.n_bytes, name))
         data = -(-self.at // alignment) * alignment
-        self.check_spans(sorted(spans), data)
-        return list(found.values())
+        spans.sort()
+        self.check_spans(spans, data)
+        return [found[name] for _, _, name in spans]
 
     def tensor(self, name: str) -> TensorEntry:
         n_dims = self.take("I")

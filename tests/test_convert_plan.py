@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gguf import GGUFReader
 
-from edgesppo import plan as machine
+from edgesppo import machine
 from edgesppo.errors import UsageError
 from edgesppo_convert import convert, pipeline
 from edgesppo_convert.gemma2 import plan_weights, read_hyper

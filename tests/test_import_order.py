@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
     "home",
+    "machine",
     "lockfile",
     "repository",
     "hub",
@@ -22,8 +23,9 @@ RUNTIME = [
     "model",
     "prompt",
     "sampler",
-    "plan",
     "interrupt",
+    "tune",
+    "plan",
     "kv_cache",
     "engine",
     "text",
@@ -31,6 +33,7 @@ RUNTIME = [
     "chat",
     "snapshot",
     "saved",
+    "settle",
     "loaded",
     "terminal",
     "repl",
@@ -64,7 +67,7 @@ CONVERT = [
     "outlook",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "hub", "lockfile", "plan", "preflight", "repository", "_llama"}
+SHARED = {"errors", "hub", "lockfile", "machine", "preflight", "repository", "_llama"}
 MAY_CONVERT = {"loaded", "cli"}
 
 

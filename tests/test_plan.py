@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import edgesppo
-from edgesppo import _llama, plan, preflight
+from edgesppo import _llama, machine, plan, preflight
 from edgesppo._llama import Context, ContextParams, Weights
+from edgesppo.tune import untuned
 
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
@@ -33,7 +34,12 @@ def test_the_kv_cache_is_what_llama_reports(
     _llama._C.llama_log_set(_llama._capture, None)
     reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
     made = plan.plan(
-        preflight.check(demo_gguf), n_ctx=n_ctx, n_seqs=n_seqs, n_batch=512, cache_type=cache_type
+        preflight.check(demo_gguf),
+        untuned(),
+        n_ctx=n_ctx,
+        n_seqs=n_seqs,
+        n_batch=512,
+        cache_type=cache_type,
     )
     assert len(reported) == 2
     assert made.kv / MEGABYTE == pytest.approx(sum(map(float, reported)), abs=0.02)
@@ -58,7 +64,7 @@ def _summary(**keys: int) -> preflight.Summary:
 
 def _plan(available: int | None, **settings: object) -> plan.Plan:
     options = {"n_ctx": 4096, "n_seqs": 1, "n_batch": 512, "cache_type": "f16", **settings}
-    return replace(plan.plan(_summary(), **options), available=available)  # type: ignore[arg-type]
+    return replace(plan.plan(_summary(), untuned(), **options), available=available)  # type: ignore[arg-type]
 
 
 def test_the_9bs_cache_takes_344064_bytes_a_token() -> None:
@@ -100,10 +106,10 @@ def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("700000\n")
     (tmp_path / "memory.stat").write_text("anon 100000\nfile 500000\n")
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert plan._cgroup_memory(tmp_path) == 800_000
-    assert plan._quota(tmp_path) == 2
+    assert machine._cgroup_memory(tmp_path) == 800_000
+    assert machine._quota(tmp_path) == 2
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert plan._cgroup_memory(tmp_path) is None
-    assert plan._quota(tmp_path) > 1000
-    assert plan._cgroup_memory(tmp_path / "none") is None
+    assert machine._cgroup_memory(tmp_path) is None
+    assert machine._quota(tmp_path) > 1000
+    assert machine._cgroup_memory(tmp_path / "none") is None

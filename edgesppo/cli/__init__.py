@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("edgesppo.cli.run", "Answer one prompt."),
     "convert": ("edgesppo.cli.convert", "Convert a checkpoint folder to a GGUF file."),
     "show": ("edgesppo.cli.show", "Show what a model file says of itself."),
+    "plan": ("edgesppo.cli.plan", "Show what a model will take: memory, threads."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }
 INTERRUPTED = 130

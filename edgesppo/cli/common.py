@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from edgesppo.engine import Engine
     from edgesppo.loaded import LoadedModel
 
 REAL_MODEL_HINT = (
@@ -71,11 +72,17 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--cache-type", default="f16", show_default=True, help="KV cache: f16, f32, q8_0."
         ),
+        click.option(
+            "--tune",
+            default="turn",
+            show_default=True,
+            help="Find, once, what is fastest here for: turn, prefill, decode, memory; or off.",
+        ),
     ]
 
     @functools.wraps(command)
     def wrapped(*args: Any, threads: int | None, gpu: str, **kwargs: Any) -> Any:
-        loading = {name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type")}
+        loading = {name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type", "tune")}
         loading |= {"n_threads": threads, "gpu": int(gpu) if gpu.isdecimal() else gpu}
         return command(*args, loading=loading, **kwargs)
 
@@ -143,10 +150,13 @@ def converted(found: store.Found) -> Path:
 @contextlib.contextmanager
 def opened(found: store.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
     """Load a model, converting a checkpoint first, and say so; close it afterwards."""
+    from edgesppo.cli.progress import tuning_progress
     from edgesppo.loaded import load
 
     path = converted(found)
-    with load(path, **loading) as loaded:
+    with tuning_progress() as on_tune:
+        loaded = load(path, on_tune=on_tune, **loading)
+    with loaded:
         loaded.name = found.name
         yield loaded
 
@@ -158,8 +168,14 @@ def describe(loaded: LoadedModel) -> str:
     return (
         f"{loaded.name} | {loaded.model.weights.n_params / 1e6:,.1f} M parameters, "
         f"{megabytes:,.1f} MB | context {loaded.engine.n_ctx} | {offload}"
-        f"{loaded.engine.n_threads} threads | loaded in {loaded.load_s:.2f} s"
+        f"{_threads(loaded.engine)} | loaded in {loaded.load_s:.2f} s"
     )
+
+
+def _threads(engine: Engine) -> str:
+    """How many compute; for the prompt apart, where they are not as many."""
+    n, n_batch = engine.n_threads, engine.n_threads_batch
+    return f"{n} threads" if n == n_batch else f"{n} threads ({n_batch} for the prompt)"
 
 
 def is_interactive() -> bool:

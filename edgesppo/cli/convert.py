@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.common import emit_json, json_option, say
-from edgesppo.plan import peak_memory
+from edgesppo.machine import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

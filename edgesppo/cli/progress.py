@@ -20,23 +20,25 @@ _REDRAW_S = 0.1
 
 
 class Meter:
-    """Draws bytes done of a total on standard error."""
+    """Draws bytes done of a total on standard error, or parts of what is no bytes."""
 
     _drawing: Meter | None = None  # whose line it is
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, *, in_bytes: bool = True) -> None:
         self._title = title
+        self._in_bytes = in_bytes
         self._started = time.perf_counter()
         self._drawn_at = 0.0
         self._terminal = sys.stderr.isatty()
         self._begun = False
 
-    def update(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes are through."""
+    def update(self, done: float, total: float) -> None:
+        """Show that `done` of `total` are through."""
         if not self._begun:
             self._begun = True
             if not self._terminal:
-                click.echo(f"{self._title}: {total / 1e6:,.1f} MB ...", err=True)
+                size = f": {total / 1e6:,.1f} MB" if self._in_bytes else ""
+                click.echo(f"{self._title}{size} ...", err=True)
         now = time.perf_counter()
         if self._terminal and (now - self._drawn_at > _REDRAW_S or done >= total):
             self._drawn_at = now
@@ -51,12 +53,13 @@ class Meter:
             Meter._drawing = None
             click.echo(err=True)
 
-    def _line(self, done: int, total: int, seconds: float) -> str:
+    def _line(self, done: float, total: float, seconds: float) -> str:
         """As wide as the terminal at most, or every redraw would begin a new line."""
         share = done / total if total else 1.0
         rate = done / seconds if seconds > 0 else 0.0
         left = (total - done) / rate if rate > 0 else 0.0
-        figures = f"{share:4.0%} {done / 1e6:,.1f}/{total / 1e6:,.1f} MB {left:.0f} s left"
+        size = f" {done / 1e6:,.1f}/{total / 1e6:,.1f} MB" if self._in_bytes else ""
+        figures = f"{share:4.0%}{size} {left:.0f} s left"
         room = shutil.get_terminal_size().columns - 1
         width = min(_BAR, room - len(self._title) - len(figures) - 4)
         bar = f"[{'#' * int(share * width):<{width}}] " if width > 0 else ""
@@ -69,6 +72,16 @@ def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
     meter = Meter(title)
     try:
         yield lambda progress: meter.update(progress.done_bytes, progress.total_bytes)
+    finally:
+        meter.close()
+
+
+@contextlib.contextmanager
+def tuning_progress() -> Iterator[Callable[[float], None]]:
+    """A callback for `load(on_tune=...)`; nothing is drawn where nothing has to be measured."""
+    meter = Meter("Finding the fastest settings for this machine (once)", in_bytes=False)
+    try:
+        yield lambda share: meter.update(share, 1.0)
     finally:
         meter.close()
 

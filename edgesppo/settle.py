@@ -1,0 +1,103 @@
+"""Owns how a file will be run here: what was asked for, what is fastest, what memory allows.
+
+Joins the tuning with the plan, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgesppo import plan, tune
+from edgesppo.engine import DEFAULT_BATCH
+from edgesppo.errors import OutOfMemory
+from edgesppo.machine import available_memory
+from edgesppo.model import gpu_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgesppo.plan import Plan
+    from edgesppo.preflight import Summary
+    from edgesppo.tune import Tuning
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asked for; the engine refuses what makes no sense."""
+
+    n_ctx: int | None = None
+    n_threads: int | None = None
+    n_seqs: int = 1
+    gpu: str | int = "auto"
+    cache_type: str = "f16"
+    tune: str = "turn"
+    force: bool = False
+
+
+def settle(
+    summary: Summary,
+    wishes: Wishes,
+    on_tune: Callable[[float], None] | None = None,
+    *,
+    measure: bool = True,
+) -> tuple[Tuning, Plan]:
+    """How to run a file, and what that takes. Raises OutOfMemory, with the plan, UsageError.
+
+    What was not measured here before is measured now, unless `measure` is false. Settings that
+    need more memory than there is give way to those that need the least.
+    """
+    tune.check_goal(wishes.tune)
+    frugal = _with_threads(tune.frugal(), wishes)
+    least = _plan(summary, frugal, wishes)
+    if not least.fits:
+        if wishes.force:
+            return frugal, least
+        raise OutOfMemory(
+            f"{summary.path} {least.explain()}; force (--force) loads it all the same"
+        )
+    found = _find(summary, wishes, on_tune, measure=measure)
+    tuning = _with_threads(found, wishes)
+    made = _plan(summary, tuning, wishes)
+    return (tuning, made) if made.fits else (frugal, least)
+
+
+def _find(
+    summary: Summary,
+    wishes: Wishes,
+    on_tune: Callable[[float], None] | None,
+    *,
+    measure: bool,
+) -> Tuning:
+    if gpu_layers(wishes.gpu):
+        return tune.untuned()  # the device computes
+    goal = wishes.tune if wishes.tune == tune.OFF or _fits_twice(summary) else "memory"
+    found = tune.remembered(summary, goal)
+    if found is None:
+        found = tune.measured(summary, goal, on_tune) if measure else tune.untuned()
+    return found
+
+
+def _with_threads(tuning: Tuning, wishes: Wishes) -> Tuning:
+    n = wishes.n_threads
+    return tuning if n is None else replace(tuning, n_threads=n, n_threads_batch=n)
+
+
+def _fits_twice(summary: Summary) -> bool:
+    """Whether there is memory for a second copy of the weights, as repacking may need it."""
+    free = available_memory()
+    return free is None or 2 * summary.data_bytes + plan.PROGRAM_BYTES < free
+
+
+def _plan(summary: Summary, tuning: Tuning, wishes: Wishes) -> Plan:
+    """The plan; what makes no sense counts as the default, and is left for the engine to refuse."""
+    trained = summary.keys.get("gemma2.context_length")
+    n_ctx = wishes.n_ctx or trained
+    return plan.plan(
+        summary,
+        tuning,
+        n_ctx=n_ctx if type(n_ctx) is int else 0,
+        n_seqs=wishes.n_seqs if type(wishes.n_seqs) is int else 1,
+        n_batch=DEFAULT_BATCH,
+        cache_type=wishes.cache_type if wishes.cache_type in plan.CACHE_TYPES else "f16",
+    )

@@ -1,0 +1,266 @@
+"""Owns which settings run a model fastest on this machine: measured once, then remembered.
+
+What is best differs from machine to machine and from model to model: llama.cpp's repacked weights
+make decode faster and prefill slower on some processors, flash attention pays from some length
+on, hyper-threads help or hurt. So both halves of a usual turn are run in short, with each setting
+that is worth trying, and the least time for the whole turn wins. The outcome is kept for this
+machine, this build and this file:
+
+    HOME/tuning/HASH.json       the settings, and the rates that were measured
+
+Knows nothing of chats, nor of who waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from edgesppo import machine
+from edgesppo._llama import LIBRARY_VERSION, Context, ContextParams, Weights, system_info
+from edgesppo.batch import Batch
+from edgesppo.errors import UsageError
+from edgesppo.home import home
+from edgesppo.interrupt import run_interruptibly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from edgesppo.preflight import Summary
+
+# Tokens in, tokens out: what each choice of a user wants to be over soonest.
+TURNS = {"turn": (512, 128), "prefill": (2048, 32), "decode": (128, 512), "memory": (512, 128)}
+OFF = "off"
+CHOICES = (*TURNS, OFF)
+# Seconds that one try of a prompt may take; it is shortened to fit.
+_SHORT_TRY, _LONG_TRY = 4.0, 10.0
+_WARM_UP = 32
+_DECODED = 8
+_LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
+_SMALL, _LARGE = 128, 512  # micro-batches
+# Bytes of weights; a smaller model answers at once, however it is run.
+_WORTHWHILE = 64 << 20
+# What is to be had by less is noise.
+_MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How to run a model; the rates, in tokens per second, are None where none were measured."""
+
+    n_threads: int
+    n_threads_batch: int
+    repack: bool = True
+    flash_attention: str = "auto"
+    n_ubatch: int = _LARGE
+    prefill_tps: float | None = None
+    decode_tps: float | None = None
+
+
+def untuned() -> Tuning:
+    """What is taken without a measurement: a thread for every core, llama.cpp's own rest."""
+    threads = machine.cores()
+    return Tuning(threads, threads)
+
+
+def frugal() -> Tuning:
+    """What takes the least memory; no measurement either."""
+    return replace(untuned(), repack=False, flash_attention="on", n_ubatch=_SMALL)
+
+
+def check_goal(goal: str) -> None:
+    """Raises UsageError for what is no choice."""
+    if not isinstance(goal, str) or goal not in CHOICES:
+        raise UsageError(f"tune is {goal!r}, expected one of {', '.join(CHOICES)}")
+
+
+def remembered(summary: Summary, goal: str) -> Tuning | None:
+    """The best settings for a file as far as no measurement is needed; None where one is."""
+    if goal == OFF or summary.data_bytes < _WORTHWHILE:
+        return untuned()
+    return _recall(_place(summary, goal))
+
+
+def measured(summary: Summary, goal: str, report: Callable[[float], None] | None = None) -> Tuning:
+    """The best settings for a file, found now. `report` hears which part of the search is done."""
+    found = Measurement(summary.path, goal, report or (lambda _: None)).best()
+    _remember(_place(summary, goal), found)
+    return found
+
+
+class Measurement:
+    """One search for the best settings. The file's weights are in memory once at a time."""
+
+    def __init__(self, path: Path, goal: str, report: Callable[[float], None]) -> None:
+        self._path = path
+        self._prompt, self._answer = TURNS[goal]
+        self._frugal = goal == "memory"
+        self._report = report
+        self._done, self._tries = 0, 1
+
+    def best(self) -> Tuning:
+        """Try the ways to hold the weights, then the ways to compute with the better one."""
+        start = frugal() if self._frugal else replace(untuned(), flash_attention="on")
+        self._report(0.0)
+        ways = [False] if self._frugal else [False, True]
+        self._tries = len(ways) * len(machine.thread_choices()) + (0 if self._frugal else 3)
+        found = [self._threads(replace(start, repack=repack)) for repack in ways]
+        winner = min(found, key=self._seconds)
+        return winner if self._frugal else self._attention(winner)
+
+    def _threads(self, tuning: Tuning) -> Tuning:
+        """The best numbers of threads, for prefill and for decode apart."""
+        prefill: dict[int, float] = {}
+        decode: dict[int, float] = {}
+        with self._probe(tuning, _LENGTHS[2]) as probe:
+            n = _longest(probe.warm_up(), _SHORT_TRY, self._prompt)
+            for threads in machine.thread_choices():
+                probe.set_threads(threads)
+                prefill[threads], decode[threads] = probe.turn(n)
+                self._step()
+        batch, one = max(prefill, key=prefill.__getitem__), max(decode, key=decode.__getitem__)
+        return replace(
+            tuning,
+            n_threads=one,
+            n_threads_batch=batch,
+            prefill_tps=prefill[batch],
+            decode_tps=decode[one],
+        )
+
+    def _attention(self, tuning: Tuning) -> Tuning:
+        """With or without flash attention, in large or small steps: at the prompt's own length."""
+        assert tuning.prefill_tps is not None
+        n = _longest(tuning.prefill_tps, _LONG_TRY, self._prompt)
+        ways = [tuning, replace(tuning, flash_attention="off"), replace(tuning, n_ubatch=_SMALL)]
+        found = []
+        for way in ways:
+            with self._probe(way, n) as probe:
+                probe.warm_up()
+                prefill, decode = probe.turn(n)
+            found.append(replace(way, prefill_tps=prefill, decode_tps=decode))
+            self._step()
+        first, *others = found
+        best = min(others, key=self._seconds)
+        return best if self._seconds(best) < self._seconds(first) * (1 - _MARGIN) else first
+
+    @contextlib.contextmanager
+    def _probe(self, tuning: Tuning, n_prompt: int) -> Iterator[Probe]:
+        weights = Weights(self._path, repack=tuning.repack)
+        try:
+            probe = Probe(weights, tuning, n_prompt)
+            try:
+                yield probe
+            finally:
+                probe.close()
+        finally:
+            weights.close()
+
+    def _seconds(self, tuning: Tuning) -> float:
+        """What the whole turn takes."""
+        assert tuning.prefill_tps is not None
+        assert tuning.decode_tps is not None
+        return self._prompt / tuning.prefill_tps + self._answer / tuning.decode_tps
+
+    def _step(self) -> None:
+        self._done += 1
+        self._report(self._done / self._tries)
+
+
+class Probe:
+    """One context to time; what the tokens say does not matter."""
+
+    def __init__(self, weights: Weights, tuning: Tuning, n_prompt: int) -> None:
+        self._n_vocab = weights.n_vocab
+        self._batch = Batch(_LARGE)
+        n_ctx = min(n_prompt + 2 * _DECODED, weights.n_ctx_train)
+        self._context = Context(
+            weights,
+            ContextParams(
+                n_ctx=n_ctx,
+                n_batch=_LARGE,
+                n_ubatch=tuning.n_ubatch,
+                n_threads=tuning.n_threads,
+                n_threads_batch=tuning.n_threads_batch,
+                flash_attention=tuning.flash_attention,
+            ),
+        )
+        self._room = n_ctx
+
+    def close(self) -> None:
+        """Free the context."""
+        self._context.close()
+
+    def set_threads(self, n: int) -> None:
+        """Compute with so many threads from now on."""
+        self._context.set_threads(n, n)
+
+    def warm_up(self) -> float:
+        """Bring the weights into memory; tokens per second of the second of two short prompts."""
+        n = min(_WARM_UP, self._room)
+        self._prefill(n)
+        return n / self._prefill(n)
+
+    def turn(self, n: int) -> tuple[float, float]:
+        """Tokens per second of a prompt of `n` tokens, and of the answer's tokens behind it."""
+        n = min(n, self._room - 1)
+        prefill = n / self._prefill(n)
+        steps = min(_DECODED, self._room - n)
+        started = time.perf_counter()
+        for place in range(n, n + steps):
+            self._decode(place, 1)
+        return prefill, steps / (time.perf_counter() - started)
+
+    def _prefill(self, n: int) -> float:
+        self._context.remove(0, 0)
+        started = time.perf_counter()
+        for first in range(0, n, self._batch.capacity):
+            self._decode(first, min(self._batch.capacity, n - first))
+        return time.perf_counter() - started
+
+    def _decode(self, first: int, n: int) -> None:
+        tokens = [(place * 7919) % self._n_vocab for place in range(first, first + n)]
+        self._batch.clear()
+        self._batch.add(0, first, tokens, logits=True)
+        self._context.abort.clear()
+        run_interruptibly(lambda: self._context.decode(self._batch), self._context.abort.set)
+
+
+def _longest(rate: float, seconds: float, most: int) -> int:
+    """The longest prompt that is prefilled in so many seconds."""
+    fitting = (n for n in _LENGTHS if n <= most and n <= rate * seconds)
+    return next(fitting, _LENGTHS[-1])
+
+
+def _place(summary: Summary, goal: str) -> Path:
+    """Where the settings are kept; models of the same shapes and types share them."""
+    model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
+    here = [machine.name(), machine.thread_choices(), LIBRARY_VERSION, system_info()]
+    digest = hashlib.sha256(json.dumps([here, model, goal]).encode()).hexdigest()
+    return home() / "tuning" / f"{digest[:32]}.json"
+
+
+def _recall(place: Path) -> Tuning | None:
+    """What was measured before; None where nothing was, or what is there makes no sense."""
+    try:
+        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        tuning = Tuning(**found)
+        whole = all(type(n) is int and n > 0 for n in (tuning.n_threads, tuning.n_threads_batch))
+        fits = whole and tuning.flash_attention in ("on", "off") and type(tuning.repack) is bool
+        return tuning if fits and tuning.n_ubatch in (_SMALL, _LARGE) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remember(place: Path, tuning: Tuning) -> None:
+    """Keep it; where that cannot be done it is measured anew next time."""
+    draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(asdict(tuning), indent=1) + "\n", encoding="utf-8")
+        draft.replace(place)

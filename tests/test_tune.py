@@ -1,0 +1,183 @@
+"""The fastest settings: found by running the model, remembered for this machine and this model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+import edgesppo
+from edgesppo import machine, plan, preflight, settle, tune
+from edgesppo.settle import Wishes
+from edgesppo.tune import Measurement, Tuning, frugal, measured, remembered, untuned
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.preflight import Summary
+
+
+@pytest.fixture
+def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
+    """The demo as if it were worth a measurement, in a home where nothing is remembered."""
+    monkeypatch.setattr(tune, "_WORTHWHILE", 0)
+    monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
+    return preflight.check(demo_gguf)
+
+
+@pytest.mark.parametrize("goal", tune.TURNS)
+def test_what_is_found_was_measured_and_can_be_run(demo_gguf: Path, goal: str) -> None:
+    heard: list[float] = []
+    found = Measurement(demo_gguf, goal, heard.append).best()
+    assert found.prefill_tps is not None
+    assert found.prefill_tps > 0
+    assert found.decode_tps is not None
+    assert found.decode_tps > 0
+    assert found.n_threads in machine.thread_choices()
+    assert found.n_threads_batch in machine.thread_choices()
+    assert (heard[0], heard[-1]) == (0, 1)
+    assert heard == sorted(heard)
+
+
+def test_the_least_memory_is_what_memory_asks_for(demo_gguf: Path) -> None:
+    found = Measurement(demo_gguf, "memory", lambda _: None).best()
+    assert (found.repack, found.flash_attention, found.n_ubatch) == (False, "on", 128)
+
+
+def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rates of our own in the place of the clock's."""
+
+    class Fake(tune.Probe):
+        def turn(self, n: int) -> tuple[float, float]:
+            super().turn(n)
+            way = self._context.params
+            prefill = 100 + 50 * (way.flash_attention == "off") + 10 * way.n_threads_batch
+            return prefill, 10 - way.n_threads
+
+        def set_threads(self, n: int) -> None:
+            super().set_threads(n)
+            way = self._context.params
+            self._context.params = tune.replace(way, n_threads=n, n_threads_batch=n)
+
+    monkeypatch.setattr(machine, "thread_choices", lambda: [1, 2])
+    monkeypatch.setattr(tune, "Probe", Fake)
+    found = Measurement(demo_gguf, "prefill", lambda _: None).best()
+    assert found.flash_attention == "off"
+    assert (found.n_threads, found.n_threads_batch) == (1, 2)
+
+
+def test_it_is_measured_once_for_each_goal(summary: Summary) -> None:
+    assert remembered(summary, "memory") is None
+    found = measured(summary, "memory")
+    assert remembered(summary, "memory") == found
+    assert remembered(summary, "turn") is None
+
+
+def test_another_machine_build_or_model_measures_anew(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(summary, "memory")
+    other = preflight.Summary(
+        **{**vars(summary), "tensors": summary.tensors[:-1]},
+    )
+    assert remembered(other, "memory") is None
+    for name in ("name", "thread_choices"):
+        with monkeypatch.context() as patch:
+            patch.setattr(machine, name, lambda: "another")
+            assert remembered(summary, "memory") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "LIBRARY_VERSION", "0.0.1")
+        assert remembered(summary, "memory") is None
+    assert remembered(summary, "memory") is not None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"n_threads": 0},
+        {"n_threads_batch": "2"},
+        {"repack": 1},
+        {"flash_attention": "maybe"},
+        {"n_ubatch": 10**9},
+        {"unknown": 1},
+    ],
+)
+def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, object]) -> None:
+    measured(summary, "memory")
+    place = tune._place(summary, "memory")
+    kept = json.loads(place.read_text(encoding="utf-8"))
+    place.write_text(json.dumps({**kept, **damage}), encoding="utf-8")
+    assert remembered(summary, "memory") is None
+    place.write_bytes(b"\xff")
+    assert remembered(summary, "memory") is None
+
+
+def test_a_small_model_is_not_measured(demo_gguf: Path) -> None:
+    assert remembered(preflight.check(demo_gguf), "turn") == untuned()
+
+
+@pytest.mark.usefixtures("summary")
+def test_loading_measures_the_first_time_only(demo_gguf: Path) -> None:
+    heard: list[float] = []
+    with edgesppo.load(demo_gguf, tune="memory", on_tune=heard.append) as model:
+        assert model.engine.flash_attention == "on"
+        assert model.ask("What is the capital of France?", temperature=0).endswith("Paris.")
+    assert heard[-1] == 1
+    heard.clear()
+    edgesppo.load(demo_gguf, tune="memory", on_tune=heard.append).close()
+    edgesppo.load(demo_gguf, tune="off", on_tune=heard.append).close()
+    assert heard == []
+
+
+def test_ctrl_c_while_measuring_leaves_no_half_memory(summary: Summary) -> None:
+    def stop(share: float) -> None:
+        if share:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured(summary, "turn", stop)
+    assert remembered(summary, "turn") is None
+
+
+@pytest.mark.usefixtures("summary")
+@pytest.mark.parametrize("goal", ["", "fast", None, 3, []])
+def test_an_unknown_goal_is_refused_by_name(demo_gguf: Path, goal: object) -> None:
+    with pytest.raises(edgesppo.UsageError, match=r"tune is .*, expected one of turn, prefill"):
+        edgesppo.load(demo_gguf, tune=goal)  # type: ignore[arg-type]
+
+
+def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(plan, "available_memory", lambda: size)
+    monkeypatch.setattr(settle, "available_memory", lambda: size)
+
+
+def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costly = Tuning(2, 2, repack=True, flash_attention="off", n_ubatch=512)
+    monkeypatch.setattr(tune, "remembered", lambda *_: costly)
+    found, made = settle.settle(summary, Wishes())
+    assert found == costly
+    free(monkeypatch, made.total - 1)
+    found, made = settle.settle(summary, Wishes())
+    assert found == frugal()
+    assert made.fits
+
+
+def test_nothing_is_measured_where_even_the_least_does_not_fit(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "measured", lambda *_: pytest.fail("measured"))
+    free(monkeypatch, 1_000_000)
+    with pytest.raises(edgesppo.OutOfMemory, match="--force"):
+        settle.settle(summary, Wishes())
+    found, made = settle.settle(summary, Wishes(force=True))
+    assert found == frugal()
+    assert not made.fits
+
+
+def test_threads_that_were_asked_for_are_taken(summary: Summary) -> None:
+    found, made = settle.settle(summary, Wishes(n_threads=1), measure=False)
+    assert (found.n_threads, found.n_threads_batch) == (1, 1)
+    assert (made.n_threads, made.n_threads_batch) == (1, 1)
