@@ -27,12 +27,15 @@ from edgesppo import SamplingParams
 from edgesppo._llama import Context
 from edgesppo.engine import Engine
 from edgesppo.model import Model
+from edgesppo.tune import Measurement, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROMPT, ANSWER, ROUNDS = 512, 48, 3
+TURN = 128  # tokens of a usual answer
 THREADS = 2
+DEFAULTS = Tuning(THREADS, THREADS, flash_attention="on")
 GREEDY = SamplingParams(temperature=0, max_tokens=ANSWER)
 
 
@@ -61,29 +64,69 @@ def answer(engine: Engine, ids: list[int], n: int = ANSWER) -> tuple[float, floa
 
 def speed(path: Path, options: argparse.Namespace) -> None:
     """Prefill and decode with the same settings as llama-bench, and `Llama` streaming."""
-    ours: dict[str, list[float]] = {"prefill": [], "decode": []}
-    bench: dict[str, list[float]] = {"prefill": [], "decode": []}
-    llama: dict[str, list[float]] = {"prefill": [], "decode": []}
+    ours, bench, llama = _Rates(), _Rates(), _Rates()
     for _ in range(ROUNDS):
-        model, engine = _engine(path)
-        wait, step = answer(engine, prompt_ids(model, PROMPT))
-        ours["prefill"].append(PROMPT / wait)
-        ours["decode"].append(1 / step)
-        engine.close()
-        model.close()
+        ours.add(_our_rates(path, DEFAULTS, ANSWER))
         if options.llama_bench:
-            for name, value in _llama_bench(path, options.llama_bench).items():
-                bench[name].append(value)
-        for name, value in _llama_streaming(path).items():
-            llama[name].append(value)
-    for name in ours:
-        mine = statistics.median(ours[name])
-        print(f"  {name}: {mine:.2f} t/s", end="")
-        for peer, found in (("llama-bench", bench[name]), ("Llama", llama[name])):
-            if found:
-                other = statistics.median(found)
-                print(f" | {peer} {other:.2f} t/s, ratio {mine / other:.3f}", end="")
-        print()
+            bench.add(_llama_bench(path, options.llama_bench))
+        llama.add(_llama_streaming(path))
+    for name in ("prefill", "decode"):
+        line = f"  {name}: {ours.median(name):.2f} t/s"
+        for peer, rates in (("llama-bench", bench), ("Llama", llama)):
+            if rates.found:
+                ratio = ours.median(name) / rates.median(name)
+                line += f" | {peer} {rates.median(name):.2f} t/s, ratio {ratio:.3f}"
+        print(line)
+
+
+def tuning(path: Path, _options: argparse.Namespace) -> None:
+    """A usual turn with the settings that are found by measuring, and with llama.cpp's own."""
+    started = time.perf_counter()
+    chosen = Measurement(path, "turn", lambda _: None).best()
+    print(f"  found in {time.perf_counter() - started:.1f} s: {chosen}")
+    ours, defaults = _Rates(), _Rates()
+    for _ in range(ROUNDS):
+        ours.add(_our_rates(path, chosen, TURN))
+        defaults.add(_our_rates(path, DEFAULTS, TURN))
+    for name in ("prefill", "decode"):
+        mine, other = ours.median(name), defaults.median(name)
+        print(f"  {name}: {mine:.2f} t/s | defaults {other:.2f} t/s, ratio {mine / other:.3f}")
+    print(f"  a turn of {PROMPT} + {TURN}: ratio {defaults.seconds() / ours.seconds():.3f}")
+
+
+class _Rates:
+    """Tokens per second of prefill and decode, round by round."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, float]] = []
+
+    def add(self, rates: dict[str, float]) -> None:
+        self.found.append(rates)
+
+    def median(self, name: str) -> float:
+        return statistics.median(rates[name] for rates in self.found)
+
+    def seconds(self) -> float:
+        """Of a whole turn; the median of the rounds."""
+        return statistics.median(
+            PROMPT / rates["prefill"] + TURN / rates["decode"] for rates in self.found
+        )
+
+
+def _our_rates(path: Path, tuning: Tuning, n: int) -> dict[str, float]:
+    model = Model(path, gpu="off", repack=tuning.repack)
+    engine = Engine(
+        model,
+        n_ctx=2048,
+        n_threads=tuning.n_threads,
+        n_threads_batch=tuning.n_threads_batch,
+        n_ubatch=tuning.n_ubatch,
+        flash_attention=tuning.flash_attention,
+    )
+    wait, step = answer(engine, prompt_ids(model, PROMPT), n)
+    engine.close()
+    model.close()
+    return {"prefill": PROMPT / wait, "decode": 1 / step}
 
 
 def _engine(path: Path, **options: Any) -> tuple[Model, Engine]:
@@ -258,61 +301,9 @@ def cancel(path: Path, _options: argparse.Namespace) -> None:
     model.close()
 
 
-_RSS_OURS = """
-import sys, edgesppo
-model = edgesppo.load(sys.argv[1], n_ctx=2048, n_threads=2, gpu="off")
-print(open("/proc/self/status").read())
-"""
-_RSS_LLAMA = """
-import sys
-from llama_cpp import Llama
-llama = Llama(sys.argv[1], n_ctx=2048, n_threads=2, verbose=False)
-print(open("/proc/self/status").read())
-"""
-
-
-def memory(path: Path, _options: argparse.Namespace) -> None:
-    """Resident memory after load against the plan's sum, and against `Llama`'s."""
-    found = {
-        name: _rss(program, path) for name, program in (("ours", _RSS_OURS), ("Llama", _RSS_LLAMA))
-    }
-    print(
-        f"  ours {found['ours'] / 1e6:,.0f} MB, Llama {found['Llama'] / 1e6:,.0f} MB, "
-        f"ratio {found['ours'] / found['Llama']:.3f}"
-    )
-
-
-def _rss(program: str, path: Path) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True
-    )
-    (line,) = [text for text in done.stdout.splitlines() if text.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1024
-
-
-def imports(_path: Path, _options: argparse.Namespace) -> None:
-    """`import edgesppo` and `edgesppo --help` against `import click`."""
-    programs = {
-        "import click": ["-c", "import click"],
-        "import edgesppo": ["-c", "import edgesppo"],
-        "edgesppo --help": ["-m", "edgesppo", "--help"],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(15):
-        for name, arguments in programs.items():
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-            seconds[name].append(time.perf_counter() - started)
-    base = statistics.median(seconds["import click"])
-    for name, times in seconds.items():
-        middle = statistics.median(times)
-        print(f"  {name}: {middle * 1000:.0f} ms, ratio {middle / base:.2f}")
-
-
 BENCHMARKS = {
-    "imports": imports,
-    "memory": memory,
     "speed": speed,
+    "tuning": tuning,
     "python_share": python_share,
     "batching": batching,
     "turns": turns,
