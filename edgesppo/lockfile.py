@@ -52,7 +52,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KINDS = ("checkpoint", "gguf")
 UNRESOLVED = "unresolved"
 _REVISION = re.compile(rf"[0-9a-f]{{40}}|{UNRESOLVED}")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _FILE_KEYS = {"path", "size", "sha256"}
 
 
@@ -159,7 +159,7 @@ def _model(entry: dict[str, Any], where: str) -> PinnedModel:
 def _check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:
     """OWNER/NAME and its commit: both or neither."""
     repository, revision = values.get(key), values.get(revision_key)
-    if repository is not None and not _REPOSITORY.fullmatch(repository):
+    if repository is not None and not REPOSITORY.fullmatch(repository):
         raise BadLock(f"{where}: {key} is {repository!r}, expected OWNER/NAME")
     if (repository is None) != (revision is None):
         raise BadLock(f"{where}: expected {key} and {revision_key} together")

@@ -53,9 +53,21 @@ def find(model: str | Path) -> Found:
             f"edgesppo convert {entry.repository}@COMMIT -o {entry.name}.gguf"
         )
     raise ModelNotFound(
-        f"{_shortened(str(model))!r} is no file, no folder and no name in models.lock "
-        f"(which has: {', '.join(sorted(entries))}); check the path, or try: edgesppo try"
+        f"{_shortened(str(model))!r} is no file, no folder and no model's name "
+        f"({', '.join(entries)}); {_advice(str(model))}"
     )
+
+
+def _advice(model: str) -> str:
+    """What whoever typed this may have meant."""
+    repository = model.partition("@")[0]
+    if lockfile.REPOSITORY.fullmatch(repository) and not model.endswith(".gguf"):
+        name = repository.partition("/")[2]
+        return (
+            "a repository of the hub is converted first: "
+            f"edgesppo convert {repository}@COMMIT -o {name}.gguf"
+        )
+    return "check the path, or try: edgesppo try"
 
 
 def _shortened(text: str) -> str:

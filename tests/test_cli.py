@@ -203,7 +203,7 @@ def _bad_models(folder: Path, demo_gguf: Path) -> dict[str, tuple[Path, str]]:
         "truncated": (truncated, "truncated GGUF"),
         "foreign": (foreign, "architecture 'gemma3', expected 'gemma2'"),
         "text": (text, "not a GGUF file"),
-        "missing": (folder / "none.gguf", "is no file, no folder and no name in models.lock"),
+        "missing": (folder / "none.gguf", "is no file, no folder and no model's name"),
         "no checkpoint": (folder, "config.json"),
     }
 

@@ -31,12 +31,15 @@ base_model: google/gemma-2-9b-it
 ---
 - License: Apache-2.0
 """
-TRANSCRIPT = """Gemma-2-9B-It-SPPO-Iter3
-  file        FILE, 0.1 MB
+TRANSCRIPT = """\
+Gemma-2-9B-It-SPPO-Iter3
+  file        FILE
+  size        0.1 MB
   sha256      HASH
-  model       0.1 M parameters, 1 layers, 64 wide, 2 heads, 1 of them for keys and values
+  model       0.1 M parameters, 1 layers, 64 wide, 2 heads, 1 of them for keys
+              and values
   training    Self-Play Preference Optimization (SPPO), iteration 3
-  made from   google/gemma-2-9b-it
+  base model  google/gemma-2-9b-it
   data sets   openbmb/UltraFeedback
   written by  edgesppo 0.1.0
   weights     7.75 bits each, in all
@@ -45,16 +48,23 @@ TRANSCRIPT = """Gemma-2-9B-It-SPPO-Iter3
               F32       5 tensors        0.0 MB
   context     256 tokens, every other layer a window of 64
   soft-caps   attention 50, output 30
-  tokenizer   llama, 600 tokens: 107 control, 1 unknown, 64 user-defined, 256 byte, 172 normal
+  tokenizer   llama, 600 tokens: 107 control, 1 unknown, 64 user-defined, 256
+              byte, 172 normal
               2 begins a text, 1 or 107 ends it; with a chat template
-  licence     gemma, https://ai.google.dev/gemma/terms; its card's text says Apache-2.0: keep to\
- the stricter
-  read        README.md HASH
-  read        config.json HASH
-  read        generation_config.json HASH
-  read        tokenizer.model HASH
-  read        tokenizer_config.json HASH
-  header      model.safetensors HASH
+  licence     gemma, https://ai.google.dev/gemma/terms; its card's text says
+              Apache-2.0: keep to the stricter
+  made from   README.md
+              HASH
+  made from   config.json
+              HASH
+  made from   generation_config.json
+              HASH
+  made from   tokenizer.model
+              HASH
+  made from   tokenizer_config.json
+              HASH
+  header of   model.safetensors
+              HASH
 """
 
 

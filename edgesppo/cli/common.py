@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from edgesppo.loaded import LoadedModel
 
 REAL_MODEL_HINT = (
-    "Using the tiny demo model. For the real one, get UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3 and type: "
-    "edgesppo convert FOLDER -o sppo.gguf"
+    "Using the tiny demo model. For the real one: "
+    "edgesppo convert UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3@COMMIT -o sppo.gguf"
 )
 
 

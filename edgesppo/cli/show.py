@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LABEL = 11
+_WIDTH = 80 - _LABEL - 3
 _BLOCK = 4 << 20
 
 
@@ -39,7 +41,10 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
         return
     click.echo(card["name"] or path.name)
     for label, line in _lines(card):
-        click.echo(f"  {label:<{_LABEL}} {line}")
+        for place, part in enumerate(_wrapped(line)):
+            click.echo(f"  {label if not place else '':<{_LABEL}} {part}")
+    for label, name, digest in _hashes(card["inputs"]):
+        click.echo(f"  {label:<{_LABEL}} {name}\n  {'':<{_LABEL}} {digest}")
 
 
 def _sha256(path: Path) -> str:
@@ -55,7 +60,8 @@ def _sha256(path: Path) -> str:
 
 def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     model, lineage = card["model"], card["lineage"]
-    yield "file", f"{card['path']}, {card['bytes'] / 1e6:,.1f} MB"
+    yield "file", card["path"]
+    yield "size", f"{card['bytes'] / 1e6:,.1f} MB"
     if "sha256" in card:
         yield "sha256", card["sha256"]
     yield (
@@ -84,9 +90,22 @@ def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if sampling:
         yield "sampling", ", ".join(sampling)
     yield "licence", _licence(card["license"])
-    for kind, label in (("files", "read"), ("weight_headers", "header"), ("weights", "weights")):
-        for entry in card["inputs"][kind]:
-            yield label, entry
+
+
+def _wrapped(line: str) -> list[str]:
+    """The line in parts that stand beside their label on a terminal of the usual width."""
+    if len(line) <= _WIDTH or line.startswith("  "):
+        return [line]
+    return textwrap.wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _hashes(inputs: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
+    """A label, a file's name, and the sha256 that it had when it was converted."""
+    labels = {"files": "made from", "weight_headers": "header of", "weights": "weights of"}
+    for kind, label in labels.items():
+        for entry in inputs[kind]:
+            name, _, digest = entry.rpartition(" ")
+            yield label, name, digest
 
 
 def _lineage(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -95,7 +114,7 @@ def _lineage(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
         iteration = lineage["iteration"]
         rounds = f", iteration {_number(iteration)}" if iteration is not None else ""
         yield "training", names.get(method, method) + rounds
-    for label, key in (("made from", "base_models"), ("data sets", "datasets")):
+    for label, key in (("base model", "base_models"), ("data sets", "datasets")):
         if lineage[key]:
             yield label, ", ".join(lineage[key])
     if lineage["paper"]:

@@ -136,12 +136,18 @@ def _engine(path: Path, **options: Any) -> tuple[Model, Engine]:
 
 
 def _llama_bench(path: Path, program: Path) -> dict[str, float]:
-    command = [program, "-m", path, "-p", PROMPT, "-n", ANSWER, "-t", THREADS, "-fa", 1, "-r", 1]
-    output = subprocess.run(
-        [str(part) for part in [*command, "-o", "json"]], check=True, capture_output=True
-    ).stdout
-    rows = json.loads(output)
-    return {("prefill" if row["n_prompt"] else "decode"): row["avg_ts"] for row in rows}
+    """The prompt from nothing, and the answer behind a prompt as long as ours."""
+    works = {
+        "prefill": ["-p", PROMPT, "-n", 0],
+        "decode": ["-p", 0, "-n", ANSWER, "-d", PROMPT],
+    }
+    rates = {}
+    for name, work in works.items():
+        command = [program, "-m", path, *work, "-t", THREADS, "-fa", 1, "-r", 1, "-o", "json"]
+        words = [str(word) for word in command]
+        (row,) = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        rates[name] = float(row["avg_ts"])
+    return rates
 
 
 _LLAMA_PROGRAM = """
