@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Batch:
     """Tokens of one or many sequences on their way to one decode.
 
-    Entry i: token id, position in its sequence, the sequence, and whether logits are wanted.
+    Entry i: token id, position in its sequence, the sequence, and whether its logits are wanted.
     The arrays live as long as the batch, as native code points into them.
     """
 
@@ -41,15 +41,18 @@ class Batch:
         """Empty the batch."""
         self._n = 0
 
-    def add(self, seq: int, position: int, tokens: Sequence[int], *, logits: bool) -> int:
-        """Append consecutive tokens of one sequence; `logits` marks the last. Returns its entry."""
+    def add(self, seq: int, position: int, tokens: Sequence[int], *, logits: int) -> int:
+        """Append consecutive tokens of one sequence, the last `logits` of them marked.
+
+        Returns the entry of the last.
+        """
         start, end = self._n, self._n + len(tokens)
         if not tokens or end > self.capacity:
             raise ValueError(f"{len(tokens)} tokens do not fit behind {start} of {self.capacity}")
         self.token[start:end] = list(tokens)
         self.pos[start:end] = list(range(position, position + len(tokens)))
         self._seq[start:end] = [seq] * len(tokens)
-        self.logits[start:end] = [0] * len(tokens)
-        self.logits[end - 1] = int(logits)
+        for place in range(start, end):
+            self.logits[place] = int(place >= end - logits)
         self._n = end
         return end - 1

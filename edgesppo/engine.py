@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from edgesppo import machine
 from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.draft import MAX_DRAFT, USUAL_COSTS, Drafter
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
@@ -66,6 +67,8 @@ class Request:
     first_token_at: float | None = None
     last_token_at: float | None = None
     events: collections.deque[Event] = field(default_factory=collections.deque)
+    drafter: Drafter | None = None
+    draft: list[int] = field(default_factory=list)  # guesses in the batch under way
 
     @property
     def n_generated(self) -> int:
@@ -84,7 +87,9 @@ class Engine:
     `n_ctx` is in tokens, by default what the model was trained for; all `n_seqs` sequences share
     it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
     `n_threads`, by default one a core. `cache_type` is the type of the KV cache: "f16", "f32" or
-    "q8_0".
+    "q8_0". What probably comes next is guessed from the text so far, and computed with the next
+    token where that pays: `draft_costs` says what a batch of draft.ROWS rows costs against one,
+    None does without. Guesses change no answer.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Engine:
         n_ubatch: int = DEFAULT_BATCH,
         cache_type: str = "f16",
         flash_attention: str = "auto",
+        draft_costs: Sequence[float] | None = USUAL_COSTS,
     ) -> None:
         self.model = model
         n_ctx = model.n_ctx_train if n_ctx is None else n_ctx
@@ -117,7 +123,7 @@ class Engine:
             n_batch=n_batch,
             n_ubatch=min(n_batch, n_ubatch),
             n_seqs=n_seqs,
-            n_outputs=n_seqs,
+            n_outputs=n_seqs + (MAX_DRAFT if draft_costs else 0),
             n_threads=threads,
             n_threads_batch=threads_batch,
             cache_type=cache_type,
@@ -129,6 +135,7 @@ class Engine:
         self.n_threads = threads
         self.n_threads_batch = threads_batch
         self.flash_attention = flash_attention
+        self._draft_costs = draft_costs
         self._batch = Batch(n_batch)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._waiting: collections.deque[Request] = collections.deque()
@@ -163,6 +170,8 @@ class Engine:
         for token in tokens[-params.repeat_last_n :] if params.repeat_penalty != 1.0 else ():
             chain.accept(token)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
+        if self._draft_costs:
+            request.drafter = Drafter(tokens, self._draft_costs)
         with self._lock:
             self._open_context()
             self._waiting.append(request)
@@ -253,7 +262,7 @@ class Engine:
         self._batch.clear()
         # Running answers first, so that a long prompt never makes them wait.
         answering = [request for request in self._running if request.n_generated]
-        parts = [self._add(request, 1) for request in answering]
+        parts = [self._add_answer(request, len(answering)) for request in answering]
         room = self._batch.capacity - len(self._batch)
         if answering:
             room = min(room, _SLICE_BESIDE_ANSWERS)
@@ -263,6 +272,19 @@ class Engine:
                 parts.append(self._add(request, room))
                 room -= len(self._batch) - before
         return parts
+
+    def _add_answer(self, request: Request, n_answering: int) -> tuple[Request, int, int]:
+        """The latest token, and guesses of those behind it."""
+        slot, n = request.slot, len(request.tokens)
+        assert slot is not None, "only requests with a slot run"
+        rows = MAX_DRAFT + 1 - len(self._batch)
+        left = request.params.max_tokens - request.n_generated
+        most = min(rows - n_answering, left - 1, self.n_ctx - n - 1)
+        request.draft = []
+        if request.drafter is not None and most > 0:
+            request.draft = request.drafter.propose(most, n_answering - 1)
+        tokens = [request.tokens[-1], *request.draft]
+        return request, n, self._batch.add(slot.seq, n - 1, tokens, logits=len(tokens))
 
     def _add(self, request: Request, room: int) -> tuple[Request, int, int]:
         slot = request.slot
@@ -295,7 +317,21 @@ class Engine:
         if end < len(request.tokens):
             request.events.append(Event(None))
             return
-        token = context.sample(request.chain, entry)
+        draft, came = request.draft, []
+        for row, guess in enumerate([*draft, None], entry - len(draft)):
+            came.append(context.sample(request.chain, row))
+            self._take(request, came[-1])
+            if came[-1] != guess or request.finish_reason is not None:
+                break
+            slot.ids.append(came[-1])
+        if draft:
+            request.draft = []
+            context.remove(slot.seq, len(slot.ids))
+        if request.drafter is not None:
+            request.drafter.learn(draft, came)
+
+    def _take(self, request: Request, token: int) -> None:
+        """Hand out a token that was sampled, or what it ends the answer with."""
         now = time.perf_counter()
         request.last_token_at = now
         request.first_token_at = request.first_token_at or now

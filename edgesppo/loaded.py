@@ -127,6 +127,7 @@ def load(
     gpu: str | int = "auto",
     cache_type: str = "f16",
     tune: str = "turn",
+    drafts: bool = True,
     force: bool = False,
     on_load: Callable[[float], None] | None = None,
     on_convert: Callable[[Progress], None] | None = None,
@@ -141,6 +142,9 @@ def load(
     The first time that a model of more than a few megabytes is loaded on a machine, half a minute
     is spent on finding the settings that are fastest there: `tune` says for what ("turn",
     "prefill", "decode", "memory"), "off" does without.
+
+    With `drafts`, what probably comes next is guessed from the text so far and computed at once
+    where that pays; it changes no answer.
 
     `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
     conversion's progress.
@@ -165,6 +169,7 @@ def load(
             # Only the default cache leaves a choice: f32 forbids flash attention, q8_0 needs it.
             flash_attention=tuning.flash_attention if cache_type == "f16" else "auto",
             cache_type=cache_type,
+            draft_costs=tuning.row_costs if drafts else None,
         )
     except BaseException:
         weights.close()

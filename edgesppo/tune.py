@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import machine
 from edgesppo._llama import LIBRARY_VERSION, Context, ContextParams, Weights, system_info
 from edgesppo.batch import Batch
+from edgesppo.draft import ROWS, USUAL_COSTS
 from edgesppo.errors import UsageError
 from edgesppo.home import home
 from edgesppo.interrupt import run_interruptibly
@@ -42,6 +43,7 @@ CHOICES = (*TURNS, OFF)
 _SHORT_TRY, _LONG_TRY = 4.0, 10.0
 _WARM_UP = 32
 _DECODED = 8
+_ROUNDS = 3
 _LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
 _SMALL, _LARGE = 128, 512  # micro-batches
 # Bytes of weights; a smaller model answers at once, however it is run.
@@ -63,6 +65,8 @@ class Tuning:
     n_ubatch: int = _LARGE
     prefill_tps: float | None = None
     decode_tps: float | None = None
+    # What batches of draft.ROWS rows cost against one row.
+    row_costs: tuple[float, ...] = USUAL_COSTS
 
 
 def untuned() -> Tuning:
@@ -111,10 +115,10 @@ class Measurement:
         start = frugal() if self._frugal else replace(untuned(), flash_attention="on")
         self._report(0.0)
         ways = [False] if self._frugal else [False, True]
-        self._tries = len(ways) * len(machine.thread_choices()) + (0 if self._frugal else 3)
+        self._tries = len(ways) * len(machine.thread_choices()) + (1 if self._frugal else 4)
         plain, *repacked = [self._threads(replace(start, repack=repack)) for repack in ways]
         winner = next((way for way in repacked if self._pays(way, plain, _REPACK_MARGIN)), plain)
-        return winner if self._frugal else self._attention(winner)
+        return self._rows(winner if self._frugal else self._attention(winner))
 
     def _threads(self, tuning: Tuning) -> Tuning:
         """The best numbers of threads, for prefill and for decode apart."""
@@ -150,6 +154,14 @@ class Measurement:
         first, *others = found
         best = min(others, key=self._seconds)
         return best if self._pays(best, first, _MARGIN) else first
+
+    def _rows(self, tuning: Tuning) -> Tuning:
+        """What guesses will cost."""
+        with self._probe(tuning, _LENGTHS[-1]) as probe:
+            probe.warm_up()
+            seconds = [probe.rows(n) for n in ROWS]
+        self._step()
+        return replace(tuning, row_costs=tuple(max(1.0, one / seconds[0]) for one in seconds))
 
     @contextlib.contextmanager
     def _probe(self, tuning: Tuning, n_prompt: int) -> Iterator[Probe]:
@@ -190,6 +202,7 @@ class Probe:
                 n_ctx=n_ctx,
                 n_batch=_LARGE,
                 n_ubatch=tuning.n_ubatch,
+                n_outputs=ROWS[-1],
                 n_threads=tuning.n_threads,
                 n_threads_batch=tuning.n_threads_batch,
                 flash_attention=tuning.flash_attention,
@@ -221,6 +234,16 @@ class Probe:
             self._decode(place, 1)
         return prefill, steps / (time.perf_counter() - started)
 
+    def rows(self, n: int) -> float:
+        """Seconds of a batch of `n` rows that are all sampled; the best of three."""
+        times = []
+        for _ in range(_ROUNDS):
+            self._context.remove(0, 0)
+            started = time.perf_counter()
+            self._decode(0, n, logits=n)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
     def _prefill(self, n: int) -> float:
         self._context.remove(0, 0)
         started = time.perf_counter()
@@ -228,10 +251,10 @@ class Probe:
             self._decode(first, min(self._batch.capacity, n - first))
         return time.perf_counter() - started
 
-    def _decode(self, first: int, n: int) -> None:
+    def _decode(self, first: int, n: int, logits: int = 1) -> None:
         tokens = [(place * 7919) % self._n_vocab for place in range(first, first + n)]
         self._batch.clear()
-        self._batch.add(0, first, tokens, logits=True)
+        self._batch.add(0, first, tokens, logits=logits)
         self._context.abort.clear()
         run_interruptibly(lambda: self._context.decode(self._batch), self._context.abort.set)
 
@@ -254,11 +277,13 @@ def _recall(place: Path) -> Tuning | None:
     """What was measured before; None where nothing was, or what is there makes no sense."""
     try:
         found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        tuning = Tuning(**found)
+        costs = tuple(found.pop("row_costs"))
+        tuning = Tuning(**found, row_costs=costs)
         whole = all(type(n) is int and n > 0 for n in (tuning.n_threads, tuning.n_threads_batch))
         fits = whole and tuning.flash_attention in ("on", "off") and type(tuning.repack) is bool
-        return tuning if fits and tuning.n_ubatch in (_SMALL, _LARGE) else None
-    except (OSError, ValueError, TypeError):
+        sound = len(costs) == len(ROWS) and all(1 <= cost < 1000 for cost in costs)
+        return tuning if fits and sound and tuning.n_ubatch in (_SMALL, _LARGE) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

@@ -19,6 +19,7 @@ RUNTIME = [
     "preflight",
     "describe",
     "batch",
+    "draft",
     "_llama",
     "model",
     "prompt",

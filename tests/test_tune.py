@@ -101,6 +101,9 @@ def test_another_machine_build_or_model_measures_anew(
         {"flash_attention": "maybe"},
         {"n_ubatch": 10**9},
         {"unknown": 1},
+        {"row_costs": [1, 2]},
+        {"row_costs": [1, 2, 3, float("nan")]},
+        {"row_costs": None},
     ],
 )
 def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, object]) -> None:

@@ -78,11 +78,18 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Find, once, what is fastest here for: turn, prefill, decode, memory; or off.",
         ),
+        click.option(
+            "--drafts/--no-drafts",
+            default=True,
+            help="Guess what comes next from the text so far; changes no answer. [default: on]",
+        ),
     ]
 
     @functools.wraps(command)
     def wrapped(*args: Any, threads: int | None, gpu: str, **kwargs: Any) -> Any:
-        loading = {name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type", "tune")}
+        loading = {
+            name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type", "tune", "drafts")
+        }
         loading |= {"n_threads": threads, "gpu": int(gpu) if gpu.isdecimal() else gpu}
         return command(*args, loading=loading, **kwargs)
 

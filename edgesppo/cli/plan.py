@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,7 +30,8 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
     from edgesppo.settle import Wishes, settle
 
     path = converted(store.find(model))
-    wishes = Wishes(**{**loading, "force": True})
+    kept = {field.name for field in fields(Wishes)}
+    wishes = Wishes(**{**{name: loading[name] for name in loading if name in kept}, "force": True})
     tuning, made = settle(preflight.check(path), wishes, measure=False)
     if as_json:
         emit_json(

@@ -1,0 +1,163 @@
+"""Guesses of what comes next: where they come from, when they pay, and that they change nothing."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgesppo import SamplingParams
+from edgesppo.draft import MAX_DRAFT, ROWS, USUAL_COSTS, Drafter, NgramIndex
+from edgesppo.engine import Engine
+from edgesppo.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgesppo.engine import Request
+
+FREE = (1.0,) * len(ROWS)
+DEAR = tuple(float(rows) for rows in ROWS)
+GREEDY = SamplingParams(temperature=0, max_tokens=120)
+
+
+@given(st.lists(st.integers(0, 3), max_size=60))
+def test_the_latest_place_that_ends_alike_is_found(tokens: list[int]) -> None:
+    index = NgramIndex()
+    index.extend(tokens)
+    ends = [n for n in range(3, len(tokens)) if tokens[n - 3 : n] == tokens[-3:]]
+    place, length = index.find()
+    assert place == (ends[-1] if ends else 0)
+    if place:
+        agreed = 0
+        while agreed < min(32, place) and tokens[place - 1 - agreed] == tokens[-1 - agreed]:
+            agreed += 1
+        assert length == agreed
+
+
+def test_what_was_right_is_guessed_longer_and_what_was_wrong_shorter() -> None:
+    drafter = Drafter(list(range(50)) * 2, USUAL_COSTS)
+    first = drafter.propose(MAX_DRAFT)
+    assert first == list(range(len(first)))
+    assert len(first) == MAX_DRAFT
+    for _ in range(20):
+        guess = drafter.propose(MAX_DRAFT)
+        drafter.learn(guess, [1000])
+        drafter.learn([], list(range(50)))
+    assert drafter.propose(MAX_DRAFT) == []
+
+
+def test_no_guess_is_made_where_rows_cost_as_much_as_steps() -> None:
+    assert Drafter(list(range(50)) * 2, DEAR).propose(MAX_DRAFT) == []
+    assert len(Drafter(list(range(50)) * 2, FREE).propose(MAX_DRAFT)) == MAX_DRAFT
+
+
+def test_a_guess_keeps_to_its_limit_and_needs_a_run_of_three() -> None:
+    assert Drafter(list(range(50)) * 2, FREE).propose(2) == [0, 1]
+    assert Drafter([1, 2, 9, 1, 2], FREE).propose(5) == []
+    assert Drafter([], FREE).propose(5) == []
+
+
+def test_rows_of_other_sequences_count() -> None:
+    """Beside many others a guess must be good: it slows all of them."""
+    costs = (1.0, 4.0, 8.0, 16.0)
+    assert Drafter(list(range(50)) * 2, costs).propose(8, others=3) == []
+
+
+@pytest.fixture(scope="module")
+def model(demo_f32: Path) -> Iterator[Model]:
+    model = Model(demo_f32)
+    yield model
+    model.close()
+
+
+def engine(model: Model, *, drafts: bool, **options: int) -> Engine:
+    return Engine(model, n_threads=1, draft_costs=FREE if drafts else None, **options)
+
+
+def run(made: Engine, ids: list[int], params: SamplingParams) -> Request:
+    request = made.submit(ids, params)
+    for _ in made.stream(request):
+        pass
+    return request
+
+
+def texts(model: Model) -> list[list[int]]:
+    """Prompts whose answers repeat what was said, one of them well beyond the window."""
+    turn = "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
+    asked = [
+        "My name is Malik. What is my name?",
+        "What is the capital of France? " * 9,
+        "a b " * 60,
+    ]
+    return [
+        [model.bos, *model.weights.tokenize(turn.format(text).encode(), special=True)]
+        for text in asked
+    ]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        GREEDY,
+        GREEDY.replace(temperature=0.8, top_p=0.95, seed=7),
+        GREEDY.replace(temperature=1.0, top_k=40, repeat_penalty=1.1, seed=3),
+    ],
+    ids=["greedy", "sampled", "penalised"],
+)
+def test_guesses_change_no_answer(model: Model, params: SamplingParams) -> None:
+    """In F32, where the rounding of larger batches is far below what decides."""
+    drafted = 0
+    for ids in texts(model):
+        plain, quick = engine(model, drafts=False), engine(model, drafts=True)
+        # Ends do not end it: the answer goes on well beyond the window.
+        first = run(plain, ids, params)
+        second = run(quick, ids, params)
+        assert second.tokens == first.tokens
+        assert second.finish_reason == first.finish_reason
+        assert second.drafter is not None
+        drafted += second.drafter.n_drafted
+        # What is held for the next turn is sound: it goes on as a fresh one would.
+        longer = [*first.tokens, *ids[1:]][: plain.n_ctx - 20]
+        fresh = engine(model, drafts=False)
+        assert run(quick, longer, GREEDY).tokens == run(fresh, longer, GREEDY).tokens
+        for made in (plain, quick, fresh):
+            made.close()
+    assert drafted > 20
+
+
+def test_the_longest_answer_is_exactly_as_long_as_asked(model: Model) -> None:
+    for n in (1, 2, 5):
+        made = engine(model, drafts=True)
+        request = run(made, texts(model)[2], GREEDY.replace(max_tokens=n))
+        assert request.n_generated <= n
+        made.close()
+
+
+def test_the_context_is_never_overrun(model: Model) -> None:
+    made = engine(model, drafts=True, n_ctx=128)
+    ids = texts(model)[2][:100]
+    request = run(made, ids, GREEDY.replace(max_tokens=1000, temperature=2.0, seed=1))
+    assert len(request.tokens) <= 128
+    made.close()
+
+
+def test_guesses_while_another_sequence_is_cancelled(model: Model) -> None:
+    made = engine(model, drafts=True, n_seqs=3)
+    alone = engine(model, drafts=False)
+    prompts = texts(model)
+    expected = run(alone, prompts[2], GREEDY).tokens
+    victims = [made.submit(ids, GREEDY) for ids in prompts[:2]]
+    request = made.submit(prompts[2], GREEDY)
+    for n, _ in enumerate(made.stream(request)):
+        if n in (3, 6):
+            thread = threading.Thread(target=made.cancel, args=(victims.pop(),))
+            thread.start()
+            thread.join()
+    assert request.tokens == expected
+    made.close()
+    alone.close()
