@@ -43,7 +43,10 @@ def test_what_was_right_is_guessed_longer_and_what_was_wrong_shorter() -> None:
     drafter = Drafter(list(range(50)) * 2, USUAL_COSTS)
     first = drafter.propose(MAX_DRAFT)
     assert first == list(range(len(first)))
-    assert len(first) == MAX_DRAFT
+    for _ in range(10):
+        guess = drafter.propose(MAX_DRAFT)
+        drafter.learn(guess, [*guess, (guess[-1] + 1) % 50])
+    assert len(drafter.propose(MAX_DRAFT)) == MAX_DRAFT > len(first) > 0
     for _ in range(20):
         guess = drafter.propose(MAX_DRAFT)
         drafter.learn(guess, [1000])
