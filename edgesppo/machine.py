@@ -95,6 +95,15 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def resident_memory() -> int | None:
+    """Bytes that this process has resident now; None where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+
+
 def _quota(root: Path | None = None) -> int:
     """Whole processors of the cgroup's quota ("max 100000" or "150000 100000"), rounded up."""
     try:

@@ -17,17 +17,15 @@ import contextlib
 import hashlib
 import json
 import secrets
-import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import machine
-from edgesppo._llama import LIBRARY_VERSION, Context, ContextParams, Weights, system_info
-from edgesppo.batch import Batch
+from edgesppo._llama import LIBRARY_VERSION, Weights, system_info
 from edgesppo.draft import ROWS, USUAL_COSTS
 from edgesppo.errors import UsageError
 from edgesppo.home import home
-from edgesppo.interrupt import run_interruptibly
+from edgesppo.probe import LENGTHS, Probe, longest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,10 +39,6 @@ OFF = "off"
 CHOICES = (*TURNS, OFF)
 # Seconds that one try of a prompt may take; it is shortened to fit.
 _SHORT_TRY, _LONG_TRY = 4.0, 10.0
-_WARM_UP = 32
-_DECODED = 8
-_ROUNDS = 3
-_LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
 _SMALL, _LARGE = 128, 512  # micro-batches
 # Bytes of weights; a smaller model answers at once, however it is run.
 _WORTHWHILE = 64 << 20
@@ -124,8 +118,8 @@ class Measurement:
         """The best numbers of threads, for prefill and for decode apart."""
         prefill: dict[int, float] = {}
         decode: dict[int, float] = {}
-        with self._probe(tuning, _LENGTHS[2]) as probe:
-            n = _longest(probe.warm_up(), _SHORT_TRY, self._prompt)
+        with self._probe(tuning, LENGTHS[2]) as probe:
+            n = longest(probe.warm_up(), _SHORT_TRY, self._prompt)
             for threads in machine.thread_choices():
                 probe.set_threads(threads)
                 prefill[threads], decode[threads] = probe.turn(n)
@@ -142,7 +136,7 @@ class Measurement:
     def _attention(self, tuning: Tuning) -> Tuning:
         """With or without flash attention, in large or small steps: at the prompt's own length."""
         assert tuning.prefill_tps is not None
-        n = _longest(tuning.prefill_tps, _LONG_TRY, self._prompt)
+        n = longest(tuning.prefill_tps, _LONG_TRY, self._prompt)
         ways = [tuning, replace(tuning, flash_attention="off"), replace(tuning, n_ubatch=_SMALL)]
         found = []
         for way in ways:
@@ -157,7 +151,7 @@ class Measurement:
 
     def _rows(self, tuning: Tuning) -> Tuning:
         """What guesses will cost."""
-        with self._probe(tuning, _LENGTHS[-1]) as probe:
+        with self._probe(tuning, LENGTHS[-1]) as probe:
             probe.warm_up()
             seconds = [probe.rows(n) for n in ROWS]
         self._step()
@@ -187,82 +181,6 @@ class Measurement:
     def _step(self) -> None:
         self._done += 1
         self._report(self._done / self._tries)
-
-
-class Probe:
-    """One context to time; what the tokens say does not matter."""
-
-    def __init__(self, weights: Weights, tuning: Tuning, n_prompt: int) -> None:
-        self._n_vocab = weights.n_vocab
-        self._batch = Batch(_LARGE)
-        n_ctx = min(n_prompt + 2 * _DECODED, weights.n_ctx_train)
-        self._context = Context(
-            weights,
-            ContextParams(
-                n_ctx=n_ctx,
-                n_batch=_LARGE,
-                n_ubatch=tuning.n_ubatch,
-                n_outputs=ROWS[-1],
-                n_threads=tuning.n_threads,
-                n_threads_batch=tuning.n_threads_batch,
-                flash_attention=tuning.flash_attention,
-            ),
-        )
-        self._room = n_ctx
-
-    def close(self) -> None:
-        """Free the context."""
-        self._context.close()
-
-    def set_threads(self, n: int) -> None:
-        """Compute with so many threads from now on."""
-        self._context.set_threads(n, n)
-
-    def warm_up(self) -> float:
-        """Bring the weights into memory; tokens per second of the second of two short prompts."""
-        n = min(_WARM_UP, self._room)
-        self._prefill(n)
-        return n / self._prefill(n)
-
-    def turn(self, n: int) -> tuple[float, float]:
-        """Tokens per second of a prompt of `n` tokens, and of the answer's tokens behind it."""
-        n = min(n, self._room - 1)
-        prefill = n / self._prefill(n)
-        steps = min(_DECODED, self._room - n)
-        started = time.perf_counter()
-        for place in range(n, n + steps):
-            self._decode(place, 1)
-        return prefill, steps / (time.perf_counter() - started)
-
-    def rows(self, n: int) -> float:
-        """Seconds of a batch of `n` rows that are all sampled; the best of three."""
-        times = []
-        for _ in range(_ROUNDS):
-            self._context.remove(0, 0)
-            started = time.perf_counter()
-            self._decode(0, n, logits=n)
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    def _prefill(self, n: int) -> float:
-        self._context.remove(0, 0)
-        started = time.perf_counter()
-        for first in range(0, n, self._batch.capacity):
-            self._decode(first, min(self._batch.capacity, n - first))
-        return time.perf_counter() - started
-
-    def _decode(self, first: int, n: int, logits: int = 1) -> None:
-        tokens = [(place * 7919) % self._n_vocab for place in range(first, first + n)]
-        self._batch.clear()
-        self._batch.add(0, first, tokens, logits=logits)
-        self._context.abort.clear()
-        run_interruptibly(lambda: self._context.decode(self._batch), self._context.abort.set)
-
-
-def _longest(rate: float, seconds: float, most: int) -> int:
-    """The longest prompt that is prefilled in so many seconds."""
-    fitting = (n for n in _LENGTHS if n <= most and n <= rate * seconds)
-    return next(fitting, _LENGTHS[-1])
 
 
 def _place(summary: Summary, goal: str) -> Path:

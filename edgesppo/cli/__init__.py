@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": ("edgesppo.cli.convert", "Convert a checkpoint folder to a GGUF file."),
     "show": ("edgesppo.cli.show", "Show what a model file says of itself."),
     "plan": ("edgesppo.cli.plan", "Show what a model will take: memory, threads."),
+    "bench": ("edgesppo.cli.bench", "Show how fast a model runs here, and why."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }
 INTERRUPTED = 130

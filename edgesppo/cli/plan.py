@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgesppo.plan import Plan
+    from edgesppo.settle import Wishes
     from edgesppo.tune import Tuning
 
 
@@ -27,11 +28,10 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
 
     Exits with 1 where it does not fit into memory.
     """
-    from edgesppo.settle import Wishes, settle
+    from edgesppo.settle import settle
 
     path = converted(store.find(model))
-    kept = {field.name for field in fields(Wishes)}
-    wishes = Wishes(**{**{name: loading[name] for name in loading if name in kept}, "force": True})
+    wishes = replace(wishes_of(loading), force=True)
     tuning, made = settle(preflight.check(path), wishes, measure=False)
     if as_json:
         emit_json(
@@ -43,6 +43,14 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
             click.echo(f"  {label:<9} {line}")
     if not made.fits:
         sys.exit(1)
+
+
+def wishes_of(loading: dict[str, Any]) -> Wishes:
+    """What of the loading options says how to run a model."""
+    from edgesppo.settle import Wishes
+
+    kept = {field.name for field in fields(Wishes)}
+    return Wishes(**{name: value for name, value in loading.items() if name in kept})
 
 
 def _lines(tuning: Tuning, made: Plan) -> Iterator[tuple[str, str]]:

@@ -79,7 +79,14 @@ def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
 @contextlib.contextmanager
 def tuning_progress() -> Iterator[Callable[[float], None]]:
     """A callback for `load(on_tune=...)`; nothing is drawn where nothing has to be measured."""
-    meter = Meter("Finding the fastest settings for this machine (once)", in_bytes=False)
+    with measuring("Finding the fastest settings for this machine (once)") as report:
+        yield report
+
+
+@contextlib.contextmanager
+def measuring(title: str) -> Iterator[Callable[[float], None]]:
+    """A callback that draws which part is done; nothing is drawn if it is never called."""
+    meter = Meter(title, in_bytes=False)
     try:
         yield lambda share: meter.update(share, 1.0)
     finally:

@@ -4,8 +4,8 @@
 
 Random weights have no sense, so the answer's tokens are put in the place of those that were
 sampled (the sampling itself is done, and counts). One answer quotes its prompt with small changes,
-one has nothing that was there before, one repeats short runs that go on otherwise each time. The peer is llama-cpp-python's `Llama` with its
-`LlamaPromptLookupDecoding` against `Llama` without, on the same tokens.
+one has nothing that was there before, one repeats short runs that go on otherwise each time. The
+peer is llama-cpp-python's `Llama`: with its `LlamaPromptLookupDecoding` against without.
 """
 
 from __future__ import annotations

@@ -1,0 +1,74 @@
+"""Owns `edgesppo bench`: a user's own machine in figures, and a small picture of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgesppo import preflight
+from edgesppo.cli.common import chosen, converted, emit_json, json_option, model_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from edgesppo.bench import Report
+
+_BAR = 36
+
+
+@click.command(name="bench")
+@click.argument("model", required=False)
+@json_option
+@model_options
+def bench_command(model: str | None, as_json: bool, loading: dict[str, Any]) -> None:
+    """Show how fast MODEL runs here, what limits it, and what to change to be faster.
+
+    Takes a minute or two, in which nothing else should run.
+    """
+    from edgesppo.bench import measure
+    from edgesppo.cli.plan import wishes_of
+    from edgesppo.cli.progress import measuring, tuning_progress
+    from edgesppo.settle import settle
+
+    what = chosen(model)
+    summary = preflight.check(converted(what))
+    with tuning_progress() as on_tune:
+        tuning, _ = settle(summary, wishes_of(loading), on_tune)
+    with measuring("Measuring") as report:
+        found = measure(summary, tuning, report)
+    found.model = what.name
+    if as_json:
+        emit_json({**dataclasses.asdict(found), "bound": found.bound, "advice": found.advice()})
+        return
+    for line in _lines(found):
+        click.echo(line)
+
+
+def _lines(found: Report) -> Iterator[str]:
+    yield f"{found.model}, {found.bytes / 1e6:,.1f} MB of weights"
+    yield f"{found.machine}, llama.cpp of llama-cpp-python {found.library}"
+    yield f"  load        {found.load_s:.2f} s"
+    if found.resident is not None:
+        yield f"  resident    {found.resident / 1e6:,.0f} MB"
+    yield f"  bandwidth   {found.bandwidth / 1e9:,.1f} GB/s; decode reaches {found.bound:.0%} of it"
+    yield from _picture("prefill, tokens per second by the prompt's length", found.prefill)
+    yield from _picture("decode, tokens per second by the tokens before", found.decode)
+    yield from _picture("decode, tokens per second by answers at once", found.rows)
+    prefill = {n: rates[0] for n, rates in found.threads.items()}
+    decode = {n: rates[1] for n, rates in found.threads.items()}
+    yield from _picture("prefill by threads", prefill)
+    yield from _picture("decode by threads", decode)
+    yield "What would make it faster"
+    for advice in found.advice():
+        yield textwrap.fill(advice, 80, initial_indent="  - ", subsequent_indent="    ")
+
+
+def _picture(title: str, rates: Mapping[int, float]) -> Iterator[str]:
+    """A bar for each; the longest is the fastest."""
+    yield title
+    most = max(rates.values(), default=0.0)
+    for n, rate in rates.items():
+        yield f"  {n:>6} {rate:>10,.1f} {'#' * max(1, round(_BAR * rate / most))}"

@@ -1,0 +1,100 @@
+"""Owns the timing of one model in one context: prompts, answers, batches, for a moment each.
+
+What the tokens say does not matter. Knows nothing of what the figures are for.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from edgesppo._llama import Context, ContextParams
+from edgesppo.batch import Batch
+from edgesppo.draft import ROWS
+from edgesppo.interrupt import run_interruptibly
+
+if TYPE_CHECKING:
+    from edgesppo._llama import Weights
+    from edgesppo.tune import Tuning
+
+LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
+_BATCH = 512
+_WARM_UP = 32
+_DECODED = 8
+_ROUNDS = 3
+
+
+class Probe:
+    """One context to time. Close it before the weights."""
+
+    def __init__(self, weights: Weights, tuning: Tuning, n_prompt: int) -> None:
+        self._n_vocab = weights.n_vocab
+        self._batch = Batch(_BATCH)
+        n_ctx = min(n_prompt + 2 * _DECODED, weights.n_ctx_train)
+        self._context = Context(
+            weights,
+            ContextParams(
+                n_ctx=n_ctx,
+                n_batch=_BATCH,
+                n_ubatch=tuning.n_ubatch,
+                n_outputs=ROWS[-1],
+                n_threads=tuning.n_threads,
+                n_threads_batch=tuning.n_threads_batch,
+                flash_attention=tuning.flash_attention,
+            ),
+        )
+        self._room = n_ctx
+
+    def close(self) -> None:
+        """Free the context."""
+        self._context.close()
+
+    def set_threads(self, n: int) -> None:
+        """Compute with so many threads from now on."""
+        self._context.set_threads(n, n)
+
+    def warm_up(self) -> float:
+        """Bring the weights into memory; tokens per second of the second of two short prompts."""
+        n = min(_WARM_UP, self._room)
+        self._prefill(n)
+        return n / self._prefill(n)
+
+    def turn(self, n: int) -> tuple[float, float]:
+        """Tokens per second of a prompt of `n` tokens, and of the answer's tokens behind it."""
+        n = min(n, self._room - 1)
+        prefill = n / self._prefill(n)
+        steps = min(_DECODED, self._room - n)
+        started = time.perf_counter()
+        for place in range(n, n + steps):
+            self._decode(place, 1)
+        return prefill, steps / (time.perf_counter() - started)
+
+    def rows(self, n: int) -> float:
+        """Seconds of a batch of `n` rows that are all sampled; the best of three."""
+        times = []
+        for _ in range(_ROUNDS):
+            self._context.remove(0, 0)
+            started = time.perf_counter()
+            self._decode(0, n, logits=n)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    def _prefill(self, n: int) -> float:
+        self._context.remove(0, 0)
+        started = time.perf_counter()
+        for first in range(0, n, self._batch.capacity):
+            self._decode(first, min(self._batch.capacity, n - first))
+        return time.perf_counter() - started
+
+    def _decode(self, first: int, n: int, logits: int = 1) -> None:
+        tokens = [(place * 7919) % self._n_vocab for place in range(first, first + n)]
+        self._batch.clear()
+        self._batch.add(0, first, tokens, logits=logits)
+        self._context.abort.clear()
+        run_interruptibly(lambda: self._context.decode(self._batch), self._context.abort.set)
+
+
+def longest(rate: float, seconds: float, most: int) -> int:
+    """The longest prompt that is prefilled in so many seconds."""
+    fitting = (n for n in LENGTHS if n <= most and n <= rate * seconds)
+    return next(fitting, LENGTHS[-1])
