@@ -8,7 +8,7 @@ so that a seed repeats its answer. Pure; knows nothing of llama.cpp.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,20 @@ MAX_DRAFT = ROWS[-1] - 1
 # AVX-512 cores.
 USUAL_COSTS = (1.0, 2.4, 4.4, 7.5)
 # How likely a guess is to be right, by how long the text before it agrees: until it is known.
-_PRIORS = ((16, 0.95), (8, 0.85), (5, 0.7), (0, 0.4))
+# The last is for guesses that are no repetition.
+_PRIORS = ((16, 0.95), (8, 0.85), (5, 0.7), (0, 0.4), (-1, 0.7))
+_GUESSED = len(_PRIORS) - 1
 _NEWEST = 0.15  # what the latest guess weighs
 _FORGET = 0.01  # how far an unused estimate goes back to where it began, with each token
+
+
+class Guesser(Protocol):
+    """Something else that guesses, such as a smaller model."""
+
+    cost: float  # of each token guessed, against a step of the model itself
+
+    def guess(self, tokens: Sequence[int], n: int) -> list[int]:
+        """At most `n` tokens that may come behind `tokens`."""
 
 
 class NgramIndex:
@@ -62,10 +73,16 @@ class NgramIndex:
 class Drafter:
     """The guesses for one answer. `costs` are those of batches of ROWS rows against one row."""
 
-    def __init__(self, prompt: Sequence[int], costs: Sequence[float] = USUAL_COSTS) -> None:
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        costs: Sequence[float] = USUAL_COSTS,
+        guesser: Guesser | None = None,
+    ) -> None:
         self._index = NgramIndex()
         self._index.extend(prompt)
         self._costs = costs
+        self._guesser = guesser
         self._right = [prior for _, prior in _PRIORS]
         self._kind = 0
         self.n_drafted = 0
@@ -79,10 +96,13 @@ class Drafter:
         place, length = self._index.find()
         self._kind = next(n for n, (least, _) in enumerate(_PRIORS) if length >= least)
         self._forget()
-        if not place:
-            return []
-        n = self._best(min(most, MAX_DRAFT), others)
-        return self._index.tokens[place : place + n]
+        most = min(most, MAX_DRAFT)
+        n = self._best(most, others) if place else 0
+        if n or self._guesser is None or others:
+            return self._index.tokens[place : place + n]
+        self._kind = _GUESSED
+        n = self._best(most, others, self._guesser.cost)
+        return self._guesser.guess(self._index.tokens, n) if n else []
 
     def learn(self, drafted: Sequence[int], accepted: Sequence[int]) -> None:
         """Hear what came: the last of `accepted` is the token that no guess foresaw."""
@@ -97,7 +117,7 @@ class Drafter:
                 self._right[self._kind] += _NEWEST * (hit - self._right[self._kind])
         self._index.extend(accepted)
 
-    def _best(self, most: int, others: int) -> int:
+    def _best(self, most: int, others: int, each: float = 0.0) -> int:
         """The length that gives the most tokens for its cost; 0 where none beats guessing not."""
         p = min(self._right[self._kind], 0.99)
         best, gain = 0, 1.0
@@ -105,7 +125,7 @@ class Drafter:
         for rows in ROWS[1:]:
             n = min(rows - 1, most)
             expected = (1 - p ** (n + 1)) / (1 - p)
-            ratio = (others + expected) / self._cost(others + 1 + n) / alone
+            ratio = (others + expected) / (self._cost(others + 1 + n) + each * n) / alone
             if n > best and ratio > gain:
                 best, gain = n, ratio
         return best

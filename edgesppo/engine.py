@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from edgesppo._llama import SamplerChain
+    from edgesppo.draft_model import DraftModel
     from edgesppo.kv_cache import Slot
     from edgesppo.model import Model
 
@@ -89,7 +90,8 @@ class Engine:
     `n_threads`, by default one a core. `cache_type` is the type of the KV cache: "f16", "f32" or
     "q8_0". What probably comes next is guessed from the text so far, and computed with the next
     token where that pays: `draft_costs` says what a batch of draft.ROWS rows costs against one,
-    None does without. Guesses change no answer.
+    None does without. `draft_model` guesses, too; it is closed with the engine. Guesses change no
+    answer.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Engine:
         cache_type: str = "f16",
         flash_attention: str = "auto",
         draft_costs: Sequence[float] | None = USUAL_COSTS,
+        draft_model: DraftModel | None = None,
     ) -> None:
         self.model = model
         n_ctx = model.n_ctx_train if n_ctx is None else n_ctx
@@ -136,6 +139,7 @@ class Engine:
         self.n_threads_batch = threads_batch
         self.flash_attention = flash_attention
         self._draft_costs = draft_costs
+        self._draft_model = draft_model
         self._batch = Batch(n_batch)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._waiting: collections.deque[Request] = collections.deque()
@@ -145,13 +149,15 @@ class Engine:
     def close(self) -> None:
         """End every request, its stream with Closed, and free the context; may be repeated."""
         if self._context is not None:
-            self._context.abort.set()
+            self._stop()
         with self._lock:
             context, self._context = self._context, None
             for request in [*self._running, *self._waiting]:
                 self._finish(request, CLOSED)
             if context is not None:
                 context.close()
+                if self._draft_model is not None:
+                    self._draft_model.close()
 
     def submit(self, prompt: Sequence[int], params: SamplingParams) -> Request:
         """Queue a prompt. Raises ContextOverflow when it leaves no room for an answer."""
@@ -171,7 +177,7 @@ class Engine:
             chain.accept(token)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
         if self._draft_costs:
-            request.drafter = Drafter(tokens, self._draft_costs)
+            request.drafter = Drafter(tokens, self._draft_costs, self._draft_model)
         with self._lock:
             self._open_context()
             self._waiting.append(request)
@@ -182,11 +188,17 @@ class Engine:
         if request.finish_reason is not None:
             return
         request.cancelled = True
+        self._stop()
+        with self._lock:
+            self._drop_cancelled()
+
+    def _stop(self) -> None:
+        """End the computation under way."""
         context = self._context
         if context is not None:
             context.abort.set()
-        with self._lock:
-            self._drop_cancelled()
+        if self._draft_model is not None:
+            self._draft_model.stop()
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of one request, pumping `step()` while there are none.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
+from edgesppo.draft_model import DraftModel
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
 from edgesppo.model import Model, as_utf8
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edgesppo.plan import Plan
+    from edgesppo.tune import Tuning
     from edgesppo_convert import Progress
 
 # general.sampling.* is where a GGUF says how its model wants to be sampled.
@@ -127,7 +129,7 @@ def load(
     gpu: str | int = "auto",
     cache_type: str = "f16",
     tune: str = "turn",
-    drafts: bool = True,
+    drafts: bool | str | Path = True,
     force: bool = False,
     on_load: Callable[[float], None] | None = None,
     on_convert: Callable[[Progress], None] | None = None,
@@ -144,7 +146,8 @@ def load(
     "prefill", "decode", "memory"), "off" does without.
 
     With `drafts`, what probably comes next is guessed from the text so far and computed at once
-    where that pays; it changes no answer.
+    where that pays; it changes no answer. A GGUF file there is a smaller model of the same
+    vocabulary, which guesses as well.
 
     `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
     conversion's progress.
@@ -170,12 +173,28 @@ def load(
             flash_attention=tuning.flash_attention if cache_type == "f16" else "auto",
             cache_type=cache_type,
             draft_costs=tuning.row_costs if drafts else None,
+            draft_model=_draft_model(drafts, weights, n_ctx, tuning),
         )
     except BaseException:
         weights.close()
         raise
     seconds = time.perf_counter() - started
     return LoadedModel(found.name, weights, engine, defaults, seconds, made)
+
+
+def _draft_model(
+    drafts: bool | str | Path, target: Model, n_ctx: int | None, tuning: Tuning
+) -> DraftModel | None:
+    """The model that guesses, if one was named."""
+    if isinstance(drafts, bool):
+        return None
+    model = Model(store.find(drafts).path)
+    try:
+        n_threads = tuning.n_threads
+        return DraftModel(model, target, n_ctx=n_ctx or target.n_ctx_train, n_threads=n_threads)
+    except BaseException:
+        model.close()
+        raise
 
 
 def ensure_converted(

@@ -38,7 +38,7 @@ TURNS = {"turn": (512, 128), "prefill": (2048, 32), "decode": (128, 512), "memor
 OFF = "off"
 CHOICES = (*TURNS, OFF)
 # Seconds that one try of a prompt may take; it is shortened to fit.
-_SHORT_TRY, _LONG_TRY = 4.0, 10.0
+_SHORT_TRY, _LONG_TRY = 4.0, 6.0
 _SMALL, _LARGE = 128, 512  # micro-batches
 # Bytes of weights; a smaller model answers at once, however it is run.
 _WORTHWHILE = 64 << 20

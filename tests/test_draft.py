@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.draft import MAX_DRAFT, ROWS, USUAL_COSTS, Drafter, NgramIndex
+from edgesppo.draft_model import DraftModel
 from edgesppo.engine import Engine
 from edgesppo.model import Model
+from edgesppo_convert import convert
+from tests.checkpoints import Shape, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,3 +168,65 @@ def test_guesses_while_another_sequence_is_cancelled(model: Model) -> None:
     assert request.tokens == expected
     made.close()
     alone.close()
+
+
+@pytest.fixture
+def small(demo_gguf: Path) -> Iterator[Model]:
+    """The demo in fewer bits: a good guesser of what the demo says."""
+    model = Model(demo_gguf)
+    yield model
+    model.close()
+
+
+def test_a_second_models_guesses_change_no_answer(model: Model, small: Model) -> None:
+    guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
+    plain = engine(model, drafts=False)
+    made = Engine(model, n_threads=1, draft_costs=FREE, draft_model=guesser)
+    guesser.cost = 0.0
+    accepted = 0
+    for ids in texts(model):
+        for params in (GREEDY, GREEDY.replace(temperature=0.7, seed=5)):
+            first, second = run(plain, ids, params), run(made, ids, params)
+            assert second.tokens == first.tokens
+            assert second.drafter is not None
+            accepted += second.drafter.n_accepted
+    assert accepted > 30
+    plain.close()
+    made.close()
+
+
+def test_a_guesser_that_costs_too_much_is_not_asked() -> None:
+    class Dear:
+        cost = 1.0
+
+        def guess(self, tokens: object, n: int) -> list[int]:
+            pytest.fail(f"asked for {n} behind {tokens}")
+
+    assert Drafter([1, 2, 3], USUAL_COSTS, Dear()).propose(8) == []
+
+
+def test_a_guess_can_be_stopped_and_made_again(model: Model, small: Model) -> None:
+    guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
+    ids = texts(model)[1]
+    expected = guesser.guess(ids, 6)
+    assert len(expected) == 6
+    assert guesser.guess(ids[: len(ids) // 2], 3) != []
+    assert guesser.guess(ids, 6) == expected
+    assert guesser.guess(ids * 10, 6) == []
+    guesser.close()
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused_by_its_first_token(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    data = demo_gguf.read_bytes()
+    renamed = data.replace(b"<unused7>", b"<unusedX>", 1)
+    assert renamed != data
+    path = tmp_path / "other.gguf"
+    path.write_bytes(renamed)
+    with pytest.raises(edgesppo.UsageError, match=r"token \d+ .* is '<unusedX>', .* '<unused7>'"):
+        edgesppo.load(demo_gguf, drafts=path)
+    other = write_checkpoint(tmp_path / "other", Shape(1, 64, 64, 2, 1, 32, 600, 256, 64))
+    convert(other, tmp_path / "small.gguf")
+    with pytest.raises(edgesppo.UsageError, match=r"600 tokens, .* 2,560"):
+        edgesppo.load(demo_gguf, drafts=tmp_path / "small.gguf")

@@ -29,6 +29,7 @@ RUNTIME = [
     "tune",
     "plan",
     "kv_cache",
+    "draft_model",
     "engine",
     "text",
     "generate",

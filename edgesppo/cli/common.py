@@ -83,14 +83,22 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=True,
             help="Guess what comes next from the text so far; changes no answer. [default: on]",
         ),
+        click.option(
+            "--draft",
+            metavar="FILE",
+            help="A smaller GGUF of the same vocabulary that guesses, too.",
+        ),
     ]
 
     @functools.wraps(command)
     def wrapped(*args: Any, threads: int | None, gpu: str, **kwargs: Any) -> Any:
+        draft = kwargs.pop("draft")
         loading = {
             name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type", "tune", "drafts")
         }
         loading |= {"n_threads": threads, "gpu": int(gpu) if gpu.isdecimal() else gpu}
+        if draft is not None:
+            loading["drafts"] = draft
         return command(*args, loading=loading, **kwargs)
 
     return _decorate(wrapped, options)
