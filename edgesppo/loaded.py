@@ -188,7 +188,8 @@ def _draft_model(
     """The model that guesses, if one was named."""
     if isinstance(drafts, bool):
         return None
-    model = Model(store.find(drafts).path)
+    found = store.find(drafts)
+    model = Model(ensure_converted(found) if found.is_checkpoint else found.path)
     try:
         n_threads = tuning.n_threads
         return DraftModel(model, target, n_ctx=n_ctx or target.n_ctx_train, n_threads=n_threads)
