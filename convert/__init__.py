@@ -4,7 +4,7 @@ Importing this package is cheap: numpy and the ggml library are loaded when `con
 looked up. The road is one-way, and a module imports only from what stands before it:
 
     untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> unrolled
-              -> packing -> kernels -> quantize -> files -> remote -> gguf_file -> layout
+              -> packing -> kernels -> quantize -> target -> remote -> gguf_file -> layout
               -> importance -> journal -> output -> verify -> provenance -> metadata -> pipeline
               -> outlook
 """

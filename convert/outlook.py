@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo_convert.files import Files
+from edgesppo.files import Files
 from edgesppo_convert.pipeline import check_choices, plan
 from edgesppo_convert.remote import open_checkpoint
 

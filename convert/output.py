@@ -18,14 +18,15 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import DownloadError, EdgesppoError, OutputError
-from edgesppo_convert.files import NO_SPACE, check_space, check_target, write_all
+from edgesppo.files import NO_SPACE, write_all
 from edgesppo_convert.journal import Journal
+from edgesppo_convert.target import check_space, check_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgesppo_convert.files import Bytes, Files
+    from edgesppo.files import Bytes, Files
     from edgesppo_convert.gguf_file import FilePlan, Place
 
 CLAIM = 64 << 20  # bytes of finished tensors after which they are claimed: a second's work or two

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from edgesppo._llama import ggml_base
 from edgesppo.errors import OutputError, UsageError
+from edgesppo.files import Files
 from edgesppo.machine import usable_cpus
 from edgesppo_convert import gemma2, metadata
-from edgesppo_convert.files import Files, check_target
 from edgesppo_convert.gguf_file import KeyValue, plan_file
 from edgesppo_convert.importance import Importance, read_importance
 from edgesppo_convert.layout import LAYOUTS, Job, in_order
@@ -37,6 +37,7 @@ from edgesppo_convert.recipe import (
     parse_override,
 )
 from edgesppo_convert.remote import open_checkpoint
+from edgesppo_convert.target import check_target
 from edgesppo_convert.tied import check_head
 from edgesppo_convert.verify import check_written
 from edgesppo_convert.vocab import read_vocabulary

@@ -17,17 +17,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, DownloadError, EdgesppoError
+from edgesppo.files import cannot_write, write_all
 from edgesppo.hub import Hub
 from edgesppo.repository import parse_repository
 from edgesppo_convert.checkpoint import BLOCK, CONFIG, SMALL_FILES, Checkpoint, Origin
-from edgesppo_convert.files import cannot_write, write_all
 from edgesppo_convert.safetensors import Shard, header_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from edgesppo.files import Files
     from edgesppo.repository import RemoteFile, Repository
-    from edgesppo_convert.files import Files
     from edgesppo_convert.safetensors import Tensor
 
 MAX_SMALL = 64 << 20

@@ -7,6 +7,8 @@
     ├── BadCheckpoint             a checkpoint folder that cannot be converted
     │   └── UnsupportedCheckpoint a sound checkpoint of a kind we do not convert
     ├── BadChat                   a saved chat is damaged
+    ├── ChatNotFound              no saved chat of that name
+    ├── ChatInUse                 another process has the saved chat open
     ├── BadLock                   models.lock does not say what it should
     ├── DownloadError             the hub, or the way to it, did not give what was asked for
     ├── OutputError               the output could not be written
@@ -48,6 +50,14 @@ class UnsupportedCheckpoint(BadCheckpoint):
 
 class BadChat(EdgesppoError):
     """A saved chat is damaged or of a version that is not read here."""
+
+
+class ChatNotFound(EdgesppoError):
+    """No saved chat of that name."""
+
+
+class ChatInUse(EdgesppoError):
+    """Another process has the saved chat open."""
 
 
 class BadLock(EdgesppoError):

@@ -7,7 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from edgesppo_convert.files import Files
+from edgesppo.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
 from edgesppo.errors import OutputError, UsageError
+from edgesppo.files import Files
 from edgesppo_convert import Progress, convert, pipeline
-from edgesppo_convert.files import Files
 from edgesppo_convert.gguf_file import FilePlan, KeyValue, TensorInfo, plan_file
 from edgesppo_convert.output import Output
 from tests.checkpoints import SHAPES, resized, write_checkpoint

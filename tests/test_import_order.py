@@ -12,6 +12,9 @@ RUNTIME = [
     "errors",
     "home",
     "machine",
+    "files",
+    "lines",
+    "locked",
     "lockfile",
     "repository",
     "hub",
@@ -35,6 +38,9 @@ RUNTIME = [
     "generate",
     "chat",
     "snapshot",
+    "transcript",
+    "session",
+    "sessions",
     "saved",
     "bench",
     "settle",
@@ -57,7 +63,7 @@ CONVERT = [
     "kernels",
     "quantize",
     "tied",
-    "files",
+    "target",
     "remote",
     "gguf_file",
     "layout",
@@ -71,7 +77,18 @@ CONVERT = [
     "outlook",
 ]
 # What the converter may use of the runtime.
-SHARED = {"errors", "hub", "lockfile", "machine", "preflight", "repository", "_llama"}
+SHARED = {
+    "errors",
+    "files",
+    "hub",
+    "lines",
+    "locked",
+    "lockfile",
+    "machine",
+    "preflight",
+    "repository",
+    "_llama",
+}
 MAY_CONVERT = {"loaded", "cli"}
 
 

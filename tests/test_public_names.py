@@ -14,6 +14,8 @@ NAMES = {
     "BadModelFile",
     "Cancelled",
     "Chat",
+    "ChatInUse",
+    "ChatNotFound",
     "Chunk",
     "Closed",
     "ContextOverflow",

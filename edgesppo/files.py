@@ -1,22 +1,21 @@
-"""Owns every operation that changes the disk, one method each, and the checks before the work.
+"""Owns every operation that changes the disk, one method each; both roads write through it.
 
 `Files` is the one thin layer under all writing, so that a test can make any operation fail.
-Knows nothing of what is written.
+Knows nothing of what is written. Standard library only.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
-import stat
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     Bytes = bytes | bytearray | memoryview
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -28,17 +27,22 @@ _LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read: one that is n
 class Files:
     """The operations, straight through to the system."""
 
-    def create(self, path: Path) -> int:
+    def create(self, path: Path, mode: int = 0o666) -> int:
         """Open a new file for reading and writing; fails where there is one."""
-        return os.open(path, _OURS | os.O_CREAT | os.O_EXCL, 0o666)
+        return os.open(path, _OURS | os.O_CREAT | os.O_EXCL, mode)
 
     def open(self, path: Path) -> int:
         """Open an existing file for reading and writing."""
         return os.open(path, _OURS)
 
-    def open_or_create(self, path: Path) -> int:
+    def open_or_create(self, path: Path, mode: int = 0o666) -> int:
         """Open a file for reading and writing, be it new or not."""
-        return os.open(path, _OURS | os.O_CREAT, 0o666)
+        return os.open(path, _OURS | os.O_CREAT, mode)
+
+    def make_folder(self, path: Path) -> None:
+        """Create a folder, and those above it, for its owner alone; it may be there already."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
 
     def lock(self, descriptor: int) -> None:
         """Make it ours alone, until it is closed; raises BlockingIOError where another has it."""
@@ -107,39 +111,16 @@ def write_all(files: Files, descriptor: int, data: Bytes, offset: int) -> None:
         rest, offset = rest[count:], offset + count
 
 
+def read_all(files: Files, descriptor: int, limit: int) -> bytes:
+    """All bytes of an open file, of the first `limit` at most."""
+    data = b""
+    while part := files.read(descriptor, limit - len(data), len(data)):
+        data += part
+    return data
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """What a failing operation means to a person."""
     if error.errno in NO_SPACE:
         return OutputError(f"no space left for {path}; free some first")
     return OutputError(f"cannot write {path}: {error.strerror or error}")
-
-
-def check_target(path: Path, *, force: bool) -> Path:
-    """Where the output will really go; refuses, before any work, what could not succeed."""
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise OutputError(f"the output folder {target.parent} does not exist; create it first")
-    try:
-        mode = target.stat().st_mode
-    except FileNotFoundError:
-        return target
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    if not stat.S_ISREG(mode):
-        raise OutputError(f"the output {path} exists and is not a file; name a file")
-    if not force:
-        raise OutputError(f"the output {path} exists; use --force (force=True) to replace it")
-    return target
-
-
-def check_space(target: Path, needed: int) -> None:
-    """Refuse at once what would fail after minutes; where the system cannot tell, go on."""
-    try:
-        free = shutil.disk_usage(target.parent).free
-    except OSError:
-        return
-    if free < needed:
-        raise OutputError(
-            f"no space left for {target}: it needs {needed:,} bytes, {free:,} are free in"
-            f" {target.parent}"
-        )

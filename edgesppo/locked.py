@@ -1,0 +1,104 @@
+"""Owns the lock that lets one process at a time work on something: an open, locked file.
+
+The system frees it when its process ends, however that ends, so a lock is never stale. Knows
+nothing of what is locked.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edgesppo import lines
+from edgesppo.files import write_all
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.files import Files
+
+_ATTEMPTS = 100
+_MAX_BYTES = 64 << 20
+
+
+class Held(Exception):
+    """Another process has the lock; `owner` says which, for people."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self.owner = owner
+
+
+def me() -> dict[str, Any]:
+    """What an event says of the process that writes it, for `take` to name it elsewhere."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def take(path: Path, files: Files, mode: int = 0o666) -> int:
+    """Open a file, be it new or not, and lock it; it is ours until it is closed. Raises Held."""
+    for _ in range(_ATTEMPTS):
+        descriptor = files.open_or_create(path, mode)
+        try:
+            files.lock(descriptor)
+            if _is_at(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            owner = _owner(files.read(descriptor, _MAX_BYTES, 0))
+            files.close(descriptor)
+            raise Held(owner) from None
+        except BaseException:
+            files.close(descriptor)
+            if path.stat().st_size == 0:  # no other's: that would have been locked
+                files.unlink(path)
+            raise
+        files.close(descriptor)  # it was removed before the lock was ours
+    raise Held(f"other processes, by turns ({path} comes and goes)")
+
+
+def drop(path: Path, descriptor: int, files: Files, *, remove: bool) -> None:
+    """Give a lock back; with `remove` its file goes, too."""
+    try:
+        if remove and os.name != "nt":  # while it is still ours
+            files.unlink(path)
+    finally:
+        files.close(descriptor)
+    if remove and os.name == "nt":  # an open file cannot be removed there
+        files.unlink(path)
+
+
+class Lock:
+    """A lock with a file of its own, which names its owner and goes with it."""
+
+    def __init__(self, path: Path, files: Files) -> None:
+        self.path = path
+        self._files = files
+        self._descriptor: int | None = take(path, files, 0o600)
+        with suppress(OSError):  # on a full disk it locks all the same, without a name
+            data = lines.encode([me()])[0]
+            write_all(files, self._descriptor, data, 0)
+            files.truncate(self._descriptor, len(data))
+
+    def release(self) -> None:
+        """Give it back; harmless when repeated."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                drop(self.path, descriptor, self._files, remove=True)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _owner(data: bytes) -> str:
+    """The process that the last event with a pid names."""
+    owners = [line.event for line in lines.sound(data) if "pid" in line.event]
+    if not owners:
+        return "another process"
+    return f"process {owners[-1]['pid']} on {owners[-1].get('host')}"
