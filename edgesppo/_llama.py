@@ -334,6 +334,10 @@ class Context:
         """Let sequence `target`, which must be empty, share the first `end` cells of `source`."""
         _C.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
+    def state_size(self, seq: int) -> int:
+        """The bytes that `state` takes for a sequence."""
+        return int(_C.llama_state_seq_get_size(self._handle, seq))
+
     def state(self, seq: int) -> memoryview:
         """The cells of one sequence, as bytes that `restore` takes."""
         size = _C.llama_state_seq_get_size(self._handle, seq)
@@ -345,7 +349,7 @@ class Context:
             )
         return memoryview(buffer).cast("B")
 
-    def restore(self, seq: int, state: bytearray) -> bool:
+    def restore(self, seq: int, state: bytearray | memoryview) -> bool:
         """Put cells back into an empty sequence; False, and an empty one, if they do not fit."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
         read = _C.llama_state_seq_set_data(self._handle, buffer, len(state), seq)

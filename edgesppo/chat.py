@@ -37,6 +37,7 @@ class Chat:
     When the chat outgrows the context, `overflow="trim"` leaves its oldest turns out of the
     prompt, never the system text and never a part of a turn; `last.left_out` says how many turns,
     and `messages` still has them all. `overflow="error"` raises ContextOverflow instead.
+    `messages` and `left_out` (of an earlier `chat.left_out`) go on with a conversation.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Chat:
         system: str | None = None,
         overflow: str = "trim",
         messages: Sequence[Message] = (),
+        left_out: int = 0,
     ) -> None:
         if overflow not in OVERFLOWS:
             raise UsageError(f"overflow is {overflow!r}, expected one of {', '.join(OVERFLOWS)}")
@@ -55,7 +57,7 @@ class Chat:
         self.system = system
         self.overflow = overflow
         self.messages = list(messages)
-        self._left_out = 0  # turns
+        self.left_out = left_out  # turns
         self._last: Result | None = None
 
     @property
@@ -147,7 +149,7 @@ class Chat:
 
     def history_ids(self) -> list[int]:
         """The token ids of the turns as they stand in the context."""
-        return self.encode([Message("user", "")], left_out=self._left_out)
+        return self.encode([Message("user", "")], left_out=self.left_out)
 
     def _encode(self, turns: Sequence[Message], more: Sequence[Message]) -> list[int]:
         head = [Message("system", self.system)] if self.system else []
@@ -157,7 +159,7 @@ class Chat:
         params = self.params.replace(**sampling)
         ids, left_out = self._fit(self.messages[:after], [Message("user", text)], params)
         generation = Generation(self._engine, ids, params, left_out=left_out)
-        self._left_out = left_out
+        self.left_out = left_out
         return generation
 
     def _keep(self, text: str, after: int, generation: Generation) -> None:
@@ -174,7 +176,7 @@ class Chat:
     ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
         turns = len(history) // 2
-        left_out = min(self._left_out, turns)
+        left_out = min(self.left_out, turns)
         ids = self._encode(history[2 * left_out :], asked)
         n_ctx = self._engine.n_ctx
         room = n_ctx - min(params.max_tokens, n_ctx // _ANSWER_SHARE)

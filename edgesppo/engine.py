@@ -218,13 +218,22 @@ class Engine:
         finally:
             self.cancel(request)
 
-    def state(self, tokens: Sequence[int]) -> tuple[list[int], memoryview] | None:
-        """The ids and the KV cells that are held for a prompt like `tokens`, if any are."""
+    def held(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens are in the KV cache, so that they need no prefill."""
         with self._lock:
             self._open_context()
-            return self._cache.state(tokens)
+            return self._cache.held(tokens)
 
-    def restore(self, ids: Sequence[int], state: bytearray) -> bool:
+    def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
+        """The ids and the KV cells that are held for a prompt like `tokens`, if any are.
+
+        None, too, where the cells take more than `limit` bytes.
+        """
+        with self._lock:
+            self._open_context()
+            return self._cache.state(tokens, limit)
+
+    def restore(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
         """Put KV cells back, made by `state` under the same settings; False if they do not fit."""
         with self._lock:
             self._open_context()

@@ -35,6 +35,10 @@ class Files:
         """Open an existing file for reading and writing."""
         return os.open(path, _OURS)
 
+    def open_to_read(self, path: Path) -> int:
+        """Open an existing file for reading."""
+        return os.open(path, _OURS & ~os.O_RDWR | os.O_RDONLY)
+
     def open_or_create(self, path: Path, mode: int = 0o666) -> int:
         """Open a file for reading and writing, be it new or not."""
         return os.open(path, _OURS | os.O_CREAT, mode)

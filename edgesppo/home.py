@@ -16,3 +16,17 @@ def home() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "edgesppo"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesppo"
+
+
+def data_home() -> Path:
+    """The folder of what cannot be made anew: $EDGESPPO_HOME, else the platform's data folder.
+
+    Systems and people empty cache folders at will.
+    """
+    if os.environ.get("EDGESPPO_HOME"):
+        return home()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "edgesppo"
+    if sys.platform == "win32":
+        return home()
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgesppo"

@@ -55,14 +55,21 @@ class KVCache:
         slot.busy = True
         return slot
 
-    def state(self, tokens: Sequence[int]) -> tuple[list[int], memoryview] | None:
-        """The ids and cells of the slot that shares the most with `tokens`, for `put`."""
+    def held(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens need not be prefilled."""
+        return max(self._keepable(slot, tokens) for slot in self._slots)
+
+    def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
+        """The ids and cells of the slot that shares the most with `tokens`, for `put`.
+
+        None where none shares anything, or its cells take more than `limit` bytes.
+        """
         slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
-        if not _common(slot.ids, tokens):
+        if not _common(slot.ids, tokens) or self._context.state_size(slot.seq) > limit:
             return None
         return list(slot.ids), self._context.state(slot.seq)
 
-    def put(self, ids: Sequence[int], state: bytearray) -> bool:
+    def put(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
         """Fill a free slot with the cells of `ids`; False when there is none or they do not fit."""
         free = [slot for slot in self._slots if not slot.busy]
         if not free:

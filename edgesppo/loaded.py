@@ -6,6 +6,8 @@ use, so this file (and the command line) may import edgesppo_convert, late.
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +15,25 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
+from edgesppo.chat_file import state_path
 from edgesppo.draft_model import DraftModel
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
 from edgesppo.model import Model, as_utf8
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
+from edgesppo.saved import SavedChat
 from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
+from edgesppo.transcript import ModelMark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from edgesppo.plan import Plan
+    from edgesppo.session import Session
+    from edgesppo.transcript import Transcript
     from edgesppo.tune import Tuning
     from edgesppo_convert import Progress
 
@@ -67,30 +74,61 @@ class LoadedModel:
         params = self.defaults.replace(**sampling)
         return Chat(self.engine, params, system=system, overflow=overflow)
 
+    def keep(
+        self, session: Session, *, snapshots: int = saved.DEFAULT_CAP, **options: Any
+    ) -> SavedChat:
+        """Chat in a session: new, or where it was, with its KV state. `options` as for `chat`.
+
+        What is not among the options is as the session has it: system text, sampling. See
+        SavedChat; the states of all chats in the session's folder take `snapshots` bytes at most.
+        """
+        chat = self._resumed(session.transcript, session.path, options)
+        return SavedChat(chat, session, self.engine, self.mark, self.binding, snapshots=snapshots)
+
     def save(self, chat: Chat, path: str | Path, *, snapshots: int = saved.DEFAULT_CAP) -> None:
         """Write a chat to a file, its KV state beside it; states take `snapshots` bytes at most.
 
-        Raises OutputError. The state's file, of the same name and ".kv", may be deleted at will.
+        Raises OutputError, ChatInUse where a process goes on with the chat of that file, and
+        Closed; then nothing is written. The state's file, of the same name and ".kv", may be
+        deleted at will.
         """
-        saved.save(chat, Path(path), self.engine, self._binding(), snapshots=snapshots)
+        place = Path(os.path.realpath(path))
+        saved.save(chat, place, self.engine, self.mark, self.binding, snapshots)
 
     def resume(self, path: str | Path, **options: Any) -> Chat:
         """Go on with a chat from a file; `options` as for `chat`. Raises BadChat.
 
-        Its KV state is restored if it was made by this very model, build and settings; else, or
-        when it is damaged, the next turn prefills the history again.
+        What is not among the options is as it was saved. Its KV state is restored if it was made
+        by this very model, build and settings; else, or when it is damaged, the next turn
+        prefills the history again. The file is left as it is.
         """
-        binding = self._binding()
-        system, messages = saved.read(Path(path), binding)
-        chat = self.chat(**{"system": system, **options})
-        chat.messages = messages
-        saved.restore(Path(path), self.engine, binding)
+        place = Path(os.path.realpath(path))
+        chat = self._resumed(saved.read(place), place, options)
+        saved.restore(chat, state_path(place), self.engine, self.binding)
         return chat
 
-    def _binding(self) -> Binding:
+    def _resumed(self, before: Transcript | None, path: Path, options: dict[str, Any]) -> Chat:
+        if before is None:
+            return self.chat(**options)
+        chat = self.chat(**{"system": before.system, **options})
+        own = {name: options[name] for name in options if name not in ("system", "overflow")}
+        chat.params = saved.params(before, path, self.defaults).replace(**own)
+        chat.messages = before.messages(self.mark.fingerprint)
+        chat.left_out = before.left_out(self.mark)
+        return chat
+
+    @functools.cached_property
+    def mark(self) -> ModelMark:
+        """What a saved chat says of the model that answers in it."""
         header = self.model.summary.file_bytes - self.model.summary.data_bytes
-        model = fingerprint(self.model.path, max(0, header))
-        return Binding(model, f"{LIBRARY_VERSION} {system_info()}", self.engine.settings)
+        path = self.model.path.absolute()
+        return ModelMark(self.name, str(path), fingerprint(path, max(0, header)), self.engine.n_ctx)
+
+    @property
+    def binding(self) -> Binding:
+        """What a KV state of this model, build and settings is bound to."""
+        library = f"{LIBRARY_VERSION} {system_info()}"
+        return Binding(self.mark.fingerprint, library, self.engine.settings)
 
     def ask(self, text: str, *, system: str | None = None, **sampling: Any) -> str:
         """One question, one answer."""

@@ -29,40 +29,47 @@ class _Leave(Exception):
     """The person wants to leave."""
 
 
-def interactive(chat: Chat) -> None:
-    """Read messages from the terminal until Ctrl-D or /exit; errors never end the chat."""
+def interactive(chat: Chat, record: Callable[[], None] | None = None) -> None:
+    """Read messages from the terminal until Ctrl-D or /exit; errors never end the chat.
+
+    `record()` is called after whatever may have changed the chat, to put it on the disk.
+    """
     from prompt_toolkit import PromptSession
 
     _say("Ctrl-D leaves, Ctrl-C stops an answer, /help lists the commands.")
     session: PromptSession[str] = PromptSession()
     while True:
         try:
-            _turn(chat, session.prompt(PROMPT), printable)
+            _turn(chat, session.prompt(PROMPT), printable, record)
         except KeyboardInterrupt:
             _say("(Ctrl-D or /exit leaves)")
         except (EOFError, _Leave):
             return
 
 
-def from_lines(chat: Chat, lines: Iterable[str]) -> bool:
+def from_lines(chat: Chat, lines: Iterable[str], record: Callable[[], None] | None = None) -> bool:
     """Take every line as one message, for pipes and scripts; False if one of them failed."""
     good = True
     for line in lines:
         try:
-            good &= _turn(chat, line.rstrip("\n"), str)
+            good &= _turn(chat, line.rstrip("\n"), str, record)
         except _Leave:
             break
     return good
 
 
-def _turn(chat: Chat, line: str, clean: Callable[[str], str]) -> bool:
-    """One message or command; says so, and gives False, when it failed."""
+def _turn(
+    chat: Chat, line: str, clean: Callable[[str], str], record: Callable[[], None] | None
+) -> bool:
+    """One message or command, recorded; says so, and gives False, when it failed."""
     text = line.strip()
     try:
         if text.startswith("/"):
             _command(chat, text, clean)
         elif text:
             _show(chat, chat.stream(line), clean)
+        if text and record is not None:
+            record()
     except EdgesppoError as error:
         _say(f"error: {error}")
         return False

@@ -1,10 +1,11 @@
 """Owns KV state on disk, bound to what it was made from. Knows nothing of chats.
 
-    file:  magic | header length u32 | header (JSON) | ids i32[n_ids] | state
+    file:  magic | header length u32 | header (JSON) | ids i32[n_ids] | cells
 
 The header repeats the binding: the model's fingerprint, the library's build and the context's
 settings. Whatever differs, is damaged or is cut short is no error: `read` gives None, and the
-prompt is prefilled again.
+prompt is prefilled again. A file is dated by its last use; where there are too many, the oldest
+go first.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import json
 import os
 import secrets
 import struct
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from edgesppo.files import Files, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +30,9 @@ if TYPE_CHECKING:
 MAGIC = b"edgesppo-kv-1\n"
 SUFFIX = ".kv"
 _MAX_HEADER = 4096
-_MAX_BYTES = 1 << 36
+MAX_BYTES = 1 << 36
+_TOKEN_BYTES = 8  # of a draft's name
+_STALE_S = 3600  # a draft of this age is of a process that was killed
 # The fingerprint reads the header and this many places of the tensors, of this many bytes.
 _PLACES, _PLACE_BYTES = 64, 1 << 16
 
@@ -38,6 +44,18 @@ class Binding:
     model: str
     library: str
     settings: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The KV cells of the tokens `ids`, as the engine gives and takes them.
+
+    `prefill` is the longest prefill measured with them: tokens and seconds; (0, 0) is unknown.
+    """
+
+    ids: Sequence[int]
+    cells: bytearray | memoryview
+    prefill: tuple[int, float] = (0, 0.0)
 
 
 def fingerprint(path: Path, header_bytes: int) -> str:
@@ -56,29 +74,36 @@ def fingerprint(path: Path, header_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def write(path: Path, binding: Binding, ids: Sequence[int], state: memoryview) -> None:
-    """Write a state; it appears under its name only when whole, readable by its owner only."""
-    numbers = array.array("i", ids).tobytes()
+def write(path: Path, binding: Binding, held: Snapshot, files: Files | None = None) -> None:
+    """Write a snapshot; it appears under its name only when whole, readable by its owner only."""
+    files = files or Files()
+    numbers = array.array("i", held.ids).tobytes()
     digest = hashlib.sha256(numbers)
-    digest.update(state)
-    header = json.dumps(
-        {**asdict(binding), "n_ids": len(ids), "n_state": len(state), "sha256": digest.hexdigest()}
-    ).encode()
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    digest.update(held.cells)
+    sizes = {"n_ids": len(held.ids), "n_state": len(held.cells)}
+    header = {**asdict(binding), **sizes, "prefill": held.prefill, "sha256": digest.hexdigest()}
+    text = json.dumps(header).encode()
+    head = MAGIC + struct.pack("<I", len(text)) + text + numbers
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, for its mode
-            file.write(MAGIC + struct.pack("<I", len(header)) + header + numbers)
-            file.write(state)
-        draft.replace(path)
+        descriptor = files.create(draft, 0o600)
+        try:
+            write_all(files, descriptor, head, 0)
+            write_all(files, descriptor, held.cells, len(head))
+        finally:
+            files.close(descriptor)
+        files.replace(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            draft.unlink()
+            files.unlink(draft)
         raise
 
 
-def read(path: Path, binding: Binding) -> tuple[list[int], bytearray] | None:
-    """The ids and state of a file made under this very binding, or None."""
+def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | None:
+    """What a file holds that was made under this very binding, or None.
+
+    Not where its cells take more than `limit` bytes. A file that is read counts as used.
+    """
     try:
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
@@ -88,28 +113,38 @@ def read(path: Path, binding: Binding) -> tuple[list[int], bytearray] | None:
             if {key: header.get(key) for key in asdict(binding)} != asdict(binding):
                 return None
             n_ids, n_state = int(header["n_ids"]), int(header["n_state"])
+            most = MAX_BYTES if limit is None else limit
             rest = path.stat().st_size - file.tell()
-            if not 0 < n_state < _MAX_BYTES or n_ids < 0 or rest != 4 * n_ids + n_state:
+            if not 0 < n_state <= most or n_ids < 0 or rest != 4 * n_ids + n_state:
                 return None
-            numbers, state = file.read(4 * n_ids), bytearray(n_state)
-            if file.readinto(state) != n_state:
+            numbers, cells = file.read(4 * n_ids), bytearray(n_state)
+            if file.readinto(cells) != n_state:
                 return None
+        os.utime(path)
+        tokens, seconds = header["prefill"]
+        prefill = (int(tokens), float(seconds))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return None
     digest = hashlib.sha256(numbers)
-    digest.update(state)
+    digest.update(cells)
     if digest.hexdigest() != header.get("sha256"):
         return None
-    return array.array("i", numbers).tolist(), state
+    return Snapshot(array.array("i", numbers).tolist(), cells, prefill)
 
 
 def prune(folder: Path, cap: int) -> None:
-    """Remove the oldest snapshots of a folder until they take at most `cap` bytes."""
+    """Remove the oldest snapshots of a folder until they take at most `cap` bytes.
+
+    What a killed process left half-written goes first.
+    """
     found = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in folder.iterdir():
         with contextlib.suppress(OSError):
             status = path.stat()
-            found.append((status.st_mtime_ns, status.st_size, path))
+            if path.name.endswith(SUFFIX):
+                found.append((status.st_mtime_ns, status.st_size, path))
+            elif _is_draft(path.name) and time.time() - status.st_mtime > _STALE_S:
+                path.unlink()
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= cap:
@@ -117,3 +152,17 @@ def prune(folder: Path, cap: int) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
             total -= size
+
+
+def sweep(path: Path, files: Files) -> None:
+    """Remove what a killed process left of writing the snapshot at `path`; nobody may be at it."""
+    for draft in path.parent.iterdir():
+        if draft.name.startswith(f".{path.name}.") and _is_draft(draft.name):
+            with contextlib.suppress(OSError):
+                files.unlink(draft)
+
+
+def _is_draft(name: str) -> bool:
+    """Whether `write` gives such names: .NAME.kv.0123456789abcdef."""
+    stem, _, token = name.rpartition(".")
+    return name.startswith(".") and stem.endswith(SUFFIX) and len(token) == 2 * _TOKEN_BYTES

@@ -39,6 +39,7 @@ RUNTIME = [
     "chat",
     "snapshot",
     "transcript",
+    "chat_file",
     "session",
     "sessions",
     "saved",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgesppo import store
 from edgesppo.cli.common import (
-    chosen,
     describe,
     is_interactive,
     json_option,
@@ -18,6 +17,12 @@ from edgesppo.cli.common import (
     sampling_options,
     say,
 )
+from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgesppo.chat import Chat
 
 TRY_QUESTION = "Who are you?"
 
@@ -25,24 +30,45 @@ TRY_QUESTION = "Who are you?"
 @click.command(name="chat")
 @click.argument("model", required=False)
 @click.option("--system", help="A system text, merged into the first message as Gemma-2 has it.")
+@session_options
+@click.option("--resume", is_flag=True, help="Go on with the chat that was used last.")
 @model_options
 @sampling_options
 def chat_command(
-    model: str | None, system: str | None, loading: dict[str, Any], sampling: dict[str, Any]
+    model: str | None,
+    system: str | None,
+    session: str | None,
+    snapshots: int,
+    resume: bool,
+    loading: dict[str, Any],
+    sampling: dict[str, Any],
 ) -> None:
     """Chat with MODEL: a name, a GGUF file or a checkpoint folder.
 
-    Away from a terminal, every line of standard input is one message; exits with 1 if one failed.
+    On a terminal the chat is saved turn by turn, under its date or the name that --session gives.
+    Away from one, every line of standard input is one message, and the chat is saved only with
+    --session or --resume; exits with 1 if a message failed.
     """
+    with kept(session, resume=resume, unnamed=is_interactive()) as held:
+        with opened(chosen_for(model, held), loading) as loaded:
+            say(describe(loaded))
+            if held is None:
+                _talk(loaded.chat(system=system, **sampling), None)
+                return
+            options = {"system": system, **sampling}
+            with chatting(loaded, held, snapshots=snapshots, **options) as saved:
+                _talk(saved.chat, saved.record)
+        if held.transcript is not None and session is None and is_interactive():
+            say(f"Saved as {held.name}; edgesppo chat --resume goes on with it.")
+
+
+def _talk(chat: Chat, record: Callable[[], None] | None) -> None:
     from edgesppo import repl
 
-    with opened(chosen(model), loading) as loaded:
-        say(describe(loaded))
-        chat = loaded.chat(system=system, **sampling)
-        if is_interactive():
-            repl.interactive(chat)
-        elif not repl.from_lines(chat, sys.stdin or ()):
-            sys.exit(1)
+    if is_interactive():
+        repl.interactive(chat, record)
+    elif not repl.from_lines(chat, sys.stdin or (), record):
+        sys.exit(1)
 
 
 @click.command(name="try")

@@ -12,7 +12,6 @@ import click
 from edgesppo import lockfile
 from edgesppo.cli import INTERRUPTED
 from edgesppo.cli.common import (
-    chosen,
     emit_json,
     has_terminal,
     json_option,
@@ -21,6 +20,7 @@ from edgesppo.cli.common import (
     sampling_options,
     say,
 )
+from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
 from edgesppo.errors import UsageError
 from edgesppo.terminal import printable, speed_line
 
@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 @click.command(name="run")
 @click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
 @click.option("--system", help="A system text, merged into the prompt as Gemma-2 has it.")
+@session_options
 @json_option
 @model_options
 @sampling_options
 def run_command(
     words: tuple[str, ...],
     system: str | None,
+    session: str | None,
+    snapshots: int,
     as_json: bool,
     loading: dict[str, Any],
     sampling: dict[str, Any],
@@ -47,12 +50,17 @@ def run_command(
     MODEL is a name, a GGUF file or a checkpoint folder; without it the demo is used. The prompt
     is PROMPT, what is piped in, or both: first PROMPT, then the piped text. One word alone is
     MODEL if it is a name of models.lock or written like a path. In a loop, give the command
-    </dev/null, or it reads what the loop reads.
+    </dev/null, or it reads what the loop reads. With --session it is the next turn of that chat;
+    without, nothing is saved.
     """
     model, prompt = _model_and_prompt(words)
-    with opened(chosen(model), loading) as loaded:
-        chat = loaded.chat(system=system, **sampling)
-        answer(loaded, chat, prompt, as_json=as_json)
+    with kept(session) as held, opened(chosen_for(model, held), loading) as loaded:
+        if held is None:
+            answer(loaded, loaded.chat(system=system, **sampling), prompt, as_json=as_json)
+            return
+        options = {"system": system, **sampling}
+        with chatting(loaded, held, snapshots=snapshots, **options) as saved:
+            answer(loaded, saved.chat, prompt, as_json=as_json)
 
 
 def answer(loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool) -> None:

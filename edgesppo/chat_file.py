@@ -1,0 +1,118 @@
+"""Owns a saved chat's file: reading it, telling what of it is sound, writing it whole.
+
+Knows nothing of sessions that go on in it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edgesppo import lines, locked, snapshot
+from edgesppo.errors import BadChat, ChatInUse
+from edgesppo.files import Files, cannot_write, read_all, write_all
+from edgesppo.transcript import VERSION, Transcript, changes, replay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.transcript import Conversation
+
+SUFFIX = ".jsonl"
+MODE = 0o600
+_MAX_BYTES = 1 << 28  # ten thousand of the longest answers take half of it
+
+
+def state_path(path: Path) -> Path:
+    """Where the KV state of the chat at `path` is."""
+    return path.with_name(path.name + snapshot.SUFFIX)
+
+
+def read(path: Path, files: Files | None = None) -> bytes:
+    """The bytes of a saved chat; none where there is no file.
+
+    Raises BadChat for a file of a newer version and for one that is too large; OSError.
+    """
+    files = files or Files()
+    try:
+        descriptor = files.open_to_read(path)
+    except FileNotFoundError:
+        return b""
+    try:
+        data = read_all(files, descriptor, _MAX_BYTES + 1)
+    finally:
+        files.close(descriptor)
+    if len(data) > _MAX_BYTES:
+        raise BadChat(f"{path}: larger than any saved chat ({_MAX_BYTES:,} bytes); move it away")
+    version = _version(data)
+    if version is not None and version > VERSION:
+        raise BadChat(
+            f"{path}: written by a newer edgesppo (version {version}, this one reads {VERSION}); "
+            "use that one, or another name"
+        )
+    return data
+
+
+def understand(data: bytes) -> tuple[Transcript | None, tuple[int, int]]:
+    """What the sound part of a file tells, and where that part ends, with its checksum.
+
+    A last line that lacks only its newline is sound, too: the end is then behind the data.
+    """
+    found = max((lines.sound(d) for d in (data, data + b"\n", data[:-1] + b"\n")), key=len)
+    transcript, sound = replay([line.event for line in found])
+    return transcript, ((found[sound - 1].end, found[sound - 1].crc) if transcript else (0, 0))
+
+
+def is_torn(data: bytes, end: int) -> bool:
+    """Whether what follows the sound part is one line that was never finished."""
+    return b"\n" not in data[end:]
+
+
+def replace(path: Path, now: Conversation, files: Files | None = None) -> None:
+    """Write a chat anew, whole, in place of what had that name. Raises OutputError, ChatInUse."""
+    files = files or Files()
+    held = lock(path, files)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = files.create(draft, MODE)
+        try:
+            write_all(files, descriptor, lines.encode(changes(None, now))[0], 0)
+            files.sync(descriptor)
+        finally:
+            files.close(descriptor)
+        files.replace(draft, path)
+        files.sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            files.unlink(draft)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from None
+        raise
+    finally:
+        held.release()
+
+
+def _version(data: bytes) -> int | None:
+    """What the first line says, even where its checksum is wrong: a newer one may be another."""
+    try:
+        header = json.loads(data.split(b"\n", 1)[0][9:])
+    except ValueError:
+        return None
+    ours = isinstance(header, dict) and "edgesppo" in header
+    version = header.get("version") if ours else None
+    return version if isinstance(version, int) else None
+
+
+def lock(path: Path, files: Files) -> locked.Lock:
+    """Let no other process work on the chat at `path`. Raises ChatInUse, OutputError."""
+    try:
+        return locked.Lock(path.with_name(f".{path.name}.lock"), files)
+    except locked.Held as held:
+        name = path.name.removesuffix(SUFFIX)
+        raise ChatInUse(
+            f"the chat {name!r} is open in {held.owner}; leave it there first, or use another name"
+        ) from None
+    except OSError as error:
+        raise cannot_write(path, error) from None
