@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from edgesppo import store
 from edgesppo.cli.common import chosen, say
-from edgesppo.errors import EdgesppoError, ModelNotFound
+from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
     from edgesppo.saved import Resumed, SavedChat
     from edgesppo.session import Session
 
+    _Kind = click.ParamType[int]
+else:  # older releases of click do not say of what
+    _Kind = click.ParamType
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 
 
-class Size(click.ParamType):
+class Size(_Kind):
     """A number of bytes: 2GB, 500MB (thousands), 1.5GiB (1024s), 1000000; 0 is none."""
 
     name = "size"
@@ -118,12 +123,22 @@ def chosen_for(model: str | None, session: Session | None) -> store.Found:
 def chatting(
     loaded: LoadedModel, session: Session, *, snapshots: int, **options: Any
 ) -> Iterator[SavedChat]:
-    """Chat in a session, with a word on what came back; all is on the disk when it is left."""
+    """Chat in a session, with a word on what came back; all is on the disk when it is left.
+
+    Where that fails, it is said beside the answers, which stand; exits with 1.
+    """
     given = {name: value for name, value in options.items() if value is not None}
-    with loaded.keep(session, snapshots=snapshots, **given) as saved:
+    saved = loaded.keep(session, snapshots=snapshots, **given)
+    try:
         if saved.resumed is not None:
             say(printable(resumed_line(session.name, saved.resumed)))
         yield saved
+    finally:
+        try:
+            saved.close()
+        except OutputError as error:
+            say(f"edgesppo: the end of this chat is not saved: {error}")
+            sys.exit(1)
 
 
 def resumed_line(name: str, resumed: Resumed) -> str:
