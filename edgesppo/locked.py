@@ -75,10 +75,18 @@ class Lock:
         self.path = path
         self._files = files
         self._descriptor: int | None = take(path, files, 0o600)
-        with suppress(OSError):  # on a full disk it locks all the same, without a name
-            data = lines.encode([me()])[0]
-            write_all(files, self._descriptor, data, 0)
-            files.truncate(self._descriptor, len(data))
+        try:
+            self._sign(self._descriptor)
+        except OSError:
+            pass  # on a full disk it locks all the same, without a name
+        except BaseException:
+            self.release()
+            raise
+
+    def _sign(self, descriptor: int) -> None:
+        data = lines.encode([me()])[0]
+        self._files.truncate(descriptor, 0)
+        write_all(self._files, descriptor, data, 0)
 
     def release(self) -> None:
         """Give it back; harmless when repeated."""

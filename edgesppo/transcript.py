@@ -151,12 +151,11 @@ def changes(before: Transcript | None, now: Conversation) -> list[dict[str, Any]
 
 
 def _common(recorded: Iterable[Turn], turns: Iterable[Turn], fingerprint: str) -> int:
-    """How many turns are recorded as they are; another model's tokens are not compared."""
+    """How many turns are recorded as they are; another model's tokens are none to this one."""
     n = 0
     for old, new in zip(recorded, turns, strict=False):
-        if (old.user, old.assistant) != (new.user, new.assistant):
-            break
-        if old.fingerprint == fingerprint and old.ids != new.ids:
+        ids = old.ids if old.fingerprint == fingerprint else None
+        if (old.user, old.assistant, ids) != (new.user, new.assistant, new.ids):
             break
         n += 1
     return n
