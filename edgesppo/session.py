@@ -42,6 +42,7 @@ class Session:
         self.transcript: Transcript | None = None
         self.files = files or Files()
         self.closed = False
+        self._begun = False  # the file, by us
         self._at = (0, 0)  # where what is recorded ends, and its checksum: set at one stroke
         self._lock = lock(path, self.files)
         try:
@@ -127,7 +128,10 @@ class Session:
 
     def close(self) -> None:
         """Let go of it; harmless when repeated."""
-        self.closed = True
+        if self._begun and self.transcript is None:  # and never came to hold a line
+            with suppress(OSError):
+                self.files.unlink(self.path)
+        self._begun, self.closed = False, True
         self._lock.release()
 
     def __enter__(self) -> Session:
@@ -186,6 +190,7 @@ class Session:
         end, before = self._at
         data, crc = lines.encode(events, before)
         new = self.transcript is None
+        self._begun |= new
         try:
             open_ = self.files.open_or_create if new else self.files.open
             self._write(open_(self.path, *((MODE,) if new else ())), data, end)

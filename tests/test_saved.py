@@ -1,23 +1,34 @@
-"""Chats on disk: they come back whole, their KV state saves time or is silently left out."""
+"""Chats on disk: they come back whole, their KV state saves time or is silently left out.
+
+How turns survive what ends a process is tested in test_session.py.
+"""
 
 from __future__ import annotations
 
-import json
 import random
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edgesppo
-from edgesppo import saved, snapshot
+from edgesppo import lines, snapshot
+from edgesppo.chat_file import state_path
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgesppo.chat import Chat
     from edgesppo.loaded import LoadedModel
 
+HEADER = {
+    "edgesppo": "chat",
+    "version": 1,
+    "by": {"name": "x", "path": "x", "fingerprint": "x", "n_ctx": 512},
+    "system": None,
+    "sampling": {},
+}
 TURNS = ["My name is Ada.", "What is 2 plus 3?"]
 
 
@@ -39,7 +50,7 @@ def _resumed(path: Path, gguf: Path, **options: int) -> tuple[str, int]:
 def test_a_chat_goes_on_after_a_restart_without_a_new_prefill(
     chat: Chat, demo: LoadedModel, demo_gguf: Path, tmp_path: Path
 ) -> None:
-    path = tmp_path / "ada.json"
+    path = tmp_path / "ada.chat"
     demo.save(chat, path)
     held = chat.last.usage.prompt_tokens + chat.last.usage.completion_tokens
     answer, cached = _resumed(path, demo_gguf)
@@ -48,9 +59,9 @@ def test_a_chat_goes_on_after_a_restart_without_a_new_prefill(
 
 
 def test_both_files_are_their_owners_only(chat: Chat, demo: LoadedModel, tmp_path: Path) -> None:
-    demo.save(chat, tmp_path / "ada.json")
+    demo.save(chat, tmp_path / "ada.chat")
     names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == ["ada.json", "ada.json.kv"]
+    assert names == ["ada.chat", "ada.chat.kv"]
     for file in tmp_path.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -59,9 +70,9 @@ def test_both_files_are_their_owners_only(chat: Chat, demo: LoadedModel, tmp_pat
 def test_a_state_that_does_not_fit_is_left_out_silently(
     chat: Chat, demo: LoadedModel, demo_gguf: Path, tmp_path: Path, damage: str
 ) -> None:
-    path = tmp_path / "ada.json"
+    path = tmp_path / "ada.chat"
     demo.save(chat, path)
-    state = saved.state_path(path)
+    state = state_path(path)
     whole = state.read_bytes()
     flipped = bytearray(whole)
     flipped[-100] ^= 1
@@ -83,7 +94,7 @@ def test_a_state_that_does_not_fit_is_left_out_silently(
 def test_a_state_of_other_settings_is_left_out(
     chat: Chat, demo: LoadedModel, demo_gguf: Path, tmp_path: Path
 ) -> None:
-    path = tmp_path / "ada.json"
+    path = tmp_path / "ada.chat"
     demo.save(chat, path)
     assert _resumed(path, demo_gguf, cache_type="f32")[1] == 0  # type: ignore[arg-type]
 
@@ -91,7 +102,7 @@ def test_a_state_of_other_settings_is_left_out(
 def test_another_model_resumes_the_turns_but_not_their_tokens_or_state(
     chat: Chat, demo: LoadedModel, demo_f32: Path, tmp_path: Path
 ) -> None:
-    path = tmp_path / "ada.json"
+    path = tmp_path / "ada.chat"
     demo.save(chat, path)
     with edgesppo.load(demo_f32) as other:
         resumed = other.resume(path, temperature=0)
@@ -105,7 +116,7 @@ def test_states_are_capped_and_the_oldest_go_first(
     chat: Chat, demo: LoadedModel, tmp_path: Path
 ) -> None:
     demo.save(chat, tmp_path / "0")
-    size = saved.state_path(tmp_path / "0").stat().st_size
+    size = state_path(tmp_path / "0").stat().st_size
     for name in "123":
         demo.save(chat, tmp_path / name, snapshots=2 * size)
     states = sorted(file.name for file in tmp_path.glob("*.kv"))
@@ -121,42 +132,74 @@ def test_no_state_is_written_where_none_is_allowed(
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("damage", "complaint"),
     [
-        ("", "not a saved chat"),
-        ("[]", "its version is None"),
-        ('{"version": 2}', "its version is 2, expected 1"),
-        ('{"version": 1, "messages": 3}', "a list of messages"),
-        ('{"version": 1, "system": 3, "messages": []}', "a system text"),
-        ('{"version": 1, "messages": [{"role": "assistant", "content": "x"}]}', "message 1 is not"),
-        ('{"version": 1, "messages": [{"role": "user", "content": null}]}', "message 1 is not"),
-        ('{"version": 1, "messages": [{"role": "user", "content": "x"}]}', "has no answer"),
+        (lambda _: b"", "cannot be read: there is no such file, or it is empty"),
+        (lambda _: b"dear diary", "not a saved chat, or damaged from its first line on"),
+        (lambda data: data.replace(b"name is Ada", b"name is Eve", 1), "damaged after turn 0"),
+        (lambda data: data + b"more\n", "damaged after turn 2"),
+        (lambda _: lines.encode([{"edgesppo": "chat", "version": 2}])[0], "a newer edgesppo"),
+        (lambda _: lines.encode([HEADER | {"sampling": {"top_p": 7}}])[0], "top_p is 7"),
+        (lambda _: lines.encode([HEADER | {"sampling": {"hot": 1}}])[0], "'hot'"),
     ],
 )
-def test_a_damaged_chat_is_refused_in_one_line(
-    demo: LoadedModel, tmp_path: Path, text: str, complaint: str
+def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
+    chat: Chat,
+    demo: LoadedModel,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    complaint: str,
 ) -> None:
-    path = tmp_path / "bad.json"
-    path.write_text(text)
+    path = tmp_path / "bad"
+    demo.save(chat, path)
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
     with pytest.raises(edgesppo.BadChat, match=complaint) as caught:
         demo.resume(path)
     assert "\n" not in str(caught.value)
+    assert path.read_bytes() == damaged
 
 
-def test_ids_that_are_no_tokens_are_left_out(demo: LoadedModel, tmp_path: Path, chat: Chat) -> None:
-    path = tmp_path / "a"
-    demo.save(chat, path)
-    data = json.loads(path.read_text())
-    for ids in ("x", [1, "y"], [-5], {"a": 1}):
-        data["messages"][1]["ids"] = ids
-        path.write_text(json.dumps(data))
-        assert demo.resume(path).messages[1].ids is None
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"turn": 2, "user": "x", "assistant": "y", "ids": None, "left_out": 0},
+        {"turn": 0, "user": "x", "assistant": "y", "ids": None, "left_out": 0},
+        {"turn": 1, "user": None, "assistant": "y", "ids": None, "left_out": 0},
+        {"turn": 1, "user": "x", "assistant": "y", "ids": [1, -5], "left_out": 0},
+        {"turn": 1, "user": "x", "assistant": "y", "ids": "xy", "left_out": 0},
+        {"turn": 1, "user": "x", "assistant": "y", "ids": {"a": 1}, "left_out": 0},
+        {"turn": 1, "user": "x", "assistant": "y", "ids": None, "left_out": 9},
+        {"keep": 1},
+        {"keep": True},
+        {"by": None},
+        {"by": {"name": "x"}},
+        {"system": 3, "sampling": {}},
+        {"something": "else"},
+    ],
+)
+def test_events_that_make_no_sense_are_damage(
+    demo: LoadedModel, tmp_path: Path, event: dict[str, Any]
+) -> None:
+    path = tmp_path / "bad"
+    path.write_bytes(lines.encode([HEADER, event])[0])
+    with pytest.raises(edgesppo.BadChat, match="damaged after turn 0"):
+        demo.resume(path)
+
+
+def test_a_closed_model_saves_nothing(demo_gguf: Path, tmp_path: Path) -> None:
+    with edgesppo.load(demo_gguf) as model:
+        chat = model.chat(temperature=0)
+        chat.ask(TURNS[0])
+    with pytest.raises(edgesppo.Closed):
+        model.save(chat, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_one_clear_error(
     chat: Chat, demo: LoadedModel, tmp_path: Path
 ) -> None:
-    with pytest.raises(edgesppo.OutputError, match="cannot be written"):
+    with pytest.raises(edgesppo.OutputError, match="cannot write"):
         demo.save(chat, tmp_path / "none" / "a")
 
 
