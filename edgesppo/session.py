@@ -128,7 +128,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of it; harmless when repeated."""
-        if self._begun and self.transcript is None:  # and never came to hold a line
+        if self._begun and self._at == (0, 0):  # and never came to hold a line
             with suppress(OSError):
                 self.files.unlink(self.path)
         self._begun, self.closed = False, True

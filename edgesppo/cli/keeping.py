@@ -87,9 +87,7 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
     from edgesppo.sessions import Sessions
 
     if name is not None and resume:
-        raise click.UsageError(
-            "--session names a chat, --resume takes the latest: give one of them"
-        )
+        raise click.UsageError("--session names a chat, --resume takes the latest: give only one")
     sessions = Sessions()
     if name is not None:
         return sessions.open(name)
