@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import chat_file, plan, snapshot
+from edgesppo import chat_file, machine, snapshot
 from edgesppo.errors import BadChat, EdgesppoError, UsageError
 from edgesppo.snapshot import Snapshot
 from edgesppo.transcript import Conversation
@@ -196,7 +196,7 @@ def params(transcript: Transcript, path: Path, defaults: SamplingParams) -> Samp
 
 def room(cap: int) -> int:
     """The most bytes of a state that the cap and half of the free memory allow."""
-    available = plan.available_memory()
+    available = machine.available_memory()
     return cap if available is None else min(cap, available // 2)
 
 
