@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgesppo.loaded import LoadedModel
+
+# Before llama.cpp is loaded: threads that wait actively for each other slow a busy machine tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
 
