@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GREEDY = ["--temperature", "0"]
 RESUMED = re.compile(
-    r"Resumed 'ada': (\d+) turns?, (\d+) tokens restored, \d+\.\d s of prefill saved"
+    r"Resumed 'ada': (\d+) turns?, (\d+) tokens restored, \d+\.\d+ s of prefill saved"
 )
 
 

@@ -159,6 +159,18 @@ def test_the_time_saved_is_measured_or_not_said(
         assert (resumed.saved_s is not None and resumed.saved_s > 1e6) == saving
 
 
+def test_the_rate_is_that_of_the_longest_prefill(demo: LoadedModel, sessions: Sessions) -> None:
+    with demo.keep(sessions.open("ada"), temperature=0) as kept:
+        kept.chat.ask("Please tell me this: what is the capital of France, and what is 2 plus 3?")
+        kept.record()
+        longest = kept.chat.last.usage
+        kept.chat.ask("hi")
+        assert kept.chat.last.usage.cached_tokens > 0
+    held = snapshot.read(kept.session.state_path, demo.binding)
+    assert held is not None
+    assert held.prefill[0] == longest.prompt_tokens - longest.cached_tokens
+
+
 def test_a_trimmed_chat_is_resumed_without_a_new_prefill(
     demo_gguf: Path, sessions: Sessions
 ) -> None:

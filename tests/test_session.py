@@ -316,6 +316,21 @@ def test_the_second_process_is_told_who_has_the_chat_open(path: Path) -> None:
     assert found(path) == STATES[0]  # a lock is never stale
 
 
+def test_a_lock_whose_file_went_before_it_was_ours_locks_nothing(path: Path) -> None:
+    """As when the process that held it leaves between our opening it and our locking it."""
+    lock = path.with_name(".rome.jsonl.lock")
+
+    class Late(Counting):
+        def lock(self, descriptor: int) -> None:
+            if "lock" not in self.done:
+                lock.unlink()
+            super().lock(descriptor)
+
+    with Session(path, Late()), pytest.raises(ChatInUse):
+        Session(path)
+    assert names(path) == set()
+
+
 def record_all(path: Path, files: Counting) -> tuple[int, int]:
     """Record every state in spite of faults; the last that was said to be on the disk, and the
     last that was tried."""

@@ -146,7 +146,8 @@ def resumed_line(name: str, resumed: Resumed) -> str:
     if resumed.n_tokens:
         line += f", {resumed.n_tokens:,} tokens restored"
         if resumed.saved_s is not None:
-            line += f", {resumed.saved_s:,.1f} s of prefill saved"
+            digits = 1 if resumed.saved_s >= 1 else 2
+            line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
     elif resumed.n_turns:
         line += ", to be prefilled anew"
     if resumed.other_model is not None:
