@@ -18,16 +18,18 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo.errors import BadCheckpoint, SourceUnreadable, UnsupportedCheckpoint
 from edgesppo_convert.untrusted import JsonObject, parse_json, show
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import FileIO
     from pathlib import Path
 
 MAX_HEADER = 100_000_000
 MAX_NAME = 512
 MAX_TENSORS = 100_000
+BLOCK = 1 << 20  # bytes at a time where a whole file is read
 BYTES_OF = {"BF16": 2, "F16": 2, "F32": 4}  # the dtypes that are read, and bytes an element
 
 
@@ -74,7 +76,7 @@ class Shard:
     def __init__(self, path: Path, announced: tuple[int, bytes] | None = None) -> None:
         self.path = path
         self.name = path.name
-        self.sha256: str | None = None  # of the whole file, where that is known
+        self.sha256: str | None = None  # expected of the whole file, where someone has said it
         self._lock = threading.Lock()
         self._file: FileIO | None = None
         if announced is not None:
@@ -114,9 +116,18 @@ class Shard:
                 self._opened().seek(offset)
                 self._fill(buffer)
             except OSError as error:
-                raise BadCheckpoint(
-                    f"cannot read {self.path}: {error.strerror or error}"
-                ) from error
+                raise unreadable(self.path, error) from error
+
+    def blocks(self) -> Iterator[bytes]:
+        """The whole file from its first byte to its last; disturbs no other reader."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                if not os.path.sameopenfile(file.fileno(), self._opened().fileno()):
+                    raise BadCheckpoint(f"{self.path} was replaced while it was read")
+                while data := file.read(BLOCK):
+                    yield data
+        except OSError as error:
+            raise unreadable(self.path, error) from error
 
     def expect(self, offset: int, length: int) -> None:
         """Start reading ahead, where the system knows how."""
@@ -137,7 +148,7 @@ class Shard:
         try:
             self._file = self.path.open("rb", buffering=0)
         except OSError as error:
-            raise BadCheckpoint(f"cannot read {self.path}: {error.strerror or error}") from error
+            raise unreadable(self.path, error) from error
 
     def _opened(self) -> FileIO:
         if self._file is None:
@@ -201,6 +212,11 @@ class Shard:
                 f" {tensor.nbytes:,} bytes, its offsets are {show(entry.raw('data_offsets'))}"
             )
         return tensor, start + end
+
+
+def unreadable(path: Path, error: OSError) -> SourceUnreadable:
+    """What a failing read means to a person."""
+    return SourceUnreadable(f"cannot read {path}: {error.strerror or error}")
 
 
 def header_length(start: bytes, total: int, path: Path) -> int:
