@@ -3,9 +3,11 @@
     0        8            8+N                                   end
     | N: u64 | JSON, N B  | tensor bytes, row-major, no gaps     |
 
-The rules are the format's own (https://github.com/huggingface/safetensors#format): at most
-100,000,000 bytes of header, no key twice, spans that follow each other without hole or overlap
-and cover the buffer exactly. Knows nothing of folders or of what the tensors mean.
+The rules are the format's own (https://github.com/huggingface/safetensors#format): no key twice,
+metadata of texts only, spans that follow each other without hole or overlap and cover the buffer
+exactly. Only the header may not be as long as the format allows, 100,000,000 bytes: a sound one
+takes a hundred bytes a tensor, and a hostile one of that length four gigabytes of memory. Knows
+nothing of folders or of what the tensors mean.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, SourceUnreadable, UnsupportedCheckpoint
-from edgesppo_convert.untrusted import JsonObject, parse_json, show
+from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo_convert.untrusted import MAX_JSON, JsonObject, parse_json, show, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import FileIO
     from pathlib import Path
 
-MAX_HEADER = 100_000_000
+MAX_HEADER = MAX_JSON
 MAX_NAME = 512
 MAX_TENSORS = 100_000
 BLOCK = 1 << 20  # bytes at a time where a whole file is read
@@ -173,6 +175,10 @@ class Shard:
             raise BadCheckpoint(
                 f"{header.where} lists {len(header):,} tensors, over {MAX_TENSORS:,}"
             )
+        if "__metadata__" in header:
+            metadata = header.object("__metadata__")
+            for name in metadata:
+                metadata.text(name)
         spans = [self._span(header, name, start) for name in header if name != "__metadata__"]
         spans.sort(key=lambda span: (span[0].offset, span[1]))
         reached = start
@@ -214,11 +220,6 @@ class Shard:
         return tensor, start + end
 
 
-def unreadable(path: Path, error: OSError) -> SourceUnreadable:
-    """What a failing read means to a person."""
-    return SourceUnreadable(f"cannot read {path}: {error.strerror or error}")
-
-
 def header_length(start: bytes, total: int, path: Path) -> int:
     """What the first eight bytes announce, as far as a file of `total` bytes can hold it."""
     if len(start) < 8:
@@ -226,8 +227,8 @@ def header_length(start: bytes, total: int, path: Path) -> int:
     length = int.from_bytes(start[:8], "little")
     if length > MAX_HEADER:
         raise BadCheckpoint(
-            f"{path} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are"
-            " allowed; is it a safetensors file?"
+            f"{path} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are read,"
+            " far more than Gemma-2 needs; is it a safetensors file?"
         )
     if 8 + length > total:
         raise BadCheckpoint(

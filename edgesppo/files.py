@@ -93,6 +93,10 @@ class Files:
         """Give a file another name, in place of what had that name."""
         source.replace(target)
 
+    def make_folder(self, path: Path) -> None:
+        """Make a folder; it may be there already."""
+        path.mkdir(exist_ok=True)
+
     def unlink(self, path: Path) -> None:
         """Remove a file; it may be gone already."""
         path.unlink(missing_ok=True)
