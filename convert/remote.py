@@ -140,7 +140,10 @@ class RemoteCheckpoint(Checkpoint):
         found = [self._listing[name] for name in SMALL_FILES if name in self._listing]
         if sum(file.size for file in found) > MAX_SMALL:
             longest = max(found, key=lambda file: file.size)
-            raise BadCheckpoint(f"{self.place(longest.path)} has {longest.size:,} bytes: no")
+            raise BadCheckpoint(
+                f"{self.place(longest.path)} has {longest.size:,} bytes; expected at most"
+                f" {MAX_SMALL:,} in all files but the weights; {self._hint}"
+            )
         for file in found:
             yield file.path, self._fetcher.in_memory(file)
 

@@ -198,7 +198,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def http_error_302(self, *_: Any) -> None:
         return None
 
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+    http_error_301: Any = http_error_302
+    http_error_303: Any = http_error_302
+    http_error_307: Any = http_error_302
+    http_error_308: Any = http_error_302
 
 
 def _from(reply: Any, at: int, end: int) -> Iterator[bytes]:

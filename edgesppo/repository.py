@@ -65,14 +65,14 @@ def parse_repository(text: str) -> Repository | None:
 
 def endpoint() -> str:
     """Where the hub is: $HF_ENDPOINT, else huggingface.co. Raises UsageError for no address."""
-    address = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     if not is_address(address) or "@" in address or "?" in address or "#" in address:
         shown = address.rpartition("@")[2][:80]  # before it there may be a password
         raise UsageError(
             f"HF_ENDPOINT is {shown!r}; expected the address of a hub, such as"
             " https://huggingface.co; set it right, or unset it"
         )
-    return address
+    return address.rstrip("/")
 
 
 def is_address(text: str) -> bool:
