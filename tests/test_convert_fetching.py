@@ -308,6 +308,25 @@ def test_what_an_earlier_run_has_left_does_not_count_as_fetched(
     assert out.read_bytes() == whole
 
 
+def test_what_was_left_and_is_longer_than_the_shard_is_cut(
+    hub: FakeHub, out: Path, whole: bytes
+) -> None:
+    data = (hub.folder / SECOND).read_bytes()
+    beside(out, data).write_bytes(data + b"more")
+    convert(SOURCE, out)
+    assert len(hub.asked(SECOND)) == 1  # its header
+    assert out.read_bytes() == whole
+
+
+def test_what_was_kept_and_rotted_is_fetched_anew(hub: FakeHub, out: Path, whole: bytes) -> None:
+    kept(out).mkdir()
+    for path in hub.folder.iterdir():
+        (kept(out) / path.name).write_bytes(path.read_bytes()[:-1] + b"?")
+    convert(SOURCE, out, keep=True)
+    assert out.read_bytes() == whole
+    assert is_whole_checkpoint(kept(out), hub.folder)
+
+
 def test_what_an_earlier_run_has_left_and_cannot_be_read_is_fetched_anew(
     hub: FakeHub, out: Path, whole: bytes
 ) -> None:
