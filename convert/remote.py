@@ -160,8 +160,10 @@ def at_work(checkpoint: Checkpoint, output: Path, files: Files) -> Iterator[None
     try:
         yield
     except KeyboardInterrupt as error:
-        if remote and not error.args and remote.has_some():
+        if remote and remote.has_some():
             error.args = ("stopped; what was fetched is kept: the same command goes on there",)
+        else:
+            drop(files, left_over(output))
         raise
     except EdgesppoError as error:
         if not _may_pass(error):

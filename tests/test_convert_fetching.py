@@ -219,6 +219,24 @@ def test_ctrl_c_before_anything_was_fetched_promises_nothing(out: Path) -> None:
     assert names(out) == set()
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_ctrl_c_before_the_first_byte_of_a_shard_leaves_no_empty_file(
+    out: Path, keep: bool
+) -> None:
+    class Stopping(Counting):
+        def open_or_create(self, path: Path) -> int:
+            descriptor = super().open_or_create(path)
+            if "shard" in path.name:
+                self.close(descriptor)
+                raise KeyboardInterrupt
+            return int(descriptor)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pipeline.convert(SOURCE, out, keep=keep, files=Stopping())
+    assert caught.value.args == ()
+    assert names(out) == ({kept(out).name} if keep else set())
+
+
 def spare(out: Path, *, keep: bool) -> int:
     repository = parse_repository(SOURCE)
     assert repository is not None
