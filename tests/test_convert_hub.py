@@ -122,7 +122,7 @@ def test_at_most_one_shard_lies_on_the_disk(out: Path) -> None:
 
     def look(_: Progress) -> None:
         shards = [name for name in names(out) if "shard" in name]
-        assert len(shards) == 1
+        assert len(shards) <= 1
         seen.update(shards)
 
     convert(SOURCE, out, progress=look)
