@@ -81,7 +81,7 @@ class Fetcher:
         if self.kept is None:
             return
         try:
-            self._files.make_folder(self.kept)
+            self._files.make_folder(self.kept, 0o777)
             for file, data in found:
                 if not _is(file, self.kept / file.path):
                     self._write(self.passing(file), data)
