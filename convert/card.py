@@ -17,12 +17,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from edgesppo_convert.untrusted import is_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CARD = "README.md"
 MAX_BYTES = 1 << 20
@@ -54,17 +50,9 @@ class Card:
     datasets: tuple[str, ...] = ()  # OWNER/NAME
 
 
-def read_card(folder: Path) -> Card:
-    """The card of a checkpoint folder."""
-    path = folder / CARD
-    try:
-        if not path.is_file():
-            return Card()
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES)
-    except OSError:
-        return Card()
-    return parse_card(data.decode("utf-8-sig", "replace"))
+def read_card(data: bytes | None) -> Card:
+    """The card of a checkpoint, from the bytes of its file."""
+    return parse_card((data or b"")[:MAX_BYTES].decode("utf-8-sig", "replace"))
 
 
 def parse_card(text: str) -> Card:

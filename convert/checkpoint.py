@@ -16,8 +16,17 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, ModelNotFound, UnsupportedCheckpoint
+from edgesppo.repository import REVISION
 from edgesppo_convert.safetensors import Shard, Tensor
-from edgesppo_convert.untrusted import JsonObject, is_there, read_json, show
+from edgesppo_convert.untrusted import (
+    MAX_JSON,
+    JsonObject,
+    is_there,
+    parse_json,
+    read_bytes,
+    show,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -38,10 +47,10 @@ SMALL_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
+MAX_SMALL = 64 << 20
 PARTS = frozenset((".safetensors", ".json", ".model", ".jinja"))
 MAX_SHARDS = 1000
 BLOCK = 1 << 20
-_REVISION = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,21 +66,22 @@ class Origin:
 class Checkpoint:
     """A Hugging Face checkpoint folder, open for reading until it is closed."""
 
-    spare = 0  # bytes that it needs beside the output for a while
+    _hint = "is the download complete?"
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.origin = _find_origin(folder)
+        if not folder.is_dir():
+            raise ModelNotFound(f"no checkpoint folder {folder}")
+        self._folder = folder
+        self._open(str(folder), _find_origin(folder))
+
+    def _open(self, where: str, origin: Origin) -> None:
+        self.where = where
+        self.origin = origin
         self.shards: list[Shard] = []
         self._open_shards = ExitStack()
         try:
-            if not folder.is_dir():
-                raise ModelNotFound(f"no checkpoint folder {folder}")
-            self.config = read_json(folder / CONFIG)
+            self.config = parse_json(self.required(CONFIG, MAX_JSON), self.place(CONFIG))
             self.tensors = self._open_tensors()
-        except OSError as error:
-            self.close()
-            raise BadCheckpoint(f"cannot read {folder}: {error.strerror or error}") from error
         except BaseException:
             self.close()
             raise
@@ -87,13 +97,29 @@ class Checkpoint:
         self._open_shards.close()
 
     def json(self, name: str) -> JsonObject | None:
-        """A further JSON file of the folder, None where there is none."""
-        path = self.folder / name
-        return read_json(path) if is_there(path) else None
+        """A further JSON file of the checkpoint, None where there is none."""
+        data = self.small(name, MAX_JSON)
+        return None if data is None else parse_json(data, self.place(name))
+
+    def small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
+        """One of the small files, at most `limit` bytes; None where there is none."""
+        path = self._folder / name
+        return read_bytes(path, limit) if is_there(path) else None
+
+    def required(self, name: str, limit: int) -> bytes:
+        """One of the small files that no checkpoint can do without."""
+        data = self.small(name, limit)
+        if data is None:
+            raise BadCheckpoint(f"{self.where} has no {name}; {self._hint}")
+        return data
+
+    def place(self, name: str) -> str:
+        """What a message calls this file."""
+        return str(self._folder / name)
 
     def holds(self, path: Path) -> bool:
         """Whether this file is a part of the checkpoint, be it by a symbolic link."""
-        parts = (entry for entry in self.folder.iterdir() if entry.suffix in PARTS)
+        parts = (entry for entry in self._folder.iterdir() if entry.suffix in PARTS)
         return any(entry.exists() and entry.samefile(path) for entry in parts)
 
     def stored(self, tensor: Tensor) -> Iterator[bytes]:
@@ -103,29 +129,36 @@ class Checkpoint:
             tensor.shard.read(tensor.offset + at, memoryview(data))
             yield bytes(data)
 
+    @property
+    def spare(self) -> int:
+        """Bytes that it still needs beside the output for a while."""
+        return 0
+
     def visits(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
         """The needed shards in groups that can be read at the same time; here, all at once."""
         yield needed
 
     def _names(self) -> list[str]:
         """Every file of the checkpoint, be it a symbolic link to nothing (a download cut off)."""
-        return [path.name for path in self.folder.iterdir()]
+        try:
+            return [path.name for path in self._folder.iterdir()]
+        except OSError as error:
+            raise unreadable(self._folder, error) from error
 
     def _open_tensors(self) -> dict[str, Tensor]:
         names = self._names()
         if SINGLE in names:
             return self._open_shard(SINGLE)
         if INDEX in names:
-            return self._open_indexed(read_json(self.folder / INDEX).object("weight_map"))
+            index = parse_json(self.required(INDEX, MAX_JSON), self.place(INDEX))
+            return self._open_indexed(index.object("weight_map"))
         if any(fnmatch(name, "pytorch_model*.bin*") for name in names):
             raise UnsupportedCheckpoint(
-                f"{self.folder} has its weights only as pytorch_model.bin, a pickle that could run"
+                f"{self.where} has its weights only as pytorch_model.bin, a pickle that could run"
                 f" code when read; only safetensors are read: save it anew with"
                 " save_pretrained(..., safe_serialization=True)"
             )
-        raise BadCheckpoint(
-            f"{self.folder} has neither {SINGLE} nor {INDEX}; is the download complete?"
-        )
+        raise BadCheckpoint(f"{self.where} has neither {SINGLE} nor {INDEX}; {self._hint}")
 
     def _open_shard(self, name: str) -> dict[str, Tensor]:
         shard = self._shard(name)
@@ -134,7 +167,7 @@ class Checkpoint:
         return shard.tensors
 
     def _shard(self, name: str) -> Shard:
-        shard = Shard(self.folder / name)
+        shard = Shard(self._folder / name)
         shard.sha256 = _known_sha256(shard.path)
         return shard
 
@@ -148,14 +181,14 @@ class Checkpoint:
             for name, tensor in self._open_shard(shard_name).items():
                 if shard_of.get(name) != shard_name:
                     raise BadCheckpoint(
-                        f"{self.folder / shard_name} holds tensor {show(name)}, which {INDEX}"
+                        f"{self.place(shard_name)} holds tensor {show(name)}, which {INDEX}"
                         f" places in {show(shard_of.get(name, 'no shard'))}"
                     )
                 tensors[name] = tensor
         lacking = next((name for name in shard_of if name not in tensors), None)
         if lacking is not None:
             raise BadCheckpoint(
-                f"{self.folder / shard_of[lacking]} lacks tensor {show(lacking)}, which {INDEX}"
+                f"{self.place(shard_of[lacking])} lacks tensor {show(lacking)}, which {INDEX}"
                 " places there"
             )
         return tensors
@@ -186,7 +219,7 @@ def _find_origin(folder: Path) -> Origin:
     if folder.parent.name != "snapshots" or kind != "models" or not parts:
         # A file name is bytes; the key in the output must be a text.
         return Origin(os.fsencode(folder.resolve().name).decode("utf-8", "replace"))
-    if len(parts) == 2 and _REVISION.fullmatch(folder.name):
+    if len(parts) == 2 and REVISION.fullmatch(folder.name):
         return Origin(parts[1], parts[0], folder.name)
     return Origin(parts[-1])
 

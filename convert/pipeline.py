@@ -36,7 +36,7 @@ from edgesppo_convert.recipe import (
     find_recipe,
     parse_override,
 )
-from edgesppo_convert.remote import open_checkpoint
+from edgesppo_convert.remote import at_work, open_checkpoint
 from edgesppo_convert.target import check_target
 from edgesppo_convert.tied import check_head
 from edgesppo_convert.verify import check_written
@@ -128,7 +128,10 @@ def convert(
         quantizer = Quantizer(
             [(job.weight, job.kind) for job in jobs], choices.importances, kernels
         )
-        with Output(target, file, mark, files, checkpoint.spare) as out:
+        with (
+            Output(target, file, mark, files, checkpoint.spare) as out,
+            at_work(checkpoint, target, files),
+        ):
             resumed = len(out.digests)
             _write(out, checkpoint, jobs, quantizer, workers, progress)
             out.complete()

@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING
 from gguf import GGUFValueType, Keys, Metadata, size_label
 
 from edgesppo import __version__, lockfile
-from edgesppo_convert.card import Card, read_card
+from edgesppo_convert.card import CARD, Card, read_card
 from edgesppo_convert.checkpoint import SMALL_FILES
 from edgesppo_convert.gguf_file import KeyValue
-from edgesppo_convert.untrusted import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from edgesppo.lockfile import PinnedModel
     from edgesppo_convert.checkpoint import Checkpoint, Origin
@@ -40,12 +38,11 @@ FILES = "edgesppo.source.files"
 WEIGHT_HEADERS = "edgesppo.source.weight_headers"
 WEIGHTS = "edgesppo.source.weights"
 LINEAGE = "edgesppo.lineage"
-MAX_SMALL = 64 << 20
 
 
 def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
     """All keys of the provenance; `size` is the number of weights."""
-    origin, card = checkpoint.origin, read_card(checkpoint.folder)
+    origin, card = checkpoint.origin, read_card(checkpoint.small(CARD))
     entry = lockfile.read().of_repository(f"{origin.owner}/{origin.name}")
     if entry is not None:
         card = _completed(card, entry)
@@ -134,7 +131,7 @@ def _references(kind: str, repositories: Sequence[str], under: str) -> Iterator[
 def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
     shards = sorted(checkpoint.shards, key=lambda shard: shard.name)
     lists = {
-        FILES: list(_small_hashes(checkpoint.folder)),
+        FILES: list(_small_hashes(checkpoint)),
         WEIGHT_HEADERS: [f"{shard.name} {shard.header_sha256}" for shard in shards],
         WEIGHTS: [f"{shard.name} {shard.sha256}" for shard in shards if shard.sha256 is not None],
     }
@@ -143,8 +140,8 @@ def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
             yield KeyValue(key, GGUFValueType.STRING, entries)
 
 
-def _small_hashes(folder: Path) -> Iterator[str]:
+def _small_hashes(checkpoint: Checkpoint) -> Iterator[str]:
     for name in SMALL_FILES:
-        if (folder / name).is_file():
-            data = read_bytes(folder / name, MAX_SMALL)
+        data = checkpoint.small(name)
+        if data is not None:
             yield f"{name} {hashlib.sha256(data).hexdigest()}"

@@ -1,27 +1,30 @@
 """Owns a checkpoint that lies on the hub: fetched, checked and dropped shard by shard.
 
-Its small files are fetched first, into a temporary folder, and of each shard the header: that is
-enough to plan everything. A shard itself is fetched when its turn comes, beside the output, held
-against the hub's hash before it is read, and removed when it has been used.
+Its small files are fetched first, into memory, and of each shard the header: that is enough to
+plan everything, and leaves nothing on the disk. A shard itself is fetched when its turn comes,
+beside the output, held against the hub's hash before it is read, and removed when it has been
+used. Where all is to be kept, it gets its own name once it is whole.
 
     .OUT.edgesppo-shard-HASH      the shard whose turn it is
     OUT.checkpoint/               all of them, and the small files, where they are to be kept
+
+What lies beside the output belongs to whoever holds the output's lock: before, nothing is touched.
 """
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, DownloadError, EdgesppoError
-from edgesppo.files import cannot_write, write_all
+from edgesppo.errors import BadCheckpoint, DownloadError, EdgesppoError, SourceUnreadable
+from edgesppo.files import NO_SPACE
 from edgesppo.hub import Hub
 from edgesppo.repository import parse_repository
-from edgesppo_convert.checkpoint import BLOCK, CONFIG, SMALL_FILES, Checkpoint, Origin
+from edgesppo_convert.checkpoint import CONFIG, MAX_SMALL, SMALL_FILES, Checkpoint, Origin
+from edgesppo_convert.fetching import Fetcher, drop, left_over, size_of
 from edgesppo_convert.safetensors import Shard, header_length
+from edgesppo_convert.untrusted import check_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -30,14 +33,14 @@ if TYPE_CHECKING:
     from edgesppo.repository import RemoteFile, Repository
     from edgesppo_convert.safetensors import Tensor
 
-MAX_SMALL = 64 << 20
 START = 1 << 16  # bytes of a shard that mostly hold its header
 SHA256 = 64  # digits
-_MARK = ".edgesppo-shard-"
 
 
 class RemoteCheckpoint(Checkpoint):
     """A checkpoint on the hub at one commit; a context manager."""
+
+    _hint = "is it a Gemma-2 model?"
 
     def __init__(
         self,
@@ -53,56 +56,68 @@ class RemoteCheckpoint(Checkpoint):
         self._repository = repository
         self._output = output
         self._files = files
-        self._keep = keep
-        self._fetched = fetched or (lambda *_: None)
+        self._fetcher = Fetcher(hub, repository, output, files, keep=keep, fetched=fetched)
         self._listing = hub.files(repository)
         self._announced: dict[str, RemoteFile] = {}
-        self._temporary = TemporaryDirectory(prefix="edgesppo-")
-        try:
-            folder = Path(self._temporary.name)
-            self._fetch_small(folder)
-            super().__init__(folder)
-        except BaseException:
-            self._temporary.cleanup()
-            raise
-        self.origin = Origin(repository.name, repository.owner, repository.revision)
-        self.spare = max(file.size for file in self._announced.values())
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        self.close()
-        # After an interruption, or when the hub is out of reach, the same command goes on.
-        if isinstance(error, KeyboardInterrupt) and not error.args and any(self._left()):
-            error.args = ("stopped; what was fetched is kept: the same command goes on there",)
-        if isinstance(error, EdgesppoError) and not isinstance(error, DownloadError):
-            self._drop(*self._left())
-
-    def close(self) -> None:
-        """Close every shard and remove the small files."""
-        super().close()
-        self._temporary.cleanup()
+        self._small = dict(self._fetch_small())
+        origin = Origin(repository.name, repository.owner, repository.revision)
+        self._open(str(repository), origin)
 
     def holds(self, _path: Path) -> bool:
         """The hub has no file of this machine."""
         return False
+
+    def small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
+        """One of the small files, from memory."""
+        data = self._small.get(name)
+        return None if data is None else check_length(data, limit, self.place(name))
+
+    def place(self, name: str) -> str:
+        """What a message calls this file."""
+        return f"{name} of {self._repository}"
 
     def stored(self, tensor: Tensor) -> Iterator[bytes]:
         """Straight from the hub, unverified, and kept nowhere."""
         file, end = self._announced[tensor.shard.name], tensor.offset + tensor.nbytes
         return self._hub.stream(self._repository, file, tensor.offset, end)
 
+    @property
+    def spare(self) -> int:
+        """The longest shard, or all that are to be kept, less what is there already."""
+        sizes = [file.size for file in self._announced.values()]
+        needed = max(sizes)
+        if self._fetcher.kept is not None:
+            needed = sum(sizes) + sum(map(len, self._small.values()))
+        there = (*self._kept(), *left_over(self._output))
+        return max(0, needed - sum(map(size_of, there)))
+
     def visits(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
         """One shard after the other, each there while it is looked at."""
-        if self._keep:
-            self._keep_small()
-        for shard in sorted(needed, key=lambda shard: shard.name):
-            file = self._announced[shard.name]
-            place = self._place(file)
-            self._checked(file, place)
-            shard.arrive(place)
-            yield (shard,)
-            shard.close()
-            self._drop(place)
-        self._drop(*self._left())  # what a run that was killed has left
+        self._fetcher.keep_small((self._listing[name], data) for name, data in self._small.items())
+        keeps = self._fetcher.kept is not None
+        wanted = self.shards if keeps else needed
+        for shard in sorted(wanted, key=lambda shard: shard.name):
+            place = self._fetcher.fetch(self._announced[shard.name])
+            if shard in needed:
+                shard.arrive(place)
+                yield (shard,)
+                shard.close()
+            if not keeps:
+                drop(self._files, [place])
+        drop(self._files, left_over(self._output))
+
+    def passing(self) -> set[Path]:
+        """Where its shards lie for a while."""
+        return set(map(self._fetcher.passing, self._announced.values()))
+
+    def has_some(self) -> bool:
+        """Whether a later run will find something that this one, or one before, has fetched."""
+        return any(map(size_of, (*self._kept(), *left_over(self._output))))
+
+    def _kept(self) -> list[Path]:
+        """Where its shards are kept."""
+        kept = self._fetcher.kept
+        return [] if kept is None else [kept / name for name in self._announced]
 
     def _names(self) -> list[str]:
         return list(self._listing)
@@ -119,71 +134,41 @@ class RemoteCheckpoint(Checkpoint):
         self._announced[name] = file
         return shard
 
-    def _left(self) -> Iterator[Path]:
-        """Every shard that lies beside the output."""
-        start = f".{self._output.name}{_MARK}"
-        return (path for path in self._output.parent.iterdir() if path.name.startswith(start))
-
-    def _drop(self, *places: Path) -> None:
-        for place in places if not self._keep else ():
-            with suppress(OSError):
-                self._files.unlink(place)
-
-    def _place(self, file: RemoteFile) -> Path:
-        if self._keep:
-            return self._output.with_name(self._output.name + ".checkpoint") / file.path
-        name = f".{self._output.name}{_MARK}{file.digest[:16]}"
-        return self._output.with_name(name)
-
-    def _keep_small(self) -> None:
-        for path in self.folder.iterdir():
-            place = self._place(self._listing[path.name])
-            place.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, place)
-
-    def _fetch_small(self, folder: Path) -> None:
+    def _fetch_small(self) -> Iterator[tuple[str, bytes]]:
         if CONFIG not in self._listing:
-            raise BadCheckpoint(f"{self._repository} has no {CONFIG}; is it a Gemma-2 model?")
-        for name in SMALL_FILES:
-            file = self._listing.get(name)
-            if file is None:
-                continue
-            if file.size > MAX_SMALL:
-                raise BadCheckpoint(f"{name} of {self._repository} has {file.size:,} bytes: no")
-            self._checked(file, folder / name)
+            raise BadCheckpoint(f"{self._repository} has no {CONFIG}; {self._hint}")
+        found = [self._listing[name] for name in SMALL_FILES if name in self._listing]
+        if sum(file.size for file in found) > MAX_SMALL:
+            longest = max(found, key=lambda file: file.size)
+            raise BadCheckpoint(
+                f"{self.place(longest.path)} has {longest.size:,} bytes; expected at most"
+                f" {MAX_SMALL:,} in all files but the weights; {self._hint}"
+            )
+        for file in found:
+            yield file.path, self._fetcher.in_memory(file)
 
-    def _checked(self, file: RemoteFile, place: Path) -> None:
-        """The file, whole and with the hash that the hub has told; asked for twice at most."""
-        found = []
-        for _ in range(2):
-            try:
-                found.append(self._fetch(file, place))
-                if found[-1] == file.digest:
-                    return
-                self._files.unlink(place)
-            except OSError as error:
-                raise cannot_write(place, error) from error
-        raise DownloadError(
-            f"{file.path} of {self._repository} came with the hash {' and then '.join(found)}, but"
-            f" the hub says {file.digest}; give the same command again later"
-        )
 
-    def _fetch(self, file: RemoteFile, place: Path) -> str:
-        """Fetch what is lacking of the file; the hash of the whole."""
-        descriptor, hasher, at = self._files.open_or_create(place), file.hasher(), 0
-        try:
-            while data := self._files.read(descriptor, min(BLOCK, file.size - at), at):
-                hasher.update(data)
-                at += len(data)
-            self._files.truncate(descriptor, at)
-            for data in self._hub.stream(self._repository, file, at, file.size):
-                write_all(self._files, descriptor, data, at)
-                hasher.update(data)
-                at += len(data)
-                self._fetched(file.path, at, file.size)
-        finally:
-            self._files.close(descriptor)
-        return str(hasher.hexdigest())
+@contextmanager
+def at_work(checkpoint: Checkpoint, output: Path, files: Files) -> Iterator[None]:
+    """While the output's lock is held: drop what nobody will use, and after a fault everything.
+
+    After an interruption, or when hub or disk are out of reach, the same command goes on.
+    """
+    remote = checkpoint if isinstance(checkpoint, RemoteCheckpoint) else None
+    used = remote.passing() if remote else set()
+    drop(files, (place for place in left_over(output) if place not in used))
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if remote and remote.has_some():
+            error.args = ("stopped; what was fetched is kept: the same command goes on there",)
+        else:
+            drop(files, left_over(output))
+        raise
+    except EdgesppoError as error:
+        if not _may_pass(error):
+            drop(files, left_over(output))
+        raise
 
 
 def open_checkpoint(
@@ -200,3 +185,10 @@ def open_checkpoint(
     if repository is None:
         return Checkpoint(folder)
     return RemoteCheckpoint(Hub(), repository, output, files, keep=keep, fetched=fetched)
+
+
+def _may_pass(error: EdgesppoError) -> bool:
+    """Whether nobody found fault with what was fetched, and room is not what it lacks."""
+    cause = error.__cause__
+    broken = isinstance(cause, OSError) and cause.errno not in NO_SPACE
+    return isinstance(error, (DownloadError, SourceUnreadable)) or broken

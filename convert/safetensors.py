@@ -3,9 +3,11 @@
     0        8            8+N                                   end
     | N: u64 | JSON, N B  | tensor bytes, row-major, no gaps     |
 
-The rules are the format's own (https://github.com/huggingface/safetensors#format): at most
-100,000,000 bytes of header, no key twice, spans that follow each other without hole or overlap
-and cover the buffer exactly. Knows nothing of folders or of what the tensors mean.
+The rules are the format's own (https://github.com/huggingface/safetensors#format): no key twice,
+metadata of texts only, spans that follow each other without hole or overlap and cover the buffer
+exactly. Only the header may not be as long as the format allows, 100,000,000 bytes: a sound one
+takes a hundred bytes a tensor, and a hostile one of that length four gigabytes of memory. Knows
+nothing of folders or of what the tensors mean.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo_convert.untrusted import JsonObject, parse_json, show
+from edgesppo_convert.untrusted import MAX_JSON, JsonObject, parse_json, show, unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import FileIO
     from pathlib import Path
 
-MAX_HEADER = 100_000_000
+MAX_HEADER = MAX_JSON
 MAX_NAME = 512
 MAX_TENSORS = 100_000
+BLOCK = 1 << 20  # bytes at a time where a whole file is read
 BYTES_OF = {"BF16": 2, "F16": 2, "F32": 4}  # the dtypes that are read, and bytes an element
 
 
@@ -74,7 +78,7 @@ class Shard:
     def __init__(self, path: Path, announced: tuple[int, bytes] | None = None) -> None:
         self.path = path
         self.name = path.name
-        self.sha256: str | None = None  # of the whole file, where that is known
+        self.sha256: str | None = None  # expected of the whole file, where someone has said it
         self._lock = threading.Lock()
         self._file: FileIO | None = None
         if announced is not None:
@@ -114,9 +118,18 @@ class Shard:
                 self._opened().seek(offset)
                 self._fill(buffer)
             except OSError as error:
-                raise BadCheckpoint(
-                    f"cannot read {self.path}: {error.strerror or error}"
-                ) from error
+                raise unreadable(self.path, error) from error
+
+    def blocks(self) -> Iterator[bytes]:
+        """The whole file from its first byte to its last; disturbs no other reader."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                if not os.path.sameopenfile(file.fileno(), self._opened().fileno()):
+                    raise BadCheckpoint(f"{self.path} was replaced while it was read")
+                while data := file.read(BLOCK):
+                    yield data
+        except OSError as error:
+            raise unreadable(self.path, error) from error
 
     def expect(self, offset: int, length: int) -> None:
         """Start reading ahead, where the system knows how."""
@@ -137,7 +150,7 @@ class Shard:
         try:
             self._file = self.path.open("rb", buffering=0)
         except OSError as error:
-            raise BadCheckpoint(f"cannot read {self.path}: {error.strerror or error}") from error
+            raise unreadable(self.path, error) from error
 
     def _opened(self) -> FileIO:
         if self._file is None:
@@ -162,6 +175,10 @@ class Shard:
             raise BadCheckpoint(
                 f"{header.where} lists {len(header):,} tensors, over {MAX_TENSORS:,}"
             )
+        if "__metadata__" in header:
+            metadata = header.object("__metadata__")
+            for name in metadata:
+                metadata.text(name)
         spans = [self._span(header, name, start) for name in header if name != "__metadata__"]
         spans.sort(key=lambda span: (span[0].offset, span[1]))
         reached = start
@@ -210,8 +227,8 @@ def header_length(start: bytes, total: int, path: Path) -> int:
     length = int.from_bytes(start[:8], "little")
     if length > MAX_HEADER:
         raise BadCheckpoint(
-            f"{path} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are"
-            " allowed; is it a safetensors file?"
+            f"{path} announces a header of {length:,} bytes; at most {MAX_HEADER:,} are read,"
+            " far more than Gemma-2 needs; is it a safetensors file?"
         )
     if 8 + length > total:
         raise BadCheckpoint(

@@ -18,11 +18,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo_convert.untrusted import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     Value = int | float | bytes
 
@@ -60,11 +58,11 @@ class _MalformedError(ValueError):
     """The bytes are no protobuf message of the kind expected."""
 
 
-def read_pieces(path: Path) -> list[Piece]:
+def read_pieces(data: bytes, where: str) -> list[Piece]:
     """The vocabulary of a model that llama.cpp's tokeniser can reproduce."""
     parts: dict[int, list[bytes]] = {PIECES: [], TRAINER: [], NORMALIZER: []}
     try:
-        for number, value in _fields(read_bytes(path, MAX_BYTES)):
+        for number, value in _fields(data):
             if number in parts and isinstance(value, bytes):
                 parts[number].append(value)
             if len(parts[PIECES]) > MAX_PIECES:
@@ -74,9 +72,9 @@ def read_pieces(path: Path) -> list[Piece]:
         pieces = [_piece(part) for part in parts[PIECES]]
         # A message that comes in parts is their concatenation.
         trainer, normalizer = b"".join(parts[TRAINER]), b"".join(parts[NORMALIZER])
-        _check_behaviour(path, dict(_fields(trainer)), dict(_fields(normalizer)))
+        _check_behaviour(where, dict(_fields(trainer)), dict(_fields(normalizer)))
     except _MalformedError as error:
-        raise BadCheckpoint(f"{path} is no SentencePiece model: {error}") from error
+        raise BadCheckpoint(f"{where} is no SentencePiece model: {error}") from error
     return pieces
 
 
@@ -93,7 +91,7 @@ def _piece(data: bytes) -> Piece:
         raise _MalformedError(f"piece {text[:40]!r} is not UTF-8") from None
 
 
-def _check_behaviour(path: Path, trainer: dict[int, Value], normalizer: dict[int, Value]) -> None:
+def _check_behaviour(where: str, trainer: dict[int, Value], normalizer: dict[int, Value]) -> None:
     """Refuse a model whose text handling llama.cpp would silently not reproduce."""
     demands = (
         (trainer.get(3, 1) == BPE, "is not of the BPE kind"),
@@ -106,7 +104,7 @@ def _check_behaviour(path: Path, trainer: dict[int, Value], normalizer: dict[int
     for met, otherwise in demands:
         if not met:
             raise UnsupportedCheckpoint(
-                f"{path} {otherwise}, which Gemma-2's tokeniser does not and llama.cpp cannot do"
+                f"{where} {otherwise}, which Gemma-2's tokeniser does not and llama.cpp cannot do"
             )
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgesppo.errors import BadCheckpoint
+from edgesppo.errors import BadCheckpoint, SourceUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# Python makes up to 45 bytes of one byte of JSON; no file of a Gemma-2 checkpoint has 1 MB of it.
+MAX_JSON = 4 << 20
 
 
 def show(value: object, limit: int = 80) -> str:
@@ -38,20 +41,25 @@ def read_bytes(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise BadCheckpoint(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
+    return check_length(data, limit, str(path))
+
+
+def check_length(data: bytes, limit: int, where: str) -> bytes:
+    """The data, where it is no longer than `limit`."""
     if len(data) > limit:
-        raise BadCheckpoint(f"{path} is longer than {limit:,} bytes, the most that makes sense")
+        raise BadCheckpoint(f"{where} is longer than {limit:,} bytes, the most that makes sense")
     return data
+
+
+def unreadable(path: Path, error: OSError) -> SourceUnreadable:
+    """What a failing read means to a person."""
+    return SourceUnreadable(f"cannot read {path}: {error.strerror or error}")
 
 
 def is_there(path: Path) -> bool:
     """Whether there is such a name, be it a symbolic link to nothing (a download cut off)."""
     return path.is_symlink() or path.exists()
-
-
-def read_json(path: Path, limit: int = 16 << 20) -> JsonObject:
-    """The JSON object in a file."""
-    return parse_json(read_bytes(path, limit), str(path))
 
 
 def parse_json(data: bytes, where: str) -> JsonObject:

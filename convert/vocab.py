@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 from gguf import Keys
 
 from edgesppo.errors import BadCheckpoint
-from edgesppo_convert.spm import Piece, PieceType, read_pieces
-from edgesppo_convert.untrusted import JsonObject, is_text, is_there, read_bytes, show
+from edgesppo_convert.spm import MAX_BYTES, Piece, PieceType, read_pieces
+from edgesppo_convert.untrusted import JsonObject, is_text, show
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgesppo_convert.checkpoint import Checkpoint
 
 TOKENIZER = "tokenizer.model"
+TEMPLATE = "chat_template.jinja"
 END_OF_TURN = "<end_of_turn>"
 # Gemma's own control tokens. Some checkpoints mark them special, some do not, some list none.
 CONTROL_TEXTS = frozenset(
@@ -43,17 +42,17 @@ class Vocabulary:
 
 def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
     """The vocabulary of a checkpoint whose embedding has `size` rows."""
-    path = checkpoint.folder / TOKENIZER
-    pieces = read_pieces(path)
+    where = checkpoint.place(TOKENIZER)
+    pieces = read_pieces(checkpoint.required(TOKENIZER, MAX_BYTES), where)
     if len(pieces) > size:
         raise BadCheckpoint(
-            f"{path} has {len(pieces):,} pieces, but the config's vocab_size is {size:,}"
+            f"{where} has {len(pieces):,} pieces, but the config's vocab_size is {size:,}"
         )
     tokens = [_retyped(piece) for piece in pieces]
     tokens += [_padding(index) for index in range(len(pieces), size)]
     config = checkpoint.json("tokenizer_config.json")
     _lay_added(tokens, checkpoint.json("added_tokens.json"), config)
-    ids = _index(tokens, path)
+    ids = _index(tokens, where)
     return Vocabulary(
         tokens, _duties(tokens, ids, checkpoint.config), _read_template(checkpoint, config)
     )
@@ -108,20 +107,20 @@ def _place(tokens: list[Piece], index: int, text: str, *, special: bool) -> None
         tokens[index] = Piece(_as_written(text), ADDED_SCORE, PieceType.USER_DEFINED)
 
 
-def _index(tokens: list[Piece], path: Path) -> dict[str, int]:
+def _index(tokens: list[Piece], where: str) -> dict[str, int]:
     """Text -> id; refuses what llama.cpp would answer by ending the process."""
     ids: dict[str, int] = {}
     for index, token in enumerate(tokens):
         if not token.text or "\0" in token.text or not is_text(token.text):
-            raise BadCheckpoint(f"token {index} of {path} is {show(token.text)}: not a text")
+            raise BadCheckpoint(f"token {index} of {where} is {show(token.text)}: not a text")
         if ids.setdefault(token.text, index) != index:
             raise BadCheckpoint(
-                f"tokens {ids[token.text]} and {index} of {path} are both {show(token.text)}"
+                f"tokens {ids[token.text]} and {index} of {where} are both {show(token.text)}"
             )
     for byte in range(256):
         text = f"<0x{byte:02X}>"
         if text not in ids or tokens[ids[text]].type is not PieceType.BYTE:
-            raise BadCheckpoint(f"{path} lacks the byte piece {text}; Gemma's model has all 256")
+            raise BadCheckpoint(f"{where} lacks the byte piece {text}; Gemma's model has all 256")
     return ids
 
 
@@ -160,12 +159,12 @@ def _configured(config: JsonObject, key: str, size: int, otherwise: int | None) 
 
 def _read_template(checkpoint: Checkpoint, config: JsonObject | None) -> str | None:
     """The chat template: its own file first, as transformers has it, then the config's."""
-    path = checkpoint.folder / "chat_template.jinja"
-    if is_there(path):
+    data = checkpoint.small(TEMPLATE, MAX_TEMPLATE)
+    if data is not None:
         try:
-            return read_bytes(path, MAX_TEMPLATE).decode("utf-8")
+            return data.decode("utf-8")
         except UnicodeDecodeError:
-            raise BadCheckpoint(f"{path} is not UTF-8") from None
+            raise BadCheckpoint(f"{checkpoint.place(TEMPLATE)} is not UTF-8") from None
     for holder in (config, checkpoint.json("chat_template.json")):
         if holder is not None and holder.raw("chat_template") is not None:
             return _default_template(holder)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         NativeError,
         OutOfMemory,
         OutputError,
+        SourceUnreadable,
         UnsupportedCheckpoint,
         UsageError,
     )
@@ -60,6 +61,7 @@ _HOMES = {
         "NativeError",
         "OutOfMemory",
         "OutputError",
+        "SourceUnreadable",
         "UnsupportedCheckpoint",
         "UsageError",
     ],
@@ -92,6 +94,7 @@ __all__ = [
     "OutputError",
     "Result",
     "SamplingParams",
+    "SourceUnreadable",
     "Timings",
     "UnsupportedCheckpoint",
     "Usage",

@@ -5,6 +5,7 @@
     ├── ModelNotFound             no such name, file or folder
     ├── BadModelFile              a GGUF that is damaged, foreign, or not a GGUF
     ├── BadCheckpoint             a checkpoint folder that cannot be converted
+    │   ├── SourceUnreadable      the system could not read it; nothing is known against it
     │   └── UnsupportedCheckpoint a sound checkpoint of a kind we do not convert
     ├── BadChat                   a saved chat is damaged
     ├── ChatNotFound              no saved chat of that name
@@ -42,6 +43,10 @@ class BadModelFile(EdgesppoError):
 
 class BadCheckpoint(EdgesppoError):
     """A checkpoint folder is incomplete, damaged or inconsistent."""
+
+
+class SourceUnreadable(BadCheckpoint):
+    """The system failed to read a checkpoint; what has been read of it before is sound."""
 
 
 class UnsupportedCheckpoint(BadCheckpoint):

@@ -43,10 +43,10 @@ class Files:
         """Open a file for reading and writing, be it new or not."""
         return os.open(path, _OURS | os.O_CREAT, mode)
 
-    def make_folder(self, path: Path) -> None:
+    def make_folder(self, path: Path, mode: int = 0o700) -> None:
         """Create a folder, and those above it, for its owner alone; it may be there already."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=mode, exist_ok=True)
 
     def lock(self, descriptor: int) -> None:
         """Make it ours alone, until it is closed; raises BlockingIOError where another has it."""

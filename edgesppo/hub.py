@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
+import string
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from edgesppo.errors import DownloadError, ModelNotFound, UsageError
-from edgesppo.repository import endpoint, parse_listing
+from edgesppo.repository import endpoint, is_address, parse_listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +35,9 @@ ATTEMPTS = 6  # in a row without a single byte
 LONGEST_WAIT = 120.0  # seconds
 TIMEOUT = 30.0
 MAX_REDIRECTS = 5
-MAX_LISTING = 16 << 20
+MAX_LISTING = 4 << 20
 BLOCK = 1 << 20
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, 2.1
 
 
 class _Trouble(Exception):
@@ -60,12 +63,10 @@ class Hub:
     """The hub, as one process asks it."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        from huggingface_hub import get_token
-
         if variable := _offline():
             raise UsageError(f"{variable} is set, so nothing is fetched; unset it, or use a folder")
         self._endpoint = endpoint()
-        self._token = get_token()
+        self._token = _token()
         self._sleep = sleep
         self._opener = urllib.request.build_opener(_NoRedirect)
 
@@ -137,22 +138,27 @@ class Hub:
         with self._open(repository, url, what, {}) as reply:
             data: bytes = reply.read(MAX_LISTING)
             announced = reply.headers.get("Content-Length") or ""
-        if announced.isdigit() and len(data) < int(announced):
+        if len(data) < (_whole(announced) or 0):
             raise _Trouble("the connection ended early")
         return data
 
     def _open(self, repository: Repository, url: str, what: str, headers: dict[str, str]) -> Any:
         """The answer to a request, wherever it was redirected to."""
         for _ in range(MAX_REDIRECTS + 1):
-            request = urllib.request.Request(url, headers={"User-Agent": "edgesppo", **headers})
-            if self._token and _origin(url) == _origin(self._endpoint):
-                request.add_unredirected_header("Authorization", f"Bearer {self._token}")
             try:
+                request = urllib.request.Request(url, headers={"User-Agent": "edgesppo", **headers})
+                if self._token and _origin(url) == _origin(self._endpoint):
+                    request.add_unredirected_header("Authorization", f"Bearer {self._token}")
                 reply = self._opener.open(request, timeout=TIMEOUT)
             except urllib.error.HTTPError as error:
                 with error:
                     url = self._answer(repository, url, what, error)
                 continue
+            except (ValueError, http.client.InvalidURL):  # a name too long, a proxy of no sense
+                raise DownloadError(
+                    f"{what} cannot be asked for at {_public(url)}: that is no address, or the"
+                    " proxy's is none; are HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY right?"
+                ) from None
             if reply.headers.get_content_type() == "text/html":
                 reply.close()
                 raise DownloadError(
@@ -171,8 +177,8 @@ class Hub:
             return _redirected(url, error.headers.get("Location"), what)
         if status == 401:
             raise DownloadError(
-                f"the hub does not give {what} to everyone (401); log in with `hf auth login`, or"
-                " set HF_TOKEN"
+                f"the hub does not give {what} to everyone, or there is no such repository (401);"
+                " check the name, and log in with `hf auth login` or set HF_TOKEN"
             )
         if status == 403:
             raise DownloadError(
@@ -189,8 +195,13 @@ class Hub:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Every redirect is looked at by us: the token must not follow it."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def http_error_302(self, *_: Any) -> None:
         return None
+
+    http_error_301: Any = http_error_302
+    http_error_303: Any = http_error_302
+    http_error_307: Any = http_error_302
+    http_error_308: Any = http_error_302
 
 
 def _from(reply: Any, at: int, end: int) -> Iterator[bytes]:
@@ -218,14 +229,21 @@ def _strong(etag: str | None) -> str | None:
 
 
 def _redirected(url: str, location: str | None, what: str) -> str:
-    target = urljoin(url, location or "")
-    scheme = urlsplit(target).scheme
-    downgraded = scheme == "http" and urlsplit(url).scheme == "https"
-    if location is None or scheme not in ("http", "https") or downgraded:
-        raise DownloadError(
-            f"{what} is redirected to {scheme or 'nowhere'}, where we do not follow"
-        )
+    try:
+        # http.client takes the header's bytes for Latin-1.
+        target = urljoin(url, quote(location or "", safe=string.punctuation, encoding="latin-1"))
+    except ValueError:
+        target = ""
+    downgraded = target.startswith("http:") and url.startswith("https:")
+    if location is None or not is_address(target) or downgraded:
+        where = "nowhere" if location is None else _public(location)
+        raise DownloadError(f"{what} is redirected to {where}, where we do not follow")
     return target
+
+
+def _public(url: str) -> str:
+    """The address as it may stand in a message: signatures stand behind the question mark."""
+    return repr(url.partition("?")[0][:80])
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -237,8 +255,33 @@ def _retry_after(value: str | None) -> float | None:
     """Seconds, be they given as a number or as a date; None where they are not."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value[:12])
-    with suppress(ValueError, TypeError):
+    if (seconds := _whole(value)) is not None:
+        return float(seconds)
+    with suppress(ValueError, TypeError, OverflowError, OSError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return None
+
+
+def _whole(text: str) -> int | None:
+    """A whole number of plain digits; None for anything else, such as a superscript two."""
+    text = text.strip()
+    return int(text[:15]) if text.isascii() and text.isdigit() else None
+
+
+def _token() -> str | None:
+    """The person's token, from the environment or as `hf auth login` has saved it."""
+    from huggingface_hub import get_token
+
+    try:
+        token = get_token()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the token that `hf auth login` has saved cannot be read ({type(error).__name__});"
+            " log in anew, or set HF_TOKEN"
+        ) from None
+    if token and not _TOKEN.fullmatch(token):
+        raise UsageError(
+            "the token for the hub (HF_TOKEN, or what `hf auth login` has saved) holds a character"
+            " that no token has, a quotation mark perhaps; set it anew"
+        )
+    return token

@@ -11,12 +11,13 @@ import os
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgesppo.errors import UsageError
 
 MAX_FILES = 10_000
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(.*))?", re.ASCII)
-_REVISION = re.compile(r"[0-9a-f]{40}")
+REVISION = re.compile(r"[0-9a-f]{40}")
 _HEX = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
@@ -53,7 +54,7 @@ def parse_repository(text: str) -> Repository | None:
     if found is None:
         return None
     owner, name, revision = found.groups()
-    if revision is None or not _REVISION.fullmatch(revision):
+    if revision is None or not REVISION.fullmatch(revision):
         what = "needs the commit" if revision is None else f"names {revision[:80]!r}, no commit"
         raise UsageError(
             f"there is no folder {text}; as a repository of the hub it {what}: 40 hex digits, as"
@@ -63,8 +64,26 @@ def parse_repository(text: str) -> Repository | None:
 
 
 def endpoint() -> str:
-    """Where the hub is: $HF_ENDPOINT, else huggingface.co."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    """Where the hub is: $HF_ENDPOINT, else huggingface.co. Raises UsageError for no address."""
+    address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    if not is_address(address) or "@" in address or "?" in address or "#" in address:
+        shown = address.rpartition("@")[2][:80]  # before it there may be a password
+        raise UsageError(
+            f"HF_ENDPOINT is {shown!r}; expected the address of a hub, such as"
+            " https://huggingface.co; set it right, or unset it"
+        )
+    return address.rstrip("/")
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an absolute http or https address, fit to be asked for."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = text.isascii() and text.isprintable() and " " not in text
+    return plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
 
 
 def parse_listing(data: bytes) -> dict[str, RemoteFile]:

@@ -65,6 +65,7 @@ CONVERT = [
     "quantize",
     "tied",
     "target",
+    "fetching",
     "remote",
     "gguf_file",
     "layout",

@@ -29,6 +29,7 @@ NAMES = {
     "OutputError",
     "Result",
     "SamplingParams",
+    "SourceUnreadable",
     "Timings",
     "UnsupportedCheckpoint",
     "Usage",

@@ -1,0 +1,233 @@
+"""Whatever a hub answers, or a setting says, ends as one line of ours, and without the token."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.errors import DownloadError, EdgesppoError, UsageError
+from edgesppo.hub import Hub
+from edgesppo.repository import Repository, parse_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+REPOSITORY = Repository("owner", "name", "0" * 40)
+TOKEN = "hf_aVerySecretToken"
+
+
+@dataclass
+class Answer:
+    """What the server says to everything but `/moved`, and what was asked."""
+
+    url: str = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b"[]"
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answer]:
+    given = Answer()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+        def do_GET(self) -> None:
+            given.asked.append(self.path)
+            moved = self.path.startswith("/moved")
+            self.send_response(200 if moved else given.status)
+            for key, value in ({} if moved else given.headers).items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(given.body)
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    given.url = f"http://127.0.0.1:{server.server_port}"
+    for name in ("HF_HUB_OFFLINE", "EDGESPPO_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("HF_ENDPOINT", given.url)
+    yield given
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def ask() -> list[float]:
+    """How long it waited."""
+    waits: list[float] = []
+    Hub(waits.append).files(REPOSITORY)
+    return waits
+
+
+def refused(kind: type[EdgesppoError], *words: str) -> None:
+    with pytest.raises(EdgesppoError) as caught:
+        ask()
+    message = str(caught.value)
+    assert type(caught.value) is kind
+    assert "\n" not in message
+    assert TOKEN not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1:99999/x",
+        "http://127.0.0.1:port/x",
+        "http://[bad/",
+        "ftp://127.0.0.1/x",
+        "file:///etc/passwd",
+        "http://127.0.0.1:0/x",
+        "http://a b/x",
+    ],
+)
+def test_a_redirect_to_what_is_no_address_is_not_followed(answer: Answer, location: str) -> None:
+    answer.status, answer.headers = 302, {"Location": location}
+    refused(DownloadError, "the list of files of owner/name")
+    assert len(answer.asked) == 1
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "user:word@127.0.0.1"])
+def test_a_redirect_to_a_name_that_is_none_is_asked_once(answer: Answer, host: str) -> None:
+    answer.status, answer.headers = 302, {"Location": f"http://{host}/x?Signature=secret"}
+    with pytest.raises(DownloadError, match="cannot be asked for at 'http://") as caught:
+        ask()
+    assert "secret" not in str(caught.value)
+    assert len(answer.asked) == 1
+
+
+@pytest.mark.parametrize("location", ["http://", "http:///x", "\xe9://x", ""])
+def test_redirects_come_to_an_end(answer: Answer, location: str) -> None:
+    answer.status, answer.headers = 302, {"Location": location}
+    refused(DownloadError, "is redirected more than 5 times")
+
+
+def test_a_redirect_without_a_place_goes_nowhere(answer: Answer) -> None:
+    answer.status = 302
+    refused(DownloadError, "is redirected to nowhere")
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [("/moved/\xe9", "/moved/%E9"), ("/moved/a b", "/moved/a%20b"), ("/moved?a=%20", None)],
+)
+def test_a_redirect_to_odd_letters_is_followed(
+    answer: Answer, location: str, path: str | None
+) -> None:
+    answer.status, answer.headers = 302, {"Location": location}
+    ask()
+    assert answer.asked[-1] == (path or location)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    ["\xb2", "-1", "1e3", "", "Mon, 01 Jan 0001 00:00:00 -0000", "Mon, 01 Jan 0001 00:00:00 +2359"],
+)
+def test_a_wait_that_is_none_is_chosen_by_us(answer: Answer, wait: str) -> None:
+    answer.status, answer.headers = 429, {"Retry-After": wait}
+    refused(DownloadError, "status 429, 6 times")
+    assert len(answer.asked) == 6
+
+
+@pytest.mark.parametrize("wait", ["9" * 5000, "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_a_wait_without_end_is_left_to_the_person(answer: Answer, wait: str) -> None:
+    answer.status, answer.headers = 429, {"Retry-After": wait}
+    refused(DownloadError, "asks to wait")
+
+
+@pytest.mark.parametrize("length", ["\xb2", "-1", "many"])
+def test_a_length_that_is_none_is_not_believed(answer: Answer, length: str) -> None:
+    answer.headers = {"Content-Length": length}
+    assert ask() == []
+
+
+def test_a_length_beyond_all_measure_is_a_connection_that_ended_early(answer: Answer) -> None:
+    answer.headers = {"Content-Length": "9" * 5000}
+    refused(DownloadError, "ended early")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "huggingface.co",
+        "127.0.0.1:80",
+        "file:///etc",
+        "ftp://huggingface.co",
+        "http://",
+        "https:///models",
+        "http://127.0.0.1:99999",
+        "http://[bad",
+        "http://hub/?a=b",
+        "http://hub/#a",
+        "https://h\xfcb",
+        "https://h ub",
+        "https://hub\n.example",
+    ],
+)
+def test_an_endpoint_that_is_no_address_is_named(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    refused(UsageError, f"HF_ENDPOINT is {endpoint!r}", "https://huggingface.co")
+    with pytest.raises(UsageError, match="HF_ENDPOINT is"):
+        parse_repository("owner/name")
+    assert answer.asked == []
+
+
+def test_a_password_in_the_endpoint_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://user:secret@hub")
+    with pytest.raises(UsageError, match="HF_ENDPOINT is 'hub'") as caught:
+        parse_repository("owner/name")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_name_that_cannot_be_one_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://a..b")
+    refused(DownloadError, "are HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY right?")
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    monkeypatch.setenv("http_proxy", "http://a..b:1")
+    refused(DownloadError, "are HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY right?")
+    assert answer.asked == []
+
+
+@pytest.mark.parametrize("quotes", ["\u201c{}\u201d", '"{}"', "{} {}", "{}\xa0x"])
+def test_a_token_with_quotation_marks_is_refused_unseen(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, quotes: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", quotes.format(TOKEN, TOKEN))
+    refused(UsageError, "HF_TOKEN", "a quotation mark perhaps")
+    assert answer.asked == []
+
+
+def test_a_saved_token_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    (tmp_path / "token").write_bytes(b"\xff")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    refused(UsageError, "`hf auth login`", "UnicodeDecodeError")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path))
+    refused(UsageError, "`hf auth login`", "IsADirectoryError")
+    assert answer.asked == []
+
+
+def test_a_repository_that_there_may_not_be_is_told_so(answer: Answer) -> None:
+    answer.status = 401  # the real hub's answer to a name that nobody has
+    refused(DownloadError, "or there is no such repository (401)", "check the name", "HF_TOKEN")
