@@ -224,8 +224,8 @@ def test_ctrl_c_before_the_first_byte_of_a_shard_leaves_no_empty_file(
     out: Path, keep: bool
 ) -> None:
     class Stopping(Counting):
-        def open_or_create(self, path: Path) -> int:
-            descriptor = super().open_or_create(path)
+        def open_or_create(self, path: Path, *mode: int) -> int:
+            descriptor = super().open_or_create(path, *mode)
             if "shard" in path.name:
                 self.close(descriptor)
                 raise KeyboardInterrupt
