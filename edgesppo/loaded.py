@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import preflight, prompt, saved, store
+from edgesppo import checks, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.engine import Engine
@@ -87,7 +87,9 @@ class LoadedModel:
 
     def _binding(self) -> Binding:
         header = self.model.summary.file_bytes - self.model.summary.data_bytes
-        model = fingerprint(self.model.path, max(0, header))
+        self.model.file.check()
+        with self.model.file.open() as file:  # another may have its name by now
+            model = fingerprint(file, max(0, header))
         return Binding(model, f"{LIBRARY_VERSION} {system_info()}", self.engine.settings)
 
     def ask(self, text: str, *, system: str | None = None, **sampling: Any) -> str:
@@ -151,6 +153,13 @@ def load(
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
     """
     started = time.perf_counter()
+    for name, function in {
+        "on_load": on_load,
+        "on_convert": on_convert,
+        "on_tune": on_tune,
+    }.items():
+        checks.callback(name, function)
+    checks.switch("drafts", drafts)
     found = store.find(model)
     path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
     summary = preflight.check(path)

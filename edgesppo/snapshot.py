@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
 MAGIC = b"edgesppo-kv-1\n"
 SUFFIX = ".kv"
@@ -40,19 +41,19 @@ class Binding:
     settings: str
 
 
-def fingerprint(path: Path, header_bytes: int) -> str:
+def fingerprint(file: BinaryIO, header_bytes: int) -> str:
     """Tells a model file from any other that is not made to deceive, without reading it all.
 
     Hashes its size, its header (the first `header_bytes`) and samples all over its tensors: two
     fine-tunes of one architecture differ everywhere.
     """
-    size = path.stat().st_size
+    size = file.seek(0, os.SEEK_END)
     digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(header_bytes))
-        for n in range(_PLACES):
-            file.seek(header_bytes + (size - header_bytes) * n // _PLACES)
-            digest.update(file.read(_PLACE_BYTES))
+    file.seek(0)
+    digest.update(file.read(header_bytes))
+    for n in range(_PLACES):
+        file.seek(header_bytes + (size - header_bytes) * n // _PLACES)
+        digest.update(file.read(_PLACE_BYTES))
     return digest.hexdigest()
 
 

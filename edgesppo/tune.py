@@ -21,11 +21,10 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import machine
+from edgesppo import checks, machine
 from edgesppo._llama import LIBRARY_VERSION, Context, ContextParams, Weights, system_info
 from edgesppo.batch import Batch
 from edgesppo.draft import ROWS, USUAL_COSTS
-from edgesppo.errors import UsageError
 from edgesppo.home import home
 from edgesppo.interrupt import run_interruptibly
 
@@ -82,8 +81,7 @@ def frugal() -> Tuning:
 
 def check_goal(goal: str) -> None:
     """Raises UsageError for what is no choice."""
-    if not isinstance(goal, str) or goal not in CHOICES:
-        raise UsageError(f"tune is {goal!r}, expected one of {', '.join(CHOICES)}")
+    checks.choice("tune", goal, CHOICES)
 
 
 def remembered(summary: Summary, goal: str) -> Tuning | None:
