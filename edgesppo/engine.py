@@ -14,10 +14,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, headroom, settings
+from edgesppo import checks, headroom, schedule, settings
 from edgesppo._llama import Context
 from edgesppo.batch import Batch
-from edgesppo.draft import MAX_DRAFT, USUAL_COSTS, Drafter
+from edgesppo.draft import USUAL_COSTS, Drafter
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
 _SHORT_BATCH = 8
-# Prompt tokens in one step while answers are running: what each of them waits for at most.
-_SLICE_BESIDE_ANSWERS = 64
 
 
 class Engine:
@@ -192,8 +190,8 @@ class Engine:
             self._admit()
             self._unsettled = True
             parts = self._decoded(context)
-            for request, end, entry in parts:
-                self._advance(context, request, end, entry)
+            for part in parts:
+                self._advance(context, part)
             self._unsettled = not parts
 
     def _open_context(self) -> Context:
@@ -231,9 +229,9 @@ class Engine:
             self._running.append(request)
             self._waiting.popleft()
 
-    def _decoded(self, context: Context) -> list[tuple[Request, int, int]]:
+    def _decoded(self, context: Context) -> list[schedule.Part]:
         """Decode a batch; returns its parts, none when there were none or it was stopped."""
-        while parts := self._fill_batch():
+        while parts := schedule.fill(self._batch, self._running, self.n_ctx):
             self.model.file.check()
             try:
                 self._run_batch(context)
@@ -259,45 +257,6 @@ class Engine:
         self._cache.hold([other.slot for other in self._running])
         return self._cache.forget_idle()
 
-    def _fill_batch(self) -> list[tuple[Request, int, int]]:
-        """Fill the batch; returns (request, how far its tokens go now, its last entry)."""
-        self._batch.clear()
-        # Running answers first, so that a long prompt never makes them wait.
-        answering = [request for request in self._running if request.is_answering]
-        parts = [self._add_answer(request, len(answering)) for request in answering]
-        room = self._batch.capacity - len(self._batch)
-        if answering:
-            room = min(room, _SLICE_BESIDE_ANSWERS)
-        for request in self._running:
-            if not request.is_answering and room > 0:
-                before = len(self._batch)
-                parts.append(self._add(request, room))
-                room -= len(self._batch) - before
-        return parts
-
-    def _add_answer(self, request: Request, n_answering: int) -> tuple[Request, int, int]:
-        """The latest token, and guesses of those behind it."""
-        slot, n = request.slot, len(request.tokens)
-        assert slot is not None, "only requests with a slot run"
-        rows = MAX_DRAFT + 1 - len(self._batch)
-        left = request.params.max_tokens - request.n_generated
-        most = min(rows - n_answering, left - 1, self.n_ctx - n - 1)
-        request.draft = []
-        if request.drafter is not None and most > 0:
-            request.draft = request.drafter.propose(most, n_answering - 1)
-        tokens = [request.tokens[-1], *request.draft]
-        return request, n, self._batch.add(slot.seq, n - 1, tokens, logits=len(tokens))
-
-    def _add(self, request: Request, room: int) -> tuple[Request, int, int]:
-        slot = request.slot
-        assert slot is not None, "only requests with a slot run"
-        start = len(slot.ids)
-        end = min(len(request.tokens), start + room)
-        last = end == len(request.tokens)
-        request.draft = []
-        entry = self._batch.add(slot.seq, start, request.tokens[start:end], logits=last)
-        return request, end, entry
-
     def _run_batch(self, context: Context) -> None:
         caller, short = threading.get_ident(), len(self._batch) <= _SHORT_BATCH
         if not short or caller != self._computed_on:  # then threads are started
@@ -309,18 +268,19 @@ class Engine:
         else:
             run_interruptibly(lambda: context.decode(self._batch), context.abort.set)
 
-    def _advance(self, context: Context, request: Request, end: int, entry: int) -> None:
+    def _advance(self, context: Context, part: schedule.Part) -> None:
         """Take what the decode brought for a request.
 
         Its tokens grow before the slot's ids do: what an interrupt leaves out of those is decoded
         again.
         """
+        request, end = part.request, part.end
         slot = request.slot
         if slot is None or request.finish_reason is not None:
             return
         came: list[int] = []
         if end == len(request.tokens):
-            came = self._sample(context, request, entry)
+            came = self._sample(context, request, part.entry)
         slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(came) - 1)])
         request.note(end, sampled=bool(came))
         if request.draft:

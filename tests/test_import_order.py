@@ -34,6 +34,7 @@ RUNTIME = [
     "settings",
     "kv_cache",
     "request",
+    "schedule",
     "engine",
     "text",
     "generate",
