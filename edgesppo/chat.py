@@ -157,6 +157,7 @@ class Chat:
         return [Message("system", self.system)] if self.system else []
 
     def _begin(self, text: str, after: int, sampling: dict[str, Any]) -> Generation:
+        checks.text("the message", text)
         params = self.params.replace(**sampling)
         ids, left_out = self._fit(self.messages[:after], [Message("user", text)], params)
         generation = Generation(self._engine, ids, params, left_out=left_out)
