@@ -1,4 +1,4 @@
-"""Counts what a process holds: files, threads, memory, native handles. Linux tells; others do not."""
+"""Counts what a process holds: files, threads, memory, native handles; as far as it is told."""
 
 from __future__ import annotations
 
