@@ -62,6 +62,11 @@ def _reason() -> str:
     return "it gives no reason"
 
 
+def _lacks_memory() -> bool:
+    """Whether what llama.cpp wrote speaks of memory that it did not get."""
+    return any(level == _ERROR and "alloc" in line for level, line in _log)
+
+
 def system_info() -> str:
     """What the library was compiled for, as llama.cpp puts it."""
     return str(_C.llama_print_system_info().decode().strip())
@@ -140,7 +145,8 @@ class Weights:
                 _C.llama_model_free(handle)
             raise failure[0]
         if not handle:
-            raise BadModelFile(f"{path}: llama.cpp cannot load it: {_reason()}")
+            kind = OutOfMemory if _lacks_memory() else BadModelFile
+            raise kind(f"{path}: llama.cpp cannot load it: {_reason()}")
         # The parameters point to the callback only while loading.
         del report
         self._handle = handle
@@ -188,6 +194,11 @@ class Weights:
     def is_text(self, token: int) -> bool:
         """Whether the token stands for text: neither control, nor unknown, nor unused."""
         return bool(_C.llama_vocab_get_attr(self._vocab, token) & _TEXT)
+
+    def is_user_defined(self, token: int) -> bool:
+        """Whether the token is found in a text before any merging."""
+        attributes = _C.llama_vocab_get_attr(self._vocab, token)
+        return bool(attributes & _C.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def name(self, token: int) -> bytes:
         """How the vocabulary itself writes the token."""
@@ -280,7 +291,7 @@ class Context:
         if not handle:
             raise OutOfMemory(
                 f"llama.cpp cannot make a context of {params.n_ctx} tokens: "
-                f"{_reason()}; try a smaller n_ctx"
+                f"{_reason()}; use a smaller n_ctx (--n-ctx)"
             )
         self._handle = handle
         self._n_vocab = weights.n_vocab

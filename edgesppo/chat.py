@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import prompt
+from edgesppo import checks, prompt
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.generate import Generation
 from edgesppo.prompt import Message
@@ -50,8 +50,9 @@ class Chat:
         messages: Sequence[Message] = (),
         left_out: int = 0,
     ) -> None:
-        if overflow not in OVERFLOWS:
-            raise UsageError(f"overflow is {overflow!r}, expected one of {', '.join(OVERFLOWS)}")
+        checks.choice("overflow", overflow, OVERFLOWS)
+        if system is not None:
+            checks.text("system", system)
         self._engine = engine
         self.params = params
         self.system = system
@@ -152,10 +153,13 @@ class Chat:
         return self.encode([Message("user", "")], left_out=self.left_out)
 
     def _encode(self, turns: Sequence[Message], more: Sequence[Message]) -> list[int]:
-        head = [Message("system", self.system)] if self.system else []
-        return prompt.encode(self._engine.model, [*head, *turns, *more])
+        return prompt.encode(self._engine.model, [*self._head(), *turns, *more])
+
+    def _head(self) -> list[Message]:
+        return [Message("system", self.system)] if self.system else []
 
     def _begin(self, text: str, after: int, sampling: dict[str, Any]) -> Generation:
+        checks.text("the message", text)
         params = self.params.replace(**sampling)
         ids, left_out = self._fit(self.messages[:after], [Message("user", text)], params)
         generation = Generation(self._engine, ids, params, left_out=left_out)
@@ -175,14 +179,30 @@ class Chat:
         self, history: Sequence[Message], asked: list[Message], params: SamplingParams
     ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
+        fewest = prompt.fewest(self._engine.model, [*self._head(), *asked])
+        if fewest >= self._engine.n_ctx:  # not even worth tokenising
+            raise self._engine.overflow(fewest, at_least=True)
         turns = len(history) // 2
         left_out = min(self.left_out, turns)
-        ids = self._encode(history[2 * left_out :], asked)
         n_ctx = self._engine.n_ctx
         room = n_ctx - min(params.max_tokens, n_ctx // _ANSWER_SHARE)
-        if len(ids) <= room or self.overflow == "error":
-            return ids, left_out
-        while len(ids) > room // _TRIMMED_SHARE and left_out < turns:
-            left_out += 1
+        trims = self.overflow != "error"
+        if trims and self._too_many(history, asked, room) > left_out:
+            left_out = max(left_out, self._too_many(history, asked, room // _TRIMMED_SHARE))
+        ids = self._encode(history[2 * left_out :], asked)
+        while trims and len(ids) > room and left_out < turns:
+            left_out += 1  # joined to the system text, a turn can take a token more
             ids = self._encode(history[2 * left_out :], asked)
         return ids, left_out
+
+    def _too_many(self, history: Sequence[Message], asked: list[Message], room: int) -> int:
+        """How many of the oldest turns must go for the rest to take at most `room` tokens.
+
+        Counted from the newest, so that a history of any length takes no more time than `room`.
+        """
+        taken = len(self._encode((), asked))
+        for n in range(len(history) // 2, 0, -1):
+            taken += prompt.count(self._engine.model, history[2 * n - 2 : 2 * n])
+            if taken > room:
+                return n
+        return 0

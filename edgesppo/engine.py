@@ -12,74 +12,27 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo import machine
-from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, Context, ContextParams
+from edgesppo import checks, headroom, schedule, settings
+from edgesppo._llama import Context
 from edgesppo.batch import Batch
-from edgesppo.draft import MAX_DRAFT, USUAL_COSTS, Drafter
+from edgesppo.draft import USUAL_COSTS, Drafter
+from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
+from edgesppo.request import CLOSED, Event, Request
 from edgesppo.sampler import SamplingParams, build_chain
+from edgesppo.settings import DEFAULT_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from edgesppo._llama import SamplerChain
-    from edgesppo.draft_model import DraftModel
-    from edgesppo.kv_cache import Slot
     from edgesppo.model import Model
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
 _SHORT_BATCH = 8
-MIN_CTX = 16
-DEFAULT_BATCH = 512
-CLOSED = "closed"
-# Prompt tokens in one step while answers are running: what each of them waits for at most.
-_SLICE_BESIDE_ANSWERS = 64
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a step brought for one request: a token, or the reason why there are no more.
-
-    `finish_reason` is "stop" (an end token, which is not given out), "length" or "cancelled".
-    """
-
-    token: int | None
-    finish_reason: str | None = None
-
-
-@dataclass(eq=False)
-class Request:
-    """One answer being generated. Read-only for everyone but the engine."""
-
-    tokens: list[int]
-    n_prompt: int
-    params: SamplingParams
-    chain: SamplerChain
-    submitted_at: float
-    slot: Slot | None = None
-    n_cached: int = 0
-    finish_reason: str | None = None
-    cancelled: bool = False
-    first_token_at: float | None = None
-    last_token_at: float | None = None
-    events: collections.deque[Event] = field(default_factory=collections.deque)
-    drafter: Drafter | None = None
-    draft: list[int] = field(default_factory=list)  # guesses in the batch under way
-
-    @property
-    def n_generated(self) -> int:
-        """How many tokens have been generated."""
-        return len(self.tokens) - self.n_prompt
-
-    @property
-    def n_prefilled(self) -> int:
-        """How many of the prompt's tokens the KV cache holds."""
-        return min(len(self.slot.ids), self.n_prompt) if self.slot else 0
 
 
 class Engine:
@@ -110,33 +63,27 @@ class Engine:
         draft_model: DraftModel | None = None,
     ) -> None:
         self.model = model
-        n_ctx = model.n_ctx_train if n_ctx is None else n_ctx
-        _check("n_ctx", n_ctx, MIN_CTX, model.n_ctx_train)
-        _check("n_seqs", n_seqs, 1, 64)
-        _check("n_batch", n_batch, n_seqs, 16_384)
-        _check_choice("cache_type", cache_type, CACHE_TYPES)
-        _check_choice("flash_attention", flash_attention, FLASH_ATTENTION)
-        _check("n_ubatch", n_ubatch, 1, 16_384)
-        threads = machine.cores() if n_threads is None else n_threads
-        _check("n_threads", threads, 1, 1024)
-        threads_batch = threads if n_threads_batch is None else n_threads_batch
-        _check("n_threads_batch", threads_batch, 1, 1024)
-        params = ContextParams(
+        if draft_model is not None and not isinstance(draft_model, DraftModel):
+            raise UsageError(f"draft_model is {draft_model!r}, expected a DraftModel")
+        params = settings.context_params(
+            model.n_ctx_train,
             n_ctx=n_ctx,
-            n_batch=n_batch,
-            n_ubatch=min(n_batch, n_ubatch),
             n_seqs=n_seqs,
-            n_outputs=n_seqs + (MAX_DRAFT if draft_costs else 0),
-            n_threads=threads,
-            n_threads_batch=threads_batch,
+            n_batch=n_batch,
+            n_ubatch=n_ubatch,
+            n_threads=n_threads,
+            n_threads_batch=n_threads_batch,
             cache_type=cache_type,
             flash_attention=flash_attention,
+            draft_costs=draft_costs,
         )
+        self._thread_bytes = settings.threads(params)
+        settings.ask_for_memory(model.summary, params)
         self._context: Context | None = Context(model.weights, params)
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
-        self.n_ctx = n_ctx
-        self.n_threads = threads
-        self.n_threads_batch = threads_batch
+        self.n_ctx = params.n_ctx
+        self.n_threads = params.n_threads
+        self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention
         self._draft_costs = draft_costs
         self._draft_model = draft_model
@@ -144,10 +91,15 @@ class Engine:
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._waiting: collections.deque[Request] = collections.deque()
         self._running: list[Request] = []
+        self._unsettled = False  # whether the last step was left before its end
+        self._crowded = False  # whether an answer was put back for want of room
+        self._closing = False
+        self._computed_on = 0  # the thread that computed the last short batch
         self._lock = threading.RLock()
 
     def close(self) -> None:
         """End every request, its stream with Closed, and free the context; may be repeated."""
+        self._closing = True  # or threads that pump could keep the lock among themselves
         if self._context is not None:
             self._stop()
         with self._lock:
@@ -164,14 +116,10 @@ class Engine:
         tokens = list(prompt)
         if not tokens:
             raise UsageError("the prompt has no tokens")
+        for token in tokens:
+            checks.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
         if len(tokens) >= self.n_ctx:
-            raise ContextOverflow(
-                f"the prompt has {len(tokens)} tokens, but the context holds {self.n_ctx} and "
-                f"needs room for an answer: shorten it by {len(tokens) - self.n_ctx + 1} or more, "
-                "or use a larger n_ctx",
-                needed=len(tokens) + 1,
-                available=self.n_ctx,
-            )
+            raise self.overflow(len(tokens))
         chain = build_chain(params, self.model.n_vocab, self.n_ctx)
         for token in tokens[-params.repeat_last_n :] if params.repeat_penalty != 1.0 else ():
             chain.accept(token)
@@ -182,6 +130,11 @@ class Engine:
             self._open_context()
             self._waiting.append(request)
         return request
+
+    def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
+        """The error for a prompt of so many tokens, to be raised."""
+        trained = self.model.n_ctx_train
+        return ContextOverflow.of_prompt(n_tokens, self.n_ctx, trained, at_least=at_least)
 
     def cancel(self, request: Request) -> None:
         """Stop a request, from any thread, also in the middle of its prefill."""
@@ -206,15 +159,24 @@ class Engine:
         An event without token and reason means that a slice of the prompt was prefilled. Leaving
         the iterator early cancels the request. Raises Closed when the engine was closed meanwhile.
         """
+        given, prefilled = 0, request.n_prefilled
         try:
-            while request.finish_reason is None or request.events:
-                while request.events:
-                    yield request.events.popleft()
+            while True:
+                reason = request.finish_reason  # looked at first: no token comes after it
+                while given < request.n_generated:
+                    given += 1
+                    yield Event(request.tokens[request.n_prompt + given - 1])
+                if reason == CLOSED:
+                    raise Closed("the model was closed while it was answering")
+                if reason is not None:
+                    yield Event(None, reason)
+                    return
+                if prefilled < request.n_prefilled < request.n_prompt:
+                    prefilled = request.n_prefilled
+                    yield Event(None)
                 with self._lock:
-                    if request.finish_reason is None and not request.events:
+                    if not request.has_more_than(given, prefilled):
                         self.step()
-            if request.finish_reason == CLOSED:
-                raise Closed("the model was closed while it was answering")
         finally:
             self.cancel(request)
 
@@ -240,28 +202,39 @@ class Engine:
             return len(ids) < self.n_ctx and self._cache.put(ids, state)
 
     def step(self) -> None:
-        """Decode one batch for all requests and hand each its events."""
+        """Decode one batch for all requests. Whoever waits for one sees it grow.
+
+        Left by an exception at any point, Ctrl-C's included, it costs at most what it did.
+        """
         with self._lock:
             context = self._open_context()
             context.abort.clear()
-            self._drop_cancelled()
-            try:
-                self._admit()
-                parts = self._fill_batch()
-                if parts:
-                    self._decode(context)
-                for request, end, entry in parts:
-                    self._advance(context, request, end, entry)
-            except Cancelled:
-                self._cache.forget_extra()
-            except BaseException:
-                self._cache.forget_extra()
-                raise
+            self._tidy()
+            self._admit()
+            self._unsettled = True
+            parts = self._decoded(context)
+            for part in parts:
+                self._advance(context, part)
+            self._unsettled = not parts
 
     def _open_context(self) -> Context:
-        if self._context is None:
+        if self._context is None or self._closing:
             raise Closed("the engine was closed; load the model again")
         return self._context
+
+    def _tidy(self) -> None:
+        """Make whole what an interrupt may have left half done, and end what is over."""
+        self._running = [request for request in self._running if request.finish_reason is None]
+        for request in [*self._waiting]:
+            if request.finish_reason is not None or request in self._running:
+                self._waiting.remove(request)
+        self._drop_cancelled()
+        for request in [*self._running]:
+            if self._is_full(request):
+                self._finish(request, "length")
+        self._cache.hold([request.slot for request in self._running])
+        if self._unsettled:
+            self._cache.forget_extra()
 
     def _drop_cancelled(self) -> None:
         for request in [*self._running, *self._waiting]:
@@ -270,106 +243,106 @@ class Engine:
 
     def _admit(self) -> None:
         """Give waiting requests free slots of the cache, first come, first served."""
-        while self._waiting:
-            slot = self._cache.take(self._waiting[0].tokens)
+        while self._waiting and not (self._crowded and self._running):
+            request = self._waiting[0]
+            slot = self._cache.take(request.tokens)
             if slot is None:
                 return
-            request = self._waiting.popleft()
-            request.slot, request.n_cached = slot, len(slot.ids)
+            request.admit(slot)
             self._running.append(request)
+            self._waiting.popleft()
 
-    def _fill_batch(self) -> list[tuple[Request, int, int]]:
-        """Fill the batch; returns (request, how far its tokens go now, its last entry)."""
-        self._batch.clear()
-        # Running answers first, so that a long prompt never makes them wait.
-        answering = [request for request in self._running if request.n_generated]
-        parts = [self._add_answer(request, len(answering)) for request in answering]
-        room = self._batch.capacity - len(self._batch)
-        if answering:
-            room = min(room, _SLICE_BESIDE_ANSWERS)
-        for request in self._running:
-            if not request.n_generated and room > 0:
-                before = len(self._batch)
-                parts.append(self._add(request, room))
-                room -= len(self._batch) - before
+    def _decoded(self, context: Context) -> list[schedule.Part]:
+        """Decode a batch; returns its parts, none when there were none or it was stopped."""
+        while parts := schedule.fill(self._batch, self._running, self.n_ctx):
+            self.model.file.check()
+            try:
+                self._run_batch(context)
+                break
+            except Cancelled:
+                return []
+            except ContextOverflow:
+                if not (self._cache.forget_idle() or self._put_back()):
+                    raise
         return parts
 
-    def _add_answer(self, request: Request, n_answering: int) -> tuple[Request, int, int]:
-        """The latest token, and guesses of those behind it."""
-        slot, n = request.slot, len(request.tokens)
-        assert slot is not None, "only requests with a slot run"
-        rows = MAX_DRAFT + 1 - len(self._batch)
-        left = request.params.max_tokens - request.n_generated
-        most = min(rows - n_answering, left - 1, self.n_ctx - n - 1)
-        request.draft = []
-        if request.drafter is not None and most > 0:
-            request.draft = request.drafter.propose(most, n_answering - 1)
-        tokens = [request.tokens[-1], *request.draft]
-        return request, n, self._batch.add(slot.seq, n - 1, tokens, logits=len(tokens))
+    def _put_back(self) -> bool:
+        """Let the youngest answer wait until another is over; False if it is the only one.
 
-    def _add(self, request: Request, room: int) -> tuple[Request, int, int]:
-        slot = request.slot
-        assert slot is not None, "only requests with a slot run"
-        start = len(slot.ids)
-        end = min(len(request.tokens), start + room)
-        last = end == len(request.tokens)
-        entry = self._batch.add(slot.seq, start, request.tokens[start:end], logits=last)
-        return request, end, entry
-
-    def _decode(self, context: Context) -> None:
-        try:
-            self._run_batch(context)
-        except ContextOverflow:
-            if not self._cache.forget_idle():
-                raise
-            self._run_batch(context)
+        What it has generated stays, and is prefilled again.
+        """
+        if len(self._running) < 2:
+            return False
+        request = self._running[-1]
+        self._waiting.appendleft(request)
+        self._running.remove(request)
+        self._crowded = True
+        self._cache.hold([other.slot for other in self._running])
+        return self._cache.forget_idle()
 
     def _run_batch(self, context: Context) -> None:
-        if len(self._batch) <= _SHORT_BATCH:
+        caller, short = threading.get_ident(), len(self._batch) <= _SHORT_BATCH
+        if not short or caller != self._computed_on:  # then threads are started
+            need = self._thread_bytes
+            headroom.ask("starting threads to compute", memory=need, advice="end other programs")
+        if short:
             context.decode(self._batch)
+            self._computed_on = caller
         else:
             run_interruptibly(lambda: context.decode(self._batch), context.abort.set)
 
-    def _advance(self, context: Context, request: Request, end: int, entry: int) -> None:
-        slot = request.slot
-        if slot is None:
-            return
-        slot.ids.extend(request.tokens[len(slot.ids) : end])
-        if end < len(request.tokens):
-            request.events.append(Event(None))
-            return
-        draft, came = request.draft, []
-        for row, guess in enumerate([*draft, None], entry - len(draft)):
-            came.append(context.sample(request.chain, row))
-            self._take(request, came[-1])
-            if came[-1] != guess or request.finish_reason is not None:
-                break
-            slot.ids.append(came[-1])
-        if draft:
-            request.draft = []
-            context.remove(slot.seq, len(slot.ids))
-        if request.drafter is not None:
-            request.drafter.learn(draft, came)
+    def _advance(self, context: Context, part: schedule.Part) -> None:
+        """Take what the decode brought for a request.
 
-    def _take(self, request: Request, token: int) -> None:
-        """Hand out a token that was sampled, or what it ends the answer with."""
-        now = time.perf_counter()
-        request.last_token_at = now
-        request.first_token_at = request.first_token_at or now
-        if self.model.is_end(token):
-            self._finish(request, "stop")
+        Its tokens grow before the slot's ids do: what an interrupt leaves out of those is decoded
+        again.
+        """
+        request, end = part.request, part.end
+        slot = request.slot
+        if slot is None or request.finish_reason is not None:
             return
-        request.tokens.append(token)
-        request.events.append(Event(token))
-        if request.n_generated >= request.params.max_tokens or len(request.tokens) >= self.n_ctx:
+        came: list[int] = []
+        if end == len(request.tokens):
+            came = self._sample(context, request, part.entry)
+        slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(came) - 1)])
+        request.note(end, sampled=bool(came))
+        if request.draft:
+            context.remove(slot.seq, len(slot.ids))
+        if came and request.drafter is not None:
+            request.drafter.learn(request.draft, came)
+        request.draft = []
+        if came and self.model.is_end(came[-1]):
+            self._finish(request, "stop")
+        elif self._is_full(request):
             self._finish(request, "length")
+
+    def _sample(self, context: Context, request: Request, entry: int) -> list[int]:
+        """Sample the batch's rows of a request, as far as its guesses were right.
+
+        Gives what came; the request has it, too, but for an end token.
+        """
+        came: list[int] = []
+        draft = request.draft
+        for row, guess in enumerate([*draft, None], entry - len(draft)):
+            token = context.sample(request.chain, row)
+            came.append(token)
+            if self.model.is_end(token):
+                break
+            request.tokens.append(token)
+            if token != guess or self._is_full(request):
+                break
+        return came
+
+    def _is_full(self, request: Request) -> bool:
+        return request.n_generated >= request.params.max_tokens or (
+            request.n_generated > 0 and len(request.tokens) >= self.n_ctx
+        )
 
     def _finish(self, request: Request, reason: str) -> None:
         if request.finish_reason is not None:
             return
         request.finish_reason = reason
-        if reason != CLOSED:
-            request.events.append(Event(None, reason))
+        self._crowded = False
         if request in self._running:
             self._running.remove(request)
         if request in self._waiting:
@@ -377,13 +350,3 @@ class Engine:
         if request.slot is not None:
             self._cache.release(request.slot)
         request.chain.close()
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
-
-
-def _check_choice(name: str, value: str, known: dict[str, int]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise UsageError(f"{name} is {value!r}, expected one of {', '.join(known)}")

@@ -85,6 +85,20 @@ class ContextOverflow(EdgesppoError):
         self.needed = needed
         self.available = available
 
+    @classmethod
+    def of_prompt(
+        cls, n_tokens: int, n_ctx: int, n_ctx_train: int, *, at_least: bool = False
+    ) -> ContextOverflow:
+        """For a prompt that leaves no room for an answer; `at_least` where nobody counted on."""
+        larger = ", or use a larger n_ctx (--n-ctx)" if n_ctx < n_ctx_train else ""
+        count = f"at least {n_tokens:,}" if at_least else f"{n_tokens:,}"
+        return cls(
+            f"the prompt has {count} tokens, but the context holds {n_ctx:,} and needs room for "
+            f"an answer: shorten it by {n_tokens - n_ctx + 1:,} or more{larger}",
+            needed=n_tokens + 1,
+            available=n_ctx,
+        )
+
 
 class Cancelled(EdgesppoError):
     """The caller asked to stop before the work was done."""

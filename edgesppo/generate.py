@@ -5,6 +5,7 @@ Knows tokens and text; knows nothing of chats, terminals or HTTP.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from edgesppo.text import StopFilter, Utf8Decoder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.engine import Engine, Event, Request
+    from edgesppo.engine import Engine
+    from edgesppo.request import Event, Request
     from edgesppo.sampler import SamplingParams
 
 _REASONS = ("stop", "length", "cancelled")
@@ -30,9 +32,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds to the first token; tokens per second of prefill and decode (0 when none)."""
+    """How long an answer took.
 
-    ttft_s: float
+    `ttft_s` is in seconds from the question to the first token, None when none came.
+    `prefill_tps` counts the prompt's tokens that were computed, per second, as far as that came;
+    `decode_tps` those of the answer behind its first. Both are 0 where there were none.
+    """
+
+    ttft_s: float | None
     prefill_tps: float
     decode_tps: float
 
@@ -58,6 +65,8 @@ class Result:
     """A whole answer. `finish_reason` is "stop", "length" or "cancelled".
 
     `seed` repeats it; `left_out` counts the chat's oldest turns that no longer fitted its prompt.
+    `reused` says where the cached tokens came from: "nothing", "earlier" (an earlier prompt and
+    its answer), "shared" (another answer that was under way), "restored" (a saved chat's file).
     """
 
     text: str
@@ -67,6 +76,7 @@ class Result:
     seed: int
     left_out: int = 0
     ids: tuple[int, ...] = field(default=(), repr=False)
+    reused: str = "nothing"
 
 
 class Generation:
@@ -84,6 +94,8 @@ class Generation:
         self._engine = engine
         self._left_out = left_out
         self._request: Request = engine.submit(prompt, self.params)
+        # An interrupt can hit the very code that would have cancelled it.
+        weakref.finalize(self, self._request.abandon)
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []
@@ -120,6 +132,7 @@ class Generation:
             self.params.seed or 0,
             self._left_out,
             ids,
+            self._request.reused,
         )
 
     def _decode(self, event: Event) -> str:
@@ -149,12 +162,18 @@ class Generation:
     def _timings(self) -> Timings:
         request = self._request
         first, last = request.first_token_at, request.last_token_at
-        if first is None or last is None:
-            return Timings(0.0, 0.0, 0.0)
-        prefill = first - request.submitted_at
         steps = request.n_generated - (0 if request.finish_reason == "stop" else 1)
+        decoding = last - first if first is not None and last is not None else 0.0
         return Timings(
-            ttft_s=prefill,
-            prefill_tps=(request.n_prompt - request.n_cached) / prefill,
-            decode_tps=steps / (last - first) if last > first else 0.0,
+            ttft_s=first - request.submitted_at if first is not None else None,
+            prefill_tps=self._prefill_rate(),
+            decode_tps=steps / decoding if decoding > 0 else 0.0,
         )
+
+    def _prefill_rate(self) -> float:
+        """Tokens per second of what was computed of the prompt, from when its turn came."""
+        request = self._request
+        begun, done = request.admitted_at, request.prefilled_at
+        if begun is None or done is None or done <= begun:
+            return 0.0
+        return (request.n_prefilled - request.n_cached) / (done - begun)

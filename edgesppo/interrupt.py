@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from edgesppo.errors import OutOfMemory
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,7 +29,7 @@ def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> Non
     thread = threading.Thread(target=job.run, name="edgesppo-decode", daemon=True)
     interrupt: BaseException | None = None
     try:
-        thread.start()
+        _start(thread)
         while not job.done.is_set():
             job.done.wait(_WAIT_S)
     except BaseException as error:
@@ -40,6 +42,16 @@ def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> Non
     thread.join()
     if job.failure is not None:
         raise job.failure
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:  # what Python says of a thread that the system refuses
+        raise OutOfMemory(
+            "the system lets this process start no more threads: its memory, or a limit on "
+            "threads, is used up; end other programs"
+        ) from None
 
 
 def _outlast(job: _Job, stop: Callable[[], None]) -> None:

@@ -16,14 +16,24 @@ if TYPE_CHECKING:
     from edgesppo._llama import Context
 
 
+# What a prompt found in the cache: nothing of use, an earlier prompt and its answer, cells that
+# another sequence holds, or cells that came from a file.
+NOTHING, EARLIER, SHARED, RESTORED = "nothing", "earlier", "shared", "restored"
+
+
 @dataclass(eq=False)
 class Slot:
-    """One sequence of the cache: its number and the ids that it holds from position 0 on."""
+    """One sequence of the cache: its number and the ids that it holds from position 0 on.
+
+    `reused` says what the prompt that has it, or had it last, found in the cache.
+    """
 
     seq: int
     ids: list[int] = field(default_factory=list)
     busy: bool = False
     last_used: float = 0.0
+    reused: str = NOTHING
+    restored: bool = False
 
 
 class KVCache:
@@ -52,6 +62,8 @@ class KVCache:
             self._share(lender, slot, shared)
         else:
             self._shorten(slot, keep)
+            slot.reused = (RESTORED if slot.restored else EARLIER) if keep else NOTHING
+        slot.restored = False
         slot.busy = True
         return slot
 
@@ -79,8 +91,14 @@ class KVCache:
         if not self._context.restore(slot.seq, state):
             return False
         slot.ids.extend(ids)
+        slot.restored = True
         slot.last_used = time.perf_counter()
         return True
+
+    def hold(self, slots: Sequence[Slot | None]) -> None:
+        """Let these slots be the busy ones."""
+        for slot in self._slots:
+            slot.busy = slot in slots
 
     def release(self, slot: Slot) -> None:
         """Give a slot back; what it holds stays until another prompt needs the room."""
@@ -92,6 +110,8 @@ class KVCache:
         for slot in self._slots:
             if slot.busy:
                 self._context.remove(slot.seq, len(slot.ids))
+                if not self._reaches_back(slot, len(slot.ids)):
+                    self._shorten(slot, 0)
 
     def forget_idle(self) -> bool:
         """Make room by dropping what is held for nobody; False if there was nothing."""
@@ -104,16 +124,22 @@ class KVCache:
         """How many of the slot's ids serve the prompt as they are."""
         # The last token is always decoded anew, as its logits are needed.
         keep = min(_common(slot.ids, tokens), len(tokens) - 1)
-        # The window's cells are overwritten as a sequence grows, and llama.cpp goes back to a
-        # position without complaint when the cells before it are gone: the logits are wrong then.
-        window_start = max(0, keep - self._n_swa)
-        held = 0 <= self._context.first_position(slot.seq) <= window_start
-        return keep if held else 0
+        return keep if self._reaches_back(slot, keep) else 0
+
+    def _reaches_back(self, slot: Slot, n: int) -> bool:
+        """Whether the sequence can go on from its first `n` ids.
+
+        The window's cells are overwritten as a sequence grows, and llama.cpp goes back to a
+        position without complaint when the cells before it are gone: the logits are wrong then.
+        """
+        return 0 <= self._context.first_position(slot.seq) <= max(0, n - self._n_swa)
 
     def _share(self, lender: Slot, slot: Slot, n: int) -> None:
         """Let a slot begin with the first `n` cells of another: no cell is copied."""
+        slot.reused = SHARED
         if slot is lender:
             self._shorten(slot, n)
+            slot.reused = EARLIER
             return
         self._shorten(slot, 0)
         self._context.copy(lender.seq, slot.seq, n)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import preflight, prompt, saved, store
+from edgesppo import checks, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
@@ -121,8 +121,12 @@ class LoadedModel:
     def mark(self) -> ModelMark:
         """What a saved chat says of the model that answers in it."""
         header = self.model.summary.file_bytes - self.model.summary.data_bytes
+        _ = self.model.weights  # a closed model says that it is
+        self.model.file.check()
+        with self.model.file.open() as file:  # another may have its name by now
+            digest = fingerprint(file, max(0, header))
         path = self.model.path.absolute()
-        return ModelMark(self.name, str(path), fingerprint(path, max(0, header)), self.engine.n_ctx)
+        return ModelMark(self.name, str(path), digest, self.engine.n_ctx)
 
     @property
     def binding(self) -> Binding:
@@ -192,6 +196,14 @@ def load(
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
     """
     started = time.perf_counter()
+    for name, function in {
+        "on_load": on_load,
+        "on_convert": on_convert,
+        "on_tune": on_tune,
+    }.items():
+        checks.callback(name, function)
+    if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
+        raise checks.refused("drafts", drafts, "True, False or a model")
     found = store.find(model)
     path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
     summary = preflight.check(path)

@@ -51,9 +51,9 @@ def name() -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes this process may still take: what the system has, cut by a container's limit."""
-    known = [size for size in (_system_memory(), _cgroup_memory()) if size is not None]
-    return min(known, default=None)
+    """Bytes this process may still take: what the system has, cut by any limit set on it."""
+    found = (_system_memory(), _cgroup_memory(), _own_limit())
+    return min((size for size in found if size is not None), default=None)
 
 
 def _system_memory() -> int | None:
@@ -82,6 +82,20 @@ def _cgroup_memory(root: Path = _CGROUP) -> int | None:
                 used -= int(line.split()[1])
         return max(0, int(limit) - max(0, used))
     except (OSError, ValueError, IndexError):
+        return None
+
+
+def _own_limit() -> int | None:
+    """What is left of the address space that the process may have (`ulimit -v`)."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return None
+        used = int(Path("/proc/self/statm").read_text().split()[0])
+        return max(0, limit - used * os.sysconf("SC_PAGE_SIZE"))
+    except (ImportError, AttributeError, OSError, ValueError, IndexError):
         return None
 
 

@@ -9,9 +9,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import preflight
+from edgesppo import checks, headroom, preflight
 from edgesppo._llama import Weights, can_offload
+from edgesppo.cuts import Cuts
 from edgesppo.errors import BadModelFile, Closed, UsageError
+from edgesppo.mapped import MappedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 _ALL_LAYERS = -1
 _MAX_LAYERS = 10_000
+# Bytes of a text that is tokenised at once, and characters of the parts that a longer one goes in.
+_LONG, _PART = 8192, 512
+# Bytes that llama.cpp takes for each entry of the vocabulary, its own text included.
+_ENTRY_BYTES = 300
 # SentencePiece writes a space as U+2581 and treats the two alike in its input.
 _SPACE_MARK = "▁"
 
@@ -48,18 +54,23 @@ class Model:
         self.summary = summary or preflight.check(self.path)
         self.n_gpu_layers = gpu_layers(gpu)
         self._pieces: dict[int, bytes] = {}
+        self._cuts: Cuts | None = None
         # Native code must not be inside the vocabulary while another thread frees it.
         self._lock = threading.RLock()
-        self._weights: Weights | None = Weights(
-            self.path,
-            n_gpu_layers=self.n_gpu_layers,
-            repack=repack,
-            vocabulary_only=vocabulary_only,
-            progress=progress,
-        )
-        self.bos = self.weights.bos
-        self.n_vocab = self.weights.n_vocab
+        self._weights: Weights | None = None
+        self.file = MappedFile(self.path)
         try:
+            self._ask_for_memory()
+            self._weights = Weights(
+                self.path,
+                n_gpu_layers=self.n_gpu_layers,
+                repack=repack,
+                vocabulary_only=vocabulary_only,
+                progress=progress,
+            )
+            self._check_file()
+            self.bos = self.weights.bos
+            self.n_vocab = self.weights.n_vocab
             self.start_of_turn = self._control("<start_of_turn>")
             self.end_of_turn = self._control("<end_of_turn>")
             self._check_bos()
@@ -85,6 +96,25 @@ class Model:
             weights, self._weights = self._weights, None
             if weights is not None:
                 weights.close()
+        self.file.close()
+
+    def _ask_for_memory(self) -> None:
+        """Raises OutOfMemory where loading would end the process."""
+        tokens = self.summary.keys.get("tokenizer.ggml.tokens")
+        headroom.ask(
+            f"{self.path}: loading it",
+            memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0) + headroom.LOADING,
+            mapped=self.summary.file_bytes,
+            advice="end other programs, or use a smaller model or type",
+        )
+
+    def _check_file(self) -> None:
+        """Raises BadModelFile unless what was checked, what was loaded and what is held agree."""
+        self.file.check_place()
+        if self.file.n_bytes != self.summary.file_bytes:
+            raise BadModelFile(
+                f"{self.path}: was replaced while it was being loaded; load it again"
+            )
 
     def tokenize(self, text: str | bytes) -> list[int]:
         """Token ids of plain text, the same as SentencePiece's. Never a control token's id.
@@ -93,9 +123,29 @@ class Model:
         bytes that are not UTF-8 and for lone surrogates.
         """
         data = as_utf8(text)
+        if len(data) <= _LONG:
+            return self._tokenize(data)
+        parts = self._find_cuts().parts(data.decode("utf-8"), _PART)
+        return [id_ for part in parts for id_ in self._tokenize(part.encode("utf-8"))]
+
+    def fewest_tokens(self, text: str) -> int:
+        """How many tokens a text has at least, told from its length; 0 for a short one."""
+        return -(-len(text) // self._find_cuts().longest) if len(text) > _LONG else 0
+
+    def _tokenize(self, data: bytes) -> list[int]:
         with self._lock:
             ids = self.weights.tokenize(data, special=False)
             return ids if self._is_faithful(ids, data) else self._spelled(ids, data)
+
+    def _find_cuts(self) -> Cuts:
+        """Where long texts can be cut; found when the first one comes."""
+        with self._lock:
+            if self._cuts is None:
+                weights, everything = self.weights, range(self.n_vocab)
+                names = [_plain(weights.name(id_)) for id_ in everything]
+                own = [name for id_, name in enumerate(names) if weights.is_user_defined(id_)]
+                self._cuts = Cuts(names, own)
+            return self._cuts
 
     def _is_faithful(self, ids: list[int], data: bytes) -> bool:
         """Whether the ids spell the text and do nothing else.
@@ -181,7 +231,12 @@ def gpu_layers(gpu: str | int) -> int:
         return 0
     if gpu == "auto":
         return _ALL_LAYERS if can_offload() else 0
-    raise UsageError(f"gpu is {gpu!r}, expected 'auto', 'off' or a number of layers")
+    raise checks.refused("gpu", gpu, "'auto', 'off' or a number of layers")
+
+
+def _plain(name: bytes) -> str:
+    """A piece as it stands in texts."""
+    return name.decode("utf-8", "replace").replace(_SPACE_MARK, " ")
 
 
 def as_utf8(text: str | bytes) -> bytes:

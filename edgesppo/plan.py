@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Bytes of a KV element; q8_0 keeps 32 elements in 34 bytes.
 CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
-_CELL_PADDING = 256
+CELL_PADDING = 256
 # The types that llama.cpp keeps in an order of its own, on x86 with AVX2 and on Arm alike.
 _REPACKED = ("Q4_K", "Q4_0", "IQ4_NL")
 # What the interpreter, the library and the vocabulary take beside the model.
@@ -34,6 +34,7 @@ class Plan:
     compute: int
     logits: int
     n_ctx: int
+    window: int  # tokens that a layer with a sliding window holds at most
     cache_type: str
     n_threads: int
     n_threads_batch: int
@@ -62,12 +63,26 @@ class Plan:
     def advice(self) -> str:
         """What to change, so that it fits."""
         lacking = self.total - (self.available or 0)
-        if self.cache_type != "q8_0" and self.kv * 0.45 > lacking:
-            return "use cache_type q8_0, or a smaller n_ctx"
-        if self.kv > lacking:
-            smaller = int(self.n_ctx * (1 - lacking / self.kv) * 0.9) // 256 * 256
-            return f"use an n_ctx of {max(256, smaller)} or less"
-        return "close other programs, or use a smaller model or type"
+        if self.kv * (1 - CACHE_TYPES["q8_0"] / CACHE_TYPES[self.cache_type]) >= lacking:
+            return "use cache_type q8_0 (--cache-type q8_0), or a smaller n_ctx (--n-ctx)"
+        smaller = self.n_ctx - CELL_PADDING
+        smaller -= smaller % CELL_PADDING
+        while smaller > 0 and self.kv * (1 - self._share(smaller)) < lacking:
+            smaller -= CELL_PADDING
+        if smaller > 0:
+            return f"use an n_ctx of {smaller} (--n-ctx {smaller}) or less"
+        return "end other programs, or use a smaller model or type"
+
+    def _share(self, n_ctx: int) -> float:
+        """Of the KV cache, what a smaller one takes: every other layer holds no more than a window.
+
+        What the computation saves is not counted.
+        """
+
+        def cells(n: int) -> int:
+            return _padded(n) + min(_padded(n), self.window)
+
+        return cells(n_ctx) / cells(self.n_ctx)
 
 
 def plan(
@@ -94,6 +109,7 @@ def plan(
         compute=compute,
         logits=4 * n_seqs * shape.vocabulary,
         n_ctx=n_ctx,
+        window=window,
         cache_type=cache_type,
         n_threads=tuning.n_threads,
         n_threads_batch=tuning.n_threads_batch,
@@ -140,7 +156,7 @@ class _Shape:
 
 
 def _padded(cells: int) -> int:
-    return -(-cells // _CELL_PADDING) * _CELL_PADDING
+    return -(-cells // CELL_PADDING) * CELL_PADDING
 
 
 def _mb(size: int) -> str:

@@ -11,6 +11,7 @@ answers with a `Summary` or one clear `BadModelFile`. It knows nothing of llama.
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import stat
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from edgesppo.errors import BadModelFile, ModelNotFound
+from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +133,8 @@ def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
     except IsADirectoryError:
         raise BadModelFile(f"{path} is a folder, expected a GGUF file") from None
     except OSError as error:
-        raise BadModelFile(f"{path}: cannot be read: {error.strerror or error}") from None
+        kind = OutOfMemory if error.errno == errno.ENOMEM else BadModelFile
+        raise kind(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def read_array(summary: Summary, key: str) -> list[Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from edgesppo import checks
 from edgesppo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class Tokenizer(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text, without any control token."""
 
+    def fewest_tokens(self, text: str) -> int:
+        """How many tokens a text has at least, told without tokenising it."""
+
 
 def encode(model: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids of a chat, ready for the model's answer.
@@ -53,15 +57,34 @@ def encode(model: Tokenizer, messages: Sequence[Message]) -> list[int]:
     user has the last word. Raises UsageError, saying which message, when they do not.
     """
     turns = _turns(messages)
-    newline = model.tokenize("\n")
     ids = [model.bos]
     for turn in turns:
-        ids += [model.start_of_turn, *_body(model, turn), model.end_of_turn, *newline]
+        ids += _turn(model, turn)
     return [*ids, model.start_of_turn, *model.tokenize("model\n")]
 
 
+def count(model: Tokenizer, messages: Sequence[Message]) -> int:
+    """How many tokens these messages take in a chat's prompt, each by itself."""
+    return sum(len(_turn(model, _trimmed(message, n))) for n, message in enumerate(messages, 1))
+
+
+def fewest(model: Tokenizer, messages: Sequence[Message]) -> int:
+    """How many tokens these messages take at least; quickly, as no text is tokenised."""
+    texts = (_trimmed(message, n).content for n, message in enumerate(messages, 1))
+    return sum(model.fewest_tokens(text) for text in texts)
+
+
+def _turn(model: Tokenizer, turn: Message) -> list[int]:
+    newline = model.tokenize("\n")
+    return [model.start_of_turn, *_body(model, turn), model.end_of_turn, *newline]
+
+
+def _trimmed(message: Message, n: int) -> Message:
+    return Message(message.role, _text(message, n), message.ids)
+
+
 def _body(model: Tokenizer, turn: Message) -> list[int]:
-    head = _ROLES[turn.role] + "\n"
+    head = _ROLES.get(turn.role, turn.role) + "\n"
     if turn.ids is not None:
         return model.tokenize(head) + list(turn.ids)
     return model.tokenize(head + turn.content)
@@ -89,8 +112,5 @@ def _turns(messages: Sequence[Message]) -> list[Message]:
 
 
 def _text(message: Message, n: int) -> str:
-    content: object = message.content
-    if not isinstance(content, str):
-        kind = type(content).__name__
-        raise UsageError(f"the content of message {n} is of the type {kind}, expected str")
-    return content.strip()
+    checks.text(f"the content of message {n}", message.content)
+    return message.content.strip()

@@ -8,11 +8,11 @@ the most probable token after the penalty and leaves the rest out.
 from __future__ import annotations
 
 import dataclasses
-import math
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgesppo import checks
 from edgesppo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,25 +70,18 @@ class SamplingParams:
 def _check_number(name: str, value: Any, limits: Any) -> None:
     if value is None and name == "seed":
         return
-    kinds = (int,) if limits["whole"] else (int, float)
-    low, high = limits["low"], limits["high"]
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, kinds)
-        or math.isnan(value)
-        or not low <= value <= high
-    ):
-        number = "a whole number" if limits["whole"] else "a number"
-        raise UsageError(f"{name} is {value!r}, expected {number} from {low:g} to {high:.12g}")
+    check = checks.whole if limits["whole"] else checks.number
+    check(name, value, limits["low"], limits["high"])
 
 
 def _checked_stops(stop: Any) -> tuple[str, ...]:
     if not isinstance(stop, str | tuple | list):
-        raise UsageError(f"stop is {stop!r}, expected strings")
+        raise checks.refused("stop", stop, "strings")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stops:
         if not isinstance(text, str) or not text:
-            raise UsageError(f"stop has {text!r}, expected strings that are not empty")
+            raise UsageError(f"stop has {checks.shown(text)}, expected strings that are not empty")
+        checks.text("stop", text)
     return stops
 
 

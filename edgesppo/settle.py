@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import plan, tune
-from edgesppo.engine import DEFAULT_BATCH
+from edgesppo import checks, plan, settings, tune
 from edgesppo.errors import OutOfMemory
 from edgesppo.machine import available_memory
 from edgesppo.model import gpu_layers
+from edgesppo.settings import DEFAULT_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a user asked for; the engine refuses what makes no sense."""
+    """What a user asked for."""
 
     n_ctx: int | None = None
     n_threads: int | None = None
@@ -47,19 +47,39 @@ def settle(
     What was not measured here before is measured now, unless `measure` is false. Settings that
     need more memory than there is give way to those that need the least.
     """
-    tune.check_goal(wishes.tune)
+    _check(summary, wishes)
     frugal = _with_threads(tune.frugal(), wishes)
     least = _plan(summary, frugal, wishes)
     if not least.fits:
         if wishes.force:
             return frugal, least
         raise OutOfMemory(
-            f"{summary.path} {least.explain()}; force (--force) loads it all the same"
+            f"{summary.path} {least.explain()}; force=True (--force) loads it all the same"
         )
     found = _find(summary, wishes, on_tune, measure=measure)
     tuning = _with_threads(found, wishes)
     made = _plan(summary, tuning, wishes)
     return (tuning, made) if made.fits else (frugal, least)
+
+
+def _check(summary: Summary, wishes: Wishes) -> None:
+    """Refuse what makes no sense before anything is measured or loaded."""
+    tune.check_goal(wishes.tune)
+    checks.switch("force", wishes.force)
+    gpu_layers(wishes.gpu)
+    settings.check(
+        _trained(summary),
+        n_ctx=wishes.n_ctx,
+        n_threads=wishes.n_threads,
+        n_seqs=wishes.n_seqs,
+        cache_type=wishes.cache_type,
+    )
+
+
+def _trained(summary: Summary) -> int:
+    """The context that the file was trained for; a file without it is llama.cpp's to refuse."""
+    value = summary.keys.get("gemma2.context_length")
+    return value if isinstance(value, int) else plan.CELL_PADDING
 
 
 def _find(
@@ -90,14 +110,11 @@ def _fits_twice(summary: Summary) -> bool:
 
 
 def _plan(summary: Summary, tuning: Tuning, wishes: Wishes) -> Plan:
-    """The plan; what makes no sense counts as the default, and is left for the engine to refuse."""
-    trained = summary.keys.get("gemma2.context_length")
-    n_ctx = wishes.n_ctx or trained
     return plan.plan(
         summary,
         tuning,
-        n_ctx=n_ctx if type(n_ctx) is int else 0,
-        n_seqs=wishes.n_seqs if type(wishes.n_seqs) is int else 1,
+        n_ctx=wishes.n_ctx or _trained(summary),
+        n_seqs=wishes.n_seqs,
         n_batch=DEFAULT_BATCH,
-        cache_type=wishes.cache_type if wishes.cache_type in plan.CACHE_TYPES else "f16",
+        cache_type=wishes.cache_type,
     )

@@ -26,6 +26,7 @@ from edgesppo.files import Files, write_all
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
 MAGIC = b"edgesppo-kv-1\n"
 SUFFIX = ".kv"
@@ -58,19 +59,19 @@ class Snapshot:
     prefill: tuple[int, float] = (0, 0.0)
 
 
-def fingerprint(path: Path, header_bytes: int) -> str:
+def fingerprint(file: BinaryIO, header_bytes: int) -> str:
     """Tells a model file from any other that is not made to deceive, without reading it all.
 
     Hashes its size, its header (the first `header_bytes`) and samples all over its tensors: two
     fine-tunes of one architecture differ everywhere.
     """
-    size = path.stat().st_size
+    size = file.seek(0, os.SEEK_END)
     digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(header_bytes))
-        for n in range(_PLACES):
-            file.seek(header_bytes + (size - header_bytes) * n // _PLACES)
-            digest.update(file.read(_PLACE_BYTES))
+    file.seek(0)
+    digest.update(file.read(header_bytes))
+    for n in range(_PLACES):
+        file.seek(header_bytes + (size - header_bytes) * n // _PLACES)
+        digest.update(file.read(_PLACE_BYTES))
     return digest.hexdigest()
 
 

@@ -33,7 +33,7 @@ class Found:
 
 def find(model: str | Path) -> Found:
     """Find a model by name, file or folder. Raises ModelNotFound, saying what would be one."""
-    if not isinstance(model, str | os.PathLike):
+    if not isinstance(model, str | os.PathLike) or model == "":
         raise UsageError(f"model is {model!r}, expected a name or a path")
     path = Path(model)
     with contextlib.suppress(OSError, RuntimeError, ValueError):

@@ -17,12 +17,16 @@ def speed_line(result: Result) -> str:
     """Tokens, time to the first token, and tokens per second of one answer."""
     usage, timings = result.usage, result.timings
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-    turns = f" | the oldest {result.left_out} turns no longer fit" if result.left_out else ""
-    return (
-        f"[{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out | "
-        f"first {timings.ttft_s:.2f} s | prefill {timings.prefill_tps:,.1f} t/s, "
-        f"decode {timings.decode_tps:,.1f} t/s{_ENDS[result.finish_reason]}{turns}]"
-    )
+    parts = [f"{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out"]
+    if timings.ttft_s is None:
+        parts.append(f"prefill {timings.prefill_tps:,.1f} t/s | stopped before the first token")
+    else:
+        parts.append(f"first {timings.ttft_s:.2f} s")
+        rates = f"prefill {timings.prefill_tps:,.1f} t/s, decode {timings.decode_tps:,.1f} t/s"
+        parts.append(rates + _ENDS[result.finish_reason])
+    if result.left_out:
+        parts.append(f"the oldest {result.left_out} turns no longer fit")
+    return f"[{' | '.join(parts)}]"
 
 
 def printable(text: str) -> str:

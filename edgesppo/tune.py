@@ -20,10 +20,9 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import machine
+from edgesppo import checks, machine
 from edgesppo._llama import LIBRARY_VERSION, Weights, system_info
 from edgesppo.draft import ROWS, USUAL_COSTS
-from edgesppo.errors import UsageError
 from edgesppo.home import home
 from edgesppo.probe import LENGTHS, Probe, longest
 
@@ -76,8 +75,7 @@ def frugal() -> Tuning:
 
 def check_goal(goal: str) -> None:
     """Raises UsageError for what is no choice."""
-    if not isinstance(goal, str) or goal not in CHOICES:
-        raise UsageError(f"tune is {goal!r}, expected one of {', '.join(CHOICES)}")
+    checks.choice("tune", goal, CHOICES)
 
 
 def remembered(summary: Summary, goal: str) -> Tuning | None:

@@ -139,7 +139,7 @@ def test_no_state_is_written_where_none_is_allowed(
         (lambda data: data.replace(b"name is Ada", b"name is Eve", 1), "damaged after turn 0"),
         (lambda data: data + b"more\n", "damaged after turn 2"),
         (lambda _: lines.encode([{"edgesppo": "chat", "version": 2}])[0], "a newer edgesppo"),
-        (lambda _: lines.encode([HEADER | {"sampling": {"top_p": 7}}])[0], "top_p is 7"),
+        (lambda _: lines.encode([HEADER | {"sampling": {"top_p": 7}}])[0], r"top_p .* is 7"),
         (lambda _: lines.encode([HEADER | {"sampling": {"hot": 1}}])[0], "'hot'"),
     ],
 )
@@ -212,6 +212,7 @@ def test_the_fingerprint_tells_models_apart(tmp_path: Path) -> None:
     for n, data in enumerate(files):
         path = tmp_path / str(n)
         path.write_bytes(data)
-        marks.add(snapshot.fingerprint(path, len(header)))
+        with path.open("rb") as file:
+            marks.add(snapshot.fingerprint(file, len(header)))
+            assert snapshot.fingerprint(file, len(header)) in marks, "it is the same every time"
     assert len(marks) == len(files)
-    assert snapshot.fingerprint(tmp_path / "0", len(header)) in marks

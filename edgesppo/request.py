@@ -1,0 +1,99 @@
+"""Owns one answer on its way through the engine: `Request`, and what each step brings it: `Event`.
+
+Token ids only; knows nothing of text or chats.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgesppo.kv_cache import NOTHING
+
+if TYPE_CHECKING:
+    from edgesppo._llama import SamplerChain
+    from edgesppo.draft import Drafter
+    from edgesppo.kv_cache import Slot
+    from edgesppo.sampler import SamplingParams
+
+# The finish reason of what was under way when the engine was closed.
+CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a step brought for one request: a token, or the reason why there are no more.
+
+    `finish_reason` is "stop" (an end token, which is not given out), "length" or "cancelled".
+    """
+
+    token: int | None
+    finish_reason: str | None = None
+
+
+@dataclass(eq=False)
+class Request:
+    """One answer being generated. Read-only for everyone but the engine."""
+
+    tokens: list[int]
+    n_prompt: int
+    params: SamplingParams
+    chain: SamplerChain
+    submitted_at: float
+    slot: Slot | None = None
+    n_cached: int = 0
+    finish_reason: str | None = None
+    cancelled: bool = False
+    n_prefilled: int = 0  # of the prompt's tokens, those that are in the KV cache
+    reused: str = NOTHING
+    admitted_at: float | None = None
+    prefilled_at: float | None = None
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    drafter: Drafter | None = None
+    draft: list[int] = field(default_factory=list)  # guesses in the batch under way
+
+    @property
+    def n_generated(self) -> int:
+        """How many tokens have been generated."""
+        return len(self.tokens) - self.n_prompt
+
+    @property
+    def n_pending(self) -> int:
+        """How many of its tokens are not in the KV cache yet; the last has no successor yet."""
+        return len(self.tokens) - len(self.slot.ids) if self.slot else 0
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether only its latest token is to be decoded, to give the next."""
+        return self.n_generated > 0 and self.n_pending == 1
+
+    def abandon(self) -> None:
+        """Let the next step end it: nobody listens any more."""
+        self.cancelled = True
+
+    def admit(self, slot: Slot) -> None:
+        """Run in this slot, from what it holds."""
+        self.slot = slot
+        if self.admitted_at is None:
+            self.n_cached = self.n_prefilled = len(slot.ids)
+            self.reused = slot.reused
+            self.admitted_at = self.prefilled_at = time.perf_counter()
+
+    def note(self, end: int, *, sampled: bool) -> None:
+        """Take down that the first `end` tokens are in the cache, and when that was."""
+        now = time.perf_counter()
+        if end <= self.n_prompt:
+            self.n_prefilled, self.prefilled_at = end, now
+        if sampled:
+            self.last_token_at = now
+            self.first_token_at = self.first_token_at or now
+
+    def has_more_than(self, given: int, prefilled: int) -> bool:
+        """Whether there is something that a listener does not know yet."""
+        return (
+            self.finish_reason is not None
+            or given < self.n_generated
+            or prefilled < self.n_prefilled < self.n_prompt
+        )

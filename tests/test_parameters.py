@@ -1,0 +1,191 @@
+"""Every parameter that a caller can set refuses what makes no sense, by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import edgesppo
+from edgesppo import Message, SamplingParams
+from edgesppo.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgesppo.loaded import LoadedModel
+
+NAN, INF = math.nan, math.inf
+# No number of a parameter may be one of these, whatever its range.
+NEVER_A_NUMBER = [NAN, INF, -INF, True, False, "1", "", b"1", [1], {}, 10**400, -(10**400), 1j]
+NEVER_WHOLE = [*NEVER_A_NUMBER, 0.5, 1e300]
+NEVER_A_WORD = ["", "none", "F16", 0, 1, 1.5, NAN, True, None, b"f16", ["f16"]]
+# None is what leaves these to be chosen.
+CHOSEN = ("n_ctx", "n_threads", "n_threads_batch", "seed")
+SURROGATE = "a lone \ud800 surrogate"
+
+
+def _refusing(name: str) -> Any:
+    """A UsageError of one line that names the parameter first."""
+    return pytest.raises(edgesppo.UsageError, match=rf"\A{name}\b( \(--\S+\))? (is|has) .+\Z")
+
+
+def _senseless_sampling() -> list[tuple[str, Any]]:
+    """Every field of SamplingParams, so that a new one is tested as soon as it is there."""
+    found: list[tuple[str, Any]] = []
+    for field in dataclasses.fields(SamplingParams):
+        if field.name == "stop":
+            found += [
+                ("stop", value) for value in (0, NAN, True, None, [""], ("a", 3), [SURROGATE])
+            ]
+            continue
+        limits = field.metadata
+        assert limits, f"{field.name} has no limits"
+        outside = [limits["low"] - 1, limits["high"] * 2 + 1]
+        values = [*(NEVER_WHOLE if limits["whole"] else NEVER_A_NUMBER), *outside]
+        found += [(field.name, value) for value in values]
+        found += [] if field.name in CHOSEN else [(field.name, None)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "value"), _senseless_sampling())
+def test_sampling_parameters(demo: LoadedModel, name: str, value: Any) -> None:
+    chat = demo.chat()
+    ways: list[Callable[[], object]] = [
+        lambda: SamplingParams(**{name: value}),
+        lambda: demo.chat(**{name: value}),
+        lambda: demo.ask("Hi", **{name: value}),
+        lambda: chat.ask("Hi", **{name: value}),
+    ]
+    for way in ways:
+        with _refusing(name):
+            way()
+    assert chat.messages == []
+
+
+def _senseless_settings() -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    parameters = inspect.signature(Engine.__init__).parameters
+    for name in list(parameters)[2:]:  # behind self and the model
+        values = NEVER_A_WORD if name in ("cache_type", "flash_attention") else NEVER_WHOLE
+        if name == "draft_costs":
+            values = [1, "abcd", (1.0, 2.0), (NAN,) * 4, (0.5, 1, 1, 1), (1, 1, 1, "2"), True]
+        if name.startswith("n_"):
+            values = [*values, 0, -1, 2**31]
+        found += [(name, value) for value in values if value is not None or name not in CHOSEN]
+    return found
+
+
+@pytest.mark.parametrize(("name", "value"), _senseless_settings())
+def test_engine_settings(demo: LoadedModel, name: str, value: Any) -> None:
+    with _refusing(name):
+        Engine(demo.model, **{name: value})
+
+
+LOADING: dict[str, list[Any]] = {
+    "model": [0, NAN, None, True, b"demo", ["demo"]],
+    "n_ctx": [*NEVER_WHOLE, 0, 15, 513, -1],
+    "n_threads": [*NEVER_WHOLE, 0, 1025],
+    "n_seqs": [*NEVER_WHOLE, None, 0, 65],
+    "gpu": [NAN, INF, -1, 10**9, True, None, "on", "3", 1.5, b"off"],
+    "cache_type": NEVER_A_WORD,
+    "tune": NEVER_A_WORD,
+    "drafts": [None, 0, 1, "", NAN],
+    "force": [None, 0, 1, "yes", NAN],
+    "on_load": [0, "print", True, NAN],
+    "on_convert": [0, "print", True, NAN],
+    "on_tune": [0, "print", True, NAN],
+}
+
+
+def test_no_parameter_of_load_is_forgotten_here() -> None:
+    assert set(LOADING) == set(inspect.signature(edgesppo.load).parameters)
+
+
+@pytest.mark.parametrize("name", LOADING)
+def test_loading_parameters(demo_gguf: Path, name: str) -> None:
+    for value in LOADING[name]:
+        options = {"model": demo_gguf, name: value}
+        with _refusing(name):
+            edgesppo.load(**options)
+
+
+@pytest.mark.parametrize("name", ["", "\0", "a\0b", SURROGATE, "x" * 10_000, "demo\n", "~none/x"])
+def test_names_of_models_that_are_none(name: str) -> None:
+    with pytest.raises(edgesppo.EdgesppoError) as caught:
+        edgesppo.load(name)
+    assert isinstance(caught.value, edgesppo.ModelNotFound | edgesppo.BadModelFile | ValueError)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode("utf-8", "backslashreplace")
+
+
+@pytest.mark.parametrize("value", [0, NAN, True, b"Be brief.", ["Be brief."], SURROGATE])
+def test_the_system_text(demo: LoadedModel, value: Any) -> None:
+    with _refusing("system"):
+        demo.chat(system=value)
+
+
+@pytest.mark.parametrize("value", [0, NAN, True, None, "cut", "", b"trim", ["trim"]])
+def test_what_happens_at_an_overflow(demo: LoadedModel, value: Any) -> None:
+    with _refusing("overflow"):
+        demo.chat(overflow=value)
+
+
+def test_a_chat_has_no_other_parameter(demo: LoadedModel) -> None:
+    own = set(inspect.signature(type(demo).chat).parameters)
+    assert own == {"self", "system", "overflow", "sampling"}
+    with pytest.raises(edgesppo.UsageError, match="unknown sampling parameter 'n_ctx'"):
+        demo.chat(n_ctx=5)
+
+
+@pytest.mark.parametrize("text", [SURROGATE, 0, NAN, None, True, b"Hi", ["Hi"]])
+def test_a_message_that_is_no_text(demo: LoadedModel, text: Any) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    before = list(chat.messages)
+    with pytest.raises(edgesppo.UsageError, match=r"\Athe message (is|has) .+\Z"):
+        chat.ask(text)
+    assert chat.messages == before
+    assert "Ada" in chat.ask("What is my name?")
+
+
+def test_a_lone_surrogate_is_shown_where_it_stands(demo: LoadedModel) -> None:
+    with pytest.raises(edgesppo.UsageError, match=r"U\+D800, at position 7; "):
+        demo.ask(SURROGATE)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n", "\0", "a\0b", "\x1b[2J", "\ufeff", "\u2581"])
+def test_odd_but_whole_texts_are_answered(demo: LoadedModel, text: str) -> None:
+    chat = demo.chat(temperature=0, system=text, max_tokens=4)
+    chat.ask(text)
+    chat.ask(text)
+    assert [message.content for message in chat.messages[::2]] == [text, text]
+    assert chat.last.usage.completion_tokens > 0
+
+
+@pytest.mark.parametrize("token", [-1, 2**31, 2**70, 1.5, NAN, True, "1", None])
+def test_tokens_that_are_none(demo: LoadedModel, token: Any) -> None:
+    with pytest.raises(edgesppo.UsageError, match="a token of the prompt is "):
+        demo.engine.submit([2, token], SamplingParams())
+
+
+def test_messages_name_the_option_of_the_command_line() -> None:
+    found = [
+        re.escape("top_p (--top-p) is 2, expected a number from 0 to 1"),
+        re.escape("temperature is -1, expected a number from 0 to 100"),
+    ]
+    for pattern, sampling in zip(found, [{"top_p": 2}, {"temperature": -1}], strict=True):
+        with pytest.raises(edgesppo.UsageError, match=pattern):
+            SamplingParams(**sampling)  # type: ignore[arg-type]
+
+
+def test_a_role_out_of_turn_is_refused_by_number(demo: LoadedModel) -> None:
+    chat = demo.chat()
+    chat.messages = [Message("user", "Hi"), Message("tool", "x")]
+    with pytest.raises(edgesppo.UsageError, match="message 2 has the role 'tool'"):
+        chat.ask("Hi")
