@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo import machine
+from edgesppo import logprobs, machine
 from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, Context, ContextParams
 from edgesppo.batch import Batch
 from edgesppo.draft import MAX_DRAFT, USUAL_COSTS, Drafter
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgesppo._llama import SamplerChain
     from edgesppo.draft_model import DraftModel
     from edgesppo.kv_cache import Slot
+    from edgesppo.logprobs import RowLogprobs
     from edgesppo.model import Model
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
@@ -45,7 +46,8 @@ _SLICE_BESIDE_ANSWERS = 64
 class Event:
     """What a step brought for one request: a token, or the reason why there are no more.
 
-    `finish_reason` is "stop" (an end token, which is not given out), "length" or "cancelled".
+    `finish_reason` is "stop" (an end or stop token, which is not given out), "length" or
+    "cancelled".
     """
 
     token: int | None
@@ -67,6 +69,7 @@ class Request:
     cancelled: bool = False
     first_token_at: float | None = None
     last_token_at: float | None = None
+    logprobs: list[RowLogprobs] = field(default_factory=list)  # one a generated token, if asked for
     events: collections.deque[Event] = field(default_factory=collections.deque)
     drafter: Drafter | None = None
     draft: list[int] = field(default_factory=list)  # guesses in the batch under way
@@ -172,9 +175,8 @@ class Engine:
                 needed=len(tokens) + 1,
                 available=self.n_ctx,
             )
-        chain = build_chain(params, self.model.n_vocab, self.n_ctx)
-        for token in tokens[-params.repeat_last_n :] if params.repeat_penalty != 1.0 else ():
-            chain.accept(token)
+        chain = build_chain(params, self.model.weights, self.n_ctx)
+        chain.recall(tokens)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
         if self._draft_costs:
             request.drafter = Drafter(tokens, self._draft_costs, self._draft_model)
@@ -331,7 +333,7 @@ class Engine:
             return
         draft, came = request.draft, []
         for row, guess in enumerate([*draft, None], entry - len(draft)):
-            came.append(context.sample(request.chain, row))
+            came.append(self._sample(context, request, row))
             self._take(request, came[-1])
             if came[-1] != guess or request.finish_reason is not None:
                 break
@@ -347,13 +349,24 @@ class Engine:
         now = time.perf_counter()
         request.last_token_at = now
         request.first_token_at = request.first_token_at or now
-        if self.model.is_end(token):
+        if self._ends(request, token):
             self._finish(request, "stop")
             return
         request.tokens.append(token)
         request.events.append(Event(token))
         if request.n_generated >= request.params.max_tokens or len(request.tokens) >= self.n_ctx:
             self._finish(request, "length")
+
+    def _sample(self, context: Context, request: Request, row: int) -> int:
+        """Draw a request's next token from a row of logits, and note the log-probabilities."""
+        token = context.sample(request.chain, row)
+        if request.params.logprobs is not None:
+            found = logprobs.of_row(context.row(row), token, request.params.logprobs)
+            request.logprobs[request.n_generated :] = [found]
+        return token
+
+    def _ends(self, request: Request, token: int) -> bool:
+        return token in request.params.stop_tokens or self.model.is_end(token)
 
     def _finish(self, request: Request, reason: str) -> None:
         if request.finish_reason is not None:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
+    "parameters",
     "home",
     "machine",
     "lockfile",
@@ -24,6 +25,7 @@ RUNTIME = [
     "model",
     "prompt",
     "sampler",
+    "logprobs",
     "interrupt",
     "probe",
     "tune",

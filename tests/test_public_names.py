@@ -28,6 +28,7 @@ NAMES = {
     "Result",
     "SamplingParams",
     "Timings",
+    "TokenLogprob",
     "UnsupportedCheckpoint",
     "Usage",
     "UsageError",
