@@ -13,6 +13,7 @@ import pytest
 import edgesppo
 from edgesppo import Message, SamplingParams
 from edgesppo.engine import Engine
+from edgesppo.parameters import Number, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,17 +40,15 @@ def _senseless_sampling() -> list[tuple[str, Any]]:
     """Every field of SamplingParams, so that a new one is tested as soon as it is there."""
     found: list[tuple[str, Any]] = []
     for field in dataclasses.fields(SamplingParams):
-        if field.name == "stop":
-            found += [
-                ("stop", value) for value in (0, NAN, True, None, [""], ("a", 3), [SURROGATE])
-            ]
-            continue
-        limits = field.metadata
-        assert limits, f"{field.name} has no limits"
-        outside = [limits["low"] - 1, limits["high"] * 2 + 1]
-        values = [*(NEVER_WHOLE if limits["whole"] else NEVER_A_NUMBER), *outside]
+        kind = field.metadata["kind"]
+        values: list[Any] = [0.5, NAN, True, {1: NAN}, "a lone " + SURROGATE]
+        if isinstance(kind, Number):
+            outside = [kind.low - 1, kind.high * 2 + 1]
+            values = [*(NEVER_WHOLE if kind.number is int else NEVER_A_NUMBER), *outside]
+        elif isinstance(kind, Texts):
+            values = [0, NAN, True, None, [""], ("a", 3), [SURROGATE]]
         found += [(field.name, value) for value in values]
-        found += [] if field.name in CHOSEN else [(field.name, None)]
+        found += [] if field.default is None else [(field.name, None)]
     return found
 
 
@@ -177,7 +176,7 @@ def test_tokens_that_are_none(demo: LoadedModel, token: Any) -> None:
 def test_messages_name_the_option_of_the_command_line() -> None:
     found = [
         re.escape("top_p (--top-p) is 2, expected a number from 0 to 1"),
-        re.escape("temperature is -1, expected a number from 0 to 100"),
+        re.escape("temperature is -1, expected 0 or a number from 0.0001 to 100"),
     ]
     for pattern, sampling in zip(found, [{"top_p": 2}, {"temperature": -1}], strict=True):
         with pytest.raises(edgesppo.UsageError, match=pattern):
