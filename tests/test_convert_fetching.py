@@ -165,6 +165,7 @@ def test_kept_shards_are_a_checkpoint_folder(hub: FakeHub, out: Path, whole: byt
     assert out.read_bytes() == whole
     assert names(out) == {out.name, kept(out).name}
     assert is_whole_checkpoint(kept(out), hub.folder)
+    assert kept(out).stat().st_mode == out.parent.stat().st_mode
     convert(kept(out), out.with_name("again.gguf"))
 
 
@@ -224,8 +225,8 @@ def test_ctrl_c_before_the_first_byte_of_a_shard_leaves_no_empty_file(
     out: Path, keep: bool
 ) -> None:
     class Stopping(Counting):
-        def open_or_create(self, path: Path) -> int:
-            descriptor = super().open_or_create(path)
+        def open_or_create(self, path: Path, *mode: int) -> int:
+            descriptor = super().open_or_create(path, *mode)
             if "shard" in path.name:
                 self.close(descriptor)
                 raise KeyboardInterrupt
