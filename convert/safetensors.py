@@ -21,14 +21,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo_convert.untrusted import MAX_JSON, JsonObject, parse_json, show, unreadable
+from edgesppo_convert.untrusted import JsonObject, parse_json, show, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import FileIO
     from pathlib import Path
 
-MAX_HEADER = MAX_JSON
+MAX_HEADER = 2 << 20  # that many bytes become 100 MB at worst; sound ones have 0.1 MB at most
 MAX_NAME = 512
 MAX_TENSORS = 100_000
 BLOCK = 1 << 20  # bytes at a time where a whole file is read

@@ -165,6 +165,7 @@ def test_kept_shards_are_a_checkpoint_folder(hub: FakeHub, out: Path, whole: byt
     assert out.read_bytes() == whole
     assert names(out) == {out.name, kept(out).name}
     assert is_whole_checkpoint(kept(out), hub.folder)
+    assert kept(out).stat().st_mode == out.parent.stat().st_mode
     convert(kept(out), out.with_name("again.gguf"))
 
 
