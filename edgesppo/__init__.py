@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
         UsageError,
     )
-    from edgesppo.generate import Chunk, Result, Timings, Usage
+    from edgesppo.generate import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.loaded import LoadedModel, load
     from edgesppo.prompt import Message
     from edgesppo.sampler import SamplingParams
@@ -65,7 +65,7 @@ _HOMES = {
         "UnsupportedCheckpoint",
         "UsageError",
     ],
-    "edgesppo.generate": ["Chunk", "Result", "Timings", "Usage"],
+    "edgesppo.generate": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
     "edgesppo.loaded": ["LoadedModel", "load"],
     "edgesppo.prompt": ["Message"],
     "edgesppo.sampler": ["SamplingParams"],
@@ -96,6 +96,7 @@ __all__ = [
     "SamplingParams",
     "SourceUnreadable",
     "Timings",
+    "TokenLogprob",
     "UnsupportedCheckpoint",
     "Usage",
     "UsageError",

@@ -24,7 +24,7 @@ import llama_cpp.llama_cpp as _typed
 from edgesppo.errors import BadModelFile, Cancelled, ContextOverflow, NativeError, OutOfMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from edgesppo.batch import Batch
 
@@ -329,12 +329,20 @@ class Context:
         """Decode with so many threads from now on, and prefill with so many."""
         _C.llama_set_n_threads(self._handle, n_threads, n_threads_batch)
 
-    def logits(self, row: int) -> list[float]:
-        """The n_vocab logits of the batch's entry `row`, copied."""
+    def row(self, row: int) -> memoryview:
+        """The bytes of the n_vocab float32 logits of the batch's entry `row`.
+
+        Not copied: they lie there until the next decode.
+        """
         pointer = _C.llama_get_logits_ith(self._handle, row)
         if not pointer:
             raise NativeError(f"entry {row} of the batch has no logits; it was not marked")
-        return list(pointer[: self._n_vocab])
+        kind = ctypes.POINTER(ctypes.c_float * self._n_vocab)
+        return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
+
+    def logits(self, row: int) -> list[float]:
+        """The n_vocab logits of the batch's entry `row`, copied."""
+        return list(self.row(row).cast("f"))
 
     def remove(self, seq: int, start: int) -> None:
         """Forget everything of sequence `seq` from position `start` on."""
@@ -395,26 +403,63 @@ def _native_batch(batch: Batch) -> Any:
 
 
 class SamplerChain:
-    """A chain of llama.cpp's samplers; runs in C on the context's own logits."""
+    """A chain of llama.cpp's samplers; runs in C on a copy of the context's logits."""
 
     def __init__(self) -> None:
         _start()
         params = _C.llama_sampler_chain_default_params()
         params.no_perf = True
         self.handle = _C.llama_sampler_chain_init(params)
+        self._looking_back: list[tuple[Any, int]] = []
         self._finalizer = weakref.finalize(self, _C.llama_sampler_free, self.handle)
 
     def close(self) -> None:
         """Free the chain and every sampler in it."""
         self._finalizer()
 
-    def add(self, name: str, *args: float | int) -> None:
-        """Append llama.cpp's sampler `llama_sampler_init_NAME(*args)`."""
-        sampler = getattr(_C, f"llama_sampler_init_{name}")(*args)
+    def add(self, name: str, *args: Any, looks_back: int = 0) -> None:
+        """Append llama.cpp's sampler `llama_sampler_init_NAME(*args)`.
+
+        `looks_back` is how many of the tokens that `recall` names it is told of.
+        """
+        native = _NATIVE_ARGUMENTS[name](*args) if name in _NATIVE_ARGUMENTS else args
+        sampler = getattr(_C, f"llama_sampler_init_{name}")(*native)
         if not sampler:
             raise NativeError(f"llama.cpp refused the sampler {name}{args}")
         _C.llama_sampler_chain_add(self.handle, sampler)
+        if looks_back:
+            self._looking_back.append((sampler, looks_back))
+
+    def recall(self, tokens: Sequence[int]) -> None:
+        """Tell the samplers that look back of a prompt; the others hear of drawn tokens only."""
+        for sampler, n in self._looking_back:
+            for token in tokens[-n:]:
+                _C.llama_sampler_accept(sampler, token)
 
     def accept(self, token: int) -> None:
         """Tell the chain of a token that it did not draw itself (penalties look back at it)."""
         _C.llama_sampler_accept(self.handle, token)
+
+
+def _bias_arguments(n_vocab: int, pairs: Sequence[tuple[int, float]]) -> tuple[Any, ...]:
+    return n_vocab, len(pairs), (_C.llama_logit_bias * len(pairs))(*pairs)
+
+
+def _dry_arguments(
+    weights: Weights,
+    multiplier: float,
+    base: float,
+    allowed_length: int,
+    last_n: int,
+    breakers: Sequence[str],
+) -> tuple[Any, ...]:
+    words = (ctypes.c_char_p * len(breakers))(*(word.encode() for word in breakers))
+    vocab = weights._vocab
+    return vocab, multiplier, base, allowed_length, last_n, words, len(breakers)
+
+
+# What llama.cpp's samplers take that plain numbers do not express.
+_NATIVE_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "logit_bias": _bias_arguments,
+    "dry": _dry_arguments,
+}

@@ -38,7 +38,7 @@ class DraftModel:
             n_ctx=self._n_ctx, n_batch=_BATCH, n_threads=n_threads, n_threads_batch=n_threads
         )
         self._context = Context(model.weights, params)
-        self._chain = build_chain(SamplingParams(temperature=0), model.n_vocab, self._n_ctx)
+        self._chain = build_chain(SamplingParams(temperature=0), model.weights, self._n_ctx)
         self._batch = Batch(_BATCH)
         self._held: list[int] = []
         self._lock = threading.Lock()

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, headroom, schedule, settings
+from edgesppo import checks, headroom, logprobs, schedule, settings
 from edgesppo._llama import Context
 from edgesppo.batch import Batch
 from edgesppo.draft import USUAL_COSTS, Drafter
@@ -120,9 +120,8 @@ class Engine:
             checks.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
         if len(tokens) >= self.n_ctx:
             raise self.overflow(len(tokens))
-        chain = build_chain(params, self.model.n_vocab, self.n_ctx)
-        for token in tokens[-params.repeat_last_n :] if params.repeat_penalty != 1.0 else ():
-            chain.accept(token)
+        chain = build_chain(params, self.model.weights, self.n_ctx)
+        chain.recall(tokens)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
         if self._draft_costs:
             request.drafter = Drafter(tokens, self._draft_costs, self._draft_model)
@@ -311,7 +310,7 @@ class Engine:
         if came and request.drafter is not None:
             request.drafter.learn(request.draft, came)
         request.draft = []
-        if came and self.model.is_end(came[-1]):
+        if came and self._ends(request, came[-1]):
             self._finish(request, "stop")
         elif self._is_full(request):
             self._finish(request, "length")
@@ -326,12 +325,18 @@ class Engine:
         for row, guess in enumerate([*draft, None], entry - len(draft)):
             token = context.sample(request.chain, row)
             came.append(token)
-            if self.model.is_end(token):
+            if self._ends(request, token):
                 break
+            if request.params.logprobs is not None:
+                found = logprobs.of_row(context.row(row), token, request.params.logprobs)
+                request.logprobs[request.n_generated :] = [found]
             request.tokens.append(token)
             if token != guess or self._is_full(request):
                 break
         return came
+
+    def _ends(self, request: Request, token: int) -> bool:
+        return token in request.params.stop_tokens or self.model.is_end(token)
 
     def _is_full(self, request: Request) -> bool:
         return request.n_generated >= request.params.max_tokens or (

@@ -45,11 +45,32 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token of an answer, or one that could have stood in its place.
+
+    `data` is its bytes, of which a character may have more (a control token gives its name);
+    `logprob` the natural logarithm of the probability that the model itself gave it, before
+    bias, penalties, temperature and any cut. `top` holds the most probable tokens, best first.
+    """
+
+    id: int
+    data: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The bytes as text; those of a part of a character become U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
 class Chunk:
-    """A piece of an answer as it streams. Only the last has the three later fields.
+    """A piece of an answer as it streams. Only the last has finish reason, usage and timings.
 
     Before the first token `text` is empty and `prefilled` counts the prompt's tokens done so far,
-    of `prompt_tokens`.
+    of `prompt_tokens`. `logprobs` has an entry for each token that came, also where its text is
+    still held back, as it may begin a stop string or is a part of a character.
     """
 
     text: str
@@ -58,6 +79,7 @@ class Chunk:
     finish_reason: str | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,8 @@ class Result:
     `seed` repeats it; `left_out` counts the chat's oldest turns that no longer fitted its prompt.
     `reused` says where the cached tokens came from: "nothing", "earlier" (an earlier prompt and
     its answer), "shared" (another answer that was under way), "restored" (a saved chat's file).
+    `logprobs`, where they were asked for, has an entry for each of the answer's tokens: the end
+    token is none of them, those of a stop string that was cut off are.
     """
 
     text: str
@@ -77,6 +101,7 @@ class Result:
     left_out: int = 0
     ids: tuple[int, ...] = field(default=(), repr=False)
     reused: str = "nothing"
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
 
 
 class Generation:
@@ -99,6 +124,9 @@ class Generation:
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []
+        self._n_tokens = 0  # those that were made text
+        self._logprobs: list[TokenLogprob] = []
+        self._n_handed_out = 0  # of the logprobs
 
     def __iter__(self) -> Iterator[Chunk]:
         events = self._engine.stream(self._request)
@@ -108,7 +136,8 @@ class Generation:
                 text = self._decode(event)
                 if event.finish_reason is not None or self._stops.found is not None:
                     break
-                yield Chunk(text, self._request.n_prefilled, self._request.n_prompt)
+                n_prefilled, n_prompt = self._request.n_prefilled, self._request.n_prompt
+                yield Chunk(text, n_prefilled, n_prompt, logprobs=self._fresh_logprobs())
         finally:
             events.close()
             rest = self._flush()
@@ -124,6 +153,7 @@ class Generation:
         finished = self._request.finish_reason
         reason = "stop" if by_text else finished if finished in _REASONS else "cancelled"
         ids = () if by_text else tuple(self._request.tokens[self._request.n_prompt :])
+        self._note_logprobs(self._request.n_generated)
         return Result(
             "".join(self._text),
             reason,
@@ -133,11 +163,13 @@ class Generation:
             self._left_out,
             ids,
             self._request.reused,
+            tuple(self._logprobs),
         )
 
     def _decode(self, event: Event) -> str:
         if event.token is None:
             return ""
+        self._n_tokens += 1
         if self._engine.model.is_control(event.token):
             return ""
         piece = self._engine.model.piece(event.token)
@@ -153,7 +185,30 @@ class Generation:
     def _last_chunk(self, text: str) -> Chunk:
         result = self.result()
         n = self._request.n_prompt
-        return Chunk(text, n, n, result.finish_reason, result.usage, result.timings)
+        fresh = result.logprobs[self._n_handed_out :]
+        return Chunk(text, n, n, result.finish_reason, result.usage, result.timings, fresh)
+
+    def _fresh_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """The entries of the tokens that were made text since the last call."""
+        self._note_logprobs(self._n_tokens)
+        fresh = tuple(self._logprobs[self._n_handed_out : self._n_tokens])
+        self._n_handed_out += len(fresh)
+        return fresh
+
+    def _note_logprobs(self, n: int) -> None:
+        """Take down the entries of the first `n` tokens, where they were asked for."""
+        request = self._request
+        if self.params.logprobs is None:
+            return
+        for i in range(len(self._logprobs), n):
+            found, token = request.logprobs[i], request.tokens[request.n_prompt + i]
+            top = tuple(self._entry(*other) for other in found.top)
+            self._logprobs.append(self._entry(token, found.logprob, top))
+
+    def _entry(
+        self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()
+    ) -> TokenLogprob:
+        return TokenLogprob(token, self._engine.model.piece(token), logprob, top)
 
     def _usage(self) -> Usage:
         request = self._request

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgesppo._llama import SamplerChain
     from edgesppo.draft import Drafter
     from edgesppo.kv_cache import Slot
+    from edgesppo.logprobs import RowLogprobs
     from edgesppo.sampler import SamplingParams
 
 # The finish reason of what was under way when the engine was closed.
@@ -25,7 +26,8 @@ CLOSED = "closed"
 class Event:
     """What a step brought for one request: a token, or the reason why there are no more.
 
-    `finish_reason` is "stop" (an end token, which is not given out), "length" or "cancelled".
+    `finish_reason` is "stop" (an end or stop token, which is not given out), "length" or
+    "cancelled".
     """
 
     token: int | None
@@ -53,6 +55,7 @@ class Request:
     last_token_at: float | None = None
     drafter: Drafter | None = None
     draft: list[int] = field(default_factory=list)  # guesses in the batch under way
+    logprobs: list[RowLogprobs] = field(default_factory=list)  # one a generated token, if asked for
 
     @property
     def n_generated(self) -> int:

@@ -1,8 +1,17 @@
 """Owns how the next token is chosen: `SamplingParams`, the one home of every default, and the
 chain of llama.cpp's samplers that is built from it. Knows nothing of text.
 
-The chain, in order: repeat penalty, top-k, top-p, min-p, temperature, draw. Temperature 0 takes
-the most probable token after the penalty and leaves the rest out.
+The chain, from the logits of a row to a token:
+
+1. `logit_bias` is added.
+2. The stages of `samplers`, in its order. By default: `penalties` (repeat, presence, frequency),
+   `dry`, `top_k`, `typical_p`, `top_p`, `min_p`, `xtc`, `temperature`. A stage that is not named
+   is off; each sees the candidates and the probabilities that those before it left.
+3. The draw, from the softmax of what is left.
+
+Temperature 0 takes, after the bias, `penalties` and `dry`, the most probable token and leaves the
+rest out. Mirostat 2 takes the place of the draw and of the stages that cut (top_k, typical_p,
+top_p, min_p, xtc).
 """
 
 from __future__ import annotations
@@ -10,24 +19,36 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgesppo import checks
 from edgesppo.errors import UsageError
+from edgesppo.parameters import (
+    MAX_INT,
+    Biases,
+    Choice,
+    Names,
+    Number,
+    OptionalWhole,
+    Texts,
+    Tokens,
+    Whole,
+)
 
 if TYPE_CHECKING:
-    from edgesppo._llama import SamplerChain
+    from edgesppo._llama import SamplerChain, Weights
 
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
 MAX_SEED = 2**32 - 2
+MAX_LOGPROBS = 20
+STAGES = ("penalties", "dry", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature")
+# The stages that leave no candidate out: all that mirostat and temperature 0 have use for.
+_SHIFTS = ("penalties", "dry", "temperature")
+# Below it llama.cpp's bucket sort overflows: logits are soft-capped, but divided by it.
+_COLDEST = 0.001
 _KEEP_ONE = 1
-
-
-def _number(
-    low: float, high: float, default: float | None, text: str, *, whole: bool = False
-) -> Any:
-    limits = {"low": low, "high": high, "text": text, "whole": whole}
-    return dataclasses.field(default=default, metadata=limits)
+# llama.cpp's typical sampler takes 0 log 0 for NaN. What it is spared here adds nothing to the
+# entropy: 256,000 tokens of this share of the best one's probability.
+_NOTHING = 1e-30
 
 
 @dataclass(frozen=True)
@@ -35,24 +56,79 @@ class SamplingParams:
     """How an answer is sampled. Raises UsageError, naming the parameter, for a senseless value.
 
     The defaults are those that the published SPPO models were evaluated with: temperature 0.7,
-    top-p 0.9, at most 2048 new tokens (https://arxiv.org/abs/2405.00675, section 5).
+    top-p 0.9, at most 2048 new tokens (https://arxiv.org/abs/2405.00675, section 5). The recent
+    tokens that penalties and DRY look back at are the prompt's, too. `logit_bias` takes a mapping
+    from token id to bias.
     """
 
-    temperature: float = _number(0, 100, 0.7, "0 always takes the most probable token")
-    top_k: int = _number(0, 2**31 - 1, 0, "keep the k most probable tokens; 0: all", whole=True)
-    top_p: float = _number(0, 1, 0.9, "keep the most probable tokens that sum up to p; 1: all")
-    min_p: float = _number(0, 1, 0.0, "keep tokens of at least p times the best's probability")
-    repeat_penalty: float = _number(0.01, 100, 1.0, "divide the logits of recent tokens; 1: off")
-    repeat_last_n: int = _number(0, 2**31 - 1, 64, "how many recent tokens it covers", whole=True)
-    seed: int | None = _number(0, MAX_SEED, None, "same seed, same answer", whole=True)
-    max_tokens: int = _number(1, 2**31 - 1, 2048, "the longest answer", whole=True)
-    stop: tuple[str, ...] = ()
+    temperature: float = Number(
+        "0 always takes the most probable token", _COLDEST, 100, also=0
+    ).parameter(0.7)
+    top_k: int = Whole("keep the k most probable tokens; 0: all", 0, MAX_INT).parameter(0)
+    top_p: float = Number("keep the most probable tokens that sum up to p; 1: all", 0, 1).parameter(
+        0.9
+    )
+    min_p: float = Number("keep tokens of at least p times the best's probability", 0, 1).parameter(
+        0.0
+    )
+    typical_p: float = Number(
+        "keep the tokens nearest to the expected surprise that sum up to p; 1: all", 0, 1
+    ).parameter(1.0)
+    xtc_probability: float = Number(
+        "how often XTC leaves out all but the last of the tokens above its threshold", 0, 1
+    ).parameter(0.0)
+    xtc_threshold: float = Number(
+        "the probability that makes a token one of those; above 0.5: off", 0, 1
+    ).parameter(0.1)
+    repeat_penalty: float = Number(
+        "divide the logits of recent tokens, multiply negative ones; 1: off", 0.01, 100
+    ).parameter(1.0)
+    presence_penalty: float = Number(
+        "subtract this from the logit of every recent token", -2, 2
+    ).parameter(0.0)
+    frequency_penalty: float = Number(
+        "subtract this as often as the token is among the recent ones", -2, 2
+    ).parameter(0.0)
+    repeat_last_n: int = Whole("how many recent tokens those three cover", 0, MAX_INT).parameter(64)
+    dry_multiplier: float = Number(
+        "DRY: subtract multiplier * base^(n - allowed length) from the logit of a token that "
+        "would prolong a repetition of n tokens; 0: off",
+        *(0, 100),
+    ).parameter(0.0)
+    dry_base: float = Number("DRY's base", 1, 100).parameter(1.75)
+    dry_allowed_length: int = Whole("the shortest repetition DRY minds", 1, MAX_INT).parameter(2)
+    dry_penalty_last_n: int = Whole(
+        "how many recent tokens DRY looks at; -1: the whole context", -1, MAX_INT
+    ).parameter(-1)
+    dry_sequence_breakers: tuple[str, ...] = Texts(
+        "no repetition reaches across this text; repeatable; '' alone: none",
+        most=32,
+        # llama.cpp cuts them at 20 tokens, and says nothing.
+        most_bytes=20,
+    ).parameter(("\n", ":", '"', "*"))
+    mirostat: int = Choice("2: Mirostat 2.0 instead of the cutting stages", (0, 2)).parameter(0)
+    mirostat_tau: float = Number("the surprise it aims at, in bits", 0, 100).parameter(5.0)
+    mirostat_eta: float = Number("how fast it learns", 0, 1).parameter(0.1)
+    logit_bias: tuple[tuple[int, float], ...] = Biases(
+        "add BIAS to this token's logit; repeatable; -100 as good as bans", -100, 100
+    ).parameter(())
+    samplers: tuple[str, ...] = Names(
+        "the stages in their order; a stage that is not named is off", STAGES
+    ).parameter(STAGES)
+    seed: int | None = OptionalWhole(
+        "same seed, same answer", 0, MAX_SEED, without="random"
+    ).parameter(None)
+    max_tokens: int = Whole("the longest answer", 1, MAX_INT).parameter(2048)
+    stop: tuple[str, ...] = Texts("end the answer before this text; repeatable").parameter(())
+    stop_tokens: tuple[int, ...] = Tokens("end the answer before these tokens").parameter(())
+    logprobs: int | None = OptionalWhole(
+        "log-probabilities of each token and of so many of the most probable ones", 0, MAX_LOGPROBS
+    ).parameter(None)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if field.metadata:
-                _check_number(field.name, getattr(self, field.name), field.metadata)
-        object.__setattr__(self, "stop", _checked_stops(self.stop))
+            value = field.metadata["kind"].checked(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
 
     def replace(self, **changes: Any) -> SamplingParams:
         """A copy with some values changed; unknown names are refused."""
@@ -67,42 +143,133 @@ class SamplingParams:
         return self if self.seed is not None else self.replace(seed=secrets.randbelow(MAX_SEED + 1))
 
 
-def _check_number(name: str, value: Any, limits: Any) -> None:
-    if value is None and name == "seed":
-        return
-    check = checks.whole if limits["whole"] else checks.number
-    check(name, value, limits["low"], limits["high"])
+class Stage(NamedTuple):
+    """One of llama.cpp's samplers, `llama_sampler_init_SAMPLER(*args)`, and whose stage it is.
+
+    `looks_back` says how many of the prompt's last tokens it must be told of before the first
+    draw; the tokens drawn are told to all.
+    """
+
+    name: str
+    sampler: str
+    args: tuple[Any, ...]
+    looks_back: int = 0
 
 
-def _checked_stops(stop: Any) -> tuple[str, ...]:
-    if not isinstance(stop, str | tuple | list):
-        raise checks.refused("stop", stop, "strings")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    for text in stops:
-        if not isinstance(text, str) or not text:
-            raise UsageError(f"stop has {checks.shown(text)}, expected strings that are not empty")
-        checks.text("stop", text)
-    return stops
+def build_chain(params: SamplingParams, weights: Weights, n_ctx: int) -> SamplerChain:
+    """The native chain for `params`; n_ctx in tokens. The caller closes it.
 
-
-def build_chain(params: SamplingParams, n_vocab: int, n_ctx: int) -> SamplerChain:
-    """The native chain for `params`. The caller closes it."""
+    Raises UsageError for token ids that the vocabulary does not have.
+    """
     from edgesppo._llama import SamplerChain
 
     chain = SamplerChain()
-    if params.repeat_penalty != 1.0 and params.repeat_last_n > 0:
-        # llama.cpp takes the memory for them at once; there are never more than the context.
-        recent = min(params.repeat_last_n, n_ctx)
-        chain.add("penalties", n_vocab, recent, params.repeat_penalty, 0.0, 0.0)
-    if params.temperature == 0:
-        chain.add("greedy")
-        return chain
-    if params.top_k > 0:
-        chain.add("top_k", params.top_k)
-    if params.top_p < 1:
-        chain.add("top_p", params.top_p, _KEEP_ONE)
-    if params.min_p > 0:
-        chain.add("min_p", params.min_p, _KEEP_ONE)
-    chain.add("temp", params.temperature)
-    chain.add("dist", params.with_seed().seed or 0)
+    for stage in stages(params, weights, n_ctx):
+        chain.add(stage.sampler, *stage.args, looks_back=stage.looks_back)
     return chain
+
+
+def stages(params: SamplingParams, weights: Weights, n_ctx: int) -> list[Stage]:
+    """The chain's samplers, first to last. What forbids tokens belongs behind the bias."""
+    _check_ids(params, weights.n_vocab)
+    made = []
+    if params.logit_bias:
+        made.append(Stage("logit_bias", "logit_bias", (weights.n_vocab, params.logit_bias)))
+    named = params.samplers
+    if params.mirostat or params.temperature == 0:
+        named = tuple(name for name in named if name in _SHIFTS)
+    for name in named:
+        made += _STAGE[name](params, weights, n_ctx)
+    return [*made, _draw(params)]
+
+
+def _check_ids(params: SamplingParams, n_vocab: int) -> None:
+    named = {
+        "logit_bias": [token for token, _ in params.logit_bias],
+        "stop_tokens": params.stop_tokens,
+    }
+    for name, tokens in named.items():
+        for token in tokens:
+            if token >= n_vocab:
+                raise UsageError(
+                    f"{name} has token {token}, expected ids below {n_vocab}, "
+                    "the size of this model's vocabulary"
+                )
+
+
+def _penalties(params: SamplingParams, weights: Weights, n_ctx: int) -> list[Stage]:
+    penalties = (params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
+    # llama.cpp takes the memory for them at once; there are never more than the context.
+    recent = min(params.repeat_last_n, n_ctx)
+    if penalties == (1, 0, 0) or not recent:
+        return []
+    return [Stage("penalties", "penalties", (weights.n_vocab, recent, *penalties), recent)]
+
+
+def _dry(params: SamplingParams, weights: Weights, n_ctx: int) -> list[Stage]:
+    whole = params.dry_penalty_last_n < 0
+    recent = n_ctx if whole else min(params.dry_penalty_last_n, n_ctx)
+    if not params.dry_multiplier or not recent:
+        return []
+    shape = (params.dry_multiplier, params.dry_base, params.dry_allowed_length)
+    args = (weights, *shape, recent, params.dry_sequence_breakers)
+    return [Stage("dry", "dry", args, recent)]
+
+
+def _top_k(params: SamplingParams, *_: Any) -> list[Stage]:
+    return [Stage("top_k", "top_k", (params.top_k,))] if params.top_k else []
+
+
+def _typical_p(params: SamplingParams, *_: Any) -> list[Stage]:
+    if params.typical_p >= 1:
+        return []
+    possible = Stage("typical_p", "min_p", (_NOTHING, _KEEP_ONE))
+    return [possible, Stage("typical_p", "typical", (params.typical_p, _KEEP_ONE))]
+
+
+def _top_p(params: SamplingParams, *_: Any) -> list[Stage]:
+    return [Stage("top_p", "top_p", (params.top_p, _KEEP_ONE))] if params.top_p < 1 else []
+
+
+def _min_p(params: SamplingParams, *_: Any) -> list[Stage]:
+    return [Stage("min_p", "min_p", (params.min_p, _KEEP_ONE))] if params.min_p else []
+
+
+def _xtc(params: SamplingParams, *_: Any) -> list[Stage]:
+    if not params.xtc_probability:
+        return []
+    # With the draw's own seed its chances would be the numbers that later draws are made with.
+    seed = (_seed(params) + MAX_SEED // 2) % (MAX_SEED + 1)
+    args = (params.xtc_probability, params.xtc_threshold, _KEEP_ONE, seed)
+    return [Stage("xtc", "xtc", args)]
+
+
+def _temperature(params: SamplingParams, *_: Any) -> list[Stage]:
+    if params.temperature in (0, 1):
+        return []
+    return [Stage("temperature", "temp", (params.temperature,))]
+
+
+def _draw(params: SamplingParams) -> Stage:
+    if params.temperature == 0:
+        return Stage("draw", "greedy", ())
+    if params.mirostat:
+        surprise = (params.mirostat_tau, params.mirostat_eta)
+        return Stage("draw", "mirostat_v2", (_seed(params), *surprise))
+    return Stage("draw", "dist", (_seed(params),))
+
+
+def _seed(params: SamplingParams) -> int:
+    return params.with_seed().seed or 0
+
+
+_STAGE = {
+    "penalties": _penalties,
+    "dry": _dry,
+    "top_k": _top_k,
+    "typical_p": _typical_p,
+    "top_p": _top_p,
+    "min_p": _min_p,
+    "xtc": _xtc,
+    "temperature": _temperature,
+}

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
     "checks",
+    "parameters",
     "home",
     "machine",
     "files",
@@ -31,6 +32,7 @@ RUNTIME = [
     "model",
     "prompt",
     "sampler",
+    "logprobs",
     "interrupt",
     "probe",
     "tune",

@@ -31,6 +31,7 @@ NAMES = {
     "SamplingParams",
     "SourceUnreadable",
     "Timings",
+    "TokenLogprob",
     "UnsupportedCheckpoint",
     "Usage",
     "UsageError",

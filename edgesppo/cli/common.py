@@ -14,6 +14,7 @@ import click
 from edgesppo import store
 from edgesppo.cli import JSON_KEY
 from edgesppo.errors import UsageError
+from edgesppo.parameters import Choice, Number
 from edgesppo.sampler import SamplingParams
 
 if TYPE_CHECKING:
@@ -113,26 +114,39 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        given = {field.name: kwargs.pop(field.name) for field in fields}
-        sampling = {name: value for name, value in given.items() if value not in (None, ())}
-        try:
-            SamplingParams().replace(**sampling)
-        except UsageError as error:
-            raise click.UsageError(str(error)) from None
+        given = {field: kwargs.pop(field.name) for field in fields}
+        sampling = _parsed(given)
+        if "logprobs" in sampling and not kwargs.get("as_json"):
+            raise click.UsageError("--logprobs needs a command with --json, which prints them")
         return command(*args, sampling=sampling, **kwargs)
 
     return _decorate(wrapped, [_sampling_option(field) for field in fields])
 
 
+def _parsed(given: dict[dataclasses.Field[Any], Any]) -> dict[str, Any]:
+    """The parameters that were given, as SamplingParams takes them."""
+    try:
+        sampling = {
+            field.name: field.metadata["kind"].parsed(field.name, value)
+            for field, value in given.items()
+            if value not in (None, ())
+        }
+        SamplingParams().replace(**sampling)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from None
+    return sampling
+
+
 def _sampling_option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
-    flag = "--" + field.name.replace("_", "-")
-    if field.name == "stop":
-        return click.option(
-            flag, multiple=True, help="End the answer before this text; repeatable."
-        )
-    kind = int if field.metadata["whole"] else float
-    default = "random" if field.default is None else field.default
-    return click.option(flag, type=kind, help=f"{field.metadata['text']}. [default: {default}]")
+    kind = field.metadata["kind"]
+    of_numbers = isinstance(kind, Number | Choice)
+    return click.option(
+        "--" + field.name.replace("_", "-"),
+        type=kind.number if of_numbers else str,
+        metavar=None if of_numbers else kind.metavar,
+        multiple=kind.repeatable,
+        help=f"{kind.help}. [default: {kind.shown(field.default)}]",
+    )
 
 
 def _decorate(

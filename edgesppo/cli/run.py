@@ -26,6 +26,7 @@ from edgesppo.terminal import printable, speed_line
 
 if TYPE_CHECKING:
     from edgesppo.chat import Chat
+    from edgesppo.generate import TokenLogprob
     from edgesppo.loaded import LoadedModel
 
 
@@ -81,20 +82,31 @@ def answer(loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool) -> No
             raise
     result = chat.last
     if as_json:
-        emit_json(
-            {
-                "text": result.text,
-                "finish_reason": result.finish_reason,
-                "usage": dataclasses.asdict(result.usage),
-                "timings": {"load_s": loaded.load_s, **dataclasses.asdict(result.timings)},
-                "model": {"name": loaded.name, "path": str(loaded.model.path)},
-            }
-        )
+        emit_json(_described(loaded, chat))
     else:
         click.echo()
         say(speed_line(result))
     if interrupted:
         sys.exit(INTERRUPTED)
+
+
+def _described(loaded: LoadedModel, chat: Chat) -> dict[str, Any]:
+    """What --json prints of the last answer; log-probabilities only where they were asked for."""
+    result = chat.last
+    logprobs = [_token(entry) for entry in result.logprobs]
+    return {
+        "text": result.text,
+        "finish_reason": result.finish_reason,
+        "usage": dataclasses.asdict(result.usage),
+        "timings": {"load_s": loaded.load_s, **dataclasses.asdict(result.timings)},
+        "model": {"name": loaded.name, "path": str(loaded.model.path)},
+        **({} if chat.params.logprobs is None else {"logprobs": logprobs}),
+    }
+
+
+def _token(entry: TokenLogprob) -> dict[str, Any]:
+    found = {"id": entry.id, "text": entry.text, "bytes": [*entry.data], "logprob": entry.logprob}
+    return {**found, "top": [_token(other) for other in entry.top]} if entry.top else found
 
 
 def _model_and_prompt(words: tuple[str, ...]) -> tuple[str | None, str]:
