@@ -171,7 +171,7 @@ class Names(Kind):
 
     def shown(self, default: tuple[str, ...]) -> str:
         """With commas, as the option takes them."""
-        return ",".join(default)
+        return ", ".join(default)
 
 
 @dataclass(frozen=True)

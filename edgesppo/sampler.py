@@ -44,7 +44,7 @@ STAGES = ("penalties", "dry", "top_k", "typical_p", "top_p", "min_p", "xtc", "te
 # The stages that leave no candidate out: all that mirostat and temperature 0 have use for.
 _SHIFTS = ("penalties", "dry", "temperature")
 # Below it llama.cpp's bucket sort overflows: logits are soft-capped, but divided by it.
-_COLDEST = 0.001
+_COLDEST = 1e-4
 _KEEP_ONE = 1
 # llama.cpp's typical sampler takes 0 log 0 for NaN. What it is spared here adds nothing to the
 # entropy: 256,000 tokens of this share of the best one's probability.

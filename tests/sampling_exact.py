@@ -1,0 +1,258 @@
+"""Owns the published definitions of every sampling stage, in numpy, and what compares with them.
+
+Nothing here is computed by llama.cpp but what `Draws` asks a chain for. A row of logits is
+float64 [n]; candidates that were cut are -inf. A distribution is float64 [n].
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+import numpy as np
+
+from edgesppo.sampler import STAGES, SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from edgesppo._llama import SamplerChain
+
+# Of a normal distribution: reached by chance once in 30,000 times.
+LARGEST_Z = 4.0
+_FEWEST = 5  # expected draws a bin, as the chi-square test wants
+
+
+class Draws:
+    """A chain, applied to hand-made logits again and again; it is never told what was drawn."""
+
+    def __init__(self, chain: SamplerChain, logits: Sequence[float]) -> None:
+        self._chain = chain
+        kind = llama_cpp.llama_token_data * len(logits)
+        self._fresh = kind(*((i, float(logit), 0.0) for i, logit in enumerate(logits)))
+        self._work = kind()
+        self.n = len(logits)
+
+    def one(self) -> int:
+        """The token that the chain takes."""
+        array = self._applied()
+        return int(array.data[array.selected].id)
+
+    def counts(self, n: int) -> np.ndarray:
+        """How often each token came in `n` draws, int64 [n_tokens]."""
+        return np.bincount([self.one() for _ in range(n)], minlength=self.n)
+
+    def distribution(self) -> np.ndarray:
+        """The probabilities that the chain draws with; 0 for what was cut."""
+        return self.one_with_distribution()[1]
+
+    def one_with_distribution(self) -> tuple[int, np.ndarray]:
+        """A token, and the probabilities that it was drawn with."""
+        array = self._applied()
+        found = np.zeros(self.n)
+        for i in range(array.size):
+            found[array.data[i].id] = array.data[i].p
+        return int(array.data[array.selected].id), found
+
+    def _applied(self) -> Any:
+        ctypes.memmove(self._work, self._fresh, ctypes.sizeof(self._fresh))
+        data = ctypes.cast(self._work, llama_cpp.llama_token_data_p)
+        array = llama_cpp.llama_token_data_array(data, self.n, -1, False)
+        llama_cpp.llama_sampler_apply(self._chain.handle, ctypes.byref(array))
+        return array
+
+
+def z_score(counts: np.ndarray, expected: np.ndarray) -> float:
+    """The chi-square test of draws against probabilities, as a normal deviate (Wilson-Hilferty).
+
+    Infinite when something came that cannot come.
+    """
+    wanted = expected * counts.sum()
+    if counts[wanted == 0].any():
+        return math.inf
+    order = np.argsort(-wanted)
+    bins: list[list[float]] = [[0.0, 0.0]]
+    for token in order[wanted[order] > 0]:
+        if bins[-1][1] >= _FEWEST:
+            bins.append([0.0, 0.0])
+        bins[-1][0] += counts[token]
+        bins[-1][1] += wanted[token]
+    if len(bins) > 1 and bins[-1][1] < _FEWEST:
+        last = bins.pop()
+        bins[-1] = [bins[-1][0] + last[0], bins[-1][1] + last[1]]
+    square = sum((found - want) ** 2 / want for found, want in bins)
+    freedom = len(bins) - 1
+    if not freedom:
+        return 0.0
+    spread = 2 / (9 * freedom)
+    return float(((square / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float64 [n] -> float64 [n]."""
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())
+
+
+def exact(
+    params: SamplingParams,
+    logits: Sequence[float],
+    recent: Sequence[int] = (),
+    breakers: Collection[int] = (),
+) -> np.ndarray:
+    """The distribution of the next token behind `recent` tokens, by definition; not for mirostat.
+
+    `breakers` are the tokens that hold one of DRY's sequence breakers.
+    """
+    row = np.array(logits, dtype=np.float64)
+    for token, bias in params.logit_bias:
+        row[token] += bias
+    names = params.samplers
+    if params.temperature == 0:
+        names = tuple(name for name in names if name in ("penalties", "dry"))
+    branches = [(1.0, row)]
+    for name in names:
+        branches = [
+            (weight * share, after)
+            for weight, before in branches
+            for share, after in _stage(name, params, before, recent, breakers)
+        ]
+    if params.temperature == 0:
+        ((_, row),) = branches
+        return np.asarray(np.arange(row.size) == row.argmax(), dtype=np.float64)
+    return np.asarray(sum(weight * softmax(row) for weight, row in branches))
+
+
+def _stage(
+    name: str,
+    params: SamplingParams,
+    row: np.ndarray,
+    recent: Sequence[int],
+    breakers: Collection[int],
+) -> list[tuple[float, np.ndarray]]:
+    """What a stage makes of a row: (probability, row), of which only XTC has two."""
+    if name == "penalties":
+        return [(1.0, penalised(params, row, recent))]
+    if name == "dry":
+        return [(1.0, dry(params, row, recent, breakers))]
+    if name == "xtc":
+        p = params.xtc_probability
+        return [(p, xtc(row, params.xtc_threshold)), (1 - p, row)]
+    if name == "temperature":
+        return [(1.0, row / params.temperature)]
+    cuts = {"top_k": top_k, "typical_p": typical, "top_p": top_p, "min_p": min_p}
+    return [(1.0, cuts[name](row, getattr(params, name)))]
+
+
+def _kept(row: np.ndarray, tokens: Any) -> np.ndarray:
+    cut = np.full_like(row, -np.inf)
+    cut[tokens] = row[tokens]
+    return cut
+
+
+def top_k(row: np.ndarray, k: int) -> np.ndarray:
+    """The k greatest (Fan et al. 2018); 0: all."""
+    return _kept(row, np.argsort(-row, kind="stable")[:k]) if k else row
+
+
+def top_p(row: np.ndarray, p: float) -> np.ndarray:
+    """The smallest set of the most probable tokens that sums up to p (Holtzman et al. 2019)."""
+    order = np.argsort(-row, kind="stable")
+    before = np.cumsum(softmax(row)[order]) - softmax(row)[order]
+    return row if p >= 1 else _kept(row, order[(before < p) | (np.arange(row.size) == 0)])
+
+
+def min_p(row: np.ndarray, p: float) -> np.ndarray:
+    """The tokens of at least p times the greatest probability (Nguyen et al. 2024)."""
+    found = softmax(row)
+    return _kept(row, found >= p * found.max())
+
+
+def typical(row: np.ndarray, p: float) -> np.ndarray:
+    """The tokens whose surprise is nearest to the entropy, up to p (Meister et al. 2022)."""
+    if p >= 1:
+        return row
+    found = softmax(row)
+    possible = np.flatnonzero(found)
+    surprise = -np.log(found[possible])
+    entropy = (found[possible] * surprise).sum()
+    order = possible[np.argsort(np.abs(surprise - entropy), kind="stable")]
+    before = np.cumsum(found[order]) - found[order]
+    return _kept(row, order[(before <= p) | (np.arange(order.size) == 0)])
+
+
+def xtc(row: np.ndarray, threshold: float) -> np.ndarray:
+    """Without all but the least probable of the tokens that reach the threshold (p-e-w, 2024)."""
+    found = softmax(row)
+    above = np.flatnonzero((found >= threshold) & np.isfinite(row))
+    if above.size < 2:
+        return row
+    out = row.copy()
+    out[above[above != above[found[above].argmin()]]] = -np.inf
+    return out
+
+
+def penalised(params: SamplingParams, row: np.ndarray, recent: Sequence[int]) -> np.ndarray:
+    """Repetition penalty (Keskar et al. 2019), then OpenAI's presence and frequency penalties."""
+    window = recent[-params.repeat_last_n :] if params.repeat_last_n else ()
+    out = row.copy()
+    for token in {token for token in window if token < row.size}:
+        divided = out[token] / params.repeat_penalty
+        out[token] = divided if out[token] > 0 else out[token] * params.repeat_penalty
+        out[token] -= params.presence_penalty
+        out[token] -= list(window).count(token) * params.frequency_penalty
+    return out
+
+
+def dry(
+    params: SamplingParams, row: np.ndarray, recent: Sequence[int], breakers: Collection[int]
+) -> np.ndarray:
+    """Don't Repeat Yourself (p-e-w, 2024): what would prolong a repetition is penalised.
+
+    For each token that came before, n is the length of the longest text right before it that is
+    also the end of `recent`; no such text reaches across a breaker.
+    """
+    last_n = params.dry_penalty_last_n
+    window = list(recent if last_n < 0 else recent[-last_n:] if last_n else ())
+    longest: dict[int, int] = {}
+    for at in range(1, len(window)):
+        n = 0
+        while n < at and window[at - 1 - n] == window[-1 - n] and window[-1 - n] not in breakers:
+            n += 1
+        longest[window[at]] = max(longest.get(window[at], 0), n)
+    out = row.copy()
+    for token, n in longest.items():
+        exponent = n - params.dry_allowed_length
+        if exponent >= 0 and token not in breakers and token < row.size:
+            out[token] -= params.dry_multiplier * params.dry_base**exponent
+    return out
+
+
+def random_params(rng: np.random.Generator, *, greedy: bool = False) -> SamplingParams:
+    """Any stage on or off, in any order; no mirostat."""
+
+    def sometimes(value: Any, off: Any) -> Any:
+        return value if rng.random() < 0.5 else off
+
+    return SamplingParams(
+        temperature=0 if greedy else float(rng.uniform(0.3, 2.0)),
+        top_k=sometimes(int(rng.integers(1, 40)), 0),
+        top_p=sometimes(float(rng.uniform(0.2, 0.99)), 1.0),
+        min_p=sometimes(float(rng.uniform(0.01, 0.3)), 0.0),
+        typical_p=sometimes(float(rng.uniform(0.2, 0.99)), 1.0),
+        xtc_probability=sometimes(1.0, 0.0),
+        xtc_threshold=float(rng.uniform(0.02, 0.3)),
+        repeat_penalty=sometimes(float(rng.uniform(0.7, 1.5)), 1.0),
+        presence_penalty=sometimes(float(rng.uniform(-2, 2)), 0.0),
+        frequency_penalty=sometimes(float(rng.uniform(-1, 1)), 0.0),
+        repeat_last_n=int(rng.integers(0, 30)),
+        dry_multiplier=sometimes(float(rng.uniform(0.1, 2)), 0.0),
+        dry_base=float(rng.uniform(1, 2)),
+        dry_allowed_length=int(rng.integers(1, 4)),
+        dry_penalty_last_n=int(rng.integers(-1, 40)),
+        logit_bias=sometimes(((3, 2.5), (7, -100.0), (11, -1.0)), ()),
+        samplers=tuple(rng.permutation(STAGES).tolist()[int(rng.integers(0, 3)) :]),
+        seed=int(rng.integers(0, 2**32 - 1)),
+    )
