@@ -81,7 +81,7 @@ def test_they_equal_the_softmax_of_the_references_logits(
             f"tokens above {LIKELY:.0%})"
         )
     assert off < 1e-3
-    assert off_likely < 1e-3
+    assert off_log < 1e-2
 
 
 def _answered(demo: LoadedModel, **sampling: object) -> tuple[TokenLogprob, ...]:
