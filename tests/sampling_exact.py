@@ -90,6 +90,15 @@ def z_score(counts: np.ndarray, expected: np.ndarray) -> float:
     return float(((square / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread))
 
 
+def uniform(token: int, expected: np.ndarray, rng: np.random.Generator) -> float:
+    """Where a drawn token stands in its distribution, from the most probable one down: 0 to 1.
+
+    Of draws from many distributions these are uniform if each came from its own.
+    """
+    own = expected[token]
+    return float(expected[expected > own].sum() + rng.random() * own)
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """float64 [n] -> float64 [n]."""
     powers = np.exp(logits - logits.max())
@@ -159,9 +168,12 @@ def top_k(row: np.ndarray, k: int) -> np.ndarray:
 
 def top_p(row: np.ndarray, p: float) -> np.ndarray:
     """The smallest set of the most probable tokens that sums up to p (Holtzman et al. 2019)."""
+    if p >= 1:
+        return row
     order = np.argsort(-row, kind="stable")
-    before = np.cumsum(softmax(row)[order]) - softmax(row)[order]
-    return row if p >= 1 else _kept(row, order[(before < p) | (np.arange(row.size) == 0)])
+    found = softmax(row)[order]
+    before = np.cumsum(found) - found
+    return _kept(row, order[(before < p) | (np.arange(row.size) == 0)])
 
 
 def min_p(row: np.ndarray, p: float) -> np.ndarray:

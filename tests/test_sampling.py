@@ -8,20 +8,33 @@ import numpy as np
 import pytest
 
 import edgesppo
-from edgesppo import SamplingParams
+from edgesppo import SamplingParams, prompt
 from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.engine import Engine
+from edgesppo.model import Model
+from edgesppo.prompt import Message
 from edgesppo.sampler import STAGES, build_chain, stages
-from tests.sampling_exact import LARGEST_Z, Draws, exact, random_params, softmax, z_score
+from tests.sampling_exact import (
+    LARGEST_Z,
+    Draws,
+    exact,
+    random_params,
+    softmax,
+    uniform,
+    z_score,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from edgesppo._llama import SamplerChain
     from edgesppo.loaded import LoadedModel
 
 N_CTX = 512
 N_DRAWS = 20_000
+EOS = 1
 NOTHING = 1e-30  # a probability that single precision may round to 0
 OFF: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0}
 LOGITS = [2.0, 1.5, 1.2, 0.7, 0.3, 0.0, -0.4, -1.0, -2.0, -3.0]
@@ -187,7 +200,7 @@ def test_draws_from_a_model_have_the_exact_distribution(demo: LoadedModel) -> No
     ids = demo.tokenize("Tell me something.", chat=True)
     context = Context(demo.model.weights, ContextParams(n_ctx=64))
     batch = Batch(64)
-    row = batch.add(0, 0, ids, logits=True)
+    row = batch.add(0, 0, ids, logits=1)
     context.decode(batch)
     logits = context.logits(row)
     hot = {"temperature": 4.0, "top_p": 0.9, "samplers": ("temperature", "top_p")}
@@ -199,6 +212,44 @@ def test_draws_from_a_model_have_the_exact_distribution(demo: LoadedModel) -> No
     expected = exact(params, logits)
     assert (expected > 0).sum() > 10
     assert z_score(np.bincount(drawn, minlength=len(logits)), expected) < LARGEST_Z
+
+
+def test_draws_behind_guesses_have_the_exact_distribution(demo_f32: Path) -> None:
+    """Each token against the distribution behind its text, computed anew in one batch."""
+    model, rng, places, n_accepted = Model(demo_f32), np.random.default_rng(1), [], 0
+    bans = {model.end_of_turn: -100, EOS: -100}
+    hot = {"temperature": 1.2, "min_p": 0.01, "samplers": ("min_p", "temperature")}
+    params = SamplingParams(**hot, logit_bias=bans, max_tokens=90)
+    text = "Paris Paris Paris. What is the capital of France?"
+    ids = prompt.encode(model, [Message("user", text)])
+    engine = Engine(model, n_seqs=4, n_threads=1, draft_costs=(1.0, 1.2, 1.5, 2.0))
+    anew = Context(model.weights, ContextParams(n_ctx=512, n_batch=512, n_outputs=512))
+    seed = 0
+    while len(places) < N_DRAWS:
+        requests = [engine.submit(ids, params.replace(seed=seed + i)) for i in range(4)]
+        seed += len(requests)
+        while any(request.finish_reason is None for request in requests):
+            engine.step()
+        for request in requests:
+            assert request.drafter is not None
+            n_accepted += request.drafter.n_accepted
+            rows = _rows(anew, request.tokens)[request.n_prompt - 1 :]
+            for token, row in zip(request.tokens[request.n_prompt :], rows, strict=False):
+                places.append(uniform(token, exact(params, row), rng))
+    for made in (engine, anew, model):
+        made.close()
+    assert n_accepted > N_DRAWS / 20
+    counts = np.histogram(places, 50, (0, 1))[0]
+    assert z_score(counts, np.full(50, 1 / 50)) < LARGEST_Z, counts
+
+
+def _rows(context: Context, tokens: list[int]) -> list[np.ndarray]:
+    """The logits behind each token, float32 [n_vocab]; valid until the next call."""
+    batch = Batch(len(tokens))
+    batch.add(0, 0, tokens, logits=len(tokens))
+    context.remove(0, 0)
+    context.decode(batch)
+    return [np.frombuffer(context.row(i), dtype=np.float32) for i in range(len(tokens))]
 
 
 def test_what_xtc_does_tells_nothing_of_any_other_draw(chain: Any) -> None:
