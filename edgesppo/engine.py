@@ -323,30 +323,25 @@ class Engine:
         came: list[int] = []
         draft = request.draft
         for row, guess in enumerate([*draft, None], entry - len(draft)):
-            token = self._draw(context, request, row)
+            token = context.sample(request.chain, row)
             came.append(token)
             if self._ends(request, token):
                 break
+            if request.params.logprobs is not None:
+                found = logprobs.of_row(context.row(row), token, request.params.logprobs)
+                request.logprobs[request.n_generated :] = [found]
             request.tokens.append(token)
             if token != guess or self._is_full(request):
                 break
         return came
 
+    def _ends(self, request: Request, token: int) -> bool:
+        return token in request.params.stop_tokens or self.model.is_end(token)
+
     def _is_full(self, request: Request) -> bool:
         return request.n_generated >= request.params.max_tokens or (
             request.n_generated > 0 and len(request.tokens) >= self.n_ctx
         )
-
-    def _draw(self, context: Context, request: Request, row: int) -> int:
-        """Draw a request's next token from a row of logits, and note the log-probabilities."""
-        token = context.sample(request.chain, row)
-        if request.params.logprobs is not None:
-            found = logprobs.of_row(context.row(row), token, request.params.logprobs)
-            request.logprobs[request.n_generated :] = [found]
-        return token
-
-    def _ends(self, request: Request, token: int) -> bool:
-        return token in request.params.stop_tokens or self.model.is_end(token)
 
     def _finish(self, request: Request, reason: str) -> None:
         if request.finish_reason is not None:

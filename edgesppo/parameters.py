@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from edgesppo.checks import named, refused, shown
-from edgesppo.checks import text as check_text
+from edgesppo import checks
 from edgesppo.errors import UsageError
 
 MAX_INT = 2**31 - 1
@@ -56,14 +55,18 @@ class Number(Kind):
 
     def checked(self, name: str, value: Any) -> Any:
         """The value itself."""
-        if not _is_number(value, self.number) or not self._takes(value):
-            raise refused(name, value, self._expected())
+        if not self.takes(value):
+            raise checks.refused(name, value, self.expected())
         return value
 
-    def _takes(self, value: float) -> bool:
+    def takes(self, value: Any) -> bool:
+        """Whether it is such a number."""
+        if not _is_number(value, self.number):
+            return False
         return self.low <= value <= self.high or (self.also is not None and value == self.also)
 
-    def _expected(self) -> str:
+    def expected(self) -> str:
+        """What it takes, in words."""
         also = "" if self.also is None else f"{self.also:g} or "
         return f"{also}{self._word} from {self.low:.12g} to {self.high:.12g}"
 
@@ -102,7 +105,7 @@ class Choice(Kind):
         """The value itself."""
         if not _is_number(value, int) or value not in self.known:
             expected = " or ".join(str(number) for number in self.known)
-            raise refused(name, value, expected)
+            raise checks.refused(name, value, expected)
         return value
 
 
@@ -117,27 +120,22 @@ class Texts(Kind):
     def checked(self, name: str, value: Any) -> tuple[str, ...]:
         """The strings as a tuple."""
         if not isinstance(value, str | tuple | list):
-            raise refused(name, value, "strings")
+            raise checks.refused(name, value, "strings")
         texts = (value,) if isinstance(value, str) else tuple(value)
         if len(texts) > self.most:
-            raise UsageError(f"{name} has {len(texts)} strings, expected at most {self.most}")
+            raise _has(name, f"{len(texts)} strings", f"at most {self.most}")
         for text in texts:
             self._check(name, text)
         return texts
 
     def _check(self, name: str, text: Any) -> None:
         if not isinstance(text, str) or not text:
-            raise _has(name, text, "strings that are not empty")
-        check_text(named(name), text)
-        if self.most_bytes < MAX_INT and not self._fits(text):
-            raise _has(name, text, f"at most {self.most_bytes} bytes of UTF-8, none 0")
-
-    def _fits(self, text: str) -> bool:
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError:
-            return False
-        return len(data) <= self.most_bytes and 0 not in data
+            raise _has(name, checks.shown(text), "strings that are not empty")
+        checks.text(name, text)
+        data = text.encode("utf-8")
+        if self.most_bytes < MAX_INT and (len(data) > self.most_bytes or 0 in data):
+            most = f"at most {self.most_bytes} bytes of UTF-8, none of them 0"
+            raise _has(name, checks.shown(text), most)
 
     def parsed(self, _name: str, given: tuple[str, ...]) -> tuple[str, ...]:
         """The texts; one empty one means none at all."""
@@ -157,14 +155,14 @@ class Names(Kind):
 
     def checked(self, name: str, value: Any) -> tuple[str, ...]:
         """The names as a tuple."""
-        known = ", ".join(self.known)
+        known = f"some of: {', '.join(self.known)}"
         if not isinstance(value, tuple | list):
-            raise refused(name, value, f"some of: {known}")
+            raise checks.refused(name, value, known)
         for item in value:
             if item not in self.known:
-                raise _has(name, item, f"some of: {known}")
+                raise _has(name, checks.shown(item), known)
             if value.count(item) > 1:
-                raise _has(name, item, "each name once")
+                raise _has(name, f"{item!r} more than once", "each name once")
         return tuple(value)
 
     def parsed(self, _name: str, given: str) -> tuple[str, ...]:
@@ -185,7 +183,7 @@ class Tokens(Kind):
     def checked(self, name: str, value: Any) -> tuple[int, ...]:
         """The ids as a tuple."""
         if not isinstance(value, tuple | list):
-            raise refused(name, value, "token ids")
+            raise checks.refused(name, value, "token ids")
         for token in value:
             _check_token(name, token)
         return tuple(value)
@@ -214,13 +212,14 @@ class Biases(Kind):
         if not isinstance(pairs, tuple | list) or not all(
             isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
         ):
-            raise refused(name, value, "a mapping from token id to bias")
+            raise checks.refused(name, value, "a mapping from token id to bias")
+        limits = Number(self.help, self.low, self.high)
         for token, bias in pairs:
             _check_token(name, token)
-            if not _is_number(bias, float) or not self.low <= bias <= self.high:
-                raise _has(name, bias, f"numbers from {self.low:g} to {self.high:g}")
+            if not limits.takes(bias):
+                raise _has(name, f"{checks.shown(bias)} for token {token}", limits.expected())
         if len({token for token, _ in pairs}) < len(pairs):
-            raise UsageError(f"{name} has a token more than once, expected each token once")
+            raise _has(name, "a token more than once", "each token once")
         return tuple(sorted((token, float(bias)) for token, bias in pairs))
 
     def parsed(self, name: str, given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
@@ -232,26 +231,25 @@ class Biases(Kind):
         try:
             return _token(name, token), float(bias)
         except ValueError:
-            raise UsageError(f"{name} is {word!r}, expected ID=BIAS, such as 107=-2.5") from None
+            raise checks.refused(name, word, "ID=BIAS, such as 107=-2.5") from None
 
     def shown(self, default: tuple[tuple[int, float], ...]) -> str:
         """As the option takes them."""
         return " ".join(f"{token}={bias:g}" for token, bias in default) or "none"
 
 
-def _has(name: str, part: object, expected: str) -> UsageError:
-    """The error for a part of a value that makes no sense, to be raised."""
-    return UsageError(f"{named(name)} has {shown(part)}, expected {expected}")
-
-
 def _is_number(value: Any, kind: type) -> bool:
     kinds = (int,) if kind is int else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and value == value
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _check_token(name: str, token: Any) -> None:
     if not _is_number(token, int) or not 0 <= token <= MAX_INT:
-        raise _has(name, token, "token ids from 0")
+        raise _has(name, checks.shown(token), "token ids from 0")
+
+
+def _has(name: str, part: str, expected: str) -> UsageError:
+    return UsageError(f"{checks.named(name)} has {part}, expected {expected}")
 
 
 def _between_commas(given: str) -> tuple[str, ...]:
@@ -262,4 +260,4 @@ def _token(name: str, word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise _has(name, word, "token ids from 0") from None
+        raise _has(name, checks.shown(word), "token ids from 0") from None

@@ -53,9 +53,9 @@ class Request:
     prefilled_at: float | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None
-    logprobs: list[RowLogprobs] = field(default_factory=list)  # one a generated token, if asked for
     drafter: Drafter | None = None
     draft: list[int] = field(default_factory=list)  # guesses in the batch under way
+    logprobs: list[RowLogprobs] = field(default_factory=list)  # one a generated token, if asked for
 
     @property
     def n_generated(self) -> int:

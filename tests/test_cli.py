@@ -135,21 +135,6 @@ def test_run_without_a_prompt_is_a_usage_error(demo_gguf: Path) -> None:
     assert "no prompt" in result.stderr
 
 
-def test_run_takes_every_sampling_option(demo_gguf: Path) -> None:
-    options = "--temperature 0.9 --top-k 5 --top-p 0.8 --min-p 0.05 --repeat-penalty 1.1 --seed 0"
-    command = ["run", demo_gguf, CAPITAL, "--stop", "\n", "--max-tokens", "9", *options.split()]
-    first, second = _run(*command), _run(*command)
-    assert first.exit_code == 0
-    assert first.stdout == second.stdout
-
-
-@pytest.mark.parametrize("value", ["nan", "-1", "inf", "1e9"])
-def test_a_senseless_sampling_value_is_a_usage_error(demo_gguf: Path, value: str) -> None:
-    result = _run("run", demo_gguf, "x", "--temperature", value)
-    assert result.exit_code == 2
-    assert "temperature is" in result.stderr
-
-
 def test_tokenize_gives_ids_and_pieces(demo_gguf: Path) -> None:
     found = json.loads(_run("tokenize", demo_gguf, "Hi <eos>", "--json").stdout)
     assert list(found) == ["ids", "pieces"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 QUESTION = "Tell me something."
 HOT = {"temperature": 3.0, "top_p": 1.0, "max_tokens": 12}
+
+
+def _named(name: str, problem: str) -> str:
+    """A pattern for the parameter's name, its option where that is spelled otherwise, and more."""
+    return rf"{name}( \(--.*?\))? {re.escape(problem)}"
 
 
 @pytest.mark.parametrize(
@@ -35,11 +41,76 @@ HOT = {"temperature": 3.0, "top_p": 1.0, "max_tokens": 12}
         ("seed", -1),
         ("seed", 2**32),
         ("max_tokens", 0),
+        ("temperature", 1e-5),
+        ("typical_p", 1.1),
+        ("typical_p", None),
+        ("presence_penalty", math.nan),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -math.inf),
+        ("dry_multiplier", -1),
+        ("dry_base", 0.9),
+        ("dry_allowed_length", 0),
+        ("dry_penalty_last_n", -2),
+        ("xtc_probability", 1.5),
+        ("xtc_threshold", True),
+        ("mirostat", 1),
+        ("mirostat", 2.0),
+        ("mirostat", False),
+        ("mirostat_tau", math.inf),
+        ("mirostat_eta", "0.1"),
+        ("logprobs", 21),
+        ("logprobs", True),
+        ("samplers", "top_k"),
+        ("stop_tokens", 107),
+        ("stop_tokens", "107"),
+        ("logit_bias", 3),
+        ("logit_bias", "3=1"),
+        ("logit_bias", [3]),
+        ("dry_sequence_breakers", 3),
     ],
 )
 def test_a_senseless_value_is_refused_by_name(name: str, value: Any) -> None:
-    with pytest.raises(edgesppo.UsageError, match=rf"{name}( \(--.*\))? is {value!r}, expected"):
+    with pytest.raises(edgesppo.UsageError, match=_named(name, f"is {value!r}, expected")):
         SamplingParams(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "culprit"),
+    [
+        ("samplers", ("top_k", "top_q"), "'top_q'"),
+        ("samplers", ("top_k", "dry", "top_k"), "'top_k' more than once"),
+        ("samplers", (["top_k"],), "['top_k']"),
+        ("stop_tokens", (3, -1), "-1"),
+        ("stop_tokens", (True,), "True"),
+        ("stop_tokens", ("3",), "'3'"),
+        ("logit_bias", {"3": 1}, "'3'"),
+        ("logit_bias", {3.0: 1}, "3.0"),
+        ("logit_bias", [(3, 1), (3, 2)], "a token more than once"),
+        ("dry_sequence_breakers", ("\n", ""), "''"),
+        ("dry_sequence_breakers", ("a\0b",), "'a\\x00b'"),
+        ("dry_sequence_breakers", ("x" * 21,), f"'{'x' * 21}'"),
+        ("dry_sequence_breakers", ("\ud800",), "a lone surrogate, U+D800"),
+        ("dry_sequence_breakers", ("x",) * 33, "33 strings"),
+    ],
+)
+def test_a_senseless_part_is_refused_by_name(name: str, value: Any, culprit: str) -> None:
+    with pytest.raises(edgesppo.UsageError, match=_named(name, f"has {culprit}")):
+        SamplingParams(**{name: value})
+
+
+@pytest.mark.parametrize("bias", [math.nan, math.inf, 101, "1", True, None])
+def test_a_senseless_bias_is_refused_by_its_token(bias: Any) -> None:
+    with pytest.raises(
+        edgesppo.UsageError, match=_named("logit_bias", f"has {bias!r} for token 7")
+    ):
+        SamplingParams(logit_bias={7: bias})  # type: ignore[arg-type]
+
+
+def test_a_bias_is_a_mapping_and_is_kept_as_pairs() -> None:
+    params = SamplingParams(logit_bias={9: 1, 3: -2.5})  # type: ignore[arg-type]
+    assert params.logit_bias == ((3, -2.5), (9, 1.0))
+    assert params.replace(seed=1).logit_bias == params.logit_bias
+    assert len({params, params.replace(seed=1), params.replace(seed=1)}) == 2
 
 
 @pytest.mark.parametrize("stop", [("",), (None,), ("a", 3)])
