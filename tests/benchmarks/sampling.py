@@ -48,9 +48,7 @@ def decode_rate(engine: Engine, ids: list[int], params: SamplingParams) -> float
 
 def logprobs(model: Model, rounds: int) -> None:
     """Decode with the top 5 against plain decode, in turns, and what both take of memory."""
-    engine = Engine(
-        model, n_ctx=1024, n_threads=THREADS, flash_attention="on", draft_costs=None
-    )
+    engine = Engine(model, n_ctx=1024, n_threads=THREADS, flash_attention="on", draft_costs=None)
     ids = prompt_ids(model, 64)
     decode_rate(engine, ids, PLAIN)
     kinds = {"plain": PLAIN, "top 5": PLAIN.replace(logprobs=5)}
