@@ -4,9 +4,9 @@ Importing this package is cheap: numpy and the ggml library are loaded when `con
 looked up. The road is one-way, and a module imports only from what stands before it:
 
     untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> unrolled
-              -> packing -> kernels -> quantize -> target -> remote -> gguf_file -> layout
-              -> importance -> journal -> output -> verify -> provenance -> metadata -> pipeline
-              -> outlook
+              -> packing -> kernels -> quantize -> tied -> target -> remote -> gguf_file -> layout
+              -> importance -> journal -> progress -> part -> output -> verify -> provenance
+              -> metadata -> blueprint -> witness -> pipeline -> outlook
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgesppo_convert.outlook import Outlook, look_ahead
-    from edgesppo_convert.pipeline import ConvertResult, Progress, convert
+    from edgesppo_convert.pipeline import ConvertResult, convert
+    from edgesppo_convert.progress import Progress
 
 __all__ = ["ConvertResult", "Outlook", "Progress", "convert", "look_ahead"]
 

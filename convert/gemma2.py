@@ -1,17 +1,21 @@
 """Owns the Gemma-2 family: names, shapes, norm offsets, and hyper-parameters as GGUF keys.
 
 Pure: a config and the tensors' names and shapes in, a plan out; nothing is read or written here.
-The loader this must agree with is llama.cpp's `src/models/gemma2.cpp`.
+The loader this must agree with is llama.cpp's `src/models/gemma2.cpp`; what a number may be, the
+runtime's preflight says.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, MODEL_TENSOR, TENSOR_NAMES, GGUFValueType, Keys
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo.gguf_reader import MAX_ARRAY
+from edgesppo.preflight import NUMBERS
 from edgesppo_convert.untrusted import JsonObject, show
 
 if TYPE_CHECKING:
@@ -86,30 +90,54 @@ class Weight:
 def read_hyper(config: JsonObject) -> Hyper:
     """The model's numbers, every one checked, and every setting llama.cpp would ignore refused."""
     _check_architecture(config)
-    layers = config.integer("num_hidden_layers", 1, 512)
-    heads = config.integer("num_attention_heads", 1, 1024)
     hyper = Hyper(
-        vocabulary=config.integer("vocab_size", 1, 1 << 22),
-        hidden=config.integer("hidden_size", 1, 1 << 18),
-        ffn=config.integer("intermediate_size", 1, 1 << 20),
-        layers=layers,
-        heads=heads,
-        kv_heads=config.integer("num_key_value_heads", 1, heads),
-        head_dim=config.integer("head_dim", 2, 1 << 12),
-        context=config.integer("max_position_embeddings", 1, 1 << 30, 8192),
-        window=config.integer("sliding_window", 1, 1 << 30, 4096),
-        rms_eps=config.number("rms_norm_eps", 0, 1, 1e-6),
+        vocabulary=config.integer("vocab_size", 1, MAX_ARRAY),
+        hidden=_whole(config, "hidden_size", Keys.LLM.EMBEDDING_LENGTH),
+        ffn=_whole(config, "intermediate_size", Keys.LLM.FEED_FORWARD_LENGTH),
+        layers=_whole(config, "num_hidden_layers", Keys.LLM.BLOCK_COUNT),
+        heads=_whole(config, "num_attention_heads", Keys.Attention.HEAD_COUNT),
+        kv_heads=_whole(config, "num_key_value_heads", Keys.Attention.HEAD_COUNT_KV),
+        head_dim=_whole(config, "head_dim", Keys.Attention.KEY_LENGTH),
+        context=_whole(config, "max_position_embeddings", Keys.LLM.CONTEXT_LENGTH, 8192),
+        window=_whole(config, "sliding_window", Keys.Attention.SLIDING_WINDOW, 4096),
+        rms_eps=_real(config, "rms_norm_eps", Keys.Attention.LAYERNORM_RMS_EPS, 1e-6),
         rope_base=_rope_base(config),
-        attention_cap=config.number("attn_logit_softcapping", 0, 1e6, 50.0),
-        final_cap=config.number("final_logit_softcapping", 0, 1e6, 30.0),
+        attention_cap=_real(
+            config, "attn_logit_softcapping", Keys.LLM.ATTN_LOGIT_SOFTCAPPING, 50.0
+        ),
+        final_cap=_real(config, "final_logit_softcapping", Keys.LLM.FINAL_LOGIT_SOFTCAPPING, 30.0),
     )
-    if heads % hyper.kv_heads:
-        config.refuse("num_key_value_heads", f"a divisor of the {heads} attention heads")
+    if hyper.heads % hyper.kv_heads:
+        config.refuse("num_key_value_heads", f"a divisor of the {hyper.heads} attention heads")
     if hyper.head_dim % 2:
         config.refuse("head_dim", "an even number, as rotary positions need")
     _check_scale(config, hyper)
-    _check_layer_types(config, layers)
+    _check_layer_types(config, hyper.layers)
     return hyper
+
+
+def _whole(config: JsonObject, name: str, key: str, default: int | None = None) -> int:
+    """A whole number within the bounds of its GGUF key."""
+    low, high = NUMBERS[key.removeprefix("{arch}.")]
+    return config.integer(name, int(low), int(high), default)
+
+
+def _real(config: JsonObject, name: str, key: str, default: float) -> float:
+    """A number within the bounds of its GGUF key."""
+    return single(config, name, *NUMBERS[key.removeprefix("{arch}.")], default)
+
+
+def single(
+    config: JsonObject, name: str, low: float, high: float, default: float | None = None
+) -> float:
+    """A number that is still from `low` to `high` when it is stored as float32."""
+    expected = f"a number from {low:g} to {high:g}"
+    value = config.raw(name) if name in config else default
+    if type(value) not in (int, float) or value is None or not -high <= value <= high:
+        config.refuse(name, expected)
+    if not low <= struct.unpack("<f", struct.pack("<f", value))[0] <= high:
+        config.refuse(name, expected)
+    return float(value)
 
 
 def _check_architecture(config: JsonObject) -> None:
@@ -136,11 +164,11 @@ def _rope_base(config: JsonObject) -> float:
     if config.raw("rope_scaling") is not None:
         config.refuse("rope_scaling", "null: Gemma-2 does not scale its positions")
     if config.raw("rope_parameters") is None:
-        return config.number("rope_theta", 1, 1e9, 10000.0)
+        return _real(config, "rope_theta", Keys.Rope.FREQ_BASE, 10000.0)
     rope = config.object("rope_parameters")
     if rope.text("rope_type", "default") != "default":
         rope.refuse("rope_type", "'default': Gemma-2 does not scale its positions")
-    return rope.number("rope_theta", 1, 1e9, 10000.0)
+    return _real(rope, "rope_theta", Keys.Rope.FREQ_BASE, 10000.0)
 
 
 def _check_scale(config: JsonObject, hyper: Hyper) -> None:

@@ -12,6 +12,7 @@ trained model holds) is left to ggml. Knows nothing of tensors or files.
 from __future__ import annotations
 
 import math
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,29 +143,32 @@ class FastKernels:
 
 def choose(
     wanted: str, ggml: Maker, weights: Mapping[GGMLQuantizationType, int]
-) -> FastKernels | None:
+) -> tuple[FastKernels | None, str | None]:
     """The kernels, if wanted, installed, in agreement with ggml here, and worth their start.
 
-    `weights` says how many there are of each kind.
+    `weights` says how many there are of each kind. Where they are installed and cannot be used,
+    the second says why.
     """
     if wanted not in CHOICES:
         raise UsageError(f"no kernels {wanted!r}; there are {', '.join(CHOICES)}")
     kinds = [kind for kind in (Q4_K, Q6_K) if weights.get(kind)]
     worthwhile = sum(weights[kind] for kind in kinds) >= WORTHWHILE
     if wanted == "ggml" or not (kinds and (worthwhile or wanted == "fast")):
-        return None
+        return None, None
+    problem: str | None = None
     try:
         kernels = FastKernels(ggml, kinds)
         if kernels.agree():
-            return kernels
+            return kernels, None
         problem = "on this machine they do not make the bytes that ggml makes"
     except ImportError as error:
-        problem = f"{error}; pip install numba brings it"
+        if wanted == "fast":
+            problem = f"{error}; pip install numba brings it"
     except Exception as error:  # a full disk, a damaged cache: ggml can do without
         problem = f"numba fails: {error}"
     if wanted == "fast":
         raise UsageError(f"the fast kernels cannot be used: {problem}")
-    return None
+    return None, problem
 
 
 def trial_values() -> Floats:
@@ -222,14 +226,21 @@ def _made(name: str, source: str) -> Callable[..., None]:
     """The function of that source.
 
     It passes for a function of the file that generates it: numba keeps compiled code by a
-    function's file, and forgets it when that changes.
+    function's file and name, and forgets it when the file changes. What else goes into it is
+    marked in the name.
     """
     names: dict[str, Any] = {"__name__": unrolled.__name__, **CONSTANTS}
     helpers = (unrolled.kept, unrolled.less, unrolled.more, unrolled.larger)
     names.update({helper.__name__: _compiled(helper) for helper in helpers})
     exec(compile(source, unrolled.__file__, "exec"), names)
     made: Callable[..., None] = names[name]
+    made.__qualname__ = _named(name, source)
     return made
+
+
+def _named(name: str, source: str) -> str:
+    """A name with a mark of the source and of the constants that are compiled into it."""
+    return f"{name}_{zlib.crc32(repr((source, CONSTANTS)).encode()):08x}"
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -40,6 +40,16 @@ class Job:
         """How the file announces it."""
         return TensorInfo(self.weight.name, self.weight.shape, self.kind, self.nbytes)
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it lies in the checkpoint: in which shard, and where it begins there."""
+        return self.tensor.shard.name, self.tensor.offset
+
+    def expect(self, first: int, rows: int) -> int:
+        """Let the system begin to read these rows; where in the shard they end."""
+        self.tensor.expect(first * self.weight.row, rows * self.weight.row)
+        return self.tensor.offset + (first + rows) * self.weight.row * self.tensor.itemsize
+
     def chunks(self) -> Iterator[tuple[int, int]]:
         """First row and number of rows of every chunk."""
         step = rows_per_chunk(self.weight.row)

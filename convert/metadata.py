@@ -25,13 +25,13 @@ STRING, BOOL = GGUFValueType.STRING, GGUFValueType.BOOL
 UINT32, INT32, FLOAT32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32
 
 
-# GGUF key, its type, the key in generation_config.json, and the most that makes sense
+# GGUF key, its type, the key in generation_config.json, and the bounds of the runtime's sampler
 SAMPLING = (
-    (Keys.General.SAMPLING_TOP_K, INT32, "top_k", 1 << 20),
-    (Keys.General.SAMPLING_TOP_P, FLOAT32, "top_p", 1),
-    (Keys.General.SAMPLING_MIN_P, FLOAT32, "min_p", 1),
-    (Keys.General.SAMPLING_TEMP, FLOAT32, "temperature", 100),
-    (Keys.General.SAMPLING_PENALTY_REPEAT, FLOAT32, "repetition_penalty", 100),
+    (Keys.General.SAMPLING_TOP_K, INT32, "top_k", 0, 2**31 - 1),
+    (Keys.General.SAMPLING_TOP_P, FLOAT32, "top_p", 0, 1),
+    (Keys.General.SAMPLING_MIN_P, FLOAT32, "min_p", 0, 1),
+    (Keys.General.SAMPLING_TEMP, FLOAT32, "temperature", 0, 100),
+    (Keys.General.SAMPLING_PENALTY_REPEAT, FLOAT32, "repetition_penalty", 0.01, 100),
 )
 
 
@@ -59,17 +59,18 @@ def collect(
 def _sampling(config: JsonObject | None) -> list[KeyValue]:
     """How the checkpoint's authors sample it, where they say so."""
     return [
-        KeyValue(key, kind, _amount(config, source, kind, high))
-        for key, kind, source, high in SAMPLING
+        KeyValue(key, kind, _amount(config, source, kind, low, high))
+        for key, kind, source, low, high in SAMPLING
         if config is not None and config.raw(source) is not None
     ]
 
 
-def _amount(config: JsonObject, key: str, kind: GGUFValueType, high: int) -> int | float:
-    """Zero is allowed: it turns a step of sampling off."""
-    if config.raw(key) == 0:
-        return 0
-    return config.integer(key, 0, high) if kind is INT32 else config.number(key, 0, high)
+def _amount(
+    config: JsonObject, key: str, kind: GGUFValueType, low: float, high: int
+) -> int | float:
+    if kind is INT32:
+        return config.integer(key, int(low), high)
+    return gemma2.single(config, key, low, high)
 
 
 def _tokenizer(vocabulary: Vocabulary) -> list[KeyValue]:

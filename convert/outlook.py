@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.files import Files
-from edgesppo_convert.pipeline import check_choices, plan
+from edgesppo_convert.blueprint import check_choices, draw
 from edgesppo_convert.remote import open_checkpoint
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def look_ahead(
     """What `convert` with the same arguments would make; refuses what it would refuse."""
     choices = check_choices(type, tensor_types, imatrix, layout)
     with open_checkpoint(source, Path("nothing is written"), Files()) as checkpoint:
-        jobs, _ = plan(checkpoint, choices)
+        jobs = draw(checkpoint, choices).jobs
     return Outlook(
         tuple(
             PlannedTensor(job.weight.name, job.weight.shape, job.kind.name, job.nbytes)

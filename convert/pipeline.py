@@ -1,64 +1,40 @@
-"""Owns the chain: checkpoint -> plan -> blocks -> file, in bounded memory, on all cores.
+"""Owns the chain: checkpoint -> blueprint -> blocks -> file, in bounded memory, on all cores.
 
-Worker threads read and quantise chunks of rows; this thread hashes and writes them in order, so
-the file does not depend on the number of threads. What an interrupted run of the same conversion
-left is gone on from. Prints nothing.
+Worker threads read and quantise chunks of rows, in the order in which they lie in the checkpoint;
+this thread hashes and writes them in order, so the file does not depend on the number of threads.
+What an interrupted run of the same conversion left is gone on from. Prints nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo._llama import ggml_base
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.files import Files
 from edgesppo.machine import usable_cpus
-from edgesppo_convert import gemma2, metadata
-from edgesppo_convert.gguf_file import KeyValue, plan_file
-from edgesppo_convert.importance import Importance, read_importance
-from edgesppo_convert.layout import LAYOUTS, Job, in_order
+from edgesppo_convert.blueprint import check_choices, draw
 from edgesppo_convert.output import Output, sweep
-from edgesppo_convert.quantize import Quantizer
-from edgesppo_convert.recipe import (
-    Override,
-    Recipe,
-    Setting,
-    block_types,
-    find_recipe,
-    parse_override,
-)
-from edgesppo_convert.remote import at_work, open_checkpoint
+from edgesppo_convert.progress import Progress, Report
+from edgesppo_convert.quantize import WAITING, Quantizer, fitting
+from edgesppo_convert.remote import RemoteCheckpoint, at_work, open_checkpoint
 from edgesppo_convert.target import check_target
-from edgesppo_convert.tied import check_head
 from edgesppo_convert.verify import check_written
-from edgesppo_convert.vocab import read_vocabulary
+from edgesppo_convert.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from concurrent.futures import Future
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from edgesppo_convert.blueprint import Blueprint
     from edgesppo_convert.checkpoint import Checkpoint
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a conversion is, told after every chunk."""
-
-    tensor: str
-    done_bytes: int  # of the tensors in the output
-    total_bytes: int
+    from edgesppo_convert.layout import Job
 
 
 @dataclass(frozen=True)
@@ -74,21 +50,7 @@ class ConvertResult:
     types: Mapping[str, int]  # block type -> tensors
     resumed: int  # tensors that an interrupted run had made
     kernels: str  # what made the blocks: "fast" or "ggml"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the caller chose of what the file shall hold."""
-
-    recipe: Recipe
-    overrides: Sequence[Override]
-    importance: Importance | None
-    layout: str
-
-    @property
-    def importances(self) -> Mapping[str, NDArray[np.float32]]:
-        """Those of each tensor that has any."""
-        return self.importance.values if self.importance else {}
+    doubt: str | None  # why the fast kernels were not used, though they are installed
 
 
 def convert(
@@ -102,7 +64,7 @@ def convert(
     threads: int | None = None,
     kernels: str = "auto",
     force: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Report | None = None,
     keep: bool = False,
     fetched: Callable[[str, int, int], None] | None = None,
     files: Files | None = None,
@@ -113,145 +75,105 @@ def convert(
     dropped (with `keep`, kept beside the output), and `fetched` hears its name, how many bytes
     are there, and of how many.
     """
-    started = time.monotonic()
+    started, files, report = time.monotonic(), files or Files(), progress or (lambda _: None)
     choices = check_choices(type, tensor_types, imatrix, layout)
-    workers = _check_threads(threads)
-    files = files or Files()
+    _check_threads(threads)
     sweep(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
     with open_checkpoint(source, target, files, keep=keep, fetched=fetched) as checkpoint:
-        if target.exists() and checkpoint.holds(target):
-            raise OutputError(f"the output {target} is a part of the checkpoint itself")
-        jobs, keys = plan(checkpoint, choices)
-        file = plan_file(keys, [job.info for job in jobs])
-        mark = fingerprint(checkpoint, file.head, choices)
-        quantizer = Quantizer(
-            [(job.weight, job.kind) for job in jobs], choices.importances, kernels
-        )
-        with (
-            Output(target, file, mark, files, checkpoint.spare) as out,
-            at_work(checkpoint, target, files),
-        ):
+        work = _Work(checkpoint, draw(checkpoint, choices), threads, kernels)
+        work.check_apart(target)
+        with work.output(target, files, report) as out, at_work(checkpoint, target, files):
             resumed = len(out.digests)
-            _write(out, checkpoint, jobs, quantizer, workers, progress)
-            out.complete()
+            out.complete(work.do(out, report))
             sha256 = out.read_back()
-            check_written(out.part, target)
+            check_written(out.part, target, work.blueprint.laid)
             out.commit(force=force)
-    return ConvertResult(
-        output=Path(output),
-        bytes=file.size,
-        sha256=sha256,
-        seconds=time.monotonic() - started,
-        bits_per_weight=8 * sum(j.nbytes for j in jobs) / sum(j.weight.size for j in jobs),
-        tensors=len(jobs),
-        types=dict(Counter(job.kind.name for job in jobs)),
-        resumed=resumed,
-        kernels=quantizer.kernels,
-    )
+    return work.result(Path(output), sha256, resumed, time.monotonic() - started)
 
 
-def check_choices(
-    type: str, tensor_types: Sequence[str], imatrix: str | Path | None, layout: str
-) -> Choices:
-    """What the words of the caller mean; refuses those that mean nothing."""
-    if layout not in LAYOUTS:
-        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
-    return Choices(
-        find_recipe(type),
-        [parse_override(text) for text in tensor_types],
-        None if imatrix is None else read_importance(Path(imatrix)),
-        layout,
-    )
-
-
-def plan(checkpoint: Checkpoint, choices: Choices) -> tuple[list[Job], list[KeyValue]]:
-    """Every tensor in the order of the file, and the metadata; refuses what cannot be converted."""
-    hyper = gemma2.read_hyper(checkpoint.config)
-    weights = gemma2.plan_weights(hyper)
-    gemma2.check_tensors(weights, checkpoint.tensors, checkpoint.config)
-    vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
-    keys = metadata.collect(checkpoint, choices.recipe, hyper, weights, vocabulary)
-    check_head(checkpoint)
-    if choices.importance is not None:
-        choices.importance.check(weights)
-        keys += choices.importance.keys
-    calibrated = choices.importance is not None
-    setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, calibrated)
-    kinds = block_types(choices.recipe, weights, setting, choices.overrides)
-    jobs = [Job(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
-    return in_order(jobs, choices.layout), keys
-
-
-def fingerprint(checkpoint: Checkpoint, head: bytes, choices: Choices) -> str:
-    """What the output's bytes depend on: its head, the weights, their importance, ggml's code."""
-    parts = (
-        _sha256(head),
-        _sha256(Path(ggml_base()._name).read_bytes()),
-        *(shard.state() for shard in checkpoint.shards),
-        *((name, _sha256(values.tobytes())) for name, values in choices.importances.items()),
-    )
-    return _sha256(json.dumps(parts).encode())
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _check_threads(threads: int | None) -> int:
-    """As many as asked for; else one for every core this process may use."""
-    if threads is None:
-        return usable_cpus()
-    if not 1 <= threads <= 1024:
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and not 1 <= threads <= 1024:
         raise UsageError(f"threads is {threads}; expected 1 to 1024")
-    return threads
 
 
-def _write(
-    out: Output,
-    checkpoint: Checkpoint,
-    jobs: list[Job],
-    quantizer: Quantizer,
-    threads: int,
-    progress: Callable[[Progress], None] | None,
-) -> None:
-    """Every tensor that is not there yet; those that are count as progress, too."""
-    report = progress or (lambda _: None)
-    total, done = sum(job.nbytes for job in jobs), 0
-    for job in jobs:
-        if job.weight.name in out.digests:
-            done += job.nbytes
-            report(Progress(job.weight.name, done, total))
-    lacking = [job for job in jobs if job.weight.name not in out.digests]
-    for shards in checkpoint.visits({job.tensor.shard for job in lacking}):
-        stage = [job for job in lacking if job.tensor.shard in shards]
-        with closing(_blocks(stage, quantizer, threads)) as blocks:
-            for job, data in blocks:
-                out.write(job.weight.name, data)
-                done += len(data)
-                report(Progress(job.weight.name, done, total))
+class _Work:
+    """One conversion: the blueprint of a file, and those who make it."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, blueprint: Blueprint, threads: int | None, kernels: str
+    ) -> None:
+        self.blueprint = blueprint
+        self._checkpoint = checkpoint
+        self._threads = fitting(threads or usable_cpus(), (job.weight for job in blueprint.jobs))
+        self._witness = Witness(checkpoint.shards, fetched=isinstance(checkpoint, RemoteCheckpoint))
+        self._quantizer = Quantizer(
+            [(job.weight, job.kind) for job in blueprint.jobs], blueprint.importances, kernels
+        )
+
+    def check_apart(self, target: Path) -> None:
+        """Refuse to write over what is read."""
+        if target.exists() and self._checkpoint.holds(target):
+            raise OutputError(f"the output {target} is a part of the checkpoint itself")
+
+    def output(self, target: Path, files: Files, report: Report) -> Output:
+        """Where it goes."""
+        plan, spare = self.blueprint.file, self._checkpoint.spare
+        return Output(target, plan, self.blueprint.fingerprint, files, spare=spare, report=report)
+
+    def do(self, out: Output, report: Report) -> bytes:
+        """Write every tensor that is not there yet; the head, now that all shards were read."""
+        lacking = [job for job in self.blueprint.jobs if job.weight.name not in out.digests]
+        lacking.sort(key=lambda job: job.place)
+        total = sum(job.nbytes for job in self.blueprint.jobs)
+        done = total - sum(job.nbytes for job in lacking)
+        report(Progress("", done, total))
+        needed = {*self._witness.unproven, *(job.tensor.shard for job in lacking)}
+        for shards in self._checkpoint.visits(needed):
+            stage = [job for job in lacking if job.tensor.shard in shards]
+            with self._witness.watch(shards) as watch, closing(self._blocks(stage)) as blocks:
+                for job, end, data in blocks:
+                    watch.read(job.tensor.shard, end)
+                    out.write(job.weight.name, data)
+                    done += len(data)
+                    report(Progress(job.weight.name, done, total))
+        return self.blueprint.head(self._witness.digests)
+
+    def _blocks(self, jobs: Sequence[Job]) -> Generator[tuple[Job, int, bytearray], None, None]:
+        """Every chunk's blocks in order, and where in the shard it ended; few at a time."""
+        pending: deque[tuple[Job, int, Future[bytearray]]] = deque()
+        with ThreadPoolExecutor(self._threads, "edgesppo-convert") as pool:
+            try:
+                for job in jobs:
+                    for first, rows in job.chunks():
+                        end = job.expect(first, rows)
+                        task = (job.weight, job.tensor, job.kind, first, rows)
+                        pending.append((job, end, pool.submit(self._quantizer.blocks, *task)))
+                        if len(pending) > self._threads + WAITING:
+                            yield _finished(pending)
+                while pending:
+                    yield _finished(pending)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def result(self, output: Path, sha256: str, resumed: int, seconds: float) -> ConvertResult:
+        """What is to be said of it, when all is done."""
+        return ConvertResult(
+            output=output,
+            bytes=self.blueprint.file.size,
+            sha256=sha256,
+            seconds=seconds,
+            bits_per_weight=self.blueprint.bits_per_weight,
+            tensors=len(self.blueprint.jobs),
+            types=self.blueprint.types,
+            resumed=resumed,
+            kernels=self._quantizer.kernels,
+            doubt=self._quantizer.doubt,
+        )
 
 
-def _blocks(
-    jobs: list[Job], quantizer: Quantizer, threads: int
-) -> Generator[tuple[Job, bytearray], None, None]:
-    """Every chunk's blocks, in order; at most a few chunks a thread are under way at once."""
-    pending: deque[tuple[Job, Future[bytearray]]] = deque()
-    with ThreadPoolExecutor(threads, "edgesppo-convert") as pool:
-        try:
-            for job in jobs:
-                for first, rows in job.chunks():
-                    job.tensor.expect(first * job.weight.row, rows * job.weight.row)
-                    task = (job.weight, job.tensor, job.kind, first, rows)
-                    pending.append((job, pool.submit(quantizer.blocks, *task)))
-                    if len(pending) > 2 * threads:
-                        yield _finished(pending)
-            while pending:
-                yield _finished(pending)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _finished(pending: deque[tuple[Job, Future[bytearray]]]) -> tuple[Job, bytearray]:
-    job, future = pending.popleft()
-    return job, future.result()
+def _finished(
+    pending: deque[tuple[Job, int, Future[bytearray]]],
+) -> tuple[Job, int, bytearray]:
+    job, end, future = pending.popleft()
+    return job, end, future.result()

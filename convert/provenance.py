@@ -7,7 +7,7 @@
     edgesppo.source.revision        the commit of the repository, where it is known
     edgesppo.source.files           "NAME SHA256" of every small file that a conversion reads
     edgesppo.source.weight_headers  "NAME SHA256" of every shard's header: names, shapes, places
-    edgesppo.source.weights         "NAME SHA256" of every shard, where the hub has said it
+    edgesppo.source.weights         "NAME SHA256" of every shard, zeros until all of it was read
 
 No time, no path, no user: the same checkpoint gives the same keys.
 """
@@ -25,7 +25,7 @@ from edgesppo_convert.checkpoint import SMALL_FILES
 from edgesppo_convert.gguf_file import KeyValue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edgesppo.lockfile import PinnedModel
     from edgesppo_convert.checkpoint import Checkpoint, Origin
@@ -38,6 +38,7 @@ FILES = "edgesppo.source.files"
 WEIGHT_HEADERS = "edgesppo.source.weight_headers"
 WEIGHTS = "edgesppo.source.weights"
 LINEAGE = "edgesppo.lineage"
+UNREAD = "0" * 64
 
 
 def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
@@ -130,14 +131,20 @@ def _references(kind: str, repositories: Sequence[str], under: str) -> Iterator[
 
 def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
     shards = sorted(checkpoint.shards, key=lambda shard: shard.name)
-    lists = {
-        FILES: list(_small_hashes(checkpoint)),
-        WEIGHT_HEADERS: [f"{shard.name} {shard.header_sha256}" for shard in shards],
-        WEIGHTS: [f"{shard.name} {shard.sha256}" for shard in shards if shard.sha256 is not None],
-    }
-    for key, entries in lists.items():
-        if entries:
-            yield KeyValue(key, GGUFValueType.STRING, entries)
+    headers = [f"{shard.name} {shard.header_sha256}" for shard in shards]
+    yield KeyValue(FILES, GGUFValueType.STRING, list(_small_hashes(checkpoint)))
+    yield KeyValue(WEIGHT_HEADERS, GGUFValueType.STRING, headers)
+    yield _weights({shard.name: UNREAD for shard in shards})
+
+
+def with_weights(keys: Iterable[KeyValue], digests: Mapping[str, str]) -> list[KeyValue]:
+    """The keys with the sha256 of every shard, by its name, in place of zeros."""
+    return [_weights(digests) if entry.key == WEIGHTS else entry for entry in keys]
+
+
+def _weights(digests: Mapping[str, str]) -> KeyValue:
+    entries = [f"{name} {digests[name]}" for name in sorted(digests)]
+    return KeyValue(WEIGHTS, GGUFValueType.STRING, entries)
 
 
 def _small_hashes(checkpoint: Checkpoint) -> Iterator[str]:

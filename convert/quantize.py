@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 LARGEST_HALF = np.float32(65504)
 LARGEST = {F32: np.finfo(np.float32).max, BF16: np.uint32(0x7F7F0000).view(np.float32)}
 CHUNK = 1 << 19  # weights; a row that is longer is a chunk of its own
+MEMORY = 320 << 20  # bytes that all chunks under way may take
+WAITING = 8  # chunks that are done and wait for their turn, beside one a thread
+# Bytes a weight: stored and as float32 while a thread has it, then at most as float32 again.
+BUSY, DONE = 6, 4
 
 
 class Quantizer:
@@ -51,7 +55,7 @@ class Quantizer:
         for weight, kind in work:
             self._ggml.ggml_quantize_init(kind)
             weights[kind] += 0 if weight.name in self._importance else weight.size
-        self._fast = choose(kernels, self._by_ggml, weights)
+        self._fast, self.doubt = choose(kernels, self._by_ggml, weights)
         self._scratch = _Scratch()
 
     @property
@@ -88,6 +92,13 @@ class Quantizer:
         source, target = values.ctypes.data, out.ctypes.data
         weigh = None if importance is None else importance.ctypes.data
         self._ggml.ggml_quantize_chunk(kind, source, target, 0, rows, values.size // rows, weigh)
+
+
+def fitting(threads: int, weights: Iterable[Weight]) -> int:
+    """As many of the threads as can be at work within MEMORY, whatever the length of the rows."""
+    chunk = max(rows_per_chunk(weight.row) * weight.row for weight in weights)
+    most = (MEMORY - WAITING * DONE * chunk) // ((BUSY + DONE) * chunk)
+    return max(1, min(threads, most))
 
 
 def rows_per_chunk(row: int) -> int:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.model"
 TEMPLATE = "chat_template.jinja"
-END_OF_TURN = "<end_of_turn>"
+BOS, END_OF_TURN = "<bos>", "<end_of_turn>"
 # Gemma's own control tokens. Some checkpoints mark them special, some do not, some list none.
 CONTROL_TEXTS = frozenset(
-    ("<pad>", "<eos>", "<bos>", "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
+    ("<pad>", "<eos>", BOS, "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
 )
 ADDED_SCORE = -1000.0  # as llama.cpp's converter scores added tokens and padding
 PAD_SCORE = -10000.0
@@ -38,6 +38,7 @@ class Vocabulary:
     tokens: list[Piece]
     duties: dict[str, int]  # GGUF key -> id
     template: str | None
+    laid: dict[int, bool]  # id of every added token -> whether it is called special
 
 
 def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
@@ -51,17 +52,15 @@ def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
     tokens = [_retyped(piece) for piece in pieces]
     tokens += [_padding(index) for index in range(len(pieces), size)]
     config = checkpoint.json("tokenizer_config.json")
-    _lay_added(tokens, checkpoint.json("added_tokens.json"), config)
-    ids = _index(tokens, where)
-    return Vocabulary(
-        tokens, _duties(tokens, ids, checkpoint.config), _read_template(checkpoint, config)
-    )
+    laid = _lay_added(tokens, checkpoint.json("added_tokens.json"), config)
+    duties = _duties(tokens, _index(tokens, where), checkpoint.config)
+    return Vocabulary(tokens, duties, _read_template(checkpoint, config), laid)
 
 
 def _retyped(piece: Piece) -> Piece:
     """A piece of the model as a token, before anything is known of added tokens."""
     plain = piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED)
-    if plain and _looks_control(piece.text):
+    if plain and looks_control(piece.text):
         return Piece(piece.text, ADDED_SCORE, PieceType.CONTROL)
     if piece.type is PieceType.USER_DEFINED:
         return Piece(_as_written(piece.text), ADDED_SCORE, PieceType.USER_DEFINED)
@@ -73,7 +72,8 @@ def _padding(index: int) -> Piece:
     return Piece(f"[PAD{index}]", PAD_SCORE, PieceType.UNUSED)
 
 
-def _looks_control(text: str) -> bool:
+def looks_control(text: str) -> bool:
+    """Whether a text is one of Gemma's control tokens, used or not."""
     return text in CONTROL_TEXTS or (text.startswith("<unused") and text.endswith(">"))
 
 
@@ -82,26 +82,33 @@ def _as_written(text: str) -> str:
     return text.replace("\u2581", " ")
 
 
-def _lay_added(tokens: list[Piece], added: JsonObject | None, config: JsonObject | None) -> None:
-    """Lay the added tokens of both files over the pieces."""
+def _lay_added(
+    tokens: list[Piece], added: JsonObject | None, config: JsonObject | None
+) -> dict[int, bool]:
+    """Lay the added tokens of both files over the pieces; their ids, and which are special."""
+    laid: dict[int, bool] = {}
     if added is not None:
         for text in added:
-            _place(tokens, added.integer(text, 0, len(tokens) - 1), text, special=False)
+            index = added.integer(text, 0, len(tokens) - 1)
+            _place(tokens, index, text, special=False)
+            laid[index] = False
     if config is None or config.raw("added_tokens_decoder") is None:
-        return
+        return laid
     decoder = config.object("added_tokens_decoder")
     for key in decoder:
         if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(tokens)):
             raise BadCheckpoint(f"{decoder.where}: {show(key)} is no id below {len(tokens):,}")
         entry = decoder.object(key)
-        _place(tokens, int(key), entry.text("content"), special=entry.flag("special", False))
+        laid[int(key)] = entry.flag("special", False)
+        _place(tokens, int(key), entry.text("content"), special=laid[int(key)])
+    return laid
 
 
 def _place(tokens: list[Piece], index: int, text: str, *, special: bool) -> None:
     kind = tokens[index].type
     if kind in (PieceType.UNKNOWN, PieceType.BYTE):
         return  # SentencePiece's own duty weighs more than a list of added tokens
-    if special or kind is PieceType.CONTROL or _looks_control(text):
+    if special or kind is PieceType.CONTROL or looks_control(text):
         tokens[index] = Piece(text, ADDED_SCORE, PieceType.CONTROL)
     else:
         tokens[index] = Piece(_as_written(text), ADDED_SCORE, PieceType.USER_DEFINED)
@@ -127,7 +134,7 @@ def _index(tokens: list[Piece], where: str) -> dict[str, int]:
 def _duties(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -> dict[str, int]:
     """The ids of the tokens with a duty; all but `<unk>` must be control tokens."""
     duties = {
-        Keys.Tokenizer.BOS_ID: _configured(config, "bos_token_id", len(tokens), ids.get("<bos>")),
+        Keys.Tokenizer.BOS_ID: _configured(config, "bos_token_id", len(tokens), ids.get(BOS)),
         Keys.Tokenizer.EOS_ID: _configured(config, "eos_token_id", len(tokens), ids.get("<eos>")),
         Keys.Tokenizer.PAD_ID: _configured(config, "pad_token_id", len(tokens), ids.get("<pad>")),
     }
@@ -139,6 +146,8 @@ def _duties(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -> dic
                 f"token {index}, {show(tokens[index].text)}, should serve as {key}, but is of type"
                 f" {tokens[index].type.name}, not CONTROL"
             )
+    if tokens[duties[Keys.Tokenizer.BOS_ID]].text != BOS:
+        config.refuse("bos_token_id", f"the id of {BOS}, {ids.get(BOS)}")
     unknown = [index for index, token in enumerate(tokens) if token.type is PieceType.UNKNOWN]
     if len(unknown) != 1:
         raise BadCheckpoint(f"{TOKENIZER} has {len(unknown)} unknown pieces; expected one")

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     Bytes = bytes | bytearray | memoryview
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# What systems and file systems without hard links say; Windows calls it an invalid function.
+NO_LINKS = (
+    *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.EMLINK, errno.EXDEV),
+    *(errno.ENOTSUP, errno.EOPNOTSUPP),
+)
 # Never through a symbolic link: the names that are opened so are our own.
 _OURS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read: one that is never there
@@ -92,6 +97,10 @@ class Files:
     def replace(self, source: Path, target: Path) -> None:
         """Give a file another name, in place of what had that name."""
         source.replace(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; raises FileExistsError where that is taken."""
+        target.hardlink_to(source)
 
     def unlink(self, path: Path) -> None:
         """Remove a file; it may be gone already."""

@@ -1,40 +1,45 @@
-"""Owns the check of a GGUF file before native code sees it.
+"""Owns the check of a model's GGUF file before native code sees it: is it one that we can run?
 
-A bounded reader: it trusts no count, size or offset of the file, holds none of its tensors, and
-answers with a `Summary` or one clear `BadModelFile`. It knows nothing of llama.cpp.
-
-    file:  magic "GGUF" | version u32 | n_tensors u64 | n_keys u64 | keys | infos | pad | data
-    key:   name | type u32 | value           name, string: length u64 | bytes
-    info:  name | n_dims u32 | dims u64[n_dims] | type u32 | offset u64 (from the start of data)
-    (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)
+What every GGUF file must be, `gguf_reader` checks; here stands what a Gemma-2 model must say of
+itself. The one home of those bounds: the converter refuses by them, too. Knows nothing of
+llama.cpp.
 """
 
 from __future__ import annotations
 
-import errno
 import math
-import mmap
-import stat
-import struct
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
+from edgesppo.errors import BadModelFile
+from edgesppo.gguf_reader import (
+    ArrayPlace,
+    Summary,
+    TensorEntry,
+    read,
+    read_array,
+    read_head,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-MAX_KEYS = 65_536
-MAX_TENSORS = 65_536
-MAX_ARRAY = 4_194_304
-MAX_STRING = 16_777_216
-MAX_NAME = 65_535
-MAX_TENSOR_NAME = 63
+__all__ = [
+    "ARCHITECTURE",
+    "NUMBERS",
+    "ArrayPlace",
+    "Summary",
+    "TensorEntry",
+    "check",
+    "check_head",
+    "check_number",
+    "read_array",
+]
+
 ARCHITECTURE = "gemma2"
-_TOKENS = "tokenizer.ggml.tokens"
 # Hyper-parameter -> the least and the most that makes sense.
-_NUMBERS = {
+NUMBERS = {
     "context_length": (16, 2**27),
     "embedding_length": (1, 2**20),
     "block_count": (1, 512),
@@ -49,67 +54,14 @@ _NUMBERS = {
     "final_logit_softcapping": (1e-6, 1e9),
     "rope.freq_base": (1, 1e9),
 }
-_ALIGNMENTS = [2**n for n in range(17)]
-
-_SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-# ggml type -> (name, weights in a block, bytes of a block)
-_BLOCKS = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
+_TOKENS = "tokenizer.ggml.tokens"
+# What llama.cpp reads one of each token: array -> its types, by GGUF's numbers. It reads them as
+# these without a look at the type that stands in the file.
+_PER_TOKEN = {
+    _TOKENS: (8,),  # texts
+    "tokenizer.ggml.scores": (6,),  # float32
+    "tokenizer.ggml.token_type": (4, 5),  # 32-bit whole numbers
 }
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor as the file announces it."""
-
-    name: str
-    type: str  # "F32", "Q4_K", ...
-    dims: tuple[int, ...]  # fastest first
-    n_bytes: int
-
-
-@dataclass(frozen=True)
-class ArrayPlace:
-    """Where an array of the metadata lies, for who wants more of it than its length."""
-
-    kind: int
-    n: int
-    at: int
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a sound GGUF says of itself: keys (long arrays as their length), counts, bytes."""
-
-    path: Path
-    keys: dict[str, Any]
-    n_tensors: int
-    data_bytes: int
-    file_bytes: int
-    tensors: tuple[TensorEntry, ...]  # in the order of their data
-    arrays: dict[str, ArrayPlace]
 
 
 def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
@@ -118,222 +70,45 @@ def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
     Raises ModelNotFound when there is no such file and BadModelFile when it is not a whole GGUF
     of this architecture. Reads the header only, never the tensors.
     """
-    try:
-        mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise BadModelFile(f"{path} is no regular file, expected a GGUF file")
-        with Path(path).open("rb") as file:
-            head = file.read(4)
-            if head != b"GGUF":
-                raise BadModelFile(_not_gguf(path, head))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(Path(path), view).summary(architecture)
-    except FileNotFoundError:
-        raise ModelNotFound(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise BadModelFile(f"{path} is a folder, expected a GGUF file") from None
-    except OSError as error:
-        kind = OutOfMemory if error.errno == errno.ENOMEM else BadModelFile
-        raise kind(f"{path}: cannot be read: {error.strerror or error}") from None
+    path = Path(path)
+    return read(path, partial(_complaint, path, architecture), distinct=(_TOKENS,))
 
 
-def read_array(summary: Summary, key: str) -> list[Any]:
-    """The items of an array whose place `check` has found sound; texts as far as they are UTF-8."""
-    place = summary.arrays[key]
-    with summary.path.open("rb") as file:
-        file.seek(place.at)
-        if place.kind == _STRING:
-            return [_string(file) for _ in range(place.n)]
-        form = f"<{place.n}{_SCALARS[place.kind]}"
-        return list(struct.unpack(form, file.read(struct.calcsize(form))))
+def check_head(head: bytes, size: int, path: Path) -> Summary:
+    """What `check` would say of a file of `size` bytes that begins so, before it is written."""
+    judge = partial(_complaint, path, ARCHITECTURE)
+    return read_head(head, size, path, judge, distinct=(_TOKENS,))
 
 
-def _string(file: BinaryIO) -> str:
-    (length,) = struct.unpack("<Q", file.read(8))
-    return file.read(min(length, MAX_STRING)).decode("utf-8", "backslashreplace")
+def check_number(name: str, value: Any) -> str | None:
+    """What is wrong with a hyper-parameter of this name, if anything."""
+    low, high = NUMBERS[name]
+    sensible = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (sensible and math.isfinite(value)):
+        return "expected a number"
+    return None if low <= value <= high else f"expected {low:g} to {high:g}"
 
 
-def _not_gguf(path: Path, head: bytes) -> str:
-    if not head:
-        return f"{path} is empty, expected a GGUF file; fetch or convert it again"
-    return f"{path} is not a GGUF file: it begins with {head!r}, expected b'GGUF'"
-
-
-class _Reader:
-    """A cursor over the header; every read is checked against the file's size."""
-
-    def __init__(self, path: Path, view: mmap.mmap) -> None:
-        self.path = path
-        self.view = view
-        self.size = len(view)
-        self.at = 4
-        self.arrays: dict[str, ArrayPlace] = {}
-
-    def fail(self, what: str) -> BadModelFile:
-        return BadModelFile(f"{self.path}: damaged GGUF: {what}; fetch or convert it again")
-
-    def take(self, form: str) -> Any:
-        end = self.at + struct.calcsize("<" + form)
-        if end > self.size:
-            raise self.fail(f"the file ends at byte {self.size} inside its header")
-        (value,) = struct.unpack_from("<" + form, self.view, self.at)
-        self.at = end
-        return value
-
-    def count(self, what: str, limit: int) -> int:
-        value = int(self.take("Q"))
-        if value > limit:
-            raise self.fail(f"{what} is {value}, expected at most {limit}")
-        return value
-
-    def skip(self, n_bytes: int) -> None:
-        if n_bytes > self.size - self.at:
-            raise self.fail(f"the file ends at byte {self.size} inside its header")
-        self.at += n_bytes
-
-    def string(self, what: str, limit: int = MAX_STRING) -> str:
-        length = self.count(f"the length of {what}", limit)
-        start = self.at
-        self.skip(length)
-        try:
-            return self.view[start : self.at].decode("utf-8")
-        except UnicodeDecodeError:
-            raise self.fail(f"{what} is not UTF-8") from None
-
-    def summary(self, architecture: str) -> Summary:
-        version = self.take("I")
-        if version not in (2, 3):
-            raise self.fail(f"GGUF version {version}, expected 2 or 3")
-        n_tensors = self.count("the number of tensors", MAX_TENSORS)
-        n_keys = self.count("the number of keys", MAX_KEYS)
-        keys = self.keys(n_keys)
-        self.check_keys(keys, architecture)
-        tensors = self.tensors(n_tensors, keys.get("general.alignment", 32))
-        data_bytes = sum(tensor.n_bytes for tensor in tensors)
-        found = tuple(tensors), self.arrays
-        return Summary(self.path, keys, n_tensors, data_bytes, self.size, *found)
-
-    def keys(self, n: int) -> dict[str, Any]:
-        keys: dict[str, Any] = {}
-        for _ in range(n):
-            name = self.string("a key's name", MAX_NAME)
-            if name in keys:
-                raise self.fail(f"the key {name!r} stands twice")
-            keys[name] = self.value(name)
-        return keys
-
-    def value(self, key: str) -> Any:
-        kind = self.take("I")
-        if kind in _SCALARS:
-            return self.take(_SCALARS[kind])
-        if kind == _STRING:
-            return self.string(f"the value of {key!r}")
-        if kind == _ARRAY:
-            return self.array(key)
-        raise self.fail(f"the key {key!r} has the unknown type {kind}")
-
-    def array(self, key: str) -> int:
-        """Step over an array; its length stands for it."""
-        kind = self.take("I")
-        n = self.count(f"the length of the array {key!r}", MAX_ARRAY)
-        self.arrays[key] = ArrayPlace(kind, n, self.at)
-        if kind in _SCALARS:
-            self.skip(n * struct.calcsize("<" + _SCALARS[kind]))
-        elif kind == _STRING:
-            self.skip_strings(key, n)
-        else:
-            raise self.fail(f"the array {key!r} has elements of the type {kind}")
-        return n
-
-    def skip_strings(self, key: str, n: int) -> None:
-        view, at, size = self.view, self.at, self.size
-        unpack: Callable[[Any, int], tuple[int]] = struct.Struct("<Q").unpack_from
-        distinct: set[bytes] = set()
-        for _ in range(n):
-            if at + 8 > size:
-                raise self.fail(f"the file ends at byte {size} inside its header")
-            length = unpack(view, at)[0]
-            at += 8 + length
-            if length > MAX_STRING or at > size:
-                raise self.fail(f"a string of {length} bytes in {key!r} does not fit the file")
-            if key == _TOKENS:
-                distinct.add(view[at - length : at])
-        self.at = at
-        if key == _TOKENS and len(distinct) != n:
-            raise self.fail(f"{n - len(distinct)} of its {n} tokens stand twice")
-
-    def check_keys(self, keys: dict[str, Any], architecture: str) -> None:
-        found = keys.get("general.architecture")
-        if found != architecture:
-            raise BadModelFile(
-                f"{self.path}: a GGUF of the architecture {found!r}, expected {architecture!r}: "
-                "edgesppo runs Gemma-2 models"
-            )
-        alignment = keys.get("general.alignment", 32)
-        if alignment not in _ALIGNMENTS:
-            raise self.fail(f"general.alignment is {alignment!r}, expected a power of two")
-        self.check_numbers(keys)
-        n_tokens = keys.get(_TOKENS)
-        for part in ("scores", "token_type"):
-            n = keys.get(f"tokenizer.ggml.{part}")
-            if not isinstance(n_tokens, int) or n != n_tokens:
-                raise self.fail(f"{n} entries in tokenizer.ggml.{part}, expected {n_tokens}")
-
-    def check_numbers(self, keys: dict[str, Any]) -> None:
-        """The hyper-parameters by which llama.cpp divides or sizes its buffers."""
-        for name, (low, high) in _NUMBERS.items():
-            value = keys.get(f"{ARCHITECTURE}.{name}")
-            sensible = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (sensible and math.isfinite(value)):
-                raise self.fail(f"{ARCHITECTURE}.{name} is {value!r}, expected a number")
-            if value is not None and not low <= value <= high:
-                raise self.fail(f"{ARCHITECTURE}.{name} is {value!r}, expected {low:g} to {high:g}")
-
-    def tensors(self, n: int, alignment: int) -> list[TensorEntry]:
-        """Every tensor, each one's place checked."""
-        spans: list[tuple[int, int, str]] = []
-        found: dict[str, TensorEntry] = {}
-        for _ in range(n):
-            name = self.string("a tensor's name", MAX_TENSOR_NAME)
-            if name in found:
-                raise self.fail(f"the tensor {name!r} stands twice")
-            found[name] = tensor = self.tensor(name)
-            offset = self.take("Q")
-            if offset % alignment:
-                raise self.fail(f"{name!r} begins at {offset}, not a multiple of {alignment}")
-            spans.append((offset, tensor.n_bytes, name))
-        data = -(-self.at // alignment) * alignment
-        spans.sort()
-        self.check_spans(spans, data)
-        return [found[name] for _, _, name in spans]
-
-    def tensor(self, name: str) -> TensorEntry:
-        n_dims = self.take("I")
-        if not 1 <= n_dims <= 4:
-            raise self.fail(f"{name!r} has {n_dims} dimensions, expected 1 to 4")
-        dims = tuple(self.take("Q") for _ in range(n_dims))
-        kind = self.take("I")
-        if kind not in _BLOCKS:
-            raise self.fail(f"{name!r} has the unknown type {kind}")
-        label, per_block, block_bytes = _BLOCKS[kind]
-        if dims[0] == 0 or dims[0] % per_block:
-            raise self.fail(f"{name!r} has rows of {dims[0]}, not whole blocks of {per_block}")
-        n_bytes = dims[0] // per_block * block_bytes
-        for dim in dims[1:]:
-            n_bytes *= dim
-            # Checked at each step: Python's integers cannot overflow, llama.cpp's can.
-            if dim == 0 or n_bytes > self.size:
-                raise self.fail(f"{name!r} has the shape {[*dims]}, larger than the file or empty")
-        return TensorEntry(name, label, dims, int(n_bytes))
-
-    def check_spans(self, spans: list[tuple[int, int, str]], data: int) -> None:
-        end, previous = 0, "the header"
-        for offset, n_bytes, name in spans:
-            if offset < end:
-                raise self.fail(f"{name!r} overlaps {previous!r}")
-            end, previous = offset + n_bytes, name
-            if data + end > self.size:
-                raise BadModelFile(
-                    f"{self.path}: truncated GGUF: {name!r} ends at byte {data + end}, "
-                    f"the file at {self.size}; fetch or convert it again"
-                )
+def _complaint(
+    path: Path, architecture: str, keys: Mapping[str, Any], arrays: Mapping[str, ArrayPlace]
+) -> str | None:
+    found = keys.get("general.architecture")
+    if found != architecture:
+        raise BadModelFile(
+            f"{path}: a GGUF of the architecture {found!r}, expected {architecture!r}: "
+            "edgesppo runs Gemma-2 models"
+        )
+    for name in NUMBERS:
+        value = keys.get(f"{ARCHITECTURE}.{name}")
+        wrong = None if value is None else check_number(name, value)
+        if wrong:
+            return f"{ARCHITECTURE}.{name} is {value!r}, {wrong}"
+    for name, kinds in _PER_TOKEN.items():
+        place, n_tokens = arrays.get(name), keys.get(_TOKENS)
+        if place is None:
+            return f"no list of all tokens in {name}"
+        if place.kind not in kinds:
+            return f"{name} has elements of the type {place.kind}, expected {kinds[0]}"
+        if place.n != n_tokens:
+            return f"{place.n} entries in {name}, expected {n_tokens}"
+    return None

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from gguf import MODEL_TENSOR
 
 import edgesppo.demo
-from edgesppo_convert import ConvertResult, convert
+from edgesppo_convert import ConvertResult, Progress, convert, quantize
+from edgesppo_convert.gemma2 import Weight
 from tests.checkpoints import SHAPES, Shape, resized, write_checkpoint
 from tests.llama_quantizer import differences, llama_quantize, tensors
 
@@ -69,13 +71,28 @@ def test_the_full_vocabulary_is_quantised_as_llama_model_quantize_does(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory is our own")
-def test_memory_does_not_grow_with_a_tensor(sources: Sources, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("threads", "most"), [(2, 150), (1024, 480)])
+def test_memory_does_not_grow_with_a_tensor_or_beyond_measure_with_threads(
+    sources: Sources, tmp_path: Path, threads: int, most: int
+) -> None:
     """The embedding alone has 262 MB as float32; the vocabulary's texts need some 60."""
     folder, levels = sources.checkpoint("thin256k"), [anonymous_mb()]
-    convert(
-        folder, tmp_path / "out.gguf", type="f32", progress=lambda _: levels.append(anonymous_mb())
-    )
-    assert max(levels) - levels[0] < 150
+
+    def look(_: Progress) -> None:
+        levels.append(anonymous_mb())
+
+    convert(folder, tmp_path / "out.gguf", type="f32", threads=threads, progress=look)
+    assert max(levels) - levels[0] < most
+
+
+@pytest.mark.parametrize("row", [256, 3584, 1 << 19, (1 << 19) + 256, 1 << 22])
+def test_as_many_threads_work_as_fit_into_memory(row: int) -> None:
+    weights = [Weight("a", "a", MODEL_TENSOR.FFN_UP, 0, (1000, width)) for width in (256, row)]
+    threads = quantize.fitting(1024, weights)
+    chunk = quantize.rows_per_chunk(row) * row
+    taken = threads * 6 * chunk + (threads + quantize.WAITING) * 4 * chunk
+    assert taken <= quantize.MEMORY < taken + 10 * chunk
+    assert [quantize.fitting(n, weights) for n in (1, 2)] == [1, 2]
 
 
 def anonymous_mb() -> float:
@@ -99,9 +116,10 @@ def test_the_layout_moves_tensors_and_changes_none(
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_the_number_of_threads_does_not_change_the_file(
-    sources: Sources, tmp_path: Path, threads: int
+    sources: Sources, tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first: ConvertResult = convert(sources.checkpoint("tiny"), tmp_path / "first.gguf")
+    monkeypatch.setattr(quantize, "CHUNK", 4096)  # so that many make a tensor, out of turn
     again = convert(sources.checkpoint("tiny"), tmp_path / "again.gguf", threads=threads)
     assert again.sha256 == first.sha256
 

@@ -17,7 +17,7 @@ from gguf import GGUFReader
 
 from edgesppo.cli import main
 from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES
-from edgesppo_convert import kernels, pipeline, recipe
+from edgesppo_convert import kernels, layout, recipe
 from tests.checkpoints import SHAPES, resized, write_checkpoint, write_hollow_checkpoint
 from tests.conftest import DEMO
 
@@ -37,7 +37,7 @@ def call(*words: object) -> Result:
 
 def test_the_choices_are_those_of_the_converter() -> None:
     assert tuple(recipe.RECIPES) == TYPES
-    assert pipeline.LAYOUTS == LAYOUTS
+    assert layout.LAYOUTS == LAYOUTS
     assert kernels.CHOICES == KERNELS
 
 
@@ -111,7 +111,23 @@ def test_kernels_are_chosen_by_option_or_environment(source: Path, tmp_path: Pat
 def test_the_self_test_lets_the_file_write_ten_tokens(tmp_path: Path) -> None:
     result = call(DEMO, "-o", tmp_path / "demo.gguf", "--self-test")
     assert result.exit_code == 0
-    assert re.search(r"^self-test: \d+ tokens, '\w+.*'$", result.stderr, re.MULTILINE)
+    assert re.search(r"^self-test: [1-9]0? tokens, '\w+.*'$", result.stderr, re.MULTILINE)
+
+
+def test_a_self_test_that_fails_comes_after_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "demo.gguf"
+    monkeypatch.setattr("edgesppo.model.Model.is_end", lambda *_: True)
+    result = call(DEMO, "-o", out, "--self-test")
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-2:]
+    assert last[0] == f"Next: edgesppo chat {out}"
+    assert last[1] == f"edgesppo: {out} failed its self-test: it ends its answer before it begins"
+    assert out.exists()
+    result = call(DEMO, "-o", out, "--self-test", "--force", "--json")
+    assert result.exit_code == 1
+    assert "failed its self-test" in json.loads(result.stdout)["error"]["message"]
 
 
 def test_a_failure_is_one_line_and_exit_code_1(source: Path, tmp_path: Path) -> None:

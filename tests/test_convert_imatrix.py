@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
+import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from gguf import GGUFReader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgesppo.cli import main
 from edgesppo.errors import BadModelFile, ModelNotFound
 from edgesppo_convert import convert
 from edgesppo_convert.importance import read_importance
+from tests import gguf_maker as make
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 from tests.imatrix_files import CHUNKS, means, random_sums, write_dat, write_gguf
 from tests.llama_quantizer import differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 ROWS = {"blk.0.attn_q.weight": 256, "blk.0.ffn_down.weight": 512}
 WRITERS = pytest.mark.parametrize("write", [write_gguf, write_dat])
@@ -117,6 +123,52 @@ def test_numbers_that_no_measurement_gives_are_refused(
     sums["blk.0.attn_q.weight"][3] = value
     with pytest.raises(BadModelFile, match="negative or not finite"):
         read_importance(write(tmp_path / "imatrix", sums))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes and devices")
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(BadModelFile, match="is not a file, expected an importance matrix"):
+            read_importance(path)
+
+
+@WRITERS
+def test_one_that_is_too_long_is_not_read(tmp_path: Path, write: Callable[..., Path]) -> None:
+    path = write(tmp_path / "imatrix", random_sums(ROWS))
+    os.truncate(path, (64 << 20) + 1)
+    with pytest.raises(BadModelFile, match="longer than 67,108,864 bytes"):
+        read_importance(path)
+
+
+def test_lists_of_no_use_are_stepped_over(tmp_path: Path) -> None:
+    path = tmp_path / "lists.gguf"
+    lists = [
+        make.key(b"list%d" % n, make.ARRAY, make.array(12, [], n=1 << 20) + bytes(8 << 20))
+        for n in range(4)
+    ]
+    path.write_bytes(make.file(lists, []))
+    tracemalloc.start()
+    with pytest.raises(BadModelFile, match=r"lacks imatrix\.datasets"):
+        read_importance(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+@WRITERS
+def test_a_name_that_is_no_utf8_is_no_obstacle(
+    source: Path, tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    path = write(tmp_path / "imatrix", random_sums(ROWS)).rename(
+        os.fsdecode(os.fsencode(tmp_path) + b"/\xff.dat")
+    )
+    words = ["convert", str(source), "-o", str(tmp_path / "out.gguf"), "--imatrix", str(path)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.stderr
+    found = GGUFReader(tmp_path / "out.gguf").fields["quantize.imatrix.file"].contents()
+    assert found == "\ufffd.dat"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from gguf import GGMLQuantizationType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgesppo._llama import ggml_base
+from edgesppo.cli import main
 from edgesppo.errors import UsageError
-from edgesppo_convert import convert, kernels
+from edgesppo_convert import convert, kernels, quantize, unrolled
 from edgesppo_convert.kernels import BLOCK, FastKernels, trial_values
 from edgesppo_convert.recipe import Q4_K, Q6_K, row_bytes
-from tests.checkpoints import SHAPES, write_checkpoint
+from tests.checkpoints import SHAPES, resized, write_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,13 +110,13 @@ def test_trained_numbers_are_not_left_to_ggml() -> None:
         )
 
 
-@pytest.mark.parametrize("kind", ["q4_k_m"])
-def test_a_file_made_by_either_is_the_same(tmp_path: Path, kind: str) -> None:
+def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
+    monkeypatch.setattr(quantize, "CHUNK", 4096)  # so that many make a tensor, out of turn
     source = write_checkpoint(tmp_path / "source", SHAPES["tiny"])
     fast, slow = (
-        convert(source, tmp_path / f"{name}.gguf", type=kind, kernels=name)
-        for name in ("fast", "ggml")
+        convert(source, tmp_path / f"{name}.gguf", kernels=name, threads=threads)
+        for name, threads in (("fast", 3), ("ggml", 1))
     )
     assert (fast.kernels, slow.kernels) == ("fast", "ggml")
     assert fast.sha256 == slow.sha256
@@ -122,18 +124,19 @@ def test_a_file_made_by_either_is_the_same(tmp_path: Path, kind: str) -> None:
 
 def test_they_are_chosen_when_there_is_work_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    assert kernels.choose("auto", ggml, {Q4_K: 1 << 20}) is None
+    assert kernels.choose("auto", ggml, {Q4_K: 1 << 20}) == (None, None)
     monkeypatch.setattr(kernels, "WORTHWHILE", 1 << 20)
-    chosen = kernels.choose("auto", ggml, {Q4_K: 1 << 20})
+    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 20})
     assert chosen is not None
     assert set(chosen.kinds) == {Q4_K}
-    assert kernels.choose("ggml", ggml, {Q4_K: 1 << 20}) is None
-    assert kernels.choose("fast", ggml, {GGMLQuantizationType.Q8_0: 1 << 30}) is None
+    assert doubt is None
+    assert kernels.choose("ggml", ggml, {Q4_K: 1 << 20}) == (None, None)
+    assert kernels.choose("fast", ggml, {GGMLQuantizationType.Q8_0: 1 << 30}) == (None, None)
 
 
 def test_without_numba_ggml_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) is None
+    assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) == (None, None)
     with pytest.raises(UsageError, match=r"pip install numba brings it"):
         kernels.choose("fast", ggml, {Q4_K: 1})
 
@@ -145,7 +148,9 @@ def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) is None
+    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 30})
+    assert chosen is None
+    assert doubt == "numba fails: [Errno 28] No space left on device"
     with pytest.raises(UsageError, match=r"numba fails: .*No space left"):
         kernels.choose("fast", ggml, {Q4_K: 1})
 
@@ -159,9 +164,34 @@ def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
         ggml(kind, values, out)
         out[-1] ^= 1  # as contraction to fused multiply-add would give
 
-    assert kernels.choose("auto", other, {Q4_K: 1 << 30}) is None
+    doubt = "on this machine they do not make the bytes that ggml makes"
+    assert kernels.choose("auto", other, {Q4_K: 1 << 30}) == (None, doubt)
     with pytest.raises(UsageError, match="do not make the bytes that ggml makes"):
         kernels.choose("fast", other, {Q6_K: 1})
+
+
+def test_kernels_that_were_left_out_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(kernels, "WORTHWHILE", 1)
+    monkeypatch.setattr(FastKernels, "agree", lambda _: False)
+    source = write_checkpoint(tmp_path / "source", resized(SHAPES["tiny"], layers=1))
+    words = ["convert", str(source), "-o", str(tmp_path / "out.gguf")]
+    lines = CliRunner().invoke(main, words).stderr.splitlines()
+    assert lines[2] == (
+        "the fast kernels were not used: on this machine they do not make the bytes that ggml makes"
+    )
+
+
+def test_compiled_code_is_found_again_only_while_its_constants_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = unrolled.q6_search()
+    names = [kernels._named("search6", source)]
+    monkeypatch.setitem(kernels.CONSTANTS, "LIMIT", np.float32(3e6))
+    names += [kernels._named("search6", source), kernels._named("search6", source + " ")]
+    assert len(set(names)) == 3
 
 
 def test_unknown_kernels_are_refused() -> None:

@@ -7,6 +7,8 @@ import hashlib
 import os
 import shutil
 import sys
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +17,15 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.files import Files
-from edgesppo_convert import Progress, convert, pipeline
+from edgesppo_convert import Progress, convert, part, pipeline
 from edgesppo_convert.gguf_file import FilePlan, KeyValue, TensorInfo, plan_file
 from edgesppo_convert.output import Output
+from edgesppo_convert.safetensors import Tensor
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 from tests.faulty import Counting, Faulty, Short
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SMALL = resized(SHAPES["tiny"], layers=1)
@@ -55,11 +59,27 @@ def test_the_result_says_what_is_on_the_disk(source: Path, out: Path) -> None:
     stored = sum(int(tensor.n_bytes) for tensor in tensors)
     assert result.bits_per_weight == pytest.approx(8 * stored / weights)
     assert result.seconds > 0
-    done = [progress.done_bytes for progress in seen]
+    made = [progress for progress in seen if progress.stage == "converting"]
+    done = [progress.done_bytes for progress in made]
     assert done == sorted(done)
-    assert done[-1] == seen[0].total_bytes == stored
-    assert {progress.tensor for progress in seen} == {tensor.name for tensor in tensors}
+    assert done[0] == 0
+    assert done[-1] == made[0].total_bytes == stored
+    assert {progress.tensor for progress in made} == {"", *(tensor.name for tensor in tensors)}
+    read = [progress for progress in seen if progress.stage == "reading back"]
+    assert seen == made + read
+    assert [read[0].done_bytes, read[-1].done_bytes] == [0, len(data)]
     assert names(out) == ["model.gguf"]
+
+
+def test_what_is_read_lies_in_order(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a disk reads it from front to back, whatever the order of the output."""
+    read: list[int] = []
+    monkeypatch.setattr(Tensor, "expect", lambda tensor, *_: read.append(tensor.offset))
+    convert(source, out)
+    assert len(read) >= 13
+    assert read == sorted(read)
 
 
 def test_short_writes_lose_nothing(source: Path, out: Path) -> None:
@@ -72,7 +92,7 @@ def test_a_fault_at_any_operation_leaves_nothing_but_what_it_says(source: Path, 
     pipeline.convert(source, out, files=counting)
     whole = out.read_bytes()
     out.unlink()
-    renamed = counting.done.index("replace") + 1
+    renamed = counting.done.index("link") + 1
     for number in range(1, renamed + 1):
         with pytest.raises(
             OutputError, match=r"cannot write .*model\.gguf: Input/output error"
@@ -89,16 +109,23 @@ def test_a_fault_at_any_operation_leaves_nothing_but_what_it_says(source: Path, 
 
 def test_a_fault_at_any_operation_keeps_the_file_that_was_there(source: Path, out: Path) -> None:
     out.write_bytes(b"precious")
-    for number in range(1, 20):
-        with pytest.raises(OutputError):
+    counting = Counting()
+    pipeline.convert(source, out, force=True, files=counting)
+    for number in range(1, counting.done.index("replace") + 2):
+        out.write_bytes(b"precious")
+        with pytest.raises(OutputError) as caught:
             pipeline.convert(source, out, force=True, files=Faulty(number))
         assert out.read_bytes() == b"precious"
-        assert names(out) == ["model.gguf"]
+        kept = {".model.gguf.edgesppo-part", ".model.gguf.edgesppo-journal"}
+        kept = kept if "tensors are kept in" in str(caught.value) else set()
+        assert set(names(out)) == {"model.gguf"} | kept
+        for name in kept:
+            (out.parent / name).unlink()
 
 
 @pytest.mark.parametrize("number", [1, 2, 9])
 def test_a_full_disk_is_named_in_one_line(source: Path, out: Path, number: int) -> None:
-    with pytest.raises(OutputError, match=r"no space left for .*model\.gguf after") as caught:
+    with pytest.raises(OutputError, match=r"no space left for .*model\.gguf; fr") as caught:
         pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
     assert "\n" not in str(caught.value)
     assert names(out) == []
@@ -162,11 +189,79 @@ def test_an_output_that_exists_needs_force(source: Path, out: Path) -> None:
     assert out.read_bytes()[:4] == b"GGUF"
 
 
-def test_an_output_that_appears_meanwhile_is_kept(source: Path, out: Path) -> None:
-    with pytest.raises(OutputError, match="exists"):
-        convert(source, out, progress=lambda _: out.write_bytes(b"quicker") and None)
+class Unlinked(Files):
+    """A file system that knows no second names."""
+
+    def link(self, source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, f"no links for {source} or {target}")
+
+
+@pytest.mark.parametrize("files", [Files(), Unlinked()])
+def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_new_one(
+    source: Path, out: Path, files: Files
+) -> None:
+    with pytest.raises(OutputError, match=r"appeared meanwhile; .*13 of 13 tensors are kept in"):
+        pipeline.convert(
+            source, out, files=files, progress=lambda _: out.write_bytes(b"quicker") and None
+        )
     assert out.read_bytes() == b"quicker"
+    assert convert(source, out, force=True).resumed == 13
+    assert out.read_bytes()[:4] == b"GGUF"
     assert names(out) == ["model.gguf"]
+
+
+def test_one_that_appears_at_the_last_moment_is_kept(source: Path, out: Path) -> None:
+    class Late(Files):
+        def link(self, source: Path, target: Path) -> None:
+            target.write_bytes(b"quicker")
+            super().link(source, target)
+
+    with pytest.raises(OutputError, match="appeared meanwhile"):
+        pipeline.convert(source, out, files=Late())
+    assert out.read_bytes() == b"quicker"
+
+
+def test_without_links_the_output_appears_all_the_same(source: Path, out: Path) -> None:
+    pipeline.convert(source, out, files=Unlinked())
+    assert out.read_bytes()[:4] == b"GGUF"
+    assert names(out) == ["model.gguf"]
+
+
+def test_a_part_that_is_an_output_by_another_name_is_never_written_to(
+    source: Path, out: Path
+) -> None:
+    """As a process killed between the two names would leave it, had nobody tidied up."""
+    convert(source, out)
+    other = out.with_name("other.gguf")
+    before = out.read_bytes()
+    with suppress(KeyboardInterrupt):
+        convert(source, other, progress=stop_at("reading back"))
+    part = other.with_name(".other.gguf.edgesppo-part")
+    part.unlink()
+    part.hardlink_to(out)
+    assert convert(source, other).resumed == 0
+    assert out.read_bytes() == before
+    assert not out.samefile(other)
+
+
+def stop_at(stage: str) -> Callable[[Progress], None]:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == stage and progress.done_bytes > 0:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def test_ctrl_c_stops_the_reading_back_at_once(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "BLOCK", 1000)
+    counting = Counting()
+    with pytest.raises(KeyboardInterrupt, match="13 of 13 tensors are kept"):
+        pipeline.convert(source, out, files=counting, progress=stop_at("reading back"))
+    assert counting.done.count("read") < 10
+    assert [thread for thread in threading.enumerate() if "edgesppo" in thread.name] == []
+    assert convert(source, out).resumed == 13
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -239,6 +334,9 @@ def test_the_output_refuses_calls_out_of_turn(out: Path) -> None:
             output.write("first", FIRST)
         with pytest.raises(ValueError, match="second has not been written"):
             output.complete()
+        output.write("second", SECOND)
+        with pytest.raises(ValueError, match="a head of 3 bytes"):
+            output.complete(b"GGU")
     assert names(out) == []  # never committed
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import os
 import random
 import shutil
 import socket
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from edgesppo import __version__
-from edgesppo_convert import convert
+from edgesppo_convert import convert, provenance
 from edgesppo_convert.card import Card, parse_card
+from edgesppo_convert.checkpoint import Checkpoint
 from tests.checkpoints import Shape, write_checkpoint
 from tests.same_model import keys_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -142,23 +141,39 @@ def test_a_plain_folder_claims_nothing_that_it_does_not_know(tmp_path: Path) -> 
     assert ours == {
         *("general.architecture", "general.type", "general.name", "general.quantized_by"),
         *("general.size_label", "general.quantization_version", "general.file_type"),
-        *("edgesppo.source.files", "edgesppo.source.weight_headers"),
+        *("edgesppo.source.files", "edgesppo.source.weight_headers", "edgesppo.source.weights"),
     }
     assert keys["general.name"] == "my model"
 
 
-def test_the_place_the_time_and_the_user_do_not_matter(source: Path, tmp_path: Path) -> None:
+def test_the_name_of_the_9b_is_taken_apart(source: Path) -> None:
+    """With its own number of weights: then 9B is a size label, and no part of a name."""
+    with Checkpoint(source) as checkpoint:
+        found = {entry.key: entry.value for entry in provenance.collect(checkpoint, 9_241_705_984)}
+    parts = ("name", "basename", "finetune", "version", "size_label", "organization")
+    assert [found[f"general.{part}"] for part in parts] == [
+        *("Gemma-2-9B-It-SPPO-Iter3", "Gemma-2", "It-SPPO", "Iter3", "9.2B", "UCLA-AGI"),
+    ]
+
+
+def test_the_place_the_time_and_the_user_do_not_matter(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = convert(source, tmp_path / "first.gguf")
     elsewhere = tmp_path / "else" / "where"
     shutil.copytree(source.parent.parent, elsewhere / source.parent.parent.name, symlinks=True)
-    time.sleep(0.01)
-    again = convert(
-        elsewhere / source.parent.parent.name / "snapshots" / REVISION, tmp_path / "again.gguf"
-    )
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.setenv(name, "/home/mallory")
+    monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
+    monkeypatch.setattr(socket, "gethostname", lambda: "mallory")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert getpass.getuser() == "/home/mallory"
+    monkeypatch.chdir(elsewhere)
+    again = convert(Path(source.parent.parent.name, "snapshots", REVISION), tmp_path / "again.gguf")
     assert again.sha256 == first.sha256
-    text = str(keys_of(first.output))
-    for private in (str(tmp_path), getpass.getuser() + "@", socket.gethostname()):
-        assert private not in text
+    data = first.output.read_bytes()
+    for private in (str(tmp_path), "mallory", os.environ["EDGESPPO_HOME"]):
+        assert private.encode() not in data
 
 
 @pytest.mark.parametrize(

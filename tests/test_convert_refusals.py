@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 
 from edgesppo.errors import BadCheckpoint, EdgesppoError, ModelNotFound, UnsupportedCheckpoint
-from edgesppo_convert import convert
+from edgesppo.loaded import _FILE_DEFAULTS
+from edgesppo.parameters import Whole
+from edgesppo.sampler import SamplingParams
+from edgesppo_convert import convert, look_ahead
 from tests.checkpoints import SHAPES, config, write_checkpoint, write_json
-from tests.same_model import model_of
+from tests.same_model import keys_of, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,12 +136,65 @@ def test_another_architecture(single: Path, found: object) -> None:
         ("layer_types", "sliding_attention"),
         ("sliding_window_pattern", 6),
         ("bos_token_id", 600),
+        ("bos_token_id", 1),
+        ("max_position_embeddings", 8),
+        ("max_position_embeddings", 1 << 29),
+        ("sliding_window", 1 << 29),
+        ("rms_norm_eps", 1e-13),
+        ("rms_norm_eps", 1e-12),  # in float32 it is less
+        ("rms_norm_eps", 10**400),
+        ("final_logit_softcapping", 1e-7),
+        ("attn_logit_softcapping", 2e9),
+        ("rope_theta", True),
         ("eos_token_id", ["a"]),
     ],
 )
 def test_a_setting_that_cannot_be_honoured_is_named(single: Path, key: str, value: object) -> None:
     write_json(single / "config.json", {**config(SHAPE), key: value})
     refused(single, BadCheckpoint, "config.json", repr(key), "expected")
+    with pytest.raises(BadCheckpoint, match=repr(key)):
+        look_ahead(single)
+
+
+@pytest.mark.parametrize(
+    ("key", "gguf", "value"),
+    [
+        ("max_position_embeddings", "context_length", 16),
+        ("sliding_window", "attention.sliding_window", 1 << 27),
+        ("rms_norm_eps", "attention.layer_norm_rms_epsilon", 1.001e-12),
+        ("final_logit_softcapping", "final_logit_softcapping", 1e9),
+        ("rope_theta", "rope.freq_base", 1),
+    ],
+)
+def test_the_last_value_that_is_allowed_is_converted(
+    single: Path, tmp_path: Path, key: str, gguf: str, value: float
+) -> None:
+    write_json(single / "config.json", {**config(SHAPE), key: value})
+    keys = keys_of(convert(single, tmp_path / "out.gguf").output)
+    assert keys[f"gemma2.{gguf}"] == pytest.approx(value)
+
+
+FIELDS = {field.name: field.metadata["kind"] for field in dataclasses.fields(SamplingParams)}
+
+
+@pytest.mark.parametrize(("name", "key"), _FILE_DEFAULTS.items())
+def test_sampling_is_kept_as_far_as_the_sampler_takes_it(
+    single: Path, tmp_path: Path, name: str, key: str
+) -> None:
+    theirs = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}.get(key, key)
+    kind = FIELDS[name]
+    low, high, whole = kind.low, kind.high, isinstance(kind, Whole)
+    # 0.01 stored as float32 is less than 0.01.
+    least, less = (low, ()) if low == 0 else (low + 1e-8, (0, low / 10, low))
+    beyond = (*less, low - 1, high + 1, False, "1", 10**400, *((0.5,) if whole else ()))
+    for value in (least, high):
+        write_json(single / "generation_config.json", {theirs: value})
+        keys = keys_of(convert(single, tmp_path / "out.gguf", force=True).output)
+        SamplingParams().replace(**{name: keys[f"general.sampling.{key}"]})
+    for value in beyond:
+        write_json(single / "generation_config.json", {theirs: value})
+        with pytest.raises(BadCheckpoint, match=f"generation_config.*{theirs}.*; expected a"):
+            look_ahead(single)
 
 
 def test_a_scaled_rope_of_newer_configs(single: Path) -> None:

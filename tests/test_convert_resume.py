@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.errors import BadCheckpoint, OutputError
+from edgesppo.errors import BadCheckpoint, OutputError, SourceUnreadable
 from edgesppo.files import Files
 from edgesppo_convert import Progress, convert, output, pipeline
 from edgesppo_convert.journal import Journal
 from edgesppo_convert.output import journal_path, part_path
+from edgesppo_convert.safetensors import Shard
 from tests.checkpoints import Shape, write_checkpoint
-from tests.faulty import Counting, Faulty, Short
+from tests.faulty import Counting, Faulty, PowerCut, Short, Volatile
 from tests.imatrix_files import random_sums, write_dat
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def stop_after(source: Path, out: Path, bytes_done: int) -> None:
         convert(source, out, progress=interrupt)
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [errno.EIO, KeyboardInterrupt()])
 def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
     source: Path, out: Path, whole: bytes, error: int | BaseException
 ) -> None:
@@ -95,24 +97,86 @@ def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
         # Tidying up after the rename may fail in silence.
         with suppress(OutputError, KeyboardInterrupt):
             pipeline.convert(source, out, files=Faulty(number, error))
-            assert number > done.index("replace") + 2
+            assert number > done.index("link") + 2
         finish(source, out, threads=1 + number % 3)
         assert out.read_bytes() == whole
         assert names(out) == {out.name}
         out.unlink()
 
 
-def test_a_full_disk_leaves_nothing(source: Path, out: Path) -> None:
+def test_a_full_disk_keeps_what_was_claimed_and_says_so(
+    source: Path, out: Path, whole: bytes
+) -> None:
     done = operations(source, out)
-    for number in range(1, done.index("replace") + 2):
-        with pytest.raises(OutputError):
+    first = done.index("sync") + 3  # the claim itself, written to the journal, and what follows
+    for number in range(1, done.index("link") + 2):
+        with pytest.raises(OutputError) as caught:
             pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
-        assert names(out) == set()
+        told = re.search(
+            r"; (\d+) of 13 tensors are kept in .*: the same command", str(caught.value)
+        )
+        assert bool(told) == (number >= first)
+        if told is None:
+            assert names(out) == set()
+            continue
+        assert convert(source, out).resumed == int(told[1]) > 0
+        assert out.read_bytes() == whole
+        out.unlink()
+
+
+def test_a_disk_that_is_too_full_to_go_on_keeps_what_was_claimed(
+    source: Path, out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(source, out, 50_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 7))  # type: ignore[attr-defined]
+        with pytest.raises(OutputError, match=r"7 are free in .*; \d+ of 13 tensors are kept in"):
+            convert(source, out)
+    assert convert(source, out).resumed > 0
+    assert out.read_bytes() == whole
+
+
+def test_a_source_that_fails_for_a_moment_costs_nothing_that_was_done(
+    source: Path, out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reads = Shard._fill, []
+
+    def fill(shard: Shard, buffer: memoryview) -> None:
+        reads.append(shard.name)
+        if len(reads) == 14:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(shard, buffer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "_fill", fill)
+        with pytest.raises(
+            SourceUnreadable, match=r"cannot read .*; \d+ of 13 tensors are kept in"
+        ):
+            convert(source, out, threads=1)
+    assert convert(source, out).resumed > 0
+    assert out.read_bytes() == whole
+
+
+def test_a_power_cut_at_any_operation_costs_only_what_was_not_claimed(
+    source: Path, out: Path, whole: bytes
+) -> None:
+    """What was not synced is gone; names and the journal's lines, written later, are not."""
+    done = operations(source, out)
+    resumed = []
+    for number in range(1, len(done) + 1):
+        files = Volatile(number)
+        with suppress(PowerCut):
+            pipeline.convert(source, out, threads=1, files=files)
+        resumed.append(finish(source, out))
+        assert resumed[-1] == files.claimed, f"operation {number}, {done[number - 1]}"
+        assert out.read_bytes() == whole
+        out.unlink()
+    assert {*resumed} == {*range(14)}
 
 
 def test_two_faults_in_a_row(source: Path, out: Path, whole: bytes) -> None:
     for number in range(1, 70, 4):
-        stop_after(source, out, 20_000)
+        stop_after(source, out, 45_000)
         with suppress(OutputError):
             pipeline.convert(source, out, files=Faulty(number))
         finish(source, out)
@@ -162,39 +226,52 @@ def test_killed_at_any_operation_the_next_run_gives_the_same_file(
 def test_a_kill_never_harms_the_file_that_is_to_be_replaced(
     source: Path, out: Path, whole: bytes
 ) -> None:
-    done = operations(source, out)
-    renamed = done.index("replace") + 1
-    out.write_bytes(b"precious")
-    script = KILLED.replace("out + str(number)", "out, force=True")
-    words = [sys.executable, "-c", script, str(source), str(out), "1"]
-    subprocess.run([*words, str(renamed - 1)], check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
-    assert out.read_bytes() == b"precious"
-    result = convert(source, out, force=True)
-    assert result.resumed == 13
-    assert out.read_bytes() == whole
+    counting = Counting()
+    pipeline.convert(source, out, force=True, files=counting)
+    out.unlink()
+    numbers = range(1, len(counting.done) + 1)
+    victims = {number: out.with_name(out.name + str(number)) for number in numbers}
+    for victim in victims.values():
+        victim.write_bytes(b"precious")
+    script = KILLED.replace("out + str(number)", "out + str(number), force=True")
+    words = [sys.executable, "-c", script, str(source), str(out), "1", *map(str, numbers)]
+    subprocess.run(words, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    resumed = []
+    for number, victim in victims.items():
+        renamed = number > counting.done.index("replace") + 1
+        assert victim.read_bytes() == (whole if renamed else b"precious")
+        if not renamed and number % 4 == 0:
+            resumed.append(convert(source, victim, force=True).resumed)
+            assert victim.read_bytes() == whole
+    assert resumed == sorted(resumed)
+    assert resumed[-1] == 13
 
 
 def test_what_was_done_is_gone_on_from(source: Path, out: Path, whole: bytes) -> None:
-    stop_after(source, out, 20_000)
+    stop_after(source, out, 45_000)
     assert names(out) == {part_path(out).name, journal_path(out).name}
     seen: list[Progress] = []
     result = convert(source, out, progress=seen.append)
     assert 0 < result.resumed < result.tensors
-    assert len({progress.tensor for progress in seen}) == result.tensors
+    assert list(dict.fromkeys(p.stage for p in seen)) == ["checking", "converting", "reading back"]
+    checked = [progress for progress in seen if progress.stage == "checking"]
+    made = [progress for progress in seen if progress.stage == "converting"]
+    assert len({progress.tensor for progress in made} - {""}) == result.tensors - result.resumed
+    assert checked[-1].done_bytes == checked[-1].total_bytes == made[0].done_bytes > 0
     assert seen[-1].done_bytes == seen[-1].total_bytes
     assert out.read_bytes() == whole
     assert names(out) == {out.name}
 
 
 def test_short_reads_and_writes_lose_nothing(source: Path, out: Path, whole: bytes) -> None:
-    stop_after(source, out, 20_000)
+    stop_after(source, out, 45_000)
     assert pipeline.convert(source, out, files=Short()).resumed > 0
     assert out.read_bytes() == whole
 
 
 def test_a_tensor_that_rotted_meanwhile_is_made_anew(source: Path, out: Path, whole: bytes) -> None:
     for place in (len(whole) // 3, len(whole) // 2, 8):
-        stop_after(source, out, 39_000)
+        stop_after(source, out, 50_000)
         with part_path(out).open("r+b") as file:
             file.seek(place)
             file.write(b"rot!")
@@ -207,7 +284,7 @@ def test_a_tensor_that_rotted_meanwhile_is_made_anew(source: Path, out: Path, wh
 def test_a_torn_journal_is_sound_up_to_the_tear(
     source: Path, out: Path, whole: bytes, length: int
 ) -> None:
-    stop_after(source, out, 39_000)
+    stop_after(source, out, 50_000)
     journal = journal_path(out)
     journal.write_bytes(journal.read_bytes()[:length] + b"7f3a")
     convert(source, out)
@@ -219,7 +296,7 @@ def test_a_part_file_that_is_gone_or_foreign_is_begun_anew(
     source: Path, out: Path, whole: bytes
 ) -> None:
     for spoil in (Path.unlink, lambda part: part.write_bytes(b"")):
-        stop_after(source, out, 39_000)
+        stop_after(source, out, 50_000)
         spoil(part_path(out))
         assert convert(source, out).resumed == 0
         assert out.read_bytes() == whole
@@ -244,7 +321,7 @@ def test_a_link_in_the_part_files_place_is_never_followed(
 
 def test_another_conversion_does_not_go_on_from_it(source: Path, out: Path, tmp_path: Path) -> None:
     expected = convert(source, tmp_path / "q8.gguf", type="q8_0")
-    stop_after(source, out, 39_000)
+    stop_after(source, out, 50_000)
     result = convert(source, out, type="q8_0")
     assert (result.resumed, result.sha256) == (0, expected.sha256)
 
@@ -260,7 +337,7 @@ def test_another_importance_matrix_does_not_go_on_from_it(
     expected = convert(source, tmp_path / "expected.gguf", imatrix=matrices[1])
 
     def interrupt(progress: Progress) -> None:
-        if progress.done_bytes > 39_000:
+        if progress.done_bytes > 50_000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -271,7 +348,7 @@ def test_another_importance_matrix_does_not_go_on_from_it(
 
 def test_an_edited_checkpoint_is_begun_anew(source: Path, out: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(source, tmp_path / "copy")
-    stop_after(copy, out, 39_000)
+    stop_after(copy, out, 50_000)
     shard = copy / "model-00002-of-00002.safetensors"
     with shard.open("r+b") as file:
         file.seek(-2, os.SEEK_END)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from gguf import GGUFValueType, Keys
 
-from edgesppo.errors import OutputError
-from edgesppo_convert import convert, gguf_file, metadata, pipeline
+from edgesppo.errors import BadCheckpoint, OutputError
+from edgesppo_convert import blueprint, convert, gguf_file, look_ahead, metadata
 from edgesppo_convert.gguf_file import KeyValue
-from tests.checkpoints import Shape, write_checkpoint
+from tests.checkpoints import Shape, tokenizer_config, write_checkpoint, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,11 @@ SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("source") / "model", SMALL)
+    folder = write_checkpoint(tmp_path_factory.mktemp("source") / "model", SMALL)
+    tokenizer = tokenizer_config()
+    tokenizer["added_tokens_decoder"]["500"] = {"content": "<ours>", "special": True}
+    write_json(folder / "tokenizer_config.json", tokenizer)
+    return folder
 
 
 def drop(key: str) -> Callable[[list[KeyValue]], list[KeyValue]]:
@@ -48,6 +52,11 @@ def with_item(index: int, item: Any) -> Callable[[list[Any]], list[Any]]:
         (drop("gemma2.attention.sliding_window"), "sliding_window is None"),
         (change("gemma2.attention.sliding_window", lambda _: 0), "sliding_window is 0"),
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(106, 1)), "'<start_of_turn>' is of the type"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(50, 4)), "'<unused43>' is of the type 4"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(3, 3)), r"'<unk>' is .* expected UNKNOWN"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(300, 1)), r"'<0x.*' is .* expected BYTE"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(108, 1)), r"CONTROL \(3\) or USER_DEFINED"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(500, 4)), r"'<ours>' .* expected CONTROL"),
         (change(Keys.Tokenizer.LIST, with_item(2, "<bus>")), r"<bos> has the ids \[\]"),
         (change(Keys.Tokenizer.LIST, with_item(500, "<bos>")), "1 of its 600 tokens stand twice"),
         (change(Keys.Tokenizer.BOS_ID, lambda _: 1), "1 begins a text"),
@@ -60,7 +69,7 @@ def with_item(index: int, item: Any) -> Callable[[list[Any]], list[Any]]:
         ),
     ],
 )
-def test_a_file_that_the_runtime_would_misread_is_not_kept(
+def test_a_file_that_the_runtime_would_misread_is_not_begun_and_not_kept(
     source: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -69,6 +78,9 @@ def test_a_file_that_the_runtime_would_misread_is_not_kept(
 ) -> None:
     collect = metadata.collect
     monkeypatch.setattr(metadata, "collect", lambda *args: spoil(collect(*args)))
+    with pytest.raises(BadCheckpoint, match=f"the runtime would refuse it: .*{complaint}"):
+        look_ahead(source)
+    monkeypatch.setattr(blueprint, "check_planned", lambda *_: None)
     with pytest.raises(OutputError, match=f"reads back wrong, nothing was kept: .*{complaint}"):
         convert(source, tmp_path / "out.gguf")
     assert list(tmp_path.iterdir()) == []
@@ -84,7 +96,8 @@ def test_tensors_out_of_place_are_found(
             plan, head=gguf_file.plan_file(keys, [*tensors[:-1], larger]).head
         )
 
-    monkeypatch.setattr(pipeline, "plan_file", misplaced)
+    monkeypatch.setattr(blueprint, "plan_file", misplaced)
+    monkeypatch.setattr(blueprint, "check_planned", lambda *_: None)
     with pytest.raises(OutputError, match=r"nothing was kept: .*(damaged|truncated) GGUF"):
         convert(source, tmp_path / "out.gguf")
     assert list(tmp_path.iterdir()) == []

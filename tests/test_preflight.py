@@ -48,7 +48,19 @@ CASES: dict[str, tuple[bytes, str]] = {
         "architecture 'llama', expected 'gemma2'",
     ),
     "no architecture": (make.file(KEYS[1:]), "architecture None, expected 'gemma2'"),
-    "no vocabulary": (make.file(KEYS[:1]), "tokenizer.ggml.scores"),
+    "no vocabulary": (make.file(KEYS[:1]), "no list of all tokens in tokenizer.ggml.tokens"),
+    **{
+        f"{name} that is a number": (
+            make.file([KEYS[0], *(k for k in KEYS[1:] if name.encode() not in k), scalar]),
+            f"no list of all tokens in tokenizer.ggml.{name}",
+        )
+        for name in ("tokens", "scores", "token_type")
+        for scalar in [make.key(f"tokenizer.ggml.{name}".encode(), 4, struct.pack("<I", 2))]
+    },
+    "scores of one byte": (
+        make.file([*KEYS[:2], make.key(b"tokenizer.ggml.scores", 9, make.array(0, [b"1", b"2"]))]),
+        "tokenizer.ggml.scores has elements of the type 0, expected 6",
+    ),
     "an odd alignment": (
         make.file([*KEYS, make.key(b"general.alignment", 4, struct.pack("<I", 24))]),
         "general.alignment is 24",
@@ -193,3 +205,14 @@ def test_tensors_and_arrays_can_be_looked_at(path: Path) -> None:
     ]
     assert preflight.read_array(summary, "tokenizer.ggml.tokens") == ["a", "b"]
     assert preflight.read_array(summary, "tokenizer.ggml.scores") == [0.0, 0.0]
+
+
+def test_a_head_is_judged_as_the_whole_file_will_be(path: Path) -> None:
+    whole = make.file()
+    path.write_bytes(whole)
+    head = whole[: -(256 + 144)]
+    assert preflight.check_head(head, len(whole), path) == preflight.check(path)
+    with pytest.raises(edgesppo.BadModelFile, match="truncated GGUF"):
+        preflight.check_head(head, len(whole) - 1, path)
+    with pytest.raises(edgesppo.BadModelFile, match="inside its header"):
+        preflight.check_head(head[:200], len(whole), path)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.cli.progress import Meter
+from edgesppo.cli.progress import Meter, conversion_progress
+from edgesppo_convert import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,81 @@ def test_the_bar_never_reaches_the_terminals_last_column(
     if columns >= 120:
         assert "100%" in lines[-1]
         assert "#" in lines[-1]
+
+
+class _Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    clock = _Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((120, 24)))
+    return clock
+
+
+def a_terminal(monkeypatch: pytest.MonkeyPatch) -> _Terminal:
+    """To be called in a test, since pytest sets standard error anew before each."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+def last_line(terminal: _Terminal) -> str:
+    return terminal.getvalue().rpartition("\r")[2].rstrip()
+
+
+def test_what_was_there_before_does_not_count_as_speed(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = a_terminal(monkeypatch)
+    meter = Meter("Converting")
+    meter.update(5_000_000_000, 5_750_000_000)
+    assert "left" not in last_line(terminal)
+    clock.now += 1
+    meter.update(5_020_000_000, 5_750_000_000)
+    assert last_line(terminal).endswith(" 5,020.0/5,750.0 MB 36 s left")
+
+
+def test_the_time_of_another_meter_does_not_count(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = a_terminal(monkeypatch)
+    meter, other = Meter("Converting"), Meter("Fetching")
+    meter.update(0, 100e6)
+    for _ in range(2):
+        other.update(1, 2)
+        clock.now += 500
+        other.update(2, 2)
+        meter.update(0, 100e6)
+        clock.now += 1
+        meter.update(20e6, 100e6)
+    assert last_line(terminal).endswith(" 20.0/100.0 MB 8 s left")
+
+
+def test_stages_before_and_after_are_shown_where_they_take_time(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = a_terminal(monkeypatch)
+    with conversion_progress("Converting") as report:
+        for stage in ("checking", "converting", "reading back"):
+            for done in range(4):
+                report(Progress("", done * 10**8, 3 * 10**8, stage))
+                clock.now += 0.4 if stage == "checking" else 2
+    lines = terminal.getvalue()
+    assert "Reading it back" in lines
+    assert "Checking what is there" in lines
+    assert lines.index("Checking") < lines.index("Converting") < lines.index("Reading")
+    before = len(lines)
+    with conversion_progress("Converting") as report:
+        report(Progress("", 0, 10, "reading back"))
+        clock.now += 0.9
+        report(Progress("", 10, 10, "reading back"))
+    assert len(terminal.getvalue()) == before
 
 
 def test_away_from_a_terminal_it_is_one_plain_line(

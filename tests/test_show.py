@@ -65,6 +65,8 @@ Gemma-2-9B-It-SPPO-Iter3
               HASH
   header of   model.safetensors
               HASH
+  weights of  model.safetensors
+              HASH
 """
 
 

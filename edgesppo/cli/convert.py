@@ -97,15 +97,15 @@ def convert_command(
     title = f"Converting {source} to {chosen['type']}"
     with conversion_progress(title) as report, fetch_progress() as fetched:
         result = convert(source, output, progress=report, fetched=fetched, **chosen)
-    peak = peak_memory()
+    if not as_json:
+        _summarise(result, peak_memory())
     if self_test:
         _try_out(result.output)
     if as_json:
         figures = dataclasses.asdict(result)
-        del figures["types"], figures["kernels"], figures["resumed"]
+        for key in ("types", "kernels", "doubt", "resumed"):
+            del figures[key]
         emit_json({**figures, "output": str(result.output)})
-    else:
-        _summarise(result, peak)
 
 
 def _print_plan(plan: Outlook, as_json: bool) -> None:
@@ -128,14 +128,10 @@ def _counted(types: Mapping[str, int]) -> str:
 
 
 def _try_out(output: Path) -> None:
-    from edgesppo.loaded import load
+    from edgesppo.trial import try_out
 
-    with load(output, n_ctx=256) as model:
-        chat = model.chat(temperature=0, max_tokens=10)
-        text = chat.ask("Hello! Who are you?")
-        assert chat.last is not None
-        count = chat.last.usage.completion_tokens
-    say(f"self-test: {count} tokens, {text!r}")
+    trial = try_out(output)
+    say(f"self-test: {trial.n_tokens} tokens, {trial.text!r}")
 
 
 def _summarise(result: ConvertResult, peak: int | None) -> None:
@@ -148,5 +144,7 @@ def _summarise(result: ConvertResult, peak: int | None) -> None:
     )
     if result.resumed:
         say(f"{result.resumed} tensors were there from the run before, and were checked")
+    if result.doubt:
+        say(f"the fast kernels were not used: {result.doubt}")
     say(f"sha256 {result.sha256}")
     say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")

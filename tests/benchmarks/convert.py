@@ -5,7 +5,8 @@
 Theirs is `convert_hf_to_gguf.py` to bf16, which needs an interpreter with torch, transformers and
 sentencepiece, then `llama-quantize` to Q4_K_M, built here from llama-cpp-python's source
 distribution. Every contender gets the same threads, the same disk, and a checkpoint that the
-system has just read. Ours waits until its file is on the disk; theirs does not. Linux only.
+system has just read. Ours waits until its file is on the disk; theirs does not. What was promised
+is checked, and a promise that is not kept ends the program with exit code 1. Linux only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from pathlib import Path
 from tests.checkpoints import SHAPES, write_checkpoint
 
 RELEASE = "llama-cpp-python==0.3.36"
+# What ours may take at most: of their time with either kernels, of the bytes that they write, and
+# of memory.
+FAST_TIME, GGML_TIME, WRITTEN, MEMORY = 0.25, 0.75, 0.26, 700e6
 INTERVAL = 0.05  # seconds between looks at a process's memory
 CMAKE = [
     *("-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"),
@@ -40,7 +44,7 @@ class Run:
     name: str
     seconds: float
     cpu: float  # seconds of all processors together: what it takes, however busy the machine is
-    written: int  # bytes of the file it made
+    written: int  # bytes that it gave the system to write, as the system counts them
     memory: int  # most bytes of anonymous memory
 
     def __str__(self) -> str:
@@ -50,27 +54,42 @@ class Run:
         )
 
 
-def measure(name: str, command: list[str | Path], output: Path, **environment: str) -> Run:
-    """Run the command, which makes the output."""
+def measure(name: str, command: list[str | Path], **environment: str) -> Run:
+    """Run the command."""
     os.sync()
     words = [str(word) for word in command]
     started, most = time.monotonic(), 0
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, **environment})
         before = os.times()
-        while process.poll() is None:
+        while not is_over(process.pid):
             most = max(most, anonymous(process.pid))
             time.sleep(INTERVAL)
-        seconds, after = time.monotonic() - started, os.times()
+        seconds, bytes_written = time.monotonic() - started, written(process.pid)
+        process.wait()
+        after = os.times()
         if process.returncode:
             log.seek(0)
             sys.exit(f"{' '.join(words)}: {log.read()[-4000:].decode(errors='replace')}")
     cpu = after.children_user + after.children_system
     cpu -= before.children_user + before.children_system
-    run = Run(name, seconds, cpu, output.stat().st_size, most)
+    run = Run(name, seconds, cpu, bytes_written, most)
     sys.stdout.write(f"{run}\n")
     sys.stdout.flush()
     return run
+
+
+def is_over(process: int) -> bool:
+    """Whether the process has ended; it stays there to be asked what it has done."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def written(process: int) -> int:
+    """Bytes that the process caused to be written to a disk, all its threads together."""
+    found = re.search(r"^write_bytes: (\d+)$", Path(f"/proc/{process}/io").read_text(), re.M)
+    if found is None:
+        sys.exit("the kernel does not count what a process writes")
+    return int(found[1])
 
 
 def anonymous(process: int) -> int:
@@ -108,9 +127,9 @@ def race_theirs(options: argparse.Namespace, checkpoint: Path, work: Path) -> li
     script = llama_cpp / "convert_hf_to_gguf.py"
     first: list[str | Path] = [options.python, script, checkpoint, "--outtype", "bf16"]
     warm(checkpoint)
-    runs = [measure("convert_hf_to_gguf.py to bf16", [*first, "--outfile", plain], plain)]
+    runs = [measure("convert_hf_to_gguf.py to bf16", [*first, "--outfile", plain])]
     second: list[str | Path] = [quantizer, plain, output, "Q4_K_M", str(options.threads)]
-    runs.append(measure("llama-quantize to Q4_K_M", second, output))
+    runs.append(measure("llama-quantize to Q4_K_M", second))
     plain.unlink()
     return runs
 
@@ -128,7 +147,7 @@ def race_ours(options: argparse.Namespace, checkpoint: Path, work: Path) -> list
     warm(checkpoint)
     with tempfile.TemporaryDirectory() as cache:
         return [
-            measure(name, [*command, kernels], output, NUMBA_CACHE_DIR=cache)
+            measure(name, [*command, kernels], NUMBA_CACHE_DIR=cache)
             for name, kernels in names.items()
         ]
 
@@ -153,6 +172,25 @@ def report(theirs: list[Run], ours: list[Run]) -> None:
             f"{run.name:32}{run.seconds / seconds:8.3f} of the time{run.cpu / cpu:8.3f} of the CPU"
             f"{run.written / written:8.3f} of the bytes{run.memory / memory:8.3f} of the memory\n"
         )
+
+
+def keeps_promises(theirs: list[Run], ours: list[Run]) -> bool:
+    """Say of each promise whether it is kept; those that need a race, after one only."""
+    _, fast, ggml = ours
+    promises = [(f"memory of {run.name}", run.memory, MEMORY) for run in ours]
+    if theirs:
+        seconds, written = (
+            sum(getattr(run, what) for run in theirs) for what in ("seconds", "written")
+        )
+        promises += [
+            ("time with the fast kernels", fast.seconds / seconds, FAST_TIME),
+            ("time with ggml's", ggml.seconds / seconds, GGML_TIME),
+            ("bytes written", max(run.written for run in ours) / written, WRITTEN),
+        ]
+    for what, found, most in promises:
+        verdict = "PASS" if found <= most else "FAIL"
+        sys.stdout.write(f"{verdict} {what}: {found:,.3g}, at most {most:,.3g}\n")
+    return all(found <= most for _, found, most in promises)
 
 
 def parse_options() -> argparse.Namespace:
@@ -182,6 +220,7 @@ def main() -> None:
     finally:
         if options.work is None:
             shutil.rmtree(work)
+    sys.exit(0 if keeps_promises(theirs, ours) else 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Owns the trial of a model file: ten tokens, the most probable each time, every logit looked at.
+
+A file may be sound byte for byte and still hold a model that says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgesppo import prompt
+from edgesppo._llama import Context, ContextParams
+from edgesppo.batch import Batch
+from edgesppo.errors import BadModelFile
+from edgesppo.loaded import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.model import Model
+
+TOKENS = 10
+QUESTION = "Hello! Who are you?"
+_N_CTX = 256
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a model wrote: `TOKENS` tokens, or fewer where it ended its answer itself."""
+
+    n_tokens: int
+    text: str
+
+
+def try_out(path: Path) -> Trial:
+    """Load the file and let it write. Raises BadModelFile where what it computes is no answer."""
+    with load(path, n_ctx=_N_CTX, tune="off") as loaded:
+        params = ContextParams(_N_CTX, n_threads=loaded.engine.n_threads)
+        context = Context(loaded.model.weights, params)
+        try:
+            tokens = _write(loaded.model, context, path)
+        finally:
+            context.close()
+        text = b"".join(map(loaded.model.piece, tokens)).decode("utf-8", "replace")
+    return Trial(len(tokens), text)
+
+
+def _write(model: Model, context: Context, path: Path) -> list[int]:
+    batch, tokens = Batch(_N_CTX), prompt.encode(model, [prompt.Message("user", QUESTION)])
+    written: list[int] = []
+    position, fed = 0, tokens
+    while len(written) < TOKENS:
+        batch.clear()
+        row = batch.add(0, position, fed, logits=True)
+        context.decode(batch)
+        token = _best(context.logits(row), path)
+        if model.is_end(token):
+            break
+        written.append(token)
+        position, fed = position + len(fed), [token]
+    if not written:
+        raise BadModelFile(f"{path} failed its self-test: it ends its answer before it begins")
+    return written
+
+
+def _best(logits: list[float], path: Path) -> int:
+    if not all(map(math.isfinite, logits)):
+        raise BadModelFile(f"{path} failed its self-test: its logits are not finite")
+    best = max(logits)
+    if best == min(logits):
+        raise BadModelFile(f"{path} failed its self-test: all its logits are {best:g}")
+    return logits.index(best)

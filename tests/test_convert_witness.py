@@ -1,0 +1,213 @@
+"""A file says which bytes it was made of: hashed while they were read, and unchanged meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.errors import BadCheckpoint, SourceUnreadable
+from edgesppo_convert import Progress, convert, safetensors
+from edgesppo_convert.checkpoint import Checkpoint
+from edgesppo_convert.safetensors import Shard
+from edgesppo_convert.witness import Witness
+from tests import hub as fake_hub
+from tests.checkpoints import Shape, write_checkpoint
+from tests.hub import REPOSITORY, REVISION
+from tests.same_model import keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
+SECOND = "model-00002-of-00003.safetensors"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "source", SMALL, shards=3)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "model.gguf"
+
+
+def true_hashes(folder: Path) -> list[str]:
+    return [
+        f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in sorted(folder.glob("*.safetensors"))
+    ]
+
+
+def stated(out: Path) -> list[str]:
+    found = keys_of(out)["edgesppo.source.weights"]
+    assert isinstance(found, list)
+    return found
+
+
+def cached(source: Path, tmp_path: Path) -> Path:
+    """The same as the Hugging Face cache has it."""
+    cache = tmp_path / f"models--{REPOSITORY.replace('/', '--')}"
+    snapshot = cache / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for file in source.iterdir():
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, cache / "blobs" / digest)
+        (snapshot / file.name).symlink_to(f"../../blobs/{digest}")
+    return snapshot
+
+
+def no_thread_is_left() -> bool:
+    return not [thread for thread in threading.enumerate() if "edgesppo" in thread.name]
+
+
+def test_every_shards_hash_is_that_of_its_bytes(source: Path, out: Path, tmp_path: Path) -> None:
+    convert(source, out)
+    assert stated(out) == true_hashes(source)
+    convert(cached(source, tmp_path), out, force=True)
+    assert stated(out) == true_hashes(source)
+    assert no_thread_is_left()
+
+
+def test_a_rotten_download_is_refused_with_both_hashes(
+    source: Path, out: Path, tmp_path: Path
+) -> None:
+    snapshot = cached(source, tmp_path)
+    blob = (snapshot / SECOND).resolve()
+    with blob.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\x12\x3f")
+    found = hashlib.sha256(blob.read_bytes()).hexdigest()
+    with pytest.raises(BadCheckpoint, match=f"{SECOND} has the sha256 {found}, .*{blob.name}; it"):
+        convert(snapshot, out)
+    assert list(out.parent.iterdir()) == []
+    assert no_thread_is_left()
+
+
+def change_at(stage: str, path: Path) -> Callable[[Progress], None]:
+    """Change the last weight once, when this stage has begun."""
+    done: list[bool] = []
+
+    def change(progress: Progress) -> None:
+        if progress.stage == stage and not done:
+            done.append(True)
+            with path.open("r+b") as file:
+                file.seek(-2, os.SEEK_END)
+                file.write(b"\x34\x3f")
+
+    return change
+
+
+@pytest.mark.parametrize("shard", [1, 2, 3])
+def test_a_shard_that_changes_while_it_is_read_is_refused(
+    source: Path, out: Path, shard: int
+) -> None:
+    path = source / f"model-0000{shard}-of-00003.safetensors"
+    with pytest.raises(BadCheckpoint, match=rf"checkpoint changed meanwhile: {path} was written"):
+        convert(source, out, progress=change_at("converting", path))
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgesppo_convert.output.CLAIM", 1)
+
+    def stop(progress: Progress) -> None:
+        if progress.done_bytes > 50_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="tensors are kept"):
+        convert(source, out, progress=stop)
+    with pytest.raises(BadCheckpoint, match="changed meanwhile"):
+        convert(source, out, progress=change_at("checking", source / SECOND))
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgesppo_convert.output.CLAIM", 1)
+
+    real = Shard.blocks
+
+    def fail(shard: Shard) -> Iterator[bytes]:
+        if shard.name == SECOND:
+            raise SourceUnreadable(f"cannot read {shard.path}: {os.strerror(errno.EIO)}")
+        yield from real(shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "blocks", fail)
+        with pytest.raises(SourceUnreadable, match=r"put error; \d+ of 13 tensors are kept"):
+            convert(source, out, threads=1)
+    assert no_thread_is_left()
+    convert(source, out)
+    assert stated(out) == true_hashes(source)
+
+
+def test_nothing_is_hashed_before_it_was_read(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is hashed shall still be in the system's memory."""
+    monkeypatch.setattr(safetensors, "BLOCK", 1000)
+    real, read = Shard.blocks, threading.Semaphore(0)
+    ends: list[tuple[str, int]] = []
+
+    def blocks(shard: Shard) -> Iterator[bytes]:
+        end = 0
+        for data in real(shard):
+            end += len(data)
+            ends.append((shard.name, end))
+            read.release()
+            yield data
+
+    monkeypatch.setattr(Shard, "blocks", blocks)
+    with Checkpoint(source) as checkpoint:
+        first, second, _ = checkpoint.shards
+        with Witness(checkpoint.shards, fetched=False).watch(checkpoint.shards) as watch:
+            watch.read(first, 5000)
+            assert all(read.acquire(timeout=30) for _ in range(6))
+            assert ends[-1] == (first.name, 6000)  # one block ahead
+            watch.read(second, 2500)
+            rest = -(-first.size // 1000) - 6
+            assert all(read.acquire(timeout=30) for _ in range(rest + 3))
+            assert ends[-1] == (second.name, 3000)
+    assert no_thread_is_left()
+
+
+@pytest.fixture
+def hub(source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_hub.FakeHub]:
+    for name in ("HF_HUB_OFFLINE", "EDGESPPO_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with fake_hub.serve(source) as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        yield fake
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_was_held_against_the_hubs_hash_is_not_hashed_again(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Shard, "blocks")
+    convert(f"{REPOSITORY}@{REVISION}", out)
+    assert stated(out) == true_hashes(source)
+
+
+@pytest.mark.usefixtures("hub")
+def test_where_the_hub_tells_no_sha256_it_is_computed(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_hub, "LARGE", (".model",))
+    convert(f"{REPOSITORY}@{REVISION}", out)
+    assert stated(out) == true_hashes(source)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
