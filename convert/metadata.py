@@ -25,12 +25,13 @@ STRING, BOOL = GGUFValueType.STRING, GGUFValueType.BOOL
 UINT32, INT32, FLOAT32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32
 
 
-# GGUF key, its type, the key in generation_config.json, and the bounds of the runtime's sampler
+# GGUF key, its type, the key in generation_config.json, and the bounds of the runtime's sampler,
+# which takes a temperature of 0, too.
 SAMPLING = (
     (Keys.General.SAMPLING_TOP_K, INT32, "top_k", 0, 2**31 - 1),
     (Keys.General.SAMPLING_TOP_P, FLOAT32, "top_p", 0, 1),
     (Keys.General.SAMPLING_MIN_P, FLOAT32, "min_p", 0, 1),
-    (Keys.General.SAMPLING_TEMP, FLOAT32, "temperature", 0, 100),
+    (Keys.General.SAMPLING_TEMP, FLOAT32, "temperature", 1e-4, 100),
     (Keys.General.SAMPLING_PENALTY_REPEAT, FLOAT32, "repetition_penalty", 0.01, 100),
 )
 
@@ -70,6 +71,8 @@ def _amount(
 ) -> int | float:
     if kind is INT32:
         return config.integer(key, int(low), high)
+    if key == "temperature" and type(config.raw(key)) in (int, float) and config.raw(key) == 0:
+        return 0
     return gemma2.single(config, key, low, high)
 
 

@@ -184,10 +184,12 @@ def test_sampling_is_kept_as_far_as_the_sampler_takes_it(
     theirs = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}.get(key, key)
     kind = FIELDS[name]
     low, high, whole = kind.low, kind.high, isinstance(kind, Whole)
-    # 0.01 stored as float32 is less than 0.01.
-    least, less = (low, ()) if low == 0 else (low + 1e-8, (0, low / 10, low))
+    # Stored as float32, 0.01 and 0.0001 are less.
+    least, less = (low, ()) if low == 0 else (low * 1.001, (low / 10, low))
+    if kind.also is None and low > 0:
+        less = (0, *less)
     beyond = (*less, low - 1, high + 1, False, "1", 10**400, *((0.5,) if whole else ()))
-    for value in (least, high):
+    for value in (least, high) if kind.also is None else (kind.also, least, high):
         write_json(single / "generation_config.json", {theirs: value})
         keys = keys_of(convert(single, tmp_path / "out.gguf", force=True).output)
         SamplingParams().replace(**{name: keys[f"general.sampling.{key}"]})
