@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from edgesppo.loaded import LoadedModel
 
+# Whether the long tests run at their full length: minutes instead of seconds.
+LONG = bool(os.environ.get("EDGESPPO_LONG"))
 DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
 
 
