@@ -180,11 +180,17 @@ async def _cancel(chat: edgesppo.Chat) -> None:
     await asyncio.wait([task])
 
 
-def test_an_abandoned_request_ends_with_the_next_step(held: edgesppo.LoadedModel) -> None:
+class Owner:
+    """Whoever asks."""
+
+
+def test_a_request_ends_with_its_owner(held: edgesppo.LoadedModel) -> None:
     """As after an interrupt that hit the very code which cancels."""
-    request = held.engine.submit([2, 5, 6], edgesppo.SamplingParams(**ENDLESS))
+    owner = Owner()
+    request = held.engine.submit([2, 5, 6], edgesppo.SamplingParams(**ENDLESS), owner=owner)
     held.engine.step()
-    request.abandon()
+    assert request.finish_reason is None
+    del owner
     held.engine.step()
     assert request.finish_reason == "cancelled"
     held.close()
