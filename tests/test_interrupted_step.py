@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FILES = {module.__file__ for module in (chat, engine, generate, kv_cache, request, schedule)}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
-POINTS = 10**6 if LONG else 60
+POINTS = 10**6 if LONG else 40
 
 
 class InterruptAt:
@@ -94,7 +94,7 @@ def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: P
             engine.step()
             assert (engine._running, list(engine._waiting)) == ([], []), interrupt.place
             assert not any(slot.busy for slot in engine._cache._slots), interrupt.place
-    assert len(places) > 30, "so many places were reached"
+    assert len(places) > 20, "so many places were reached"
 
 
 def test_what_a_stopped_prefill_overwrote_is_prefilled_again(

@@ -1,6 +1,6 @@
 """Ctrl-C at any moment: the answer stops, the next one is right, nothing is left behind.
 
-40 times by default, 400 with EDGESPPO_LONG=1.
+30 times by default, 600 with EDGESPPO_LONG=1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
-TIMES = 200 if LONG else 20
+TIMES = 200 if LONG else 10
 PATIENCE_S = 60
 # Python itself swallows an exception in what the garbage collector or an ended thread calls. A
 # person presses Ctrl-C again; so does this test, and counts.
