@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from edgesppo import checks, headroom, logprobs, schedule, settings
@@ -111,8 +112,14 @@ class Engine:
                 if self._draft_model is not None:
                     self._draft_model.close()
 
-    def submit(self, prompt: Sequence[int], params: SamplingParams) -> Request:
-        """Queue a prompt. Raises ContextOverflow when it leaves no room for an answer."""
+    def submit(
+        self, prompt: Sequence[int], params: SamplingParams, owner: object = None
+    ) -> Request:
+        """Queue a prompt. Raises ContextOverflow when it leaves no room for an answer.
+
+        Where an `owner` is given, the request ends with it: an interrupt can hit the very code
+        that would have cancelled it.
+        """
         tokens = list(prompt)
         if not tokens:
             raise UsageError("the prompt has no tokens")
@@ -123,6 +130,8 @@ class Engine:
         chain = build_chain(params, self.model.weights, self.n_ctx)
         chain.recall(tokens)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
+        if owner is not None:
+            request.owner = weakref.ref(owner)
         if self._draft_costs:
             request.drafter = Drafter(tokens, self._draft_costs, self._draft_model)
         with self._lock:
@@ -237,7 +246,7 @@ class Engine:
 
     def _drop_cancelled(self) -> None:
         for request in [*self._running, *self._waiting]:
-            if request.cancelled:
+            if request.is_unwanted:
                 self._finish(request, "cancelled")
 
     def _admit(self) -> None:

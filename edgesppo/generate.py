@@ -5,7 +5,6 @@ Knows tokens and text; knows nothing of chats, terminals or HTTP.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -118,9 +117,7 @@ class Generation:
         self.params = params.with_seed()
         self._engine = engine
         self._left_out = left_out
-        self._request: Request = engine.submit(prompt, self.params)
-        # An interrupt can hit the very code that would have cancelled it.
-        weakref.finalize(self, self._request.abandon)
+        self._request: Request = engine.submit(prompt, self.params, owner=self)
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from edgesppo.kv_cache import NOTHING
 
 if TYPE_CHECKING:
+    import weakref
+
     from edgesppo._llama import SamplerChain
     from edgesppo.draft import Drafter
     from edgesppo.kv_cache import Slot
@@ -47,6 +49,7 @@ class Request:
     n_cached: int = 0
     finish_reason: str | None = None
     cancelled: bool = False
+    owner: weakref.ref[object] | None = None
     n_prefilled: int = 0  # of the prompt's tokens, those that are in the KV cache
     reused: str = NOTHING
     admitted_at: float | None = None
@@ -72,9 +75,10 @@ class Request:
         """Whether only its latest token is to be decoded, to give the next."""
         return self.n_generated > 0 and self.n_pending == 1
 
-    def abandon(self) -> None:
-        """Let the next step end it: nobody listens any more."""
-        self.cancelled = True
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it was cancelled, or whoever asked for it is gone."""
+        return self.cancelled or (self.owner is not None and self.owner() is None)
 
     def admit(self, slot: Slot) -> None:
         """Run in this slot, from what it holds."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Before llama.cpp is loaded: threads that wait actively for each other slow a busy machine tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Whether the long tests run at their full length: minutes instead of seconds.
+LONG = bool(os.environ.get("EDGESPPO_LONG"))
 DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
 
 

@@ -43,7 +43,7 @@ texts = st.lists(
 
 
 @given(text=texts | st.text(max_size=80), size=st.integers(1, 64))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_tokens_of_a_text_are_those_of_its_parts(model: Model, text: str, size: int) -> None:
     text = as_utf8(text).decode()
     parts = list(model._find_cuts().parts(text, size))
@@ -55,7 +55,7 @@ def test_the_tokens_of_a_text_are_those_of_its_parts(model: Model, text: str, si
 
 def test_a_long_text_has_the_tokens_of_the_whole(model: Model) -> None:
     rng = random.Random(5)
-    for _ in range(20):
+    for _ in range(5):
         text = "".join(rng.choices(PLAIN, k=9000))
         whole = model._tokenize(as_utf8(text))
         assert model.tokenize(text) == whole
