@@ -29,6 +29,7 @@ from edgesppo.settings import DEFAULT_BATCH
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from edgesppo._llama import Chain
     from edgesppo.model import Model
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
@@ -111,8 +112,13 @@ class Engine:
                 if self._draft_model is not None:
                     self._draft_model.close()
 
-    def submit(self, prompt: Sequence[int], params: SamplingParams) -> Request:
-        """Queue a prompt. Raises ContextOverflow when it leaves no room for an answer."""
+    def submit(
+        self, prompt: Sequence[int], params: SamplingParams, grammar: str | None = None
+    ) -> Request:
+        """Queue a prompt; `grammar`, of `schema.grammar`, is what its answer is bound to.
+
+        Raises ContextOverflow when the prompt leaves no room for an answer.
+        """
         tokens = list(prompt)
         if not tokens:
             raise UsageError("the prompt has no tokens")
@@ -120,7 +126,7 @@ class Engine:
             checks.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
         if len(tokens) >= self.n_ctx:
             raise self.overflow(len(tokens))
-        chain = build_chain(params, self.model.weights, self.n_ctx)
+        chain = self._chain(params, grammar)
         chain.recall(tokens)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
         if self._draft_costs:
@@ -134,6 +140,15 @@ class Engine:
         """The error for a prompt of so many tokens, to be raised."""
         trained = self.model.n_ctx_train
         return ContextOverflow.of_prompt(n_tokens, self.n_ctx, trained, at_least=at_least)
+
+    def _chain(self, params: SamplingParams, grammar: str | None) -> Chain:
+        chain = build_chain(params, self.model.weights, self.n_ctx)
+        if grammar is None:
+            return chain
+        from edgesppo.constrained import ConstrainedChain
+
+        seed, greedy = params.with_seed().seed or 0, params.temperature == 0
+        return ConstrainedChain(chain, self.model, grammar, seed=seed, greedy=greedy)
 
     def cancel(self, request: Request) -> None:
         """Stop a request, from any thread, also in the middle of its prefill."""

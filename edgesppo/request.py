@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgesppo.kv_cache import NOTHING
 
 if TYPE_CHECKING:
-    from edgesppo._llama import SamplerChain
+    from edgesppo._llama import Chain
     from edgesppo.draft import Drafter
     from edgesppo.kv_cache import Slot
     from edgesppo.logprobs import RowLogprobs
@@ -41,7 +41,7 @@ class Request:
     tokens: list[int]
     n_prompt: int
     params: SamplingParams
-    chain: SamplerChain
+    chain: Chain
     submitted_at: float
     slot: Slot | None = None
     n_cached: int = 0

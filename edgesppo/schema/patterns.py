@@ -2,9 +2,8 @@
 
 Honoured: characters, escapes, `.`, classes, `\\d \\w \\s` and their opposites, groups (also named),
 `|`, `^`, `$`, `* + ? {m} {m,} {m,n}`, lazy or not. Refused by name: look-around, back-references,
-`\b`, `\\p`, flags. As JSON Schema has it, a pattern without anchors may match anywhere in the text.
-
-Dialects differ in what `\\w`, `\\d` and `\\s` mean beyond ASCII: what is made here suits all of them.
+`\\b`, `\\p`, flags. As JSON Schema has it, a pattern without anchors matches anywhere in a text.
+Dialects differ in what `\\w`, `\\d` and `\\s` mean beyond ASCII: what is made suits all.
 """
 
 from __future__ import annotations
@@ -29,8 +28,11 @@ _SPACE = charset.of(" \t\n\v\f\r")
 _ASCII: Charset = ((0, 0x7F),)
 # What some dialect calls a space, so that \S means none of them.
 _ANY_SPACE = charset.union(
-    [(9, 13), (28, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)]
-    + [(0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)]
+    [
+        *((9, 13), (28, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)),
+        *((0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)),
+        (0xFEFF, 0xFEFF),
+    ]
 )
 _LINE_ENDS = charset.of("\n\r\u2028\u2029")
 _CLASSES = {

@@ -45,7 +45,7 @@ class Shapes:
             if len(trail) > _MOST_REFERENCES:
                 raise refused(
                     where,
-                    f"more than {_MOST_REFERENCES} references and combinations inside one another",
+                    f"more than {_MOST_REFERENCES} references and parts inside one another",
                 )
             trail = (*trail, id(schema))
         found = keywords.check(schema, where)
@@ -101,8 +101,8 @@ class Shapes:
                 name: self._both(_property(a, name), _property(b, name), where) for name in names
             }
         if "additionalProperties" in shape:
-            extra = [s.get("additionalProperties", True) for s in (a, b)]
-            shape["additionalProperties"] = self._both(*extra, where)
+            extra, other = (s.get("additionalProperties", True) for s in (a, b))
+            shape["additionalProperties"] = self._both(extra, other, where)
 
     def _merge_items(self, shape: Shape, a: Shape, b: Shape, where: str) -> None:
         n = max(len(a.get("prefixItems", ())), len(b.get("prefixItems", ())))

@@ -182,11 +182,13 @@ class _Object:
         """The object as a sequence."""
         more = self._more_properties() if self._extra is not None else None
         choices = [self._choice(at, more) for at in range(len(self._names) + 1)]
+        comma = self._values._comma()
         for at, behind in enumerate(self._behind):
-            comma = [(*self._values._comma(), choices[at])] if choices[at] is not None else []
-            self._rules.define(behind, [*self._end(at), *comma])  # type: ignore[list-item]
-        first = [*self._end(0), *([(choices[0],)] if choices[0] is not None else [])]
-        return (*literal("{"), self._rules.add(first))  # type: ignore[arg-type]
+            self._rules.define(behind, self._end(at) + self._after(comma, choices[at]))
+        return (*literal("{"), self._rules.add(self._end(0) + self._after((), choices[0])))
+
+    def _after(self, sign: Sequence, choice: int | None) -> list[Sequence]:
+        return [] if choice is None else [(*sign, choice)]
 
     def _end(self, at: int) -> list[Sequence]:
         needed = any(name in self._required for name in self._names[at:])
