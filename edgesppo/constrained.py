@@ -146,9 +146,10 @@ class ConstrainedChain:
 
     def _best(self, kept: Any) -> Any:
         """The most probable candidates, best first."""
-        n = min(_DRAWS, len(kept))
-        best = np.argpartition(-kept["logit"], n - 1)[:n]
-        return best[np.argsort(-kept["logit"][best], kind="stable")]
+        logits = np.ascontiguousarray(kept["logit"])
+        n = min(_DRAWS, len(logits))
+        best = np.sort(np.argpartition(logits, len(logits) - n)[-n:])
+        return best[np.argsort(-logits[best], kind="stable")]
 
     def _draws(self, p: Any, n: int) -> Any:
         """Candidates drawn independently of each other with the chain's probabilities."""
