@@ -114,11 +114,12 @@ class Generation:
         params: SamplingParams,
         *,
         left_out: int = 0,
+        grammar: str | None = None,
     ) -> None:
         self.params = params.with_seed()
         self._engine = engine
         self._left_out = left_out
-        self._request: Request = engine.submit(prompt, self.params)
+        self._request: Request = engine.submit(prompt, self.params, grammar)
         # An interrupt can hit the very code that would have cancelled it.
         weakref.finalize(self, self._request.abandon)
         self._decoder = Utf8Decoder()
