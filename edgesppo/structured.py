@@ -39,10 +39,12 @@ class Wanted:
     def value(self, result: Result) -> Any:
         """What a finished answer says. Raises IncompleteAnswer for one that was cut."""
         if result.finish_reason != "stop":
+            n = result.usage.completion_tokens
+            cut = result.finish_reason == "length"
+            more = "; allow more max_tokens or a larger n_ctx, or ask for less" if cut else ""
             raise IncompleteAnswer(
-                f"the answer was cut before its JSON was complete ({result.finish_reason}, after "
-                f"{result.usage.completion_tokens} tokens); allow more max_tokens or a larger "
-                "n_ctx, or ask for less",
+                f"the answer ended before its JSON was complete ({result.finish_reason} after {n} "
+                f"tokens){more}",
                 text=result.text,
                 finish_reason=result.finish_reason,
             )

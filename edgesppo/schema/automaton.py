@@ -57,18 +57,21 @@ class Dfa:
 
 def determinised(nfa: Nfa) -> Dfa:
     """The same texts, read by one state at a time."""
-    first = _closure(nfa, [0], AT_START)
-    numbers, todo, edges, ends = {first: 0}, [first], [], set()
+    first = _closure(nfa, [0], {AT_START})
+    # The start keeps a number of its own, also where the same states are come back to.
+    numbers: dict[frozenset[int] | None, int] = {None: 0}
+    todo: list[frozenset[int] | None] = [None]
+    edges, ends = [], set()
     while todo:
-        states = todo.pop(0)
-        here = numbers[states]
-        if 1 in _closure(nfa, states, AT_END):
+        key = todo.pop(0)
+        here, states = numbers[key], first if key is None else key
+        if 1 in _closure(nfa, states, {AT_END} if here else {AT_START, AT_END}):
             ends.add(here)
         moves = [edge for state in states for edge in nfa.edges[state]]
         nfa.work.spend(1 + len(states) + len(moves))
         out: dict[int, list[tuple[int, int]]] = {}
         for members, letters in charset.atoms([letters for letters, _ in moves]).items():
-            following = _closure(nfa, {moves[member][1] for member in members}, ALWAYS)
+            following = _closure(nfa, {moves[member][1] for member in members}, set())
             if following not in numbers:
                 numbers[following] = len(numbers)
                 todo.append(following)
@@ -77,12 +80,12 @@ def determinised(nfa: Nfa) -> Dfa:
     return _trimmed(edges, ends)
 
 
-def _closure(nfa: Nfa, states: Iterable[int], when: int) -> frozenset[int]:
+def _closure(nfa: Nfa, states: Iterable[int], when: set[int]) -> frozenset[int]:
     found, todo = set(states), list(states)
     while todo:
         for target, needed in nfa.steps[todo.pop()]:
             nfa.work.spend()
-            if needed in (ALWAYS, when) and target not in found:
+            if (needed == ALWAYS or needed in when) and target not in found:
                 found.add(target)
                 todo.append(target)
     return frozenset(found)

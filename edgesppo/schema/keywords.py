@@ -5,10 +5,13 @@ Everything else is refused by name, so that no part of a schema is silently left
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.schema.formats import FORMATS
 from edgesppo.schema.limits import MAX_ITEMS, MAX_LENGTH, refused, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
@@ -102,17 +105,26 @@ def _expected(name: str, value: Any) -> str | None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return None if number else "a number"
     if name in _LISTS:
-        return None if isinstance(value, list) and value else "a list that is not empty"
+        full = isinstance(value, list) and bool(value)
+        if name == "enum":
+            return None if full else "a list that is not empty"
+        return None if full and _are_schemas(value) else "a list of schemas that is not empty"
     if name in _MAPS:
-        return None if isinstance(value, dict) else "an object"
+        schemas = isinstance(value, dict) and _are_schemas(value.values())
+        return None if schemas else "an object that holds schemas"
     if name in _SCHEMAS:
         return None if isinstance(value, dict | bool) else "a schema"
     return _expected_otherwise(name, value)
 
 
+def _are_schemas(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, dict | bool) for value in values)
+
+
 def _expected_otherwise(name: str, value: Any) -> str | None:
     if name == "items":
-        return None if isinstance(value, dict | bool | list) else "a schema or a list of them"
+        schemas = _are_schemas(value if isinstance(value, list) else [value])
+        return None if schemas else "a schema or a list of them"
     if name == "type":
         names = value if isinstance(value, list) else [value]
         known = names and all(isinstance(word, str) and word in TYPES for word in names)

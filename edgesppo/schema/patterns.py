@@ -288,6 +288,8 @@ class _Parser:
         else:
             digits = self._next(2 if letter == "x" else 4)
             self._at += len(digits)
+            if len(digits) != (2 if letter == "x" else 4):
+                digits = ""
         value = self._hex(digits, letter)
         low = self._text[self._at + 2 : self._at + 6]
         if letter == "u" and 0xD800 <= value <= 0xDBFF and self._next(2) == "\\u":
@@ -298,7 +300,6 @@ class _Parser:
         return value
 
     def _hex(self, digits: str, letter: str) -> int:
-        wanted = (2,) if letter == "x" else (1, 2, 3, 4, 5, 6)
-        if len(digits) not in wanted or any(d not in "0123456789abcdefABCDEF" for d in digits):
+        if not 1 <= len(digits) <= 6 or any(d not in "0123456789abcdefABCDEF" for d in digits):
             raise self._refused(f"an unfinished \\{letter} escape")
         return int(digits, 16)

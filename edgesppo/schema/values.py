@@ -10,6 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.schema import charset, numbers, patterns
+from edgesppo.schema.keywords import OF_TYPE
 from edgesppo.schema.limits import MAX_ENUM, Work, refused
 from edgesppo.schema.rules import Rules, literal
 from edgesppo.schema.shapes import Shapes, types_of, values_of
@@ -78,8 +79,9 @@ class Values:
         return body
 
     def _enum(self, shape: Shape) -> list[Sequence]:
-        others = [name for name in shape if name not in ("enum", "type")]
-        if others and shape["enum"]:
+        kinds = set(types_of(shape))
+        others = [name for name in shape if kinds & set(OF_TYPE.get(name, ()))]
+        if others:
             raise refused(
                 self._work.where, f"{others[0]} beside enum or const is not honoured; leave it out"
             )
@@ -178,6 +180,12 @@ class _Object:
         self._extra = None if extra is False else values._value(extra)
         self._behind = [self._rules.reserve()[0] for _ in range(len(names) + 1)]
 
+        colon = values._colon()
+        self._entries = [
+            (written(name), (*colon, self._rule_of[index], self._behind[index + 1]))
+            for index, name in enumerate(names)
+        ]
+
     def rule(self) -> Sequence:
         """The object as a sequence."""
         more = self._more_properties() if self._extra is not None else None
@@ -198,11 +206,9 @@ class _Object:
         """The properties that can come next, up to the first that must not be left out."""
         entries = []
         for index in range(at, len(self._names)):
-            name = self._names[index]
-            self._work.spend(1 + len(name) // 16)
-            rest = (*self._values._colon(), self._rule_of[index], self._behind[index + 1])
-            entries.append((written(name), rest))
-            if name in self._required:
+            self._work.spend(2 + len(self._entries[index][0]) // 8)
+            entries.append(self._entries[index])
+            if self._names[index] in self._required:
                 break
         body = trie(self._rules, entries)
         if more is not None and self._end(at):
