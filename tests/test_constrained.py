@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 WORDS = ["Paris", "Par", "London", "the", "42", "7", "é"]
-MANY = ["I am", "The answer", "That is", "Yes", "No", "Hello", "You", "Paris"]
+OTHERS = ["I am", "The answer", "That is", "Yes", "No", "Hello", "You", "Paris"]
 
 
 class _Letters:
@@ -173,14 +173,9 @@ class _Row:
 
 @pytest.fixture
 def row(demo: LoadedModel) -> Iterator[_Row]:
-    """Behind an opening quote, so that an enum's words come next."""
     row = _Row(demo.model, demo.tokenize("What is the capital of France?", chat=True))
     yield row
     row.context.close()
-
-
-def _texts(words: list[str]) -> list[str]:
-    return [json.dumps(word, ensure_ascii=False) for word in words]
 
 
 NUMBERS = [1, 12, 20, 3, 47, 5, 66, 7.5, 81, 9]
@@ -196,13 +191,9 @@ def test_draws_have_the_distribution_that_is_promised(
     allowed = row.allowed([json.dumps(number) for number in NUMBERS])
     expected = _expected(row.logits, allowed, temperature, cut)
     counts = dict.fromkeys(allowed, 0)
+    sampling = {"top_p": 1.0, "temperature": temperature, **cut}
     for seed in range(DRAWS):
-        counts[
-            row.draw(
-                SamplingParams(**{"top_p": 1.0, "temperature": temperature, **cut, "seed": seed}),
-                gbnf,
-            )
-        ] += 1
+        counts[row.draw(SamplingParams(**sampling, seed=seed), gbnf)] += 1
     chi2, dof = 0.0, 0
     rest_expected, rest_counted = 0.0, 0
     for token in allowed:
@@ -244,7 +235,7 @@ def _softmax(logits: Any) -> Any:
 
 
 def test_temperature_zero_takes_the_most_probable_allowed_token(row: _Row) -> None:
-    for words in (WORDS, MANY, NUMBERS, [None], [True, False]):
+    for words in (WORDS, OTHERS, NUMBERS, [None], [True, False]):
         allowed = row.allowed([json.dumps(word, ensure_ascii=False) for word in words])
         drawn = row.draw(SamplingParams(temperature=0), schema.grammar({"enum": words}))
         assert drawn == max(allowed, key=lambda token: row.logits[token])
