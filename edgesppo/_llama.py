@@ -16,7 +16,7 @@ import sys
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import llama_cpp
 import llama_cpp.llama_cpp as _typed
@@ -36,6 +36,10 @@ CACHE_TYPES = {"f32": _C.GGML_TYPE_F32, "f16": _C.GGML_TYPE_F16, "q8_0": _C.GGML
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 _LOG_LINES = 60
 _TEXT = _C.LLAMA_TOKEN_ATTR_NORMAL | _C.LLAMA_TOKEN_ATTR_USER_DEFINED | _C.LLAMA_TOKEN_ATTR_BYTE
+# How llama.cpp writes a space in a token's name.
+_SPACE_MARK, _SPACE = "▁".encode(), ord(" ")
+# Beside the 256 bytes that a token's text can begin with.
+NO_TEXT, ENDS = 256, 257
 _WARN, _ERROR = 3, 4  # ggml_log_level
 
 _log: collections.deque[tuple[int, str]] = collections.deque(maxlen=_LOG_LINES)
@@ -204,6 +208,27 @@ class Weights:
         """How the vocabulary itself writes the token."""
         return bytes(_C.llama_vocab_get_text(self._vocab, token))
 
+    def first_bytes(self) -> tuple[list[int], list[int]]:
+        """The first byte of every token, NO_TEXT if it has none, ENDS for an end.
+
+        And the tokens that stand for one byte each, whatever character that is a part of.
+        """
+        n, vocab = self.n_vocab, self._vocab
+        attributes = list(map(_C.llama_vocab_get_attr, [vocab] * n, range(n)))
+        names = map(_C.llama_vocab_get_text, [vocab] * n, range(n))
+        found, single = [NO_TEXT] * n, []
+        for token, (kind, name) in enumerate(zip(attributes, names, strict=True)):
+            if kind & _C.LLAMA_TOKEN_ATTR_NORMAL and name:
+                found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
+            elif kind & _TEXT:
+                piece = self.piece(token)
+                found[token] = piece[0] if piece else NO_TEXT
+                if kind & _C.LLAMA_TOKEN_ATTR_BYTE and piece:
+                    single.append(token)
+            elif self.is_end(token):
+                found[token] = ENDS
+        return found, single
+
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer (`<eos>`, `<end_of_turn>`)."""
         return bool(_C.llama_vocab_is_eog(self._vocab, token))
@@ -301,6 +326,11 @@ class Context:
         self.params = params
         self.n_ctx: int = _C.llama_n_ctx(handle)
 
+    @property
+    def handle(self) -> Any:
+        """The native pointer; valid until `close()`."""
+        return self._handle
+
     def close(self) -> None:
         """Free the cache and the buffers."""
         self._finalizer()
@@ -381,9 +411,9 @@ class Context:
         """The first position of `seq` that the sliding-window cache still holds; -1 if none."""
         return int(_C.llama_memory_seq_pos_min(self._memory, seq))
 
-    def sample(self, chain: SamplerChain, row: int) -> int:
+    def sample(self, chain: Chain, row: int) -> int:
         """Draw a token from the logits of the batch's entry `row` and tell the chain of it."""
-        return int(_C.llama_sampler_sample(chain.handle, self._handle, row))
+        return chain.sample(self, row)
 
 
 def _free_context(handle: Any, _weights: Weights) -> None:
@@ -400,6 +430,62 @@ def _native_batch(batch: Batch) -> Any:
     native.seq_id = batch.seq_pointers
     native.logits = batch.logits
     return native
+
+
+class Chain(Protocol):
+    """What tokens are drawn by."""
+
+    def sample(self, context: Context, row: int) -> int:
+        """Draw a token from the logits of the batch's entry `row`, and remember it."""
+
+    def accept(self, token: int) -> None:
+        """Hear of a token that was not drawn here."""
+
+    def close(self) -> None:
+        """Free what is native in it."""
+
+
+def apply(sampler: Any, rows: Any) -> tuple[int, int]:
+    """Run a sampler over candidates, in place: an array of (id int32, logit and p float32).
+
+    Returns how many are left, at the front of the array, and the place of the chosen one, or -1.
+    """
+    data = ctypes.cast(rows.ctypes.data, ctypes.POINTER(_C.llama_token_data))
+    native = _C.llama_token_data_array(data, len(rows), -1, False)
+    _C.llama_sampler_apply(sampler, ctypes.byref(native))
+    return int(native.size), int(native.selected)
+
+
+class Grammar:
+    """A GBNF grammar that follows an answer (llama.cpp's grammar sampler).
+
+    `accept` ends the process for a token that the grammar does not allow: ask `apply` first,
+    which gives such tokens a logit of minus infinity.
+    """
+
+    def __init__(self, weights: Weights, text: str) -> None:
+        _start()
+        self._handle = _C.llama_sampler_init_grammar(weights._vocab, text.encode(), b"root")
+        if not self._handle:
+            raise NativeError("llama.cpp cannot read the grammar")
+        # The finalizer holds the weights: the grammar points to their vocabulary.
+        self._finalizer = weakref.finalize(self, _free_sampler, self._handle, weights)
+
+    def apply(self, rows: Any) -> None:
+        """Mark what is not allowed next; see `apply`."""
+        apply(self._handle, rows)
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that is allowed."""
+        _C.llama_sampler_accept(self._handle, token)
+
+    def close(self) -> None:
+        """Free the grammar."""
+        self._finalizer()
+
+
+def _free_sampler(handle: Any, _weights: Weights) -> None:
+    _C.llama_sampler_free(handle)
 
 
 class SamplerChain:
@@ -435,6 +521,14 @@ class SamplerChain:
         for sampler, n in self._looking_back:
             for token in tokens[-n:]:
                 _C.llama_sampler_accept(sampler, token)
+
+    def sample(self, context: Context, row: int) -> int:
+        """Draw a token from the logits of the batch's entry `row`, and remember it."""
+        return int(_C.llama_sampler_sample(self.handle, context.handle, row))
+
+    def apply(self, rows: Any) -> tuple[int, int]:
+        """Choose among candidates; see `apply`."""
+        return apply(self.handle, rows)
 
     def accept(self, token: int) -> None:
         """Tell the chain of a token that it did not draw itself (penalties look back at it)."""

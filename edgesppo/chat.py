@@ -6,9 +6,9 @@ Knows nothing of terminals or HTTP.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import checks, prompt
+from edgesppo import checks, prompt, structured
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.generate import Generation
 from edgesppo.prompt import Message
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgesppo.generate import Chunk, Result
     from edgesppo.sampler import SamplingParams
 
+T = TypeVar("T")
 OVERFLOWS = ("trim", "error")
 # Of the context, kept free for an answer; and what a trimmed prompt may take of the rest. The
 # second is small so that a long chat pays for a new prefill seldom, not at every turn.
@@ -76,7 +77,8 @@ class Chat:
     def stream(self, text: str, **sampling: Any) -> Iterator[Chunk]:
         """Ask, and get the answer piece by piece.
 
-        `sampling` overrides the chat's parameters for this answer (see SamplingParams). Nothing
+        `sampling` overrides the chat's parameters for this answer (see SamplingParams); `schema`
+        among it binds the answer to a JSON Schema or a pydantic model class, as in `ask`. Nothing
         happens before the first `next()`. Leaving the loop early cancels the answer and keeps
         what came. Raises ContextOverflow, UsageError, Closed or NativeError.
         """
@@ -128,9 +130,25 @@ class Chat:
             raise
         self._keep(text, after, generation)
 
-    def ask(self, text: str, **sampling: Any) -> str:
-        """Ask, and wait for the whole answer. Raises what `stream` raises."""
-        return "".join(chunk.text for chunk in self.stream(text, **sampling))
+    @overload
+    def ask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
+    @overload
+    def ask(self, text: str, *, schema: type[T], **sampling: Any) -> T: ...
+    @overload
+    def ask(self, text: str, *, schema: Any, **sampling: Any) -> Any: ...
+    def ask(self, text: str, *, schema: Any = None, **sampling: Any) -> Any:
+        """Ask, and wait for the whole answer. Raises what `stream` raises.
+
+        With a `schema`, a JSON Schema or a pydantic model class, the answer is bound to it, and
+        what it says is returned: parsed JSON, or an instance. Raises IncompleteAnswer, which
+        holds the text, when max_tokens or the context cut it.
+        """
+        if schema is None:
+            return "".join(chunk.text for chunk in self.stream(text, **sampling))
+        wanted = structured.wanted(schema)
+        for _ in self.stream(text, schema=wanted, **sampling):
+            pass
+        return wanted.value(self.last)
 
     def undo(self) -> str:
         """Take back the last turn; returns what had been asked."""
@@ -160,9 +178,14 @@ class Chat:
 
     def _begin(self, text: str, after: int, sampling: dict[str, Any]) -> Generation:
         checks.text("the message", text)
+        schema = sampling.pop("schema", None)
+        wanted = None if schema is None else structured.wanted(schema)
         params = self.params.replace(**sampling)
+        if wanted is not None:
+            wanted.check(params)
         ids, left_out = self._fit(self.messages[:after], [Message("user", text)], params)
-        generation = Generation(self._engine, ids, params, left_out=left_out)
+        grammar = None if wanted is None else wanted.grammar
+        generation = Generation(self._engine, ids, params, left_out=left_out, grammar=grammar)
         self.left_out = left_out
         return generation
 

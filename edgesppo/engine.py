@@ -30,6 +30,7 @@ from edgesppo.settings import DEFAULT_BATCH
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from edgesppo._llama import Chain
     from edgesppo.model import Model
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
@@ -113,12 +114,18 @@ class Engine:
                     self._draft_model.close()
 
     def submit(
-        self, prompt: Sequence[int], params: SamplingParams, owner: object = None
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        owner: object = None,
+        grammar: str | None = None,
     ) -> Request:
-        """Queue a prompt. Raises ContextOverflow when it leaves no room for an answer.
+        """Queue a prompt; `grammar`, of `schema.grammar`, is what its answer is bound to.
 
-        Where an `owner` is given, the request ends with it: an interrupt can hit the very code
-        that would have cancelled it.
+        Raises ContextOverflow when the prompt leaves no room for an answer. Where an `owner` is
+        given, the request ends with it: an interrupt can hit the very code that would have
+        cancelled it.
         """
         tokens = list(prompt)
         if not tokens:
@@ -127,8 +134,7 @@ class Engine:
             checks.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
         if len(tokens) >= self.n_ctx:
             raise self.overflow(len(tokens))
-        chain = build_chain(params, self.model.weights, self.n_ctx)
-        chain.recall(tokens)
+        chain = self._chain(tokens, params, grammar)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
         if owner is not None:
             request.owner = weakref.ref(owner)
@@ -143,6 +149,16 @@ class Engine:
         """The error for a prompt of so many tokens, to be raised."""
         trained = self.model.n_ctx_train
         return ContextOverflow.of_prompt(n_tokens, self.n_ctx, trained, at_least=at_least)
+
+    def _chain(self, tokens: list[int], params: SamplingParams, grammar: str | None) -> Chain:
+        chain = build_chain(params, self.model.weights, self.n_ctx)
+        chain.recall(tokens)
+        if grammar is None:
+            return chain
+        from edgesppo.constrained import ConstrainedChain
+
+        seed, greedy = params.with_seed().seed or 0, params.temperature == 0
+        return ConstrainedChain(chain, self.model, grammar, seed=seed, greedy=greedy)
 
     def cancel(self, request: Request) -> None:
         """Stop a request, from any thread, also in the middle of its prefill."""

@@ -14,6 +14,7 @@
     ├── DownloadError             the hub, or the way to it, did not give what was asked for
     ├── OutputError               the output could not be written
     ├── ContextOverflow           more tokens than the context holds
+    ├── IncompleteAnswer          an answer was cut before it was the value that was asked for
     ├── Cancelled                 the caller asked to stop
     ├── Closed                    the model or the chat was closed before
     └── NativeError               llama.cpp reported a failure
@@ -98,6 +99,18 @@ class ContextOverflow(EdgesppoError):
             needed=n_tokens + 1,
             available=n_ctx,
         )
+
+
+class IncompleteAnswer(EdgesppoError):
+    """An answer was cut before it was the value that was asked for.
+
+    `text` is what came of it, `finish_reason` says what cut it: "length" or "cancelled".
+    """
+
+    def __init__(self, message: str, *, text: str, finish_reason: str) -> None:
+        super().__init__(message)
+        self.text = text
+        self.finish_reason = finish_reason
 
 
 class Cancelled(EdgesppoError):

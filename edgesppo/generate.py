@@ -113,11 +113,12 @@ class Generation:
         params: SamplingParams,
         *,
         left_out: int = 0,
+        grammar: str | None = None,
     ) -> None:
         self.params = params.with_seed()
         self._engine = engine
         self._left_out = left_out
-        self._request: Request = engine.submit(prompt, self.params, owner=self)
+        self._request: Request = engine.submit(prompt, self.params, owner=self, grammar=grammar)
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []

@@ -10,7 +10,7 @@ import functools
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from edgesppo import checks, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from edgesppo.tune import Tuning
     from edgesppo_convert import Progress
 
+T = TypeVar("T")
 # general.sampling.* is where a GGUF says how its model wants to be sampled.
 _FILE_DEFAULTS = {
     "temperature": "temp",
@@ -134,9 +135,21 @@ class LoadedModel:
         library = f"{LIBRARY_VERSION} {system_info()}"
         return Binding(self.mark.fingerprint, library, self.engine.settings)
 
-    def ask(self, text: str, *, system: str | None = None, **sampling: Any) -> str:
-        """One question, one answer."""
-        return self.chat(system=system, **sampling).ask(text)
+    @overload
+    def ask(
+        self, text: str, *, system: str | None = None, schema: None = None, **sampling: Any
+    ) -> str: ...
+    @overload
+    def ask(
+        self, text: str, *, system: str | None = None, schema: type[T], **sampling: Any
+    ) -> T: ...
+    @overload
+    def ask(self, text: str, *, system: str | None = None, schema: Any, **sampling: Any) -> Any: ...
+    def ask(
+        self, text: str, *, system: str | None = None, schema: Any = None, **sampling: Any
+    ) -> Any:
+        """One question, one answer; with a `schema` a value, as `Chat.ask` has it."""
+        return self.chat(system=system, **sampling).ask(text, schema=schema)
 
     def tokenize(self, text: str | bytes, *, chat: bool = False) -> list[int]:
         """Token ids of plain text; with `chat`, of a whole user turn, ready to be answered."""

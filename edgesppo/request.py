@@ -14,7 +14,7 @@ from edgesppo.kv_cache import NOTHING
 if TYPE_CHECKING:
     import weakref
 
-    from edgesppo._llama import SamplerChain
+    from edgesppo._llama import Chain
     from edgesppo.draft import Drafter
     from edgesppo.kv_cache import Slot
     from edgesppo.logprobs import RowLogprobs
@@ -43,7 +43,7 @@ class Request:
     tokens: list[int]
     n_prompt: int
     params: SamplingParams
-    chain: SamplerChain
+    chain: Chain
     submitted_at: float
     slot: Slot | None = None
     n_cached: int = 0

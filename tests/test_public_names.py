@@ -21,6 +21,7 @@ NAMES = {
     "ContextOverflow",
     "DownloadError",
     "EdgesppoError",
+    "IncompleteAnswer",
     "LoadedModel",
     "Message",
     "ModelNotFound",

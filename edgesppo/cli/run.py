@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,11 +29,18 @@ if TYPE_CHECKING:
     from edgesppo.chat import Chat
     from edgesppo.generate import TokenLogprob
     from edgesppo.loaded import LoadedModel
+    from edgesppo.structured import Wanted
 
 
 @click.command(name="run")
 @click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
 @click.option("--system", help="A system text, merged into the prompt as Gemma-2 has it.")
+@click.option(
+    "--schema",
+    "schema_file",
+    metavar="FILE",
+    help="Bind the answer to the JSON Schema in FILE: it is printed once it is complete.",
+)
 @session_options
 @json_option
 @model_options
@@ -40,6 +48,7 @@ if TYPE_CHECKING:
 def run_command(
     words: tuple[str, ...],
     system: str | None,
+    schema_file: str | None,
     session: str | None,
     snapshots: int,
     as_json: bool,
@@ -55,36 +64,52 @@ def run_command(
     without, nothing is saved.
     """
     model, prompt = _model_and_prompt(words)
+    wanted = None if schema_file is None else _wanted(schema_file)
     with kept(session) as held, opened(chosen_for(model, held), loading) as loaded:
         if held is None:
-            answer(loaded, loaded.chat(system=system, **sampling), prompt, as_json=as_json)
+            chat = loaded.chat(system=system, **sampling)
+            answer(loaded, chat, prompt, as_json=as_json, wanted=wanted)
             return
         options = {"system": system, **sampling}
         with chatting(loaded, held, snapshots=snapshots, **options) as saved:
-            answer(loaded, saved.chat, prompt, as_json=as_json)
+            answer(loaded, saved.chat, prompt, as_json=as_json, wanted=wanted)
 
 
-def answer(loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool) -> None:
+def _wanted(schema_file: str) -> Wanted:
+    """What the schema of a file asks for. UsageError when it is no schema, or not honoured."""
+    from edgesppo import schema, structured
+
+    with Path(schema_file).open("rb") as file:
+        data = file.read(schema.MAX_BYTES + 1)
+    return structured.wanted(schema.parse(data, schema_file))
+
+
+def answer(
+    loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool, wanted: Wanted | None = None
+) -> None:
     """Stream one answer to standard output, or print it as one JSON object.
 
-    Ctrl-C ends the answer, prints what came, and exits with 130.
+    Ctrl-C ends the answer, prints what came, and exits with 130. An answer that is bound to a
+    schema is printed when it is complete, and not at all if it was cut (IncompleteAnswer).
     """
     interrupted = False
     clean = printable if has_terminal(sys.stdout) else str
+    streams = not as_json and wanted is None
     try:
-        for chunk in chat.stream(prompt):
-            if not as_json:
+        for chunk in chat.stream(prompt, schema=wanted):
+            if streams:
                 click.echo(clean(chunk.text), nl=False)
                 sys.stdout.flush()
     except KeyboardInterrupt:
         interrupted = True
-        if not chat.answered:
+        if not chat.answered or wanted is not None:
             raise
     result = chat.last
+    value = {} if wanted is None else {"value": wanted.value(result)}
     if as_json:
-        emit_json(_described(loaded, chat))
+        emit_json({**_described(loaded, chat), **value})
     else:
-        click.echo()
+        click.echo("" if streams else clean(result.text))
         say(speed_line(result))
     if interrupted:
         sys.exit(INTERRUPTED)

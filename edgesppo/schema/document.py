@@ -1,0 +1,139 @@
+"""Owns a schema as a document: that it is JSON of a bounded size, and where `$ref` points to.
+
+Knows nothing of what the keywords mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from edgesppo.errors import UsageError
+from edgesppo.schema.limits import MAX_BYTES, MAX_NESTING, MAX_NODES, refused, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAX_BITS = 1_000
+
+
+def parse(data: bytes, name: str) -> Any:
+    """A schema from the bytes of a file called `name`. UsageError when they are no JSON."""
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"{name}: {len(data)} bytes or more, expected at most {MAX_BYTES}")
+    try:
+        return json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
+    except RecursionError:
+        raise UsageError(
+            f"{name}: nested too deep, expected at most {MAX_NESTING} arrays and objects"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not UTF-8 at byte {error.start}; re-encode it") from None
+    except ValueError as error:
+        raise UsageError(f"{name}: not JSON: {error}") from None
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+class Document:
+    """A schema that was checked and copied; `where` says where in it a value stands."""
+
+    def __init__(self, schema: Any) -> None:
+        self._pointers: dict[int, str] = {}
+        self.root = self._copy(schema)
+
+    def where(self, value: Any) -> str:
+        """The JSON pointer of an array or object of this document; "" is the root."""
+        return self._pointers.get(id(value), "")
+
+    def at(self, value: Any, pointer: str) -> Any:
+        """The same value, from now on known to stand at `pointer`: for one that was made up."""
+        self._pointers[id(value)] = pointer
+        return value
+
+    def _copy(self, schema: Any) -> Any:
+        """A copy without shared parts, so that each has one place. Never recursive."""
+        box: list[Any] = [None]
+        todo: list[tuple[Any, Any, Any, str, int]] = [(schema, box, 0, "", 0)]
+        nodes = size = 0
+        while todo:
+            value, parent, key, pointer, depth = todo.pop()
+            nodes += 1
+            size += _size(value, pointer)
+            if nodes > MAX_NODES or size > MAX_BYTES:
+                raise refused(
+                    pointer, f"too large, expected at most {MAX_NODES} values in {MAX_BYTES} bytes"
+                )
+            if depth > MAX_NESTING:
+                raise refused(pointer, f"nested too deep, expected at most {MAX_NESTING} levels")
+            if not isinstance(value, dict | list):
+                parent[key] = value
+                continue
+            copy: Any = {} if isinstance(value, dict) else [None] * len(value)
+            parent[key] = copy
+            self._pointers[id(copy)] = pointer
+            for name, child in _children(value, pointer):
+                if isinstance(copy, dict):
+                    copy[name] = None  # keeps the order
+                step = str(name).replace("~", "~0").replace("/", "~1")
+                todo.append((child, copy, name, f"{pointer}/{step}", depth + 1))
+        self._box = box
+        return box[0]
+
+    def target(self, reference: Any, where: str) -> Any:
+        """What `$ref` points to. UsageError when that is not in this document."""
+        if not isinstance(reference, str) or not (reference == "#" or reference[:2] == "#/"):
+            raise refused(
+                where,
+                f"$ref is {shown(reference)}, expected '#' or '#/...': only references into the "
+                "schema itself are honoured",
+            )
+        value = self.root
+        for step in unquote(reference[1:]).split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(value, dict) and name in value:
+                value = value[name]
+            elif isinstance(value, list) and name.isdecimal() and int(name[:9]) < len(value):
+                value = value[int(name[:9])]
+            else:
+                raise refused(where, f"$ref is {shown(reference)}, but nothing stands there")
+        return value
+
+
+def _children(value: Any, pointer: str) -> Iterator[tuple[Any, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, child in items:
+        if isinstance(value, dict):
+            _check_text(name, pointer)
+        yield name, child
+
+
+def _size(value: Any, pointer: str) -> int:
+    """Roughly how many bytes the value itself takes as JSON. UsageError when it is no JSON."""
+    if isinstance(value, dict):
+        return 2 + sum(len(name) + 4 if isinstance(name, str) else 0 for name in value)
+    if value is None or isinstance(value, bool | list):
+        return 5
+    if isinstance(value, str):
+        _check_text(value, pointer)
+        return len(value) + 2
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_BITS:
+            raise refused(pointer, f"an integer of {value.bit_length()} bits is too large")
+        return 20
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return 20
+        raise refused(pointer, f"{value} is no JSON number")
+    raise refused(pointer, f"{shown(value)} is no JSON value")
+
+
+def _check_text(text: Any, pointer: str) -> None:
+    if not isinstance(text, str):
+        raise refused(pointer, f"the name {shown(text)} is no string")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise refused(pointer, f"{shown(text)} holds a lone surrogate, which is no character")

@@ -1,0 +1,273 @@
+"""Owns how each kind of JSON value becomes rules; objects and arrays are read in order.
+
+Blanks: at most one behind each comma and colon, so that a model cannot write them for ever.
+"""
+
+from __future__ import annotations
+
+import collections
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.schema import charset, numbers, patterns
+from edgesppo.schema.keywords import OF_TYPE
+from edgesppo.schema.limits import MAX_ENUM, Work, refused
+from edgesppo.schema.rules import Rules, literal
+from edgesppo.schema.shapes import Shapes, types_of, values_of
+from edgesppo.schema.strings import RAW, Strings, trie, written
+
+if TYPE_CHECKING:
+    from edgesppo.schema.automaton import Dfa
+    from edgesppo.schema.document import Document
+    from edgesppo.schema.rules import Sequence
+    from edgesppo.schema.shapes import Shape
+
+
+class Values:
+    """Turns the schemas of a document into rules, the root's first."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._work = Work()
+        self._rules = Rules(self._work)
+        self._shapes = Shapes(document, self._work)
+        self._strings = Strings(self._rules, self._work)
+        self._todo: collections.deque[tuple[int, Any]] = collections.deque()
+
+    def grammar(self) -> str:
+        """The GBNF of the document."""
+        root, _ = self._rules.reserve()
+        self._rules.define(root, [(self._value(self._document.root),)])
+        while self._todo:
+            rule, schema = self._todo.popleft()
+            self._work.where = self._document.where(schema)
+            body: list[Sequence] = []
+            for shape in self._shapes.of(schema):
+                body += self._shape(shape)
+            self._rules.define(rule, body)
+        return self._rules.text()
+
+    def _value(self, schema: Any) -> int:
+        """The rule of a schema; what it says is looked at later, so that it may hold itself."""
+        text = written(schema)
+        self._work.spend(len(text) // 100)
+        rule, new = self._rules.reserve(("value", text))
+        if new:
+            self._todo.append((rule, schema))
+        return rule
+
+    def _shape(self, shape: Shape) -> list[Sequence]:
+        if "enum" in shape:
+            return self._enum(shape)
+        body: list[Sequence] = []
+        for kind in types_of(shape):
+            if kind == "null":
+                body.append(literal("null"))
+            elif kind == "boolean":
+                body += [literal("true"), literal("false")]
+            elif kind == "string":
+                low, high = int(shape.get("minLength", 0)), shape.get("maxLength")
+                high = None if high is None else int(high)
+                wanted = shape.get("pattern", ()), shape.get("format", ())
+                body.append(self._strings.of(low, high, *wanted))
+            elif kind == "array":
+                body.append(self._array(shape))
+            elif kind == "object":
+                body.append(self._object(shape))
+            else:
+                body.append((self._number(shape, whole=kind == "integer"),))
+        return body
+
+    def _enum(self, shape: Shape) -> list[Sequence]:
+        kinds = set(types_of(shape))
+        others = [name for name in shape if kinds & set(OF_TYPE.get(name, ()))]
+        if others:
+            raise refused(
+                self._work.where, f"{others[0]} beside enum or const is not honoured; leave it out"
+            )
+        if len(shape["enum"]) > MAX_ENUM:
+            raise refused(
+                self._work.where,
+                f"enum has {len(shape['enum'])} values, expected at most {MAX_ENUM}",
+            )
+        texts = [written(value) for value in values_of(shape)]
+        self._work.spend(len(texts) + sum(map(len, texts)) // 16)
+        return trie(self._rules, [(text, ()) for text in texts])
+
+    def _number(self, shape: Shape, *, whole: bool) -> int:
+        bounds = _bounds(shape, whole=whole)
+        rule, new = self._rules.reserve(("number", bounds, whole))
+        if not new:
+            return rule
+        if whole or bounds != numbers.Bounds():
+            dfa = numbers.between(bounds, whole=whole, work=self._work)
+        else:
+            dfa = patterns.automaton(numbers.PLAIN_NUMBER, self._work)
+        self._rules.define(rule, self._plainly(dfa))
+        return rule
+
+    def _plainly(self, dfa: Dfa) -> list[Sequence]:
+        """Alternatives for an automaton's texts, its characters standing for themselves."""
+        states = [self._rules.reserve()[0] for _ in dfa.edges]
+        for state, edges in enumerate(dfa.edges):
+            body: list[Sequence] = [()] if state in dfa.ends else []
+            for letters, target in edges:
+                last = not dfa.edges[target]
+                body.append((letters,) if last else (letters, states[target]))
+            self._rules.define(states[state], body)
+        return [(states[0],)] if states else []
+
+    def _array(self, shape: Shape) -> Sequence:
+        prefix = shape.get("prefixItems", [])
+        low, high = int(shape.get("minItems", 0)), shape.get("maxItems")
+        # What need not be there is left out where the schema does not say what it is.
+        further = shape.get("items", not prefix or low > len(prefix))
+        most = len(prefix) if further is False else high
+        most = most if high is None or most is None else min(most, int(high))
+        known = [self._value(item) for item in prefix[:most]]
+        rest = self._value(further) if most is None or most > len(prefix) else None
+        start, _ = self._rules.reserve()
+        rule, n = start, 0
+        while True:
+            body: list[Sequence] = [literal("]")] if n >= low else []
+            if n == most:
+                self._rules.define(rule, body)
+                break
+            item = known[n] if n < len(known) else rest
+            assert item is not None
+            last = most is None and n >= max(low, len(known), 1)
+            following = rule if last else self._rules.reserve()[0]
+            body.append((*(self._comma() if n else ()), item, following))
+            self._rules.define(rule, body)
+            if last:
+                break
+            rule, n = following, n + 1
+        return (*literal("["), start)
+
+    def _object(self, shape: Shape) -> Sequence:
+        names = list(dict.fromkeys([*shape.get("properties", ()), *shape.get("required", ())]))
+        # What need not be there is left out where the schema does not say what it is.
+        extra = shape.get("additionalProperties", not names)
+        return _Object(self, shape, names, extra).rule()
+
+    def _comma(self) -> Sequence:
+        return (*literal(","), self._blank())
+
+    def _colon(self) -> Sequence:
+        return (*literal(":"), self._blank())
+
+    def _blank(self) -> int:
+        rule, new = self._rules.reserve("blank")
+        if new:
+            self._rules.define(rule, [literal(" "), ()])
+        return rule
+
+
+class _Object:
+    """One object: its properties in the schema's order, then those it does not name.
+
+    `_behind(i)` is what may follow a property when those from number i on are still to come.
+    """
+
+    def __init__(self, values: Values, shape: Shape, names: list[str], extra: Any) -> None:
+        self._values = values
+        self._rules, self._work = values._rules, values._work
+        self._names = names
+        self._required = set(shape.get("required", ()))
+        properties = shape.get("properties", {})
+        missing = shape.get("additionalProperties", True)
+        self._rule_of = [values._value(properties.get(name, missing)) for name in names]
+        self._extra = None if extra is False else values._value(extra)
+        self._behind = [self._rules.reserve()[0] for _ in range(len(names) + 1)]
+
+        colon = values._colon()
+        self._entries = [
+            (written(name), (*colon, self._rule_of[index], self._behind[index + 1]))
+            for index, name in enumerate(names)
+        ]
+
+    def rule(self) -> Sequence:
+        """The object as a sequence."""
+        more = self._more_properties() if self._extra is not None else None
+        choices = [self._choice(at, more) for at in range(len(self._names) + 1)]
+        comma = self._values._comma()
+        for at, behind in enumerate(self._behind):
+            self._rules.define(behind, self._end(at) + self._after(comma, choices[at]))
+        return (*literal("{"), self._rules.add(self._end(0) + self._after((), choices[0])))
+
+    def _after(self, sign: Sequence, choice: int | None) -> list[Sequence]:
+        return [] if choice is None else [(*sign, choice)]
+
+    def _end(self, at: int) -> list[Sequence]:
+        needed = any(name in self._required for name in self._names[at:])
+        return [] if needed else [literal("}")]
+
+    def _choice(self, at: int, more: Sequence | None) -> int | None:
+        """The properties that can come next, up to the first that must not be left out."""
+        entries = []
+        for index in range(at, len(self._names)):
+            self._work.spend(2 + len(self._entries[index][0]) // 8)
+            entries.append(self._entries[index])
+            if self._names[index] in self._required:
+                break
+        body = trie(self._rules, entries)
+        if more is not None and self._end(at):
+            body.append(more)
+        # A name is either among the known ones or not: one position is left at its end.
+        return self._rules.add(body, settled=more is not None) if body else None
+
+    def _more_properties(self) -> Sequence:
+        """A property that the schema does not name, and what may follow it."""
+        assert self._extra is not None
+        behind, _ = self._rules.reserve()
+        one = (*self._other_name(), *self._values._colon(), self._extra, behind)
+        self._rules.define(behind, [literal("}"), (*self._values._comma(), *one)])
+        return one
+
+    def _other_name(self) -> Sequence:
+        """Any string, written without escapes, that is none of the names."""
+        if not self._names:
+            return self._values._strings.any()
+        free, new = self._rules.reserve("name")
+        if new:
+            self._rules.define(free, [(RAW, free), literal('"')])
+        nodes: dict[str, dict[str, str]] = {"": {}}
+        for name in self._names:
+            for at, letter in enumerate(name):
+                if not charset.common(RAW, charset.of(letter)):
+                    break
+                self._work.spend()
+                nodes[name[:at]][letter] = name[: at + 1]
+                nodes.setdefault(name[: at + 1], {})
+        numbers_of = {node: self._rules.reserve()[0] for node in nodes}
+        for node, children in nodes.items():
+            others = charset.minus(RAW, charset.of("".join(children)))
+            body: list[Sequence] = [] if node in self._names else [literal('"')]
+            body += [(*literal(step), numbers_of[child]) for step, child in children.items()]
+            self._rules.define(numbers_of[node], [*body, (others, free)])
+        return (*literal('"'), numbers_of[""])
+
+
+def _bounds(shape: Shape, *, whole: bool) -> numbers.Bounds:
+    """The tightest bounds of a shape; for whole numbers whole ones, themselves within."""
+    low, open_low = _tightest(shape, "minimum", "exclusiveMinimum", 1)
+    high, open_high = _tightest(shape, "maximum", "exclusiveMaximum", -1)
+    if whole and low is not None:
+        up = low.to_integral_value(ROUND_CEILING)
+        low, open_low = (up + 1 if open_low and up == low else up), False
+    if whole and high is not None:
+        down = high.to_integral_value(ROUND_FLOOR)
+        high, open_high = (down - 1 if open_high and down == high else down), False
+    return numbers.Bounds(low, high, open_low, open_high)
+
+
+def _tightest(shape: Shape, closed: str, opened: str, sign: int) -> tuple[Decimal | None, bool]:
+    bounds = [
+        (sign * Decimal(str(shape[name])), name == opened)
+        for name in (closed, opened)
+        if name in shape
+    ]
+    if not bounds:
+        return None, False
+    bound, is_open = max(bounds)
+    return sign * bound, is_open
