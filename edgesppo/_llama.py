@@ -438,8 +438,8 @@ class Chain(Protocol):
     def sample(self, context: Context, row: int) -> int:
         """Draw a token from the logits of the batch's entry `row`, and remember it."""
 
-    def accept(self, token: int) -> None:
-        """Hear of a token that was not drawn here."""
+    def recall(self, tokens: Sequence[int]) -> None:
+        """Hear of a prompt."""
 
     def close(self) -> None:
         """Free what is native in it."""

@@ -25,6 +25,8 @@ from edgesppo._llama import ENDS, NO_TEXT, Grammar
 from edgesppo.errors import NativeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgesppo._llama import Context, SamplerChain, Weights
     from edgesppo.model import Model
 
@@ -84,9 +86,9 @@ class ConstrainedChain:
         self._chain.close()
         self._grammar.close()
 
-    def accept(self, token: int) -> None:
-        """Tell the chain of a token of the prompt; the grammar begins with the answer."""
-        self._chain.accept(token)
+    def recall(self, tokens: Sequence[int]) -> None:
+        """Tell the chain of the prompt; the grammar begins with the answer."""
+        self._chain.recall(tokens)
 
     def sample(self, context: Context, row: int) -> int:
         """Draw an allowed token from the logits of the batch's entry `row`, and remember it."""

@@ -93,6 +93,24 @@ def test_what_a_model_makes_fits_or_was_cut(
         assert len(ids) == 100
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"mirostat": 2},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.01},
+        {"typical_p": 0.2, "min_p": 0.1},
+        {"dry_multiplier": 5.0, "repeat_penalty": 3.0, "temperature": 0},
+        {"samplers": ["temperature", "top_k"], "top_k": 2, "temperature": 2.0},
+    ],
+    ids=lambda sampling: next(iter(sampling)),
+)
+def test_every_sampler_goes_with_a_grammar(demo: LoadedModel, sampling: dict[str, Any]) -> None:
+    asked = {"type": "array", "items": {"enum": [*WORDS, *OTHERS]}, "minItems": 6, "maxItems": 6}
+    text, reason, _ = _answer(demo, asked, seed=1, max_tokens=200, **sampling)
+    assert reason == "stop"
+    jsonschema.validate(json.loads(text), asked)
+
+
 def test_most_answers_come_to_their_end(demo: LoadedModel) -> None:
     reasons = [_answer(demo, case.schema, temperature=0.7, seed=3)[1] for case in CASES]
     assert reasons.count("stop") > len(CASES) * 3 // 4
@@ -151,7 +169,7 @@ class _Row:
         self.logits = np.array(self.context.logits(self.row))
 
     def draw(self, params: SamplingParams, gbnf: str) -> int:
-        chain = build_chain(params, self.model.n_vocab, 128)
+        chain = build_chain(params, self.model.weights, 128)
         greedy = params.temperature == 0
         bound = ConstrainedChain(chain, self.model, gbnf, seed=params.seed or 0, greedy=greedy)
         try:

@@ -122,6 +122,8 @@ def test_what_is_nested_deeper_than_python_reads_is_an_error(demo: LoadedModel) 
 def test_stop_strings_beside_a_schema_are_refused(demo: LoadedModel) -> None:
     with pytest.raises(edgesppo.UsageError, match=r"stop is .* beside a schema"):
         demo.ask("A city?", schema=CITY, stop="}")
+    with pytest.raises(edgesppo.UsageError, match=r"stop_tokens is .* beside a schema"):
+        demo.ask("A city?", schema=CITY, stop_tokens=[5])
 
 
 def test_a_schema_is_refused_before_anything_is_asked(demo: LoadedModel) -> None:
