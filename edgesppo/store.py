@@ -15,6 +15,7 @@ from pathlib import Path
 from edgesppo import lockfile
 from edgesppo.errors import ModelNotFound, OutputError, UsageError
 from edgesppo.home import home
+from edgesppo.pinned import REPOSITORY, PinnedModel
 
 DEMO = "demo"
 # Raised when a converter of ours makes other files of the same checkpoint.
@@ -61,7 +62,7 @@ def find(model: str | Path) -> Found:
 def _advice(model: str) -> str:
     """What whoever typed this may have meant."""
     repository = model.partition("@")[0]
-    if lockfile.REPOSITORY.fullmatch(repository) and not model.endswith(".gguf"):
+    if REPOSITORY.fullmatch(repository) and not model.endswith(".gguf"):
         name = repository.partition("/")[2]
         return (
             "a repository of the hub is converted first: "
@@ -79,7 +80,7 @@ def demo() -> Found:
     return _shipped(lockfile.read().models[DEMO])
 
 
-def _shipped(entry: lockfile.PinnedModel) -> Found:
+def _shipped(entry: PinnedModel) -> Found:
     return Found(entry.name, lockfile.shipped_folder(entry), is_checkpoint=True)
 
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
-    "checks",
+    "lock_checks",
     "parameters",
     "home",
     "machine",
@@ -18,6 +18,8 @@ RUNTIME = [
     "lines",
     "locked",
     "headroom",
+    "pinned",
+    "checks",
     "lockfile",
     "repository",
     "hub",
@@ -103,6 +105,7 @@ SHARED = {
     "locked",
     "lockfile",
     "machine",
+    "pinned",
     "preflight",
     "repository",
     "_llama",
