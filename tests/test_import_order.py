@@ -21,12 +21,20 @@ RUNTIME = [
     "pinned",
     "checks",
     "lockfile",
+    "locks",
+    "remembered",
     "repository",
     "hub",
+    "place",
+    "fetch",
+    "resolve",
+    "obtain",
     "store",
+    "care",
     "gguf_reader",
     "preflight",
     "describe",
+    "adopt",
     "batch",
     "draft",
     "_llama",
@@ -57,8 +65,10 @@ RUNTIME = [
     "saved",
     "bench",
     "settle",
+    "forecast",
     "loaded",
     "trial",
+    "made",
     "terminal",
     "repl",
     "cli",
@@ -110,7 +120,7 @@ SHARED = {
     "repository",
     "_llama",
 }
-MAY_CONVERT = {"loaded", "cli"}
+MAY_CONVERT = {"adopt", "made", "loaded", "cli"}
 
 
 def _imports(file: Path) -> set[str]:
