@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgesppo import locked, locks, place
@@ -16,6 +16,7 @@ from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageErro
 from edgesppo.fetch import fetch
 from edgesppo.files import Files, cannot_write
 from edgesppo.hub import Hub
+from edgesppo.pinned import UNRESOLVED
 from edgesppo.repository import REVISION, Repository, parse_reference
 from edgesppo.resolve import new_entry, resolve
 
@@ -34,7 +35,6 @@ class Wanted:
 
     entry: PinnedModel
     reference: str | None
-    is_new: bool = False
 
 
 def wanted(text: str, name: str | None = None) -> Wanted:
@@ -52,14 +52,16 @@ def wanted(text: str, name: str | None = None) -> Wanted:
     known = lock.models.get(name) if name else lock.of_repository(str(repository))
     if known is not None and known.repository == str(repository):
         return Wanted(known, reference)
-    entry = new_entry(repository, name)
+    entry, known = new_entry(repository, name), lock.of_repository(str(repository))
+    if known is not None:  # under another name: what is claimed of it holds here, too
+        entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
     taken = lock.models.get(entry.name)
     if taken is not None:
         raise UsageError(
             f"{entry.name} is the name of {taken.repository or taken.location or taken.kind};"
             " choose another with --name"
         )
-    return Wanted(entry, reference, is_new=True)
+    return Wanted(entry, reference)
 
 
 def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> PinnedModel:

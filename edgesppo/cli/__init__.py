@@ -164,3 +164,6 @@ def main() -> None:
 
     First steps: edgesppo try
     """
+
+
+main.params += [_lock_option(), _offline_option()]
