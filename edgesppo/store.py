@@ -12,12 +12,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesppo import lockfile, locks, place
+from edgesppo import lockfile, locks, place, remembered
 from edgesppo.errors import ModelNotFound, OutputError, UsageError
 from edgesppo.home import home
 from edgesppo.pinned import CHECKPOINT, REPOSITORY, PinnedModel
 
 DEMO = "demo"
+REAL = "sppo-iter3"
 # Raised when a converter of ours makes other files of the same checkpoint.
 CONVERSION = 2
 _SHOWN = 80
@@ -90,6 +91,25 @@ def _shortened(text: str) -> str:
 def demo() -> Found:
     """The shipped demo, whatever else is called so where the person is."""
     return of_entry(lockfile.read().models[DEMO])
+
+
+def default() -> Found:
+    """The model used last, where it still is; else the real one, if it is here; else the demo."""
+    for words in (remembered.last(), REAL):
+        if words is not None:
+            with contextlib.suppress(ModelNotFound, UsageError):
+                return find(words)
+    return demo()
+
+
+def words_for(found: Found) -> str:
+    """What to type for this model, wherever the person is then."""
+    entry = locks.read().models.get(found.name)
+    if entry is not None:
+        with contextlib.suppress(ModelNotFound):
+            if of_entry(entry) == found:
+                return found.name
+    return str(found.path.absolute())
 
 
 def converted_path(checkpoint: Path, name: str, type: str) -> Path:

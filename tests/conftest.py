@@ -30,6 +30,12 @@ def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(autouse=True)
+def _nothing_remembered(edgesppo_home: Path) -> None:
+    """No test finds the model that another has used."""
+    (edgesppo_home / "remembered.json").unlink(missing_ok=True)
+
+
 @pytest.fixture
 def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of our own files with nothing in it."""

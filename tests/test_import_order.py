@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
-    "lock_checks",
+    "checks",
     "parameters",
     "home",
     "machine",
@@ -19,7 +19,7 @@ RUNTIME = [
     "locked",
     "headroom",
     "pinned",
-    "checks",
+    "lock_checks",
     "lockfile",
     "locks",
     "remembered",
@@ -66,6 +66,7 @@ RUNTIME = [
     "bench",
     "settle",
     "forecast",
+    "doctor",
     "loaded",
     "trial",
     "made",
