@@ -31,6 +31,7 @@ RUNTIME = [
     "obtain",
     "store",
     "care",
+    "gguf_texts",
     "gguf_reader",
     "preflight",
     "describe",
