@@ -86,7 +86,7 @@ def _name(path: Path) -> str:
 
 
 def _check_free(name: str, folder: Path, place: Path) -> None:
-    taken = locks.read().models.get(name)
+    taken = locks.read(may_begin=True).models.get(name)
     if taken is None or taken.location == str(folder):
         return
     raise UsageError(

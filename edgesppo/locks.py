@@ -50,14 +50,17 @@ def layers() -> list[Path]:
     return [user] if named is None else [named, user]
 
 
-def read() -> Lock:
-    """All entries that count. Raises BadLock, also where a named project's lock is missing."""
+def read(*, may_begin: bool = False) -> Lock:
+    """All entries that count. Raises BadLock.
+
+    A project's lock that is named must be there, unless it may begin now.
+    """
     models = dict(lockfile.read().models)
     for path in reversed(layers()):
         if path.exists() or path.is_symlink():
             models.update(lockfile.read(path).models)
-        elif path == project() and not path.parent.is_dir():
-            raise BadLock(f"{path}: there is no such folder; name another with --lock")
+        elif path == project() and not may_begin:
+            raise BadLock(f"{path}: no such lock; `edgesppo lock NAME --lock {path}` begins one")
     return Lock(models)
 
 
@@ -68,9 +71,10 @@ def record(name: str, change: Callable[[PinnedModel | None], PinnedModel | None]
     """
     path, files = own(), Files()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path != project():
+            path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path, files):
-            before = read().models.get(name)
+            before = read(may_begin=True).models.get(name)
             models = dict(lockfile.read(path).models) if path.exists() else {}
             models.pop(name, None)
             after = change(before)

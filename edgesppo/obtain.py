@@ -16,7 +16,7 @@ from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageErro
 from edgesppo.fetch import fetch
 from edgesppo.files import Files, cannot_write
 from edgesppo.hub import Hub
-from edgesppo.pinned import UNRESOLVED
+from edgesppo.pinned import CHECKPOINT, UNRESOLVED
 from edgesppo.repository import REVISION, Repository, parse_reference
 from edgesppo.resolve import new_entry, resolve
 
@@ -37,9 +37,12 @@ class Wanted:
     reference: str | None
 
 
-def wanted(text: str, name: str | None = None) -> Wanted:
-    """The entry of a name, or of OWNER/NAME[@REVISION]. Raises ModelNotFound, UsageError."""
-    lock = locks.read()
+def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wanted:
+    """The entry of a name, or of OWNER/NAME[@REVISION]. Raises ModelNotFound, UsageError.
+
+    A project's lock that is named must be there, unless it may begin now.
+    """
+    lock = locks.read(may_begin=may_begin)
     if text in lock.models:
         return Wanted(lock.models[text], None)
     repository = parse_reference(text)
@@ -90,6 +93,22 @@ def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> Pinn
 
     locks.record(entry.name, change)
     return locks.read().models[entry.name]
+
+
+def source(text: str) -> str:
+    """What the converter may read of a name: a folder that is here, or OWNER/NAME@COMMIT.
+
+    What is no name of a lock is left as it is.
+    """
+    lock = locks.read()
+    entry = lock.models.get(text) or lock.of_repository(text)
+    if entry is None or entry.kind != CHECKPOINT:
+        return text
+    if place.is_there(entry):
+        return str(place.folder(entry))
+    if entry.is_pinned and entry.repository is not None:
+        return f"{entry.repository}@{entry.revision}"
+    raise UsageError(f"{entry.name} is pinned to no commit yet; first: edgesppo lock {entry.name}")
 
 
 def repository(entry: PinnedModel) -> Repository:

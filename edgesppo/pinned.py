@@ -91,6 +91,6 @@ class Lock:
     models: dict[str, PinnedModel]
 
     def of_repository(self, repository: str) -> PinnedModel | None:
-        """The entry of OWNER/NAME."""
-        found = (model for model in self.models.values() if model.repository == repository)
-        return next(found, None)
+        """The entry of OWNER/NAME, a pinned one before others."""
+        found = [model for model in self.models.values() if model.repository == repository]
+        return min(found, key=lambda model: not model.is_pinned, default=None)

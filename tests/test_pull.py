@@ -45,6 +45,10 @@ def run(*words: str, code: int = 0) -> Result:
     return result
 
 
+def in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def pull(*words: str, code: int = 0) -> Result:
     return run("pull", NAME, "--accept-license", *words, code=code)
 
@@ -64,7 +68,7 @@ def same(home: Path, hub: FakeHub) -> None:
 def test_lock_asks_once_what_main_is_and_pins_every_file(hub: FakeHub, fresh_home: Path) -> None:
     result = run("lock", NAME)
     assert REVISION in result.output
-    assert "the card's text says Apache-2.0" in result.output
+    assert "the card's text says Apache-2.0" in in_one_line(result.output)
     entry = locks.read().models[NAME]
     assert (entry.revision, entry.iteration) == (REVISION, 3)
     files = {file.path: file for file in entry.files}
@@ -119,7 +123,7 @@ def test_pull_says_size_licence_and_memory_before_the_first_byte(
 ) -> None:
     result = run("pull", NAME, code=1)
     for word in ("size", "gemma", "Apache-2.0", "disk", "memory", "fits: yes", "--accept-license"):
-        assert word in result.output
+        assert word in in_one_line(result.output)
     assert not (fresh_home / "models").exists()
     assert {name for kind, name, _ in hub.requests if kind == "data"} == {"config.json"}
 
@@ -181,7 +185,7 @@ def test_what_the_hub_refuses_is_one_line_and_the_next_pull_ends_well(
     last = result.stderr.splitlines()[-1]
     for word in words:
         assert word in last
-    assert not (fresh_home / FOLDER / SECOND).exists()
+    assert not (fresh_home / FOLDER / place_).exists()
     hub.faults.clear()
     pull()
     same(fresh_home, hub)
@@ -367,6 +371,27 @@ def test_many_that_write_the_lock_at_once_lose_no_entry(hub: FakeHub) -> None:
     for thread in threads:
         thread.join()
     assert {f"n{number}" for number in range(12)} < set(locks.read().models)
+
+
+def test_a_projects_lock_that_is_not_there_is_not_passed_over(
+    hub: FakeHub, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fresh_home / "none.lock"
+    monkeypatch.setenv("EDGESPPO_LOCK", str(lock))
+    assert f"{lock}: no such lock" in run("pull", NAME, code=1).stderr
+    run("lock", NAME)
+    pull()
+    assert lock.exists()
+    assert hub.url
+
+
+def test_convert_takes_the_pinned_commit_of_a_name(hub: FakeHub, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    assert f"edgesppo lock {NAME}" in run("convert", NAME, "-o", str(out), code=1).stderr
+    run("lock", NAME)
+    hub.branches["main"] = OTHER
+    run("convert", NAME, "-o", str(out))
+    assert f"tree/{REVISION}" in out.read_bytes()[: 1 << 20].decode("latin-1")
 
 
 def test_a_damaged_lock_of_the_users_own_is_named(fresh_home: Path) -> None:

@@ -10,7 +10,7 @@ import click
 
 from edgesppo import care, locks, obtain, place, remembered
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say
-from edgesppo.cli.transfer import size, transfer
+from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import UsageError
 from edgesppo.pinned import CHECKPOINT
 from edgesppo.store import of_entry
@@ -42,7 +42,7 @@ def lock_command(
     A branch or tag is asked for once, and the commit that it is now is written to your own lock,
     or to --lock FILE. What is pinned stays as it is, and nothing is asked, without --update.
     """
-    asked = obtain.wanted(model, name)
+    asked = obtain.wanted(model, name, may_begin=True)
     before = asked.entry
     entry = obtain.pin(asked, update=update, file=file)
     if as_json:
@@ -77,8 +77,7 @@ def pull_command(
     if there is None:
         entry = obtain.pin(asked)
         if not asked.entry.is_pinned:
-            for line in _pinned_lines(asked.entry, entry):
-                say(line)
+            say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {locks.own()}")
         fetched = _get(entry, convert=convert, accept=accept_license)
         there = of_entry(locks.read().models[entry.name]).path
     if as_json:
@@ -105,7 +104,7 @@ def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
         of_entry(entry)  # says what became of it
     convert = convert and entry.kind == CHECKPOINT
     for label, line in _forecast(entry, convert=convert):
-        say(f"  {label:<8} {line}")
+        say(labelled(label, line))
     _need_licence(entry, accept=accept)
     return _make(entry) if convert else _fetch(entry)
 
@@ -142,7 +141,8 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
     """Size, licence, disk, memory."""
     from edgesppo import forecast
 
-    yield "model", f"{printable(entry.description)}, {entry.repository} at {entry.revision}"
+    yield "model", printable(entry.description)
+    yield "from", f"{entry.repository} at {entry.revision}"
     config = None if place.is_there(entry) else forecast.read_config(entry)
     made, left, free = forecast.weights(entry, config), obtain.left(entry), obtain.free()
     shard = max((file.size for file in entry.files), default=0)
@@ -200,8 +200,8 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
     changed = before.is_pinned and before.revision != entry.revision
     yield f"{entry.name}: {entry.repository}"
     if changed:
-        yield f"  was      {before.revision}"
-    yield f"  {'now' if changed else 'commit'}{'':<{5 if changed else 2}} {entry.revision}"
+        yield labelled("was", str(before.revision))
+    yield labelled("now" if changed else "commit", str(entry.revision))
     old = {file.path: file for file in before.files} if changed else {}
     for file in entry.files:
         kind = "sha256" if file.sha256 else "git"
@@ -209,7 +209,7 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
         yield f"  {size(file.size):>10}  {file.path}  {kind} {file.digest[:12]}{same}"
     for path in sorted(set(old) - {file.path for file in entry.files}):
         yield f"  {'gone':>10}  {path}"
-    yield f"  licence  {licence_line(entry)}"
+    yield labelled("licence", licence_line(entry))
     yield f"Pinned in {locks.own()}"
 
 

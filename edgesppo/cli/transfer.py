@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+import textwrap
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _REDRAW_S = 0.1
 _PLAIN_S = 30.0
+_LABEL, _COLUMNS = 8, 79
 _WINDOW_S = 10.0  # what the rate is taken over
 
 
@@ -69,8 +71,25 @@ class Transfer:
 
 
 def size(n_bytes: int) -> str:
-    """Bytes for people: 5.8 GB, 17.5 MB."""
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+    """Bytes for people: 5.8 GB, 17.5 MB, 0.8 kB."""
+    for unit, word in ((1e9, "GB"), (1e6, "MB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:,.1f} {word}"
+    return f"{n_bytes / 1e3:,.1f} kB"
+
+
+def labelled(label: str, text: str) -> str:
+    """A line with a label, on as many lines of a usual terminal as it takes."""
+    start = f"  {label:<{_LABEL}} "
+    indent = " " * len(start)
+    return textwrap.fill(
+        text,
+        _COLUMNS,
+        initial_indent=start,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def duration(seconds: float) -> str:
