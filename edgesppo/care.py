@@ -196,10 +196,13 @@ def _remove(path: Path) -> None:
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-            with suppress(OSError):  # the repository's folder, where it was the last commit
-                path.parent.rmdir()
         else:
             Files().unlink(path)
+        for folder in path.parents:  # those of a repository and a commit, where nothing is left
+            if place.root() not in folder.parents:
+                break
+            with suppress(OSError):
+                folder.rmdir()
     except OSError as error:
         raise cannot_write(path, error) from error
 

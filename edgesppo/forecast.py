@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import plan, tune
+from edgesppo import place, plan, tune
 from edgesppo.engine import DEFAULT_BATCH
 from edgesppo.errors import DownloadError
 from edgesppo.hub import Hub
@@ -73,7 +73,7 @@ def memory(entry: PinnedModel, config: dict[str, Any] | None) -> Plan | None:
 
 
 def read_config(entry: PinnedModel) -> dict[str, Any] | None:
-    """The checkpoint's config.json, from the hub; None for a GGUF file, or what is no config."""
+    """The checkpoint's config.json, from here or the hub; None where there is none."""
     pinned = next((file for file in entry.files if file.path == _CONFIG), None)
     if entry.kind == GGUF or pinned is None or pinned.size > _MAX_CONFIG:
         return None
@@ -86,6 +86,12 @@ def read_config(entry: PinnedModel) -> dict[str, Any] | None:
 
 def _checked(entry: PinnedModel, pinned: PinnedFile) -> bytes:
     file = RemoteFile(pinned.path, pinned.size, pinned.digest)
+    here = place.folder(entry) / pinned.path
+    with suppress(OSError):
+        data, hasher = here.read_bytes() if place.size_of(here) == file.size else b"", file.hasher()
+        hasher.update(data)
+        if hasher.hexdigest() == file.digest:
+            return data
     data, hasher = Hub().span(repository(entry), file, 0, file.size), file.hasher()
     hasher.update(data)
     if hasher.hexdigest() != file.digest:

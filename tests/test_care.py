@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo import care, errors, locks, place, remembered, store
+from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
@@ -81,9 +82,34 @@ def test_verify_names_the_damaged_file_and_repair_fetches_only_that(hub: FakeHub
     hub.requests.clear()
     pull("--repair")
     assert (folder / SECOND).read_bytes() == whole
-    asked = {name for kind, name, _ in hub.requests if kind == "data"}
-    assert asked == {"config.json", SECOND}  # the first to say whether it fits here
+    assert {name for kind, name, _ in hub.requests if kind == "data"} == {SECOND}
     run("verify", NAME)
+
+
+def test_on_a_terminal_verify_offers_to_fetch_what_is_damaged(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pull()
+    whole = (folder / SECOND).read_bytes()
+    (folder / SECOND).write_bytes(whole[:-1])
+    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    result = CliRunner().invoke(main, ["verify", NAME], input="n\n")
+    assert "Now?" in result.output
+    assert (folder / SECOND).read_bytes() != whole
+    result = CliRunner().invoke(main, ["verify", NAME], input="y\n")
+    assert (folder / SECOND).read_bytes() == whole
+    run("verify", NAME)
+    assert hub.url
+
+
+def test_rm_asks_on_a_terminal(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pull()
+    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    result = CliRunner().invoke(main, ["rm", NAME], input="n\n")
+    assert (result.exit_code, folder.is_dir()) == (1, True)
+    assert CliRunner().invoke(main, ["rm", NAME], input="y\n").exit_code == 0
+    assert not folder.exists()
+    assert hub.url
 
 
 def test_a_damaged_build_is_made_again(hub: FakeHub) -> None:
@@ -160,6 +186,7 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     assert kept.exists()
     assert place.is_there(locks.read().models[NAME])
     assert "Nothing to remove" in run("gc").stderr
+    assert states()[NAME] == "here"
     (fresh_home / "models.lock").unlink()
     assert str(folder) in run("gc", "--unpinned").stderr
     assert not folder.exists()

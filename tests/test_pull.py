@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 from edgesppo import errors, locks, obtain, place, store
 from edgesppo.cli import main
+from edgesppo.cli import pull as cli_pull
 from tests.faulty import Counting, Faulty
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
@@ -140,6 +141,26 @@ def test_what_is_pulled_is_what_the_hub_has_and_is_not_asked_for_again(
     assert len(hub.requests) == asked
     assert store.find(NAME).path == fresh_home / FOLDER
     assert store.find(REPOSITORY).path == fresh_home / FOLDER
+
+
+def test_on_a_terminal_the_licence_is_asked_for_once(
+    hub: FakeHub, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_pull, "has_terminal", lambda _: True)
+    result = CliRunner().invoke(main, ["pull", NAME], input="n\n")
+    assert result.exit_code == 1
+    assert "is not accepted, so nothing is fetched" in result.output
+    assert not (fresh_home / "models").exists()
+    assert CliRunner().invoke(main, ["pull", NAME], input="y\n").exit_code == 0
+    same(fresh_home, hub)
+    run("rm", NAME, "--yes")
+    assert CliRunner().invoke(main, ["pull", NAME]).exit_code == 0
+
+
+def test_a_free_licence_is_not_asked_for(hub: FakeHub, fresh_home: Path) -> None:
+    hub.card = {"license": "apache-2.0"}
+    run("pull", NAME)
+    same(fresh_home, hub)
 
 
 def test_an_accepted_licence_is_not_asked_for_again(hub: FakeHub, fresh_home: Path) -> None:
