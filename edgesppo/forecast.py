@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import place, plan, tune
-from edgesppo.engine import DEFAULT_BATCH
 from edgesppo.errors import DownloadError
 from edgesppo.hub import Hub
 from edgesppo.obtain import repository
 from edgesppo.pinned import GGUF
 from edgesppo.preflight import Summary
 from edgesppo.repository import RemoteFile
+from edgesppo.settings import DEFAULT_BATCH
 
 if TYPE_CHECKING:
     from edgesppo.pinned import PinnedFile, PinnedModel
