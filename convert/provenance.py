@@ -27,7 +27,7 @@ from edgesppo_convert.gguf_file import KeyValue
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from edgesppo.lockfile import PinnedModel
+    from edgesppo.pinned import PinnedModel
     from edgesppo_convert.checkpoint import Checkpoint, Origin
 
 HUB = "https://huggingface.co"

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
+from edgesppo.gguf_texts import MAX_STRING, Misfit, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     # Says what is wrong with the keys and the lists among them, before tensors are looked at.
     Judge = Callable[[Mapping[str, Any], Mapping[str, "ArrayPlace"]], str | None]
 
-MAX_KEYS = MAX_TENSORS = 65_536
+MAX_KEYS = MAX_TENSORS = 8_192
 MAX_ARRAY = 4_194_304
-MAX_STRING = 16_777_216
+MAX_TEXT = 4_194_304  # bytes of all names and texts that are kept
+MAX_DISTINCT = 524_288  # texts of a list that must differ
 MAX_NAME = 65_535
 MAX_TENSOR_NAME = 63
 AGAIN = "; fetch or convert it again"
+_ALIGNMENT, _U32 = "general.alignment", 4
 _ALIGNMENTS = [2**n for n in range(17)]
 
 _SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
@@ -153,6 +156,7 @@ class _Reader:
         self.size = size
         self.distinct = distinct
         self.at = 4
+        self.text = 0
         self.arrays: dict[str, ArrayPlace] = {}
 
     def fail(self, what: str) -> BadModelFile:
@@ -181,6 +185,9 @@ class _Reader:
         length = self.count(f"the length of {what}", limit)
         start = self.at
         self.skip(length)
+        self.text += length
+        if self.text > MAX_TEXT:
+            raise self.fail(f"its names and texts take more than {MAX_TEXT} bytes")
         try:
             return self.view[start : self.at].decode("utf-8")
         except UnicodeDecodeError:
@@ -196,7 +203,7 @@ class _Reader:
         complaint = judge(keys, self.arrays) if judge else None
         if complaint:
             raise self.fail(complaint)
-        alignment = keys.get("general.alignment", 32)
+        alignment = keys.get(_ALIGNMENT, 32)
         if alignment not in _ALIGNMENTS:
             raise self.fail(f"general.alignment is {alignment!r}, expected a power of two")
         tensors = self.tensors(n_tensors, alignment)
@@ -208,6 +215,8 @@ class _Reader:
         keys: dict[str, Any] = {}
         for _ in range(n):
             name = self.string("a key's name", MAX_NAME)
+            if not name:
+                raise self.fail("a key has no name")
             if name in keys:
                 raise self.fail(f"the key {name!r} stands twice")
             keys[name] = self.value(name)
@@ -215,6 +224,8 @@ class _Reader:
 
     def value(self, key: str) -> Any:
         kind = self.take("I")
+        if key == _ALIGNMENT and kind != _U32:
+            raise self.fail(f"{key} has the type {kind}, expected {_U32} (32 bits, unsigned)")
         if kind in _SCALARS:
             return self.take(_SCALARS[kind])
         if kind == STRING:
@@ -237,21 +248,19 @@ class _Reader:
         return n
 
     def skip_strings(self, key: str, n: int) -> None:
-        view, at, size = self.view, self.at, self.end
-        unpack: Callable[[Any, int], tuple[int]] = struct.Struct("<Q").unpack_from
-        distinct: set[bytes] = set()
-        for _ in range(n):
-            if at + 8 > size:
-                raise self.fail(f"the file ends at byte {size} inside its header")
-            length = unpack(view, at)[0]
-            at += 8 + length
-            if length > MAX_STRING or at > size:
-                raise self.fail(f"a string of {length} bytes in {key!r} does not fit the file")
-            if key in self.distinct:
-                distinct.add(view[at - length : at])
-        self.at = at
-        if key in self.distinct and len(distinct) != n:
-            raise self.fail(f"{n - len(distinct)} of its {n} tokens stand twice")
+        must_differ = key in self.distinct
+        if must_differ and n > MAX_DISTINCT:
+            raise self.fail(f"the length of {key!r} is {n}, expected at most {MAX_DISTINCT}")
+        try:
+            self.at, differing = walk(self.view, self.at, n, distinct=must_differ)
+        except Misfit as misfit:
+            if misfit.length is None:
+                raise self.fail(f"the file ends at byte {self.end} inside its header") from None
+            raise self.fail(
+                f"a string of {misfit.length} bytes in {key!r} does not fit the file"
+            ) from None
+        if differing != n:
+            raise self.fail(f"{n - differing} of its {n} tokens stand twice")
 
     def tensors(self, n: int, alignment: int) -> list[TensorEntry]:
         """Every tensor in the order of their data, each one's place checked."""

@@ -1,7 +1,8 @@
 """Owns the way to the Hugging Face hub: its routes, the token, broken connections, its refusals.
 
-Everything is asked for at a 40-hex revision, so it cannot change between two requests:
+All but the first is asked for at a 40-hex revision, so it cannot change between two requests:
 
+    ENDPOINT/api/models/OWNER/NAME/revision/NAME       which commit a branch is
     ENDPOINT/api/models/OWNER/NAME/tree/REVISION       every file's size and hash
     ENDPOINT/OWNER/NAME/resolve/REVISION/PATH          its bytes, mostly by way of a redirect
 
@@ -24,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from edgesppo.errors import DownloadError, ModelNotFound, UsageError
-from edgesppo.repository import endpoint, is_address, parse_listing
+from edgesppo.repository import endpoint, is_address, parse_commit, parse_listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.repository import RemoteFile, Repository
+    from edgesppo.repository import Commit, RemoteFile, Repository
 
 ATTEMPTS = 6  # in a row without a single byte
 LONGEST_WAIT = 120.0  # seconds
@@ -80,6 +81,19 @@ class Hub:
         except ValueError:
             raise DownloadError(
                 f"{self._endpoint} gave no list of the files of {repository}; is HF_ENDPOINT right?"
+            ) from None
+
+    def commit(self, repository: Repository) -> Commit:
+        """Which commit the repository's revision, mostly a branch, stands for now."""
+        name = repository.revision
+        url = f"{self._endpoint}/api/models/{repository}/revision/{quote(name, safe='')}"
+        what = f"commit {name!r} of {repository}"
+        data = self._persist(what, lambda: self._read_all(repository, url, what))
+        try:
+            return parse_commit(data)
+        except ValueError:
+            raise DownloadError(
+                f"{self._endpoint} does not say which {what} is; is HF_ENDPOINT right?"
             ) from None
 
     def span(self, repository: Repository, file: RemoteFile, at: int, end: int) -> bytes:

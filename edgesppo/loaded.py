@@ -276,6 +276,7 @@ def ensure_converted(
             # Another process may have been first: its file is the same.
             if not output.exists():
                 raise
+        store.remember_origin(output, found.path)
     store.forget_older(output)
     return output
 

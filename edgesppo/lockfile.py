@@ -7,6 +7,7 @@
     kind = "checkpoint"             "checkpoint" or "gguf"
     description = "..."
     shipped = "edgesppo/demo"       the folder in this package that holds it, or else
+    location = "/models/mine"       the folder of this machine that holds it, or else
     repository = "OWNER/NAME"       where the hub has it, and
     revision = "0123..."            at which commit: 40 hex digits, or "unresolved"
     license = "gemma"               as the card's header claims
@@ -21,7 +22,15 @@
     [[model.file]]                  every file; none while the revision is unresolved
     path = "config.json"            inside the model's folder
     size = 842                      bytes
-    sha256 = "..."                  64 hex digits
+    sha256 = "..."                  64 hex digits, or where only git's is known
+    oid = "..."                     the sha1 of its blob: 40
+    [[model.build]]                 a GGUF file that was made of the checkpoint
+    recipe = "q4_k_m"
+    platform = "linux-x86_64"       rounding differs from one to the next
+    converter = "edgesppo 0.1.0"
+    library = "llama-cpp-python 0.3.36"
+    size = 1000
+    sha256 = "..."
 
 A branch is no revision: what it names changes. An unresolved one is pinned by the first machine
 that reaches the hub, in its user's own lock.
@@ -33,73 +42,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
-from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from edgesppo import lock_checks
 from edgesppo.errors import BadLock
+from edgesppo.pinned import (
+    KINDS,
+    NAME,
+    UNRESOLVED,
+    Lock,
+    PinnedBuild,
+    PinnedFile,
+    PinnedModel,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 VERSION = 1
 _PACKAGE = Path(__file__).parent
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_KINDS = ("checkpoint", "gguf")
-UNRESOLVED = "unresolved"
-_REVISION = re.compile(rf"[0-9a-f]{{40}}|{UNRESOLVED}")
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-_FILE_KEYS = {"path", "size", "sha256"}
-
-
-@dataclass(frozen=True)
-class PinnedFile:
-    """One file of a model: its path inside the model's folder, bytes, and hash."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PinnedModel:
-    """One entry of the lock; the fields are the keys, in the order they are written."""
-
-    name: str
-    kind: str
-    description: str
-    shipped: str | None = None
-    repository: str | None = None
-    revision: str | None = None
-    license: str
-    license_in_text: str | None = None
-    license_link: str | None = None
-    base_model: str | None = None
-    base_revision: str | None = None
-    method: str | None = None
-    iteration: int | None = None
-    dataset: str | None = None
-    paper: str | None = None
-    files: tuple[PinnedFile, ...] = ()
-
-
-@dataclass(frozen=True)
-class Lock:
-    """A whole lock: its models by name."""
-
-    models: dict[str, PinnedModel]
-
-    def of_repository(self, repository: str) -> PinnedModel | None:
-        """The entry of OWNER/NAME."""
-        found = (model for model in self.models.values() if model.repository == repository)
-        return next(found, None)
-
-
-_KEYS = tuple(field.name for field in fields(PinnedModel) if field.name != "files")
+_MAX_BYTES = 64 << 20
+_TABLES = ("files", "builds")
+_PLACES = ("shipped", "location", "repository")
+_KEYS = tuple(field.name for field in fields(PinnedModel) if field.name not in _TABLES)
 
 
 def path() -> Path:
@@ -110,24 +83,28 @@ def path() -> Path:
 
 def read(file: Path | None = None) -> Lock:
     """Read and check a lock, by default our own. Raises BadLock, naming the place."""
+    advice = "mend it, or remove it" if file else "install edgesppo again"
     file = file or path()
     try:
-        return parse(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadLock(f"{file}: cannot be read: {error}; install edgesppo again") from None
+        with file.open("rb") as found:
+            return parse(found.read(_MAX_BYTES).decode("utf-8"), str(file))
+    except OSError as error:
+        raise BadLock(f"{file}: cannot be read: {error.strerror or error}; {advice}") from None
+    except UnicodeDecodeError as error:
+        raise BadLock(f"{file}: not UTF-8 at byte {error.start}; {advice}") from None
 
 
 def parse(text: str, origin: str) -> Lock:
     """Check the text of a lock; `origin` names it in errors."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadLock(f"{origin}: not TOML: {error}") from None
     if data.get("version") != VERSION:
         raise BadLock(f"{origin}: version is {data.get('version')!r}, expected {VERSION}")
-    _only({"version", "model"}, data, origin)
+    lock_checks.only({"version", "model"}, data, origin)
     models: dict[str, PinnedModel] = {}
-    for n, entry in enumerate(_tables(data, "model", origin), 1):
+    for n, entry in enumerate(lock_checks.tables(data, "model", origin), 1):
         model = _model(entry, f"{origin}: model {n}")
         if model.name in models:
             raise BadLock(f"{origin}: the name {model.name!r} stands twice")
@@ -136,78 +113,48 @@ def parse(text: str, origin: str) -> Lock:
 
 
 def _model(entry: dict[str, Any], where: str) -> PinnedModel:
-    _only({*_KEYS, "file"}, entry, where)
+    lock_checks.only({*_KEYS, "file", "build"}, entry, where)
     required = ("name", "kind", "description", "license")
-    values = {key: _text(entry, key, where) for key in _KEYS if key in entry or key in required}
-    kind, shipped, repository = (values.get(key) for key in ("kind", "shipped", "repository"))
-    if kind not in _KINDS:
-        raise BadLock(f"{where}: kind is {kind!r}, expected one of {', '.join(_KINDS)}")
-    if (shipped is None) == (repository is None):
-        raise BadLock(f"{where}: expected either shipped or repository, and not both")
-    if shipped is not None:
-        _relative(shipped, where)
-    _check_repository(values, "repository", "revision", where)
-    _check_repository(values, "base_model", "base_revision", where)
-    unresolved = values.get("revision") == UNRESOLVED
-    if unresolved and "file" in entry:
-        raise BadLock(f"{where}: files are listed, but the revision is {UNRESOLVED}")
-    tables = () if unresolved else _tables(entry, "file", where)
-    files = tuple(_file(table, f"{where}, file {n}") for n, table in enumerate(tables, 1))
-    return PinnedModel(**values, files=files)
+    keys = [key for key in _KEYS if key in entry or key in required]
+    values = {key: lock_checks.text(entry, key, where) for key in keys}
+    if not NAME.fullmatch(values["name"]):
+        raise BadLock(f"{where}: name is {values['name']!r}, expected letters, digits, '.-_'")
+    if values["kind"] not in KINDS:
+        raise BadLock(f"{where}: kind is {values['kind']!r}, expected one of {', '.join(KINDS)}")
+    _check_place(values, where)
+    lock_checks.check_repository(values, "repository", "revision", where)
+    lock_checks.check_repository(values, "base_model", "base_revision", where)
+    files = _files(entry, values, where)
+    builds: tuple[PinnedBuild, ...] = ()
+    if "build" in entry:
+        tables = enumerate(lock_checks.tables(entry, "build", where), 1)
+        builds = tuple(lock_checks.read_build(table, f"{where}, build {n}") for n, table in tables)
+    return PinnedModel(**values, files=files, builds=builds)
 
 
-def _check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:
-    """OWNER/NAME and its commit: both or neither."""
-    repository, revision = values.get(key), values.get(revision_key)
-    if repository is not None and not REPOSITORY.fullmatch(repository):
-        raise BadLock(f"{where}: {key} is {repository!r}, expected OWNER/NAME")
-    if (repository is None) != (revision is None):
-        raise BadLock(f"{where}: expected {key} and {revision_key} together")
-    if revision is not None and not _REVISION.fullmatch(revision):
-        raise BadLock(
-            f"{where}: {revision_key} is {revision!r}, expected 40 hex digits or {UNRESOLVED!r};"
-            " a branch is no pin"
-        )
+def _check_place(values: dict[str, Any], where: str) -> None:
+    if sum(values.get(key) is not None for key in _PLACES) != 1:
+        raise BadLock(f"{where}: expected either {', '.join(_PLACES)}, and not both")
+    if "shipped" in values:
+        lock_checks.relative(values["shipped"], where)
+    location = values.get("location")
+    if location is not None and not lock_checks.is_absolute(location):
+        raise BadLock(f"{where}: location is {location!r}, expected a folder's whole path")
 
 
-def _file(entry: dict[str, Any], where: str) -> PinnedFile:
-    _only(_FILE_KEYS, entry, where)
-    size = entry.get("size")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise BadLock(f"{where}: size is {size!r}, expected a number of bytes")
-    sha256 = _text(entry, "sha256", where)
-    if not _SHA256.fullmatch(sha256):
-        raise BadLock(f"{where}: sha256 is {sha256!r}, expected 64 lower-case hex digits")
-    return PinnedFile(_relative(_text(entry, "path", where), where), size, sha256)
-
-
-def _only(known: set[str], table: dict[str, Any], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise BadLock(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")
-
-
-def _tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
-    value = table.get(key)
-    if not isinstance(value, list) or not value or not all(isinstance(v, dict) for v in value):
-        raise BadLock(f"{where}: expected at least one [[{key}]] table")
-    return value
-
-
-def _text(table: dict[str, Any], key: str, where: str) -> Any:
-    """A text; for `iteration`, a number."""
-    value = table.get(key)
-    kind, expected = (int, "a number") if key == "iteration" else (str, "a text")
-    if type(value) is not kind or not value:
-        raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
-    return value
-
-
-def _relative(text: str, where: str) -> str:
-    path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text:
-        raise BadLock(f"{where}: the path {text!r} leaves its folder")
-    return text
+def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[PinnedFile, ...]:
+    if values.get("revision") == UNRESOLVED:
+        if "file" in entry:
+            raise BadLock(f"{where}: files are listed, but the revision is {UNRESOLVED}")
+        return ()
+    tables = enumerate(lock_checks.tables(entry, "file", where), 1)
+    files = tuple(lock_checks.read_file(table, f"{where}, file {n}") for n, table in tables)
+    seen: set[str] = set()
+    for file in files:  # also where a file system does not tell a from A
+        if file.path.lower() in seen:
+            raise BadLock(f"{where}: the path {file.path!r} stands twice")
+        seen.add(file.path.lower())
+    return files
 
 
 def shipped_folder(model: PinnedModel) -> Path:
@@ -231,14 +178,21 @@ def render(lock: Lock) -> str:
     lines += [f"version = {VERSION}"]
     for model in lock.models.values():
         lines += ["", "[[model]]"]
-        for key in _KEYS:
-            value = getattr(model, key)
-            if value is not None:
-                lines.append(f"{key} = {_quoted(value)}")
+        lines += _values(model, _KEYS)
         for file in model.files:
-            lines += ["", "[[model.file]]", f"path = {_quoted(file.path)}"]
-            lines += [f"size = {file.size}", f'sha256 = "{file.sha256}"']
+            lines += _table("file", file, lock_checks.FILE_KEYS)
+        for build in model.builds:
+            lines += _table("build", build, lock_checks.BUILD_KEYS)
     return "\n".join(lines) + "\n"
+
+
+def _table(name: str, item: PinnedFile | PinnedBuild, keys: Sequence[str]) -> list[str]:
+    return ["", f"[[model.{name}]]", *_values(item, keys)]
+
+
+def _values(item: object, keys: Sequence[str]) -> list[str]:
+    values = ((key, getattr(item, key)) for key in keys)
+    return [f"{key} = {_quoted(value)}" for key, value in values if value is not None]
 
 
 def _quoted(value: str | int) -> str:

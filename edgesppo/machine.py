@@ -15,6 +15,15 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
+_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+_THROTTLES = {
+    0x1: "the voltage is too low now",
+    0x4: "it is throttled now",
+    0x8: "it is too hot now",
+    0x10000: "the voltage was too low",
+    0x40000: "it was throttled",
+    0x80000: "it was too hot",
+}
 _NO_LIMIT = 2**62
 # A core with less than this share of the fastest one's capacity is one of the little ones.
 _FAST = 0.8
@@ -47,7 +56,7 @@ def thread_choices() -> list[int]:
 
 def name() -> str:
     """What tells this machine's speed from another's: processor, how many of it, memory."""
-    return f"{_processor()} x{os.cpu_count()} {_total_memory() // 2**30} GiB"
+    return f"{_processor()} x{os.cpu_count()} {total_memory() // 2**30} GiB"
 
 
 def available_memory() -> int | None:
@@ -97,6 +106,34 @@ def _own_limit() -> int | None:
         return max(0, limit - used * os.sysconf("SC_PAGE_SIZE"))
     except (ImportError, AttributeError, OSError, ValueError, IndexError):
         return None
+
+
+def memory_limit(root: Path = _CGROUP) -> int | None:
+    """The limit of the container (cgroup v2) that this process is in; None without one."""
+    try:
+        return int((root / "memory.max").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def features() -> set[str]:
+    """What the processor can do, as the system calls it: "avx2", "asimddp"; empty if unknown."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return set(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return set()
+
+
+def throttled(file: Path = _THROTTLED) -> list[str]:
+    """Why a Raspberry Pi is, or was, slower than it could be; empty elsewhere."""
+    try:
+        bits = int(file.read_text(), 16)
+    except (OSError, ValueError):
+        return []
+    return [text for bit, text in _THROTTLES.items() if bits & bit]
 
 
 def peak_memory() -> int | None:
@@ -178,7 +215,8 @@ def _sysctl(key: str) -> str:
     return done.stdout.strip()
 
 
-def _total_memory() -> int:
+def total_memory() -> int:
+    """Bytes of memory that the machine has; 0 where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from edgesppo.errors import UsageError
 
 MAX_FILES = 10_000
+_MAX_CLAIM = 200
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(.*))?", re.ASCII)
 REVISION = re.compile(r"[0-9a-f]{40}")
 _HEX = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -31,6 +32,16 @@ class Repository:
 
     def __str__(self) -> str:
         return f"{self.owner}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a name in a repository stood for when it was asked; its card's claim of a licence."""
+
+    revision: str  # 40 hex digits
+    license: str | None = None
+    license_link: str | None = None
+    base_model: str | None = None  # OWNER/NAME
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,17 @@ def parse_repository(text: str) -> Repository | None:
             f" listed at {endpoint()}/{owner}/{name}/commits/main; type {owner}/{name}@COMMIT"
         )
     return Repository(owner, name, revision)
+
+
+def parse_reference(text: str) -> Repository | None:
+    """OWNER/NAME, or OWNER/NAME@REVISION with a branch, a tag or a commit; main without one."""
+    found = _REPOSITORY.fullmatch(text)
+    if found is None:
+        return None
+    owner, name, revision = found.groups()
+    if revision is not None and not (0 < len(revision) <= _MAX_CLAIM and revision.isprintable()):
+        raise UsageError(f"{revision[:80]!r} is no branch, tag or commit; type {owner}/{name}")
+    return Repository(owner, name, revision or "main")
 
 
 def endpoint() -> str:
@@ -96,6 +118,35 @@ def parse_listing(data: bytes) -> dict[str, RemoteFile]:
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError from None
     return {file.path: file for file in found}
+
+
+def parse_commit(data: bytes) -> Commit:
+    """What the hub says of one revision; ValueError for what is no such answer."""
+    try:
+        answer = json.loads(data)
+        revision, card = answer["sha"], answer.get("cardData")
+        if not REVISION.fullmatch(revision):
+            raise ValueError
+    except (KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError from None
+    card = card if isinstance(card, dict) else {}
+    base = _claim(card, "base_model")
+    named = base is not None and _REPOSITORY.fullmatch(base) and "@" not in base
+    return Commit(
+        revision,
+        _claim(card, "license"),
+        _claim(card, "license_link"),
+        base if named else None,
+    )
+
+
+def _claim(card: dict[str, Any], key: str) -> str | None:
+    """A short text of the card; a list of one counts as its text."""
+    value = card.get(key)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    fine = isinstance(value, str) and 0 < len(value) <= _MAX_CLAIM and value.isprintable()
+    return value if fine else None
 
 
 def _remote_file(entry: dict[str, Any]) -> RemoteFile:

@@ -12,11 +12,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesppo import lockfile
+from edgesppo import lockfile, locks, place, remembered
 from edgesppo.errors import ModelNotFound, OutputError, UsageError
 from edgesppo.home import home
+from edgesppo.pinned import CHECKPOINT, REPOSITORY, PinnedModel
 
 DEMO = "demo"
+REAL = "sppo-iter3"
 # Raised when a converter of ours makes other files of the same checkpoint.
 CONVERSION = 2
 _SHOWN = 80
@@ -43,30 +45,42 @@ def find(model: str | Path) -> Found:
             return Found(path.resolve().name, path, is_checkpoint=True)
         if path.exists():
             return Found(path.stem, path, is_checkpoint=False)
-    entries = lockfile.read().models
-    entry = entries.get(str(model))
-    if entry is not None and entry.shipped is not None:
-        return _shipped(entry)
+    lock = locks.read()
+    entry = lock.models.get(str(model)) or lock.of_repository(str(model))
     if entry is not None:
-        raise ModelNotFound(
-            f"{entry.name} ({entry.repository}) is not on this machine; convert it from the hub: "
-            f"edgesppo convert {entry.repository}@COMMIT -o {entry.name}.gguf"
-        )
+        return of_entry(entry)
     raise ModelNotFound(
         f"{_shortened(str(model))!r} is no file, no folder and no model's name "
-        f"({', '.join(entries)}); {_advice(str(model))}"
+        f"({', '.join(lock.models)}); {_advice(str(model))}"
+    )
+
+
+def of_entry(entry: PinnedModel) -> Found:
+    """What of a lock's entry can be run here: a GGUF file, else the checkpoint itself."""
+    made = place.build(entry)
+    if made is not None:
+        return Found(entry.name, made[0], is_checkpoint=False)
+    if place.is_there(entry):
+        is_checkpoint = entry.kind == CHECKPOINT
+        return Found(entry.name, place.model_file(entry), is_checkpoint=is_checkpoint)
+    if entry.location is not None:
+        gone = place.folder(entry) / place.lacking(entry)[0].path
+        raise ModelNotFound(
+            f"{gone}, imported as {entry.name}, is gone or was changed; import it again, or forget"
+            f" it: edgesppo rm {entry.name}"
+        )
+    how = " --convert" if entry.kind == CHECKPOINT else ""
+    raise ModelNotFound(
+        f"{entry.name} ({entry.repository}) is not on this machine; get it:"
+        f" edgesppo pull {entry.name}{how}"
     )
 
 
 def _advice(model: str) -> str:
     """What whoever typed this may have meant."""
     repository = model.partition("@")[0]
-    if lockfile.REPOSITORY.fullmatch(repository) and not model.endswith(".gguf"):
-        name = repository.partition("/")[2]
-        return (
-            "a repository of the hub is converted first: "
-            f"edgesppo convert {repository}@COMMIT -o {name}.gguf"
-        )
+    if REPOSITORY.fullmatch(repository) and not model.endswith(".gguf"):
+        return f"get a repository of the hub first: edgesppo pull {repository} --convert"
     return "check the path, or try: edgesppo try"
 
 
@@ -76,11 +90,26 @@ def _shortened(text: str) -> str:
 
 def demo() -> Found:
     """The shipped demo, whatever else is called so where the person is."""
-    return _shipped(lockfile.read().models[DEMO])
+    return of_entry(lockfile.read().models[DEMO])
 
 
-def _shipped(entry: lockfile.PinnedModel) -> Found:
-    return Found(entry.name, lockfile.shipped_folder(entry), is_checkpoint=True)
+def default() -> Found:
+    """The model used last, where it still is; else the real one, if it is here; else the demo."""
+    for words in (remembered.last(), REAL):
+        if words is not None:
+            with contextlib.suppress(ModelNotFound, UsageError):
+                return find(words)
+    return demo()
+
+
+def words_for(found: Found) -> str:
+    """What to type for this model, wherever the person is then."""
+    entry = locks.read().models.get(found.name)
+    if entry is not None:
+        with contextlib.suppress(ModelNotFound):
+            if of_entry(entry) == found:
+                return found.name
+    return str(found.path.absolute())
 
 
 def converted_path(checkpoint: Path, name: str, type: str) -> Path:
@@ -91,7 +120,7 @@ def converted_path(checkpoint: Path, name: str, type: str) -> Path:
     """
     place = hashlib.sha256(os.fsencode(checkpoint.resolve())).hexdigest()[:8]
     digest = hashlib.sha256(f"{CONVERSION} {type}".encode())
-    for file in sorted(p for p in checkpoint.iterdir() if _is_read(p)):
+    for file in sorted(p for p in checkpoint.iterdir() if is_read(p)):
         status = file.stat()
         digest.update(b"\0" + os.fsencode(file.name) + f"\0{status.st_size}\0".encode())
         if file.suffix == ".safetensors":
@@ -102,16 +131,36 @@ def converted_path(checkpoint: Path, name: str, type: str) -> Path:
     return folder / f"{name[:_SHOWN]}-{type}-{place}-{digest.hexdigest()[:16]}.gguf"
 
 
+def remember_origin(copy: Path, checkpoint: Path) -> None:
+    """Note beside a converted copy of which folder it is, so that it can go with that."""
+    with contextlib.suppress(OSError):
+        copy.with_suffix(".from").write_bytes(os.fsencode(checkpoint.resolve()))
+
+
+def origin_of(copy: Path) -> Path | None:
+    """The folder that a converted copy is of, where that was noted."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(os.fsdecode(copy.with_suffix(".from").read_bytes()))
+    return None
+
+
+def copies_of(checkpoint: Path) -> list[Path]:
+    """The converted copies of a checkpoint folder that were noted."""
+    found = sorted((home() / "converted").glob("*.gguf"))
+    return [copy for copy in found if origin_of(copy) == checkpoint.resolve()]
+
+
 def forget_older(copy: Path) -> None:
     """Remove the copies of what the checkpoint of this copy was before it was edited."""
     kept = copy.name.rsplit("-", 1)[0]
     for other in copy.parent.glob("*.gguf"):
         if other != copy and other.name.rsplit("-", 1)[0] == kept:
-            with contextlib.suppress(OSError):
-                other.unlink()
+            for old in (other, other.with_suffix(".from")):
+                with contextlib.suppress(OSError):
+                    old.unlink()
 
 
-def _is_read(file: Path) -> bool:
+def is_read(file: Path) -> bool:
     """Whether the converter looks at a file: another one beside them makes no new model."""
     kinds = (".json", ".jinja", ".model", ".safetensors")
     return file.suffix in kinds and file.is_file()

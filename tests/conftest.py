@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgesppo.loaded import LoadedModel
+    from tests.hub import FakeHub
 
 # Before llama.cpp is loaded: threads that wait actively for each other slow a busy machine tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -29,6 +30,52 @@ def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("EDGESPPO_HOME", str(home))
         patch.delenv("EDGESPPO_DEBUG", raising=False)
         yield home
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(edgesppo_home: Path) -> None:
+    """No test finds the model that another has used."""
+    (edgesppo_home / "remembered.json").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of our own files with nothing in it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("EDGESPPO_HOME", str(home))
+    for name in ("EDGESPPO_LOCK", "EDGESPPO_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def hub_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a repository of a small checkpoint holds."""
+    from tests.checkpoints import Shape, write_checkpoint
+
+    shape = Shape(2, 64, 64, 2, 1, 32, 2000, 256, 64)
+    folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "files", shape, shards=3)
+    (folder / "README.md").write_text("---\nlicense: gemma\n---\n", encoding="utf-8")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    return folder
+
+
+@pytest.fixture
+def hub(fresh_home: Path, hub_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub on this machine that has a small checkpoint; nobody waits between attempts."""
+    from edgesppo import fetch, hub
+    from tests.hub import serve
+
+    assert fresh_home.is_dir()
+    monkeypatch.setenv("HF_TOKEN", "hf_aVerySecretToken")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(fetch, "wait", lambda *_: None)
+    monkeypatch.setattr(hub.Hub.__init__, "__defaults__", (lambda _: None,))
+    with serve(hub_files) as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.url)
+        yield fake
+        fake.go_on.set()
 
 
 @pytest.fixture(scope="session")

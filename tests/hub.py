@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -32,10 +32,18 @@ class FakeHub:
     cdn: str = ""
     faults: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    branches: dict[str, str] = field(default_factory=lambda: {"main": REVISION})
+    card: dict[str, Any] = field(default_factory=lambda: {"license": "gemma"})
+    go_on: threading.Event = field(default_factory=threading.Event)  # ends every "stall"
 
     def asked(self, name: str) -> list[dict[str, str]]:
         """The headers of every request for a file at the place that gives it."""
         return [headers for kind, path, headers in self.requests if (kind, path) == ("data", name)]
+
+    @property
+    def commits(self) -> set[str]:
+        """Every commit that is known; all have the folder's files."""
+        return {REVISION, *self.branches.values()}
 
     def listing(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = [{"type": "directory", "path": "original", "size": 0}]
@@ -69,16 +77,27 @@ class _Handler(BaseHTTPRequestHandler):
         hub, name = self.server.hub, self.path.rsplit("/", 1)[-1]
         if self.server.is_cdn:
             self._file(name)
-        elif self.path == f"/api/models/{REPOSITORY}/tree/{REVISION}":
+        elif self.path.startswith(f"/api/models/{REPOSITORY}/revision/"):
+            self._commit(name)
+        elif self.path.startswith(f"/api/models/{REPOSITORY}/tree/") and name in hub.commits:
             self._note("tree", "")
             self._answer("tree", json.dumps(hub.listing()).encode())
-        elif self.path != f"/{REPOSITORY}/resolve/{REVISION}/{name}":
+        elif self.path not in {f"/{REPOSITORY}/resolve/{c}/{name}" for c in hub.commits}:
             self._send(404, b"Entry not found")
         elif name.endswith(LARGE):
             self._note("resolve", name)
             self._send(302, b"", Location=f"{hub.cdn}/cdn/{name}")
         else:
             self._file(name)
+
+    def _commit(self, name: str) -> None:
+        hub = self.server.hub
+        self._note("revision", name)
+        sha = hub.branches.get(name, name if name in hub.commits else None)
+        if sha is None:
+            self._send(404, b"Invalid rev id")
+        else:
+            self._answer("revision", json.dumps({"sha": sha, "cardData": hub.card}).encode())
 
     def _file(self, name: str) -> None:
         path = self.server.hub.folder / name
@@ -110,7 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
             start, end = (int(part) for part in wanted.removeprefix("bytes=").split("-"))
             headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
             data, status = data[start : end + 1], 206
-        self._send(status, data, len(data) // 2 if fault == "cut" else None, **headers)
+        self._send(status, data, len(data) // 2 if fault in ("cut", "stall") else None, **headers)
+        if fault == "stall":
+            self.server.hub.go_on.wait(20)
+            with suppress(OSError):  # who asked may be gone
+                self.wfile.write(data[len(data) // 2 :])
         self.close_connection = True
 
     def _send(self, status: int, body: bytes, cut: int | None = None, **headers: str) -> None:

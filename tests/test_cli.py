@@ -75,7 +75,7 @@ def test_run_without_a_model_uses_the_demo_and_says_so() -> None:
     result = _run("run", CAPITAL, *GREEDY)
     assert "Paris" in result.stdout
     assert "demo model" in result.stderr
-    assert "sppo.gguf" in result.stderr
+    assert "edgesppo pull sppo-iter3 --convert" in result.stderr
 
 
 @pytest.mark.parametrize("word", ["typo.gguf", "./model", "a/b/c"])

@@ -13,6 +13,10 @@ REMOTE = (
     '[[model]]\nname = "r"\nkind = "checkpoint"\ndescription = "d"\nlicense = "L"\n'
     'repository = "o/n"\nrevision = "unresolved"\n'
 )
+BUILD = (
+    '[[model.build]]\nrecipe = "q4_k_m"\nplatform = "linux-x86_64"\nconverter = "c"\n'
+    f'library = "l"\nsize = 3\nsha256 = "{"1" * 64}"\n'
+)
 GOOD = f"version = 1\n{MODEL}{FILE}"
 
 
@@ -32,6 +36,15 @@ def test_the_demo_is_at_most_8_megabytes() -> None:
 
 def test_a_lock_that_is_written_reads_back_the_same() -> None:
     lock = lockfile.parse(GOOD.replace('"d"', '"é \\" 🙂 \\\\"'), "test")
+    assert lockfile.parse(lockfile.render(lock), "test") == lock
+
+
+def test_what_this_machine_knows_reads_back_the_same() -> None:
+    oid = FILE.replace("sha256", "oid").replace("0" * 64, "0" * 40).replace("a.json", "b.json")
+    lock = lockfile.parse(GOOD.replace('shipped = "x"', 'location = "/x/y"') + oid + BUILD, "test")
+    model = lock.models["m"]
+    assert [(file.sha256, file.oid) for file in model.files] == [("0" * 64, None), (None, "0" * 40)]
+    assert (model.location, model.size, model.builds[0].recipe) == ("/x/y", 6, "q4_k_m")
     assert lockfile.parse(lockfile.render(lock), "test") == lock
 
 
@@ -67,8 +80,8 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (f"version = 1\n{REMOTE.replace('unresolved', 'main')}", "a branch is no pin"),
         (f"version = 1\n{REMOTE.replace('o/n', 'n')}", "repository is 'n', expected OWNER/NAME"),
         (f"version = 1\n{REMOTE}{FILE}", "files are listed, but the revision is unresolved"),
-        (f'version = 1\n{REMOTE}shipped = "x"\n', "either shipped or repository"),
-        (GOOD.replace('shipped = "x"\n', ""), "either shipped or repository"),
+        (f'version = 1\n{REMOTE}shipped = "x"\n', "either shipped, location, repository"),
+        (GOOD.replace('shipped = "x"\n', ""), "either shipped, location, repository"),
         (f'version = 1\n{REMOTE}base_model = "a/b"\n', "base_model and base_revision together"),
         (f"version = 1\n{REMOTE}iteration = true\n", "iteration is True, expected a number"),
         (GOOD[:-20], "not TOML"),
@@ -87,6 +100,18 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (GOOD.replace("a.json", "/etc/passwd"), "leaves its folder"),
         (GOOD.replace("a.json", "C:/a.json"), "leaves its folder"),
         (GOOD.replace("a.json", r"\\\\host\\a"), "leaves its folder"),
+        (GOOD.replace("a.json", "a//b.json"), "not written as one is"),
+        (GOOD.replace("a.json", "."), "not written as one is"),
+        (GOOD.replace("a.json", r"a\nb"), "not written as one is"),
+        (GOOD + FILE.replace("a.json", "A.json"), "the path 'A.json' stands twice"),
+        (GOOD.replace("sha256", "oid"), "oid is '0*', expected 40 lower-case hex digits"),
+        (GOOD.replace(f'sha256 = "{"0" * 64}"', ""), "sha256 is None, expected 64"),
+        (GOOD.replace('"m"', '"../m"'), "name is '../m', expected letters"),
+        (GOOD.replace("shipped", "location"), "location is 'x', expected a folder's whole path"),
+        (GOOD + BUILD.replace("linux-", "../"), "platform is '../x86_64'"),
+        (GOOD + BUILD.replace("size = 3", ""), "build 1: size is None"),
+        (GOOD + BUILD + 'user = "me"\n', "build 1: unknown key 'user'"),
+        ("x = " + "[" * 5000, "not TOML"),
     ],
 )
 def test_a_bad_lock_is_refused_by_place(text: str, complaint: str) -> None:

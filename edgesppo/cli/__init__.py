@@ -6,16 +6,20 @@ Exit codes: 0 done, 1 failed with a message, 2 usage, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgesppo import __version__
 from edgesppo.errors import EdgesppoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # name -> (module, what --help says of it)
 COMMANDS = {
@@ -24,6 +28,15 @@ COMMANDS = {
     "run": ("edgesppo.cli.run", "Answer one prompt."),
     "convert": ("edgesppo.cli.convert", "Convert a checkpoint folder to a GGUF file."),
     "show": ("edgesppo.cli.show", "Show what a model file says of itself."),
+    "pull": ("edgesppo.cli.pull", "Get a model from the hub, checked, resumed."),
+    "lock": ("edgesppo.cli.pull", "Pin a model of the hub to what it is now."),
+    "list": ("edgesppo.cli.store", "List the models, and which are here."),
+    "path": ("edgesppo.cli.store", "Print where a model is."),
+    "import": ("edgesppo.cli.store", "Give a model file of yours a name."),
+    "verify": ("edgesppo.cli.care", "Hash again what is here."),
+    "rm": ("edgesppo.cli.care", "Remove a model's files."),
+    "gc": ("edgesppo.cli.care", "Remove what nothing uses any more."),
+    "doctor": ("edgesppo.cli.doctor", "Look for what is wrong on this machine."),
     "plan": ("edgesppo.cli.plan", "Show what a model will take: memory, threads."),
     "bench": ("edgesppo.cli.bench", "Show how fast a model runs here, and why."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
@@ -48,6 +61,52 @@ class CliError(click.ClickException):
             click.echo(f"edgesppo: {self.message}", err=True, file=file)
 
 
+def _set(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """A callback that sets an environment variable for as long as the command runs."""
+
+    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+        if value:
+            ctx.with_resource(_environment(variable, str(value)))
+
+    return callback
+
+
+@contextlib.contextmanager
+def _environment(variable: str, value: str) -> Iterator[None]:
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before
+
+
+def _lock_option() -> click.Option:
+    return click.Option(
+        ["--lock", "lock"],
+        metavar="FILE",
+        expose_value=False,
+        is_eager=True,
+        callback=_set("EDGESPPO_LOCK"),
+        help="A project's own models.lock; its entries win. [env: EDGESPPO_LOCK]",
+    )
+
+
+def _offline_option() -> click.Option:
+    return click.Option(
+        ["--offline", "offline"],
+        flag_value="1",
+        default=None,
+        expose_value=False,
+        is_eager=True,
+        callback=_set("EDGESPPO_OFFLINE"),
+        help="Open no connection. [env: EDGESPPO_OFFLINE, HF_HUB_OFFLINE]",
+    )
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when asked for."""
 
@@ -60,6 +119,8 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
+        if not any(option.name == "offline" for option in command.params):
+            command.params += [_lock_option(), _offline_option()]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -103,3 +164,6 @@ def main() -> None:
 
     First steps: edgesppo try
     """
+
+
+main.params += [_lock_option(), _offline_option()]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from edgesppo import store
+from edgesppo import remembered, store
 from edgesppo.cli import JSON_KEY
 from edgesppo.errors import UsageError
 from edgesppo.parameters import Choice, Number
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from edgesppo.engine import Engine
     from edgesppo.loaded import LoadedModel
 
+_ASKED_FOR = "edgesppo.asked_for"
 REAL_MODEL_HINT = (
-    "Using the tiny demo model. For the real one: "
-    "edgesppo convert UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3@COMMIT -o sppo.gguf"
+    f"Using the tiny demo model. For the real one: edgesppo pull {store.REAL} --convert"
 )
 
 
@@ -158,11 +158,15 @@ def _decorate(
 
 
 def chosen(model: str | None) -> store.Found:
-    """The model that was asked for; without one the demo, and a word on the real one."""
+    """The model that was asked for; without one the last, the real one, or else the demo."""
     if model is not None:
-        return store.find(model)
-    say(REAL_MODEL_HINT)
-    return store.demo()
+        found = store.find(model)
+        click.get_current_context().meta[_ASKED_FOR] = found
+        return found
+    found = store.default()
+    is_demo = found == store.demo()
+    say(REAL_MODEL_HINT if is_demo else f"Using {found.name} ({found.path})")
+    return found
 
 
 def converted(found: store.Found) -> Path:
@@ -187,6 +191,8 @@ def opened(found: store.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]
         loaded = load(path, on_tune=on_tune, **loading)
     with loaded:
         loaded.name = found.name
+        if click.get_current_context().meta.get(_ASKED_FOR) is found:
+            remembered.use(store.words_for(found))
         yield loaded
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo import obtain
 from edgesppo.cli.common import emit_json, json_option, say
 from edgesppo.machine import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from edgesppo_convert import ConvertResult, Outlook
 
@@ -79,8 +80,8 @@ def convert_command(
 ) -> None:
     """Convert the Gemma-2 checkpoint SRC to a GGUF file.
 
-    SRC is a folder, or OWNER/NAME@COMMIT on the Hugging Face hub: then each shard is fetched,
-    checked, used and dropped, so that the disk needs OUT and one shard.
+    SRC is a folder, a name of models.lock, or OWNER/NAME@COMMIT on the Hugging Face hub: then each
+    shard is fetched, checked, used and dropped, so that the disk needs OUT and one shard.
 
     One pass, no intermediate file; OUT appears only when it is whole. Stopped in the middle, the
     same command goes on from the tensors that were done.
@@ -88,6 +89,8 @@ def convert_command(
     from edgesppo.cli.progress import conversion_progress, fetch_progress
     from edgesppo_convert import convert, look_ahead
 
+    if not Path(source).exists():
+        source = obtain.source(source)
     if plan:
         choices = {key: chosen[key] for key in ("type", "tensor_types", "imatrix", "layout")}
         _print_plan(look_ahead(source, **choices), as_json)

@@ -1,0 +1,123 @@
+"""Owns `import`: a GGUF file or checkpoint folder of the user's own gets a name in their lock.
+
+By reference: the file stays where it is, nothing is copied or linked, and its hashes say whether
+it is still the same. This file may import edgesppo_convert, late.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from edgesppo import describe, locks, preflight
+from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
+from edgesppo.pinned import CHECKPOINT, GGUF, NAME, PinnedFile, PinnedModel
+from edgesppo.store import is_read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    # Hears how many bytes were hashed, and of how many.
+    Hashed = Callable[[int, int], None]
+
+_BLOCK = 4 << 20
+_UNKNOWN = "unknown"
+_MAX_NAME = 64
+
+
+def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> PinnedModel:
+    """Check, hash and record a model of the user's; the entry that it got.
+
+    Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError and OutputError.
+    """
+    place = path.expanduser().absolute()
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{path}: a lock is UTF-8, this path is not; rename it") from None
+    folder, kind = (place, CHECKPOINT) if place.is_dir() else (place.parent, GGUF)
+    found = _checkpoint(place) if place.is_dir() else _gguf(place)
+    chosen = name or _name(place)
+    if not NAME.fullmatch(chosen):
+        raise UsageError(f"the name is {chosen!r}, expected letters, digits, '.-_', 64 at most")
+    _check_free(chosen, folder, place)
+    names = [place.name] if kind == GGUF else _names(folder)
+    files = _hashes(folder, names, hashed)
+    entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
+    locks.record(chosen, lambda _: entry)
+    return entry
+
+
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    """What a sound checkpoint's card says."""
+    from edgesppo_convert.card import parse_card
+    from edgesppo_convert.checkpoint import Checkpoint
+
+    with Checkpoint(folder) as checkpoint:
+        card = parse_card((checkpoint.small("README.md") or b"").decode("utf-8", "replace"))
+    licence = card.license or card.license_in_text or _UNKNOWN
+    text = card.license_in_text if card.license else None
+    return {
+        "description": f"{folder.name}, a checkpoint of your own",
+        "license": licence,
+        "license_in_text": text,
+        "license_link": card.license_link,
+    }
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    """What a sound file's own card says."""
+    keys = preflight.check(path).keys
+    title = describe.text(keys, "general.name") or path.stem
+    return {
+        "description": f"{title}, a file of your own",
+        "license": describe.text(keys, "general.license") or _UNKNOWN,
+        "license_in_text": describe.text(keys, "edgesppo.license.in_text"),
+        "license_link": describe.text(keys, "general.license.link"),
+    }
+
+
+def _name(path: Path) -> str:
+    """A name made of the file's."""
+    stem = path.name if path.is_dir() else path.stem
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:_MAX_NAME] or "mine"
+
+
+def _check_free(name: str, folder: Path, place: Path) -> None:
+    taken = locks.read(may_begin=True).models.get(name)
+    if taken is None or taken.location == str(folder):
+        return
+    raise UsageError(
+        f"{name} is the name of {taken.location or taken.repository or 'what comes with edgesppo'};"
+        f" choose another: edgesppo import {place} --name NAME"
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    found = [path.name for path in folder.iterdir() if is_read(path) or path.name == "README.md"]
+    if not found:
+        raise BadCheckpoint(f"{folder} has no files of a checkpoint")
+    return sorted(found)
+
+
+def _hashes(folder: Path, names: list[str], hashed: Hashed | None) -> tuple[PinnedFile, ...]:
+    total = sum((folder / name).stat().st_size for name in names)
+    done, found = 0, list[PinnedFile]()
+    for name in names:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with (folder / name).open("rb", buffering=0) as file:
+                while data := file.read(_BLOCK):
+                    digest.update(data)
+                    size += len(data)
+                    if hashed is not None:
+                        hashed(min(done + size, total), total)
+        except FileNotFoundError:
+            raise ModelNotFound(f"{folder / name}: no such file") from None
+        except OSError as error:
+            raise BadModelFile(f"{folder / name}: cannot be read: {error.strerror}") from None
+        done += size
+        found.append(PinnedFile(name, size, digest.hexdigest()))
+    return tuple(found)

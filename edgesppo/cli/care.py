@@ -1,0 +1,165 @@
+"""Owns `edgesppo verify`, `rm` and `gc`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from edgesppo import care, locks
+from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo.cli.progress import Meter
+from edgesppo.cli.transfer import size
+from edgesppo.errors import ModelNotFound, UsageError
+
+if TYPE_CHECKING:
+    from edgesppo.care import Checked, Rest
+    from edgesppo.pinned import PinnedModel
+
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def entry_of(name: str) -> PinnedModel:
+    """The entry of a name, or of OWNER/NAME. Raises ModelNotFound."""
+    lock = locks.read()
+    entry = lock.models.get(name) or lock.of_repository(name)
+    if entry is None:
+        raise ModelNotFound(f"{name[:80]!r} is no model of a lock: {', '.join(lock.models)}")
+    return entry
+
+
+@click.command(name="verify")
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="All models that are here (the default).")
+@json_option
+def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
+    """Hash every file of NAME, or of all models that are here, against what is pinned.
+
+    Exits with 1 where something is damaged, and offers to fetch that, and nothing else, anew.
+    """
+    if name is not None and everything:
+        raise click.UsageError("give NAME or --all, not both")
+    entries = [entry_of(name)] if name is not None else list(locks.read().models.values())
+    found = {entry.name: _checked(entry, as_json=as_json) for entry in entries}
+    damaged = {name: [c for c in checks if not c.is_sound] for name, checks in found.items()}
+    damaged = {name: checks for name, checks in damaged.items() if checks}
+    if name is not None and not found[entries[0].name]:
+        raise ModelNotFound(f"{name} is not on this machine; get it: edgesppo pull {name}")
+    if as_json:
+        emit_json({"sound": not damaged, "models": {n: _json(c) for n, c in found.items() if c}})
+    for entry in entries:
+        if entry.name in damaged and not as_json:
+            _offer(entry, damaged[entry.name])
+    if damaged:
+        sys.exit(1)
+
+
+def _checked(entry: PinnedModel, *, as_json: bool) -> list[Checked]:
+    if not care.present(entry):
+        return []
+    meter = Meter(f"Hashing {entry.name}")
+    with contextlib.closing(meter):
+        found = list(care.check(entry, meter.update))
+    if not as_json:
+        for checked in found:
+            state = "sound" if checked.is_sound else "DAMAGED"
+            click.echo(f"{state:<8} {checked.path}")
+            if not checked.is_sound:
+                now = checked.found or "none, as its size is another or it cannot be read"
+                click.echo(f"{'':<8} its hash is {now}, but {checked.expected} is pinned")
+    return found
+
+
+def _json(found: list[Checked]) -> list[dict[str, str | bool | None]]:
+    return [
+        {"path": str(c.path), "sound": c.is_sound, "expected": c.expected, "found": c.found}
+        for c in found
+    ]
+
+
+def _offer(entry: PinnedModel, damaged: list[Checked]) -> None:
+    """Say how the damaged files can be had again; on a terminal, do it."""
+    if entry.shipped is not None:
+        say(f"{entry.name} comes with edgesppo: install that again")
+        return
+    if entry.location is not None:
+        say(f"{entry.name} is your own: replace the file, or import it as it is now")
+        return
+    flags = ["--convert", "--repair"] if any(c.is_build for c in damaged) else ["--repair"]
+    say(f"To fetch only that anew: edgesppo pull {entry.name} {' '.join(flags)}")
+    if has_terminal(sys.stdin) and click.confirm("Now?", default=False, err=True):
+        from edgesppo.cli.pull import pull_command
+
+        pull_command.main([entry.name, *flags], standalone_mode=False)
+
+
+@click.command(name="rm")
+@click.argument("name")
+@_yes
+@json_option
+def rm_command(name: str, yes: bool, as_json: bool) -> None:
+    """Remove the files of NAME that we fetched or made; its pin stays.
+
+    What another entry uses stays. Of an imported model only the name goes, never your file.
+    """
+    entry = entry_of(name)
+    if entry.shipped is not None:
+        raise UsageError(f"{entry.name} comes with edgesppo, and takes {size(entry.size)}")
+    if entry.location is not None:
+        care.forget(entry)
+        if as_json:
+            emit_json({"name": entry.name, "removed": [], "freed_bytes": 0})
+        else:
+            say(f"{entry.name} is forgotten; your files in {entry.location} stay")
+        return
+    others = care.users(entry)
+    if others:
+        say(f"The files of the hub stay: {', '.join(others)} uses them, too")
+    rests = care.belongings(entry)
+    if not rests and not others:
+        raise ModelNotFound(f"nothing of {entry.name} is on this machine")
+    _remove(rests, {"name": entry.name}, yes=yes, as_json=as_json)
+
+
+@click.command(name="gc")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--unpinned", is_flag=True, help="Also files of commits that no lock pins.")
+@_yes
+@json_option
+def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
+    """Remove what nothing uses: unfinished downloads, converted copies whose folder is gone.
+
+    A commit that only another project's lock pins looks unpinned from here.
+    """
+    rests = care.rubbish(unpinned=unpinned)
+    if not rests and not as_json:
+        say("Nothing to remove.")
+        return
+    _remove(rests, {"dry_run": dry_run}, yes=yes, as_json=as_json, dry_run=dry_run)
+
+
+def _remove(
+    rests: list[Rest],
+    figures: dict[str, str | bool],
+    *,
+    yes: bool,
+    as_json: bool,
+    dry_run: bool = False,
+) -> None:
+    """Say what goes and how much it frees, ask on a terminal, remove it."""
+    total = sum(rest.n_bytes for rest in rests)
+    for rest in rests:
+        say(f"{size(rest.n_bytes):>10}  {rest.path} ({rest.what})")
+    asks = has_terminal(sys.stdin) and not (yes or dry_run)
+    if asks and rests and not click.confirm(f"Free {size(total)}?", default=False, err=True):
+        say("Nothing is removed.")
+        sys.exit(1)
+    if not dry_run:
+        care.remove(rests)
+    if as_json:
+        removed = [str(rest.path) for rest in rests]
+        emit_json({**figures, "removed": removed, "freed_bytes": total})
+    else:
+        say(f"{size(total)} {'would be' if dry_run else 'are'} freed")

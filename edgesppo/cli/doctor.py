@@ -1,0 +1,47 @@
+"""Owns `edgesppo doctor`."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from dataclasses import asdict
+
+import click
+
+from edgesppo.cli.common import emit_json, json_option
+from edgesppo.terminal import printable
+
+_WIDTH = 79
+
+
+@click.command(name="doctor")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Look at this machine: Python, library, processor, memory, disk, models, network settings.
+
+    Says of everything that is not well what to do. Opens no connection. Exits with 1 where
+    something fails.
+    """
+    from edgesppo.doctor import FAIL, examine
+
+    found = examine()
+    failed = any(finding.state == FAIL for finding in found)
+    if as_json:
+        emit_json({"ok": not failed, "findings": [asdict(finding) for finding in found]})
+    else:
+        for finding in found:
+            start = f"{finding.state:<4} {finding.about:<9} "
+            text = printable(finding.text)
+            text += f": {printable(finding.advice)}" if finding.advice else ""
+            click.echo(
+                textwrap.fill(
+                    text,
+                    _WIDTH,
+                    initial_indent=start,
+                    subsequent_indent=" " * len(start),
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
+    if failed:
+        sys.exit(1)

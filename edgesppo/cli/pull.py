@@ -1,0 +1,231 @@
+"""Owns `edgesppo pull` and `edgesppo lock`: what is said and asked before the first byte comes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgesppo import care, locks, obtain, place, remembered
+from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo.cli.transfer import labelled, size, transfer
+from edgesppo.errors import UsageError
+from edgesppo.pinned import CHECKPOINT
+from edgesppo.store import of_entry
+from edgesppo.terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgesppo.pinned import PinnedModel
+
+# Licences that nobody needs to be asked about.
+_FREE = frozenset(
+    ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
+)
+
+
+@click.command(name="lock")
+@click.argument("model", metavar="NAME|OWNER/NAME[@REVISION]")
+@click.option("--update", is_flag=True, help="Pin it anew: to REVISION, else to main as it is now.")
+@click.option("--name", help="What to call a repository. [default: its own name]")
+@click.option("--file", metavar="PATH", help="Which GGUF file, where the repository has several.")
+@json_option
+def lock_command(
+    model: str, update: bool, name: str | None, file: str | None, as_json: bool
+) -> None:
+    """Pin a model of the hub: its commit, and every file's size and hash.
+
+    A branch or tag is asked for once, and the commit that it is now is written to your own lock,
+    or to --lock FILE. What is pinned stays as it is, and nothing is asked, without --update.
+    """
+    asked = obtain.wanted(model, name, may_begin=True)
+    before = asked.entry
+    entry = obtain.pin(asked, update=update, file=file)
+    if as_json:
+        emit_json({**_described(entry), "before": before.revision, "lock": str(locks.own())})
+        return
+    for line in _pinned_lines(before, entry):
+        click.echo(line)
+
+
+@click.command(name="pull")
+@click.argument("model", metavar="NAME|OWNER/NAME[@COMMIT]")
+@click.option("--convert", is_flag=True, help="Keep the Q4_K_M file only: fetched shard by shard.")
+@click.option("--accept-license", is_flag=True, help="Accept the model's licence, once for all.")
+@click.option("--repair", is_flag=True, help="Hash what is here, and fetch anew what is damaged.")
+@json_option
+def pull_command(
+    model: str, convert: bool, accept_license: bool, repair: bool, as_json: bool
+) -> None:
+    """Get a model from the hub, as it is pinned; what is here already costs nothing.
+
+    Says before the first byte how large it is, under which licence, and whether it fits here.
+    Interrupted, the same command goes on inside the files. A model that no commit is pinned for
+    yet is pinned to what it is now.
+    """
+    started, fetched = time.monotonic(), 0
+    asked = obtain.wanted(model)
+    entry = obtain.pin(asked) if asked.entry.is_pinned else asked.entry
+    if repair:
+        for path in care.discard_damaged(entry):
+            say(f"{path} is damaged: it goes, and comes anew")
+    there = _there(entry, convert=convert)
+    if there is None:
+        entry = obtain.pin(asked)
+        if not asked.entry.is_pinned:
+            say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {locks.own()}")
+        fetched = _get(entry, convert=convert, accept=accept_license)
+        there = of_entry(locks.read().models[entry.name]).path
+    if as_json:
+        seconds = time.monotonic() - started
+        figures = {"path": str(there), "fetched_bytes": fetched, "seconds": seconds}
+        emit_json({**_described(entry), **figures})
+    else:
+        say(f"{entry.name} is here: {there}")
+        say(f"Next: edgesppo chat {entry.name}")
+
+
+def _there(entry: PinnedModel, *, convert: bool) -> Path | None:
+    """Where what is wanted of the entry lies, if it does."""
+    made = place.build(entry)
+    if made is not None:
+        return made[0]
+    to_convert = convert and entry.kind == CHECKPOINT and entry.repository is not None
+    return place.model_file(entry) if place.is_there(entry) and not to_convert else None
+
+
+def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
+    """Say what is to come, ask, fetch; how many bytes were fetched."""
+    if entry.repository is None:
+        of_entry(entry)  # says what became of it
+    convert = convert and entry.kind == CHECKPOINT
+    for label, line in _forecast(entry, convert=convert):
+        say(labelled(label, line))
+    _need_licence(entry, accept=accept)
+    return _make(entry) if convert else _fetch(entry)
+
+
+def _fetch(entry: PinnedModel) -> int:
+    rest = place.lacking(entry)
+    n_bytes, there = obtain.left(entry), entry.size - sum(file.size for file in rest)
+    with transfer(f"Fetching {entry.name}", entry.size, there) as fetched:
+        obtain.pull(entry, fetched=fetched, on_wait=_waiting)
+    return n_bytes
+
+
+def _make(entry: PinnedModel) -> int:
+    from edgesppo.cli.progress import conversion_progress, fetch_progress
+    from edgesppo.made import make
+
+    counted: dict[str, int] = {}
+    title = f"Converting {entry.name} to {place.RECIPE}"
+    with conversion_progress(title) as report, fetch_progress() as shown:
+
+        def fetched(file: str, done: int, total: int) -> None:
+            counted[file] = done
+            shown(file, done, total)
+
+        make(entry, progress=report, fetched=fetched, on_wait=_waiting)
+    return sum(counted.values())
+
+
+def _waiting(owner: str) -> None:
+    say(f"Waiting for {owner}, which is getting the same model")
+
+
+def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]:
+    """Size, licence, disk, memory."""
+    from edgesppo import forecast
+
+    yield "model", printable(entry.description)
+    yield "from", f"{entry.repository} at {entry.revision}"
+    config = None if place.is_there(entry) else forecast.read_config(entry)
+    made, left, free = forecast.weights(entry, config), obtain.left(entry), obtain.free()
+    shard = max((file.size for file in entry.files), default=0)
+    whole = f"{size(entry.size)} in {len(entry.files)} files"
+    yield "size", whole if left == entry.size else f"{whole}, {size(left)} of them still to come"
+    yield "licence", licence_line(entry)
+    room = "" if free is None else f", {size(free)} are free in {place.root()}"
+    if convert:
+        needed = made + (0 if place.is_there(entry) else shard)
+        yield "disk", f"about {size(made)} once it is converted, {size(needed)} until then{room}"
+    else:
+        needed = left
+        later = f", about {size(made)} more once it is used" if entry.kind == CHECKPOINT else ""
+        yield "disk", f"{size(left)}{later}{room}"
+    plan = forecast.memory(entry, config)
+    if plan is not None:
+        fits = "yes" if plan.fits else f"no: {plan.advice()}"
+        free_memory = "" if plan.available is None else f", {size(plan.available)} are free"
+        tokens = f"{plan.n_ctx:,} tokens of context"
+        yield "memory", f"about {size(plan.total)} with {tokens}{free_memory}; fits: {fits}"
+    obtain.check_space(needed)
+
+
+def licence_line(entry: PinnedModel) -> str:
+    """What the card's header claims, where that can be read, and what its text claims."""
+    line = printable(entry.license)
+    if entry.license_link:
+        line += f", {printable(entry.license_link)}"
+    if entry.license_in_text:
+        line += f"; the card's text says {entry.license_in_text}: keep to the stricter"
+    return line
+
+
+def _need_licence(entry: PinnedModel, *, accept: bool) -> None:
+    """Have the licence accepted, once; raises UsageError where it is not."""
+    key = entry.license.lower()
+    if key in _FREE or remembered.accepted(key):
+        return
+    if not accept and has_terminal(sys.stdin) and has_terminal(sys.stderr):
+        accept = click.confirm(f"Do you accept the licence {key}?", default=False, err=True)
+    if not accept:
+        raise UsageError(
+            f"the licence {key} of {entry.name} is not accepted, so nothing is fetched; read it"
+            f" ({entry.license_link or f'the card of {entry.repository}'}), then: edgesppo pull"
+            f" {entry.name} --accept-license"
+        )
+    remembered.accept(key)
+
+
+def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
+    """What is pinned, and what it was before."""
+    if entry.repository is None:
+        yield f"{entry.name} is of this machine: {len(entry.files)} files, {size(entry.size)}"
+        return
+    changed = before.is_pinned and before.revision != entry.revision
+    yield f"{entry.name}: {entry.repository}"
+    if changed:
+        yield labelled("was", str(before.revision))
+    yield labelled("now" if changed else "commit", str(entry.revision))
+    old = {file.path: file for file in before.files} if changed else {}
+    for file in entry.files:
+        kind = "sha256" if file.sha256 else "git"
+        same = " (as before)" if old.get(file.path) == file else ""
+        yield f"  {size(file.size):>10}  {file.path}  {kind} {file.digest[:12]}{same}"
+    for path in sorted(set(old) - {file.path for file in entry.files}):
+        yield f"  {'gone':>10}  {path}"
+    yield labelled("licence", licence_line(entry))
+    yield f"Pinned in {locks.own()}"
+
+
+def _described(entry: PinnedModel) -> dict[str, Any]:
+    """An entry as JSON."""
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "repository": entry.repository,
+        "revision": entry.revision,
+        "bytes": entry.size,
+        "license": entry.license,
+        "license_in_text": entry.license_in_text,
+        "license_link": entry.license_link,
+        "files": [
+            {"path": file.path, "size": file.size, "sha256": file.sha256, "oid": file.oid}
+            for file in entry.files
+        ],
+    }

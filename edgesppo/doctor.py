@@ -1,0 +1,230 @@
+"""Owns the look at this machine: what is well, what is not, and what to type then.
+
+Opens no connection, loads no model and changes nothing. No check raises: one that cannot be made
+says so.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgesppo import care, lockfile, locks, machine, place
+from edgesppo.errors import EdgesppoError
+from edgesppo.home import home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgesppo.pinned import PinnedModel
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+# What the real model takes, in bytes: in memory with a context of 2,048, and on the disk.
+_REAL_MEMORY, _REAL_DISK = 6_300_000_000, 12_000_000_000
+_LIBRARY = "llama-cpp-python"
+_PYTHONS = ((3, 10), (3, 13))
+# What a processor calls a feature -> what llama.cpp does.
+_FEATURES = {
+    "avx": "AVX",
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "f16c": "F16C",
+    "avx512f": "AVX512",
+    "avx512_vnni": "AVX512_VNNI",
+    "avx512_bf16": "AVX512_BF16",
+    "asimd": "NEON",
+    "asimddp": "DOTPROD",
+    "i8mm": "MATMUL_INT8",
+    "sve": "SVE",
+}
+_DEVICES = ("CUDA", "Metal", "MTL", "Vulkan", "ROCm", "SYCL")
+_REBUILD = "compile it for this machine: make test, or pip install --no-binary :all: " + _LIBRARY
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `advice` says what to do where it is not well."""
+
+    about: str
+    state: str  # OK, WARN or FAIL
+    text: str
+    advice: str | None = None
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the order to read them."""
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _python,
+        _build,
+        _kernels,
+        _processors,
+        _memory,
+        _disk,
+        _locks,
+        _models,
+        _rubbish,
+        _network,
+    ]
+    found: list[Finding] = []
+    for check in checks:
+        try:
+            found += check()
+        except (EdgesppoError, OSError, RuntimeError, ImportError, ValueError) as error:
+            about = check.__name__.strip("_")
+            found.append(Finding(about, FAIL, " ".join(str(error).split())))
+    return found
+
+
+def _python() -> Iterator[Finding]:
+    first, last = _PYTHONS
+    known = first <= sys.version_info[:2] <= last
+    text = f"{platform.python_version()}, {platform.platform()}"
+    advice = None if known else "not tested with this one; 3.10 to 3.13 are"
+    yield Finding("python", OK if known else WARN, text, advice)
+
+
+def _build() -> Iterator[Finding]:
+    version = importlib.metadata.version(_LIBRARY)
+    wanted = _pinned_version()
+    advice = f"pip install {_LIBRARY}=={wanted}" if wanted not in (None, version) else None
+    yield Finding("library", FAIL if advice else OK, f"{_LIBRARY} {version}", advice)
+    from edgesppo._llama import has_amx_kernels, system_info
+
+    info = system_info()
+    built = {name for name, value in re.findall(r"(\w+) = (\d+)", info) if value != "0"}
+    lacking = [theirs for ours, theirs in _FEATURES.items() if _lacks(ours, theirs, built)]
+    uses = ", ".join(sorted(built & set(_FEATURES.values()))) or "no feature that we know"
+    text = f"uses {uses}"
+    if lacking:
+        text += f"; not {', '.join(lacking)}, which this processor has"
+    yield Finding("features", WARN if lacking else OK, text, _REBUILD if lacking else None)
+    if has_amx_kernels():
+        advice = f"{_REBUILD}; make leaves them out"
+        yield Finding("amx", WARN, "has AMX kernels, run without repacking", advice)
+    devices = [name for name in _DEVICES if name in info]
+    yield Finding("gpu", OK, ", ".join(devices) or "none: everything runs on the processor")
+
+
+def _lacks(ours: str, theirs: str, built: set[str]) -> bool:
+    return ours in machine.features() and theirs not in built
+
+
+def _pinned_version() -> str | None:
+    """The version that this package asks for."""
+    try:
+        needs = importlib.metadata.requires("edgesppo") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (re.match(rf"{_LIBRARY}==([\w.]+)", need) for need in needs)
+    return next((match[1] for match in found if match), None)
+
+
+def _kernels() -> Iterator[Finding]:
+    try:
+        version = importlib.metadata.version("numba")
+    except importlib.metadata.PackageNotFoundError:
+        advice = 'conversions take about four times as long; pip install "edgesppo[fast]"'
+        yield Finding("kernels", WARN, "numba is not installed", advice)
+        return
+    yield Finding("kernels", OK, f"numba {version} compiles the fast ones for conversions")
+
+
+def _processors() -> Iterator[Finding]:
+    allowed, present = machine.usable_cpus(), os.cpu_count() or 1
+    text = f"{machine.cores()} cores, {allowed} threads for this process"
+    limited = allowed < present
+    text += f" of {present}" if limited else ""
+    advice = "a container's quota or an affinity holds the others back" if limited else None
+    yield Finding("cores", WARN if limited else OK, text, advice)
+    if reasons := machine.throttled():
+        advice = "check the power supply and the cooling"
+        yield Finding("throttle", WARN, ", ".join(reasons), advice)
+
+
+def _memory() -> Iterator[Finding]:
+    total, free, limit = machine.total_memory(), machine.available_memory(), machine.memory_limit()
+    text = f"{_gb(total)}, {'unknown' if free is None else _gb(free)} free for this process"
+    if limit is not None and limit < total:
+        text += f", a container's limit of {_gb(limit)}"
+    little = free is not None and free < _REAL_MEMORY
+    advice = f"{_gb(_REAL_MEMORY)} are needed for the 9B; close programs, or use a smaller model"
+    yield Finding("memory", WARN if little else OK, text, advice if little else None)
+
+
+def _disk() -> Iterator[Finding]:
+    folder = home()
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        advice = "set EDGESPPO_HOME to a folder that can be written"
+        yield Finding("disk", FAIL, f"{folder} cannot be written", advice)
+        return
+    free = shutil.disk_usage(there).free
+    little = free < _REAL_DISK
+    advice = f"converting the 9B takes {_gb(_REAL_DISK)}: edgesppo gc, or another EDGESPPO_HOME"
+    yield Finding(
+        "disk", WARN if little else OK, f"{_gb(free)} free in {folder}", advice if little else None
+    )
+
+
+def _locks() -> Iterator[Finding]:
+    for path in locks.layers():
+        if path.exists():
+            entries = len(lockfile.read(path).models)
+            yield Finding("lock", OK, f"{path}: {entries} models")
+    lockfile.read()
+
+
+def _models() -> Iterator[Finding]:
+    """What is here, and what is here in part; hashing it again is `verify`'s business."""
+    entries, sound = list(locks.read().models.values()), 0
+    for entry in entries:
+        made, there = place.build(entry), place.is_there(entry)
+        sound += bool(made or there)
+        if entry.location is not None and not there:
+            text = f"{entry.name} is no longer what was imported from {entry.location}"
+            yield Finding("model", FAIL, text, f"import it again, or: edgesppo rm {entry.name}")
+        elif entry.shipped is not None and not there:
+            yield Finding("model", FAIL, f"{entry.name} is incomplete", "install edgesppo again")
+        elif care.present(entry) and not (made or there):
+            again = " --convert" if _was_built(entry) else ""
+            advice = f"edgesppo pull {entry.name}{again}, or: edgesppo rm {entry.name}"
+            yield Finding("model", WARN, f"{entry.name} is here in part", advice)
+    yield Finding("models", OK, f"{sound} of {len(entries)} are here; edgesppo list shows them")
+
+
+def _was_built(entry: PinnedModel) -> bool:
+    return any(is_build for *_, is_build in care.present(entry))
+
+
+def _rubbish() -> Iterator[Finding]:
+    rests = care.rubbish()
+    if rests:
+        total = sum(rest.n_bytes for rest in rests)
+        advice = "go on with the download, or: edgesppo gc"
+        yield Finding("rubbish", WARN, f"{_gb(total)} that nothing uses", advice)
+
+
+def _network() -> Iterator[Finding]:
+    for name in ("EDGESPPO_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(name):
+            yield Finding("offline", OK, f"{name} is set: nothing is fetched")
+    from huggingface_hub import get_token
+
+    token = "there is one (not shown)" if get_token() else "none; needed for gated models only"
+    yield Finding("token", OK, token, None)
+    if os.environ.get("HF_ENDPOINT"):
+        from edgesppo.repository import endpoint
+
+        yield Finding("hub", OK, f"HF_ENDPOINT is {endpoint()}")
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.1f} GB"

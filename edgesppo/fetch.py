@@ -1,0 +1,180 @@
+"""Owns how pinned files get from the hub into their folder: in parallel, gone on from, verified.
+
+    FOLDER/.NAME.part       a file on its way; the next run goes on at its end
+    FOLDER/NAME             the same once its hash was right and it is on the disk
+
+Knows nothing of locks or of what the files hold.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edgesppo import place
+from edgesppo.errors import DownloadError
+from edgesppo.files import Files, cannot_write, write_all
+from edgesppo.hub import Hub
+from edgesppo.repository import RemoteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from edgesppo.pinned import PinnedFile
+    from edgesppo.repository import Repository
+
+    # Hears a file's path, how many bytes are there, and of how many.
+    Fetched = Callable[[str, int, int], None]
+
+WORKERS = 4
+ATTEMPTS = 2  # at a whole file whose hash is wrong
+BLOCK = 1 << 20
+_POLL = 0.1
+_PATIENCE = 2.0
+
+
+class _Stopped(Exception):
+    """Another file has failed, or the person has had enough."""
+
+
+def fetch(
+    repository: Repository,
+    wanted: Sequence[PinnedFile],
+    folder: Path,
+    *,
+    fetched: Fetched | None = None,
+    files: Files | None = None,
+) -> None:
+    """Have these files in the folder, each whole and with its hash.
+
+    Raises DownloadError and OutputError; then, and after Ctrl-C, what came is gone on from.
+    """
+    work = _Work(repository, folder, fetched or (lambda *_: None), files or Files())
+    for file in sorted(wanted, key=lambda file: file.size):
+        place.check_inside(folder / file.path)
+    work.all(wanted)
+
+
+class _Work:
+    def __init__(
+        self, repository: Repository, folder: Path, fetched: Fetched, files: Files
+    ) -> None:
+        self._repository = repository
+        self._folder = folder
+        self._fetched = fetched
+        self._files = files
+        self._stop = threading.Event()
+        self._hub = Hub(self._sleep)
+        self._errors: list[BaseException] = []
+        self._heard = threading.Lock()
+
+    def all(self, wanted: Sequence[PinnedFile]) -> None:
+        """Every file; the largest begin first, so that none is left alone at the end."""
+        tasks: queue.SimpleQueue[PinnedFile] = queue.SimpleQueue()
+        for file in sorted(wanted, key=lambda file: -file.size):
+            tasks.put(file)
+        workers = [
+            threading.Thread(target=self._run, args=(tasks,), daemon=True)
+            for _ in range(min(WORKERS, len(wanted)))
+        ]
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                while worker.is_alive():
+                    worker.join(_POLL)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "stopped; what was fetched is kept: the same command goes on there"
+            ) from None
+        finally:
+            self._stop.set()
+            for worker in workers:  # one that waits for the network is left to itself
+                if worker.ident is not None:
+                    worker.join(_PATIENCE)
+        if self._errors:
+            raise self._errors[0]
+
+    def _run(self, tasks: queue.SimpleQueue[PinnedFile]) -> None:
+        with suppress(queue.Empty, _Stopped):
+            while True:
+                file = tasks.get_nowait()
+                try:
+                    self._whole(file)
+                except _Stopped:
+                    raise
+                except BaseException as error:
+                    self._errors.append(error)
+                    self._stop.set()
+                    return
+
+    def _sleep(self, seconds: float) -> None:
+        wait(self._stop, seconds)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _whole(self, pinned: PinnedFile) -> None:
+        """One file: asked for twice at most, where its hash is wrong.
+
+        Bytes of an earlier run save asking for them; where they are wrong, they go, and what was
+        asked for after them does not count.
+        """
+        file = RemoteFile(pinned.path, pinned.size, pinned.digest)
+        path = self._folder / file.path
+        part, digests = place.part(path), list[str]()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while len(digests) < ATTEMPTS:
+                digest, from_scratch = self._rest(file, part)
+                if digest == file.digest:
+                    self._files.replace(part, path)
+                    return
+                self._files.unlink(part)
+                if from_scratch:
+                    digests.append(digest)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        raise DownloadError(
+            f"{file.path} of {self._repository} came with the hash {' and then '.join(digests)},"
+            f" but {file.digest} is pinned; give the same command again later"
+        )
+
+    def _rest(self, file: RemoteFile, part: Path) -> tuple[str, bool]:
+        """Fetch what is lacking; the hash of the whole, and whether all was lacking."""
+        descriptor, hasher, at = self._files.open_or_create(part), file.hasher(), 0
+        try:
+            from_scratch = os.fstat(descriptor).st_size == 0
+            while not from_scratch and at < file.size:
+                data = self._files.read(descriptor, min(BLOCK, file.size - at), at)
+                if not data:
+                    break
+                hasher.update(data)
+                at += len(data)
+                self._tell(file, at)
+            self._files.truncate(descriptor, at)
+            for data in self._hub.stream(self._repository, file, at, file.size):
+                write_all(self._files, descriptor, data, at)
+                hasher.update(data)
+                at += len(data)
+                self._tell(file, at)
+            self._files.sync(descriptor)
+        finally:
+            self._files.close(descriptor)
+        return str(hasher.hexdigest()), from_scratch
+
+    def _tell(self, file: RemoteFile, at: int) -> None:
+        self._go_on()
+        with self._heard:
+            self._fetched(file.path, at, file.size)
+
+
+def wait(stop: threading.Event, seconds: float) -> None:
+    """Before the next attempt, unless all is over."""
+    stop.wait(seconds)

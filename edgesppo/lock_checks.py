@@ -1,0 +1,114 @@
+"""Owns the checks of a lock's single values; each refusal names the place.
+
+Knows nothing of where a lock is, nor of what its values are for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.errors import BadLock
+from edgesppo.pinned import NAME, REPOSITORY, UNRESOLVED, PinnedBuild, PinnedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_HASHES = {
+    "sha256": (re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"),
+    "oid": (re.compile(r"[0-9a-f]{40}"), "40 lower-case hex digits"),
+}
+_REVISION = re.compile(rf"[0-9a-f]{{40}}|{UNRESOLVED}")
+FILE_KEYS = tuple(field.name for field in fields(PinnedFile))
+BUILD_KEYS = tuple(field.name for field in fields(PinnedBuild))
+
+
+def read_file(entry: dict[str, Any], where: str) -> PinnedFile:
+    """One `[[model.file]]`."""
+    only(FILE_KEYS, entry, where)
+    hashes = {key: _hash(entry, key, where) for key in _HASHES if key in entry}
+    if not hashes:
+        raise BadLock(f"{where}: sha256 is None, expected {_HASHES['sha256'][1]}, or else oid")
+    path = relative(text(entry, "path", where), where)
+    return PinnedFile(path, _size(entry, where), hashes.get("sha256"), hashes.get("oid"))
+
+
+def read_build(entry: dict[str, Any], where: str) -> PinnedBuild:
+    """One `[[model.build]]`."""
+    only(BUILD_KEYS, entry, where)
+    texts = {key: text(entry, key, where) for key in BUILD_KEYS if key not in ("size", "sha256")}
+    for key in ("recipe", "platform"):
+        if not NAME.fullmatch(texts[key]):
+            raise BadLock(f"{where}: {key} is {texts[key]!r}, expected letters, digits, '.-_'")
+    return PinnedBuild(**texts, size=_size(entry, where), sha256=_hash(entry, "sha256", where))
+
+
+def _size(entry: dict[str, Any], where: str) -> int:
+    size = entry.get("size")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 63:
+        raise BadLock(f"{where}: size is {size!r}, expected a number of bytes")
+    return size
+
+
+def _hash(entry: dict[str, Any], key: str, where: str) -> str:
+    form, expected = _HASHES[key]
+    value: str = text(entry, key, where)
+    if not form.fullmatch(value):
+        raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
+    return value
+
+
+def only(known: Collection[str], table: dict[str, Any], where: str) -> None:
+    """Refuse keys that nobody knows."""
+    for key in table:
+        if key not in known:
+            raise BadLock(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")
+
+
+def tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+    """All tables of this name; at least one."""
+    value = table.get(key)
+    if not isinstance(value, list) or not value or not all(isinstance(v, dict) for v in value):
+        raise BadLock(f"{where}: expected at least one [[{key}]] table")
+    return value
+
+
+def text(table: dict[str, Any], key: str, where: str) -> Any:
+    """A text; for `iteration`, a number."""
+    value = table.get(key)
+    kind, expected = (int, "a number") if key == "iteration" else (str, "a text")
+    if type(value) is not kind or not value:
+        raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
+    return value
+
+
+def relative(text: str, where: str) -> str:
+    """A path that stays in its folder, on every system."""
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text:
+        raise BadLock(f"{where}: the path {text!r} leaves its folder")
+    if str(path) != text or text == "." or not text.isprintable():
+        raise BadLock(f"{where}: the path {text!r} is not written as one is")
+    return text
+
+
+def is_absolute(text: str) -> bool:
+    """Whether it is a whole path, be it of this system or another."""
+    whole = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return whole and "\0" not in text
+
+
+def check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:
+    """OWNER/NAME and its commit: both or neither."""
+    repository, revision = values.get(key), values.get(revision_key)
+    if repository is not None and not REPOSITORY.fullmatch(repository):
+        raise BadLock(f"{where}: {key} is {repository!r}, expected OWNER/NAME")
+    if (repository is None) != (revision is None):
+        raise BadLock(f"{where}: expected {key} and {revision_key} together")
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise BadLock(
+            f"{where}: {revision_key} is {revision!r}, expected 40 hex digits or {UNRESOLVED!r};"
+            " a branch is no pin"
+        )

@@ -1,0 +1,129 @@
+"""Owns which locks count: a project's own, the user's, the shipped one; the first that knows wins.
+
+    $EDGESPPO_LOCK (--lock)      a project's own, where one is named
+    DATA_HOME/models.lock        the user's: what was pinned, converted and imported here
+    models.lock                  shipped with this package
+
+What this machine finds out is written to the first of these, else to the user's: whole or not at
+all, by one process at a time. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgesppo import locked, lockfile
+from edgesppo.errors import BadLock, OutputError
+from edgesppo.files import Files, cannot_write, write_all
+from edgesppo.home import data_home
+from edgesppo.pinned import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgesppo.pinned import PinnedModel
+
+PROJECT = "EDGESPPO_LOCK"
+_PATIENCE = 30.0  # seconds for another process to write a few kilobytes
+_POLL = 0.05
+
+
+def project() -> Path | None:
+    """The project's own lock, if one is named."""
+    named = os.environ.get(PROJECT)
+    return Path(named).expanduser() if named else None
+
+
+def own() -> Path:
+    """Where what is found out here is written."""
+    return project() or data_home() / "models.lock"
+
+
+def layers() -> list[Path]:
+    """Every lock but the shipped one, the first wins."""
+    user = data_home() / "models.lock"
+    named = project()
+    return [user] if named is None else [named, user]
+
+
+def read(*, may_begin: bool = False) -> Lock:
+    """All entries that count. Raises BadLock.
+
+    A project's lock that is named must be there, unless it may begin now.
+    """
+    models = dict(lockfile.read().models)
+    for path in reversed(layers()):
+        if path.exists() or path.is_symlink():
+            models.update(lockfile.read(path).models)
+        elif path == project() and not may_begin:
+            raise BadLock(f"{path}: no such lock; `edgesppo lock NAME --lock {path}` begins one")
+    return Lock(models)
+
+
+def record(name: str, change: Callable[[PinnedModel | None], PinnedModel | None]) -> Path:
+    """Replace the entry of this name by what `change` makes of it as it counts now; where it is.
+
+    None from `change` removes it there. Raises OutputError and BadLock.
+    """
+    path, files = own(), Files()
+    try:
+        if path != project():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path, files):
+            before = read(may_begin=True).models.get(name)
+            models = dict(lockfile.read(path).models) if path.exists() else {}
+            models.pop(name, None)
+            after = change(before)
+            if after is not None:
+                models[after.name] = after
+            _write(path, Lock(dict(sorted(models.items()))), files)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+@contextmanager
+def _alone(path: Path, files: Files) -> Iterator[None]:
+    """While no other process of ours changes this lock."""
+    until, beside = time.monotonic() + _PATIENCE, path.with_name(f".{path.name}.busy")
+    while True:
+        try:
+            lock = locked.Lock(beside, files)
+            break
+        except locked.Held as held:
+            if time.monotonic() > until:
+                raise OutputError(
+                    f"{path} is being written by {held.owner}; wait for it, or stop it"
+                ) from None
+            time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(path: Path, lock: Lock, files: Files) -> None:
+    """The whole lock under its name; one without entries is no file."""
+    if not lock.models:
+        files.unlink(path)
+        return
+    text = lockfile.render(lock)
+    lockfile.parse(text, str(path))  # what could not be read again is not written
+    write_whole(Path(os.path.realpath(path)), text.encode(), files)
+
+
+def write_whole(path: Path, data: bytes, files: Files) -> None:
+    """A small file, whole or not at all, whatever happens."""
+    part = path.with_name(f".{path.name}.part")
+    files.unlink(part)
+    descriptor = files.create(part)
+    try:
+        write_all(files, descriptor, data, 0)
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+    files.replace(part, path)

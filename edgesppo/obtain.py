@@ -1,0 +1,211 @@
+"""Owns getting a lock's model onto this machine: pinned first, then fetched, by one process.
+
+Asks nothing of the network for what is pinned and there. Knows nothing of terminals.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgesppo import locked, locks, place
+from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
+from edgesppo.fetch import fetch
+from edgesppo.files import Files, cannot_write
+from edgesppo.hub import Hub
+from edgesppo.pinned import CHECKPOINT, UNRESOLVED
+from edgesppo.repository import REVISION, Repository, parse_reference
+from edgesppo.resolve import new_entry, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from edgesppo.fetch import Fetched
+    from edgesppo.pinned import PinnedFile, PinnedModel
+
+_POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person typed: an entry, pinned or not, and the branch, tag or commit beside it."""
+
+    entry: PinnedModel
+    reference: str | None
+
+
+def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wanted:
+    """The entry of a name, or of OWNER/NAME[@REVISION]. Raises ModelNotFound, UsageError.
+
+    A project's lock that is named must be there, unless it may begin now.
+    """
+    lock = locks.read(may_begin=may_begin)
+    if text in lock.models:
+        return Wanted(lock.models[text], None)
+    repository = parse_reference(text)
+    if repository is None:
+        raise ModelNotFound(
+            f"{text[:80]!r} is no name of a lock ({', '.join(lock.models)}) and no repository;"
+            " type OWNER/NAME, or OWNER/NAME@COMMIT"
+        )
+    reference = repository.revision if "@" in text else None
+    known = lock.models.get(name) if name else lock.of_repository(str(repository))
+    if known is not None and known.repository == str(repository):
+        return Wanted(known, reference)
+    entry, known = new_entry(repository, name), lock.of_repository(str(repository))
+    if known is not None:  # under another name: what is claimed of it holds here, too
+        entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
+    taken = lock.models.get(entry.name)
+    if taken is not None:
+        raise UsageError(
+            f"{entry.name} is the name of {taken.repository or taken.location or taken.kind};"
+            " choose another with --name"
+        )
+    return Wanted(entry, reference)
+
+
+def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> PinnedModel:
+    """The entry with its files known; asks the hub, and records, only what is not.
+
+    With `update` it is pinned anew. Raises DownloadError, ModelNotFound, UsageError, OutputError.
+    """
+    entry, reference = asked.entry, asked.reference
+    if entry.repository is None:
+        if update or reference:
+            raise UsageError(f"{entry.name} is no model of the hub; there is nothing to pin anew")
+        return entry
+    if entry.is_pinned and not update:
+        if reference in (None, entry.revision):
+            return entry
+        raise UsageError(
+            f"{entry.name} is pinned to {entry.revision}; to pin it anew: edgesppo lock"
+            f" {entry.repository}@{reference} --update"
+        )
+    pinned = resolve(Hub(), entry, reference or "main", file)
+
+    def change(before: PinnedModel | None) -> PinnedModel:
+        # Another process may have been first: what it pinned stands.
+        first = before is not None and before.is_pinned and not update
+        return before if before is not None and first else pinned
+
+    locks.record(entry.name, change)
+    return locks.read().models[entry.name]
+
+
+def source(text: str) -> str:
+    """What the converter may read of a name: a folder that is here, or OWNER/NAME@COMMIT.
+
+    What is no name of a lock is left as it is.
+    """
+    lock = locks.read()
+    entry = lock.models.get(text) or lock.of_repository(text)
+    if entry is None or entry.kind != CHECKPOINT:
+        return text
+    if place.is_there(entry):
+        return str(place.folder(entry))
+    if entry.is_pinned and entry.repository is not None:
+        return f"{entry.repository}@{entry.revision}"
+    raise UsageError(f"{entry.name} is pinned to no commit yet; first: edgesppo lock {entry.name}")
+
+
+def repository(entry: PinnedModel) -> Repository:
+    """Where the hub has a pinned entry."""
+    if entry.repository is None or not REVISION.fullmatch(entry.revision or ""):
+        raise UsageError(f"{entry.name} is no model of the hub, so it cannot be fetched")
+    owner, name = entry.repository.split("/")
+    return Repository(owner, name, str(entry.revision))
+
+
+def left(entry: PinnedModel) -> int:
+    """Bytes that are still to be fetched, less what earlier runs have left."""
+    return sum(file.size - _begun(entry, file) for file in place.lacking(entry))
+
+
+def _begun(entry: PinnedModel, file: PinnedFile) -> int:
+    part = place.part(place.folder(entry) / file.path)
+    return min(file.size, place.size_of(part) or 0)
+
+
+def free() -> int | None:
+    """Bytes that the disk of our folder still takes; None where the system does not tell."""
+    folder = place.root()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free
+    return None
+
+
+def check_space(needed: int) -> None:
+    """Refuse at once what would fail after an hour."""
+    there = free()
+    if there is not None and there < needed:
+        raise OutputError(
+            f"no space left in {place.root()}: {needed:,} bytes are needed, {there:,} are free;"
+            " free some, or set EDGESPPO_HOME to a folder on another disk"
+        )
+
+
+def pull(
+    entry: PinnedModel,
+    *,
+    fetched: Fetched | None = None,
+    on_wait: Callable[[str], None] | None = None,
+    files: Files | None = None,
+) -> Sequence[PinnedFile]:
+    """Have all files of a pinned entry here; those that had to be fetched.
+
+    Where another process is at it, waits for that. `fetched` hears of each file how many bytes
+    are there, and of how many; `on_wait` hears once who is waited for.
+    """
+    if place.is_there(entry):
+        return ()
+    with alone(entry, on_wait, files or Files()):
+        lacking = place.lacking(entry)
+        if lacking:
+            check_space(left(entry))
+            fetch(repository(entry), lacking, place.folder(entry), fetched=fetched, files=files)
+    return lacking
+
+
+def check_listing(entry: PinnedModel) -> None:
+    """Ask the hub whether it still has what is pinned. Raises DownloadError with both values."""
+    listing = Hub().files(repository(entry))
+    for file in entry.files:
+        found = listing.get(file.path)
+        if found is None:
+            raise DownloadError(f"{entry.repository} no longer has {file.path}, which is pinned")
+        if (found.size, found.digest) != (file.size, file.digest):
+            raise DownloadError(
+                f"{file.path} of {entry.repository} has {found.size:,} bytes and the hash"
+                f" {found.digest}, but {file.size:,} bytes and {file.digest} are pinned"
+            )
+
+
+@contextmanager
+def alone(
+    entry: PinnedModel, on_wait: Callable[[str], None] | None, files: Files
+) -> Iterator[None]:
+    """While no other process of ours gets this model; whoever comes second waits."""
+    assert entry.repository is not None
+    mark = f".{entry.repository.replace('/', '--')}-{str(entry.revision)[:12]}.busy"
+    path, told = place.root() / mark, False
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = locked.Lock(path, files)
+            break
+        except locked.Held as held:
+            if on_wait is not None and not told:
+                on_wait(held.owner)
+            told = True
+            time.sleep(_POLL)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,121 @@
+"""Owns pinning: what a name on the hub stands for now -> an entry that says it for good.
+
+A branch is asked for once, then everything at the commit that it was. Writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import DownloadError, UsageError
+from edgesppo.pinned import CHECKPOINT, GGUF, NAME, PinnedFile, PinnedModel
+from edgesppo.repository import REVISION, Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from edgesppo.hub import Hub
+    from edgesppo.repository import Commit, RemoteFile
+
+_SHA256 = 64  # digits
+_CONFIG = "config.json"
+_WEIGHTS = ".safetensors"
+# What belongs to a checkpoint; pickles, which can run code, do not.
+_KINDS = (".json", ".jinja", ".md", ".model", ".txt", _WEIGHTS)
+_NO_CLAIM = "unknown"
+
+
+def new_entry(repository: Repository, name: str | None) -> PinnedModel:
+    """An entry for a repository that no lock knows yet."""
+    name = name or repository.name.lower()
+    if not NAME.fullmatch(name):
+        raise UsageError(f"the name is {name!r}, expected letters, digits, '.-_', 64 at most")
+    return PinnedModel(
+        name=name,
+        kind=CHECKPOINT,
+        description=f"{repository} from the Hugging Face hub",
+        repository=str(repository),
+        revision="unresolved",
+        license=_NO_CLAIM,
+    )
+
+
+def resolve(
+    hub: Hub, entry: PinnedModel, reference: str = "main", file: str | None = None
+) -> PinnedModel:
+    """The entry, pinned to what `reference` (a branch, a tag, a commit) is on the hub now.
+
+    Of a repository of GGUF files `file` chooses one. What was made of other files is forgotten.
+    """
+    assert entry.repository is not None
+    owner, name = entry.repository.split("/")
+    commit = hub.commit(Repository(owner, name, reference))
+    if REVISION.fullmatch(reference) and commit.revision != reference:
+        raise DownloadError(
+            f"asked for the commit {reference} of {entry.repository}, the hub gave"
+            f" {commit.revision}; check the commit"
+        )
+    listing = hub.files(Repository(owner, name, commit.revision))
+    kind, paths = _choose(listing, entry, file)
+    files = tuple(_pin(listing[path]) for path in sorted(paths))
+    same = (entry.revision, entry.files) == (commit.revision, files)
+    return replace(
+        _claims(entry, commit),
+        kind=kind,
+        revision=commit.revision,
+        files=files,
+        builds=entry.builds if same else (),
+    )
+
+
+def _claims(entry: PinnedModel, commit: Commit) -> PinnedModel:
+    """The entry with what the card's header claims; what it leaves out is as it was."""
+    base = commit.base_model if entry.base_model is None else None
+    return replace(
+        entry,
+        license=commit.license or entry.license,
+        license_link=commit.license_link or entry.license_link,
+        base_model=base or entry.base_model,
+        base_revision="unresolved" if base else entry.base_revision,
+    )
+
+
+def _choose(
+    listing: Collection[str], entry: PinnedModel, file: str | None
+) -> tuple[str, list[str]]:
+    """Whether it is a checkpoint or a GGUF file, and the paths that belong to it."""
+    known = file or (entry.files[0].path if entry.kind == GGUF and entry.files else None)
+    if known is not None:
+        if known not in listing or not known.endswith(".gguf"):
+            raise DownloadError(f"{entry.repository} has no GGUF file {known!r}; check its name")
+        return GGUF, [known]
+    if _CONFIG in listing and any(path.endswith(_WEIGHTS) for path in listing):
+        return CHECKPOINT, [path for path in listing if _is_part(path)]
+    found = sorted(path for path in listing if path.endswith(".gguf") and _is_plain(path))
+    if len(found) == 1:
+        return GGUF, found
+    if found:
+        raise DownloadError(
+            f"{entry.repository} has {len(found)} GGUF files; choose one with --file:"
+            f" {', '.join(found)}"
+        )
+    raise DownloadError(
+        f"{entry.repository} has neither {_CONFIG} with safetensors nor a GGUF file; is it a model?"
+    )
+
+
+def _is_part(path: str) -> bool:
+    return _is_plain(path) and (path.endswith(_KINDS) or path.startswith(("LICENSE", "NOTICE")))
+
+
+def _is_plain(path: str) -> bool:
+    """Whether it is a plain name at the top of the repository."""
+    odd = any(c in '<>:"/\\|?*' or not c.isprintable() for c in path)
+    return not odd and not path.startswith(".") and not path.endswith((".", " "))
+
+
+def _pin(file: RemoteFile) -> PinnedFile:
+    if len(file.digest) == _SHA256:
+        return PinnedFile(file.path, file.size, file.digest)
+    return PinnedFile(file.path, file.size, None, file.digest)

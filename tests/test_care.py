@@ -1,0 +1,299 @@
+"""What is here is listed, found by name, hashed again, removed and swept up; nothing else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from edgesppo import care, errors, locks, place, remembered, store
+from edgesppo.cli import care as cli_care
+from edgesppo.cli import main
+from tests.conftest import DEMO
+from tests.hub import REPOSITORY, REVISION, FakeHub
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+NAME = "sppo-iter3"
+SECOND = "model-00002-of-00003.safetensors"
+FOLDER = Path("models") / REPOSITORY.replace("/", "--") / REVISION
+
+
+def run(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(words))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def pull(*words: str, name: str = NAME) -> Path:
+    result = run("pull", name, "--accept-license", "--json", *words)
+    return Path(json.loads(result.stdout)["path"])
+
+
+def states() -> dict[str, str]:
+    rows = json.loads(run("list", "--json").stdout)["models"]
+    return {row["name"]: row["state"] for row in rows}
+
+
+def test_list_tells_what_is_here_in_lines_that_fit(hub: FakeHub) -> None:
+    assert states() == {
+        "demo": "here",
+        "sppo-iter1": "absent",
+        "sppo-iter2": "absent",
+        NAME: "absent",
+        "gemma-2-2b-it": "absent",
+    }
+    folder = pull()
+    assert states()[NAME] == "here"
+    (folder / SECOND).unlink()
+    assert states()[NAME] == "in part"
+    pull("--convert")
+    assert states()[NAME] == "converted"
+    assert all(len(line) < 80 for line in run("list").output.splitlines())
+    assert hub.url
+
+
+def test_an_absent_model_says_how_to_get_it(fresh_home: Path) -> None:
+    assert fresh_home.is_dir()
+    message = run("chat", NAME, code=1).stderr
+    assert f"get it: edgesppo pull {NAME} --convert" in message
+    message = run("chat", "owner/unknown", code=1).stderr
+    assert "edgesppo pull owner/unknown --convert" in message
+
+
+def test_verify_names_the_damaged_file_and_repair_fetches_only_that(hub: FakeHub) -> None:
+    folder = pull()
+    assert run("verify", NAME).output.count("sound ") == len(list(folder.iterdir()))
+    data = bytearray((folder / SECOND).read_bytes())
+    whole = bytes(data)
+    data[-1] ^= 1
+    (folder / SECOND).write_bytes(data)
+    result = run("verify", "--all", code=1)
+    assert f"DAMAGED  {folder / SECOND}" in result.output
+    assert f"edgesppo pull {NAME} --repair" in result.output
+    figures = json.loads(run("verify", "--json", code=1).stdout)
+    assert [c["path"] for c in figures["models"][NAME] if not c["sound"]] == [str(folder / SECOND)]
+    hub.requests.clear()
+    pull("--repair")
+    assert (folder / SECOND).read_bytes() == whole
+    assert {name for kind, name, _ in hub.requests if kind == "data"} == {SECOND}
+    run("verify", NAME)
+
+
+def test_on_a_terminal_verify_offers_to_fetch_what_is_damaged(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pull()
+    whole = (folder / SECOND).read_bytes()
+    (folder / SECOND).write_bytes(whole[:-1])
+    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    result = CliRunner().invoke(main, ["verify", NAME], input="n\n")
+    assert "Now?" in result.output
+    assert (folder / SECOND).read_bytes() != whole
+    result = CliRunner().invoke(main, ["verify", NAME], input="y\n")
+    assert (folder / SECOND).read_bytes() == whole
+    run("verify", NAME)
+    assert hub.url
+
+
+def test_rm_asks_on_a_terminal(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pull()
+    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    result = CliRunner().invoke(main, ["rm", NAME], input="n\n")
+    assert (result.exit_code, folder.is_dir()) == (1, True)
+    assert CliRunner().invoke(main, ["rm", NAME], input="y\n").exit_code == 0
+    assert not folder.exists()
+    assert hub.url
+
+
+def test_a_damaged_build_is_made_again(hub: FakeHub) -> None:
+    made = pull("--convert")
+    whole = made.read_bytes()
+    made.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "--convert --repair" in run("verify", NAME, code=1).output
+    pull("--convert", "--repair")
+    assert made.read_bytes() == whole
+    assert hub.url
+
+
+def test_verify_of_what_is_not_here_is_told(fresh_home: Path) -> None:
+    assert fresh_home.is_dir()
+    assert "not on this machine" in run("verify", NAME, code=1).stderr
+    assert "no model of a lock" in run("verify", "nobody", code=1).stderr
+
+
+def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path) -> None:
+    made = pull("--convert")
+    size = made.stat().st_size
+    figures = json.loads(run("rm", NAME, "--json").stdout)
+    assert figures["freed_bytes"] == size
+    assert not made.exists()
+    assert locks.read().models[NAME].revision == REVISION
+    assert "nothing of sppo-iter3" in run("rm", NAME, code=1).stderr
+    folder = pull()
+    store.find(NAME)
+    run("rm", NAME)
+    assert not folder.exists()
+    assert not folder.parent.exists()
+    assert fresh_home.is_dir()
+    assert hub.url
+
+
+def test_rm_leaves_what_another_name_uses(hub: FakeHub) -> None:
+    folder = pull()
+    run("lock", f"{REPOSITORY}@{REVISION}", "--name", "mine")
+    assert "mine uses them" in run("rm", NAME).stderr
+    assert place.is_there(locks.read().models["mine"])
+    run("pull", "mine")
+    assert folder.is_dir()
+    assert hub.url
+
+
+def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> None:
+    from edgesppo.loaded import ensure_converted
+
+    pull()
+    copy = ensure_converted(store.find(NAME))
+    assert "a converted copy" in run("rm", NAME).stderr
+    assert not copy.exists()
+    assert not copy.with_suffix(".from").exists()
+    assert hub.url
+
+
+def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
+    hub: FakeHub, fresh_home: Path, tmp_path: Path
+) -> None:
+    from edgesppo.loaded import ensure_converted
+
+    folder = pull()
+    part = place.part(folder / SECOND)
+    part.write_bytes(b"1" * 1000)
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    orphan, kept = ensure_converted(store.find(mine)), ensure_converted(store.find(NAME))
+    shutil.rmtree(mine)
+    expected = 1000 + orphan.stat().st_size
+    dry = json.loads(run("gc", "--dry-run", "--json").stdout)
+    assert (dry["freed_bytes"], part.exists()) == (expected, True)
+    assert json.loads(run("gc", "--json").stdout)["removed"] == [str(part), str(orphan)]
+    assert not part.exists()
+    assert not orphan.exists()
+    assert kept.exists()
+    assert place.is_there(locks.read().models[NAME])
+    assert "Nothing to remove" in run("gc").stderr
+    assert states()[NAME] == "here"
+    (fresh_home / "models.lock").unlink()
+    assert str(folder) in run("gc", "--unpinned").stderr
+    assert not folder.exists()
+    assert hub.url
+
+
+def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
+    from edgesppo import obtain
+    from edgesppo.files import Files
+
+    entry = obtain.pin(obtain.wanted(NAME))
+    part = place.part(place.folder(entry) / SECOND)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"1")
+    with obtain.alone(entry, None, Files()):
+        assert not care.rubbish()
+    assert [rest.path for rest in care.rubbish()] == [part]
+    assert hub.url
+
+
+def test_an_import_is_by_reference_and_rm_leaves_the_file(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path
+) -> None:
+    mine = tmp_path / "My Model.gguf"
+    shutil.copy(demo_gguf, mine)
+    run("import", str(mine))
+    assert store.find("my-model").path == mine
+    assert states()["my-model"] == "here"
+    assert {path.name for path in fresh_home.iterdir()} == {"models.lock"}
+    assert (
+        "Licence" in run("show", "my-model").output or "licence" in run("show", "my-model").output
+    )
+    run("verify", "my-model")
+    data = bytearray(mine.read_bytes())
+    data[-1] ^= 1
+    mine.write_bytes(data)
+    assert "your own" in run("verify", "my-model", code=1).stderr
+    mine.rename(tmp_path / "gone.gguf")
+    message = run("run", "my-model", "Hi", code=1).stderr
+    assert "is gone or was changed" in message
+    assert "edgesppo rm my-model" in message
+    run("rm", "my-model")
+    assert (tmp_path / "gone.gguf").exists()
+    assert not (fresh_home / "models.lock").exists()
+
+
+def test_a_checkpoint_folder_can_be_imported_and_used(fresh_home: Path) -> None:
+    run("import", str(DEMO), "--name", "toy")
+    result = run("run", "toy", "What is the capital of France?", "--temperature", "0")
+    assert "Paris" in result.stdout
+    assert fresh_home.is_dir()
+
+
+@pytest.mark.parametrize("bad", ["a folder", "no gguf", "nothing", "taken", "a bad name"])
+def test_what_cannot_be_imported_is_told_and_not_recorded(
+    fresh_home: Path, tmp_path: Path, bad: str
+) -> None:
+    path = tmp_path / "x.gguf"
+    words = {"taken": ["--name", NAME], "a bad name": ["--name", "../x"]}.get(bad, [])
+    if bad == "a folder":
+        path.mkdir()
+    elif bad == "no gguf":
+        path.write_bytes(b"PK\x03\x04")
+    elif words:
+        path = DEMO
+    message = run("import", str(path), *words, code=1).stderr
+    assert message.splitlines()[-1].startswith("edgesppo: ")
+    assert not (fresh_home / "models.lock").exists()
+
+
+def test_without_a_model_it_is_the_last_one_else_the_real_one_else_the_demo(
+    hub: FakeHub, demo_gguf: Path
+) -> None:
+    result = run("run", "Hi", "--max-tokens", "1")
+    assert f"tiny demo model. For the real one: edgesppo pull {NAME} --convert" in result.stderr
+    pull()
+    assert store.default().name == NAME
+    run("run", str(demo_gguf), "Hi", "--max-tokens", "1")
+    assert remembered.last() == str(demo_gguf)
+    result = run("run", "Hi", "--max-tokens", "1")
+    assert f"Using {demo_gguf.stem} ({demo_gguf})" in result.stderr
+    run("run", "demo", "Hi", "--max-tokens", "1")
+    assert remembered.last() == "demo"
+    remembered.use("a model that is gone")
+    assert store.default().name == NAME
+    remembered.path().write_text("[" * 10_000)
+    assert store.default().name == NAME
+    assert hub.url
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(hub: FakeHub, fresh_home: Path) -> None:
+    fresh_home.chmod(0o500)
+    try:
+        message = run("pull", NAME, "--accept-license", code=1).stderr
+        assert "cannot write" in message.splitlines()[-1]
+    finally:
+        fresh_home.chmod(0o700)
+    assert hub.url
+
+
+def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.gguf").write_bytes(b"1")
+    (fresh_home / "converted").symlink_to(outside)
+    rest = care.Rest(fresh_home / "converted" / "mine.gguf", 1, "a test")
+    with pytest.raises(errors.OutputError, match="outside of"):
+        care.remove([rest])
+    assert (outside / "mine.gguf").exists()
