@@ -14,7 +14,7 @@ from edgesppo.generate import Generation
 from edgesppo.prompt import Message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Generator, Sequence
 
     from edgesppo.engine import Engine
     from edgesppo.generate import Chunk, Result
@@ -74,7 +74,7 @@ class Chat:
             raise UsageError("this chat has no answer yet; call ask() or stream() first")
         return self._last
 
-    def stream(self, text: str, **sampling: Any) -> Iterator[Chunk]:
+    def stream(self, text: str, **sampling: Any) -> Generator[Chunk, None, None]:
         """Ask, and get the answer piece by piece.
 
         `sampling` overrides the chat's parameters for this answer (see SamplingParams); `schema`
@@ -84,23 +84,42 @@ class Chat:
         """
         yield from self._answer(text, len(self.messages), sampling)
 
-    def regenerate(self, **sampling: Any) -> Iterator[Chunk]:
-        """Answer the last question anew; the old answer goes once the new one has begun."""
+    def regenerate(
+        self, question: str | None = None, **sampling: Any
+    ) -> Generator[Chunk, None, None]:
+        """Answer the last question anew, or another in its place.
+
+        The old answer goes once the new one has begun. Raises what `stream` raises.
+        """
         if not self.messages:
             raise UsageError("this chat has no turn to answer anew")
-        return self._answer(self.messages[-2].content, len(self.messages) - 2, sampling)
+        asked = self.messages[-2].content if question is None else question
+        return self._answer(asked, len(self.messages) - 2, sampling)
 
-    def _answer(self, text: str, after: int, sampling: dict[str, Any]) -> Iterator[Chunk]:
+    def continue_(self, **sampling: Any) -> Generator[Chunk, None, None]:
+        """Go on with the last answer where it ended: it was interrupted, or cut at a limit.
+
+        The chunks, and `last`, are what is added; `messages[-1]` is the whole answer. Raises what
+        `stream` raises.
+        """
+        if not self.messages:
+            raise UsageError("this chat has no answer to go on with")
+        asked, begun = self.messages[-2:]
+        return self._answer(asked.content, len(self.messages) - 2, sampling, begun)
+
+    def _answer(
+        self, text: str, after: int, sampling: dict[str, Any], begun: Message | None = None
+    ) -> Generator[Chunk, None, None]:
         """Answer `text` as it follows the first `after` messages; what came later goes."""
-        generation = self._begin(text, after, sampling)
+        generation = self._begin(text, after, sampling, begun)
         try:
             yield from generation
         except EdgesppoError:
             raise
         except BaseException:
-            self._keep(text, after, generation)
+            self._keep(text, after, generation, begun)
             raise
-        self._keep(text, after, generation)
+        self._keep(text, after, generation, begun)
 
     async def astream(self, text: str, **sampling: Any) -> AsyncIterator[Chunk]:
         """The same for `async for`. The model computes beside the event loop, on its threads.
@@ -176,30 +195,58 @@ class Chat:
     def _head(self) -> list[Message]:
         return [Message("system", self.system)] if self.system else []
 
-    def _begin(self, text: str, after: int, sampling: dict[str, Any]) -> Generation:
+    def _begin(
+        self, text: str, after: int, sampling: dict[str, Any], begun: Message | None = None
+    ) -> Generation:
         checks.text("the message", text)
         schema = sampling.pop("schema", None)
+        if schema is not None and begun is not None:
+            raise UsageError("an answer that was bound to a schema cannot go on; ask again")
         wanted = None if schema is None else structured.wanted(schema)
         params = self.params.replace(**sampling)
         if wanted is not None:
             wanted.check(params)
-        ids, left_out = self._fit(self.messages[:after], [Message("user", text)], params)
+        asked = [Message("user", text)]
+        ids, left_out = self._fit(self.messages[:after], asked, self._ids(begun), params)
         grammar = None if wanted is None else wanted.grammar
         generation = Generation(self._engine, ids, params, left_out=left_out, grammar=grammar)
         self.left_out = left_out
         return generation
 
-    def _keep(self, text: str, after: int, generation: Generation) -> None:
+    def _ids(self, begun: Message | None) -> list[int]:
+        """What of the answer stands already."""
+        if begun is None:
+            return []
+        return self._engine.model.tokenize(begun.content) if begun.ids is None else [*begun.ids]
+
+    def _keep(
+        self, text: str, after: int, generation: Generation, begun: Message | None = None
+    ) -> None:
         self._last = result = generation.result()
-        if result.finish_reason == "cancelled" and not result.text:
+        if not result.text and (begun is not None or result.finish_reason == "cancelled"):
             return
         # A control token in the answer (sampling can draw any) is not fed back as one.
         plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
-        ids = result.ids if plain and result.ids else None
-        self.messages[after:] = [Message("user", text), Message("assistant", result.text, ids)]
+        answer = Message("assistant", result.text, result.ids if plain and result.ids else None)
+        if begun is not None:
+            answer = self._joined(begun, answer)
+        self.messages[after:] = [Message("user", text), answer]
+
+    def _joined(self, begun: Message, more: Message) -> Message:
+        """One answer of two parts. A character may have been cut in two: its bytes are joined."""
+        if begun.ids is None or more.ids is None:
+            return Message("assistant", begun.content + more.content)
+        ids = (*begun.ids, *more.ids)
+        return Message(
+            "assistant", self._engine.model.detokenize(ids).decode("utf-8", "replace"), ids
+        )
 
     def _fit(
-        self, history: Sequence[Message], asked: list[Message], params: SamplingParams
+        self,
+        history: Sequence[Message],
+        asked: list[Message],
+        begun: list[int],
+        params: SamplingParams,
     ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
         fewest = prompt.fewest(self._engine.model, [*self._head(), *asked])
@@ -208,7 +255,7 @@ class Chat:
         turns = len(history) // 2
         left_out = min(self.left_out, turns)
         n_ctx = self._engine.n_ctx
-        room = n_ctx - min(params.max_tokens, n_ctx // _ANSWER_SHARE)
+        room = n_ctx - min(params.max_tokens, n_ctx // _ANSWER_SHARE) - len(begun)
         trims = self.overflow != "error"
         if trims and self._too_many(history, asked, room) > left_out:
             left_out = max(left_out, self._too_many(history, asked, room // _TRIMMED_SHARE))
@@ -216,6 +263,7 @@ class Chat:
         while trims and len(ids) > room and left_out < turns:
             left_out += 1  # joined to the system text, a turn can take a token more
             ids = self._encode(history[2 * left_out :], asked)
+        ids += begun
         return ids, left_out
 
     def _too_many(self, history: Sequence[Message], asked: list[Message], room: int) -> int:

@@ -1,4 +1,4 @@
-"""Owns how answers and their figures read on a terminal."""
+"""Owns how models, answers and their figures read on a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgesppo.engine import Engine
     from edgesppo.generate import Result
+    from edgesppo.loaded import LoadedModel
+    from edgesppo.saved import Resumed
 
 # A model must not be able to steer the terminal: C0 and C1 control characters but \t and \n.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -25,10 +28,47 @@ def speed_line(result: Result) -> str:
         rates = f"prefill {timings.prefill_tps:,.1f} t/s, decode {timings.decode_tps:,.1f} t/s"
         parts.append(rates + _ENDS[result.finish_reason])
     if result.left_out:
-        parts.append(f"the oldest {result.left_out} turns no longer fit")
+        parts.append(f"the oldest {n_turns(result.left_out)} left out")
     return f"[{' | '.join(parts)}]"
+
+
+def n_turns(n: int) -> str:
+    """So many turns."""
+    return "1 turn" if n == 1 else f"{n:,} turns"
 
 
 def printable(text: str) -> str:
     """The text with control characters made visible instead of obeyed."""
     return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def describe(loaded: LoadedModel) -> str:
+    """One line of what runs: model, size, context, threads."""
+    megabytes = loaded.model.summary.file_bytes / 1e6
+    offload = f"{loaded.model.n_gpu_layers} layers on GPU, " if loaded.model.n_gpu_layers else ""
+    return (
+        f"{loaded.name} | {loaded.model.weights.n_params / 1e6:,.1f} M parameters, "
+        f"{megabytes:,.1f} MB | context {loaded.engine.n_ctx} | {offload}"
+        f"{_threads(loaded.engine)} | loaded in {loaded.load_s:.2f} s"
+    )
+
+
+def _threads(engine: Engine) -> str:
+    """How many compute; for the prompt apart, where they are not as many."""
+    n, n_batch = engine.n_threads, engine.n_threads_batch
+    return f"{n} threads" if n == n_batch else f"{n} threads ({n_batch} for the prompt)"
+
+
+def resumed_line(name: str, resumed: Resumed) -> str:
+    """What came back of a chat, and what that saved."""
+    line = f"Resumed {name!r}: {n_turns(resumed.n_turns)}"
+    if resumed.n_tokens:
+        line += f", {resumed.n_tokens:,} tokens restored"
+        if resumed.saved_s is not None:
+            digits = 1 if resumed.saved_s >= 1 else 2
+            line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
+    elif resumed.n_turns:
+        line += ", to be prefilled anew"
+    if resumed.other_model is not None:
+        line += f" (the last answer was by another model, {resumed.other_model})"
+    return line

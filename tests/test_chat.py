@@ -88,7 +88,7 @@ def test_leaving_a_stream_keeps_what_came_marked_as_cancelled(demo: LoadedModel)
     seen = ""
     while len(seen) < 4:
         seen += next(stream).text
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert chat.last.finish_reason == "cancelled"
     assert chat.last.text == seen == chat.messages[-1].content
     assert demo.ask("What is 2 plus 3?", temperature=0)
@@ -239,3 +239,54 @@ def test_a_cancelled_task_stops_the_model_and_keeps_what_came(demo: LoadedModel)
     asyncio.run(main())
     assert chat.last.finish_reason in ("cancelled", "stop", "length")
     assert demo.ask("What is 2 plus 3?", temperature=0)
+
+
+@pytest.mark.parametrize("cut", [1, 4])
+def test_an_answer_goes_on_as_if_it_had_never_been_cut(demo: LoadedModel, cut: int) -> None:
+    whole = demo.chat(temperature=0)
+    whole.ask("Who are you?")
+    chat = demo.chat(temperature=0)
+    first = chat.ask("Who are you?", max_tokens=cut)
+    rest = "".join(chunk.text for chunk in chat.continue_())
+    assert first + rest == chat.messages[-1].content == whole.messages[-1].content
+    assert chat.messages == whole.messages, "the tokens, too"
+    assert chat.last.text == rest
+    usage = chat.last.usage
+    assert usage.prompt_tokens - usage.cached_tokens == 1, "nothing is prefilled again"
+
+
+def test_an_answer_without_its_tokens_goes_on_from_its_text(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    first = chat.ask("What is the capital of France?", max_tokens=4)
+    chat.messages[-1] = edgesppo.Message("assistant", first)
+    assert "Paris" in first + "".join(chunk.text for chunk in chat.continue_())
+    assert chat.messages[-1].content.startswith(first)
+
+
+def test_an_answer_at_its_end_stays_as_it_is(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("What is the capital of France?")
+    before = list(chat.messages)
+    assert "".join(chunk.text for chunk in chat.continue_()) == ""
+    assert chat.messages == before
+    with pytest.raises(edgesppo.UsageError, match="no answer to go on with"):
+        demo.chat().continue_()
+
+
+def test_a_character_cut_in_two_is_whole_when_the_answer_goes_on(demo: LoadedModel) -> None:
+    chat = demo.chat()
+    ids = [demo.model.tokenize("\U0001f600")[-4:], demo.model.tokenize("x")]
+    pieces = ids[0]
+    assert len(pieces) == 4, "one token a byte"
+    begun = edgesppo.Message("assistant", "\ufffd", tuple(pieces[:2]))
+    more = edgesppo.Message("assistant", "\ufffd", tuple(pieces[2:]))
+    assert chat._joined(begun, more).content == "\U0001f600"
+
+
+def test_another_question_can_take_the_place_of_the_last(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    chat.ask("What is 2 plus 3?")
+    answer = "".join(chunk.text for chunk in chat.regenerate("What is my name?"))
+    assert "Ada" in answer
+    assert [m.content for m in chat.messages[2:]] == ["What is my name?", answer]

@@ -2,136 +2,279 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import select
-import subprocess
+import signal
 import sys
-import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgesppo.sessions import Sessions
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 
 if os.name == "nt":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
-import fcntl
-import pty
-import termios
-from typing import TYPE_CHECKING
+from tests.terminal import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[A-Za-z]|[=>]|\][^\x07]*\x07)")
-PATIENCE_S = 60
+CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r"
+COLOURS = re.compile(rb"\x1b\[[0-9;]*[34]\d[0-9;]*m")
 
 
-class Terminal:
-    """A child on a pseudo-terminal: type keys, wait for text."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._master, slave = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-        self.process = subprocess.Popen(
-            command,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment,
-            start_new_session=True,
-            # Its own terminal: so that Ctrl-C typed there is a signal here.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(slave)
-        self.screen = b""
-        self._seen = 0
-
-    def expect(self, text: str) -> None:
-        """Wait until `text` appears after what was last waited for."""
-        deadline = time.monotonic() + PATIENCE_S
-        while (at := self._plain().find(text.encode(), self._seen)) < 0:
-            self._read(max(0, deadline - time.monotonic()), repr(text))
-        self._seen = at + len(text.encode())
-
-    def _read(self, patience_s: float, wanted: str) -> None:
-        ready, _, _ = select.select([self._master], [], [], patience_s)
-        try:
-            data = os.read(self._master, 65536) if ready else b""
-        except OSError:
-            data = b""
-        assert data, f"{wanted} did not come; last was {self._plain()[-300:]!r}"
-        self._answer_queries(data)
-        self.screen += data
-
-    def wait_for_more(self, n_bytes: int) -> None:
-        """Wait until so much more has been written, whatever it is."""
-        wanted = len(self.screen) + n_bytes
-        while len(self.screen) < wanted:
-            self._read(PATIENCE_S, f"{n_bytes} more bytes")
-
-    def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
-
-    def _plain(self) -> bytes:
-        return ESCAPES.sub(b"", self.screen)
-
-    def _answer_queries(self, data: bytes) -> None:
-        if b"\x1b[6n" in data:  # a terminal tells where its cursor is
-            os.write(self._master, b"\x1b[1;1R")
-
-    def close(self) -> int:
-        code = self.process.wait(PATIENCE_S)
-        os.close(self._master)
-        return code
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
-@pytest.fixture
-def chat(demo_gguf: Path) -> Terminal:
-    command = [sys.executable, "-m", "edgesppo", "chat", str(demo_gguf), "--temperature", "0"]
-    return Terminal(command)
+@pytest.fixture(scope="module")
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights babble on, and have a context long enough for a person to lose patience."""
+    folder = tmp_path_factory.mktemp("babbler")
+    shape = resized(SHAPES["tiny"], context=8192)
+    return convert(write_checkpoint(folder / "babbler", shape), folder / "babbler.gguf").output
 
 
-def test_a_chat_of_two_turns_and_ctrl_d(chat: Terminal) -> None:
-    chat.expect("context")
-    chat.expect("Ctrl-D leaves")
+def _chat(model: Path, *options: str, **terminal: Any) -> Terminal:
+    words = ["chat", str(model), "--temperature", "0", *options]
+    return Terminal([sys.executable, "-m", "edgesppo", *words], **terminal)
+
+
+def _messages(name: str) -> list[str]:
+    with Sessions().open(name) as session:
+        assert session.transcript is not None
+        return [part for turn in session.transcript.turns for part in (turn.user, turn.assistant)]
+
+
+def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, "--session", "ada")
     chat.expect(">>>")
+    assert b"context" not in chat.screen, "the prompt comes before the model"
     chat.type("My name is Ada.\r")
-    chat.expect("t/s")
+    chat.expect("Nice to meet you, Ada.")
+    chat.expect("t/s | ada")
+    status = chat.rows()[-1]
+    assert re.fullmatch(
+        rf"{demo_gguf.stem} \| \d+ of 512 tokens, \d+% \| [\d,.]+ t/s \| ada", status
+    )
     chat.type("What is my name?\r")
-    chat.expect("What is my name?")
-    chat.expect("Ada")
-    chat.expect("t/s")
+    chat.expect("Your name is Ada.")
     chat.expect(">>>")
-    chat.type("\x04")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    rows = chat.rows()
+    assert any("context 512" in row for row in rows)
+    begin = rows.index(">>> My name is Ada.")
+    assert rows[begin + 1 :][-5:] == [
+        "Nice to meet you, Ada.",
+        ">>> What is my name?",
+        "Your name is Ada.",
+        ">>>",
+        "Saved as ada; edgesppo chat --resume goes on with it.",
+    ]
+
+
+def test_a_message_may_have_many_lines(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, "--session", "lines")
+    chat.expect(">>>")
+    for keys in (
+        f"one{ALT_ENTER}two{CTRL_J}three\r",
+        "\x1b[200~pasted\nover\nlines\x1b[201~\r",
+        '"""\rquoted\r\rby three"""\r',
+    ):
+        chat.type(keys)
+        chat.expect("t/s | lines")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    asked = _messages("lines")[::2]
+    assert asked == ["one\ntwo\nthree", "pasted\nover\nlines", "quoted\n\nby three"]
+
+
+def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -> None:
+    with Sessions().open("ada"):
+        pass
+    first = _chat(demo_gguf, "--session", "rome-trip", "--plain")
+    first.expect(">>>")
+    first.type("hi\n")
+    first.expect(">>>")
+    first.type(CTRL_D)
+    assert first.close() == 0
+    chat = _chat(demo_gguf)
+    chat.expect("loaded in")
+    chat.type("/s")
+    chat.expect("the saved chats")
+    assert any("/set" in row and "how answers are drawn" in row for row in chat.rows())
+    chat.type("et temp")
+    chat.expect("always takes the most probable token")
+    chat.type("\t")
+    chat.expect("erature")
+    chat.type(" 0.5\r")
+    chat.expect("temperature  0.5  0, 0.0001 to 100")
+    chat.type("/load ro")
+    chat.expect("1 turn, ")
+    chat.type("\t")
+    chat.expect("me-trip")
+    chat.type("\r")
+    chat.expect("Resumed 'rome-trip': 1 turn")
+    chat.type(CTRL_D)
     assert chat.close() == 0
 
 
-def test_ctrl_c_at_the_prompt_says_how_to_leave(chat: Terminal) -> None:
+def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
+    for keys in ("My name is Ada.\r", f"{CTRL_R}name\r\r"):
+        chat = _chat(demo_gguf)
+        chat.expect("loaded in")
+        chat.type(keys)
+        chat.expect("Nice to meet you, Ada.")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+    assert (home / "history").stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf)
     chat.expect(">>>")
-    chat.type("half a thought\x03")
+    chat.type("half a thought" + CTRL_C)
     chat.expect("(Ctrl-D or /exit leaves)")
     chat.type("/help\r")
     chat.expect("/regen")
-    chat.type("/exit\r")
+    chat.expect("Ctrl-R")
+    chat.expect(">>>")
+    chat.type(CTRL_C + CTRL_C)
     assert chat.close() == 0
 
 
-def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(tmp_path: Path) -> None:
-    """Random weights babble on, and have a context long enough for a person to lose patience."""
-    shape = resized(SHAPES["tiny"], context=8192)
-    model = convert(write_checkpoint(tmp_path / "babbler", shape), tmp_path / "babbler.gguf").output
-    command = [sys.executable, "-m", "edgesppo", "chat", str(model), "--temperature", "0"]
-    chat = Terminal([*command, "--max-tokens", "8000"])
-    chat.expect(">>>")
+def test_ctrl_c_stops_an_answer_which_can_go_on(babbler: Path, tmp_path: Path) -> None:
+    chat = _chat(babbler, "--session", "babble", "--max-tokens", "8000")
+    chat.expect("loaded in")
     chat.type("Hello\r")
     chat.expect("Hello")
     chat.wait_for_more(500)
-    chat.type("\x03")
-    chat.expect("(stopped)")
-    chat.expect("t/s")
+    chat.type(CTRL_C)
+    chat.expect("(stopped; /continue goes on)")
     chat.expect(">>>")
-    chat.type("/exit\r")
+    first = _exported(chat, tmp_path / "first.json")
+    chat.type("/continue\r")
+    chat.expect("/continue")
+    chat.wait_for_more(500)
+    chat.type(CTRL_C)
+    chat.expect("(stopped; /continue goes on)")
+    chat.type(CTRL_D)
     assert chat.close() == 0
+    asked, answer = _messages("babble")
+    assert asked == "Hello"
+    assert len(answer) > len(first[-1]) > 0
+    assert answer.startswith(first[-1])
+
+
+def _exported(chat: Terminal, file: Path) -> list[str]:
+    chat.type(f"/export {file}\r")
+    chat.expect("(wrote")
+    chat.expect(">>>")
+    return [message["content"] for message in json.loads(file.read_text())["messages"]]
+
+
+def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("word " * 1300)
+    chat = _chat(babbler, "--max-tokens", "8000", cwd=tmp_path)
+    chat.expect("loaded in")
+    chat.type("/read long.txt\r")
+    chat.expect("tokens; it goes with the next message")
+    chat.type("Sum it up.\r")
+    chat.expect("reading the prompt")
+    chat.type(CTRL_C)
+    chat.expect("(stopped before the first word)")
+    chat.expect(">>> Sum it up.")
+    chat.type(CTRL_C + CTRL_D)
+    assert chat.close() == 0
+    assert Sessions().entries() == []
+
+
+def test_the_terminal_may_change_its_size(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, columns=200, lines=60)
+    chat.expect("loaded in")
+    chat.type("What is the capital")
+    chat.resize(40, 12)
+    chat.type(" of France?\r")
+    chat.expect("Paris")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+
+
+def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> None:
+    script = tmp_path / "editor.sh"
+    script.write_text('#!/bin/sh\nprintf "My name is Ada." > "$1"\n')
+    script.chmod(0o755)
+    chat = _chat(demo_gguf, EDITOR=str(script))
+    chat.expect("loaded in")
+    chat.type("to be replaced" + CTRL_G)
+    chat.expect("My name is Ada.")
+    chat.type("\r")
+    chat.expect("Nice to meet you, Ada.")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number: int) -> None:
+    chat = _chat(babbler, "--session", "babble", "--max-tokens", "8000")
+    chat.expect("loaded in")
+    chat.type("Hello\r")
+    chat.expect("Hello")
+    chat.wait_for_more(300)
+    chat.process.send_signal(number)
+    assert chat.close() == 128 + number
+    assert len(_messages("babble")[1]) > 0
+
+
+def test_a_closed_window_loses_nothing(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, "--session", "ada")
+    chat.expect("loaded in")
+    chat.type("My name is Ada.\r")
+    chat.expect("t/s | ada")
+    chat.type("not sent")
+    # It may see the end of its input before the signal.
+    assert chat.abandon() in (0, 128 + signal.SIGHUP)
+    assert _messages("ada") == ["My name is Ada.", "Nice to meet you, Ada."]
+
+
+@pytest.mark.parametrize("way", [{"TERM": "dumb"}, {"options": ["--plain"]}])
+def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None:
+    chat = _chat(demo_gguf, *way.pop("options", []), **way)
+    chat.expect(">>>")
+    chat.type('"""What is\n')
+    chat.expect("...")
+    chat.type('my name?"""\n')
+    chat.expect("name")
+    chat.expect(">>>")
+    chat.type("/exit\n")
+    assert chat.close() == 0
+    assert re.findall(rb"\x1b(?!\[\?2004[hl])", chat.screen) == []  # readline's pasting apart
+    assert b"t/s" not in chat.screen
+
+
+def test_without_colour_nothing_is_coloured_or_rendered(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, NO_COLOR="1")
+    chat.expect("loaded in")
+    chat.type("hi\r")
+    chat.expect("t/s")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    assert {
+        found for found in COLOURS.findall(chat.screen) if re.search(rb"[34]\d", found)
+    } == set()
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_text("no model")
+    chat = _chat(bad)
+    chat.expect("not a GGUF file")
+    assert chat.close() == 1
+    assert b"Traceback" not in chat.screen

@@ -7,24 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import store
+from edgesppo import remembered, store
 from edgesppo.cli.common import (
-    describe,
     is_interactive,
     json_option,
     model_options,
+    open_reporting,
+    open_with_meters,
     opened,
     sampling_options,
     say,
+    was_asked_for,
 )
-from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
+from edgesppo.cli.keeping import chosen_for, kept, session_options
+from edgesppo.terminal import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.chat import Chat
+    from edgesppo.loaded import LoadedModel
+    from edgesppo.repl import Setup
+    from edgesppo.session import Session
 
 TRY_QUESTION = "Who are you?"
+_plain_option = click.option(
+    "--plain",
+    is_flag=True,
+    help="Draw nothing twice: no colours, no status line; for screen readers and plain terminals.",
+)
 
 
 @click.command(name="chat")
@@ -32,6 +42,7 @@ TRY_QUESTION = "Who are you?"
 @click.option("--system", help="A system text, merged into the first message as Gemma-2 has it.")
 @session_options
 @click.option("--resume", is_flag=True, help="Go on with the chat that was used last.")
+@_plain_option
 @model_options
 @sampling_options
 def chat_command(
@@ -40,54 +51,78 @@ def chat_command(
     session: str | None,
     snapshots: int,
     resume: bool,
+    plain: bool,
     loading: dict[str, Any],
     sampling: dict[str, Any],
 ) -> None:
     """Chat with MODEL: a name, a GGUF file or a checkpoint folder.
 
     On a terminal the chat is saved turn by turn, under its date or the name that --session gives.
-    Away from one, every line of standard input is one message, and the chat is saved only with
-    --session or --resume; exits with 1 if a message failed.
+    Away from one, every line of standard input is one message (between triple quotes, several
+    are), and the chat is saved only with --session or --resume; exits with 1 if a message failed.
     """
     with kept(session, resume=resume, unnamed=is_interactive()) as held:
-        with opened(chosen_for(model, held), loading) as loaded:
-            say(describe(loaded))
-            if held is None:
-                _talk(loaded.chat(system=system, **sampling), None)
-                return
-            options = {"system": system, **sampling}
-            with chatting(loaded, held, snapshots=snapshots, **options) as saved:
-                _talk(saved.chat, saved.record)
-        if held.transcript is not None and session is None and is_interactive():
-            say(f"Saved as {held.name}; edgesppo chat --resume goes on with it.")
+        found = chosen_for(model, held)
+        _talk(_setup(found, loading, {"system": system, **sampling}, held, snapshots), plain=plain)
 
 
-def _talk(chat: Chat, record: Callable[[], None] | None) -> None:
+def _setup(
+    found: store.Found,
+    loading: dict[str, Any],
+    options: dict[str, Any],
+    held: Session | None = None,
+    snapshots: int = 0,
+) -> Setup:
+    from edgesppo.repl import Setup
+    from edgesppo.sessions import Sessions
+
+    load = open_reporting if is_interactive() else open_with_meters
+    asked_for = was_asked_for(found)
+
+    def open_model(which: store.Found, report: Callable[[str, float], None]) -> LoadedModel:
+        loaded = load(loading, which, report)
+        if asked_for and which is found:
+            remembered.use(store.words_for(which))
+        return loaded
+
+    return Setup(
+        found,
+        open_model,
+        store.find,
+        Sessions(),
+        held,
+        snapshots,
+        options,
+    )
+
+
+def _talk(setup: Setup, *, plain: bool) -> None:
     from edgesppo import repl
 
     if is_interactive():
-        repl.interactive(chat, record)
-    elif not repl.from_lines(chat, sys.stdin or (), record):
+        repl.interactive(setup, plain=plain)
+    elif not repl.from_lines(setup, sys.stdin or ()):
         sys.exit(1)
 
 
 @click.command(name="try")
 @json_option
+@_plain_option
 @model_options
 @sampling_options
-def try_command(as_json: bool, loading: dict[str, Any], sampling: dict[str, Any]) -> None:
+def try_command(
+    as_json: bool, plain: bool, loading: dict[str, Any], sampling: dict[str, Any]
+) -> None:
     """Convert the shipped demo model, then chat with it.
 
     Away from a terminal, asks it one question and prints the answer.
     """
-    from edgesppo import repl
     from edgesppo.cli.run import answer
 
+    if is_interactive() and not as_json:
+        _talk(_setup(store.demo(), loading, sampling), plain=plain)
+        return
     with opened(store.demo(), loading) as loaded:
         say(describe(loaded))
-        chat = loaded.chat(**sampling)
-        if is_interactive() and not as_json:
-            repl.interactive(chat)
-            return
         say(f"> {TRY_QUESTION}")
-        answer(loaded, chat, TRY_QUESTION, as_json=as_json)
+        answer(loaded, loaded.chat(**sampling), TRY_QUESTION, as_json=as_json)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgesppo.engine import Engine
     from edgesppo.loaded import LoadedModel
 
 _ASKED_FOR = "edgesppo.asked_for"
@@ -183,34 +182,49 @@ def converted(found: store.Found) -> Path:
 @contextlib.contextmanager
 def opened(found: store.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
     """Load a model, converting a checkpoint first, and say so; close it afterwards."""
+    with open_with_meters(loading, found) as loaded:
+        if was_asked_for(found):
+            remembered.use(store.words_for(found))
+        yield loaded
+
+
+def was_asked_for(found: store.Found) -> bool:
+    """Whether a person named this very model."""
+    return click.get_current_context().meta.get(_ASKED_FOR) is found
+
+
+def open_with_meters(
+    loading: dict[str, Any], found: store.Found, _report: object = None
+) -> LoadedModel:
+    """Load a model, converting a checkpoint first, and say so on standard error."""
     from edgesppo.cli.progress import tuning_progress
     from edgesppo.loaded import load
 
     path = converted(found)
     with tuning_progress() as on_tune:
         loaded = load(path, on_tune=on_tune, **loading)
-    with loaded:
-        loaded.name = found.name
-        if click.get_current_context().meta.get(_ASKED_FOR) is found:
-            remembered.use(store.words_for(found))
-        yield loaded
+    loaded.name = found.name
+    return loaded
 
 
-def describe(loaded: LoadedModel) -> str:
-    """One line of what runs: model, size, context, threads."""
-    megabytes = loaded.model.summary.file_bytes / 1e6
-    offload = f"{loaded.model.n_gpu_layers} layers on GPU, " if loaded.model.n_gpu_layers else ""
-    return (
-        f"{loaded.name} | {loaded.model.weights.n_params / 1e6:,.1f} M parameters, "
-        f"{megabytes:,.1f} MB | context {loaded.engine.n_ctx} | {offload}"
-        f"{_threads(loaded.engine)} | loaded in {loaded.load_s:.2f} s"
+def open_reporting(
+    loading: dict[str, Any], found: store.Found, report: Callable[[str, float], None]
+) -> LoadedModel:
+    """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
+    from edgesppo.loaded import ensure_converted, load
+
+    path = found.path
+    if found.is_checkpoint:
+        title = f"Converting {found.name} to Q4_K_M (once)"
+        path = ensure_converted(found, lambda p: report(title, p.done_bytes / p.total_bytes))
+    loaded = load(
+        path,
+        on_load=lambda share: report(f"Loading {found.name}", share),
+        on_tune=lambda share: report("Finding the fastest settings for this machine (once)", share),
+        **loading,
     )
-
-
-def _threads(engine: Engine) -> str:
-    """How many compute; for the prompt apart, where they are not as many."""
-    n, n_batch = engine.n_threads, engine.n_threads_batch
-    return f"{n} threads" if n == n_batch else f"{n} threads ({n_batch} for the prompt)"
+    loaded.name = found.name
+    return loaded
 
 
 def is_interactive() -> bool:

@@ -13,13 +13,13 @@ import click
 from edgesppo import store
 from edgesppo.cli.common import chosen, say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
-from edgesppo.terminal import printable
+from edgesppo.terminal import printable, resumed_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.loaded import LoadedModel
-    from edgesppo.saved import Resumed, SavedChat
+    from edgesppo.saved import SavedChat
     from edgesppo.session import Session
 
     _Kind = click.ParamType[int]
@@ -137,19 +137,3 @@ def chatting(
         except OutputError as error:
             say(f"edgesppo: the end of this chat is not saved: {error}")
             sys.exit(1)
-
-
-def resumed_line(name: str, resumed: Resumed) -> str:
-    """What came back of a chat, and what that saved."""
-    turns = "1 turn" if resumed.n_turns == 1 else f"{resumed.n_turns} turns"
-    line = f"Resumed {name!r}: {turns}"
-    if resumed.n_tokens:
-        line += f", {resumed.n_tokens:,} tokens restored"
-        if resumed.saved_s is not None:
-            digits = 1 if resumed.saved_s >= 1 else 2
-            line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
-    elif resumed.n_turns:
-        line += ", to be prefilled anew"
-    if resumed.other_model is not None:
-        line += f" (the last answer was by another model, {resumed.other_model})"
-    return line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -22,8 +23,10 @@ from edgesppo.cli.common import (
     say,
 )
 from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
+from edgesppo.ending import ending
 from edgesppo.errors import UsageError
 from edgesppo.terminal import printable, speed_line
+from edgesppo.text_file import read_text
 
 if TYPE_CHECKING:
     from edgesppo.chat import Chat
@@ -41,6 +44,14 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Bind the answer to the JSON Schema in FILE: it is printed once it is complete.",
 )
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="A text file that goes into the prompt, between PROMPT and what is piped; repeatable.",
+)
 @session_options
 @json_option
 @model_options
@@ -49,6 +60,7 @@ def run_command(
     words: tuple[str, ...],
     system: str | None,
     schema_file: str | None,
+    files: tuple[str, ...],
     session: str | None,
     snapshots: int,
     as_json: bool,
@@ -58,19 +70,18 @@ def run_command(
     """Answer one prompt.
 
     MODEL is a name, a GGUF file or a checkpoint folder; without it the demo is used. The prompt
-    is PROMPT, what is piped in, or both: first PROMPT, then the piped text. One word alone is
+    is PROMPT, the files of -f, what is piped in, or all of them, in this order. One word alone is
     MODEL if it is a name of models.lock or written like a path. In a loop, give the command
     </dev/null, or it reads what the loop reads. With --session it is the next turn of that chat;
     without, nothing is saved.
     """
-    model, prompt = _model_and_prompt(words)
+    model, prompt = _model_and_prompt(words, files)
     wanted = None if schema_file is None else _wanted(schema_file)
-    with kept(session) as held, opened(chosen_for(model, held), loading) as loaded:
+    options = {"system": system, **sampling}
+    with ending(), kept(session) as held, opened(chosen_for(model, held), loading) as loaded:
         if held is None:
-            chat = loaded.chat(system=system, **sampling)
-            answer(loaded, chat, prompt, as_json=as_json, wanted=wanted)
+            answer(loaded, loaded.chat(**options), prompt, as_json=as_json, wanted=wanted)
             return
-        options = {"system": system, **sampling}
         with chatting(loaded, held, snapshots=snapshots, **options) as saved:
             answer(loaded, saved.chat, prompt, as_json=as_json, wanted=wanted)
 
@@ -96,10 +107,12 @@ def answer(
     clean = printable if has_terminal(sys.stdout) else str
     streams = not as_json and wanted is None
     try:
-        for chunk in chat.stream(prompt, schema=wanted):
-            if streams:
-                click.echo(clean(chunk.text), nl=False)
-                sys.stdout.flush()
+        # Closed at once where the reader of a pipe is gone: what came is kept.
+        with contextlib.closing(chat.stream(prompt, schema=wanted)) as chunks:
+            for chunk in chunks:
+                if streams:
+                    click.echo(clean(chunk.text), nl=False)
+                    sys.stdout.flush()
     except KeyboardInterrupt:
         interrupted = True
         if not chat.answered or wanted is not None:
@@ -134,16 +147,17 @@ def _token(entry: TokenLogprob) -> dict[str, Any]:
     return {**found, "top": [_token(other) for other in entry.top]} if entry.top else found
 
 
-def _model_and_prompt(words: tuple[str, ...]) -> tuple[str | None, str]:
+def _model_and_prompt(words: tuple[str, ...], files: tuple[str, ...]) -> tuple[str | None, str]:
     """Which word is which. One word alone is a MODEL if it can be nothing else, else a PROMPT."""
     if len(words) > 2:
         raise click.UsageError("expected at most MODEL and PROMPT; put the prompt in quotes")
     alone = len(words) == 1 and _names_a_model(words[0])
     model = words[0] if alone or len(words) == 2 else None
     prompts = words[1:] if model is not None else words
-    prompt = "\n\n".join(part for part in (*prompts, _piped()) if part)
+    read = [read_text(file).strip("\n") for file in files]
+    prompt = "\n\n".join(part for part in (*prompts, *read, _piped()) if part)
     if not prompt.strip():
-        raise click.UsageError("no prompt: give one as an argument, or pipe one in")
+        raise click.UsageError("no prompt: give one as an argument, with -f, or pipe one in")
     return model, prompt
 
 

@@ -1,0 +1,105 @@
+"""The chat on a terminal, and for pipes: messages, commands, answers as they come.
+
+Thin over `Chat` and the saved chats; knows nothing of how a model is found or loaded. Answers go
+to standard output, all else to standard error. Owns who sits at the other end: a person with a
+terminal that can be drawn on, one who wants plain lines, or a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from edgesppo.ending import Ended, ending
+from edgesppo.errors import OutputError
+from edgesppo.repl.input import is_open, unquoted
+from edgesppo.repl.loop import Lines, LoadFailed, Person, wants_plain
+from edgesppo.repl.screen import Screen
+from edgesppo.repl.talk import Setup, Talk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Setup", "from_lines", "interactive"]
+
+KEYS = "Alt-Enter begins a new line, Ctrl-C stops an answer, Ctrl-D leaves; /help lists the rest."
+PLAIN_KEYS = "Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands."
+
+
+def interactive(setup: Setup, *, plain: bool = False) -> None:
+    """Chat with a person until they leave. Raises what loading the model raised.
+
+    `plain` draws nothing twice: no colours, no line that changes, no status. A terminal that can
+    do no more gets the same. NO_COLOR leaves the Markdown as it is written, too. What could not
+    be saved in the end is said; exits with 1 then, and with 128 and its number after a signal.
+    """
+    plain = plain or wants_plain()
+    screen = Screen(moves=not plain, styled=not plain and not os.environ.get("NO_COLOR"))
+    talk = Talk(setup)
+    saved = True
+    try:
+        with ending():
+            person = Person(talk, screen, edits=not plain)
+            screen.say(PLAIN_KEYS if plain else KEYS)
+            try:
+                person.run()
+            except LoadFailed as failed:
+                raise failed.error from None
+            finally:
+                saved = _close(talk, screen)
+    except Ended as ended:
+        # Python waits for no daemon thread; native code in one may not outlive it.
+        sys.exit(ended.code)
+    if not saved:
+        sys.exit(1)
+
+
+def _close(talk: Talk, screen: Screen) -> bool:
+    """Put everything on the disk, and say where it is."""
+    try:
+        talk.close()
+    except OutputError as error:
+        screen.say(f"edgesppo: the end of this chat is not saved: {error}")
+        return False
+    session = talk.session
+    if session is not None and session.transcript is not None and session.transcript.turns:
+        screen.say(f"Saved as {session.name}; edgesppo chat --resume goes on with it.")
+    return True
+
+
+def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
+    """Take every line as one message, for pipes and scripts; False if one of them failed.
+
+    Between triple quotes, several lines are one.
+    """
+    talk = Talk(setup)
+    loop = Lines(talk, Screen(moves=False, styled=False))
+    good = True
+    try:
+        talk.load_now(lambda _stage, _share: None)
+        for line in talk.news:
+            loop.say(line)
+        for message in _messages(lines):
+            good &= loop.turn(message)
+            if loop.leaving:
+                break
+    finally:
+        try:
+            talk.close()
+        except OutputError as error:
+            loop.say(f"edgesppo: the end of this chat is not saved: {error}")
+            good = False
+    return good
+
+
+def _messages(lines: Iterable[str]) -> Iterable[str]:
+    held: list[str] = []
+    for line in lines:
+        held.append(line.rstrip("\n"))
+        text = "\n".join(held)
+        if not is_open(text):
+            yield unquoted(text)
+            held = []
+    if held:
+        yield unquoted("\n".join(held))

@@ -1,0 +1,125 @@
+"""Owns the commands that tell or set how answers come about: model, parameters, context."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import UsageError
+from edgesppo.prompt import Message
+from edgesppo.repl import settings
+from edgesppo.terminal import describe, speed_line
+
+if TYPE_CHECKING:
+    from edgesppo.repl.desk import Desk
+
+_NONE = ("none", '""', "''")
+_MOST_PIECES = 200
+
+
+def system(desk: Desk, rest: str) -> None:
+    """/system."""
+    chat = desk.talk.chat
+    if rest:
+        chat.system = None if rest in _NONE else rest
+    desk.say(f"system: {chat.system}" if chat.system else "(no system text)")
+
+
+def set_(desk: Desk, rest: str) -> None:
+    """/set, and /set parameter NAME VALUE as others have it."""
+    words = rest.split(None, 2)
+    if words[:1] == ["parameter"]:
+        words = rest.split(None, 3)[1:]
+    if words[:1] == ["system"]:
+        system(desk, rest.partition("system")[2].strip())
+        return
+    if len(words) < 2:
+        _tell(desk, words[0] if words else "")
+        return
+    chat, talk = desk.talk.chat, desk.talk
+    name, word = words[0], " ".join(words[1:])
+    chat.params = settings.changed(chat.params, talk.loaded.defaults, name, word)
+    _tell(desk, name)
+
+
+def _tell(desk: Desk, name: str) -> None:
+    found = [*settings.settings(desk.talk.chat.params)]
+    if name:
+        found = [one for one in found if one.name == name.replace("-", "_")]
+        if not found:
+            raise UsageError(f"no parameter is called {name!r}; /set lists them")
+    names = max(len(one.name) for one in found)
+    values = max(len(one.value) for one in found)
+    takes = max(len(one.takes) for one in found)
+    for one in found:
+        desk.say(f"  {one.name:{names}}  {one.value:{values}}  {one.takes:{takes}}  {one.meaning}")
+    if not name:
+        desk.say("/set NAME VALUE sets one; default as VALUE takes it back.")
+
+
+def show(desk: Desk, _rest: str) -> None:
+    """/show."""
+    talk = desk.talk
+    desk.say(describe(talk.loaded))
+    desk.say(f"  file     {talk.loaded.model.path}")
+    kept = f"{talk.name}, in {talk.session.path}" if talk.session else "not saved; /save NAME does"
+    desk.say(f"  chat     {kept}")
+    desk.say(f"  turns    {len(talk.chat.messages) // 2}")
+    desk.say(f"  system   {talk.chat.system or 'none'}")
+    defaults = {one.name: one.value for one in settings.settings(talk.loaded.defaults)}
+    own = [
+        f"{one.name} {one.value}"
+        for one in settings.settings(talk.chat.params)
+        if one.value != defaults[one.name]
+    ]
+    desk.say(f"  set      {', '.join(own) or 'nothing beyond the defaults'} (/set lists all)")
+
+
+def stats(desk: Desk, _rest: str) -> None:
+    """/stats."""
+    chat = desk.talk.chat
+    desk.say(speed_line(chat.last) if chat.answered else "(no answer yet)")
+    if desk.totals.answers:
+        desk.say(str(desk.totals))
+
+
+def tokens(desk: Desk, rest: str) -> None:
+    """/tokens."""
+    talk = desk.talk
+    if not rest:
+        desk.say(f"{talk.n_tokens():,} tokens in this chat; /tokens TEXT shows those of a text")
+        return
+    ids = talk.loaded.tokenize(rest)
+    pieces = [talk.loaded.model.piece(id_).decode("utf-8", "replace") for id_ in ids[:_MOST_PIECES]]
+    more = " ..." if len(ids) > _MOST_PIECES else ""
+    desk.say(f"{len(ids):,} tokens: {' '.join(repr(piece) for piece in pieces)}{more}")
+
+
+def context(desk: Desk, _rest: str) -> None:
+    """/context."""
+    talk, chat = desk.talk, desk.talk.chat
+    n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
+    of_system = len(talk.loaded.tokenize(chat.system)) if chat.system else 0
+    left = max(0, n_ctx - used)
+    turns = len(chat.messages) // 2 - chat.left_out
+    desk.say(f"  {n_ctx:>9,}  tokens in the context of {talk.loaded.name}")
+    desk.say(f"  {used:>9,}  used, {used / n_ctx:.0%}: {turns} turns, system text {of_system:,}")
+    desk.say(f"  {left:>9,}  left")
+    held = talk.loaded.engine.held(chat.encode([Message("user", "")], left_out=chat.left_out))
+    desk.say(f"  {held:>9,}  in the KV cache, so that they need not be read again")
+    if chat.left_out:
+        desk.say(f"  The oldest {chat.left_out} turns no longer fit and are left out.")
+
+
+def model(desk: Desk, rest: str) -> None:
+    """/model."""
+    talk = desk.talk
+    if not rest:
+        desk.say(describe(talk.loaded))
+        return
+    found = talk.setup.find(rest)
+    try:
+        lines = talk.use_model(found, desk.report)
+    finally:
+        desk.report("", 0.0)
+    for line in lines:
+        desk.say(line)

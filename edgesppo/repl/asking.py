@@ -1,0 +1,91 @@
+"""Owns the commands that ask, or change what was asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import UsageError
+from edgesppo.repl import attach, editor
+
+if TYPE_CHECKING:
+    from edgesppo.repl.desk import Desk
+
+
+def regenerate(desk: Desk, _rest: str) -> None:
+    """/regen."""
+    chat = desk.talk.chat
+    desk.show(chat.regenerate(), "")
+
+
+def continue_(desk: Desk, _rest: str) -> None:
+    """/continue."""
+    chat = desk.talk.chat
+    before = chat.messages[-1:]
+    desk.show(chat.continue_(), "")
+    if chat.messages[-1:] == before:
+        desk.say("(nothing more: the answer had come to its end)")
+
+
+def edit(desk: Desk, _rest: str) -> None:
+    """/edit: the last message once more, or a first one."""
+    chat = desk.talk.chat
+    asked = chat.messages[-2].content if chat.messages else ""
+    with desk.free_keys():
+        text = editor.edit(asked)
+    if not text.strip() or text == asked:
+        desk.say("(nothing changed)")
+        return
+    desk.say("\n".join(f"> {line}" for line in text.split("\n")))
+    desk.show(chat.regenerate(text) if chat.messages else chat.stream(text), text)
+
+
+def undo(desk: Desk, _rest: str) -> None:
+    """/undo."""
+    if desk.attached:
+        desk.say(f"(took back the file {desk.attached.pop().name})")
+        return
+    desk.say(f"(took back: {_first_line(desk.talk.chat.undo())})")
+
+
+def clear(desk: Desk, _rest: str) -> None:
+    """/clear."""
+    desk.talk.chat.clear()
+    desk.attached.clear()
+    desk.say("(the chat is forgotten)")
+
+
+def read(desk: Desk, rest: str) -> None:
+    """/read FILE: say how large it is before it is sent."""
+    if not rest:
+        names = ", ".join(file.name for file in desk.attached)
+        desk.say(f"(goes with the next message: {names})" if names else "/read FILE, a text file")
+        return
+    file = attach.read(rest)
+    desk.attached.append(file)
+    talk = desk.talk
+    n = len(talk.loaded.tokenize(attach.joined([file], "")))
+    desk.say(f"({file.name}: {n:,} tokens; it goes with the next message, /undo takes it back)")
+    waiting = len(talk.loaded.tokenize(attach.joined(desk.attached, "")))
+    n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
+    if waiting >= n_ctx:
+        desk.say(
+            f"warning: that does not fit: {waiting:,} tokens, and the context holds {n_ctx:,}; "
+            "take it back with /undo, or load the model with a larger --n-ctx"
+        )
+    elif used + waiting >= n_ctx:
+        desk.say(
+            f"warning: with the {used:,} tokens of the chat that is more than the {n_ctx:,} of the "
+            "context: its oldest turns will be left out"
+        )
+
+
+def _first_line(text: str, most: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def message(desk: Desk, text: str) -> str:
+    """The whole next message, its files with it."""
+    if not text.strip() and not desk.attached:
+        raise UsageError("an empty message")
+    return attach.joined(desk.attached, text)

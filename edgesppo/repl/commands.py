@@ -1,0 +1,112 @@
+"""Owns the list of commands: names, what stands behind them, a line of help, what they do.
+
+Each is a function of the desk (what a command may use of the chat's loop) and the rest of the
+line. They raise EdgesppoError for what makes no sense; the loop says it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import UsageError
+from edgesppo.repl import about, asking, giving, keeping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgesppo.repl.desk import Desk
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. `takes` says what completes it; `early` ones need no model."""
+
+    name: str
+    usage: str
+    help: str
+    run: Callable[[Desk, str], None]
+    takes: str = ""
+    early: bool = False
+
+
+def _help(desk: Desk, rest: str) -> None:
+    if rest:
+        command = named(rest if rest.startswith("/") else f"/{rest}")
+        if command is None:
+            raise UsageError(f"unknown command {rest!r}; /help lists them")
+        desk.say(f"{command.name} {command.usage}".rstrip() + f"   {command.help}")
+        return
+    width = max(len(f"{command.name} {command.usage}") for command in COMMANDS)
+    for command in COMMANDS:
+        desk.say(f"  {f'{command.name} {command.usage}':{width}}  {command.help}")
+    for line in KEYS if desk.edits else ():
+        desk.say(line)
+
+
+def _exit(desk: Desk, _rest: str) -> None:
+    desk.leaving = True
+
+
+KEYS = (
+    "",
+    "  Alt-Enter, Ctrl-J  a new line      Ctrl-G  write in $EDITOR      Ctrl-R  search the history",
+    '  """ ... """        many lines      Tab     complete a command    Ctrl-D  leave',
+    "  Ctrl-C             stop an answer; what came is kept. Twice within a second: leave",
+)
+COMMANDS = (
+    Command("/help", "[COMMAND]", "this list", _help, "command", early=True),
+    Command("/exit", "", "leave; the chat is saved", _exit, early=True),
+    Command("/regen", "", "answer the last message anew", asking.regenerate),
+    Command("/continue", "", "go on with an answer that was cut", asking.continue_),
+    Command("/edit", "", "change the last message in $EDITOR and ask again", asking.edit),
+    Command("/undo", "", "take back the last turn, or a file not sent yet", asking.undo),
+    Command("/clear", "", "forget the turns of this chat", asking.clear),
+    Command("/read", "FILE", "put a text file into the next message", asking.read, "path"),
+    Command("/system", "[TEXT]", "show or set the system text; none takes it away", about.system),
+    Command("/set", "[NAME VALUE]", "show or set how answers are drawn", about.set_, "parameter"),
+    Command("/show", "", "what runs, how, and where the chat is kept", about.show),
+    Command("/stats", "", "tokens and speed of the last answer, and of all", about.stats),
+    Command("/tokens", "[TEXT]", "the tokens of a text, or how many the chat has", about.tokens),
+    Command("/context", "", "what fills the context, and what is left of it", about.context),
+    Command("/model", "[MODEL]", "show the model, or go on with another", about.model, "model"),
+    Command("/sessions", "", "the saved chats", keeping.sessions, early=True),
+    Command("/new", "[NAME]", "begin another chat; this one stays saved", keeping.new),
+    Command("/load", "NAME", "go on with a saved chat", keeping.load, "session"),
+    Command("/save", "NAME", "save a copy of this chat as it is now", keeping.save),
+    Command("/rename", "NAME", "give this chat a name", keeping.rename),
+    Command("/delete", "[NAME]", "delete a saved chat, or this one", keeping.delete, "session"),
+    Command("/export", "[FILE]", "write the chat to a .md or .json file", giving.export, "path"),
+    Command(
+        "/copy", "[code]", "the last answer, or its code, to the clipboard", giving.copy, "copy"
+    ),
+)
+_ALIASES = {
+    "/?": "/help",
+    "/h": "/help",
+    "/bye": "/exit",
+    "/quit": "/exit",
+    "/q": "/exit",
+    "/regenerate": "/regen",
+    "/retry": "/regen",
+    "/reset": "/clear",
+    "/system-prompt": "/system",
+    "/resume": "/load",
+}
+
+
+def named(word: str) -> Command | None:
+    """The command of that name or alias."""
+    name = _ALIASES.get(word, word)
+    return next((command for command in COMMANDS if command.name == name), None)
+
+
+def run(desk: Desk, line: str) -> None:
+    """Do what a line that begins with a slash says. Raises EdgesppoError."""
+    word, _, rest = line.strip().partition(" ")
+    command = named(word)
+    if command is None:
+        raise UsageError(f"unknown command {word!r}; /help lists them")
+    if not command.early:
+        desk.wait_for_model()
+    command.run(desk, rest.strip())

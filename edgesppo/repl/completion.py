@@ -1,0 +1,79 @@
+"""Owns what a person may mean by what they have typed: commands and what stands behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.completion import Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+
+from edgesppo import lockfile
+from edgesppo.errors import EdgesppoError
+from edgesppo.repl import settings
+from edgesppo.repl.ago import ago
+from edgesppo.repl.commands import COMMANDS, named
+from edgesppo.sampler import SamplingParams
+from edgesppo.terminal import n_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prompt_toolkit.completion import CompleteEvent
+
+    from edgesppo.repl.talk import Talk
+
+
+class CommandCompleter(Completer):
+    """Completes a line that begins with a slash, with a line of help for each choice."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
+        """The choices for the word before the cursor."""
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        word, space, rest = text.partition(" ")
+        if not space:
+            yield from _matching(_commands(), word)
+            return
+        command = named(word)
+        if command is None:
+            return
+        if command.takes in ("path", "model"):
+            yield from self._paths.get_completions(Document(rest, len(rest)), event)
+        if " " not in rest:
+            yield from _matching(self._choices(command.takes), rest)
+
+    def _choices(self, kind: str) -> Iterator[tuple[str, str]]:
+        if kind == "session":
+            for entry in self._talk.setup.sessions.entries():
+                yield entry.name, f"{n_turns(entry.n_turns)}, {entry.model}, {ago(entry.last_used)}"
+        elif kind == "parameter":
+            params = self._talk.chat.params if self._talk.ready else SamplingParams()
+            for one in settings.settings(params):
+                yield one.name, f"now {one.value}; {one.meaning}"
+        elif kind == "model":
+            try:
+                models = lockfile.read().models
+            except EdgesppoError:
+                return
+            for name, model in models.items():
+                yield name, model.description
+        elif kind == "command":
+            yield from _commands()
+        elif kind == "copy":
+            yield "code", "the last block of code, not the whole answer"
+
+
+def _commands() -> Iterator[tuple[str, str]]:
+    for command in COMMANDS:
+        yield command.name, command.help
+
+
+def _matching(choices: Iterable[tuple[str, str]], begun: str) -> Iterator[Completion]:
+    for text, meaning in choices:
+        if text.startswith(begun):
+            yield Completion(text, start_position=-len(begun), display_meta=meaning)

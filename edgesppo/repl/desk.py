@@ -1,0 +1,45 @@
+"""Owns what commands may use of the chat's loop: the talk, and ways to show, say and ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+
+    from edgesppo.generate import Chunk
+    from edgesppo.repl.attach import Attached
+    from edgesppo.repl.talk import Talk
+    from edgesppo.repl.totals import Totals
+
+
+class Desk(Protocol):
+    """The loop, as commands see it."""
+
+    talk: Talk
+    totals: Totals
+    attached: list[Attached]
+    leaving: bool
+    edits: bool  # whether there are keys to tell of
+
+    def say(self, text: str) -> None:
+        """A line beside the answers."""
+
+    def write(self, text: str) -> None:
+        """Straight to standard output: escapes of our own."""
+
+    def show(self, chunks: Generator[Chunk, None, None], question: str) -> None:
+        """An answer as it comes; Ctrl-C stops it."""
+
+    def confirm(self, question: str) -> bool:
+        """Whether the person says yes; a script said so by asking."""
+
+    def free_keys(self) -> AbstractContextManager[None]:
+        """Let another program have the keyboard."""
+
+    def wait_for_model(self) -> None:
+        """Return when there is a model to talk to; KeyboardInterrupt ends the wait."""
+
+    def report(self, stage: str, share: float) -> None:
+        """How far something long is."""

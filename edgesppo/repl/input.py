@@ -1,0 +1,230 @@
+"""Owns reading a message from the person: with an editor's comforts, or as plain lines.
+
+A message may have several lines: Alt-Enter or Ctrl-J begins a new one, a paste keeps its own, and
+what stands between two triple quotes is one message. Knows nothing of what is done with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from edgesppo.errors import EdgesppoError
+from edgesppo.repl import editor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prompt_toolkit.completion import Completer
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+PROMPT, MORE = ">>> ", "... "
+QUOTES = '"""'
+
+
+class Reader(Protocol):
+    """Where messages come from. EOFError and KeyboardInterrupt are the person's."""
+
+    def read(self, draft: str = "") -> str:
+        """The next message; `draft` is what it begins with."""
+
+    def announce(self, lines: Iterable[str]) -> None:
+        """Say something from another thread, also while a message is being typed."""
+
+    def tell(self) -> None:
+        """Say now what was announced and not said yet."""
+
+    def fail(self, error: BaseException) -> None:
+        """Let `read`, under way or the next, raise this; from any thread."""
+
+    def refresh(self) -> None:
+        """The status may have changed; from any thread."""
+
+
+def is_open(text: str) -> bool:
+    """Whether a block between triple quotes has begun and not ended."""
+    text = text.lstrip()
+    return text.startswith(QUOTES) and not (
+        len(text) >= 2 * len(QUOTES) and text.rstrip().endswith(QUOTES)
+    )
+
+
+def unquoted(text: str) -> str:
+    """The message without its triple quotes."""
+    inner = text.strip()
+    if not inner.startswith(QUOTES):
+        return text
+    return inner.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
+
+
+class PlainReader:
+    """Lines as the terminal, or readline, reads them: nothing is ever drawn again."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._failure: BaseException | None = None
+        with suppress(ImportError):
+            import readline  # noqa: F401  (input() edits lines with it once it is there)
+
+    def read(self, draft: str = "") -> str:
+        """The next message. What a draft would hold is said instead."""
+        if self._failure is not None:
+            raise self._failure
+        if draft:
+            self._say(f"(not sent: {draft})")
+        text = input(PROMPT)
+        while is_open(text):
+            text += "\n" + input(MORE)
+        return unquoted(text)
+
+    def announce(self, lines: Iterable[str]) -> None:
+        """Say it."""
+        for line in lines:
+            self._say(line)
+
+    def tell(self) -> None:
+        """It was said at once."""
+
+    def fail(self, error: BaseException) -> None:
+        """Raise it at the next `read`."""
+        self._failure = error
+
+    def refresh(self) -> None:
+        """Nothing to draw."""
+
+
+class RichReader:
+    """Editing, history, completion, and a status line under the message."""
+
+    def __init__(
+        self, say: Callable[[str], None], status: Callable[[], str], completer: Completer
+    ) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.application import get_app
+        from prompt_toolkit.filters import Condition
+        from prompt_toolkit.styles import Style
+
+        from edgesppo.repl.history import history
+
+        self._say = say
+        self._news: deque[str] = deque()
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        in_command = Condition(lambda: get_app().current_buffer.text.startswith("/"))
+        self._session: PromptSession[str] = PromptSession(
+            multiline=True,
+            history=history(),
+            completer=completer,
+            complete_while_typing=in_command,
+            complete_in_thread=False,
+            bottom_toolbar=status,
+            prompt_continuation=MORE,
+            key_bindings=_keys(say),
+            enable_suspend=True,
+            # No colours but the terminal's own, so that all is readable on light and on dark.
+            style=Style.from_dict(
+                {
+                    "prompt": "bold",
+                    "bottom-toolbar": "noreverse",
+                    "completion-menu.completion": "noinherit",
+                    "completion-menu.completion.current": "noinherit reverse",
+                    "completion-menu.meta.completion": "noinherit",
+                    "completion-menu.meta.completion.current": "noinherit reverse",
+                    "scrollbar.background": "noinherit",
+                    "scrollbar.button": "noinherit reverse",
+                }
+            ),
+        )
+
+    def read(self, draft: str = "") -> str:
+        """The next message."""
+        self.tell()
+        if self._failure is not None:
+            raise self._failure
+        text = self._session.prompt([("class:prompt", PROMPT)], default=draft)
+        return unquoted(text)
+
+    def announce(self, lines: Iterable[str]) -> None:
+        """Say it above the message."""
+        self._news.extend(lines)
+        self._in_app(self._tell_above)
+
+    def fail(self, error: BaseException) -> None:
+        """Leave the message for it."""
+        self._failure = error
+        self._in_app(self._leave)
+
+    def refresh(self) -> None:
+        """Draw the status anew."""
+        self._session.app.invalidate()
+
+    def _in_app(self, act: Callable[[], None]) -> None:
+        """Have it done where the message is being typed; elsewhere the next `read` does it."""
+        loop = self._session.app.loop
+        if loop is not None:
+            with suppress(RuntimeError):  # closed meanwhile
+                loop.call_soon_threadsafe(act)
+
+    def _tell_above(self) -> None:
+        app = self._session.app
+        if app.is_running:
+            app.create_background_task(self._tell_over_prompt())
+
+    async def _tell_over_prompt(self) -> None:
+        """Not by run_in_terminal: keys typed just then would be read by the wrong rules."""
+        app = self._session.app
+        await app.renderer.wait_for_cpr_responses()
+        if app.is_running and not app.is_done:
+            app.renderer.erase()
+            self.tell()
+            app.renderer.reset()
+            app.renderer.request_absolute_cursor_position()
+            app.invalidate()
+
+    def tell(self) -> None:
+        """Say now what was announced and not said yet."""
+        while self._news:
+            self._say(self._news.popleft())
+
+    def _leave(self) -> None:
+        app = self._session.app
+        if app.is_running and not app.is_done and self._failure is not None:
+            app.exit(exception=self._failure)
+
+
+def _keys(say: Callable[[str], None]) -> KeyBindings:
+    from prompt_toolkit.application import run_in_terminal
+    from prompt_toolkit.filters import is_searching
+    from prompt_toolkit.key_binding import KeyBindings
+
+    keys = KeyBindings()
+
+    @keys.add("enter", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if is_open(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-g", filter=~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+
+        def write() -> None:
+            try:
+                buffer.text = editor.edit(buffer.text)
+                buffer.cursor_position = len(buffer.text)
+            except EdgesppoError as error:
+                say(f"error: {error}")
+
+        run_in_terminal(write)
+
+    return keys

@@ -1,0 +1,163 @@
+"""Owns how one line of Markdown looks: its text in styled cells. Pure, and knows no terminal.
+
+What streams is rendered line by line: a model writes a paragraph as one line. Understood are
+headings, lists, quotes, rules, tables, emphasis, code spans and links; what is not stays as it is
+written, and no character of it is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgesppo.repl import style
+from edgesppo.repl.cells import cells, width
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgesppo.repl.cells import Cell
+
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*")
+_ITEM = re.compile(r"([ \t]*)([-*+]|\d{1,9}[.)])([ \t]+)(\[[ xX]\] )?(?=\S)")
+_QUOTE = re.compile(r" {0,3}((?:> ?)+)")
+_RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
+_DIVIDER = re.compile(r"[ \t]*\|?([ \t]*:?-+:?[ \t]*\|)+([ \t]*:?-+:?[ \t]*)?")
+# In the order in which they are tried. A span holds no space at its ends, and underscores inside
+# of words are letters: snake_case, __init__ in code spans.
+_INLINE = re.compile(
+    r"(?P<escape>\\(?P<escaped>[!-/:-@\[-`{-~]))"
+    r"|(?P<ticks>`+)(?P<code>.+?)(?<!`)(?P=ticks)(?!`)"
+    r"|(?P<link>\[(?P<label>[^\[\]]+)\]\((?P<url>[^()\s]+)\))"
+    r"|\*\*\*(?P<both>\S|\S.*?\S)\*\*\*"
+    r"|\*\*(?P<bold>\S|\S.*?[^\s*])\*\*"
+    r"|(?<!\w)__(?P<bold2>\S|\S.*?\S)__(?!\w)"
+    r"|\*(?P<italic>[^\s*]|[^\s*].*?[^\s*])\*"
+    r"|(?<!\w)_(?P<italic2>[^\s_]|[^\s_].*?[^\s_])_(?!\w)"
+    r"|~~(?P<struck>\S|\S.*?\S)~~"
+)
+_SPANS = {
+    "both": style.join(style.BOLD, style.ITALIC),
+    "bold": style.BOLD,
+    "bold2": style.BOLD,
+    "italic": style.ITALIC,
+    "italic2": style.ITALIC,
+    "struck": style.STRUCK,
+}
+_DEEPEST = 4
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is drawn; a terminal that is not UTF-8 has only ASCII."""
+
+    bullet: str = "•"
+    bar: str = "│"
+    rule: str = "─"
+    boxes: tuple[str, str] = ("☐", "☑")
+
+
+ASCII = Signs("*", "|", "-", ("[ ]", "[x]"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One rendered line: its cells, and what stands before the rows that it is broken into."""
+
+    cells: list[Cell]
+    indent: str = ""
+
+
+def line(source: str, signs: Signs, columns: int) -> Line:
+    """One line of Markdown, outside of code and tables; rules are `columns` wide."""
+    if _RULE.fullmatch(source):
+        return Line([*cells(signs.rule * min(columns, 40), style.FAINT)])
+    if heading := _HEADING.fullmatch(source):
+        return Line([*_inline(heading[1], style.BOLD)])
+    if quote := _QUOTE.match(source):
+        bar = (signs.bar + " ") * quote[1].count(">")
+        rest = line(source[quote.end() :], signs, columns)
+        return Line([*cells(bar, style.FAINT), *rest.cells], bar + rest.indent)
+    if item := _ITEM.match(source):
+        return _item(item, source[item.end() :], signs)
+    return Line([*_inline(source)])
+
+
+def _item(item: re.Match[str], text: str, signs: Signs) -> Line:
+    margin, sign, _, box = item.groups()
+    mark = sign if sign[0].isdigit() else signs.bullet
+    if box:
+        mark = signs.boxes[box[1] != " "]
+    head = f"{margin.expandtabs(4)}{mark} "
+    return Line([*cells(head), *_inline(text)], " " * width(head))
+
+
+def _inline(text: str, base: str = "", depth: int = 0) -> Iterator[Cell]:
+    """Emphasis, code spans and links, one within the other."""
+    at = 0
+    for match in _INLINE.finditer(text) if depth < _DEEPEST else ():
+        yield from cells(text[at : match.start()], base)
+        yield from _span(match, base, depth)
+        at = match.end()
+    yield from cells(text[at:], base)
+
+
+def _span(match: re.Match[str], base: str, depth: int) -> Iterator[Cell]:
+    kind = match.lastgroup
+    if match["escape"]:
+        yield from cells(match["escaped"], base)
+    elif match["ticks"]:
+        yield from cells(_code_span(match["code"]), style.join(base, style.MAGENTA))
+    elif match["link"]:
+        yield from _inline(match["label"], style.join(base, style.UNDERLINE), depth + 1)
+        if match["label"] != match["url"]:
+            yield from cells(f" ({match['url']})", base)
+    elif kind in _SPANS:
+        yield from _inline(match[kind], style.join(base, _SPANS[kind]), depth + 1)
+
+
+def _code_span(code: str) -> str:
+    padded = code.startswith(" ") and code.endswith(" ") and code.strip()
+    return code[1:-1] if padded else code
+
+
+def is_row(source: str) -> bool:
+    """Whether a line belongs to a table."""
+    return source.lstrip().startswith("|")
+
+
+def table(sources: Sequence[str], signs: Signs, columns: int) -> list[list[Cell]] | None:
+    """The rows of a table with their columns aligned; None for what is none, or is too wide."""
+    if len(sources) < 2 or not _DIVIDER.fullmatch(sources[1]):
+        return None
+    fields = [_fields(source) for n, source in enumerate(sources) if n != 1]
+    n = max(len(row) for row in fields)
+    grid = [[[*_inline(text)] for text in [*row, *[""] * (n - len(row))]] for row in fields]
+    widths = [max(_cells_width(row[at]) for row in grid) for at in range(n)]
+    if sum(widths) + 3 * (n - 1) > columns:
+        return None
+    right = [field.endswith(":") and not field.startswith(":") for field in _fields(sources[1])]
+    right += [False] * (n - len(right))
+    head, *body = [_aligned(row, widths, right) for row in grid]
+    rule: list[Cell] = [*cells(signs.rule * (sum(widths) + 3 * (n - 1)), style.FAINT)]
+    return [[(text, style.join(was, style.BOLD)) for text, was in head], rule, *body]
+
+
+def _fields(source: str) -> list[str]:
+    """What stands between the bars; an escaped bar is none."""
+    inner = source.strip().removeprefix("|").removesuffix("|")
+    return [field.strip().replace("\\|", "|") for field in re.split(r"(?<!\\)\|", inner)]
+
+
+def _aligned(row: list[list[Cell]], widths: list[int], right: list[bool]) -> list[Cell]:
+    found: list[Cell] = []
+    for at, field in enumerate(row):
+        room: list[Cell] = [(" ", "")] * (widths[at] - _cells_width(field))
+        gap: list[Cell] = [(" ", "")] * (3 if at else 0)
+        found += gap + (room + field if right[at] else field + room)
+    return found
+
+
+def _cells_width(row: list[Cell]) -> int:
+    return width("".join(text for text, _ in row))

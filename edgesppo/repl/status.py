@@ -1,0 +1,93 @@
+"""Owns the words on what goes on: the status line, and how far a prompt is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgesppo.generate import Chunk
+    from edgesppo.repl.screen import Screen
+    from edgesppo.repl.talk import Talk
+
+_TICK_S = 0.25
+_QUIET_S = 0.4  # what is over sooner needs no words
+
+
+def stage(talk: Talk) -> str:
+    """What is being done until the model is there."""
+    found = talk.loading.stage if talk.loading is not None else ""
+    return found or f"Loading {talk.found.name}"
+
+
+def status_line(talk: Talk, n_tokens: int) -> str:
+    """The model, how full the context is, tokens per second, the session."""
+    n_ctx = talk.loaded.engine.n_ctx
+    parts = [talk.loaded.name, f"{n_tokens:,} of {n_ctx:,} tokens, {n_tokens / n_ctx:.0%}"]
+    if talk.chat.answered and (rate := talk.chat.last.timings.decode_tps):
+        parts.append(f"{rate:,.1f} t/s")
+    parts.append(talk.name or "not saved")
+    return " | ".join(parts)
+
+
+class Prefill:
+    """Says how far the prompt is, until the first token comes; estimates between the steps.
+
+    A context manager around an answer. Of its `total` tokens (0: unknown) `held` are in the KV
+    cache; `rate` is the prefill's tokens per second as last measured, 0 where it never was.
+    """
+
+    def __init__(self, screen: Screen, total: int, held: int, rate: float) -> None:
+        self._screen = screen
+        self._rate = rate
+        self._began = time.monotonic()
+        self._total, self._done = total, held
+        self._done_at = self._began
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="edgesppo-progress", daemon=True)
+
+    def __enter__(self) -> Prefill:
+        if self._screen.moves:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def heard(self, chunk: Chunk) -> None:
+        """A piece of the answer, or of the prompt's way."""
+        if self._over.is_set():
+            return
+        if chunk.text or chunk.finish_reason is not None:
+            self.end()
+            return
+        now = time.monotonic()
+        if chunk.prefilled > self._done:
+            self._rate = (chunk.prefilled - self._done) / max(1e-6, now - self._done_at)
+        self._done, self._total, self._done_at = chunk.prefilled, chunk.prompt_tokens, now
+
+    def end(self) -> None:
+        """Take the line away, for good."""
+        with self._screen.lock:
+            if not self._over.is_set():
+                self._over.set()
+                self._screen.pass_by("")
+
+    def _draw(self) -> None:
+        wait = _QUIET_S
+        while not self._over.wait(wait):
+            wait = _TICK_S
+            with self._screen.lock:
+                if not self._over.is_set():
+                    self._screen.pass_by(self._line())
+
+    def _line(self) -> str:
+        now = time.monotonic()
+        if not self._total:
+            return f"reading the prompt, {now - self._began:.0f} s so far (Ctrl-C stops)"
+        done = min(self._total, self._done + self._rate * (now - self._done_at))
+        line = f"reading the prompt: {done:,.0f} of {self._total:,} tokens"
+        if self._rate:
+            line += f", {(self._total - done) / self._rate:.0f} s left"
+        return f"{line} (Ctrl-C stops)"

@@ -1,0 +1,90 @@
+"""Records a chat as a picture: a real session on a pseudo-terminal, its screen as SVG.
+
+python -m tests.record_session edgesppo/demo/session.svg
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.terminal import Terminal
+
+if TYPE_CHECKING:
+    import pyte
+
+COLUMNS, LINES = 80, 21
+_CELL_W, _CELL_H, _MARGIN = 8.4, 18, 14
+_PAPER, _INK = "#1c1f24", "#e4e6ea"
+_COLOURS = {"green": "#7fd08a", "magenta": "#d79be8", "red": "#f08a80"}
+
+
+def record() -> pyte.Screen:
+    """Chat with the demo as a person would; the screen as it stands before leaving."""
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-m", "edgesppo", "chat", "demo", "--temperature", "0"]
+        environment = {"EDGESPPO_HOME": home, "PATH": os.environ["PATH"]}
+        chat = Terminal(
+            [*command, "--session", "rome"], columns=COLUMNS, lines=LINES, **environment
+        )
+        chat.expect("loaded in")
+        for keys, answer in [
+            ("My name is Ada.\r", "t/s | rome"),
+            ("What is the capital of France?\r", "t/s | rome"),
+            ("What is my name?\r", "t/s | rome"),
+            ("/context\r", "in the KV cache"),
+            ("/s", "the saved chats"),
+        ]:
+            chat.type(keys)
+            chat.expect(answer)
+        chat.expect("rome")
+        chat.process.terminate()
+        shown = chat.display
+        return shown
+
+
+def picture(screen: pyte.Screen) -> str:
+    """The screen as SVG: text stays text."""
+    width = COLUMNS * _CELL_W + 2 * _MARGIN
+    height = LINES * _CELL_H + 2 * _MARGIN
+    rows = "\n".join(_row(screen, y) for y in range(LINES))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="14">\n'
+        f'<rect width="100%" height="100%" rx="8" fill="{_PAPER}"/>\n{rows}\n</svg>\n'
+    )
+
+
+def _row(screen: pyte.Screen, y: int) -> str:
+    cells = [(x, screen.buffer[y][x]) for x in range(COLUMNS)]
+    runs = groupby(cells, key=lambda cell: cell[1]._replace(data=""))
+    return "".join(_run(style, [*run], y) for style, run in runs)
+
+
+def _run(style: pyte.screens.Char, run: list[tuple[int, pyte.screens.Char]], y: int) -> str:
+    text = "".join(char.data for _, char in run)
+    x, top = _MARGIN + run[0][0] * _CELL_W, _MARGIN + y * _CELL_H
+    ink, paper = _COLOURS.get(style.fg, _INK), _PAPER
+    found = ""
+    if style.reverse:
+        ink, paper = paper, ink
+        wide = len(run) * _CELL_W
+        found = (
+            f'<rect x="{x:.1f}" y="{top}" width="{wide:.1f}" height="{_CELL_H}" fill="{paper}"/>'
+        )
+    if not text.strip():
+        return found
+    weight = ' font-weight="bold"' if style.bold else ""
+    return found + (
+        f'<text x="{x:.1f}" y="{top + 13}" fill="{ink}"{weight} xml:space="preserve" '
+        f'textLength="{len(run) * _CELL_W:.1f}">{escape(text)}</text>'
+    )
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(picture(record()), encoding="utf-8")
