@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgesppo.preflight import Summary
     from edgesppo.tune import Tuning
 
-_READ = 256 << 20  # bytes each thread reads: beyond any cache
+_READ = 512 << 20  # bytes that all threads read together: beyond most caches
 _SECONDS = 15.0  # for the longest prompt
 _SHORT = 128
 _BOUND = 0.7  # of the memory's speed: more is hardly to be had
@@ -131,7 +131,7 @@ def bandwidth(threads: int) -> float:
     """Bytes a second that so many threads read from memory together; the best of three."""
     import numpy as np
 
-    arrays = [np.ones(_READ // 8, np.int64) for _ in range(threads)]
+    arrays = [np.ones(_READ // threads // 8, np.int64) for _ in range(threads)]
     seconds = []
     for _ in range(3):
         workers = [threading.Thread(target=array.sum) for array in arrays]
@@ -141,4 +141,4 @@ def bandwidth(threads: int) -> float:
         for worker in workers:
             worker.join()
         seconds.append(time.perf_counter() - started)
-    return threads * _READ / min(seconds)
+    return sum(array.nbytes for array in arrays) / min(seconds)

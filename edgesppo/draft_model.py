@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
-from edgesppo.errors import Cancelled, NativeError, UsageError
+from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.sampler import SamplingParams, build_chain
 
@@ -55,7 +55,7 @@ class DraftModel:
         self._context.abort.set()
 
     def guess(self, tokens: Sequence[int], n: int) -> list[int]:
-        """The `n` tokens that this model finds most probable behind `tokens`; fewer if stopped."""
+        """The `n` tokens that this model finds most probable behind `tokens`; fewer on failure."""
         found: list[int] = []
         if not tokens or len(tokens) + n > self._n_ctx:
             return found
@@ -68,7 +68,7 @@ class DraftModel:
                     found.append(self._context.sample(self._chain, row))
                     if len(found) < n:
                         self._decode(found[-1:])
-            except (Cancelled, NativeError):
+            except EdgesppoError:
                 self._forget(0)
         return found
 

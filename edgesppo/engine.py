@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from edgesppo import checks, headroom, logprobs, schedule, settings
 from edgesppo._llama import Context
 from edgesppo.batch import Batch
-from edgesppo.draft import USUAL_COSTS, Drafter
+from edgesppo.draft import MAX_DRAFT, USUAL_COSTS, Drafter
 from edgesppo.draft_model import DraftModel
-from edgesppo.errors import Cancelled, Closed, ContextOverflow, UsageError
+from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
-from edgesppo.request import CLOSED, Event, Request
+from edgesppo.request import CLOSED, FAILED, Event, Request
 from edgesppo.sampler import SamplingParams, build_chain
 from edgesppo.settings import DEFAULT_BATCH
 
@@ -46,7 +46,7 @@ class Engine:
     "q8_0". What probably comes next is guessed from the text so far, and computed with the next
     token where that pays: `draft_costs` says what a batch of draft.ROWS rows costs against one,
     None does without. `draft_model` guesses, too; it is closed with the engine. Guesses change no
-    answer.
+    answer but by the rounding of larger batches, which may turn near ties.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class Engine:
         self.n_threads = params.n_threads
         self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention
-        self._draft_costs = draft_costs
+        # Rows of guesses must lie in one micro-batch: those that are wrong are taken back.
+        self._draft_costs = draft_costs if params.n_ubatch > MAX_DRAFT else None
         self._draft_model = draft_model
         self._batch = Batch(n_batch)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
@@ -192,6 +193,8 @@ class Engine:
                     yield Event(request.tokens[request.n_prompt + given - 1])
                 if reason == CLOSED:
                     raise Closed("the model was closed while it was answering")
+                if request.error is not None:
+                    raise request.error
                 if reason is not None:
                     yield Event(None, reason)
                     return
@@ -223,6 +226,7 @@ class Engine:
         """Put KV cells back, made by `state` under the same settings; False if they do not fit."""
         with self._lock:
             self._open_context()
+            self._cache.hold([request.slot for request in self._running])
             return len(ids) < self.n_ctx and self._cache.put(ids, state)
 
     def step(self) -> None:
@@ -237,9 +241,24 @@ class Engine:
             self._admit()
             self._unsettled = True
             parts = self._decoded(context)
-            for part in parts:
-                self._advance(context, part)
+            self._advance_all(context, parts)
             self._unsettled = not parts
+
+    def _advance_all(self, context: Context, parts: list[schedule.Part]) -> None:
+        """Take what the decode brought. One request's failure is its own."""
+
+        def work() -> None:
+            for part in parts:
+                try:
+                    self._advance(context, part)
+                except EdgesppoError as error:
+                    part.request.error = error
+                    self._finish(part.request, FAILED)
+
+        if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
+            run_interruptibly(work, lambda: None)
+        else:
+            work()
 
     def _open_context(self) -> Context:
         if self._context is None or self._closing:
@@ -300,6 +319,7 @@ class Engine:
         request = self._running[-1]
         self._waiting.appendleft(request)
         self._running.remove(request)
+        request.slot = None
         self._crowded = True
         self._cache.hold([other.slot for other in self._running])
         return self._cache.forget_idle()

@@ -151,7 +151,7 @@ class Generation:
         finished = self._request.finish_reason
         reason = "stop" if by_text else finished if finished in _REASONS else "cancelled"
         ids = () if by_text else tuple(self._request.tokens[self._request.n_prompt :])
-        self._note_logprobs(self._request.n_generated)
+        self._note_logprobs(self._n_counted)
         return Result(
             "".join(self._text),
             reason,
@@ -210,12 +210,17 @@ class Generation:
 
     def _usage(self) -> Usage:
         request = self._request
-        return Usage(request.n_prompt, request.n_cached, request.n_generated)
+        return Usage(request.n_prompt, request.n_cached, self._n_counted)
+
+    @property
+    def _n_counted(self) -> int:
+        """Tokens of the answer: where a stop string ends it, those behind it do not count."""
+        return self._n_tokens if self._stops.found is not None else self._request.n_generated
 
     def _timings(self) -> Timings:
         request = self._request
         first, last = request.first_token_at, request.last_token_at
-        steps = request.n_generated - (0 if request.finish_reason == "stop" else 1)
+        steps = self._n_counted - (0 if request.finish_reason == "stop" else 1)
         decoding = last - first if first is not None and last is not None else 0.0
         return Timings(
             ttft_s=first - request.submitted_at if first is not None else None,

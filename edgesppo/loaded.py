@@ -201,8 +201,8 @@ def load(
     "prefill", "decode", "memory"), "off" does without.
 
     With `drafts`, what probably comes next is guessed from the text so far and computed at once
-    where that pays; it changes no answer. A GGUF file there is a smaller model of the same
-    vocabulary, which guesses as well.
+    where that pays; it changes no answer but by the rounding of larger batches. A GGUF file there
+    is a smaller model of the same vocabulary, which guesses as well.
 
     `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
     conversion's progress.

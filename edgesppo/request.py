@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
     from edgesppo._llama import Chain
     from edgesppo.draft import Drafter
+    from edgesppo.errors import EdgesppoError
     from edgesppo.kv_cache import Slot
     from edgesppo.logprobs import RowLogprobs
     from edgesppo.sampler import SamplingParams
 
 # The finish reason of what was under way when the engine was closed.
 CLOSED = "closed"
+# That of one whose sampling failed: its `error` says how.
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Request:
     n_cached: int = 0
     finish_reason: str | None = None
     cancelled: bool = False
+    error: EdgesppoError | None = None  # what its sampling failed with
     owner: weakref.ref[object] | None = None
     n_prefilled: int = 0  # of the prompt's tokens, those that are in the KV cache
     reused: str = NOTHING

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from edgesppo.sampler import SamplingParams
 
 
+# What ends a JSON text that nothing can prolong.
+_LAST = ("}", "]", '"')
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What an answer is bound to (`grammar`, GBNF), and how its text becomes a value."""
@@ -38,6 +42,11 @@ class Wanted:
 
     def value(self, result: Result) -> Any:
         """What a finished answer says. Raises IncompleteAnswer for one that was cut."""
+        if result.finish_reason == "length" and result.text.endswith(_LAST):
+            try:  # whole already, with no token left to say so
+                return self.parse(result.text)
+            except (ValueError, RecursionError):
+                pass
         if result.finish_reason != "stop":
             n = result.usage.completion_tokens
             cut = result.finish_reason == "length"
@@ -56,12 +65,23 @@ class Wanted:
                 text=result.text,
                 finish_reason=result.finish_reason,
             ) from None
+        except ValueError as error:
+            raise IncompleteAnswer(
+                f"the answer does not fit its schema ({' '.join(str(error).split())}); ask again",
+                text=result.text,
+                finish_reason=result.finish_reason,
+            ) from None
 
 
 def wanted(asked: Any) -> Wanted:
-    """From a JSON Schema, as Python's json gives it, or a pydantic model class. UsageError."""
+    """From a JSON Schema, as Python's json gives it, or a pydantic model class. UsageError.
+
+    "json_object", also as {"type": "json_object"}, is any JSON object.
+    """
     if isinstance(asked, Wanted):
         return asked
+    if asked in ("json_object", {"type": "json_object"}):
+        asked = {"type": "object"}
     if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
         model: Any = asked
         return Wanted(schema.grammar(model.model_json_schema()), model.model_validate_json)

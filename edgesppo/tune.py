@@ -198,7 +198,10 @@ def _recall(place: Path) -> Tuning | None:
         found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
         costs = tuple(found.pop("row_costs"))
         tuning = Tuning(**found, row_costs=costs)
-        whole = all(type(n) is int and n > 0 for n in (tuning.n_threads, tuning.n_threads_batch))
+        threads = (tuning.n_threads, tuning.n_threads_batch)
+        whole = all(type(n) is int and 0 < n <= 1024 for n in threads)
+        rates = (tuning.prefill_tps, tuning.decode_tps)
+        whole = whole and all(type(rate) is float and rate > 0 for rate in rates)
         fits = whole and tuning.flash_attention in ("on", "off") and type(tuning.repack) is bool
         sound = len(costs) == len(ROWS) and all(1 <= cost < 1000 for cost in costs)
         return tuning if fits and sound and tuning.n_ubatch in (_SMALL, _LARGE) else None

@@ -44,8 +44,7 @@ def record() -> pyte.Screen:
             chat.expect(answer)
         chat.expect("rome")
         chat.process.terminate()
-        shown = chat.display
-        return shown
+        return chat.display
 
 
 def picture(screen: pyte.Screen) -> str:

@@ -36,5 +36,7 @@ def resident() -> int:
 def native_handles() -> int:
     """How many native handles were made and not freed."""
     gc.collect()
-    alive = [thing for thing in gc.get_objects() if isinstance(thing, NATIVE)]
+    alive = [
+        thing for thing in gc.get_objects() if issubclass(type(thing), NATIVE)
+    ]  # a proxy may be dead
     return sum(thing._finalizer.alive for thing in alive)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgesppo import preflight
-from edgesppo.cli.common import chosen, converted, emit_json, json_option, model_options
+from edgesppo.cli.common import chosen, converted, emit_json, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,21 +22,23 @@ _BAR = 36
 @click.command(name="bench")
 @click.argument("model", required=False)
 @json_option
-@model_options
-def bench_command(model: str | None, as_json: bool, loading: dict[str, Any]) -> None:
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Threads. [default: the fastest number]"
+)
+@click.option("--tune", default="turn", show_default=True, help="As for run; off: untuned.")
+def bench_command(model: str | None, as_json: bool, threads: int | None, tune: str) -> None:
     """Show how fast MODEL runs here, what limits it, and what to change to be faster.
 
-    Takes a minute or two, in which nothing else should run.
+    On the processor: a GPU is left alone. Takes a minute or two, in which nothing else should run.
     """
     from edgesppo.bench import measure
-    from edgesppo.cli.plan import wishes_of
     from edgesppo.cli.progress import measuring, tuning_progress
-    from edgesppo.settle import settle
+    from edgesppo.settle import Wishes, settle
 
     what = chosen(model)
     summary = preflight.check(converted(what))
     with tuning_progress() as on_tune:
-        tuning, _ = settle(summary, wishes_of(loading), on_tune)
+        tuning, _ = settle(summary, Wishes(n_threads=threads, gpu="off", tune=tune), on_tune)
     with measuring("Measuring") as report:
         found = measure(summary, tuning, report)
     found.model = what.name

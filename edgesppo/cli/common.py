@@ -81,7 +81,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--drafts/--no-drafts",
             default=True,
-            help="Guess what comes next from the text so far; changes no answer. [default: on]",
+            help="Guess what comes next, where that pays: no answer changes but by rounding."
+            " [default: on]",
         ),
         click.option(
             "--draft",

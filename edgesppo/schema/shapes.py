@@ -88,6 +88,7 @@ class Shapes:
             if not shape["type"]:
                 return None
         if "enum" in a and "enum" in b:
+            self._work.spend(len(a["enum"]) + len(b["enum"]))
             known = {same(value) for value in b["enum"]}
             shape["enum"] = [value for value in a["enum"] if same(value) in known]
         self._merge_properties(shape, a, b, where)
@@ -150,6 +151,7 @@ class Shapes:
         ):
             return True
         if "enum" in made and "enum" in other:
+            self._work.spend(len(made["enum"]) + len(other["enum"]))
             known = {same(value) for value in other["enum"]}
             return not any(same(value) in known for value in made["enum"])
         if kind != "object" or depth > _MAX_COMPARED or "enum" in made or "enum" in other:
