@@ -18,7 +18,7 @@ from edgesppo.home import home
 
 DEMO = "demo"
 # Raised when a converter of ours makes other files of the same checkpoint.
-CONVERSION = 2
+CONVERSION = 3
 _SHOWN = 80
 
 
