@@ -4,9 +4,9 @@ Importing this package is cheap: numpy and the ggml library are loaded when `con
 looked up. The road is one-way, and a module imports only from what stands before it:
 
     untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> unrolled
-              -> packing -> kernels -> quantize -> tied -> target -> remote -> gguf_file -> layout
-              -> importance -> journal -> progress -> part -> output -> verify -> provenance
-              -> metadata -> blueprint -> witness -> pipeline -> outlook
+              -> packing -> kernels -> quantize -> tied -> target -> fetching -> remote
+              -> gguf_file -> layout -> importance -> journal -> progress -> part -> output
+              -> verify -> provenance -> metadata -> blueprint -> witness -> pipeline -> outlook
 """
 
 from __future__ import annotations

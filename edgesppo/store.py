@@ -20,7 +20,7 @@ from edgesppo.pinned import CHECKPOINT, REPOSITORY, PinnedModel
 DEMO = "demo"
 REAL = "sppo-iter3"
 # Raised when a converter of ours makes other files of the same checkpoint.
-CONVERSION = 2
+CONVERSION = 3
 _SHOWN = 80
 
 
