@@ -100,7 +100,7 @@ def test_the_line_under_an_answer() -> None:
     result = Result("x", "length", Usage(20, 5, 7), timings, seed=1, left_out=2)
     assert speed_line(result) == (
         "[20 tokens in (5 cached), 7 out | first 0.50 s | prefill 100.0 t/s, decode 10.0 t/s"
-        " | cut at the limit | the oldest 2 turns no longer fit]"
+        " | cut at the limit | the oldest 2 turns left out]"
     )
     stopped = Result("", "cancelled", Usage(20, 0, 0), Timings(None, 80.0, 0.0), seed=1)
     assert speed_line(stopped) == (
