@@ -11,6 +11,7 @@ import pytest
 import edgesppo
 from edgesppo import _llama, machine, plan, preflight
 from edgesppo._llama import Context, ContextParams, Weights
+from edgesppo.settle import Wishes, settle
 from edgesppo.tune import untuned
 
 MEGABYTE = 2**20
@@ -85,11 +86,36 @@ def test_what_does_not_fit_comes_with_what_to_change(gigabytes: float, advice: s
     assert (advice or "are free for this process") in made.explain()
 
 
-def test_the_advised_context_fits() -> None:
-    made = _plan(int(6.5e9))
-    advised = re.search(r"n_ctx of (\d+)", made.explain())
-    assert advised is not None
-    assert _plan(int(6.5e9), n_ctx=int(advised[1])).fits
+@pytest.mark.parametrize("n_ctx", [512, 4096, 8192])
+@pytest.mark.parametrize("cache_type", ["f16", "f32", "q8_0"])
+def test_what_is_advised_fits_and_no_less_would_do(n_ctx: int, cache_type: str) -> None:
+    """Whatever is free: what the advice says makes it fit; where it says no, nothing would."""
+    need = _plan(None, n_ctx=n_ctx, cache_type=cache_type)
+    advices = set()
+    for free in range(need.total - need.kv - 200_000_000, need.total, 25_000_000):
+        made = _plan(free, n_ctx=n_ctx, cache_type=cache_type)
+        advice = made.advice()
+        advices.add(advice.split()[-1])
+        smaller = re.search(r"n_ctx of (\d+) \(--n-ctx \1\)", advice)
+        if "q8_0" in advice:
+            assert cache_type != "q8_0"
+            assert _plan(free, n_ctx=n_ctx, cache_type="q8_0").fits
+        elif smaller is not None:
+            assert int(smaller[1]) < n_ctx
+            assert _plan(free, n_ctx=int(smaller[1]), cache_type=cache_type).fits
+        else:
+            # What a shorter context saves of the computation is not promised.
+            spared = made.compute - _plan(free, n_ctx=256).compute
+            least = _plan(free, n_ctx=256, cache_type=cache_type)
+            assert n_ctx <= 256 or least.total + spared > free
+    assert len(advices) > 1
+
+
+@pytest.mark.parametrize("n_ctx", [0, 10**9])
+def test_an_absurd_context_is_no_matter_of_memory(demo_gguf: Path, n_ctx: int) -> None:
+    for wanted in (Wishes(n_ctx=n_ctx), Wishes(n_ctx=n_ctx, force=True)):
+        with pytest.raises(edgesppo.UsageError, match=r"n_ctx \(--n-ctx\) is .* from 16 to 512"):
+            settle(preflight.check(demo_gguf), wanted)
 
 
 def test_a_model_that_will_not_fit_is_refused_unless_forced(
