@@ -1,6 +1,6 @@
 """Owns what sampling costs: log-probabilities against plain decoding, each stage a token.
 
-    python -m tests.benchmarks.sampling FILE.gguf [--rounds N]
+    python -m tests.benchmarks.sampling FILE.gguf [--tokens N]
 
 Random weights have flat distributions, which is the worst case for stages that sort.
 """
@@ -8,9 +8,11 @@ Random weights have flat distributions, which is the worst case for stages that 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesppo import SamplingParams, machine
 from edgesppo._llama import Context, ContextParams
@@ -20,9 +22,11 @@ from edgesppo.model import Model
 from edgesppo.sampler import build_chain
 from tests.benchmarks.engine import prompt_ids
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 THREADS = 2
-ANSWER = 48
-PLAIN = SamplingParams(temperature=0, max_tokens=ANSWER)
+PLAIN = SamplingParams(temperature=0)
 STAGES = {
     "greedy": PLAIN,
     "greedy, penalties": PLAIN.replace(repeat_penalty=1.1),
@@ -35,35 +39,24 @@ STAGES = {
 }
 
 
-def decode_rate(engine: Engine, ids: list[int], params: SamplingParams) -> float:
-    """Tokens per second behind the first. End tokens do not end it."""
-    request = engine.submit(ids, params)
-    for _ in engine.stream(request):
-        pass
-    first, last = request.first_token_at, request.last_token_at
-    assert first is not None
-    assert last is not None
-    return (request.n_generated - 1) / (last - first)
-
-
-def logprobs(model: Model, rounds: int) -> None:
-    """Decode with the top 5 against plain decode, in turns, and what both take of memory."""
+def logprobs(model: Model, n_tokens: int) -> None:
+    """Decode with the top 5 against plain decode, token by token in turns; memory of each."""
     engine = Engine(model, n_ctx=1024, n_threads=THREADS, flash_attention="on", draft_costs=None)
-    ids = prompt_ids(model, 64)
-    decode_rate(engine, ids, PLAIN)
     kinds = {"plain": PLAIN, "top 5": PLAIN.replace(logprobs=5)}
-    rates: dict[str, list[float]] = {name: [] for name in kinds}
-    memory = {}
-    for _ in range(rounds):
-        for name, params in kinds.items():
-            rates[name].append(decode_rate(engine, ids, params))
-            memory[name] = machine.resident_memory()
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    memory: dict[str, int] = {}
+    request = engine.submit(prompt_ids(model, 64), PLAIN.replace(max_tokens=n_tokens))
+    names, events = itertools.cycle(kinds), engine.stream(request)
+    next(events)
+    while request.finish_reason is None:
+        name = next(names)
+        request.params = kinds[name].replace(max_tokens=n_tokens)
+        seconds[name].append(_seconds(lambda: next(events)))
+        memory[name] = machine.resident_memory() or 0
     engine.close()
-    plain, top = (statistics.median(rates[name]) for name in kinds)
-    pairs = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
-    print(f"  plain {plain:.2f} t/s, top 5 {top:.2f} t/s, ratio {top / plain:.3f} ({pairs:.3f})")
-    sizes = ", ".join(f"{name} {(size or 0) / 1e6:,.0f} MB" for name, size in memory.items())
-    print(f"  resident: {sizes}")
+    plain, top = (1 / statistics.median(found) for found in seconds.values())
+    print(f"  plain {plain:.2f} t/s, top 5 {top:.2f} t/s, ratio {top / plain:.3f}")
+    print("  resident: " + ", ".join(f"{name} {n / 1e6:,.0f} MB" for name, n in memory.items()))
 
 
 def stages(model: Model) -> None:
@@ -72,12 +65,12 @@ def stages(model: Model) -> None:
     batch, ids = Batch(64), prompt_ids(model, 48)
     batch.add(0, 0, ids[:32], logits=1)
     context.decode(batch)
-    steps = []
+    decodes = []
     for position, token in enumerate(ids[32:], 32):
         batch.clear()
         row = batch.add(0, position, [token], logits=1)
-        steps.append(_seconds(lambda: (context.decode(batch), context.row(0))))
-    print(f"  decode step {statistics.median(steps) * 1e3:.1f} ms")
+        decodes.append(_seconds(lambda: (context.decode(batch), context.row(0))))
+    print(f"  decode step {statistics.median(decodes) * 1e3:.1f} ms")
     for name, params in STAGES.items():
         chain = build_chain(params, model.weights, 512)
         chain.recall(ids)
@@ -87,9 +80,9 @@ def stages(model: Model) -> None:
     context.close()
 
 
-def _seconds(work: object) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
-    work()  # type: ignore[operator]
+    work()
     return time.perf_counter() - started
 
 
@@ -97,11 +90,11 @@ def main() -> None:
     """Run both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=300)
     options = parser.parse_args()
     model = Model(options.file, gpu="off")
     print("log-probabilities")
-    logprobs(model, options.rounds)
+    logprobs(model, options.tokens)
     print("stages")
     stages(model)
     model.close()
