@@ -18,14 +18,14 @@ from tests.terminal import Terminal
 if TYPE_CHECKING:
     import pyte
 
-COLUMNS, LINES = 80, 21
+COLUMNS, LINES = 80, 22
 _CELL_W, _CELL_H, _MARGIN = 8.4, 18, 14
 _PAPER, _INK = "#1c1f24", "#e4e6ea"
 _COLOURS = {"green": "#7fd08a", "magenta": "#d79be8", "red": "#f08a80"}
 
 
-def record() -> pyte.Screen:
-    """Chat with the demo as a person would; the screen as it stands before leaving."""
+def record() -> str:
+    """Chat with the demo as a person would: a picture of the screen as it stands in the end."""
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "edgesppo", "chat", "demo", "--temperature", "0"]
         environment = {"EDGESPPO_HOME": home, "PATH": os.environ["PATH"]}
@@ -43,8 +43,10 @@ def record() -> pyte.Screen:
             chat.type(keys)
             chat.expect(answer)
         chat.expect("rome")
+        found = picture(chat.display)
         chat.process.terminate()
-        return chat.display
+        chat.close()
+        return found
 
 
 def picture(screen: pyte.Screen) -> str:
@@ -86,4 +88,4 @@ def _run(style: pyte.screens.Char, run: list[tuple[int, pyte.screens.Char]], y: 
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(picture(record()), encoding="utf-8")
+    Path(sys.argv[1]).write_text(record(), encoding="utf-8")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Setup", "from_lines", "interactive"]
 
-KEYS = "Alt-Enter begins a new line, Ctrl-C stops an answer, Ctrl-D leaves; /help lists the rest."
+KEYS = "Alt-Enter: new line | Ctrl-C: stop an answer | Ctrl-D: leave | /help: the rest"
 PLAIN_KEYS = "Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands."
 
 
