@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import locked, locks, place
+from edgesppo import locked, lockfile, locks, place
 from edgesppo.errors import OutputError
 from edgesppo.files import Files, cannot_write
 from edgesppo.home import home
@@ -59,7 +59,10 @@ class Rest:
 
 
 def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
-    """Path, size and pinned hash of every file of the entry that is here, whatever it holds."""
+    """Path, size and pinned hash of every file that should be here, whatever is there.
+
+    That is every file of a checkpoint of which any is here, and every build that is.
+    """
     if not entry.is_pinned:
         return []
     folder = place.folder(entry)
@@ -68,7 +71,11 @@ def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
         if made.platform == place.platform_name():
             path = place.build_path(entry, made.recipe)
             found.append((path, made.size, made.sha256, True))
-    return [item for item in found if place.size_of(item[0]) is not None]
+    there = [item for item in found if place.size_of(item[0]) is not None]
+    # A checkpoint of which a part is here is one that lacks the rest.
+    lacking = [item for item in found if item not in there and not item[3]]
+    started = any(not is_build for *_, is_build in there)
+    return [item for item in found if item in there or (started and item in lacking)]
 
 
 def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]:
@@ -120,9 +127,15 @@ def users(entry: PinnedModel) -> list[str]:
     same = (entry.repository, entry.revision)
     return [
         other.name
-        for other in locks.read().models.values()
+        for other in _every()
         if other.name != entry.name and (other.repository, other.revision) == same
     ]
+
+
+def _every() -> list[PinnedModel]:
+    """The entries of every lock that is known here, also those that another's name hides."""
+    known = [lockfile.read(), *(lockfile.read(path) for path in locks.layers() if path.exists())]
+    return [entry for lock in known for entry in lock.models.values()]
 
 
 def forget(entry: PinnedModel) -> None:
@@ -131,17 +144,22 @@ def forget(entry: PinnedModel) -> None:
 
 
 def rubbish(*, unpinned: bool = False) -> list[Rest]:
-    """What nothing uses: unfinished downloads, converted files that nobody can find again.
+    """What nothing uses: unfinished downloads, converted copies whose folder is gone.
 
-    With `unpinned`, also the files of commits that no lock pins that is known here.
+    With `unpinned`, also what no lock pins or records that is known here.
     """
-    models = locks.read().models.values()
+    models = _every()
     top, found = place.root(), list[Rest]()
     if top.is_dir():
         found += [Rest(path, _size(path), _PARTIAL) for path in sorted(top.glob("*/*/.*.part"))]
         known = {place.build_path(e, b.recipe) for e in models if e.is_pinned for b in e.builds}
         made = (path for path in sorted(top.iterdir()) if path.is_file() and _is_made(path))
-        found += [Rest(path, _size(path), _OTHER) for path in made if path not in known]
+        # A whole file may be in a lock that is not known here.
+        found += [
+            Rest(path, _size(path), _OTHER)
+            for path in made
+            if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
+        ]
     copies = sorted((home() / "converted").glob("*.gguf"))
     orphans = (copy for copy in copies if (origin := origin_of(copy)) and not origin.is_dir())
     found += [Rest(copy, _size(copy), _ORPHAN) for copy in orphans]

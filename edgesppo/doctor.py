@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from edgesppo import care, lockfile, locks, machine, place
 from edgesppo.errors import EdgesppoError
 from edgesppo.home import home
+from edgesppo.hub import offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,9 +214,8 @@ def _rubbish() -> Iterator[Finding]:
 
 
 def _network() -> Iterator[Finding]:
-    for name in ("EDGESPPO_OFFLINE", "HF_HUB_OFFLINE"):
-        if os.environ.get(name):
-            yield Finding("offline", OK, f"{name} is set: nothing is fetched")
+    if name := offline():
+        yield Finding("offline", OK, f"{name} is set: nothing is fetched")
     from huggingface_hub import get_token
 
     token = "there is one (not shown)" if get_token() else "none; needed for gated models only"

@@ -52,10 +52,10 @@ class _Trouble(Exception):
 _PASSING = (_Trouble, OSError, http.client.HTTPException)
 
 
-def _offline() -> str | None:
-    """The variable that forbids going online, if one does."""
+def offline() -> str | None:
+    """The variable that forbids going online, if one does: with any value that is no plain no."""
     for name in ("EDGESPPO_OFFLINE", "HF_HUB_OFFLINE"):
-        if os.environ.get(name, "").lower() in ("1", "on", "yes", "true"):
+        if os.environ.get(name, "").strip().lower() not in ("", "0", "off", "no", "false"):
             return name
     return None
 
@@ -64,7 +64,7 @@ class Hub:
     """The hub, as one process asks it."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        if variable := _offline():
+        if variable := offline():
             raise UsageError(f"{variable} is set, so nothing is fetched; unset it, or use a folder")
         self._endpoint = endpoint()
         self._token = _token()

@@ -98,9 +98,9 @@ def parse(text: str, origin: str) -> Lock:
     """Check the text of a lock; `origin` names it in errors."""
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, or a number without end
         raise BadLock(f"{origin}: not TOML: {error}") from None
-    if data.get("version") != VERSION:
+    if type(data.get("version")) is not int or data["version"] != VERSION:
         raise BadLock(f"{origin}: version is {data.get('version')!r}, expected {VERSION}")
     lock_checks.only({"version", "model"}, data, origin)
     models: dict[str, PinnedModel] = {}

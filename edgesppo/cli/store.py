@@ -12,6 +12,7 @@ from edgesppo import care, locks, place, store
 from edgesppo.cli.common import emit_json, json_option, say
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
+from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
     from edgesppo.pinned import PinnedModel
@@ -31,7 +32,9 @@ def list_command(as_json: bool) -> None:
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         taken = size(row["bytes"]) if row["bytes"] else ""
-        line = f"{row['name']:<{width}}  {row['state']:<9} {taken:>9}  {row['description']}"
+        line = (
+            f"{row['name']:<{width}}  {row['state']:<9} {taken:>9}  {printable(row['description'])}"
+        )
         click.echo(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}...")
 
 
