@@ -21,6 +21,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edgesppo import checks
 from edgesppo.errors import UsageError
 from edgesppo.parameters import (
     MAX_INT,
@@ -192,7 +193,7 @@ def _check_ids(params: SamplingParams, n_vocab: int) -> None:
         for token in tokens:
             if token >= n_vocab:
                 raise UsageError(
-                    f"{name} has token {token}, expected ids below {n_vocab}, "
+                    f"{checks.named(name)} has token {token}, expected ids below {n_vocab}, "
                     "the size of this model's vocabulary"
                 )
 
