@@ -27,12 +27,9 @@ _WORD = charset.union([(48, 57), (65, 90), (95, 95), (97, 122)])
 _SPACE = charset.of(" \t\n\v\f\r")
 _ASCII: Charset = ((0, 0x7F),)
 # What some dialect calls a space, so that \S means none of them.
-_ANY_SPACE = charset.union(
-    [
-        *((9, 13), (28, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)),
-        *((0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)),
-        (0xFEFF, 0xFEFF),
-    ]
+_ANY_SPACE = charset.of(
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
 _LINE_ENDS = charset.of("\n\r\u2028\u2029")
 _CLASSES = {
@@ -50,10 +47,8 @@ _DIFFERING = "dDwWsS"
 def automaton(pattern: str, work: Work) -> Dfa:
     """The texts in which the pattern matches. Raises UsageError for what is not honoured."""
     if len(pattern) > MAX_PATTERN:
-        raise refused(
-            work.where,
-            f"pattern has {len(pattern)} characters, expected at most {MAX_PATTERN}",
-        )
+        found = f"pattern has {len(pattern)} characters, expected at most {MAX_PATTERN}"
+        raise refused(work.where, found)
     nfa = Nfa(work)
     begin, end = nfa.state(), nfa.state()
     nfa.passes(0, begin)
@@ -291,10 +286,10 @@ class _Parser:
             if len(digits) != (2 if letter == "x" else 4):
                 digits = ""
         value = self._hex(digits, letter)
-        low = self._text[self._at + 2 : self._at + 6]
         if letter == "u" and 0xD800 <= value <= 0xDBFF and self._next(2) == "\\u":
+            low = self._hex(self._text[self._at + 2 : self._at + 6], letter)
             self._at += 6
-            value = 0x10000 + ((value - 0xD800) << 10) + (self._hex(low, letter) - 0xDC00)
+            value = 0x10000 + ((value - 0xD800) << 10) + (low - 0xDC00)
         if not 0 <= value <= 0x10FFFF:
             raise self._refused("an escape beyond Unicode")
         return value
