@@ -79,8 +79,13 @@ def text(what: str, value: Any) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        letter = error.object[error.start]
-        raise UsageError(
-            f"{what} has a lone surrogate, U+{ord(letter):04X}, at position {error.start}; "
-            "it stands for no character"
-        ) from None
+        raise surrogate(what, error) from None
+
+
+def surrogate(what: str, error: UnicodeEncodeError) -> UsageError:
+    """The error for a text that cannot be written as UTF-8, to be raised."""
+    letter = error.object[error.start]
+    return UsageError(
+        f"{what} has a lone surrogate, U+{ord(letter):04X}, at position {error.start}; "
+        "it stands for no character"
+    )

@@ -250,8 +250,4 @@ def as_utf8(text: str | bytes) -> bytes:
             f"the text is not UTF-8: byte {byte!r} at position {error.start}; re-encode it"
         ) from None
     except UnicodeEncodeError as error:
-        letter = error.object[error.start]
-        raise UsageError(
-            f"the text has a lone surrogate, U+{ord(letter):04X}, at position {error.start}; "
-            "it stands for no character"
-        ) from None
+        raise checks.surrogate("the text", error) from None
