@@ -46,9 +46,14 @@ class Job:
         return self.tensor.shard.name, self.tensor.offset
 
     def expect(self, first: int, rows: int) -> int:
-        """Let the system begin to read these rows; where in the shard they end."""
+        """Let the system begin to read these rows; where in the shard they begin."""
         self.tensor.expect(first * self.weight.row, rows * self.weight.row)
-        return self.tensor.offset + (first + rows) * self.weight.row * self.tensor.itemsize
+        return self.tensor.offset + first * self.weight.row * self.tensor.itemsize
+
+    def held(self, rows: int) -> int:
+        """Bytes that so many rows take as they are stored and as blocks."""
+        stored = self.weight.row * self.tensor.itemsize
+        return rows * (stored + row_bytes(self.kind, self.weight.row))
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """First row and number of rows of every chunk."""

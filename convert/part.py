@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,14 @@ from edgesppo.files import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
     from pathlib import Path
 
     from edgesppo.files import Bytes, Files
     from edgesppo_convert.gguf_file import FilePlan, Place
 
 BLOCK = 4 << 20  # read at a time
+AHEAD = 4  # blocks of which one thread may be ahead of the other
 
 
 class Part:
@@ -85,16 +88,20 @@ class Part:
         `heard` is told of every block: where it belongs, and its length.
         """
         whole = hashlib.sha256()
+        ahead: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1, "edgesppo-hash") as pool:
             for what, at, end, expected in _spans(plan, digests):
                 found = hashlib.sha256()
                 for data in self._blocks(at, end):
-                    both = pool.submit(whole.update, data)
+                    ahead.append(pool.submit(whole.update, data))
                     found.update(data)
-                    both.result()
+                    if len(ahead) > AHEAD:
+                        ahead.popleft().result()
                     heard(what, len(data))
                 if found.hexdigest() != expected:
                     return whole.hexdigest(), what
+        for update in ahead:
+            update.result()
         beyond = self._files.read(self._open(), 1, plan.size)
         return whole.hexdigest(), "its length" if beyond else None
 

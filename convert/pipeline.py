@@ -29,12 +29,16 @@ from edgesppo_convert.verify import check_written
 from edgesppo_convert.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from concurrent.futures import Future
 
+    from edgesppo.files import Bytes
     from edgesppo_convert.blueprint import Blueprint
     from edgesppo_convert.checkpoint import Checkpoint
     from edgesppo_convert.layout import Job
+
+    Made = tuple[memoryview, bytearray]  # rows as they are stored, and their blocks
+    Chunk = tuple[Job, int, Bytes, Bytes]  # and where in the shard they begin
 
 
 @dataclass(frozen=True)
@@ -132,24 +136,25 @@ class _Work:
         for shards in self._checkpoint.visits(needed):
             stage = [job for job in lacking if job.tensor.shard in shards]
             with self._witness.watch(shards) as watch, closing(self._blocks(stage)) as blocks:
-                for job, end, data in blocks:
-                    watch.read(job.tensor.shard, end)
+                for job, begin, stored, data in blocks:
+                    watch.read(job.tensor.shard, begin, stored)
                     out.write(job.weight.name, data)
                     done += len(data)
                     report(Progress(job.weight.name, done, total))
         return self.blueprint.head(self._witness.digests)
 
-    def _blocks(self, jobs: Sequence[Job]) -> Generator[tuple[Job, int, bytearray], None, None]:
-        """Every chunk's blocks in order, and where in the shard it ended; few at a time."""
-        pending: deque[tuple[Job, int, Future[bytearray]]] = deque()
+    def _blocks(self, jobs: Sequence[Job]) -> Generator[Chunk, None, None]:
+        """Every chunk in order; few at a time."""
+        pending: deque[tuple[Job, int, int, Future[Made]]] = deque()
         with ThreadPoolExecutor(self._threads, "edgesppo-convert") as pool:
             try:
                 for job in jobs:
                     for first, rows in job.chunks():
-                        end = job.expect(first, rows)
+                        begin = job.expect(first, rows)
                         task = (job.weight, job.tensor, job.kind, first, rows)
-                        pending.append((job, end, pool.submit(self._quantizer.blocks, *task)))
-                        if len(pending) > self._threads + WAITING:
+                        made = pool.submit(self._quantizer.blocks, *task)
+                        pending.append((job, begin, job.held(rows), made))
+                        while len(pending) > self._threads and _held(pending) > WAITING:
                             yield _finished(pending)
                 while pending:
                     yield _finished(pending)
@@ -172,8 +177,10 @@ class _Work:
         )
 
 
-def _finished(
-    pending: deque[tuple[Job, int, Future[bytearray]]],
-) -> tuple[Job, int, bytearray]:
-    job, end, future = pending.popleft()
-    return job, end, future.result()
+def _held(pending: Iterable[tuple[Job, int, int, Future[Made]]]) -> int:
+    return sum(held for _, _, held, _ in pending)
+
+
+def _finished(pending: deque[tuple[Job, int, int, Future[Made]]]) -> Chunk:
+    job, begin, _, made = pending.popleft()
+    return job, begin, *made.result()

@@ -31,9 +31,9 @@ LARGEST_HALF = np.float32(65504)
 LARGEST = {F32: np.finfo(np.float32).max, BF16: np.uint32(0x7F7F0000).view(np.float32)}
 CHUNK = 1 << 19  # weights; a row that is longer is a chunk of its own
 MEMORY = 320 << 20  # bytes that all chunks under way may take
-WAITING = 8  # chunks that are done and wait for their turn, beside one a thread
-# Bytes a weight: stored and as float32 while a thread has it, then at most as float32 again.
-BUSY, DONE = 6, 4
+WAITING = 64 << 20  # of them, those of chunks that are done and wait for their turn
+# Bytes a weight at most: as float32 while a thread has it; as stored and its blocks, until the end.
+BUSY, DONE = 4, 8
 
 
 class Quantizer:
@@ -65,10 +65,12 @@ class Quantizer:
 
     def blocks(
         self, weight: Weight, tensor: Tensor, kind: GGMLQuantizationType, first: int, rows: int
-    ) -> bytearray:
-        """The blocks of `rows` rows from row `first` on."""
+    ) -> tuple[memoryview, bytearray]:
+        """`rows` rows from row `first` on, as they are stored, and their blocks."""
+        stored = np.empty(rows * weight.row * tensor.itemsize, np.uint8)
+        tensor.read(first * weight.row, stored.data)
         values = self._scratch.floats(rows * weight.row)
-        _read(tensor, first * weight.row, values, self._scratch)
+        _widen(tensor.dtype, stored, values)
         _check_values(weight, kind, values, first)
         if weight.is_norm:
             values += np.float32(1)
@@ -79,7 +81,7 @@ class Quantizer:
             self._fast.blocks(kind, values, out)
         else:
             self._by_ggml(kind, values, out, rows, importance)
-        return data
+        return stored.data, data
 
     def _by_ggml(
         self,
@@ -97,7 +99,7 @@ class Quantizer:
 def fitting(threads: int, weights: Iterable[Weight]) -> int:
     """As many of the threads as can be at work within MEMORY, whatever the length of the rows."""
     chunk = max(rows_per_chunk(weight.row) * weight.row for weight in weights)
-    most = (MEMORY - WAITING * DONE * chunk) // ((BUSY + DONE) * chunk)
+    most = (MEMORY - WAITING) // ((BUSY + DONE) * chunk)
     return max(1, min(threads, most))
 
 
@@ -107,21 +109,15 @@ def rows_per_chunk(row: int) -> int:
 
 
 class _Scratch(threading.local):
-    """Two buffers a thread, kept from chunk to chunk."""
+    """A buffer a thread, kept from chunk to chunk."""
 
     def __init__(self) -> None:
         self._floats = np.empty(0, np.float32)
-        self._halves = np.empty(0, np.uint16)
 
     def floats(self, count: int) -> NDArray[np.float32]:
         if self._floats.size < count:
             self._floats = np.empty(count, np.float32)
         return self._floats[:count]
-
-    def halves(self, count: int) -> NDArray[np.uint16]:
-        if self._halves.size < count:
-            self._halves = np.empty(count, np.uint16)
-        return self._halves[:count]
 
 
 def widen(dtype: str, data: bytes) -> NDArray[np.float32]:
@@ -133,17 +129,14 @@ def widen(dtype: str, data: bytes) -> NDArray[np.float32]:
     return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def _read(tensor: Tensor, first: int, values: NDArray[np.float32], scratch: _Scratch) -> None:
-    """Read as many elements as `values` holds, as `widen` makes them, without further memory."""
-    if tensor.dtype == "F32":
-        tensor.read(first, values.data.cast("B"))
-        return
-    stored = scratch.halves(values.size)
-    tensor.read(first, stored.data.cast("B"))
-    if tensor.dtype == "F16":
+def _widen(dtype: str, stored: NDArray[np.uint8], values: NDArray[np.float32]) -> None:
+    """Into `values`, as `widen` does, without further memory."""
+    if dtype == "F32":
+        np.copyto(values, stored.view(np.float32))
+    elif dtype == "F16":
         np.copyto(values, stored.view(np.float16))
     else:  # a bfloat16 is the upper half of a float32
-        np.left_shift(stored, 16, out=values.view(np.uint32), dtype=np.uint32)
+        np.left_shift(stored.view(np.uint16), 16, out=values.view(np.uint32), dtype=np.uint32)
 
 
 def _check_values(

@@ -24,14 +24,12 @@ from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
 from edgesppo_convert.untrusted import JsonObject, parse_json, show, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from io import FileIO
     from pathlib import Path
 
 MAX_HEADER = 2 << 20  # that many bytes become 100 MB at worst; sound ones have 0.1 MB at most
 MAX_NAME = 512
 MAX_TENSORS = 100_000
-BLOCK = 1 << 20  # bytes at a time where a whole file is read
 BYTES_OF = {"BF16": 2, "F16": 2, "F32": 4}  # the dtypes that are read, and bytes an element
 
 
@@ -115,19 +113,22 @@ class Shard:
         """Fill `buffer` from `offset` on. One reader at a time: the disk likes it so."""
         with self._lock:
             try:
-                self._opened().seek(offset)
-                self._fill(buffer)
+                file = self._opened()
+                file.seek(offset)
+                self._fill(buffer, file)
             except OSError as error:
                 raise unreadable(self.path, error) from error
 
-    def blocks(self) -> Iterator[bytes]:
-        """The whole file from its first byte to its last; disturbs no other reader."""
+    def span(self, begin: int, end: int) -> bytearray:
+        """The bytes of a span of the file; disturbs no other reader."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 if not os.path.sameopenfile(file.fileno(), self._opened().fileno()):
                     raise BadCheckpoint(f"{self.path} was replaced while it was read")
-                while data := file.read(BLOCK):
-                    yield data
+                data = bytearray(end - begin)
+                file.seek(begin)
+                self._fill(memoryview(data), file)
+                return data
         except OSError as error:
             raise unreadable(self.path, error) from error
 
@@ -137,9 +138,9 @@ class Shard:
             with suppress(OSError):  # a hint, no more
                 os.posix_fadvise(self._opened().fileno(), offset, length, os.POSIX_FADV_WILLNEED)
 
-    def _fill(self, buffer: memoryview) -> None:
+    def _fill(self, buffer: memoryview, file: FileIO) -> None:
         while buffer:
-            count = self._opened().readinto(buffer)
+            count = file.readinto(buffer)
             if not count:
                 raise BadCheckpoint(f"{self.path} ends too early; is the download complete?")
             buffer = buffer[count:]

@@ -1,14 +1,16 @@
 """Owns the certainty about the shards: their sha256, from their own bytes, and that they stay put.
 
-A thread hashes each shard from front to back beside the conversion, and no further than that has
-come: so the disk is read once, what is hashed being still in the system's memory. Knows nothing
-of tensors.
+A thread hashes each shard from front to back beside the conversion: the very bytes that are
+converted, as they are handed to it, and from the file only what lies between them, or what it had
+no time for. It goes no further than the conversion has come, so the disk is read once. Knows
+nothing of tensors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from concurrent.futures import Future
 
+    from edgesppo.files import Bytes
     from edgesppo_convert.safetensors import Shard
+
+    Point = tuple[int, int]  # the place of a shard, and a byte of it
+
+BLOCK = 1 << 20  # bytes at a time that are read from a file
+HANDED = 16  # spans that may wait to be hashed
 
 
 class Witness:
@@ -65,7 +73,8 @@ class Watch:
         self._shards = shards
         self._places = {shard.name: place for place, shard in enumerate(shards)}
         self._came = threading.Condition()
-        self._reached = (0, 0)  # the place of a shard, and how far that has been read
+        self._reached: Point = (0, 0)  # everything before it has been read
+        self._handed: deque[tuple[Point, Bytes]] = deque()  # in order, all of it before `_reached`
         self._stopped = False
         self._pool = ThreadPoolExecutor(1, "edgesppo-sha256")
         self._hashing: Future[None] | None = None
@@ -85,15 +94,18 @@ class Watch:
             self._go_on(self._reached)
             self._pool.shutdown()
 
-    def read(self, shard: Shard, end: int) -> None:
-        """Everything before this byte has been read, of all shards before it, too."""
-        self._go_on((self._places[shard.name], end))
+    def read(self, shard: Shard, begin: int, data: Bytes) -> None:
+        """Take this span of a shard; of what comes before it, nothing more will be handed over."""
+        place = self._places[shard.name]
+        self._go_on((place, begin + len(data)), ((place, begin), data))
         if self._hashing is not None and self._hashing.done():
             self._result()  # that it is done so early may be for an error
 
-    def _go_on(self, reached: tuple[int, int]) -> None:
+    def _go_on(self, reached: Point, handed: tuple[Point, Bytes] | None = None) -> None:
         with self._came:
             self._reached = reached
+            if handed is not None and len(self._handed) < HANDED:
+                self._handed.append(handed)
             self._came.notify()
 
     def _result(self) -> None:
@@ -104,15 +116,25 @@ class Watch:
         for place, shard in enumerate(self._shards):
             if shard.name in self._witness.digests:
                 continue
-            found, end = hashlib.sha256(), 0
-            for data in shard.blocks():
-                end += len(data)
-                if not self._may_go_on((place, end)):
+            found, at = hashlib.sha256(), 0
+            while at < shard.size:
+                data = self._from((place, at), shard)
+                if data is None:
                     return
                 found.update(data)
+                at += len(data)
             self._witness.digests[shard.name] = found.hexdigest()
 
-    def _may_go_on(self, wanted: tuple[int, int]) -> bool:
+    def _from(self, point: Point, shard: Shard) -> Bytes | None:
+        """The bytes from there on, as many as can be had; None when there will be no more."""
         with self._came:
-            self._came.wait_for(lambda: self._stopped or self._reached >= wanted)
-        return not self._stopped
+            self._came.wait_for(lambda: self._stopped or self._reached > point)
+            if self._stopped:
+                return None
+            while self._handed and self._handed[0][0] < point:
+                self._handed.popleft()
+            if self._handed and self._handed[0][0] == point:
+                return self._handed.popleft()[1]
+            place, end = self._handed[0][0] if self._handed else self._reached
+        _, begin = point
+        return shard.span(begin, min(begin + BLOCK, end if place == point[0] else shard.size))

@@ -90,8 +90,8 @@ def test_as_many_threads_work_as_fit_into_memory(row: int) -> None:
     weights = [Weight("a", "a", MODEL_TENSOR.FFN_UP, 0, (1000, width)) for width in (256, row)]
     threads = quantize.fitting(1024, weights)
     chunk = quantize.rows_per_chunk(row) * row
-    taken = threads * 6 * chunk + (threads + quantize.WAITING) * 4 * chunk
-    assert taken <= quantize.MEMORY < taken + 10 * chunk
+    taken = threads * (4 + 4 + 4) * chunk + quantize.WAITING
+    assert taken <= quantize.MEMORY < taken + 12 * chunk
     assert [quantize.fitting(n, weights) for n in (1, 2)] == [1, 2]
 
 

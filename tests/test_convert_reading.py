@@ -29,27 +29,24 @@ def checkpoint(tmp_path: Path) -> Iterator[Checkpoint]:
         yield checkpoint
 
 
-def test_blocks_are_the_whole_file_and_disturb_no_reader(
-    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(safetensors, "BLOCK", 10_000)
+def test_a_span_is_of_the_files_own_bytes_and_disturbs_no_reader(checkpoint: Checkpoint) -> None:
     shard, tensor = checkpoint.shards[0], checkpoint.tensors["model.norm.weight"]
     expected = b"".join(checkpoint.stored(tensor))
-    found = b""
-    for data in shard.blocks():
-        assert len(data) <= 10_000
-        found += data
-        assert b"".join(checkpoint.stored(tensor)) == expected
-    assert found == shard.path.read_bytes()
+    stored = checkpoint.stored(tensor)
+    begun = next(stored)
+    assert shard.span(7, 10_000) == shard.path.read_bytes()[7:10_000]
+    assert begun + b"".join(stored) == expected
+    with pytest.raises(BadCheckpoint, match="ends too early"):
+        shard.span(0, shard.size + 1)
 
 
-def test_blocks_are_of_the_file_that_was_opened(checkpoint: Checkpoint) -> None:
+def test_a_span_is_of_the_file_that_was_opened(checkpoint: Checkpoint) -> None:
     shard = checkpoint.shards[0]
     copy = shard.path.with_name("copy")
     copy.write_bytes(shard.path.read_bytes())
     copy.replace(shard.path)
     with pytest.raises(BadCheckpoint, match="was replaced while it was read"):
-        next(shard.blocks())
+        shard.span(0, 8)
 
 
 def test_a_disk_that_fails_is_no_fault_of_the_checkpoint(
@@ -64,7 +61,7 @@ def test_a_disk_that_fails_is_no_fault_of_the_checkpoint(
         shard.read(0, memoryview(bytearray(8)))
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(SourceUnreadable, match=f"cannot read .*: {os.strerror(errno.EIO)}"):
-        next(shard.blocks())
+        shard.span(0, 8)
     with pytest.raises(SourceUnreadable, match=f"cannot read .*: {os.strerror(errno.EIO)}"):
         safetensors.Shard(shard.path)
 

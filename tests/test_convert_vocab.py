@@ -11,7 +11,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo_convert import convert
+from edgesppo_convert import convert, spm
 from edgesppo_convert.checkpoint import Checkpoint
 from edgesppo_convert.spm import Piece, PieceType, read_pieces
 from edgesppo_convert.vocab import Vocabulary, read_vocabulary
@@ -197,6 +197,22 @@ def test_a_tokeniser_that_llama_cpp_cannot_follow_is_refused(
     data = (folder / "tokenizer.model").read_bytes() + field
     with pytest.raises(UnsupportedCheckpoint, match=message):
         read_pieces(data, "it")
+
+
+def test_the_short_way_through_a_piece_finds_what_the_long_way_does() -> None:
+    chance, short = random.Random(5), 0
+    for _ in range(20_000):
+        text = chance.randbytes(chance.choice((0, 1, 5, 127, 128)))
+        data = bytearray(b"\x0a" + varint(len(text)) + text + b"\x15" + chance.randbytes(4))
+        data += chance.choice((b"", b"\x18\x03", b"\x18\x83\x01", b"\x20\x03", b"\x18"))
+        for _ in range(chance.randrange(3)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        piece = bytes(data[: chance.choice((len(data), len(data), chance.randrange(9)))])
+        found = spm._usual_fields(piece)
+        if found is not None:
+            short += 1
+            assert repr({3: 1, **dict(spm._fields(piece))}) == repr({3: 1, **found})
+    assert 5_000 < short < 15_000
 
 
 def test_no_damage_to_the_tokenizer_escapes_as_another_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import BadCheckpoint, SourceUnreadable
-from edgesppo_convert import Progress, convert, safetensors
+from edgesppo_convert import Progress, convert, witness
 from edgesppo_convert.checkpoint import Checkpoint
 from edgesppo_convert.safetensors import Shard
 from edgesppo_convert.witness import Witness
@@ -138,15 +139,15 @@ def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
 ) -> None:
     monkeypatch.setattr("edgesppo_convert.output.CLAIM", 1)
 
-    real = Shard.blocks
+    real = Shard.span
 
-    def fail(shard: Shard) -> Iterator[bytes]:
+    def fail(shard: Shard, begin: int, end: int) -> bytearray:
         if shard.name == SECOND:
             raise SourceUnreadable(f"cannot read {shard.path}: {os.strerror(errno.EIO)}")
-        yield from real(shard)
+        return real(shard, begin, end)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shard, "blocks", fail)
+        patch.setattr(Shard, "span", fail)
         with pytest.raises(SourceUnreadable, match=r"put error; \d+ of 13 tensors are kept"):
             convert(source, out, threads=1)
     assert no_thread_is_left()
@@ -154,34 +155,78 @@ def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
     assert stated(out) == true_hashes(source)
 
 
-def test_nothing_is_hashed_before_it_was_read(
+class Spans:
+    """What is read from the shards for their hashes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[tuple[str, int, int]] = []
+        self._came = threading.Condition()
+        real = Shard.span
+
+        def span(shard: Shard, begin: int, end: int) -> bytearray:
+            with self._came:
+                self.read.append((shard.name, begin, end))
+                self._came.notify()
+            return real(shard, begin, end)
+
+        monkeypatch.setattr(Shard, "span", span)
+
+    def wait_for(self, *spans: tuple[str, int, int]) -> None:
+        with self._came:
+            assert self._came.wait_for(lambda: self.read[-len(spans) :] == [*spans], timeout=30)
+
+
+def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is hashed shall still be in the system's memory."""
-    monkeypatch.setattr(safetensors, "BLOCK", 1000)
-    real, read = Shard.blocks, threading.Semaphore(0)
-    ends: list[tuple[str, int]] = []
-
-    def blocks(shard: Shard) -> Iterator[bytes]:
-        end = 0
-        for data in real(shard):
-            end += len(data)
-            ends.append((shard.name, end))
-            read.release()
-            yield data
-
-    monkeypatch.setattr(Shard, "blocks", blocks)
+    monkeypatch.setattr(witness, "BLOCK", 4000)
+    spans = Spans(monkeypatch)
     with Checkpoint(source) as checkpoint:
-        first, second, _ = checkpoint.shards
-        with Witness(checkpoint.shards, fetched=False).watch(checkpoint.shards) as watch:
-            watch.read(first, 5000)
-            assert all(read.acquire(timeout=30) for _ in range(6))
-            assert ends[-1] == (first.name, 6000)  # one block ahead
-            watch.read(second, 2500)
-            rest = -(-first.size // 1000) - 6
-            assert all(read.acquire(timeout=30) for _ in range(rest + 3))
-            assert ends[-1] == (second.name, 3000)
+        first, second, third = checkpoint.shards
+        known = Witness(checkpoint.shards, fetched=False)
+        with known.watch(checkpoint.shards) as watch:
+            watch.read(first, 5000, first.span(5000, 6000))
+            a, b = first.name, second.name
+            spans.wait_for((a, 5000, 6000), (a, 0, 4000), (a, 4000, 5000))
+            watch.read(second, 0, second.span(0, 1000))
+            places = [*range(6000, first.size, 4000), first.size]
+            spans.wait_for((b, 0, 1000), *((a, *each) for each in itertools.pairwise(places)))
+    assert known.digests == {
+        shard.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()
+        for shard in (first, second, third)
+    }
     assert no_thread_is_left()
+
+
+@pytest.mark.parametrize("handed", [0, 1, 100])
+def test_a_hash_is_the_same_however_much_was_handed_over(
+    source: Path, monkeypatch: pytest.MonkeyPatch, handed: int
+) -> None:
+    monkeypatch.setattr(witness, "HANDED", handed)
+    monkeypatch.setattr(witness, "BLOCK", 777)
+    with Checkpoint(source) as checkpoint:
+        shard = checkpoint.shards[0]
+        known = Witness(checkpoint.shards[:1], fetched=False)
+        with known.watch([shard]) as watch:
+            for begin in range(500, shard.size - 900, 1700):
+                watch.read(shard, begin, shard.span(begin, begin + 900))
+    assert known.digests == {shard.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()}
+
+
+def test_what_the_conversion_read_is_not_read_again_for_its_hash(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a hash is that of the bytes which were converted, whatever the file holds by now."""
+    monkeypatch.setattr(witness, "HANDED", 10_000)
+    spans = Spans(monkeypatch)
+    convert(source, out)
+    with Checkpoint(source) as checkpoint:
+        heads = {
+            shard.name: min(tensor.offset for tensor in shard.tensors.values())
+            for shard in checkpoint.shards
+        }
+    assert spans.read == [(name, 0, head) for name, head in heads.items()]
 
 
 @pytest.fixture
@@ -198,7 +243,7 @@ def hub(source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_hub.Fake
 def test_what_was_held_against_the_hubs_hash_is_not_hashed_again(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(Shard, "blocks")
+    monkeypatch.delattr(Shard, "span")
     convert(f"{REPOSITORY}@{REVISION}", out)
     assert stated(out) == true_hashes(source)
 

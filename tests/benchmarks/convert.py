@@ -126,6 +126,7 @@ def race_theirs(options: argparse.Namespace, checkpoint: Path, work: Path) -> li
     plain, output = work / "bf16.gguf", work / "theirs.gguf"
     script = llama_cpp / "convert_hf_to_gguf.py"
     first: list[str | Path] = [options.python, script, checkpoint, "--outtype", "bf16"]
+    output.unlink(missing_ok=True)
     warm(checkpoint)
     runs = [measure("convert_hf_to_gguf.py to bf16", [*first, "--outfile", plain])]
     second: list[str | Path] = [quantizer, plain, output, "Q4_K_M", str(options.threads)]
@@ -144,16 +145,17 @@ def race_ours(options: argparse.Namespace, checkpoint: Path, work: Path) -> list
         "edgesppo, fast": "fast",
         "edgesppo, ggml": "ggml",
     }
-    warm(checkpoint)
+    runs = []
     with tempfile.TemporaryDirectory() as cache:
-        return [
-            measure(name, [*command, kernels], NUMBA_CACHE_DIR=cache)
-            for name, kernels in names.items()
-        ]
+        for name, kernels in names.items():
+            output.unlink(missing_ok=True)
+            warm(checkpoint)
+            runs.append(measure(name, [*command, kernels], NUMBA_CACHE_DIR=cache))
+    return runs
 
 
 def warm(folder: Path) -> None:
-    """Let the system read the checkpoint, so that nobody is the one who does it for the rest."""
+    """Let the system read the checkpoint: some machines forget within a minute what was read."""
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             while file.read(1 << 24):
