@@ -23,7 +23,7 @@ from edgesppo.resolve import new_entry, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from edgesppo.fetch import Fetched
+    from edgesppo.arrival import Fetched
     from edgesppo.pinned import PinnedFile, PinnedModel
 
 _POLL = 0.2
