@@ -12,6 +12,7 @@ import io
 import json
 import threading
 import urllib.error
+import urllib.request
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    import urllib.request
     from collections.abc import Iterator
     from pathlib import Path
 
