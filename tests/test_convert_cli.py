@@ -38,8 +38,11 @@ def test_the_choices_are_those_of_the_converter() -> None:
     assert kernels.CHOICES == KERNELS
 
 
-def test_the_whole_transcript(source: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.gguf"
+def test_the_whole_transcript(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("out.gguf")
     result = call(source, "-o", out)
     assert result.exit_code == 0
     assert result.stdout == ""

@@ -148,7 +148,7 @@ def test_a_retry_is_told_in_place_and_goes_when_something_comes(
         failures = fail(patience, 3)
         lines = terminal.getvalue().split("\r")
         assert [line.rstrip() for line in lines if line.strip()] == [
-            f"Trying again in {wait} s (attempt {attempt} of 6): gone\\x1b[2J: a.json"[:59]
+            f"Trying again in {wait} s (attempt {attempt} of 6): gone\\x1b[2J: a.json of O/N"[:59]
             for attempt, wait in ((2, 1), (3, 2), (4, 4))
         ]
         assert patience.came(failures) == 0
