@@ -117,10 +117,14 @@ def convert_command(
     if self_test:
         _try_out(result.output)
     if as_json:
-        figures = dataclasses.asdict(result)
-        for key in ("types", "kernels", "doubt", "resumed"):
-            del figures[key]
-        emit_json({**figures, "output": str(result.output)})
+        _emit(result)
+
+
+def _emit(result: ConvertResult) -> None:
+    figures = dataclasses.asdict(result)
+    for key in ("types", "kernels", "doubt", "resumed"):
+        del figures[key]
+    emit_json({**figures, "output": str(result.output)})
 
 
 @contextlib.contextmanager
