@@ -8,23 +8,22 @@ Knows nothing of what the files hold.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import DownloadError, OutputError
+from edgesppo.arrival import ATTEMPTS, BLOCK, Arrivals
+from edgesppo.errors import OutputError
 from edgesppo.files import cannot_write, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from edgesppo.arrival import Fetched
     from edgesppo.files import Files
     from edgesppo.hub import Hub
     from edgesppo.repository import RemoteFile, Repository
 
-ATTEMPTS = 2
-BLOCK = 1 << 20
 _MARK = ".edgesppo-shard-"
 
 
@@ -39,7 +38,7 @@ class Fetcher:
         files: Files,
         *,
         keep: bool,
-        fetched: Callable[[str, int, int], None] | None,
+        fetched: Fetched | None,
     ) -> None:
         self.kept = output.with_name(output.name + ".checkpoint") if keep else None
         self._hub = hub
@@ -47,6 +46,7 @@ class Fetcher:
         self._output = output
         self._files = files
         self._fetched = fetched or (lambda *_: None)
+        self._arrivals = Arrivals(hub, repository, files, self._fetched, forgives=True)
         if self.kept is not None:
             _check_folder(self.kept)
 
@@ -62,7 +62,7 @@ class Fetcher:
             digests.append(hasher.hexdigest())
             if digests[-1] == file.digest:
                 return bytes(data)
-        raise self._wrong(file, digests)
+        raise self._arrivals.wrong(file, digests)
 
     def fetch(self, file: RemoteFile) -> Path:
         """Have the file beside the output, or where it is kept: that place."""
@@ -114,53 +114,10 @@ class Fetcher:
             raise cannot_write(kept, error) from error
 
     def _fetch_into(self, file: RemoteFile, place: Path) -> None:
-        """The file, whole and with the hash that the hub has told; asked for twice at most.
-
-        Bytes that an earlier run has left save asking for them; where they are wrong, they go,
-        and what was asked for after them does not count.
-        """
-        digests: list[str] = []
-        while len(digests) < ATTEMPTS:
-            try:
-                digest, from_scratch = self._fetch_rest(file, place)
-                if digest == file.digest:
-                    return
-                self._files.unlink(place)
-            except OSError as error:
-                raise cannot_write(place, error) from error
-            if from_scratch:
-                digests.append(digest)
-        raise self._wrong(file, digests)
-
-    def _fetch_rest(self, file: RemoteFile, place: Path) -> tuple[str, bool]:
-        """Fetch what is lacking of the file; the hash of the whole, and whether all was lacking."""
-        descriptor, hasher, at = self._files.open_or_create(place), file.hasher(), 0
         try:
-            from_scratch = os.fstat(descriptor).st_size == 0
-            while not from_scratch and at < file.size:
-                try:
-                    data = self._files.read(descriptor, min(BLOCK, file.size - at), at)
-                except OSError:
-                    return "", False
-                if not data:
-                    break
-                hasher.update(data)
-                at += len(data)
-            self._files.truncate(descriptor, at)
-            for data in self._hub.stream(self._repository, file, at, file.size):
-                write_all(self._files, descriptor, data, at)
-                hasher.update(data)
-                at += len(data)
-                self._fetched(file.path, at, file.size)
-        finally:
-            self._files.close(descriptor)
-        return str(hasher.hexdigest()), from_scratch
-
-    def _wrong(self, file: RemoteFile, digests: list[str]) -> DownloadError:
-        return DownloadError(
-            f"{file.path} of {self._repository} came with the hash {' and then '.join(digests)},"
-            f" but the hub says {file.digest}; give the same command again later"
-        )
+            self._arrivals.bring(file, place)
+        except OSError as error:
+            raise cannot_write(place, error) from error
 
 
 def left_over(output: Path) -> list[Path]:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from gguf import GGML_QUANT_SIZES, MODEL_TENSOR, GGMLQuantizationType, LlamaFileType
 
-from edgesppo.errors import UsageError
+from edgesppo.errors import BadOverride, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -167,13 +167,13 @@ def parse_override(text: str) -> Override:
     """PATTERN=TYPE, as llama-quantize's `--tensor-type`: a regular expression, in lower case."""
     pattern, _, kind = text.partition("=")
     if not pattern or not kind:
-        raise UsageError(f"the tensor type {text!r} is not of the form PATTERN=TYPE")
+        raise BadOverride(f"the tensor type {text!r} is not of the form PATTERN=TYPE")
     if kind.lower() not in OVERRIDES:
-        raise UsageError(f"no tensor type {kind!r} in {text!r}; there are {', '.join(OVERRIDES)}")
+        raise BadOverride(f"no tensor type {kind!r} in {text!r}; there are {', '.join(OVERRIDES)}")
     try:
         return Override(re.compile(pattern.lower()), OVERRIDES[kind.lower()])
     except re.error as error:
-        raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
+        raise BadOverride(f"{pattern!r} is no regular expression: {error}") from None
 
 
 def block_types(
@@ -181,7 +181,7 @@ def block_types(
 ) -> dict[str, GGMLQuantizationType]:
     """The type of every tensor by its name; `weights` has the layers in order."""
     if overrides and recipe.base in PLAIN:
-        raise UsageError(f"tensor types cannot be given with type {recipe.base.name.lower()}")
+        raise BadOverride(f"tensor types cannot be given with type {recipe.base.name.lower()}")
     weights = list(weights)
     _check_used(overrides, [weight.name for weight in weights if not weight.is_norm])
     types: dict[str, GGMLQuantizationType] = {}
@@ -196,12 +196,24 @@ def block_types(
 
 
 def _check_used(overrides: Sequence[Override], names: list[str]) -> None:
-    for override in overrides:
-        if not any(override.pattern.search(name) for name in names):
-            raise UsageError(
-                f"no matrix has a name with {override.pattern.pattern!r}; names are such as"
-                f" {names[0]}, {names[-1]}"
+    """Refuse a pattern that decides nothing: no name has it, or another before it has each."""
+    undecided = set(names)
+    for n, override in enumerate(overrides):
+        fitting = {name for name in names if override.pattern.search(name)}
+        pattern = override.pattern.pattern
+        if not fitting:
+            raise BadOverride(
+                f"no matrix has a name with {pattern!r}; names are such as {names[0]}, {names[-1]}"
             )
+        if not fitting & undecided:
+            before = (o.pattern for o in overrides[:n])
+            earlier = [p.pattern for p in before if any(map(p.search, fitting))]
+            raise BadOverride(
+                f"the pattern {pattern!r} decides nothing: the first that fits a name does, and"
+                f" {', '.join(map(repr, earlier))} before it fits every name that it does; give it"
+                " first, or leave it out"
+            )
+        undecided -= fitting
 
 
 def _overridden(weight: Weight, overrides: Sequence[Override]) -> GGMLQuantizationType | None:

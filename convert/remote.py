@@ -13,15 +13,23 @@ What lies beside the output belongs to whoever holds the output's lock: before, 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import shlex
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, DownloadError, EdgesppoError, SourceUnreadable
+from edgesppo.errors import (
+    BadCheckpoint,
+    DownloadError,
+    EdgesppoError,
+    ModelNotFound,
+    SourceUnreadable,
+    UnsupportedCheckpoint,
+)
 from edgesppo.files import NO_SPACE
 from edgesppo.hub import Hub
 from edgesppo.repository import parse_repository
-from edgesppo_convert.checkpoint import CONFIG, MAX_SMALL, SMALL_FILES, Checkpoint, Origin
+from edgesppo_convert.checkpoint import CONFIG, MAX_SMALL, PARTS, SMALL_FILES, Checkpoint, Origin
 from edgesppo_convert.fetching import Fetcher, drop, left_over, size_of
 from edgesppo_convert.safetensors import Shard, header_length
 from edgesppo_convert.untrusted import check_length
@@ -171,6 +179,15 @@ def at_work(checkpoint: Checkpoint, output: Path, files: Files) -> Iterator[None
         raise
 
 
+def check_source(source: str | Path) -> Repository | None:
+    """The repository that is meant, None for a folder; refuses what is neither. Asks nobody."""
+    folder = Path(source)
+    repository = None if folder.exists() else parse_repository(str(source))
+    if repository is None and not folder.is_dir():
+        raise _no_folder(folder)
+    return repository
+
+
 def open_checkpoint(
     source: str | Path,
     output: Path,
@@ -180,11 +197,39 @@ def open_checkpoint(
     fetched: Callable[[str, int, int], None] | None = None,
 ) -> Checkpoint:
     """A folder, or OWNER/NAME@COMMIT on the hub where there is no such folder."""
-    folder = Path(source)
-    repository = None if folder.exists() else parse_repository(str(source))
+    repository = check_source(source)
     if repository is None:
-        return Checkpoint(folder)
+        return Checkpoint(Path(source))
     return RemoteCheckpoint(Hub(), repository, output, files, keep=keep, fetched=fetched)
+
+
+def _no_folder(path: Path) -> EdgesppoError:
+    """What there is instead of a checkpoint's folder, and what to type."""
+    if not path.exists():
+        return ModelNotFound(
+            f"no checkpoint folder {path}; expected a folder with {CONFIG} and the weights as"
+            " safetensors, a name (see: edgesppo list), or OWNER/NAME@COMMIT on the hub"
+        )
+    if _begins_as_gguf(path):
+        return UnsupportedCheckpoint(
+            f"{path} is a GGUF file, so it is converted already; expected a checkpoint's folder; to"
+            f" use the file: edgesppo chat {shlex.quote(str(path))}"
+        )
+    if path.suffix in PARTS:
+        return UnsupportedCheckpoint(
+            f"{path} is one file of a checkpoint; expected its folder, with {CONFIG} and all of the"
+            f" rest: edgesppo convert {shlex.quote(str(path.parent))} -o OUT.gguf"
+        )
+    return UnsupportedCheckpoint(
+        f"{path} is a file; expected a checkpoint's folder, with {CONFIG} and the weights as"
+        " safetensors: edgesppo convert FOLDER -o OUT.gguf"
+    )
+
+
+def _begins_as_gguf(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+    return False
 
 
 def _may_pass(error: EdgesppoError) -> bool:

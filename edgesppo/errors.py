@@ -2,6 +2,7 @@
 
     EdgesppoError                 anything we raise on purpose; its text is meant for people
     ├── UsageError                a parameter or an argument that makes no sense (also ValueError)
+    │   └── BadOverride           a tensor type was asked for in a way that means or decides nothing
     ├── ModelNotFound             no such name, file or folder
     ├── BadModelFile              a GGUF that is damaged, foreign, or not a GGUF
     ├── BadCheckpoint             a checkpoint folder that cannot be converted
@@ -32,6 +33,10 @@ class EdgesppoError(Exception):
 
 class UsageError(EdgesppoError, ValueError):
     """A parameter or an argument makes no sense."""
+
+
+class BadOverride(UsageError):
+    """A tensor type was asked for in a way that means nothing, or decides nothing."""
 
 
 class ModelNotFound(EdgesppoError):

@@ -8,31 +8,26 @@ Knows nothing of locks or of what the files hold.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgesppo import place
-from edgesppo.errors import DownloadError
-from edgesppo.files import Files, cannot_write, write_all
+from edgesppo.arrival import Arrivals
+from edgesppo.files import Files, cannot_write
 from edgesppo.hub import Hub
 from edgesppo.repository import RemoteFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from edgesppo.arrival import Fetched
     from edgesppo.pinned import PinnedFile
     from edgesppo.repository import Repository
 
-    # Hears a file's path, how many bytes are there, and of how many.
-    Fetched = Callable[[str, int, int], None]
-
 WORKERS = 4
-ATTEMPTS = 2  # at a whole file whose hash is wrong
-BLOCK = 1 << 20
 _POLL = 0.1
 _PATIENCE = 2.0
 
@@ -63,12 +58,19 @@ class _Work:
     def __init__(
         self, repository: Repository, folder: Path, fetched: Fetched, files: Files
     ) -> None:
-        self._repository = repository
         self._folder = folder
         self._fetched = fetched
         self._files = files
         self._stop = threading.Event()
-        self._hub = Hub(self._sleep)
+        self._arrivals = Arrivals(
+            Hub(self._sleep),
+            repository,
+            files,
+            self._tell,
+            expected="{} is pinned",
+            tells_hashing=True,
+            syncs=True,
+        )
         self._errors: list[BaseException] = []
         self._heard = threading.Lock()
 
@@ -121,58 +123,20 @@ class _Work:
             raise _Stopped
 
     def _whole(self, pinned: PinnedFile) -> None:
-        """One file: asked for twice at most, where its hash is wrong.
-
-        Bytes of an earlier run save asking for them; where they are wrong, they go, and what was
-        asked for after them does not count.
-        """
-        file = RemoteFile(pinned.path, pinned.size, pinned.digest)
-        path = self._folder / file.path
-        part, digests = place.part(path), list[str]()
+        """One file, under its name once its hash is right."""
+        path = self._folder / pinned.path
+        part = place.part(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            while len(digests) < ATTEMPTS:
-                digest, from_scratch = self._rest(file, part)
-                if digest == file.digest:
-                    self._files.replace(part, path)
-                    return
-                self._files.unlink(part)
-                if from_scratch:
-                    digests.append(digest)
+            self._arrivals.bring(RemoteFile(pinned.path, pinned.size, pinned.digest), part)
+            self._files.replace(part, path)
         except OSError as error:
             raise cannot_write(path, error) from error
-        raise DownloadError(
-            f"{file.path} of {self._repository} came with the hash {' and then '.join(digests)},"
-            f" but {file.digest} is pinned; give the same command again later"
-        )
 
-    def _rest(self, file: RemoteFile, part: Path) -> tuple[str, bool]:
-        """Fetch what is lacking; the hash of the whole, and whether all was lacking."""
-        descriptor, hasher, at = self._files.open_or_create(part), file.hasher(), 0
-        try:
-            from_scratch = os.fstat(descriptor).st_size == 0
-            while not from_scratch and at < file.size:
-                data = self._files.read(descriptor, min(BLOCK, file.size - at), at)
-                if not data:
-                    break
-                hasher.update(data)
-                at += len(data)
-                self._tell(file, at)
-            self._files.truncate(descriptor, at)
-            for data in self._hub.stream(self._repository, file, at, file.size):
-                write_all(self._files, descriptor, data, at)
-                hasher.update(data)
-                at += len(data)
-                self._tell(file, at)
-            self._files.sync(descriptor)
-        finally:
-            self._files.close(descriptor)
-        return str(hasher.hexdigest()), from_scratch
-
-    def _tell(self, file: RemoteFile, at: int) -> None:
+    def _tell(self, file: str, at: int, size: int) -> None:
         self._go_on()
         with self._heard:
-            self._fetched(file.path, at, file.size)
+            self._fetched(file, at, size)
 
 
 def wait(stop: threading.Event, seconds: float) -> None:

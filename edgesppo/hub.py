@@ -26,14 +26,13 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from edgesppo.errors import DownloadError, ModelNotFound, UsageError
 from edgesppo.repository import endpoint, is_address, parse_commit, parse_listing
+from edgesppo.retry import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.repository import Commit, RemoteFile, Repository
 
-ATTEMPTS = 6  # in a row without a single byte
-LONGEST_WAIT = 120.0  # seconds
 TIMEOUT = 30.0
 MAX_REDIRECTS = 5
 MAX_LISTING = 4 << 20
@@ -52,6 +51,11 @@ class _Trouble(Exception):
 _PASSING = (_Trouble, OSError, http.client.HTTPException)
 
 
+def _asked(error: Exception) -> float | None:
+    """How long the hub wants us to wait, where it has said so."""
+    return error.wait if isinstance(error, _Trouble) else None
+
+
 def offline() -> str | None:
     """The variable that forbids going online, if one does: with any value that is no plain no."""
     for name in ("EDGESPPO_OFFLINE", "HF_HUB_OFFLINE"):
@@ -68,7 +72,7 @@ class Hub:
             raise UsageError(f"{variable} is set, so nothing is fetched; unset it, or use a folder")
         self._endpoint = endpoint()
         self._token = _token()
-        self._sleep = sleep
+        self._patience = Patience(self._endpoint, sleep)
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def files(self, repository: Repository) -> dict[str, RemoteFile]:
@@ -115,38 +119,23 @@ class Hub:
                 with self._open(repository, url, what, headers) as reply:
                     etag = _strong(reply.headers.get("ETag"))
                     for data in _from(reply, at, end):
+                        failures = self._patience.came(failures)
                         yield data
                         at += len(data)
-                        failures = 0
                 if at < end:
                     raise _Trouble("the connection ended early")
             except _PASSING as error:
-                failures += 1
-                self._pause(what, error, failures)
+                failures = self._patience.failed(what, error, _asked(error), failures)
 
     def _persist(self, what: str, call: Callable[[], bytes]) -> bytes:
         failures = 0
         while True:
             try:
-                return call()
+                data = call()
+                self._patience.came(failures)
+                return data
             except _PASSING as error:
-                failures += 1
-                self._pause(what, error, failures)
-
-    def _pause(self, what: str, error: Exception, failures: int) -> None:
-        wait = error.wait if isinstance(error, _Trouble) else None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if failures >= ATTEMPTS:
-            raise DownloadError(
-                f"{what} could not be fetched from {self._endpoint} ({reason}, {failures} times);"
-                " check the connection and give the same command again"
-            ) from None
-        if wait is not None and wait > LONGEST_WAIT:
-            raise DownloadError(
-                f"{self._endpoint} asks to wait {wait:,.0f} s before it gives {what}; give the same"
-                " command again then"
-            ) from None
-        self._sleep(min(2.0 ** (failures - 1), LONGEST_WAIT) if wait is None else wait)
+                failures = self._patience.failed(what, error, _asked(error), failures)
 
     def _read_all(self, repository: Repository, url: str, what: str) -> bytes:
         with self._open(repository, url, what, {}) as reply:

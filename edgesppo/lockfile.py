@@ -215,7 +215,17 @@ def _demo() -> PinnedModel:
     )
 
 
-if __name__ == "__main__":
-    lock = read()
-    path().write_text(render(Lock({**lock.models, "demo": _demo()})), encoding="utf-8")
+def main(words: Sequence[str] | None = None) -> None:
+    """Write the shipped demo's entry anew; any word on the command line is looked at first."""
+    import argparse
+
+    argparse.ArgumentParser(
+        prog="python -m edgesppo.lockfile",
+        description=f"Write the shipped demo's sizes and hashes to {path()} anew.",
+    ).parse_args(words)
+    path().write_text(render(Lock({**read().models, "demo": _demo()})), encoding="utf-8")
     print(f"wrote {path()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.fetch import Fetched
+    from edgesppo.arrival import Fetched
     from edgesppo.pinned import PinnedModel
     from edgesppo_convert import Progress
 

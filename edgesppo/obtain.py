@@ -23,7 +23,7 @@ from edgesppo.resolve import new_entry, resolve
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from edgesppo.fetch import Fetched
+    from edgesppo.arrival import Fetched
     from edgesppo.pinned import PinnedFile, PinnedModel
 
 _POLL = 0.2
@@ -102,8 +102,13 @@ def source(text: str) -> str:
     """
     lock = locks.read()
     entry = lock.models.get(text) or lock.of_repository(text)
-    if entry is None or entry.kind != CHECKPOINT:
+    if entry is None:
         return text
+    if entry.kind != CHECKPOINT:
+        raise UsageError(
+            f"{entry.name} is a GGUF file, so it is converted already; expected a checkpoint; to"
+            f" use it: edgesppo chat {entry.name}"
+        )
     if place.is_there(entry):
         return str(place.folder(entry))
     if entry.is_pinned and entry.repository is not None:

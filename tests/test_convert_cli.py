@@ -9,20 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from gguf import GGUFReader
 
 from edgesppo.cli import main
-from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES
-from edgesppo_convert import kernels, layout, recipe
+from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES, _summarise
+from edgesppo_convert import ConvertResult, kernels, layout, recipe
 from tests.checkpoints import SHAPES, resized, write_checkpoint, write_hollow_checkpoint
 from tests.conftest import DEMO
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +38,11 @@ def test_the_choices_are_those_of_the_converter() -> None:
     assert kernels.CHOICES == KERNELS
 
 
-def test_the_whole_transcript(source: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.gguf"
+def test_the_whole_transcript(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("out.gguf")
     result = call(source, "-o", out)
     assert result.exit_code == 0
     assert result.stdout == ""
@@ -50,8 +50,9 @@ def test_the_whole_transcript(source: Path, tmp_path: Path) -> None:
     text = re.sub(r"\d+\.\d s, [\d,]+ MB of", "N s, N MB of", text)
     assert text == (
         f"Converting {source} to q4_k_m: 0.5 MB ...\n"
-        f"{out}: 0.5 MB, 5.43 bits a weight, 13 tensors (5 F32, 3 Q6_K, 5 Q4_K), N s,"
-        " N MB of memory at most\n"
+        f"{out}: 0.5 MB, 5.43 bits a weight\n"
+        "13 tensors: 5 F32, 3 Q6_K, 5 Q4_K\n"
+        "N s, N MB of memory at most\n"
         "sha256 HASH\n"
         f"Next: edgesppo chat {out}\n"
     )
@@ -97,6 +98,7 @@ def test_without_a_plan_an_output_is_needed(source: Path) -> None:
     result = call(source)
     assert result.exit_code == 2
     assert "Missing option '-o'" in result.stderr
+    assert f"edgesppo convert {source} -o model.gguf" in result.stderr
 
 
 def test_kernels_are_chosen_by_option_or_environment(source: Path, tmp_path: Path) -> None:
@@ -133,7 +135,8 @@ def test_a_self_test_that_fails_comes_after_the_summary(
 def test_a_failure_is_one_line_and_exit_code_1(source: Path, tmp_path: Path) -> None:
     result = call(source / "nothing", "-o", tmp_path / "out.gguf")
     assert result.exit_code == 1
-    assert result.stderr == f"edgesppo: no checkpoint folder {source / 'nothing'}\n"
+    assert result.stderr.startswith(f"edgesppo: no checkpoint folder {source / 'nothing'}; ")
+    assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,9 +148,101 @@ def test_a_failure_with_json_is_an_object(source: Path, tmp_path: Path) -> None:
     assert "does not exist" in error["message"]
 
 
-@pytest.mark.parametrize("words", [["--type", "q3"], ["--threads", "0"], ["--layout", "best"]])
-def test_a_wrong_option_is_exit_code_2(source: Path, tmp_path: Path, words: list[str]) -> None:
-    assert call(source, "-o", tmp_path / "out.gguf", *words).exit_code == 2
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--type", "q3"],
+        ["--threads", "0"],
+        ["--layout", "best"],
+        ["--imatrix", "nothing"],
+        ["--tensor-type", "attn_v"],
+        ["--tensor-type", "attn_v=q3"],
+        ["--tensor-type", "attn_v(=q8_0"],
+        ["--tensor-type", "nothing=q8_0"],
+        ["--tensor-type", "attn_v=q8_0", "--type", "f16"],
+        ["--tensor-type", "attn=q8_0", "--tensor-type", "attn_v=q6_k"],
+    ],
+)
+def test_a_wrong_option_is_exit_code_2_and_a_hint(
+    source: Path, tmp_path: Path, words: list[str]
+) -> None:
+    for way in (["-o", tmp_path / "out.gguf"], ["--plan"]):
+        result = call(source, *way, *words)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("Usage: main convert [OPTIONS] SRC\nTry ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", [True, False])
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("some.gguf", b"GGUF", ["is a GGUF file", "checkpoint's folder", "edgesppo chat {place}"]),
+        ("gguf", b"GGUF", ["is a GGUF file", "checkpoint's folder", "edgesppo chat {place}"]),
+        (
+            *("some.safetensors", b"\0"),
+            ["is one file of a checkpoint", "expected its folder", "edgesppo convert {folder} -o"],
+        ),
+        ("some.txt", b"some", ["is a file", "checkpoint's folder", "convert FOLDER -o OUT.gguf"]),
+        ("nothing", None, ["no checkpoint folder", "edgesppo list", "OWNER/NAME@COMMIT"]),
+    ],
+)
+def test_what_is_no_folder_is_told_with_what_to_type(
+    tmp_path: Path, name: str, data: bytes | None, words: list[str], output: bool
+) -> None:
+    place = tmp_path / name
+    if data is not None:
+        place.write_bytes(data)
+    result = call(place, *(["-o", tmp_path / "out.gguf"] if output else []))
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    for word in (str(place), *words):
+        assert word.format(place=place, folder=tmp_path) in result.stderr
+
+
+def test_the_demo_is_converted_by_its_name_as_the_message_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("demo")
+    assert result.exit_code == 2
+    assert "for example: edgesppo convert demo -o demo.gguf" in result.stderr
+    assert call("demo", "-o", "demo.gguf").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.gguf"]
+
+
+def test_what_has_no_effect_and_an_odd_name_are_told(source: Path, tmp_path: Path) -> None:
+    result = call(source, "-o", tmp_path / "out", "--keep")
+    assert result.exit_code == 0
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+    assert len(notes) == 2
+    assert f"nothing is fetched for {source}" in notes[0]
+    assert notes[1].endswith(f"end in .gguf; this will be {tmp_path / 'out'}")
+    assert "Note: " not in call(source, "-o", tmp_path / "OUT.GGUF").stderr
+
+
+@pytest.mark.parametrize("resumed", [0, 400])
+@pytest.mark.parametrize("doubt", [None, "they make other bytes than ggml of Q4_K " * 3])
+def test_what_is_said_at_the_end_fits_a_usual_terminal(
+    capsys: pytest.CaptureFixture[str], resumed: int, doubt: str | None
+) -> None:
+    result = ConvertResult(
+        output=Path("Gemma-2-9B-It-SPPO-Iter3.gguf"),
+        bytes=5_761_057_696,
+        sha256="0" * 64,
+        seconds=1234.5,
+        bits_per_weight=4.98,
+        tensors=464,
+        types=dict.fromkeys(("F32", "Q6_K", "Q4_K", "Q5_0", "Q8_0", "IQ4_XS", "BF16"), 100),
+        resumed=resumed,
+        kernels="ggml" if doubt else "fast",
+        doubt=doubt,
+    )
+    _summarise(result, 12_345_678_901)
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) < 80
+    assert any("400 tensors were there" in line for line in lines) == bool(resumed)
+    assert lines[-1] == "Next: edgesppo chat Gemma-2-9B-It-SPPO-Iter3.gguf"
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(

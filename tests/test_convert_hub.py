@@ -307,3 +307,36 @@ def test_the_command_line_tells_what_it_fetches(hub: FakeHub, out: Path) -> None
     assert any(line.startswith(f"Converting {SOURCE} to q4_k_m: ") for line in lines)
     assert out.with_name("model.gguf.checkpoint").is_dir()
     assert hub.asked(SECOND)
+
+
+def test_the_command_line_tells_what_failed_and_when_it_is_tried_again(
+    hub: FakeHub, out: Path
+) -> None:
+    hub.faults["tree"] = ["503", "429:7"]
+    hub.faults[SECOND] = ["", "cut"]
+    result = CliRunner().invoke(main, ["convert", SOURCE, "-o", str(out)])
+    assert result.exit_code == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if "Trying" in line]
+    listing = f"the list of files of {REPOSITORY}"
+    assert lines == [
+        f"Trying again in 1 s (attempt 2 of 6): status 503: {listing}",
+        f"Trying again in 7 s (attempt 3 of 6): status 429: {listing}",
+        f"Trying again in 1 s (attempt 2 of 6): the connection ended early: {SECOND} of"
+        f" {REPOSITORY}",
+    ]
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_the_systems_words(
+    out: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    with serve(folder) as gone:
+        monkeypatch.setenv("HF_ENDPOINT", gone.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("HF_HUB_OFFLINE", "EDGESPPO_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(main, ["convert", SOURCE, "-o", str(out)])
+    assert result.exit_code == 1
+    *told, last = result.stderr.splitlines()
+    assert len(told) == 5
+    assert all("Connection refused: the list of files" in line for line in told)
+    assert "(Connection refused, 6 times); check the connection" in last

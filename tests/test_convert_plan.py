@@ -120,6 +120,25 @@ def test_an_override_that_would_do_nothing_is_refused(override: str, message: st
         types_of(SHAPES["tiny"], "q4_k_m", override)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("attn=q8_0", "attn_v=q6_k"),
+        ("attn_v=q8_0", "attn_v=q8_0"),
+        ("attn_v=q8_0", "attn_[kqo]=q6_k", "attn_.*weight=q5_k"),
+    ],
+)
+def test_an_override_that_those_before_leave_nothing_to_is_refused(
+    overrides: tuple[str, ...],
+) -> None:
+    last = overrides[-1].partition("=")[0]
+    before = ", ".join(repr(text.partition("=")[0]) for text in overrides[:-1])
+    message = f"{last!r} decides nothing: the first that fits a name does, and {before} before it"
+    with pytest.raises(UsageError, match=re.escape(message)):
+        types_of(SHAPES["tiny"], "q4_k_m", *overrides)
+    types_of(SHAPES["tiny"], "q4_k_m", *reversed(overrides[1:]))
+
+
 def test_plain_types_take_no_overrides() -> None:
     with pytest.raises(UsageError, match="cannot be given with type bf16"):
         types_of(SHAPES["tiny"], "bf16", "attn_q=q8_0")

@@ -26,7 +26,9 @@ RUNTIME = [
     "locks",
     "remembered",
     "repository",
+    "retry",
     "hub",
+    "arrival",
     "place",
     "fetch",
     "resolve",
@@ -114,6 +116,7 @@ CONVERT = [
 ]
 # What the converter may use of the runtime.
 SHARED = {
+    "arrival",
     "errors",
     "files",
     "gguf_reader",

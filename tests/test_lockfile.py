@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 import pytest
 
 import edgesppo
 from edgesppo import lockfile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE = f'[[model.file]]\npath = "a.json"\nsize = 3\nsha256 = "{"0" * 64}"\n'
 MODEL = '[[model]]\nname = "m"\nkind = "gguf"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
@@ -118,3 +124,26 @@ def test_a_bad_lock_is_refused_by_place(text: str, complaint: str) -> None:
     with pytest.raises(edgesppo.BadLock, match=complaint) as caught:
         lockfile.parse(text, "some.lock")
     assert str(caught.value).startswith("some.lock")
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("-h", 0), ("--no", 2), ("x", 2)])
+def test_help_and_unknown_words_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, code: int
+) -> None:
+    mine = tmp_path / "models.lock"
+    monkeypatch.setattr(lockfile, "path", lambda: mine)
+    with pytest.raises(SystemExit) as left:
+        lockfile.main([word])
+    assert left.value.code == code
+    assert not mine.exists()
+
+
+def test_without_words_the_demos_entry_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "models.lock"
+    expected = lockfile.path().read_text(encoding="utf-8")
+    mine.write_text(re.sub(r"(?m)^size = \d+$", "size = 1", expected), encoding="utf-8")
+    monkeypatch.setattr(lockfile, "path", lambda: mine)
+    lockfile.main([])
+    assert lockfile.read(mine).models["demo"] == lockfile.parse(expected, "").models["demo"]

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.cli.progress import Meter, conversion_progress
+from edgesppo.cli.retries import retries_told
+from edgesppo.errors import DownloadError
+from edgesppo.retry import ATTEMPTS, Patience
 from edgesppo_convert import Progress
 
 if TYPE_CHECKING:
@@ -126,3 +129,42 @@ def test_away_from_a_terminal_it_is_one_plain_line(
 ) -> None:
     lines = drawn(80, io.StringIO())
     assert lines == ["Converting a-model-with-quite-a-long-name to Q4_K_M (once): 5,800.0 MB ...\n"]
+
+
+def fail(patience: Patience, times: int) -> int:
+    failures = 0
+    for _ in range(times):
+        failures = patience.failed("a.json of O/N", ConnectionError("gone\x1b[2J"), None, failures)
+    return failures
+
+
+def test_a_retry_is_told_in_place_and_goes_when_something_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = a_terminal(monkeypatch)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 24)))
+    with retries_told():
+        patience = Patience("http://hub", lambda _: None)
+        failures = fail(patience, 3)
+        lines = terminal.getvalue().split("\r")
+        assert [line.rstrip() for line in lines if line.strip()] == [
+            f"Trying again in {wait} s (attempt {attempt} of 6): gone\\x1b[2J: a.json of O/N"[:59]
+            for attempt, wait in ((2, 1), (3, 2), (4, 4))
+        ]
+        assert patience.came(failures) == 0
+        assert terminal.getvalue().endswith("\r" + " " * 59 + "\r")
+        shown = terminal.getvalue()
+    assert terminal.getvalue() == shown
+    assert "\n" not in shown
+    assert max(map(len, lines)) < 60
+
+
+def test_a_retry_that_is_the_last_leaves_its_line_to_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = a_terminal(monkeypatch)
+    with pytest.raises(DownloadError, match="6 times"), retries_told():
+        fail(Patience("http://hub", lambda _: None), ATTEMPTS)
+    assert terminal.getvalue().split("\r")[-2].strip() == ""
+    fail(Patience("http://hub", lambda _: None), 1)  # nobody listens any more
+    assert terminal.getvalue().count("Trying again") == ATTEMPTS - 1

@@ -327,6 +327,16 @@ def test_bytes_that_were_spoiled_on_the_disk_are_fetched_anew(
     same(fresh_home, hub)
 
 
+def test_every_retry_is_told_whichever_thread_it_is_in(hub: FakeHub) -> None:
+    pinned()
+    hub.faults[SECOND] = ["503", "cut"]
+    told = [line for line in pull().stderr.splitlines() if line.startswith("Trying again")]
+    assert [line.split("): ")[1] for line in told] == [
+        f"status 503: {SECOND} of {REPOSITORY}",
+        f"the connection ended early: {SECOND} of {REPOSITORY}",
+    ]
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES])
 def test_after_a_fault_of_the_disk_at_any_operation_the_next_pull_ends_well(
     hub: FakeHub, fresh_home: Path, error: int

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import shlex
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +14,12 @@ import click
 
 from edgesppo import obtain
 from edgesppo.cli.common import emit_json, json_option, say
+from edgesppo.cli.retries import retries_told
+from edgesppo.errors import BadOverride
 from edgesppo.machine import peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from edgesppo_convert import ConvertResult, Outlook
 
@@ -24,6 +29,7 @@ TYPES = (
 )
 LAYOUTS = ("edge", "standard")
 KERNELS = ("auto", "fast", "ggml")
+COLUMNS = 79
 
 
 @click.command(name="convert")
@@ -41,11 +47,13 @@ KERNELS = ("auto", "fast", "ggml")
     "tensor_types",
     multiple=True,
     metavar="PATTERN=TYPE",
-    help="Another type for the matrices whose names hold this regular expression; repeatable.",
+    help="Another type for the matrices whose names hold this regular expression; repeatable, the"
+    " first that fits a name decides.",
 )
 @click.option(
     "--imatrix",
     metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
     help="Importance matrix, as llama-imatrix writes it (GGUF, or the older .dat).",
 )
 @click.option(
@@ -86,29 +94,69 @@ def convert_command(
     One pass, no intermediate file; OUT appears only when it is whole. Stopped in the middle, the
     same command goes on from the tensors that were done.
     """
-    from edgesppo.cli.progress import conversion_progress, fetch_progress
-    from edgesppo_convert import convert, look_ahead
+    from edgesppo_convert import look_ahead
+    from edgesppo_convert.remote import check_source
 
-    if not Path(source).exists():
-        source = obtain.source(source)
-    if plan:
-        choices = {key: chosen[key] for key in ("type", "tensor_types", "imatrix", "layout")}
-        _print_plan(look_ahead(source, **choices), as_json)
-        return
-    if output is None:
-        raise click.UsageError("Missing option '-o' / '--output' (or --plan).")
-    title = f"Converting {source} to {chosen['type']}"
-    with conversion_progress(title) as report, fetch_progress() as fetched:
-        result = convert(source, output, progress=report, fetched=fetched, **chosen)
+    click.get_current_context().with_resource(retries_told())
+    found = source if Path(source).exists() else obtain.source(source)
+    with _usage():
+        check_source(found)
+        if plan:
+            choices = {key: chosen[key] for key in ("type", "tensor_types", "imatrix", "layout")}
+            _print_plan(look_ahead(found, **choices), as_json)
+            return
+        if output is None:
+            raise click.UsageError(
+                "Missing option '-o' / '--output' (or --plan); for example: edgesppo convert"
+                f" {shlex.quote(source)} -o {_example(source)}"
+            )
+        _note(found, output, keep=chosen["keep"])
+        result = _convert(found, output, chosen)
     if not as_json:
         _summarise(result, peak_memory())
     if self_test:
         _try_out(result.output)
     if as_json:
-        figures = dataclasses.asdict(result)
-        for key in ("types", "kernels", "doubt", "resumed"):
-            del figures[key]
-        emit_json({**figures, "output": str(result.output)})
+        _emit(result)
+
+
+def _emit(result: ConvertResult) -> None:
+    figures = dataclasses.asdict(result)
+    for key in ("types", "kernels", "doubt", "resumed"):
+        del figures[key]
+    emit_json({**figures, "output": str(result.output)})
+
+
+@contextlib.contextmanager
+def _usage() -> Iterator[None]:
+    """A pattern that means nothing for this checkpoint is a wrong option, too."""
+    try:
+        yield
+    except BadOverride as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _convert(source: str, output: str, chosen: dict[str, Any]) -> ConvertResult:
+    from edgesppo.cli.progress import conversion_progress, fetch_progress
+    from edgesppo_convert import convert
+
+    title = f"Converting {source} to {chosen['type']}"
+    with conversion_progress(title) as report, fetch_progress() as fetched:
+        return convert(source, output, progress=report, fetched=fetched, **chosen)
+
+
+def _example(source: str) -> str:
+    """A name that would do for the output."""
+    name = re.sub(r"[^\w.-]", "", Path(source.partition("@")[0]).name).strip(".-")
+    return f"{name or 'model'}.gguf"
+
+
+def _note(source: str, output: str, *, keep: bool) -> None:
+    """Say what has no effect, or one that may surprise later."""
+    if keep and Path(source).exists():
+        say(f"Note: nothing is fetched for {source}, which is here, so --keep keeps nothing")
+    if not output.lower().endswith(".gguf"):
+        say(f"Note: many programs look for names that end in .gguf; this will be {output}")
 
 
 def _print_plan(plan: Outlook, as_json: bool) -> None:
@@ -138,16 +186,30 @@ def _try_out(output: Path) -> None:
 
 
 def _summarise(result: ConvertResult, peak: int | None) -> None:
-    memory = f", {peak / 1e6:,.0f} MB of memory at most" if peak else ""
+    """What was made and what to do next, on lines that a usual terminal holds."""
     by = " by the fast kernels" if result.kernels == "fast" else ""
-    say(
-        f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a"
-        f" weight, {result.tensors} tensors ({_counted(result.types)}), {result.seconds:.1f} s{by}"
-        f"{memory}"
+    memory = f", {peak / 1e6:,.0f} MB of memory at most" if peak else ""
+    _say_wrapped(
+        f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a weight"
     )
+    _say_wrapped(f"{result.tensors} tensors: {_counted(result.types)}")
+    _say_wrapped(f"{result.seconds:.1f} s{by}{memory}")
     if result.resumed:
-        say(f"{result.resumed} tensors were there from the run before, and were checked")
+        _say_wrapped(f"{result.resumed} tensors were there from the run before, and were checked")
     if result.doubt:
-        say(f"the fast kernels were not used: {result.doubt}")
+        _say_wrapped(f"the fast kernels were not used: {result.doubt}")
     say(f"sha256 {result.sha256}")
     say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")
+
+
+def _say_wrapped(text: str) -> None:
+    """Names are left whole, however long."""
+    say(
+        textwrap.fill(
+            text,
+            COLUMNS,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )

@@ -10,6 +10,7 @@ import click
 
 from edgesppo import care, locks, obtain, place, remembered
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import UsageError
 from edgesppo.pinned import CHECKPOINT
@@ -44,7 +45,8 @@ def lock_command(
     """
     asked = obtain.wanted(model, name, may_begin=True)
     before = asked.entry
-    entry = obtain.pin(asked, update=update, file=file)
+    with retries_told():
+        entry = obtain.pin(asked, update=update, file=file)
     if as_json:
         emit_json({**_described(entry), "before": before.revision, "lock": str(locks.own())})
         return
@@ -68,6 +70,7 @@ def pull_command(
     yet is pinned to what it is now.
     """
     started, fetched = time.monotonic(), 0
+    click.get_current_context().with_resource(retries_told())
     asked = obtain.wanted(model)
     entry = obtain.pin(asked) if asked.entry.is_pinned else asked.entry
     if repair:
