@@ -29,6 +29,7 @@ from tests.hub import REPOSITORY, REVISION, Direct, FakeHub, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import FileIO
 
 TINY = Shape(1, 32, 32, 1, 1, 32, 480, 256, 64)
 SOURCE = f"{REPOSITORY}@{REVISION}"
@@ -146,10 +147,10 @@ def test_a_shard_that_cannot_be_read_now_stays(
 ) -> None:
     real = Shard._fill
 
-    def fail(shard: Shard, buffer: memoryview) -> None:
+    def fail(shard: Shard, buffer: memoryview, file: FileIO) -> None:
         if shard.name == SECOND and len(buffer) > 1000:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        real(shard, buffer)
+        real(shard, buffer, file)
 
     with monkeypatch.context() as patch:
         patch.setattr(Shard, "_fill", fail)

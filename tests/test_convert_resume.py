@@ -26,6 +26,7 @@ from tests.imatrix_files import random_sums, write_dat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
 
 SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 ROOT = Path(__file__).parent.parent
@@ -141,11 +142,11 @@ def test_a_source_that_fails_for_a_moment_costs_nothing_that_was_done(
 ) -> None:
     real, reads = Shard._fill, []
 
-    def fill(shard: Shard, buffer: memoryview) -> None:
+    def fill(shard: Shard, buffer: memoryview, file: FileIO) -> None:
         reads.append(shard.name)
         if len(reads) == 14:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        real(shard, buffer)
+        real(shard, buffer, file)
 
     with monkeypatch.context() as patch:
         patch.setattr(Shard, "_fill", fill)
