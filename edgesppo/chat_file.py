@@ -5,13 +5,11 @@ Knows nothing of sessions that go on in it.
 
 from __future__ import annotations
 
-import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgesppo import lines, locked, snapshot
 from edgesppo.errors import BadChat, ChatInUse
-from edgesppo.files import Files, cannot_write, read_all, write_all
+from edgesppo.files import Files, cannot_write, read_all, write_whole
 from edgesppo.transcript import VERSION, Transcript, changes, replay
 
 if TYPE_CHECKING:
@@ -73,22 +71,10 @@ def replace(path: Path, now: Conversation, files: Files | None = None) -> None:
     """Write a chat anew, whole, in place of what had that name. Raises OutputError, ChatInUse."""
     files = files or Files()
     held = lock(path, files)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        descriptor = files.create(draft, MODE)
-        try:
-            write_all(files, descriptor, lines.encode(changes(None, now))[0], 0)
-            files.sync(descriptor)
-        finally:
-            files.close(descriptor)
-        files.replace(draft, path)
-        files.sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            files.unlink(draft)
-        if isinstance(error, OSError):
-            raise cannot_write(path, error) from None
-        raise
+        write_whole(path, lines.encode(changes(None, now))[0], files=files, mode=MODE)
+    except OSError as error:
+        raise cannot_write(path, error) from None
     finally:
         held.release()
 

@@ -1,6 +1,10 @@
 """Owns every operation that changes the disk, one method each; both roads write through it.
 
 `Files` is the one thin layer under all writing, so that a test can make any operation fail.
+`write_whole` writes a small file whole or not at all, through a draft beside it:
+
+    FOLDER/.NAME.0123456789abcdef    a draft of FOLDER/NAME, renamed when it is whole
+
 Knows nothing of what is written. Standard library only.
 """
 
@@ -9,6 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
@@ -27,6 +33,8 @@ NO_LINKS = (
 # Never through a symbolic link: the names that are opened so are our own.
 _OURS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read: one that is never there
+_TOKEN_BYTES = 8  # of a draft's name
+_STALE_S = 3600  # a draft of this age is of a process that was killed
 
 
 class Files:
@@ -130,6 +138,44 @@ def read_all(files: Files, descriptor: int, limit: int) -> bytes:
     while part := files.read(descriptor, limit - len(data), len(data)):
         data += part
     return data
+
+
+def write_whole(
+    path: Path, *parts: Bytes, files: Files, mode: int = 0o666, sync: bool = True
+) -> None:
+    """Write a file in place of what had its name: whole, or not at all. Raises OSError.
+
+    Many may write the same file at once: the last one wins. `sync` waits until it is on the disk.
+    """
+    draft = path.with_name(f".{path.name}.{os.urandom(_TOKEN_BYTES).hex()}")
+    try:
+        descriptor, offset = files.create(draft, mode), 0
+        try:
+            for part in parts:
+                write_all(files, descriptor, part, offset)
+                offset += len(part)
+            if sync:
+                files.sync(descriptor)
+        finally:
+            files.close(descriptor)
+        files.replace(draft, path)
+        if sync:
+            files.sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            files.unlink(draft)
+        raise
+
+
+def is_draft(path: Path, name: str = "") -> bool:
+    """Whether `write_whole` gives such names for a file whose name ends so."""
+    stem, _, token = path.name.rpartition(".")
+    return stem.startswith(".") and stem.endswith(name) and len(token) == 2 * _TOKEN_BYTES
+
+
+def is_abandoned(path: Path, name: str = "") -> bool:
+    """Whether it is a draft that a killed process left, as its age tells."""
+    return is_draft(path, name) and time.time() - path.stat().st_mtime > _STALE_S
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

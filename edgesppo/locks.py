@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import locked, lockfile
 from edgesppo.errors import BadLock, OutputError
-from edgesppo.files import Files, cannot_write, write_all
+from edgesppo.files import Files, cannot_write, write_whole
 from edgesppo.home import data_home
 from edgesppo.pinned import Lock
 
@@ -113,17 +113,4 @@ def _write(path: Path, lock: Lock, files: Files) -> None:
         return
     text = lockfile.render(lock)
     lockfile.parse(text, str(path))  # what could not be read again is not written
-    write_whole(Path(os.path.realpath(path)), text.encode(), files)
-
-
-def write_whole(path: Path, data: bytes, files: Files) -> None:
-    """A small file, whole or not at all, whatever happens."""
-    part = path.with_name(f".{path.name}.part")
-    files.unlink(part)
-    descriptor = files.create(part)
-    try:
-        write_all(files, descriptor, data, 0)
-        files.sync(descriptor)
-    finally:
-        files.close(descriptor)
-    files.replace(part, path)
+    write_whole(Path(os.path.realpath(path)), text.encode(), files=files)

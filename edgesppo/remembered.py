@@ -12,9 +12,8 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.files import Files, cannot_write
+from edgesppo.files import Files, cannot_write, write_whole
 from edgesppo.home import data_home
-from edgesppo.locks import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,4 +68,4 @@ def _read() -> dict[str, Any]:
 
 def _write(values: dict[str, Any]) -> None:
     path().parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path(), json.dumps(values, indent=1).encode(), Files())
+    write_whole(path(), json.dumps(values, indent=1).encode(), files=Files())

@@ -15,13 +15,11 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import struct
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.files import Files, write_all
+from edgesppo.files import Files, is_abandoned, is_draft, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +30,6 @@ MAGIC = b"edgesppo-kv-1\n"
 SUFFIX = ".kv"
 _MAX_HEADER = 4096
 MAX_BYTES = 1 << 36
-_TOKEN_BYTES = 8  # of a draft's name
-_STALE_S = 3600  # a draft of this age is of a process that was killed
 # The fingerprint reads the header and this many places of the tensors, of this many bytes.
 _PLACES, _PLACE_BYTES = 64, 1 << 16
 
@@ -77,7 +73,6 @@ def fingerprint(file: BinaryIO, header_bytes: int) -> str:
 
 def write(path: Path, binding: Binding, held: Snapshot, files: Files | None = None) -> None:
     """Write a snapshot; it appears under its name only when whole, readable by its owner only."""
-    files = files or Files()
     numbers = array.array("i", held.ids).tobytes()
     digest = hashlib.sha256(numbers)
     digest.update(held.cells)
@@ -85,19 +80,8 @@ def write(path: Path, binding: Binding, held: Snapshot, files: Files | None = No
     header = {**asdict(binding), **sizes, "prefill": held.prefill, "sha256": digest.hexdigest()}
     text = json.dumps(header).encode()
     head = MAGIC + struct.pack("<I", len(text)) + text + numbers
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}")
-    try:
-        descriptor = files.create(draft, 0o600)
-        try:
-            write_all(files, descriptor, head, 0)
-            write_all(files, descriptor, held.cells, len(head))
-        finally:
-            files.close(descriptor)
-        files.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            files.unlink(draft)
-        raise
+    # Not waited for: what a power failure damages is told by its checksum, and prefilled again.
+    write_whole(path, head, held.cells, files=files or Files(), mode=0o600, sync=False)
 
 
 def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | None:
@@ -144,7 +128,7 @@ def prune(folder: Path, cap: int) -> None:
             status = path.stat()
             if path.name.endswith(SUFFIX):
                 found.append((status.st_mtime_ns, status.st_size, path))
-            elif _is_draft(path.name) and time.time() - status.st_mtime > _STALE_S:
+            elif is_abandoned(path, SUFFIX):
                 path.unlink()
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
@@ -158,12 +142,6 @@ def prune(folder: Path, cap: int) -> None:
 def sweep(path: Path, files: Files) -> None:
     """Remove what a killed process left of writing the snapshot at `path`; nobody may be at it."""
     for draft in path.parent.iterdir():
-        if draft.name.startswith(f".{path.name}.") and _is_draft(draft.name):
+        if draft.name.startswith(f".{path.name}.") and is_draft(draft, SUFFIX):
             with contextlib.suppress(OSError):
                 files.unlink(draft)
-
-
-def _is_draft(name: str) -> bool:
-    """Whether `write` gives such names: .NAME.kv.0123456789abcdef."""
-    stem, _, token = name.rpartition(".")
-    return name.startswith(".") and stem.endswith(SUFFIX) and len(token) == 2 * _TOKEN_BYTES

@@ -16,13 +16,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import checks, machine
 from edgesppo._llama import LIBRARY_VERSION, Weights, system_info
 from edgesppo.draft import ROWS, USUAL_COSTS
+from edgesppo.files import Files, write_whole
 from edgesppo.home import home
 from edgesppo.probe import LENGTHS, Probe, longest
 
@@ -211,8 +211,7 @@ def _recall(place: Path) -> Tuning | None:
 
 def _remember(place: Path, tuning: Tuning) -> None:
     """Keep it; where that cannot be done it is measured anew next time."""
-    draft = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
+    text = json.dumps(asdict(tuning), indent=1) + "\n"
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(asdict(tuning), indent=1) + "\n", encoding="utf-8")
-        draft.replace(place)
+        write_whole(place, text.encode(), files=Files())
