@@ -9,29 +9,29 @@ an interrupt at any point leaves at most extra cells behind, and those are remov
 
 from __future__ import annotations
 
-import collections
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, headroom, logprobs, schedule, settings
+from edgesppo import checks, headroom, settings
 from edgesppo._llama import Context
+from edgesppo.accept import accept
 from edgesppo.batch import Batch
 from edgesppo.draft import MAX_DRAFT, USUAL_COSTS, Drafter
 from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
-from edgesppo.request import CLOSED, FAILED, Event, Request
-from edgesppo.sampler import SamplingParams, build_chain
+from edgesppo.request import CLOSED, FAILED, Event, Request, chain_for
+from edgesppo.schedule import Part, Scheduler
 from edgesppo.settings import DEFAULT_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from edgesppo._llama import Chain
     from edgesppo.model import Model
+    from edgesppo.sampler import SamplingParams
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
 _SHORT_BATCH = 8
@@ -92,10 +92,8 @@ class Engine:
         self._draft_model = draft_model
         self._batch = Batch(n_batch)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
-        self._waiting: collections.deque[Request] = collections.deque()
-        self._running: list[Request] = []
+        self._schedule = Scheduler(self._cache, params.n_ctx)
         self._unsettled = False  # whether the last step was left before its end
-        self._crowded = False  # whether an answer was put back for want of room
         self._closing = False
         self._computed_on = 0  # the thread that computed the last short batch
         self._lock = threading.RLock()
@@ -107,8 +105,8 @@ class Engine:
             self._stop()
         with self._lock:
             context, self._context = self._context, None
-            for request in [*self._running, *self._waiting]:
-                self._finish(request, CLOSED)
+            for request in self._schedule.requests():
+                self._schedule.finish(request, CLOSED)
             if context is not None:
                 context.close()
                 if self._draft_model is not None:
@@ -135,7 +133,7 @@ class Engine:
             checks.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
         if len(tokens) >= self.n_ctx:
             raise self.overflow(len(tokens))
-        chain = self._chain(tokens, params, grammar)
+        chain = chain_for(tokens, params, grammar, self.model, self.n_ctx)
         request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
         if owner is not None:
             request.owner = weakref.ref(owner)
@@ -143,23 +141,13 @@ class Engine:
             request.drafter = Drafter(tokens, self._draft_costs, self._draft_model)
         with self._lock:
             self._open_context()
-            self._waiting.append(request)
+            self._schedule.add(request)
         return request
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
         """The error for a prompt of so many tokens, to be raised."""
         trained = self.model.n_ctx_train
         return ContextOverflow.of_prompt(n_tokens, self.n_ctx, trained, at_least=at_least)
-
-    def _chain(self, tokens: list[int], params: SamplingParams, grammar: str | None) -> Chain:
-        chain = build_chain(params, self.model.weights, self.n_ctx)
-        chain.recall(tokens)
-        if grammar is None:
-            return chain
-        from edgesppo.constrained import ConstrainedChain
-
-        seed, greedy = params.with_seed().seed or 0, params.temperature == 0
-        return ConstrainedChain(chain, self.model, grammar, seed=seed, greedy=greedy)
 
     def cancel(self, request: Request) -> None:
         """Stop a request, from any thread, also in the middle of its prefill."""
@@ -168,7 +156,7 @@ class Engine:
         request.cancelled = True
         self._stop()
         with self._lock:
-            self._drop_cancelled()
+            self._schedule.drop_unwanted()
 
     def _stop(self) -> None:
         """End the computation under way."""
@@ -226,7 +214,7 @@ class Engine:
         """Put KV cells back, made by `state` under the same settings; False if they do not fit."""
         with self._lock:
             self._open_context()
-            self._cache.hold([request.slot for request in self._running])
+            self._schedule.hold()
             return len(ids) < self.n_ctx and self._cache.put(ids, state)
 
     def step(self) -> None:
@@ -237,14 +225,16 @@ class Engine:
         with self._lock:
             context = self._open_context()
             context.abort.clear()
-            self._tidy()
-            self._admit()
+            self._schedule.tidy()
+            if self._unsettled:
+                self._cache.forget_extra()
+            self._schedule.admit()
             self._unsettled = True
             parts = self._decoded(context)
             self._advance_all(context, parts)
             self._unsettled = not parts
 
-    def _advance_all(self, context: Context, parts: list[schedule.Part]) -> None:
+    def _advance_all(self, context: Context, parts: list[Part]) -> None:
         """Take what the decode brought. One request's failure is its own."""
 
         def work() -> None:
@@ -253,7 +243,7 @@ class Engine:
                     self._advance(context, part)
                 except EdgesppoError as error:
                     part.request.error = error
-                    self._finish(part.request, FAILED)
+                    self._schedule.finish(part.request, FAILED)
 
         if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
             run_interruptibly(work, lambda: None)
@@ -265,39 +255,9 @@ class Engine:
             raise Closed("the engine was closed; load the model again")
         return self._context
 
-    def _tidy(self) -> None:
-        """Make whole what an interrupt may have left half done, and end what is over."""
-        self._running = [request for request in self._running if request.finish_reason is None]
-        for request in [*self._waiting]:
-            if request.finish_reason is not None or request in self._running:
-                self._waiting.remove(request)
-        self._drop_cancelled()
-        for request in [*self._running]:
-            if self._is_full(request):
-                self._finish(request, "length")
-        self._cache.hold([request.slot for request in self._running])
-        if self._unsettled:
-            self._cache.forget_extra()
-
-    def _drop_cancelled(self) -> None:
-        for request in [*self._running, *self._waiting]:
-            if request.is_unwanted:
-                self._finish(request, "cancelled")
-
-    def _admit(self) -> None:
-        """Give waiting requests free slots of the cache, first come, first served."""
-        while self._waiting and not (self._crowded and self._running):
-            request = self._waiting[0]
-            slot = self._cache.take(request.tokens)
-            if slot is None:
-                return
-            request.admit(slot)
-            self._running.append(request)
-            self._waiting.popleft()
-
-    def _decoded(self, context: Context) -> list[schedule.Part]:
+    def _decoded(self, context: Context) -> list[Part]:
         """Decode a batch; returns its parts, none when there were none or it was stopped."""
-        while parts := schedule.fill(self._batch, self._running, self.n_ctx):
+        while parts := self._schedule.fill(self._batch):
             self.model.file.check()
             try:
                 self._run_batch(context)
@@ -305,24 +265,9 @@ class Engine:
             except Cancelled:
                 return []
             except ContextOverflow:
-                if not (self._cache.forget_idle() or self._put_back()):
+                if not self._schedule.make_room():
                     raise
         return parts
-
-    def _put_back(self) -> bool:
-        """Let the youngest answer wait until another is over; False if it is the only one.
-
-        What it has generated stays, and is prefilled again.
-        """
-        if len(self._running) < 2:
-            return False
-        request = self._running[-1]
-        self._waiting.appendleft(request)
-        self._running.remove(request)
-        request.slot = None
-        self._crowded = True
-        self._cache.hold([other.slot for other in self._running])
-        return self._cache.forget_idle()
 
     def _run_batch(self, context: Context) -> None:
         caller, short = threading.get_ident(), len(self._batch) <= _SHORT_BATCH
@@ -335,7 +280,7 @@ class Engine:
         else:
             run_interruptibly(lambda: context.decode(self._batch), context.abort.set)
 
-    def _advance(self, context: Context, part: schedule.Part) -> None:
+    def _advance(self, context: Context, part: Part) -> None:
         """Take what the decode brought for a request.
 
         Its tokens grow before the slot's ids do: what an interrupt leaves out of those is decoded
@@ -347,7 +292,7 @@ class Engine:
             return
         came: list[int] = []
         if end == len(request.tokens):
-            came = self._sample(context, request, part.entry)
+            came = accept(context, request, part.entry, self.model, self.n_ctx)
         slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(came) - 1)])
         request.note(end, sampled=bool(came))
         if request.draft:
@@ -355,48 +300,7 @@ class Engine:
         if came and request.drafter is not None:
             request.drafter.learn(request.draft, came)
         request.draft = []
-        if came and self._ends(request, came[-1]):
-            self._finish(request, "stop")
-        elif self._is_full(request):
-            self._finish(request, "length")
-
-    def _sample(self, context: Context, request: Request, entry: int) -> list[int]:
-        """Sample the batch's rows of a request, as far as its guesses were right.
-
-        Gives what came; the request has it, too, but for an end token.
-        """
-        came: list[int] = []
-        draft = request.draft
-        for row, guess in enumerate([*draft, None], entry - len(draft)):
-            token = context.sample(request.chain, row)
-            came.append(token)
-            if self._ends(request, token):
-                break
-            if request.params.logprobs is not None:
-                found = logprobs.of_row(context.row(row), token, request.params.logprobs)
-                request.logprobs[request.n_generated :] = [found]
-            request.tokens.append(token)
-            if token != guess or self._is_full(request):
-                break
-        return came
-
-    def _ends(self, request: Request, token: int) -> bool:
-        return token in request.params.stop_tokens or self.model.is_end(token)
-
-    def _is_full(self, request: Request) -> bool:
-        return request.n_generated >= request.params.max_tokens or (
-            request.n_generated > 0 and len(request.tokens) >= self.n_ctx
-        )
-
-    def _finish(self, request: Request, reason: str) -> None:
-        if request.finish_reason is not None:
-            return
-        request.finish_reason = reason
-        self._crowded = False
-        if request in self._running:
-            self._running.remove(request)
-        if request in self._waiting:
-            self._waiting.remove(request)
-        if request.slot is not None:
-            self._cache.release(request.slot)
-        request.chain.close()
+        if came and request.is_ended_by(came[-1], self.model):
+            self._schedule.finish(request, "stop")
+        elif request.is_full(self.n_ctx):
+            self._schedule.finish(request, "length")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgesppo.kv_cache import NOTHING
+from edgesppo.sampler import build_chain
 
 if TYPE_CHECKING:
     import weakref
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgesppo.errors import EdgesppoError
     from edgesppo.kv_cache import Slot
     from edgesppo.logprobs import RowLogprobs
+    from edgesppo.model import Model
     from edgesppo.sampler import SamplingParams
 
 # The finish reason of what was under way when the engine was closed.
@@ -84,6 +86,16 @@ class Request:
         """Whether it was cancelled, or whoever asked for it is gone."""
         return self.cancelled or (self.owner is not None and self.owner() is None)
 
+    def is_full(self, n_ctx: int) -> bool:
+        """Whether it has as many tokens as it may, or as a context of `n_ctx` holds."""
+        return self.n_generated >= self.params.max_tokens or (
+            self.n_generated > 0 and len(self.tokens) >= n_ctx
+        )
+
+    def is_ended_by(self, token: int, model: Model) -> bool:
+        """Whether this token ends it instead of being a part of it."""
+        return token in self.params.stop_tokens or model.is_end(token)
+
     def admit(self, slot: Slot) -> None:
         """Run in this slot, from what it holds."""
         self.slot = slot
@@ -108,3 +120,17 @@ class Request:
             or given < self.n_generated
             or prefilled < self.n_prefilled < self.n_prompt
         )
+
+
+def chain_for(
+    tokens: list[int], params: SamplingParams, grammar: str | None, model: Model, n_ctx: int
+) -> Chain:
+    """What the answer to a prompt is drawn by; where there is a grammar, bound to it."""
+    chain = build_chain(params, model.weights, n_ctx)
+    chain.recall(tokens)
+    if grammar is None:
+        return chain
+    from edgesppo.constrained import ConstrainedChain
+
+    seed, greedy = params.with_seed().seed or 0, params.temperature == 0
+    return ConstrainedChain(chain, model, grammar, seed=seed, greedy=greedy)

@@ -1,23 +1,23 @@
-"""Owns what goes into one batch: who is answered next, and how much of whose prompt is prefilled.
+"""Owns who is computed next: which requests run, which wait, and what of each goes into a batch.
 
-Fills the batch, decodes nothing; knows nothing of llama.cpp.
+Decodes and samples nothing; knows nothing of llama.cpp.
 """
 
 from __future__ import annotations
 
+import collections
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.draft import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from edgesppo.batch import Batch
+    from edgesppo.kv_cache import KVCache
     from edgesppo.request import Request
 
 # Prompt tokens in one step while answers are running: what each of them waits for at most.
-_SLICE_BESIDE_ANSWERS = 64
+SLICE = 64
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,106 @@ class Part:
     entry: int
 
 
-def fill(batch: Batch, running: Sequence[Request], n_ctx: int) -> list[Part]:
-    """Fill the batch with what the running requests have to feed."""
-    batch.clear()
-    # Running answers first, so that a long prompt never makes them wait.
-    answering = [request for request in running if request.is_answering]
-    parts = [_add_answer(batch, request, len(answering), n_ctx) for request in answering]
-    room = batch.capacity - len(batch)
-    if answering:
-        room = min(room, _SLICE_BESIDE_ANSWERS)
-    for request in running:
-        if not request.is_answering and room > 0:
-            before = len(batch)
-            parts.append(_add(batch, request, room))
-            room -= len(batch) - before
-    return parts
+class Scheduler:
+    """The requests of one engine: first come, first served, as the cache has room for them."""
+
+    def __init__(self, cache: KVCache, n_ctx: int) -> None:
+        self._cache = cache
+        self._n_ctx = n_ctx
+        self._waiting: collections.deque[Request] = collections.deque()
+        self._running: list[Request] = []
+        self._crowded = False  # whether an answer was put back for want of room
+
+    def requests(self) -> list[Request]:
+        """All that are not over."""
+        return [*self._running, *self._waiting]
+
+    def add(self, request: Request) -> None:
+        """Let a request wait for its turn."""
+        self._waiting.append(request)
+
+    def tidy(self) -> None:
+        """Make whole what an interrupt may have left half done, and end what is over."""
+        self._running = [request for request in self._running if request.finish_reason is None]
+        for request in [*self._waiting]:
+            if request.finish_reason is not None or request in self._running:
+                self._waiting.remove(request)
+        self.drop_unwanted()
+        for request in [*self._running]:
+            if request.is_full(self._n_ctx):
+                self.finish(request, "length")
+        self.hold()
+
+    def drop_unwanted(self) -> None:
+        """End what was cancelled, and what nobody asks for any more."""
+        for request in self.requests():
+            if request.is_unwanted:
+                self.finish(request, "cancelled")
+
+    def hold(self) -> None:
+        """Let the slots of what runs be the busy ones."""
+        self._cache.hold([request.slot for request in self._running])
+
+    def admit(self) -> None:
+        """Give waiting requests free slots of the cache."""
+        while self._waiting and not (self._crowded and self._running):
+            request = self._waiting[0]
+            slot = self._cache.take(request.tokens)
+            if slot is None:
+                return
+            request.admit(slot)
+            self._running.append(request)
+            self._waiting.popleft()
+
+    def fill(self, batch: Batch) -> list[Part]:
+        """Fill the batch with what the running requests have to feed."""
+        batch.clear()
+        # Running answers first, so that a long prompt never makes them wait.
+        answering = [request for request in self._running if request.is_answering]
+        n = len(answering)
+        parts = [_add_answer(batch, request, n, self._n_ctx) for request in answering]
+        room = batch.capacity - len(batch)
+        if answering:
+            room = min(room, SLICE)
+        for request in self._running:
+            if not request.is_answering and room > 0:
+                before = len(batch)
+                parts.append(_add(batch, request, room))
+                room -= len(batch) - before
+        return parts
+
+    def make_room(self) -> bool:
+        """Free cells of the cache for what runs; False where there is nothing to be freed."""
+        return self._cache.forget_idle() or self._put_back()
+
+    def _put_back(self) -> bool:
+        """Let the youngest answer wait until another is over; False if it is the only one.
+
+        What it has generated stays, and is prefilled again.
+        """
+        if len(self._running) < 2:
+            return False
+        request = self._running[-1]
+        self._waiting.appendleft(request)
+        self._running.remove(request)
+        request.slot = None
+        self._crowded = True
+        self.hold()
+        return self._cache.forget_idle()
+
+    def finish(self, request: Request, reason: str) -> None:
+        """End a request; what its slot holds stays for the next."""
+        if request.finish_reason is not None:
+            return
+        request.finish_reason = reason
+        self._crowded = False
+        if request in self._running:
+            self._running.remove(request)
+        if request in self._waiting:
+            self._waiting.remove(request)
+        if request.slot is not None:
+            self._cache.release(request.slot)
+        request.chain.close()
 
 
 def _add_answer(batch: Batch, request: Request, n_answering: int, n_ctx: int) -> Part:

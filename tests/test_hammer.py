@@ -204,7 +204,7 @@ def _check_idle(model: LoadedModel, reference: Reference) -> None:
     """Nothing runs, nothing waits, no slot is taken; and the next answer is right."""
     engine = model.engine
     engine.step()
-    assert (engine._running, list(engine._waiting)) == ([], [])
+    assert engine._schedule.requests() == []
     assert not any(slot.busy for slot in engine._cache._slots)
     tally = Tally()
     Talker(model, reference, tally, 0)._ask()

@@ -59,6 +59,7 @@ RUNTIME = [
     "kv_cache",
     "draft_model",
     "request",
+    "accept",
     "schedule",
     "engine",
     "text",

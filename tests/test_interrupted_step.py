@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import edgesppo
-from edgesppo import SamplingParams, chat, engine, generate, kv_cache, request, schedule
+from edgesppo import SamplingParams, accept, chat, engine, generate, kv_cache, request, schedule
 from edgesppo._llama import Context
 from edgesppo.engine import Engine
 from tests import near_ties
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from edgesppo.engine import Request
     from edgesppo.loaded import LoadedModel
 
-FILES = {module.__file__ for module in (chat, engine, generate, kv_cache, request, schedule)}
+MODULES = (accept, chat, engine, generate, kv_cache, request, schedule)
+FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
 POINTS = 10**6 if LONG else 40
@@ -92,7 +93,7 @@ def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: P
             tie = got == alone or near_ties.is_near_tie(model.model, prompt, got, alone, "q4_k_m")
             assert tie, f"{interrupt.place}: {got} alone {alone}"
             engine.step()
-            assert (engine._running, list(engine._waiting)) == ([], []), interrupt.place
+            assert engine._schedule.requests() == [], interrupt.place
             assert not any(slot.busy for slot in engine._cache._slots), interrupt.place
     assert len(places) > 20, "so many places were reached"
 

@@ -164,7 +164,7 @@ def test_a_stream_that_is_left_leaves_nothing(held: edgesppo.LoadedModel, way: s
         del stream
     gc.collect()
     held.engine.step()
-    assert (held.engine._running, list(held.engine._waiting)) == ([], [])
+    assert held.engine._schedule.requests() == []
     assert not any(slot.busy for slot in held.engine._cache._slots)
     held.close()
 

@@ -71,7 +71,7 @@ with edgesppo.load(sys.argv[1], n_threads=2) as model:
         engine.step()
         assert interrupted
         assert model.ask(QUESTION, temperature=0) == right
-        assert (engine._running, list(engine._waiting)) == ([], [])
+        assert engine._schedule.requests() == []
         assert not any(slot.busy for slot in engine._cache._slots)
         held = held or (native_handles(), open_files())
         assert (native_handles(), open_files()) == held
