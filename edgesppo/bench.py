@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _READ = 512 << 20  # bytes that all threads read together: beyond most caches
 _SECONDS = 15.0  # for the longest prompt
 _SHORT = 128
+_GAIN = 1.05  # less is noise
 _BOUND = 0.7  # of the memory's speed: more is hardly to be had
 
 
@@ -63,17 +64,37 @@ class Report:
                 f"decode uses {self.bound:.0%} of the memory's speed: the processor is the limit, "
                 "so faster cores or a GPU would help, faster memory would not"
             )
-        rates = {n: rate for n, (_, rate) in self.threads.items()}
-        best = max(rates, key=rates.__getitem__)
-        if best != self.tuning.n_threads and rates[best] > 1.05 * rates.get(
-            self.tuning.n_threads, 0.0
-        ):
-            found.append(f"answers are faster with {best} threads: --threads {best}")
+        found += self._threads_advice()
         many = max(self.rows, key=self.rows.__getitem__)
         if many > 1:
             gain = self.rows[many] / self.rows[1]
             found.append(f"{many} answers at once give {gain:.1f} times the tokens of one")
         return found
+
+    def _threads_advice(self) -> list[str]:
+        """Numbers of threads that would be faster, for prompts and for answers apart."""
+        prompts = self._better(0, self.tuning.n_threads_batch)
+        answers = self._better(1, self.tuning.n_threads)
+        if prompts and prompts == answers:
+            return [f"prompts and answers are faster with {answers} threads: --threads {answers}"]
+        found = []
+        if prompts:
+            found.append(
+                f"prompts are faster with {prompts} threads, answers are not: --threads {prompts} "
+                "pays where prompts are long"
+            )
+        if answers:
+            found.append(
+                f"answers are faster with {answers} threads, prompts are not: --threads {answers} "
+                "pays where answers are long"
+            )
+        return found
+
+    def _better(self, half: int, now: int) -> int | None:
+        """The number of threads with the best rate, where that gains; 0: prefill, 1: decode."""
+        rates = {n: pair[half] for n, pair in self.threads.items()}
+        best = max(rates, key=rates.__getitem__)
+        return best if best != now and rates[best] > _GAIN * rates.get(now, 0.0) else None
 
 
 def measure(

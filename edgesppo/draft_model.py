@@ -1,25 +1,58 @@
 """Owns guesses that a second, smaller model of the same vocabulary makes.
 
 It follows one text at a time in a context of its own; what it still holds of the text is kept.
+What it has to catch up with it reads in slices, one a step of the engine: meanwhile it guesses
+nothing, and nobody's answer waits for it longer than for a slice of a prompt.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
+from edgesppo import plan, settings
 from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
-from edgesppo.errors import EdgesppoError, UsageError
+from edgesppo.errors import Cancelled, EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
+from edgesppo.model import Model
 from edgesppo.sampler import SamplingParams, build_chain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.model import Model
+    from edgesppo.plan import Plan
+    from edgesppo.preflight import Summary
+    from edgesppo.tune import Tuning
 
-_BATCH = 512
+# Tokens of the text that it reads in one step, at most.
+SLICE = 64
+
+
+def needs(summary: Summary, tuning: Tuning, n_ctx: int) -> Plan:
+    """What such a model takes beside one of `n_ctx` tokens with these settings."""
+    own = dataclasses.replace(tuning, flash_attention="auto", n_ubatch=SLICE)
+    n_ctx = min(n_ctx, plan.trained(summary))
+    return plan.plan(summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=SLICE, cache_type="f16")
+
+
+def open_draft_model(
+    summary: Summary, target: Model, tuning: Tuning, *, n_ctx: int | None, gpu: str | int
+) -> DraftModel:
+    """Load a file to guess for `target`, with the settings that are its. Raises UsageError."""
+    model = Model(summary.path, gpu=gpu, repack=tuning.repack, summary=summary)
+    try:
+        return DraftModel(
+            model,
+            target,
+            n_ctx=n_ctx or target.n_ctx_train,
+            n_threads=tuning.n_threads,
+            n_threads_batch=tuning.n_threads_batch,
+        )
+    except BaseException:
+        model.close()
+        raise
 
 
 class DraftModel:
@@ -28,20 +61,33 @@ class DraftModel:
     Raises UsageError where its vocabulary is another: its guesses would mean something else.
     """
 
-    def __init__(self, model: Model, target: Model, *, n_ctx: int, n_threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        target: Model,
+        *,
+        n_ctx: int,
+        n_threads: int,
+        n_threads_batch: int | None = None,
+    ) -> None:
         check_vocabulary(model, target)
         self._model = model
         self._n_ctx = min(n_ctx, model.n_ctx_train)
         # Both read all of their weights for every token, and that is what a token costs.
         self.cost = model.summary.data_bytes / target.summary.data_bytes
         params = ContextParams(
-            n_ctx=self._n_ctx, n_batch=_BATCH, n_threads=n_threads, n_threads_batch=n_threads
+            n_ctx=self._n_ctx,
+            n_batch=SLICE,
+            n_ubatch=SLICE,
+            n_threads=n_threads,
+            n_threads_batch=n_threads_batch or n_threads,
         )
-        self._context = Context(model.weights, params)
+        settings.ask_for_memory(model.summary, params)
         self._chain = build_chain(SamplingParams(temperature=0), model.weights, self._n_ctx)
-        self._batch = Batch(_BATCH)
+        self._batch = Batch(SLICE)
         self._held: list[int] = []
         self._lock = threading.Lock()
+        self._context = Context(model.weights, params)
 
     def close(self) -> None:
         """Free everything."""
@@ -51,29 +97,42 @@ class DraftModel:
             self._model.close()
 
     def stop(self) -> None:
-        """End the guess under way, from any thread."""
+        """End the guess under way, from any thread; until `go_on` there is no other."""
         self._context.abort.set()
 
+    def go_on(self) -> None:
+        """Guess again after a `stop`."""
+        self._context.abort.clear()
+
     def guess(self, tokens: Sequence[int], n: int) -> list[int]:
-        """The `n` tokens that this model finds most probable behind `tokens`; fewer on failure."""
+        """The `n` tokens that this model finds most probable behind `tokens`; fewer on failure.
+
+        None while it catches up with the text. Raises BadModelFile when its file was changed.
+        """
         found: list[int] = []
         if not tokens or len(tokens) + n > self._n_ctx:
             return found
         with self._lock:
-            self._context.abort.clear()
+            self._model.file.check()
             try:
-                self._follow(tokens)
+                if not self._follow(tokens):
+                    return found
                 for _ in range(n):
                     row = len(self._batch) - 1
                     found.append(self._context.sample(self._chain, row))
                     if len(found) < n:
                         self._decode(found[-1:])
+            except Cancelled:  # what it has read stays
+                return []
             except EdgesppoError:
                 self._forget(0)
         return found
 
-    def _follow(self, tokens: Sequence[int]) -> None:
-        """Hold exactly these tokens; the last is always computed anew, for what follows it."""
+    def _follow(self, tokens: Sequence[int]) -> bool:
+        """Read the text, or the next slice of it; whether that was all.
+
+        The last token is always computed anew, for what follows it.
+        """
         keep = 0
         for one, other in zip(self._held, tokens[:-1], strict=False):
             if one != other:
@@ -84,8 +143,8 @@ class DraftModel:
         if not 0 <= self._context.first_position(0) <= start:
             keep = 0
         self._forget(keep)
-        for first in range(keep, len(tokens), _BATCH):
-            self._decode(tokens[first : first + _BATCH])
+        self._decode(tokens[keep : keep + SLICE])
+        return len(self._held) == len(tokens)
 
     def _forget(self, keep: int) -> None:
         del self._held[keep:]

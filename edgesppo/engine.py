@@ -14,16 +14,17 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, headroom, settings
+from edgesppo import checks, settings
 from edgesppo._llama import Context
 from edgesppo.accept import accept
 from edgesppo.batch import Batch
-from edgesppo.draft import MAX_DRAFT, USUAL_COSTS, Drafter
+from edgesppo.draft import USUAL_COSTS, Drafter
 from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
 from edgesppo.request import CLOSED, FAILED, Event, Request, chain_for
+from edgesppo.runner import Runner
 from edgesppo.schedule import Part, Scheduler
 from edgesppo.settings import DEFAULT_BATCH
 
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
     from edgesppo.model import Model
     from edgesppo.sampler import SamplingParams
-
-# Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
-_SHORT_BATCH = 8
 
 
 class Engine:
@@ -79,7 +77,6 @@ class Engine:
             flash_attention=flash_attention,
             draft_costs=draft_costs,
         )
-        self._thread_bytes = settings.threads(params)
         settings.ask_for_memory(model.summary, params)
         self._context: Context | None = Context(model.weights, params)
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
@@ -87,15 +84,15 @@ class Engine:
         self.n_threads = params.n_threads
         self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention
-        # Rows of guesses must lie in one micro-batch: those that are wrong are taken back.
-        self._draft_costs = draft_costs if params.n_ubatch > MAX_DRAFT else None
+        may_guess = settings.may_guess(params.n_ubatch, draft_costs)
+        self._draft_costs = draft_costs if may_guess else None
         self._draft_model = draft_model
         self._batch = Batch(n_batch)
+        self._runner = Runner(self._context, settings.threads(params))
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._schedule = Scheduler(self._cache, params.n_ctx)
         self._unsettled = False  # whether the last step was left before its end
         self._closing = False
-        self._computed_on = 0  # the thread that computed the last short batch
         self._lock = threading.RLock()
 
     def close(self) -> None:
@@ -166,6 +163,13 @@ class Engine:
         if self._draft_model is not None:
             self._draft_model.stop()
 
+    def _go_on(self, context: Context) -> None:
+        """Let computations run again. Who stops one says why before: that is looked at next."""
+        context.abort.clear()
+        if self._draft_model is not None:
+            self._draft_model.go_on()
+        self._open_context()
+
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of one request, pumping `step()` while there are none.
 
@@ -224,13 +228,13 @@ class Engine:
         """
         with self._lock:
             context = self._open_context()
-            context.abort.clear()
+            self._go_on(context)
             self._schedule.tidy()
             if self._unsettled:
                 self._cache.forget_extra()
             self._schedule.admit()
             self._unsettled = True
-            parts = self._decoded(context)
+            parts = self._decoded()
             self._advance_all(context, parts)
             self._unsettled = not parts
 
@@ -255,12 +259,12 @@ class Engine:
             raise Closed("the engine was closed; load the model again")
         return self._context
 
-    def _decoded(self, context: Context) -> list[Part]:
+    def _decoded(self) -> list[Part]:
         """Decode a batch; returns its parts, none when there were none or it was stopped."""
         while parts := self._schedule.fill(self._batch):
             self.model.file.check()
             try:
-                self._run_batch(context)
+                self._runner.run(self._batch)
                 break
             except Cancelled:
                 return []
@@ -268,17 +272,6 @@ class Engine:
                 if not self._schedule.make_room():
                     raise
         return parts
-
-    def _run_batch(self, context: Context) -> None:
-        caller, short = threading.get_ident(), len(self._batch) <= _SHORT_BATCH
-        if not short or caller != self._computed_on:  # then threads are started
-            need = self._thread_bytes
-            headroom.ask("starting threads to compute", memory=need, advice="end other programs")
-        if short:
-            context.decode(self._batch)
-            self._computed_on = caller
-        else:
-            run_interruptibly(lambda: context.decode(self._batch), context.abort.set)
 
     def _advance(self, context: Context, part: Part) -> None:
         """Take what the decode brought for a request.

@@ -6,6 +6,7 @@ use, so this file (and the command line) may import edgesppo_convert, late.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -16,7 +17,7 @@ from edgesppo import checks, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
-from edgesppo.draft_model import DraftModel
+from edgesppo.draft_model import open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
 from edgesppo.model import Model, as_utf8
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edgesppo.plan import Plan
+    from edgesppo.preflight import Summary
     from edgesppo.session import Session
     from edgesppo.transcript import Transcript
-    from edgesppo.tune import Tuning
     from edgesppo_convert import Progress
 
 T = TypeVar("T")
@@ -209,22 +210,25 @@ def load(
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
     """
     started = time.perf_counter()
-    for name, function in {
-        "on_load": on_load,
-        "on_convert": on_convert,
-        "on_tune": on_tune,
-    }.items():
+    listeners = {"on_load": on_load, "on_convert": on_convert, "on_tune": on_tune}
+    for name, function in listeners.items():
         checks.callback(name, function)
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
         raise checks.refused("drafts", drafts, "True, False or a model")
     found = store.find(model)
-    path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
-    summary = preflight.check(path)
-    wishes = Wishes(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force)
+    summary = _summary(found, on_convert)
+    second = None if isinstance(drafts, bool) else _summary(store.find(drafts))
+    wishes = Wishes(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, second)
     tuning, made = settle(summary, wishes, on_tune)
-    weights = Model(path, gpu=gpu, repack=tuning.repack, summary=summary, progress=on_load)
-    try:
+    with contextlib.ExitStack() as undo:
+        path, repack = summary.path, tuning.repack
+        weights = Model(path, gpu=gpu, repack=repack, summary=summary, progress=on_load)
+        undo.callback(weights.close)
         defaults = _defaults(weights)
+        guesser = None
+        if second is not None:
+            guesser = open_draft_model(second, weights, tuning, n_ctx=n_ctx, gpu=gpu)
+            undo.callback(guesser.close)
         engine = Engine(
             weights,
             n_ctx=n_ctx,
@@ -236,29 +240,17 @@ def load(
             flash_attention=tuning.flash_attention if cache_type == "f16" else "auto",
             cache_type=cache_type,
             draft_costs=tuning.row_costs if drafts else None,
-            draft_model=_draft_model(drafts, weights, n_ctx, tuning),
+            draft_model=guesser,
         )
-    except BaseException:
-        weights.close()
-        raise
+        undo.pop_all()
     seconds = time.perf_counter() - started
     return LoadedModel(found.name, weights, engine, defaults, seconds, made)
 
 
-def _draft_model(
-    drafts: bool | str | Path, target: Model, n_ctx: int | None, tuning: Tuning
-) -> DraftModel | None:
-    """The model that guesses, if one was named."""
-    if isinstance(drafts, bool):
-        return None
-    found = store.find(drafts)
-    model = Model(ensure_converted(found) if found.is_checkpoint else found.path)
-    try:
-        n_threads = tuning.n_threads
-        return DraftModel(model, target, n_ctx=n_ctx or target.n_ctx_train, n_threads=n_threads)
-    except BaseException:
-        model.close()
-        raise
+def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:
+    """The preflight of what was found; a checkpoint is converted before."""
+    path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
+    return preflight.check(path)
 
 
 def ensure_converted(

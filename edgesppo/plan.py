@@ -39,11 +39,13 @@ class Plan:
     n_threads: int
     n_threads_batch: int
     available: int | None
+    draft: int = 0  # all of a second model that guesses
 
     @property
     def total(self) -> int:
         """All of it, the program included."""
-        return self.weights + self.kv + self.compute + self.logits + PROGRAM_BYTES
+        own = self.weights + self.kv + self.compute + self.logits
+        return own + self.draft + PROGRAM_BYTES
 
     @property
     def fits(self) -> bool:
@@ -53,6 +55,8 @@ class Plan:
     def explain(self) -> str:
         """One line: every part, the sum, what there is, and what to change if it is too much."""
         parts = {"weights": self.weights, "KV cache": self.kv, "compute": self.compute}
+        if self.draft:
+            parts["the draft model"] = self.draft
         listed = ", ".join(f"{name} {_mb(size)}" for name, size in parts.items())
         line = f"needs {_mb(self.total)} of memory ({listed})"
         if self.available is None:
@@ -71,6 +75,8 @@ class Plan:
             smaller -= CELL_PADDING
         if smaller > 0:
             return f"use an n_ctx of {smaller} (--n-ctx {smaller}) or less"
+        if self.draft >= lacking:
+            return "do without the draft model (--draft)"
         return "end other programs, or use a smaller model or type"
 
     def _share(self, n_ctx: int) -> float:
@@ -83,6 +89,12 @@ class Plan:
             return _padded(n) + min(_padded(n), self.window)
 
         return cells(n_ctx) / cells(self.n_ctx)
+
+
+def trained(summary: Summary) -> int:
+    """The context that the file was trained for; a file without it is llama.cpp's to refuse."""
+    value = summary.keys.get("gemma2.context_length")
+    return value if isinstance(value, int) else CELL_PADDING
 
 
 def plan(

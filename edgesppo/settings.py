@@ -42,8 +42,7 @@ def context_params(
 ) -> ContextParams:
     """The shape of an engine's context; what is None is chosen here. Raises UsageError."""
     check(n_ctx_train, n_seqs=n_seqs, n_batch=n_batch, **chosen)
-    if draft_costs is not None:
-        _check_costs(draft_costs)
+    _check_costs(draft_costs)
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen.setdefault("n_ctx", n_ctx_train)
     chosen.setdefault("n_threads", machine.cores())
@@ -51,14 +50,24 @@ def context_params(
     n_ubatch = min(n_batch, chosen.pop("n_ubatch"))
     return ContextParams(
         n_seqs=n_seqs,
-        n_outputs=n_seqs + (MAX_DRAFT if draft_costs else 0),
+        n_outputs=n_seqs + (MAX_DRAFT if may_guess(n_ubatch, draft_costs) else 0),
         n_batch=n_batch,
         n_ubatch=n_ubatch,
         **chosen,
     )
 
 
+def may_guess(n_ubatch: int, draft_costs: Sequence[float] | None) -> bool:
+    """Whether guesses are made at all.
+
+    Their rows must lie in one micro-batch: those that are wrong are taken back.
+    """
+    return bool(draft_costs) and n_ubatch > MAX_DRAFT
+
+
 def _check_costs(costs: Any) -> None:
+    if costs is None:
+        return
     if not isinstance(costs, list | tuple) or len(costs) not in (0, len(ROWS)):
         raise checks.refused("draft_costs", costs, f"{len(ROWS)} numbers")
     for cost in costs:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, plan, settings, tune
+from edgesppo import checks, draft_model, plan, settings, tune
+from edgesppo.draft import USUAL_COSTS
 from edgesppo.errors import OutOfMemory
 from edgesppo.machine import available_memory
 from edgesppo.model import gpu_layers
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from edgesppo.tune import Tuning
 
 
+# Where settings come from: measured here, measured with other threads than those asked for, not
+# measured yet, the least memory, or never measured: as asked for, on a GPU, for a small model.
+MEASURED = "measured"
+ORIGINS = (MEASURED, "other threads", "not yet", "frugal", "off", "gpu", "small")
+
+
 @dataclass(frozen=True)
 class Wishes:
     """What a user asked for."""
@@ -33,6 +40,7 @@ class Wishes:
     cache_type: str = "f16"
     tune: str = "turn"
     force: bool = False
+    draft: Summary | None = None  # of a smaller model that guesses
 
 
 def settle(
@@ -62,24 +70,34 @@ def settle(
     return (tuning, made) if made.fits else (frugal, least)
 
 
+def origin(summary: Summary, wishes: Wishes, tuning: Tuning) -> str:
+    """Where settings come from that `settle` gave: one of ORIGINS."""
+    if tuning.prefill_tps is not None:
+        return MEASURED
+    if tuning != _with_threads(_find(summary, wishes, None, measure=False), wishes):
+        return "frugal"
+    if gpu_layers(wishes.gpu):
+        return "gpu"
+    if wishes.tune == tune.OFF:
+        return "off"
+    known = tune.remembered(summary, _goal(summary, wishes))
+    if known is None:
+        return "not yet"
+    return "small" if known.prefill_tps is None else "other threads"
+
+
 def _check(summary: Summary, wishes: Wishes) -> None:
     """Refuse what makes no sense before anything is measured or loaded."""
     tune.check_goal(wishes.tune)
     checks.switch("force", wishes.force)
     gpu_layers(wishes.gpu)
     settings.check(
-        _trained(summary),
+        plan.trained(summary),
         n_ctx=wishes.n_ctx,
         n_threads=wishes.n_threads,
         n_seqs=wishes.n_seqs,
         cache_type=wishes.cache_type,
     )
-
-
-def _trained(summary: Summary) -> int:
-    """The context that the file was trained for; a file without it is llama.cpp's to refuse."""
-    value = summary.keys.get("gemma2.context_length")
-    return value if isinstance(value, int) else plan.CELL_PADDING
 
 
 def _find(
@@ -91,16 +109,31 @@ def _find(
 ) -> Tuning:
     if gpu_layers(wishes.gpu):
         return tune.untuned()  # the device computes
-    goal = wishes.tune if wishes.tune == tune.OFF or _fits_twice(summary) else "memory"
+    goal = _goal(summary, wishes)
     found = tune.remembered(summary, goal)
     if found is None:
         found = tune.measured(summary, goal, on_tune) if measure else tune.untuned()
     return found
 
 
+def _goal(summary: Summary, wishes: Wishes) -> str:
+    """What is measured: where there is no memory to try what is fastest, what takes the least."""
+    return wishes.tune if wishes.tune == tune.OFF or _fits_twice(summary) else "memory"
+
+
 def _with_threads(tuning: Tuning, wishes: Wishes) -> Tuning:
     n = wishes.n_threads
-    return tuning if n is None else replace(tuning, n_threads=n, n_threads_batch=n)
+    if n is None or (n, n) == (tuning.n_threads, tuning.n_threads_batch):
+        return tuning
+    # What batches cost and how fast they are was measured with other threads.
+    return replace(
+        tuning,
+        n_threads=n,
+        n_threads_batch=n,
+        prefill_tps=None,
+        decode_tps=None,
+        row_costs=USUAL_COSTS,
+    )
 
 
 def _fits_twice(summary: Summary) -> bool:
@@ -110,11 +143,16 @@ def _fits_twice(summary: Summary) -> bool:
 
 
 def _plan(summary: Summary, tuning: Tuning, wishes: Wishes) -> Plan:
-    return plan.plan(
+    n_ctx = wishes.n_ctx or plan.trained(summary)
+    made = plan.plan(
         summary,
         tuning,
-        n_ctx=wishes.n_ctx or _trained(summary),
+        n_ctx=n_ctx,
         n_seqs=wishes.n_seqs,
         n_batch=DEFAULT_BATCH,
         cache_type=wishes.cache_type,
     )
+    if wishes.draft is None:
+        return made
+    second = draft_model.needs(wishes.draft, tuning, n_ctx)
+    return replace(made, draft=second.total - plan.PROGRAM_BYTES)

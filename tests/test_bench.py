@@ -62,8 +62,23 @@ def test_decode_that_reaches_the_memorys_speed_is_told_so() -> None:
     assert "the processor is the limit" in report(decode={32: 5.0}).advice()[0]
 
 
-def test_better_threads_are_named_only_where_they_gain() -> None:
-    better = report(threads={2: (1.0, 10.0), 4: (1.0, 12.0)}).advice()
-    assert any("--threads 4" in line for line in better)
-    noise = report(threads={2: (1.0, 10.0), 4: (1.0, 10.2)}).advice()
-    assert not any("--threads" in line for line in noise)
+@pytest.mark.parametrize(
+    ("four", "advice"),
+    [
+        ((20.0, 12.0), "prompts and answers are faster with 4 threads: --threads 4"),
+        ((20.0, 10.2), "prompts are faster with 4 threads, answers are not: --threads 4"),
+        ((9.0, 12.0), "answers are faster with 4 threads, prompts are not: --threads 4"),
+        ((10.2, 10.2), None),
+    ],
+)
+def test_better_threads_are_named_only_where_they_gain(
+    four: tuple[float, float], advice: str | None
+) -> None:
+    found = report(threads={2: (10.0, 10.0), 4: four}).advice()
+    named = [line for line in found if "--threads" in line]
+    assert [line[: len(advice or "")] for line in named] == ([advice] if advice else [])
+
+
+def test_the_threads_of_prompts_and_of_answers_are_held_against_their_own() -> None:
+    apart = report(tuning=Tuning(2, 4), threads={2: (10.0, 12.0), 4: (20.0, 10.0)})
+    assert not any("--threads" in line for line in apart.advice())

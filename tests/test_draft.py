@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import edgesppo
-from edgesppo import SamplingParams
+from edgesppo import SamplingParams, loaded
+from edgesppo._llama import Context
 from edgesppo.draft import MAX_DRAFT, ROWS, USUAL_COSTS, Drafter, NgramIndex
-from edgesppo.draft_model import DraftModel
+from edgesppo.draft_model import SLICE, DraftModel, open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.model import Model
 from edgesppo_convert import convert
 from tests.checkpoints import Shape, write_checkpoint
+from tests.resources import open_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
+    from edgesppo.batch import Batch
     from edgesppo.engine import Request
 
 FREE = (1.0,) * len(ROWS)
@@ -137,6 +142,17 @@ def test_guesses_change_no_answer(model: Model, params: SamplingParams) -> None:
     assert drafted > 20
 
 
+@pytest.mark.parametrize(("n_ubatch", "guesses"), [(MAX_DRAFT, False), (MAX_DRAFT + 1, True)])
+def test_guesses_are_made_where_their_rows_fit_one_micro_batch(
+    model: Model, n_ubatch: int, guesses: bool
+) -> None:
+    made = engine(model, drafts=True, n_ubatch=n_ubatch, n_batch=64)
+    assert made._context is not None
+    assert made._context.params.n_outputs == 1 + (MAX_DRAFT if guesses else 0)
+    assert (made.submit(texts(model)[0], GREEDY).drafter is not None) == guesses
+    made.close()
+
+
 def test_the_longest_answer_is_exactly_as_long_as_asked(model: Model) -> None:
     for n in (1, 2, 5):
         made = engine(model, drafts=True)
@@ -205,15 +221,137 @@ def test_a_guesser_that_costs_too_much_is_not_asked() -> None:
     assert Drafter([1, 2, 3], USUAL_COSTS, Dear()).propose(8) == []
 
 
+def guessed(guesser: DraftModel, ids: list[int], n: int) -> list[int]:
+    """A guess, as often asked for as the text has slices."""
+    found = [guesser.guess(ids, n) for _ in range(-(-len(ids) // SLICE))]
+    assert not any(found[:-1]), "nothing is guessed before all was read"
+    return found[-1]
+
+
 def test_a_guess_can_be_stopped_and_made_again(model: Model, small: Model) -> None:
     guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
     ids = texts(model)[1]
-    expected = guesser.guess(ids, 6)
+    assert SLICE < len(ids) < 2 * SLICE
+    expected = guessed(guesser, ids, 6)
     assert len(expected) == 6
     assert guesser.guess(ids[: len(ids) // 2], 3) != []
-    assert guesser.guess(ids, 6) == expected
+    guesser.stop()
+    assert guesser.guess(ids, 6) == []
+    guesser.go_on()
+    assert guesser.guess(ids, 6) == expected, "what it had read stayed"
     assert guesser.guess(ids * 10, 6) == []
     guesser.close()
+
+
+@pytest.fixture
+def guessing(model: Model, small: Model) -> Iterator[tuple[Engine, DraftModel]]:
+    """An engine for two, with a draft model that costs nothing."""
+    guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
+    guesser.cost = 0.0
+    made = Engine(model, n_threads=1, n_seqs=2, draft_costs=FREE, draft_model=guesser)
+    yield made, guesser
+    made.close()
+
+
+def test_a_draft_model_reads_a_long_text_slice_by_slice(
+    model: Model, guessing: tuple[Engine, DraftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step takes longer for it than a slice and a guess: who waits beside it is not stalled."""
+    made, guesser = guessing
+    decode, drafted, steps = Context.decode, [0], list[int]()
+
+    def counted(context: Context, batch: Batch) -> None:
+        decode(context, batch)
+        if context is guesser._context:
+            drafted[0] += len(batch)
+
+    monkeypatch.setattr(Context, "decode", counted)
+    endless = GREEDY.replace(max_tokens=30, logit_bias={1: -100, model.end_of_turn: -100})
+    request = made.submit([model.bos, *range(300, 680)], endless)
+    while request.finish_reason is None:
+        before = drafted[0]
+        made.step()
+        steps.append(drafted[0] - before)
+    assert max(steps) <= SLICE + MAX_DRAFT
+    assert steps.count(SLICE) >= 5
+    assert request.drafter is not None
+    assert request.drafter.n_drafted > 0
+
+
+def test_a_cancel_ends_the_draft_models_reading(
+    model: Model, guessing: tuple[Engine, DraftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that comes right before it begins."""
+    made, guesser = guessing
+    guess, decode, threads, done = guesser.guess, Context.decode, [], list[int]()
+    prompt = texts(model)[0]
+    victim = made.submit(prompt, GREEDY)
+
+    def counted(context: Context, batch: Batch) -> None:
+        decode(context, batch)
+        done.append(len(batch))
+
+    def cancelled_before(tokens: Sequence[int], n: int) -> list[int]:
+        stopped, stop = threading.Event(), guesser.stop
+        monkeypatch.setattr(guesser, "stop", lambda: (stop(), stopped.set()))
+        threads.append(threading.Thread(target=made.cancel, args=(victim,)))
+        threads[0].start()
+        assert stopped.wait(10)
+        monkeypatch.setattr(guesser, "guess", guess)
+        monkeypatch.setattr(Context, "decode", counted)
+        return guess(tokens, n)
+
+    monkeypatch.setattr(guesser, "guess", cancelled_before)
+    n_steps = 0
+    while not threads:
+        made.step()
+        n_steps += 1
+        assert n_steps < 100
+    threads[0].join(10)
+    assert done == [], "neither the draft model nor the model itself computed any more"
+    assert victim.finish_reason == "cancelled"
+    again = run(made, prompt, GREEDY)
+    assert again.drafter is not None
+    assert again.drafter.n_accepted > 0
+    alone = engine(model, drafts=False)
+    assert again.tokens == run(alone, prompt, GREEDY).tokens
+    alone.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not let mapped files change")
+def test_a_draft_models_file_that_changes_is_one_clear_error(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "open_draft_model", _for_nothing)
+    file = shutil.copy(demo_gguf, tmp_path / "small.gguf")
+    with edgesppo.load(demo_gguf, drafts=file, n_threads=1) as model:
+        chat = model.chat(temperature=0)
+        chat.ask("Who are you?")
+        with file.open("ab") as stream:
+            stream.write(b"more")
+        with pytest.raises(edgesppo.BadModelFile, match=r"small\.gguf: was changed in place"):
+            chat.ask("And what is the capital of France?")
+
+
+def _for_nothing(*args: Any, **options: Any) -> DraftModel:
+    """A draft model whose guesses always pay."""
+    made = open_draft_model(*args, **options)
+    made.cost = 0.0
+    return made
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files by /proc")
+def test_a_draft_model_is_closed_where_the_engine_cannot_be_made(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise edgesppo.OutOfMemory("no room")
+
+    monkeypatch.setattr(loaded, "Engine", fail)
+    file, before = shutil.copy(demo_gguf, tmp_path / "small.gguf"), open_files()
+    with pytest.raises(edgesppo.OutOfMemory, match="no room") as caught:
+        edgesppo.load(demo_gguf, drafts=file)
+    assert open_files() == before, caught
 
 
 def test_a_draft_model_of_another_vocabulary_is_refused_by_its_first_token(

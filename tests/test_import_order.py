@@ -51,6 +51,7 @@ RUNTIME = [
     "logprobs",
     "constrained",
     "interrupt",
+    "runner",
     "ending",
     "probe",
     "tune",

@@ -11,7 +11,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import edgesppo
-from edgesppo import SamplingParams, accept, chat, engine, generate, kv_cache, request, schedule
+from edgesppo import (
+    SamplingParams,
+    accept,
+    chat,
+    engine,
+    generate,
+    kv_cache,
+    request,
+    runner,
+    schedule,
+)
 from edgesppo._llama import Context
 from edgesppo.engine import Engine
 from tests import near_ties
@@ -27,7 +37,7 @@ if TYPE_CHECKING:
     from edgesppo.engine import Request
     from edgesppo.loaded import LoadedModel
 
-MODULES = (accept, chat, engine, generate, kv_cache, request, schedule)
+MODULES = (accept, chat, engine, generate, kv_cache, request, runner, schedule)
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import edgesppo
-from edgesppo import _llama, machine, plan, preflight
+from edgesppo import _llama, machine, plan, preflight, tune
 from edgesppo._llama import Context, ContextParams, Weights
-from edgesppo.settle import Wishes, settle
+from edgesppo.cli import main
+from edgesppo.cli.plan import _WHENCE
+from edgesppo.settle import ORIGINS, Wishes, settle
 from edgesppo.tune import untuned
 
 MEGABYTE = 2**20
@@ -139,3 +143,68 @@ def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
     assert machine._cgroup_memory(tmp_path) is None
     assert machine._quota(tmp_path) > 1000
     assert machine._cgroup_memory(tmp_path / "none") is None
+
+
+def test_a_draft_model_counts_with_all_that_it_takes(
+    demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary, second = preflight.check(demo_gguf), preflight.check(demo_f32)
+    _, alone = settle(summary, Wishes())
+    _, both = settle(summary, Wishes(draft=second))
+    _, own = settle(second, Wishes())
+    assert both.total == alone.total + both.draft
+    # Its prompts go in smaller steps, so it computes in less.
+    assert own.weights + own.kv < both.draft < own.weights + own.kv + own.compute + own.logits
+    room = _least(monkeypatch, demo_gguf).total
+    monkeypatch.setattr(plan, "available_memory", lambda: room)
+    edgesppo.load(demo_gguf).close()
+    with pytest.raises(edgesppo.OutOfMemory, match=r"the draft model \d+ MB.* without the draft"):
+        edgesppo.load(demo_gguf, drafts=demo_f32)
+    with edgesppo.load(demo_gguf, drafts=demo_f32, force=True) as model:
+        assert model.plan.draft > 0
+
+
+def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> plan.Plan:
+    """The plan with the settings that take the least memory."""
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "available_memory", lambda: 1)
+        return settle(preflight.check(path), Wishes(force=True))[1]
+
+
+def _printed(*arguments: str) -> tuple[str, int]:
+    result = CliRunner().invoke(main, ["plan", *arguments])
+    assert result.stderr == ""
+    return result.stdout, result.exit_code
+
+
+def test_the_command_counts_the_draft_model(
+    demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, code = _printed(str(demo_gguf), "--draft", str(demo_f32))
+    assert re.search(rf"^  draft +\d+\.\d MB, all of {demo_f32.name}$", text, re.MULTILINE)
+    assert code == 0
+    made = json.loads(_printed(str(demo_gguf), "--draft", str(demo_f32), "--json")[0])
+    assert made["draft"] > made["weights"]
+    assert "draft" not in _printed(str(demo_gguf))[0]
+    room = _least(monkeypatch, demo_gguf).total
+    monkeypatch.setattr(plan, "available_memory", lambda: room)
+    text, code = _printed(str(demo_gguf), "--draft", str(demo_f32))
+    assert code == 1
+    assert "  fits      no: do without the draft model (--draft)" in text
+    assert _printed(str(demo_gguf))[1] == 0
+
+
+def test_the_command_says_where_the_settings_come_from(
+    demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fresh_home.is_dir()
+    assert "a model as small as this" in _printed(str(demo_gguf))[0]
+    assert "--tune off" in _printed(str(demo_gguf), "--tune", "off")[0]
+    monkeypatch.setattr(tune, "_WORTHWHILE", 0)
+    text, _ = _printed(str(demo_gguf), "--tune", "memory")
+    assert "llama.cpp's own: nothing was measured here yet; the first run" in text
+    tune.measured(preflight.check(demo_gguf), "memory")
+    text, _ = _printed(str(demo_gguf), "--tune", "memory")
+    assert "measured here: prefill" in text
+    assert "llama.cpp's own" not in text
+    assert set(_WHENCE) == set(ORIGINS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edgesppo
 from edgesppo import machine, plan, preflight, settle, tune
+from edgesppo.draft import USUAL_COSTS
 from edgesppo.settle import Wishes
 from edgesppo.tune import Measurement, Tuning, frugal, measured, remembered, untuned
 
@@ -184,3 +185,42 @@ def test_threads_that_were_asked_for_are_taken(summary: Summary) -> None:
     found, made = settle.settle(summary, Wishes(n_threads=1), measure=False)
     assert (found.n_threads, found.n_threads_batch) == (1, 1)
     assert (made.n_threads, made.n_threads_batch) == (1, 1)
+
+
+def test_what_was_measured_with_other_threads_is_not_used(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a batch of guesses costs differs from thread to thread."""
+    known = Tuning(2, 2, False, "on", 128, 100.0, 10.0, (1.0, 1.1, 1.2, 1.3))
+    monkeypatch.setattr(tune, "remembered", lambda *_: known)
+    assert settle.settle(summary, Wishes(n_threads=2))[0] == known
+    other, _ = settle.settle(summary, Wishes(n_threads=1))
+    assert other.row_costs == USUAL_COSTS
+    assert (other.prefill_tps, other.decode_tps) == (None, None)
+    assert (other.repack, other.flash_attention, other.n_ubatch) == (False, "on", 128)
+
+
+def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
+    def origin(**wishes: Any) -> str:
+        wanted = Wishes(**wishes)
+        tuning, _ = settle.settle(summary, wanted, measure=False)
+        found = settle.origin(summary, wanted, tuning)
+        told.add(found)
+        return found
+
+    told = set[str]()
+    assert origin() == "not yet"
+    assert origin(tune="off") == "off"
+    with monkeypatch.context() as patch:
+        patch.setattr(settle, "gpu_layers", lambda _: 1)
+        assert origin() == "gpu"
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "_WORTHWHILE", 1 << 30)
+        assert origin() == "small"
+    known = Tuning(2, 2, False, "on", 512, 100.0, 10.0)
+    monkeypatch.setattr(tune, "remembered", lambda *_: known)
+    assert origin() == settle.MEASURED
+    assert origin(n_threads=1) == "other threads"
+    free(monkeypatch, 1_000_000)
+    assert origin(force=True, n_threads=1) == "frugal"
+    assert told == set(settle.ORIGINS)

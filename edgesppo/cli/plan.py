@@ -12,9 +12,10 @@ from edgesppo import preflight, store
 from edgesppo.cli.common import converted, emit_json, json_option, model_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from edgesppo.plan import Plan
+    from edgesppo.preflight import Summary
     from edgesppo.settle import Wishes
     from edgesppo.tune import Tuning
 
@@ -28,19 +29,21 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
 
     Exits with 1 where it does not fit into memory.
     """
-    from edgesppo.settle import settle
+    from edgesppo.settle import MEASURED, origin, settle
 
-    path = converted(store.find(model))
+    summary = preflight.check(converted(store.find(model)))
     wishes = replace(wishes_of(loading), force=True)
-    tuning, made = settle(preflight.check(path), wishes, measure=False)
+    tuning, made = settle(summary, wishes, measure=False)
+    whence = origin(summary, wishes, tuning)
     if as_json:
-        emit_json(
-            {**asdict(made), "total": made.total, "fits": made.fits, "tuning": asdict(tuning)}
-        )
+        figures = {**asdict(made), "total": made.total, "fits": made.fits}
+        emit_json({**figures, "tuning": asdict(tuning), "measured": whence == MEASURED})
     else:
-        click.echo(path.name)
-        for label, line in _lines(tuning, made):
+        click.echo(summary.path.name)
+        for label, line in _lines(tuning, made, wishes.draft):
             click.echo(f"  {label:<9} {line}")
+        click.echo(f"  {'':<9} {_WHENCE[whence](tuning)}")
+        click.echo(f"  {'fits':<9} {'yes' if made.fits else f'no: {made.advice()}'}")
     if not made.fits:
         sys.exit(1)
 
@@ -50,14 +53,19 @@ def wishes_of(loading: dict[str, Any]) -> Wishes:
     from edgesppo.settle import Wishes
 
     kept = {field.name for field in fields(Wishes)}
-    return Wishes(**{name: value for name, value in loading.items() if name in kept})
+    draft = loading["drafts"]
+    summary = None if isinstance(draft, bool) else preflight.check(converted(store.find(draft)))
+    chosen = {name: value for name, value in loading.items() if name in kept}
+    return Wishes(**chosen, draft=summary)
 
 
-def _lines(tuning: Tuning, made: Plan) -> Iterator[tuple[str, str]]:
+def _lines(tuning: Tuning, made: Plan, draft: Summary | None) -> Iterator[tuple[str, str]]:
     yield "weights", _mb(made.weights)
     yield "KV cache", f"{_mb(made.kv)}, {made.n_ctx:,} tokens in {made.cache_type}"
     yield "compute", _mb(made.compute)
     yield "logits", _mb(made.logits)
+    if draft is not None:
+        yield "draft", f"{_mb(made.draft)}, all of {draft.path.name}"
     free = "" if made.available is None else f", {made.available / 1e6:,.0f} MB are free"
     yield "in all", f"{_mb(made.total)}{free}"
     yield "threads", f"{made.n_threads} for an answer, {made.n_threads_batch} for a prompt"
@@ -69,17 +77,28 @@ def _lines(tuning: Tuning, made: Plan) -> Iterator[tuple[str, str]]:
             f"micro-batch {tuning.n_ubatch}"
         ),
     )
-    if tuning.prefill_tps is None or tuning.decode_tps is None:
-        yield "", "not measured yet: the first chat finds what is fastest here"
-    else:
-        yield (
-            "",
-            (
-                f"measured here: prefill {tuning.prefill_tps:,.1f} t/s, "
-                f"decode {tuning.decode_tps:,.1f} t/s"
-            ),
-        )
-    yield "fits", "yes" if made.fits else f"no: {made.advice()}"
+
+
+def _rates(tuning: Tuning) -> str:
+    return (
+        f"measured here: prefill {tuning.prefill_tps or 0:,.1f} t/s, "
+        f"decode {tuning.decode_tps or 0:,.1f} t/s"
+    )
+
+
+# What is said of where the settings come from, by `settle.origin`.
+_WHENCE: dict[str, Callable[[Tuning], str]] = {
+    "measured": _rates,
+    "other threads": lambda _: "measured here with another number of threads",
+    "not yet": lambda _: (
+        "llama.cpp's own: nothing was measured here yet; the first run of this model\n"
+        f"  {'':<9} finds what is fastest, which changes threads, settings and memory"
+    ),
+    "frugal": lambda _: "those that take the least memory: there is none for faster ones",
+    "off": lambda _: "llama.cpp's own, not measured: --tune off",
+    "gpu": lambda _: "llama.cpp's own, not measured: the GPU computes",
+    "small": lambda _: "llama.cpp's own: a model as small as this is fast with any",
+}
 
 
 def _mb(size: int) -> str:
