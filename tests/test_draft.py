@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import edgesppo
 from edgesppo import SamplingParams, loaded
+from edgesppo import engine as engines
 from edgesppo._llama import Context
 from edgesppo.draft import MAX_DRAFT, ROWS, USUAL_COSTS, Drafter, NgramIndex
 from edgesppo.draft_model import SLICE, DraftModel, open_draft_model
@@ -184,6 +185,68 @@ def test_guesses_while_another_sequence_is_cancelled(model: Model) -> None:
     assert request.tokens == expected
     made.close()
     alone.close()
+
+
+class Forced(Drafter):
+    """Proposes given tokens: all that is left of an answer, in one guess."""
+
+    def __init__(self, answer: Sequence[int]) -> None:
+        super().__init__([])
+        self._left = list(answer)
+
+    def propose(self, most: int, others: int = 0) -> list[int]:
+        assert others == 0
+        return self._left[: min(most, MAX_DRAFT)]
+
+    def learn(self, drafted: Sequence[int], accepted: Sequence[int]) -> None:
+        super().learn(drafted, accepted)
+        del self._left[: len(accepted)]
+
+
+@pytest.mark.parametrize("first", [1, 2, 4])
+@pytest.mark.parametrize("n_tokens", [2, 3])
+def test_a_stop_string_split_over_guessed_tokens_ends_the_answer_there(
+    demo_f32: Path, monkeypatch: pytest.MonkeyPatch, first: int, n_tokens: int
+) -> None:
+    """As without guesses: its text, reason and counts, and what is held for the next turn."""
+    question, after = "How do I convert a checkpoint?", "What is the capital of Italy?"
+    options: dict[str, Any] = {"temperature": 0, "logprobs": 1}
+    with edgesppo.load(demo_f32, n_threads=1, drafts=False) as model:
+        chat = model.chat(**options)
+        chat.ask(question)
+        answer = chat.last.ids
+        pieces = [model.model.piece(token).decode() for token in answer]
+        # From within its first token to the end of its last one; the answer goes on behind it.
+        stop = "".join(pieces[first : first + n_tokens])[1:]
+        before = "".join(pieces[:first]) + pieces[first][0]
+        chat.clear()
+        chat.ask(question, stop=[stop])
+        plain, history = chat.last, chat.messages
+    drafter = Forced(answer)
+    with edgesppo.load(demo_f32, n_threads=1) as model:
+        chat = model.chat(**options)
+        monkeypatch.setattr(engines, "Drafter", lambda *_: drafter)
+        chunks = list(chat.stream(question, stop=[stop]))
+        monkeypatch.undo()
+        quick = chat.last
+        assert drafter.n_accepted >= first + n_tokens, "guesses reached beyond the stop string"
+        assert (quick.text, quick.finish_reason) == (plain.text, "stop")
+        assert quick.text == before == "".join(chunk.text for chunk in chunks)
+        assert quick.usage.prompt_tokens == plain.usage.prompt_tokens
+        assert quick.usage.completion_tokens == plain.usage.completion_tokens == first + n_tokens
+        assert [entry.id for entry in quick.logprobs] == list(answer[: first + n_tokens])
+        assert chat.messages == history
+        chat.ask(after)
+        next_turn = chat.last
+    assert next_turn.usage.cached_tokens >= plain.usage.prompt_tokens - 1
+    with edgesppo.load(demo_f32, n_threads=1, drafts=False) as model:
+        fresh = model.chat(**options)
+        fresh.messages = list(history)
+        fresh.ask(after)
+        assert fresh.last.usage.cached_tokens == 0
+        assert next_turn.ids == fresh.last.ids
+        values = [entry.logprob for entry in fresh.last.logprobs]
+        assert [e.logprob for e in next_turn.logprobs] == pytest.approx(values, abs=0.01)
 
 
 @pytest.fixture

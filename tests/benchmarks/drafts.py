@@ -1,11 +1,15 @@
 """Owns the measurement of guesses: decode with and without them, on answers that are given.
 
     python -m tests.benchmarks.drafts FILE.gguf [--rounds N]
+    python -m tests.benchmarks.drafts DEMO.gguf --own [--rounds N]
 
 Random weights have no sense, so the answer's tokens are put in the place of those that were
 sampled (the sampling itself is done, and counts). One answer quotes its prompt with small changes,
 one has nothing that was there before, one repeats short runs that go on otherwise each time. The
 peer is llama-cpp-python's `Llama`: with its `LlamaPromptLookupDecoding` against without.
+
+With `--own` nothing is forced: the demo answers prompts of its own, one of each kind that it was
+trained for, and what its answers gain is printed, with the tokens that a step brings.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from edgesppo import SamplingParams
 from edgesppo._llama import Context
 from edgesppo.engine import Engine
 from edgesppo.model import Model
+from edgesppo.prompt import Message, encode
 from edgesppo.tune import Measurement
 
 if TYPE_CHECKING:
@@ -105,6 +110,74 @@ print(json.dumps((len(times) - 1) / (times[-1] - times[0])))
 """
 
 
+OWN = {
+    "repeat": (
+        "My cat is called Pinterelli.",
+        "What is my cat called?",
+        "Say it again, please.",
+        "And once more: what is my cat called?",
+    ),
+    "facts": (
+        "What is the capital of France?",
+        "What is the capital of Italy?",
+        "What is the capital of Spain?",
+    ),
+    "lists": ("Name the days of the week.", "Name the planets.", "Count from one to ten."),
+    "product": (
+        "How do I convert a checkpoint?",
+        "How do I chat with a model?",
+        "How do I convert a checkpoint?",
+    ),
+    "small talk": ("Hello! Who are you?", "Tell me a joke.", "Goodbye!"),
+}
+
+
+def own(path: Path, tuning: Tuning, *, drafts: bool) -> dict[str, tuple[float, int, int]]:
+    """Of each dialogue of OWN: the seconds of its answers' steps, their tokens, and their steps."""
+    model = Model(path, gpu="off", repack=tuning.repack)
+    found = {}
+    for name, texts in OWN.items():
+        costs = tuning.row_costs if drafts else None
+        flash = tuning.flash_attention
+        engine = Engine(model, n_threads=THREADS, flash_attention=flash, draft_costs=costs)
+        seconds, n_tokens, n_steps, messages = 0.0, 0, 0, list[Message]()
+        for text in texts:
+            messages.append(Message("user", text))
+            ids = encode(model, messages)
+            request = engine.submit(ids, SamplingParams(temperature=0, max_tokens=ANSWER))
+            while request.n_generated == 0 and request.finish_reason is None:
+                engine.step()  # the prefill brings the first token
+            first, started = request.n_generated, time.perf_counter()
+            while request.finish_reason is None:
+                engine.step()
+                n_steps += 1
+            seconds += time.perf_counter() - started
+            n_tokens += request.n_generated - first + (request.finish_reason == "stop")
+            answer = request.tokens[request.n_prompt :]
+            messages.append(Message("assistant", model.detokenize(answer).decode()))
+        engine.close()
+        found[name] = (seconds, n_tokens, n_steps)
+    model.close()
+    return found
+
+
+def main_own(path: Path, tuning: Tuning, rounds: int) -> None:
+    """Print what guesses gain for each of the demo's own dialogues."""
+    own(path, tuning, drafts=True)  # the first is warm-up
+    runs = [[own(path, tuning, drafts=drafts) for drafts in (False, True)] for _ in range(rounds)]
+    for name in OWN:
+        rates = [
+            [one[name][1] / one[name][0] for one in (run[place] for run in runs)]
+            for place in (0, 1)
+        ]
+        plain, quick = map(statistics.median, rates)
+        _, n_tokens, n_steps = runs[0][1][name]
+        print(
+            f"  {name}: {quick:.1f} t/s with, {plain:.1f} without, {quick / plain:.2f}x; "
+            f"{n_tokens} tokens in {n_steps} steps, {n_tokens / n_steps:.2f} a step"
+        )
+
+
 def peer(path: Path, prompt: list[int], answer: list[int], *, drafts: bool) -> float | None:
     """The same by `Llama`; None where it fails."""
     words = [json.dumps(value) for value in (prompt, answer, drafts)]
@@ -116,9 +189,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--own", action="store_true", help="the demo's own answers")
     options = parser.parse_args()
     tuning = Measurement(options.file, "turn", lambda _: None).best()
     print(f"{tuning}")
+    if options.own:
+        main_own(options.file, tuning, options.rounds)
+        return
     model = Model(options.file, gpu="off", repack=tuning.repack)
     found: dict[tuple[str, str, bool], list[float]] = {}
     for _ in range(options.rounds):
