@@ -117,7 +117,8 @@ class Scheduler:
         request.slot = None
         self._crowded = True
         self.hold()
-        return self._cache.forget_idle()
+        self._cache.forget_idle()
+        return True
 
     def finish(self, request: Request, reason: str) -> None:
         """End a request; what its slot holds stays for the next."""

@@ -263,3 +263,23 @@ def test_making_and_closing_engines_leaves_no_thread(model: Model) -> None:
     for _ in range(10):
         _fresh(model, _prompt(model, STORY))
     assert threading.active_count() == before
+
+
+def test_a_prompt_that_finds_no_room_waits_for_the_answer_beside_it(model: Model) -> None:
+    """It holds nothing yet that could be given up: nobody gets an error for that."""
+    engine = Engine(model, n_ctx=256, n_seqs=2)
+    long = [model.bos, *range(300, 500)]
+    short = [*range(600, 700)]  # shares no cell
+    params = GREEDY.replace(logit_bias={1: -100, model.end_of_turn: -100})
+    first = engine.submit(long, params)
+    engine.step()
+    assert first.n_generated == 1
+    second = engine.submit(short, params)
+    engine.step()
+    assert (second.n_prefilled, second.finish_reason) == (0, None)
+    tokens = [_finish(engine, first), _finish(engine, second)]
+    assert [request.finish_reason for request in (first, second)] == ["length", "length"]
+    engine.close()
+    alone = Engine(model, n_ctx=256)
+    assert tokens == [_finish(alone, alone.submit(prompt, params)) for prompt in (long, short)]
+    alone.close()
