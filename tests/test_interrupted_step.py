@@ -42,6 +42,8 @@ FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
 POINTS = 10**6 if LONG else 40
+# Tokens of a prompt and of an answer, and of a context that has room for less than two of both.
+TURN, ROOM = 70, 256
 
 
 class InterruptAt:
@@ -142,23 +144,23 @@ def test_answers_that_need_more_room_than_there_is_take_turns(
     """All of them get what they would get alone; nobody gets an error for another's length."""
     model = edgesppo.load(demo_gguf)
     monkeypatch.setattr(model.model, "is_end", lambda _token: False)
-    params = GREEDY.replace(max_tokens=150)
+    params = GREEDY.replace(max_tokens=TURN)
     prompts = [
-        [model.model.bos, *model.tokenize(f"I am {name}. " + "Who are you? " * 30)][:150]
+        [model.model.bos, *model.tokenize(f"I am {name}. " + "Who are you? " * 30)][:TURN]
         for name in ("Ada", "Bob", "Eve", "Tom")
     ]
     alone = []
     for prompt in prompts:
-        engine = Engine(model.model)
+        engine = Engine(model.model, n_ctx=ROOM)
         alone.append(_tokens(engine, engine.submit(prompt, params)))
         engine.close()
-    engine = Engine(model.model, n_seqs=4)
+    engine = Engine(model.model, n_ctx=ROOM, n_seqs=4)
     requests = [engine.submit(prompt, params) for prompt in prompts]
     together = [_tokens(engine, request) for request in requests]
     engine.close()
-    assert 2 * model.engine.n_ctx < 4 * (150 + 150)
+    assert 2 * engine.n_ctx < 4 * 2 * TURN
     for prompt, got, expected in zip(prompts, together, alone, strict=True):
-        assert len(got) == len(expected) == 150
+        assert len(got) == len(expected) == TURN
         tie = got == expected or near_ties.is_near_tie(model.model, prompt, got, expected, "q4_k_m")
         assert tie
     model.close()
