@@ -325,6 +325,8 @@ class Context:
         self._finalizer = weakref.finalize(self, _free_context, handle, weights)
         self.params = params
         self.n_ctx: int = _C.llama_n_ctx(handle)
+        # No more than the cache has cells; llama.cpp ends the process at a larger batch.
+        self.n_batch: int = _C.llama_n_batch(handle)
 
     @property
     def handle(self) -> Any:

@@ -87,7 +87,7 @@ class Engine:
         may_guess = settings.may_guess(params.n_ubatch, draft_costs)
         self._draft_costs = draft_costs if may_guess else None
         self._draft_model = draft_model
-        self._batch = Batch(n_batch)
+        self._batch = Batch(self._context.n_batch)
         self._runner = Runner(self._context, settings.threads(params))
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._schedule = Scheduler(self._cache, params.n_ctx)

@@ -283,3 +283,14 @@ def test_a_prompt_that_finds_no_room_waits_for_the_answer_beside_it(model: Model
     alone = Engine(model, n_ctx=256)
     assert tokens == [_finish(alone, alone.submit(prompt, params)) for prompt in (long, short)]
     alone.close()
+
+
+def test_prompts_that_together_outgrow_a_small_context_go_in_more_batches(model: Model) -> None:
+    """llama.cpp ends the process at a batch of more tokens than the cache has cells."""
+    engine = Engine(model, n_ctx=256, n_seqs=4)
+    prompts = [[*range(300 + 70 * n, 370 + 70 * n)] for n in range(4)]
+    requests = [engine.submit(prompt, GREEDY.replace(max_tokens=2)) for prompt in prompts]
+    for request in requests:
+        _finish(engine, request)
+        assert request.finish_reason in ("stop", "length")
+    engine.close()

@@ -230,7 +230,7 @@ def test_draws_behind_guesses_have_the_exact_distribution(tmp_path: Path) -> Non
     ids = [model.bos, *range(300, 310)]
     engine = Engine(model, n_seqs=2, n_threads=1, draft_costs=(1.0, 1.2, 1.5, 2.0))
     anew = Context(model.weights, ContextParams(n_ctx=256, n_batch=256, n_outputs=256))
-    seed = n_drafted = n_accepted = n_likely = 0
+    seed = n_drafted = n_accepted = n_possible = 0
     while len(places) < N_DRAWS:
         requests = [engine.submit(ids, params.replace(seed=seed + i)) for i in range(2)]
         seed += len(requests)
@@ -243,13 +243,13 @@ def test_draws_behind_guesses_have_the_exact_distribution(tmp_path: Path) -> Non
             rows = _rows(anew, request.tokens)[request.n_prompt - 1 :]
             for token, row in zip(request.tokens[request.n_prompt :], rows, strict=False):
                 expected = exact(params, row)
-                n_likely += int((expected > 0.1).sum())
+                n_possible += int((expected > 0).sum())
                 places.append(uniform(token, expected, rng))
     for made in (engine, anew, model):
         made.close()
     assert n_accepted > N_DRAWS / 20
     assert n_drafted - n_accepted > N_DRAWS / 20
-    assert n_likely > 2 * N_DRAWS, "there was a choice"
+    assert n_possible > 5 * N_DRAWS, "there was a choice"
     counts = np.histogram(places, 50, (0, 1))[0]
     assert z_score(counts, np.full(50, 1 / 50)) < LARGEST_Z, counts
 
