@@ -10,6 +10,7 @@ import pytest
 import edgesppo
 from edgesppo import SamplingParams
 from edgesppo._llama import Context, ContextParams
+from edgesppo.accept import accept
 from edgesppo.batch import Batch
 from edgesppo.engine import Engine
 from edgesppo.model import Model
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from edgesppo._llama import SamplerChain
     from edgesppo.loaded import LoadedModel
+    from edgesppo.request import Request
 
 N_CTX = 512
 N_DRAWS = 20_000
@@ -215,8 +217,11 @@ def test_draws_from_a_model_have_the_exact_distribution(demo: LoadedModel) -> No
     assert z_score(np.bincount(drawn, minlength=len(logits)), expected) < LARGEST_Z
 
 
-def test_draws_behind_guesses_have_the_exact_distribution(tmp_path: Path) -> None:
-    """Each token against the distribution behind its text, computed anew in one batch.
+def test_draws_behind_guesses_have_the_exact_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each token against the distribution behind its text, computed anew in one batch; and what
+    was guessed came as often as it is probable.
 
     On random weights, which take little time: so cold that they repeat themselves, and guesses
     are right as often as wrong.
@@ -228,9 +233,20 @@ def test_draws_behind_guesses_have_the_exact_distribution(tmp_path: Path) -> Non
     cold = {"temperature": 0.045, "min_p": 0.01, "samplers": ("min_p", "temperature")}
     params = SamplingParams(**cold, logit_bias=bans, max_tokens=90)
     ids = [model.bos, *range(300, 310)]
+    guesses: dict[tuple[int, int], int] = {}  # of a request (its seed), for the token at a place
+
+    def noted(context: Context, request: Request, *rest: Any) -> list[int]:
+        seen, draft = len(request.tokens), list(request.draft)
+        came = accept(context, request, *rest)
+        for i, guess in enumerate(draft[: len(came)]):
+            guesses[request.params.seed or 0, seen + i] = guess
+        return came
+
+    monkeypatch.setattr("edgesppo.engine.accept", noted)
     engine = Engine(model, n_seqs=2, n_threads=1, draft_costs=(1.0, 1.2, 1.5, 2.0))
     anew = Context(model.weights, ContextParams(n_ctx=256, n_batch=256, n_outputs=256))
     seed = n_drafted = n_accepted = n_possible = 0
+    right, probable = [], []  # of each guess: whether it came, and how probable it was
     while len(places) < N_DRAWS:
         requests = [engine.submit(ids, params.replace(seed=seed + i)) for i in range(2)]
         seed += len(requests)
@@ -241,10 +257,14 @@ def test_draws_behind_guesses_have_the_exact_distribution(tmp_path: Path) -> Non
             n_drafted += request.drafter.n_drafted
             n_accepted += request.drafter.n_accepted
             rows = _rows(anew, request.tokens)[request.n_prompt - 1 :]
-            for token, row in zip(request.tokens[request.n_prompt :], rows, strict=False):
-                expected = exact(params, row)
+            for place, row in zip(range(request.n_prompt, len(request.tokens)), rows, strict=False):
+                token, expected = request.tokens[place], exact(params, row)
                 n_possible += int((expected > 0).sum())
                 places.append(uniform(token, expected, rng))
+                guess = guesses.get((request.params.seed or 0, place))
+                if guess is not None:
+                    right.append(token == guess)
+                    probable.append(expected[guess])
     for made in (engine, anew, model):
         made.close()
     assert n_accepted > N_DRAWS / 20
@@ -252,6 +272,9 @@ def test_draws_behind_guesses_have_the_exact_distribution(tmp_path: Path) -> Non
     assert n_possible > 5 * N_DRAWS, "there was a choice"
     counts = np.histogram(places, 50, (0, 1))[0]
     assert z_score(counts, np.full(50, 1 / 50)) < LARGEST_Z, counts
+    chances = np.array(probable)
+    surplus = np.sum(right) - chances.sum()
+    assert abs(surplus) < LARGEST_Z * np.sqrt((chances * (1 - chances)).sum()), surplus
 
 
 def _rows(context: Context, tokens: list[int]) -> list[np.ndarray]:
