@@ -106,7 +106,7 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     first.type(CTRL_D)
     assert first.close() == 0
     chat = _chat(demo_gguf)
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("/s")
     chat.expect("the saved chats")
     assert any("/set" in row and "how answers are drawn" in row for row in chat.rows())
@@ -115,7 +115,7 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     chat.type("\t")
     chat.expect("erature")
     chat.type(" 0.5\r")
-    chat.expect("temperature  0.5  0, 0.0001 to 100")
+    chat.expect("temperature  0.5  0 always takes the most probable token (0, 0.0001 to 100)")
     chat.type("/load ro")
     chat.expect("1 turn, ")
     chat.type("\t")
@@ -129,7 +129,7 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
 def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
     for keys in ("My name is Ada.\r", f"{CTRL_R}name\r\r"):
         chat = _chat(demo_gguf)
-        chat.expect("loaded in")
+        chat.expect("| loaded")
         chat.type(keys)
         chat.expect("Nice to meet you, Ada.")
         chat.type(CTRL_D)
@@ -152,7 +152,7 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path
 
 def test_ctrl_c_stops_an_answer_which_can_go_on(babbler: Path, tmp_path: Path) -> None:
     chat = _chat(babbler, "--session", "babble", "--max-tokens", "8000")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("Hello\r")
     chat.expect("Hello")
     chat.wait_for_more(500)
@@ -183,7 +183,7 @@ def _exported(chat: Terminal, file: Path) -> list[str]:
 def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("word " * 1300)
     chat = _chat(babbler, "--max-tokens", "8000", cwd=tmp_path)
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("/read long.txt\r")
     chat.expect("tokens; it goes with the next message")
     chat.type("Sum it up.\r")
@@ -198,7 +198,7 @@ def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_pat
 
 def test_the_terminal_may_change_its_size(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, columns=200, lines=60)
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("What is the capital")
     chat.resize(40, 12)
     chat.type(" of France?\r")
@@ -212,7 +212,7 @@ def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> 
     script.write_text('#!/bin/sh\nprintf "My name is Ada." > "$1"\n')
     script.chmod(0o755)
     chat = _chat(demo_gguf, EDITOR=str(script))
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("to be replaced" + CTRL_G)
     chat.expect("My name is Ada.")
     chat.type("\r")
@@ -224,7 +224,7 @@ def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number: int) -> None:
     chat = _chat(babbler, "--session", "babble", "--max-tokens", "8000")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("Hello\r")
     chat.expect("Hello")
     chat.wait_for_more(300)
@@ -235,7 +235,7 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
 
 def test_a_closed_window_loses_nothing(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, "--session", "ada")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("My name is Ada.\r")
     chat.expect("t/s | ada")
     chat.type("not sent")
@@ -261,7 +261,7 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
 
 def test_without_colour_nothing_is_coloured_or_rendered(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, NO_COLOR="1")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("hi\r")
     chat.expect("t/s")
     chat.type(CTRL_D)

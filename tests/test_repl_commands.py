@@ -126,7 +126,7 @@ def test_chats_are_named_copied_left_and_deleted(demo_gguf: Path) -> None:
         session="first",
     )
     assert "Resumed 'ada': 1 turn" in said.stderr
-    assert re.search(r"^\* ada +2 turns", said.stderr, re.MULTILINE)
+    assert re.search(r"^  ada \(here\) +2 turns", said.stderr, re.MULTILINE)
     assert sorted(entry.name for entry in Sessions().entries()) == ["ada", "other"]
     assert "Ada" in _turns("ada")[1][1]
     refused = _chat(
@@ -189,7 +189,7 @@ def test_tokens_and_context_are_told(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "/tokens Hi there", "My name is Ada.", "/context", "/tokens").stderr
     assert re.search(r"\d tokens: 'Hi'", said)
     assert re.search(r"^ +512  tokens in the context", said, re.MULTILINE)
-    assert re.search(r"\d+  used, \d+%: 1 turns?,", said)
+    assert re.search(r"\d+  used, \d+%: 1 turn,", said)
     assert "tokens in this chat" in said
 
 

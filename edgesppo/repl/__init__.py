@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from edgesppo.ending import Ended, ending
 from edgesppo.errors import OutputError
 from edgesppo.repl.input import is_open, unquoted
-from edgesppo.repl.loop import Lines, LoadFailed, Person, wants_plain
+from edgesppo.repl.loop import Lines
+from edgesppo.repl.person import LoadFailed, Person, wants_plain
 from edgesppo.repl.screen import Screen
 from edgesppo.repl.talk import Setup, Talk
 

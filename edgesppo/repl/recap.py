@@ -1,0 +1,46 @@
+"""Owns how the last turn of a chat reads when somebody comes back to it. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgesppo.terminal import n_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgesppo.prompt import Message
+
+_ASKED, _FIRST, _LAST = 3, 4, 4  # lines of the question; of the answer's beginning and end
+_LONGEST = 300  # characters of a line
+
+
+def recap(messages: Sequence[Message]) -> list[str]:
+    """The last question and answer, shortened, each line marked as a part of them."""
+    if not messages:
+        return []
+    asked, answer = messages[-2:]
+    earlier = len(messages) // 2 - 1
+    before = f", after {n_turns(earlier)}" if earlier else ""
+    return [
+        f"(where you were{before})",
+        *_marked("you: ", _shortened(asked.content, _ASKED, 0)),
+        *_marked("answer: ", _shortened(answer.content, _FIRST, _LAST)),
+    ]
+
+
+def _marked(who: str, lines: Sequence[str]) -> list[str]:
+    margins = [who, *[" " * len(who)] * (len(lines) - 1)]
+    return [f"  | {margin}{line}".rstrip() for margin, line in zip(margins, lines, strict=True)]
+
+
+def _shortened(text: str, first: int, last: int) -> list[str]:
+    lines = [_cut(line) for line in text.strip("\n").split("\n")]
+    if len(lines) <= first + last + 1:
+        return lines
+    hidden = len(lines) - first - last
+    return [*lines[:first], f"[... {hidden} more lines]", *lines[len(lines) - last :]]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST].rstrip()} [...]"
