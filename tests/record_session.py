@@ -18,7 +18,7 @@ from tests.terminal import Terminal
 if TYPE_CHECKING:
     import pyte
 
-COLUMNS, LINES = 80, 22
+COLUMNS, LINES = 80, 24
 _CELL_W, _CELL_H, _MARGIN = 8.4, 18, 14
 _PAPER, _INK = "#1c1f24", "#e4e6ea"
 _COLOURS = {"green": "#7fd08a", "magenta": "#d79be8", "red": "#f08a80"}

@@ -80,6 +80,60 @@ def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
     ]
 
 
+def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
+    for way, asked, shown in [
+        ([], "My name is Ada.", "the last of"),
+        (["--plain"], "What is my name?", "  | answer: Nice to meet you, Ada."),
+        ([], "/load none", "(the last of 2 turns, shown once more)"),
+    ]:
+        chat = _chat(demo_gguf, "--session", "ada", *way)
+        chat.expect("| loaded")
+        chat.expect(">>>")
+        end = "\n" if way else "\r"
+        chat.type(asked + end)
+        chat.expect("Ada." if "name" in asked else "no saved chat")
+        chat.expect(">>>")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+        assert any(shown in row for row in chat.rows()) == (asked != "My name is Ada.")
+    rows = chat.rows()
+    begin = rows.index("(the last of 2 turns, shown once more)")
+    assert rows[begin + 1 : begin + 4] == [
+        "  | you: What is my name?",
+        "  | answer: Your name is Ada.",
+        ">>> /load none",
+    ]
+
+
+def test_the_status_fits_a_narrow_terminal(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, "--session", "ada", columns=40)
+    chat.expect("| loaded")
+    chat.type("My name is Ada.\r")
+    chat.expect("t/s | ada")
+    assert re.fullmatch(r"\d+ of 512 tokens, \d+% \| [\d,.]+ t/s \| ada", chat.rows()[-1])
+    chat.resize(14, 12)
+    chat.expect("% | ada")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+
+
+def test_a_plain_terminal_has_the_history_and_begins_every_word_on_a_line(demo_gguf: Path) -> None:
+    for keys in ("My name is Ada.\n", f"{CTRL_R}name\r"):
+        chat = _chat(demo_gguf, "--plain")
+        chat.expect(">>>")
+        chat.type(keys)
+        chat.expect("Nice to meet you, Ada.")
+        chat.expect(">>>")
+        chat.type(CTRL_C)
+        chat.expect("(Ctrl-D or /exit leaves)")
+        chat.expect(">>>")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+        rows = chat.rows()
+        assert "(Ctrl-D or /exit leaves)" in rows
+        assert any(row.startswith("Saved as") for row in rows)
+
+
 def test_a_message_may_have_many_lines(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, "--session", "lines")
     chat.expect(">>>")

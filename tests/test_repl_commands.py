@@ -64,6 +64,18 @@ def test_set_shows_every_parameter_and_refuses_nonsense(demo_gguf: Path) -> None
     assert "no parameter is called 'tempo'" in refused
 
 
+def test_what_is_nearly_right_is_guessed_and_a_path_can_be_sent(demo_gguf: Path) -> None:
+    said = _chat(demo_gguf, "/exprot", "/set temprature 1", "/set logprobs 3", code=1).stderr
+    assert "did you mean /export?" in said
+    assert "did you mean temperature?" in said
+    assert "edgesppo run --json does" in said
+    _chat(demo_gguf, " /usr/bin is a folder", '"""/system Be\nbrief."""', "/show")
+    assert [asked for asked, _ in _turns("here")] == [" /usr/bin is a folder"]
+    with Sessions().open("here") as session:
+        assert session.transcript is not None
+        assert session.transcript.system == "Be\nbrief."
+
+
 def test_what_was_set_holds_and_is_kept(demo_gguf: Path) -> None:
     said = _chat(
         demo_gguf, "/set max-tokens 2", "/set parameter seed 7", "Who are you?", "/show", "/stats"
@@ -188,6 +200,7 @@ def test_a_chat_is_exported_to_be_read_by_people_and_by_programs(
 def test_tokens_and_context_are_told(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "/tokens Hi there", "My name is Ada.", "/context", "/tokens").stderr
     assert re.search(r"\d tokens: 'Hi'", said)
+    assert "b'\\xf0'" in _chat(demo_gguf, "/tokens \U0001f44d", session=None).stderr
     assert re.search(r"^ +512  tokens in the context", said, re.MULTILINE)
     assert re.search(r"\d+  used, \d+%: 1 turn,", said)
     assert "tokens in this chat" in said

@@ -87,8 +87,11 @@ class Person(Loop):
 
     def recall(self) -> None:
         """Show the last turn once more."""
-        for line in recap(self.talk.chat.messages):
+        for line in self._recap():
             self.say(line)
+
+    def _recap(self) -> list[str]:
+        return recap(self.talk.chat.messages, self.screen.said_columns)
 
     def confirm(self, question: str) -> bool:
         """Ask; anything but a yes is a no."""
@@ -127,7 +130,7 @@ class Person(Loop):
         """In the loading thread: say what runs, or let the message wait no longer."""
         if failure is None:
             self._look()
-            self.reader.announce([*self.talk.news, *recap(self.talk.chat.messages)])
+            self.reader.announce([*self.talk.news, *self._recap()])
         elif not isinstance(failure, Cancelled):
             self.reader.fail(LoadFailed(failure))
 

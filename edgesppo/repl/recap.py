@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgesppo.repl.listing import between_words
 from edgesppo.terminal import n_turns
 
 if TYPE_CHECKING:
@@ -12,26 +13,32 @@ if TYPE_CHECKING:
     from edgesppo.prompt import Message
 
 _ASKED, _FIRST, _LAST = 3, 4, 4  # lines of the question; of the answer's beginning and end
+_MARK = "  | "
 _LONGEST = 300  # characters of a line
 
 
-def recap(messages: Sequence[Message]) -> list[str]:
-    """The last question and answer, shortened, each line marked as a part of them."""
+def recap(messages: Sequence[Message], columns: int | None) -> list[str]:
+    """The last question and answer, shortened, each row marked as a part of them.
+
+    A row has so many columns at most; None: as many as it takes.
+    """
     if not messages:
         return []
     asked, answer = messages[-2:]
-    earlier = len(messages) // 2 - 1
-    before = f", after {n_turns(earlier)}" if earlier else ""
+    n = len(messages) // 2
     return [
-        f"(where you were{before})",
-        *_marked("you: ", _shortened(asked.content, _ASKED, 0)),
-        *_marked("answer: ", _shortened(answer.content, _FIRST, _LAST)),
+        f"(the last of {n_turns(n)}, shown once more)" if n > 1 else "(shown once more)",
+        *_marked("you: ", _shortened(asked.content, _ASKED, 0), columns),
+        *_marked("answer: ", _shortened(answer.content, _FIRST, _LAST), columns),
     ]
 
 
-def _marked(who: str, lines: Sequence[str]) -> list[str]:
+def _marked(who: str, lines: Sequence[str], columns: int | None) -> list[str]:
+    if columns is not None:
+        room = columns - len(_MARK) - len(who)
+        lines = [row for line in lines for row in between_words(line, room)]
     margins = [who, *[" " * len(who)] * (len(lines) - 1)]
-    return [f"  | {margin}{line}".rstrip() for margin, line in zip(margins, lines, strict=True)]
+    return [f"{_MARK}{margin}{line}".rstrip() for margin, line in zip(margins, lines, strict=True)]
 
 
 def _shortened(text: str, first: int, last: int) -> list[str]:
