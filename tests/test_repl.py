@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgesppo.prompt import Message
 from edgesppo.sessions import Sessions
+from edgesppo.transcript import Conversation, ModelMark
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 
@@ -92,6 +94,9 @@ def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
         end = "\n" if way else "\r"
         chat.type(asked + end)
         chat.expect("Ada." if "name" in asked else "no saved chat")
+        if not way and shown != "the last of":  # nor is one asked about that there is not
+            chat.type("/delete none\r")
+            chat.expect("error: there is no saved chat 'none'")
         chat.expect(">>>")
         chat.type(CTRL_D)
         assert chat.close() == 0
@@ -328,7 +333,11 @@ def test_without_colour_nothing_is_coloured_or_rendered(demo_gguf: Path) -> None
 def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_text("no model")
-    chat = _chat(bad)
+    with Sessions().open("ada") as session:
+        turn = (Message("user", "a"), Message("assistant", "b"))
+        session.record(Conversation(ModelMark("m", "m.gguf", "0" * 64, 512), None, {}, turn, 0))
+    chat = _chat(bad, "--session", "ada")
     chat.expect("not a GGUF file")
     assert chat.close() == 1
+    assert b"Saved as" not in chat.screen
     assert b"Traceback" not in chat.screen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -111,6 +112,18 @@ def test_a_question_is_changed_in_the_editor(
     assert [asked for asked, _ in _turns("here")] == ["My name is Bob."]
     monkeypatch.setenv("VISUAL", "false")
     assert "false ended with code 1" in _chat(demo_gguf, "/edit", code=1).stderr
+
+
+def test_a_disk_that_fails_in_a_turn_does_not_end_the_chat(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    said = _chat(demo_gguf, "/edit", "My name is Ada.", code=1)
+    assert "error: /tmp/x: No space left on device" in said.stderr
+    assert "Ada" in said.stdout
 
 
 def test_a_file_goes_with_the_next_message_and_steers_nothing(

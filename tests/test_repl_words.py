@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from edgesppo.prompt import Message
+from edgesppo.repl import status
 from edgesppo.repl.cells import width
 from edgesppo.repl.listing import between_words, listed
 from edgesppo.repl.recap import recap
+from edgesppo.repl.screen import Screen
 from edgesppo.repl.status import longest
 
 ITEMS = [
@@ -53,14 +57,30 @@ def test_a_word_that_no_row_holds_stays_where_it_is() -> None:
 
 
 def test_a_long_turn_is_shortened_and_every_row_is_marked() -> None:
-    answer = "\n".join(f"line {n}" for n in range(40)) + "\n" + "word " * 200
+    answer = "\x1b[2J\tfirst\n\n" + "\n".join(f"line {n}" for n in range(40)) + "\n" + "word " * 200
     rows = recap([Message("user", "a\nb"), Message("assistant", answer)] * 2, 60)
     assert rows[:3] == ["(the last of 2 turns, shown once more)", "  | you: a", "  |      b"]
-    assert any("[... 33 more lines]" in row for row in rows)
+    assert "\x1b" not in "".join(rows)
+    assert any("[... 34 more lines]" in row for row in rows)
     assert rows[-1].endswith("[...]")
     assert all(row.startswith("  | ") and width(row) <= 60 for row in rows[1:])
     assert len(rows) < 24
     assert recap([], 60) == []
+
+
+def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen, heard, said = Screen(moves=False, styled=False), threading.Event(), list[str]()
+    monkeypatch.setattr(screen, "say", lambda text: (said.append(text), heard.set()))
+    monkeypatch.setattr(status, "_SAID_S", 0.001)
+    with status.Prefill(screen, 6000, 1000, 0.0):
+        assert heard.wait(10)
+    assert said[0] == "reading the prompt: 1,000 of 6,000 tokens (Ctrl-C stops)"
+    told = len(said)
+    with status.Prefill(screen, 6000, 1000, 0.0, tells=False) as prefill:
+        assert not prefill.drawing
+    assert len(said) == told
 
 
 def test_what_is_said_in_one_row_is_said_in_as_many_words_as_fit() -> None:

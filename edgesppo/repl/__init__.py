@@ -58,13 +58,19 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
 
 def _close(talk: Talk, screen: Screen) -> bool:
     """Put everything on the disk, and say where it is."""
+    talked = talk.ready
     try:
         talk.close()
     except OutputError as error:
         screen.say(f"edgesppo: the end of this chat is not saved: {error}")
         return False
     session = talk.session
-    if session is not None and session.transcript is not None and session.transcript.turns:
+    if (
+        talked
+        and session is not None
+        and session.transcript is not None
+        and session.transcript.turns
+    ):
         screen.say(f"Saved as {session.name}; edgesppo chat --resume goes on with it.")
     return True
 

@@ -83,7 +83,7 @@ class PlainReader:
             text = input(PROMPT)
             while is_open(text):
                 text += "\n" + input(MORE)
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, KeyboardInterrupt, SystemExit):
             self._say("")  # what is said next begins a line
             raise
         if text.strip():

@@ -35,6 +35,7 @@ class Loop:
     """One person's chat. `read` gives messages until EOFError; None: they come from a pipe."""
 
     edits = False
+    tells = False  # whether somebody waits for a long prompt
     ends_empty = False  # whether an answer without a word is an empty line
 
     def __init__(self, talk: Talk, screen: Screen) -> None:
@@ -119,7 +120,8 @@ class Loop:
         chat = self.talk.chat
         before = chat.last if chat.answered else None
         renderer: Renderer = (StyledText if self.screen.styled else PlainText)(self.screen)
-        prefill = status.Prefill(self.screen, *self._prompt_size(question), self.totals.prefill_tps)
+        size, rate = self._prompt_size(question), self.totals.prefill_tps
+        prefill = status.Prefill(self.screen, *size, rate, tells=self.tells)
         interrupted = failed = False
         try:
             with self.keys.held(), prefill, self.ctrl_c.stopping():
@@ -144,7 +146,7 @@ class Loop:
 
     def _prompt_size(self, question: str) -> tuple[int, int]:
         """Tokens of the prompt, and how many of them are held: for the estimate only."""
-        if not self.screen.moves or not question:
+        if not self.tells or not question:
             return 0, 0
         with contextlib.suppress(EdgesppoError):
             chat = self.talk.chat

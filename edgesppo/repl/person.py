@@ -29,6 +29,8 @@ _LOOK_S = 0.2
 class Person(Loop):
     """A person at a terminal, who may type before the model is there."""
 
+    tells = True
+
     def __init__(self, talk: Talk, screen: Screen, *, edits: bool) -> None:
         self.edits = edits
         super().__init__(talk, screen)
@@ -108,8 +110,11 @@ class Person(Loop):
         assert loading is not None, "run() began to load"
         try:
             while not loading.wait(_LOOK_S):
-                waits = "; your message waits (Ctrl-C takes it back)" if self.edits else ""
-                self.report(status.stage(self.talk) + waits, loading.share)
+                stage = status.stage(self.talk)
+                waits = f"{stage}; your message waits (Ctrl-C takes it back)"
+                room = self.screen.size.columns - len("100%  ")
+                stage = status.longest((waits, stage), room) if self.edits else stage
+                self.report(stage, loading.share)
         finally:
             self.screen.pass_by("")
         try:

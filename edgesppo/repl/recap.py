@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.repl.listing import between_words
-from edgesppo.terminal import n_turns
+from edgesppo.terminal import n_turns, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,8 @@ def _marked(who: str, lines: Sequence[str], columns: int | None) -> list[str]:
 
 
 def _shortened(text: str, first: int, last: int) -> list[str]:
-    lines = [_cut(line) for line in text.strip("\n").split("\n")]
+    lines = [_cut(line) for line in printable(text).expandtabs(4).split("\n") if line.strip()]
+    lines = lines or [""]
     if len(lines) <= first + last + 1:
         return lines
     hidden = len(lines) - first - last

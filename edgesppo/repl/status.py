@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TICK_S = 0.5
 _QUIET_S = 0.4  # what is over sooner needs no words
+_SAID_S = 5.0  # between words that stay
 
 
 def stage(talk: Talk) -> str:
@@ -51,12 +52,16 @@ def longest(lines: Sequence[str], columns: int) -> str:
 class Prefill:
     """Says how far the prompt is, until the first token comes; estimates between the steps.
 
-    A context manager around an answer. Of its `total` tokens (0: unknown) `held` are in the KV
+    A context manager around an answer. Where nothing is drawn over, a line is said now and then,
+    if `tells`. Of its `total` tokens (0: unknown) `held` are in the KV
     cache; `rate` is the prefill's tokens per second as last measured, 0 where it never was.
     """
 
-    def __init__(self, screen: Screen, total: int, held: int, rate: float) -> None:
+    def __init__(
+        self, screen: Screen, total: int, held: int, rate: float, *, tells: bool = True
+    ) -> None:
         self._screen = screen
+        self._tells = tells
         self._rate = rate
         self._began = time.monotonic()
         self._total, self._done = total, held
@@ -65,12 +70,17 @@ class Prefill:
         self._thread = threading.Thread(target=self._draw, name="edgesppo-progress", daemon=True)
 
     def __enter__(self) -> Prefill:
-        if self._screen.moves:
+        if self._screen.moves or self._tells:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+    @property
+    def drawing(self) -> bool:
+        """Whether anybody is told."""
+        return self._thread.is_alive()
 
     def heard(self, chunk: Chunk) -> None:
         """A piece of the answer, or of the prompt's way."""
@@ -92,13 +102,18 @@ class Prefill:
                 self._screen.pass_by("")
 
     def _draw(self) -> None:
-        wait = _QUIET_S
+        wait, then = (_QUIET_S, _TICK_S) if self._screen.moves else (_SAID_S, _SAID_S)
         while not self._over.wait(wait):
-            wait = _TICK_S
+            wait = then
             with self._screen.lock:
                 if not self._over.is_set():
-                    columns = self._screen.size.columns - 1
-                    self._screen.pass_by(longest(self._lines(), columns))
+                    self._show()
+
+    def _show(self) -> None:
+        if self._screen.moves:
+            self._screen.pass_by(longest(self._lines(), self._screen.size.columns - 1))
+        else:
+            self._screen.say(self._lines()[0])
 
     def _lines(self) -> list[str]:
         """How far it is, and in fewer words."""
