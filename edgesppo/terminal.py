@@ -83,6 +83,6 @@ def resumed_line(name: str, resumed: Resumed) -> str:
             line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
     elif resumed.n_turns:
         line += ", to be prefilled anew"
-    if resumed.other_model is not None:
+    if resumed.other_model is not None and resumed.n_turns:
         line += f" (the last answer was by another model, {resumed.other_model})"
     return line

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COLUMNS, LINES = 80, 24
 _CELL_W, _CELL_H, _MARGIN = 8.4, 18, 14
 _PAPER, _INK = "#1c1f24", "#e4e6ea"
+_FILLED = {"brightblack": "#5c626c"}
 _COLOURS = {"green": "#7fd08a", "magenta": "#d79be8", "red": "#f08a80"}
 
 
@@ -84,6 +85,8 @@ def _run(style: pyte.screens.Char, run: list[tuple[int, pyte.screens.Char]], y: 
     found = ""
     if style.reverse:
         ink, paper = paper, ink
+    paper = _FILLED.get(style.bg, paper)
+    if paper != _PAPER:
         wide, high = len(run) * _CELL_W, _CELL_H + 0.5  # without a seam to the next row's
         found = f'<rect x="{x:.1f}" y="{top}" width="{wide:.1f}" height="{high}" fill="{paper}"/>'
     weight = ' font-weight="bold"' if style.bold else ""

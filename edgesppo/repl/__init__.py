@@ -71,7 +71,7 @@ def _close(talk: Talk, screen: Screen) -> bool:
         and session.transcript is not None
         and session.transcript.turns
     ):
-        screen.say(f"Saved as {session.name}; edgesppo chat --resume goes on with it.")
+        screen.say(f"Saved as {talk.name}; edgesppo chat --resume goes on with it.")
     return True
 
 

@@ -142,7 +142,7 @@ class RichReader:
                     "completion-menu.meta.completion": "noinherit",
                     "completion-menu.meta.completion.current": "noinherit reverse",
                     "scrollbar.background": "noinherit",
-                    "scrollbar.button": "noinherit reverse",
+                    "scrollbar.button": "noinherit bg:ansibrightblack",
                 }
             ),
         )
