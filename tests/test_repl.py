@@ -54,6 +54,15 @@ def _messages(name: str) -> list[str]:
         return [part for turn in session.transcript.turns for part in (turn.user, turn.assistant)]
 
 
+def _record(name: str, *texts: str) -> None:
+    """A chat that another model had."""
+    said = zip(("user", "assistant") * len(texts), texts, strict=False)
+    messages = tuple(Message(role, text) for role, text in said)
+    with Sessions().open(name) as session:
+        by = ModelMark("m", "m.gguf", "0" * 64, 512)
+        session.record(Conversation(by, None, {}, messages, 0))
+
+
 def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, "--session", "ada")
     chat.expect(">>>")
@@ -83,60 +92,55 @@ def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
 
 
 def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
-    for way, asked, shown in [
-        ([], "My name is Ada.", "the last of"),
-        (["--plain"], "What is my name?", "  | answer: Nice to meet you, Ada."),
-        ([], "/load none", "(the last of 2 turns, shown once more)"),
-    ]:
+    _record("ada", "Who are you?", "I am the demo.", "What is my name?", "Your name is Ada.")
+    for way in ([], ["--plain"]):
         chat = _chat(demo_gguf, "--session", "ada", *way)
-        chat.expect("| loaded")
+        chat.expect("| answer:")
         chat.expect(">>>")
-        end = "\n" if way else "\r"
-        chat.type(asked + end)
-        chat.expect("Ada." if "name" in asked else "no saved chat")
-        if not way and shown != "the last of":  # nor is one asked about that there is not
-            chat.type("/delete none\r")
-            chat.expect("error: there is no saved chat 'none'")
+        chat.type("/delete none\n" if way else "/delete none\r")
+        chat.expect("error: there is no saved chat 'none'")  # and no question before
         chat.expect(">>>")
         chat.type(CTRL_D)
         assert chat.close() == 0
-        assert any(shown in row for row in chat.rows()) == (asked != "My name is Ada.")
-    rows = chat.rows()
-    begin = rows.index("(the last of 2 turns, shown once more)")
-    assert rows[begin + 1 : begin + 4] == [
-        "  | you: What is my name?",
-        "  | answer: Your name is Ada.",
-        ">>> /load none",
-    ]
+        rows = chat.rows()
+        begin = rows.index("(the last of 2 turns, shown once more)")
+        assert rows[begin + 1 : begin + 4] == [
+            "  | you: What is my name?",
+            "  | answer: Your name is Ada.",
+            ">>> /delete none",
+        ]
 
 
-def test_the_status_fits_a_narrow_terminal(demo_gguf: Path) -> None:
-    chat = _chat(demo_gguf, "--session", "ada", columns=40)
+def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
+    for way, keys in [
+        ([], "My name is Ada.\r"),
+        ([], f"{CTRL_R}name\r\r"),
+        (["--plain"], f"{CTRL_R}name\r"),
+    ]:
+        chat = _chat(demo_gguf, *way)
+        chat.expect("| loaded")
+        chat.expect(">>>")
+        chat.type(keys)
+        chat.expect("Nice to meet you, Ada.")
+        chat.expect(">>>")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+    assert (home / "history").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_terminal_may_change_its_size(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, "--session", "ada", columns=200, lines=60)
     chat.expect("| loaded")
-    chat.type("My name is Ada.\r")
+    chat.type("What is the capital")
+    chat.resize(40, 12)
+    chat.type(" of France?\r")
+    chat.expect("Paris")
     chat.expect("t/s | ada")
     assert re.fullmatch(r"\d+ of 512 tokens, \d+% \| [\d,.]+ t/s \| ada", chat.rows()[-1])
     chat.resize(14, 12)
     chat.expect("% | ada")
     chat.type(CTRL_D)
     assert chat.close() == 0
-
-
-def test_a_plain_terminal_has_the_history_and_begins_every_word_on_a_line(demo_gguf: Path) -> None:
-    for keys in ("My name is Ada.\n", f"{CTRL_R}name\r"):
-        chat = _chat(demo_gguf, "--plain")
-        chat.expect(">>>")
-        chat.type(keys)
-        chat.expect("Nice to meet you, Ada.")
-        chat.expect(">>>")
-        chat.type(CTRL_C)
-        chat.expect("(Ctrl-D or /exit leaves)")
-        chat.expect(">>>")
-        chat.type(CTRL_D)
-        assert chat.close() == 0
-        rows = chat.rows()
-        assert "(Ctrl-D or /exit leaves)" in rows
-        assert any(row.startswith("Saved as") for row in rows)
 
 
 def test_a_message_may_have_many_lines(demo_gguf: Path) -> None:
@@ -183,17 +187,6 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     chat.expect("Resumed 'rome-trip': 1 turn")
     chat.type(CTRL_D)
     assert chat.close() == 0
-
-
-def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
-    for keys in ("My name is Ada.\r", f"{CTRL_R}name\r\r"):
-        chat = _chat(demo_gguf)
-        chat.expect("| loaded")
-        chat.type(keys)
-        chat.expect("Nice to meet you, Ada.")
-        chat.type(CTRL_D)
-        assert chat.close() == 0
-    assert (home / "history").stat().st_mode & 0o777 == 0o600
 
 
 def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path) -> None:
@@ -255,17 +248,6 @@ def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_pat
     assert Sessions().entries() == []
 
 
-def test_the_terminal_may_change_its_size(demo_gguf: Path) -> None:
-    chat = _chat(demo_gguf, columns=200, lines=60)
-    chat.expect("| loaded")
-    chat.type("What is the capital")
-    chat.resize(40, 12)
-    chat.type(" of France?\r")
-    chat.expect("Paris")
-    chat.type(CTRL_D)
-    assert chat.close() == 0
-
-
 def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> None:
     script = tmp_path / "editor.sh"
     script.write_text('#!/bin/sh\nprintf "My name is Ada." > "$1"\n')
@@ -312,8 +294,13 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
     chat.type('my name?"""\n')
     chat.expect("name")
     chat.expect(">>>")
-    chat.type("/exit\n")
+    chat.type(CTRL_C)
+    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.expect(">>>")
+    chat.type(CTRL_D)
     assert chat.close() == 0
+    assert "(Ctrl-D or /exit leaves)" in chat.rows()
+    assert any(row.startswith("Saved as") for row in chat.rows())
     assert re.findall(rb"\x1b(?!\[\?2004[hl])", chat.screen) == []  # readline's pasting apart
     assert b"t/s" not in chat.screen
 
@@ -333,9 +320,7 @@ def test_without_colour_nothing_is_coloured_or_rendered(demo_gguf: Path) -> None
 def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_text("no model")
-    with Sessions().open("ada") as session:
-        turn = (Message("user", "a"), Message("assistant", "b"))
-        session.record(Conversation(ModelMark("m", "m.gguf", "0" * 64, 512), None, {}, turn, 0))
+    _record("ada", "What is this?", "A chat.")
     chat = _chat(bad, "--session", "ada")
     chat.expect("not a GGUF file")
     assert chat.close() == 1
