@@ -66,7 +66,7 @@ class Sessions:
 
     def resume(self, name: str) -> Session:
         """Go on with the chat of this name. Raises ChatNotFound where there is none."""
-        self._existing(name)
+        self.existing(name)
         return self.open(name)
 
     def latest(self) -> Session:
@@ -109,7 +109,8 @@ class Sessions:
         with self.resume(name) as session:
             session.delete()
 
-    def _existing(self, name: str) -> Path:
+    def existing(self, name: str) -> Path:
+        """Where the chat of this name is. Raises ChatNotFound, UsageError for what is no name."""
         path = self._path(name)
         if not os.path.lexists(path):
             raise ChatNotFound(f"there is no saved chat {name!r} in {self.folder}")

@@ -37,20 +37,34 @@ def n_turns(n: int) -> str:
     return "1 turn" if n == 1 else f"{n:,} turns"
 
 
+def n_tokens(n: int) -> str:
+    """So many tokens."""
+    return "1 token" if n == 1 else f"{n:,} tokens"
+
+
 def printable(text: str) -> str:
     """The text with control characters made visible instead of obeyed."""
     return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def describe(loaded: LoadedModel) -> str:
-    """One line of what runs: model, size, context, threads."""
-    megabytes = loaded.model.summary.file_bytes / 1e6
-    offload = f"{loaded.model.n_gpu_layers} layers on GPU, " if loaded.model.n_gpu_layers else ""
+    """One line of what runs: model, size, context, where it computes, threads."""
+    n_layers = loaded.model.n_gpu_layers
+    where = f"{n_layers} layers on the GPU" if n_layers else "CPU"
     return (
-        f"{loaded.name} | {loaded.model.weights.n_params / 1e6:,.1f} M parameters, "
-        f"{megabytes:,.1f} MB | context {loaded.engine.n_ctx} | {offload}"
-        f"{_threads(loaded.engine)} | loaded in {loaded.load_s:.2f} s"
+        f"{loaded.name} | {_short(loaded.model.weights.n_params, 'B')} params, "
+        f"{_short(loaded.model.summary.file_bytes, 'G')}B | context {loaded.engine.n_ctx} | "
+        f"{where}, {_threads(loaded.engine)} | loaded in {_seconds(loaded.load_s)} s"
     )
+
+
+def _seconds(s: float) -> str:
+    return f"{s:.1f}" if s >= 10 else f"{s:.2f}"
+
+
+def _short(n: float, billions: str) -> str:
+    """3.8 M, or from a billion on 9.2 G or B, as is said of the thing."""
+    return f"{n / 1e9:,.1f} {billions}" if n >= 1e9 else f"{n / 1e6:,.1f} M"
 
 
 def _threads(engine: Engine) -> str:
@@ -69,6 +83,6 @@ def resumed_line(name: str, resumed: Resumed) -> str:
             line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
     elif resumed.n_turns:
         line += ", to be prefilled anew"
-    if resumed.other_model is not None:
+    if resumed.other_model is not None and resumed.n_turns:
         line += f" (the last answer was by another model, {resumed.other_model})"
     return line

@@ -5,7 +5,7 @@ python -m tests.record_session edgesppo/demo/session.svg
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 import tempfile
 from html import escape
@@ -18,35 +18,45 @@ from tests.terminal import Terminal
 if TYPE_CHECKING:
     import pyte
 
-COLUMNS, LINES = 80, 22
+COLUMNS, LINES = 80, 24
 _CELL_W, _CELL_H, _MARGIN = 8.4, 18, 14
 _PAPER, _INK = "#1c1f24", "#e4e6ea"
+_FILLED = {"brightblack": "#5c626c"}
 _COLOURS = {"green": "#7fd08a", "magenta": "#d79be8", "red": "#f08a80"}
 
 
 def record() -> str:
     """Chat with the demo as a person would: a picture of the screen as it stands in the end."""
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "edgesppo", "chat", "demo", "--temperature", "0"]
-        environment = {"EDGESPPO_HOME": home, "PATH": os.environ["PATH"]}
-        chat = Terminal(
-            [*command, "--session", "rome"], columns=COLUMNS, lines=LINES, **environment
-        )
-        chat.expect("loaded in")
-        for keys, answer in [
-            ("My name is Ada.\r", "t/s | rome"),
-            ("What is the capital of France?\r", "t/s | rome"),
+        before = _chat(home, "demo", "--session", "rome", "--temperature", "0")
+        told = [("My name is Ada.\r", "t/s | rome"), ("Who are you?\r", "t/s | rome")]
+        _converse(before, *told, ("\x04", "Saved as"))
+        before.close()
+        chat = _chat(home, "--resume")
+        _converse(
+            chat,
             ("What is my name?\r", "t/s | rome"),
             ("/context\r", "in the KV cache"),
             ("/s", "the saved chats"),
-        ]:
-            chat.type(keys)
-            chat.expect(answer)
-        chat.expect("rome")
+            ("", "rome"),
+        )
         found = picture(chat.display)
         chat.process.terminate()
         chat.close()
         return found
+
+
+def _chat(home: str, *options: str) -> Terminal:
+    command = [sys.executable, "-m", "edgesppo", "chat", *options]
+    chat = Terminal(command, columns=COLUMNS, lines=LINES, EDGESPPO_HOME=home)
+    chat.expect("| loaded")
+    return chat
+
+
+def _converse(chat: Terminal, *lines: tuple[str, str]) -> None:
+    for keys, answer in lines:
+        chat.type(keys)
+        chat.expect(answer)
 
 
 def picture(screen: pyte.Screen) -> str:
@@ -55,7 +65,8 @@ def picture(screen: pyte.Screen) -> str:
     height = LINES * _CELL_H + 2 * _MARGIN
     rows = "\n".join(_row(screen, y) for y in range(LINES))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" '
         f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="14">\n'
         f'<rect width="100%" height="100%" rx="8" fill="{_PAPER}"/>\n{rows}\n</svg>\n'
     )
@@ -74,16 +85,15 @@ def _run(style: pyte.screens.Char, run: list[tuple[int, pyte.screens.Char]], y: 
     found = ""
     if style.reverse:
         ink, paper = paper, ink
-        wide = len(run) * _CELL_W
-        found = (
-            f'<rect x="{x:.1f}" y="{top}" width="{wide:.1f}" height="{_CELL_H}" fill="{paper}"/>'
-        )
-    if not text.strip():
-        return found
+    paper = _FILLED.get(style.bg, paper)
+    if paper != _PAPER:
+        wide, high = len(run) * _CELL_W, _CELL_H + 0.5  # without a seam to the next row's
+        found = f'<rect x="{x:.1f}" y="{top}" width="{wide:.1f}" height="{high}" fill="{paper}"/>'
     weight = ' font-weight="bold"' if style.bold else ""
-    return found + (
-        f'<text x="{x:.1f}" y="{top + 13}" fill="{ink}"{weight} xml:space="preserve" '
-        f'textLength="{len(run) * _CELL_W:.1f}">{escape(text)}</text>'
+    return found + "".join(
+        f'<text x="{x + word.start() * _CELL_W:.1f}" y="{top + 13}" fill="{ink}"{weight} '
+        f'textLength="{len(word[0]) * _CELL_W:.1f}">{escape(word[0])}</text>'
+        for word in re.finditer(r"\S+", text)  # each in its column, whatever the font
     )
 
 

@@ -117,6 +117,15 @@ def test_a_full_disk_behind_the_output_is_no_traceback(demo_gguf: Path, stream: 
     assert b"Traceback" not in (done.stderr or b"")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes")
+def test_a_closed_stream_is_no_defect_and_no_file_takes_its_number(demo_gguf: Path) -> None:
+    shell = f"{sys.executable} -m edgesppo run {demo_gguf} hi --temperature 0 </dev/null"
+    silent = subprocess.run(["sh", "-c", f"{shell} 2>&-"], check=False, capture_output=True)
+    assert (silent.returncode, silent.stdout) == (0, b"Hello! How can I help you?\n")
+    lost = subprocess.run(["sh", "-c", f"{shell} >&-"], check=False, capture_output=True)
+    assert (lost.returncode, lost.stderr) == (1, b"edgesppo: Bad file descriptor\n")
+
+
 def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
     shell = f"{sys.executable} -m edgesppo chat {demo_gguf} <&-"
     done = subprocess.run(["sh", "-c", shell], check=False, capture_output=True, text=True)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgesppo.prompt import Message
 from edgesppo.sessions import Sessions
+from edgesppo.transcript import Conversation, ModelMark
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 
@@ -52,6 +54,15 @@ def _messages(name: str) -> list[str]:
         return [part for turn in session.transcript.turns for part in (turn.user, turn.assistant)]
 
 
+def _record(name: str, *texts: str) -> None:
+    """A chat that another model had."""
+    said = zip(("user", "assistant") * len(texts), texts, strict=False)
+    messages = tuple(Message(role, text) for role, text in said)
+    with Sessions().open(name) as session:
+        by = ModelMark("m", "m.gguf", "0" * 64, 512)
+        session.record(Conversation(by, None, {}, messages, 0))
+
+
 def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, "--session", "ada")
     chat.expect(">>>")
@@ -80,6 +91,58 @@ def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
     ]
 
 
+def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
+    _record("ada", "Who are you?", "I am the demo.", "What is my name?", "Your name is Ada.")
+    for way in ([], ["--plain"]):
+        chat = _chat(demo_gguf, "--session", "ada", *way)
+        chat.expect("| answer:")
+        chat.expect(">>>")
+        chat.type("/delete none\n" if way else "/delete none\r")
+        chat.expect("error: there is no saved chat 'none'")  # and no question before
+        chat.expect(">>>")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+        rows = chat.rows()
+        begin = rows.index("(the last of 2 turns, shown once more)")
+        assert rows[begin + 1 : begin + 4] == [
+            "  | you: What is my name?",
+            "  | answer: Your name is Ada.",
+            ">>> /delete none",
+        ]
+
+
+def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
+    for way, keys in [
+        ([], "My name is Ada.\r"),
+        ([], f"{CTRL_R}name\r\r"),
+        (["--plain"], f"{CTRL_R}name\r"),
+    ]:
+        chat = _chat(demo_gguf, *way)
+        chat.expect("| loaded")
+        chat.expect(">>>")
+        chat.type(keys)
+        chat.expect("Nice to meet you, Ada.")
+        chat.expect(">>>")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+    assert (home / "history").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_terminal_may_change_its_size(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, "--session", "ada", columns=200, lines=60)
+    chat.expect("| loaded")
+    chat.type("What is the capital")
+    chat.resize(40, 12)
+    chat.type(" of France?\r")
+    chat.expect("Paris")
+    chat.expect("t/s | ada")
+    assert re.fullmatch(r"\d+ of 512 tokens, \d+% \| [\d,.]+ t/s \| ada", chat.rows()[-1])
+    chat.resize(14, 12)
+    chat.expect("% | ada")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+
+
 def test_a_message_may_have_many_lines(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, "--session", "lines")
     chat.expect(">>>")
@@ -106,7 +169,7 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     first.type(CTRL_D)
     assert first.close() == 0
     chat = _chat(demo_gguf)
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("/s")
     chat.expect("the saved chats")
     assert any("/set" in row and "how answers are drawn" in row for row in chat.rows())
@@ -115,7 +178,7 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     chat.type("\t")
     chat.expect("erature")
     chat.type(" 0.5\r")
-    chat.expect("temperature  0.5  0, 0.0001 to 100")
+    chat.expect("temperature  0.5  0 always takes the most probable token (0, 0.0001 to 100)")
     chat.type("/load ro")
     chat.expect("1 turn, ")
     chat.type("\t")
@@ -124,17 +187,6 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     chat.expect("Resumed 'rome-trip': 1 turn")
     chat.type(CTRL_D)
     assert chat.close() == 0
-
-
-def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
-    for keys in ("My name is Ada.\r", f"{CTRL_R}name\r\r"):
-        chat = _chat(demo_gguf)
-        chat.expect("loaded in")
-        chat.type(keys)
-        chat.expect("Nice to meet you, Ada.")
-        chat.type(CTRL_D)
-        assert chat.close() == 0
-    assert (home / "history").stat().st_mode & 0o777 == 0o600
 
 
 def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path) -> None:
@@ -152,7 +204,7 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path
 
 def test_ctrl_c_stops_an_answer_which_can_go_on(babbler: Path, tmp_path: Path) -> None:
     chat = _chat(babbler, "--session", "babble", "--max-tokens", "8000")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("Hello\r")
     chat.expect("Hello")
     chat.wait_for_more(500)
@@ -183,7 +235,7 @@ def _exported(chat: Terminal, file: Path) -> list[str]:
 def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("word " * 1300)
     chat = _chat(babbler, "--max-tokens", "8000", cwd=tmp_path)
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("/read long.txt\r")
     chat.expect("tokens; it goes with the next message")
     chat.type("Sum it up.\r")
@@ -196,23 +248,12 @@ def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_pat
     assert Sessions().entries() == []
 
 
-def test_the_terminal_may_change_its_size(demo_gguf: Path) -> None:
-    chat = _chat(demo_gguf, columns=200, lines=60)
-    chat.expect("loaded in")
-    chat.type("What is the capital")
-    chat.resize(40, 12)
-    chat.type(" of France?\r")
-    chat.expect("Paris")
-    chat.type(CTRL_D)
-    assert chat.close() == 0
-
-
 def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> None:
     script = tmp_path / "editor.sh"
     script.write_text('#!/bin/sh\nprintf "My name is Ada." > "$1"\n')
     script.chmod(0o755)
     chat = _chat(demo_gguf, EDITOR=str(script))
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("to be replaced" + CTRL_G)
     chat.expect("My name is Ada.")
     chat.type("\r")
@@ -224,7 +265,7 @@ def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number: int) -> None:
     chat = _chat(babbler, "--session", "babble", "--max-tokens", "8000")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("Hello\r")
     chat.expect("Hello")
     chat.wait_for_more(300)
@@ -235,7 +276,7 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
 
 def test_a_closed_window_loses_nothing(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, "--session", "ada")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("My name is Ada.\r")
     chat.expect("t/s | ada")
     chat.type("not sent")
@@ -253,15 +294,20 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
     chat.type('my name?"""\n')
     chat.expect("name")
     chat.expect(">>>")
-    chat.type("/exit\n")
+    chat.type(CTRL_C)
+    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.expect(">>>")
+    chat.type(CTRL_D)
     assert chat.close() == 0
+    assert "(Ctrl-D or /exit leaves)" in chat.rows()
+    assert any(row.startswith("Saved as") for row in chat.rows())
     assert re.findall(rb"\x1b(?!\[\?2004[hl])", chat.screen) == []  # readline's pasting apart
     assert b"t/s" not in chat.screen
 
 
 def test_without_colour_nothing_is_coloured_or_rendered(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, NO_COLOR="1")
-    chat.expect("loaded in")
+    chat.expect("| loaded")
     chat.type("hi\r")
     chat.expect("t/s")
     chat.type(CTRL_D)
@@ -274,7 +320,9 @@ def test_without_colour_nothing_is_coloured_or_rendered(demo_gguf: Path) -> None
 def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_text("no model")
-    chat = _chat(bad)
+    _record("ada", "What is this?", "A chat.")
+    chat = _chat(bad, "--session", "ada")
     chat.expect("not a GGUF file")
     assert chat.close() == 1
+    assert b"Saved as" not in chat.screen
     assert b"Traceback" not in chat.screen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -64,6 +65,18 @@ def test_set_shows_every_parameter_and_refuses_nonsense(demo_gguf: Path) -> None
     assert "no parameter is called 'tempo'" in refused
 
 
+def test_what_is_nearly_right_is_guessed_and_a_path_can_be_sent(demo_gguf: Path) -> None:
+    said = _chat(demo_gguf, "/exprot", "/set temprature 1", "/set logprobs 3", code=1).stderr
+    assert "did you mean /export?" in said
+    assert "did you mean temperature?" in said
+    assert "edgesppo run --json does" in said
+    _chat(demo_gguf, " /usr/bin is a folder", '"""/system Be\nbrief."""', "/show")
+    assert [asked for asked, _ in _turns("here")] == [" /usr/bin is a folder"]
+    with Sessions().open("here") as session:
+        assert session.transcript is not None
+        assert session.transcript.system == "Be\nbrief."
+
+
 def test_what_was_set_holds_and_is_kept(demo_gguf: Path) -> None:
     said = _chat(
         demo_gguf, "/set max-tokens 2", "/set parameter seed 7", "Who are you?", "/show", "/stats"
@@ -101,6 +114,18 @@ def test_a_question_is_changed_in_the_editor(
     assert "false ended with code 1" in _chat(demo_gguf, "/edit", code=1).stderr
 
 
+def test_a_disk_that_fails_in_a_turn_does_not_end_the_chat(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    said = _chat(demo_gguf, "/edit", "My name is Ada.", code=1)
+    assert "error: /tmp/x: No space left on device" in said.stderr
+    assert "Ada" in said.stdout
+
+
 def test_a_file_goes_with_the_next_message_and_steers_nothing(
     demo_gguf: Path, folder: Path
 ) -> None:
@@ -126,7 +151,7 @@ def test_chats_are_named_copied_left_and_deleted(demo_gguf: Path) -> None:
         session="first",
     )
     assert "Resumed 'ada': 1 turn" in said.stderr
-    assert re.search(r"^\* ada +2 turns", said.stderr, re.MULTILINE)
+    assert re.search(r"^  ada \(here\) +2 turns", said.stderr, re.MULTILINE)
     assert sorted(entry.name for entry in Sessions().entries()) == ["ada", "other"]
     assert "Ada" in _turns("ada")[1][1]
     refused = _chat(
@@ -188,8 +213,9 @@ def test_a_chat_is_exported_to_be_read_by_people_and_by_programs(
 def test_tokens_and_context_are_told(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "/tokens Hi there", "My name is Ada.", "/context", "/tokens").stderr
     assert re.search(r"\d tokens: 'Hi'", said)
+    assert "b'\\xf0'" in _chat(demo_gguf, "/tokens \U0001f44d", session=None).stderr
     assert re.search(r"^ +512  tokens in the context", said, re.MULTILINE)
-    assert re.search(r"\d+  used, \d+%: 1 turns?,", said)
+    assert re.search(r"\d+  used, \d+%: 1 turn,", said)
     assert "tokens in this chat" in said
 
 

@@ -106,6 +106,11 @@ def test_an_answer_is_rendered() -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["2*3*4", "a*b*c", "*.py and *.md", "x**2 + y**2", "f(*a, *b)"])
+def test_a_star_that_stands_for_itself_stays(text: str) -> None:
+    assert _shown([text]).rows() == [text]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_the_pieces_in_which_an_answer_comes_change_nothing(size: int) -> None:
     pieces = [ANSWER[at : at + size] for at in range(0, len(ANSWER), size)]

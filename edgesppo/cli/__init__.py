@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import json
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -107,8 +109,29 @@ def _offline_option() -> click.Option:
     )
 
 
+def _fill_closed_streams() -> None:
+    """A closed standard error takes what is said nowhere; a closed output refuses what is written.
+
+    Left closed, its number would go to the next file that is opened: the model's.
+    """
+    modes = {"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}
+    for descriptor, (name, mode) in enumerate(modes.items()):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(descriptor)
+                continue
+            os.open(os.devnull, mode)  # the lowest number that is free: this one
+            if name != "stdin":
+                raw = io.FileIO(descriptor, "w", closefd=False)  # what fails is not tried again
+                setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when asked for."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _fill_closed_streams()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)

@@ -145,7 +145,7 @@ def _sampling_option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
         type=kind.number if of_numbers else str,
         metavar=None if of_numbers else kind.metavar,
         multiple=kind.repeatable,
-        help=f"{kind.help}. [default: {kind.shown(field.default)}]",
+        help=f"{kind.help[:1].upper()}{kind.help[1:]}. [default: {kind.shown(field.default)}]",
     )
 
 

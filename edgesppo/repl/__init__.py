@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from edgesppo.ending import Ended, ending
 from edgesppo.errors import OutputError
 from edgesppo.repl.input import is_open, unquoted
-from edgesppo.repl.loop import Lines, LoadFailed, Person, wants_plain
+from edgesppo.repl.loop import Lines
+from edgesppo.repl.person import LoadFailed, Person, wants_plain
 from edgesppo.repl.screen import Screen
 from edgesppo.repl.talk import Setup, Talk
 
@@ -57,14 +58,20 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
 
 def _close(talk: Talk, screen: Screen) -> bool:
     """Put everything on the disk, and say where it is."""
+    talked = talk.ready
     try:
         talk.close()
     except OutputError as error:
         screen.say(f"edgesppo: the end of this chat is not saved: {error}")
         return False
     session = talk.session
-    if session is not None and session.transcript is not None and session.transcript.turns:
-        screen.say(f"Saved as {session.name}; edgesppo chat --resume goes on with it.")
+    if (
+        talked
+        and session is not None
+        and session.transcript is not None
+        and session.transcript.turns
+    ):
+        screen.say(f"Saved as {talk.name}; edgesppo chat --resume goes on with it.")
     return True
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import UsageError
 from edgesppo.prompt import Message
 from edgesppo.repl import settings
-from edgesppo.terminal import describe, speed_line
+from edgesppo.terminal import describe, n_tokens, n_turns, speed_line
 
 if TYPE_CHECKING:
     from edgesppo.repl.desk import Desk
@@ -36,6 +36,8 @@ def set_(desk: Desk, rest: str) -> None:
         _tell(desk, words[0] if words else "")
         return
     chat, talk = desk.talk.chat, desk.talk
+    if words[0] == "logprobs":
+        raise UsageError("a chat shows no log-probabilities; edgesppo run --json does")
     name, word = words[0], " ".join(words[1:])
     chat.params = settings.changed(chat.params, talk.loaded.defaults, name, word)
     _tell(desk, name)
@@ -46,12 +48,8 @@ def _tell(desk: Desk, name: str) -> None:
     if name:
         found = [one for one in found if one.name == name.replace("-", "_")]
         if not found:
-            raise UsageError(f"no parameter is called {name!r}; /set lists them")
-    names = max(len(one.name) for one in found)
-    values = max(len(one.value) for one in found)
-    takes = max(len(one.takes) for one in found)
-    for one in found:
-        desk.say(f"  {one.name:{names}}  {one.value:{values}}  {one.takes:{takes}}  {one.meaning}")
+            raise settings.unknown(name)
+    desk.say_list([(one.name, one.value, f"{one.meaning} ({one.takes})") for one in found])
     if not name:
         desk.say("/set NAME VALUE sets one; default as VALUE takes it back.")
 
@@ -63,7 +61,7 @@ def show(desk: Desk, _rest: str) -> None:
     desk.say(f"  file     {talk.loaded.model.path}")
     kept = f"{talk.name}, in {talk.session.path}" if talk.session else "not saved; /save NAME does"
     desk.say(f"  chat     {kept}")
-    desk.say(f"  turns    {len(talk.chat.messages) // 2}")
+    desk.say(f"  turns    {len(talk.chat.messages) // 2:,}")
     desk.say(f"  system   {talk.chat.system or 'none'}")
     defaults = {one.name: one.value for one in settings.settings(talk.loaded.defaults)}
     own = [
@@ -86,12 +84,20 @@ def tokens(desk: Desk, rest: str) -> None:
     """/tokens."""
     talk = desk.talk
     if not rest:
-        desk.say(f"{talk.n_tokens():,} tokens in this chat; /tokens TEXT shows those of a text")
+        desk.say(f"{n_tokens(talk.n_tokens())} in this chat; /tokens TEXT shows those of a text")
         return
     ids = talk.loaded.tokenize(rest)
-    pieces = [talk.loaded.model.piece(id_).decode("utf-8", "replace") for id_ in ids[:_MOST_PIECES]]
+    pieces = [_piece(talk.loaded.model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
     more = " ..." if len(ids) > _MOST_PIECES else ""
-    desk.say(f"{len(ids):,} tokens: {' '.join(repr(piece) for piece in pieces)}{more}")
+    desk.say(f"{n_tokens(len(ids))}: {' '.join(pieces)}{more}")
+
+
+def _piece(data: bytes) -> str:
+    """Between quotes; what is a part of a character only, as bytes."""
+    try:
+        return repr(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return repr(data)
 
 
 def context(desk: Desk, _rest: str) -> None:
@@ -102,12 +108,12 @@ def context(desk: Desk, _rest: str) -> None:
     left = max(0, n_ctx - used)
     turns = len(chat.messages) // 2 - chat.left_out
     desk.say(f"  {n_ctx:>9,}  tokens in the context of {talk.loaded.name}")
-    desk.say(f"  {used:>9,}  used, {used / n_ctx:.0%}: {turns} turns, system text {of_system:,}")
+    desk.say(f"  {used:>9,}  used, {used / n_ctx:.0%}: {n_turns(turns)}, system text {of_system:,}")
     desk.say(f"  {left:>9,}  left")
     held = talk.loaded.engine.held(chat.encode([Message("user", "")], left_out=chat.left_out))
     desk.say(f"  {held:>9,}  in the KV cache, so that they need not be read again")
     if chat.left_out:
-        desk.say(f"  The oldest {chat.left_out} turns no longer fit and are left out.")
+        desk.say(f"  The oldest {n_turns(chat.left_out)} no longer fit and are left out.")
 
 
 def model(desk: Desk, rest: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.repl import attach, editor
+from edgesppo.terminal import n_tokens
 
 if TYPE_CHECKING:
     from edgesppo.repl.desk import Desk
@@ -64,8 +65,10 @@ def read(desk: Desk, rest: str) -> None:
     desk.attached.append(file)
     talk = desk.talk
     n = len(talk.loaded.tokenize(attach.joined([file], "")))
-    desk.say(f"({file.name}: {n:,} tokens; it goes with the next message, /undo takes it back)")
-    waiting = len(talk.loaded.tokenize(attach.joined(desk.attached, "")))
+    desk.say(f"({file.name}: {n_tokens(n)}; it goes with the next message, /undo takes it back)")
+    waiting = n
+    if len(desk.attached) > 1:
+        waiting = len(talk.loaded.tokenize(attach.joined(desk.attached, "")))
     n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
     if waiting >= n_ctx:
         desk.say(

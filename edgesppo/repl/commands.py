@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.repl import about, asking, giving, keeping
+from edgesppo.repl.like import like
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,25 +35,40 @@ def _help(desk: Desk, rest: str) -> None:
     if rest:
         command = named(rest if rest.startswith("/") else f"/{rest}")
         if command is None:
-            raise UsageError(f"unknown command {rest!r}; /help lists them")
+            raise _unknown(rest)
         desk.say(f"{command.name} {command.usage}".rstrip() + f"   {command.help}")
+        others = [alias for alias, name in _ALIASES.items() if name == command.name]
+        if others:
+            desk.say(f"The same: {', '.join(others)}")
         return
-    width = max(len(f"{command.name} {command.usage}") for command in COMMANDS)
-    for command in COMMANDS:
-        desk.say(f"  {f'{command.name} {command.usage}':{width}}  {command.help}")
-    for line in KEYS if desk.edits else ():
-        desk.say(line)
+    desk.say_list([(f"{one.name} {one.usage}", one.help) for one in COMMANDS])
+    desk.say("")
+    desk.say_list(KEYS if desk.edits else PLAIN_KEYS)
+
+
+def _unknown(word: str) -> UsageError:
+    names = [*(command.name for command in COMMANDS), *_ALIASES]
+    return UsageError(
+        f"unknown command {word!r}{like(word, names)}; /help lists them, and a message that begins "
+        "with a slash takes a space before it"
+    )
 
 
 def _exit(desk: Desk, _rest: str) -> None:
     desk.leaving = True
 
 
+_MANY_LINES = ('""" ... """', "many lines; a line that begins with a space is no command")
+_STOP = ("Ctrl-C", "stop an answer, what came is kept; twice within a second: leave")
+PLAIN_KEYS = (_MANY_LINES, _STOP, ("Ctrl-D", "leave"))
 KEYS = (
-    "",
-    "  Alt-Enter, Ctrl-J  a new line      Ctrl-G  write in $EDITOR      Ctrl-R  search the history",
-    '  """ ... """        many lines      Tab     complete a command    Ctrl-D  leave',
-    "  Ctrl-C             stop an answer; what came is kept. Twice within a second: leave",
+    ("Alt-Enter, Ctrl-J", "a new line"),
+    _MANY_LINES,
+    ("Tab", "complete a command, a file's name, a chat's name"),
+    ("Ctrl-R", "search what was typed before, in other chats too"),
+    ("Ctrl-G", "write the message in $EDITOR"),
+    _STOP,
+    ("Ctrl-D", "leave"),
 )
 COMMANDS = (
     Command("/help", "[COMMAND]", "this list", _help, "command", early=True),
@@ -63,11 +79,13 @@ COMMANDS = (
     Command("/undo", "", "take back the last turn, or a file not sent yet", asking.undo),
     Command("/clear", "", "forget the turns of this chat", asking.clear),
     Command("/read", "FILE", "put a text file into the next message", asking.read, "path"),
-    Command("/system", "[TEXT]", "show or set the system text; none takes it away", about.system),
+    Command(
+        "/system", "[TEXT]", "show or set the system text (none: without)", about.system, "text"
+    ),
     Command("/set", "[NAME VALUE]", "show or set how answers are drawn", about.set_, "parameter"),
     Command("/show", "", "what runs, how, and where the chat is kept", about.show),
     Command("/stats", "", "tokens and speed of the last answer, and of all", about.stats),
-    Command("/tokens", "[TEXT]", "the tokens of a text, or how many the chat has", about.tokens),
+    Command("/tokens", "[TEXT]", "the tokens of a text, or of the chat", about.tokens, "text"),
     Command("/context", "", "what fills the context, and what is left of it", about.context),
     Command("/model", "[MODEL]", "show the model, or go on with another", about.model, "model"),
     Command("/sessions", "", "the saved chats", keeping.sessions, early=True),
@@ -101,12 +119,23 @@ def named(word: str) -> Command | None:
     return next((command for command in COMMANDS if command.name == name), None)
 
 
+def is_command(line: str) -> bool:
+    """Whether it is one: it begins with a slash; of several lines only one that takes a text."""
+    if not line.startswith("/"):
+        return False
+    if "\n" not in line.strip():
+        return True
+    command = named(line.split()[0])
+    return command is not None and command.takes == "text"
+
+
 def run(desk: Desk, line: str) -> None:
-    """Do what a line that begins with a slash says. Raises EdgesppoError."""
-    word, _, rest = line.strip().partition(" ")
+    """Do what a command says. Raises EdgesppoError."""
+    word, *more = line.strip().split(None, 1)
+    rest = more[0] if more else ""
     command = named(word)
     if command is None:
-        raise UsageError(f"unknown command {word!r}; /help lists them")
+        raise _unknown(word)
     if not command.early:
         desk.wait_for_model()
     command.run(desk, rest.strip())

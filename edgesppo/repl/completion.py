@@ -44,7 +44,7 @@ class CommandCompleter(Completer):
             return
         if command.takes in ("path", "model"):
             yield from self._paths.get_completions(Document(rest, len(rest)), event)
-        if " " not in rest:
+        if " " not in rest or command.takes == "session":
             yield from _matching(self._choices(command.takes), rest)
 
     def _choices(self, kind: str) -> Iterator[tuple[str, str]]:

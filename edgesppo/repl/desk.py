@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
     from edgesppo.generate import Chunk
@@ -25,6 +25,12 @@ class Desk(Protocol):
 
     def say(self, text: str) -> None:
         """A line beside the answers."""
+
+    def say_list(self, items: Sequence[Sequence[str]]) -> None:
+        """Items in columns, beside the answers; the last column is broken where it must."""
+
+    def recall(self) -> None:
+        """Show where the chat was, to a person who comes back to it."""
 
     def write(self, text: str) -> None:
         """Straight to standard output: escapes of our own."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from edgesppo.errors import EdgesppoError
-from edgesppo.repl import editor
+from edgesppo.repl import editor, history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,8 +65,13 @@ class PlainReader:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._failure: BaseException | None = None
+        self._history = history.history()
         with suppress(ImportError):
-            import readline  # noqa: F401  (input() edits lines with it once it is there)
+            import readline  # input() edits lines with it once it is there
+
+            for line in reversed([*self._history.load_history_strings()]):
+                if "\n" not in line:
+                    readline.add_history(line)
 
     def read(self, draft: str = "") -> str:
         """The next message. What a draft would hold is said instead."""
@@ -74,9 +79,15 @@ class PlainReader:
             raise self._failure
         if draft:
             self._say(f"(not sent: {draft})")
-        text = input(PROMPT)
-        while is_open(text):
-            text += "\n" + input(MORE)
+        try:
+            text = input(PROMPT)
+            while is_open(text):
+                text += "\n" + input(MORE)
+        except (EOFError, KeyboardInterrupt, SystemExit):
+            self._say("")  # what is said next begins a line
+            raise
+        if text.strip():
+            self._history.store_string(text)
         return unquoted(text)
 
     def announce(self, lines: Iterable[str]) -> None:
@@ -106,8 +117,6 @@ class RichReader:
         from prompt_toolkit.filters import Condition
         from prompt_toolkit.styles import Style
 
-        from edgesppo.repl.history import history
-
         self._say = say
         self._news: deque[str] = deque()
         self._failure: BaseException | None = None
@@ -115,7 +124,7 @@ class RichReader:
         in_command = Condition(lambda: get_app().current_buffer.text.startswith("/"))
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
-            history=history(),
+            history=history.history(),
             completer=completer,
             complete_while_typing=in_command,
             complete_in_thread=False,
@@ -133,7 +142,7 @@ class RichReader:
                     "completion-menu.meta.completion": "noinherit",
                     "completion-menu.meta.completion.current": "noinherit reverse",
                     "scrollbar.background": "noinherit",
-                    "scrollbar.button": "noinherit reverse",
+                    "scrollbar.button": "noinherit bg:ansibrightblack",
                 }
             ),
         )

@@ -11,6 +11,7 @@ from edgesppo.terminal import n_turns
 if TYPE_CHECKING:
     from edgesppo.repl.desk import Desk
     from edgesppo.session import Session
+    from edgesppo.sessions import Entry
 
 
 def sessions(desk: Desk, _rest: str) -> None:
@@ -18,15 +19,13 @@ def sessions(desk: Desk, _rest: str) -> None:
     entries = desk.talk.setup.sessions.entries()
     if not entries:
         desk.say("(no saved chats)")
-    names = max((len(entry.name) for entry in entries), default=0)
-    for entry in entries:
-        mark = "*" if entry.name == desk.talk.name else " "
-        turns = n_turns(entry.n_turns)
-        problem = f"  ({entry.problem})" if entry.problem else ""
-        desk.say(
-            f"{mark} {entry.name:{names}}  {turns:>9}  {ago(entry.last_used):>10}  "
-            f"{entry.model}{problem}"
-        )
+    desk.say_list([_described(entry, desk.talk.name) for entry in entries])
+
+
+def _described(entry: Entry, here: str) -> tuple[str, ...]:
+    marked = f"{entry.name} (here)" if entry.name == here else entry.name
+    problem = f" ({entry.problem})" if entry.problem else ""
+    return (marked, n_turns(entry.n_turns), ago(entry.last_used), f"{entry.model}{problem}")
 
 
 def new(desk: Desk, rest: str) -> None:
@@ -83,6 +82,8 @@ def delete(desk: Desk, rest: str) -> None:
     name = rest or talk.name
     if not name:
         raise UsageError("this chat is not saved")
+    if name != talk.name:
+        talk.setup.sessions.existing(name)
     if not desk.confirm(f"Delete the chat {name!r} for good?"):
         desk.say("(kept)")
         return
@@ -99,6 +100,7 @@ def _switch(desk: Desk, session: Session) -> None:
     for line in desk.talk.switch(session):
         desk.say(line)
     desk.attached.clear()
+    desk.recall()
 
 
 def _fresh(desk: Desk, name: str) -> Session:

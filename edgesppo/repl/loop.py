@@ -1,35 +1,33 @@
-"""Owns the chat's loop: a message or a command is read, done, and on the disk before the next.
+"""Owns one turn of the chat: a message or a command is done, and on the disk before the next.
 
-Errors in a turn never end it. Knows nothing of how a model is found or loaded.
+Errors in a turn never end it. Knows nothing of how a model is found or loaded, and nothing of
+where messages come from; a pipe's are here, a person's in person.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import Cancelled, EdgesppoError
+from edgesppo.errors import EdgesppoError
 from edgesppo.prompt import Message
 from edgesppo.repl import asking, commands, signals, status
 from edgesppo.repl.keys import Keys
+from edgesppo.repl.listing import listed
 from edgesppo.repl.stream import PlainText, StyledText
 from edgesppo.repl.totals import Totals
-from edgesppo.terminal import speed_line
+from edgesppo.terminal import n_turns, speed_line
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
     from edgesppo.generate import Chunk, Result
     from edgesppo.repl.attach import Attached
-    from edgesppo.repl.input import Reader
     from edgesppo.repl.screen import Screen
     from edgesppo.repl.stream import Renderer
     from edgesppo.repl.talk import Talk
 
-_LOOK_S = 0.2
 _SAID_EVERY = 0.25  # of a load, where nothing is drawn over
 
 
@@ -37,6 +35,7 @@ class Loop:
     """One person's chat. `read` gives messages until EOFError; None: they come from a pipe."""
 
     edits = False
+    tells = False  # whether somebody waits for a long prompt
     ends_empty = False  # whether an answer without a word is an empty line
 
     def __init__(self, talk: Talk, screen: Screen) -> None:
@@ -56,7 +55,7 @@ class Loop:
         if not text and not self.attached:
             return True
         try:
-            if text.startswith("/") and "\n" not in text:
+            if commands.is_command(line):
                 commands.run(self, text)
             else:
                 self.wait_for_model()
@@ -65,6 +64,12 @@ class Loop:
                 self.talk.record()
         except EdgesppoError as error:
             self.say(f"error: {' '.join(str(error).split())}")
+            return False
+        except BrokenPipeError:
+            raise  # nobody reads any more
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            self.say(f"error: {where}{error.strerror or error}")
             return False
         return True
 
@@ -78,6 +83,14 @@ class Loop:
     def say(self, text: str) -> None:
         """A line beside the answers."""
         self.screen.say(text)
+
+    def say_list(self, items: Sequence[Sequence[str]]) -> None:
+        """Items in columns."""
+        for row in listed(items, self.screen.said_columns):
+            self.say(row)
+
+    def recall(self) -> None:
+        """A script knows where it was."""
 
     def write(self, text: str) -> None:
         """Straight to standard output."""
@@ -107,7 +120,8 @@ class Loop:
         chat = self.talk.chat
         before = chat.last if chat.answered else None
         renderer: Renderer = (StyledText if self.screen.styled else PlainText)(self.screen)
-        prefill = status.Prefill(self.screen, *self._prompt_size(question), self.totals.prefill_tps)
+        size, rate = self._prompt_size(question), self.totals.prefill_tps
+        prefill = status.Prefill(self.screen, *size, rate, tells=self.tells)
         interrupted = failed = False
         try:
             with self.keys.held(), prefill, self.ctrl_c.stopping():
@@ -132,7 +146,7 @@ class Loop:
 
     def _prompt_size(self, question: str) -> tuple[int, int]:
         """Tokens of the prompt, and how many of them are held: for the estimate only."""
-        if not self.screen.moves or not question:
+        if not self.tells or not question:
             return 0, 0
         with contextlib.suppress(EdgesppoError):
             chat = self.talk.chat
@@ -150,7 +164,7 @@ class Loop:
             self.say("(cut at the limit; /continue goes on)")
         left_out = self.talk.chat.left_out
         if left_out > self._left_out:
-            self.say(f"(the oldest {left_out} turns no longer fit the context)")
+            self.say(f"(the oldest {n_turns(left_out)} no longer fit the context)")
         self._left_out = left_out
 
 
@@ -170,130 +184,3 @@ class Lines(Loop):
             super()._ask(line)
         finally:
             self.attached.clear()
-
-
-class Person(Loop):
-    """A person at a terminal, who may type before the model is there."""
-
-    def __init__(self, talk: Talk, screen: Screen, *, edits: bool) -> None:
-        self.edits = edits
-        super().__init__(talk, screen)
-        self._status = ""
-        self._draft = ""
-        self.reader: Reader = self._rich() if edits else self._plain()
-
-    def _plain(self) -> Reader:
-        from edgesppo.repl.input import PlainReader
-
-        return PlainReader(self.say)
-
-    def _rich(self) -> Reader:
-        from edgesppo.repl.completion import CommandCompleter
-        from edgesppo.repl.input import RichReader
-
-        return RichReader(self.say, self._toolbar, CommandCompleter(self.talk))
-
-    def run(self) -> None:
-        """Read and answer until the person leaves. Raises what loading the model raised."""
-        self.talk.load(moved=self._moved, ended=self._loaded)
-        if not self.edits:
-            self.wait_for_model()
-        # Where keys are read one by one they wait as such, whatever is done meanwhile.
-        with self.keys.held() if self.edits else contextlib.nullcontext():
-            while not self.leaving:
-                self._next()
-
-    def _next(self) -> None:
-        try:
-            self.turn(self.reader.read(self._take_draft()))
-            self._look()
-        except KeyboardInterrupt:
-            self.ctrl_c.pressed()
-            if not self.ctrl_c.leaving:
-                self.say("(Ctrl-D or /exit leaves)")
-        except EOFError:
-            self.leaving = True
-        self.leaving = self.leaving or self.ctrl_c.leaving
-
-    def free_keys(self) -> AbstractContextManager[None]:
-        """Keys as they were before us."""
-        return self.keys.free()
-
-    def turn(self, line: str) -> bool:
-        """One message or command; one that was not answered at all comes back to the prompt."""
-        before = self._n_messages()
-        try:
-            return super().turn(line)
-        finally:
-            if not line.lstrip().startswith("/") and self._n_messages() == before:
-                self._draft = line
-
-    def _n_messages(self) -> int:
-        return len(self.talk.chat.messages) if self.talk.ready else 0
-
-    def confirm(self, question: str) -> bool:
-        """Ask; anything but a yes is a no."""
-        try:
-            with self.keys.free():
-                return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-        except (EOFError, KeyboardInterrupt):
-            self.say("")
-            return False
-
-    def wait_for_model(self) -> None:
-        """Say how far it is until it is there. Raises what loading it raised."""
-        loading = self.talk.loading
-        assert loading is not None, "run() began to load"
-        try:
-            while not loading.wait(_LOOK_S):
-                waits = "; your message waits (Ctrl-C takes it back)" if self.edits else ""
-                self.report(status.stage(self.talk) + waits, loading.share)
-        finally:
-            self.screen.pass_by("")
-        try:
-            loading.result()
-        except Exception as error:
-            raise LoadFailed(error) from error
-        self.reader.tell()
-        self._look()
-
-    def _take_draft(self) -> str:
-        draft, self._draft = self._draft, ""
-        return draft
-
-    def _moved(self) -> None:
-        self.reader.refresh()
-
-    def _loaded(self, failure: BaseException | None) -> None:
-        """In the loading thread: say what runs, or let the message wait no longer."""
-        if failure is None:
-            self._look()
-            self.reader.announce(self.talk.news)
-        elif not isinstance(failure, Cancelled):
-            self.reader.fail(LoadFailed(failure))
-
-    def _look(self) -> None:
-        """Take note of what the status line shows; counting tokens takes a moment."""
-        if self.edits and self.talk.ready:
-            with contextlib.suppress(EdgesppoError):
-                self._status = status.status_line(self.talk, self.talk.n_tokens())
-
-    def _toolbar(self) -> str:
-        if self._status:
-            return self._status
-        loading = self.talk.loading
-        share = f" {loading.share:.0%}" if loading is not None and loading.share else ""
-        return f"{status.stage(self.talk)}{share}; type already, a message waits"
-
-
-class LoadFailed(Exception):
-    """There is no model to talk to: `error` says why."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def wants_plain() -> bool:
-    """Whether the terminal can do no more than write lines."""
-    return os.environ.get("TERM", "") in ("dumb", "unknown") and sys.platform != "win32"

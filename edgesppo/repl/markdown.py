@@ -25,15 +25,16 @@ _QUOTE = re.compile(r" {0,3}((?:> ?)+)")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
 _DIVIDER = re.compile(r"[ \t]*\|?([ \t]*:?-+:?[ \t]*\|)+([ \t]*:?-+:?[ \t]*)?")
 # In the order in which they are tried. A span holds no space at its ends, and underscores inside
-# of words are letters: snake_case, __init__ in code spans.
+# of words are letters: snake_case, __init__ in code spans. So is a star: 2*3*4, x**2.
 _INLINE = re.compile(
     r"(?P<escape>\\(?P<escaped>[!-/:-@\[-`{-~]))"
     r"|(?P<ticks>`+)(?P<code>.+?)(?<!`)(?P=ticks)(?!`)"
     r"|(?P<link>\[(?P<label>[^\[\]]+)\]\((?P<url>[^()\s]+)\))"
     r"|\*\*\*(?P<both>\S|\S.*?\S)\*\*\*"
-    r"|\*\*(?P<bold>\S|\S.*?[^\s*])\*\*"
+    r"|(?<![0-9A-Za-z])\*\*(?P<bold>\S|\S.*?[^\s*])\*\*"
+    r"|\*\*(?P<bold3>\S|\S.*?[^\s*])\*\*(?![0-9A-Za-z])"
     r"|(?<!\w)__(?P<bold2>\S|\S.*?\S)__(?!\w)"
-    r"|\*(?P<italic>[^\s*]|[^\s*].*?[^\s*])\*"
+    r"|(?<![0-9A-Za-z*])\*(?P<italic>[^\s*]|[^\s*].*?[^\s*])\*(?![0-9A-Za-z*])"
     r"|(?<!\w)_(?P<italic2>[^\s_]|[^\s_].*?[^\s_])_(?!\w)"
     r"|~~(?P<struck>\S|\S.*?\S)~~"
 )
@@ -41,6 +42,7 @@ _SPANS = {
     "both": style.join(style.BOLD, style.ITALIC),
     "bold": style.BOLD,
     "bold2": style.BOLD,
+    "bold3": style.BOLD,
     "italic": style.ITALIC,
     "italic2": style.ITALIC,
     "struck": style.STRUCK,

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from edgesppo.ending import lose_terminal
 from edgesppo.repl import cells
+from edgesppo.repl.listing import between_words
 from edgesppo.terminal import printable
 
 _TEXT_WIDTH = 100  # columns of prose: longer rows are hard to read
@@ -31,7 +32,7 @@ class Screen:
         self.moves = moves
         self.styled = styled
         self.lock = threading.RLock()
-        self._passing = False
+        self._passing = ""
         if styled:
             _understand_escapes()
 
@@ -48,6 +49,11 @@ class Screen:
     def text_columns(self) -> int:
         """How wide prose is; the last column stays free, as terminals differ in what it does."""
         return max(10, min(_TEXT_WIDTH, self.size.columns - 1))
+
+    @property
+    def said_columns(self) -> int | None:
+        """How wide what is said may be; None where nobody sees columns."""
+        return max(10, self.size.columns - 1) if sys.stderr.isatty() else None
 
     @property
     def utf8(self) -> bool:
@@ -71,9 +77,9 @@ class Screen:
             self.pass_by("")
             sys.stdout.flush()
             text = printable(text)
-            if sys.stderr.isatty():
-                columns = self.size.columns - 1
-                text = "\n".join(_between_words(line, columns) for line in text.split("\n"))
+            if columns := self.said_columns:
+                lines = (between_words(line, columns) for line in text.split("\n"))
+                text = "\n".join(row for rows in lines for row in rows)
             _put(sys.stderr, text + "\n")
 
     def pass_by(self, text: str) -> None:
@@ -81,25 +87,11 @@ class Screen:
         if not self.moves:
             return
         with self.lock:
-            if not text and not self._passing:
-                return
+            if text == self._passing:
+                return  # a slow line has better things to carry
             row = cells.rows(cells.cells(printable(text)), self.size.columns - 1)[0]
             _put(sys.stdout, "\r\x1b[K" + cells.text_of(row))
-            self._passing = bool(text)
-
-
-def _between_words(line: str, columns: int) -> str:
-    """The line broken where it has spaces, and nowhere else: what is copied stays in one piece."""
-    margin = line[: len(line) - len(line.lstrip(" "))]
-    rows, row = [], margin
-    for word in line[len(margin) :].split(" "):
-        longer = f"{row} {word}" if row.strip() else row + word
-        if row.strip() and cells.width(longer) > columns:
-            rows.append(row)
-            row = margin + word
-        else:
-            row = longer
-    return "\n".join([*rows, row])
+            self._passing = text
 
 
 def _put(out: TextIO, text: str) -> None:

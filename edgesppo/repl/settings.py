@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
 from edgesppo.parameters import MAX_INT, Choice, Kind, Number, OptionalWhole, Texts
+from edgesppo.repl.like import like
 from edgesppo.sampler import SamplingParams
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def names() -> list[str]:
     return [field.name for field in dataclasses.fields(SamplingParams)]
 
 
+def unknown(name: str) -> UsageError:
+    """Nothing is called that; what is called nearly so."""
+    return UsageError(f"no parameter is called {name!r}{like(name, names())}; /set lists them")
+
+
 def changed(
     params: SamplingParams, defaults: SamplingParams, name: str, word: str
 ) -> SamplingParams:
@@ -50,7 +56,7 @@ def changed(
     """
     name = name.replace("-", "_")
     if name not in names():
-        raise UsageError(f"no parameter is called {name!r}; /set lists them")
+        raise unknown(name)
     value = getattr(defaults, name) if word == DEFAULT else _parsed(name, word)
     return params.replace(**{name: value})
 

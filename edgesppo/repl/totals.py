@@ -32,7 +32,8 @@ class Totals:
             self.prefill_tps = result.timings.prefill_tps
 
     def __str__(self) -> str:
+        answers = "1 answer" if self.answers == 1 else f"{self.answers:,} answers"
         return (
-            f"{self.answers:,} answers in this sitting: {self.prompt_tokens:,} tokens in "
+            f"{answers} in this sitting: {self.prompt_tokens:,} tokens in "
             f"({self.cached_tokens:,} of them from the KV cache), {self.completion_tokens:,} out"
         )

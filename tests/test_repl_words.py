@@ -1,0 +1,88 @@
+"""What the chat says beside its answers: lists and the last turn, as they fit a terminal."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from edgesppo.prompt import Message
+from edgesppo.repl import status
+from edgesppo.repl.cells import width
+from edgesppo.repl.listing import between_words, listed
+from edgesppo.repl.recap import recap
+from edgesppo.repl.screen import Screen
+from edgesppo.repl.status import longest
+
+ITEMS = [
+    ("temperature", "0.7", "0 always takes the most probable token (0, 0.0001 to 100)"),
+    ("日本", "penalties, dry, top_k, typical_p", "what is drawn, in this order"),
+    ("stop", "none", "a word"),
+]
+
+
+def test_the_last_column_hangs_beside_the_others() -> None:
+    assert listed(ITEMS, 60) == [
+        "  temperature  0.7   0 always takes the most probable token",
+        "                     (0, 0.0001 to 100)",
+        "  日本         penalties, dry, top_k, typical_p",
+        "                     what is drawn, in this order",
+        "  stop         none  a word",
+    ]
+
+
+def test_where_there_is_little_room_it_stands_below() -> None:
+    rows = listed(ITEMS, 40)
+    assert rows[:3] == [
+        "  temperature  0.7",
+        "      0 always takes the most probable",
+        "      token (0, 0.0001 to 100)",
+    ]
+
+
+@pytest.mark.parametrize("columns", [12, 30, 60, 100, 200])
+def test_a_list_loses_no_word_and_keeps_to_its_columns(columns: int) -> None:
+    rows = listed(ITEMS, columns)
+    assert " ".join(" ".join(rows).split()) == " ".join(" ".join(item) for item in ITEMS)
+    longest_word = max(width(" ".join(item[:2])) for item in ITEMS) + 20
+    assert all(width(row) <= max(columns, longest_word) for row in rows)
+    assert len(listed(ITEMS, None)) == len(ITEMS)
+
+
+def test_a_word_that_no_row_holds_stays_where_it_is() -> None:
+    assert between_words("  file  /a/very/long/path to it", 12) == [
+        "  file  /a/very/long/path",
+        "  to it",
+    ]
+
+
+def test_a_long_turn_is_shortened_and_every_row_is_marked() -> None:
+    answer = "\x1b[2J\tfirst\n\n" + "\n".join(f"line {n}" for n in range(40)) + "\n" + "word " * 200
+    rows = recap([Message("user", "a\nb"), Message("assistant", answer)] * 2, 60)
+    assert rows[:3] == ["(the last of 2 turns, shown once more)", "  | you: a", "  |      b"]
+    assert "\x1b" not in "".join(rows)
+    assert any("[... 34 more lines]" in row for row in rows)
+    assert rows[-1].endswith("[...]")
+    assert all(row.startswith("  | ") and width(row) <= 60 for row in rows[1:])
+    assert len(rows) < 24
+    assert recap([], 60) == []
+
+
+def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen, heard, said = Screen(moves=False, styled=False), threading.Event(), list[str]()
+    monkeypatch.setattr(screen, "say", lambda text: (said.append(text), heard.set()))
+    monkeypatch.setattr(status, "_SAID_S", 0.001)
+    with status.Prefill(screen, 6000, 1000, 0.0):
+        assert heard.wait(10)
+    assert said[0] == "reading the prompt: 1,000 of 6,000 tokens (Ctrl-C stops)"
+    told = len(said)
+    with status.Prefill(screen, 6000, 1000, 0.0, tells=False) as prefill:
+        assert not prefill.drawing
+    assert len(said) == told
+
+
+def test_what_is_said_in_one_row_is_said_in_as_many_words_as_fit() -> None:
+    lines = ["model | 10 of 512", "10 of 512", "2%"]
+    assert [longest(lines, n) for n in (17, 16, 9, 8, 1)] == [*lines[:2], *lines[1:], "2"]
