@@ -27,6 +27,7 @@ from edgesppo.saved import SavedChat
 from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
 from edgesppo.transcript import ModelMark
+from edgesppo.tune import is_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,8 +203,9 @@ def load(
     "prefill", "decode", "memory"), "off" does without.
 
     With `drafts`, what probably comes next is guessed from the text so far and computed at once
-    where that pays; it changes no answer but by the rounding of larger batches. A GGUF file there
-    is a smaller model of the same vocabulary, which guesses as well.
+    where that pays (not for models of a few megabytes); it changes no answer but by the rounding
+    of larger batches. A GGUF file there is a smaller model of the same vocabulary, which guesses
+    as well.
 
     `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
     conversion's progress.
@@ -239,12 +241,17 @@ def load(
             # Only the default cache leaves a choice: f32 forbids flash attention, q8_0 needs it.
             flash_attention=tuning.flash_attention if cache_type == "f16" else "auto",
             cache_type=cache_type,
-            draft_costs=tuning.row_costs if drafts else None,
+            draft_costs=tuning.row_costs if _may_guess(summary, drafts) else None,
             draft_model=guesser,
         )
         undo.pop_all()
     seconds = time.perf_counter() - started
     return LoadedModel(found.name, weights, engine, defaults, seconds, made)
+
+
+def _may_guess(summary: Summary, drafts: bool | str | Path) -> bool:
+    """Guesses save steps of a model whose steps take time; who names a draft model wants it."""
+    return bool(drafts) and not (drafts is True and is_small(summary))
 
 
 def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:

@@ -78,9 +78,14 @@ def check_goal(goal: str) -> None:
     checks.choice("tune", goal, CHOICES)
 
 
+def is_small(summary: Summary) -> bool:
+    """Whether a step takes so little that its cost is not the weights': nothing pays there."""
+    return summary.data_bytes < _WORTHWHILE
+
+
 def remembered(summary: Summary, goal: str) -> Tuning | None:
     """The best settings for a file as far as no measurement is needed; None where one is."""
-    if goal == OFF or summary.data_bytes < _WORTHWHILE:
+    if goal == OFF or is_small(summary):
         return untuned()
     return _recall(_place(summary, goal))
 

@@ -32,6 +32,14 @@ def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _models_guess() -> Iterator[None]:
+    """Let our small models guess like large ones, so that whatever is tested is tested with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgesppo.loaded.is_small", lambda _: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_remembered(edgesppo_home: Path) -> None:
     """No test finds the model that another has used."""

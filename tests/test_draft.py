@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgesppo
-from edgesppo import SamplingParams, loaded
+from edgesppo import SamplingParams, loaded, tune
 from edgesppo import engine as engines
 from edgesppo._llama import Context
 from edgesppo.draft import MAX_DRAFT, ROWS, USUAL_COSTS, Drafter, NgramIndex
@@ -141,6 +141,16 @@ def test_guesses_change_no_answer(model: Model, params: SamplingParams) -> None:
         for made in (plain, quick, fresh):
             made.close()
     assert drafted > 20
+
+
+def test_a_model_of_a_few_megabytes_guesses_only_when_told_to(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "is_small", tune.is_small)
+    for drafts, guesses in ((True, False), (False, False), (demo_gguf, True)):
+        with edgesppo.load(demo_gguf, drafts=drafts) as made:
+            drafter = made.engine.submit([made.model.bos], GREEDY).drafter
+            assert (drafter is not None) == guesses
 
 
 @pytest.mark.parametrize(("n_ubatch", "guesses"), [(MAX_DRAFT, False), (MAX_DRAFT + 1, True)])
