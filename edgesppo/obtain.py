@@ -58,10 +58,10 @@ def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wa
     entry, known = new_entry(repository, name), lock.of_repository(str(repository))
     if known is not None:  # under another name: what is claimed of it holds here, too
         entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
-    taken = lock.models.get(entry.name)
+    taken = lock.taken(entry.name)
     if taken is not None:
         raise UsageError(
-            f"{entry.name} is the name of {taken.repository or taken.location or taken.kind};"
+            f"{taken.name} is the name of {taken.repository or taken.location or taken.kind};"
             " choose another with --name"
         )
     return Wanted(entry, reference)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import DownloadError, UsageError
-from edgesppo.pinned import CHECKPOINT, GGUF, NAME, PinnedFile, PinnedModel
+from edgesppo.errors import DownloadError
+from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen, name_fault
 from edgesppo.repository import REVISION, Repository
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ _NO_CLAIM = "unknown"
 def new_entry(repository: Repository, name: str | None) -> PinnedModel:
     """An entry for a repository that no lock knows yet."""
     name = name or repository.name.lower()
-    if not NAME.fullmatch(name):
-        raise UsageError(f"the name is {name!r}, expected letters, digits, '.-_', 64 at most")
+    check_chosen(name)
     return PinnedModel(
         name=name,
         kind=CHECKPOINT,
@@ -111,8 +110,7 @@ def _is_part(path: str) -> bool:
 
 def _is_plain(path: str) -> bool:
     """Whether it is a plain name at the top of the repository."""
-    odd = any(c in '<>:"/\\|?*' or not c.isprintable() for c in path)
-    return not odd and not path.startswith(".") and not path.endswith((".", " "))
+    return name_fault(path) is None and not path.startswith(".")
 
 
 def _pin(file: RemoteFile) -> PinnedFile:

@@ -240,12 +240,19 @@ def test_a_checkpoint_folder_can_be_imported_and_used(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
 
 
-@pytest.mark.parametrize("bad", ["a folder", "no gguf", "nothing", "taken", "a bad name"])
+PATHS = ("a folder", "no gguf", "nothing")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["a folder", "no gguf", "nothing", "taken", "taken but for case", "a bad name", "a device"],
+)
 def test_what_cannot_be_imported_is_told_and_not_recorded(
     fresh_home: Path, tmp_path: Path, bad: str
 ) -> None:
     path = tmp_path / "x.gguf"
-    words = {"taken": ["--name", NAME], "a bad name": ["--name", "../x"]}.get(bad, [])
+    names = {"taken": NAME, "taken but for case": NAME.upper(), "a bad name": "../x"}
+    words = ["--name", {**names, "a device": "nul"}[bad]] if bad not in PATHS else []
     if bad == "a folder":
         path.mkdir()
     elif bad == "no gguf":
