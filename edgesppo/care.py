@@ -6,21 +6,23 @@ connection.
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import locked, lockfile, locks, place
+from edgesppo import busy, locked, lockfile, locks, place
 from edgesppo.errors import OutputError
 from edgesppo.files import Files, cannot_write
 from edgesppo.home import home
+from edgesppo.pinned import CHECKPOINT
 from edgesppo.repository import RemoteFile
 from edgesppo.store import copies_of, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from edgesppo.pinned import PinnedModel
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 4 << 20
 _PARTIAL = "a download that was not finished"
+_COPY = "a converted copy"
 _ORPHAN = "a converted copy of a folder that is gone"
 _OTHER = "a converted file that no lock records"
 _UNPINNED = "files of a commit that no lock pins"
@@ -96,39 +99,50 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
         yield Checked(path, expected, found, is_build)
 
 
-def discard_damaged(entry: PinnedModel) -> list[Path]:
-    """Remove the files that are damaged, of those that can be had again; which they were."""
-    if entry.repository is None:
-        return []
-    damaged = [checked.path for checked in check(entry) if not checked.is_sound]
-    for path in damaged:
-        _remove(path)
-    return damaged
+def discard(damaged: list[Checked]) -> None:
+    """Remove files that can be had again, those that are damaged. Raises OutputError."""
+    for checked in damaged:
+        _remove(checked.path)
 
 
 def belongings(entry: PinnedModel) -> list[Rest]:
-    """What `rm` would remove of an entry: its files, unless another entry uses them."""
+    """What `rm` would remove of an entry: its files, but those that another entry uses."""
     if entry.repository is None or not entry.is_pinned:
         return []
     folder, found = place.folder(entry), list[Rest]()
-    if not users(entry):
-        if folder.is_dir():
-            found.append(Rest(folder, _size(folder), "the files of the hub"))
-        found += [Rest(copy, _size(copy), "a converted copy") for copy in copies_of(folder)]
+    others = _siblings(entry)
+    if not others and folder.is_dir():
+        found.append(Rest(folder, _size(folder), "the files of the hub"))
+    if others:
+        used = {file.path for other in others for file in other.files}
+        for file in entry.files:
+            path = folder / file.path
+            mine = (path, place.part(path)) if file.path not in used else ()
+            found += [Rest(p, _size(p), "a file of the hub") for p in mine if p.is_file()]
+    if not any(other.kind == CHECKPOINT for other in others):
+        found += [Rest(copy, _size(copy), _COPY) for copy in copies_of(folder)]
     for made in entry.builds:
-        path = place.build_path(entry, made.recipe)
+        path = place.build_path(entry, made.recipe, made.platform)
         if path.is_file():
             found.append(Rest(path, _size(path), f"converted to {made.recipe}"))
     return found
 
 
 def users(entry: PinnedModel) -> list[str]:
-    """The other entries that use the same files."""
+    """The other entries that use some of the same files."""
+    paths = {file.path for file in entry.files}
+    sharing = (other for other in _siblings(entry) if paths & {file.path for file in other.files})
+    return sorted({other.name for other in sharing})
+
+
+def _siblings(entry: PinnedModel) -> list[PinnedModel]:
+    """The other entries of the same commit, in any lock that is known here."""
     same = (entry.repository, entry.revision)
     return [
-        other.name
+        other
         for other in _every()
-        if other.name != entry.name and (other.repository, other.revision) == same
+        if (other.name, other.files) != (entry.name, entry.files)
+        and (other.repository, other.revision) == same
     ]
 
 
@@ -138,21 +152,44 @@ def _every() -> list[PinnedModel]:
     return [entry for lock in known for entry in lock.models.values()]
 
 
-def forget(entry: PinnedModel) -> None:
-    """Drop an imported entry from the lock that it stands in; its files stay."""
-    locks.record(entry.name, lambda _: None)
+def forget(entry: PinnedModel) -> Path:
+    """Drop an imported entry from the lock that it stands in: which; its files stay."""
+    path = locks.holders(entry.name)[0]
+    locks.record(entry.name, lambda _: None, path)
+    return path
 
 
 def rubbish(*, unpinned: bool = False) -> list[Rest]:
     """What nothing uses: unfinished downloads, converted copies whose folder is gone.
 
-    With `unpinned`, also what no lock pins or records that is known here.
+    With `unpinned`, also what no lock pins or records that is known here. Never what a process
+    is at work on.
     """
+    files = Files()
+    return [rest for rest in _rests(unpinned=unpinned) if not _workers(rest.path, files)]
+
+
+def workers(*, unpinned: bool = False) -> list[str]:
+    """Who is at work on what would be rubbish without them."""
+    files = Files()
+    return sorted({who for r in _rests(unpinned=unpinned) for who in _workers(r.path, files)})
+
+
+def _workers(path: Path, files: Files) -> list[str]:
+    return [who for commit in place.commits(path) if (who := busy.owner(commit, files))]
+
+
+def _rests(*, unpinned: bool) -> list[Rest]:
     models = _every()
     top, found = place.root(), list[Rest]()
     if top.is_dir():
-        found += [Rest(path, _size(path), _PARTIAL) for path in sorted(top.glob("*/*/.*.part"))]
-        known = {place.build_path(e, b.recipe) for e in models if e.is_pinned for b in e.builds}
+        found += [Rest(path, _size(path), _PARTIAL) for path in _parts(top)]
+        known = {
+            place.build_path(e, b.recipe, b.platform)
+            for e in models
+            if e.is_pinned and e.repository
+            for b in e.builds
+        }
         made = (path for path in sorted(top.iterdir()) if path.is_file() and _is_made(path))
         # A whole file may be in a lock that is not known here.
         found += [
@@ -167,7 +204,17 @@ def rubbish(*, unpinned: bool = False) -> list[Rest]:
         pinned = {place.folder(entry) for entry in models if entry.repository and entry.is_pinned}
         folders = (path for path in sorted(top.glob("*--*/*")) if path.is_dir())
         found += [Rest(path, _size(path), _UNPINNED) for path in folders if path not in pinned]
-    return [rest for rest in found if not _is_busy(rest.path)]
+    return found
+
+
+def _parts(top: Path) -> list[Path]:
+    """Every file on its way, however deep in a model's folder; links are not followed."""
+    return sorted(
+        Path(folder) / name
+        for folder, _, names in os.walk(top)
+        for name in names
+        if name.startswith(".") and name.endswith(".part") and Path(folder) != top
+    )
 
 
 def _is_made(path: Path) -> bool:
@@ -175,36 +222,47 @@ def _is_made(path: Path) -> bool:
     return path.name.endswith((".gguf", ".differs")) or (hidden and ".edgesppo-" in path.name)
 
 
-def _is_busy(path: Path) -> bool:
-    """Whether another process is getting the model that the file belongs to."""
-    top = place.root()
-    marks = [mark for mark in top.glob(".*.busy") if _is_held(mark)]
-    if top not in path.parents or not marks:
-        return False
-    if path.parent == top:
-        return True  # what is being made has its journal beside it
-    owner, revision = path.relative_to(top).parts[:2]
-    return any(mark.name == f".{owner}-{revision[:12]}.busy" for mark in marks)
+def sweep(rests: list[Rest], *, unpinned: bool = False) -> list[Rest]:
+    """Remove of these what is rubbish still, and what nobody is at work on; what was removed."""
+    return [r for r in rests if _removed(r, lambda: _rests(unpinned=unpinned))]
 
 
-def _is_held(mark: Path) -> bool:
+def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
+    """Remove of these what belongs to the entry still; what was removed.
+
+    Raises OutputError, which says who is at work on them.
+    """
+    files, removed = Files(), list[Rest]()
     try:
-        locked.Lock(mark, Files()).release()
+        with busy.at_once([str(entry.revision)], files):
+            current = {rest.path for rest in belongings(entry)}
+            for rest in rests:
+                if rest.path in current:
+                    _remove_rest(rest)
+                    removed.append(rest)
+    except locked.Held as held:
+        raise OutputError(
+            f"{held.owner} is getting {entry.name}, so nothing is removed; wait for it, or stop it"
+        ) from None
+    return removed
+
+
+def _removed(rest: Rest, current: Callable[[], list[Rest]]) -> bool:
+    try:
+        with busy.at_once(place.commits(rest.path), Files()):
+            there = any(rest.path == now.path for now in current())
+            if there:
+                _remove_rest(rest)
+            return there
     except locked.Held:
-        return True
-    except OSError:
-        pass
-    return False
+        return False
 
 
-def remove(rests: list[Rest]) -> int:
-    """Remove them; the bytes that were freed. Raises OutputError."""
-    for rest in rests:
-        _remove(rest.path)
-        origin = rest.path.with_suffix(".from")
-        if rest.what in (_ORPHAN, "a converted copy") and origin.is_file():
-            _remove(origin)
-    return sum(rest.n_bytes for rest in rests)
+def _remove_rest(rest: Rest) -> None:
+    _remove(rest.path)
+    origin = rest.path.with_suffix(".from")
+    if rest.what in (_ORPHAN, _COPY) and origin.is_file():
+        _remove(origin)
 
 
 def _remove(path: Path) -> None:

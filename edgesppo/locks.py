@@ -64,12 +64,22 @@ def read(*, may_begin: bool = False) -> Lock:
     return Lock(models)
 
 
-def record(name: str, change: Callable[[PinnedModel | None], PinnedModel | None]) -> Path:
+def holders(name: str) -> list[Path]:
+    """The locks but the shipped one in which a name stands; the first is the one that counts."""
+    return [path for path in layers() if path.exists() and name in lockfile.read(path).models]
+
+
+def record(
+    name: str,
+    change: Callable[[PinnedModel | None], PinnedModel | None],
+    path: Path | None = None,
+) -> Path:
     """Replace the entry of this name by what `change` makes of it as it counts now; where it is.
 
-    None from `change` removes it there. Raises OutputError and BadLock.
+    That is our own lock, unless `path` names one. None from `change` removes the entry there.
+    Raises OutputError and BadLock.
     """
-    path, files = own(), Files()
+    path, files = path or own(), Files()
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,7 @@ RUNTIME = [
     "hub",
     "arrival",
     "place",
+    "busy",
     "fetch",
     "resolve",
     "obtain",

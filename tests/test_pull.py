@@ -241,7 +241,7 @@ def test_a_hub_that_changed_what_is_pinned_is_refused_with_both_values(
 def test_convert_keeps_the_gguf_alone_and_records_it(hub: FakeHub, fresh_home: Path) -> None:
     figures = json.loads(pull("--convert", "--json").stdout)
     made = Path(figures["path"])
-    assert made == fresh_home / "models" / f"{NAME}-q4_k_m-{REVISION[:12]}.gguf"
+    assert made == fresh_home / "models" / place.build_path(pinned()).name
     assert {path.name for path in made.parent.iterdir()} == {made.name}
     build = locks.read().models[NAME].build("q4_k_m", place.platform_name())
     assert build is not None

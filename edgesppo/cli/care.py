@@ -108,19 +108,22 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
     if entry.shipped is not None:
         raise UsageError(f"{entry.name} comes with edgesppo, and takes {size(entry.size)}")
     if entry.location is not None:
-        care.forget(entry)
+        lock = care.forget(entry)
         if as_json:
-            emit_json({"name": entry.name, "removed": [], "freed_bytes": 0})
-        else:
-            say(f"{entry.name} is forgotten; your files in {entry.location} stay")
+            emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
+            return
+        say(f"{entry.name} is forgotten in {lock}; your files in {entry.location} stay")
+        for other in locks.holders(entry.name):
+            say(f"{other} has a {entry.name}, too: that is what the name says from now on")
         return
     others = care.users(entry)
     if others:
-        say(f"The files of the hub stay: {', '.join(others)} uses them, too")
+        say(f"The files of the hub that {', '.join(others)} uses, too, stay")
     rests = care.belongings(entry)
     if not rests and not others:
         raise ModelNotFound(f"nothing of {entry.name} is on this machine")
-    _remove(rests, {"name": entry.name}, yes=yes, as_json=as_json)
+    _ask(rests, yes=yes)
+    _tell(care.remove(entry, rests), {"name": entry.name}, as_json=as_json)
 
 
 @click.command(name="gc")
@@ -134,32 +137,35 @@ def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
     A commit that only another project's lock pins looks unpinned from here.
     """
     rests = care.rubbish(unpinned=unpinned)
+    for owner in care.workers(unpinned=unpinned):
+        say(f"Left alone is what {owner} is getting")
     if not rests and not as_json:
         say("Nothing to remove.")
         return
-    _remove(rests, {"dry_run": dry_run}, yes=yes, as_json=as_json, dry_run=dry_run)
+    _ask(rests, yes=yes or dry_run)
+    removed = rests if dry_run else care.sweep(rests, unpinned=unpinned)
+    for rest in rests:
+        if rest not in removed:
+            say(f"{rest.path} stays: it is used now")
+    _tell(removed, {"dry_run": dry_run}, as_json=as_json)
 
 
-def _remove(
-    rests: list[Rest],
-    figures: dict[str, str | bool],
-    *,
-    yes: bool,
-    as_json: bool,
-    dry_run: bool = False,
-) -> None:
-    """Say what goes and how much it frees, ask on a terminal, remove it."""
-    total = sum(rest.n_bytes for rest in rests)
+def _ask(rests: list[Rest], *, yes: bool) -> None:
+    """Say what goes and how much it frees; on a terminal, ask."""
     for rest in rests:
         say(f"{size(rest.n_bytes):>10}  {rest.path} ({rest.what})")
-    asks = has_terminal(sys.stdin) and not (yes or dry_run)
-    if asks and rests and not click.confirm(f"Free {size(total)}?", default=False, err=True):
+    if not rests or yes or not has_terminal(sys.stdin):
+        return
+    total = sum(rest.n_bytes for rest in rests)
+    if not click.confirm(f"Free {size(total)}?", default=False, err=True):
         say("Nothing is removed.")
         sys.exit(1)
-    if not dry_run:
-        care.remove(rests)
+
+
+def _tell(removed: list[Rest], figures: dict[str, str | bool], *, as_json: bool) -> None:
+    total = sum(rest.n_bytes for rest in removed)
     if as_json:
-        removed = [str(rest.path) for rest in rests]
-        emit_json({**figures, "removed": removed, "freed_bytes": total})
+        paths = [str(rest.path) for rest in removed]
+        emit_json({**figures, "removed": paths, "freed_bytes": total})
     else:
-        say(f"{size(total)} {'would be' if dry_run else 'are'} freed")
+        say(f"{size(total)} {'would be' if figures.get('dry_run') else 'are'} freed")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import care, locks, obtain, place, remembered
+from edgesppo import busy, care, locks, obtain, place, remembered
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import UsageError
+from edgesppo.files import Files
 from edgesppo.pinned import CHECKPOINT
 from edgesppo.store import of_entry
 from edgesppo.terminal import printable
@@ -73,15 +76,15 @@ def pull_command(
     click.get_current_context().with_resource(retries_told())
     asked = obtain.wanted(model)
     entry = obtain.pin(asked) if asked.entry.is_pinned else asked.entry
-    if repair:
-        for path in care.discard_damaged(entry):
-            say(f"{path} is damaged: it goes, and comes anew")
+    if repair and entry.repository is not None and entry.is_pinned:
+        fetched, remake = _repair(entry, accept=accept_license)
+        convert = convert or remake
     there = _there(entry, convert=convert)
     if there is None:
         entry = obtain.pin(asked)
         if not asked.entry.is_pinned:
             say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {locks.own()}")
-        fetched = _get(entry, convert=convert, accept=accept_license)
+        fetched += _get(entry, convert=convert, accept=accept_license)
         there = of_entry(locks.read().models[entry.name]).path
     if as_json:
         seconds = time.monotonic() - started
@@ -90,6 +93,29 @@ def pull_command(
     else:
         say(f"{entry.name} is here: {there}")
         say(f"Next: edgesppo chat {entry.name}")
+
+
+def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:
+    """Fetch what is damaged; how many bytes, and whether a converted file is to be made again.
+
+    Nothing goes before it is certain that it may be had again.
+    """
+    with busy.alone(str(entry.revision), _waiting, Files()):
+        with contextlib.closing(Meter(f"Hashing {entry.name}")) as meter:
+            damaged = [c for c in care.check(entry, meter.update) if not c.is_sound]
+        if not damaged:
+            say(f"Nothing of {entry.name} that is here is damaged")
+            return 0, False
+        remake = any(checked.is_build for checked in damaged)
+        refetch = not all(checked.is_build for checked in damaged)
+        if refetch or not place.is_there(entry):
+            obtain.check_online()
+            _need_licence(entry, accept=accept)
+        for checked in damaged:
+            again = "is made again" if checked.is_build else "comes anew"
+            say(f"{checked.path} is damaged: it goes, and {again}")
+        care.discard(damaged)
+    return (_get(entry, convert=False, accept=accept) if refetch else 0), remake
 
 
 def _there(entry: PinnedModel, *, convert: bool) -> Path | None:
