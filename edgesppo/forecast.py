@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import place, plan, tune
-from edgesppo.errors import DownloadError
 from edgesppo.hub import Hub
 from edgesppo.obtain import repository
 from edgesppo.pinned import GGUF
@@ -92,11 +91,4 @@ def _checked(entry: PinnedModel, pinned: PinnedFile) -> bytes:
         hasher.update(data)
         if hasher.hexdigest() == file.digest:
             return data
-    data, hasher = Hub().span(repository(entry), file, 0, file.size), file.hasher()
-    hasher.update(data)
-    if hasher.hexdigest() != file.digest:
-        raise DownloadError(
-            f"{file.path} of {entry.repository} came with the hash {hasher.hexdigest()}, but"
-            f" {file.digest} is pinned; give the same command again later"
-        )
-    return data
+    return Hub().small(repository(entry), file)

@@ -11,7 +11,10 @@
     repository = "OWNER/NAME"       where the hub has it, and
     revision = "0123..."            at which commit: 40 hex digits, or "unresolved"
     license = "gemma"               as the card's header claims
-    license_in_text = "..."         as its text claims, where that is another
+    license_name = "..."            what the header calls it, where it is none that the hub knows
+    license_in_text = "..."         as the card's text claims
+    license_in_file = "..."         as the file LICENSE claims, and
+    license_digest = "..."          that file's hash
     license_link = "https://..."
     base_model = "OWNER/NAME"       what it was made from, by which method and round of it, on
     base_revision = "unresolved"    which prompts, and the paper that tells how

@@ -83,7 +83,7 @@ def record(
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path, files):
+        with alone(path, files):
             before = read(may_begin=True).models.get(name)
             models = dict(lockfile.read(path).models) if path.exists() else {}
             models.pop(name, None)
@@ -97,8 +97,8 @@ def record(
 
 
 @contextmanager
-def _alone(path: Path, files: Files) -> Iterator[None]:
-    """While no other process of ours changes this lock."""
+def alone(path: Path, files: Files) -> Iterator[None]:
+    """While no other process of ours changes this small file. Raises OutputError, OSError."""
     until, beside = time.monotonic() + _PATIENCE, path.with_name(f".{path.name}.busy")
     while True:
         try:

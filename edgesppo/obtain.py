@@ -64,10 +64,13 @@ def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wa
     return Wanted(entry, reference)
 
 
-def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> PinnedModel:
+def pin(
+    asked: Wanted, *, update: bool = False, file: str | None = None, ours: bool = False
+) -> PinnedModel:
     """The entry with its files known; asks the hub, and records, only what is not.
 
-    With `update` it is pinned anew. Raises DownloadError, ModelNotFound, UsageError, OutputError.
+    With `update` it is pinned anew; with `ours` it stands in our own lock, too, where another has
+    it. Raises DownloadError, ModelNotFound, UsageError, OutputError.
     """
     entry, reference = asked.entry, asked.reference
     if entry.repository is None:
@@ -76,7 +79,7 @@ def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> Pinn
         return entry
     if entry.is_pinned and not update:
         if reference in (None, entry.revision):
-            return entry
+            return keep(entry) if ours else entry
         raise UsageError(
             f"{entry.name} is pinned to {entry.revision}; to pin it anew: edgesppo lock"
             f" {entry.repository}@{reference} --update"
@@ -90,6 +93,13 @@ def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> Pinn
 
     locks.record(entry.name, change)
     return locks.read().models[entry.name]
+
+
+def keep(entry: PinnedModel) -> PinnedModel:
+    """Have a pinned entry in the project's lock, where one is named, as it stands in another."""
+    if locks.project() is not None and locks.own() not in locks.holders(entry.name):
+        locks.record(entry.name, lambda before: before or entry)
+    return entry
 
 
 def source(text: str) -> str:

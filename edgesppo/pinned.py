@@ -90,7 +90,10 @@ class PinnedModel:
     repository: str | None = None
     revision: str | None = None
     license: str
+    license_name: str | None = None
     license_in_text: str | None = None
+    license_in_file: str | None = None
+    license_digest: str | None = None
     license_link: str | None = None
     base_model: str | None = None
     base_revision: str | None = None

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
+    "plain",
     "checks",
     "parameters",
     "schema",
@@ -27,10 +28,12 @@ RUNTIME = [
     "remembered",
     "repository",
     "retry",
+    "answers",
     "hub",
     "arrival",
     "place",
     "busy",
+    "licence",
     "fetch",
     "resolve",
     "obtain",
@@ -133,7 +136,7 @@ SHARED = {
     "repository",
     "_llama",
 }
-MAY_CONVERT = {"adopt", "made", "loaded", "cli"}
+MAY_CONVERT = {"adopt", "licence", "made", "loaded", "cli"}
 
 
 def _imports(file: Path) -> set[str]:

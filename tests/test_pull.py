@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import errors, locks, obtain, place, store
+from edgesppo import errors, locks, obtain, place, remembered, store
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
 from tests.faulty import Counting, Faulty
@@ -112,6 +112,24 @@ def test_a_repository_of_anyones_gets_an_entry_of_its_own(hub: FakeHub, fresh_ho
     assert "mine" in run("list", "--lock", str(lock)).output
 
 
+def test_what_the_users_lock_has_is_written_to_a_projects_own(
+    hub: FakeHub, fresh_home: Path, tmp_path: Path
+) -> None:
+    made = json.loads(pull("--convert", "--json").stdout)["path"]
+    hub.branches["main"] = OTHER
+    asked = len(hub.requests)
+    project = tmp_path / "project.lock"
+    result = run("lock", NAME, "--lock", str(project))
+    assert f"Pinned in {project}" in result.output
+    (fresh_home / "models.lock").rename(tmp_path / "away")
+    assert REVISION in project.read_text()
+    assert run("path", NAME, "--lock", str(project)).stdout.strip() == made
+    before = project.read_bytes()
+    run("lock", NAME, "--lock", str(project))
+    assert project.read_bytes() == before
+    assert len(hub.requests) == asked
+
+
 def test_a_branch_is_never_written_and_a_moved_pin_is_refused(hub: FakeHub) -> None:
     hub.branches["dev"] = OTHER
     run("lock", f"{REPOSITORY}@dev")
@@ -160,12 +178,6 @@ def test_on_a_terminal_the_licence_is_asked_for_once(
     assert CliRunner().invoke(main, ["pull", NAME]).exit_code == 0
 
 
-def test_a_free_licence_is_not_asked_for(hub: FakeHub, fresh_home: Path) -> None:
-    hub.card = {"license": "apache-2.0"}
-    run("pull", NAME)
-    same(fresh_home, hub)
-
-
 def test_an_accepted_licence_is_not_asked_for_again(hub: FakeHub, fresh_home: Path) -> None:
     pull()
     run("rm", NAME)
@@ -187,6 +199,9 @@ def test_a_broken_connection_is_gone_on_from(
 @pytest.mark.parametrize(
     ("place_", "faults", "words"),
     [
+        (SECOND, ["short"], ["bytes on the hub, but", "are pinned"]),
+        (SECOND, ["long"], ["bytes on the hub, but", "are pinned"]),
+        (SECOND, ["cut", "short:416"], ["bytes on the hub, but", "are pinned"]),
         (SECOND, ["wrong"] * 2, ["came with the hash", "is pinned"]),
         (SECOND, ["html"], ["a web page came"]),
         (SECOND, ["403"], ["accept the licence at"]),
@@ -433,3 +448,16 @@ def test_a_damaged_lock_of_the_users_own_is_named(fresh_home: Path) -> None:
     for text in ("version = 1\n[[mod", "version = 7\n", "\xff"):
         lock.write_text(text, encoding="latin-1")
         assert str(lock) in run("list", code=1).stderr
+
+
+def test_many_that_remember_at_once_forget_nothing(fresh_home: Path) -> None:
+    names = [f"owner/n{number}" for number in range(12)]
+    threads = [threading.Thread(target=remembered.accept, args=(name, "0")) for name in names]
+    threads += [threading.Thread(target=remembered.use, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(remembered.accepted(name, "0") for name in names)
+    assert remembered.last() in names
+    assert {path.name for path in fresh_home.iterdir()} == {"remembered.json"}

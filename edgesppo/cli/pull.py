@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import busy, care, locks, obtain, place, remembered
+from edgesppo import busy, care, licence, locks, obtain, place, remembered
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
@@ -17,19 +17,15 @@ from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import UsageError
 from edgesppo.files import Files
 from edgesppo.pinned import CHECKPOINT
+from edgesppo.plain import one_line
+from edgesppo.repository import endpoint
 from edgesppo.store import of_entry
-from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from edgesppo.pinned import PinnedModel
-
-# Licences that nobody needs to be asked about.
-_FREE = frozenset(
-    ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
-)
 
 
 @click.command(name="lock")
@@ -49,7 +45,7 @@ def lock_command(
     asked = obtain.wanted(model, name, may_begin=True)
     before = asked.entry
     with retries_told():
-        entry = obtain.pin(asked, update=update, file=file)
+        entry = obtain.pin(asked, update=update, file=file, ours=True)
     if as_json:
         emit_json({**_described(entry), "before": before.revision, "lock": str(locks.own())})
         return
@@ -60,7 +56,7 @@ def lock_command(
 @click.command(name="pull")
 @click.argument("model", metavar="NAME|OWNER/NAME[@COMMIT]")
 @click.option("--convert", is_flag=True, help="Keep the Q4_K_M file only: fetched shard by shard.")
-@click.option("--accept-license", is_flag=True, help="Accept the model's licence, once for all.")
+@click.option("--accept-license", is_flag=True, help="Accept what the repository claims, once.")
 @click.option("--repair", is_flag=True, help="Hash what is here, and fetch anew what is damaged.")
 @json_option
 def pull_command(
@@ -170,14 +166,14 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
     """Size, licence, disk, memory."""
     from edgesppo import forecast
 
-    yield "model", printable(entry.description)
+    yield "model", one_line(entry.description)
     yield "from", f"{entry.repository} at {entry.revision}"
     config = None if place.is_there(entry) else forecast.read_config(entry)
     made, left, free = forecast.weights(entry, config), obtain.left(entry), obtain.free()
     shard = max((file.size for file in entry.files), default=0)
     whole = f"{size(entry.size)} in {len(entry.files)} files"
     yield "size", whole if left == entry.size else f"{whole}, {size(left)} of them still to come"
-    yield "licence", licence_line(entry)
+    yield "licence", licence.line(entry)
     room = "" if free is None else f", {size(free)} are free in {place.root()}"
     if convert:
         needed = made + (0 if place.is_there(entry) else shard)
@@ -195,36 +191,29 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
     obtain.check_space(needed)
 
 
-def licence_line(entry: PinnedModel) -> str:
-    """What the card's header claims, where that can be read, and what its text claims."""
-    line = printable(entry.license)
-    if entry.license_link:
-        line += f", {printable(entry.license_link)}"
-    if entry.license_in_text:
-        line += f"; the card's text says {entry.license_in_text}: keep to the stricter"
-    return line
-
-
 def _need_licence(entry: PinnedModel, *, accept: bool) -> None:
-    """Have the licence accepted, once; raises UsageError where it is not."""
-    key = entry.license.lower()
-    if key in _FREE or remembered.accepted(key):
+    """Have what the repository claims accepted, once; raises UsageError where it is not."""
+    repository, terms = str(entry.repository), licence.terms(entry)
+    if licence.is_free(entry) or remembered.accepted(repository, terms):
         return
+    title = licence.title(entry)
     if not accept and has_terminal(sys.stdin) and has_terminal(sys.stderr):
-        accept = click.confirm(f"Do you accept the licence {key}?", default=False, err=True)
+        question = f"Do you accept the licence {title} of {repository}?"
+        accept = click.confirm(question, default=False, err=True)
     if not accept:
+        where = entry.license_link or f"{endpoint()}/{repository}"
         raise UsageError(
-            f"the licence {key} of {entry.name} is not accepted, so nothing is fetched; read it"
-            f" ({entry.license_link or f'the card of {entry.repository}'}), then: edgesppo pull"
-            f" {entry.name} --accept-license"
+            f"the licence {title} of {entry.name} is not accepted, so nothing is fetched; read it"
+            f" ({one_line(where)}), then: edgesppo pull {entry.name} --accept-license"
         )
-    remembered.accept(key)
+    remembered.accept(repository, terms)
 
 
 def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
     """What is pinned, and what it was before."""
     if entry.repository is None:
-        yield f"{entry.name} is of this machine: {len(entry.files)} files, {size(entry.size)}"
+        files = f"{len(entry.files)} files, {size(entry.size)}"
+        yield f"{entry.name} is of this machine ({files}): there is nothing to pin"
         return
     changed = before.is_pinned and before.revision != entry.revision
     yield f"{entry.name}: {entry.repository}"
@@ -238,7 +227,7 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
         yield f"  {size(file.size):>10}  {file.path}  {kind} {file.digest[:12]}{same}"
     for path in sorted(set(old) - {file.path for file in entry.files}):
         yield f"  {'gone':>10}  {path}"
-    yield labelled("licence", licence_line(entry))
+    yield labelled("licence", licence.line(entry))
     yield f"Pinned in {locks.own()}"
 
 
@@ -251,7 +240,9 @@ def _described(entry: PinnedModel) -> dict[str, Any]:
         "revision": entry.revision,
         "bytes": entry.size,
         "license": entry.license,
+        "license_name": entry.license_name,
         "license_in_text": entry.license_in_text,
+        "license_in_file": entry.license_in_file,
         "license_link": entry.license_link,
         "files": [
             {"path": file.path, "size": file.size, "sha256": file.sha256, "oid": file.oid}
