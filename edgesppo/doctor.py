@@ -19,6 +19,7 @@ from edgesppo import care, lockfile, locks, machine, place
 from edgesppo.errors import EdgesppoError
 from edgesppo.home import home
 from edgesppo.hub import offline
+from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,8 +78,9 @@ def examine() -> list[Finding]:
         try:
             found += check()
         except (EdgesppoError, OSError, RuntimeError, ImportError, ValueError) as error:
-            about = check.__name__.strip("_")
-            found.append(Finding(about, FAIL, " ".join(str(error).split())))
+            text = one_line(str(error))
+            if text not in [finding.text for finding in found]:  # a bad lock spoils three checks
+                found.append(Finding(check.__name__.strip("_"), FAIL, text))
     return found
 
 

@@ -99,7 +99,8 @@ def record(
 @contextmanager
 def alone(path: Path, files: Files) -> Iterator[None]:
     """While no other process of ours changes this small file. Raises OutputError, OSError."""
-    until, beside = time.monotonic() + _PATIENCE, path.with_name(f".{path.name}.busy")
+    until, real = time.monotonic() + _PATIENCE, Path(os.path.realpath(path))
+    beside = real.with_name(f".{real.name}.busy")
     while True:
         try:
             lock = locked.Lock(beside, files)

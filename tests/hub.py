@@ -126,7 +126,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif status.isdigit():
             self._send(int(status), b"no", **({"Retry-After": wait} if wait else {}))
         else:
-            spoilt = {"wrong": data[:-1] + b"?", "short": data[:-10], "long": data + b"?"}
+            spoilt = {
+                "wrong": data[:-1] + b"?",
+                "short": data[:-10],
+                "stub": data[:10],
+                "long": data + b"?",
+            }
             self._data(spoilt.get(fault, data), fault)
 
     def _data(self, data: bytes, fault: str) -> None:

@@ -40,6 +40,8 @@ RUNTIME = [
     "store",
     "care",
     "gguf_texts",
+    "gguf_cursor",
+    "gguf_tensors",
     "gguf_reader",
     "preflight",
     "describe",

@@ -147,7 +147,29 @@ def test_pull_says_size_licence_and_memory_before_the_first_byte(
     for word in ("size", "gemma", "Apache-2.0", "disk", "memory", "fits: yes", "--accept-license"):
         assert word in in_one_line(result.output)
     assert not (fresh_home / "models").exists()
-    assert {name for kind, name, _ in hub.requests if kind == "data"} == {"config.json"}
+    assert {name for kind, name, _ in hub.requests if kind == "data"} == {
+        "config.json",
+        "README.md",
+    }
+
+
+def test_what_a_gguf_file_takes_is_said_before_its_first_weight(
+    hub: FakeHub, tmp_path: Path, demo_gguf: Path
+) -> None:
+    hub.folder = tmp_path / "files"
+    hub.folder.mkdir()
+    shutil.copy(demo_gguf, hub.folder / "x.gguf")
+    (hub.folder / "odd.gguf").write_bytes(b"GGUF but no more than that")
+    for name, words in (
+        ("x.gguf", "with 512 tokens of context"),
+        ("odd.gguf", "at least 0.0 kB, for its weights"),
+    ):
+        run("lock", f"{REPOSITORY}@{REVISION}", "--name", name[:-5], "--file", name)
+        result = in_one_line(run("pull", name[:-5], code=1).output)
+        assert words in result
+        assert "fits: " in result
+        assert all(int(h["Range"].rpartition("-")[2]) < 1 << 16 for h in hub.asked(name))
+        assert "is not accepted, so nothing is fetched" in result
 
 
 def test_what_is_pulled_is_what_the_hub_has_and_is_not_asked_for_again(
@@ -201,7 +223,7 @@ def test_a_broken_connection_is_gone_on_from(
     [
         (SECOND, ["short"], ["bytes on the hub, but", "are pinned"]),
         (SECOND, ["long"], ["bytes on the hub, but", "are pinned"]),
-        (SECOND, ["cut", "short:416"], ["bytes on the hub, but", "are pinned"]),
+        (SECOND, ["cut", "stub"], ["bytes on the hub, but", "are pinned"]),
         (SECOND, ["wrong"] * 2, ["came with the hash", "is pinned"]),
         (SECOND, ["html"], ["a web page came"]),
         (SECOND, ["403"], ["accept the licence at"]),
@@ -295,6 +317,7 @@ def test_a_build_that_differs_from_its_record_is_refused_with_both_values(
 
 def test_two_pulls_at_once_fetch_every_file_once(hub: FakeHub, fresh_home: Path) -> None:
     entry, waited = pinned(), list[str]()
+    hub.requests.clear()
     hub.faults[SECOND] = ["stall"]
     first = threading.Thread(target=obtain.pull, args=(entry,))
     first.start()
@@ -377,7 +400,10 @@ def test_a_disk_without_room_is_told_before_the_first_byte(
 ) -> None:
     monkeypatch.setattr(obtain, "free", lambda: 1000)
     assert "no space left" in pull(code=1).stderr.splitlines()[-1]
-    assert {name for kind, name, _ in hub.requests if kind == "data"} <= {"config.json"}
+    assert {name for kind, name, _ in hub.requests if kind == "data"} <= {
+        "config.json",
+        "README.md",
+    }
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")

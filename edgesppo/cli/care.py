@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgesppo import care, locks
-from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
 from edgesppo.errors import ModelNotFound, UsageError
@@ -65,10 +65,10 @@ def _checked(entry: PinnedModel, *, as_json: bool) -> list[Checked]:
     if not as_json:
         for checked in found:
             state = "sound" if checked.is_sound else "DAMAGED"
-            click.echo(f"{state:<8} {checked.path}")
+            tell(f"{state:<8} {checked.path}")
             if not checked.is_sound:
                 now = checked.found or "none, as its size is another or it cannot be read"
-                click.echo(f"{'':<8} its hash is {now}, but {checked.expected} is pinned")
+                tell(f"{'':<8} its hash is {now}, but {checked.expected} is pinned")
     return found
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo import busy, care, licence, locks, obtain, place, remembered
-from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import UsageError
 from edgesppo.files import Files
+from edgesppo.machine import available_memory
 from edgesppo.pinned import CHECKPOINT
 from edgesppo.plain import one_line
 from edgesppo.repository import endpoint
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.pinned import PinnedModel
+    from edgesppo.plan import Plan
 
 
 @click.command(name="lock")
@@ -50,7 +52,7 @@ def lock_command(
         emit_json({**_described(entry), "before": before.revision, "lock": str(locks.own())})
         return
     for line in _pinned_lines(before, entry):
-        click.echo(line)
+        tell(line)
 
 
 @click.command(name="pull")
@@ -65,6 +67,8 @@ def pull_command(
     """Get a model from the hub, as it is pinned; what is here already costs nothing.
 
     Says before the first byte how large it is, under which licence, and whether it fits here.
+    Until the licence is accepted only what describes the model is read: its card, LICENSE,
+    config.json, the first 64 kB of a GGUF file.
     Interrupted, the same command goes on inside the files. A model that no commit is pinned for
     yet is pinned to what it is now.
     """
@@ -168,8 +172,8 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
 
     yield "model", one_line(entry.description)
     yield "from", f"{entry.repository} at {entry.revision}"
-    config = None if place.is_there(entry) else forecast.read_config(entry)
-    made, left, free = forecast.weights(entry, config), obtain.left(entry), obtain.free()
+    shape = None if place.is_there(entry) else forecast.read_shape(entry)
+    made, left, free = forecast.weights(entry, shape), obtain.left(entry), obtain.free()
     shard = max((file.size for file in entry.files), default=0)
     whole = f"{size(entry.size)} in {len(entry.files)} files"
     yield "size", whole if left == entry.size else f"{whole}, {size(left)} of them still to come"
@@ -182,13 +186,19 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
         needed = left
         later = f", about {size(made)} more once it is used" if entry.kind == CHECKPOINT else ""
         yield "disk", f"{size(left)}{later}{room}"
-    plan = forecast.memory(entry, config)
-    if plan is not None:
-        fits = "yes" if plan.fits else f"no: {plan.advice()}"
-        free_memory = "" if plan.available is None else f", {size(plan.available)} are free"
-        tokens = f"{plan.n_ctx:,} tokens of context"
-        yield "memory", f"about {size(plan.total)} with {tokens}{free_memory}; fits: {fits}"
+    yield "memory", _memory(made, forecast.memory(entry, shape))
     obtain.check_space(needed)
+
+
+def _memory(weights: int, plan: Plan | None) -> str:
+    """What loading it takes, what there is, and whether that is enough."""
+    free = available_memory() if plan is None else plan.available
+    room = "" if free is None else f", {size(free)} are free"
+    if plan is None:
+        fits = "perhaps" if free is None or weights <= free else "no: use a smaller model"
+        return f"at least {size(weights)}, for its weights{room}; fits: {fits}"
+    fits = "yes" if plan.fits else f"no: {plan.advice()}"
+    return f"about {size(plan.total)} with {plan.n_ctx:,} tokens of context{room}; fits: {fits}"
 
 
 def _need_licence(entry: PinnedModel, *, accept: bool) -> None:
