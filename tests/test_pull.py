@@ -299,6 +299,18 @@ def test_a_pulled_checkpoint_is_converted_without_the_hub(hub: FakeHub) -> None:
     assert not [kind for kind, name, _ in hub.requests if name.endswith(".safetensors")]
 
 
+def test_a_pulled_checkpoint_and_the_hub_make_the_same_file(hub: FakeHub) -> None:
+    pull()
+    made = Path(json.loads(pull("--convert", "--json").stdout)["path"])
+    from_folder = made.read_bytes()
+    run("rm", NAME)
+    pull("--convert")
+    assert made.read_bytes() == from_folder
+    card = json.loads(run("show", NAME, "--json").stdout)
+    assert (card["name"], card["lineage"]["revision"]) == (REPOSITORY.split("/")[1], REVISION)
+    assert hub.url
+
+
 def test_a_build_that_differs_from_its_record_is_refused_with_both_values(
     hub: FakeHub, fresh_home: Path
 ) -> None:

@@ -88,7 +88,7 @@ def _offer(entry: PinnedModel, damaged: list[Checked]) -> None:
         say(f"{entry.name} is your own: replace the file, or import it as it is now")
         return
     flags = ["--convert", "--repair"] if any(c.is_build for c in damaged) else ["--repair"]
-    say(f"To fetch only that anew: edgesppo pull {entry.name} {' '.join(flags)}")
+    say(f"To have only that anew: edgesppo pull {entry.name} {' '.join(flags)}")
     if has_terminal(sys.stdin) and click.confirm("Now?", default=False, err=True):
         from edgesppo.cli.pull import pull_command
 

@@ -172,11 +172,12 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
 
     yield "model", one_line(entry.description)
     yield "from", f"{entry.repository} at {entry.revision}"
-    shape = None if place.is_there(entry) else forecast.read_shape(entry)
+    shape = forecast.read_shape(entry)
     made, left, free = forecast.weights(entry, shape), obtain.left(entry), obtain.free()
     shard = max((file.size for file in entry.files), default=0)
     whole = f"{size(entry.size)} in {len(entry.files)} files"
-    yield "size", whole if left == entry.size else f"{whole}, {size(left)} of them still to come"
+    rest = f"{size(left)} of them still to come" if left else "all of them here"
+    yield "size", whole if left == entry.size else f"{whole}, {rest}"
     yield "licence", licence.line(entry)
     room = "" if free is None else f", {size(free)} are free in {place.root()}"
     if convert:
