@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import describe, locks, preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
-from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen
+from edgesppo.home import given
+from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen, name_fault
 from edgesppo.store import is_read
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
 
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError and OutputError.
     """
-    place = path.expanduser().absolute()
+    place = given("the path", str(path)).absolute()
     try:
         str(place).encode()
     except UnicodeEncodeError:
@@ -43,6 +44,9 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
     check_chosen(chosen)
     _check_free(chosen, folder, place)
     names = [place.name] if kind == GGUF else _names(folder)
+    for file in names:
+        if fault := name_fault(file):
+            raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
     files = _hashes(folder, names, hashed)
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     locks.record(chosen, lambda _: entry)

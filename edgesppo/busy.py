@@ -12,8 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from edgesppo import locked, place
-from edgesppo.errors import OutputError
-from edgesppo.files import cannot_write
+from edgesppo.files import NO_SPACE, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -34,6 +33,8 @@ def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) ->
         try:
             lock = _take(revision, files)
             break
+        except OSError as error:
+            raise cannot_write(place.busy(revision), error) from error
         except locked.Held as held:
             if on_wait is not None and not told:
                 on_wait(held.owner)
@@ -53,7 +54,11 @@ def at_once(revisions: Collection[str], files: Files) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for revision in sorted(set(revisions)):
-            stack.callback(_take(revision, files).release)
+            try:
+                stack.callback(_take(revision, files).release)
+            except OSError as error:
+                if error.errno not in NO_SPACE:  # or a full disk could not be freed
+                    raise cannot_write(place.busy(revision), error) from error
         yield
 
 
@@ -64,15 +69,12 @@ def owner(revision: str, files: Files) -> str | None:
             _take(revision, files).release()
     except locked.Held as held:
         return held.owner
-    except OutputError:
+    except OSError:
         pass
     return None
 
 
 def _take(revision: str, files: Files) -> locked.Lock:
     path = place.busy(revision)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return locked.Lock(path, files)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return locked.Lock(path, files)

@@ -241,10 +241,20 @@ def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
                     _remove_rest(rest)
                     removed.append(rest)
     except locked.Held as held:
-        raise OutputError(
-            f"{held.owner} is getting {entry.name}, so nothing is removed; wait for it, or stop it"
-        ) from None
+        raise _in_use(entry, held.owner) from None
     return removed
+
+
+def check_free(entry: PinnedModel) -> None:
+    """Raise OutputError where a process is at work on the entry's files."""
+    if who := busy.owner(str(entry.revision), Files()):
+        raise _in_use(entry, who)
+
+
+def _in_use(entry: PinnedModel, who: str) -> OutputError:
+    return OutputError(
+        f"{who} is getting {entry.name}, so nothing is removed; wait for it, or stop it"
+    )
 
 
 def _removed(rest: Rest, current: Callable[[], list[Rest]]) -> bool:

@@ -229,4 +229,4 @@ def _network() -> Iterator[Finding]:
 
 
 def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB"
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"

@@ -205,7 +205,8 @@ class Hub:
                 status=status,
             )
         if status == 404:
-            raise ModelNotFound(f"the hub has no {what} at {repository.revision} (404); see {page}")
+            at = "" if repository.revision in what else f" at {repository.revision}"
+            raise ModelNotFound(f"the hub has no {what}{at} (404); see {page}")
         if status in (408, 416, 429) or status >= 500:
             wait = retry_after(error.headers.get("Retry-After"))
             has_size = status == 416 and error.headers.get("Content-Range")

@@ -108,7 +108,7 @@ def check_name(name: str, what: str) -> None:
     """Refuse what cannot be a file's name on every system."""
     fault = name_fault(name)
     if fault is not None:
-        raise BadLock(f"{what}: the name {name!r} {fault}; give it another name")
+        raise BadLock(f"{what}: the name {name!r} {fault}")
 
 
 def check_differing(paths: Sequence[str], where: str) -> None:

@@ -87,11 +87,13 @@ def path() -> Path:
 
 def read(file: Path | None = None) -> Lock:
     """Read and check a lock, by default our own. Raises BadLock, naming the place."""
-    advice = "mend it, or remove it" if file else "install edgesppo again"
+    advice = "mend it, or move it away" if file else "install edgesppo again"
     file = file or path()
     try:
         with file.open("rb") as found:
             return parse(found.read(_MAX_BYTES).decode("utf-8"), str(file))
+    except BadLock as error:
+        raise BadLock(f"{error}; {advice}") from None
     except OSError as error:
         raise BadLock(f"{file}: cannot be read: {error.strerror or error}; {advice}") from None
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from edgesppo import locked, lockfile
 from edgesppo.errors import BadLock, OutputError
 from edgesppo.files import Files, cannot_write, write_whole
-from edgesppo.home import data_home
+from edgesppo.home import data_home, given
 from edgesppo.pinned import Lock
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _POLL = 0.05
 def project() -> Path | None:
     """The project's own lock, if one is named."""
     named = os.environ.get(PROJECT)
-    return Path(named).expanduser() if named else None
+    return given(PROJECT, named) if named else None
 
 
 def own() -> Path:

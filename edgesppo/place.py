@@ -123,3 +123,5 @@ def check_inside(path: Path) -> None:
         raise OutputError(
             f"{path} is really in {real}, outside of {top}; remove that link, or set EDGESPPO_HOME"
         )
+    if part(path).is_symlink():
+        raise OutputError(f"{part(path)} is a symbolic link, not a download of ours; remove it")

@@ -429,6 +429,13 @@ def test_a_link_that_leads_out_of_our_folder_is_not_followed(
     (fresh_home / FOLDER).symlink_to(outside)
     assert "outside of" in pull(code=1).stderr.splitlines()[-1]
     assert not list(outside.iterdir())
+    (fresh_home / FOLDER).unlink()
+    (fresh_home / FOLDER).mkdir()
+    mine = outside / "mine"
+    mine.write_text("mine")
+    place.part(fresh_home / FOLDER / SECOND).symlink_to(mine)
+    assert "is a symbolic link" in pull(code=1).stderr.splitlines()[-1]
+    assert mine.read_text() == "mine"
 
 
 def test_the_token_is_written_nowhere_and_goes_to_the_hub_only(

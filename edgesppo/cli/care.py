@@ -122,6 +122,7 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
     rests = care.belongings(entry)
     if not rests and not others:
         raise ModelNotFound(f"nothing of {entry.name} is on this machine")
+    care.check_free(entry)
     _ask(rests, yes=yes)
     _tell(care.remove(entry, rests), {"name": entry.name}, as_json=as_json)
 

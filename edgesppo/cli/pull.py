@@ -175,7 +175,8 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
     shape = forecast.read_shape(entry)
     made, left, free = forecast.weights(entry, shape), obtain.left(entry), obtain.free()
     shard = max((file.size for file in entry.files), default=0)
-    whole = f"{size(entry.size)} in {len(entry.files)} files"
+    n = len(entry.files)
+    whole = f"{size(entry.size)} in {n} file{'s' if n > 1 else ''}"
     rest = f"{size(left)} of them still to come" if left else "all of them here"
     yield "size", whole if left == entry.size else f"{whole}, {rest}"
     yield "licence", licence.line(entry)
