@@ -1,4 +1,4 @@
-"""Owns what becomes of files that are here: looked at again, removed, swept up.
+"""Owns what becomes of files that are here: looked at again, removed, forgotten.
 
 Touches nothing outside of our own folders, and nothing that another entry uses. Opens no
 connection.
@@ -6,11 +6,9 @@ connection.
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo import busy, locked, lockfile, locks, place
@@ -19,10 +17,11 @@ from edgesppo.files import Files, cannot_write
 from edgesppo.home import home
 from edgesppo.pinned import CHECKPOINT
 from edgesppo.repository import RemoteFile
-from edgesppo.store import copies_of, origin_of
+from edgesppo.store import copies_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from edgesppo.pinned import PinnedModel
 
@@ -30,11 +29,7 @@ if TYPE_CHECKING:
     Hashed = Callable[[int, int], None]
 
 _BLOCK = 4 << 20
-_PARTIAL = "a download that was not finished"
-_COPY = "a converted copy"
-_ORPHAN = "a converted copy of a folder that is gone"
-_OTHER = "a converted file that no lock records"
-_UNPINNED = "files of a commit that no lock pins"
+COPY, ORPHAN = "a converted copy", "a converted copy of a folder that is gone"
 
 
 @dataclass(frozen=True)
@@ -112,19 +107,19 @@ def belongings(entry: PinnedModel) -> list[Rest]:
     folder, found = place.folder(entry), list[Rest]()
     others = _siblings(entry)
     if not others and folder.is_dir():
-        found.append(Rest(folder, _size(folder), "the files of the hub"))
+        found.append(Rest(folder, n_bytes(folder), "the files of the hub"))
     if others:
         used = {file.path for other in others for file in other.files}
         for file in entry.files:
             path = folder / file.path
             mine = (path, place.part(path)) if file.path not in used else ()
-            found += [Rest(p, _size(p), "a file of the hub") for p in mine if p.is_file()]
+            found += [Rest(p, n_bytes(p), "a file of the hub") for p in mine if p.is_file()]
     if not any(other.kind == CHECKPOINT for other in others):
-        found += [Rest(copy, _size(copy), _COPY) for copy in copies_of(folder)]
+        found += [Rest(copy, n_bytes(copy), COPY) for copy in copies_of(folder)]
     for made in entry.builds:
         path = place.build_path(entry, made.recipe, made.platform)
         if path.is_file():
-            found.append(Rest(path, _size(path), f"converted to {made.recipe}"))
+            found.append(Rest(path, n_bytes(path), f"converted to {made.recipe}"))
     return found
 
 
@@ -140,13 +135,13 @@ def _siblings(entry: PinnedModel) -> list[PinnedModel]:
     same = (entry.repository, entry.revision)
     return [
         other
-        for other in _every()
+        for other in every_entry()
         if (other.name, other.files) != (entry.name, entry.files)
         and (other.repository, other.revision) == same
     ]
 
 
-def _every() -> list[PinnedModel]:
+def every_entry() -> list[PinnedModel]:
     """The entries of every lock that is known here, also those that another's name hides."""
     known = [lockfile.read(), *(lockfile.read(path) for path in locks.layers() if path.exists())]
     return [entry for lock in known for entry in lock.models.values()]
@@ -157,74 +152,6 @@ def forget(entry: PinnedModel) -> Path:
     path = locks.holders(entry.name)[0]
     locks.record(entry.name, lambda _: None, path)
     return path
-
-
-def rubbish(*, unpinned: bool = False) -> list[Rest]:
-    """What nothing uses: unfinished downloads, converted copies whose folder is gone.
-
-    With `unpinned`, also what no lock pins or records that is known here. Never what a process
-    is at work on.
-    """
-    files = Files()
-    return [rest for rest in _rests(unpinned=unpinned) if not _workers(rest.path, files)]
-
-
-def workers(*, unpinned: bool = False) -> list[str]:
-    """Who is at work on what would be rubbish without them."""
-    files = Files()
-    return sorted({who for r in _rests(unpinned=unpinned) for who in _workers(r.path, files)})
-
-
-def _workers(path: Path, files: Files) -> list[str]:
-    return [who for commit in place.commits(path) if (who := busy.owner(commit, files))]
-
-
-def _rests(*, unpinned: bool) -> list[Rest]:
-    models = _every()
-    top, found = place.root(), list[Rest]()
-    if top.is_dir():
-        found += [Rest(path, _size(path), _PARTIAL) for path in _parts(top)]
-        known = {
-            place.build_path(e, b.recipe, b.platform)
-            for e in models
-            if e.is_pinned and e.repository
-            for b in e.builds
-        }
-        made = (path for path in sorted(top.iterdir()) if path.is_file() and _is_made(path))
-        # A whole file may be in a lock that is not known here.
-        found += [
-            Rest(path, _size(path), _OTHER)
-            for path in made
-            if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
-        ]
-    copies = sorted((home() / "converted").glob("*.gguf"))
-    orphans = (copy for copy in copies if (origin := origin_of(copy)) and not origin.is_dir())
-    found += [Rest(copy, _size(copy), _ORPHAN) for copy in orphans]
-    if unpinned:
-        pinned = {place.folder(entry) for entry in models if entry.repository and entry.is_pinned}
-        folders = (path for path in sorted(top.glob("*--*/*")) if path.is_dir())
-        found += [Rest(path, _size(path), _UNPINNED) for path in folders if path not in pinned]
-    return found
-
-
-def _parts(top: Path) -> list[Path]:
-    """Every file on its way, however deep in a model's folder; links are not followed."""
-    return sorted(
-        Path(folder) / name
-        for folder, _, names in os.walk(top)
-        for name in names
-        if name.startswith(".") and name.endswith(".part") and Path(folder) != top
-    )
-
-
-def _is_made(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return path.name.endswith((".gguf", ".differs")) or (hidden and ".edgesppo-" in path.name)
-
-
-def sweep(rests: list[Rest], *, unpinned: bool = False) -> list[Rest]:
-    """Remove of these what is rubbish still, and what nobody is at work on; what was removed."""
-    return [r for r in rests if _removed(r, lambda: _rests(unpinned=unpinned))]
 
 
 def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
@@ -238,7 +165,7 @@ def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
             current = {rest.path for rest in belongings(entry)}
             for rest in rests:
                 if rest.path in current:
-                    _remove_rest(rest)
+                    remove_rest(rest)
                     removed.append(rest)
     except locked.Held as held:
         raise _in_use(entry, held.owner) from None
@@ -257,21 +184,11 @@ def _in_use(entry: PinnedModel, who: str) -> OutputError:
     )
 
 
-def _removed(rest: Rest, current: Callable[[], list[Rest]]) -> bool:
-    try:
-        with busy.at_once(place.commits(rest.path), Files()):
-            there = any(rest.path == now.path for now in current())
-            if there:
-                _remove_rest(rest)
-            return there
-    except locked.Held:
-        return False
-
-
-def _remove_rest(rest: Rest) -> None:
+def remove_rest(rest: Rest) -> None:
+    """Remove it, and the note beside a converted copy. Raises OutputError."""
     _remove(rest.path)
     origin = rest.path.with_suffix(".from")
-    if rest.what in (_ORPHAN, _COPY) and origin.is_file():
+    if rest.what in (ORPHAN, COPY) and origin.is_file():
         _remove(origin)
 
 
@@ -293,9 +210,10 @@ def _remove(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def _size(path: Path) -> int:
+def n_bytes(path: Path) -> int:
+    """Of a file, or of all in a folder; links are not followed. None counts as none."""
     if path.is_dir():
-        return sum(_size(child) for child in path.iterdir() if not child.is_symlink())
+        return sum(n_bytes(child) for child in path.iterdir() if not child.is_symlink())
     with suppress(OSError):
         return path.stat().st_size
     return 0

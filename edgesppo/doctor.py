@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import care, lockfile, locks, machine, place
+from edgesppo import care, lockfile, locks, machine, place, rubbish
 from edgesppo.errors import EdgesppoError
 from edgesppo.home import home
 from edgesppo.hub import offline
@@ -208,7 +208,7 @@ def _was_built(entry: PinnedModel) -> bool:
 
 
 def _rubbish() -> Iterator[Finding]:
-    rests = care.rubbish()
+    rests = rubbish.find()
     if rests:
         total = sum(rest.n_bytes for rest in rests)
         advice = "go on with the download, or: edgesppo gc"

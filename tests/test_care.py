@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import busy, care, errors, locks, obtain, place, remembered, store
+from edgesppo import busy, errors, locks, obtain, place, remembered, rubbish, store
 from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
 from edgesppo.files import Files
@@ -267,8 +267,8 @@ def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
     part.parent.mkdir(parents=True)
     part.write_bytes(b"1")
     with busy.alone(REVISION, None, Files()):
-        assert not care.rubbish()
-    assert [rest.path for rest in care.rubbish()] == [part]
+        assert not rubbish.find()
+    assert [rest.path for rest in rubbish.find()] == [part]
     assert hub.url
 
 
@@ -327,7 +327,7 @@ def test_the_builds_of_two_platforms_lie_side_by_side(
     there = pull("--convert")
     assert here != there
     assert here.read_bytes() == there.read_bytes()
-    assert not care.rubbish(unpinned=True)
+    assert not rubbish.find(unpinned=True)
     run("rm", NAME)
     assert not here.exists()
     assert not there.exists()
@@ -428,7 +428,7 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
     (outside / "mine.gguf").write_bytes(b"1")
     (fresh_home / "converted").symlink_to(outside)
     (outside / "mine.from").write_bytes(bytes(tmp_path / "gone"))
-    (rest,) = care.rubbish()
+    (rest,) = rubbish.find()
     with pytest.raises(errors.OutputError, match="outside of"):
-        care.sweep([rest])
+        rubbish.sweep([rest])
     assert (outside / "mine.gguf").exists()

@@ -39,6 +39,7 @@ RUNTIME = [
     "obtain",
     "store",
     "care",
+    "rubbish",
     "gguf_texts",
     "gguf_cursor",
     "gguf_tensors",

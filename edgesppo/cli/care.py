@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo import care, locks
+from edgesppo import care, locks, rubbish
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
@@ -137,14 +137,14 @@ def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
 
     A commit that only another project's lock pins looks unpinned from here.
     """
-    rests = care.rubbish(unpinned=unpinned)
-    for owner in care.workers(unpinned=unpinned):
+    rests = rubbish.find(unpinned=unpinned)
+    for owner in rubbish.workers(unpinned=unpinned):
         say(f"Left alone is what {owner} is getting")
     if not rests and not as_json:
         say("Nothing to remove.")
         return
     _ask(rests, yes=yes or dry_run)
-    removed = rests if dry_run else care.sweep(rests, unpinned=unpinned)
+    removed = rests if dry_run else rubbish.sweep(rests, unpinned=unpinned)
     for rest in rests:
         if rest not in removed:
             say(f"{rest.path} stays: it is used now")
