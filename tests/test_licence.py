@@ -148,3 +148,16 @@ def test_no_escape_of_a_stranger_reaches_the_terminal(
         (["list", "--json"], 0),
     ):
         run(*words, code=code)
+
+
+def test_no_escape_in_a_folders_name_reaches_the_terminal(fresh_home: Path) -> None:
+    lock = fresh_home / "models.lock"
+    lock.write_text(
+        'version = 1\n[[model]]\nname = "m"\nkind = "gguf"\ndescription = "d"\nlicense = "L"\n'
+        'location = "/x/\\u001b[31m\\u009b2J"\n'
+        f'[[model.file]]\npath = "a.gguf"\nsize = 3\nsha256 = "{"0" * 64}"\n'
+    )
+    assert "x1b[31m" in run("path", "m", code=1).stderr
+    assert "x9b" in run("path", "m", "--json", code=1).stdout
+    assert "x1b[31m" in run("doctor", code=1).stdout
+    assert "x1b[31m" in run("rm", "m").stderr
