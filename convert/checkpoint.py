@@ -210,11 +210,15 @@ def _plain_name(weight_map: JsonObject, tensor: str) -> str:
 
 
 def _find_origin(folder: Path) -> Origin:
-    """What the folder is called; in the Hugging Face cache, what its repository is called.
+    """What the folder is called; in a cache, what its repository is called.
 
-    There it is `models--OWNER--NAME/snapshots/REVISION`.
+    That is `models--OWNER--NAME/snapshots/REVISION` in the Hugging Face cache, and
+    `OWNER--NAME/REVISION` in ours. No owner and no name on the hub has two dashes.
     """
     folder = folder.absolute()
+    ours = folder.parent.name.split("--")
+    if len(ours) == 2 and all(ours) and REVISION.fullmatch(folder.name):
+        return Origin(ours[1], ours[0], folder.name)
     kind, *parts = folder.parent.parent.name.split("--")
     if folder.parent.name != "snapshots" or kind != "models" or not parts:
         # A file name is bytes; the key in the output must be a text.

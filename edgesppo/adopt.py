@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import describe, locks, preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
-from edgesppo.pinned import CHECKPOINT, GGUF, NAME, PinnedFile, PinnedModel
+from edgesppo.home import given
+from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen, name_fault
 from edgesppo.store import is_read
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
 
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError and OutputError.
     """
-    place = path.expanduser().absolute()
+    place = given("the path", str(path)).absolute()
     try:
         str(place).encode()
     except UnicodeEncodeError:
@@ -40,10 +41,12 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
     folder, kind = (place, CHECKPOINT) if place.is_dir() else (place.parent, GGUF)
     found = _checkpoint(place) if place.is_dir() else _gguf(place)
     chosen = name or _name(place)
-    if not NAME.fullmatch(chosen):
-        raise UsageError(f"the name is {chosen!r}, expected letters, digits, '.-_', 64 at most")
+    check_chosen(chosen)
     _check_free(chosen, folder, place)
     names = [place.name] if kind == GGUF else _names(folder)
+    for file in names:
+        if fault := name_fault(file):
+            raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
     files = _hashes(folder, names, hashed)
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     locks.record(chosen, lambda _: entry)
@@ -86,12 +89,12 @@ def _name(path: Path) -> str:
 
 
 def _check_free(name: str, folder: Path, place: Path) -> None:
-    taken = locks.read(may_begin=True).models.get(name)
-    if taken is None or taken.location == str(folder):
+    taken = locks.read(may_begin=True).taken(name)
+    if taken is None or (taken.name, taken.location) == (name, str(folder)):
         return
+    whose = taken.location or taken.repository or "what comes with edgesppo"
     raise UsageError(
-        f"{name} is the name of {taken.location or taken.repository or 'what comes with edgesppo'};"
-        f" choose another: edgesppo import {place} --name NAME"
+        f"{taken.name} is the name of {whose}; choose another: edgesppo import {place} --name NAME"
     )
 
 

@@ -1,4 +1,4 @@
-"""Owns what becomes of files that are here: looked at again, removed, swept up.
+"""Owns what becomes of files that are here: looked at again, removed, forgotten.
 
 Touches nothing outside of our own folders, and nothing that another entry uses. Opens no
 connection.
@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import locked, lockfile, locks, place
+from edgesppo import busy, locked, lockfile, locks, place
 from edgesppo.errors import OutputError
 from edgesppo.files import Files, cannot_write
 from edgesppo.home import home
+from edgesppo.pinned import CHECKPOINT
 from edgesppo.repository import RemoteFile
-from edgesppo.store import copies_of, origin_of
+from edgesppo.store import copies_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     Hashed = Callable[[int, int], None]
 
 _BLOCK = 4 << 20
-_PARTIAL = "a download that was not finished"
-_ORPHAN = "a converted copy of a folder that is gone"
-_OTHER = "a converted file that no lock records"
-_UNPINNED = "files of a commit that no lock pins"
+COPY, ORPHAN = "a converted copy", "a converted copy of a folder that is gone"
 
 
 @dataclass(frozen=True)
@@ -96,115 +94,102 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
         yield Checked(path, expected, found, is_build)
 
 
-def discard_damaged(entry: PinnedModel) -> list[Path]:
-    """Remove the files that are damaged, of those that can be had again; which they were."""
-    if entry.repository is None:
-        return []
-    damaged = [checked.path for checked in check(entry) if not checked.is_sound]
-    for path in damaged:
-        _remove(path)
-    return damaged
+def discard(damaged: list[Checked]) -> None:
+    """Remove files that can be had again, those that are damaged. Raises OutputError."""
+    for checked in damaged:
+        _remove(checked.path)
 
 
 def belongings(entry: PinnedModel) -> list[Rest]:
-    """What `rm` would remove of an entry: its files, unless another entry uses them."""
+    """What `rm` would remove of an entry: its files, but those that another entry uses."""
     if entry.repository is None or not entry.is_pinned:
         return []
     folder, found = place.folder(entry), list[Rest]()
-    if not users(entry):
-        if folder.is_dir():
-            found.append(Rest(folder, _size(folder), "the files of the hub"))
-        found += [Rest(copy, _size(copy), "a converted copy") for copy in copies_of(folder)]
+    others = _siblings(entry)
+    if not others and folder.is_dir():
+        found.append(Rest(folder, n_bytes(folder), "the files of the hub"))
+    if others:
+        used = {file.path for other in others for file in other.files}
+        for file in entry.files:
+            path = folder / file.path
+            mine = (path, place.part(path)) if file.path not in used else ()
+            found += [Rest(p, n_bytes(p), "a file of the hub") for p in mine if p.is_file()]
+    if not any(other.kind == CHECKPOINT for other in others):
+        found += [Rest(copy, n_bytes(copy), COPY) for copy in copies_of(folder)]
     for made in entry.builds:
-        path = place.build_path(entry, made.recipe)
+        path = place.build_path(entry, made.recipe, made.platform)
         if path.is_file():
-            found.append(Rest(path, _size(path), f"converted to {made.recipe}"))
+            found.append(Rest(path, n_bytes(path), f"converted to {made.recipe}"))
     return found
 
 
 def users(entry: PinnedModel) -> list[str]:
-    """The other entries that use the same files."""
+    """The other entries that use some of the same files."""
+    paths = {file.path for file in entry.files}
+    sharing = (other for other in _siblings(entry) if paths & {file.path for file in other.files})
+    return sorted({other.name for other in sharing})
+
+
+def _siblings(entry: PinnedModel) -> list[PinnedModel]:
+    """The other entries of the same commit, in any lock that is known here."""
     same = (entry.repository, entry.revision)
     return [
-        other.name
-        for other in _every()
-        if other.name != entry.name and (other.repository, other.revision) == same
+        other
+        for other in every_entry()
+        if (other.name, other.files) != (entry.name, entry.files)
+        and (other.repository, other.revision) == same
     ]
 
 
-def _every() -> list[PinnedModel]:
+def every_entry() -> list[PinnedModel]:
     """The entries of every lock that is known here, also those that another's name hides."""
     known = [lockfile.read(), *(lockfile.read(path) for path in locks.layers() if path.exists())]
     return [entry for lock in known for entry in lock.models.values()]
 
 
-def forget(entry: PinnedModel) -> None:
-    """Drop an imported entry from the lock that it stands in; its files stay."""
-    locks.record(entry.name, lambda _: None)
+def forget(entry: PinnedModel) -> Path:
+    """Drop an imported entry from the lock that it stands in: which; its files stay."""
+    path = locks.holders(entry.name)[0]
+    locks.record(entry.name, lambda _: None, path)
+    return path
 
 
-def rubbish(*, unpinned: bool = False) -> list[Rest]:
-    """What nothing uses: unfinished downloads, converted copies whose folder is gone.
+def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
+    """Remove of these what belongs to the entry still; what was removed.
 
-    With `unpinned`, also what no lock pins or records that is known here.
+    Raises OutputError, which says who is at work on them.
     """
-    models = _every()
-    top, found = place.root(), list[Rest]()
-    if top.is_dir():
-        found += [Rest(path, _size(path), _PARTIAL) for path in sorted(top.glob("*/*/.*.part"))]
-        known = {place.build_path(e, b.recipe) for e in models if e.is_pinned for b in e.builds}
-        made = (path for path in sorted(top.iterdir()) if path.is_file() and _is_made(path))
-        # A whole file may be in a lock that is not known here.
-        found += [
-            Rest(path, _size(path), _OTHER)
-            for path in made
-            if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
-        ]
-    copies = sorted((home() / "converted").glob("*.gguf"))
-    orphans = (copy for copy in copies if (origin := origin_of(copy)) and not origin.is_dir())
-    found += [Rest(copy, _size(copy), _ORPHAN) for copy in orphans]
-    if unpinned:
-        pinned = {place.folder(entry) for entry in models if entry.repository and entry.is_pinned}
-        folders = (path for path in sorted(top.glob("*--*/*")) if path.is_dir())
-        found += [Rest(path, _size(path), _UNPINNED) for path in folders if path not in pinned]
-    return [rest for rest in found if not _is_busy(rest.path)]
-
-
-def _is_made(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return path.name.endswith((".gguf", ".differs")) or (hidden and ".edgesppo-" in path.name)
-
-
-def _is_busy(path: Path) -> bool:
-    """Whether another process is getting the model that the file belongs to."""
-    top = place.root()
-    marks = [mark for mark in top.glob(".*.busy") if _is_held(mark)]
-    if top not in path.parents or not marks:
-        return False
-    if path.parent == top:
-        return True  # what is being made has its journal beside it
-    owner, revision = path.relative_to(top).parts[:2]
-    return any(mark.name == f".{owner}-{revision[:12]}.busy" for mark in marks)
-
-
-def _is_held(mark: Path) -> bool:
+    files, removed = Files(), list[Rest]()
     try:
-        locked.Lock(mark, Files()).release()
-    except locked.Held:
-        return True
-    except OSError:
-        pass
-    return False
+        with busy.at_once([str(entry.revision)], files):
+            current = {rest.path for rest in belongings(entry)}
+            for rest in rests:
+                if rest.path in current:
+                    remove_rest(rest)
+                    removed.append(rest)
+    except locked.Held as held:
+        raise _in_use(entry, held.owner) from None
+    return removed
 
 
-def remove(rests: list[Rest]) -> int:
-    """Remove them; the bytes that were freed. Raises OutputError."""
-    for rest in rests:
-        _remove(rest.path)
-        origin = rest.path.with_suffix(".from")
-        if rest.what in (_ORPHAN, "a converted copy") and origin.is_file():
-            _remove(origin)
-    return sum(rest.n_bytes for rest in rests)
+def check_free(entry: PinnedModel) -> None:
+    """Raise OutputError where a process is at work on the entry's files."""
+    if who := busy.owner(str(entry.revision), Files()):
+        raise _in_use(entry, who)
+
+
+def _in_use(entry: PinnedModel, who: str) -> OutputError:
+    return OutputError(
+        f"{who} is getting {entry.name}, so nothing is removed; wait for it, or stop it"
+    )
+
+
+def remove_rest(rest: Rest) -> None:
+    """Remove it, and the note beside a converted copy. Raises OutputError."""
+    _remove(rest.path)
+    origin = rest.path.with_suffix(".from")
+    if rest.what in (ORPHAN, COPY) and origin.is_file():
+        _remove(origin)
 
 
 def _remove(path: Path) -> None:
@@ -225,9 +210,10 @@ def _remove(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def _size(path: Path) -> int:
+def n_bytes(path: Path) -> int:
+    """Of a file, or of all in a folder; links are not followed. None counts as none."""
     if path.is_dir():
-        return sum(_size(child) for child in path.iterdir() if not child.is_symlink())
+        return sum(n_bytes(child) for child in path.iterdir() if not child.is_symlink())
     with suppress(OSError):
         return path.stat().st_size
     return 0

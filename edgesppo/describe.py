@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import preflight
+from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,7 @@ def describe(summary: Summary) -> dict[str, Any]:
 def text(keys: Mapping[str, Any], key: str) -> str | None:
     """A text, fit for a terminal; None where there is none."""
     value = keys.get(key)
-    return _fit(value) if isinstance(value, str) else None
+    return one_line(value, MAX_TEXT) if isinstance(value, str) else None
 
 
 def number(keys: Mapping[str, Any], key: str) -> int | float | None:
@@ -73,16 +74,15 @@ def number(keys: Mapping[str, Any], key: str) -> int | float | None:
     return value if fine else None
 
 
-def _fit(value: str) -> str:
-    cut = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 3] + "..."
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
-
-
 def _texts(summary: Summary, key: str) -> list[str]:
     place = summary.arrays.get(key)
     if place is None or place.n > MAX_INPUTS:
         return []
-    return [_fit(item) for item in preflight.read_array(summary, key) if isinstance(item, str)]
+    return [
+        one_line(item, MAX_TEXT)
+        for item in preflight.read_array(summary, key)
+        if isinstance(item, str)
+    ]
 
 
 def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import care, lockfile, locks, machine, place
+from edgesppo import care, lockfile, locks, machine, place, rubbish
 from edgesppo.errors import EdgesppoError
 from edgesppo.home import home
 from edgesppo.hub import offline
+from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,8 +78,9 @@ def examine() -> list[Finding]:
         try:
             found += check()
         except (EdgesppoError, OSError, RuntimeError, ImportError, ValueError) as error:
-            about = check.__name__.strip("_")
-            found.append(Finding(about, FAIL, " ".join(str(error).split())))
+            text = one_line(str(error))
+            if text not in [finding.text for finding in found]:  # a bad lock spoils three checks
+                found.append(Finding(check.__name__.strip("_"), FAIL, text))
     return found
 
 
@@ -206,7 +208,7 @@ def _was_built(entry: PinnedModel) -> bool:
 
 
 def _rubbish() -> Iterator[Finding]:
-    rests = care.rubbish()
+    rests = rubbish.find()
     if rests:
         total = sum(rest.n_bytes for rest in rests)
         advice = "go on with the download, or: edgesppo gc"
@@ -227,4 +229,4 @@ def _network() -> Iterator[Finding]:
 
 
 def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB"
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"

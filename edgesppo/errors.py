@@ -76,7 +76,14 @@ class BadLock(EdgesppoError):
 
 
 class DownloadError(EdgesppoError):
-    """The hub, or the way to it, did not give what was asked for."""
+    """The hub, or the way to it, did not give what was asked for.
+
+    `status` is the hub's, where it refused.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class OutputError(EdgesppoError):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Bytes = bytes | bytearray | memoryview
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What systems and file systems without hard links say; Windows calls it an invalid function.
 NO_LINKS = (
     *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.EMLINK, errno.EXDEV),
@@ -182,4 +183,6 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     """What a failing operation means to a person."""
     if error.errno in NO_SPACE:
         return OutputError(f"no space left for {path}; free some first")
-    return OutputError(f"cannot write {path}: {error.strerror or error}")
+    advice = "; use a folder that can be written (ours: EDGESPPO_HOME)"
+    why = f"{error.strerror or error}{advice if error.errno in _FORBIDDEN else ''}"
+    return OutputError(f"cannot write {path}: {why}")

@@ -1,18 +1,20 @@
 """Owns what a model of the hub will take here, said before it is fetched: about, from its config.
 
-The shape comes from the checkpoint's config.json, held against its pin; the weights count as what
-Q4_K_M makes of them. Writes nothing to the disk.
+The shape comes from the checkpoint's config.json, held against its pin, where the weights count as
+what Q4_K_M makes of them; of a GGUF file from its first 64 kB. Both are read before a licence was
+accepted: they say what the model is, which the hub's own pages show to everyone, and hold nothing
+of it. Writes nothing to the disk.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import place, plan, tune
-from edgesppo.errors import DownloadError
+from edgesppo import gguf_reader, place, plan, tune
 from edgesppo.hub import Hub
 from edgesppo.obtain import repository
 from edgesppo.pinned import GGUF
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _CONFIG = "config.json"
 _MAX_CONFIG = 1 << 20
+_MAX_HEAD = 1 << 16  # bytes: Gemma-2's numbers stand before its vocabulary
 _WEIGHTS = ".safetensors"
 # Bits that Q4_K_M takes for a weight: 4.98 of the 9B, more of what has a large vocabulary.
 _BITS = 5.1
@@ -42,26 +45,31 @@ _KEYS = {
 }
 
 
-def weights(entry: PinnedModel, config: dict[str, Any] | None) -> int:
+@dataclass(frozen=True)
+class Shape:
+    """What a model says of its size: keys as a GGUF file has them, bits of a stored weight."""
+
+    keys: dict[str, Any]
+    bits: int = 16
+
+
+def weights(entry: PinnedModel, shape: Shape | None) -> int:
     """Bytes of the weights as they will be run, about."""
     if entry.kind == GGUF:
         return entry.size
     stored = sum(file.size for file in entry.files if file.path.endswith(_WEIGHTS))
-    wide = 32 if config is not None and config.get("torch_dtype") == "float32" else 16
-    return int(stored * _BITS / wide)
+    return int(stored * _BITS / (shape.bits if shape is not None else 16))
 
 
-def memory(entry: PinnedModel, config: dict[str, Any] | None) -> Plan | None:
+def memory(entry: PinnedModel, shape: Shape | None) -> Plan | None:
     """What loading it will take, at its own context length; None where its shape is not known."""
-    if config is None:
+    keys = {f"gemma2.{key}": None for key in _KEYS} if shape is None else shape.keys
+    n_ctx, vocabulary = keys.get("gemma2.context_length"), keys.get("tokenizer.ggml.tokens")
+    numbers = [keys.get(f"gemma2.{key}") for key in _KEYS]
+    sound = all(type(value) is int and 0 < value < 1 << 30 for value in (*numbers, vocabulary))
+    if not sound or n_ctx is None:
         return None
-    keys = {f"gemma2.{key}": config.get(name) for key, name in _KEYS.items()}
-    vocabulary, n_ctx = config.get("vocab_size"), config.get("max_position_embeddings")
-    sound = all(type(value) is int and 0 < value < 1 << 30 for value in keys.values())
-    if not sound or type(vocabulary) is not int or type(n_ctx) is not int:
-        return None
-    keys["tokenizer.ggml.tokens"] = vocabulary
-    size = weights(entry, config)
+    size = weights(entry, shape)
     return plan.plan(
         Summary(Path(entry.name), keys, 0, size, size, (), {}),
         tune.frugal(),
@@ -72,31 +80,36 @@ def memory(entry: PinnedModel, config: dict[str, Any] | None) -> Plan | None:
     )
 
 
-def read_config(entry: PinnedModel) -> dict[str, Any] | None:
-    """The checkpoint's config.json, from here or the hub; None where there is none."""
+def read_shape(entry: PinnedModel) -> Shape | None:
+    """The shape of what is pinned, from here or the hub; None where nothing tells it.
+
+    Raises DownloadError and ModelNotFound.
+    """
+    if entry.kind == GGUF:
+        file = _remote(entry.files[0])
+        head = Hub().span(repository(entry), file, 0, min(file.size, _MAX_HEAD))
+        return Shape(gguf_reader.peek(head, file.size))
     pinned = next((file for file in entry.files if file.path == _CONFIG), None)
-    if entry.kind == GGUF or pinned is None or pinned.size > _MAX_CONFIG:
+    if pinned is None or pinned.size > _MAX_CONFIG:
         return None
-    data = _checked(entry, pinned)
     with suppress(ValueError, RecursionError):
-        config = json.loads(data)
-        return config if isinstance(config, dict) else None
+        config = json.loads(_checked(entry, pinned))
+        if isinstance(config, dict):
+            keys = {f"gemma2.{key}": config.get(name) for key, name in _KEYS.items()}
+            keys["tokenizer.ggml.tokens"] = config.get("vocab_size")
+            return Shape(keys, 32 if config.get("torch_dtype") == "float32" else 16)
     return None
 
 
+def _remote(pinned: PinnedFile) -> RemoteFile:
+    return RemoteFile(pinned.path, pinned.size, pinned.digest)
+
+
 def _checked(entry: PinnedModel, pinned: PinnedFile) -> bytes:
-    file = RemoteFile(pinned.path, pinned.size, pinned.digest)
-    here = place.folder(entry) / pinned.path
+    file, here = _remote(pinned), place.folder(entry) / pinned.path
     with suppress(OSError):
         data, hasher = here.read_bytes() if place.size_of(here) == file.size else b"", file.hasher()
         hasher.update(data)
         if hasher.hexdigest() == file.digest:
             return data
-    data, hasher = Hub().span(repository(entry), file, 0, file.size), file.hasher()
-    hasher.update(data)
-    if hasher.hexdigest() != file.digest:
-        raise DownloadError(
-            f"{file.path} of {entry.repository} came with the hash {hasher.hexdigest()}, but"
-            f" {file.digest} is pinned; give the same command again later"
-        )
-    return data
+    return Hub().small(repository(entry), file)

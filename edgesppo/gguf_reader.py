@@ -5,7 +5,7 @@ and answers with a `Summary` or one clear `BadModelFile`. Knows nothing of model
 
     file:  magic "GGUF" | version u32 | n_tensors u64 | n_keys u64 | keys | infos | pad | data
     key:   name | type u32 | value           name, string: length u64 | bytes
-    info:  name | n_dims u32 | dims u64[n_dims] | type u32 | offset u64 (from the start of data)
+    info:  see gguf_tensors.py
     (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)
 """
 
@@ -16,53 +16,42 @@ import io
 import mmap
 import stat
 import struct
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
+from edgesppo.gguf_cursor import AGAIN, Cursor
+from edgesppo.gguf_tensors import TensorEntry, read_tensors
 from edgesppo.gguf_texts import MAX_STRING, Misfit, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
 
     # Says what is wrong with the keys and the lists among them, before tensors are looked at.
     Judge = Callable[[Mapping[str, Any], Mapping[str, "ArrayPlace"]], str | None]
 
+__all__ = [
+    "AGAIN",
+    "ArrayPlace",
+    "Summary",
+    "TensorEntry",
+    "peek",
+    "read",
+    "read_array",
+    "read_head",
+]
+
 MAX_KEYS = MAX_TENSORS = 8_192
 MAX_ARRAY = 4_194_304
-MAX_TEXT = 4_194_304  # bytes of all names and texts that are kept
-MAX_DISTINCT = 524_288  # texts of a list that must differ
+MAX_DISTINCT = 393_216  # texts of a list that must differ; Gemma-2 has 256,000
 MAX_NAME = 65_535
-MAX_TENSOR_NAME = 63
-AGAIN = "; fetch or convert it again"
 _ALIGNMENT, _U32 = "general.alignment", 4
 _ALIGNMENTS = [2**n for n in range(17)]
 
 _SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 STRING, _ARRAY = 8, 9
-# ggml type, its name, weights in a block, bytes of a block
-_SIZES = (
-    *((0, "F32", 1, 4), (1, "F16", 1, 2), (30, "BF16", 1, 2), (2, "Q4_0", 32, 18)),
-    *((3, "Q4_1", 32, 20), (6, "Q5_0", 32, 22), (7, "Q5_1", 32, 24), (8, "Q8_0", 32, 34)),
-    *((20, "IQ4_NL", 32, 18), (10, "Q2_K", 256, 84), (11, "Q3_K", 256, 110)),
-    *((12, "Q4_K", 256, 144), (13, "Q5_K", 256, 176), (14, "Q6_K", 256, 210)),
-    *((16, "IQ2_XXS", 256, 66), (17, "IQ2_XS", 256, 74), (18, "IQ3_XXS", 256, 98)),
-    *((19, "IQ1_S", 256, 50), (21, "IQ3_S", 256, 110), (22, "IQ2_S", 256, 82)),
-    *((23, "IQ4_XS", 256, 136), (29, "IQ1_M", 256, 56)),
-)
-_BLOCKS = {kind: (name, weights, size) for kind, name, weights, size in _SIZES}
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor as the file announces it."""
-
-    name: str
-    type: str  # "F32", "Q4_K", ...
-    dims: tuple[int, ...]  # fastest first
-    n_bytes: int
-    at: int  # where its data begins in the file
 
 
 @dataclass(frozen=True)
@@ -119,6 +108,18 @@ def read_head(
     return _Reader(path, head, size, distinct).summary(judge)
 
 
+def peek(head: bytes, size: int) -> dict[str, Any]:
+    """Keys that stand in the beginning of a file of `size` bytes, long arrays as their length.
+
+    Nothing is known of what comes behind; a head that is no GGUF's has no keys.
+    """
+    reader = _Reader(Path(), head, size)
+    if head[:4] == b"GGUF":
+        with suppress(BadModelFile):
+            reader.summary(None)
+    return {**{name: place.n for name, place in reader.arrays.items()}, **reader.found}
+
+
 def read_array(summary: Summary, key: str, head: bytes | None = None) -> list[Any]:
     """The items of an array whose place was found sound; texts as far as they are UTF-8.
 
@@ -144,54 +145,16 @@ def _not_gguf(path: Path, head: bytes) -> str:
     return f"{path} is not a GGUF file: it begins with {head!r}, expected b'GGUF'"
 
 
-class _Reader:
-    """A cursor over the head of a file of `size` bytes; every read is checked against both."""
+class _Reader(Cursor):
+    """The keys and the tensors behind the magic."""
 
     def __init__(
         self, path: Path, view: mmap.mmap | bytes, size: int, distinct: Collection[str] = ()
     ) -> None:
-        self.path = path
-        self.view = view
-        self.end = len(view)
-        self.size = size
+        super().__init__(path, view, size)
         self.distinct = distinct
-        self.at = 4
-        self.text = 0
+        self.found: dict[str, Any] = {}
         self.arrays: dict[str, ArrayPlace] = {}
-
-    def fail(self, what: str) -> BadModelFile:
-        return BadModelFile(f"{self.path}: damaged GGUF: {what}{AGAIN}")
-
-    def take(self, form: str) -> Any:
-        end = self.at + struct.calcsize("<" + form)
-        if end > self.end:
-            raise self.fail(f"the file ends at byte {self.end} inside its header")
-        (value,) = struct.unpack_from("<" + form, self.view, self.at)
-        self.at = end
-        return value
-
-    def count(self, what: str, limit: int) -> int:
-        value = int(self.take("Q"))
-        if value > limit:
-            raise self.fail(f"{what} is {value}, expected at most {limit}")
-        return value
-
-    def skip(self, n_bytes: int) -> None:
-        if n_bytes > self.end - self.at:
-            raise self.fail(f"the file ends at byte {self.end} inside its header")
-        self.at += n_bytes
-
-    def string(self, what: str, limit: int = MAX_STRING) -> str:
-        length = self.count(f"the length of {what}", limit)
-        start = self.at
-        self.skip(length)
-        self.text += length
-        if self.text > MAX_TEXT:
-            raise self.fail(f"its names and texts take more than {MAX_TEXT} bytes")
-        try:
-            return self.view[start : self.at].decode("utf-8")
-        except UnicodeDecodeError:
-            raise self.fail(f"{what} is not UTF-8") from None
 
     def summary(self, judge: Judge | None) -> Summary:
         version = self.take("I")
@@ -206,13 +169,13 @@ class _Reader:
         alignment = keys.get(_ALIGNMENT, 32)
         if alignment not in _ALIGNMENTS:
             raise self.fail(f"general.alignment is {alignment!r}, expected a power of two")
-        tensors = self.tensors(n_tensors, alignment)
+        tensors = read_tensors(self, n_tensors, alignment)
         data_bytes = sum(tensor.n_bytes for tensor in tensors)
         sizes = n_tensors, data_bytes, self.size
         return Summary(self.path, keys, *sizes, tuple(tensors), self.arrays)
 
     def keys(self, n: int) -> dict[str, Any]:
-        keys: dict[str, Any] = {}
+        keys = self.found
         for _ in range(n):
             name = self.string("a key's name", MAX_NAME)
             if not name:
@@ -261,51 +224,3 @@ class _Reader:
             ) from None
         if differing != n:
             raise self.fail(f"{n - differing} of its {n} tokens stand twice")
-
-    def tensors(self, n: int, alignment: int) -> list[TensorEntry]:
-        """Every tensor in the order of their data, each one's place checked."""
-        found: dict[str, tuple[int, TensorEntry]] = {}
-        for _ in range(n):
-            name = self.string("a tensor's name", MAX_TENSOR_NAME)
-            if name in found:
-                raise self.fail(f"the tensor {name!r} stands twice")
-            tensor = self.tensor(name)
-            offset = self.take("Q")
-            if offset % alignment:
-                raise self.fail(f"{name!r} begins at {offset}, not a multiple of {alignment}")
-            found[name] = offset, tensor
-        data = -(-self.at // alignment) * alignment
-        placed = [replace(tensor, at=data + offset) for offset, tensor in found.values()]
-        placed.sort(key=lambda tensor: (tensor.at, tensor.n_bytes))
-        self.check_places(placed, data)
-        return placed
-
-    def tensor(self, name: str) -> TensorEntry:
-        n_dims = self.take("I")
-        if not 1 <= n_dims <= 4:
-            raise self.fail(f"{name!r} has {n_dims} dimensions, expected 1 to 4")
-        dims = tuple(self.take("Q") for _ in range(n_dims))
-        kind = self.take("I")
-        if kind not in _BLOCKS:
-            raise self.fail(f"{name!r} has the unknown type {kind}")
-        label, per_block, block_bytes = _BLOCKS[kind]
-        if dims[0] == 0 or dims[0] % per_block:
-            raise self.fail(f"{name!r} has rows of {dims[0]}, not whole blocks of {per_block}")
-        n_bytes = dims[0] // per_block * block_bytes
-        for dim in dims[1:]:  # checked at each step: llama.cpp's integers can overflow
-            n_bytes *= dim
-            if dim == 0 or n_bytes > self.size:
-                raise self.fail(f"{name!r} has the shape {[*dims]}, larger than the file or empty")
-        return TensorEntry(name, label, dims, int(n_bytes), 0)
-
-    def check_places(self, tensors: list[TensorEntry], data: int) -> None:
-        end, previous = data, "the header"
-        for tensor in tensors:
-            if tensor.at < end:
-                raise self.fail(f"{tensor.name!r} overlaps {previous!r}")
-            end, previous = tensor.at + tensor.n_bytes, tensor.name
-            if end > self.size:
-                raise BadModelFile(
-                    f"{self.path}: truncated GGUF: {tensor.name!r} ends at byte {end}, "
-                    f"the file at {self.size}{AGAIN}"
-                )

@@ -6,16 +6,26 @@ import os
 import sys
 from pathlib import Path
 
+from edgesppo.errors import UsageError
+
 
 def home() -> Path:
     """The folder of everything we keep: $EDGESPPO_HOME, else the platform's cache folder."""
     if own := os.environ.get("EDGESPPO_HOME"):
-        return Path(own).expanduser()
+        return given("EDGESPPO_HOME", own)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "edgesppo"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "edgesppo"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesppo"
+
+
+def given(what: str, path: str) -> Path:
+    """A path that a person gave, `~` and all. Raises UsageError, naming `what`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{what} is {path!r}, but there is no such user's home") from None
 
 
 def data_home() -> Path:

@@ -15,17 +15,26 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import string
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
+from edgesppo.answers import (
+    NoRedirect,
+    Trouble,
+    origin,
+    public,
+    redirected,
+    retry_after,
+    span,
+    strong,
+    whole,
+    whole_size,
+)
 from edgesppo.errors import DownloadError, ModelNotFound, UsageError
-from edgesppo.repository import endpoint, is_address, parse_commit, parse_listing
+from edgesppo.repository import endpoint, parse_commit, parse_listing
 from edgesppo.retry import Patience
 
 if TYPE_CHECKING:
@@ -40,20 +49,12 @@ BLOCK = 1 << 20
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, 2.1
 
 
-class _Trouble(Exception):
-    """Something that may be over in a moment."""
-
-    def __init__(self, what: str, wait: float | None = None) -> None:
-        super().__init__(what)
-        self.wait = wait
-
-
-_PASSING = (_Trouble, OSError, http.client.HTTPException)
+_PASSING = (Trouble, OSError, http.client.HTTPException)
 
 
 def _asked(error: Exception) -> float | None:
     """How long the hub wants us to wait, where it has said so."""
-    return error.wait if isinstance(error, _Trouble) else None
+    return error.wait if isinstance(error, Trouble) else None
 
 
 def offline() -> str | None:
@@ -73,7 +74,7 @@ class Hub:
         self._endpoint = endpoint()
         self._token = _token()
         self._patience = Patience(self._endpoint, sleep)
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(NoRedirect)
 
     def files(self, repository: Repository) -> dict[str, RemoteFile]:
         """Every file at the top of the repository."""
@@ -117,15 +118,28 @@ class Hub:
                 if etag is not None:
                     headers["If-Range"] = etag
                 with self._open(repository, url, what, headers) as reply:
-                    etag = _strong(reply.headers.get("ETag"))
-                    for data in _from(reply, at, end):
+                    _check_size(what, file, whole_size(reply.headers))
+                    etag = strong(reply.headers.get("ETag"))
+                    for data in span(reply, at, end, BLOCK):
                         failures = self._patience.came(failures)
                         yield data
                         at += len(data)
                 if at < end:
-                    raise _Trouble("the connection ended early")
+                    raise Trouble("the connection ended early")
             except _PASSING as error:
+                _check_size(what, file, getattr(error, "size", None))
                 failures = self._patience.failed(what, error, _asked(error), failures)
+
+    def small(self, repository: Repository, file: RemoteFile) -> bytes:
+        """A whole file, verified; for those that fit into memory. Raises DownloadError."""
+        data, hasher = self.span(repository, file, 0, file.size), file.hasher()
+        hasher.update(data)
+        if hasher.hexdigest() != file.digest:
+            raise DownloadError(
+                f"{file.path} of {repository} came with the hash {hasher.hexdigest()}, but"
+                f" {file.digest} is pinned; give the same command again later"
+            )
+        return data
 
     def _persist(self, what: str, call: Callable[[], bytes]) -> bytes:
         failures = 0
@@ -141,8 +155,8 @@ class Hub:
         with self._open(repository, url, what, {}) as reply:
             data: bytes = reply.read(MAX_LISTING)
             announced = reply.headers.get("Content-Length") or ""
-        if len(data) < (_whole(announced) or 0):
-            raise _Trouble("the connection ended early")
+        if len(data) < (whole(announced) or 0):
+            raise Trouble("the connection ended early")
         return data
 
     def _open(self, repository: Repository, url: str, what: str, headers: dict[str, str]) -> Any:
@@ -150,7 +164,7 @@ class Hub:
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 request = urllib.request.Request(url, headers={"User-Agent": "edgesppo", **headers})
-                if self._token and _origin(url) == _origin(self._endpoint):
+                if self._token and origin(url) == origin(self._endpoint):
                     request.add_unredirected_header("Authorization", f"Bearer {self._token}")
                 reply = self._opener.open(request, timeout=TIMEOUT)
             except urllib.error.HTTPError as error:
@@ -159,7 +173,7 @@ class Hub:
                 continue
             except (ValueError, http.client.InvalidURL):  # a name too long, a proxy of no sense
                 raise DownloadError(
-                    f"{what} cannot be asked for at {_public(url)}: that is no address, or the"
+                    f"{what} cannot be asked for at {public(url)}: that is no address, or the"
                     " proxy's is none; are HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY right?"
                 ) from None
             if reply.headers.get_content_type() == "text/html":
@@ -177,98 +191,36 @@ class Hub:
         """Where to ask next; raises what the status means."""
         status, page = error.code, f"{self._endpoint}/{repository}"
         if status in (301, 302, 303, 307, 308):
-            return _redirected(url, error.headers.get("Location"), what)
+            return redirected(url, error.headers.get("Location"), what)
         if status == 401:
             raise DownloadError(
                 f"the hub does not give {what} to everyone, or there is no such repository (401);"
-                " check the name, and log in with `hf auth login` or set HF_TOKEN"
+                " check the name, and log in with `hf auth login` or set HF_TOKEN",
+                status=status,
             )
         if status == 403:
             raise DownloadError(
                 f"the hub refuses {what} (403); accept the licence at {page}, or use a token that"
-                " may read it"
+                " may read it",
+                status=status,
             )
         if status == 404:
-            raise ModelNotFound(f"the hub has no {what} at {repository.revision} (404); see {page}")
+            at = "" if repository.revision in what else f" at {repository.revision}"
+            raise ModelNotFound(f"the hub has no {what}{at} (404); see {page}")
         if status in (408, 416, 429) or status >= 500:
-            raise _Trouble(f"status {status}", _retry_after(error.headers.get("Retry-After")))
+            wait = retry_after(error.headers.get("Retry-After"))
+            has_size = status == 416 and error.headers.get("Content-Range")
+            raise Trouble(f"status {status}", wait, whole_size(error.headers) if has_size else None)
         raise DownloadError(f"the hub answers {status} to the request for {what}")
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Every redirect is looked at by us: the token must not follow it."""
-
-    def http_error_302(self, *_: Any) -> None:
-        return None
-
-    http_error_301: Any = http_error_302
-    http_error_303: Any = http_error_302
-    http_error_307: Any = http_error_302
-    http_error_308: Any = http_error_302
-
-
-def _from(reply: Any, at: int, end: int) -> Iterator[bytes]:
-    """The bytes from `at` on, also where the server has ignored the range."""
-    if reply.status == 206:
-        if not (reply.headers.get("Content-Range") or "").startswith(f"bytes {at}-"):
-            raise _Trouble("another range than asked for")
-    else:
-        rest = at
-        while rest:
-            skipped = len(reply.read(min(rest, BLOCK)))
-            if not skipped:
-                raise _Trouble("the connection ended early")
-            rest -= skipped
-    while at < end:
-        data = reply.read(min(BLOCK, end - at))
-        if not data:
-            return
-        yield data
-        at += len(data)
-
-
-def _strong(etag: str | None) -> str | None:
-    return etag if etag and etag.startswith('"') else None
-
-
-def _redirected(url: str, location: str | None, what: str) -> str:
-    try:
-        # http.client takes the header's bytes for Latin-1.
-        target = urljoin(url, quote(location or "", safe=string.punctuation, encoding="latin-1"))
-    except ValueError:
-        target = ""
-    downgraded = target.startswith("http:") and url.startswith("https:")
-    if location is None or not is_address(target) or downgraded:
-        where = "nowhere" if location is None else _public(location)
-        raise DownloadError(f"{what} is redirected to {where}, where we do not follow")
-    return target
-
-
-def _public(url: str) -> str:
-    """The address as it may stand in a message: signatures stand behind the question mark."""
-    return repr(url.partition("?")[0][:80])
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, be they given as a number or as a date; None where they are not."""
-    if value is None:
-        return None
-    if (seconds := _whole(value)) is not None:
-        return float(seconds)
-    with suppress(ValueError, TypeError, OverflowError, OSError):
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    return None
-
-
-def _whole(text: str) -> int | None:
-    """A whole number of plain digits; None for anything else, such as a superscript two."""
-    text = text.strip()
-    return int(text[:15]) if text.isascii() and text.isdigit() else None
+def _check_size(what: str, file: RemoteFile, found: int | None) -> None:
+    """No patience makes a file of another size what was pinned."""
+    if found not in (None, file.size):
+        raise DownloadError(
+            f"{what} has {found:,} bytes on the hub, but {file.size:,} are pinned; give the same"
+            " command again later, or pin it anew"
+        )
 
 
 def _token() -> str | None:

@@ -11,10 +11,18 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadLock
-from edgesppo.pinned import NAME, REPOSITORY, UNRESOLVED, PinnedBuild, PinnedFile
+from edgesppo.pinned import (
+    NAME,
+    REPOSITORY,
+    UNRESOLVED,
+    PinnedBuild,
+    PinnedFile,
+    name_fault,
+    same_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 _HASHES = {
     "sha256": (re.compile(r"[0-9a-f]{64}"), "64 lower-case hex digits"),
@@ -89,9 +97,33 @@ def relative(text: str, where: str) -> str:
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text:
         raise BadLock(f"{where}: the path {text!r} leaves its folder")
-    if str(path) != text or text == "." or not text.isprintable():
+    if str(path) != text or text == ".":
         raise BadLock(f"{where}: the path {text!r} is not written as one is")
+    for part in path.parts:
+        check_name(part, f"{where}: the path {text!r}")
     return text
+
+
+def check_name(name: str, what: str) -> None:
+    """Refuse what cannot be a file's name on every system."""
+    fault = name_fault(name)
+    if fault is not None:
+        raise BadLock(f"{what}: the name {name!r} {fault}")
+
+
+def check_differing(paths: Sequence[str], where: str) -> None:
+    """Refuse two paths that are the same file on some system, or of which one is inside another."""
+    seen: dict[str, str] = {}
+    for path in paths:
+        same = same_name(path)
+        if same in seen:
+            also = "" if seen[same] == path else f", also as {seen[same]!r}"
+            raise BadLock(f"{where}: the path {path!r} stands twice{also}")
+        seen[same] = path
+    for same, path in seen.items():
+        above = next((str(p) for p in PurePosixPath(same).parents if str(p) in seen), None)
+        if above is not None:
+            raise BadLock(f"{where}: the path {path!r} is inside of the file {seen[above]!r}")
 
 
 def is_absolute(text: str) -> bool:
@@ -105,6 +137,8 @@ def check_repository(values: dict[str, Any], key: str, revision_key: str, where:
     repository, revision = values.get(key), values.get(revision_key)
     if repository is not None and not REPOSITORY.fullmatch(repository):
         raise BadLock(f"{where}: {key} is {repository!r}, expected OWNER/NAME")
+    if repository is not None:
+        check_name(repository.replace("/", "--"), f"{where}: {key} is {repository!r}")
     if (repository is None) != (revision is None):
         raise BadLock(f"{where}: expected {key} and {revision_key} together")
     if revision is not None and not _REVISION.fullmatch(revision):

@@ -11,7 +11,10 @@
     repository = "OWNER/NAME"       where the hub has it, and
     revision = "0123..."            at which commit: 40 hex digits, or "unresolved"
     license = "gemma"               as the card's header claims
-    license_in_text = "..."         as its text claims, where that is another
+    license_name = "..."            what the header calls it, where it is none that the hub knows
+    license_in_text = "..."         as the card's text claims
+    license_in_file = "..."         as the file LICENSE claims, and
+    license_digest = "..."          that file's hash
     license_link = "https://..."
     base_model = "OWNER/NAME"       what it was made from, by which method and round of it, on
     base_revision = "unresolved"    which prompts, and the paper that tells how
@@ -57,6 +60,7 @@ from edgesppo.pinned import (
     PinnedBuild,
     PinnedFile,
     PinnedModel,
+    same_name,
 )
 
 if sys.version_info >= (3, 11):
@@ -83,11 +87,13 @@ def path() -> Path:
 
 def read(file: Path | None = None) -> Lock:
     """Read and check a lock, by default our own. Raises BadLock, naming the place."""
-    advice = "mend it, or remove it" if file else "install edgesppo again"
+    advice = "mend it, or move it away" if file else "install edgesppo again"
     file = file or path()
     try:
         with file.open("rb") as found:
             return parse(found.read(_MAX_BYTES).decode("utf-8"), str(file))
+    except BadLock as error:
+        raise BadLock(f"{error}; {advice}") from None
     except OSError as error:
         raise BadLock(f"{file}: cannot be read: {error.strerror or error}; {advice}") from None
     except UnicodeDecodeError as error:
@@ -104,10 +110,13 @@ def parse(text: str, origin: str) -> Lock:
         raise BadLock(f"{origin}: version is {data.get('version')!r}, expected {VERSION}")
     lock_checks.only({"version", "model"}, data, origin)
     models: dict[str, PinnedModel] = {}
+    names: dict[str, str] = {}
     for n, entry in enumerate(lock_checks.tables(data, "model", origin), 1):
         model = _model(entry, f"{origin}: model {n}")
-        if model.name in models:
-            raise BadLock(f"{origin}: the name {model.name!r} stands twice")
+        other = names.setdefault(same_name(model.name), model.name)
+        if model.name in models or other != model.name:
+            also = "" if other == model.name else f", also as {other!r}"
+            raise BadLock(f"{origin}: the name {model.name!r} stands twice{also}")
         models[model.name] = model
     return Lock(models)
 
@@ -119,6 +128,7 @@ def _model(entry: dict[str, Any], where: str) -> PinnedModel:
     values = {key: lock_checks.text(entry, key, where) for key in keys}
     if not NAME.fullmatch(values["name"]):
         raise BadLock(f"{where}: name is {values['name']!r}, expected letters, digits, '.-_'")
+    lock_checks.check_name(values["name"], where)
     if values["kind"] not in KINDS:
         raise BadLock(f"{where}: kind is {values['kind']!r}, expected one of {', '.join(KINDS)}")
     _check_place(values, where)
@@ -149,11 +159,7 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
         return ()
     tables = enumerate(lock_checks.tables(entry, "file", where), 1)
     files = tuple(lock_checks.read_file(table, f"{where}, file {n}") for n, table in tables)
-    seen: set[str] = set()
-    for file in files:  # also where a file system does not tell a from A
-        if file.path.lower() in seen:
-            raise BadLock(f"{where}: the path {file.path!r} stands twice")
-        seen.add(file.path.lower())
+    lock_checks.check_differing([file.path for file in files], where)
     return files
 
 

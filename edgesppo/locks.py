@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from edgesppo import locked, lockfile
 from edgesppo.errors import BadLock, OutputError
 from edgesppo.files import Files, cannot_write, write_whole
-from edgesppo.home import data_home
+from edgesppo.home import data_home, given
 from edgesppo.pinned import Lock
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _POLL = 0.05
 def project() -> Path | None:
     """The project's own lock, if one is named."""
     named = os.environ.get(PROJECT)
-    return Path(named).expanduser() if named else None
+    return given(PROJECT, named) if named else None
 
 
 def own() -> Path:
@@ -64,16 +64,26 @@ def read(*, may_begin: bool = False) -> Lock:
     return Lock(models)
 
 
-def record(name: str, change: Callable[[PinnedModel | None], PinnedModel | None]) -> Path:
+def holders(name: str) -> list[Path]:
+    """The locks but the shipped one in which a name stands; the first is the one that counts."""
+    return [path for path in layers() if path.exists() and name in lockfile.read(path).models]
+
+
+def record(
+    name: str,
+    change: Callable[[PinnedModel | None], PinnedModel | None],
+    path: Path | None = None,
+) -> Path:
     """Replace the entry of this name by what `change` makes of it as it counts now; where it is.
 
-    None from `change` removes it there. Raises OutputError and BadLock.
+    That is our own lock, unless `path` names one. None from `change` removes the entry there.
+    Raises OutputError and BadLock.
     """
-    path, files = own(), Files()
+    path, files = path or own(), Files()
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path, files):
+        with alone(path, files):
             before = read(may_begin=True).models.get(name)
             models = dict(lockfile.read(path).models) if path.exists() else {}
             models.pop(name, None)
@@ -87,9 +97,10 @@ def record(name: str, change: Callable[[PinnedModel | None], PinnedModel | None]
 
 
 @contextmanager
-def _alone(path: Path, files: Files) -> Iterator[None]:
-    """While no other process of ours changes this lock."""
-    until, beside = time.monotonic() + _PATIENCE, path.with_name(f".{path.name}.busy")
+def alone(path: Path, files: Files) -> Iterator[None]:
+    """While no other process of ours changes this small file. Raises OutputError, OSError."""
+    until, real = time.monotonic() + _PATIENCE, Path(os.path.realpath(path))
+    beside = real.with_name(f".{real.name}.busy")
     while True:
         try:
             lock = locked.Lock(beside, files)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo import __version__, locks, obtain, place
+from edgesppo import __version__, busy, locks, obtain, place
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.files import Files, cannot_write
 from edgesppo.pinned import CHECKPOINT, PinnedBuild
@@ -39,7 +39,7 @@ def make(
     if entry.kind != CHECKPOINT or entry.repository is None:
         raise UsageError(f"{entry.name} is no checkpoint of the hub: there is nothing to convert")
     files = Files()
-    with obtain.alone(entry, on_wait, files):
+    with busy.alone(str(entry.revision), on_wait, files):
         entry = locks.read().models.get(entry.name, entry)
         there = place.build(entry, recipe)
         if there is not None:

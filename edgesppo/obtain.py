@@ -6,27 +6,24 @@ Asks nothing of the network for what is pinned and there. Knows nothing of termi
 from __future__ import annotations
 
 import shutil
-import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import locked, locks, place
+from edgesppo import busy, locks, place
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
 from edgesppo.fetch import fetch
-from edgesppo.files import Files, cannot_write
+from edgesppo.files import Files
 from edgesppo.hub import Hub
 from edgesppo.pinned import CHECKPOINT, UNRESOLVED
 from edgesppo.repository import REVISION, Repository, parse_reference
 from edgesppo.resolve import new_entry, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from edgesppo.arrival import Fetched
     from edgesppo.pinned import PinnedFile, PinnedModel
-
-_POLL = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,19 +55,22 @@ def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wa
     entry, known = new_entry(repository, name), lock.of_repository(str(repository))
     if known is not None:  # under another name: what is claimed of it holds here, too
         entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
-    taken = lock.models.get(entry.name)
+    taken = lock.taken(entry.name)
     if taken is not None:
         raise UsageError(
-            f"{entry.name} is the name of {taken.repository or taken.location or taken.kind};"
+            f"{taken.name} is the name of {taken.repository or taken.location or taken.kind};"
             " choose another with --name"
         )
     return Wanted(entry, reference)
 
 
-def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> PinnedModel:
+def pin(
+    asked: Wanted, *, update: bool = False, file: str | None = None, ours: bool = False
+) -> PinnedModel:
     """The entry with its files known; asks the hub, and records, only what is not.
 
-    With `update` it is pinned anew. Raises DownloadError, ModelNotFound, UsageError, OutputError.
+    With `update` it is pinned anew; with `ours` it stands in our own lock, too, where another has
+    it. Raises DownloadError, ModelNotFound, UsageError, OutputError.
     """
     entry, reference = asked.entry, asked.reference
     if entry.repository is None:
@@ -79,7 +79,7 @@ def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> Pinn
         return entry
     if entry.is_pinned and not update:
         if reference in (None, entry.revision):
-            return entry
+            return keep(entry) if ours else entry
         raise UsageError(
             f"{entry.name} is pinned to {entry.revision}; to pin it anew: edgesppo lock"
             f" {entry.repository}@{reference} --update"
@@ -93,6 +93,13 @@ def pin(asked: Wanted, *, update: bool = False, file: str | None = None) -> Pinn
 
     locks.record(entry.name, change)
     return locks.read().models[entry.name]
+
+
+def keep(entry: PinnedModel) -> PinnedModel:
+    """Have a pinned entry in the project's lock, where one is named, as it stands in another."""
+    if locks.project() is not None and locks.own() not in locks.holders(entry.name):
+        locks.record(entry.name, lambda before: before or entry)
+    return entry
 
 
 def source(text: str) -> str:
@@ -168,12 +175,17 @@ def pull(
     """
     if place.is_there(entry):
         return ()
-    with alone(entry, on_wait, files or Files()):
+    with busy.alone(str(entry.revision), on_wait, files or Files()):
         lacking = place.lacking(entry)
         if lacking:
             check_space(left(entry))
             fetch(repository(entry), lacking, place.folder(entry), fetched=fetched, files=files)
     return lacking
+
+
+def check_online() -> None:
+    """Refuse at once what only the hub can give, where going there is forbidden or senseless."""
+    Hub()
 
 
 def check_listing(entry: PinnedModel) -> None:
@@ -188,29 +200,3 @@ def check_listing(entry: PinnedModel) -> None:
                 f"{file.path} of {entry.repository} has {found.size:,} bytes and the hash"
                 f" {found.digest}, but {file.size:,} bytes and {file.digest} are pinned"
             )
-
-
-@contextmanager
-def alone(
-    entry: PinnedModel, on_wait: Callable[[str], None] | None, files: Files
-) -> Iterator[None]:
-    """While no other process of ours gets this model; whoever comes second waits."""
-    assert entry.repository is not None
-    mark = f".{entry.repository.replace('/', '--')}-{str(entry.revision)[:12]}.busy"
-    path, told = place.root() / mark, False
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = locked.Lock(path, files)
-            break
-        except locked.Held as held:
-            if on_wait is not None and not told:
-                on_wait(held.owner)
-            told = True
-            time.sleep(_POLL)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
+
+from edgesppo.errors import UsageError
 
 UNRESOLVED = "unresolved"
 CHECKPOINT, GGUF = "checkpoint", "gguf"
 KINDS = (CHECKPOINT, GGUF)
+# What Windows takes for a device, whatever follows its first dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.I)
+_ODD = frozenset('<>:"/\\|?*')
+_MAX_NAME = 255  # bytes, on most file systems
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 # A name becomes part of a file's name.
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+
+
+def name_fault(name: str) -> str | None:
+    """Why no file can have this name on every system, beside our own; None where one can."""
+    if not name.isprintable() or _ODD & set(name):
+        return "has a character that no file's name has everywhere"
+    if name.endswith((".", " ")):
+        return "ends in a dot or a space, which Windows drops"
+    if _DEVICE.fullmatch(name):
+        return "is a device on Windows"
+    if name.lower().endswith(".part"):
+        return "is what we call a file on its way"
+    return None if len(name.encode()) <= _MAX_NAME else "is longer than a file's name may be"
+
+
+def check_chosen(name: str) -> None:
+    """Refuse what a person cannot call a model. Raises UsageError."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"the name is {name!r}, expected letters, digits, '.-_', 64 at most")
+    if fault := name_fault(name):
+        raise UsageError(f"the name {name!r} {fault}; choose another")
+
+
+def same_name(path: str) -> str:
+    """What is equal for paths that some file system takes for the same."""
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 @dataclass(frozen=True)
@@ -57,7 +90,10 @@ class PinnedModel:
     repository: str | None = None
     revision: str | None = None
     license: str
+    license_name: str | None = None
     license_in_text: str | None = None
+    license_in_file: str | None = None
+    license_digest: str | None = None
     license_link: str | None = None
     base_model: str | None = None
     base_revision: str | None = None
@@ -89,6 +125,11 @@ class Lock:
     """A whole lock: its models by name."""
 
     models: dict[str, PinnedModel]
+
+    def taken(self, name: str) -> PinnedModel | None:
+        """The entry of this name, or of one that some file system takes for the same."""
+        same = (m for m in self.models.values() if same_name(m.name) == same_name(name))
+        return self.models.get(name) or next(same, None)
 
     def of_repository(self, repository: str) -> PinnedModel | None:
         """The entry of OWNER/NAME, a pinned one before others."""

@@ -2,7 +2,9 @@
 
     HOME/models/OWNER--NAME/REVISION/      a checkpoint, or a GGUF file, as the hub has it
         .NAME.part                         a file on its way
-    HOME/models/NAME-RECIPE-COMMIT.gguf    what was made of a checkpoint here
+    HOME/models/NAME-RECIPE-COMMIT-PLATFORM.gguf
+                                           what was made of a checkpoint here
+    HOME/models/.COMMIT.busy               see busy.py
 
 A file of the right size counts as there; its hash was right when it came, and `verify` looks
 again. Opens no connection.
@@ -11,6 +13,7 @@ again. Opens no connection.
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +27,8 @@ from edgesppo.pinned import GGUF
 if TYPE_CHECKING:
     from edgesppo.pinned import PinnedBuild, PinnedFile, PinnedModel
 
+_DIGITS = 12  # of a revision, in a file's name
+_COMMIT = re.compile(r"(?<=-)[0-9a-f]{12}(?=-)")
 RECIPE = "q4_k_m"  # what is made of a checkpoint where nobody says otherwise
 
 
@@ -53,10 +58,24 @@ def part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def build_path(entry: PinnedModel, recipe: str = RECIPE) -> Path:
-    """Where a GGUF file made of the entry belongs."""
+def build_path(entry: PinnedModel, recipe: str = RECIPE, made_on: str | None = None) -> Path:
+    """Where a GGUF file made of the entry belongs, on this platform unless another is named."""
     assert entry.revision is not None
-    return root() / f"{entry.name}-{recipe}-{entry.revision[:12]}.gguf"
+    made_on = made_on or platform_name()
+    return root() / f"{entry.name}-{recipe}-{entry.revision[:_DIGITS]}-{made_on}.gguf"
+
+
+def busy(revision: str) -> Path:
+    """The mark of who is at work on a commit; its first digits will do."""
+    return root() / f".{revision[:_DIGITS]}.busy"
+
+
+def commits(path: Path) -> list[str]:
+    """The commits, or their first digits, that a path of ours may belong to."""
+    if root() not in path.parents:
+        return []
+    parts = path.relative_to(root()).parts
+    return [parts[1]] if len(parts) > 1 else _COMMIT.findall(parts[0])
 
 
 def lacking(entry: PinnedModel) -> list[PinnedFile]:
@@ -104,3 +123,5 @@ def check_inside(path: Path) -> None:
         raise OutputError(
             f"{path} is really in {real}, outside of {top}; remove that link, or set EDGESPPO_HOME"
         )
+    if part(path).is_symlink():
+        raise OutputError(f"{part(path)} is a symbolic link, not a download of ours; remove it")

@@ -38,6 +38,9 @@ __all__ = [
 ]
 
 ARCHITECTURE = "gemma2"
+TEMPLATE = "tokenizer.chat_template"  # others are called TEMPLATE.NAME
+_TURN = ("<start_of_turn>", "<end_of_turn>")
+_MAX_TEMPLATE, _SHOWN = 1 << 16, 60  # bytes, of which Gemma-2's has 600; letters
 # Hyper-parameter -> the least and the most that makes sense.
 NUMBERS = {
     "context_length": (16, 2**27),
@@ -111,4 +114,23 @@ def _complaint(
             return f"{name} has elements of the type {place.kind}, expected {kinds[0]}"
         if place.n != n_tokens:
             return f"{place.n} entries in {name}, expected {n_tokens}"
+    return _template_complaint(path, keys)
+
+
+def _template_complaint(path: Path, keys: Mapping[str, Any]) -> str | None:
+    """What is wrong with a chat template; the turns are ours, so they must be the file's, too."""
+    for name, template in keys.items():
+        if name != TEMPLATE and not name.startswith(f"{TEMPLATE}."):
+            continue
+        if not isinstance(template, str):
+            return f"{name} is no text, expected a chat template"
+        size = len(template.encode())
+        if size > _MAX_TEMPLATE:
+            return f"{name} has {size:,} bytes, expected at most {_MAX_TEMPLATE:,}"
+        lacking = next((mark for mark in _TURN if mark not in template), None)
+        if lacking is not None:
+            raise BadModelFile(
+                f"{path}: {name} is not Gemma-2's: no {lacking!r} in {template[:_SHOWN]!r};"
+                " edgesppo would ask in turns that this model does not know; use another program"
+            )
     return None

@@ -1,6 +1,7 @@
 """Owns what one run tells the next in a line: licences that were accepted, the model used last.
 
-    DATA_HOME/remembered.json    {"accepted": {"gemma": "2026-01-31"}, "last": "sppo-iter3"}
+    DATA_HOME/remembered.json    {"accepted": {"OWNER/NAME": {"terms": HASH, "on": "2026-01-31"}},
+                                  "last": "sppo-iter3"}
 
 What cannot be read counts as not remembered.
 """
@@ -12,10 +13,13 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from edgesppo import locks
+from edgesppo.errors import OutputError
 from edgesppo.files import Files, cannot_write, write_whole
 from edgesppo.home import data_home
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _MAX_BYTES = 1 << 20
@@ -35,26 +39,28 @@ def last() -> str | None:
 def use(model: str) -> None:
     """Remember the MODEL that is used; where that cannot be written, the next run does without."""
     if last() != model:
-        with suppress(OSError):
-            _write({**_read(), "last": model})
+        with suppress(OSError, OutputError):
+            _change(lambda values: {**values, "last": model})
 
 
-def accepted(licence: str) -> bool:
-    """Whether the person has accepted this licence here before."""
-    return licence in _accepted()
+def accepted(repository: str, terms: str) -> bool:
+    """Whether the person has accepted these very terms of this repository here before."""
+    found = _accepted(_read()).get(repository)
+    return isinstance(found, dict) and found.get("terms") == terms
 
 
-def accept(licence: str) -> None:
-    """Remember that the person has accepted this licence. Raises OutputError."""
+def accept(repository: str, terms: str) -> None:
+    """Remember that the person has accepted these terms. Raises OutputError."""
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     try:
-        _write({**_read(), "accepted": {**_accepted(), licence: today}})
+        said = {repository: {"terms": terms, "on": today}}
+        _change(lambda values: {**values, "accepted": {**_accepted(values), **said}})
     except OSError as error:
         raise cannot_write(path(), error) from error
 
 
-def _accepted() -> dict[str, Any]:
-    found = _read().get("accepted")
+def _accepted(values: dict[str, Any]) -> dict[str, Any]:
+    found = values.get("accepted")
     return found if isinstance(found, dict) else {}
 
 
@@ -66,6 +72,9 @@ def _read() -> dict[str, Any]:
     return {}
 
 
-def _write(values: dict[str, Any]) -> None:
+def _change(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write what `change` makes of what is remembered, while no other process does the same."""
+    files = Files()
     path().parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path(), json.dumps(values, indent=1).encode(), files=Files())
+    with locks.alone(path(), files):
+        write_whole(path(), json.dumps(change(_read()), indent=1).encode(), files=files)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import DownloadError, UsageError
-from edgesppo.pinned import CHECKPOINT, GGUF, NAME, PinnedFile, PinnedModel
+from edgesppo import licence
+from edgesppo.errors import DownloadError
+from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen, name_fault
 from edgesppo.repository import REVISION, Repository
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ _NO_CLAIM = "unknown"
 def new_entry(repository: Repository, name: str | None) -> PinnedModel:
     """An entry for a repository that no lock knows yet."""
     name = name or repository.name.lower()
-    if not NAME.fullmatch(name):
-        raise UsageError(f"the name is {name!r}, expected letters, digits, '.-_', 64 at most")
+    check_chosen(name)
     return PinnedModel(
         name=name,
         kind=CHECKPOINT,
@@ -56,12 +56,14 @@ def resolve(
             f"asked for the commit {reference} of {entry.repository}, the hub gave"
             f" {commit.revision}; check the commit"
         )
-    listing = hub.files(Repository(owner, name, commit.revision))
+    at = Repository(owner, name, commit.revision)
+    listing = hub.files(at)
     kind, paths = _choose(listing, entry, file)
     files = tuple(_pin(listing[path]) for path in sorted(paths))
     same = (entry.revision, entry.files) == (commit.revision, files)
     return replace(
-        _claims(entry, commit),
+        _based(entry, commit),
+        **licence.read(hub, at, listing, commit, entry.license),
         kind=kind,
         revision=commit.revision,
         files=files,
@@ -69,13 +71,11 @@ def resolve(
     )
 
 
-def _claims(entry: PinnedModel, commit: Commit) -> PinnedModel:
-    """The entry with what the card's header claims; what it leaves out is as it was."""
+def _based(entry: PinnedModel, commit: Commit) -> PinnedModel:
+    """The entry with the base model that the hub tells, where it has none."""
     base = commit.base_model if entry.base_model is None else None
     return replace(
         entry,
-        license=commit.license or entry.license,
-        license_link=commit.license_link or entry.license_link,
         base_model=base or entry.base_model,
         base_revision="unresolved" if base else entry.base_revision,
     )
@@ -111,8 +111,7 @@ def _is_part(path: str) -> bool:
 
 def _is_plain(path: str) -> bool:
     """Whether it is a plain name at the top of the repository."""
-    odd = any(c in '<>:"/\\|?*' or not c.isprintable() for c in path)
-    return not odd and not path.startswith(".") and not path.endswith((".", " "))
+    return name_fault(path) is None and not path.startswith(".")
 
 
 def _pin(file: RemoteFile) -> PinnedFile:

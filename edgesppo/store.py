@@ -21,7 +21,7 @@ DEMO = "demo"
 REAL = "sppo-iter3"
 # Raised when a converter of ours makes other files of the same checkpoint.
 CONVERSION = 3
-_SHOWN = 80
+_SHOWN, _NAMED = 200, 80  # letters: in a message, in a file's name
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def converted_path(checkpoint: Path, name: str, type: str) -> Path:
         else:
             digest.update(file.read_bytes())
     folder = home() / "converted"
-    return folder / f"{name[:_SHOWN]}-{type}-{place}-{digest.hexdigest()[:16]}.gguf"
+    return folder / f"{name[:_NAMED]}-{type}-{place}-{digest.hexdigest()[:16]}.gguf"
 
 
 def remember_origin(copy: Path, checkpoint: Path) -> None:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from edgesppo.loaded import LoadedModel
     from edgesppo.saved import Resumed
 
-# A model must not be able to steer the terminal: C0 and C1 control characters but \t and \n.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# A model must not be able to steer the terminal: C0 and C1 control characters but \t and \n, and
+# the bytes of a file's name that are no text.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _ENDS = {"stop": "", "length": " | cut at the limit", "cancelled": " | stopped"}
 
 
@@ -44,7 +45,7 @@ def n_tokens(n: int) -> str:
 
 def printable(text: str) -> str:
     """The text with control characters made visible instead of obeyed."""
-    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", text)
 
 
 def describe(loaded: LoadedModel) -> str:

@@ -126,7 +126,13 @@ class _Handler(BaseHTTPRequestHandler):
         elif status.isdigit():
             self._send(int(status), b"no", **({"Retry-After": wait} if wait else {}))
         else:
-            self._data(data if fault != "wrong" else data[:-1] + b"?", fault)
+            spoilt = {
+                "wrong": data[:-1] + b"?",
+                "short": data[:-10],
+                "stub": data[:10],
+                "long": data + b"?",
+            }
+            self._data(spoilt.get(fault, data), fault)
 
     def _data(self, data: bytes, fault: str) -> None:
         wanted = self.headers.get("Range")
@@ -134,6 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         status = 200
         if wanted and fault != "ignored":
             start, end = (int(part) for part in wanted.removeprefix("bytes=").split("-"))
+            if start >= len(data):
+                self._send(416, b"", **{"Content-Range": f"bytes */{len(data)}"})
+                return
+            end = min(end, len(data) - 1)
             headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
             data, status = data[start : end + 1], 206
         self._send(status, data, len(data) // 2 if fault in ("cut", "stall") else None, **headers)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import care, errors, locks, place, remembered, store
+from edgesppo import busy, errors, locks, obtain, place, remembered, rubbish, store
 from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
+from edgesppo.files import Files
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
@@ -122,6 +124,34 @@ def test_a_damaged_build_is_made_again(hub: FakeHub) -> None:
     assert hub.url
 
 
+def test_a_damaged_build_alone_is_made_again_and_no_checkpoint_is_kept(hub: FakeHub) -> None:
+    made = pull("--convert")
+    whole = made.read_bytes()
+    made.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    result = run("pull", NAME, "--repair", "--offline", code=1)
+    assert "nothing is fetched" in result.stderr
+    assert made.exists()  # as it cannot be had again now
+    result = run("pull", NAME, "--repair")
+    assert f"{made} is damaged: it goes, and is made again" in result.stderr
+    assert made.read_bytes() == whole
+    assert {path.name for path in made.parent.iterdir()} == {made.name}
+    assert "Nothing of sppo-iter3 that is here is damaged" in run("pull", NAME, "--repair").stderr
+    assert hub.url
+
+
+def test_repair_mends_the_checkpoint_beside_a_sound_build_too(hub: FakeHub) -> None:
+    folder, made = pull(), pull("--convert")
+    whole = (folder / SECOND).read_bytes()
+    (folder / SECOND).write_bytes(whole[:-1])
+    pull("--repair")
+    assert (folder / SECOND).read_bytes() == whole
+    hub.requests.clear()
+    made.write_bytes(made.read_bytes()[:-1] + b"?")
+    run("pull", NAME, "--repair", "--offline")
+    run("verify", NAME)
+    assert not hub.requests
+
+
 def test_verify_of_what_is_not_here_is_told(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
     assert "not on this machine" in run("verify", NAME, code=1).stderr
@@ -148,11 +178,49 @@ def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path)
 def test_rm_leaves_what_another_name_uses(hub: FakeHub) -> None:
     folder = pull()
     run("lock", f"{REPOSITORY}@{REVISION}", "--name", "mine")
-    assert "mine uses them" in run("rm", NAME).stderr
+    assert "that mine uses, too, stay" in run("rm", NAME).stderr
     assert place.is_there(locks.read().models["mine"])
     run("pull", "mine")
     assert folder.is_dir()
     assert hub.url
+
+
+def test_two_gguf_files_of_one_commit_are_removed_singly(hub: FakeHub, tmp_path: Path) -> None:
+    hub.folder = tmp_path / "files"
+    hub.folder.mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        (hub.folder / name).write_bytes(name.encode() * 1000)
+        run("lock", f"{REPOSITORY}@{REVISION}", "--name", name[0], "--file", name)
+        pull(name=name[0])
+    a, b = (store.find(name).path for name in "ab")
+    result = run("rm", "a")
+    assert "6.0 kB are freed" in result.stderr
+    assert "uses, too" not in result.stderr
+    assert (a.exists(), b.exists()) == (False, True)
+    run("rm", "b")
+    assert not b.parent.exists()
+
+
+def test_rm_of_an_import_is_from_the_lock_that_it_stands_in(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path
+) -> None:
+    lock = tmp_path / "project.lock"
+    run("import", str(demo_gguf), "--name", "mine")
+    lock.write_text(
+        'version = 1\n\n[[model]]\nname = "x"\nkind = "checkpoint"\nlicense = "L"\n'
+        'description = "d"\nrepository = "o/n"\nrevision = "unresolved"\n'
+    )
+    before = lock.read_bytes()
+    own = fresh_home / "models.lock"
+    assert f"forgotten in {own}" in run("rm", "mine", "--lock", str(lock)).stderr
+    assert lock.read_bytes() == before
+    assert "mine" not in states()
+    run("import", str(demo_gguf), "--name", "mine")
+    run("import", str(demo_gguf), "--name", "mine", "--lock", str(lock))
+    result = run("rm", "mine", "--lock", str(lock))
+    assert f"forgotten in {lock}" in result.stderr
+    assert f"{own} has a mine, too" in result.stderr
+    assert states()["mine"] == "here"
 
 
 def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> None:
@@ -194,16 +262,75 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
 
 
 def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
-    from edgesppo import obtain
-    from edgesppo.files import Files
-
     entry = obtain.pin(obtain.wanted(NAME))
     part = place.part(place.folder(entry) / SECOND)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"1")
-    with obtain.alone(entry, None, Files()):
-        assert not care.rubbish()
-    assert [rest.path for rest in care.rubbish()] == [part]
+    with busy.alone(REVISION, None, Files()):
+        assert not rubbish.find()
+    assert [rest.path for rest in rubbish.find()] == [part]
+    assert hub.url
+
+
+def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: FakeHub) -> None:
+    folder = pull()
+    with busy.alone(REVISION, None, Files()):
+        message = run("rm", NAME, code=1).stderr.splitlines()[-1]
+    assert f"process {os.getpid()} on" in message
+    assert "nothing is removed" in message
+    assert place.is_there(locks.read().models[NAME])
+    run("rm", NAME)
+    assert not folder.exists()
+    assert hub.url
+
+
+def test_what_a_pull_begins_between_question_and_answer_stays(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pull()
+    part = place.part(folder / SECOND)
+    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    for command, code in ((["rm", NAME], 1), (["gc"], 0)):
+        part.write_bytes(b"1")
+        with ExitStack() as meanwhile:
+
+            def answer(*_: object, **__: object) -> bool:
+                meanwhile.enter_context(busy.alone(REVISION, None, Files()))
+                return True
+
+            monkeypatch.setattr("click.confirm", answer)
+            result = run(*command, code=code)
+        assert part.exists()
+        assert (folder / SECOND).exists()
+        assert "is getting" in result.stderr or "it is used now" in result.stderr
+    assert hub.url
+
+
+def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
+    part = place.part(pull() / "sub" / "deep.json")  # a lock may pin files in folders
+    part.parent.mkdir()
+    part.write_bytes(b"1" * 1000)
+    with busy.alone(REVISION, None, Files()):
+        result = run("gc")
+    assert f"what process {os.getpid()} on" in result.stderr
+    assert part.exists()
+    assert str(part) in run("gc").stderr
+    assert not part.exists()
+    assert hub.url
+
+
+def test_the_builds_of_two_platforms_lie_side_by_side(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = pull("--convert")
+    monkeypatch.setattr(place, "platform_name", lambda: "linux-riscv64")
+    there = pull("--convert")
+    assert here != there
+    assert here.read_bytes() == there.read_bytes()
+    assert not rubbish.find(unpinned=True)
+    run("rm", NAME)
+    assert not here.exists()
+    assert not there.exists()
     assert hub.url
 
 
@@ -240,12 +367,19 @@ def test_a_checkpoint_folder_can_be_imported_and_used(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
 
 
-@pytest.mark.parametrize("bad", ["a folder", "no gguf", "nothing", "taken", "a bad name"])
+PATHS = ("a folder", "no gguf", "nothing")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["a folder", "no gguf", "nothing", "taken", "taken but for case", "a bad name", "a device"],
+)
 def test_what_cannot_be_imported_is_told_and_not_recorded(
     fresh_home: Path, tmp_path: Path, bad: str
 ) -> None:
     path = tmp_path / "x.gguf"
-    words = {"taken": ["--name", NAME], "a bad name": ["--name", "../x"]}.get(bad, [])
+    names = {"taken": NAME, "taken but for case": NAME.upper(), "a bad name": "../x"}
+    words = ["--name", {**names, "a device": "nul"}[bad]] if bad not in PATHS else []
     if bad == "a folder":
         path.mkdir()
     elif bad == "no gguf":
@@ -293,7 +427,8 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
     outside.mkdir()
     (outside / "mine.gguf").write_bytes(b"1")
     (fresh_home / "converted").symlink_to(outside)
-    rest = care.Rest(fresh_home / "converted" / "mine.gguf", 1, "a test")
+    (outside / "mine.from").write_bytes(bytes(tmp_path / "gone"))
+    (rest,) = rubbish.find()
     with pytest.raises(errors.OutputError, match="outside of"):
-        care.remove([rest])
+        rubbish.sweep([rest])
     assert (outside / "mine.gguf").exists()

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
+    "plain",
     "checks",
     "parameters",
     "schema",
@@ -27,15 +28,21 @@ RUNTIME = [
     "remembered",
     "repository",
     "retry",
+    "answers",
     "hub",
     "arrival",
     "place",
+    "busy",
+    "licence",
     "fetch",
     "resolve",
     "obtain",
     "store",
     "care",
+    "rubbish",
     "gguf_texts",
+    "gguf_cursor",
+    "gguf_tensors",
     "gguf_reader",
     "preflight",
     "describe",
@@ -132,7 +139,7 @@ SHARED = {
     "repository",
     "_llama",
 }
-MAY_CONVERT = {"adopt", "made", "loaded", "cli"}
+MAY_CONVERT = {"adopt", "licence", "made", "loaded", "cli"}
 
 
 def _imports(file: Path) -> set[str]:

@@ -23,6 +23,18 @@ BUILD = (
     '[[model.build]]\nrecipe = "q4_k_m"\nplatform = "linux-x86_64"\nconverter = "c"\n'
     f'library = "l"\nsize = 3\nsha256 = "{"1" * 64}"\n'
 )
+ODD_NAMES = {
+    "CON": "is a device on Windows",
+    "nul.txt": "is a device on Windows",
+    "sub/Com1.json": "is a device on Windows",
+    "lpt¹": "is a device on Windows",
+    "x.part": "is what we call a file on its way",
+    "sub/.x.Part": "is what we call a file on its way",
+    "a.": "ends in a dot or a space",
+    "a /b": "name 'a ' ends in a dot or a space",
+    "a?": "has a character that no file's name has everywhere",
+    "é" * 128: "is longer than a file's name may be",
+}
 GOOD = f"version = 1\n{MODEL}{FILE}"
 
 
@@ -108,7 +120,14 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (GOOD.replace("a.json", r"\\\\host\\a"), "leaves its folder"),
         (GOOD.replace("a.json", "a//b.json"), "not written as one is"),
         (GOOD.replace("a.json", "."), "not written as one is"),
-        (GOOD.replace("a.json", r"a\nb"), "not written as one is"),
+        (GOOD.replace("a.json", r"a\nb"), "a character that no file's name has everywhere"),
+        *((GOOD.replace("a.json", name), why) for name, why in ODD_NAMES.items()),
+        (GOOD.replace('"m"', '"nul.x"'), "the name 'nul.x' is a device on Windows"),
+        (GOOD.replace('"m"', '"m."'), r"the name 'm\.' ends in a dot"),
+        (GOOD.replace('"m"', '"M"') + MODEL + FILE, "the name 'm' stands twice, also as 'M'"),
+        (GOOD + FILE.replace("a.json", "a.json/b"), "'a.json/b' is inside of the file 'a.json'"),
+        (GOOD.replace("a.json", "\u00e9") + FILE.replace("a.json", "e\u0301"), "stands twice"),
+        (f"version = 1\n{REMOTE.replace('o/n', 'nul.x/n')}", "'nul.x--n' is a device"),
         (GOOD + FILE.replace("a.json", "A.json"), "the path 'A.json' stands twice"),
         (GOOD.replace("sha256", "oid"), "oid is '0*', expected 40 lower-case hex digits"),
         (GOOD.replace(f'sha256 = "{"0" * 64}"', ""), "sha256 is None, expected 64"),

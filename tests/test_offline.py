@@ -131,3 +131,18 @@ def test_doctor_tells_what_is_wrong_and_never_the_token(
     assert "edgesppo rm mine" in " ".join(run("doctor", code=1).output.split())
     (fresh_home / "models.lock").write_text("version = 9\n")
     assert "fail" in run("doctor", code=1).output
+
+
+@pytest.mark.usefixtures("fresh_home")
+def test_a_bad_lock_is_one_finding_with_what_to_do(fresh_home: Path) -> None:
+    (fresh_home / "models.lock").write_text("version = 1\n[[mod")
+    found = json.loads(run("doctor", "--json", code=1).stdout)["findings"]
+    (failed,) = [finding for finding in found if finding["state"] == "fail"]
+    assert "mend it, or move it away" in failed["text"]
+
+
+@pytest.mark.parametrize("variable", ["EDGESPPO_HOME", "EDGESPPO_LOCK"])
+@pytest.mark.usefixtures("fresh_home")
+def test_a_home_of_nobody_is_told(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "~no-such-user/x")
+    assert f"{variable} is '~no-such-user/x'" in run("list", code=1).stderr

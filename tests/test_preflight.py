@@ -16,7 +16,7 @@ from tests import gguf_maker as make
 if TYPE_CHECKING:
     from pathlib import Path
 
-N_MUTATIONS = 3_000
+N_MUTATIONS = 1_000  # on the disk; test_malformed.py has many more in memory
 KEYS, INFOS = make.sound_keys(), make.sound_infos()
 HUGE = 2**63
 CASES: dict[str, tuple[bytes, str]] = {
@@ -155,6 +155,31 @@ def test_a_senseless_hyper_parameter_is_refused_by_name(
     path.write_bytes(make.file([*KEYS, key]))
     with pytest.raises(edgesppo.BadModelFile, match=f"gemma2.{name} is .*, expected"):
         preflight.check(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "complaint"),
+    [
+        ("", 4, struct.pack("<I", 1), "damaged GGUF: tokenizer.chat_template is no text"),
+        ("", 9, make.array(8, []), "tokenizer.chat_template is no text"),
+        ("", 8, make.string(b"{{ '<start_of_turn><end_of_turn>' }}" + b" " * 65_536), "65,536"),
+        ("", 8, make.string(b"\xff"), "not UTF-8"),
+        ("", 8, make.string(b"<|im_start|>"), r"chat_template is not Gemma-2's: no '<start_of_tur"),
+        ("", 8, make.string(b"<start_of_turn>"), "is not Gemma-2's: no '<end_of_turn>'"),
+        (".tool_use", 8, make.string(b"\x1b[INST]"), "chat_template.tool_use is not Gemma-2's"),
+    ],
+)
+def test_a_chat_template_that_is_not_gemma_2s_is_named(
+    path: Path, name: str, kind: int, value: bytes, complaint: str
+) -> None:
+    sound = make.key(b"tokenizer.chat_template", 8, make.string(b"<start_of_turn><end_of_turn>"))
+    path.write_bytes(make.file([*KEYS, sound]))
+    preflight.check(path)
+    key = make.key(b"tokenizer.chat_template" + name.encode(), kind, value)
+    path.write_bytes(make.file([*KEYS, key]))
+    with pytest.raises(edgesppo.BadModelFile, match=complaint) as caught:
+        preflight.check(path)
+    assert str(caught.value).isprintable()
 
 
 def test_a_token_that_stands_twice_is_refused(path: Path) -> None:

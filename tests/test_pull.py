@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import errors, locks, obtain, place, store
+from edgesppo import errors, locks, obtain, place, remembered, store
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
 from tests.faulty import Counting, Faulty
@@ -89,6 +89,9 @@ def test_lock_asks_once_what_main_is_and_pins_every_file(hub: FakeHub, fresh_hom
 
 def test_update_pins_anew_and_shows_old_and_new(hub: FakeHub) -> None:
     run("lock", NAME)
+    message = run("lock", f"{REPOSITORY}@{REVISION}", "--name", NAME.upper(), code=1).stderr
+    assert f"{NAME} is the name of" in message
+    assert "is a device" in run("lock", "owner/nul", code=1).stderr
     hub.branches["main"] = OTHER
     result = run("lock", NAME, "--update")
     assert REVISION in result.output
@@ -109,6 +112,24 @@ def test_a_repository_of_anyones_gets_an_entry_of_its_own(hub: FakeHub, fresh_ho
     assert "mine" in run("list", "--lock", str(lock)).output
 
 
+def test_what_the_users_lock_has_is_written_to_a_projects_own(
+    hub: FakeHub, fresh_home: Path, tmp_path: Path
+) -> None:
+    made = json.loads(pull("--convert", "--json").stdout)["path"]
+    hub.branches["main"] = OTHER
+    asked = len(hub.requests)
+    project = tmp_path / "project.lock"
+    result = run("lock", NAME, "--lock", str(project))
+    assert f"Pinned in {project}" in result.output
+    (fresh_home / "models.lock").rename(tmp_path / "away")
+    assert REVISION in project.read_text()
+    assert run("path", NAME, "--lock", str(project)).stdout.strip() == made
+    before = project.read_bytes()
+    run("lock", NAME, "--lock", str(project))
+    assert project.read_bytes() == before
+    assert len(hub.requests) == asked
+
+
 def test_a_branch_is_never_written_and_a_moved_pin_is_refused(hub: FakeHub) -> None:
     hub.branches["dev"] = OTHER
     run("lock", f"{REPOSITORY}@dev")
@@ -126,7 +147,29 @@ def test_pull_says_size_licence_and_memory_before_the_first_byte(
     for word in ("size", "gemma", "Apache-2.0", "disk", "memory", "fits: yes", "--accept-license"):
         assert word in in_one_line(result.output)
     assert not (fresh_home / "models").exists()
-    assert {name for kind, name, _ in hub.requests if kind == "data"} == {"config.json"}
+    assert {name for kind, name, _ in hub.requests if kind == "data"} == {
+        "config.json",
+        "README.md",
+    }
+
+
+def test_what_a_gguf_file_takes_is_said_before_its_first_weight(
+    hub: FakeHub, tmp_path: Path, demo_gguf: Path
+) -> None:
+    hub.folder = tmp_path / "files"
+    hub.folder.mkdir()
+    shutil.copy(demo_gguf, hub.folder / "x.gguf")
+    (hub.folder / "odd.gguf").write_bytes(b"GGUF but no more than that")
+    for name, words in (
+        ("x.gguf", "with 512 tokens of context"),
+        ("odd.gguf", "at least 0.0 kB, for its weights"),
+    ):
+        run("lock", f"{REPOSITORY}@{REVISION}", "--name", name[:-5], "--file", name)
+        result = in_one_line(run("pull", name[:-5], code=1).output)
+        assert words in result
+        assert "fits: " in result
+        assert all(int(h["Range"].rpartition("-")[2]) < 1 << 16 for h in hub.asked(name))
+        assert "is not accepted, so nothing is fetched" in result
 
 
 def test_what_is_pulled_is_what_the_hub_has_and_is_not_asked_for_again(
@@ -157,12 +200,6 @@ def test_on_a_terminal_the_licence_is_asked_for_once(
     assert CliRunner().invoke(main, ["pull", NAME]).exit_code == 0
 
 
-def test_a_free_licence_is_not_asked_for(hub: FakeHub, fresh_home: Path) -> None:
-    hub.card = {"license": "apache-2.0"}
-    run("pull", NAME)
-    same(fresh_home, hub)
-
-
 def test_an_accepted_licence_is_not_asked_for_again(hub: FakeHub, fresh_home: Path) -> None:
     pull()
     run("rm", NAME)
@@ -184,6 +221,9 @@ def test_a_broken_connection_is_gone_on_from(
 @pytest.mark.parametrize(
     ("place_", "faults", "words"),
     [
+        (SECOND, ["short"], ["bytes on the hub, but", "are pinned"]),
+        (SECOND, ["long"], ["bytes on the hub, but", "are pinned"]),
+        (SECOND, ["cut", "stub"], ["bytes on the hub, but", "are pinned"]),
         (SECOND, ["wrong"] * 2, ["came with the hash", "is pinned"]),
         (SECOND, ["html"], ["a web page came"]),
         (SECOND, ["403"], ["accept the licence at"]),
@@ -238,7 +278,7 @@ def test_a_hub_that_changed_what_is_pinned_is_refused_with_both_values(
 def test_convert_keeps_the_gguf_alone_and_records_it(hub: FakeHub, fresh_home: Path) -> None:
     figures = json.loads(pull("--convert", "--json").stdout)
     made = Path(figures["path"])
-    assert made == fresh_home / "models" / f"{NAME}-q4_k_m-{REVISION[:12]}.gguf"
+    assert made == fresh_home / "models" / place.build_path(pinned()).name
     assert {path.name for path in made.parent.iterdir()} == {made.name}
     build = locks.read().models[NAME].build("q4_k_m", place.platform_name())
     assert build is not None
@@ -259,6 +299,18 @@ def test_a_pulled_checkpoint_is_converted_without_the_hub(hub: FakeHub) -> None:
     assert not [kind for kind, name, _ in hub.requests if name.endswith(".safetensors")]
 
 
+def test_a_pulled_checkpoint_and_the_hub_make_the_same_file(hub: FakeHub) -> None:
+    pull()
+    made = Path(json.loads(pull("--convert", "--json").stdout)["path"])
+    from_folder = made.read_bytes()
+    run("rm", NAME)
+    pull("--convert")
+    assert made.read_bytes() == from_folder
+    card = json.loads(run("show", NAME, "--json").stdout)
+    assert (card["name"], card["lineage"]["revision"]) == (REPOSITORY.split("/")[1], REVISION)
+    assert hub.url
+
+
 def test_a_build_that_differs_from_its_record_is_refused_with_both_values(
     hub: FakeHub, fresh_home: Path
 ) -> None:
@@ -277,6 +329,7 @@ def test_a_build_that_differs_from_its_record_is_refused_with_both_values(
 
 def test_two_pulls_at_once_fetch_every_file_once(hub: FakeHub, fresh_home: Path) -> None:
     entry, waited = pinned(), list[str]()
+    hub.requests.clear()
     hub.faults[SECOND] = ["stall"]
     first = threading.Thread(target=obtain.pull, args=(entry,))
     first.start()
@@ -359,7 +412,10 @@ def test_a_disk_without_room_is_told_before_the_first_byte(
 ) -> None:
     monkeypatch.setattr(obtain, "free", lambda: 1000)
     assert "no space left" in pull(code=1).stderr.splitlines()[-1]
-    assert {name for kind, name, _ in hub.requests if kind == "data"} <= {"config.json"}
+    assert {name for kind, name, _ in hub.requests if kind == "data"} <= {
+        "config.json",
+        "README.md",
+    }
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
@@ -373,6 +429,13 @@ def test_a_link_that_leads_out_of_our_folder_is_not_followed(
     (fresh_home / FOLDER).symlink_to(outside)
     assert "outside of" in pull(code=1).stderr.splitlines()[-1]
     assert not list(outside.iterdir())
+    (fresh_home / FOLDER).unlink()
+    (fresh_home / FOLDER).mkdir()
+    mine = outside / "mine"
+    mine.write_text("mine")
+    place.part(fresh_home / FOLDER / SECOND).symlink_to(mine)
+    assert "is a symbolic link" in pull(code=1).stderr.splitlines()[-1]
+    assert mine.read_text() == "mine"
 
 
 def test_the_token_is_written_nowhere_and_goes_to_the_hub_only(
@@ -430,3 +493,16 @@ def test_a_damaged_lock_of_the_users_own_is_named(fresh_home: Path) -> None:
     for text in ("version = 1\n[[mod", "version = 7\n", "\xff"):
         lock.write_text(text, encoding="latin-1")
         assert str(lock) in run("list", code=1).stderr
+
+
+def test_many_that_remember_at_once_forget_nothing(fresh_home: Path) -> None:
+    names = [f"owner/n{number}" for number in range(12)]
+    threads = [threading.Thread(target=remembered.accept, args=(name, "0")) for name in names]
+    threads += [threading.Thread(target=remembered.use, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(remembered.accepted(name, "0") for name in names)
+    assert remembered.last() in names
+    assert {path.name for path in fresh_home.iterdir()} == {"remembered.json"}

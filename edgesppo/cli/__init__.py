@@ -19,6 +19,7 @@ import click
 
 from edgesppo import __version__
 from edgesppo.errors import EdgesppoError
+from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ class CliError(click.ClickException):
     """One of our errors on its way to the terminal: one line, or one JSON object."""
 
     def __init__(self, error: EdgesppoError, *, as_json: bool) -> None:
-        super().__init__(" ".join(str(error).split()))
+        super().__init__(one_line(str(error)))
         self.kind = type(error).__name__
         self.as_json = as_json
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgesppo import preflight
-from edgesppo.cli.common import chosen, converted, emit_json, json_option
+from edgesppo.cli.common import chosen, converted, emit_json, json_option, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +46,7 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
         emit_json({**dataclasses.asdict(found), "bound": found.bound, "advice": found.advice()})
         return
     for line in _lines(found):
-        click.echo(line)
+        tell(line)
 
 
 def _lines(found: Report) -> Iterator[str]:

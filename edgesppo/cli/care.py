@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo import care, locks
-from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo import care, locks, rubbish
+from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
 from edgesppo.errors import ModelNotFound, UsageError
@@ -65,10 +65,10 @@ def _checked(entry: PinnedModel, *, as_json: bool) -> list[Checked]:
     if not as_json:
         for checked in found:
             state = "sound" if checked.is_sound else "DAMAGED"
-            click.echo(f"{state:<8} {checked.path}")
+            tell(f"{state:<8} {checked.path}")
             if not checked.is_sound:
                 now = checked.found or "none, as its size is another or it cannot be read"
-                click.echo(f"{'':<8} its hash is {now}, but {checked.expected} is pinned")
+                tell(f"{'':<8} its hash is {now}, but {checked.expected} is pinned")
     return found
 
 
@@ -88,7 +88,7 @@ def _offer(entry: PinnedModel, damaged: list[Checked]) -> None:
         say(f"{entry.name} is your own: replace the file, or import it as it is now")
         return
     flags = ["--convert", "--repair"] if any(c.is_build for c in damaged) else ["--repair"]
-    say(f"To fetch only that anew: edgesppo pull {entry.name} {' '.join(flags)}")
+    say(f"To have only that anew: edgesppo pull {entry.name} {' '.join(flags)}")
     if has_terminal(sys.stdin) and click.confirm("Now?", default=False, err=True):
         from edgesppo.cli.pull import pull_command
 
@@ -108,19 +108,23 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
     if entry.shipped is not None:
         raise UsageError(f"{entry.name} comes with edgesppo, and takes {size(entry.size)}")
     if entry.location is not None:
-        care.forget(entry)
+        lock = care.forget(entry)
         if as_json:
-            emit_json({"name": entry.name, "removed": [], "freed_bytes": 0})
-        else:
-            say(f"{entry.name} is forgotten; your files in {entry.location} stay")
+            emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
+            return
+        say(f"{entry.name} is forgotten in {lock}; your files in {entry.location} stay")
+        for other in locks.holders(entry.name):
+            say(f"{other} has a {entry.name}, too: that is what the name says from now on")
         return
     others = care.users(entry)
     if others:
-        say(f"The files of the hub stay: {', '.join(others)} uses them, too")
+        say(f"The files of the hub that {', '.join(others)} uses, too, stay")
     rests = care.belongings(entry)
     if not rests and not others:
         raise ModelNotFound(f"nothing of {entry.name} is on this machine")
-    _remove(rests, {"name": entry.name}, yes=yes, as_json=as_json)
+    care.check_free(entry)
+    _ask(rests, yes=yes)
+    _tell(care.remove(entry, rests), {"name": entry.name}, as_json=as_json)
 
 
 @click.command(name="gc")
@@ -133,33 +137,36 @@ def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
 
     A commit that only another project's lock pins looks unpinned from here.
     """
-    rests = care.rubbish(unpinned=unpinned)
+    rests = rubbish.find(unpinned=unpinned)
+    for owner in rubbish.workers(unpinned=unpinned):
+        say(f"Left alone is what {owner} is getting")
     if not rests and not as_json:
         say("Nothing to remove.")
         return
-    _remove(rests, {"dry_run": dry_run}, yes=yes, as_json=as_json, dry_run=dry_run)
+    _ask(rests, yes=yes or dry_run)
+    removed = rests if dry_run else rubbish.sweep(rests, unpinned=unpinned)
+    for rest in rests:
+        if rest not in removed:
+            say(f"{rest.path} stays: it is used now")
+    _tell(removed, {"dry_run": dry_run}, as_json=as_json)
 
 
-def _remove(
-    rests: list[Rest],
-    figures: dict[str, str | bool],
-    *,
-    yes: bool,
-    as_json: bool,
-    dry_run: bool = False,
-) -> None:
-    """Say what goes and how much it frees, ask on a terminal, remove it."""
-    total = sum(rest.n_bytes for rest in rests)
+def _ask(rests: list[Rest], *, yes: bool) -> None:
+    """Say what goes and how much it frees; on a terminal, ask."""
     for rest in rests:
         say(f"{size(rest.n_bytes):>10}  {rest.path} ({rest.what})")
-    asks = has_terminal(sys.stdin) and not (yes or dry_run)
-    if asks and rests and not click.confirm(f"Free {size(total)}?", default=False, err=True):
+    if not rests or yes or not has_terminal(sys.stdin):
+        return
+    total = sum(rest.n_bytes for rest in rests)
+    if not click.confirm(f"Free {size(total)}?", default=False, err=True):
         say("Nothing is removed.")
         sys.exit(1)
-    if not dry_run:
-        care.remove(rests)
+
+
+def _tell(removed: list[Rest], figures: dict[str, str | bool], *, as_json: bool) -> None:
+    total = sum(rest.n_bytes for rest in removed)
     if as_json:
-        removed = [str(rest.path) for rest in rests]
-        emit_json({**figures, "removed": removed, "freed_bytes": total})
+        paths = [str(rest.path) for rest in removed]
+        emit_json({**figures, "removed": paths, "freed_bytes": total})
     else:
-        say(f"{size(total)} {'would be' if dry_run else 'are'} freed")
+        say(f"{size(total)} {'would be' if figures.get('dry_run') else 'are'} freed")

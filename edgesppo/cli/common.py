@@ -16,6 +16,7 @@ from edgesppo.cli import JSON_KEY
 from edgesppo.errors import UsageError
 from edgesppo.parameters import Choice, Number
 from edgesppo.sampler import SamplingParams
+from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,13 +31,19 @@ REAL_MODEL_HINT = (
 
 
 def say(text: str = "", *, newline: bool = True) -> None:
-    """A word to the person, beside the answer: standard error."""
-    click.echo(text, err=True, nl=newline)
+    """A word to the person, beside the answer: standard error, and nothing in it is obeyed."""
+    click.echo(printable(text), err=True, nl=newline)
+
+
+def tell(text: str) -> None:
+    """A line of the answer: standard output, and nothing in it is obeyed."""
+    click.echo(printable(text))
 
 
 def emit_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """One JSON object on standard output; what a terminal would obey is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    click.echo("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo import obtain
-from edgesppo.cli.common import emit_json, json_option, say
+from edgesppo.cli.common import emit_json, json_option, say, tell
 from edgesppo.cli.retries import retries_told
 from edgesppo.errors import BadOverride
 from edgesppo.machine import peak_memory
@@ -167,7 +167,7 @@ def _print_plan(plan: Outlook, as_json: bool) -> None:
         return
     for tensor in plan.tensors:
         shape = " x ".join(map(str, tensor.shape))
-        click.echo(f"{tensor.name:36}{shape:>16}  {tensor.type:6}{tensor.bytes:16,}")
+        tell(f"{tensor.name:36}{shape:>16}  {tensor.type:6}{tensor.bytes:16,}")
     click.echo(
         f"{len(plan.tensors)} tensors ({_counted(plan.types)}), {plan.bytes:,} bytes of tensor"
         f" data, {plan.bits_per_weight:.2f} bits a weight"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo import preflight, store
-from edgesppo.cli.common import converted, emit_json, json_option, model_options
+from edgesppo.cli.common import converted, emit_json, json_option, model_options, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,11 +39,11 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
         figures = {**asdict(made), "total": made.total, "fits": made.fits}
         emit_json({**figures, "tuning": asdict(tuning), "measured": whence == MEASURED})
     else:
-        click.echo(summary.path.name)
+        tell(summary.path.name)
         for label, line in _lines(tuning, made, wishes.draft):
-            click.echo(f"  {label:<9} {line}")
-        click.echo(f"  {'':<9} {_WHENCE[whence](tuning)}")
-        click.echo(f"  {'fits':<9} {'yes' if made.fits else f'no: {made.advice()}'}")
+            tell(f"  {label:<9} {line}")
+        tell(f"  {'':<9} {_WHENCE[whence](tuning)}")
+        tell(f"  {'fits':<9} {'yes' if made.fits else f'no: {made.advice()}'}")
     if not made.fits:
         sys.exit(1)
 

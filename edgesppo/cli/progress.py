@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.plain import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -32,7 +34,7 @@ class Meter:
     _moving: Meter | None = None  # the last that was updated
 
     def __init__(self, title: str, *, in_bytes: bool = True, patience: float = 0.0) -> None:
-        self._title = title
+        self._title = one_line(title)
         self._in_bytes = in_bytes
         self._patience = patience
         self._base: float | None = None  # what was through at first

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import care, locks, obtain, place, remembered
-from edgesppo.cli.common import emit_json, has_terminal, json_option, say
+from edgesppo import busy, care, licence, locks, obtain, place, remembered
+from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
+from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import UsageError
+from edgesppo.files import Files
+from edgesppo.machine import available_memory
 from edgesppo.pinned import CHECKPOINT
+from edgesppo.plain import one_line
+from edgesppo.repository import endpoint
 from edgesppo.store import of_entry
-from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from edgesppo.pinned import PinnedModel
-
-# Licences that nobody needs to be asked about.
-_FREE = frozenset(
-    ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
-)
+    from edgesppo.plan import Plan
 
 
 @click.command(name="lock")
@@ -46,18 +47,18 @@ def lock_command(
     asked = obtain.wanted(model, name, may_begin=True)
     before = asked.entry
     with retries_told():
-        entry = obtain.pin(asked, update=update, file=file)
+        entry = obtain.pin(asked, update=update, file=file, ours=True)
     if as_json:
         emit_json({**_described(entry), "before": before.revision, "lock": str(locks.own())})
         return
     for line in _pinned_lines(before, entry):
-        click.echo(line)
+        tell(line)
 
 
 @click.command(name="pull")
 @click.argument("model", metavar="NAME|OWNER/NAME[@COMMIT]")
 @click.option("--convert", is_flag=True, help="Keep the Q4_K_M file only: fetched shard by shard.")
-@click.option("--accept-license", is_flag=True, help="Accept the model's licence, once for all.")
+@click.option("--accept-license", is_flag=True, help="Accept what the repository claims, once.")
 @click.option("--repair", is_flag=True, help="Hash what is here, and fetch anew what is damaged.")
 @json_option
 def pull_command(
@@ -66,6 +67,8 @@ def pull_command(
     """Get a model from the hub, as it is pinned; what is here already costs nothing.
 
     Says before the first byte how large it is, under which licence, and whether it fits here.
+    Until the licence is accepted only what describes the model is read: its card, LICENSE,
+    config.json, the first 64 kB of a GGUF file.
     Interrupted, the same command goes on inside the files. A model that no commit is pinned for
     yet is pinned to what it is now.
     """
@@ -73,15 +76,15 @@ def pull_command(
     click.get_current_context().with_resource(retries_told())
     asked = obtain.wanted(model)
     entry = obtain.pin(asked) if asked.entry.is_pinned else asked.entry
-    if repair:
-        for path in care.discard_damaged(entry):
-            say(f"{path} is damaged: it goes, and comes anew")
+    if repair and entry.repository is not None and entry.is_pinned:
+        fetched, remake = _repair(entry, accept=accept_license)
+        convert = convert or remake
     there = _there(entry, convert=convert)
     if there is None:
         entry = obtain.pin(asked)
         if not asked.entry.is_pinned:
             say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {locks.own()}")
-        fetched = _get(entry, convert=convert, accept=accept_license)
+        fetched += _get(entry, convert=convert, accept=accept_license)
         there = of_entry(locks.read().models[entry.name]).path
     if as_json:
         seconds = time.monotonic() - started
@@ -90,6 +93,29 @@ def pull_command(
     else:
         say(f"{entry.name} is here: {there}")
         say(f"Next: edgesppo chat {entry.name}")
+
+
+def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:
+    """Fetch what is damaged; how many bytes, and whether a converted file is to be made again.
+
+    Nothing goes before it is certain that it may be had again.
+    """
+    with busy.alone(str(entry.revision), _waiting, Files()):
+        with contextlib.closing(Meter(f"Hashing {entry.name}")) as meter:
+            damaged = [c for c in care.check(entry, meter.update) if not c.is_sound]
+        if not damaged:
+            say(f"Nothing of {entry.name} that is here is damaged")
+            return 0, False
+        remake = any(checked.is_build for checked in damaged)
+        refetch = not all(checked.is_build for checked in damaged)
+        if refetch or not place.is_there(entry):
+            obtain.check_online()
+            _need_licence(entry, accept=accept)
+        for checked in damaged:
+            again = "is made again" if checked.is_build else "comes anew"
+            say(f"{checked.path} is damaged: it goes, and {again}")
+        care.discard(damaged)
+    return (_get(entry, convert=False, accept=accept) if refetch else 0), remake
 
 
 def _there(entry: PinnedModel, *, convert: bool) -> Path | None:
@@ -144,14 +170,16 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
     """Size, licence, disk, memory."""
     from edgesppo import forecast
 
-    yield "model", printable(entry.description)
+    yield "model", one_line(entry.description)
     yield "from", f"{entry.repository} at {entry.revision}"
-    config = None if place.is_there(entry) else forecast.read_config(entry)
-    made, left, free = forecast.weights(entry, config), obtain.left(entry), obtain.free()
+    shape = forecast.read_shape(entry)
+    made, left, free = forecast.weights(entry, shape), obtain.left(entry), obtain.free()
     shard = max((file.size for file in entry.files), default=0)
-    whole = f"{size(entry.size)} in {len(entry.files)} files"
-    yield "size", whole if left == entry.size else f"{whole}, {size(left)} of them still to come"
-    yield "licence", licence_line(entry)
+    n = len(entry.files)
+    whole = f"{size(entry.size)} in {n} file{'s' if n > 1 else ''}"
+    rest = f"{size(left)} of them still to come" if left else "all of them here"
+    yield "size", whole if left == entry.size else f"{whole}, {rest}"
+    yield "licence", licence.line(entry)
     room = "" if free is None else f", {size(free)} are free in {place.root()}"
     if convert:
         needed = made + (0 if place.is_there(entry) else shard)
@@ -160,45 +188,44 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
         needed = left
         later = f", about {size(made)} more once it is used" if entry.kind == CHECKPOINT else ""
         yield "disk", f"{size(left)}{later}{room}"
-    plan = forecast.memory(entry, config)
-    if plan is not None:
-        fits = "yes" if plan.fits else f"no: {plan.advice()}"
-        free_memory = "" if plan.available is None else f", {size(plan.available)} are free"
-        tokens = f"{plan.n_ctx:,} tokens of context"
-        yield "memory", f"about {size(plan.total)} with {tokens}{free_memory}; fits: {fits}"
+    yield "memory", _memory(made, forecast.memory(entry, shape))
     obtain.check_space(needed)
 
 
-def licence_line(entry: PinnedModel) -> str:
-    """What the card's header claims, where that can be read, and what its text claims."""
-    line = printable(entry.license)
-    if entry.license_link:
-        line += f", {printable(entry.license_link)}"
-    if entry.license_in_text:
-        line += f"; the card's text says {entry.license_in_text}: keep to the stricter"
-    return line
+def _memory(weights: int, plan: Plan | None) -> str:
+    """What loading it takes, what there is, and whether that is enough."""
+    free = available_memory() if plan is None else plan.available
+    room = "" if free is None else f", {size(free)} are free"
+    if plan is None:
+        fits = "perhaps" if free is None or weights <= free else "no: use a smaller model"
+        return f"at least {size(weights)}, for its weights{room}; fits: {fits}"
+    fits = "yes" if plan.fits else f"no: {plan.advice()}"
+    return f"about {size(plan.total)} with {plan.n_ctx:,} tokens of context{room}; fits: {fits}"
 
 
 def _need_licence(entry: PinnedModel, *, accept: bool) -> None:
-    """Have the licence accepted, once; raises UsageError where it is not."""
-    key = entry.license.lower()
-    if key in _FREE or remembered.accepted(key):
+    """Have what the repository claims accepted, once; raises UsageError where it is not."""
+    repository, terms = str(entry.repository), licence.terms(entry)
+    if licence.is_free(entry) or remembered.accepted(repository, terms):
         return
+    title = licence.title(entry)
     if not accept and has_terminal(sys.stdin) and has_terminal(sys.stderr):
-        accept = click.confirm(f"Do you accept the licence {key}?", default=False, err=True)
+        question = f"Do you accept the licence {title} of {repository}?"
+        accept = click.confirm(question, default=False, err=True)
     if not accept:
+        where = entry.license_link or f"{endpoint()}/{repository}"
         raise UsageError(
-            f"the licence {key} of {entry.name} is not accepted, so nothing is fetched; read it"
-            f" ({entry.license_link or f'the card of {entry.repository}'}), then: edgesppo pull"
-            f" {entry.name} --accept-license"
+            f"the licence {title} of {entry.name} is not accepted, so nothing is fetched; read it"
+            f" ({one_line(where)}), then: edgesppo pull {entry.name} --accept-license"
         )
-    remembered.accept(key)
+    remembered.accept(repository, terms)
 
 
 def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
     """What is pinned, and what it was before."""
     if entry.repository is None:
-        yield f"{entry.name} is of this machine: {len(entry.files)} files, {size(entry.size)}"
+        files = f"{len(entry.files)} files, {size(entry.size)}"
+        yield f"{entry.name} is of this machine ({files}): there is nothing to pin"
         return
     changed = before.is_pinned and before.revision != entry.revision
     yield f"{entry.name}: {entry.repository}"
@@ -212,7 +239,7 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
         yield f"  {size(file.size):>10}  {file.path}  {kind} {file.digest[:12]}{same}"
     for path in sorted(set(old) - {file.path for file in entry.files}):
         yield f"  {'gone':>10}  {path}"
-    yield labelled("licence", licence_line(entry))
+    yield labelled("licence", licence.line(entry))
     yield f"Pinned in {locks.own()}"
 
 
@@ -225,7 +252,9 @@ def _described(entry: PinnedModel) -> dict[str, Any]:
         "revision": entry.revision,
         "bytes": entry.size,
         "license": entry.license,
+        "license_name": entry.license_name,
         "license_in_text": entry.license_in_text,
+        "license_in_file": entry.license_in_file,
         "license_link": entry.license_link,
         "files": [
             {"path": file.path, "size": file.size, "sha256": file.sha256, "oid": file.oid}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo import preflight, store
-from edgesppo.cli.common import converted, emit_json, json_option
+from edgesppo.cli.common import converted, emit_json, json_option, tell
 from edgesppo.errors import BadModelFile
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
     if as_json:
         emit_json(card)
         return
-    click.echo(card["name"] or path.name)
+    tell(card["name"] or path.name)
     for label, line in _lines(card):
         for place, part in enumerate(_wrapped(line)):
-            click.echo(f"  {label if not place else '':<{_LABEL}} {part}")
+            tell(f"  {label if not place else '':<{_LABEL}} {part}")
     for label, name, digest in _hashes(card["inputs"]):
-        click.echo(f"  {label:<{_LABEL}} {name}\n  {'':<{_LABEL}} {digest}")
+        tell(f"  {label:<{_LABEL}} {name}\n  {'':<{_LABEL}} {digest}")
 
 
 def _sha256(path: Path) -> str:

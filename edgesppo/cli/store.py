@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgesppo import care, locks, place, store
-from edgesppo.cli.common import emit_json, json_option, say
+from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
+from edgesppo.plain import one_line
 from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
@@ -33,9 +35,9 @@ def list_command(as_json: bool) -> None:
     for row in rows:
         taken = size(row["bytes"]) if row["bytes"] else ""
         line = (
-            f"{row['name']:<{width}}  {row['state']:<9} {taken:>9}  {printable(row['description'])}"
+            f"{row['name']:<{width}}  {row['state']:<9} {taken:>9}  {one_line(row['description'])}"
         )
-        click.echo(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}...")
+        tell(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}...")
 
 
 def _row(entry: PinnedModel) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def path_command(name: str, as_json: bool) -> None:
     if as_json:
         emit_json({"name": found.name, "path": str(where), "is_checkpoint": found.is_checkpoint})
     else:
-        click.echo(str(where))
+        click.echo(printable(str(where)) if has_terminal(sys.stdout) else str(where))
 
 
 @click.command(name="import")

@@ -1,0 +1,80 @@
+"""Owns who is at work on the files of a commit: one process at a time, and others know which.
+
+    HOME/models/.COMMIT.busy     held, and signed, while its files are fetched, made or removed
+
+Knows nothing of what is done with them.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from edgesppo import locked, place
+from edgesppo.files import NO_SPACE, cannot_write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from edgesppo.files import Files
+
+_POLL = 0.2
+
+
+@contextmanager
+def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) -> Iterator[None]:
+    """While no other process of ours is at work on this commit; whoever comes second waits.
+
+    `on_wait` hears once who is waited for. Raises OutputError.
+    """
+    told = False
+    while True:
+        try:
+            lock = _take(revision, files)
+            break
+        except OSError as error:
+            raise cannot_write(place.busy(revision), error) from error
+        except locked.Held as held:
+            if on_wait is not None and not told:
+                on_wait(held.owner)
+            told = True
+            time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def at_once(revisions: Collection[str], files: Files) -> Iterator[None]:
+    """The same for several commits without waiting. Raises Held, which says who, and OutputError.
+
+    The first digits of a revision will do.
+    """
+    with ExitStack() as stack:
+        for revision in sorted(set(revisions)):
+            try:
+                stack.callback(_take(revision, files).release)
+            except OSError as error:
+                if error.errno not in NO_SPACE:  # or a full disk could not be freed
+                    raise cannot_write(place.busy(revision), error) from error
+        yield
+
+
+def owner(revision: str, files: Files) -> str | None:
+    """Who is at work on this commit, for people; None where nobody is."""
+    try:
+        if place.busy(revision).exists():
+            _take(revision, files).release()
+    except locked.Held as held:
+        return held.owner
+    except OSError:
+        pass
+    return None
+
+
+def _take(revision: str, files: Files) -> locked.Lock:
+    path = place.busy(revision)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return locked.Lock(path, files)

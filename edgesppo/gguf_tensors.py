@@ -1,0 +1,92 @@
+"""Owns the announcements of tensors in a GGUF file: types, shapes, places, each held to the file.
+
+    info:  name | n_dims u32 | dims u64[n_dims] | type u32 | offset u64 (from the start of data)
+
+Holds none of their data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import BadModelFile
+from edgesppo.gguf_cursor import AGAIN
+
+if TYPE_CHECKING:
+    from edgesppo.gguf_cursor import Cursor
+
+MAX_TENSOR_NAME = 63
+# ggml type, its name, weights in a block, bytes of a block
+_SIZES = (
+    *((0, "F32", 1, 4), (1, "F16", 1, 2), (30, "BF16", 1, 2), (2, "Q4_0", 32, 18)),
+    *((3, "Q4_1", 32, 20), (6, "Q5_0", 32, 22), (7, "Q5_1", 32, 24), (8, "Q8_0", 32, 34)),
+    *((20, "IQ4_NL", 32, 18), (10, "Q2_K", 256, 84), (11, "Q3_K", 256, 110)),
+    *((12, "Q4_K", 256, 144), (13, "Q5_K", 256, 176), (14, "Q6_K", 256, 210)),
+    *((16, "IQ2_XXS", 256, 66), (17, "IQ2_XS", 256, 74), (18, "IQ3_XXS", 256, 98)),
+    *((19, "IQ1_S", 256, 50), (21, "IQ3_S", 256, 110), (22, "IQ2_S", 256, 82)),
+    *((23, "IQ4_XS", 256, 136), (29, "IQ1_M", 256, 56)),
+)
+_BLOCKS = {kind: (name, weights, size) for kind, name, weights, size in _SIZES}
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor as the file announces it."""
+
+    name: str
+    type: str  # "F32", "Q4_K", ...
+    dims: tuple[int, ...]  # fastest first
+    n_bytes: int
+    at: int  # where its data begins in the file
+
+
+def read_tensors(cursor: Cursor, n: int, alignment: int) -> list[TensorEntry]:
+    """Every tensor in the order of their data, each one's place checked."""
+    found: dict[str, tuple[int, TensorEntry]] = {}
+    for _ in range(n):
+        name = cursor.string("a tensor's name", MAX_TENSOR_NAME)
+        if name in found:
+            raise cursor.fail(f"the tensor {name!r} stands twice")
+        tensor = _tensor(cursor, name)
+        offset = cursor.take("Q")
+        if offset % alignment:
+            raise cursor.fail(f"{name!r} begins at {offset}, not a multiple of {alignment}")
+        found[name] = offset, tensor
+    data = -(-cursor.at // alignment) * alignment
+    placed = [replace(tensor, at=data + offset) for offset, tensor in found.values()]
+    placed.sort(key=lambda tensor: (tensor.at, tensor.n_bytes))
+    _check_places(cursor, placed, data)
+    return placed
+
+
+def _tensor(cursor: Cursor, name: str) -> TensorEntry:
+    n_dims = cursor.take("I")
+    if not 1 <= n_dims <= 4:
+        raise cursor.fail(f"{name!r} has {n_dims} dimensions, expected 1 to 4")
+    dims = tuple(cursor.take("Q") for _ in range(n_dims))
+    kind = cursor.take("I")
+    if kind not in _BLOCKS:
+        raise cursor.fail(f"{name!r} has the unknown type {kind}")
+    label, per_block, block_bytes = _BLOCKS[kind]
+    if dims[0] == 0 or dims[0] % per_block:
+        raise cursor.fail(f"{name!r} has rows of {dims[0]}, not whole blocks of {per_block}")
+    n_bytes = dims[0] // per_block * block_bytes
+    for dim in dims[1:]:  # checked at each step: llama.cpp's integers can overflow
+        n_bytes *= dim
+        if dim == 0 or n_bytes > cursor.size:
+            raise cursor.fail(f"{name!r} has the shape {[*dims]}, larger than the file or empty")
+    return TensorEntry(name, label, dims, int(n_bytes), 0)
+
+
+def _check_places(cursor: Cursor, tensors: list[TensorEntry], data: int) -> None:
+    end, previous = data, "the header"
+    for tensor in tensors:
+        if tensor.at < end:
+            raise cursor.fail(f"{tensor.name!r} overlaps {previous!r}")
+        end, previous = tensor.at + tensor.n_bytes, tensor.name
+        if end > cursor.size:
+            raise BadModelFile(
+                f"{cursor.path}: truncated GGUF: {tensor.name!r} ends at byte {end}, "
+                f"the file at {cursor.size}{AGAIN}"
+            )
