@@ -69,7 +69,7 @@ def stages(model: Model) -> None:
     for position, token in enumerate(ids[32:], 32):
         batch.clear()
         row = batch.add(0, position, [token], logits=1)
-        decodes.append(_seconds(lambda: (context.decode(batch), context.row(0))))
+        decodes.append(_seconds(lambda: _decode(context, batch)))
     print(f"  decode step {statistics.median(decodes) * 1e3:.1f} ms")
     for name, params in STAGES.items():
         chain = build_chain(params, model.weights, 512)
@@ -78,6 +78,11 @@ def stages(model: Model) -> None:
         chain.close()
         print(f"  {name}: {statistics.median(times) * 1e3:.2f} ms")
     context.close()
+
+
+def _decode(context: Context, batch: Batch) -> None:
+    context.decode(batch)
+    context.row(0)
 
 
 def _seconds(work: Callable[[], object]) -> float:
