@@ -18,6 +18,8 @@ silently. The keywords that are honoured:
     minLength, maxLength      in characters; up to 2,000 beside a pattern or format
     pattern                   regular expressions without look-around and back-references
     format                    those of `formats.py`; for strings only
+    contentEncoding           base64
+    contentMediaType          text/..., which says no more of a string
     minimum, maximum,         exact for integers, and for numbers whose bounds have up to 15 digits;
     exclusiveMinimum,         numbers between bounds are written without an exponent
     exclusiveMaximum

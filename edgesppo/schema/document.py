@@ -94,6 +94,9 @@ class Document:
             )
         value = self.root
         for step in unquote(reference[1:]).split("/")[1:]:
+            inner = value is not self.root and isinstance(value, dict)
+            if inner and isinstance(value.get("$id"), str):  # references in it count from there
+                raise refused(where, f"$ref is {shown(reference)}, which leads through an $id")
             name = step.replace("~1", "/").replace("~0", "~")
             if isinstance(value, dict) and name in value:
                 value = value[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.schema import keywords
+from edgesppo.schema.formats import BASE64
 from edgesppo.schema.keywords import COMBINING, OF_TYPE, TYPES
 from edgesppo.schema.limits import MAX_ALTERNATIVES, refused
 
@@ -225,6 +226,8 @@ def _normal(found: dict[str, Any], where: str) -> Shape:
     for name in ("pattern", "format"):
         if name in shape:
             shape[name] = [shape[name]]
+    if shape.pop("contentEncoding", None):
+        shape["pattern"] = [*shape.get("pattern", ()), BASE64]
     if isinstance(shape.get("items"), list):
         if "prefixItems" in shape:
             raise refused(where, "items is a list beside prefixItems; expected one of them")
