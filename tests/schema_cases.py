@@ -89,6 +89,7 @@ CASES = [
     ),
     Case("enum with type", {"type": "integer", "enum": ["a", 1, 2.5, 3.0]}, ["1", "3.0"], ["2.5"]),
     Case("const", {"const": {"a": [True]}}, ['{"a":[true]}'], ["{}", '{"a":[1]}', "true"]),
+    Case("const beside enum", {"const": 1, "enum": [2, 1.0, "1"]}, ["1.0"], ["2", '"1"']),
     Case("const false is not 0", {"const": False}, ["false"], ["0"]),
     Case(
         "properties",
@@ -481,6 +482,7 @@ REFUSED = [
     ({"$ref": 3}, r"\$ref is 3"),
     ({"items": {"$id": "x"}}, r"\$id below the root"),
     ({"enum": ["a"], "pattern": "a"}, "pattern beside enum"),
+    ({"const": 1, "enum": [2]}, "nothing can satisfy it"),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "0 and 1 can fit the same value"),
     ({"oneOf": [{"type": "object"}, {"required": ["a"]}]}, "can fit the same value"),
     ({"type": "number", "minimum": 0.12345678901234567}, "minimum is a number of 18 digits"),

@@ -234,21 +234,28 @@ class _Object:
         free, new = self._rules.reserve("name")
         if new:
             self._rules.define(free, [(RAW, free), literal('"')])
-        nodes: dict[str, dict[str, str]] = {"": {}}
+        # From the rule of each beginning of a name to those of the beginnings one letter longer.
+        start, _ = self._rules.reserve()
+        longer: dict[int, dict[str, int]] = {start: {}}
+        whole = set()
         for name in self._names:
-            for at, letter in enumerate(name):
+            rule = start
+            for letter in name:
                 if not charset.common(RAW, charset.of(letter)):
                     break
                 self._work.spend()
-                nodes[name[:at]][letter] = name[: at + 1]
-                nodes.setdefault(name[: at + 1], {})
-        numbers_of = {node: self._rules.reserve()[0] for node in nodes}
-        for node, children in nodes.items():
-            others = charset.minus(RAW, charset.of("".join(children)))
-            body: list[Sequence] = [] if node in self._names else [literal('"')]
-            body += [(*literal(step), numbers_of[child]) for step, child in children.items()]
-            self._rules.define(numbers_of[node], [*body, (others, free)])
-        return (*literal('"'), numbers_of[""])
+                if letter not in longer[rule]:
+                    longer[rule][letter], _ = self._rules.reserve()
+                    longer[longer[rule][letter]] = {}
+                rule = longer[rule][letter]
+            else:
+                whole.add(rule)
+        for rule, following in longer.items():
+            others = charset.minus(RAW, charset.of("".join(following)))
+            body: list[Sequence] = [] if rule in whole else [literal('"')]
+            body += [(*literal(letter), child) for letter, child in following.items()]
+            self._rules.define(rule, [*body, (others, free)])
+        return (*literal('"'), start)
 
 
 def _counts(shape: Shape, least: str, most: str) -> tuple[int, int | None]:
