@@ -2,8 +2,8 @@
 
     python -m tests.schema_suite FOLDER
 
-FOLDER holds `draft2020-12` and `draft7` as the JSON Schema Test Suite lays them out (the folder
-`json/tests` of the sdist of PyPI's jsonschema, up to 4.23). A schema of the suite is judged
+FOLDER holds `draft2020-12` and `draft7` as the JSON Schema Test Suite lays them out: `tests` in
+its repository, `json/tests` in the sdist of jsonschema on PyPI. A schema of the suite is judged
 
     refused     we refuse it, and say which keyword of it is why
     empty       we refuse it because nothing fits it, and the suite names nothing that does
@@ -11,8 +11,8 @@ FOLDER holds `draft2020-12` and `draft7` as the JSON Schema Test Suite lays them
                 it are valid, as the package jsonschema says with formats checked
     wrong       anything else; then the exit status is 1
 
-Of the instances that the suite calls valid, a grammar makes those that are in its order and of
-the types that the schema speaks of: how many is shown, and none missing is a fault.
+Of the instances that the suite calls valid, a grammar makes those in its order and of the types
+that the schema speaks of: how many is shown, but one that is not made is no fault.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_a_hostile_schema_is_refused_in_bounded_work(name: str) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"properties": {"x" * 8_000: {}}, "additionalProperties": True},
+        {"properties": {"x" * 5_000: {}}, "additionalProperties": True},
         {"properties": {"x" * 50_000: {"enum": [[] for _ in range(3_000)]}}},
         {"properties": {"x" * 50_000: {"prefixItems": [{"const": i} for i in range(800)]}}},
     ],
@@ -257,7 +257,7 @@ def test_a_long_name_costs_memory_once(asked: Any) -> None:
     tracemalloc.start()
     try:
         schema.grammar(asked)
-        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
 

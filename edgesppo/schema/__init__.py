@@ -25,7 +25,7 @@ silently. The keywords that are honoured:
     exclusiveMaximum
     anyOf, allOf              any, where a grammar can tell the alternatives apart
     oneOf                     where types, consts or required names keep its alternatives apart
-    $ref, $defs, definitions  into the schema itself; a schema may hold itself
+    $ref, $defs, definitions  into the schema itself, as '#/...'; a schema may hold itself
 
 `title`, `description`, `default`, `examples` and the like, and names that begin with "x-", say
 nothing of values and are passed over. Without `type`, a schema speaks of the types that its

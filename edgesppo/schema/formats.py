@@ -1,8 +1,8 @@
 """Owns the values of `format` that are honoured, each as a pattern of the texts that are made.
 
 They are stricter than the standards where those leave choices that readers disagree about: no
-leap seconds, no quoted or international addresses, no host without a dot, no year 0, no IPv6
-address with an IPv4 one inside.
+leap seconds, no quoted or international addresses, no host without a dot, no year 0, no
+duration of months or years, no IPv6 address with an IPv4 one inside.
 """
 
 from __future__ import annotations
