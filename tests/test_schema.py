@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import tracemalloc
 from typing import Any
 
 import jsonschema
@@ -169,6 +170,13 @@ for _ in range(40):
     _SHARED = {"allOf": [_SHARED, _SHARED]}
 _MANY = range(100_000)
 
+_MUCH: dict[str, Any] = {"enum": [[[] for _ in range(20_000)], 1]}
+
+
+def _often(definition: Any, n: int) -> Any:
+    return {"$defs": {"d": definition}, "allOf": [{"$ref": "#/$defs/d"} for _ in range(n)]}
+
+
 HOSTILE = {
     "itself": {"$ref": "#"},
     "itself in anyOf": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
@@ -216,6 +224,12 @@ HOSTILE = {
     "a huge integer": {"const": 10**100_000},
     "a huge bound": {"type": "integer", "minimum": 10**60},
     "a tiny bound": {"type": "number", "minimum": 1e-300},
+    "much in few values, compared often": {**_MUCH, "anyOf": [{"enum": [1]}] * 100},
+    "much in few values, referred to often": _often(_MUCH, 100),
+    "many types, referred to often": _often({"type": ["integer", "string"] * 10_000}, 1_000),
+    "many names, referred to often": _often(
+        {"type": "string", "properties": {str(i): True for i in range(20_000)}}, 150
+    ),
     "no JSON": {"const": object()},
     "a set": {"enum": {1, 2}},
     "a number as name": {"properties": {1: {}}},
@@ -228,6 +242,24 @@ def test_a_hostile_schema_is_refused_in_bounded_work(name: str) -> None:
         schema.grammar(HOSTILE[name])
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"properties": {"x" * 5_000: {}}, "additionalProperties": True},
+        {"properties": {"x" * 50_000: {"enum": [[] for _ in range(3_000)]}}},
+        {"properties": {"x" * 50_000: {"prefixItems": [{"const": i} for i in range(800)]}}},
+    ],
+    ids=["more names", "values below", "rules below"],
+)
+def test_a_long_name_costs_memory_once(asked: Any) -> None:
+    tracemalloc.start()
+    try:
+        schema.grammar(asked)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 HARD = {

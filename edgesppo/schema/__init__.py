@@ -18,12 +18,14 @@ silently. The keywords that are honoured:
     minLength, maxLength      in characters; up to 2,000 beside a pattern or format
     pattern                   regular expressions without look-around and back-references
     format                    those of `formats.py`; for strings only
+    contentEncoding           base64
+    contentMediaType          text/..., which says no more of a string
     minimum, maximum,         exact for integers, and for numbers whose bounds have up to 15 digits;
     exclusiveMinimum,         numbers between bounds are written without an exponent
     exclusiveMaximum
     anyOf, allOf              any, where a grammar can tell the alternatives apart
     oneOf                     where types, consts or required names keep its alternatives apart
-    $ref, $defs, definitions  into the schema itself; a schema may hold itself
+    $ref, $defs, definitions  into the schema itself, as '#/...'; a schema may hold itself
 
 `title`, `description`, `default`, `examples` and the like, and names that begin with "x-", say
 nothing of values and are passed over. Without `type`, a schema speaks of the types that its

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from edgesppo.errors import UsageError
-from edgesppo.schema.limits import MAX_BYTES, MAX_NESTING, MAX_NODES, refused, shown
+from edgesppo.schema.limits import MAX_BYTES, MAX_NESTING, MAX_NODES, MAX_SHOWN, refused, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,10 @@ class Document:
         self.root = self._copy(schema)
 
     def where(self, value: Any) -> str:
-        """The JSON pointer of an array or object of this document; "" is the root."""
+        """The JSON pointer of an array or object of this document; "" is the root.
+
+        Only its beginning, where it is long: many places may stand below a name of a megabyte.
+        """
         return self._pointers.get(id(value), "")
 
     def at(self, value: Any, pointer: str) -> Any:
@@ -59,11 +62,11 @@ class Document:
         """A copy without shared parts, so that each has one place. Never recursive."""
         box: list[Any] = [None]
         todo: list[tuple[Any, Any, Any, str, int]] = [(schema, box, 0, "", 0)]
-        nodes = size = 0
+        nodes, size = 1, 0
         while todo:
             value, parent, key, pointer, depth = todo.pop()
-            nodes += 1
             size += _size(value, pointer)
+            nodes += len(value) if isinstance(value, dict | list) else 0
             if nodes > MAX_NODES or size > MAX_BYTES:
                 raise refused(
                     pointer, f"too large, expected at most {MAX_NODES} values in {MAX_BYTES} bytes"
@@ -79,8 +82,7 @@ class Document:
             for name, child in _children(value, pointer):
                 if isinstance(copy, dict):
                     copy[name] = None  # keeps the order
-                step = str(name).replace("~", "~0").replace("/", "~1")
-                todo.append((child, copy, name, f"{pointer}/{step}", depth + 1))
+                todo.append((child, copy, name, _below(pointer, name), depth + 1))
         self._box = box
         return box[0]
 
@@ -94,6 +96,9 @@ class Document:
             )
         value = self.root
         for step in unquote(reference[1:]).split("/")[1:]:
+            inner = value is not self.root and isinstance(value, dict)
+            if inner and isinstance(value.get("$id"), str):  # references in it count from there
+                raise refused(where, f"$ref is {shown(reference)}, which leads through an $id")
             name = step.replace("~1", "/").replace("~0", "~")
             if isinstance(value, dict) and name in value:
                 value = value[name]
@@ -102,6 +107,13 @@ class Document:
             else:
                 raise refused(where, f"$ref is {shown(reference)}, but nothing stands there")
         return value
+
+
+def _below(pointer: str, name: Any) -> str:
+    if len(pointer) > MAX_SHOWN:
+        return pointer
+    step = str(name)[:MAX_SHOWN].replace("~", "~0").replace("/", "~1")
+    return f"{pointer}/{step}"
 
 
 def _children(value: Any, pointer: str) -> Iterator[tuple[Any, Any]]:

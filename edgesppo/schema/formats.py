@@ -1,7 +1,8 @@
 """Owns the values of `format` that are honoured, each as a pattern of the texts that are made.
 
 They are stricter than the standards where those leave choices that readers disagree about: no
-leap seconds, no quoted or international addresses, no year 0.
+leap seconds, no quoted or international addresses, no host without a dot, no year 0, no
+duration of months or years, no IPv6 address with an IPv4 one inside.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ _TIME = f"{_HOUR_MINUTE}:[0-5]\\d(?:\\.\\d{{1,6}})?(?:Z|[+-]{_HOUR_MINUTE})"
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?"
 _HOST = f"{_LABEL}(?:\\.{_LABEL}){{0,3}}\\.[a-z]{{2,10}}"
 _BYTE = "(?:25[0-5]|2[0-4]\\d|1\\d{2}|[1-9]?\\d)"
+_GROUP = "[0-9a-fA-F]{1,4}"
+_IPV6 = "|".join(
+    [f"(?:{_GROUP}:){{7}}{_GROUP}", f"(?:{_GROUP}:){{1,7}}:", f":(?::{_GROUP}){{1,7}}", "::"]
+    # with i groups before the "::"
+    + [f"(?:{_GROUP}:){{{i}}}(?::{_GROUP}){{1,{7 - i}}}" for i in range(1, 7)]
+)
 _URI_LETTER = "(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})"
+
+# Of `contentEncoding`, its only value that is honoured.
+BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 FORMATS = {
     "date": f"^{_DATE}$",
@@ -31,6 +41,7 @@ FORMATS = {
     "email": f"^[a-zA-Z0-9_+-]{{1,32}}(?:\\.[a-zA-Z0-9_+-]{{1,32}}){{0,3}}@{_HOST}$",
     "hostname": f"^{_HOST}$",
     "ipv4": f"^{_BYTE}(?:\\.{_BYTE}){{3}}$",
+    "ipv6": f"^(?:{_IPV6})$",
     "uri": f"^https?://{_HOST}(?::[1-9]\\d{{0,3}})?"
     f"(?:/{_URI_LETTER}*)*(?:\\?(?:{_URI_LETTER}|[/?])*)?(?:#(?:{_URI_LETTER}|[/?])*)?$",
 }

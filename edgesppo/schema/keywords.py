@@ -29,16 +29,18 @@ OF_TYPE = {
     "maxLength": ("string",),
     "pattern": ("string",),
     "format": ("string",),
+    "contentEncoding": ("string",),
     "minimum": ("integer", "number"),
     "maximum": ("integer", "number"),
     "exclusiveMinimum": ("integer", "number"),
     "exclusiveMaximum": ("integer", "number"),
 }
+_SAY_NOTHING = ("$defs", "definitions", "contentMediaType")  # but their values are checked
 COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
-HONOURED = ("type", "enum", "const", *OF_TYPE, *COMBINING, "$defs", "definitions")
+HONOURED = ("type", "enum", "const", *OF_TYPE, *COMBINING, *_SAY_NOTHING)
 ANNOTATIONS = (
     *("$schema", "$id", "$comment", "$anchor", "title", "description", "default", "examples"),
-    *("deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType"),
+    *("deprecated", "readOnly", "writeOnly"),
     "discriminator",  # of OpenAPI: a hint beside oneOf
 )
 _COUNTS = {
@@ -47,7 +49,8 @@ _COUNTS = {
     "minLength": MAX_LENGTH,
     "maxLength": MAX_LENGTH,
 }
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_OF_STRINGS = ("format", "contentEncoding", "contentMediaType")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "enum")
 _MAPS = ("properties", "$defs", "definitions")
 _SCHEMAS = ("additionalProperties", "additionalItems")
@@ -72,10 +75,10 @@ def check(schema: Any, where: str) -> dict[str, Any]:
                 where,
                 f"the keyword {shown(name)} is not honoured; honoured are {', '.join(HONOURED)}",
             )
-        if name == "format" and not _may_be_string(schema):
+        if name in _OF_STRINGS and not _may_be_string(schema):
             continue  # "int32" and the like: says nothing of what JSON can tell apart
         _check_value(name, value, where)
-        if name not in ("$defs", "definitions"):
+        if name not in _SAY_NOTHING:
             found[name] = value
     return found
 
@@ -101,7 +104,7 @@ def _expected(name: str, value: Any) -> str | None:
         most = _COUNTS[name]
         whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
         return None if whole and 0 <= value <= most else f"a whole number from 0 to {most}"
-    if name in _BOUNDS:
+    if name in BOUNDS:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return None if number else "a number"
     if name in _LISTS:
@@ -134,4 +137,9 @@ def _expected_otherwise(name: str, value: Any) -> str | None:
         return None if strings else "a list of names"
     if name in ("pattern", "format"):
         return None if isinstance(value, str) else "a string"
+    if name == "contentEncoding":
+        return None if value == "base64" else "base64, as no other is honoured"
+    if name == "contentMediaType":
+        text = isinstance(value, str) and value.startswith("text/")
+        return None if text else "text/..., as no other is honoured"
     return None

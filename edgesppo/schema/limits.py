@@ -18,6 +18,7 @@ MAX_PATTERN = 2_000  # characters
 MAX_GROUPS = 50  # groups inside one another in a pattern
 MAX_RULES = 20_000
 MAX_WORK = 250_000
+MAX_SHOWN = 80  # characters of a place or a value in a message
 
 
 def refused(where: str, text: str) -> UsageError:
@@ -33,7 +34,7 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
-def _shown(text: str, room: int = 80) -> str:
+def _shown(text: str, room: int = MAX_SHOWN) -> str:
     clean = "".join(letter if letter.isprintable() else "?" for letter in text[: room + 1])
     return clean if len(clean) <= room else clean[: room - 3] + "..."
 

@@ -1,8 +1,9 @@
 """Owns how numbers are written: the texts of all integers or decimals between two bounds.
 
-Exact for integers of up to 40 digits. Decimals are written with at most 15 digits and, between
-bounds, without an exponent: then two different texts are two different doubles, and a text is
-within the bounds exactly when the double that a reader makes of it is.
+Exact for integers of up to 40 digits: only what never rounds is done with their bounds. Decimals
+are written with at most 15 digits and, between bounds, without an exponent: then two different
+texts are two different doubles, and a text is within the bounds exactly when the double that a
+reader makes of it is.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ class _Magnitudes:
 
 def between(bounds: Bounds, *, whole: bool, work: Work) -> Dfa:
     """The texts of all numbers within the bounds."""
-    digits = _room(bounds, whole=whole, where=work.where)
+    digits = _room(bounds, whole=whole)
     positive = _magnitudes(bounds.low, bounds.high, bounds.open_low, bounds.open_high)
     # -m is between low and high when m is between -high and -low.
-    low = None if bounds.high is None else -bounds.high
-    high = None if bounds.low is None else -bounds.low
+    low = None if bounds.high is None else bounds.high.copy_negate()
+    high = None if bounds.low is None else bounds.low.copy_negate()
     negative = _magnitudes(low, high, bounds.open_high, bounds.open_low)
     if negative is not None and whole and negative.low == ("0", ""):
         negative = _Magnitudes(("0", ""), negative.high, True, negative.open_high)  # no -0
@@ -58,29 +59,35 @@ def between(bounds: Bounds, *, whole: bool, work: Work) -> Dfa:
     return explored(("start",), reader.step, reader.is_end, "-.0123456789", work)
 
 
-def _room(bounds: Bounds, *, whole: bool, where: str) -> int:
-    """How many digits a number may have."""
-    digits = [_digits(bound, where) for bound in (bounds.low, bounds.high) if bound is not None]
-    if whole:
-        return max(_DIGITS_OF_INTEGERS, *(n + 1 for n in digits), 0)
-    if any(n > _DIGITS_OF_NUMBERS for n in digits):
+def check(bound: Decimal, name: str, *, whole: bool, where: str) -> None:
+    """UsageError, with the keyword's name, for a bound that cannot be kept exactly."""
+    exponent = bound.as_tuple().exponent
+    assert isinstance(exponent, int)
+    if bound.adjusted() >= _MOST_DIGITS or exponent < -_MOST_DIGITS:
+        raise refused(where, f"{name} is {bound}, beyond {_MOST_DIGITS} digits; leave it out")
+    n = _digits(bound)
+    if not whole and n > _DIGITS_OF_NUMBERS:
         raise refused(
             where,
-            f"a bound of a number has {max(digits)} digits, expected at most "
-            f"{_DIGITS_OF_NUMBERS}, as only those are exact",
+            f"{name} is a number of {n} digits, expected at most {_DIGITS_OF_NUMBERS}, as only "
+            "those are exact",
         )
-    return _DIGITS_OF_NUMBERS
 
 
-def _digits(bound: Decimal, where: str) -> int:
-    if bound.adjusted() >= _MOST_DIGITS or bound.as_tuple().exponent < -_MOST_DIGITS:  # type: ignore[operator]
-        raise refused(where, f"the bound {bound} is beyond {_MOST_DIGITS} digits; leave it out")
-    before, behind = _written(abs(bound))
+def _room(bounds: Bounds, *, whole: bool) -> int:
+    """How many digits a number may have."""
+    digits = [_digits(bound) for bound in (bounds.low, bounds.high) if bound is not None]
+    return max(_DIGITS_OF_INTEGERS, *(n + 1 for n in digits), 0) if whole else _DIGITS_OF_NUMBERS
+
+
+def _digits(bound: Decimal) -> int:
+    before, behind = _written(bound)
     return len(before) + len(behind)
 
 
 def _written(value: Decimal) -> tuple[str, str]:
-    before, _, behind = f"{value:f}".partition(".")
+    """The digits before and behind the point, without the sign that 0 may have, too."""
+    before, _, behind = f"{value.copy_abs():f}".partition(".")
     return before, behind.rstrip("0")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.schema import keywords
+from edgesppo.schema.formats import BASE64
 from edgesppo.schema.keywords import COMBINING, OF_TYPE, TYPES
 from edgesppo.schema.limits import MAX_ALTERNATIVES, refused
 
@@ -38,7 +39,7 @@ class Shapes:
     def of(self, schema: Any, trail: tuple[int, ...] = ()) -> list[Shape]:
         """The shapes of a schema; none when nothing fits it."""
         where = self._document.where(schema)
-        self._work.spend()
+        self._work.spend(1 + _breadth(schema) // 16)
         if isinstance(schema, dict):
             if id(schema) in trail:
                 raise refused(where, "it refers to itself with nothing in between")
@@ -49,6 +50,8 @@ class Shapes:
                 )
             trail = (*trail, id(schema))
         found = keywords.check(schema, where)
+        if "const" in found and "enum" in found:
+            self._work.spend(_weight(found["const"]) + _weight(found["enum"]))
         shapes = [_normal({k: v for k, v in found.items() if k not in COMBINING}, where)]
         if "$ref" in found:
             target = self._document.target(found["$ref"], where)
@@ -77,6 +80,7 @@ class Shapes:
         """What fits both; None when their types show that nothing does."""
         if not a or not b:
             return a or b
+        self._work.spend((_breadth(a) + _breadth(b)) // 16)
         shape = {**b, **a}
         for name in a.keys() & b.keys():
             if name in _LARGER or name in _SMALLER:
@@ -88,7 +92,7 @@ class Shapes:
             if not shape["type"]:
                 return None
         if "enum" in a and "enum" in b:
-            self._work.spend(len(a["enum"]) + len(b["enum"]))
+            self._work.spend(_weight(a["enum"]) + _weight(b["enum"]))
             known = {same(value) for value in b["enum"]}
             shape["enum"] = [value for value in a["enum"] if same(value) in known]
         self._merge_properties(shape, a, b, where)
@@ -151,7 +155,7 @@ class Shapes:
         ):
             return True
         if "enum" in made and "enum" in other:
-            self._work.spend(len(made["enum"]) + len(other["enum"]))
+            self._work.spend(_weight(made["enum"]) + _weight(other["enum"]))
             known = {same(value) for value in other["enum"]}
             return not any(same(value) in known for value in made["enum"])
         if kind != "object" or depth > _MAX_COMPARED or "enum" in made or "enum" in other:
@@ -214,17 +218,36 @@ def same(value: Any) -> Hashable:
     return ("boolean" if isinstance(value, bool) else "", value)
 
 
+def _breadth(schema: Any) -> int:
+    """How many parts a schema has that are looked at one by one."""
+    if not isinstance(schema, dict):
+        return 0
+    return sum(len(value) if isinstance(value, dict | list) else 1 for value in schema.values())
+
+
+def _weight(value: Any) -> int:
+    """How many values are in a value, itself counted."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 1
+    return 1 + sum(map(_weight, value))
+
+
 def _normal(found: dict[str, Any], where: str) -> Shape:
     shape = dict(found)
-    if "type" in shape and isinstance(shape["type"], str):
-        shape["type"] = [shape["type"]]
+    if "type" in shape:
+        types = shape["type"]
+        shape["type"] = [types] if isinstance(types, str) else list(dict.fromkeys(types))
     if "const" in shape:
         const = shape.pop("const")
-        values = shape.get("enum", [const])
-        shape["enum"] = [value for value in values if same(value) == same(const)]
+        wanted = same(const)
+        shape["enum"] = [value for value in shape.get("enum", [const]) if same(value) == wanted]
     for name in ("pattern", "format"):
         if name in shape:
             shape[name] = [shape[name]]
+    if shape.pop("contentEncoding", None):
+        shape["pattern"] = [*shape.get("pattern", ()), BASE64]
     if isinstance(shape.get("items"), list):
         if "prefixItems" in shape:
             raise refused(where, "items is a list beside prefixItems; expected one of them")

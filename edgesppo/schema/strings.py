@@ -1,7 +1,8 @@
 """Owns how strings and tries become rules: JSON's spelling of characters, lengths, patterns.
 
 A string without a pattern may spell its characters in any way JSON has; one with a pattern is
-spelled the short way, and its control characters only where they have an escape of their own.
+spelled the short way, and control characters without an escape of one letter only where nothing
+else can stand.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ class Strings:
             if most > _MAX_LENGTH_OF_PATTERNS:
                 raise refused(
                     self._work.where,
-                    f"a length of {most} beside a pattern or format, expected at most "
-                    f"{_MAX_LENGTH_OF_PATTERNS}",
+                    f"minLength or maxLength is {most} beside a pattern or format, "
+                    f"expected at most {_MAX_LENGTH_OF_PATTERNS}",
                 )
             lengths = automaton.of_length(low, high, self._work)
             found = automaton.intersected(found, lengths, self._work)
@@ -176,6 +177,9 @@ class Strings:
             points = [point for low, high in escaped for point in range(low, high + 1)]
             signs = charset.of("".join(_ESCAPES[chr(point)] for point in points))
             found.append((*literal("\\"), signs, following))
+        if not found:
+            points = [point for low, high in letters for point in range(low, high + 1)]
+            found = [(*literal(f"\\u{point:04x}"), following) for point in points]
         return found
 
 

@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.schema import charset, numbers, patterns
-from edgesppo.schema.keywords import OF_TYPE
+from edgesppo.schema.keywords import BOUNDS, OF_TYPE
 from edgesppo.schema.limits import MAX_ENUM, Work, refused
 from edgesppo.schema.rules import Rules, literal
 from edgesppo.schema.shapes import Shapes, types_of, values_of
@@ -66,8 +66,7 @@ class Values:
             elif kind == "boolean":
                 body += [literal("true"), literal("false")]
             elif kind == "string":
-                low, high = int(shape.get("minLength", 0)), shape.get("maxLength")
-                high = None if high is None else int(high)
+                low, high = _counts(shape, "minLength", "maxLength")
                 wanted = shape.get("pattern", ()), shape.get("format", ())
                 body.append(self._strings.of(low, high, *wanted))
             elif kind == "array":
@@ -95,6 +94,10 @@ class Values:
         return trie(self._rules, [(text, ()) for text in texts])
 
     def _number(self, shape: Shape, *, whole: bool) -> int:
+        for name in BOUNDS:
+            if name in shape:
+                bound = Decimal(str(shape[name]))
+                numbers.check(bound, name, whole=whole, where=self._work.where)
         bounds = _bounds(shape, whole=whole)
         rule, new = self._rules.reserve(("number", bounds, whole))
         if not new:
@@ -119,11 +122,11 @@ class Values:
 
     def _array(self, shape: Shape) -> Sequence:
         prefix = shape.get("prefixItems", [])
-        low, high = int(shape.get("minItems", 0)), shape.get("maxItems")
+        low, high = _counts(shape, "minItems", "maxItems")
         # What need not be there is left out where the schema does not say what it is.
         further = shape.get("items", not prefix or low > len(prefix))
-        most = len(prefix) if further is False else high
-        most = most if high is None or most is None else min(most, int(high))
+        most = len(prefix) if further is False else None
+        most = high if most is None else min(most, high) if high is not None else most
         known = [self._value(item) for item in prefix[:most]]
         rest = self._value(further) if most is None or most > len(prefix) else None
         start, _ = self._rules.reserve()
@@ -231,43 +234,56 @@ class _Object:
         free, new = self._rules.reserve("name")
         if new:
             self._rules.define(free, [(RAW, free), literal('"')])
-        nodes: dict[str, dict[str, str]] = {"": {}}
+        # From the rule of each beginning of a name to those of the beginnings one letter longer.
+        start, _ = self._rules.reserve()
+        longer: dict[int, dict[str, int]] = {start: {}}
+        whole = set()
         for name in self._names:
-            for at, letter in enumerate(name):
+            rule = start
+            for letter in name:
                 if not charset.common(RAW, charset.of(letter)):
                     break
                 self._work.spend()
-                nodes[name[:at]][letter] = name[: at + 1]
-                nodes.setdefault(name[: at + 1], {})
-        numbers_of = {node: self._rules.reserve()[0] for node in nodes}
-        for node, children in nodes.items():
-            others = charset.minus(RAW, charset.of("".join(children)))
-            body: list[Sequence] = [] if node in self._names else [literal('"')]
-            body += [(*literal(step), numbers_of[child]) for step, child in children.items()]
-            self._rules.define(numbers_of[node], [*body, (others, free)])
-        return (*literal('"'), numbers_of[""])
+                if letter not in longer[rule]:
+                    longer[rule][letter], _ = self._rules.reserve()
+                    longer[longer[rule][letter]] = {}
+                rule = longer[rule][letter]
+            else:
+                whole.add(rule)
+        for rule, following in longer.items():
+            others = charset.minus(RAW, charset.of("".join(following)))
+            body: list[Sequence] = [] if rule in whole else [literal('"')]
+            body += [(*literal(letter), child) for letter, child in following.items()]
+            self._rules.define(rule, [*body, (others, free)])
+        return (*literal('"'), start)
+
+
+def _counts(shape: Shape, least: str, most: str) -> tuple[int, int | None]:
+    """Two bounds of a count, of which a schema may also write 2 as 2.0."""
+    high = shape.get(most)
+    return int(shape.get(least, 0)), None if high is None else int(high)
 
 
 def _bounds(shape: Shape, *, whole: bool) -> numbers.Bounds:
     """The tightest bounds of a shape; for whole numbers whole ones, themselves within."""
-    low, open_low = _tightest(shape, "minimum", "exclusiveMinimum", 1)
-    high, open_high = _tightest(shape, "maximum", "exclusiveMaximum", -1)
+    low, open_low = _tightest(shape, "minimum", "exclusiveMinimum")
+    high, open_high = _tightest(shape, "maximum", "exclusiveMaximum")
+    # Integers are exact, arithmetic of decimals rounds to 28 digits.
     if whole and low is not None:
-        up = low.to_integral_value(ROUND_CEILING)
-        low, open_low = (up + 1 if open_low and up == low else up), False
+        up = int(low.to_integral_value(ROUND_CEILING))
+        low, open_low = Decimal(up + 1 if open_low and up == low else up), False
     if whole and high is not None:
-        down = high.to_integral_value(ROUND_FLOOR)
-        high, open_high = (down - 1 if open_high and down == high else down), False
+        down = int(high.to_integral_value(ROUND_FLOOR))
+        high, open_high = Decimal(down - 1 if open_high and down == high else down), False
     return numbers.Bounds(low, high, open_low, open_high)
 
 
-def _tightest(shape: Shape, closed: str, opened: str, sign: int) -> tuple[Decimal | None, bool]:
+def _tightest(shape: Shape, closed: str, opened: str) -> tuple[Decimal | None, bool]:
     bounds = [
-        (sign * Decimal(str(shape[name])), name == opened)
-        for name in (closed, opened)
-        if name in shape
+        (Decimal(str(shape[name])), name == opened) for name in (closed, opened) if name in shape
     ]
     if not bounds:
         return None, False
-    bound, is_open = max(bounds)
-    return sign * bound, is_open
+    if opened == "exclusiveMinimum":
+        return max(bounds)
+    return min(bounds, key=lambda bound: (bound[0], not bound[1]))
