@@ -227,7 +227,8 @@ class Chat:
             return
         # A control token in the answer (sampling can draw any) is not fed back as one.
         plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
-        answer = Message("assistant", result.text, result.ids if plain and result.ids else None)
+        ids = result.ids if plain and result.ids else None
+        answer = Message("assistant", result.text, ids, result.finish_reason)
         if begun is not None:
             answer = self._joined(begun, answer)
         self.messages[after:] = [Message("user", text), answer]
@@ -235,11 +236,10 @@ class Chat:
     def _joined(self, begun: Message, more: Message) -> Message:
         """One answer of two parts. A character may have been cut in two: its bytes are joined."""
         if begun.ids is None or more.ids is None:
-            return Message("assistant", begun.content + more.content)
+            return Message("assistant", begun.content + more.content, None, more.finish_reason)
         ids = (*begun.ids, *more.ids)
-        return Message(
-            "assistant", self._engine.model.detokenize(ids).decode("utf-8", "replace"), ids
-        )
+        text = self._engine.model.detokenize(ids).decode("utf-8", "replace")
+        return Message("assistant", text, ids, more.finish_reason)
 
     def _fit(
         self,

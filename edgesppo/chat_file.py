@@ -5,6 +5,8 @@ Knows nothing of sessions that go on in it.
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING
 
 from edgesppo import lines, locked, snapshot
@@ -30,7 +32,8 @@ def state_path(path: Path) -> Path:
 def read(path: Path, files: Files | None = None) -> bytes:
     """The bytes of a saved chat; none where there is no file.
 
-    Raises BadChat for a file of a newer version and for one that is too large; OSError.
+    Raises BadChat for a file of a newer version, for one that is too large, and for what is no
+    file, such as a pipe, which is not waited for; OSError.
     """
     files = files or Files()
     try:
@@ -38,6 +41,8 @@ def read(path: Path, files: Files | None = None) -> bytes:
     except FileNotFoundError:
         return b""
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BadChat(f"{path}: no regular file, so no saved chat; move it away")
         data = read_all(files, descriptor, _MAX_BYTES + 1)
     finally:
         files.close(descriptor)
@@ -63,8 +68,8 @@ def understand(data: bytes) -> tuple[Transcript | None, tuple[int, int]]:
 
 
 def is_torn(data: bytes, end: int) -> bool:
-    """Whether what follows the sound part is one line that was never finished."""
-    return b"\n" not in data[end:]
+    """Whether what follows the sound part can be one line of ours that was never finished."""
+    return b"\n" not in data[end:] and lines.is_begun(data[end:])
 
 
 def replace(path: Path, now: Conversation, files: Files | None = None) -> None:

@@ -50,8 +50,8 @@ class Files:
         return os.open(path, _OURS)
 
     def open_to_read(self, path: Path) -> int:
-        """Open an existing file for reading."""
-        return os.open(path, _OURS & ~os.O_RDWR | os.O_RDONLY)
+        """Open an existing file for reading; a pipe of that name is not waited for."""
+        return os.open(path, _OURS & ~os.O_RDWR | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
 
     def open_or_create(self, path: Path, mode: int = 0o666) -> int:
         """Open a file for reading and writing, be it new or not."""

@@ -85,7 +85,7 @@ class LoadedModel:
         What is not among the options is as the session has it: system text, sampling. See
         SavedChat; the states of all chats in the session's folder take `snapshots` bytes at most.
         """
-        chat = self._resumed(session.transcript, session.path, options)
+        chat = self._resumed(session.transcript, options)
         return SavedChat(chat, session, self.engine, self.mark, self.binding, snapshots=snapshots)
 
     def save(self, chat: Chat, path: str | Path, *, snapshots: int = saved.DEFAULT_CAP) -> None:
@@ -106,16 +106,16 @@ class LoadedModel:
         prefills the history again. The file is left as it is.
         """
         place = Path(os.path.realpath(path))
-        chat = self._resumed(saved.read(place), place, options)
+        chat = self._resumed(saved.read(place), options)
         saved.restore(chat, state_path(place), self.engine, self.binding)
         return chat
 
-    def _resumed(self, before: Transcript | None, path: Path, options: dict[str, Any]) -> Chat:
+    def _resumed(self, before: Transcript | None, options: dict[str, Any]) -> Chat:
         if before is None:
             return self.chat(**options)
         chat = self.chat(**{"system": before.system, **options})
         own = {name: options[name] for name in options if name not in ("system", "overflow")}
-        chat.params = saved.params(before, path, self.defaults).replace(**own)
+        chat.params = self.defaults.replace(**{**before.sampling, **own})
         chat.messages = before.messages(self.mark.fingerprint)
         chat.left_out = before.left_out(self.mark)
         return chat

@@ -210,7 +210,7 @@ class Biases(Kind):
         """The pairs (token id, bias), as which it may be given, too."""
         pairs = tuple(value.items()) if isinstance(value, Mapping) else value
         if not isinstance(pairs, tuple | list) or not all(
-            isinstance(pair, tuple) and len(pair) == 2 for pair in pairs
+            isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
         ):
             raise checks.refused(name, value, "a mapping from token id to bias")
         limits = Number(self.help, self.low, self.high)

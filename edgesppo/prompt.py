@@ -27,12 +27,14 @@ class Message:
     """One message: its role ("system", "user" or "assistant") and its text.
 
     `ids` are the tokens an answer was generated as: feeding them back instead of its text keeps
-    the context as the model saw it, and so the KV cache valid.
+    the context as the model saw it, and so the KV cache valid. `finish_reason` says how an answer
+    ended, as far as that is known: "stop", "length" or "cancelled".
     """
 
     role: str
     content: str
     ids: tuple[int, ...] | None = None
+    finish_reason: str | None = None
 
 
 class Tokenizer(Protocol):

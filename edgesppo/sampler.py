@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -142,6 +143,25 @@ class SamplingParams:
     def with_seed(self) -> SamplingParams:
         """The same with the seed drawn, if there was none, so that a result can name it."""
         return self if self.seed is not None else self.replace(seed=secrets.randbelow(MAX_SEED + 1))
+
+
+def sensible(kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Of parameters that were kept as JSON, those that make sense; and what is wrong with others.
+
+    What a mapping of token ids has for keys are texts there.
+    """
+    found, complaints = {}, []
+    for name, value in kept.items():
+        if name == "logit_bias" and isinstance(value, Mapping):
+            ids = {int(key) if key.isdecimal() and len(key) < 10 else key: key for key in value}
+            value = {token: value[key] for token, key in ids.items()}
+        try:
+            SamplingParams().replace(**{name: value})
+        except UsageError as error:
+            complaints.append(str(error))
+        else:
+            found[name] = value
+    return found, complaints
 
 
 class Stage(NamedTuple):

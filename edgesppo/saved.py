@@ -7,13 +7,15 @@ out silently and the prompt is prefilled again. Knows nothing of terminals.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo import chat_file, machine, snapshot
-from edgesppo.errors import BadChat, EdgesppoError, UsageError
+from edgesppo.errors import BadChat, EdgesppoError
 from edgesppo.snapshot import Snapshot
 from edgesppo.transcript import Conversation
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from edgesppo.chat import Chat
     from edgesppo.engine import Engine
     from edgesppo.generate import Result
-    from edgesppo.sampler import SamplingParams
     from edgesppo.session import Session
     from edgesppo.snapshot import Binding
     from edgesppo.transcript import ModelMark, Transcript
@@ -182,16 +183,9 @@ class SavedChat:
 
 def conversation(chat: Chat, by: ModelMark) -> Conversation:
     """What a chat is now, to be recorded."""
-    sampling = {**dataclasses.asdict(chat.params), "stop": list(chat.params.stop)}
+    # As JSON gives them back, so that what is recorded can be told from what changed.
+    sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
     return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out)
-
-
-def params(transcript: Transcript, path: Path, defaults: SamplingParams) -> SamplingParams:
-    """How a saved chat's answers are sampled. Raises BadChat."""
-    try:
-        return defaults.replace(**transcript.sampling)
-    except (UsageError, TypeError) as error:
-        raise BadChat(f"{path}: senseless sampling parameters: {error}") from None
 
 
 def room(cap: int) -> int:
@@ -228,7 +222,8 @@ def save(chat: Chat, path: Path, engine: Engine, by: ModelMark, binding: Binding
 def read(path: Path) -> Transcript:
     """A chat's file, as it is. Raises BadChat, saying what is wrong.
 
-    A torn last line is left out: it was never said to be on the disk.
+    A torn last line is left out: it was never said to be on the disk. Sampling parameters that
+    make no sense are left out with a warning.
     """
     try:
         data = chat_file.read(path)
@@ -241,4 +236,6 @@ def read(path: Path) -> Transcript:
         raise BadChat(f"{path}: not a saved chat, or damaged from its first line on")
     if end < len(data) and not chat_file.is_torn(data, end):
         raise BadChat(f"{path}: damaged after turn {len(transcript.turns)}")
+    for complaint in transcript.drop_senseless():
+        warnings.warn(f"{path}: goes on without a setting: {complaint}", stacklevel=4)
     return transcript

@@ -31,9 +31,9 @@ class Session:
 
     The file need not be there: it comes with the first turn, so that an empty chat leaves none.
     `transcript` is what is recorded (None: nothing yet). `notices` says, in one line each, what
-    had to be mended on opening.
-    Raises ChatInUse, naming the process that holds it; BadChat where a newer version wrote it;
-    OutputError where the disk fails.
+    had to be mended on opening, and which settings made no sense and are left out.
+    Raises ChatInUse, naming the process that holds it; BadChat where a newer version wrote it, or
+    where it is no regular file; OutputError where the disk fails.
     """
 
     def __init__(self, path: Path, files: Files | None = None) -> None:
@@ -155,6 +155,8 @@ class Session:
             self._write(self.files.open(self.path), b"\n", end - 1)
         elif end < len(data):
             self._mend(data, len(self.transcript.turns))
+        for complaint in self.transcript.drop_senseless() if self.transcript else ():
+            self.notices.append(f"the chat {self.name!r} goes on without a setting: {complaint}")
 
     def _mend(self, data: bytes, turns: int) -> None:
         """Cut off what is not sound; but for a torn line, keep the file as it was found."""

@@ -70,11 +70,25 @@ class Sessions:
         return self.open(name)
 
     def latest(self) -> Session:
-        """Go on with the chat that was used last. Raises ChatNotFound where there is none."""
-        entries = self.entries()
-        if not entries:
-            raise ChatNotFound("there is no saved chat to resume; edgesppo chat begins one")
-        return self.open(entries[0].name)
+        """Go on with the chat that was used last, of those that can be read.
+
+        Those that are passed over are among the session's notices. Raises ChatNotFound where
+        there is none.
+        """
+        passed: list[str] = []
+        for entry in self.entries():
+            try:
+                session = self.open(entry.name)
+            except BadChat as error:
+                passed.append(f"not resumed: {error}")
+                continue
+            if session.transcript is not None:
+                session.notices[:0] = passed
+                return session
+            passed += session.notices
+            session.close()
+        why = "".join(f" ({text})" for text in passed)
+        raise ChatNotFound(f"there is no saved chat to resume{why}; edgesppo chat begins one")
 
     def unnamed(self) -> Session:
         """Begin a chat that is called by its day: 2026-11-22-1, 2026-11-22-2, ..."""

@@ -1,7 +1,8 @@
 """Owns what the lines of a saved chat mean: events <-> its turns and settings.
 
     {"edgesppo": "chat", "version": 1, "by": MODEL, "system": "..." | null, "sampling": {...}}
-    {"turn": 3, "user": "...", "assistant": "...", "ids": [...] | null, "left_out": 0}
+    {"turn": 3, "user": "...", "assistant": "...", "ids": [...] | null, "left_out": 0,
+     "finish_reason": "stop" | "length" | "cancelled"}            which older files do not tell
     {"keep": 2}                               the turns after the second are taken back
     {"system": "..." | null, "sampling": {...}}
     {"by": MODEL}                             another model, or another context, goes on
@@ -18,11 +19,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.prompt import Message
+from edgesppo.sampler import sensible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 KIND, VERSION = "chat", 1
+FINISH_REASONS = ("stop", "length", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class ModelMark:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer; `ids` are the answer's tokens, of the model of `fingerprint`."""
+    """One question and its answer; `ids` are the answer's tokens, of the model of `fingerprint`.
+
+    `finish_reason` says how the answer ended, None where that is not known.
+    """
 
     user: str
     assistant: str
     ids: tuple[int, ...] | None
     fingerprint: str
+    finish_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,10 @@ class Conversation:
         """The messages in pairs."""
         pairs = zip(self.messages[::2], self.messages[1::2], strict=True)
         mark = self.by.fingerprint
-        return [Turn(asked.content, got.content, got.ids, mark) for asked, got in pairs]
+        return [
+            Turn(asked.content, got.content, got.ids, mark, got.finish_reason)
+            for asked, got in pairs
+        ]
 
 
 class Transcript:
@@ -73,6 +83,11 @@ class Transcript:
         self.system, self.sampling = _settings(header)
         self.turns: list[Turn] = []
         self._left_out = 0
+
+    def drop_senseless(self) -> list[str]:
+        """Go on without the sampling parameters that make no sense; what is wrong with each."""
+        self.sampling, complaints = sensible(self.sampling)
+        return complaints
 
     def apply(self, event: dict[str, Any]) -> None:
         """Go on by one event."""
@@ -94,7 +109,9 @@ class Transcript:
             raise ValueError("not a turn")
         left_out = _count(event.get("left_out"), before)
         known = None if ids is None else tuple(_count(id_) for id_ in ids)
-        self.turns[before:] = [Turn(user, assistant, known, self.by.fingerprint)]
+        reason = event.get("finish_reason")
+        end = reason if reason in FINISH_REASONS else None
+        self.turns[before:] = [Turn(user, assistant, known, self.by.fingerprint, end)]
         self._left_out = left_out
 
     def messages(self, fingerprint: str) -> list[Message]:
@@ -104,7 +121,8 @@ class Transcript:
         found: list[Message] = []
         for turn in self.turns:
             ids = turn.ids if turn.fingerprint == fingerprint else None
-            found += [Message("user", turn.user), Message("assistant", turn.assistant, ids)]
+            answer = Message("assistant", turn.assistant, ids, turn.finish_reason)
+            found += [Message("user", turn.user), answer]
         return found
 
     def left_out(self, by: ModelMark) -> int:
@@ -145,7 +163,8 @@ def changes(before: Transcript | None, now: Conversation) -> list[dict[str, Any]
         events.append({"keep": kept})
     for n, turn in enumerate(turns[kept:], kept):
         words = {"user": turn.user, "assistant": turn.assistant, "ids": turn.ids}
-        events.append({"turn": n + 1, **words, "left_out": min(now.left_out, n)})
+        end = {} if turn.finish_reason is None else {"finish_reason": turn.finish_reason}
+        events.append({"turn": n + 1, **words, "left_out": min(now.left_out, n), **end})
     at = int(time.time())
     return [{**event, "at": at} for event in events]
 
@@ -155,7 +174,8 @@ def _common(recorded: Iterable[Turn], turns: Iterable[Turn], fingerprint: str) -
     n = 0
     for old, new in zip(recorded, turns, strict=False):
         ids = old.ids if old.fingerprint == fingerprint else None
-        if (old.user, old.assistant, ids) != (new.user, new.assistant, new.ids):
+        before = (old.user, old.assistant, ids, old.finish_reason)
+        if before != (new.user, new.assistant, new.ids, new.finish_reason):
             break
         n += 1
     return n

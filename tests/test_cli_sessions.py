@@ -13,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from edgesppo import lines
 from edgesppo.cli import main
 from edgesppo.cli.keeping import Size
 from edgesppo.sessions import Sessions
@@ -96,6 +97,21 @@ def test_options_are_kept_and_can_be_changed(demo_gguf: Path) -> None:
         sampling = session.transcript.sampling
         assert session.transcript.system == "Be brief."
         assert (sampling["seed"], sampling["temperature"], sampling["top_k"]) == (0, 0, 5)
+
+
+def test_a_bias_is_kept_and_a_senseless_setting_is_left_out_with_a_word(demo_gguf: Path) -> None:
+    _run("run", demo_gguf, "hi", "--session", "lb", "--logit-bias", "50=-1", *GREEDY)
+    again = _run("run", "hi", "--session", "lb")
+    assert "without a setting" not in again.stderr
+    path = Sessions().path("lb")
+    (head, *_) = lines.sound(path.read_bytes())
+    path.write_bytes(lines.encode([{**head.event, "sampling": {"top_p": 7, "seed": 3}}])[0])
+    odd = _run("run", "hi", "--session", "lb")
+    assert "edgesppo: the chat 'lb' goes on without a setting: top_p" in odd.stderr
+    assert "goes on without" not in _run("run", "hi", "--session", "lb").stderr
+    with Sessions().open("lb") as session:
+        assert session.transcript is not None
+        assert session.transcript.sampling["seed"] == 3
 
 
 def test_snapshots_0_writes_none(demo_gguf: Path) -> None:

@@ -260,3 +260,37 @@ def test_a_fault_at_any_operation_costs_no_turn_and_no_lock(
         for entry in entries:
             Sessions(folder).delete(entry.name)
         assert list(folder.glob("*")) == []
+
+
+def test_every_parameter_comes_back_and_is_not_written_again(
+    demo: LoadedModel, sessions: Sessions
+) -> None:
+    sampling: dict[str, Any] = {
+        "logit_bias": {50: -1},
+        "stop": ["@"],
+        "stop_tokens": [7],
+        "seed": 1,
+    }
+    with demo.keep(sessions.open("ada"), **sampling) as kept:
+        kept.chat.ask(TURNS[0])
+        params = kept.chat.params
+    before = sessions.path("ada").read_bytes()
+    with sessions.open("ada") as session, demo.keep(session) as kept:
+        assert session.notices == []
+        assert kept.chat.params == params
+        kept.record()
+    assert sessions.path("ada").read_bytes() == before
+
+
+def test_how_an_answer_ended_comes_back(demo: LoadedModel, sessions: Sessions) -> None:
+    with demo.keep(sessions.open("ada"), temperature=0) as kept:
+        kept.chat.ask(TURNS[0])
+        kept.chat.ask(TURNS[1], max_tokens=1)
+        chunks = kept.chat.stream(TURNS[1])
+        while not next(chunks).text:
+            pass
+        chunks.close()
+    with sessions.open("ada") as session:
+        messages = demo.keep(session).chat.messages
+    ends = [message.finish_reason for message in messages]
+    assert ends == [None, "stop", None, "length", None, "cancelled"]

@@ -139,8 +139,7 @@ def test_no_state_is_written_where_none_is_allowed(
         (lambda data: data.replace(b"name is Ada", b"name is Eve", 1), "damaged after turn 0"),
         (lambda data: data + b"more\n", "damaged after turn 2"),
         (lambda _: lines.encode([{"edgesppo": "chat", "version": 2}])[0], "a newer edgesppo"),
-        (lambda _: lines.encode([HEADER | {"sampling": {"top_p": 7}}])[0], r"top_p .* is 7"),
-        (lambda _: lines.encode([HEADER | {"sampling": {"hot": 1}}])[0], "'hot'"),
+        (lambda _: lines.encode([[1]])[0], "not a saved chat"),  # type: ignore[list-item]
     ],
 )
 def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
@@ -158,6 +157,35 @@ def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
         demo.resume(path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("sampling", "complaint"),
+    [
+        ({"top_p": 7, "seed": 5}, r"goes on without a setting: top_p .* is 7"),
+        ({"hot": 1, "seed": 5}, "unknown sampling parameter 'hot'"),
+        ({"logit_bias": [[50, "x"]], "seed": 5}, "has 'x' for token 50"),
+        ({"logit_bias": {"-1": 1}, "seed": 5}, "logit_bias .* has '-1', expected token ids"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_left_out_with_a_warning(
+    demo: LoadedModel, tmp_path: Path, sampling: dict[str, Any], complaint: str
+) -> None:
+    path = tmp_path / "odd"
+    path.write_bytes(lines.encode([HEADER | {"sampling": sampling}])[0])
+    with pytest.warns(UserWarning, match=complaint) as caught:
+        chat = demo.resume(path)
+    assert len(caught) == 1
+    assert chat.params == demo.defaults.replace(seed=5)
+
+
+@pytest.mark.parametrize("bias", [[[50, -1.0], [7, 2]], {"50": -1, "7": 2}])
+def test_a_bias_is_read_as_pairs_and_as_a_mapping(
+    demo: LoadedModel, tmp_path: Path, bias: object
+) -> None:
+    path = tmp_path / "biased"
+    path.write_bytes(lines.encode([HEADER | {"sampling": {"logit_bias": bias}}])[0])
+    assert demo.resume(path).params.logit_bias == ((7, 2.0), (50, -1.0))
 
 
 @pytest.mark.parametrize(

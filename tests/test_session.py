@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgesppo import lines
 from edgesppo.errors import BadChat, ChatInUse, Closed, OutputError, UsageError
 from edgesppo.prompt import Message
 from edgesppo.session import Session
+from edgesppo.sessions import Sessions
 from edgesppo.transcript import Conversation, ModelMark
 from tests.faulty import Counting, Faulty, Short
 
@@ -193,6 +195,65 @@ def test_whichever_bit_flips_nothing_is_thrown_away(path: Path) -> None:
         write(path)
         assert found(path) == STATES[-1]
         path.unlink()
+
+
+def test_whichever_bit_flips_in_a_last_line_without_newline_the_file_is_kept(path: Path) -> None:
+    whole = write(path)[:-1]
+    kept = path.with_name("rome.jsonl.damaged-1")
+    for at in range(whole.rindex(b"\n") + 1, len(whole)):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        with Session(path, Counting()) as session:
+            assert "damaged after turn 0" in session.notices[0]
+        assert kept.read_bytes() == flipped
+        kept.unlink()
+
+
+@pytest.mark.parametrize(
+    "tail", [b"rubbish", b"\0\0\0", b"0123456 {", b"01234567 {]", b'01234567 "']
+)
+def test_what_was_appended_and_is_no_line_of_ours_is_kept(path: Path, tail: bytes) -> None:
+    whole = write(path)
+    path.write_bytes(whole + tail)
+    with Session(path, Counting()) as session:
+        assert "is damaged after turn 1" in session.notices[0]
+    assert path.with_name("rome.jsonl.damaged-1").read_bytes() == whole + tail
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("text", [b"[1]", b"null", b"5", b"no JSON", b"[" * 100_000, b'{"a": 1e}'])
+def test_a_line_that_is_no_object_is_damage_wherever_it_stands(path: Path, text: bytes) -> None:
+    whole = write(path, STATES[:2])
+    crc = lines.sound(whole)[-1].crc
+    for before, after, back in ((b"", 0, None), (whole, crc, STATES[1])):
+        spoilt = before + b"%08x %s\n" % (zlib.crc32(text, after), text)
+        path.write_bytes(spoilt)
+        assert len(Sessions(path.parent).entries()) == 1
+        with Session(path, Counting()) as session:
+            assert "damaged" in session.notices[0]
+        assert found(path) == back
+        kept = path.with_name("rome.jsonl.damaged-1")
+        assert kept.read_bytes() == spoilt
+        kept.unlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_in_the_place_of_a_chat_is_refused_at_once(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(BadChat, match="no regular file"):
+        Session(path)
+    assert names(path) == {"rome.jsonl"}
+
+
+def test_how_an_answer_ended_is_kept_and_older_files_do_not_tell(path: Path) -> None:
+    older = write(path, STATES[:1])
+    assert b"finish_reason" not in older
+    asked, answer = STATES[0].messages
+    stopped = replace(STATES[0], messages=(asked, replace(answer, finish_reason="cancelled")))
+    write(path, [stopped])
+    assert path.read_bytes().startswith(older)
+    assert found(path) == stopped
 
 
 def test_damaged_files_never_replace_each_other(path: Path) -> None:

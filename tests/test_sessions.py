@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import home, snapshot
+from edgesppo import home, lines, snapshot
 from edgesppo.errors import ChatInUse, ChatNotFound, OutputError, UsageError
 from edgesppo.sessions import Sessions
 from edgesppo.snapshot import Binding, Snapshot
@@ -118,6 +118,23 @@ def test_without_a_chat_there_is_none_to_resume(sessions: Sessions) -> None:
         with pytest.raises(ChatNotFound, match="no saved chat 'rome'"):
             use("rome")
     assert sessions.entries() == []
+
+
+def test_what_cannot_be_gone_on_with_is_passed_over(sessions: Sessions) -> None:
+    write(sessions, "rome", used=1000)
+    newer, foreign = sessions.path("newer"), sessions.path("foreign")
+    data = lines.encode([{"edgesppo": "chat", "version": 2}])[0]
+    for path, content, used in ((newer, data, 3000), (foreign, b"dear diary\n", 2000)):
+        path.write_bytes(content)
+        os.utime(path, (used, used))
+    with sessions.latest() as session:
+        assert session.name == "rome"
+        assert "written by a newer edgesppo (version 2" in session.notices[0]
+        assert "'foreign' is damaged from its first line on" in session.notices[1]
+    assert newer.read_bytes() == data
+    sessions.delete("rome")
+    with pytest.raises(ChatNotFound, match=r"no saved chat to resume .*newer edgesppo"):
+        sessions.latest()
 
 
 def test_unnamed_chats_are_called_by_their_day_and_never_alike(sessions: Sessions) -> None:

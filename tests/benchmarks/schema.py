@@ -89,7 +89,9 @@ def measured(path: Path, sampling: dict[str, float], rounds: int) -> dict[str, f
             model, n_ctx=2048, n_threads=THREADS, flash_attention="on", draft_costs=None
         )
         ids = prompt_ids(model, PROMPT)
-        engine.cancel(engine.submit(ids, SamplingParams(), grammar=gbnf))  # reads the vocabulary, once
+        engine.cancel(
+            engine.submit(ids, SamplingParams(), grammar=gbnf)
+        )  # reads the vocabulary, once
         rates["free"].append(ours(engine, ids, sampling, None))
         rates["bound"].append(ours(engine, ids, sampling, gbnf))
         engine.close()
