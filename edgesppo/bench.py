@@ -15,6 +15,7 @@ from edgesppo import machine
 from edgesppo._llama import LIBRARY_VERSION, Weights
 from edgesppo.draft import ROWS
 from edgesppo.probe import LENGTHS, Probe
+from edgesppo.tune import is_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ class Report:
     library: str
     tuning: Tuning
     bandwidth: float
+    small: bool = False  # so few weights that the figures tell of everything but them
     load_s: float = 0.0
     resident: int | None = None
     prefill: dict[int, float] = field(default_factory=dict)  # tokens of the prompt -> rate
@@ -53,6 +55,12 @@ class Report:
 
     def advice(self) -> list[str]:
         """What to change to be faster, as far as these figures tell."""
+        if self.small:
+            return [
+                f"with {self.bytes / 1e6:,.1f} MB of weights, most of this is what every step costs"
+                " with any model, and noise: nothing to conclude from it; measure the model that "
+                "you mean to use"
+            ]
         found = []
         if self.bound > _BOUND:
             found.append(
@@ -110,6 +118,7 @@ def measure(
         LIBRARY_VERSION,
         tuning,
         bandwidth(machine.cores()),
+        is_small(summary),
     )
     started = time.perf_counter()
     weights = Weights(summary.path, repack=tuning.repack)

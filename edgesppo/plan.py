@@ -57,6 +57,7 @@ class Plan:
         parts = {"weights": self.weights, "KV cache": self.kv, "compute": self.compute}
         if self.draft:
             parts["the draft model"] = self.draft
+        parts["the program"] = PROGRAM_BYTES
         listed = ", ".join(f"{name} {_mb(size)}" for name, size in parts.items())
         line = f"needs {_mb(self.total)} of memory ({listed})"
         if self.available is None:

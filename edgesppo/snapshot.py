@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import struct
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -90,8 +91,8 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
     Not where its cells take more than `limit` bytes. A file that is read counts as used.
     """
     try:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
+        with os.fdopen(Files().open_to_read(path), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or file.read(len(MAGIC)) != MAGIC:
                 return None
             (length,) = struct.unpack("<I", file.read(4))
             header = json.loads(file.read(min(length, _MAX_HEADER)))

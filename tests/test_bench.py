@@ -35,7 +35,8 @@ def test_every_figure_is_there_as_json(demo_gguf: Path) -> None:
     assert found["bandwidth"] > 0
     assert found["load_s"] > 0
     assert found["bytes"] < demo_gguf.stat().st_size
-    assert found["advice"]
+    assert found["small"]
+    assert "nothing to conclude" in found["advice"][0]
 
 
 def test_for_a_person_every_line_fits_80_columns(demo_gguf: Path) -> None:
@@ -60,6 +61,13 @@ def test_decode_that_reaches_the_memorys_speed_is_told_so() -> None:
     assert report().bound == pytest.approx(0.9)
     assert "only fewer bytes help" in report().advice()[0]
     assert "the processor is the limit" in report(decode={32: 5.0}).advice()[0]
+
+
+def test_of_a_model_of_a_few_megabytes_nothing_is_concluded() -> None:
+    found = report(small=True, threads={2: (10.0, 10.0), 4: (20.0, 20.0)})
+    (advice,) = found.advice()
+    assert "nothing to conclude" in advice
+    assert "--threads" not in advice
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,24 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from edgesppo import structured, text_file, tune
+from edgesppo._llama import can_offload
+from edgesppo.chat import Chat
 from edgesppo.cli import COMMANDS, main
+from edgesppo.cli.common import GOALS
+from edgesppo.cli.run import answer
 from tests.conftest import DEMO
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from edgesppo.generate import Chunk
+    from edgesppo.loaded import LoadedModel
 
 GREEDY = ["--temperature", "0"]
 CAPITAL = "What is the capital of France?"
@@ -78,6 +89,43 @@ def test_run_without_a_model_uses_the_demo_and_says_so() -> None:
     assert "edgesppo pull sppo-iter3 --convert" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("sppo-iter4", "sppo-iter3"), ("dmo", "demo"), ("Demo", "demo")]
+)
+def test_a_word_that_is_almost_a_models_name_is_a_mistake(word: str, meant: str) -> None:
+    result = _run("run", word, stdin=CAPITAL)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"{word} is no model's name: did you mean {meant}?" in result.stderr
+
+
+def test_a_command_that_is_almost_one_is_named() -> None:
+    result = _run("lst")
+    assert result.exit_code == 2
+    assert "no such command: 'lst'; did you mean list?" in result.stderr
+    assert "did you mean" not in _run("xyzzy").stderr
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "bench"])
+def test_which_model_is_taken_without_one_is_said_alike(command: str) -> None:
+    said = "Without it: the model used last; else sppo-iter3, if it is here; else the demo."
+    assert said in " ".join(_run(command, "--help").output.split())
+
+
+def test_the_choices_of_tune_are_those_there_are() -> None:
+    assert tuple(GOALS) == tune.CHOICES
+
+
+@pytest.mark.skipif(can_offload(), reason="needs a build without a GPU")
+def test_layers_that_no_gpu_takes_are_said_to_stay(demo_gguf: Path) -> None:
+    result = _run("tokenize", demo_gguf, "x", "--json")
+    assert "GPU" not in result.stderr
+    result = _run("run", demo_gguf, "hi", "--gpu", "5", *GREEDY)
+    assert result.exit_code == 0
+    assert "--gpu 5: no GPU that this build can use; the CPU computes" in result.stderr
+    assert "no GPU" not in _run("run", demo_gguf, "hi", "--gpu", "0", *GREEDY).stderr
+
+
 @pytest.mark.parametrize("word", ["typo.gguf", "./model", "a/b/c"])
 def test_what_is_written_like_a_path_is_never_taken_for_a_prompt(word: str) -> None:
     assert "is no file, no folder" in _one_line_error(_run("run", word, stdin=CAPITAL))
@@ -107,14 +155,26 @@ def test_a_name_that_no_file_can_have_is_one_line(model: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_full_disk_behind_the_output_is_no_traceback(demo_gguf: Path, stream: str) -> None:
-    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "hi"]
+@pytest.mark.parametrize("option", [["hi"], ["hi", "--json"], ["--n-ctx", "9999", "hi", "--json"]])
+def test_a_full_disk_behind_the_output_is_one_line(demo_gguf: Path, option: list[str]) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), *option]
     with Path("/dev/full").open("wb") as full:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, **streams)
-    assert done.returncode != 0
-    assert b"Traceback" not in (done.stderr or b"")
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"edgesppo: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_the_answer_stands_where_nothing_can_be_said_beside_it(demo_gguf: Path) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "hi", *GREEDY]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=full
+        )
+    assert (done.returncode, done.stdout) == (0, b"Hello! How can I help you?\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes")
@@ -123,6 +183,8 @@ def test_a_closed_stream_is_no_defect_and_no_file_takes_its_number(demo_gguf: Pa
     silent = subprocess.run(["sh", "-c", f"{shell} 2>&-"], check=False, capture_output=True)
     assert (silent.returncode, silent.stdout) == (0, b"Hello! How can I help you?\n")
     lost = subprocess.run(["sh", "-c", f"{shell} >&-"], check=False, capture_output=True)
+    assert (lost.returncode, lost.stderr) == (1, b"edgesppo: Bad file descriptor\n")
+    lost = subprocess.run(["sh", "-c", f"{shell} --json >&-"], check=False, capture_output=True)
     assert (lost.returncode, lost.stderr) == (1, b"edgesppo: Bad file descriptor\n")
 
 
@@ -133,7 +195,11 @@ def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
     assert "defect" not in done.stderr
 
 
-@pytest.mark.parametrize("option", [["--n-ctx", "0"], ["--threads", "0"]])
+SENSELESS = """--n-ctx 0 / --n-ctx 99999999999 / --threads 0 / --cache-type f8 / --tune fast
+/ --gpu x / --gpu -1 / --gpu 10001 / --gpu 99999999999999999999"""
+
+
+@pytest.mark.parametrize("option", [option.split() for option in SENSELESS.split("/")])
 def test_a_senseless_setting_is_a_usage_error(demo_gguf: Path, option: list[str]) -> None:
     assert _run("run", demo_gguf, "x", *option).exit_code == 2
 
@@ -221,7 +287,48 @@ def test_an_error_with_json_is_an_object_on_standard_output(tmp_path: Path) -> N
 
 
 def test_piped_text_that_is_not_utf8_is_refused(demo_gguf: Path) -> None:
-    assert "not UTF-8: byte b'\\xff'" in _one_line_error(_run("run", demo_gguf, stdin=b"a\xff"))
+    line = _one_line_error(_run("run", demo_gguf, stdin=b"a\xff"))
+    assert "standard input is no UTF-8 text: byte b'\\xff' at position 1" in line
+
+
+def test_piped_text_is_read_as_a_file_is(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = b"\xef\xbb\xbfWhat is the capital\r\nof France?\r\n"
+    (tmp_path / "file").write_bytes(marked)
+    plain = _run("run", demo_gguf, "What is the capital\nof France?", *GREEDY, "--json")
+    ways: list[tuple[tuple[str | Path, ...], bytes]] = [
+        ((), marked),
+        (("-f", "-"), marked),
+        (("-f", tmp_path / "file"), b""),
+    ]
+    for more, stdin in ways:
+        found = json.loads(_run("run", demo_gguf, *more, *GREEDY, "--json", stdin=stdin).stdout)
+        assert found["text"] == json.loads(plain.stdout)["text"]
+        assert found["usage"] == json.loads(plain.stdout)["usage"]
+    monkeypatch.setattr(text_file, "MAX_BYTES", 10)
+    large = _one_line_error(_run("run", demo_gguf, stdin="x" * 11))
+    assert "standard input has more than 10 bytes" in large
+
+
+def test_standard_input_stands_where_it_is_named_and_once(demo_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of France?")
+    named = ("-f", "-", "-f", tmp_path / "file")
+    found = _run("run", demo_gguf, *named, *GREEDY, "--json", stdin="What is the capital")
+    plain = _run("run", demo_gguf, "What is the capital\n\nof France?", *GREEDY, "--json")
+    assert json.loads(found.stdout)["usage"] == json.loads(plain.stdout)["usage"]
+    twice = _run("run", demo_gguf, "-f", "-", "-f", "-", stdin=CAPITAL)
+    assert twice.exit_code == 2
+    assert "can be read once" in twice.stderr
+
+
+@pytest.mark.parametrize(("stdin", "said"), [(subprocess.PIPE, True), (subprocess.DEVNULL, False)])
+def test_an_empty_pipe_is_mentioned(demo_gguf: Path, stdin: int, said: bool) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "hi", *GREEDY]
+    with subprocess.Popen(command, stdin=stdin, stdout=-1, stderr=-1) as process:
+        output, errors = process.communicate()
+    assert output == b"Hello! How can I help you?\n"
+    assert (b"edgesppo: what was piped in is empty\n" in errors) == said
 
 
 def test_a_defect_of_ours_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +354,33 @@ def test_ctrl_c_prints_what_came_and_exits_with_130(demo_gguf: Path) -> None:
     assert process.returncode == 130
     assert b"stopped" in errors
     assert rest.endswith(b"\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
+    demo: LoadedModel, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    class Interrupted(Chat):
+        def stream(self, text: str, **sampling: Any) -> Generator[Chunk, None, None]:
+            chunks = super().stream(text, **sampling)
+            for chunk in chunks:
+                if chunk.text:
+                    chunks.throw(KeyboardInterrupt)
+                yield chunk
+
+    chat = Interrupted(demo.engine, demo.defaults.replace(temperature=0))
+    wanted = structured.wanted({"type": "array", "items": {"type": "integer"}, "minItems": 9})
+    with pytest.raises(SystemExit) as caught:
+        answer(demo, chat, "hi", as_json=as_json, wanted=wanted)
+    assert caught.value.code == 130
+    out = capsys.readouterr().out
+    assert chat.last.text.startswith("[")
+    if as_json:
+        found = json.loads(out)
+        assert (found["text"], found["finish_reason"]) == (chat.last.text, "cancelled")
+        assert "value" not in found
+    else:
+        assert out == chat.last.text + "\n"
 
 
 def _started(command: list[str]) -> subprocess.Popen[bytes]:

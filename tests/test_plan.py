@@ -194,6 +194,19 @@ def test_the_command_counts_the_draft_model(
     assert _printed(str(demo_gguf))[1] == 0
 
 
+def test_the_lines_of_the_command_add_up_under_the_models_name() -> None:
+    assert CliRunner().invoke(main, ["tokenize", "demo", "x"]).exit_code == 0  # converts it
+    text, _ = _printed("demo")
+    assert text.splitlines()[0] == "demo"
+    sizes = {label: float(n) for label, n in re.findall(r"^  (\D+?) +([\d.]+) MB", text, re.M)}
+    total = sizes.pop("in all")
+    assert list(sizes) == ["weights", "KV cache", "compute", "logits", "program"]
+    assert sum(sizes.values()) == pytest.approx(total, abs=0.3)
+    found = json.loads(_printed("demo", "--json")[0])
+    parts = ("weights", "kv", "compute", "logits", "draft", "program")
+    assert sum(found[part] for part in parts) == found["total"]
+
+
 def test_the_command_says_where_the_settings_come_from(
     demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ How turns survive what ends a process is tested in test_session.py.
 
 from __future__ import annotations
 
+import os
 import random
 import stat
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,9 @@ def test_both_files_are_their_owners_only(chat: Chat, demo: LoadedModel, tmp_pat
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "empty", "foreign", "longer"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "cut", "flipped", "empty", "foreign", "longer", "pipe"]
+)
 def test_a_state_that_does_not_fit_is_left_out_silently(
     chat: Chat, demo: LoadedModel, demo_gguf: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -86,6 +89,8 @@ def test_a_state_that_does_not_fit_is_left_out_silently(
     state.unlink()
     if damage in written:
         state.write_bytes(written[damage])
+    elif damage == "pipe" and hasattr(os, "mkfifo"):
+        os.mkfifo(state)
     answer, cached = _resumed(path, demo_gguf)
     assert cached == 0
     assert answer == chat.ask("What is my name?")

@@ -22,7 +22,7 @@ from edgesppo.errors import EdgesppoError
 from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # name -> (module, what --help says of it)
 COMMANDS = {
@@ -46,6 +46,7 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 JSON_KEY = "edgesppo.json"
+_CLOSE = 0.75  # how much of two words must be alike
 
 
 class CliError(click.ClickException):
@@ -57,11 +58,19 @@ class CliError(click.ClickException):
         self.as_json = as_json
 
     def show(self, file: Any = None) -> None:
-        """Write it: JSON to standard output, a line to standard error."""
+        """Write it: JSON to standard output; a line to standard error, also where that fails."""
         if self.as_json:
-            click.echo(json.dumps({"error": {"type": self.kind, "message": self.message}}))
-        else:
+            with contextlib.suppress(OSError):
+                click.echo(json.dumps({"error": {"type": self.kind, "message": self.message}}))
+                return
+        with contextlib.suppress(OSError):
             click.echo(f"edgesppo: {self.message}", err=True, file=file)
+
+
+def aside(text: str = "", *, newline: bool = True) -> None:
+    """Something on standard error, beside the answer, which stands also where this fails."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True, nl=newline)
 
 
 def _set(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -127,12 +136,34 @@ def _fill_closed_streams() -> None:
                 setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))
 
 
+def _let_go_of_what_was_not_written() -> None:
+    """Python would try to write it again at its end, and complain; we did where it mattered."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The one of the known words that this was probably meant to be, if any."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), 1, _CLOSE)), None)
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when asked for."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _fill_closed_streams()
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        finally:
+            _let_go_of_what_was_not_written()
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -147,6 +178,14 @@ class _LazyGroup(click.Group):
             command.params += [_lock_option(), _offline_option()]
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        meant = None if args[0] in COMMANDS else did_you_mean(args[0], COMMANDS)
+        if meant is not None:
+            ctx.fail(f"no such command: {args[0]!r}; did you mean {meant}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -158,7 +197,7 @@ class _LazyGroup(click.Group):
             raise CliError(error, as_json=ctx.meta.get(JSON_KEY, False)) from None
         except KeyboardInterrupt as stopped:
             # One that carries a text says how to go on.
-            click.echo(f"\nedgesppo: {stopped}" if stopped.args else "", err=True)
+            aside(f"\nedgesppo: {stopped}" if stopped.args else "")
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

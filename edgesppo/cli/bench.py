@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgesppo import preflight
-from edgesppo.cli.common import chosen, converted, emit_json, json_option, tell
+from edgesppo.cli.common import chosen, converted, emit_json, json_option, tell, tune_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,9 +25,12 @@ _BAR = 36
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Threads. [default: the fastest number]"
 )
-@click.option("--tune", default="turn", show_default=True, help="As for run; off: untuned.")
+@tune_option
 def bench_command(model: str | None, as_json: bool, threads: int | None, tune: str) -> None:
     """Show how fast MODEL runs here, what limits it, and what to change to be faster.
+
+    MODEL is a name, a GGUF file or a checkpoint folder. Without it: the model used last; else
+    sppo-iter3, if it is here; else the demo.
 
     On the processor: a GPU is left alone. Takes a minute or two, in which nothing else should run.
     """

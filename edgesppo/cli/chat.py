@@ -55,7 +55,10 @@ def chat_command(
     loading: dict[str, Any],
     sampling: dict[str, Any],
 ) -> None:
-    """Chat with MODEL: a name, a GGUF file or a checkpoint folder.
+    """Chat with a model.
+
+    MODEL is a name, a GGUF file or a checkpoint folder. Without it: the model used last; else
+    sppo-iter3, if it is here; else the demo.
 
     On a terminal the chat is saved turn by turn, under its date or the name that --session gives.
     Away from one, every line of standard input is one message (between triple quotes, several

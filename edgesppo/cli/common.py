@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from edgesppo import remembered, store
-from edgesppo.cli import JSON_KEY
+from edgesppo.cli import JSON_KEY, aside
 from edgesppo.errors import UsageError
 from edgesppo.parameters import Choice, Number
+from edgesppo.plan import CACHE_TYPES
 from edgesppo.sampler import SamplingParams
 from edgesppo.terminal import printable
 
@@ -25,14 +26,20 @@ if TYPE_CHECKING:
     from edgesppo.loaded import LoadedModel
 
 _ASKED_FOR = "edgesppo.asked_for"
+_MOST, _MOST_LAYERS = 2**31 - 1, 10_000
+# As `tune` has them, which would load llama.cpp only to explain an option.
+GOALS = ("turn", "prefill", "decode", "memory", "off")
 REAL_MODEL_HINT = (
     f"Using the tiny demo model. For the real one: edgesppo pull {store.REAL} --convert"
 )
 
 
 def say(text: str = "", *, newline: bool = True) -> None:
-    """A word to the person, beside the answer: standard error, and nothing in it is obeyed."""
-    click.echo(printable(text), err=True, nl=newline)
+    """A word to the person, beside the answer: standard error, and nothing in it is obeyed.
+
+    The answer stands where it cannot be said.
+    """
+    aside(printable(text), newline=newline)
 
 
 def tell(text: str) -> None:
@@ -61,12 +68,38 @@ json_option = click.option(
 )
 
 
+def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
+    """As the library takes it; layers that no device here can take are said to stay."""
+    if not value.isdecimal():
+        if value not in ("auto", "off"):
+            raise click.BadParameter(f"{value!r} is none of auto, off or a number of layers")
+        return value
+    layers = int(value) if len(value) < len(str(_MOST)) else _MOST
+    if layers > _MOST_LAYERS:
+        raise click.BadParameter(f"{value[:20]} is too many, expected at most {_MOST_LAYERS}")
+    if layers:
+        from edgesppo._llama import can_offload
+
+        if not can_offload():
+            say(f"edgesppo: --gpu {layers}: no GPU that this build can use; the CPU computes")
+    return layers
+
+
+tune_option = click.option(
+    "--tune",
+    type=click.Choice(GOALS),
+    default="turn",
+    show_default=True,
+    help="Find, once, what is fastest here, for usual turns, prompts, answers or little memory.",
+)
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how a model is loaded; they arrive as one dict, `loading`."""
     options = [
         click.option(
             "--n-ctx",
-            type=click.IntRange(16),
+            type=click.IntRange(16, _MOST),
             help="Context length in tokens. [default: the model's]",
         ),
         click.option(
@@ -75,16 +108,21 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Threads. [default: all this process may use]",
         ),
         click.option("--force", is_flag=True, help="Load even what will not fit into memory."),
-        click.option("--gpu", default="auto", show_default=True, help="auto, off, or layers."),
         click.option(
-            "--cache-type", default="f16", show_default=True, help="KV cache: f16, f32, q8_0."
-        ),
-        click.option(
-            "--tune",
-            default="turn",
+            "--gpu",
+            default="auto",
             show_default=True,
-            help="Find, once, what is fastest here for: turn, prefill, decode, memory; or off.",
+            callback=_gpu,
+            help="auto, off, or a number of layers.",
         ),
+        click.option(
+            "--cache-type",
+            type=click.Choice(list(CACHE_TYPES)),
+            default="f16",
+            show_default=True,
+            help="What the KV cache is kept as.",
+        ),
+        tune_option,
         click.option(
             "--drafts/--no-drafts",
             default=True,
@@ -99,12 +137,12 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
 
     @functools.wraps(command)
-    def wrapped(*args: Any, threads: int | None, gpu: str, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, threads: int | None, gpu: str | int, **kwargs: Any) -> Any:
         draft = kwargs.pop("draft")
         loading = {
             name: kwargs.pop(name) for name in ("n_ctx", "force", "cache_type", "tune", "drafts")
         }
-        loading |= {"n_threads": threads, "gpu": int(gpu) if gpu.isdecimal() else gpu}
+        loading |= {"n_threads": threads, "gpu": gpu}
         if draft is not None:
             loading["drafts"] = draft
         return command(*args, loading=loading, **kwargs)

@@ -10,6 +10,7 @@ import click
 
 from edgesppo import preflight, store
 from edgesppo.cli.common import converted, emit_json, json_option, model_options, tell
+from edgesppo.plan import PROGRAM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,15 +32,17 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
     """
     from edgesppo.settle import MEASURED, origin, settle
 
-    summary = preflight.check(converted(store.find(model)))
+    found = store.find(model)
+    summary = preflight.check(converted(found))
     wishes = replace(wishes_of(loading), force=True)
     tuning, made = settle(summary, wishes, measure=False)
     whence = origin(summary, wishes, tuning)
     if as_json:
-        figures = {**asdict(made), "total": made.total, "fits": made.fits}
+        figures = {**asdict(made), "program": PROGRAM_BYTES}
+        figures |= {"total": made.total, "fits": made.fits}
         emit_json({**figures, "tuning": asdict(tuning), "measured": whence == MEASURED})
     else:
-        tell(summary.path.name)
+        tell(found.name)
         for label, line in _lines(tuning, made, wishes.draft):
             tell(f"  {label:<9} {line}")
         tell(f"  {'':<9} {_WHENCE[whence](tuning)}")
@@ -66,6 +69,7 @@ def _lines(tuning: Tuning, made: Plan, draft: Summary | None) -> Iterator[tuple[
     yield "logits", _mb(made.logits)
     if draft is not None:
         yield "draft", f"{_mb(made.draft)}, all of {draft.path.name}"
+    yield "program", f"{_mb(PROGRAM_BYTES)}, Python, llama.cpp and the vocabulary"
     free = "" if made.available is None else f", {made.available / 1e6:,.0f} MB are free"
     yield "in all", f"{_mb(made.total)}{free}"
     yield "threads", f"{made.n_threads} for an answer, {made.n_threads_batch} for a prompt"

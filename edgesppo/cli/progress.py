@@ -8,8 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import click
-
+from edgesppo.cli import aside
 from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
@@ -58,19 +57,19 @@ class Meter:
             self._begun = True
             if not self._terminal:
                 size = f": {total / 1e6:,.1f} MB" if self._in_bytes else ""
-                click.echo(f"{self._title}{size} ...", err=True)
+                aside(f"{self._title}{size} ...")
         if self._terminal and (now - self._drawn_at > _REDRAW_S or done >= total):
             self._drawn_at = now
             if Meter._drawing not in (None, self):
-                click.echo(err=True)
+                aside()
             Meter._drawing = self
-            click.echo("\r" + self._line(done, total), err=True, nl=False)
+            aside("\r" + self._line(done, total), newline=False)
 
     def close(self) -> None:
         """End the bar's line."""
         if Meter._drawing is self:
             Meter._drawing = None
-            click.echo(err=True)
+            aside()
 
     def _line(self, done: float, total: float) -> str:
         """As wide as the terminal at most, or every redraw would begin a new line."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import lockfile
-from edgesppo.cli import INTERRUPTED
+from edgesppo import locks
+from edgesppo.cli import INTERRUPTED, did_you_mean
 from edgesppo.cli.common import (
     emit_json,
     has_terminal,
@@ -26,13 +27,15 @@ from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
 from edgesppo.ending import ending
 from edgesppo.errors import UsageError
 from edgesppo.terminal import printable, speed_line
-from edgesppo.text_file import read_text
+from edgesppo.text_file import read_stream, read_text
 
 if TYPE_CHECKING:
     from edgesppo.chat import Chat
     from edgesppo.generate import TokenLogprob
     from edgesppo.loaded import LoadedModel
     from edgesppo.structured import Wanted
+
+_STDIN = "-"
 
 
 @click.command(name="run")
@@ -50,7 +53,8 @@ if TYPE_CHECKING:
     "files",
     multiple=True,
     metavar="FILE",
-    help="A text file that goes into the prompt, between PROMPT and what is piped; repeatable.",
+    help="A text file that goes into the prompt, between PROMPT and what is piped; repeatable."
+    " - is what is piped.",
 )
 @session_options
 @json_option
@@ -69,11 +73,13 @@ def run_command(
 ) -> None:
     """Answer one prompt.
 
-    MODEL is a name, a GGUF file or a checkpoint folder; without it the demo is used. The prompt
-    is PROMPT, the files of -f, what is piped in, or all of them, in this order. One word alone is
-    MODEL if it is a name of models.lock or written like a path. In a loop, give the command
-    </dev/null, or it reads what the loop reads. With --session it is the next turn of that chat;
-    without, nothing is saved.
+    MODEL is a name, a GGUF file or a checkpoint folder. Without it: the model used last; else
+    sppo-iter3, if it is here; else the demo.
+
+    The prompt is PROMPT, the files of -f, what is piped in, or all of them, in this order. One
+    word alone is MODEL if it is a name of models.lock or written like a path. In a loop, give the
+    command </dev/null, or it reads what the loop reads. With --session it is the next turn of
+    that chat; without, nothing is saved.
     """
     model, prompt = _model_and_prompt(words, files)
     wanted = None if schema_file is None else _wanted(schema_file)
@@ -101,7 +107,8 @@ def answer(
     """Stream one answer to standard output, or print it as one JSON object.
 
     Ctrl-C ends the answer, prints what came, and exits with 130. An answer that is bound to a
-    schema is printed when it is complete, and not at all if it was cut (IncompleteAnswer).
+    schema is printed when it is complete or was interrupted, and not at all if it was cut
+    (IncompleteAnswer).
     """
     interrupted = False
     clean = printable if has_terminal(sys.stdout) else str
@@ -115,10 +122,10 @@ def answer(
                     sys.stdout.flush()
     except KeyboardInterrupt:
         interrupted = True
-        if not chat.answered or wanted is not None:
+        if not chat.answered:
             raise
     result = chat.last
-    value = {} if wanted is None else {"value": wanted.value(result)}
+    value = {} if wanted is None or interrupted else {"value": wanted.value(result)}
     if as_json:
         emit_json({**_described(loaded, chat), **value})
     else:
@@ -154,30 +161,55 @@ def _model_and_prompt(words: tuple[str, ...], files: tuple[str, ...]) -> tuple[s
     alone = len(words) == 1 and _names_a_model(words[0])
     model = words[0] if alone or len(words) == 2 else None
     prompts = words[1:] if model is not None else words
-    read = [read_text(file).strip("\n") for file in files]
-    prompt = "\n\n".join(part for part in (*prompts, *read, _piped()) if part)
+    if files.count(_STDIN) > 1:
+        raise click.UsageError("-f - more than once: standard input can be read once")
+    read = [(_piped() if file == _STDIN else read_text(file)).strip("\n") for file in files]
+    if _STDIN not in files and not has_terminal(sys.stdin):
+        read.append(_piped().strip("\n"))
+        if not read[-1] and _was_piped():
+            say("edgesppo: what was piped in is empty")
+    prompt = "\n\n".join(part for part in (*prompts, *read) if part)
     if not prompt.strip():
         raise click.UsageError("no prompt: give one as an argument, with -f, or pipe one in")
     return model, prompt
 
 
 def _names_a_model(word: str) -> bool:
-    """A name of models.lock, or what is written like a path; not whatever file lies around."""
-    if word in lockfile.read().models:
+    """A name of models.lock, or what is written like a path; not whatever file lies around.
+
+    One word that is almost such a name is a mistake: click.UsageError.
+    """
+    names = locks.read().models
+    if word in names:
         return True
-    like_a_path = word.endswith(".gguf") or "/" in word or os.sep in word
-    return like_a_path and not any(letter.isspace() for letter in word)
+    if any(letter.isspace() for letter in word):
+        return False
+    if word.endswith(".gguf") or "/" in word or os.sep in word:
+        return True
+    meant = did_you_mean(word, names)
+    if meant is not None:
+        raise click.UsageError(
+            f"{printable(word)} is no model's name: did you mean {meant}? "
+            "To ask it as a prompt, name a model before it"
+        )
+    return False
 
 
 def _piped() -> str:
-    """What was piped in, as text; empty on a terminal. UsageError when it is not UTF-8."""
-    if sys.stdin is None or has_terminal(sys.stdin):
+    """What comes of standard input, as text; empty where that is closed. UsageError."""
+    if sys.stdin is None:
         return ""
-    data = sys.stdin.buffer.read()
     try:
-        return data.decode("utf-8").strip("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"the piped text is not UTF-8: byte {data[error.start : error.start + 1]!r} at "
-            f"position {error.start}; re-encode it"
-        ) from None
+        return read_stream(sys.stdin.buffer, "standard input")
+    except OSError as error:
+        raise UsageError(f"standard input: cannot be read: {error.strerror or error}") from None
+
+
+def _was_piped() -> bool:
+    """Whether somebody gave us a pipe or a file to read; /dev/null is neither."""
+    if sys.stdin is None:
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+        return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+    return False
