@@ -9,6 +9,7 @@ import pytest
 from edgesppo.prompt import Message
 from edgesppo.repl import status
 from edgesppo.repl.cells import width
+from edgesppo.repl.export import to_json, to_markdown
 from edgesppo.repl.listing import between_words, listed
 from edgesppo.repl.recap import recap
 from edgesppo.repl.screen import Screen
@@ -66,6 +67,10 @@ def test_a_long_turn_is_shortened_and_every_row_is_marked() -> None:
     assert all(row.startswith("  | ") and width(row) <= 60 for row in rows[1:])
     assert len(rows) < 24
     assert recap([], 60) == []
+    stopped = [Message("user", "a"), Message("assistant", "b", None, "cancelled")]
+    assert "  | answer (stopped): b" in recap(stopped, 60)
+    assert "## Answer (stopped)" in to_markdown("t", "m", None, stopped)
+    assert '"finish_reason": "cancelled"' in to_json("m", None, {}, stopped)
 
 
 def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(

@@ -29,8 +29,17 @@ def recap(messages: Sequence[Message], columns: int | None) -> list[str]:
     return [
         f"(the last of {n_turns(n)}, shown once more)" if n > 1 else "(shown once more)",
         *_marked("you: ", _shortened(asked.content, _ASKED, 0), columns),
-        *_marked("answer: ", _shortened(answer.content, _FIRST, _LAST), columns),
+        *_marked(
+            f"answer{unfinished(answer)}: ", _shortened(answer.content, _FIRST, _LAST), columns
+        ),
     ]
+
+
+def unfinished(answer: Message) -> str:
+    """What is said of an answer that did not come to its end, behind a space; else nothing."""
+    return {"cancelled": " (stopped)", "length": " (cut at the limit)"}.get(
+        answer.finish_reason or "", ""
+    )
 
 
 def _marked(who: str, lines: Sequence[str], columns: int | None) -> list[str]:
