@@ -33,8 +33,10 @@ def refused(name: str, value: object, expected: str) -> UsageError:
 
 
 def shown(value: object) -> str:
-    """A value as messages show it, whatever it is."""
+    """A value as messages show it, whatever it is and however long."""
     try:
+        if isinstance(value, str):
+            value = value[: _SHOWN + 1]  # the rest is not looked at
         text = repr(value)
     except Exception:  # a number of thousands of digits has none
         text = f"a {type(value).__name__} that cannot be shown"

@@ -21,13 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from edgesppo.checks import shown
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 from edgesppo.gguf_cursor import AGAIN, Cursor
 from edgesppo.gguf_tensors import TensorEntry, read_tensors
-from edgesppo.gguf_texts import MAX_STRING, Misfit, walk
+from edgesppo.gguf_texts import MAX_STRING, Misfit, Vocabulary, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+    # Arrays whose texts must all differ, have no NUL and not be empty -> what must be among them.
+    Distinct = Mapping[str, Collection[bytes]]
 
     # Says what is wrong with the keys and the lists among them, before tensors are looked at.
     Judge = Callable[[Mapping[str, Any], Mapping[str, "ArrayPlace"]], str | None]
@@ -44,14 +48,17 @@ __all__ = [
 ]
 
 MAX_KEYS = MAX_TENSORS = 8_192
-MAX_ARRAY = 4_194_304
-MAX_DISTINCT = 393_216  # texts of a list that must differ; Gemma-2 has 256,000
+MAX_ARRAY = 4_194_304  # items of all arrays
+MAX_DISTINCT = 300_000  # texts of a list that must differ; Gemma-2 has 256,000
 MAX_NAME = 65_535
 _ALIGNMENT, _U32 = "general.alignment", 4
-_ALIGNMENTS = [2**n for n in range(17)]
+# Less is in order for GGUF, but where weights are mapped llama.cpp aborts on some of it.
+_ALIGNMENTS = [2**n for n in range(5, 17)]
+_EXPECTED = f"expected a power of two from {_ALIGNMENTS[0]} to {_ALIGNMENTS[-1]}"
 
 _SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 STRING, _ARRAY = 8, 9
+_NONE: Distinct = {}
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,12 @@ class Summary:
     arrays: dict[str, ArrayPlace]
 
 
-def read(path: Path, judge: Judge | None = None, distinct: Collection[str] = ()) -> Summary:
+def read(path: Path, judge: Judge | None = None, distinct: Distinct = _NONE) -> Summary:
     """Check a file's structure against its real size, reading its head only.
 
-    The texts of the arrays named in `distinct` must differ. Raises ModelNotFound when there is no
-    such file, BadModelFile when it is no whole GGUF, and what `judge` raises.
+    The texts of the arrays that `distinct` names must differ, and what it says be among them; none
+    may be empty or hold a NUL, as llama.cpp looks them up as C strings. Raises ModelNotFound
+    when there is no such file, BadModelFile when it is no whole GGUF, and what `judge` raises.
     """
     try:
         mode = path.stat().st_mode
@@ -102,7 +110,7 @@ def read(path: Path, judge: Judge | None = None, distinct: Collection[str] = ())
 
 
 def read_head(
-    head: bytes, size: int, path: Path, judge: Judge | None = None, distinct: Collection[str] = ()
+    head: bytes, size: int, path: Path, judge: Judge | None = None, distinct: Distinct = _NONE
 ) -> Summary:
     """What `read` would say of a file of `size` bytes that begins so, before it is written."""
     return _Reader(path, head, size, distinct).summary(judge)
@@ -149,10 +157,11 @@ class _Reader(Cursor):
     """The keys and the tensors behind the magic."""
 
     def __init__(
-        self, path: Path, view: mmap.mmap | bytes, size: int, distinct: Collection[str] = ()
+        self, path: Path, view: mmap.mmap | bytes, size: int, distinct: Distinct = _NONE
     ) -> None:
         super().__init__(path, view, size)
         self.distinct = distinct
+        self.n_items = 0
         self.found: dict[str, Any] = {}
         self.arrays: dict[str, ArrayPlace] = {}
 
@@ -168,7 +177,7 @@ class _Reader(Cursor):
             raise self.fail(complaint)
         alignment = keys.get(_ALIGNMENT, 32)
         if alignment not in _ALIGNMENTS:
-            raise self.fail(f"general.alignment is {alignment!r}, expected a power of two")
+            raise self.fail(f"{_ALIGNMENT} is {alignment}, {_EXPECTED}")
         tensors = read_tensors(self, n_tensors, alignment)
         data_bytes = sum(tensor.n_bytes for tensor in tensors)
         sizes = n_tensors, data_bytes, self.size
@@ -181,8 +190,9 @@ class _Reader(Cursor):
             if not name:
                 raise self.fail("a key has no name")
             if name in keys:
-                raise self.fail(f"the key {name!r} stands twice")
+                raise self.fail(f"the key {shown(name)} stands twice")
             keys[name] = self.value(name)
+            self.release()
         return keys
 
     def value(self, key: str) -> Any:
@@ -192,35 +202,51 @@ class _Reader(Cursor):
         if kind in _SCALARS:
             return self.take(_SCALARS[kind])
         if kind == STRING:
-            return self.string(f"the value of {key!r}")
+            return self.string(f"the value of {shown(key)}")
         if kind == _ARRAY:
             return self.array(key)
-        raise self.fail(f"the key {key!r} has the unknown type {kind}")
+        raise self.fail(f"the key {shown(key)} has the unknown type {kind}")
 
     def array(self, key: str) -> int:
         """Step over an array; its length stands for it."""
         kind = self.take("I")
-        n = self.count(f"the length of the array {key!r}", MAX_ARRAY)
+        n = self.count(f"the length of the array {shown(key)}", MAX_ARRAY)
+        self.n_items += n
+        if self.n_items > MAX_ARRAY:
+            raise self.fail(f"its arrays have more than {MAX_ARRAY} items")
         self.arrays[key] = ArrayPlace(kind, n, self.at)
         if kind in _SCALARS:
             self.skip(n * struct.calcsize("<" + _SCALARS[kind]))
         elif kind == STRING:
             self.skip_strings(key, n)
         else:
-            raise self.fail(f"the array {key!r} has elements of the type {kind}")
+            raise self.fail(f"the array {shown(key)} has elements of the type {kind}")
         return n
 
     def skip_strings(self, key: str, n: int) -> None:
-        must_differ = key in self.distinct
-        if must_differ and n > MAX_DISTINCT:
-            raise self.fail(f"the length of {key!r} is {n}, expected at most {MAX_DISTINCT}")
+        needed = self.distinct.get(key)
+        if needed is not None and n > MAX_DISTINCT:
+            raise self.fail(f"the length of {shown(key)} is {n}, expected at most {MAX_DISTINCT}")
+        vocabulary = None if needed is None else Vocabulary()
         try:
-            self.at, differing = walk(self.view, self.at, n, distinct=must_differ)
+            self.at = walk(self.view, self.at, n, vocabulary)
         except Misfit as misfit:
-            if misfit.length is None:
-                raise self.fail(f"the file ends at byte {self.end} inside its header") from None
-            raise self.fail(
-                f"a string of {misfit.length} bytes in {key!r} does not fit the file"
-            ) from None
-        if differing != n:
-            raise self.fail(f"{n - differing} of its {n} tokens stand twice")
+            raise self.misfit(key, misfit.length) from None
+        if self.at > self.end:
+            raise self.cut()
+        if vocabulary is None or needed is None:
+            return
+        if len(vocabulary) != n:
+            raise self.fail(f"{n - len(vocabulary)} of its {n} tokens stand twice")
+        if b"" in vocabulary or vocabulary.has_nul:
+            raise self.fail(f"a token in {key} is empty or holds a NUL, expected a text")
+        lacking = next((text for text in needed if text not in vocabulary), None)
+        if lacking is not None:
+            raise self.fail(f"{key} lacks {lacking.decode()!r}, expected a token for each byte")
+
+    def misfit(self, key: str, length: int | None) -> BadModelFile:
+        """What to raise where a text of an array does not fit."""
+        if length is None:
+            return self.fail(f"the file ends at byte {self.end} inside its header")
+        limit = f" or is longer than {MAX_STRING}" if length > MAX_STRING else ""
+        return self.fail(f"a string of {length} bytes in {shown(key)} does not fit the file{limit}")

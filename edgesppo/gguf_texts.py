@@ -7,15 +7,16 @@ Knows nothing of what the texts are for.
 
 from __future__ import annotations
 
+import mmap
 import struct
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import mmap
     from collections.abc import Callable
 
-MAX_STRING = 16_777_216
-_WINDOW = 1 << 20  # bytes that are looked at together: a slice of bytes is faster than of a map
+MAX_STRING = 1_048_576
+_WINDOW = 1 << 18  # bytes that are looked at together: a slice of bytes is faster than of a map
 
 
 class Misfit(Exception):
@@ -26,15 +27,46 @@ class Misfit(Exception):
         self.length = length
 
 
-def walk(view: mmap.mmap | bytes, start: int, n: int, *, distinct: bool) -> tuple[int, int]:
-    """Where `n` texts from `start` on end, and how many of them differ (all, unless `distinct`).
+@dataclass
+class Vocabulary:
+    """What is known of texts that were walked over: their hashes, not the texts."""
 
-    Their hashes are kept, not the texts. Raises Misfit.
+    hashes: set[int] = field(default_factory=set)
+    has_nul: bool = False
+
+    def __len__(self) -> int:
+        """How many of them differ."""
+        return len(self.hashes)
+
+    def __contains__(self, text: bytes) -> bool:
+        return hash(text) in self.hashes
+
+    def take(self, texts: list[bytes]) -> None:
+        """Add these and empty the list."""
+        self.hashes.update(map(hash, texts))
+        self.has_nul = self.has_nul or b"\0" in b"".join(texts)
+        texts.clear()
+
+
+def release(view: mmap.mmap | bytes, start: int, end: int) -> None:
+    """Let go of the memory of a stretch that was read; where a file is mapped, it counts as ours.
+
+    The stretch can still be read again.
     """
+    first = start - start % mmap.PAGESIZE
+    if isinstance(view, mmap.mmap) and end > first and hasattr(mmap, "MADV_DONTNEED"):
+        view.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def walk(view: mmap.mmap | bytes, start: int, n: int, into: Vocabulary | None = None) -> int:
+    """Where `n` texts from `start` on end; `into` is told of all of them. Raises Misfit."""
     unpack: Callable[[Any, int], tuple[int]] = struct.Struct("<Q").unpack_from
-    hashes, window, at, size = set[int](), b"", 0, 0  # the window begins at `start`
+    texts, window, at, size = list[bytes](), b"", 0, 0  # the window begins at `start`
     for _ in range(n):
         if at + 8 > size:
+            release(view, start, start + at)
+            if into is not None:
+                into.take(texts)
             start, at = start + at, 0
             window = view[start : start + _WINDOW]
             size = len(window)
@@ -49,6 +81,9 @@ def walk(view: mmap.mmap | bytes, start: int, n: int, *, distinct: bool) -> tupl
             start, begin, at = start + begin, 0, length
             window = view[start : start + max(length, _WINDOW)]
             size = len(window)
-        if distinct:
-            hashes.add(hash(window[begin:at]))
-    return start + at, len(hashes) if distinct else n
+        if into is not None:
+            texts.append(window[begin:at])
+    if into is not None:
+        into.take(texts)
+    release(view, start, start + at)
+    return start + at

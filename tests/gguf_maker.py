@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import struct
+from math import prod
 from typing import Any
 
-U32, F32, STRING, ARRAY = 4, 6, 8, 9
+U32, I32, F32, STRING, ARRAY = 4, 5, 6, 8, 9
+BYTES = [b"<0x%02X>" % byte for byte in range(256)]
+_MARKS = [b"<pad>", b"<eos>", b"<bos>", b"<unk>", b"<start_of_turn>", b"<end_of_turn>"]
+_TYPES = [3, 3, 3, 2, 3, 3, *[6] * 256, 1]
+# Gemma-2's hyper-parameters, of a model of one block: keys' names without the prefix.
+NUMBERS: dict[str, int | float] = {
+    "context_length": 64,
+    "embedding_length": 32,
+    "block_count": 1,
+    "feed_forward_length": 32,
+    "attention.head_count": 2,
+    "attention.head_count_kv": 1,
+    "attention.layer_norm_rms_epsilon": 1e-6,
+    "attention.key_length": 16,
+    "attention.value_length": 16,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "attention.sliding_window": 32,
+    "rope.freq_base": 10000.0,
+}
+NORMS = ["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"]
 
 
 def string(text: bytes) -> bytes:
@@ -25,18 +46,78 @@ def info(name: bytes, dims: list[int], kind: int, offset: int) -> bytes:
     return string(name) + shape + struct.pack("<IQ", kind, offset)
 
 
+def number(name: bytes, value: float) -> bytes:
+    """A key whose value is a whole number of 32 bits or a float32."""
+    kind, form = (F32, "<f") if isinstance(value, float) else (U32, "<I")
+    return key(name, kind, struct.pack(form, value))
+
+
+def vocabulary(tokens: list[bytes], types: list[int] | None = None) -> list[bytes]:
+    """The keys of a vocabulary: tokens, scores, types."""
+    kinds = [struct.pack("<i", kind) for kind in types or [1] * len(tokens)]
+    return [
+        key(b"tokenizer.ggml.tokens", ARRAY, array(STRING, [string(token) for token in tokens])),
+        key(b"tokenizer.ggml.scores", ARRAY, array(F32, [struct.pack("<f", 0.0)] * len(tokens))),
+        key(b"tokenizer.ggml.token_type", ARRAY, array(I32, kinds)),
+    ]
+
+
 def sound_keys() -> list[bytes]:
     """The least that a Gemma-2 file must say for the preflight."""
     return [
         key(b"general.architecture", STRING, string(b"gemma2")),
-        key(b"tokenizer.ggml.tokens", ARRAY, array(STRING, [string(b"a"), string(b"b")])),
-        key(b"tokenizer.ggml.scores", ARRAY, array(F32, [struct.pack("<f", 0.0)] * 2)),
-        key(b"tokenizer.ggml.token_type", ARRAY, array(U32, [struct.pack("<I", 1)] * 2)),
+        *vocabulary([b"a", b"b", *BYTES]),
+        key(b"tokenizer.ggml.model", STRING, string(b"llama")),
     ]
 
 
 def sound_infos() -> list[bytes]:
-    return [info(b"one.weight", [32, 2], 0, 0), info(b"two.weight", [256], 12, 256)]
+    return [
+        info(b"blk.0.attn_q.weight", [32, 2], 0, 0),
+        info(b"blk.0.attn_k.weight", [256], 12, 256),
+    ]
+
+
+def model(
+    numbers: dict[str, Any] | None = None,
+    keys: list[bytes] | None = None,
+    tensors: dict[str, tuple[list[int], int] | None] | None = None,
+    *,
+    tokens: list[bytes] | None = None,
+    alignment: int = 32,
+) -> bytes:
+    """A whole model that llama.cpp loads, all F32; what is given here stands instead.
+
+    A number or a tensor that is None is left out; a tensor is its dims and its type, of which
+    only F32 and F16 are known here. `tokens` has the six marks first.
+    """
+    hyper = {**NUMBERS, **(numbers or {})}
+    tokens = [*_MARKS, *BYTES, b"a"] if tokens is None else tokens
+    marks = {b"bos": 2, b"eos": 1, b"unknown": 3, b"padding": 0}
+    head = [
+        key(b"general.architecture", STRING, string(b"gemma2")),
+        *(number(b"gemma2." + k.encode(), v) for k, v in hyper.items() if v is not None),
+        *vocabulary(tokens, _TYPES if len(tokens) == len(_TYPES) else None),
+        key(b"tokenizer.ggml.model", STRING, string(b"llama")),
+        *(number(b"tokenizer.ggml.%s_token_id" % mark, at) for mark, at in marks.items()),
+        *(keys or []),
+    ]
+    if alignment != 32:
+        head.append(number(b"general.alignment", alignment))
+    infos, size = list[bytes](), 0
+    for name, given in {**_tensors(len(tokens)), **(tensors or {})}.items():
+        if given is not None:
+            infos.append(info(name.encode(), given[0], given[1], size))
+            size += -(-prod(given[0]) * (4, 2)[given[1]] // alignment) * alignment
+    return file(head, infos, data=size, alignment=alignment)
+
+
+def _tensors(n_tokens: int) -> dict[str, tuple[list[int], int] | None]:
+    sizes = {"attn_q": [32, 32], "attn_k": [32, 16], "attn_v": [32, 16], "attn_output": [32, 32]}
+    sizes |= {"ffn_gate": [32, 32], "ffn_up": [32, 32], "ffn_down": [32, 32]}
+    sizes |= {norm: [32] for norm in NORMS}
+    named = {f"blk.0.{name}.weight": (dims, 0) for name, dims in sizes.items()}
+    return {"token_embd.weight": ([32, n_tokens], 0), "output_norm.weight": ([32], 0), **named}
 
 
 def file(
@@ -46,6 +127,7 @@ def file(
     magic: bytes = b"GGUF",
     version: int = 3,
     data: int = 256 + 144,
+    alignment: int = 32,
     **counts: Any,
 ) -> bytes:
     """A whole file; `counts` may lie about n_tensors and n_keys."""
@@ -54,4 +136,4 @@ def file(
     n_tensors = counts.get("n_tensors", len(infos))
     n_keys = counts.get("n_keys", len(keys))
     head = magic + struct.pack("<IQQ", version, n_tensors, n_keys) + b"".join(keys + infos)
-    return head + b"\0" * (-len(head) % 32) + b"\1" * data
+    return head + b"\0" * (-len(head) % alignment) + b"\1" * data

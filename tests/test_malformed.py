@@ -1,30 +1,22 @@
-"""Every malformation of llama.cpp's own catalogue, truncation, fuzz: one clear line, 50 MB."""
+"""Every malformation of llama.cpp's own catalogue, truncation, fuzz: one clear line."""
 
 from __future__ import annotations
 
 import os
 import random
 import struct
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import gguf_reader, preflight
+from edgesppo import preflight
 from edgesppo.errors import BadModelFile
 from tests import gguf_maker as make
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 # A longer run: EDGESPPO_FUZZ=1000000 python -m pytest tests/test_malformed.py
 N_MUTATIONS = int(os.environ.get("EDGESPPO_FUZZ", "10000"))
-MAX_MEMORY = 50_000_000
 KEYS, INFOS = make.sound_keys(), make.sound_infos()
 PATH = Path("model.gguf")
-ROOT = Path(__file__).parent.parent
 I64_MAX = 2**63 - 1
 
 
@@ -40,7 +32,30 @@ def tensors(*infos: bytes, data: int = 400) -> bytes:
     return make.file(infos=[*infos], data=data)
 
 
-# The names are those of llama.cpp's tests/test-gguf.cpp.
+ALIGNED_13, ALIGNED_64 = (make.number(b"general.alignment", size) for size in (13, 64))
+RANDOM = random.Random(3)
+SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # type: bytes
+RANDOM_KEYS = [
+    *(make.key(b"key %d" % kind, kind, RANDOM.randbytes(SCALARS[kind])) for kind in SCALARS),
+    *(
+        make.key(
+            b"list %d" % kind,
+            make.ARRAY,
+            make.array(kind, [RANDOM.randbytes(SCALARS[kind]) for _ in range(RANDOM.randrange(9))]),
+        )
+        for kind in SCALARS
+    ),
+    make.key(b"text", make.STRING, make.string(b"\x01 any text")),
+    make.key(
+        b"texts", make.ARRAY, make.array(make.STRING, [make.string(b"\xff"), make.string(b"")])
+    ),
+]
+CUSTOM = [
+    make.info(b"blk.0.attn_q.weight", [8], 0, 0),
+    make.info(b"blk.0.attn_k.weight", [8], 0, 64),
+]
+
+# The names are those of llama.cpp's tests/test-gguf.cpp, here and below.
 CATALOGUE: dict[str, tuple[bytes, str]] = {
     "HEADER_BAD_MAGIC": (make.file(magic=b"FUGG"), "begins with b'FUGG'"),
     "HEADER_BAD_VERSION_0": (make.file(version=0), "GGUF version 0, expected 2 or 3"),
@@ -70,9 +85,8 @@ CATALOGUE: dict[str, tuple[bytes, str]] = {
         "the length of a tensor's name is 64, expected at most 63",
     ),
     "TENSORS_BAD_N_DIMS": (tensors(make.info(b"t", [1] * 5, 0, 0)), "5 dimensions"),
-    "TENSORS_BAD_SHAPE": (tensors(make.info(b"t", [2**64 - 1], 0, 0)), "does not fit|truncated"),
+    "TENSORS_BAD_SHAPE": (tensors(make.info(b"t", [2**64 - 1], 0, 0)), "truncated GGUF"),
     "TENSORS_BAD_SHAPE_LATER": (tensors(make.info(b"t", [1, 2**64 - 1], 0, 0)), "larger than"),
-    "TENSORS_ZERO_DIM": (tensors(make.info(b"t", [32, 0], 0, 0)), "larger than the file or empty"),
     "TENSORS_NE_TOO_BIG": (
         tensors(make.info(b"t", [32, I64_MAX, 2, 2], 0, 0)),
         "larger than the file or empty",
@@ -88,12 +102,21 @@ CATALOGUE: dict[str, tuple[bytes, str]] = {
     "TENSORS_BAD_TYPE": (tensors(make.info(b"t", [32], 41, 0)), "unknown type 41"),
     "TENSORS_REMOVED_TYPE": (tensors(make.info(b"t", [32], 4, 0)), "unknown type 4"),
     "TENSORS_BAD_OFFSET": (tensors(make.info(b"t", [32], 0, 1)), "not a multiple of 32"),
-    "TENSORS_DUPLICATE_NAME": (tensors(INFOS[0], INFOS[0]), "'one.weight' stands twice"),
+    "TENSORS_DUPLICATE_NAME": (tensors(INFOS[0], INFOS[0]), "'blk.0.attn_q.weight' stands"),
+    "TENSORS_BAD_ALIGN": (aligned(4, u32(13), [INFOS[0]]), "general.alignment is 13, expected"),
     "TENSORS_INCONSISTENT_ALIGN": (
         aligned(4, u32(64), [INFOS[0], make.info(b"t", [8], 0, 288)]),
         "not a multiple of 64",
     ),
-    "DATA_NOT_ENOUGH_DATA": (make.file(data=399), "truncated GGUF: 'two.weight' ends at byte"),
+    "DATA_NOT_ENOUGH_DATA": (make.file(data=399), "truncated GGUF: 'blk.0.attn_k.weight' ends at"),
+    "DATA_BAD_ALIGN": (
+        make.file([*KEYS, ALIGNED_13], INFOS, alignment=13),
+        "general.alignment is 13, expected a power of two",
+    ),
+    "DATA_INCONSISTENT_ALIGN": (
+        tensors(INFOS[0], make.info(b"t", [256], 12, 257), data=257 + 144),
+        "'t' begins at 257, not a multiple of 32",
+    ),
     "DATA_MEM_SIZE_OVERFLOW": (
         tensors(
             make.info(b"a", [0x7FFFFFFFFFFFFFC0], 30, 0),
@@ -103,28 +126,15 @@ CATALOGUE: dict[str, tuple[bytes, str]] = {
     ),
 }
 
-
-# What a process takes while it looks at a file, and its complaint; as the system counts it, which
-# is ten times faster than to trace every allocation.
-PEAK = """
-import sys, tracemalloc
-from pathlib import Path
-from edgesppo import errors, preflight
-status = Path("/proc/self/status")
-def memory(key):
-    if not status.exists():
-        return tracemalloc.get_traced_memory()[key == "VmHWM"]
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines[key].split()[0]) * 1024
-if not status.exists():
-    tracemalloc.start()
-before, found = memory("VmRSS"), ""
-try:
-    preflight.check(Path(sys.argv[1]))
-except errors.BadModelFile as error:
-    found = str(error)
-print(memory("VmHWM") - before, found)
-"""
+CONTROLS = {
+    "KV_RANDOM_KV": make.file([*KEYS, *RANDOM_KEYS], [], data=0),
+    "TENSORS_SUCCESS": make.file(
+        infos=[make.info(b"blk.0.attn_q.weight", [0x100], 0, 0)], data=1024
+    ),
+    "TENSORS_CUSTOM_ALIGN": make.file([*KEYS, ALIGNED_64], CUSTOM[:1], data=32, alignment=64),
+    "DATA_SUCCESS": make.file([*KEYS, *RANDOM_KEYS]),
+    "DATA_CUSTOM_ALIGN": make.file([*KEYS, ALIGNED_64], CUSTOM, data=64 + 32, alignment=64),
+}
 
 
 def judged(data: bytes) -> str | None:
@@ -147,10 +157,14 @@ def test_each_malformation_that_llama_refuses_is_refused_by_name(case: str, tmp_
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("alignment", [1, 8, 64, 4096])
-def test_what_llama_accepts_of_alignments_is_accepted(alignment: int) -> None:
-    head = aligned(4, u32(alignment), [make.info(b"t", [8], 0, 0)])
-    assert judged(head + b"\0" * 2 * alignment) is None
+@pytest.mark.parametrize("case", CONTROLS)
+def test_the_sound_files_of_the_catalogue_are_accepted(case: str) -> None:
+    assert judged(CONTROLS[case]) is None
+
+
+def test_a_tensor_of_no_weights_is_refused_though_llama_reads_it() -> None:
+    complaint = judged(tensors(make.info(b"t", [32, 0], 0, 0)))  # TENSORS_ZERO_DIM
+    assert "larger than the file or empty" in (complaint or "")
 
 
 def test_a_header_cut_at_any_byte_is_refused() -> None:
@@ -162,69 +176,30 @@ def test_a_header_cut_at_any_byte_is_refused() -> None:
 
 def test_mutations_give_our_own_error_or_a_sound_file() -> None:
     whole, rng = make.file(), random.Random(20)
-    head = len(whole) - 400
+    # The middle of the tokens is much of the same.
+    dull = range(whole.index(b"<0x04>"), whole.index(b"<0xFC>"))
+    places = [at for at in range(4, len(whole) - 400) if at not in dull]
     refused = 0
     for _ in range(N_MUTATIONS):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 6)):
-            _mutate(data, head, rng)
+            _mutate(data, places, rng)
         refused += judged(bytes(data)) is not None
     assert N_MUTATIONS // 4 < refused < N_MUTATIONS
 
 
-def _mutate(data: bytearray, head: int, rng: random.Random) -> None:
+def _mutate(data: bytearray, places: list[int], rng: random.Random) -> None:
     """One change: a byte, a whole number, a stretch copied, put in or taken out."""
-    at, kind = rng.randrange(4, head), rng.randrange(5)
+    at, kind = rng.choice(places), rng.randrange(5)
     if kind == 0:
         data[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
     elif kind == 1:
         value = rng.choice([0, 1, 2**31, 2**32 - 1, 2**62, I64_MAX, 2**63, 2**64 - 1])
         data[at : at + 8] = struct.pack("<Q", value)
     elif kind == 2:
-        source = rng.randrange(4, head)
+        source = rng.choice(places)
         data[at : at + 16] = data[source : source + 16]
     elif kind == 3:
         data[at:at] = rng.randbytes(rng.randint(1, 12))
     else:
         del data[at : at + rng.randint(1, 12)]
-
-
-def _many_tokens() -> bytes:
-    n = gguf_reader.MAX_DISTINCT
-    text = b"".join(make.string(b"%d" % i) for i in range(n))
-    listed = make.key(b"tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, n) + text)
-    scores = make.key(b"tokenizer.ggml.scores", 9, struct.pack("<IQ", 6, n) + b"\0" * 4 * n)
-    types = make.key(b"tokenizer.ggml.token_type", 9, struct.pack("<IQ", 4, n) + b"\0" * 4 * n)
-    return make.file([KEYS[0], listed, scores, types])
-
-
-def _many_keys() -> bytes:
-    n = gguf_reader.MAX_KEYS - len(KEYS)
-    value = make.string("\U0001f642".encode() * 100)
-    return make.file([*KEYS, *(make.key(b"key %d" % i, 8, value) for i in range(n))])
-
-
-def _many_tensors() -> bytes:
-    infos = [make.info(b"t" * 50 + b"%d" % i, [8], 0, 32 * i) for i in range(8192)]
-    return make.file(infos=infos, data=32 * len(infos))
-
-
-def _long_texts() -> bytes:
-    values = [make.key(b"k%d" % i, 8, make.string(b"x" * 2_000_000)) for i in range(4)]
-    return make.file([*KEYS, *values])
-
-
-@pytest.mark.parametrize(
-    ("data", "complaint"),
-    [(_many_tokens, None), (_many_keys, None), (_many_tensors, None), (_long_texts, "4194304")],
-)
-def test_the_largest_head_that_is_read_takes_less_than_50_megabytes(
-    data: Callable[[], bytes], complaint: str | None, tmp_path: Path
-) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(data())
-    words = [sys.executable, "-c", PEAK, str(path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
-    peak, _, found = done.stdout.strip().partition(" ")
-    assert 0 < int(peak) < MAX_MEMORY
-    assert complaint in found if complaint else not found
