@@ -51,7 +51,9 @@ def _many_tokens() -> bytes:
     listed = make.key(b"tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, n) + text)
     scores = make.key(b"tokenizer.ggml.scores", 9, struct.pack("<IQ", 6, n) + b"\0" * 4 * n)
     types = make.key(b"tokenizer.ggml.token_type", 9, struct.pack("<IQ", 5, n) + b"\0" * 4 * n)
-    return make.file([*_texts(), KEYS[0], listed, scores, types, KEYS[-1]])
+    blank = make.array(0, [])
+    lists = [make.key(b"k%d" % i, 9, blank) for i in range(gguf_reader.MAX_KEYS - 7)]
+    return make.file([*_texts(), *lists, KEYS[0], listed, scores, types, KEYS[-1]])
 
 
 def _texts() -> list[bytes]:
