@@ -25,6 +25,7 @@ def recap(messages: Sequence[Message], columns: int | None) -> list[str]:
     if not messages:
         return []
     asked, answer = messages[-2:]
+    said = _shortened(answer.content, _FIRST, _LAST)
     n = len(messages) // 2
     return [
         f"(the last of {n_turns(n)}, shown once more)" if n > 1 else "(shown once more)",
