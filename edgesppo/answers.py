@@ -93,8 +93,14 @@ def redirected(url: str, location: str | None, what: str) -> str:
 
 
 def public(url: str) -> str:
-    """The address as it may stand in a message: signatures stand behind the question mark."""
-    return repr(url.partition("?")[0][:80])
+    """The address as it may stand in a message: signatures stand behind the question mark, and
+    before an @ there may be a password, be it one with a slash or a question mark in it.
+    """
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    shown = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if "@" in rest and "/" not in shown and "@" not in shown:
+        shown = "..."
+    return repr(f"{scheme}{mark}{shown.rpartition('@')[2]}"[:80])
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:

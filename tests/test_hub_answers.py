@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import threading
+import urllib.error
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import pytest
 from edgesppo.errors import DownloadError, EdgesppoError, UsageError
 from edgesppo.hub import Hub
 from edgesppo.repository import Repository, parse_repository
+from edgesppo.retry import Patience, Retry, heard_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +101,47 @@ def test_a_redirect_to_what_is_no_address_is_not_followed(answer: Answer, locati
     answer.status, answer.headers = 302, {"Location": location}
     refused(DownloadError, "the list of files of owner/name")
     assert len(answer.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://u:PASSWORDX@127.0.0.1:99999/",
+        "http://u:PASSWORDX@a..b/x",
+        "ftp://u:PASSWORDX@127.0.0.1/x",
+        "http://u:0?PASSWORDX@127.0.0.1:port/",
+        "http://u:0/PASSWORDX@127.0.0.1:port/",
+        "http://u:0#PASSWORDX@127.0.0.1",
+        "u:PASSWORDX@127.0.0.1",
+        "http://127.0.0.1:99999/x?Signature=PASSWORDX@y",
+    ],
+)
+def test_a_password_in_a_redirect_is_not_shown(answer: Answer, location: str) -> None:
+    answer.status, answer.headers = 302, {"Location": location}
+    with pytest.raises(DownloadError, match="the list of files of owner/name") as caught:
+        ask()
+    assert "PASSWORDX" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (http.client.BadStatusLine(f"Authorization: Bearer {TOKEN}"), "an answer that is no HTTP"),
+        (http.client.UnknownProtocol(TOKEN), "an answer that is no HTTP"),
+        (http.client.RemoteDisconnected(TOKEN), "the connection ended early"),
+        (http.client.IncompleteRead(TOKEN.encode(), 9), "the connection ended early"),
+        (OSError(f"Tunnel connection failed: 407 {TOKEN}"), "the proxy refuses with status 407"),
+        (OSError(TOKEN), "OSError"),
+        (TimeoutError(TOKEN), "timed out"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+    ],
+)
+def test_a_servers_own_words_are_not_told(error: Exception, said: str) -> None:
+    retries: list[Retry | None] = []
+    for what in (error, urllib.error.URLError(error)):
+        with heard_by(retries.append):
+            Patience("the hub", lambda _: None).failed("a file", what, None, 0)
+    assert [retry.reason for retry in retries if retry] == [said] * 2
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "user:word@127.0.0.1"])
