@@ -5,6 +5,7 @@ Knows nothing of where a lock is, nor of what its values are for.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields
 from pathlib import PurePosixPath, PureWindowsPath
@@ -126,10 +127,22 @@ def check_differing(paths: Sequence[str], where: str) -> None:
             raise BadLock(f"{where}: the path {path!r} is inside of the file {seen[above]!r}")
 
 
-def is_absolute(text: str) -> bool:
-    """Whether it is a whole path, be it of this system or another."""
-    whole = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
-    return whole and "\0" not in text
+def check_location(text: str, where: str) -> None:
+    """Refuse what is no folder's whole path in this system's own form.
+
+    A share is refused everywhere: to look for it would send a person's name and password to a
+    host of the lock's choice. A device is no folder, and what holds ".." is not what it seems.
+    """
+    windows = PureWindowsPath(text)
+    if len(text) > 1 and set(text[:2]) <= set("/\\"):
+        raise BadLock(
+            f"{where}: location is {text!r}, a share or a device; expected a folder of this machine"
+        )
+    if ".." in windows.parts:
+        raise BadLock(f"{where}: location is {text!r}, expected no '..' in it")
+    whole = (windows if os.name == "nt" else PurePosixPath(text)).is_absolute()
+    if not whole or "\0" in text:
+        raise BadLock(f"{where}: location is {text!r}, expected a folder's whole path")
 
 
 def check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:

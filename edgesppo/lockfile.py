@@ -148,8 +148,8 @@ def _check_place(values: dict[str, Any], where: str) -> None:
     if "shipped" in values:
         lock_checks.relative(values["shipped"], where)
     location = values.get("location")
-    if location is not None and not lock_checks.is_absolute(location):
-        raise BadLock(f"{where}: location is {location!r}, expected a folder's whole path")
+    if location is not None:
+        lock_checks.check_location(location, where)
 
 
 def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[PinnedFile, ...]:

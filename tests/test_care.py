@@ -432,3 +432,24 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
     with pytest.raises(errors.OutputError, match="outside of"):
         rubbish.sweep([rest])
     assert (outside / "mine.gguf").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize(
+    ("make", "said"), [("link", "a symbolic link"), ("fifo", "no plain"), ("folder", "no plain")]
+)
+def test_a_mark_of_who_is_at_work_that_is_none_of_ours_is_told(
+    fresh_home: Path, tmp_path: Path, make: str, said: str
+) -> None:
+    mark, target = place.busy(REVISION), tmp_path / "target"
+    mark.parent.mkdir(parents=True)
+    {"link": lambda: mark.symlink_to(target), "fifo": lambda: os.mkfifo(mark)}.get(
+        make, mark.mkdir
+    )()
+    with (
+        pytest.raises(errors.OutputError, match=f"{said}.*; remove it"),
+        busy.alone(REVISION, pytest.fail, Files()),
+    ):
+        pass
+    assert not target.exists()
+    assert fresh_home in mark.parents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,21 @@ ODD_NAMES = {
     "é" * 128: "is longer than a file's name may be",
 }
 GOOD = f"version = 1\n{MODEL}{FILE}"
+LOCATIONS = {
+    "//host/share": "a share or a device",
+    r"\\host\share": "a share or a device",
+    r"/\host\share": "a share or a device",
+    r"\\.\pipe\x": "a share or a device",
+    r"\\?\C:\x": "a share or a device",
+    "/x/../y": r"no '\.\.' in it",
+    r"C:\x\..\y": r"no '\.\.' in it",
+    r"\x\.." if os.name != "nt" else "/x/..": r"no '\.\.' in it",
+    (r"C:\models" if os.name != "nt" else "/models"): "expected a folder's whole path",
+}
+
+
+def _located(place: str) -> str:
+    return GOOD.replace('shipped = "x"', f"location = '{place}'")
 
 
 def test_the_demos_pins_are_the_sizes_and_hashes_of_what_ships() -> None:
@@ -133,6 +149,7 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (GOOD.replace(f'sha256 = "{"0" * 64}"', ""), "sha256 is None, expected 64"),
         (GOOD.replace('"m"', '"../m"'), "name is '../m', expected letters"),
         (GOOD.replace("shipped", "location"), "location is 'x', expected a folder's whole path"),
+        *((_located(place), why) for place, why in LOCATIONS.items()),
         (GOOD + BUILD.replace("linux-", "../"), "platform is '../x86_64'"),
         (GOOD + BUILD.replace("size = 3", ""), "build 1: size is None"),
         (GOOD + BUILD + 'user = "me"\n', "build 1: unknown key 'user'"),
