@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import itertools
+import socket
 import threading
+import time
 import urllib.error
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edgesppo import pace
 from edgesppo.errors import DownloadError, EdgesppoError, UsageError
 from edgesppo.hub import Hub
-from edgesppo.repository import Repository, parse_repository
+from edgesppo.repository import RemoteFile, Repository, parse_repository
 from edgesppo.retry import Patience, Retry, heard_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 REPOSITORY = Repository("owner", "name", "0" * 40)
@@ -275,3 +280,106 @@ def test_a_saved_token_that_cannot_be_read_is_named(
 def test_a_repository_that_there_may_not_be_is_told_so(answer: Answer) -> None:
     answer.status = 401  # the real hub's answer to a name that nobody has
     refused(DownloadError, "or there is no such repository (401)", "check the name", "HF_TOKEN")
+
+
+class Raw:
+    """A server that says byte for byte what it is told to, to one after another."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.parts: Callable[[], Iterator[bytes]] = lambda: iter(())
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{self._socket.getsockname()[1]}")
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.asked += 1
+                with connection, suppress(OSError):
+                    connection.recv(10_000)
+                    for part in self.parts():
+                        connection.sendall(part)
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@pytest.fixture
+def raw(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
+    assert answer.url
+    server = Raw(monkeypatch)
+    monkeypatch.setattr(pace, "WINDOW", 0.02)
+    yield server
+    server.close()
+
+
+def dripping(first: bytes) -> Iterator[bytes]:
+    yield first
+    while True:
+        time.sleep(0.002)
+        yield b"x"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n"
+
+
+@pytest.mark.parametrize("first", [b"", HEAD, HEAD + b"\r\n"])
+def test_a_server_that_drips_is_given_up(raw: Raw, first: bytes) -> None:
+    raw.parts = lambda: dripping(first)
+    refused(DownloadError, "less than 8 kB in", "6 times")
+    assert raw.asked == 6
+    file, waits = RemoteFile("a.bin", 99_999, "0" * 64), list[float]()
+    with pytest.raises(DownloadError, match=r"less than 8 kB in .*, 6 times"):
+        Hub(waits.append).span(REPOSITORY, file, 0, file.size)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_bytes_are_handed_on_as_they_come(raw: Raw) -> None:
+    go_on, file = threading.Event(), RemoteFile("a.bin", 6, "0" * 64)
+
+    def halves() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc"
+        go_on.wait(20)
+        yield b"def"
+
+    raw.parts = halves
+    stream = Hub().stream(REPOSITORY, file, 0, 6)
+    assert next(stream) == b"abc"
+    go_on.set()
+    assert b"".join(stream) == b"def"
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000,
+        HEAD + b"".join(b"X-%d: y\r\n" % n for n in range(200)) + b"\r\n",
+        HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
+    ],
+)
+def test_headers_without_end_are_refused_at_once(raw: Raw, heading: bytes) -> None:
+    raw.parts = lambda: itertools.repeat(heading)
+    refused(DownloadError, "more headers than any hub gives")
+    assert raw.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "words"),
+    [
+        ({"Content-Encoding": "gzip"}, b"\x1f\x8b1", ["unexpected Content-Encoding, 'gzip'"]),
+        ({"Content-Encoding": TOKEN}, b"[]", ["Content-Encoding, one that we do not know"]),
+        ({}, b"\n<!DOCTYPE html><p>log in", ["a web page came instead of"]),
+        ({"Content-Type": "text/plain"}, b"<HTML>log in", ["a web page came instead of"]),
+    ],
+)
+def test_what_is_no_file_is_told_in_words(
+    answer: Answer, headers: dict[str, str], body: bytes, words: list[str]
+) -> None:
+    answer.headers, answer.body = headers, body
+    refused(DownloadError, *words)
+    with pytest.raises(DownloadError, match=words[0]):
+        Hub().small(REPOSITORY, RemoteFile("a.json", 500, "0" * 40))
+    assert len(answer.asked) == 2

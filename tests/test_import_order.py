@@ -29,6 +29,7 @@ RUNTIME = [
     "repository",
     "retry",
     "answers",
+    "pace",
     "hub",
     "arrival",
     "place",
