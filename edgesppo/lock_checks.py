@@ -18,6 +18,7 @@ from edgesppo.pinned import (
     UNRESOLVED,
     PinnedBuild,
     PinnedFile,
+    is_link,
     name_fault,
     same_name,
 )
@@ -143,6 +144,25 @@ def check_location(text: str, where: str) -> None:
     whole = (windows if os.name == "nt" else PurePosixPath(text)).is_absolute()
     if not whole or "\0" in text:
         raise BadLock(f"{where}: location is {text!r}, expected a folder's whole path")
+
+
+def check_claims(values: dict[str, Any], where: str) -> None:
+    """Refuse a round that is none, and a link that nobody should click on."""
+    iteration, link = values.get("iteration"), values.get("license_link")
+    if iteration is not None and iteration < 1:
+        raise BadLock(f"{where}: iteration is {iteration}, expected 1 or more")
+    if link is not None and not is_link(link):
+        raise BadLock(f"{where}: license_link is {link!r}, expected a plain https address")
+
+
+def check_builds(builds: Sequence[PinnedBuild], where: str) -> None:
+    """Refuse two files for one recipe and platform: which would be it?"""
+    seen: set[tuple[str, str]] = set()
+    for build in builds:
+        key = same_name(build.recipe), same_name(build.platform)
+        if key in seen:
+            raise BadLock(f"{where}: the build {build.recipe} for {build.platform} stands twice")
+        seen.add(key)
 
 
 def check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:

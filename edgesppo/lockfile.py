@@ -35,6 +35,9 @@
     size = 1000
     sha256 = "..."
 
+A location's files are held against size and hash as any other's, so any lock may name one: what
+`import` wrote into a project's own counts there, too. It must be a folder of this machine.
+
 A branch is no revision: what it names changes. An unresolved one is pinned by the first machine
 that reaches the hub, in its user's own lock.
 
@@ -53,6 +56,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import lock_checks
 from edgesppo.errors import BadLock
 from edgesppo.pinned import (
+    GGUF,
     KINDS,
     NAME,
     UNRESOLVED,
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _PACKAGE = Path(__file__).parent
 _MAX_BYTES = 64 << 20
+_BOM = "\ufeff"
 _TABLES = ("files", "builds")
 _PLACES = ("shipped", "location", "repository")
 _KEYS = tuple(field.name for field in fields(PinnedModel) if field.name not in _TABLES)
@@ -90,6 +95,8 @@ def read(file: Path | None = None) -> Lock:
     advice = "mend it, or move it away" if file else "install edgesppo again"
     file = file or path()
     try:
+        if file.exists() and not file.is_file():  # to open a pipe would wait for its writer
+            raise BadLock(f"{file}: no plain file")
         with file.open("rb") as found:
             return parse(found.read(_MAX_BYTES).decode("utf-8"), str(file))
     except BadLock as error:
@@ -102,6 +109,8 @@ def read(file: Path | None = None) -> Lock:
 
 def parse(text: str, origin: str) -> Lock:
     """Check the text of a lock; `origin` names it in errors."""
+    if text.startswith(_BOM):
+        raise BadLock(f"{origin}: begins with a byte order mark; save it as UTF-8 without one")
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, or a number without end
@@ -134,11 +143,13 @@ def _model(entry: dict[str, Any], where: str) -> PinnedModel:
     _check_place(values, where)
     lock_checks.check_repository(values, "repository", "revision", where)
     lock_checks.check_repository(values, "base_model", "base_revision", where)
+    lock_checks.check_claims(values, where)
     files = _files(entry, values, where)
     builds: tuple[PinnedBuild, ...] = ()
     if "build" in entry:
         tables = enumerate(lock_checks.tables(entry, "build", where), 1)
         builds = tuple(lock_checks.read_build(table, f"{where}, build {n}") for n, table in tables)
+        lock_checks.check_builds(builds, where)
     return PinnedModel(**values, files=files, builds=builds)
 
 
@@ -160,6 +171,8 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
     tables = enumerate(lock_checks.tables(entry, "file", where), 1)
     files = tuple(lock_checks.read_file(table, f"{where}, file {n}") for n, table in tables)
     lock_checks.check_differing([file.path for file in files], where)
+    if values["kind"] == GGUF and len(files) != 1:
+        raise BadLock(f"{where}: {len(files)} files are listed, expected one for the kind {GGUF!r}")
     return files
 
 
