@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import describe, locks, preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.home import given
-from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen, is_link, name_fault
+from edgesppo.pinned import (
+    CHECKPOINT,
+    GGUF,
+    PinnedFile,
+    PinnedModel,
+    check_chosen,
+    is_link,
+    name_fault,
+)
 from edgesppo.store import is_read
 
 if TYPE_CHECKING:

@@ -84,6 +84,7 @@ RUNTIME = [
     "bench",
     "settle",
     "forecast",
+    "compiled",
     "doctor",
     "loaded",
     "trial",

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 FILE = f'[[model.file]]\npath = "a.json"\nsize = 3\nsha256 = "{"0" * 64}"\n'
 MODEL = (
-    '[[model]]\nname = "m"\nkind = "checkpoint"\nshipped = "x"\n'
-    'license = "L"\ndescription = "d"\n'
+    '[[model]]\nname = "m"\nkind = "checkpoint"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
 )
 REMOTE = (
     '[[model]]\nname = "r"\nkind = "checkpoint"\ndescription = "d"\nlicense = "L"\n'
