@@ -25,8 +25,8 @@
     [[model.file]]                  every file; none while the revision is unresolved
     path = "config.json"            inside the model's folder
     size = 842                      bytes
-    sha256 = "..."                  64 hex digits, or where only git's is known
-    oid = "..."                     the sha1 of its blob: 40
+    sha256 = "..."                  64 hex digits; of a small file once it was fetched
+    oid = "..."                     git's name of its blob, or of a large file's pointer: 40
     [[model.build]]                 a GGUF file that was made of the checkpoint
     recipe = "q4_k_m"
     platform = "linux-x86_64"       rounding differs from one to the next
@@ -49,7 +49,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +187,25 @@ def describe_files(folder: Path, names: list[str]) -> tuple[PinnedFile, ...]:
     found = []
     for name in names:
         data = (folder / name).read_bytes()
-        found.append(PinnedFile(name, len(data), hashlib.sha256(data).hexdigest()))
+        found.append(PinnedFile(name, len(data), hashlib.sha256(data).hexdigest(), _blob(data)))
     return tuple(found)
+
+
+def _blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def with_sha256(model: PinnedModel, folder: Path) -> PinnedModel:
+    """The entry with the sha256 of those of its files that are here and are git's blob."""
+    found = []
+    for file in model.files:
+        path = folder / file.path
+        small = file.sha256 is None and file.size <= _MAX_BYTES
+        if small and path.is_file() and path.stat().st_size == file.size:
+            (here,) = describe_files(folder, [file.path])
+            file = here if here.oid == file.oid else file
+        found.append(file)
+    return replace(model, files=tuple(found))
 
 
 def render(lock: Lock) -> str:

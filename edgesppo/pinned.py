@@ -58,7 +58,8 @@ def same_name(path: str) -> str:
 class PinnedFile:
     """One file of a model: its path inside the model's folder, bytes, and hash.
 
-    Of a small file git tells only the sha1 of its blob, `oid`; of the others sha256 is known.
+    `oid` is git's name of its blob, the sha1 that a small file is held against until it was here
+    once; of a large file it is the name of a pointer. What is no repository's has none.
     """
 
     path: str
