@@ -185,6 +185,19 @@ def test_pull_says_size_licence_and_memory_before_the_first_byte(
     }
 
 
+def test_where_there_is_nothing_to_convert_that_is_said(hub: FakeHub, tmp_path: Path) -> None:
+    hub.folder = tmp_path / "files"
+    hub.folder.mkdir()
+    (hub.folder / "x.gguf").write_bytes(b"GGUF but no more than that")
+    run("lock", f"{REPOSITORY}@{REVISION}", "--name", "x")
+    for _ in range(2):  # fetched, and here already
+        result = run("pull", "x", "--convert", "--accept-license")
+        assert "x is a GGUF file already, so --convert does nothing" in in_one_line(result.stderr)
+        assert "--convert does" not in run("pull", "x").output
+    said = in_one_line(run("pull", "demo", "--convert").stderr)
+    assert "demo is no model of the hub, so --convert does nothing" in said
+
+
 def test_what_a_gguf_file_takes_is_said_before_its_first_weight(
     hub: FakeHub, tmp_path: Path, demo_gguf: Path
 ) -> None:
