@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import sys
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,11 @@ LEAST = 8 << 10
 HEADING = 256 << 10  # bytes before those of use: headers, and interim answers without number
 
 
+_PACKING = 8  # times the bytes of use, for chunks of a few bytes each
+
+
 class TooLongHeading(http.client.HTTPException):
-    """More headers, or interim answers, than any honest server gives."""
+    """More headers, interim answers or trailers than any honest server gives."""
 
 
 class _Paced(io.RawIOBase):
@@ -34,6 +38,7 @@ class _Paced(io.RawIOBase):
         self._waited = 0.0
         self._came = 0
         self._in_heading = True
+        self._budget = HEADING
 
     def readable(self) -> bool:
         return True
@@ -44,7 +49,8 @@ class _Paced(io.RawIOBase):
         count: int | None = self._raw.readinto(buffer)
         self._waited += time.monotonic() - started
         self._came += count or 0
-        if self._in_heading and self._came > HEADING:
+        self._budget -= count or 0
+        if self._budget < 0:
             raise TooLongHeading
         if count and self._waited >= WINDOW:
             if self._in_heading or self._came < LEAST:
@@ -52,9 +58,14 @@ class _Paced(io.RawIOBase):
             self._waited, self._came = 0.0, 0
         return count
 
+    def allow(self, n: int | None) -> None:
+        """What may come for the next so many bytes of use; None or less than 0: for all of them."""
+        self._budget = sys.maxsize if n is None or n < 0 else HEADING + _PACKING * n
+
     def end_heading(self) -> None:
         """From here on it is a file's bytes."""
         self._in_heading, self._waited, self._came = False, 0.0, 0
+        self.allow(0)
 
     def close(self) -> None:
         """Close the socket's half, too."""
@@ -65,13 +76,23 @@ class _Paced(io.RawIOBase):
 class _Response(http.client.HTTPResponse):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._paced = _Paced(self.fp.detach())  # type: ignore[attr-defined]
+        self._paced = _Paced(self.fp.detach())
         self.fp = io.BufferedReader(self._paced)
 
     def begin(self) -> None:
         """Read the heading, which has a limit of its own."""
         super().begin()
         self._paced.end_heading()
+
+    def read(self, amt: int | None = None) -> bytes:
+        """As ever."""
+        self._paced.allow(amt)
+        return super().read(amt)
+
+    def read1(self, n: int = -1) -> bytes:
+        """As ever."""
+        self._paced.allow(n)
+        return super().read1(n)
 
 
 class _Http(http.client.HTTPConnection):

@@ -366,6 +366,14 @@ def test_headers_without_end_are_refused_at_once(raw: Raw, heading: bytes) -> No
     assert raw.asked == 1
 
 
+def test_trailers_without_end_come_to_an_end(raw: Raw) -> None:
+    heading = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    raw.parts = lambda: itertools.chain([heading], itertools.repeat(b"X: y\r\n" * 1000))
+    file = RemoteFile("a.bin", 6, "0" * 64)
+    with pytest.raises(DownloadError, match="an answer that is no HTTP, 6 times"):
+        Hub(lambda _: None).span(REPOSITORY, file, 0, file.size)
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "words"),
     [
