@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import describe, locks, preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.home import given
-from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen, name_fault
+from edgesppo.pinned import (
+    CHECKPOINT,
+    GGUF,
+    PinnedFile,
+    PinnedModel,
+    check_chosen,
+    is_link,
+    name_fault,
+)
 from edgesppo.store import is_read
 
 if TYPE_CHECKING:
@@ -66,7 +74,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
         "description": f"{folder.name}, a checkpoint of your own",
         "license": licence,
         "license_in_text": text,
-        "license_link": card.license_link,
+        "license_link": _link(card.license_link),
     }
 
 
@@ -78,7 +86,7 @@ def _gguf(path: Path) -> dict[str, Any]:
         "description": f"{title}, a file of your own",
         "license": describe.text(keys, "general.license") or _UNKNOWN,
         "license_in_text": describe.text(keys, "edgesppo.license.in_text"),
-        "license_link": describe.text(keys, "general.license.link"),
+        "license_link": _link(describe.text(keys, "general.license.link")),
     }
 
 
@@ -124,3 +132,7 @@ def _hashes(folder: Path, names: list[str], hashed: Hashed | None) -> tuple[Pinn
         done += size
         found.append(PinnedFile(name, size, digest.hexdigest()))
     return tuple(found)
+
+
+def _link(text: str | None) -> str | None:
+    return text if text is not None and is_link(text) else None

@@ -19,6 +19,9 @@ from edgesppo.repository import is_address
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_PAGES = (b"<!doctype html", b"<html")
+_SNIFFED = 256  # bytes
+_ENCODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,15})", re.ASCII)
 
 
@@ -31,6 +34,10 @@ class Trouble(Exception):
         self.size = size
 
 
+class TooSlow(Trouble):
+    """Something comes, but so little that it would never end."""
+
+
 def whole_size(headers: Any) -> int | None:
     """How many bytes the whole file has, as its server says; None where it does not."""
     place = headers.get("Content-Range")
@@ -38,6 +45,23 @@ def whole_size(headers: Any) -> int | None:
         found = _RANGE.fullmatch(place.strip())
         return int(found[1]) if found else None
     return None if headers.get("Content-Encoding") else whole(headers.get("Content-Length") or "")
+
+
+def check_kind(reply: Any, what: str) -> None:
+    """Refuse a web page and packed bytes. Raises DownloadError, without the server's own words."""
+    begun = reply.peek(_SNIFFED)[:_SNIFFED].lstrip().lower()
+    if reply.headers.get_content_type() == "text/html" or begun.startswith(_PAGES):
+        raise DownloadError(
+            f"a web page came instead of {what}; is a log-in page of the network or a wrong"
+            " HF_ENDPOINT in between?"
+        )
+    packed = (reply.headers.get("Content-Encoding") or "").strip().lower()
+    if packed not in ("", "identity"):
+        how = repr(packed) if packed in _ENCODINGS else "one that we do not know"
+        raise DownloadError(
+            f"{what} came with an unexpected Content-Encoding, {how}, which was not asked for; is a"
+            " proxy in between that packs what passes it?"
+        )
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -61,12 +85,12 @@ def span(reply: Any, at: int, end: int, block: int) -> Iterator[bytes]:
     else:
         rest = at
         while rest:
-            skipped = len(reply.read(min(rest, block)))
+            skipped = len(reply.read1(min(rest, block)))
             if not skipped:
                 raise Trouble("the connection ended early")
             rest -= skipped
     while at < end:
-        data = reply.read(min(block, end - at))
+        data = reply.read1(min(block, end - at))  # what is there: progress shows at once
         if not data:
             return
         yield data
@@ -93,8 +117,14 @@ def redirected(url: str, location: str | None, what: str) -> str:
 
 
 def public(url: str) -> str:
-    """The address as it may stand in a message: signatures stand behind the question mark."""
-    return repr(url.partition("?")[0][:80])
+    """The address as it may stand in a message: signatures stand behind the question mark, and
+    before an @ there may be a password, be it one with a slash or a question mark in it.
+    """
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    shown = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if "@" in rest and "/" not in shown and "@" not in shown:
+        shown = "..."
+    return repr(f"{scheme}{mark}{shown.rpartition('@')[2]}"[:80])
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:

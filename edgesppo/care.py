@@ -136,9 +136,13 @@ def _siblings(entry: PinnedModel) -> list[PinnedModel]:
     return [
         other
         for other in every_entry()
-        if (other.name, other.files) != (entry.name, entry.files)
-        and (other.repository, other.revision) == same
+        if _paths(other) != _paths(entry) and (other.repository, other.revision) == same
     ]
+
+
+def _paths(entry: PinnedModel) -> list[str]:
+    """What two locks have in common of an entry, of which one may know more hashes."""
+    return [entry.name, *(file.path for file in entry.files)]
 
 
 def every_entry() -> list[PinnedModel]:

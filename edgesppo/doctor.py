@@ -1,7 +1,7 @@
 """Owns the look at this machine: what is well, what is not, and what to type then.
 
 Opens no connection, loads no model and changes nothing. No check raises: one that cannot be made
-says so.
+says so. The library is asked in a process of its own, which it may end.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import care, lockfile, locks, machine, place, rubbish
+from edgesppo import care, compiled, lockfile, locks, machine, place, rubbish
 from edgesppo.errors import EdgesppoError
 from edgesppo.home import home
 from edgesppo.hub import offline
@@ -31,20 +34,16 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 _REAL_MEMORY, _REAL_DISK = 6_300_000_000, 12_000_000_000
 _LIBRARY = "llama-cpp-python"
 _PYTHONS = ((3, 10), (3, 13))
-# What a processor calls a feature -> what llama.cpp does.
-_FEATURES = {
-    "avx": "AVX",
-    "avx2": "AVX2",
-    "fma": "FMA",
-    "f16c": "F16C",
-    "avx512f": "AVX512",
-    "avx512_vnni": "AVX512_VNNI",
-    "avx512_bf16": "AVX512_BF16",
-    "asimd": "NEON",
-    "asimddp": "DOTPROD",
-    "i8mm": "MATMUL_INT8",
-    "sve": "SVE",
-}
+_FAULTS = (
+    *(EdgesppoError, OSError, RuntimeError, ImportError, ValueError),
+    subprocess.SubprocessError,
+)
+_MORE_CORES = (
+    "a container's quota or an affinity holds the others back; for more: docker run --cpus N, or"
+    " taskset -c 0-N"
+)
+_RM = "del" if os.name == "nt" else "rm"
+_AGAIN = "see to what it names, then again: edgesppo doctor"
 _DEVICES = ("CUDA", "Metal", "MTL", "Vulkan", "ROCm", "SYCL")
 _REBUILD = "compile it for this machine: make test, or pip install --no-binary :all: " + _LIBRARY
 
@@ -70,6 +69,7 @@ def examine() -> list[Finding]:
         _disk,
         _locks,
         _models,
+        _links,
         _rubbish,
         _network,
     ]
@@ -77,10 +77,10 @@ def examine() -> list[Finding]:
     for check in checks:
         try:
             found += check()
-        except (EdgesppoError, OSError, RuntimeError, ImportError, ValueError) as error:
+        except _FAULTS as error:
             text = one_line(str(error))
             if text not in [finding.text for finding in found]:  # a bad lock spoils three checks
-                found.append(Finding(check.__name__.strip("_"), FAIL, text))
+                found.append(Finding(check.__name__.strip("_"), FAIL, text, _AGAIN))
     return found
 
 
@@ -88,34 +88,46 @@ def _python() -> Iterator[Finding]:
     first, last = _PYTHONS
     known = first <= sys.version_info[:2] <= last
     text = f"{platform.python_version()}, {platform.platform()}"
-    advice = None if known else "not tested with this one; 3.10 to 3.13 are"
-    yield Finding("python", OK if known else WARN, text, advice)
+    advice = "not tested with this one; install Python 3.12, and edgesppo with that"
+    yield Finding("python", OK if known else WARN, text, None if known else advice)
 
 
 def _build() -> Iterator[Finding]:
-    version = importlib.metadata.version(_LIBRARY)
     wanted = _pinned_version()
-    advice = f"pip install {_LIBRARY}=={wanted}" if wanted not in (None, version) else None
-    yield Finding("library", FAIL if advice else OK, f"{_LIBRARY} {version}", advice)
-    from edgesppo._llama import has_amx_kernels, system_info
-
-    info = system_info()
-    built = {name for name, value in re.findall(r"(\w+) = (\d+)", info) if value != "0"}
-    lacking = [theirs for ours, theirs in _FEATURES.items() if _lacks(ours, theirs, built)]
-    uses = ", ".join(sorted(built & set(_FEATURES.values()))) or "no feature that we know"
-    text = f"uses {uses}"
-    if lacking:
-        text += f"; not {', '.join(lacking)}, which this processor has"
-    yield Finding("features", WARN if lacking else OK, text, _REBUILD if lacking else None)
-    if has_amx_kernels():
+    install = f"pip install {_LIBRARY}" + (f"=={wanted}" if wanted else "")
+    try:
+        version = importlib.metadata.version(_LIBRARY)
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("library", FAIL, f"{_LIBRARY} is not installed", install)
+        return
+    wrong = wanted not in (None, version)
+    state, advice = (FAIL, install) if wrong else (OK, None)
+    yield Finding("library", state, f"{_LIBRARY} {version}", advice)
+    code, info = compiled.info()
+    if code:
+        illegal = code in compiled.ILLEGAL
+        why = "by an instruction that this processor lacks" if illegal else f"with status {code}"
+        text = f"the library ends its process {why}{': ' if info else ''}{info}"
+        advice = _REBUILD if illegal else f"{install} --force-reinstall"
+        yield Finding("features", FAIL, text, advice)
+        return
+    yield _features(info)
+    if "AMX_INT8 = 1" in info:
         advice = f"{_REBUILD}; make leaves them out"
         yield Finding("amx", WARN, "has AMX kernels, run without repacking", advice)
     devices = [name for name in _DEVICES if name in info]
     yield Finding("gpu", OK, ", ".join(devices) or "none: everything runs on the processor")
 
 
-def _lacks(ours: str, theirs: str, built: set[str]) -> bool:
-    return ours in machine.features() and theirs not in built
+def _features(info: str) -> Finding:
+    """What the library was compiled for, against what the processor has."""
+    if beyond := compiled.beyond(info):
+        text = f"uses {', '.join(beyond)}, which this processor lacks: it would end the program"
+        return Finding("features", FAIL, text, _REBUILD)
+    text = f"uses {', '.join(compiled.used(info)) or 'no feature that we know'}"
+    if lacking := compiled.lacking(info):
+        text += f"; not {', '.join(lacking)}, which this processor has"
+    return Finding("features", WARN if lacking else OK, text, _REBUILD if lacking else None)
 
 
 def _pinned_version() -> str | None:
@@ -143,10 +155,10 @@ def _processors() -> Iterator[Finding]:
     text = f"{machine.cores()} cores, {allowed} threads for this process"
     limited = allowed < present
     text += f" of {present}" if limited else ""
-    advice = "a container's quota or an affinity holds the others back" if limited else None
+    advice = _MORE_CORES if limited else None
     yield Finding("cores", WARN if limited else OK, text, advice)
     if reasons := machine.throttled():
-        advice = "check the power supply and the cooling"
+        advice = "check the power supply and the cooling; then again: vcgencmd get_throttled"
         yield Finding("throttle", WARN, ", ".join(reasons), advice)
 
 
@@ -156,7 +168,10 @@ def _memory() -> Iterator[Finding]:
     if limit is not None and limit < total:
         text += f", a container's limit of {_gb(limit)}"
     little = free is not None and free < _REAL_MEMORY
-    advice = f"{_gb(_REAL_MEMORY)} are needed for the 9B; close programs, or use a smaller model"
+    advice = (
+        f"{_gb(_REAL_MEMORY)} are needed for the 9B; close programs, or use a smaller model, such"
+        " as gemma-2-2b-it"
+    )
     yield Finding("memory", WARN if little else OK, text, advice if little else None)
 
 
@@ -196,11 +211,36 @@ def _models() -> Iterator[Finding]:
             yield Finding("model", FAIL, text, f"import it again, or: edgesppo rm {entry.name}")
         elif entry.shipped is not None and not there:
             yield Finding("model", FAIL, f"{entry.name} is incomplete", "install edgesppo again")
+        elif wrong := list(_sizes(entry)):
+            advice = f"edgesppo pull {entry.name} --repair"
+            yield from (Finding("model", FAIL, text, advice) for text in wrong)
         elif care.present(entry) and not (made or there):
             again = " --convert" if _was_built(entry) else ""
             advice = f"edgesppo pull {entry.name}{again}, or: edgesppo rm {entry.name}"
             yield Finding("model", WARN, f"{entry.name} is here in part", advice)
-    yield Finding("models", OK, f"{sound} of {len(entries)} are here; edgesppo list shows them")
+    text = f"{sound} of {len(entries)} are here, as their sizes tell; hashes were not looked at"
+    yield Finding("models", OK, f"{text}: edgesppo verify --all does that")
+
+
+def _sizes(entry: PinnedModel) -> Iterator[str]:
+    """Those of its files that have another size than is pinned."""
+    for path, size, _, _ in care.present(entry):
+        found = place.size_of(path)
+        if found not in (None, size):
+            yield f"{path.name} of {entry.name} has {found:,} bytes, {size:,} are pinned"
+
+
+def _links() -> Iterator[Finding]:
+    """Links that lead out of our folders: nothing is written or removed through them."""
+    tops = {home().resolve(), place.root().resolve()}
+    found = [home() / "converted"]
+    for folder, folders, names in os.walk(place.root()):
+        found += [Path(folder) / name for name in (*folders, *names)]
+    for path in sorted(path for path in found if path.is_symlink()):
+        real = Path(os.path.realpath(path))
+        if not tops & {real, *real.parents}:
+            text = f"{path} is a link that leads out, to {real}"
+            yield Finding("link", WARN, text, f"remove it: {_RM} {shlex.quote(str(path))}")
 
 
 def _was_built(entry: PinnedModel) -> bool:

@@ -23,7 +23,9 @@ from urllib.parse import quote
 
 from edgesppo.answers import (
     NoRedirect,
+    TooSlow,
     Trouble,
+    check_kind,
     origin,
     public,
     redirected,
@@ -34,6 +36,7 @@ from edgesppo.answers import (
     whole_size,
 )
 from edgesppo.errors import DownloadError, ModelNotFound, UsageError
+from edgesppo.pace import PacedHttp, PacedHttps, TooLongHeading
 from edgesppo.repository import endpoint, parse_commit, parse_listing
 from edgesppo.retry import Patience
 
@@ -50,6 +53,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, 2.1
 
 
 _PASSING = (Trouble, OSError, http.client.HTTPException)
+
+
+def _is_bomb(error: http.client.HTTPException) -> bool:
+    """Whether the headers were too many or too long, which no second attempt makes fewer."""
+    kinds = (http.client.HTTPException, http.client.LineTooLong, TooLongHeading)
+    return type(error) in kinds
 
 
 def _asked(error: Exception) -> float | None:
@@ -74,7 +83,7 @@ class Hub:
         self._endpoint = endpoint()
         self._token = _token()
         self._patience = Patience(self._endpoint, sleep)
-        self._opener = urllib.request.build_opener(NoRedirect)
+        self._opener = urllib.request.build_opener(NoRedirect, PacedHttp, PacedHttps)
 
     def files(self, repository: Repository) -> dict[str, RemoteFile]:
         """Every file at the top of the repository."""
@@ -109,10 +118,11 @@ class Hub:
         self, repository: Repository, file: RemoteFile, at: int, end: int
     ) -> Iterator[bytes]:
         """The same, block by block, whatever happens to the connection."""
-        failures, etag = 0, None
+        failures, slow, etag = 0, 0, None
         what = f"{file.path} of {repository}"
         url = f"{self._endpoint}/{repository}/resolve/{repository.revision}/{quote(file.path)}"
         while at < end:
+            begun = at
             try:
                 headers = {"Range": f"bytes={at}-{end - 1}"}
                 if etag is not None:
@@ -124,10 +134,13 @@ class Hub:
                         failures = self._patience.came(failures)
                         yield data
                         at += len(data)
+                        slow = 0 if at - begun >= BLOCK else slow
                 if at < end:
                     raise Trouble("the connection ended early")
             except _PASSING as error:
                 _check_size(what, file, getattr(error, "size", None))
+                if isinstance(error, TooSlow):  # the few bytes that came are no end to it
+                    failures, slow = max(failures, slow), slow + 1
                 failures = self._patience.failed(what, error, _asked(error), failures)
 
     def small(self, repository: Repository, file: RemoteFile) -> bytes:
@@ -176,12 +189,18 @@ class Hub:
                     f"{what} cannot be asked for at {public(url)}: that is no address, or the"
                     " proxy's is none; are HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY right?"
                 ) from None
-            if reply.headers.get_content_type() == "text/html":
-                reply.close()
+            except http.client.HTTPException as error:
+                if not _is_bomb(error):
+                    raise
                 raise DownloadError(
-                    f"a web page came instead of {what}; is a log-in page of the network or a wrong"
-                    " HF_ENDPOINT in between?"
-                )
+                    f"the answer to the request for {what} has more headers than any hub gives; is"
+                    " HF_ENDPOINT, or a proxy in between, right?"
+                ) from None
+            try:
+                check_kind(reply, what)
+            except BaseException:
+                reply.close()
+                raise
             return reply
         raise DownloadError(f"{what} is redirected more than {MAX_REDIRECTS} times")
 

@@ -15,6 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import DownloadError
+from edgesppo.pinned import is_link
 from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ def read(
     named = sorted(path for path in listing if _FILE.fullmatch(path))
     text = _read(hub, at, listing.get(_CARD))
     card = parse_card(text or "")
+    link = card.license_link or commit.license_link
     found: dict[str, Any] = {
         "license": card.license or commit.license,
-        "license_link": card.license_link or commit.license_link,
+        "license_link": link if link is not None and is_link(link) else None,
         "license_in_text": card.license_in_text,
     }
     found = {key: value for key, value in found.items() if value is not None}

@@ -5,6 +5,7 @@ Knows nothing of where a lock is, nor of what its values are for.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields
 from pathlib import PurePosixPath, PureWindowsPath
@@ -17,6 +18,7 @@ from edgesppo.pinned import (
     UNRESOLVED,
     PinnedBuild,
     PinnedFile,
+    is_link,
     name_fault,
     same_name,
 )
@@ -126,10 +128,41 @@ def check_differing(paths: Sequence[str], where: str) -> None:
             raise BadLock(f"{where}: the path {path!r} is inside of the file {seen[above]!r}")
 
 
-def is_absolute(text: str) -> bool:
-    """Whether it is a whole path, be it of this system or another."""
-    whole = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
-    return whole and "\0" not in text
+def check_location(text: str, where: str) -> None:
+    """Refuse what is no folder's whole path in this system's own form.
+
+    A share is refused everywhere: to look for it would send a person's name and password to a
+    host of the lock's choice. A device is no folder, and what holds ".." is not what it seems.
+    """
+    windows = PureWindowsPath(text)
+    if len(text) > 1 and set(text[:2]) <= set("/\\"):
+        raise BadLock(
+            f"{where}: location is {text!r}, a share or a device; expected a folder of this machine"
+        )
+    if ".." in windows.parts:
+        raise BadLock(f"{where}: location is {text!r}, expected no '..' in it")
+    whole = (windows if os.name == "nt" else PurePosixPath(text)).is_absolute()
+    if not whole or "\0" in text:
+        raise BadLock(f"{where}: location is {text!r}, expected a folder's whole path")
+
+
+def check_claims(values: dict[str, Any], where: str) -> None:
+    """Refuse a round that is none, and a link that nobody should click on."""
+    iteration, link = values.get("iteration"), values.get("license_link")
+    if iteration is not None and iteration < 1:
+        raise BadLock(f"{where}: iteration is {iteration}, expected 1 or more")
+    if link is not None and not is_link(link):
+        raise BadLock(f"{where}: license_link is {link!r}, expected a plain https address")
+
+
+def check_builds(builds: Sequence[PinnedBuild], where: str) -> None:
+    """Refuse two files for one recipe and platform: which would be it?"""
+    seen: set[tuple[str, str]] = set()
+    for build in builds:
+        key = same_name(build.recipe), same_name(build.platform)
+        if key in seen:
+            raise BadLock(f"{where}: the build {build.recipe} for {build.platform} stands twice")
+        seen.add(key)
 
 
 def check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:

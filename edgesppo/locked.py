@@ -6,8 +6,10 @@ nothing of what is locked.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +39,16 @@ def me() -> dict[str, Any]:
 
 
 def take(path: Path, files: Files, mode: int = 0o666) -> int:
-    """Open a file, be it new or not, and lock it; it is ours until it is closed. Raises Held."""
+    """Open a file, be it new or not, and lock it; it is ours until it is closed.
+
+    Raises Held, and OSError, also for what is no plain file, such as a link.
+    """
     for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            _check_plain(path.lstat().st_mode)
         descriptor = files.open_or_create(path, mode)
         try:
+            _check_plain(os.fstat(descriptor).st_mode)
             files.lock(descriptor)
             if _is_at(path, descriptor):
                 return descriptor
@@ -50,7 +58,7 @@ def take(path: Path, files: Files, mode: int = 0o666) -> int:
             raise Held(owner) from None
         except BaseException:
             files.close(descriptor)
-            if path.stat().st_size == 0:  # no other's: that would have been locked
+            if path.lstat().st_size == 0:  # no other's: that would have been locked
                 files.unlink(path)
             raise
         files.close(descriptor)  # it was removed before the lock was ours
@@ -94,6 +102,12 @@ class Lock:
         if descriptor is not None:
             with suppress(OSError):
                 drop(self.path, descriptor, self._files, remove=True)
+
+
+def _check_plain(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "no plain file"
+        raise OSError(errno.EINVAL, f"it is {what}, so nobody of ours made it; remove it")
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

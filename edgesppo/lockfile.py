@@ -25,8 +25,8 @@
     [[model.file]]                  every file; none while the revision is unresolved
     path = "config.json"            inside the model's folder
     size = 842                      bytes
-    sha256 = "..."                  64 hex digits, or where only git's is known
-    oid = "..."                     the sha1 of its blob: 40
+    sha256 = "..."                  64 hex digits; of a small file once it was fetched
+    oid = "..."                     git's name of its blob, or of a large file's pointer: 40
     [[model.build]]                 a GGUF file that was made of the checkpoint
     recipe = "q4_k_m"
     platform = "linux-x86_64"       rounding differs from one to the next
@@ -34,6 +34,9 @@
     library = "llama-cpp-python 0.3.36"
     size = 1000
     sha256 = "..."
+
+A location's files are held against size and hash as any other's, so any lock may name one: what
+`import` wrote into a project's own counts there, too. It must be a folder of this machine.
 
 A branch is no revision: what it names changes. An unresolved one is pinned by the first machine
 that reaches the hub, in its user's own lock.
@@ -46,13 +49,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import lock_checks
 from edgesppo.errors import BadLock
 from edgesppo.pinned import (
+    GGUF,
     KINDS,
     NAME,
     UNRESOLVED,
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _PACKAGE = Path(__file__).parent
 _MAX_BYTES = 64 << 20
+_BOM = "\ufeff"
 _TABLES = ("files", "builds")
 _PLACES = ("shipped", "location", "repository")
 _KEYS = tuple(field.name for field in fields(PinnedModel) if field.name not in _TABLES)
@@ -90,6 +95,8 @@ def read(file: Path | None = None) -> Lock:
     advice = "mend it, or move it away" if file else "install edgesppo again"
     file = file or path()
     try:
+        if file.exists() and not file.is_file():  # to open a pipe would wait for its writer
+            raise BadLock(f"{file}: no plain file")
         with file.open("rb") as found:
             return parse(found.read(_MAX_BYTES).decode("utf-8"), str(file))
     except BadLock as error:
@@ -102,6 +109,8 @@ def read(file: Path | None = None) -> Lock:
 
 def parse(text: str, origin: str) -> Lock:
     """Check the text of a lock; `origin` names it in errors."""
+    if text.startswith(_BOM):
+        raise BadLock(f"{origin}: begins with a byte order mark; save it as UTF-8 without one")
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, or a number without end
@@ -134,11 +143,13 @@ def _model(entry: dict[str, Any], where: str) -> PinnedModel:
     _check_place(values, where)
     lock_checks.check_repository(values, "repository", "revision", where)
     lock_checks.check_repository(values, "base_model", "base_revision", where)
+    lock_checks.check_claims(values, where)
     files = _files(entry, values, where)
     builds: tuple[PinnedBuild, ...] = ()
     if "build" in entry:
         tables = enumerate(lock_checks.tables(entry, "build", where), 1)
         builds = tuple(lock_checks.read_build(table, f"{where}, build {n}") for n, table in tables)
+        lock_checks.check_builds(builds, where)
     return PinnedModel(**values, files=files, builds=builds)
 
 
@@ -148,8 +159,8 @@ def _check_place(values: dict[str, Any], where: str) -> None:
     if "shipped" in values:
         lock_checks.relative(values["shipped"], where)
     location = values.get("location")
-    if location is not None and not lock_checks.is_absolute(location):
-        raise BadLock(f"{where}: location is {location!r}, expected a folder's whole path")
+    if location is not None:
+        lock_checks.check_location(location, where)
 
 
 def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[PinnedFile, ...]:
@@ -160,6 +171,8 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
     tables = enumerate(lock_checks.tables(entry, "file", where), 1)
     files = tuple(lock_checks.read_file(table, f"{where}, file {n}") for n, table in tables)
     lock_checks.check_differing([file.path for file in files], where)
+    if values["kind"] == GGUF and len(files) != 1:
+        raise BadLock(f"{where}: {len(files)} files are listed, expected one for the kind {GGUF!r}")
     return files
 
 
@@ -174,8 +187,25 @@ def describe_files(folder: Path, names: list[str]) -> tuple[PinnedFile, ...]:
     found = []
     for name in names:
         data = (folder / name).read_bytes()
-        found.append(PinnedFile(name, len(data), hashlib.sha256(data).hexdigest()))
+        found.append(PinnedFile(name, len(data), hashlib.sha256(data).hexdigest(), _blob(data)))
     return tuple(found)
+
+
+def _blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def with_sha256(model: PinnedModel, folder: Path) -> PinnedModel:
+    """The entry with the sha256 of those of its files that are here and are git's blob."""
+    found = []
+    for file in model.files:
+        path = folder / file.path
+        small = file.sha256 is None and file.size <= _MAX_BYTES
+        if small and path.is_file() and path.stat().st_size == file.size:
+            (here,) = describe_files(folder, [file.path])
+            file = here if here.oid == file.oid else file
+        found.append(file)
+    return replace(model, files=tuple(found))
 
 
 def render(lock: Lock) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
-_THROTTLED = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+_PLATFORM = Path("/sys/devices/platform")
+_PATIENCE = 5.0  # seconds for a small program of the system
 _THROTTLES = {
     0x1: "the voltage is too low now",
     0x4: "it is throttled now",
@@ -127,13 +129,29 @@ def features() -> set[str]:
     return set()
 
 
-def throttled(file: Path = _THROTTLED) -> list[str]:
+def throttled(platform: Path | None = None) -> list[str]:
     """Why a Raspberry Pi is, or was, slower than it could be; empty elsewhere."""
-    try:
-        bits = int(file.read_text(), 16)
-    except (OSError, ValueError):
-        return []
+    bits = _throttle_bits(platform or _PLATFORM)
     return [text for bit, text in _THROTTLES.items() if bits & bit]
+
+
+def _throttle_bits(platform: Path) -> int:
+    """As the kernel tells them ("50005"), else as the system's own program does."""
+    try:
+        for file in sorted(platform.glob("soc*/*firmware/get_throttled")):
+            return int(file.read_text(), 16)
+    except (OSError, ValueError):
+        pass
+    program = shutil.which("vcgencmd")
+    if program is None:
+        return 0
+    try:
+        done = subprocess.run(
+            [program, "get_throttled"], capture_output=True, text=True, timeout=_PATIENCE
+        )
+        return int(done.stdout.strip().removeprefix("throttled="), 16)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0
 
 
 def peak_memory() -> int | None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, locks, place
+from edgesppo import busy, lockfile, locks, place
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
 from edgesppo.fetch import fetch
 from edgesppo.files import Files
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from edgesppo.arrival import Fetched
     from edgesppo.pinned import PinnedFile, PinnedModel
+
+
+_SHA256 = 64  # digits
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,23 @@ def pull(
         if lacking:
             check_space(left(entry))
             fetch(repository(entry), lacking, place.folder(entry), fetched=fetched, files=files)
+            _record_hashes(entry)
     return lacking
+
+
+def _record_hashes(entry: PinnedModel) -> None:
+    """Pin the sha256 of small files, of which the hub tells git's sha1 only, once they are here."""
+    if all(file.sha256 for file in entry.files):
+        return
+    holders, folder = locks.holders(entry.name), place.folder(entry)
+
+    def change(before: PinnedModel | None) -> PinnedModel | None:
+        same = before is not None and before.revision == entry.revision
+        return lockfile.with_sha256(before, folder) if before is not None and same else before
+
+    with suppress(OutputError):  # a lock that cannot be written holds them against git's all along
+        if holders:
+            locks.record(entry.name, change, holders[0])
 
 
 def check_online() -> None:
@@ -195,8 +214,10 @@ def check_listing(entry: PinnedModel) -> None:
         found = listing.get(file.path)
         if found is None:
             raise DownloadError(f"{entry.repository} no longer has {file.path}, which is pinned")
-        if (found.size, found.digest) != (file.size, file.digest):
+        pinned = file.sha256 if len(found.digest) == _SHA256 else file.oid
+        pinned = pinned or file.digest
+        if (found.size, found.digest) != (file.size, pinned):
             raise DownloadError(
                 f"{file.path} of {entry.repository} has {found.size:,} bytes and the hash"
-                f" {found.digest}, but {file.size:,} bytes and {file.digest} are pinned"
+                f" {found.digest}, but {file.size:,} bytes and {pinned} are pinned"
             )

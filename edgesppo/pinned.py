@@ -16,6 +16,9 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|co
 _ODD = frozenset('<>:"/\\|?*')
 _MAX_NAME = 255  # bytes, on most file systems
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+# Where a licence may be read: shown to a person, who may click on it.
+_LINK = re.compile(r"https://[a-z0-9.-]+(?::\d+)?(?:/[\w./?=&%#:+,;@!$*()~-]*)?", re.A | re.I)
+_MAX_LINK = 500
 # A name becomes part of a file's name.
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
@@ -41,6 +44,11 @@ def check_chosen(name: str) -> None:
         raise UsageError(f"the name {name!r} {fault}; choose another")
 
 
+def is_link(text: str) -> bool:
+    """Whether it is a plain https address; many cards give a file's name there, or a sentence."""
+    return len(text) <= _MAX_LINK and bool(_LINK.fullmatch(text))
+
+
 def same_name(path: str) -> str:
     """What is equal for paths that some file system takes for the same."""
     return unicodedata.normalize("NFC", path).casefold()
@@ -50,7 +58,8 @@ def same_name(path: str) -> str:
 class PinnedFile:
     """One file of a model: its path inside the model's folder, bytes, and hash.
 
-    Of a small file git tells only the sha1 of its blob, `oid`; of the others sha256 is known.
+    `oid` is git's name of its blob, the sha1 that a small file is held against until it was here
+    once; of a large file it is the name of a pointer. What is no repository's has none.
     """
 
     path: str

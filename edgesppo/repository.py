@@ -46,11 +46,15 @@ class Commit:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a repository: large ones have a sha256, the others git's sha1."""
+    """One file of a repository: large ones have a sha256, the others git's sha1.
+
+    `oid` is git's name of its blob; that of a large file is the name of a pointer to it.
+    """
 
     path: str
     size: int
     digest: str
+    oid: str | None = None
 
     def hasher(self) -> Any:
         """A hash that gives `digest` once it has eaten the whole file."""
@@ -156,4 +160,6 @@ def _remote_file(entry: dict[str, Any]) -> RemoteFile:
     sound = isinstance(path, str) and type(size) is int and 0 <= size < 1 << 48
     if not sound or not _HEX.fullmatch(digest) or (len(digest) == 64) != bool(lfs):
         raise ValueError
-    return RemoteFile(path, size, digest)
+    oid = entry.get("oid")
+    plain = isinstance(oid, str) and len(oid) == 40 and _HEX.fullmatch(oid)
+    return RemoteFile(path, size, digest, oid if plain else None)

@@ -59,7 +59,8 @@ def resolve(
     at = Repository(owner, name, commit.revision)
     listing = hub.files(at)
     kind, paths = _choose(listing, entry, file)
-    files = tuple(_pin(listing[path]) for path in sorted(paths))
+    known = {file.path: file for file in entry.files}
+    files = tuple(_pin(listing[path], known.get(path)) for path in sorted(paths))
     same = (entry.revision, entry.files) == (commit.revision, files)
     return replace(
         _based(entry, commit),
@@ -114,7 +115,9 @@ def _is_plain(path: str) -> bool:
     return name_fault(path) is None and not path.startswith(".")
 
 
-def _pin(file: RemoteFile) -> PinnedFile:
+def _pin(file: RemoteFile, known: PinnedFile | None) -> PinnedFile:
+    """With every hash that is told, and the sha256 that these very bytes were found to have."""
     if len(file.digest) == _SHA256:
-        return PinnedFile(file.path, file.size, file.digest)
-    return PinnedFile(file.path, file.size, None, file.digest)
+        return PinnedFile(file.path, file.size, file.digest, file.oid)
+    same = known is not None and (known.size, known.oid) == (file.size, file.digest)
+    return PinnedFile(file.path, file.size, known.sha256 if known and same else None, file.digest)

@@ -6,6 +6,8 @@ Knows nothing of addresses.
 
 from __future__ import annotations
 
+import http.client
+import re
 import urllib.error
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,12 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import DownloadError
+from edgesppo.plain import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ATTEMPTS = 6  # in a row without a single byte
 LONGEST_WAIT = 120.0  # seconds
+_ENDED = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,17 @@ class Patience:
 
 
 def _reason(error: Exception) -> str:
-    """What the system says, without the words that Python puts around it."""
+    """What the system says, or we; never a server's own words, which may hold what it was sent."""
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
-    system = inner.strerror if isinstance(inner, OSError) else None
-    return " ".join(str(system or inner).split()) or type(inner).__name__
+    if isinstance(inner, OSError) and inner.strerror:
+        return one_line(inner.strerror)
+    if isinstance(inner, TimeoutError):
+        return "timed out"
+    if isinstance(inner, _ENDED):
+        return "the connection ended early"
+    if isinstance(inner, http.client.HTTPException):
+        return "an answer that is no HTTP"
+    if isinstance(inner, OSError):  # as http.client raises it, with the proxy's words behind
+        status = _TUNNEL.match(str(inner))
+        return f"the proxy refuses with status {status[1]}" if status else type(inner).__name__
+    return one_line(str(inner)) or type(inner).__name__

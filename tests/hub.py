@@ -200,7 +200,8 @@ class Direct:
         handler.rfile = io.BytesIO("\r\n".join([*lines, "", ""]).encode())
         handler.wfile = io.BytesIO()
         handler.handle_one_request()
-        answer = SimpleNamespace(makefile=lambda _: io.BytesIO(handler.wfile.getvalue()))
+        data = handler.wfile.getvalue()
+        answer = SimpleNamespace(makefile=lambda _: io.BufferedReader(io.BytesIO(data)))
         reply = http.client.HTTPResponse(answer)  # type: ignore[arg-type]
         reply.begin()
         if reply.status >= 300:

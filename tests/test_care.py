@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -432,3 +434,53 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
     with pytest.raises(errors.OutputError, match="outside of"):
         rubbish.sweep([rest])
     assert (outside / "mine.gguf").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize(
+    ("make", "said"), [("link", "a symbolic link"), ("fifo", "no plain"), ("folder", "no plain")]
+)
+def test_a_mark_of_who_is_at_work_that_is_none_of_ours_is_told(
+    fresh_home: Path, tmp_path: Path, make: str, said: str
+) -> None:
+    mark, target = place.busy(REVISION), tmp_path / "target"
+    mark.parent.mkdir(parents=True)
+    {"link": lambda: mark.symlink_to(target), "fifo": lambda: os.mkfifo(mark)}.get(
+        make, mark.mkdir
+    )()
+    with (
+        pytest.raises(errors.OutputError, match=f"{said}.*; remove it"),
+        busy.alone(REVISION, pytest.fail, Files()),
+    ):
+        pass
+    assert not target.exists()
+    assert fresh_home in mark.parents
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"]).returncode != 0,
+    reason="no folder can be made read-only for everyone here",
+)
+def test_a_store_that_is_read_only_is_used_all_the_same(hub: FakeHub, fresh_home: Path) -> None:
+    made = pull("--convert")
+    asked = len(hub.requests)
+    use = """
+import os, sys
+from click.testing import CliRunner
+from edgesppo.cli import main
+assert not os.access(os.environ["EDGESPPO_HOME"], os.W_OK)
+for words in (["path", NAME], ["list"], ["pull", NAME], ["run", NAME, "Hi", "--max-tokens", "1"]):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, (words, result.output)
+    print(result.stdout)
+"""
+    words = [sys.executable, "-c", use.replace("NAME", repr(NAME))]
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mount, str(fresh_home), *words],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(made)
+    assert len(hub.requests) == asked

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
+import itertools
+import socket
 import threading
+import time
+import urllib.error
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edgesppo import pace
 from edgesppo.errors import DownloadError, EdgesppoError, UsageError
 from edgesppo.hub import Hub
-from edgesppo.repository import Repository, parse_repository
+from edgesppo.repository import RemoteFile, Repository, parse_repository
+from edgesppo.retry import Patience, Retry, heard_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 REPOSITORY = Repository("owner", "name", "0" * 40)
@@ -98,6 +106,47 @@ def test_a_redirect_to_what_is_no_address_is_not_followed(answer: Answer, locati
     answer.status, answer.headers = 302, {"Location": location}
     refused(DownloadError, "the list of files of owner/name")
     assert len(answer.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://u:PASSWORDX@127.0.0.1:99999/",
+        "http://u:PASSWORDX@a..b/x",
+        "ftp://u:PASSWORDX@127.0.0.1/x",
+        "http://u:0?PASSWORDX@127.0.0.1:port/",
+        "http://u:0/PASSWORDX@127.0.0.1:port/",
+        "http://u:0#PASSWORDX@127.0.0.1",
+        "u:PASSWORDX@127.0.0.1",
+        "http://127.0.0.1:99999/x?Signature=PASSWORDX@y",
+    ],
+)
+def test_a_password_in_a_redirect_is_not_shown(answer: Answer, location: str) -> None:
+    answer.status, answer.headers = 302, {"Location": location}
+    with pytest.raises(DownloadError, match="the list of files of owner/name") as caught:
+        ask()
+    assert "PASSWORDX" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (http.client.BadStatusLine(f"Authorization: Bearer {TOKEN}"), "an answer that is no HTTP"),
+        (http.client.UnknownProtocol(TOKEN), "an answer that is no HTTP"),
+        (http.client.RemoteDisconnected(TOKEN), "the connection ended early"),
+        (http.client.IncompleteRead(TOKEN.encode(), 9), "the connection ended early"),
+        (OSError(f"Tunnel connection failed: 407 {TOKEN}"), "the proxy refuses with status 407"),
+        (OSError(TOKEN), "OSError"),
+        (TimeoutError(TOKEN), "timed out"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+    ],
+)
+def test_a_servers_own_words_are_not_told(error: Exception, said: str) -> None:
+    retries: list[Retry | None] = []
+    for what in (error, urllib.error.URLError(error)):
+        with heard_by(retries.append):
+            Patience("the hub", lambda _: None).failed("a file", what, None, 0)
+    assert [retry.reason for retry in retries if retry] == [said] * 2
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "user:word@127.0.0.1"])
@@ -231,3 +280,114 @@ def test_a_saved_token_that_cannot_be_read_is_named(
 def test_a_repository_that_there_may_not_be_is_told_so(answer: Answer) -> None:
     answer.status = 401  # the real hub's answer to a name that nobody has
     refused(DownloadError, "or there is no such repository (401)", "check the name", "HF_TOKEN")
+
+
+class Raw:
+    """A server that says byte for byte what it is told to, to one after another."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.parts: Callable[[], Iterator[bytes]] = lambda: iter(())
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{self._socket.getsockname()[1]}")
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.asked += 1
+                with connection, suppress(OSError):
+                    connection.recv(10_000)
+                    for part in self.parts():
+                        connection.sendall(part)
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@pytest.fixture
+def raw(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
+    assert answer.url
+    server = Raw(monkeypatch)
+    monkeypatch.setattr(pace, "WINDOW", 0.02)
+    yield server
+    server.close()
+
+
+def dripping(first: bytes) -> Iterator[bytes]:
+    yield first
+    while True:
+        time.sleep(0.002)
+        yield b"x"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n"
+
+
+@pytest.mark.parametrize("first", [b"", HEAD, HEAD + b"\r\n"])
+def test_a_server_that_drips_is_given_up(raw: Raw, first: bytes) -> None:
+    raw.parts = lambda: dripping(first)
+    refused(DownloadError, "less than 8 kB in", "6 times")
+    assert raw.asked == 6
+    file, waits = RemoteFile("a.bin", 99_999, "0" * 64), list[float]()
+    with pytest.raises(DownloadError, match=r"less than 8 kB in .*, 6 times"):
+        Hub(waits.append).span(REPOSITORY, file, 0, file.size)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_bytes_are_handed_on_as_they_come(raw: Raw) -> None:
+    go_on, file = threading.Event(), RemoteFile("a.bin", 6, "0" * 64)
+
+    def halves() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc"
+        go_on.wait(20)
+        yield b"def"
+
+    raw.parts = halves
+    stream = Hub().stream(REPOSITORY, file, 0, 6)
+    assert next(stream) == b"abc"
+    go_on.set()
+    assert b"".join(stream) == b"def"
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000,
+        HEAD + b"".join(b"X-%d: y\r\n" % n for n in range(200)) + b"\r\n",
+        HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
+    ],
+)
+def test_headers_without_end_are_refused_at_once(raw: Raw, heading: bytes) -> None:
+    raw.parts = lambda: itertools.repeat(heading)
+    refused(DownloadError, "more headers than any hub gives")
+    assert raw.asked == 1
+
+
+def test_trailers_without_end_come_to_an_end(raw: Raw) -> None:
+    heading = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    raw.parts = lambda: itertools.chain([heading], itertools.repeat(b"X: y\r\n" * 1000))
+    file = RemoteFile("a.bin", 6, "0" * 64)
+    with pytest.raises(DownloadError, match="an answer that is no HTTP, 6 times"):
+        Hub(lambda _: None).span(REPOSITORY, file, 0, file.size)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "words"),
+    [
+        ({"Content-Encoding": "gzip"}, b"\x1f\x8b1", ["unexpected Content-Encoding, 'gzip'"]),
+        ({"Content-Encoding": TOKEN}, b"[]", ["Content-Encoding, one that we do not know"]),
+        ({}, b"\n<!DOCTYPE html><p>log in", ["a web page came instead of"]),
+        ({"Content-Type": "text/plain"}, b"<HTML>log in", ["a web page came instead of"]),
+    ],
+)
+def test_what_is_no_file_is_told_in_words(
+    answer: Answer, headers: dict[str, str], body: bytes, words: list[str]
+) -> None:
+    answer.headers, answer.body = headers, body
+    refused(DownloadError, *words)
+    with pytest.raises(DownloadError, match=words[0]):
+        Hub().small(REPOSITORY, RemoteFile("a.json", 500, "0" * 40))
+    assert len(answer.asked) == 2

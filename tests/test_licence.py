@@ -67,6 +67,14 @@ def test_the_claims_of_header_text_and_file_are_read_and_shown(repository: Path)
     assert locks.read().models[NAME].license_in_file is None
 
 
+@pytest.mark.parametrize("link", ["LICENSE", "http://x.example/t", "javascript:alert(1)"])
+def test_a_link_that_is_no_plain_address_is_not_kept(repository: Path, link: str) -> None:
+    card(repository, f"license: other\nlicense_name: my-terms\nlicense_link: {link}", "")
+    locked()
+    entry = locks.read().models[NAME]
+    assert (entry.license_name, entry.license_link) == ("my-terms", None)
+
+
 def test_the_card_is_held_against_its_hash(hub: FakeHub) -> None:
     hub.faults["README.md"] = ["wrong"]
     assert "came with the hash" in run("lock", NAME, code=1).stderr
@@ -134,7 +142,7 @@ def test_no_escape_of_a_stranger_reaches_the_terminal(
     said = locked()
     assert "x1b]0;owned" in said
     lock = fresh_home / "models.lock"
-    for key, value in (("license", "gemma"), ("license_link", "https://ai.google.dev/gemma/terms")):
+    for key, value in (("license", "gemma"), ("license_in_text", "Apache-2.0")):
         assert f'{key} = "{value}"' in lock.read_text()
         spoilt = f'{key} = "\\u001b[31m\\u009b2J{value}\\rGPL"'
         lock.write_text(lock.read_text().replace(f'{key} = "{value}"', spoilt))

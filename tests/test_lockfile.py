@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = f'[[model.file]]\npath = "a.json"\nsize = 3\nsha256 = "{"0" * 64}"\n'
-MODEL = '[[model]]\nname = "m"\nkind = "gguf"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
+MODEL = (
+    '[[model]]\nname = "m"\nkind = "checkpoint"\nshipped = "x"\nlicense = "L"\ndescription = "d"\n'
+)
 REMOTE = (
     '[[model]]\nname = "r"\nkind = "checkpoint"\ndescription = "d"\nlicense = "L"\n'
     'repository = "o/n"\nrevision = "unresolved"\n'
@@ -36,6 +39,35 @@ ODD_NAMES = {
     "é" * 128: "is longer than a file's name may be",
 }
 GOOD = f"version = 1\n{MODEL}{FILE}"
+LOCATIONS = {
+    "//host/share": "a share or a device",
+    r"\\host\share": "a share or a device",
+    r"/\host\share": "a share or a device",
+    r"\\.\pipe\x": "a share or a device",
+    r"\\?\C:\x": "a share or a device",
+    "/x/../y": r"no '\.\.' in it",
+    r"C:\x\..\y": r"no '\.\.' in it",
+    r"\x\.." if os.name != "nt" else "/x/..": r"no '\.\.' in it",
+    (r"C:\models" if os.name != "nt" else "/models"): "expected a folder's whole path",
+}
+
+
+LINKS = (
+    '"http://x.example/t"',
+    '"file:///etc/passwd"',
+    '"javascript:alert(1)"',
+    '"LICENSE"',
+    '"https://"',
+    '"https://user:word@x.example/"',
+    r'"https://x.example/\u001b[2J"',
+    r'"https://x.example/\n"',
+    '"https://x.example/\u202e"',
+    '"https://x.example/a b"',
+)
+
+
+def _located(place: str) -> str:
+    return GOOD.replace('shipped = "x"', f"location = '{place}'")
 
 
 def test_the_demos_pins_are_the_sizes_and_hashes_of_what_ships() -> None:
@@ -109,7 +141,7 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (f"version = 1\n{MODEL}", r"at least one \[\[file\]\]"),
         (f"{GOOD}{MODEL}{FILE}", "the name 'm' stands twice"),
         (f"branch = 1\n{GOOD}", "unknown key 'branch'"),
-        (GOOD.replace('kind = "gguf"', 'kind = "zip"'), "kind is 'zip'"),
+        (GOOD.replace('kind = "checkpoint"', 'kind = "zip"'), "kind is 'zip'"),
         (GOOD.replace('name = "m"', "name = 3"), "name is 3, expected a text"),
         (GOOD.replace("size = 3", "size = -3"), "size is -3"),
         (GOOD.replace("size = 3", "size = true"), "size is True"),
@@ -133,7 +165,16 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (GOOD.replace(f'sha256 = "{"0" * 64}"', ""), "sha256 is None, expected 64"),
         (GOOD.replace('"m"', '"../m"'), "name is '../m', expected letters"),
         (GOOD.replace("shipped", "location"), "location is 'x', expected a folder's whole path"),
+        *((_located(place), why) for place, why in LOCATIONS.items()),
         (GOOD + BUILD.replace("linux-", "../"), "platform is '../x86_64'"),
+        (GOOD + BUILD + BUILD, "the build q4_k_m for linux-x86_64 stands twice"),
+        (
+            GOOD.replace("checkpoint", "gguf") + FILE.replace("a.json", "b.gguf"),
+            "2 files are listed, expected one for the kind 'gguf'",
+        ),
+        (f"version = 1\n{REMOTE}iteration = -1\n", "iteration is -1, expected 1 or more"),
+        *((f"version = 1\n{REMOTE}license_link = {link}\n", "plain https") for link in LINKS),
+        ("\ufeff" + GOOD, "begins with a byte order mark; save it as UTF-8 without one"),
         (GOOD + BUILD.replace("size = 3", ""), "build 1: size is None"),
         (GOOD + BUILD + 'user = "me"\n', "build 1: unknown key 'user'"),
         ("x = " + "[" * 5000, "not TOML"),
@@ -143,6 +184,14 @@ def test_a_bad_lock_is_refused_by_place(text: str, complaint: str) -> None:
     with pytest.raises(edgesppo.BadLock, match=complaint) as caught:
         lockfile.parse(text, "some.lock")
     assert str(caught.value).startswith("some.lock")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no named pipes in folders there")
+def test_a_pipe_as_a_lock_is_told_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "models.lock"
+    os.mkfifo(pipe)
+    with pytest.raises(edgesppo.BadLock, match=r"models\.lock: no plain file"):
+        lockfile.read(pipe)
 
 
 @pytest.mark.parametrize(("word", "code"), [("--help", 0), ("-h", 0), ("--no", 2), ("x", 2)])

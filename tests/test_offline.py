@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
+from edgesppo import bench, compiled
 from edgesppo.cli import COMMANDS, main
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from click.testing import Result
 
 NAME = "sppo-iter3"
 GO_ONLINE = {"pull", "lock", "convert"}
-TOO_LONG = {"bench"}  # minutes; it opens a file and computes
+# What Python itself reads first in a child process: a socket leaves a mark, and is refused.
+CHILD = """
+import os, sys
+def refuse(event, _):
+    if event.startswith("socket.") and event != "socket.gethostname":
+        open(os.environ["EDGESPPO_TEST_MARK"], "a").write(event)
+        raise OSError("Forbidden")
+sys.addaudithook(refuse)
+"""
 
 
 class Forbidden(AssertionError):
@@ -29,12 +42,23 @@ class Forbidden(AssertionError):
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """No socket for us, nor for the processes that we start; yields the mark of one of theirs."""
+    mark, folder = tmp_path / "mark", tmp_path / "startup"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(CHILD)
+    places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
+    monkeypatch.setenv("EDGESPPO_TEST_MARK", str(mark))
+    compiled.info.cache_clear()  # so that its process is started
+
     def refuse(*_: Any, **__: Any) -> None:
         raise Forbidden
 
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, refuse)
+    yield mark
+    assert not mark.exists(), f"a child process wanted {mark.read_text()}"
 
 
 def run(*words: str, code: int = 0, text: str = "") -> Result:
@@ -55,6 +79,7 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "convert": [["convert", str(DEMO), "-o", out], ["convert", str(DEMO), "--plan"]],
         "pull": [["pull", NAME], ["pull", NAME, "--convert"], ["pull", "demo"]],
         "lock": [["lock", NAME], ["lock", "demo"], ["lock", f"{REPOSITORY}@{REVISION}"]],
+        "bench": [["bench", "demo", "--threads", "1", "--tune", "off"]],
         "list": [["list"], ["list", "--json"]],
         "path": [["path", NAME]],
         "import": [["import", str(DEMO), "--name", "mine"]],
@@ -74,8 +99,10 @@ def test_no_command_opens_a_connection_for_what_is_here(
     run("pull", NAME, "--accept-license", "--convert")
     asked = len(hub.requests)
     request.getfixturevalue("no_network")
+    monkeypatch.setattr(bench, "_READ", 1 << 20)
+    monkeypatch.setattr(bench, "LENGTHS", (32,))
     everything = commands(tmp_path)
-    assert set(everything) >= set(COMMANDS) - TOO_LONG
+    assert set(everything) >= set(COMMANDS)
     for name, uses in everything.items():
         with monkeypatch.context() as patch:
             if name != "doctor":  # which says whether there is a token
@@ -83,6 +110,26 @@ def test_no_command_opens_a_connection_for_what_is_here(
             for words in uses:
                 run(*words, text="Hello\n" if name == "chat" else "")
     assert len(hub.requests) == asked
+
+
+def test_a_socket_of_a_child_process_would_be_seen(no_network: Path) -> None:
+    ask = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    assert "Forbidden" in done.stderr
+    assert no_network.read_text().startswith("socket.")
+    no_network.unlink()
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-rn", "true"]).returncode != 0,
+    reason="no namespace without a network can be made here",
+)
+def test_a_cached_model_answers_where_there_is_no_network_at_all(hub: FakeHub) -> None:
+    run("pull", NAME, "--accept-license", "--convert")
+    words = ["unshare", "-rn", sys.executable, "-m", "edgesppo", "run", NAME, "Hi"]
+    done = subprocess.run([*words, "--max-tokens", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert hub.url
 
 
 @pytest.mark.usefixtures("no_network", "fresh_home")

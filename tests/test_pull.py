@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import errors, locks, obtain, place, remembered, store
+from edgesppo import errors, lockfile, locks, obtain, place, remembered, store
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
+from edgesppo.pinned import Lock
 from tests.faulty import Counting, Faulty
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
@@ -85,6 +86,37 @@ def test_lock_asks_once_what_main_is_and_pins_every_file(hub: FakeHub, fresh_hom
     run("lock", NAME)
     assert len(hub.requests) == asked
     assert locks.read().models[NAME].revision == REVISION
+
+
+def test_every_hash_is_kept_and_the_sha256_of_small_files_once_they_are_here(
+    hub: FakeHub, fresh_home: Path, tmp_path: Path
+) -> None:
+    run("lock", NAME)
+    shard = next(file for file in locks.read().models[NAME].files if file.path == SECOND)
+    listed = next(item for item in hub.listing() if item["path"] == SECOND)
+    assert (shard.sha256, shard.oid) == (listed["lfs"]["oid"], listed["oid"])
+    pull()
+    files = locks.read().models[NAME].files
+    for file in files:
+        data = (hub.folder / file.path).read_bytes()
+        assert file.sha256 == hashlib.sha256(data).hexdigest()
+        assert file.oid == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    run("lock", NAME, "--update")
+    assert locks.read().models[NAME].files == files
+    (fresh_home / FOLDER / "config.json").write_bytes(b"{}")
+    assert "config.json" in run("verify", NAME, code=1).output
+    pull("--repair")
+    same(fresh_home, hub)
+    project = tmp_path / "project.lock"
+    forgetful = replace(
+        locks.read().models[NAME],
+        files=tuple(
+            replace(file, sha256=None if file.path != SECOND else file.sha256) for file in files
+        ),
+    )
+    project.write_text(lockfile.render(Lock({NAME: forgetful})))
+    run("rm", NAME, "--yes", "--lock", str(project))
+    assert not (fresh_home / FOLDER).exists()
 
 
 def test_update_pins_anew_and_shows_old_and_new(hub: FakeHub) -> None:
@@ -151,6 +183,19 @@ def test_pull_says_size_licence_and_memory_before_the_first_byte(
         "config.json",
         "README.md",
     }
+
+
+def test_where_there_is_nothing_to_convert_that_is_said(hub: FakeHub, tmp_path: Path) -> None:
+    hub.folder = tmp_path / "files"
+    hub.folder.mkdir()
+    (hub.folder / "x.gguf").write_bytes(b"GGUF but no more than that")
+    run("lock", f"{REPOSITORY}@{REVISION}", "--name", "x")
+    for _ in range(2):  # fetched, and here already
+        result = run("pull", "x", "--convert", "--accept-license")
+        assert "x is a GGUF file already, so --convert does nothing" in in_one_line(result.stderr)
+        assert "--convert does" not in run("pull", "x").output
+    said = in_one_line(run("pull", "demo", "--convert").stderr)
+    assert "demo is no model of the hub, so --convert does nothing" in said
 
 
 def test_what_a_gguf_file_takes_is_said_before_its_first_weight(

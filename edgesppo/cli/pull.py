@@ -86,6 +86,9 @@ def pull_command(
             say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {locks.own()}")
         fetched += _get(entry, convert=convert, accept=accept_license)
         there = of_entry(locks.read().models[entry.name]).path
+    if convert and (entry.kind != CHECKPOINT or entry.repository is None):
+        why = "is a GGUF file already" if entry.kind != CHECKPOINT else "is no model of the hub"
+        say(f"{entry.name} {why}, so --convert does nothing")
     if as_json:
         seconds = time.monotonic() - started
         figures = {"path": str(there), "fetched_bytes": fetched, "seconds": seconds}
