@@ -30,9 +30,7 @@ def recap(messages: Sequence[Message], columns: int | None) -> list[str]:
     return [
         f"(the last of {n_turns(n)}, shown once more)" if n > 1 else "(shown once more)",
         *_marked("you: ", _shortened(asked.content, _ASKED, 0), columns),
-        *_marked(
-            f"answer{unfinished(answer)}: ", _shortened(answer.content, _FIRST, _LAST), columns
-        ),
+        *_marked(f"answer{unfinished(answer)}: ", said, columns),
     ]
 
 
