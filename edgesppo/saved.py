@@ -95,16 +95,20 @@ class SavedChat:
         if self._unsaved_s() > max(WORTH_S, WORTH_WRITES * self._write_s):
             self._save_state()
 
+    def save(self) -> None:
+        """Put everything on disk, the KV state included. Raises OutputError."""
+        self.record()
+        if self.chat.messages:
+            self._save_state()
+        else:
+            self.session.delete_state()
+
     def close(self) -> None:
         """Put everything on disk, the KV state included, and let go; harmless when repeated."""
         if self.session.closed:
             return
         try:
-            self.record()
-            if self.chat.messages:
-                self._save_state()
-            else:
-                self.session.delete_state()
+            self.save()
         finally:
             self.session.close()
 

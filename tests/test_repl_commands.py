@@ -169,6 +169,12 @@ def test_the_chat_that_one_is_in_can_be_deleted(demo_gguf: Path) -> None:
     assert "Ada" not in _turns(entry.name)[0][1]
 
 
+@pytest.mark.parametrize("before", ["/undo", "/clear"])
+def test_what_was_taken_back_is_deleted_too(demo_gguf: Path, before: str) -> None:
+    _chat(demo_gguf, "My secret is 42.", before, "/delete")
+    assert Sessions().entries() == []
+
+
 def test_a_chat_in_use_elsewhere_is_not_loaded_and_this_one_goes_on(demo_gguf: Path) -> None:
     with Sessions().open("busy") as held:
         _chat(demo_gguf, "hi", session="source")

@@ -88,7 +88,8 @@ def delete(desk: Desk, rest: str) -> None:
         desk.say("(kept)")
         return
     if name == talk.name:
-        if talk.chat.messages:
+        # Turns that were taken back are in the file all the same.
+        if talk.chat.messages or (talk.session and talk.session.transcript is not None):
             talk.forget_session()
         desk.say(f"(deleted; a new chat begins, {talk.name})")
     else:

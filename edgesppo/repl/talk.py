@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import saved as saved_chats
-from edgesppo.errors import EdgesppoError, UsageError
+from edgesppo.errors import EdgesppoError, OutputError, UsageError
+from edgesppo.repl import signals
 from edgesppo.repl.loading import Loading
 from edgesppo.terminal import describe, resumed_line
 
@@ -94,22 +95,28 @@ class Talk:
         """Load the model and begin the chat, or go on with it where it was."""
         self._loaded = self.setup.open_model(self.found, report)
         self.news.append(describe(self._loaded))
-        self.news += self._begin(dict(self.setup.options))
+        self.news += self._begin(self.session, dict(self.setup.options))
 
-    def _begin(self, options: dict[str, Any]) -> list[str]:
-        """Begin the chat, or go on with it where it was; what came back, in words."""
+    def _begin(self, session: Session | None, options: dict[str, Any]) -> list[str]:
+        """Begin the chat, or go on with it where it was; what came back, in words.
+
+        Where that fails, nothing has changed. The session before it is not closed.
+        """
         given = {name: value for name, value in options.items() if value is not None}
-        if self.session is None:
+        if session is None:
             self._chat = self.loaded.chat(**given)
             return []
-        kept = self.loaded.keep(self.session, snapshots=self.setup.snapshots, **given)
-        self._saved, self._chat = kept, kept.chat
+        kept = self.loaded.keep(session, snapshots=self.setup.snapshots, **given)
+        with signals.deferred():
+            self.session, self._saved, self._chat = session, kept, kept.chat
         return [] if kept.resumed is None else [resumed_line(self.name, kept.resumed)]
 
     def record(self) -> None:
-        """Put on the disk what changed. Raises OutputError."""
+        """Put on the disk what changed. Raises OutputError, also where nobody keeps the chat."""
         if self._saved is not None:
             self._saved.record()
+        elif self.session is not None:
+            raise OutputError(f"the chat {self.name!r} is no longer saved; /export FILE writes it")
 
     def settings(self) -> dict[str, Any]:
         """The options that would begin a chat like this one."""
@@ -122,28 +129,31 @@ class Talk:
     def switch(self, session: Session) -> list[str]:
         """Go on with another chat, or a new one; this one is put on the disk. What to say of it.
 
-        Where that one cannot be had, this one goes on.
+        Where that one cannot be had, or this one not be put on the disk, this one goes on; so it
+        does when it is interrupted.
         """
-        before, name = self.session, self.name
+        before = self.session
         fresh = {} if session.transcript is not None else {"system": self.chat.system}
         try:
-            self._leave_chat()
-            self.session = session
-            return [*session.notices, *self._begin(fresh)]
-        except EdgesppoError:
-            session.close()
-            if before is not None:
-                self.session = self.setup.sessions.open(name)
-                self._begin({})
-            raise
+            self._save()
+            said = self._begin(session, fresh)
+        finally:
+            # Of the two, the one that is not talked in is let go of.
+            left = before if self.session is session else session
+            if left is not None:
+                left.close()
+        return [*session.notices, *said]
 
     def keep_as(self, session: Session) -> None:
         """Keep the chat, which nobody kept so far, in a new session."""
-        messages, options = self.chat.messages, self.settings()
-        self.session = session
-        self._begin(options)
-        self.chat.messages[:] = messages
-        self.record()
+        messages, left_out = self.chat.messages, self.chat.left_out
+        try:
+            session.record(saved_chats.conversation(self.chat, self.loaded.mark))
+            self._begin(session, self.settings())
+        finally:
+            if self.session is not session:
+                session.close()
+        self.chat.messages[:], self.chat.left_out = messages, left_out
 
     def copy_to(self, session: Session) -> None:
         """Write the chat as it is now into a new session, and let go of that."""
@@ -152,23 +162,31 @@ class Talk:
 
     def forget_session(self) -> None:
         """Delete the session; the chat that is in it goes with it, and a new one begins."""
-        assert self.session is not None, "somebody asked for a session to be deleted"
-        options = self.settings()
-        self.session.delete()
-        self.session.close()
-        self.session = self.setup.sessions.unnamed()
-        self._begin(options)
+        before = self.session
+        assert before is not None, "somebody asked for a session to be deleted"
+        fresh = self.setup.sessions.unnamed()
+        with signals.deferred():
+            try:
+                before.delete()
+                self._begin(fresh, self.settings())
+            finally:
+                (before if self.session is fresh else fresh).close()
 
     def use_model(self, found: Found, report: Report) -> list[str]:
         """Go on with another model. There is memory for one: this one goes first, and comes back
-        if that fails.
+        if that fails. Ctrl-C gives the new one up, and waits for the old one.
         """
         before, options, messages = self.found, self.settings(), list(self.chat.messages)
-        self._close_model()
+        self._save()  # where that fails, or is interrupted, all is as it was
         try:
+            with signals.deferred():
+                self._close_model()
             return self._open(found, options, messages, report)
         except BaseException:
-            self._open(before, options, messages, report)
+            with signals.deferred():
+                with suppress(EdgesppoError):
+                    self._close_model()
+                self._open(before, options, messages, report)
             raise
 
     def _open(
@@ -177,11 +195,17 @@ class Talk:
         self._loaded = self.setup.open_model(found, report)
         self.found = found
         if self.session is not None:
+            self.session.close()
             self.session = self.setup.sessions.open(self.name)
-        said = self._begin(options)
+        said = self._begin(self.session, options)
         if self.session is None:  # what the tokens of another model mean is unknown to this one
             self.chat.messages[:] = [dataclasses.replace(message, ids=None) for message in messages]
         return [describe(self._loaded), *said]
+
+    def _save(self) -> None:
+        """Put everything on the disk, and go on. Raises OutputError."""
+        if self._saved is not None:
+            self._saved.save()
 
     def _leave_chat(self) -> None:
         saved, self._saved = self._saved, None

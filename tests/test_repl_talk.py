@@ -1,0 +1,174 @@
+"""What is being talked in, when something goes wrong between two chats: none is lost."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgesppo import snapshot
+from edgesppo.errors import BadChat, OutputError
+from edgesppo.files import Files
+from edgesppo.repl import signals
+from edgesppo.repl.talk import Setup, Talk
+from edgesppo.sessions import Sessions
+from edgesppo.store import Found
+from edgesppo.transcript import Conversation, ModelMark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from edgesppo.loaded import LoadedModel
+
+
+class Disk(Files):
+    """One that may be full."""
+
+    full = False
+
+    def write(self, descriptor: int, data: Any, offset: int) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(descriptor, data, offset)
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+def begin(
+    demo: LoadedModel, tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Talk]]:
+    """Begin to talk in a session, or in none; the demo stays loaded."""
+    monkeypatch.setattr(type(demo), "close", lambda _: None)
+    sessions = Sessions(tmp_path / "sessions", disk)
+    made: list[Talk] = []
+
+    def begin(name: str) -> Talk:
+        found = Found("demo", demo.model.path, is_checkpoint=False)
+        session = sessions.open(name) if name else None
+        options = {"temperature": 0.0, "max_tokens": 12}
+        setup = Setup(found, lambda *_: demo, lambda _: found, sessions, session, options=options)
+        made.append(Talk(setup))
+        made[-1].load_now(lambda *_: None)
+        return made[-1]
+
+    yield begin
+    for talk in made:
+        talk.close()
+
+
+def _ask(talk: Talk, text: str) -> None:
+    talk.chat.ask(text)
+    talk.record()
+
+
+def _asked(talk: Talk, name: str) -> list[str]:
+    """What was asked in a chat, as another process finds it on the disk."""
+    entries = [entry.name for entry in talk.setup.sessions.entries()]
+    assert name in entries
+    with talk.setup.sessions.open(name) as session:
+        assert session.transcript is not None
+        return [turn.user for turn in session.transcript.turns]
+
+
+def _interrupted(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, but Ctrl-C comes in the middle of it."""
+
+    def interrupted(*words: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return work(*words, **options)
+
+    return interrupted
+
+
+def test_an_interrupted_switch_leaves_the_chat_saved_as_before(
+    begin: Callable[[str], Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = begin("kept")
+    _ask(talk, "My name is Ada.")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(snapshot, "write", _interrupted(snapshot.write))
+        talk.switch(talk.setup.sessions.open("other"))
+    assert talk.name == "kept"
+    _ask(talk, "What is my name?")
+    talk.switch(talk.setup.sessions.open("other"))
+    assert talk.name == "other"
+    assert _asked(talk, "kept") == ["My name is Ada.", "What is my name?"]
+
+
+def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
+    begin: Callable[[str], Talk], disk: Disk
+) -> None:
+    talk = begin("kept")
+    _ask(talk, "My name is Ada.")
+    disk.full = True
+    with pytest.raises(OutputError):
+        _ask(talk, "What is my name?")
+    with pytest.raises(OutputError):
+        talk.switch(talk.setup.sessions.open("other"))
+    found = Found("demo", talk.loaded.model.path, is_checkpoint=False)
+    with pytest.raises(OutputError):
+        talk.use_model(found, lambda *_: None)
+    assert (talk.name, len(talk.chat.messages)) == ("kept", 4)
+    disk.full = False
+    talk.switch(talk.setup.sessions.open("other"))
+    assert _asked(talk, "kept") == ["My name is Ada.", "What is my name?"]
+
+
+@pytest.mark.parametrize("name", ["", "kept"])
+def test_a_chat_that_cannot_be_had_changes_nothing(begin: Callable[[str], Talk], name: str) -> None:
+    talk = begin(name)
+    _ask(talk, "My name is Ada.")
+    by = ModelMark("m", "m.gguf", "0" * 64, 512)
+    with talk.setup.sessions.open("senseless") as session:
+        turns = tuple(talk.chat.messages)
+        session.record(Conversation(by, None, {"temperature": "hot"}, turns, 0))
+    with pytest.raises(BadChat):
+        talk.switch(talk.setup.sessions.open("senseless"))
+    assert (talk.name, len(talk.chat.messages)) == (name, 2)
+    talk.setup.sessions.delete("senseless")  # nobody holds it
+    _ask(talk, "What is my name?")
+
+
+def test_what_nobody_keeps_is_said_instead_of_recorded(begin: Callable[[str], Talk]) -> None:
+    talk = begin("kept")
+    saved, talk._saved = talk._saved, None
+    with pytest.raises(OutputError, match="'kept' is no longer saved"):
+        talk.record()
+    talk._saved = saved
+
+
+def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], Talk]) -> None:
+    talk = begin("kept")
+    _ask(talk, "My name is Ada.")
+    talk.setup.open_model = _interrupted(talk.setup.open_model)  # the new one, and the old one
+    with pytest.raises(KeyboardInterrupt):
+        talk.use_model(talk.found, lambda *_: None)
+    _ask(talk, "What is my name?")
+    assert [message.content for message in talk.chat.messages[::2]] == [
+        "My name is Ada.",
+        "What is my name?",
+    ]
+
+
+def test_what_is_done_in_one_piece_is_done_before_ctrl_c() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt), signals.deferred():
+        signal.raise_signal(signal.SIGINT)
+        done = True
+    assert done
+
+
+def test_only_the_second_ctrl_c_within_a_second_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now)
+    ctrl_c = signals.CtrlC()
+    for now, leaves in [(101.0, False), (102.5, False), (103.3, True)]:
+        ctrl_c.pressed()
+        assert ctrl_c.leaving is leaves
