@@ -22,6 +22,8 @@ def home() -> Path:
 
 def given(what: str, path: str) -> Path:
     """A path that a person gave, `~` and all. Raises UsageError, naming `what`."""
+    if "\0" in path:
+        raise UsageError(f"{what} is {path!r}: no file's name has a NUL character")
     try:
         return Path(path).expanduser()
     except RuntimeError:

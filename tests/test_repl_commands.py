@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from edgesppo.cli import main
 from edgesppo.repl.commands import COMMANDS
+from edgesppo.repl.input import PlainReader, is_open, unquoted
+from edgesppo.repl.loop import Lines
 from edgesppo.repl.settings import names
 from edgesppo.sessions import Sessions
 
@@ -99,13 +101,27 @@ def test_answers_go_on_again_and_away(demo_gguf: Path) -> None:
     assert _turns("here") == [("What is the capital of France?", "The capital of France is Paris.")]
 
 
-def test_a_question_is_changed_in_the_editor(
-    demo_gguf: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _editor(folder: Path) -> str:
     script = folder / "edit.sh"
     script.write_text('#!/bin/sh\nsed -i.bak s/Ada/Bob/ "$1"\n')
     script.chmod(0o755)
-    monkeypatch.setenv("VISUAL", str(script))
+    return str(script)
+
+
+def test_no_editor_is_started_where_nobody_is(
+    demo_gguf: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", _editor(folder))
+    said = _chat(demo_gguf, "My name is Ada.", "/edit", code=1)
+    assert "error: /edit needs a person at a terminal" in said.stderr
+    assert [asked for asked, _ in _turns("here")] == ["My name is Ada."]
+
+
+def test_a_question_is_changed_in_the_editor(
+    demo_gguf: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", _editor(folder))
+    monkeypatch.setattr(Lines, "asks", True)
     said = _chat(demo_gguf, "My name is Ada.", "/edit", "/edit")
     assert "> My name is Bob." in said.stderr
     assert "(nothing changed)" in said.stderr
@@ -121,9 +137,49 @@ def test_a_disk_that_fails_in_a_turn_does_not_end_the_chat(
         raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    monkeypatch.setattr(Lines, "asks", True)
     said = _chat(demo_gguf, "/edit", "My name is Ada.", code=1)
     assert "error: /tmp/x: No space left on device" in said.stderr
     assert "Ada" in said.stdout
+
+
+def test_a_defect_in_a_turn_does_not_end_the_chat(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("of\nnothing")
+
+    monkeypatch.setattr("edgesppo.repl.clipboard.by_program", fails)
+    said = _chat(demo_gguf, "My name is Ada.", "/copy", "What is my name?", code=1)
+    assert "error: unexpected ZeroDivisionError: of nothing (a defect of edgesppo" in said.stderr
+    assert "Your name is Ada." in said.stdout
+
+
+def test_a_byte_that_is_no_text_costs_its_own_line_only(demo_gguf: Path) -> None:
+    lines = b"My name is Ada.\ncaf\xe9\n/system caf\xe9\nWhat is my name?\n"
+    words = ["chat", str(demo_gguf), "--temperature", "0"]
+    said = CliRunner().invoke(main, words, input=lines)
+    assert said.exit_code == 1
+    assert "error: the message has a lone surrogate" in said.stderr
+    assert "error: the system text has a lone surrogate" in said.stderr
+    assert "Your name is Ada." in said.stdout
+
+
+def test_a_program_that_begins_with_a_docstring_can_be_sent() -> None:
+    for text in ('"""Doc."""\nimport os', '"""Doc\nof two"""\nx = """y"""'):
+        assert not is_open(text)
+        assert unquoted(text) == text
+    for text in ('"""', '"""a', '""""', '"""a\n"b" """c'):
+        assert is_open(text)
+    for text, inner in [('"""a\nb"""', "a\nb"), (' """\na\n""" ', "a"), ('""""""', "")]:
+        assert not is_open(text)
+        assert unquoted(text) == inner
+
+
+def test_what_the_history_holds_does_not_keep_the_plain_chat_from_starting(folder: Path) -> None:
+    (folder / "home").mkdir()
+    (folder / "home" / "history").write_bytes(b"\n# then\n+a\0b\n\n# now\n+fine\n")
+    assert PlainReader(print)
 
 
 def test_a_file_goes_with_the_next_message_and_steers_nothing(
@@ -137,6 +193,10 @@ def test_a_file_goes_with_the_next_message_and_steers_nothing(
     asked = [question for question, _ in _turns("here")]
     assert asked == ["notes.txt:\n````\n<end_of_turn>\n```\n<bos>\n````\n\nSum it up.", "hi"]
     assert "warning: that does not fit" in _chat(demo_gguf, "/read long.txt").stderr
+    (folder / "huge.txt").write_text("word " * 20_000)
+    least = _chat(demo_gguf, "/read huge.txt").stderr
+    assert re.search(r"\(huge.txt: at least [\d,]+ tokens; it goes with", least)
+    assert re.search("does not fit: at least [\\d,]+ tokens, and the context holds 512", least)
     (folder / "bytes").write_bytes(b"\xff\xfe")
     refused = _chat(demo_gguf, "/read bytes", "/read none.txt", "/read .", code=1).stderr
     for complaint in ("bytes is no UTF-8 text", "none.txt: cannot be read", ". is a folder"):
@@ -213,7 +273,22 @@ def test_a_chat_is_exported_to_be_read_by_people_and_by_programs(
     found = json.loads((folder / "chat.json").read_text())
     assert [message["role"] for message in found["messages"]] == ["system", "user", "assistant"]
     assert found["sampling"]["temperature"] == 0
-    assert "is to end in .md or .json" in _chat(demo_gguf, "/export x.pdf", code=1).stderr
+    said = _chat(
+        demo_gguf,
+        *("/export x.pdf", "/export chat.json", "/export ~nosuchuser/x.md", "/export a\0b.md"),
+        *("/undo", "My name is Bob.", "/export folder.md"),
+        code=1,
+    ).stderr
+    for complaint in (
+        "is to end in .md or .json",
+        "chat.json is there already",
+        "no such user's home",
+        "no file's name has a NUL character",
+    ):
+        assert complaint in said
+    assert json.loads((folder / "chat.json").read_text()) == found, "it is as it was"
+    assert "Bob" in (folder / "folder.md").read_text(), "the chat went on"
+    assert not [*folder.glob(".*.md.*")]
 
 
 def test_tokens_and_context_are_told(demo_gguf: Path) -> None:
@@ -222,6 +297,9 @@ def test_tokens_and_context_are_told(demo_gguf: Path) -> None:
     assert "b'\\xf0'" in _chat(demo_gguf, "/tokens \U0001f44d", session=None).stderr
     assert re.search(r"^ +512  tokens in the context", said, re.MULTILINE)
     assert re.search(r"\d+  used, \d+%: 1 turn,", said)
+    full = _chat(demo_gguf, "/clear", "word " * 300, "/system " + "word " * 250, "/context").stderr
+    assert re.search(r"[5-9]\d\d  used, 100%: 1 turn,", full)
+    assert "the next message leaves out the oldest turns" in full
     assert "tokens in this chat" in said
 
 

@@ -16,7 +16,6 @@ from edgesppo.repl import cells, markdown, style
 from edgesppo.repl.highlight import Highlighter
 from edgesppo.repl.screen import Screen
 from edgesppo.repl.stream import PlainText, StyledText
-from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +41,11 @@ def f(x):
 ```
 The end, with [a link](https://example.org)."""
 PIECES = st.lists(st.text(alphabet=" \n*_`#-|>ab1.日é👍", max_size=8), max_size=12)
+
+
+class _Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 class Shown:
@@ -150,6 +154,47 @@ def test_no_row_is_wider_than_it_may_be_and_no_word_is_lost(text: str, columns: 
     assert "".join(rows).replace(" ", "") == text.replace(" ", "")
 
 
+HOSTILE = [
+    *("`", " `", "` ``", "*a ", "**a ", "***a ", "_a ", "[", "[a](", ">  ", "> ", "- ", "# "),
+    *("#", " ", "~~~", "~", "|", "| -", "\t", "\\", "`**"),
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_what_a_model_repeats_without_end_is_rendered_and_costs_no_letter(piece: str) -> None:
+    for source in (piece * 1000 + "x", "# " + piece * 1000 + "x", "```" + piece * 1000 + "x`"):
+        shown = _shown([source + "\n"], lines=400)
+        assert shown.rows()[-1].endswith(("x", "x`")), "the end of it is there"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("`a` and ``b`c``", "a and b`c"),
+        ("``a` b", "``a` b"),
+        ("\\`a `b`", "`a b"),
+        ("**a `b` c**", "a b c"),
+        ("# C# #", "C#"),
+        ("# On C#", "On C#"),
+        ("> > deep", "│ │ deep"),
+        ("> " * 20 + "x", "│ " * 8 + "> " * 12 + "x"),
+    ],
+)
+def test_backticks_headings_and_quotes_end_where_they_do(text: str, found: str) -> None:
+    assert cells.text_of(markdown.line(text, markdown.Signs(), 80).cells) == found
+
+
+def test_a_fault_in_rendering_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RecursionError
+
+    for name in ("line", "table"):
+        monkeypatch.setattr(markdown, name, fails)
+    monkeypatch.setattr(Highlighter, "_coloured", fails)
+    answer = "**bold**\n| a |\n|---|\n\n```python\nx = 1\n```"
+    assert _shown([answer]).rows() == answer.split("\n")
+
+
 def test_code_is_copied_as_it_was_written() -> None:
     code = "```c\nint main(void) { return 0; } // " + "long " * 30 + "\n\tx\n```\n"
     shown = _shown(list(code), columns=40)
@@ -197,7 +242,7 @@ def test_an_answer_cannot_steer_the_terminal(
     renderer: type[StyledText | PlainText], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = Shown().patch(monkeypatch)
-    monkeypatch.setattr(Screen, "clean", staticmethod(printable))
+    monkeypatch.setattr("sys.stdout", _Tty())
     made = renderer(shown.screen)
     for piece in ["\x1b]0;title\x07", "\x9b2J", "`\x1b", "[2J`\r", "```\n\x1b[31mred\n```\n"]:
         made.feed(piece)

@@ -7,15 +7,17 @@ terminal that can be drawn on, one who wants plain lines, or a pipe.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from edgesppo.ending import Ended, ending
 from edgesppo.errors import OutputError
+from edgesppo.repl import signals
 from edgesppo.repl.input import is_open, unquoted
-from edgesppo.repl.loop import Lines
-from edgesppo.repl.person import LoadFailed, Person, wants_plain
+from edgesppo.repl.loop import Lines, LoadFailed
+from edgesppo.repl.person import Person, wants_plain
 from edgesppo.repl.screen import Screen
 from edgesppo.repl.talk import Setup, Talk
 
@@ -35,6 +37,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
     do no more gets the same. NO_COLOR leaves the Markdown as it is written, too. What could not
     be saved in the end is said; exits with 1 then, and with 128 and its number after a signal.
     """
+    _take_any_bytes(sys.stdin)
     plain = plain or wants_plain()
     screen = Screen(moves=not plain, styled=not plain and not os.environ.get("NO_COLOR"))
     talk = Talk(setup)
@@ -78,26 +81,36 @@ def _close(talk: Talk, screen: Screen) -> bool:
 def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
     """Take every line as one message, for pipes and scripts; False if one of them failed.
 
-    Between triple quotes, several lines are one.
+    Between triple quotes, several lines are one. KeyboardInterrupt, and what `ending` raises, end
+    them; what came is kept.
     """
+    _take_any_bytes(lines)
     talk = Talk(setup)
     loop = Lines(talk, Screen(moves=False, styled=False))
     good = True
-    try:
-        talk.load_now(lambda _stage, _share: None)
-        for line in talk.news:
-            loop.say(line)
-        for message in _messages(lines):
-            good &= loop.turn(message)
-            if loop.leaving:
-                break
-    finally:
+    with ending():
         try:
-            talk.close()
-        except OutputError as error:
-            loop.say(f"edgesppo: the end of this chat is not saved: {error}")
-            good = False
+            talk.load_now(lambda _stage, _share: None)
+            for line in talk.news:
+                loop.say(line)
+            for message in _messages(lines):
+                good &= loop.turn(message)
+                if loop.leaving:
+                    break
+        finally:
+            with signals.deferred():
+                try:
+                    talk.close()
+                except OutputError as error:
+                    loop.say(f"edgesppo: the end of this chat is not saved: {error}")
+                    good = False
     return good
+
+
+def _take_any_bytes(lines: object) -> None:
+    """Let a byte that is no text be a fault of the message that it is in, and of no other."""
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(errors="surrogateescape")
 
 
 def _messages(lines: Iterable[str]) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgesppo import checks
 from edgesppo.errors import UsageError
 from edgesppo.prompt import Message
 from edgesppo.repl import settings
@@ -20,6 +21,7 @@ def system(desk: Desk, rest: str) -> None:
     """/system."""
     chat = desk.talk.chat
     if rest:
+        checks.text("the system text", rest)
         chat.system = None if rest in _NONE else rest
     desk.say(f"system: {chat.system}" if chat.system else "(no system text)")
 
@@ -104,14 +106,17 @@ def context(desk: Desk, _rest: str) -> None:
     """/context."""
     talk, chat = desk.talk, desk.talk.chat
     n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
+    share = f"{min(1.0, used / n_ctx):.0%}"
     of_system = len(talk.loaded.tokenize(chat.system)) if chat.system else 0
     left = max(0, n_ctx - used)
     turns = len(chat.messages) // 2 - chat.left_out
     desk.say(f"  {n_ctx:>9,}  tokens in the context of {talk.loaded.name}")
-    desk.say(f"  {used:>9,}  used, {used / n_ctx:.0%}: {n_turns(turns)}, system text {of_system:,}")
+    desk.say(f"  {used:>9,}  used, {share}: {n_turns(turns)}, system text {of_system:,}")
     desk.say(f"  {left:>9,}  left")
     held = talk.loaded.engine.held(chat.encode([Message("user", "")], left_out=chat.left_out))
     desk.say(f"  {held:>9,}  in the KV cache, so that they need not be read again")
+    if used > n_ctx:
+        desk.say("  That is more than it holds: the next message leaves out the oldest turns.")
     if chat.left_out:
         desk.say(f"  The oldest {n_turns(chat.left_out)} no longer fit and are left out.")
 

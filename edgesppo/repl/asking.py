@@ -9,6 +9,8 @@ from edgesppo.repl import attach, editor
 from edgesppo.terminal import n_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgesppo.repl.desk import Desk
 
 
@@ -29,6 +31,8 @@ def continue_(desk: Desk, _rest: str) -> None:
 
 def edit(desk: Desk, _rest: str) -> None:
     """/edit: the last message once more, or a first one."""
+    if not desk.asks:
+        raise UsageError("/edit needs a person at a terminal; /undo takes a message back")
     chat = desk.talk.chat
     asked = chat.messages[-2].content if chat.messages else ""
     with desk.free_keys():
@@ -64,15 +68,13 @@ def read(desk: Desk, rest: str) -> None:
     file = attach.read(rest)
     desk.attached.append(file)
     talk = desk.talk
-    n = len(talk.loaded.tokenize(attach.joined([file], "")))
-    desk.say(f"({file.name}: {n_tokens(n)}; it goes with the next message, /undo takes it back)")
-    waiting = n
-    if len(desk.attached) > 1:
-        waiting = len(talk.loaded.tokenize(attach.joined(desk.attached, "")))
     n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
+    size, n = _size(desk, [file])
+    desk.say(f"({file.name}: {size}; it goes with the next message, /undo takes it back)")
+    size, waiting = (size, n) if len(desk.attached) == 1 else _size(desk, desk.attached)
     if waiting >= n_ctx:
         desk.say(
-            f"warning: that does not fit: {waiting:,} tokens, and the context holds {n_ctx:,}; "
+            f"warning: that does not fit: {size}, and the context holds {n_ctx:,}; "
             "take it back with /undo, or load the model with a larger --n-ctx"
         )
     elif used + waiting >= n_ctx:
@@ -80,6 +82,16 @@ def read(desk: Desk, rest: str) -> None:
             f"warning: with the {used:,} tokens of the chat that is more than the {n_ctx:,} of the "
             "context: its oldest turns will be left out"
         )
+
+
+def _size(desk: Desk, files: Sequence[attach.Attached]) -> tuple[str, int]:
+    """How many tokens files take, in words too; no more are counted than there can be of use."""
+    text, loaded = attach.joined(files, ""), desk.talk.loaded
+    fewest = loaded.model.fewest_tokens(text)
+    if fewest >= loaded.engine.n_ctx:
+        return f"at least {n_tokens(fewest)}", fewest
+    n = len(loaded.tokenize(text))
+    return n_tokens(n), n
 
 
 def _first_line(text: str, most: int = 60) -> str:

@@ -22,6 +22,7 @@ class Desk(Protocol):
     attached: list[Attached]
     leaving: bool
     edits: bool  # whether there are keys to tell of
+    asks: bool  # whether there is a person to be asked, at a terminal
 
     def say(self, text: str) -> None:
         """A line beside the answers."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.files import cannot_write
+from edgesppo.files import Files, cannot_write, write_whole
+from edgesppo.home import given
 from edgesppo.repl import clipboard
 from edgesppo.repl import export as formats
 from edgesppo.terminal import n_turns
@@ -24,23 +26,31 @@ def export(desk: Desk, rest: str) -> None:
     talk, chat = desk.talk, desk.talk.chat
     if not chat.messages:
         raise UsageError("there is nothing to export yet")
-    path = Path(rest or f"{talk.name or 'chat'}.md").expanduser()
+    path = given("the file to write", rest or f"{talk.name or 'chat'}.md")
     if path.suffix.lower() not in formats.SUFFIXES:
         raise UsageError(f"{path} is to end in {' or '.join(formats.SUFFIXES)}")
-    if path.exists() and not desk.confirm(f"Replace {path}?"):
-        desk.say("(nothing written)")
-        return
+    if os.path.lexists(path):
+        if not desk.asks:
+            raise UsageError(f"{path} is there already; remove it, or choose another name")
+        if not desk.confirm(f"Replace {path}?"):
+            desk.say("(nothing written)")
+            return
     if path.suffix.lower() == ".json":
         sampling = dataclasses.asdict(chat.params)
         text = formats.to_json(talk.loaded.name, chat.system, sampling, chat.messages)
     else:
         title = talk.name or "Chat"
         text = formats.to_markdown(title, talk.loaded.name, chat.system, chat.messages)
+    _write(path, text)
+    desk.say(f"(wrote {path}: {n_turns(len(chat.messages) // 2)})")
+
+
+def _write(path: Path, text: str) -> None:
+    """The file whole, or not at all; what a link names, and not the link."""
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(Path(os.path.realpath(path)), text.encode("utf-8"), files=Files())
     except OSError as error:
         raise cannot_write(path, error) from None
-    desk.say(f"(wrote {path}: {n_turns(len(chat.messages) // 2)})")
 
 
 def copy(desk: Desk, rest: str) -> None:

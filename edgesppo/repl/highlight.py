@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # What stands further up hardly changes how a line is read, and reading it all would take ever
 # longer.
 _LINES_BEFORE = 100
+_LONGEST = 500  # characters of a line of code that is coloured
 
 
 class Highlighter:
@@ -24,9 +25,16 @@ class Highlighter:
     def line(self, text: str) -> list[Cell]:
         """The next line, in styled cells. A cell here is a run of text."""
         before = self._before[-_LINES_BEFORE:]
-        self._before.append(text)
-        if self._lexer is None or not text.strip():
+        if len(text) <= _LONGEST:
+            self._before.append(text)
+        if self._lexer is None or not text.strip() or len(text) > _LONGEST:
             return [(text, "")]
+        try:
+            return self._coloured(before, text)
+        except Exception:  # another's code, on whatever a model writes
+            return [(text, "")]
+
+    def _coloured(self, before: list[str], text: str) -> list[Cell]:
         code = "\n".join([*before, text, ""])
         end = len(code) - 1
         start = end - len(text)

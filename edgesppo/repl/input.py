@@ -45,18 +45,26 @@ class Reader(Protocol):
 
 def is_open(text: str) -> bool:
     """Whether a block between triple quotes has begun and not ended."""
-    text = text.lstrip()
-    return text.startswith(QUOTES) and not (
-        len(text) >= 2 * len(QUOTES) and text.rstrip().endswith(QUOTES)
-    )
+    return text.lstrip().startswith(QUOTES) and _rest(text) is None
 
 
 def unquoted(text: str) -> str:
-    """The message without its triple quotes."""
+    """The message without its triple quotes; as it is, where more follows behind them."""
     inner = text.strip()
-    if not inner.startswith(QUOTES):
+    if not inner.startswith(QUOTES) or _rest(inner):
         return text
     return inner.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
+
+
+def _rest(text: str) -> str | None:
+    """What follows a block, which ends with the first line that ends in triple quotes, if it does.
+
+    A pasted program may begin with a docstring.
+    """
+    lines = text.strip().removeprefix(QUOTES).split("\n")
+    ends = (n for n, line in enumerate(lines) if line.rstrip().endswith(QUOTES))
+    end = next(ends, None)
+    return None if end is None else "\n".join(lines[end + 1 :])
 
 
 class PlainReader:
@@ -71,7 +79,8 @@ class PlainReader:
 
             for line in reversed([*self._history.load_history_strings()]):
                 if "\n" not in line:
-                    readline.add_history(line)
+                    with suppress(ValueError):  # a NUL, or what the encoding does not have
+                        readline.add_history(line)
 
     def read(self, draft: str = "") -> str:
         """The next message. What a draft would hold is said instead."""
@@ -200,6 +209,7 @@ class RichReader:
     def _leave(self) -> None:
         app = self._session.app
         if app.is_running and not app.is_done and self._failure is not None:
+            app.erase_when_done = not app.current_buffer.text
             app.exit(exception=self._failure)
 
 
@@ -233,6 +243,8 @@ def _keys(say: Callable[[str], None]) -> KeyBindings:
                 buffer.cursor_position = len(buffer.text)
             except EdgesppoError as error:
                 say(f"error: {error}")
+            except OSError as error:  # a full disk
+                say(f"error: {error.strerror or error}")
 
         run_in_terminal(write)
 

@@ -7,6 +7,7 @@ where messages come from; a pipe's are here, a person's in person.py.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import EdgesppoError
@@ -31,10 +32,19 @@ if TYPE_CHECKING:
 _SAID_EVERY = 0.25  # of a load, where nothing is drawn over
 
 
+class LoadFailed(Exception):
+    """There is no model to talk to: `error` says why."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Loop:
     """One person's chat. `read` gives messages until EOFError; None: they come from a pipe."""
 
     edits = False
+    asks = False
     tells = False  # whether somebody waits for a long prompt
     ends_empty = False  # whether an answer without a word is an empty line
 
@@ -44,6 +54,7 @@ class Loop:
         self.totals = Totals()
         self.attached: list[Attached] = []
         self.leaving = False
+        self.interrupted = False  # the last answer
         self.ctrl_c = signals.CtrlC()
         self.keys = Keys(raw=self.edits)
         self._left_out = 0
@@ -65,11 +76,19 @@ class Loop:
         except EdgesppoError as error:
             self.say(f"error: {' '.join(str(error).split())}")
             return False
-        except BrokenPipeError:
-            raise  # nobody reads any more
+        except (BrokenPipeError, LoadFailed):
+            raise  # nobody reads any more; there is nothing to talk to
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             self.say(f"error: {where}{error.strerror or error}")
+            return False
+        except Exception as error:
+            if os.environ.get("EDGESPPO_DEBUG"):
+                raise
+            self.say(
+                f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())} "
+                "(a defect of edgesppo; EDGESPPO_DEBUG=1 shows where)"
+            )
             return False
         return True
 
@@ -122,7 +141,7 @@ class Loop:
         renderer: Renderer = (StyledText if self.screen.styled else PlainText)(self.screen)
         size, rate = self._prompt_size(question), self.totals.prefill_tps
         prefill = status.Prefill(self.screen, *size, rate, tells=self.tells)
-        interrupted = failed = False
+        self.interrupted = failed = False
         try:
             with self.keys.held(), prefill, self.ctrl_c.stopping():
                 for chunk in chunks:
@@ -130,7 +149,7 @@ class Loop:
                         prefill.heard(chunk)
                         renderer.feed(chunk.text)
         except KeyboardInterrupt:
-            interrupted = True
+            self.interrupted = True
         except EdgesppoError:
             failed = True
             raise
@@ -142,7 +161,7 @@ class Loop:
         new = chat.last if chat.answered and chat.last is not before else None
         if new is not None:
             self.totals.add(new)
-        self._mark(new, stopped=interrupted)
+        self._mark(new, stopped=self.interrupted)
 
     def _prompt_size(self, question: str) -> tuple[int, int]:
         """Tokens of the prompt, and how many of them are held: for the estimate only."""
@@ -169,7 +188,7 @@ class Loop:
 
 
 class Lines(Loop):
-    """Every line of a pipe is one message."""
+    """Every line of a pipe is one message. Ctrl-C ends them all."""
 
     ends_empty = True
 
@@ -178,6 +197,8 @@ class Lines(Loop):
         super().show(chunks, question)
         if self.talk.chat.answered:
             self.say(speed_line(self.talk.chat.last))
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def _ask(self, line: str) -> None:
         try:

@@ -7,6 +7,7 @@ written, and no character of it is lost.
 
 from __future__ import annotations
 
+import bisect
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
     from edgesppo.repl.cells import Cell
 
-_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*")
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*)")
 _ITEM = re.compile(r"([ \t]*)([-*+]|\d{1,9}[.)])([ \t]+)(\[[ xX]\] )?(?=\S)")
-_QUOTE = re.compile(r" {0,3}((?:> ?)+)")
+_QUOTE = re.compile(r" {0,3}((?:> ?){1,8})")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
 _DIVIDER = re.compile(r"[ \t]*\|?([ \t]*:?-+:?[ \t]*\|)+([ \t]*:?-+:?[ \t]*)?")
 # In the order in which they are tried. A span holds no space at its ends, and underscores inside
 # of words are letters: snake_case, __init__ in code spans. So is a star: 2*3*4, x**2.
 _INLINE = re.compile(
     r"(?P<escape>\\(?P<escaped>[!-/:-@\[-`{-~]))"
-    r"|(?P<ticks>`+)(?P<code>.+?)(?<!`)(?P=ticks)(?!`)"
+    r"|(?P<ticks>`+)"
     r"|(?P<link>\[(?P<label>[^\[\]]+)\]\((?P<url>[^()\s]+)\))"
     r"|\*\*\*(?P<both>\S|\S.*?\S)\*\*\*"
     r"|(?<![0-9A-Za-z])\*\*(?P<bold>\S|\S.*?[^\s*])\*\*"
@@ -38,6 +39,7 @@ _INLINE = re.compile(
     r"|(?<!\w)_(?P<italic2>[^\s_]|[^\s_].*?[^\s_])_(?!\w)"
     r"|~~(?P<struck>\S|\S.*?\S)~~"
 )
+_TICKS = re.compile("`+")
 _SPANS = {
     "both": style.join(style.BOLD, style.ITALIC),
     "bold": style.BOLD,
@@ -48,6 +50,10 @@ _SPANS = {
     "struck": style.STRUCK,
 }
 _DEEPEST = 4
+_MOST_BARS = 8  # of quotes within quotes
+# Characters of a line, and of a table, that are rendered: what is longer is no prose, and the time
+# it takes grows faster than it does.
+LONGEST, LONGEST_TABLE = 4_000, 20_000
 
 
 @dataclass(frozen=True)
@@ -73,17 +79,34 @@ class Line:
 
 def line(source: str, signs: Signs, columns: int) -> Line:
     """One line of Markdown, outside of code and tables; rules are `columns` wide."""
+    if len(source) > LONGEST:
+        return Line([*cells(source)])
+    n, text = 0, source
+    while n < _MOST_BARS and not _RULE.fullmatch(text) and (quote := _QUOTE.match(text)):
+        n, text = n + quote[1].count(">"), text[quote.end() :]
+    found = _unquoted(text, signs, columns)
+    if not n:
+        return found
+    bar = (signs.bar + " ") * n
+    return Line([*cells(bar, style.FAINT), *found.cells], bar + found.indent)
+
+
+def _unquoted(source: str, signs: Signs, columns: int) -> Line:
+    """A line that is no quote, or what stands in one."""
     if _RULE.fullmatch(source):
         return Line([*cells(signs.rule * min(columns, 40), style.FAINT)])
     if heading := _HEADING.fullmatch(source):
-        return Line([*_inline(heading[1], style.BOLD)])
-    if quote := _QUOTE.match(source):
-        bar = (signs.bar + " ") * quote[1].count(">")
-        rest = line(source[quote.end() :], signs, columns)
-        return Line([*cells(bar, style.FAINT), *rest.cells], bar + rest.indent)
+        return Line([*_inline(_without_end(heading[1]), style.BOLD)])
     if item := _ITEM.match(source):
         return _item(item, source[item.end() :], signs)
     return Line([*_inline(source)])
+
+
+def _without_end(heading: str) -> str:
+    """A heading without the marks behind it; those that no space parts from it are its own: C#."""
+    text = heading.rstrip(" \t")
+    short = text.rstrip("#")
+    return short.rstrip(" \t") if not short or short[-1] in " \t" else text
 
 
 def _item(item: re.Match[str], text: str, signs: Signs) -> Line:
@@ -97,20 +120,44 @@ def _item(item: re.Match[str], text: str, signs: Signs) -> Line:
 
 def _inline(text: str, base: str = "", depth: int = 0) -> Iterator[Cell]:
     """Emphasis, code spans and links, one within the other."""
-    at = 0
-    for match in _INLINE.finditer(text) if depth < _DEEPEST else ():
-        yield from cells(text[at : match.start()], base)
-        yield from _span(match, base, depth)
-        at = match.end()
+    at = begin = 0
+    ticks = _Ticks(text)
+    while depth < _DEEPEST and (match := _INLINE.search(text, begin)):
+        begin = match.end()
+        if match["ticks"]:
+            end = ticks.after(match)
+            if end is None:
+                continue  # they stand for themselves
+            begin = end + len(match["ticks"])
+            yield from cells(text[at : match.start()], base)
+            code = _code_span(text[match.end() : end])
+            yield from cells(code, style.join(base, style.MAGENTA))
+        else:
+            yield from cells(text[at : match.start()], base)
+            yield from _span(match, base, depth)
+        at = begin
     yield from cells(text[at:], base)
+
+
+class _Ticks:
+    """Where the runs of backticks of a text are, by their length."""
+
+    def __init__(self, text: str) -> None:
+        self._runs: dict[int, list[int]] = {}
+        for run in _TICKS.finditer(text):
+            self._runs.setdefault(len(run[0]), []).append(run.start())
+
+    def after(self, opening: re.Match[str]) -> int | None:
+        """Where the run is that closes what this one opens: the next one of its length."""
+        starts = self._runs.get(len(opening["ticks"]), [])
+        n = bisect.bisect_left(starts, opening.end())
+        return starts[n] if n < len(starts) else None
 
 
 def _span(match: re.Match[str], base: str, depth: int) -> Iterator[Cell]:
     kind = match.lastgroup
     if match["escape"]:
         yield from cells(match["escaped"], base)
-    elif match["ticks"]:
-        yield from cells(_code_span(match["code"]), style.join(base, style.MAGENTA))
     elif match["link"]:
         yield from _inline(match["label"], style.join(base, style.UNDERLINE), depth + 1)
         if match["label"] != match["url"]:
@@ -131,7 +178,9 @@ def is_row(source: str) -> bool:
 
 def table(sources: Sequence[str], signs: Signs, columns: int) -> list[list[Cell]] | None:
     """The rows of a table with their columns aligned; None for what is none, or is too wide."""
-    if len(sources) < 2 or not _DIVIDER.fullmatch(sources[1]):
+    if len(sources) < 2 or sum(map(len, sources)) > LONGEST_TABLE:
+        return None
+    if max(map(len, sources)) > LONGEST or not _DIVIDER.fullmatch(sources[1]):
         return None
     fields = [_fields(source) for n, source in enumerate(sources) if n != 1]
     n = max(len(row) for row in fields)

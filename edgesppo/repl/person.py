@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import Cancelled, EdgesppoError
 from edgesppo.repl import commands, status
-from edgesppo.repl.loop import Loop
+from edgesppo.repl.loop import LoadFailed, Loop
 from edgesppo.repl.recap import recap
+from edgesppo.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ _LOOK_S = 0.2
 class Person(Loop):
     """A person at a terminal, who may type before the model is there."""
 
-    tells = True
+    asks = tells = True
 
     def __init__(self, talk: Talk, screen: Screen, *, edits: bool) -> None:
         self.edits = edits
@@ -99,7 +100,7 @@ class Person(Loop):
         """Ask; anything but a yes is a no."""
         try:
             with self.keys.free():
-                return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+                return input(f"{printable(question)} [y/N] ").strip().lower() in ("y", "yes")
         except (EOFError, KeyboardInterrupt):
             self.say("")
             return False
@@ -153,14 +154,6 @@ class Person(Loop):
         share = f" {loading.share:.0%}" if loading is not None and loading.share else ""
         stage = f"{status.stage(self.talk)}{share}"
         return status.longest((f"{stage}; you may type, the message waits", stage), columns)
-
-
-class LoadFailed(Exception):
-    """There is no model to talk to: `error` says why."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 def wants_plain() -> bool:

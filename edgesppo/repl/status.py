@@ -29,8 +29,10 @@ def stage(talk: Talk) -> str:
 def status_lines(talk: Talk, n_tokens: int) -> list[str]:
     """The model, how full the context is, tokens per second, the session; then in fewer words."""
     n_ctx = talk.loaded.engine.n_ctx
-    share = f"{n_tokens / n_ctx:.0%}"
+    share = f"{min(1.0, n_tokens / n_ctx):.0%}"
     full = f"{n_tokens:,} of {n_ctx:,} tokens, {share}"
+    if n_tokens > n_ctx:
+        full = f"{n_ctx:,} tokens full, the oldest turns will be left out"
     model, name = talk.loaded.name, talk.name or "not saved"
     rate = talk.chat.last.timings.decode_tps if talk.chat.answered else None
     speed = [f"{rate:,.1f} t/s"] if rate else []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgesppo.repl.screen import Screen
 
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`]*")
+_LONGEST_FENCE = 200
 _TAB = "    "
 # A terminal that understands them shows what is between in one piece; others ignore them.
 _AT_ONCE, _DONE = "\x1b[?2026h", "\x1b[?2026l"
@@ -106,7 +107,7 @@ class StyledText:
             self._block.newline()
             return
         self._close_table()
-        if fence := _FENCE.fullmatch(source):
+        if len(source) <= _LONGEST_FENCE and (fence := _FENCE.fullmatch(source)):
             self._fence, self._code = fence, Highlighter(fence[3])
             self._block.replace([[*cells.cells(source, style.FAINT)]])
         else:
@@ -124,7 +125,10 @@ class StyledText:
 
     def _end_prose(self, source: str) -> None:
         columns = self._screen.text_columns
-        found = markdown.line(source, self._signs, columns)
+        try:
+            found = markdown.line(source, self._signs, columns)
+        except Exception:  # how it looks must never cost an answer
+            found = markdown.Line([*cells.cells(source)])
         if found.indent or found.cells != [*cells.cells(source)]:
             self._block.replace(_rows(found, columns))
         else:
@@ -133,7 +137,10 @@ class StyledText:
     def _close_table(self) -> None:
         sources, self._table = self._table, []
         if sources:
-            rows = markdown.table(sources, self._signs, self._screen.size.columns - 1)
+            try:
+                rows = markdown.table(sources, self._signs, self._screen.size.columns - 1)
+            except Exception:
+                rows = None
             if rows is None:
                 self._block.forget()
             else:
