@@ -86,7 +86,7 @@ class Terminal:
             self._read(PATIENCE_S, f"{n_bytes} more bytes")
 
     def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
+        os.write(self._master, keys.encode("utf-8", "surrogateescape"))
 
     def rows(self) -> list[str]:
         """What stands on the screen, and what has scrolled off it."""

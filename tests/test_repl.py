@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r"
+# The demo writes no Markdown: the pieces of its answer are set in it.
+ANSWERS_IN_MARKDOWN = """
+import sys
+from edgesppo.repl import stream
+from edgesppo.repl.stream import PlainText, StyledText
+for kind in (PlainText, StyledText):
+    kind.finish = lambda self, finish=kind.finish: (self.feed(" and `code`"), finish(self))
+from edgesppo.cli import main
+main(["chat", sys.argv[1]])
+"""
 COLOURS = re.compile(rb"\x1b\[[0-9;]*[34]\d[0-9;]*m")
 
 
@@ -160,14 +171,8 @@ def test_a_message_may_have_many_lines(demo_gguf: Path) -> None:
 
 
 def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -> None:
-    with Sessions().open("ada"):
-        pass
-    first = _chat(demo_gguf, "--session", "rome-trip", "--plain")
-    first.expect(">>>")
-    first.type("hi\n")
-    first.expect(">>>")
-    first.type(CTRL_D)
-    assert first.close() == 0
+    for name in ("rome-trip", "ada"):
+        _record(name, "Where?", "There.")
     chat = _chat(demo_gguf)
     chat.expect("| loaded")
     chat.type("/s")
@@ -274,6 +279,61 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
     assert len(_messages("babble")[1]) > 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_pipe_and_keeps_what_came(babbler: Path, home: Path, number: int) -> None:
+    words = ["chat", str(babbler), "--session", "piped", "--max-tokens", "8000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgesppo", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as chat:
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        chat.stdin.write(b"Hello\nand\nmore\n")
+        chat.stdin.flush()
+        chat.stdout.read(100)
+        chat.send_signal(number)
+        _, said = chat.communicate(timeout=20)
+    assert chat.returncode == 128 + number, said
+    assert b"Traceback" not in said
+    asked, answer = _messages("piped")
+    assert asked == "Hello"
+    assert answer
+    assert not [*(home / "sessions").glob(".*.lock")]
+
+
+def test_a_question_shows_a_files_name_and_obeys_none_of_it(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    _record("ada", "Who are you?", "I am the demo.")
+    (tmp_path / "a\x1b]0;owned\x07.md").write_text("before")
+    chat = _chat(demo_gguf, "--session", "ada", cwd=tmp_path)
+    chat.expect("| loaded")
+    chat.type("\x1b[200~/export a\x1b]0;owned\x07.md\x1b[201~\r")
+    chat.expect("Replace a\\x1b]0;owned\\x07.md? [y/N]")
+    chat.type("n\r")
+    chat.expect("(nothing written)")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    assert b"\x1b]0;owned" not in chat.screen
+    assert [path.read_text() for path in tmp_path.glob("*.md")] == ["before"]
+
+
+def test_a_draft_with_a_stray_byte_does_not_break_the_editor(demo_gguf: Path) -> None:
+    chat = _chat(demo_gguf, EDITOR="true")
+    chat.expect("| loaded")
+    chat.type("caf\udce9" + CTRL_G)
+    chat.expect("error: the message has a lone surrogate")
+    chat.expect(">>> caf")
+    chat.type(CTRL_C)
+    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.expect(">>>")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    assert b"Traceback" not in chat.screen
+
+
 def test_a_closed_window_loses_nothing(demo_gguf: Path) -> None:
     chat = _chat(demo_gguf, "--session", "ada")
     chat.expect("| loaded")
@@ -305,16 +365,18 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
     assert b"t/s" not in chat.screen
 
 
-def test_without_colour_nothing_is_coloured_or_rendered(demo_gguf: Path) -> None:
-    chat = _chat(demo_gguf, NO_COLOR="1")
+@pytest.mark.parametrize(("value", "rendered"), [("1", False), ("", True)])
+def test_without_colour_nothing_is_coloured_or_rendered(
+    demo_gguf: Path, value: str, rendered: bool
+) -> None:
+    chat = Terminal([sys.executable, "-c", ANSWERS_IN_MARKDOWN, str(demo_gguf)], NO_COLOR=value)
     chat.expect("| loaded")
     chat.type("hi\r")
     chat.expect("t/s")
     chat.type(CTRL_D)
     assert chat.close() == 0
-    assert {
-        found for found in COLOURS.findall(chat.screen) if re.search(rb"[34]\d", found)
-    } == set()
+    assert bool(COLOURS.search(chat.screen)) is rendered
+    assert ("`code`" in "\n".join(chat.rows())) is not rendered
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path) -> None:
@@ -326,3 +388,4 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path)
     assert chat.close() == 1
     assert b"Saved as" not in chat.screen
     assert b"Traceback" not in chat.screen
+    assert not [row for row in chat.rows() if ">>>" in row]

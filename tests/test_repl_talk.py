@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ from edgesppo import snapshot
 from edgesppo.errors import BadChat, OutputError
 from edgesppo.files import Files
 from edgesppo.repl import signals
+from edgesppo.repl.keys import Keys
+from edgesppo.repl.loop import Loop
+from edgesppo.repl.screen import Screen
+from edgesppo.repl.stream import PlainText
 from edgesppo.repl.talk import Setup, Talk
 from edgesppo.sessions import Sessions
 from edgesppo.store import Found
@@ -157,6 +162,57 @@ def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], Talk])
         "My name is Ada.",
         "What is my name?",
     ]
+
+
+class Interrupting(Screen):
+    """Ctrl-C comes in the middle of everything that is written."""
+
+    def __init__(self) -> None:
+        super().__init__(moves=False, styled=False)
+        self.written = ""
+
+    def write(self, text: str) -> None:
+        self.written += text[:1]
+        signal.raise_signal(signal.SIGINT)
+        self.written += text[1:]
+
+    def say(self, text: str) -> None:
+        self.written += f"[{text}]"
+
+
+def test_a_piece_of_an_answer_is_written_whole_before_ctrl_c(begin: Callable[[str], Talk]) -> None:
+    screen = Interrupting()
+    loop = Loop(begin("kept"), screen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PlainText, "finish", lambda _: None)
+        assert loop.turn("What is the capital of France?")
+    answer = loop.talk.chat.messages[-1].content
+    assert answer
+    assert screen.written == f"{answer}[(stopped; /continue goes on)]"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_keys_are_not_shown_while_they_are_held(raw: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    termios = pytest.importorskip("termios")
+    master, slave = os.openpty()
+
+    def flags() -> tuple[bool, bool, bool]:
+        found = termios.tcgetattr(slave)
+        lines = bool(found[3] & termios.ICANON), bool(found[0] & termios.ICRNL)
+        return (bool(found[3] & termios.ECHO), *lines)
+
+    with open(slave, closefd=False) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        keys = Keys(raw=raw)
+        assert flags() == (True, True, True)
+        with keys.held():
+            assert flags() == (False, not raw, not raw)
+            with keys.free():
+                assert flags() == (True, True, True)
+            assert flags() == (False, not raw, not raw)
+        assert flags() == (True, True, True)
+    os.close(slave)
+    os.close(master)
 
 
 def test_what_is_done_in_one_piece_is_done_before_ctrl_c() -> None:
