@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from edgesppo.cli import main
 from edgesppo.repl.commands import COMMANDS
-from edgesppo.repl.input import PlainReader, is_open, unquoted
 from edgesppo.repl.loop import Lines
 from edgesppo.repl.settings import names
 from edgesppo.sessions import Sessions
@@ -163,23 +162,6 @@ def test_a_byte_that_is_no_text_costs_its_own_line_only(demo_gguf: Path) -> None
     assert "error: the message has a lone surrogate" in said.stderr
     assert "error: the system text has a lone surrogate" in said.stderr
     assert "Your name is Ada." in said.stdout
-
-
-def test_a_program_that_begins_with_a_docstring_can_be_sent() -> None:
-    for text in ('"""Doc."""\nimport os', '"""Doc\nof two"""\nx = """y"""'):
-        assert not is_open(text)
-        assert unquoted(text) == text
-    for text in ('"""', '"""a', '""""', '"""a\n"b" """c'):
-        assert is_open(text)
-    for text, inner in [('"""a\nb"""', "a\nb"), (' """\na\n""" ', "a"), ('""""""', "")]:
-        assert not is_open(text)
-        assert unquoted(text) == inner
-
-
-def test_what_the_history_holds_does_not_keep_the_plain_chat_from_starting(folder: Path) -> None:
-    (folder / "home").mkdir()
-    (folder / "home" / "history").write_bytes(b"\n# then\n+a\0b\n\n# now\n+fine\n")
-    assert PlainReader(print)
 
 
 def test_a_file_goes_with_the_next_message_and_steers_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,10 +11,14 @@ from edgesppo.prompt import Message
 from edgesppo.repl import status
 from edgesppo.repl.cells import width
 from edgesppo.repl.export import to_json, to_markdown
+from edgesppo.repl.input import PlainReader, is_open, unquoted
 from edgesppo.repl.listing import between_words, listed
 from edgesppo.repl.recap import recap
 from edgesppo.repl.screen import Screen
 from edgesppo.repl.status import longest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ITEMS = [
     ("temperature", "0.7", "0 always takes the most probable token (0, 0.0001 to 100)"),
@@ -91,3 +96,21 @@ def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(
 def test_what_is_said_in_one_row_is_said_in_as_many_words_as_fit() -> None:
     lines = ["model | 10 of 512", "10 of 512", "2%"]
     assert [longest(lines, n) for n in (17, 16, 9, 8, 1)] == [*lines[:2], *lines[1:], "2"]
+
+
+def test_a_program_that_begins_with_a_docstring_can_be_sent() -> None:
+    for text in ('"""Doc."""\nimport os', '"""Doc\nof two"""\nx = """y"""'):
+        assert not is_open(text)
+        assert unquoted(text) == text
+    for text in ('"""', '"""a', '""""', '"""a\n"b" """c'):
+        assert is_open(text)
+    for text, inner in [('"""a\nb"""', "a\nb"), (' """\na\n""" ', "a"), ('""""""', "")]:
+        assert not is_open(text)
+        assert unquoted(text) == inner
+
+
+def test_no_line_of_the_history_keeps_the_plain_chat_from_starting(
+    fresh_home: Path,
+) -> None:
+    (fresh_home / "history").write_bytes(b"\n# then\n+a\0b\n\n# now\n+fine\n")
+    assert PlainReader(print)
