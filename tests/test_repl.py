@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -181,6 +182,7 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
     chat.type('my name?"""\n')
     chat.expect("name")
     chat.expect(">>>")
+    time.sleep(0.3)  # readline misses a Ctrl-C between its prompt and its first wait for a key
     chat.type(CTRL_C)
     chat.expect("(Ctrl-D or /exit leaves)")
     chat.expect(">>>")

@@ -115,9 +115,9 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_pipe_and_keeps_what_came(babbler: Path, home: Path, number: int) -> None:
-    words = ["chat", str(babbler), "--session", "piped", "--max-tokens", "8000"]
+    words = ["chat", str(babbler), "--session", "piped", "--temperature", "0"]
     with subprocess.Popen(
-        [sys.executable, "-m", "edgesppo", *words],
+        [sys.executable, "-m", "edgesppo", *words, "--max-tokens", "8000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
