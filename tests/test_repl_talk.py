@@ -20,7 +20,6 @@ from edgesppo.repl.stream import PlainText
 from edgesppo.repl.talk import Setup, Talk
 from edgesppo.sessions import Sessions
 from edgesppo.store import Found
-from edgesppo.transcript import Conversation, ModelMark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,17 +128,21 @@ def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
 
 
 @pytest.mark.parametrize("name", ["", "kept"])
-def test_a_chat_that_cannot_be_had_changes_nothing(begin: Callable[[str], Talk], name: str) -> None:
+def test_a_chat_that_cannot_be_had_changes_nothing(
+    begin: Callable[[str], Talk], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise BadChat("no chat at all")
+
     talk = begin(name)
     _ask(talk, "My name is Ada.")
-    by = ModelMark("m", "m.gguf", "0" * 64, 512)
-    with talk.setup.sessions.open("senseless") as session:
-        turns = tuple(talk.chat.messages)
-        session.record(Conversation(by, None, {"temperature": "hot"}, turns, 0))
-    with pytest.raises(BadChat):
-        talk.switch(talk.setup.sessions.open("senseless"))
+    bad = talk.setup.sessions.open("bad")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(talk.loaded), "keep", fails)
+        with pytest.raises(BadChat):
+            talk.switch(bad)
     assert (talk.name, len(talk.chat.messages)) == (name, 2)
-    talk.setup.sessions.delete("senseless")  # nobody holds it
+    assert bad.closed
     _ask(talk, "What is my name?")
 
 
