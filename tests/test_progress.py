@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -134,7 +135,8 @@ def test_away_from_a_terminal_it_is_one_plain_line(
 def fail(patience: Patience, times: int) -> int:
     failures = 0
     for _ in range(times):
-        failures = patience.failed("a.json of O/N", ConnectionError("gone\x1b[2J"), None, failures)
+        error = ConnectionError(errno.ECONNRESET, "gone\x1b[2J")
+        failures = patience.failed("a.json of O/N", error, None, failures)
     return failures
 
 
