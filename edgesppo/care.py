@@ -59,7 +59,8 @@ class Rest:
 def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
     """Path, size and pinned hash of every file that should be here, whatever is there.
 
-    That is every file of a checkpoint of which any is here, and every build that is.
+    That is every file of an import, every file of a checkpoint of which any is here, and every
+    build that is.
     """
     if not entry.is_pinned:
         return []
@@ -69,6 +70,8 @@ def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
         if made.platform == place.platform_name():
             path = place.build_path(entry, made.recipe)
             found.append((path, made.size, made.sha256, True))
+    if entry.location is not None:  # it was here when it was imported
+        return found
     there = [item for item in found if place.size_of(item[0]) is not None]
     # A checkpoint of which a part is here is one that lacks the rest.
     lacking = [item for item in found if item not in there and not item[3]]

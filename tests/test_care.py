@@ -353,7 +353,9 @@ def test_an_import_is_by_reference_and_rm_leaves_the_file(
     data[-1] ^= 1
     mine.write_bytes(data)
     assert "your own" in run("verify", "my-model", code=1).stderr
+    assert "put the file back" in run("pull", "my-model", "--repair", code=1).stderr
     mine.rename(tmp_path / "gone.gguf")
+    assert "my-model is your own" in run("verify", code=1).stderr
     message = run("run", "my-model", "Hi", code=1).stderr
     assert "is gone or was changed" in message
     assert "edgesppo rm my-model" in message

@@ -14,7 +14,7 @@ from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
-from edgesppo.errors import UsageError
+from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.files import Files
 from edgesppo.machine import available_memory
 from edgesppo.pinned import CHECKPOINT
@@ -79,6 +79,8 @@ def pull_command(
     if repair and entry.repository is not None and entry.is_pinned:
         fetched, remake = _repair(entry, accept=accept_license)
         convert = convert or remake
+    if repair and entry.location is not None:
+        _check_own(entry)
     there = _there(entry, convert=convert)
     if there is None:
         entry = obtain.pin(asked)
@@ -96,6 +98,18 @@ def pull_command(
     else:
         say(f"{entry.name} is here: {there}")
         say(f"Next: edgesppo chat {entry.name}")
+
+
+def _check_own(entry: PinnedModel) -> None:
+    """Refuse an import that is no longer what was imported: nobody else has it."""
+    with contextlib.closing(Meter(f"Hashing {entry.name}")) as meter:
+        damaged = [c for c in care.check(entry, meter.update) if not c.is_sound]
+    for checked in damaged:
+        raise BadModelFile(
+            f"{checked.path} has the hash {checked.found or 'of no readable file of its size'}, but"
+            f" {checked.expected} was imported as {entry.name}; it is your own: put the file back,"
+            f" or edgesppo rm {entry.name} and import it as it is now"
+        )
 
 
 def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:

@@ -84,8 +84,8 @@ def path_command(name: str, as_json: bool) -> None:
 def import_command(path: str, name: str | None, as_json: bool) -> None:
     """Give a GGUF file or a checkpoint folder of your own a name.
 
-    It stays where it is: it is checked and hashed, and your lock refers to it. Nothing is copied;
-    where it is moved or changed, `verify` and whoever uses it say so.
+    It stays where it is: it is checked and hashed, and your lock refers to it. Nothing is copied.
+    Whoever uses it says so where it was moved or has another size; `verify` hashes it again.
     """
     from edgesppo.adopt import adopt
 
