@@ -79,7 +79,10 @@ class Hub:
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         if variable := offline():
-            raise UsageError(f"{variable} is set, so nothing is fetched; unset it, or use a folder")
+            option = "--offline was given, or " if variable == "EDGESPPO_OFFLINE" else ""
+            raise UsageError(
+                f"{option}{variable} is set, so nothing is fetched; leave that out, or use a folder"
+            )
         self._endpoint = endpoint()
         self._token = _token()
         self._patience = Patience(self._endpoint, sleep)
