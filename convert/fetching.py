@@ -11,9 +11,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgesppo.arrival import ATTEMPTS, BLOCK, Arrivals
+from edgesppo.arrival import ATTEMPTS, Arrivals
 from edgesppo.errors import OutputError
-from edgesppo.files import cannot_write, write_all
+from edgesppo.files import blocks, cannot_write, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,7 +153,7 @@ def _is(file: RemoteFile, path: Path) -> bool:
     hasher = file.hasher()
     if size_of(path) != file.size:
         return False
-    with suppress(OSError), path.open("rb", buffering=0) as found:
-        while data := found.read(BLOCK):
+    with suppress(OSError):
+        for data in blocks(path):
             hasher.update(data)
     return bool(hasher.hexdigest() == file.digest)

@@ -29,7 +29,7 @@ from edgesppo_convert.verify import check_written
 from edgesppo_convert.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from concurrent.futures import Future
 
     from edgesppo.files import Bytes
@@ -145,6 +145,7 @@ class _Work:
 
     def _blocks(self, jobs: Sequence[Job]) -> Generator[Chunk, None, None]:
         """Every chunk in order; few at a time."""
+        waiting = 0  # bytes of what is pending
         pending: deque[tuple[Job, int, int, Future[Made]]] = deque()
         with ThreadPoolExecutor(self._threads, "edgesppo-convert") as pool:
             try:
@@ -154,7 +155,9 @@ class _Work:
                         task = (job.weight, job.tensor, job.kind, first, rows)
                         made = pool.submit(self._quantizer.blocks, *task)
                         pending.append((job, begin, job.held(rows), made))
-                        while len(pending) > self._threads and _held(pending) > WAITING:
+                        waiting += job.held(rows)
+                        while len(pending) > self._threads and waiting > WAITING:
+                            waiting -= pending[0][2]
                             yield _finished(pending)
                 while pending:
                     yield _finished(pending)
@@ -175,10 +178,6 @@ class _Work:
             kernels=self._quantizer.kernels,
             doubt=self._quantizer.doubt,
         )
-
-
-def _held(pending: Iterable[tuple[Job, int, int, Future[Made]]]) -> int:
-    return sum(held for _, _, held, _ in pending)
 
 
 def _finished(pending: deque[tuple[Job, int, int, Future[Made]]]) -> Chunk:

@@ -70,7 +70,7 @@ class Quantizer:
         stored = np.empty(rows * weight.row * tensor.itemsize, np.uint8)
         tensor.read(first * weight.row, stored.data)
         values = self._scratch.floats(rows * weight.row)
-        _widen(tensor.dtype, stored, values)
+        widen(tensor.dtype, stored, values)
         _check_values(weight, kind, values, first)
         if weight.is_norm:
             values += np.float32(1)
@@ -120,17 +120,8 @@ class _Scratch(threading.local):
         return self._floats[:count]
 
 
-def widen(dtype: str, data: bytes) -> NDArray[np.float32]:
-    """The elements stored in `data` as float32, exactly."""
-    if dtype == "F32":
-        return np.frombuffer(data, "<f4")
-    if dtype == "F16":
-        return np.frombuffer(data, "<f2").astype(np.float32)
-    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-
-
-def _widen(dtype: str, stored: NDArray[np.uint8], values: NDArray[np.float32]) -> None:
-    """Into `values`, as `widen` does, without further memory."""
+def widen(dtype: str, stored: NDArray[np.uint8], values: NDArray[np.float32]) -> None:
+    """The stored elements into `values` as float32, exactly, and without further memory."""
     if dtype == "F32":
         np.copyto(values, stored.view(np.float32))
     elif dtype == "F16":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgesppo.errors import BadCheckpoint
 from edgesppo_convert.gemma2 import EMBEDDING, HEAD
 from edgesppo_convert.quantize import widen
@@ -15,7 +17,6 @@ from edgesppo_convert.quantize import widen
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from edgesppo_convert.checkpoint import Checkpoint
@@ -43,6 +44,12 @@ def _values(checkpoint: Checkpoint, tensor: Tensor) -> Iterator[NDArray[np.float
     for data in checkpoint.stored(tensor):
         waiting += data
         while len(waiting) >= size:
-            yield widen(tensor.dtype, bytes(waiting[:size]))
+            yield _floats(tensor, waiting[:size])
             del waiting[:size]
-    yield widen(tensor.dtype, bytes(waiting))
+    yield _floats(tensor, waiting)
+
+
+def _floats(tensor: Tensor, stored: bytearray) -> NDArray[np.float32]:
+    values = np.empty(len(stored) // tensor.itemsize, np.float32)
+    widen(tensor.dtype, np.frombuffer(stored, np.uint8), values)
+    return values

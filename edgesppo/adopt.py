@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import describe, locks, preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
+from edgesppo.files import blocks
 from edgesppo.home import given
 from edgesppo.pinned import (
     CHECKPOINT,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     # Hears how many bytes were hashed, and of how many.
     Hashed = Callable[[int, int], None]
 
-_BLOCK = 4 << 20
 _UNKNOWN = "unknown"
 _MAX_NAME = 64
 
@@ -119,12 +119,11 @@ def _hashes(folder: Path, names: list[str], hashed: Hashed | None) -> tuple[Pinn
     for name in names:
         digest, size = hashlib.sha256(), 0
         try:
-            with (folder / name).open("rb", buffering=0) as file:
-                while data := file.read(_BLOCK):
-                    digest.update(data)
-                    size += len(data)
-                    if hashed is not None:
-                        hashed(min(done + size, total), total)
+            for data in blocks(folder / name):
+                digest.update(data)
+                size += len(data)
+                if hashed is not None:
+                    hashed(min(done + size, total), total)
         except FileNotFoundError:
             raise ModelNotFound(f"{folder / name}: no such file") from None
         except OSError as error:

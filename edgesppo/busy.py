@@ -7,7 +7,6 @@ Knows nothing of what is done with them.
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -29,17 +28,20 @@ def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) ->
     `on_wait` hears once who is waited for. Raises OutputError.
     """
     told = False
-    while True:
+
+    def take() -> locked.Lock:
         try:
-            lock = _take(revision, files)
-            break
+            return _take(revision, files)
         except OSError as error:
             raise cannot_write(place.busy(revision), error) from error
-        except locked.Held as held:
-            if on_wait is not None and not told:
-                on_wait(held.owner)
-            told = True
-            time.sleep(_POLL)
+
+    def tell(held: locked.Held) -> None:
+        nonlocal told
+        if on_wait is not None and not told:
+            on_wait(held.owner)
+        told = True
+
+    lock = locked.waited(take, tell, _POLL)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import busy, locked, lockfile, locks, place
 from edgesppo.errors import OutputError
-from edgesppo.files import Files, cannot_write
+from edgesppo.files import Files, blocks, cannot_write
 from edgesppo.home import home
 from edgesppo.pinned import CHECKPOINT
 from edgesppo.repository import RemoteFile
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     # Hears how many bytes were hashed, and of how many.
     Hashed = Callable[[int, int], None]
 
-_BLOCK = 4 << 20
 COPY, ORPHAN = "a converted copy", "a converted copy of a folder that is gone"
 
 
@@ -87,11 +86,13 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
         found = None
         if place.size_of(path) == size:
             hasher = RemoteFile(path.name, size, expected).hasher()
-            with suppress(OSError), path.open("rb", buffering=0) as file:
-                while data := file.read(_BLOCK):
+            with suppress(OSError):
+                at = done
+                for data in blocks(path):
                     hasher.update(data)
+                    at += len(data)
                     if hashed is not None:
-                        hashed(min(total, done + file.tell()), total)
+                        hashed(min(total, at), total)
                 found = hasher.hexdigest()
         done += size
         yield Checked(path, expected, found, is_build)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     Bytes = bytes | bytearray | memoryview
@@ -139,6 +140,13 @@ def read_all(files: Files, descriptor: int, limit: int) -> bytes:
     while part := files.read(descriptor, limit - len(data), len(data)):
         data += part
     return data
+
+
+def blocks(path: Path, size: int = 4 << 20) -> Iterator[bytes]:
+    """A file's bytes from its first to its last, so many at a time. Raises OSError."""
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(size):
+            yield data
 
 
 def write_whole(

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import stat
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from edgesppo import lines
 from edgesppo.files import write_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgesppo.files import Files
@@ -102,6 +104,16 @@ class Lock:
         if descriptor is not None:
             with suppress(OSError):
                 drop(self.path, descriptor, self._files, remove=True)
+
+
+def waited(take: Callable[[], Lock], on_held: Callable[[Held], None], poll_s: float) -> Lock:
+    """The lock that `take` takes, once nobody else has it; `on_held` hears each time who has."""
+    while True:
+        try:
+            return take()
+        except Held as held:
+            on_held(held)
+        time.sleep(poll_s)
 
 
 def _check_plain(mode: int) -> None:

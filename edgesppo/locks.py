@@ -101,16 +101,14 @@ def alone(path: Path, files: Files) -> Iterator[None]:
     """While no other process of ours changes this small file. Raises OutputError, OSError."""
     until, real = time.monotonic() + _PATIENCE, Path(os.path.realpath(path))
     beside = real.with_name(f".{real.name}.busy")
-    while True:
-        try:
-            lock = locked.Lock(beside, files)
-            break
-        except locked.Held as held:
-            if time.monotonic() > until:
-                raise OutputError(
-                    f"{path} is being written by {held.owner}; wait for it, or stop it"
-                ) from None
-            time.sleep(_POLL)
+
+    def be_patient(held: locked.Held) -> None:
+        if time.monotonic() > until:
+            raise OutputError(
+                f"{path} is being written by {held.owner}; wait for it, or stop it"
+            ) from None
+
+    lock = locked.waited(lambda: locked.Lock(beside, files), be_patient, _POLL)
     try:
         yield
     finally:

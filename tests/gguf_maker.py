@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import struct
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgesppo import preflight
+from edgesppo.errors import BadModelFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 U32, I32, F32, STRING, ARRAY = 4, 5, 6, 8, 9
 BYTES = [b"<0x%02X>" % byte for byte in range(256)]
@@ -137,3 +145,12 @@ def file(
     n_keys = counts.get("n_keys", len(keys))
     head = magic + struct.pack("<IQQ", version, n_tensors, n_keys) + b"".join(keys + infos)
     return head + b"\0" * (-len(head) % alignment) + b"\1" * data
+
+
+def assert_refused(path: Path, data: bytes, complaint: str) -> None:
+    """A file of these bytes is refused, in one line that names the file and what is wrong."""
+    path.write_bytes(data)
+    with pytest.raises(BadModelFile, match=complaint) as caught:
+        preflight.check(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import io
 import json
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 REVISION = "89abcdef0123456789abcdef0123456789abcdef"
 REPOSITORY = "UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3"
 LARGE = (".safetensors", ".model")
+
+
+def cached(source: Path, under: Path) -> Path:
+    """The repository's folder in a Hugging Face cache, made of a folder's files."""
+    cache = under / f"models--{REPOSITORY.replace('/', '--')}"
+    snapshot = cache / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for file in source.iterdir():
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, cache / "blobs" / digest)
+        (snapshot / file.name).symlink_to(f"../../blobs/{digest}")
+    return snapshot
 
 
 @dataclass

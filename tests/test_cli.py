@@ -6,43 +6,27 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner, Result
 
 from edgesppo import tune
 from edgesppo._llama import can_offload
-from edgesppo.cli import COMMANDS, main
+from edgesppo.cli import COMMANDS
 from edgesppo.cli.common import GOALS
+from tests.command_line import CAPITAL, GREEDY, one_line_error, run
 from tests.conftest import DEMO
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-GREEDY = ["--temperature", "0"]
-CAPITAL = "What is the capital of France?"
-
-
-def _run(*args: str | Path, stdin: str | bytes = "") -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
-
-
-def _one_line_error(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if line]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("edgesppo: ")
-    return lines[0]
-
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
-    result = _run(command, "--help")
+    result = run(command, "--help")
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: main {command}")
 
 
 def test_run_prints_the_answer_alone_and_the_figures_beside_it(demo_gguf: Path) -> None:
-    result = _run("run", demo_gguf, CAPITAL, *GREEDY)
+    result = run("run", demo_gguf, CAPITAL, *GREEDY)
     assert result.exit_code == 0
     assert "Paris" in result.stdout
     assert "t/s" not in result.stdout
@@ -51,7 +35,7 @@ def test_run_prints_the_answer_alone_and_the_figures_beside_it(demo_gguf: Path) 
 
 
 def test_run_json_is_one_object_of_the_documented_shape(demo_gguf: Path) -> None:
-    result = _run("run", demo_gguf, CAPITAL, "--json", *GREEDY)
+    result = run("run", demo_gguf, CAPITAL, "--json", *GREEDY)
     found = json.loads(result.stdout)
     assert list(found) == ["text", "finish_reason", "usage", "timings", "model"]
     assert "Paris" in found["text"]
@@ -62,7 +46,7 @@ def test_run_json_is_one_object_of_the_documented_shape(demo_gguf: Path) -> None
 
 
 def test_run_without_a_model_uses_the_demo_and_says_so() -> None:
-    result = _run("run", CAPITAL, *GREEDY)
+    result = run("run", CAPITAL, *GREEDY)
     assert "Paris" in result.stdout
     assert "demo model" in result.stderr
     assert "edgesppo pull sppo-iter3 --convert" in result.stderr
@@ -72,23 +56,23 @@ def test_run_without_a_model_uses_the_demo_and_says_so() -> None:
     ("word", "meant"), [("sppo-iter4", "sppo-iter3"), ("dmo", "demo"), ("Demo", "demo")]
 )
 def test_a_word_that_is_almost_a_models_name_is_a_mistake(word: str, meant: str) -> None:
-    result = _run("run", word, stdin=CAPITAL)
+    result = run("run", word, stdin=CAPITAL)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert f"{word} is no model's name: did you mean {meant}?" in result.stderr
 
 
 def test_a_command_that_is_almost_one_is_named() -> None:
-    result = _run("lst")
+    result = run("lst")
     assert result.exit_code == 2
     assert "no such command: 'lst'; did you mean list?" in result.stderr
-    assert "did you mean" not in _run("xyzzy").stderr
+    assert "did you mean" not in run("xyzzy").stderr
 
 
 @pytest.mark.parametrize("command", ["run", "chat", "bench"])
 def test_which_model_is_taken_without_one_is_said_alike(command: str) -> None:
     said = "Without it: the model used last; else sppo-iter3, if it is here; else the demo."
-    assert said in " ".join(_run(command, "--help").output.split())
+    assert said in " ".join(run(command, "--help").output.split())
 
 
 def test_the_choices_of_tune_are_those_there_are() -> None:
@@ -97,17 +81,17 @@ def test_the_choices_of_tune_are_those_there_are() -> None:
 
 @pytest.mark.skipif(can_offload(), reason="needs a build without a GPU")
 def test_layers_that_no_gpu_takes_are_said_to_stay(demo_gguf: Path) -> None:
-    result = _run("tokenize", demo_gguf, "x", "--json")
+    result = run("tokenize", demo_gguf, "x", "--json")
     assert "GPU" not in result.stderr
-    result = _run("run", demo_gguf, "hi", "--gpu", "5", *GREEDY)
+    result = run("run", demo_gguf, "hi", "--gpu", "5", *GREEDY)
     assert result.exit_code == 0
     assert "--gpu 5: no GPU that this build can use; the CPU computes" in result.stderr
-    assert "no GPU" not in _run("run", demo_gguf, "hi", "--gpu", "0", *GREEDY).stderr
+    assert "no GPU" not in run("run", demo_gguf, "hi", "--gpu", "0", *GREEDY).stderr
 
 
 @pytest.mark.parametrize("word", ["typo.gguf", "./model", "a/b/c"])
 def test_what_is_written_like_a_path_is_never_taken_for_a_prompt(word: str) -> None:
-    assert "is no file, no folder" in _one_line_error(_run("run", word, stdin=CAPITAL))
+    assert "is no file, no folder" in one_line_error(run("run", word, stdin=CAPITAL))
 
 
 def test_a_file_that_happens_to_lie_around_is_never_taken_for_a_model(
@@ -116,19 +100,19 @@ def test_a_file_that_happens_to_lie_around_is_never_taken_for_a_model(
     (tmp_path / "Hello").write_text("a note")
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert "Using the tiny demo" in _run("run", "Hello", *GREEDY).stderr
-    assert _run("try").exit_code == 0
+    assert "Using the tiny demo" in run("run", "Hello", *GREEDY).stderr
+    assert run("try").exit_code == 0
 
 
 def test_run_with_a_model_alone_needs_a_prompt(demo_gguf: Path) -> None:
-    result = _run("run", demo_gguf)
+    result = run("run", demo_gguf)
     assert result.exit_code == 2
     assert "no prompt" in result.stderr
 
 
 @pytest.mark.parametrize("model", ["x" * 300, "a" * 5000 + ".gguf", "nul\0.gguf", "~nobody/x.gguf"])
 def test_a_name_that_no_file_can_have_is_one_line(model: str) -> None:
-    line = _one_line_error(_run("tokenize", model, "x"))
+    line = one_line_error(run("tokenize", model, "x"))
     assert "is no file" in line
     assert len(line) < 400
 
@@ -139,36 +123,36 @@ SENSELESS = """--n-ctx 0 / --n-ctx 99999999999 / --threads 0 / --cache-type f8 /
 
 @pytest.mark.parametrize("option", [option.split() for option in SENSELESS.split("/")])
 def test_a_senseless_setting_is_a_usage_error(demo_gguf: Path, option: list[str]) -> None:
-    assert _run("run", demo_gguf, "x", *option).exit_code == 2
+    assert run("run", demo_gguf, "x", *option).exit_code == 2
 
 
 def test_run_without_a_prompt_is_a_usage_error(demo_gguf: Path) -> None:
-    result = _run("run", demo_gguf, "")
+    result = run("run", demo_gguf, "")
     assert result.exit_code == 2
     assert "no prompt" in result.stderr
 
 
 def test_tokenize_gives_ids_and_pieces(demo_gguf: Path) -> None:
-    found = json.loads(_run("tokenize", demo_gguf, "Hi <eos>", "--json").stdout)
+    found = json.loads(run("tokenize", demo_gguf, "Hi <eos>", "--json").stdout)
     assert list(found) == ["ids", "pieces"]
     assert "".join(found["pieces"]) == "Hi <eos>"
     assert 1 not in found["ids"]
 
 
 def test_tokenize_chat_gives_a_whole_turn(demo_gguf: Path) -> None:
-    found = json.loads(_run("tokenize", demo_gguf, "Hi", "--chat", "--json").stdout)
+    found = json.loads(run("tokenize", demo_gguf, "Hi", "--chat", "--json").stdout)
     text = "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n"
     assert "".join(found["pieces"]) == text
 
 
 def test_tokenize_takes_a_checkpoint_folder() -> None:
-    result = _run("tokenize", DEMO, "Hi")
+    result = run("tokenize", DEMO, "Hi")
     assert result.exit_code == 0
     assert "'Hi'" in result.stdout
 
 
 def test_try_asks_one_question_away_from_a_terminal() -> None:
-    result = _run("try")
+    result = run("try")
     assert result.exit_code == 0
     assert "edgesppo" in result.stdout
     assert "> Who are you?" in result.stderr
@@ -176,7 +160,7 @@ def test_try_asks_one_question_away_from_a_terminal() -> None:
 
 def test_chat_takes_a_message_a_line_away_from_a_terminal(demo_gguf: Path) -> None:
     lines = "My name is Ada.\nWhat is my name?\n/exit\nnot read\n"
-    result = _run("chat", demo_gguf, *GREEDY, stdin=lines)
+    result = run("chat", demo_gguf, *GREEDY, stdin=lines)
     assert result.exit_code == 0
     assert "Ada" in result.stdout.splitlines()[1]
     assert len(result.stdout.splitlines()) == 2
@@ -184,7 +168,7 @@ def test_chat_takes_a_message_a_line_away_from_a_terminal(demo_gguf: Path) -> No
 
 def test_chat_goes_on_after_an_error_in_a_turn(demo_gguf: Path) -> None:
     lines = "word " * 3000 + f"\n/nonsense\n/undo\n{CAPITAL}\n"
-    result = _run("chat", demo_gguf, *GREEDY, stdin=lines)
+    result = run("chat", demo_gguf, *GREEDY, stdin=lines)
     assert result.exit_code == 1, "a turn failed"
     assert "Paris" in result.stdout
     for complaint in ("shorten it by", "unknown command '/nonsense'", "no turn to take back"):
@@ -213,11 +197,11 @@ def test_a_bad_model_is_one_line_and_exit_code_1(
 ) -> None:
     model, complaint = _bad_models(tmp_path, demo_gguf)[case]
     arguments = [command, model] + (["hi"] if command != "chat" else [])
-    assert complaint in _one_line_error(_run(*arguments))
+    assert complaint in one_line_error(run(*arguments))
 
 
 def test_an_error_with_json_is_an_object_on_standard_output(tmp_path: Path) -> None:
-    result = _run("run", "--json", tmp_path / "none.gguf", "hi")
+    result = run("run", "--json", tmp_path / "none.gguf", "hi")
     assert result.exit_code == 1
     error = json.loads(result.stdout)["error"]
     assert error["type"] == "ModelNotFound"
@@ -226,4 +210,4 @@ def test_an_error_with_json_is_an_object_on_standard_output(tmp_path: Path) -> N
 
 def test_a_defect_of_ours_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgesppo.store.find", lambda _: 1 / 0)
-    assert "unexpected ZeroDivisionError" in _one_line_error(_run("tokenize", "demo", "x"))
+    assert "unexpected ZeroDivisionError" in one_line_error(run("tokenize", "demo", "x"))

@@ -7,15 +7,13 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner, Result
 
 from edgesppo import SamplingParams
-from edgesppo.cli import main
+from tests.command_line import CAPITAL, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CAPITAL = "What is the capital of France?"
 EVERY = """
 --temperature 0.9 --top-k 5 --top-p 0.8 --min-p 0.05 --typical-p 0.9 --repeat-penalty 1.1
 --presence-penalty 0.1 --frequency-penalty 0.1 --repeat-last-n 32 --dry-multiplier 0.5
@@ -26,15 +24,11 @@ EVERY = """
 """
 
 
-def _run(*args: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
-
-
 def test_run_takes_every_sampling_option(demo_gguf: Path) -> None:
     flags = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(SamplingParams)}
     assert flags <= set(EVERY.split())
     first, second = (
-        json.loads(_run("run", demo_gguf, CAPITAL, *EVERY.split()).stdout) for _ in "ab"
+        json.loads(run("run", demo_gguf, CAPITAL, *EVERY.split()).stdout) for _ in "ab"
     )
     assert first["text"] == second["text"]
     assert first["logprobs"] == second["logprobs"]
@@ -42,24 +36,24 @@ def test_run_takes_every_sampling_option(demo_gguf: Path) -> None:
 
 def test_options_arrive_as_what_they_say(demo_gguf: Path) -> None:
     asked = ["run", demo_gguf, CAPITAL, "--temperature", "0", "--json", "--logprobs", "2"]
-    plain = json.loads(_run(*asked).stdout)
+    plain = json.loads(run(*asked).stdout)
     first = plain["logprobs"][0]
     assert list(first) == ["id", "text", "bytes", "logprob", "top"]
     assert bytes(first["bytes"]).decode() == first["text"] == "The"
     assert [list(other) for other in first["top"]] == [["id", "text", "bytes", "logprob"]] * 2
     assert len(plain["logprobs"]) == plain["usage"]["completion_tokens"]
-    banned = json.loads(_run(*asked, "--logit-bias", f"{first['id']}=-100").stdout)
+    banned = json.loads(run(*asked, "--logit-bias", f"{first['id']}=-100").stdout)
     assert banned["logprobs"][0]["id"] == first["top"][1]["id"]
     third = plain["logprobs"][2]["id"]
-    stopped = json.loads(_run(*asked, "--stop-tokens", f"107, {third}").stdout)
+    stopped = json.loads(run(*asked, "--stop-tokens", f"107, {third}").stdout)
     assert len(stopped["logprobs"]) == 2
     assert stopped["finish_reason"] == "stop"
 
 
 def test_log_probabilities_are_printed_only_when_asked_for(demo_gguf: Path) -> None:
-    assert "logprobs" not in json.loads(_run("run", demo_gguf, CAPITAL, "--json").stdout)
+    assert "logprobs" not in json.loads(run("run", demo_gguf, CAPITAL, "--json").stdout)
     for command in (["run", demo_gguf, CAPITAL], ["chat", demo_gguf]):
-        result = _run(*command, "--logprobs", "2")
+        result = run(*command, "--logprobs", "2")
         assert result.exit_code == 2
         assert "--json" in result.stderr
 
@@ -80,7 +74,7 @@ def test_log_probabilities_are_printed_only_when_asked_for(demo_gguf: Path) -> N
 def test_a_senseless_sampling_option_is_a_usage_error(
     demo_gguf: Path, option: str, value: str, message: str
 ) -> None:
-    result = _run("run", demo_gguf, "x", option, value)
+    result = run("run", demo_gguf, "x", option, value)
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -88,6 +82,6 @@ def test_a_senseless_sampling_option_is_a_usage_error(
 
 @pytest.mark.parametrize("value", ["nan", "-1", "inf", "1e9"])
 def test_a_senseless_sampling_value_is_a_usage_error(demo_gguf: Path, value: str) -> None:
-    result = _run("run", demo_gguf, "x", "--temperature", value)
+    result = run("run", demo_gguf, "x", "--temperature", value)
     assert result.exit_code == 2
     assert "temperature is" in result.stderr

@@ -11,43 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from edgesppo import structured, text_file
 from edgesppo.chat import Chat
-from edgesppo.cli import main
 from edgesppo.cli.run import answer
+from tests.command_line import CAPITAL, GREEDY, one_line_error, run, started
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from contextlib import AbstractContextManager
 
     from edgesppo.generate import Chunk
     from edgesppo.loaded import LoadedModel
 
-GREEDY = ["--temperature", "0"]
-CAPITAL = "What is the capital of France?"
-
-
-def _run(*args: str | Path, stdin: str | bytes = "") -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
-
-
-def _one_line_error(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if line]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("edgesppo: ")
-    return lines[0]
-
 
 def test_run_takes_its_prompt_from_a_pipe(demo_gguf: Path) -> None:
-    assert "Paris" in _run("run", demo_gguf, *GREEDY, stdin=CAPITAL + "\n").stdout
+    assert "Paris" in run("run", demo_gguf, *GREEDY, stdin=CAPITAL + "\n").stdout
 
 
 def test_run_joins_the_prompt_and_the_pipe(demo_gguf: Path) -> None:
-    both = _run("run", demo_gguf, "Be brief.", *GREEDY, "--json", stdin=CAPITAL)
-    one = _run("run", demo_gguf, f"Be brief.\n\n{CAPITAL}", *GREEDY, "--json")
+    both = run("run", demo_gguf, "Be brief.", *GREEDY, "--json", stdin=CAPITAL)
+    one = run("run", demo_gguf, f"Be brief.\n\n{CAPITAL}", *GREEDY, "--json")
     assert json.loads(both.stdout)["text"] == json.loads(one.stdout)["text"]
     assert json.loads(both.stdout)["usage"] == json.loads(one.stdout)["usage"]
 
@@ -94,7 +78,7 @@ def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
 
 
 def test_piped_text_that_is_not_utf8_is_refused(demo_gguf: Path) -> None:
-    line = _one_line_error(_run("run", demo_gguf, stdin=b"a\xff"))
+    line = one_line_error(run("run", demo_gguf, stdin=b"a\xff"))
     assert "standard input is no UTF-8 text: byte b'\\xff' at position 1" in line
 
 
@@ -103,28 +87,28 @@ def test_piped_text_is_read_as_a_file_is(
 ) -> None:
     marked = b"\xef\xbb\xbfWhat is the capital\r\nof France?\r\n"
     (tmp_path / "file").write_bytes(marked)
-    plain = _run("run", demo_gguf, "What is the capital\nof France?", *GREEDY, "--json")
+    plain = run("run", demo_gguf, "What is the capital\nof France?", *GREEDY, "--json")
     ways: list[tuple[tuple[str | Path, ...], bytes]] = [
         ((), marked),
         (("-f", "-"), marked),
         (("-f", tmp_path / "file"), b""),
     ]
     for more, stdin in ways:
-        found = json.loads(_run("run", demo_gguf, *more, *GREEDY, "--json", stdin=stdin).stdout)
+        found = json.loads(run("run", demo_gguf, *more, *GREEDY, "--json", stdin=stdin).stdout)
         assert found["text"] == json.loads(plain.stdout)["text"]
         assert found["usage"] == json.loads(plain.stdout)["usage"]
     monkeypatch.setattr(text_file, "MAX_BYTES", 10)
-    large = _one_line_error(_run("run", demo_gguf, stdin="x" * 11))
+    large = one_line_error(run("run", demo_gguf, stdin="x" * 11))
     assert "standard input has more than 10 bytes" in large
 
 
 def test_standard_input_stands_where_it_is_named_and_once(demo_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("of France?")
     named = ("-f", "-", "-f", tmp_path / "file")
-    found = _run("run", demo_gguf, *named, *GREEDY, "--json", stdin="What is the capital")
-    plain = _run("run", demo_gguf, "What is the capital\n\nof France?", *GREEDY, "--json")
+    found = run("run", demo_gguf, *named, *GREEDY, "--json", stdin="What is the capital")
+    plain = run("run", demo_gguf, "What is the capital\n\nof France?", *GREEDY, "--json")
     assert json.loads(found.stdout)["usage"] == json.loads(plain.stdout)["usage"]
-    twice = _run("run", demo_gguf, "-f", "-", "-f", "-", stdin=CAPITAL)
+    twice = run("run", demo_gguf, "-f", "-", "-f", "-", stdin=CAPITAL)
     assert twice.exit_code == 2
     assert "can be read once" in twice.stderr
 
@@ -132,8 +116,8 @@ def test_standard_input_stands_where_it_is_named_and_once(demo_gguf: Path, tmp_p
 @pytest.mark.parametrize(("stdin", "said"), [(subprocess.PIPE, True), (subprocess.DEVNULL, False)])
 def test_an_empty_pipe_is_mentioned(demo_gguf: Path, stdin: int, said: bool) -> None:
     command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "hi", *GREEDY]
-    with subprocess.Popen(command, stdin=stdin, stdout=-1, stderr=-1) as process:
-        output, errors = process.communicate()
+    with started(command, stdin=stdin, stdout=-1, stderr=-1) as process:
+        output, errors = process.communicate(timeout=60)
     assert output == b"Hello! How can I help you?\n"
     assert (b"edgesppo: what was piped in is empty\n" in errors) == said
 
@@ -142,7 +126,7 @@ def test_ctrl_c_prints_what_came_and_exits_with_130(demo_gguf: Path) -> None:
     command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "Hello", "--seed", "1"]
     # Hot enough never to hit an end token, so that the answer runs until the context is full.
     command += ["--temperature", "50", "--top-p", "1", "--max-tokens", "100000"]
-    with _started(command) as process:
+    with _unbuffered(command) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         first = process.stdout.read(1)
@@ -185,9 +169,9 @@ def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
         assert out == chat.last.text + "\n"
 
 
-def _started(command: list[str]) -> subprocess.Popen[bytes]:
+def _unbuffered(command: list[str]) -> AbstractContextManager[subprocess.Popen[bytes]]:
     environment: dict[str, Any] = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
+    return started(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -198,7 +182,7 @@ def _started(command: list[str]) -> subprocess.Popen[bytes]:
 
 def test_a_closed_pipe_ends_quietly(demo_gguf: Path) -> None:
     command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "Who are you?"]
-    with _started(command) as process:
+    with _unbuffered(command) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -26,7 +25,7 @@ from edgesppo_convert import Progress, convert, output
 from edgesppo_convert.checkpoint import INDEX, Checkpoint
 from edgesppo_convert.gemma2 import EMBEDDING, HEAD
 from tests.checkpoints import Shape, write_checkpoint
-from tests.hub import REPOSITORY, REVISION, FakeHub, serve
+from tests.hub import REPOSITORY, REVISION, FakeHub, cached, serve
 from tests.same_model import model_of
 
 if TYPE_CHECKING:
@@ -50,16 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The same repository, converted from the Hugging Face cache."""
-    cache = tmp_path_factory.mktemp("cache") / f"models--{REPOSITORY.replace('/', '--')}"
-    snapshot = cache / "snapshots" / REVISION
-    snapshot.mkdir(parents=True)
-    (cache / "blobs").mkdir()
-    for file in folder.iterdir():
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        shutil.copy(file, cache / "blobs" / digest)
-        (snapshot / file.name).symlink_to(f"../../blobs/{digest}")
+    cache = tmp_path_factory.mktemp("cache")
     out = cache / "out.gguf"
-    convert(snapshot, out)
+    convert(cached(folder, cache), out)
     return out.read_bytes()
 
 

@@ -11,6 +11,7 @@ import click
 from edgesppo import preflight, store
 from edgesppo.cli.common import converted, emit_json, json_option, tell
 from edgesppo.errors import BadModelFile
+from edgesppo.files import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _LABEL = 11
 _WIDTH = 80 - _LABEL - 3
-_BLOCK = 4 << 20
 
 
 @click.command(name="show")
@@ -50,9 +50,8 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
 def _sha256(path: Path) -> str:
     found = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while data := file.read(_BLOCK):
-                found.update(data)
+        for data in blocks(path):
+            found.update(data)
     except OSError as error:
         raise BadModelFile(f"{path}: cannot be read: {error.strerror or error}") from None
     return found.hexdigest()

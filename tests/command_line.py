@@ -1,0 +1,43 @@
+"""Owns how tests run the command line, within their own process or beside it, and what they ask."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from click.testing import CliRunner, Result
+
+from edgesppo.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GREEDY = ["--temperature", "0"]
+CAPITAL = "What is the capital of France?"
+
+
+def run(*args: str | Path, stdin: str | bytes = "") -> Result:
+    """The command with these words."""
+    return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
+
+
+def one_line_error(result: Result) -> str:
+    """The line that a command failed with; nothing else may have been said."""
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("edgesppo: ")
+    return lines[0]
+
+
+@contextmanager
+def started(words: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the block, whatever fails in it."""
+    with subprocess.Popen(words, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
