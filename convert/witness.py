@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from concurrent.futures import Future
 
     from edgesppo.files import Bytes
     from edgesppo_convert.safetensors import Shard
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20  # bytes at a time that are read from a file
 HANDED = 16  # spans that may wait to be hashed
+PATIENCE_S = 10.0  # for the last span, before the thread is left to itself
 
 
 class Witness:
@@ -66,7 +66,11 @@ class Witness:
 
 
 class Watch:
-    """Some shards while they are read; a context manager, left when their hashes are known."""
+    """Some shards while they are read; a context manager, left when their hashes are known.
+
+    Its thread is a daemon: a Ctrl-C may come where nobody is left to stop the thread, and for any
+    other kind the interpreter would wait without end.
+    """
 
     def __init__(self, witness: Witness, shards: list[Shard]) -> None:
         self._witness = witness
@@ -76,30 +80,31 @@ class Watch:
         self._reached: Point = (0, 0)  # everything before it has been read
         self._handed: deque[tuple[Point, Bytes]] = deque()  # in order, all of it before `_reached`
         self._stopped = False
-        self._pool = ThreadPoolExecutor(1, "edgesppo-sha256")
-        self._hashing: Future[None] | None = None
+        self._hashing: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="edgesppo-sha256", daemon=True)
 
     def __enter__(self) -> Watch:
-        self._hashing = self._pool.submit(self._hash)
+        self._thread.start()
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         try:
             if error is None:
                 self._go_on((len(self._shards), 0))
-                self._result()
+                self._hashing.result()
                 self._witness.check(self._shards)
         finally:
             self._stopped = True
             self._go_on(self._reached)
-            self._pool.shutdown()
+            if wait([self._hashing], PATIENCE_S).done:
+                self._thread.join()
 
     def read(self, shard: Shard, begin: int, data: Bytes) -> None:
         """Take this span of a shard; of what comes before it, nothing more will be handed over."""
         place = self._places[shard.name]
         self._go_on((place, begin + len(data)), ((place, begin), data))
-        if self._hashing is not None and self._hashing.done():
-            self._result()  # that it is done so early may be for an error
+        if self._hashing.done():
+            self._hashing.result()  # that it is done so early may be for an error
 
     def _go_on(self, reached: Point, handed: tuple[Point, Bytes] | None = None) -> None:
         with self._came:
@@ -108,9 +113,13 @@ class Watch:
                 self._handed.append(handed)
             self._came.notify()
 
-    def _result(self) -> None:
-        if self._hashing is not None:
-            self._hashing.result()
+    def _run(self) -> None:
+        try:
+            self._hash()
+        except BaseException as error:
+            self._hashing.set_exception(error)
+        else:
+            self._hashing.set_result(None)
 
     def _hash(self) -> None:
         for place, shard in enumerate(self._shards):

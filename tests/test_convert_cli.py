@@ -19,6 +19,7 @@ from edgesppo.cli import main
 from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES, _summarise
 from edgesppo_convert import ConvertResult, kernels, layout, recipe
 from tests.checkpoints import SHAPES, resized, write_checkpoint, write_hollow_checkpoint
+from tests.command_line import started
 from tests.conftest import DEMO
 
 
@@ -276,9 +277,8 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "source", shape)
     (tmp_path / "out").mkdir()
     words = ["convert", str(folder), "-o", str(tmp_path / "out" / "model.gguf"), "--threads", "1"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgesppo", *words], stderr=subprocess.DEVNULL
-    ) as p:
+    words = [sys.executable, "-m", "edgesppo", *words]
+    with started(words, stderr=subprocess.DEVNULL) as p:
         deadline = time.monotonic() + 60
         while not any((tmp_path / "out").iterdir()) and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -6,7 +6,8 @@ import errno
 import hashlib
 import itertools
 import os
-import shutil
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from edgesppo_convert.safetensors import Shard
 from edgesppo_convert.witness import Witness
 from tests import hub as fake_hub
 from tests.checkpoints import Shape, write_checkpoint
-from tests.hub import REPOSITORY, REVISION
+from tests.hub import REPOSITORY, REVISION, cached
 from tests.same_model import keys_of
 
 if TYPE_CHECKING:
@@ -52,19 +53,6 @@ def stated(out: Path) -> list[str]:
     found = keys_of(out)["edgesppo.source.weights"]
     assert isinstance(found, list)
     return found
-
-
-def cached(source: Path, tmp_path: Path) -> Path:
-    """The same as the Hugging Face cache has it."""
-    cache = tmp_path / f"models--{REPOSITORY.replace('/', '--')}"
-    snapshot = cache / "snapshots" / REVISION
-    snapshot.mkdir(parents=True)
-    (cache / "blobs").mkdir()
-    for file in source.iterdir():
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        shutil.copy(file, cache / "blobs" / digest)
-        (snapshot / file.name).symlink_to(f"../../blobs/{digest}")
-    return snapshot
 
 
 def no_thread_is_left() -> bool:
@@ -256,3 +244,21 @@ def test_where_the_hub_tells_no_sha256_it_is_computed(
     convert(f"{REPOSITORY}@{REVISION}", out)
     assert stated(out) == true_hashes(source)
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+LEFT_OPEN = """
+import pathlib, sys
+from edgesppo_convert.checkpoint import Checkpoint
+from edgesppo_convert.witness import Witness
+checkpoint = Checkpoint(pathlib.Path(sys.argv[1]))
+watch = Witness(checkpoint.shards, fetched=False).watch(checkpoint.shards)
+watch.__enter__()
+raise KeyboardInterrupt
+"""
+
+
+def test_a_ctrl_c_before_the_shards_are_seen_through_ends_the_process(source: Path) -> None:
+    """The moment after the thread has started, when no `with` would stop it any more."""
+    words = [sys.executable, "-c", LEFT_OPEN, str(source)]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert done.stderr.endswith(b"KeyboardInterrupt\n"), done.stderr

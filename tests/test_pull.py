@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from edgesppo import errors, lockfile, locks, obtain, place, remembered, store
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
 from edgesppo.pinned import Lock
+from tests.command_line import started
 from tests.faulty import Counting, Faulty
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
@@ -400,12 +400,11 @@ def test_killed_in_the_middle_the_next_pull_goes_on_inside_the_file(
     entry = pinned()
     hub.faults[SECOND] = ["stall"]
     words = [sys.executable, "-c", IN_SMALL_BLOCKS, "pull", NAME, "--accept-license"]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
     part, until = place.part(fresh_home / FOLDER / SECOND), time.monotonic() + 20
-    while not (place.size_of(part) or 0) and time.monotonic() < until:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        while not (place.size_of(part) or 0) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.kill()
     hub.go_on.set()
     there = part.stat().st_size
     assert there > 0

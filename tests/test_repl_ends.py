@@ -18,6 +18,7 @@ from tests.checkpoints import SHAPES, resized, write_checkpoint
 if os.name == "nt":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
+from tests.command_line import started
 from tests.talks import messages_of, on_terminal, record
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_pipe_and_keeps_what_came(babbler: Path, home: Path, number: int) -> None:
     words = ["chat", str(babbler), "--session", "piped", "--temperature", "0"]
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-m", "edgesppo", *words, "--max-tokens", "8000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

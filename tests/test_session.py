@@ -25,6 +25,7 @@ from edgesppo.prompt import Message
 from edgesppo.session import Session
 from edgesppo.sessions import Sessions
 from edgesppo.transcript import Conversation, ModelMark
+from tests.command_line import started
 from tests.faulty import Counting, Faulty, Short
 
 if TYPE_CHECKING:
@@ -368,7 +369,7 @@ def test_the_second_process_is_told_who_has_the_chat_open(path: Path) -> None:
     )
     write(path, STATES[:1])
     words = [sys.executable, "-c", code, str(path)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with started(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"open\n"
         with pytest.raises(ChatInUse, match=f"'rome' is open in process {child.pid} on "):
@@ -494,7 +495,7 @@ def test_killed_at_random_moments_a_chat_only_grows(path: Path) -> None:
     turns = 0
     for _ in range(8):
         words = [sys.executable, "-c", VICTIM, str(path)]
-        with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT) as child:
+        with started(words, stdout=subprocess.PIPE, cwd=ROOT) as child:
             assert child.stdout is not None
             child.stdout.readline()
             time.sleep(rng.random() * 0.05)
