@@ -45,7 +45,25 @@ def states() -> dict[str, str]:
     return {row["name"]: row["state"] for row in rows}
 
 
-def test_list_tells_what_is_here_in_lines_that_fit(hub: FakeHub) -> None:
+@pytest.mark.parametrize("columns", [60, 100])
+def test_list_fits_a_terminal_and_cuts_nothing_elsewhere(
+    fresh_home: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    assert fresh_home.is_dir()
+    elsewhere = run("list").output.splitlines()
+    for line, model in zip(
+        elsewhere, json.loads(run("list", "--json").output)["models"], strict=True
+    ):
+        assert line.endswith(model["description"])
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("edgesppo.cli.store.has_terminal", lambda _: True)
+    shown = run("list").output.splitlines()
+    assert max(map(len, shown)) < columns
+    for line, whole in zip(shown, elsewhere, strict=True):
+        assert line == whole or whole.startswith(line.removesuffix("..."))
+
+
+def test_list_tells_what_is_here(hub: FakeHub) -> None:
     assert states() == {
         "demo": "here",
         "sppo-iter1": "absent",
@@ -59,7 +77,6 @@ def test_list_tells_what_is_here_in_lines_that_fit(hub: FakeHub) -> None:
     assert states()[NAME] == "in part"
     pull("--convert")
     assert states()[NAME] == "converted"
-    assert all(len(line) < 80 for line in run("list").output.splitlines())
     assert hub.url
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from edgesppo import tune
 from edgesppo._llama import can_offload
 from edgesppo.cli import COMMANDS
 from edgesppo.cli.common import GOALS
+from edgesppo.sampler import SamplingParams
 from tests.command_line import CAPITAL, GREEDY, one_line_error, run
 from tests.conftest import DEMO
 
@@ -67,6 +70,19 @@ def test_a_command_that_is_almost_one_is_named() -> None:
     assert result.exit_code == 2
     assert "no such command: 'lst'; did you mean list?" in result.stderr
     assert "did you mean" not in run("xyzzy").stderr
+
+
+@pytest.mark.parametrize("command", ["run", "chat"])
+def test_help_has_every_option_once_under_its_heading(command: str) -> None:
+    headings = re.compile(r"^(Options|Loading the model|Sampling):$", re.MULTILINE)
+    option = re.compile(r"^  (?:-\w, )?--(\S+)", re.MULTILINE)
+    _, *parts = headings.split(run(command, "--help").output)
+    assert parts[::2] == ["Options", "Loading the model", "Sampling"]
+    own, loading, sampling = (option.findall(part) for part in parts[1::2])
+    assert sampling == [field.name.replace("_", "-") for field in fields(SamplingParams)]
+    assert {"n-ctx", "threads", "draft"} < {*loading}
+    assert own[-3:] == ["lock", "offline", "help"]
+    assert len({*own, *loading, *sampling}) == len([*own, *loading, *sampling])
 
 
 @pytest.mark.parametrize("command", ["run", "chat", "bench"])

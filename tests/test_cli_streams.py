@@ -50,11 +50,16 @@ def test_a_full_disk_behind_the_output_is_one_line(demo_gguf: Path, option: list
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_the_answer_stands_where_nothing_can_be_said_beside_it(demo_gguf: Path) -> None:
-    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "hi", *GREEDY]
+@pytest.mark.parametrize("words", ["run {} hi", "chat {}"])
+def test_the_answer_stands_where_nothing_can_be_said_beside_it(demo_gguf: Path, words: str) -> None:
+    command = [sys.executable, "-m", "edgesppo", *words.format(demo_gguf).split(), *GREEDY]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=full
+            command,
+            check=False,
+            input=b"hi\n" if "chat" in command else b"",
+            stdout=subprocess.PIPE,
+            stderr=full,
         )
     assert (done.returncode, done.stdout) == (0, b"Hello! How can I help you?\n")
 

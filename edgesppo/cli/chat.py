@@ -19,6 +19,7 @@ from edgesppo.cli.common import (
     say,
     was_asked_for,
 )
+from edgesppo.cli.headings import HeadedCommand
 from edgesppo.cli.keeping import chosen_for, kept, session_options
 from edgesppo.terminal import describe
 
@@ -37,7 +38,7 @@ _plain_option = click.option(
 )
 
 
-@click.command(name="chat")
+@click.command(name="chat", cls=HeadedCommand)
 @click.argument("model", required=False)
 @click.option("--system", help="A system text, merged into the first message as Gemma-2 has it.")
 @session_options
@@ -108,7 +109,7 @@ def _talk(setup: Setup, *, plain: bool) -> None:
         sys.exit(1)
 
 
-@click.command(name="try")
+@click.command(name="try", cls=HeadedCommand)
 @json_option
 @_plain_option
 @model_options

@@ -13,6 +13,7 @@ import click
 
 from edgesppo import remembered, store
 from edgesppo.cli import JSON_KEY, aside
+from edgesppo.cli.headings import Headed
 from edgesppo.errors import UsageError
 from edgesppo.parameters import Choice, Number
 from edgesppo.plan import CACHE_TYPES
@@ -85,7 +86,8 @@ def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
     return layers
 
 
-tune_option = click.option(
+_model_option = functools.partial(click.option, cls=Headed, heading="Loading the model")
+tune_option = _model_option(
     "--tune",
     type=click.Choice(GOALS),
     default="turn",
@@ -97,25 +99,25 @@ tune_option = click.option(
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how a model is loaded; they arrive as one dict, `loading`."""
     options = [
-        click.option(
+        _model_option(
             "--n-ctx",
             type=click.IntRange(16, _MOST),
             help="Context length in tokens. [default: the model's]",
         ),
-        click.option(
+        _model_option(
             "--threads",
             type=click.IntRange(1, 1024),
             help="Threads. [default: all this process may use]",
         ),
-        click.option("--force", is_flag=True, help="Load even what will not fit into memory."),
-        click.option(
+        _model_option("--force", is_flag=True, help="Load even what will not fit into memory."),
+        _model_option(
             "--gpu",
             default="auto",
             show_default=True,
             callback=_gpu,
             help="auto, off, or a number of layers.",
         ),
-        click.option(
+        _model_option(
             "--cache-type",
             type=click.Choice(list(CACHE_TYPES)),
             default="f16",
@@ -123,13 +125,13 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the KV cache is kept as.",
         ),
         tune_option,
-        click.option(
+        _model_option(
             "--drafts/--no-drafts",
             default=True,
             help="Guess what comes next, where that pays: no answer changes but by rounding."
             " [default: on]",
         ),
-        click.option(
+        _model_option(
             "--draft",
             metavar="FILE",
             help="A smaller GGUF of the same vocabulary that guesses, too.",
@@ -187,6 +189,8 @@ def _sampling_option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
     of_numbers = isinstance(kind, Number | Choice)
     return click.option(
         "--" + field.name.replace("_", "-"),
+        cls=Headed,
+        heading="Sampling",
         type=kind.number if of_numbers else str,
         metavar=None if of_numbers else kind.metavar,
         multiple=kind.repeatable,

@@ -10,6 +10,7 @@ import click
 
 from edgesppo import preflight, store
 from edgesppo.cli.common import converted, emit_json, json_option, model_options, tell
+from edgesppo.cli.headings import HeadedCommand
 from edgesppo.plan import PROGRAM_BYTES
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edgesppo.tune import Tuning
 
 
-@click.command(name="plan")
+@click.command(name="plan", cls=HeadedCommand)
 @click.argument("model")
 @json_option
 @model_options

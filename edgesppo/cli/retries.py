@@ -11,8 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-import click
-
+from edgesppo.cli import aside
 from edgesppo.retry import Retry, heard_by
 from edgesppo.terminal import printable
 
@@ -35,7 +34,7 @@ class _Notice:
             elif self._terminal:
                 self._draw(_worded(retry))
             else:
-                click.echo(_worded(retry), err=True)
+                aside(_worded(retry))
 
     def close(self) -> None:
         with self._one_at_a_time:
@@ -49,7 +48,7 @@ class _Notice:
     def _draw(self, line: str) -> None:
         """The cursor goes back to where whatever comes next begins."""
         room = shutil.get_terminal_size().columns - 1  # or every redraw would begin a new line
-        click.echo("\r" + line[:room].ljust(room) + "\r", err=True, nl=False)
+        aside("\r" + line[:room].ljust(room) + "\r", newline=False)
         self._shown = True
 
 

@@ -23,6 +23,7 @@ from edgesppo.cli.common import (
     sampling_options,
     say,
 )
+from edgesppo.cli.headings import HeadedCommand
 from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
 from edgesppo.ending import ending
 from edgesppo.errors import UsageError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _STDIN = "-"
 
 
-@click.command(name="run")
+@click.command(name="run", cls=HeadedCommand)
 @click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
 @click.option("--system", help="A system text, merged into the prompt as Gemma-2 has it.")
 @click.option(

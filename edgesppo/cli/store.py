@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,6 @@ from edgesppo.terminal import printable
 if TYPE_CHECKING:
     from edgesppo.pinned import PinnedModel
 
-_WIDTH = 79
-
 
 @click.command(name="list")
 @json_option
@@ -32,12 +31,13 @@ def list_command(as_json: bool) -> None:
         emit_json({"folder": str(place.root()), "models": rows})
         return
     width = max(len(row["name"]) for row in rows)
+    columns = shutil.get_terminal_size().columns if has_terminal(sys.stdout) else sys.maxsize
     for row in rows:
         taken = size(row["bytes"]) if row["bytes"] else ""
         line = (
             f"{row['name']:<{width}}  {row['state']:<9} {taken:>9}  {one_line(row['description'])}"
         )
-        tell(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}...")
+        tell(line if len(line) < columns else f"{line[: columns - 4]}...")
 
 
 def _row(entry: PinnedModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import click
+from edgesppo.cli import aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ class Transfer:
         self._seen: deque[tuple[float, int]] = deque()
         self._drawn = False
         if not self._terminal:
-            click.echo(f"{title}: {size(total)} ...", err=True)
+            aside(f"{title}: {size(total)} ...")
 
     def heard(self, file: str, done: int, _total: int) -> None:
         """`done` bytes of a file are there."""
@@ -50,15 +50,15 @@ class Transfer:
     def close(self) -> None:
         """End the line."""
         if self._drawn and self._terminal:
-            click.echo(err=True)
+            aside()
 
     def _draw(self, line: str) -> None:
         self._drawn = True
         if not self._terminal:
-            click.echo(line, err=True)
+            aside(line)
             return
         room = shutil.get_terminal_size().columns - 1  # or every redraw would begin a new line
-        click.echo("\r" + line[:room].ljust(room), err=True, nl=False)
+        aside("\r" + line[:room].ljust(room), newline=False)
 
     def _line(self, now: float, whole: int) -> str:
         first, before = self._seen[0]

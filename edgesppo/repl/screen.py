@@ -80,7 +80,8 @@ class Screen:
             if columns := self.said_columns:
                 lines = (between_words(line, columns) for line in text.split("\n"))
                 text = "\n".join(row for rows in lines for row in rows)
-            _put(sys.stderr, text + "\n")
+            with contextlib.suppress(OSError):  # the chat goes on where it cannot be said
+                _put(sys.stderr, text + "\n")
 
     def pass_by(self, text: str) -> None:
         """Show a line that the next one takes the place of; an empty one takes it away."""
