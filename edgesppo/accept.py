@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgesppo import logprobs
 
 if TYPE_CHECKING:
-    from edgesppo._llama import Context
+    from edgesppo.context import Context
     from edgesppo.model import Model
     from edgesppo.request import Request
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgesppo import machine
-from edgesppo._llama import LIBRARY_VERSION, Weights
+from edgesppo._llama import LIBRARY_VERSION
 from edgesppo.draft import ROWS
 from edgesppo.probe import LENGTHS, Probe
 from edgesppo.tune import is_small
+from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable

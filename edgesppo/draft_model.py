@@ -12,8 +12,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from edgesppo import plan, settings
-from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.model import Model

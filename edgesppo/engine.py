@@ -15,9 +15,9 @@ import weakref
 from typing import TYPE_CHECKING
 
 from edgesppo import checks, settings
-from edgesppo._llama import Context
 from edgesppo.accept import accept
 from edgesppo.batch import Batch
+from edgesppo.context import Context
 from edgesppo.draft import USUAL_COSTS, Drafter
 from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError

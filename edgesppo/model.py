@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo import checks, headroom, preflight
-from edgesppo._llama import Weights, can_offload
+from edgesppo._llama import can_offload
 from edgesppo.cuts import Cuts
 from edgesppo.errors import BadModelFile, Closed, UsageError
 from edgesppo.mapped import MappedFile
+from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

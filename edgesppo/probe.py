@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 from edgesppo.draft import ROWS
 from edgesppo.interrupt import run_interruptibly
 
 if TYPE_CHECKING:
-    from edgesppo._llama import Weights
     from edgesppo.tune import Tuning
+    from edgesppo.weights import Weights
 
 LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
 _BATCH = 512

@@ -15,7 +15,7 @@ from edgesppo.sampler import build_chain
 if TYPE_CHECKING:
     import weakref
 
-    from edgesppo._llama import Chain
+    from edgesppo.context import Chain
     from edgesppo.draft import Drafter
     from edgesppo.errors import EdgesppoError
     from edgesppo.kv_cache import Slot

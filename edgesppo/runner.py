@@ -12,8 +12,8 @@ from edgesppo import headroom
 from edgesppo.interrupt import run_interruptibly
 
 if TYPE_CHECKING:
-    from edgesppo._llama import Context
     from edgesppo.batch import Batch
+    from edgesppo.context import Context
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
 _SHORT = 8

@@ -37,7 +37,8 @@ from edgesppo.parameters import (
 )
 
 if TYPE_CHECKING:
-    from edgesppo._llama import SamplerChain, Weights
+    from edgesppo.chain import SamplerChain
+    from edgesppo.weights import Weights
 
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
 MAX_SEED = 2**32 - 2
@@ -182,7 +183,7 @@ def build_chain(params: SamplingParams, weights: Weights, n_ctx: int) -> Sampler
 
     Raises UsageError for token ids that the vocabulary does not have.
     """
-    from edgesppo._llama import SamplerChain
+    from edgesppo.chain import SamplerChain
 
     chain = SamplerChain()
     for stage in stages(params, weights, n_ctx):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import checks, headroom, machine, plan
-from edgesppo._llama import CACHE_TYPES, FLASH_ATTENTION, ContextParams
+from edgesppo.context import CACHE_TYPES, FLASH_ATTENTION, ContextParams
 from edgesppo.draft import MAX_DRAFT, ROWS
 from edgesppo.tune import Tuning
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo import prompt
-from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 from edgesppo.errors import BadModelFile
 from edgesppo.loaded import load
 

@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import checks, machine
-from edgesppo._llama import LIBRARY_VERSION, Weights, system_info
+from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.draft import ROWS, USUAL_COSTS
 from edgesppo.files import Files, write_whole
 from edgesppo.home import home
 from edgesppo.probe import LENGTHS, Probe, longest
+from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,9 @@ import gc
 import threading
 from pathlib import Path
 
-from edgesppo._llama import Context, SamplerChain, Weights
+from edgesppo.chain import SamplerChain
+from edgesppo.context import Context
+from edgesppo.weights import Weights
 
 FILES, STATUS = Path("/proc/self/fd"), Path("/proc/self/status")
 NATIVE = (Context, SamplerChain, Weights)

@@ -18,7 +18,7 @@ from edgesppo.sampler import STAGES, SamplingParams
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from edgesppo._llama import SamplerChain
+    from edgesppo.chain import SamplerChain
 
 # Of a normal distribution: reached by chance once in 30,000 times.
 LARGEST_Z = 4.0

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edgesppo import SamplingParams, schema
-from edgesppo._llama import Context, ContextParams, Grammar
 from edgesppo.batch import Batch
+from edgesppo.chain import Grammar
 from edgesppo.constrained import ConstrainedChain
+from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.errors import NativeError
 from edgesppo.sampler import build_chain

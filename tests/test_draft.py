@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import edgesppo
 from edgesppo import SamplingParams, loaded, tune
 from edgesppo import engine as engines
-from edgesppo._llama import Context
+from edgesppo.context import Context
 from edgesppo.draft import MAX_DRAFT, ROWS, USUAL_COSTS, Drafter, NgramIndex
 from edgesppo.draft_model import SLICE, DraftModel, open_draft_model
 from edgesppo.engine import Engine

@@ -11,8 +11,8 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine, Request
 from edgesppo.model import Model
 

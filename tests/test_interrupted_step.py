@@ -22,7 +22,7 @@ from edgesppo import (
     runner,
     schedule,
 )
-from edgesppo._llama import Context
+from edgesppo.context import Context
 from edgesppo.engine import Engine
 from tests import near_ties
 from tests.conftest import LONG

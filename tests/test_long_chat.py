@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo import Chat, Message, SamplingParams
-from edgesppo._llama import Context
+from edgesppo.context import Context
 from edgesppo.engine import Engine
 from edgesppo.model import Model
 from tests import near_ties
@@ -17,7 +17,7 @@ from tests import near_ties
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo._llama import SamplerChain
+    from edgesppo.chain import SamplerChain
 
 TURNS = 26
 ASKED = [

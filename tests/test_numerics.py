@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 from edgesppo.model import Model
 
 REFERENCE = Path(__file__).parent / "data" / "demo_reference_logits.npz"

@@ -12,11 +12,12 @@ from click.testing import CliRunner
 
 import edgesppo
 from edgesppo import _llama, machine, plan, preflight, tune
-from edgesppo._llama import Context, ContextParams, Weights
 from edgesppo.cli import main
 from edgesppo.cli.plan import _WHENCE
+from edgesppo.context import Context, ContextParams
 from edgesppo.settle import ORIGINS, Wishes, settle
 from edgesppo.tune import untuned
+from edgesppo.weights import Weights
 
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
@@ -32,11 +33,11 @@ def test_the_kv_cache_is_what_llama_reports(
     demo_gguf: Path, weights: Weights, n_ctx: int, n_seqs: int, cache_type: str
 ) -> None:
     lines: list[str] = []
-    listen = _llama._C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
-    _llama._C.llama_log_set(listen, None)
+    listen = _llama.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
+    _llama.C.llama_log_set(listen, None)
     params = ContextParams(n_ctx=n_ctx, n_seqs=n_seqs, cache_type=cache_type)
     Context(weights, params).close()
-    _llama._C.llama_log_set(_llama._capture, None)
+    _llama.C.llama_log_set(_llama.capture, None)
     reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
     made = plan.plan(
         preflight.check(demo_gguf),

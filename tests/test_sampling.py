@@ -9,9 +9,9 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo._llama import Context, ContextParams
 from edgesppo.accept import accept
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.model import Model
 from edgesppo.sampler import STAGES, build_chain, stages
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgesppo._llama import SamplerChain
+    from edgesppo.chain import SamplerChain
     from edgesppo.loaded import LoadedModel
     from edgesppo.request import Request
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import SamplingParams
-from edgesppo._llama import Context
+from edgesppo.context import Context
 from edgesppo.engine import Engine
 from edgesppo.model import Model
 from edgesppo.prompt import Message, encode

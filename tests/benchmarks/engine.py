@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo._llama import Context
+from edgesppo.context import Context
 from edgesppo.engine import Engine
 from edgesppo.model import Model
 from edgesppo.tune import Measurement, Tuning

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo import preflight
-from edgesppo._llama import Weights
+from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable

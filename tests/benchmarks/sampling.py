@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo import SamplingParams, machine
-from edgesppo._llama import Context, ContextParams
 from edgesppo.batch import Batch
+from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.model import Model
 from edgesppo.sampler import build_chain

@@ -1,0 +1,152 @@
+"""Owns the weights and the vocabulary of one GGUF file as llama.cpp holds them.
+
+Knows tokens and bytes, nothing of text, contexts or chats.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from edgesppo._llama import C, has_amx_kernels, lacks_memory, log, reason, start
+from edgesppo.errors import BadModelFile, OutOfMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_TEXT = C.LLAMA_TOKEN_ATTR_NORMAL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_BYTE
+# How llama.cpp writes a space in a token's name.
+_SPACE_MARK, _SPACE = "▁".encode(), ord(" ")
+# Beside the 256 bytes that a token's text can begin with.
+NO_TEXT, ENDS = 256, 257
+
+
+class Weights:
+    """The weights and vocabulary of one GGUF file (`llama_model`)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = 0,
+        repack: bool = True,
+        vocabulary_only: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        start()
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = repack and not has_amx_kernels()
+        params.vocab_only = vocabulary_only
+        failure: list[BaseException] = []
+        report = C.llama_progress_callback(_progress_callback(progress, failure))
+        params.progress_callback = report
+        log.clear()
+        handle = C.llama_model_load_from_file(os.fsencode(path), params)
+        if failure:
+            if handle:
+                C.llama_model_free(handle)
+            raise failure[0]
+        if not handle:
+            kind = OutOfMemory if lacks_memory() else BadModelFile
+            raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
+        # The parameters point to the callback only while loading.
+        del report
+        self._handle = handle
+        self.vocab = C.llama_model_get_vocab(handle)  # native; valid until `close()`
+        self._finalizer = weakref.finalize(self, C.llama_model_free, handle)
+        self.n_vocab: int = C.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train: int = C.llama_model_n_ctx_train(handle)
+        self.n_swa: int = C.llama_model_n_swa(handle)
+        self.n_params: int = C.llama_model_n_params(handle)
+        self.n_bytes: int = C.llama_model_size(handle)
+        self.bos: int = C.llama_vocab_bos(self.vocab)
+
+    @property
+    def handle(self) -> Any:
+        """The native pointer; valid until `close()`."""
+        return self._handle
+
+    def close(self) -> None:
+        """Free the weights. Every context made from them must be closed before."""
+        self._finalizer()
+
+    def tokenize(self, text: bytes, *, special: bool) -> list[int]:
+        """Token ids of UTF-8 `text`, without `<bos>`; `special` matches control tokens in it."""
+        capacity = len(text) + 8
+        while True:
+            ids = (ctypes.c_int32 * capacity)()
+            n = C.llama_tokenize(self.vocab, text, len(text), ids, capacity, False, special)
+            if n >= 0:
+                return ids[:n]
+            capacity = -n
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that one token stands for; control tokens give their name."""
+        buffer = ctypes.create_string_buffer(64)
+        n = C.llama_token_to_piece(self.vocab, token, buffer, 64, 0, True)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = C.llama_token_to_piece(self.vocab, token, buffer, -n, 0, True)
+        return buffer.raw[:n]
+
+    def is_control(self, token: int) -> bool:
+        """Whether the token steers the model instead of standing for text."""
+        return bool(C.llama_vocab_is_control(self.vocab, token))
+
+    def is_text(self, token: int) -> bool:
+        """Whether the token stands for text: neither control, nor unknown, nor unused."""
+        return bool(C.llama_vocab_get_attr(self.vocab, token) & _TEXT)
+
+    def is_user_defined(self, token: int) -> bool:
+        """Whether the token is found in a text before any merging."""
+        attributes = C.llama_vocab_get_attr(self.vocab, token)
+        return bool(attributes & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def name(self, token: int) -> bytes:
+        """How the vocabulary itself writes the token."""
+        return bytes(C.llama_vocab_get_text(self.vocab, token))
+
+    def first_bytes(self) -> tuple[list[int], list[int]]:
+        """The first byte of every token, NO_TEXT if it has none, ENDS for an end.
+
+        And the tokens that stand for one byte each, whatever character that is a part of.
+        """
+        n, vocab = self.n_vocab, self.vocab
+        attributes = list(map(C.llama_vocab_get_attr, [vocab] * n, range(n)))
+        names = map(C.llama_vocab_get_text, [vocab] * n, range(n))
+        found, single = [NO_TEXT] * n, []
+        for token, (kind, name) in enumerate(zip(attributes, names, strict=True)):
+            if kind & C.LLAMA_TOKEN_ATTR_NORMAL and name:
+                found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
+            elif kind & _TEXT:
+                piece = self.piece(token)
+                found[token] = piece[0] if piece else NO_TEXT
+                if kind & C.LLAMA_TOKEN_ATTR_BYTE and piece:
+                    single.append(token)
+            elif self.is_end(token):
+                found[token] = ENDS
+        return found, single
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends an answer (`<eos>`, `<end_of_turn>`)."""
+        return bool(C.llama_vocab_is_eog(self.vocab, token))
+
+
+def _progress_callback(
+    progress: Callable[[float], None] | None, failure: list[BaseException]
+) -> Callable[..., bool]:
+    """Native code cannot be left by an exception, Ctrl-C's included: it is kept for later."""
+
+    def report(fraction: float, _data: object) -> bool:
+        try:
+            if progress is not None:
+                progress(fraction)
+        except BaseException as error:
+            failure.append(error)
+        return not failure
+
+    return report
