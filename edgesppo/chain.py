@@ -1,6 +1,6 @@
 """Owns llama.cpp's samplers: chains of them, and the grammars that answers are bound to.
 
-Knows rows of logits and candidates, nothing of which parameters make which chain.
+Which stages a chain has, and in which order, `sampler` says.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo._llama import C, start
 from edgesppo.errors import NativeError
+from edgesppo.sampler import stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgesppo.context import Context
+    from edgesppo.sampler import SamplingParams
     from edgesppo.weights import Weights
 
 
@@ -107,6 +109,17 @@ class SamplerChain:
     def accept(self, token: int) -> None:
         """Tell the chain of a token that it did not draw itself (penalties look back at it)."""
         C.llama_sampler_accept(self.handle, token)
+
+
+def build_chain(params: SamplingParams, weights: Weights, n_ctx: int) -> SamplerChain:
+    """The native chain for `params`; n_ctx in tokens. The caller closes it.
+
+    Raises UsageError for token ids that the vocabulary does not have.
+    """
+    chain = SamplerChain()
+    for stage in stages(params, weights, n_ctx):
+        chain.add(stage.sampler, *stage.args, looks_back=stage.looks_back)
+    return chain
 
 
 def _bias_arguments(n_vocab: int, pairs: Sequence[tuple[int, float]]) -> tuple[Any, ...]:

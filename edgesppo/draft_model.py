@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from edgesppo import plan, settings
 from edgesppo.batch import Batch
+from edgesppo.chain import build_chain
 from edgesppo.context import Context, ContextParams
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.model import Model
-from edgesppo.sampler import SamplingParams, build_chain
+from edgesppo.sampler import SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

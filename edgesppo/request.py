@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgesppo.chain import build_chain
 from edgesppo.kv_cache import NOTHING
-from edgesppo.sampler import build_chain
 
 if TYPE_CHECKING:
     import weakref

@@ -37,7 +37,6 @@ from edgesppo.parameters import (
 )
 
 if TYPE_CHECKING:
-    from edgesppo.chain import SamplerChain
     from edgesppo.weights import Weights
 
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
@@ -176,19 +175,6 @@ class Stage(NamedTuple):
     sampler: str
     args: tuple[Any, ...]
     looks_back: int = 0
-
-
-def build_chain(params: SamplingParams, weights: Weights, n_ctx: int) -> SamplerChain:
-    """The native chain for `params`; n_ctx in tokens. The caller closes it.
-
-    Raises UsageError for token ids that the vocabulary does not have.
-    """
-    from edgesppo.chain import SamplerChain
-
-    chain = SamplerChain()
-    for stage in stages(params, weights, n_ctx):
-        chain.add(stage.sampler, *stage.args, looks_back=stage.looks_back)
-    return chain
 
 
 def stages(params: SamplingParams, weights: Weights, n_ctx: int) -> list[Stage]:

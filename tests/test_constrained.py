@@ -11,12 +11,11 @@ import pytest
 
 from edgesppo import SamplingParams, schema
 from edgesppo.batch import Batch
-from edgesppo.chain import Grammar
+from edgesppo.chain import Grammar, build_chain
 from edgesppo.constrained import ConstrainedChain
 from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.errors import NativeError
-from edgesppo.sampler import build_chain
 from tests.schema_cases import CASES, Case
 
 if TYPE_CHECKING:

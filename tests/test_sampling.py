@@ -11,10 +11,11 @@ import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.accept import accept
 from edgesppo.batch import Batch
+from edgesppo.chain import build_chain
 from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.model import Model
-from edgesppo.sampler import STAGES, build_chain, stages
+from edgesppo.sampler import STAGES, stages
 from edgesppo_convert import convert
 from tests.checkpoints import Shape, write_checkpoint
 from tests.sampling_exact import (

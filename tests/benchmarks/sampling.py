@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from edgesppo import SamplingParams, machine
 from edgesppo.batch import Batch
+from edgesppo.chain import build_chain
 from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.model import Model
-from edgesppo.sampler import build_chain
 from tests.benchmarks.engine import prompt_ids
 
 if TYPE_CHECKING:
