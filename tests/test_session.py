@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import signal
 import stat
 import subprocess
 import sys
@@ -444,34 +443,41 @@ def test_a_fault_while_mending_loses_nothing(path: Path, spoil: object) -> None:
         assert expected is not None or damaged in {f.read_bytes() for f in path.parent.iterdir()}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="each victim is a fork of this process")
-def test_killed_at_any_operation_every_recorded_turn_is_there(path: Path) -> None:
+KILLED = """
+import os, pathlib, signal, sys
+from edgesppo.session import Session
+from tests.faulty import Counting
+from tests.test_session import STATES
+
+for number in range(1, int(sys.argv[2]) + 1):
+    folder = pathlib.Path(sys.argv[1], str(number))
+    folder.mkdir(parents=True)
+    if os.fork() == 0:
+        def kill(at, name):
+            if at == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        told = os.open(folder / "told", os.O_CREAT | os.O_WRONLY)
+        with Session(folder / "rome.jsonl", Counting(kill)) as session:
+            for state in STATES:
+                session.record(state)
+                os.write(told, b".")
+        os._exit(7)
+    if os.wait()[1] != signal.SIGKILL:
+        sys.exit(f"operation {number} was not reached")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each victim is a fork of one process")
+def test_killed_at_any_operation_every_recorded_turn_is_there(path: Path, tmp_path: Path) -> None:
     counting = Counting()
     record_all(path, counting)
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "victims"), str(len(counting.done))]
+    subprocess.run(words, check=True, cwd=ROOT)
     for number in range(1, len(counting.done) + 1):
-        for file in path.parent.iterdir():
-            file.unlink()
-        reader, writer = os.pipe()
-        if os.fork() == 0:
-            _die_at(number, path, writer)
-        os.close(writer)
-        assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGKILL
-        with os.fdopen(reader, "rb") as told:
-            done = len(told.read()) - 1
-        back = found(path)
+        folder = tmp_path / "victims" / str(number)
+        done = (folder / "told").stat().st_size - 1
+        back = found(folder / "rome.jsonl")
         assert back in [None, *STATES][done + 1 : done + 3], f"operation {number}"
-
-
-def _die_at(number: int, path: Path, told: int) -> None:
-    def kill(at: int, _name: str) -> None:
-        if at == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with Session(path, Counting(kill)) as session:
-        for state in STATES:
-            session.record(state)
-            os.write(told, b".")
-    os._exit(7)
 
 
 VICTIM = """
