@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo import snapshot
-from edgesppo.errors import BadChat, OutputError
+from edgesppo.errors import BadChat, OutOfMemory, OutputError, UsageError
 from edgesppo.files import Files
 from edgesppo.repl import signals
 from edgesppo.repl.keys import Keys
@@ -165,6 +165,28 @@ def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], Talk])
         "My name is Ada.",
         "What is my name?",
     ]
+
+
+@pytest.mark.parametrize("name", ["", "kept"])
+def test_a_chat_waits_for_a_model_where_neither_can_be_had(
+    begin: Callable[[str], Talk], name: str
+) -> None:
+    talk = begin(name)
+    _ask(talk, "My name is Ada.")
+
+    def fails(*_: object) -> Any:
+        raise OutOfMemory("no memory at all")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(talk.setup, "open_model", fails)
+        for _ in range(2):
+            with pytest.raises(OutOfMemory):
+                talk.use_model(talk.found, lambda *_: None)
+            with pytest.raises(UsageError, match="/model NAME loads one, and the chat goes on"):
+                _ask(talk, "What is my name?")
+    talk.use_model(talk.found, lambda *_: None)
+    _ask(talk, "What is my name?")
+    assert len(talk.chat.messages) == 4
 
 
 class Interrupting(Screen):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from edgesppo.chat import Chat
     from edgesppo.loaded import LoadedModel
+    from edgesppo.prompt import Message
     from edgesppo.saved import SavedChat
     from edgesppo.session import Session
     from edgesppo.sessions import Sessions
@@ -60,20 +61,26 @@ class Talk:
         self._loaded: LoadedModel | None = None
         self._saved: SavedChat | None = None
         self._chat: Chat | None = None
+        self._left: tuple[dict[str, Any], list[Message]] | None = None  # of a chat without a model
 
     @property
     def loaded(self) -> LoadedModel:
         """The model. UsageError while there is none."""
         if self._loaded is None:
-            raise UsageError("the model is not loaded yet")
+            raise self._no_model()
         return self._loaded
 
     @property
     def chat(self) -> Chat:
         """The chat. UsageError while there is no model."""
         if self._chat is None:
-            raise UsageError("the model is not loaded yet")
+            raise self._no_model()
         return self._chat
+
+    def _no_model(self) -> UsageError:
+        if self._left is None:
+            return UsageError("the model is not loaded yet")
+        return UsageError("there is no model any more; /model NAME loads one, and the chat goes on")
 
     @property
     def ready(self) -> bool:
@@ -176,11 +183,13 @@ class Talk:
         """Go on with another model. There is memory for one: this one goes first, and comes back
         if that fails. Ctrl-C gives the new one up, and waits for the old one.
         """
-        before, options, messages = self.found, self.settings(), list(self.chat.messages)
+        before = self.found
+        options, messages = self._left or (self.settings(), list(self.chat.messages))
         self._save()  # where that fails, or is interrupted, all is as it was
         try:
             with signals.deferred():
                 self._close_model()
+                self._left = options, messages
             return self._open(found, options, messages, report)
         except BaseException:
             with signals.deferred():
@@ -190,7 +199,7 @@ class Talk:
             raise
 
     def _open(
-        self, found: Found, options: dict[str, Any], messages: list[Any], report: Report
+        self, found: Found, options: dict[str, Any], messages: list[Message], report: Report
     ) -> list[str]:
         self._loaded = self.setup.open_model(found, report)
         self.found = found
@@ -200,6 +209,7 @@ class Talk:
         said = self._begin(self.session, options)
         if self.session is None:  # what the tokens of another model mean is unknown to this one
             self.chat.messages[:] = [dataclasses.replace(message, ids=None) for message in messages]
+        self._left = None
         return [describe(self._loaded), *said]
 
     def _save(self) -> None:
