@@ -181,7 +181,8 @@ class Talk:
 
     def use_model(self, found: Found, report: Report) -> list[str]:
         """Go on with another model. There is memory for one: this one goes first, and comes back
-        if that fails. Ctrl-C gives the new one up, and waits for the old one.
+        if that fails. Ctrl-C gives the new one up, and waits for the old one. Where that fails,
+        too, the chat waits for a third.
         """
         before = self.found
         options, messages = self._left or (self.settings(), list(self.chat.messages))
@@ -195,7 +196,8 @@ class Talk:
             with signals.deferred():
                 with suppress(EdgesppoError):
                     self._close_model()
-                self._open(before, options, messages, report)
+                with suppress(EdgesppoError):  # why the new one failed says more
+                    self._open(before, options, messages, report)
             raise
 
     def _open(
