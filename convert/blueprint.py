@@ -124,7 +124,7 @@ def _fingerprint(checkpoint: Checkpoint, head: bytes, choices: Choices) -> str:
     parts = (
         _sha256(head),
         _sha256(Path(ggml_base()._name).read_bytes()),
-        *(shard.state() for shard in checkpoint.shards),
+        *(shard.identity() for shard in checkpoint.shards),
         *((name, _sha256(values.tobytes())) for name, values in choices.importances.items()),
     )
     return _sha256(json.dumps(parts).encode())

@@ -18,7 +18,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import DownloadError, EdgesppoError, OutputError, SourceUnreadable
+from edgesppo import errors
+from edgesppo.errors import EdgesppoError, OutputError
 from edgesppo.files import NO_LINKS, cannot_write
 from edgesppo_convert.journal import Journal
 from edgesppo_convert.part import Part
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edgesppo_convert.gguf_file import FilePlan, Place
     from edgesppo_convert.progress import Report
 
+_LACKS = errors.SourceUnreadable | errors.OutOfMemory  # what the system did not give
 CLAIM = 64 << 20  # bytes of finished tensors after which they are claimed: a second's work or two
 
 
@@ -206,6 +208,7 @@ class Output:
         journal, self._journal = self._journal, None
         if journal is None:
             return
+        keep = keep and not _is_over(self.path)  # it may have its name already
         try:
             with suppress(OSError):
                 self._file.close()
@@ -226,7 +229,7 @@ class Output:
         )
         if isinstance(error, KeyboardInterrupt):
             error.args = (f"stopped; {kept}",)
-        elif isinstance(error, OutputError | SourceUnreadable):
+        elif isinstance(error, OutputError | _LACKS):
             error.args = (f"{error}; {kept}",)
 
     @contextmanager
@@ -258,7 +261,7 @@ def _is_blameless(error: BaseException | None) -> bool:
         cause = error.__cause__
         return isinstance(cause, OSError) and cause.errno != errno.EFBIG
     if isinstance(error, EdgesppoError):
-        return isinstance(error, DownloadError | SourceUnreadable)
+        return isinstance(error, errors.DownloadError | _LACKS)
     return error is not None
 
 

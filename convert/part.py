@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from edgesppo.files import write_all
+from edgesppo.interrupt import between_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -89,7 +90,7 @@ class Part:
         """
         whole = hashlib.sha256()
         ahead: deque[Future[None]] = deque()
-        with ThreadPoolExecutor(1, "edgesppo-hash") as pool:
+        with between_steps() as look, ThreadPoolExecutor(1, "edgesppo-hash") as pool:
             for what, at, end, expected in _spans(plan, digests):
                 found = hashlib.sha256()
                 for data in self._blocks(at, end):
@@ -98,6 +99,7 @@ class Part:
                     if len(ahead) > AHEAD:
                         ahead.popleft().result()
                     heard(what, len(data))
+                    look()
                 if found.hexdigest() != expected:
                     return whole.hexdigest(), what
         for update in ahead:

@@ -11,13 +11,14 @@ import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import OutputError, UsageError
+from edgesppo.errors import OutOfMemory, OutputError, UsageError
 from edgesppo.files import Files
+from edgesppo.interrupt import between_steps
 from edgesppo.machine import usable_cpus
 from edgesppo_convert.blueprint import check_choices, draw
 from edgesppo_convert.output import Output, sweep
@@ -29,7 +30,7 @@ from edgesppo_convert.verify import check_written
 from edgesppo_convert.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from edgesppo.files import Bytes
@@ -87,13 +88,32 @@ def convert(
     with open_checkpoint(source, target, files, keep=keep, fetched=fetched) as checkpoint:
         work = _Work(checkpoint, draw(checkpoint, choices), threads, kernels)
         work.check_apart(target)
-        with work.output(target, files, report) as out, at_work(checkpoint, target, files):
+        with (
+            work.output(target, files, report) as out,
+            at_work(checkpoint, target, files),
+            _lack_told(),
+        ):
             resumed = len(out.digests)
             out.complete(work.do(out, report))
             sha256 = out.read_back()
             check_written(out.part, target, work.blueprint.laid)
             out.commit(force=force)
     return work.result(Path(output), sha256, resumed, time.monotonic() - started)
+
+
+@contextmanager
+def _lack_told() -> Iterator[None]:
+    """What the system does not give is no defect, and may be there the next time."""
+    try:
+        yield
+    except MemoryError:
+        raise OutOfMemory("there is not enough memory; convert with fewer --threads") from None
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        raise OutOfMemory(
+            "the system lets this process start no more threads; convert with fewer --threads"
+        ) from None
 
 
 def _check_threads(threads: int | None) -> None:
@@ -135,12 +155,17 @@ class _Work:
         needed = {*self._witness.unproven, *(job.tensor.shard for job in lacking)}
         for shards in self._checkpoint.visits(needed):
             stage = [job for job in lacking if job.tensor.shard in shards]
-            with self._witness.watch(shards) as watch, closing(self._blocks(stage)) as blocks:
+            with (
+                between_steps() as look,
+                self._witness.watch(shards) as watch,
+                closing(self._blocks(stage)) as blocks,
+            ):
                 for job, begin, stored, data in blocks:
                     watch.read(job.tensor.shard, begin, stored)
                     out.write(job.weight.name, data)
                     done += len(data)
                     report(Progress(job.weight.name, done, total))
+                    look()
         return self.blueprint.head(self._witness.digests)
 
     def _blocks(self, jobs: Sequence[Job]) -> Generator[Chunk, None, None]:

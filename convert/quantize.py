@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgesppo._llama import ggml_base
-from edgesppo.errors import BadCheckpoint
+from edgesppo.errors import BadCheckpoint, BadModelFile
 from edgesppo_convert.kernels import choose
-from edgesppo_convert.recipe import BF16, F32, row_bytes
+from edgesppo_convert.recipe import BF16, F16, block_length, row_bytes
+from edgesppo_convert.scales import first_unsound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from edgesppo_convert.gemma2 import Weight
     from edgesppo_convert.safetensors import Tensor
 
-# The largest weight that a type can hold; the scales of quantised blocks are float16.
+# The largest weight that a type can hold. What blocks can hold, their scales show.
 LARGEST_HALF = np.float32(65504)
-LARGEST = {F32: np.finfo(np.float32).max, BF16: np.uint32(0x7F7F0000).view(np.float32)}
+LARGEST_FLOAT = np.finfo(np.float32).max
+LARGEST = {F16: LARGEST_HALF, BF16: np.uint32(0x7F7F0000).view(np.float32)}
 CHUNK = 1 << 19  # weights; a row that is longer is a chunk of its own
 MEMORY = 320 << 20  # bytes that all chunks under way may take
 WAITING = 64 << 20  # of them, those of chunks that are done and wait for their turn
@@ -71,16 +73,20 @@ class Quantizer:
         tensor.read(first * weight.row, stored.data)
         values = self._scratch.floats(rows * weight.row)
         widen(tensor.dtype, stored, values)
-        _check_values(weight, kind, values, first)
+        largest = _check_values(weight, kind, values, first)
         if weight.is_norm:
             values += np.float32(1)
         data = bytearray(rows * row_bytes(kind, weight.row))
         out = np.frombuffer(data, np.uint8)
         importance = self._importance.get(weight.name)
-        if self._fast and kind in self._fast.kinds and importance is None:
+        is_usual = importance is None and largest <= LARGEST_HALF
+        if self._fast and kind in self._fast.kinds and is_usual:
             self._fast.blocks(kind, values, out)
         else:
             self._by_ggml(kind, values, out, rows, importance)
+        block = first_unsound(kind, out)
+        if block is not None:
+            raise _overflow(weight, kind, values, first, block, calibrated=importance is not None)
         return stored.data, data
 
     def _by_ggml(
@@ -132,19 +138,51 @@ def widen(dtype: str, stored: NDArray[np.uint8], values: NDArray[np.float32]) ->
 
 def _check_values(
     weight: Weight, kind: GGMLQuantizationType, values: NDArray[np.float32], first: int
-) -> None:
-    """Refuse NaN, Inf and what would become Inf, and say where it is."""
-    limit = LARGEST.get(kind, LARGEST_HALF)
+) -> float:
+    """Refuse NaN, Inf and what would become Inf, and say where it is; else the largest size."""
+    limit = LARGEST.get(kind, LARGEST_FLOAT)
     with np.errstate(invalid="ignore"):
         # A NaN makes both ends NaN, which compares false.
-        if -limit <= values.min() and values.max() <= limit:
-            return
+        least, most = values.min(), values.max()
+        if -limit <= least and most <= limit:
+            return float(max(-least, most))
         flat = int(np.flatnonzero(~(np.abs(values) <= limit))[0])
-    row, column = divmod(flat, weight.row)
-    place = f"[{column}]" if weight.is_norm else f"[{first + row}, {column}]"
+    raise _refusal(weight, kind, values, first, flat)
+
+
+def _overflow(
+    weight: Weight,
+    kind: GGMLQuantizationType,
+    values: NDArray[np.float32],
+    first: int,
+    block: int,
+    *,
+    calibrated: bool,
+) -> BadCheckpoint | BadModelFile:
+    """Why a block holds no numbers: its largest weight, or what weighs its columns."""
+    begin = block * block_length(kind)
+    flat = begin + int(np.abs(values[begin : begin + block_length(kind)]).argmax())
+    if calibrated and abs(values[flat]) <= LARGEST_HALF:
+        return BadModelFile(
+            f"the importance matrix has numbers too large for {weight.source}: in {kind.name} its"
+            f" weights at {_place(weight, first, flat)} would be NaN or Inf; measure it anew, or"
+            " convert without --imatrix"
+        )
+    return _refusal(weight, kind, values, first, flat)
+
+
+def _refusal(
+    weight: Weight, kind: GGMLQuantizationType, values: NDArray[np.float32], first: int, flat: int
+) -> BadCheckpoint:
     reason = (
         f"too large for {kind.name}: try --type bf16"
         if np.isfinite(values[flat])
         else "the checkpoint is damaged, or its training failed"
     )
-    raise BadCheckpoint(f"tensor {weight.source} holds {values[flat]} at {place}; {reason}")
+    place = _place(weight, first, flat)
+    return BadCheckpoint(f"tensor {weight.source} holds {values[flat]} at {place}; {reason}")
+
+
+def _place(weight: Weight, first: int, flat: int) -> str:
+    row, column = divmod(flat, weight.row)
+    return f"[{column}]" if weight.is_norm else f"[{first + row}, {column}]"

@@ -104,6 +104,16 @@ class Shard:
         mark = os.fstat(self._file.fileno()).st_mtime_ns if self._file else self.sha256 or ""
         return self.name, self.size, mark, self.header_sha256
 
+    def identity(self) -> tuple[str | int, ...]:
+        """What tells this file from any other: `state`, and where the system has it, since when.
+
+        Also a copy that was given the same time is another file.
+        """
+        if self._file is None:
+            return self.state()
+        found = os.fstat(self._file.fileno())
+        return *self.state(), found.st_ino, found.st_ctime_ns
+
     def close(self) -> None:
         """Close the file; its tensors cannot be read any more."""
         if self._file is not None:

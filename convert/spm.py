@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     Value = int | float | bytes
 
 MAX_BYTES = 64 << 20
-MAX_PIECES = 1 << 22
+MAX_PIECES = 1 << 20
+MAX_FIELDS = MAX_PIECES + 1024  # of one message
+MAX_PARTS = 64  # that a trainer's or a normaliser's message comes in
 PIECES, TRAINER, NORMALIZER = 1, 2, 3  # fields
 VARINT, F64, BYTES, F32 = 0, 1, 2, 5  # wire types
 BPE = 2
@@ -66,6 +68,8 @@ def read_pieces(data: bytes, where: str) -> list[Piece]:
                 parts[number].append(value)
             if len(parts[PIECES]) > MAX_PIECES:
                 raise _MalformedError(f"it has more than {MAX_PIECES:,} pieces")
+            if max(len(parts[TRAINER]), len(parts[NORMALIZER])) > MAX_PARTS:
+                raise _MalformedError(f"it has a message in more than {MAX_PARTS} parts")
         if not parts[PIECES]:
             raise _MalformedError("it has no pieces")
         pieces = [_piece(part) for part in parts[PIECES]]
@@ -129,7 +133,9 @@ def _check_behaviour(where: str, trainer: dict[int, Value], normalizer: dict[int
 def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
     """Number and value of every field: int for a varint, float for 32 bits, else bytes."""
     at, end = 0, len(data)
-    while at < end:
+    for _ in range(MAX_FIELDS):
+        if at == end:
+            return
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == VARINT:
@@ -140,6 +146,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
         if at > end:
             raise _MalformedError(f"a field of {at - start:,} bytes is longer than its message")
         yield number, struct.unpack_from("<f", data, start)[0] if wire == F32 else data[start:at]
+    raise _MalformedError(f"it has more than {MAX_FIELDS:,} fields")
 
 
 def _span(data: bytes, at: int, wire: int) -> tuple[int, int]:

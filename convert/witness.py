@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20  # bytes at a time that are read from a file
 HANDED = 16  # spans that may wait to be hashed
-PATIENCE_S = 10.0  # for the last span, before the thread is left to itself
 
 
 class Witness:
@@ -96,8 +95,7 @@ class Watch:
         finally:
             self._stopped = True
             self._go_on(self._reached)
-            if wait([self._hashing], PATIENCE_S).done:
-                self._thread.join()
+            self._thread.join()
 
     def read(self, shard: Shard, begin: int, data: Bytes) -> None:
         """Take this span of a shard; of what comes before it, nothing more will be handed over."""

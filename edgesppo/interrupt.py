@@ -1,14 +1,21 @@
-"""Owns one trick: native work that Ctrl-C can end. Knows nothing of what the work is."""
+"""Owns what Ctrl-C means for long work: native work ends, work in steps ends between two of them.
+
+Python raises KeyboardInterrupt between any two of the main thread's bytecodes, and so also where a
+lock was just taken and nobody is left to release it: what other threads wait for must not be held
+by what Ctrl-C can reach. Knows nothing of what the work is.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutOfMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Windows does not wake a waiting thread for a signal, so the wait is cut into short ones.
 _WAIT_S = 0.1
@@ -30,8 +37,8 @@ def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> Non
     interrupt: BaseException | None = None
     try:
         _start(thread)
-        while not job.done.is_set():
-            job.done.wait(_WAIT_S)
+        while not job.ended:
+            job.wait()
     except BaseException as error:
         interrupt = error
     if interrupt is not None:
@@ -56,11 +63,11 @@ def _start(thread: threading.Thread) -> None:
 
 def _outlast(job: _Job, stop: Callable[[], None]) -> None:
     """Stop the work and wait for its end, whatever else interrupts meanwhile."""
-    while not job.done.is_set():
+    while not job.ended:
         try:
             stop()
-            # For an event, not the thread: an interrupted `Thread.join` takes it for ended.
-            job.done.wait(_WAIT_S)
+            # Not for the thread: an interrupted `Thread.join` takes it for ended.
+            job.wait()
         except BaseException:  # a second Ctrl-C must not leave the work behind
             continue
 
@@ -71,7 +78,10 @@ class _Job:
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._claim = threading.Lock()
-        self.done = threading.Event()
+        # Not an Event: an interrupt may leave its inner lock taken, and nobody could set it.
+        self._going_on = threading.Lock()
+        self._going_on.acquire()
+        self.ended = False
         self.failure: BaseException | None = None
 
     def run(self) -> None:
@@ -83,8 +93,37 @@ class _Job:
         except BaseException as error:
             self.failure = error
         finally:
-            self.done.set()
+            self.ended = True
+            self._going_on.release()
+
+    def wait(self) -> None:
+        """Wait for the end, a short time at most."""
+        self._going_on.acquire(timeout=_WAIT_S)
 
     def abandon(self) -> bool:
         """Keep the work from beginning; False if it has begun."""
         return self._claim.acquire(blocking=False)
+
+
+@contextlib.contextmanager
+def between_steps() -> Iterator[Callable[[], None]]:
+    """While the block runs, Ctrl-C waits for the next call of what is given, or the block's end.
+
+    Off the main thread, and where Ctrl-C is ignored, nothing changes.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield lambda: None
+        return
+    pressed: list[int] = []
+
+    def look() -> None:
+        if pressed:
+            usual(pressed.pop(), None)
+
+    signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        yield look
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    look()

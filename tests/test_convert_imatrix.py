@@ -76,6 +76,19 @@ def test_the_file_says_what_it_was_calibrated_with_but_no_folder(
     assert str(tmp_path).encode() not in (tmp_path / "out.gguf").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["q4_k_m", "q5_k_m"])
+def test_numbers_that_no_block_can_weigh_by_are_refused(
+    source: Path, tmp_path: Path, kind: str
+) -> None:
+    """llama.cpp's quantiser refuses them, too: sums of their squares overflow."""
+    sums = {name: np.full_like(values, 3e38) for name, values in random_sums(ROWS).items()}
+    imatrix = write_gguf(tmp_path / "large.imatrix", sums, counts=1)
+    wanted = r"importance matrix has numbers too large for model\.layers\.0.*\[0, \d+\].*--imatrix"
+    with pytest.raises(BadModelFile, match=wanted):
+        convert(source, tmp_path / "out.gguf", imatrix=imatrix, type=kind)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+
+
 def test_it_changes_exactly_the_tensors_that_it_names(source: Path, tmp_path: Path) -> None:
     imatrix = write_gguf(tmp_path / "imatrix", random_sums(ROWS))
     convert(source, tmp_path / "with.gguf", imatrix=imatrix)

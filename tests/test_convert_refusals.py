@@ -16,6 +16,7 @@ from edgesppo.parameters import Whole
 from edgesppo.sampler import SamplingParams
 from edgesppo_convert import convert, look_ahead
 from tests.checkpoints import SHAPES, config, write_checkpoint, write_json
+from tests.llama_quantizer import differences, llama_quantize
 from tests.same_model import keys_of, model_of
 
 if TYPE_CHECKING:
@@ -357,13 +358,30 @@ def test_a_weight_that_is_no_number(
     refused(single, BadCheckpoint, tensor, words)
 
 
-@pytest.mark.parametrize("kind", ["q4_k_m", "q8_0", "f16"])
-def test_a_weight_too_large_for_its_type(single: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "half", "value"),
+    [("f16", 0x4780, "65536.0"), ("q8_0", 0x4C00, "33554432.0"), ("q4_k_m", 0x7E80, "8.5.*e\\+37")],
+)
+def test_a_weight_too_large_for_its_type(
+    single: Path, tmp_path: Path, kind: str, half: int, value: str
+) -> None:
     name = "model.layers.0.mlp.up_proj.weight"
-    poke(single / "model.safetensors", name, 289, 0x4780)  # 65,536
-    with pytest.raises(BadCheckpoint, match=rf"{name} holds 65536.0 at \[1, 1\]; too large for"):
+    poke(single / "model.safetensors", name, 289, half)
+    with pytest.raises(BadCheckpoint, match=rf"{name} holds {value} at \[1, 1\]; too large for"):
         convert(single, tmp_path / "out.gguf", type=kind)
     convert(single, tmp_path / "out.gguf", type="bf16")
+
+
+@pytest.mark.parametrize("kind", ["q4_k_m", "q8_0", "q4_0", "q5_k_m", "q6_k", "iq4_xs"])
+def test_a_weight_beyond_float16_is_quantised_as_llama_cpp_does(
+    single: Path, tmp_path: Path, kind: str
+) -> None:
+    for element in (289, 600, 5000):
+        poke(single / "model.safetensors", "model.layers.0.mlp.up_proj.weight", element, 0x4786)
+    convert(single, tmp_path / "plain.gguf", type="f32", layout="standard")
+    llama_quantize(tmp_path / "plain.gguf", tmp_path / "theirs.gguf", kind)
+    convert(single, tmp_path / "ours.gguf", type=kind)
+    assert differences(tmp_path / "ours.gguf", tmp_path / "theirs.gguf") == []
 
 
 def test_a_link_to_nothing_is_an_incomplete_download(single: Path) -> None:

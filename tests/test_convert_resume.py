@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.errors import BadCheckpoint, OutputError, SourceUnreadable
+from edgesppo.errors import BadCheckpoint, OutOfMemory, OutputError, SourceUnreadable
 from edgesppo.files import Files
 from edgesppo_convert import Progress, convert, output, pipeline
 from edgesppo_convert.journal import Journal
 from edgesppo_convert.output import journal_path, part_path
+from edgesppo_convert.part import Part
 from edgesppo_convert.safetensors import Shard
 from tests.checkpoints import Shape, write_checkpoint
 from tests.faulty import Counting, Faulty, PowerCut, Short, Volatile
@@ -422,3 +423,100 @@ def test_a_disk_that_forgets_is_found_out(source: Path, out: Path) -> None:
     with pytest.raises(OutputError, match="reads back otherwise than it was written"):
         pipeline.convert(source, out, files=Forgetful())
     assert names(out) == set()
+
+
+def test_a_copy_with_the_same_time_is_another_file(
+    source: Path, out: Path, whole: bytes, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(source, mine)
+    stop_after(mine, out, 45_000)
+    for path in mine.glob("*.safetensors"):
+        times = path.stat()
+        data = path.read_bytes()
+        path.write_bytes(data[:-64] + bytes(64))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert convert(mine, out).resumed == 0
+    assert out.read_bytes() != whole
+
+
+def test_ctrl_c_when_the_output_has_its_name_promises_nothing_and_leaves_nothing(
+    source: Path, out: Path, whole: bytes
+) -> None:
+    class Interrupting(Files):
+        def link(self, source: Path, target: Path) -> None:
+            super().link(source, target)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        pipeline.convert(source, out, files=Interrupting())
+    assert caught.value.args == ()
+    assert out.read_bytes() == whole
+    assert names(out) == {out.name}
+
+
+@pytest.mark.parametrize(
+    "failure", [MemoryError(), RuntimeError("can't start new thread")], ids=["memory", "threads"]
+)
+def test_what_the_system_does_not_give_is_told_and_what_was_done_is_kept(
+    source: Path,
+    out: Path,
+    whole: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+) -> None:
+    def fails(*_: object) -> None:
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "read_back", fails)
+        with pytest.raises(OutOfMemory, match=r"fewer --threads; 13 of 13 tensors are kept in .*"):
+            convert(source, out)
+    assert convert(source, out).resumed == 13
+    assert out.read_bytes() == whole
+
+
+# A Ctrl-C right after a lock was taken, which Python would leave taken: that of one `with` after
+# another, on the main thread.
+INTERRUPTED = """
+import pathlib, signal, sys, threading
+from edgesppo_convert import convert, output
+
+source, out = map(pathlib.Path, sys.argv[1:])
+output.CLAIM = 1
+enter, main, seen, at = threading.Condition.__enter__, threading.get_ident(), 0, 0
+
+def entered(self):
+    global seen
+    found = enter(self)
+    if threading.get_ident() == main:
+        seen += 1
+        if seen == at:
+            signal.raise_signal(signal.SIGINT)
+    return found
+
+threading.Condition.__enter__ = entered
+convert(source, out)
+whole, reached, stopped = out.read_bytes(), 0, 0
+for number in range(1, seen + 1):
+    out.unlink(missing_ok=True)
+    seen, at = 0, number
+    try:
+        convert(source, out)
+    except KeyboardInterrupt:
+        stopped += 1
+        assert not [t for t in threading.enumerate() if "edgesppo" in t.name]
+    reached += seen >= number  # how many threads are needed differs from run to run
+    at = 0
+    if not out.exists():
+        convert(source, out)
+    assert out.read_bytes() == whole
+print(stopped, reached)
+"""
+
+
+def test_ctrl_c_at_any_lock_ends_the_work(source: Path, out: Path) -> None:
+    words = [sys.executable, "-c", INTERRUPTED, str(source), str(out)]
+    done = subprocess.run(words, capture_output=True, timeout=120, cwd=ROOT, check=True, text=True)
+    stopped, reached = map(int, done.stdout.split())
+    assert stopped == reached > 20

@@ -239,6 +239,9 @@ def test_no_damage_to_the_tokenizer_escapes_as_another_error() -> None:
         (b"\x0b", "unknown wire type 3"),
         (b"\x0a\x04\x0a\x02\xc3\x28", "is not UTF-8"),
         (b"<!DOCTYPE html>", "is no SentencePiece model"),
+        (b"\x12\x02\x18\x02" * 65, "a message in more than 64 parts"),
+        (b"\x20\x01" * ((1 << 20) + 1025), "more than 1,049,600 fields"),
+        (b"\x0a\x00" * ((1 << 20) + 1), "more than 1,048,576 pieces"),
     ],
 )
 def test_what_is_no_sentencepiece_model_is_named_so(data: bytes, message: str) -> None:

@@ -28,11 +28,11 @@ def test_an_interrupt_stops_the_work_and_leaves_no_thread() -> None:
     stopped, ended = threading.Event(), threading.Event()
 
     def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
         assert stopped.wait(30)
         ended.set()
 
     before = threading.active_count()
-    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         run_interruptibly(work, stopped.set)
     assert ended.is_set()
@@ -47,15 +47,42 @@ def test_a_second_interrupt_does_not_leave_the_work_behind() -> None:
     stopped, ended = threading.Event(), threading.Event()
 
     def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
         assert stopped.wait(30)
-        time.sleep(0.3)
         ended.set()
 
-    for delay in (0.1, 0.2):
-        threading.Timer(delay, os.kill, [os.getpid(), signal.SIGINT]).start()
+    def stop() -> None:
+        if not stopped.is_set():
+            stopped.set()
+            signal.raise_signal(signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
-        run_interruptibly(work, stopped.set)
+        run_interruptibly(work, stop)
     assert ended.is_set()
+
+
+def test_an_interrupt_that_leaves_locks_taken_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Python delivers it: after the lock of an Event or a Condition was taken."""
+    enter, main, ended = threading.Condition.__enter__, threading.get_ident(), []
+    release = threading.Lock()
+    release.acquire()
+
+    def entered(self: threading.Condition) -> bool:
+        found = enter(self)
+        if threading.get_ident() == main and not ended:
+            raise KeyboardInterrupt
+        return found
+
+    def work() -> None:
+        release.acquire(timeout=30)
+        ended.append(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "__enter__", entered)
+        with pytest.raises(KeyboardInterrupt):
+            run_interruptibly(work, lambda: release.release() if release.locked() else None)
 
 
 @pytest.mark.parametrize("begun", [True, False])
