@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,10 @@ import llama_cpp
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
+from edgesppo import _llama
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -37,8 +40,19 @@ class TensorOverride(ctypes.Structure):
 
 
 @llama_cpp.llama_log_callback
-def _quiet(level: int, text: bytes, data: Any) -> None:
+def _nothing(level: int, text: bytes, data: Any) -> None:
     """llama.cpp tells every tensor's name otherwise."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is written by llama.cpp; the runtime hears of its complaints again afterwards."""
+    _llama.start()
+    llama_cpp.llama_log_set(_nothing, None)
+    try:
+        yield
+    finally:
+        llama_cpp.llama_log_set(_llama.capture, None)
 
 
 def llama_quantize(
@@ -49,7 +63,6 @@ def llama_quantize(
     importance: Mapping[str, NDArray[np.float32]] | None = None,
     overrides: Sequence[tuple[str, str]] = (),
 ) -> None:
-    llama_cpp.llama_log_set(_quiet, None)
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = FILE_TYPES[kind]
     settings.nthread = 2
@@ -59,7 +72,8 @@ def llama_quantize(
     if overrides:
         wanted = _overrides(overrides)
         settings.tt_overrides = ctypes.cast(wanted, type(settings.tt_overrides))
-    code = llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(settings))
+    with quiet():
+        code = llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(settings))
     assert code == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import llama_cpp
 import pytest
@@ -28,6 +28,7 @@ from tests.checkpoints import (
     write_checkpoint,
     write_json,
 )
+from tests.llama_quantizer import quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,10 +105,10 @@ def test_added_tokens_fill_the_padding_and_replace_pieces(folder: Path) -> None:
 
 
 def test_llama_cpp_sees_the_tokens_and_their_duties(folder: Path, tmp_path: Path) -> None:
-    llama_cpp.llama_log_set(_quiet, None)
     convert(folder, tmp_path / "out.gguf")
     settings = llama_cpp.llama_model_default_params()
-    model = llama_cpp.llama_model_load_from_file(bytes(tmp_path / "out.gguf"), settings)
+    with quiet():
+        model = llama_cpp.llama_model_load_from_file(bytes(tmp_path / "out.gguf"), settings)
     assert model
     vocab = llama_cpp.llama_model_get_vocab(model)
     assert vocab
@@ -124,11 +125,6 @@ def test_llama_cpp_sees_the_tokens_and_their_duties(folder: Path, tmp_path: Path
         )
         assert llama_cpp.llama_vocab_get_text(vocab, index).decode() == token.text
     llama_cpp.llama_model_free(model)
-
-
-@llama_cpp.llama_log_callback
-def _quiet(level: int, text: bytes, data: Any) -> None:
-    """Nothing of llama.cpp's log."""
 
 
 def test_the_template_file_goes_before_the_config(folder: Path) -> None:
