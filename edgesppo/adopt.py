@@ -14,6 +14,7 @@ from edgesppo import describe, locks, preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.files import blocks
 from edgesppo.home import given
+from edgesppo.lock_checks import check_location
 from edgesppo.pinned import (
     CHECKPOINT,
     GGUF,
@@ -41,13 +42,14 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
 
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError and OutputError.
     """
-    place = given("the path", str(path)).absolute()
+    place = _whole(given("the path", str(path)))
     try:
         str(place).encode()
     except UnicodeEncodeError:
         raise UsageError(f"{path}: a lock is UTF-8, this path is not; rename it") from None
     folder, kind = (place, CHECKPOINT) if place.is_dir() else (place.parent, GGUF)
     found = _checkpoint(place) if place.is_dir() else _gguf(place)
+    check_location(str(folder), str(path))
     chosen = name or _name(place)
     check_chosen(chosen)
     _check_free(chosen, folder, place)
@@ -59,6 +61,13 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     locks.record(chosen, lambda _: entry)
     return entry
+
+
+def _whole(path: Path) -> Path:
+    """From the root on and without "..", by the name that it was given."""
+    if path.name in ("", ".."):
+        return path.resolve()
+    return path.parent.resolve() / path.name
 
 
 def _checkpoint(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgesppo._llama import C, log, reason
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
+from edgesppo.interrupt import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +101,14 @@ class Context:
         native.abort_callback = self.abort.callback
         native.abort_callback_data = self.abort.data
         log.clear()
-        handle = C.llama_init_from_model(weights.handle, native)
+        handle = None
+        try:
+            with deferred():  # what llama.cpp writes meanwhile goes to Python code
+                handle = C.llama_init_from_model(weights.handle, native)
+        except BaseException:
+            if handle:
+                C.llama_free(handle)
+            raise
         if not handle:
             raise OutOfMemory(
                 f"llama.cpp cannot make a context of {params.n_ctx} tokens: "

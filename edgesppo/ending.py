@@ -22,8 +22,12 @@ class Ended(SystemExit):
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Ended in the main thread: what is under way is kept, then we go."""
-    numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    """SIGTERM and SIGHUP raise Ended in the main thread: what is under way is kept, then we go.
+
+    One that whoever started us has us ignore, as `nohup` does, stays ignored.
+    """
+    known = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _end) for number in numbers}
     try:
         yield

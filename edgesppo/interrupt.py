@@ -127,3 +127,10 @@ def between_steps() -> Iterator[Callable[[], None]]:
     finally:
         signal.signal(signal.SIGINT, usual)
     look()
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """What is done in the block is done whole: Ctrl-C comes after it."""
+    with between_steps():
+        yield

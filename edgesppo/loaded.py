@@ -20,6 +20,7 @@ from edgesppo.chat_file import state_path
 from edgesppo.draft_model import open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
+from edgesppo.locked import Held
 from edgesppo.model import Model, as_utf8
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
@@ -260,6 +261,9 @@ def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None =
     return preflight.check(path)
 
 
+_LOOK_S = 0.2  # between two looks at what another process converts
+
+
 def ensure_converted(
     found: store.Found, on_progress: Callable[[Progress], None] | None = None
 ) -> Path:
@@ -269,12 +273,15 @@ def ensure_converted(
         from edgesppo_convert import convert
 
         store.make_folder(output.parent)
-        try:
-            convert(found.path, output, progress=on_progress)
-        except OutputError:
-            # Another process may have been first: its file is the same.
-            if not output.exists():
-                raise
+        while not output.exists():
+            try:
+                convert(found.path, output, progress=on_progress)
+            except OutputError as error:
+                # Another process may be at it, or have been first: its file is the same.
+                if isinstance(error.__cause__, Held):
+                    time.sleep(_LOOK_S)
+                elif not output.exists():
+                    raise
         store.remember_origin(output, found.path)
     store.forget_older(output)
     return output

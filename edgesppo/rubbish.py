@@ -62,7 +62,12 @@ def _rests(*, unpinned: bool) -> list[Rest]:
             if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
         ]
     copies = sorted((home() / "converted").glob("*.gguf"))
-    orphans = (copy for copy in copies if (origin := origin_of(copy)) and not origin.is_dir())
+    named = {place.model_file(entry) for entry in models if entry.location is not None}
+    orphans = (
+        copy
+        for copy in copies
+        if (origin := origin_of(copy)) and not origin.is_dir() and copy not in named
+    )
     found += [Rest(copy, n_bytes(copy), ORPHAN) for copy in orphans]
     if unpinned:
         pinned = {place.folder(entry) for entry in models if entry.repository and entry.is_pinned}

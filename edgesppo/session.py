@@ -128,9 +128,10 @@ class Session:
 
     def close(self) -> None:
         """Let go of it; harmless when repeated."""
-        if self._begun and self._at == (0, 0):  # and never came to hold a line
+        if self._begun and self._at == (0, 0):  # it may hold a line that nobody waited for
             with suppress(OSError):
-                self.files.unlink(self.path)
+                if understand(read(self.path, self.files))[0] is None:
+                    self.files.unlink(self.path)
         self._begun, self.closed = False, True
         self._lock.release()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo._llama import C, has_amx_kernels, lacks_memory, log, reason, start
 from edgesppo.errors import BadModelFile, OutOfMemory
+from edgesppo.interrupt import between_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,14 +43,19 @@ class Weights:
         params.use_extra_bufts = repack and not has_amx_kernels()
         params.vocab_only = vocabulary_only
         failure: list[BaseException] = []
-        report = C.llama_progress_callback(_progress_callback(progress, failure))
-        params.progress_callback = report
         log.clear()
-        handle = C.llama_model_load_from_file(os.fsencode(path), params)
-        if failure:
+        handle = None
+        try:
+            with between_steps() as look:  # Python code that native code calls must not be left
+                report = C.llama_progress_callback(_progress_callback(progress, failure, look))
+                params.progress_callback = report
+                handle = C.llama_model_load_from_file(os.fsencode(path), params)
+            if failure:
+                raise failure[0]
+        except BaseException:
             if handle:
                 C.llama_model_free(handle)
-            raise failure[0]
+            raise
         if not handle:
             kind = OutOfMemory if lacks_memory() else BadModelFile
             raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
@@ -137,12 +143,15 @@ class Weights:
 
 
 def _progress_callback(
-    progress: Callable[[float], None] | None, failure: list[BaseException]
+    progress: Callable[[float], None] | None,
+    failure: list[BaseException],
+    look: Callable[[], None],
 ) -> Callable[..., bool]:
     """Native code cannot be left by an exception, Ctrl-C's included: it is kept for later."""
 
     def report(fraction: float, _data: object) -> bool:
         try:
+            look()
             if progress is not None:
                 progress(fraction)
         except BaseException as error:

@@ -381,6 +381,32 @@ def test_an_import_is_by_reference_and_rm_leaves_the_file(
     assert not (fresh_home / "models.lock").exists()
 
 
+@pytest.mark.parametrize("words", ["../mine.gguf", "../down/../mine.gguf"])
+def test_an_import_by_a_relative_path_is_recorded_by_its_whole_one(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    assert fresh_home.is_dir()
+    (tmp_path / "down").mkdir()
+    shutil.copy(demo_gguf, tmp_path / "mine.gguf")
+    monkeypatch.chdir(tmp_path / "down")
+    run("import", words)
+    assert store.find("mine").path == tmp_path / "mine.gguf"
+
+
+def test_gc_leaves_a_converted_copy_that_was_given_a_name(fresh_home: Path, tmp_path: Path) -> None:
+    from edgesppo.loaded import ensure_converted
+
+    assert fresh_home.is_dir()
+    mine = shutil.copytree(DEMO, tmp_path / "mine")
+    copy = ensure_converted(store.find(mine))
+    run("import", str(copy), "--name", "kept")
+    shutil.rmtree(mine)
+    assert "Nothing to remove" in run("gc").stderr
+    assert store.find("kept").path == copy
+    run("rm", "kept")
+    assert str(copy) in run("gc", "--dry-run").stderr
+
+
 def test_a_checkpoint_folder_can_be_imported_and_used(fresh_home: Path) -> None:
     run("import", str(DEMO), "--name", "toy")
     result = run("run", "toy", "What is the capital of France?", "--temperature", "0")

@@ -13,7 +13,8 @@ from edgesppo import preflight
 from edgesppo.errors import BadModelFile
 from tests import gguf_maker as make
 
-# A longer run: EDGESPPO_FUZZ=1000000 python -m pytest tests/test_malformed.py
+# A longer run, of any length:
+# EDGESPPO_FUZZ=1000000 python -m pytest tests/test_malformed.py -o faulthandler_timeout=0
 N_MUTATIONS = int(os.environ.get("EDGESPPO_FUZZ", "10000"))
 KEYS, INFOS = make.sound_keys(), make.sound_infos()
 PATH = Path("model.gguf")

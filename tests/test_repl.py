@@ -206,3 +206,14 @@ def test_without_colour_nothing_is_coloured_or_rendered(
     assert chat.close() == 0
     assert bool(COLOURS.search(chat.screen)) is rendered
     assert ("`code`" in "\n".join(chat.rows())) is not rendered
+
+
+def test_colours_that_are_pasted_as_keys_end_nothing(demo_gguf: Path) -> None:
+    chat = on_terminal(demo_gguf)
+    chat.expect(">>>")
+    chat.expect("context 512")
+    chat.type("\x1b[31mWho \x1b[Mabcare you?\r")
+    chat.expect("t/s")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    assert b"Traceback" not in chat.screen

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgesppo.ending import ending
 from edgesppo.sessions import Sessions
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, resized, write_checkpoint
@@ -20,11 +21,11 @@ if os.name == "nt":
 
 from tests.command_line import started
 from tests.talks import messages_of, on_terminal, record
+from tests.terminal import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.terminal import Terminal
 
 CTRL_C, CTRL_D, CTRL_G = "\x03", "\x04", "\x07"
 
@@ -190,3 +191,38 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path)
     assert b"Saved as" not in chat.screen
     assert b"Traceback" not in chat.screen
     assert not [row for row in chat.rows() if ">>>" in row]
+
+
+# Native code that reports nothing, as when the fastest settings are measured on a large model.
+STUCK = """
+import atexit, sys, time
+from edgesppo import loaded
+from edgesppo.cli import main
+atexit.register(lambda: print("what Python frees at its own end"))
+loaded.load = lambda *_, **__: time.sleep(60)
+main(["chat", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "prompt", "keys", "code"),
+    [([], ">>>", CTRL_D, 0), (["--plain"], "lists the commands", CTRL_C, 128 + signal.SIGINT)],
+)
+def test_leaving_while_native_code_is_at_work_frees_nothing_under_it(
+    demo_gguf: Path, options: list[str], prompt: str, keys: str, code: int
+) -> None:
+    chat = Terminal([sys.executable, "-c", STUCK, str(demo_gguf), *options])
+    chat.expect(prompt)
+    chat.type(keys)
+    assert chat.close() == code
+    assert b"Python frees" not in chat.screen
+
+
+def test_a_signal_that_we_were_told_to_ignore_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -216,6 +216,10 @@ def test_colours_never_cost_a_character_of_code(language: str) -> None:
         assert cells.text_of(highlighter.line(line)) == line
 
 
+def test_a_lexer_that_goes_on_without_end_is_given_up() -> None:
+    assert Highlighter("mcschema").line("<!--") == [("<!--", "")]
+
+
 def test_only_colours_that_are_read_on_light_and_on_dark_are_used() -> None:
     answer = (
         ANSWER + "\n```json\n" + '{"a": [1, null, "b"]}\n```\n```html\n<b class="x">&amp;</b>\n```'

@@ -12,6 +12,7 @@ import pytest
 from edgesppo import snapshot
 from edgesppo.errors import BadChat, OutOfMemory, OutputError, UsageError
 from edgesppo.files import Files
+from edgesppo.interrupt import deferred
 from edgesppo.repl import signals
 from edgesppo.repl.keys import Keys
 from edgesppo.repl.loop import Loop
@@ -184,6 +185,9 @@ def test_a_chat_waits_for_a_model_where_neither_can_be_had(
                 talk.use_model(talk.found, lambda *_: None)
             with pytest.raises(UsageError, match="/model NAME loads one, and the chat goes on"):
                 _ask(talk, "What is my name?")
+            with pytest.raises(UsageError, match="no model any more"):
+                talk.switch(talk.setup.sessions.open("other"))
+            talk.setup.sessions.open("other").close()
     talk.use_model(talk.found, lambda *_: None)
     _ask(talk, "What is my name?")
     assert len(talk.chat.messages) == 4
@@ -244,7 +248,7 @@ def test_what_is_done_in_one_piece_is_done_before_ctrl_c() -> None:
     done: list[str] = []
 
     def work() -> None:
-        with signals.deferred():
+        with deferred():
             signal.raise_signal(signal.SIGINT)
             done.append("all of it")
 

@@ -513,3 +513,15 @@ def test_killed_at_random_moments_a_chat_only_grows(path: Path) -> None:
         turns = len(back.turns)
         assert back == said(*map(str, range(turns)))
     assert turns > 8
+
+
+def test_ctrl_c_while_the_disk_is_waited_for_loses_no_first_turn(path: Path) -> None:
+    class Interrupting(Counting):
+        def sync(self, _descriptor: int) -> None:
+            raise KeyboardInterrupt
+
+    session = Session(path, Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        session.record(STATES[0])
+    session.close()
+    assert found(path) == STATES[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import weakref
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import edgesppo
 from edgesppo import store
 from edgesppo.loaded import ensure_converted
 from edgesppo.model import Model
+from tests.command_line import started
 from tests.conftest import DEMO
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -79,3 +83,15 @@ def test_what_is_raised_while_loading_reaches_the_caller(
 
     with pytest.raises(error):
         edgesppo.load(demo_gguf, on_load=interrupt)
+
+
+def test_who_comes_second_waits_for_the_copy_that_another_makes(
+    checkpoint: Path, fresh_home: Path
+) -> None:
+    assert fresh_home.is_dir()
+    words = [sys.executable, "-m", "edgesppo", "run", str(checkpoint), "hi", "--temperature", "0"]
+    runs = [started(words, stdin=-3, stdout=-1, stderr=-1, cwd=ROOT) for _ in range(3)]
+    with runs[0] as first, runs[1] as second, runs[2] as third:
+        for process in (first, second, third):
+            answer, said = process.communicate(timeout=60)
+            assert answer == b"Hello! How can I help you?\n", said

@@ -199,7 +199,10 @@ class _LazyGroup(click.Group):
             # One that carries a text says how to go on.
             aside(f"\nedgesppo: {stopped}" if stopped.args else "")
             ctx.exit(INTERRUPTED)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.Abort:  # at a question
+            aside("\nedgesppo: stopped at the question; the answer was taken as no")
+            ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit):
             raise
         except OSError as error:
             if error.errno == errno.EPIPE:

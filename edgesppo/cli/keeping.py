@@ -13,6 +13,7 @@ import click
 from edgesppo import store
 from edgesppo.cli.common import chosen, say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
+from edgesppo.interrupt import deferred
 from edgesppo.terminal import printable, resumed_line
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def chatting(
         yield saved
     finally:
         try:
-            saved.close()
+            with deferred():
+                saved.close()
         except OutputError as error:
             say(f"edgesppo: the end of this chat is not saved: {error}")
             sys.exit(1)

@@ -7,14 +7,16 @@ terminal that can be drawn on, one who wants plain lines, or a pipe.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 from edgesppo.ending import Ended, ending
 from edgesppo.errors import OutputError
-from edgesppo.repl import signals
+from edgesppo.interrupt import deferred
 from edgesppo.repl.input import is_open, unquoted
 from edgesppo.repl.loop import Lines, LoadFailed
 from edgesppo.repl.person import Person, wants_plain
@@ -41,7 +43,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
     plain = plain or wants_plain()
     screen = Screen(moves=not plain, styled=not plain and not os.environ.get("NO_COLOR"))
     talk = Talk(setup)
-    saved = True
+    saved, code = True, 0
     try:
         with ending():
             person = Person(talk, screen, edits=not plain)
@@ -51,12 +53,27 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
             except LoadFailed as failed:
                 raise failed.error from None
             finally:
-                saved = _close(talk, screen)
+                with deferred():
+                    saved = _close(talk, screen)
     except Ended as ended:
-        # Python waits for no daemon thread; native code in one may not outlive it.
-        sys.exit(ended.code)
-    if not saved:
-        sys.exit(1)
+        code = int(ended.code or 0)
+    except KeyboardInterrupt:
+        if not talk.abandoned:
+            raise
+        code = 128 + signal.SIGINT
+    code = code or int(not saved)
+    if talk.abandoned:
+        _end_now(code)
+    if code:
+        sys.exit(code)
+
+
+def _end_now(code: int) -> None:
+    """Without Python's own end, which would free what a thread still computes with."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _close(talk: Talk, screen: Screen) -> bool:
@@ -98,7 +115,7 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
                 if loop.leaving:
                     break
         finally:
-            with signals.deferred():
+            with deferred():
                 try:
                     talk.close()
                 except OutputError as error:

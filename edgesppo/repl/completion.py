@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.completion import Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from edgesppo import lockfile
+from edgesppo import locks
 from edgesppo.errors import EdgesppoError
 from edgesppo.repl import settings
 from edgesppo.repl.ago import ago
@@ -57,7 +57,7 @@ class CommandCompleter(Completer):
                 yield one.name, f"now {one.value}; {one.meaning}"
         elif kind == "model":
             try:
-                models = lockfile.read().models
+                models = locks.read().models
             except EdgesppoError:
                 return
             for name, model in models.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.repl import style
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 # longer.
 _LINES_BEFORE = 100
 _LONGEST = 500  # characters of a line of code that is coloured
+_SPARE_TOKENS = 100  # beside those that stand for text
 
 
 class Highlighter:
@@ -39,7 +41,9 @@ class Highlighter:
         end = len(code) - 1
         start = end - len(text)
         found: list[Cell] = []
-        for at, kind, value in self._lexer.get_tokens_unprocessed(code):
+        tokens = self._lexer.get_tokens_unprocessed(code)
+        # Some lexers go on without end where they do not get on.
+        for at, kind, value in itertools.islice(tokens, 4 * len(code) + _SPARE_TOKENS):
             if part := value[max(0, start - at) : max(0, end - at)]:
                 found.append((part, _style(kind)))
         whole = "".join(part for part, _ in found) == text

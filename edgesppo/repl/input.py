@@ -233,6 +233,10 @@ def _keys(say: Callable[[str], None]) -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    @keys.add("<vt100-mouse-event>")
+    def _(_event: KeyPressEvent) -> None:
+        """No mouse is asked for: pasted colours look like one, and are read as numbers of it."""
+
     @keys.add("c-g", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # What native code needs at most to notice that nobody wants the outcome any more.
-_PATIENCE_S = 10.0
+_PATIENCE_S = 2.0
 
 
 class Loading(Generic[T]):
@@ -57,10 +57,10 @@ class Loading(Generic[T]):
             raise self._failure
         return self._value  # type: ignore[return-value]
 
-    def give_up(self) -> None:
-        """End it at its next report, and wait for that, but not for ever."""
+    def give_up(self) -> bool:
+        """End it at its next report, and wait for that, but not for ever; whether it has ended."""
         self._given_up = True
-        self._done.wait(_PATIENCE_S)
+        return self._done.wait(_PATIENCE_S)
 
     def _run(self) -> None:
         try:

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import EdgesppoError
+from edgesppo.interrupt import deferred
 from edgesppo.prompt import Message
 from edgesppo.repl import asking, commands, signals, status
 from edgesppo.repl.keys import Keys
@@ -72,7 +73,8 @@ class Loop:
                 self.wait_for_model()
                 self._ask(line)
             if self.talk.ready:
-                self.talk.record()
+                with deferred():
+                    self.talk.record()
         except EdgesppoError as error:
             self.say(f"error: {' '.join(str(error).split())}")
             return False
@@ -169,6 +171,8 @@ class Loop:
             return 0, 0
         with contextlib.suppress(EdgesppoError):
             chat = self.talk.chat
+            if self.talk.loaded.model.fewest_tokens(question) >= self.talk.loaded.engine.n_ctx:
+                return 0, 0  # it will not fit, and counting it would take its time
             ids = chat.encode([Message("user", question)], left_out=chat.left_out)
             return len(ids), self.talk.loaded.engine.held(ids)
         return 0, 0

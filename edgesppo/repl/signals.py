@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,9 @@ class CtrlC:
     def stopping(self) -> Iterator[None]:
         """The first raises KeyboardInterrupt; those after it are only noted."""
         self._stopped = self._held = False
-        before = signal.signal(signal.SIGINT, self._interrupt)
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.SIG_IGN:  # as whoever started us has it
+            signal.signal(signal.SIGINT, self._interrupt)
         try:
             yield
         finally:
@@ -60,25 +61,6 @@ class CtrlC:
         self._stopped = True
         if not self._held:
             raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """What is done now is done whole: Ctrl-C raises KeyboardInterrupt after it.
-
-    Off the main thread nothing happens: no signal arrives there.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

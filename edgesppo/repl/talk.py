@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import saved as saved_chats
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
-from edgesppo.repl import signals
+from edgesppo.interrupt import deferred
 from edgesppo.repl.loading import Loading
 from edgesppo.terminal import describe, resumed_line
 
@@ -57,6 +57,7 @@ class Talk:
         self.found = setup.found
         self.session = setup.session
         self.loading: Loading[None] | None = None
+        self.abandoned = False  # a thread is still in native code, and will be as we end
         self.news: list[str] = []  # what is to be said of the model and the chat once it is there
         self._loaded: LoadedModel | None = None
         self._saved: SavedChat | None = None
@@ -114,7 +115,7 @@ class Talk:
             self._chat = self.loaded.chat(**given)
             return []
         kept = self.loaded.keep(session, snapshots=self.setup.snapshots, **given)
-        with signals.deferred():
+        with deferred():
             self.session, self._saved, self._chat = session, kept, kept.chat
         return [] if kept.resumed is None else [resumed_line(self.name, kept.resumed)]
 
@@ -140,8 +141,8 @@ class Talk:
         does when it is interrupted.
         """
         before = self.session
-        fresh = {} if session.transcript is not None else {"system": self.chat.system}
         try:
+            fresh = {} if session.transcript is not None else {"system": self.chat.system}
             self._save()
             said = self._begin(session, fresh)
         finally:
@@ -153,8 +154,8 @@ class Talk:
 
     def keep_as(self, session: Session) -> None:
         """Keep the chat, which nobody kept so far, in a new session."""
-        messages, left_out = self.chat.messages, self.chat.left_out
         try:
+            messages, left_out = self.chat.messages, self.chat.left_out
             session.record(saved_chats.conversation(self.chat, self.loaded.mark))
             self._begin(session, self.settings())
         finally:
@@ -172,7 +173,7 @@ class Talk:
         before = self.session
         assert before is not None, "somebody asked for a session to be deleted"
         fresh = self.setup.sessions.unnamed()
-        with signals.deferred():
+        with deferred():
             try:
                 before.delete()
                 self._begin(fresh, self.settings())
@@ -188,12 +189,12 @@ class Talk:
         options, messages = self._left or (self.settings(), list(self.chat.messages))
         self._save()  # where that fails, or is interrupted, all is as it was
         try:
-            with signals.deferred():
+            with deferred():
                 self._close_model()
                 self._left = options, messages
             return self._open(found, options, messages, report)
         except BaseException:
-            with signals.deferred():
+            with deferred():
                 with suppress(EdgesppoError):
                     self._close_model()
                 with suppress(EdgesppoError):  # why the new one failed says more
@@ -236,7 +237,7 @@ class Talk:
         """Put everything on the disk and free the model. Raises OutputError."""
         if self.loading is not None and not self.loading.done:
             with suppress(EdgesppoError):
-                self.loading.give_up()
+                self.abandoned = not self.loading.give_up()
         try:
             self._close_model()
         finally:
