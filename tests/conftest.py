@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 # Before llama.cpp is loaded: threads that wait actively for each other slow a busy machine tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Tests press Ctrl-C and close terminals, also where whoever started us has us ignore that, as a
+# script's background jobs do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Whether the long tests run at their full length: minutes instead of seconds.
 LONG = bool(os.environ.get("EDGESPPO_LONG"))
