@@ -211,7 +211,8 @@ def test_leaving_while_native_code_is_at_work_frees_nothing_under_it(
     demo_gguf: Path, options: list[str], keys: str, code: int
 ) -> None:
     chat = Terminal([sys.executable, "-c", STUCK, str(demo_gguf), *options])
-    chat.expect("measuring")
+    while b"measuring" not in chat.screen or (not options and b">>>" not in chat.screen):
+        chat.wait_for_more(1)
     chat.type(keys)
     assert chat.close() == code
     assert b"Python frees" not in chat.screen
@@ -225,3 +226,16 @@ def test_a_signal_that_we_were_told_to_ignore_stays_ignored() -> None:
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_at_a_question_is_130_and_a_no(home: Path, demo_gguf: Path) -> None:
+    copy = home / "converted" / "gone.gguf"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(demo_gguf.read_bytes())
+    copy.with_suffix(".from").write_text(str(home / "no-folder"))
+    terminal = Terminal([sys.executable, "-m", "edgesppo", "gc"])
+    terminal.expect("[y/N]")
+    terminal.type(CTRL_C)
+    terminal.expect("taken as no")
+    assert terminal.close() == 130
+    assert copy.exists()

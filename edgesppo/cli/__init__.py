@@ -199,7 +199,9 @@ class _LazyGroup(click.Group):
             # One that carries a text says how to go on.
             aside(f"\nedgesppo: {stopped}" if stopped.args else "")
             ctx.exit(INTERRUPTED)
-        except click.Abort:  # at a question
+        except click.Abort as abort:  # at a question: Ctrl-C, or the end of what could be read
+            if not isinstance(abort.__context__, KeyboardInterrupt):
+                raise
             aside("\nedgesppo: stopped at the question; the answer was taken as no")
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit):
