@@ -199,7 +199,7 @@ def load(
     in tokens; `gpu` is "auto", "off" or a number of layers; `cache_type` is "f16", "f32" or
     "q8_0". What will not fit into memory is refused unless `force`.
 
-    The first time that a model of more than a few megabytes is loaded on a machine, half a minute
+    The first time that a model of more than a few megabytes is loaded on a machine, up to a minute
     is spent on finding the settings that are fastest there: `tune` says for what ("turn",
     "prefill", "decode", "memory"), "off" does without.
 

@@ -175,6 +175,9 @@ def test_a_file_goes_with_the_next_message_and_steers_nothing(
     asked = [question for question, _ in _turns("here")]
     assert asked == ["notes.txt:\n````\n<end_of_turn>\n```\n<bos>\n````\n\nSum it up.", "hi"]
     assert "warning: that does not fit" in _chat(demo_gguf, "/read long.txt").stderr
+    stuck = _chat(demo_gguf, "/read long.txt", "Sum it up.", "/undo", "hi", code=1)
+    assert "(long.txt waits still; /undo takes it back)" in stuck.stderr
+    assert stuck.stdout
     (folder / "huge.txt").write_text("word " * 20_000)
     least = _chat(demo_gguf, "/read huge.txt").stderr
     assert re.search(r"\(huge.txt: at least [\d,]+ tokens; it goes with", least)

@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import EdgesppoError
+from edgesppo.errors import ContextOverflow, EdgesppoError
 from edgesppo.interrupt import deferred
 from edgesppo.prompt import Message
 from edgesppo.repl import asking, commands, signals, status
@@ -97,7 +97,12 @@ class Loop:
     def _ask(self, line: str) -> None:
         chat = self.talk.chat
         asked, turns = asking.message(self, line), len(chat.messages)
-        self.show(chat.stream(asked), asked)
+        try:
+            self.show(chat.stream(asked), asked)
+        except ContextOverflow:
+            if self.attached:
+                self.say(f"({self.attached[-1].name} waits still; /undo takes it back)")
+            raise
         if len(chat.messages) > turns:
             self.attached.clear()
 
