@@ -77,7 +77,12 @@ class KVCache:
         None where none shares anything, or its cells take more than `limit` bytes.
         """
         slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
-        if not _common(slot.ids, tokens) or self._context.state_size(slot.seq) > limit:
+        if not _common(slot.ids, tokens):
+            return None
+        # Only the window before the last cell is written: cells that an interrupted decode left
+        # behind the ids would move it, and nobody could go on from the ids' own end.
+        self._shorten(slot, len(slot.ids))
+        if self._context.state_size(slot.seq) > limit:
             return None
         return list(slot.ids), self._context.state(slot.seq)
 

@@ -15,11 +15,13 @@ import pytest
 import edgesppo
 from edgesppo import lines, snapshot
 from edgesppo.chat_file import state_path
+from edgesppo.context import Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edgesppo.batch import Batch
     from edgesppo.chat import Chat
     from edgesppo.loaded import LoadedModel
 
@@ -57,6 +59,33 @@ def test_a_chat_goes_on_after_a_restart_without_a_new_prefill(
     answer, cached = _resumed(path, demo_gguf)
     assert cached >= held - 1
     assert answer == chat.ask("What is my name?")
+
+
+def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
+    demo: LoadedModel, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = demo.chat(temperature=0)
+    while not chat.messages or len(chat.history_ids()) < 3 * demo.model.weights.n_swa:
+        chat.ask("What is the capital of France?")
+    decode = Context.decode
+    left = 3
+
+    def interrupted(context: Context, batch: Batch) -> None:
+        nonlocal left
+        decode(context, batch)
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt  # its cells are there, its ids are not
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            chat.ask("Please tell me a story.", temperature=5.0)
+    demo.save(chat, tmp_path / "stopped.chat")
+    with edgesppo.load(demo_gguf) as other:
+        resumed = other.resume(tmp_path / "stopped.chat")
+        ids = [*resumed.history_ids(), 2]
+        assert other.engine.held(ids) == demo.engine.held(ids) > 2 * demo.model.weights.n_swa
 
 
 def test_both_files_are_their_owners_only(chat: Chat, demo: LoadedModel, tmp_path: Path) -> None:
