@@ -33,9 +33,13 @@ COPY, ORPHAN = "a converted copy", "a converted copy of a folder that is gone"
 
 @dataclass(frozen=True)
 class Checked:
-    """One file that was hashed again: `found` is what it has now, None where it cannot be read."""
+    """One file that was hashed again: `found` is what it has now, None where it was not read.
+
+    That is where its size is another than `size`, in bytes, or where it cannot be read.
+    """
 
     path: Path
+    size: int
     expected: str
     found: str | None
     is_build: bool
@@ -95,7 +99,7 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
                         hashed(min(total, at), total)
                 found = hasher.hexdigest()
         done += size
-        yield Checked(path, expected, found, is_build)
+        yield Checked(path, size, expected, found, is_build)
 
 
 def discard(damaged: list[Checked]) -> None:

@@ -64,10 +64,13 @@ def of_entry(entry: PinnedModel) -> Found:
         is_checkpoint = entry.kind == CHECKPOINT
         return Found(entry.name, place.model_file(entry), is_checkpoint=is_checkpoint)
     if entry.location is not None:
-        gone = place.folder(entry) / place.lacking(entry)[0].path
+        lacking = place.lacking(entry)[0]
+        path = place.folder(entry) / lacking.path
+        size = place.size_of(path)
+        now = "is gone" if size is None else f"has {size:,} bytes, but {lacking.size:,} are pinned"
         raise ModelNotFound(
-            f"{gone}, imported as {entry.name}, is gone or was changed; import it again, or forget"
-            f" it: edgesppo rm {entry.name}"
+            f"{path}, imported as {entry.name}, {now}; import it again, or forget it:"
+            f" edgesppo rm {entry.name}"
         )
     how = " --convert" if entry.kind == CHECKPOINT else ""
     raise ModelNotFound(

@@ -374,7 +374,12 @@ def test_an_import_is_by_reference_and_rm_leaves_the_file(
     mine.rename(tmp_path / "gone.gguf")
     assert "my-model is your own" in run("verify", code=1).stderr
     message = run("run", "my-model", "Hi", code=1).stderr
-    assert "is gone or was changed" in message
+    assert "my-model, is gone; import it again" in message
+    mine.write_bytes(data[:-1])
+    sizes = f"has {len(data) - 1:,} bytes, but {len(data):,} are pinned"
+    assert sizes in run("run", "my-model", "Hi", code=1).stderr
+    assert sizes in run("verify", "my-model", code=1).output
+    mine.unlink()
     assert "edgesppo rm my-model" in message
     run("rm", "my-model")
     assert (tmp_path / "gone.gguf").exists()

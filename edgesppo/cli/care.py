@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo import care, locks, rubbish
+from edgesppo import care, locks, place, rubbish
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
@@ -67,9 +67,18 @@ def _checked(entry: PinnedModel, *, as_json: bool) -> list[Checked]:
             state = "sound" if checked.is_sound else "DAMAGED"
             tell(f"{state:<8} {checked.path}")
             if not checked.is_sound:
-                now = checked.found or "none, as its size is another or it cannot be read"
-                tell(f"{'':<8} its hash is {now}, but {checked.expected} is pinned")
+                tell(f"{'':<8} {_mismatch(checked)}")
     return found
+
+
+def _mismatch(checked: Checked) -> str:
+    """What it has, and what is pinned."""
+    if checked.found is not None:
+        return f"its hash is {checked.found}, but {checked.expected} is pinned"
+    size = place.size_of(checked.path)
+    if size is not None and size != checked.size:
+        return f"it has {size:,} bytes, but {checked.size:,} are pinned"
+    return f"it cannot be read; {checked.expected} is pinned"
 
 
 def _json(found: list[Checked]) -> list[dict[str, str | bool | None]]:
