@@ -97,7 +97,8 @@ class Talk:
         self, *, moved: Callable[[], None], ended: Callable[[BaseException | None], None]
     ) -> None:
         """Begin to load the model in a thread; see Loading."""
-        self.loading = Loading(self.load_now, moved=moved, ended=ended)
+        with deferred():  # or nobody would know of the thread
+            self.loading = Loading(self.load_now, moved=moved, ended=ended)
 
     def load_now(self, report: Report) -> None:
         """Load the model and begin the chat, or go on with it where it was."""
