@@ -37,7 +37,7 @@ class Journal:
         except locked.Held as held:
             raise OutputError(
                 f"{output} is being written by {held.owner}; wait for it, or stop it"
-            ) from held
+            ) from None
 
     def recorded(self, fingerprint: str) -> dict[str, str]:
         """The sha256 of each tensor that this same conversion has finished, by name."""

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import checks, preflight, prompt, saved, store
+from edgesppo import checks, locked, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
 from edgesppo.draft_model import open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
-from edgesppo.locked import Held
+from edgesppo.files import Files, cannot_write
 from edgesppo.model import Model, as_utf8
 from edgesppo.prompt import Message
 from edgesppo.sampler import SamplingParams
@@ -31,7 +31,7 @@ from edgesppo.transcript import ModelMark
 from edgesppo.tune import is_small
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from edgesppo.plan import Plan
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from edgesppo_convert import Progress
 
 T = TypeVar("T")
+_LOOK_S = 0.2  # between two looks whether another process has made a copy
 # general.sampling.* is where a GGUF says how its model wants to be sampled.
 _FILE_DEFAULTS = {
     "temperature": "temp",
@@ -261,30 +262,44 @@ def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None =
     return preflight.check(path)
 
 
-_LOOK_S = 0.2  # between two looks at what another process converts
-
-
 def ensure_converted(
     found: store.Found, on_progress: Callable[[Progress], None] | None = None
 ) -> Path:
     """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
     output = store.converted_path(found.path, found.name, "q4_k_m")
     if not _is_whole(output):
-        from edgesppo_convert import convert
-
         store.make_folder(output.parent)
-        while not output.exists():
-            try:
-                convert(found.path, output, progress=on_progress)
-            except OutputError as error:
-                # Another process may be at it, or have been first: its file is the same.
-                if isinstance(error.__cause__, Held):
-                    time.sleep(_LOOK_S)
-                elif not output.exists():
-                    raise
-        store.remember_origin(output, found.path)
+        with _alone(output):
+            if not _is_whole(output):
+                _convert(found.path, output, on_progress)
     store.forget_older(output)
     return output
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """While no other process of ours makes this copy; however long that takes, it is waited for."""
+    beside, files = output.with_name(f".{output.name}.busy"), Files()
+    try:
+        lock = locked.waited(lambda: locked.Lock(beside, files), lambda _: None, _LOOK_S)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None] | None) -> None:
+    from edgesppo_convert import convert
+
+    try:
+        convert(folder, output, progress=on_progress)
+    except OutputError:
+        # `edgesppo convert` may have been first: its file is the same.
+        if not output.exists():
+            raise
+    store.remember_origin(output, folder)
 
 
 def _is_whole(copy: Path) -> bool:
