@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 
 from edgesppo import machine
 from edgesppo._llama import LIBRARY_VERSION
-from edgesppo.draft import ROWS
 from edgesppo.probe import LENGTHS, Probe
-from edgesppo.tune import is_small
+from edgesppo.run_config import ROWS, is_small
 from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.preflight import Summary
-    from edgesppo.tune import Tuning
+    from edgesppo.run_config import Tuning
 
 _READ = 512 << 20  # bytes that all threads read together: beyond most caches
 _SECONDS = 15.0  # for the longest prompt

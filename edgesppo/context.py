@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgesppo._llama import C, log, reason
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
 from edgesppo.interrupt import deferred
+from edgesppo.run_config import CACHE_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from edgesppo.batch import Batch
     from edgesppo.weights import Weights
 
-CACHE_TYPES = {"f32": C.GGML_TYPE_F32, "f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0}
+_CACHE_TYPES = {name: getattr(C, f"GGML_TYPE_{name.upper()}") for name in CACHE_TYPES}
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
@@ -90,7 +91,7 @@ class Context:
         native.n_outputs_max = max(params.n_outputs, params.n_seqs)
         native.n_threads = params.n_threads
         native.n_threads_batch = params.n_threads_batch
-        native.type_k = native.type_v = CACHE_TYPES[params.cache_type]
+        native.type_k = native.type_v = _CACHE_TYPES[params.cache_type]
         # Flash attention casts an F32 cache to F16: whoever asks for F32 wants it computed so.
         exact = params.cache_type == "f32" and params.flash_attention == "auto"
         native.flash_attn_type = FLASH_ATTENTION["off" if exact else params.flash_attention]

@@ -10,18 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from edgesppo.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Tokens that must agree before what followed them the last time is a guess at all.
 _N = 3
 _LONGEST_MATCH = 32
-# Rows of a batch, one of them the token that is certain; kernels work in groups of four rows.
-ROWS = (1, 4, 8, 16)
-MAX_DRAFT = ROWS[-1] - 1
-# What batches of so many rows cost against one row, where nothing was measured: a 2B model on two
-# AVX-512 cores.
-USUAL_COSTS = (1.0, 2.4, 4.4, 7.5)
 # How likely a guess is to be right, by how long the text before it agrees: until it is known.
 # The last is for guesses that are no repetition.
 _PRIORS = ((16, 0.95), (8, 0.85), (5, 0.7), (0, 0.4), (-1, 0.7))

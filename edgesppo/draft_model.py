@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgesppo.plan import Plan
     from edgesppo.preflight import Summary
-    from edgesppo.tune import Tuning
+    from edgesppo.run_config import Tuning
 
 # Tokens of the text that it reads in one step, at most.
 SLICE = 64

@@ -18,15 +18,15 @@ from edgesppo import checks, settings
 from edgesppo.accept import accept
 from edgesppo.batch import Batch
 from edgesppo.context import Context
-from edgesppo.draft import USUAL_COSTS, Drafter
+from edgesppo.draft import Drafter
 from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
 from edgesppo.request import CLOSED, FAILED, Event, Request, chain_for
+from edgesppo.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.runner import Runner
 from edgesppo.schedule import Part, Scheduler
-from edgesppo.settings import DEFAULT_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -42,7 +42,7 @@ class Engine:
     it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
     `n_threads`, by default one a core. `cache_type` is the type of the KV cache: "f16", "f32" or
     "q8_0". What probably comes next is guessed from the text so far, and computed with the next
-    token where that pays: `draft_costs` says what a batch of draft.ROWS rows costs against one,
+    token where that pays: `draft_costs` says what a batch of ROWS rows costs against one,
     None does without. `draft_model` guesses, too; it is closed with the engine. Guesses change no
     answer but by the rounding of larger batches, which may turn near ties.
     """

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import gguf_reader, place, plan, tune
+from edgesppo import gguf_reader, place, plan, run_config
 from edgesppo.hub import Hub
 from edgesppo.obtain import repository
 from edgesppo.pinned import GGUF
 from edgesppo.preflight import Summary
 from edgesppo.repository import RemoteFile
-from edgesppo.settings import DEFAULT_BATCH
+from edgesppo.run_config import DEFAULT_BATCH
 
 if TYPE_CHECKING:
     from edgesppo.pinned import PinnedFile, PinnedModel
@@ -72,7 +72,7 @@ def memory(entry: PinnedModel, shape: Shape | None) -> Plan | None:
     size = weights(entry, shape)
     return plan.plan(
         Summary(Path(entry.name), keys, 0, size, size, (), {}),
-        tune.frugal(),
+        run_config.frugal(),
         n_ctx=n_ctx,
         n_seqs=1,
         n_batch=DEFAULT_BATCH,

@@ -23,12 +23,12 @@ from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
 from edgesppo.files import Files, cannot_write
 from edgesppo.model import Model, as_utf8
 from edgesppo.prompt import Message
+from edgesppo.run_config import is_small
 from edgesppo.sampler import SamplingParams
 from edgesppo.saved import SavedChat
 from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
 from edgesppo.transcript import ModelMark
-from edgesppo.tune import is_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

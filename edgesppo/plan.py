@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.machine import available_memory
+from edgesppo.run_config import CACHE_TYPES
 
 if TYPE_CHECKING:
     from edgesppo.preflight import Summary, TensorEntry
-    from edgesppo.tune import Tuning
+    from edgesppo.run_config import Tuning
 
-# Bytes of a KV element; q8_0 keeps 32 elements in 34 bytes.
-CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 CELL_PADDING = 256
 # The types that llama.cpp keeps in an order of its own, on x86 with AVX2 and on Arm alike.
 _REPACKED = ("Q4_K", "Q4_0", "IQ4_NL")

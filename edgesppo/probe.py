@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from edgesppo.batch import Batch
 from edgesppo.context import Context, ContextParams
-from edgesppo.draft import ROWS
 from edgesppo.interrupt import run_interruptibly
+from edgesppo.run_config import ROWS
 
 if TYPE_CHECKING:
-    from edgesppo.tune import Tuning
+    from edgesppo.run_config import Tuning
     from edgesppo.weights import Weights
 
 LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)

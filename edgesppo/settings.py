@@ -8,16 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import checks, headroom, machine, plan
-from edgesppo.context import CACHE_TYPES, FLASH_ATTENTION, ContextParams
-from edgesppo.draft import MAX_DRAFT, ROWS
-from edgesppo.tune import Tuning
+from edgesppo.context import FLASH_ATTENTION, ContextParams
+from edgesppo.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.preflight import Summary
 
-DEFAULT_BATCH = 512
 # Setting -> the least and the most that makes sense; n_ctx ends at what the model was trained for.
 _LIMITS = {
     "n_ctx": (16, 2**31 - 1),

@@ -8,19 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, draft_model, plan, settings, tune
-from edgesppo.draft import USUAL_COSTS
+from edgesppo import checks, draft_model, plan, run_config, settings, tune
 from edgesppo.errors import OutOfMemory
 from edgesppo.machine import available_memory
 from edgesppo.model import gpu_layers
-from edgesppo.settings import DEFAULT_BATCH
+from edgesppo.run_config import DEFAULT_BATCH, USUAL_COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.plan import Plan
     from edgesppo.preflight import Summary
-    from edgesppo.tune import Tuning
+    from edgesppo.run_config import Tuning
 
 
 # Where settings come from: measured here, measured with other threads than those asked for, not
@@ -56,7 +55,7 @@ def settle(
     need more memory than there is give way to those that need the least.
     """
     _check(summary, wishes)
-    frugal = _with_threads(tune.frugal(), wishes)
+    frugal = _with_threads(run_config.frugal(), wishes)
     least = _plan(summary, frugal, wishes)
     if not least.fits:
         if wishes.force:
@@ -78,7 +77,7 @@ def origin(summary: Summary, wishes: Wishes, tuning: Tuning) -> str:
         return "frugal"
     if gpu_layers(wishes.gpu):
         return "gpu"
-    if wishes.tune == tune.OFF:
+    if wishes.tune == run_config.OFF:
         return "off"
     known = tune.remembered(summary, _goal(summary, wishes))
     if known is None:
@@ -88,7 +87,7 @@ def origin(summary: Summary, wishes: Wishes, tuning: Tuning) -> str:
 
 def _check(summary: Summary, wishes: Wishes) -> None:
     """Refuse what makes no sense before anything is measured or loaded."""
-    tune.check_goal(wishes.tune)
+    run_config.check_goal(wishes.tune)
     checks.switch("force", wishes.force)
     gpu_layers(wishes.gpu)
     settings.check(
@@ -108,17 +107,17 @@ def _find(
     measure: bool,
 ) -> Tuning:
     if gpu_layers(wishes.gpu):
-        return tune.untuned()  # the device computes
+        return run_config.untuned()  # the device computes
     goal = _goal(summary, wishes)
     found = tune.remembered(summary, goal)
     if found is None:
-        found = tune.measured(summary, goal, on_tune) if measure else tune.untuned()
+        found = tune.measured(summary, goal, on_tune) if measure else run_config.untuned()
     return found
 
 
 def _goal(summary: Summary, wishes: Wishes) -> str:
     """What is measured: where there is no memory to try what is fastest, what takes the least."""
-    return wishes.tune if wishes.tune == tune.OFF or _fits_twice(summary) else "memory"
+    return wishes.tune if wishes.tune == run_config.OFF or _fits_twice(summary) else "memory"
 
 
 def _with_threads(tuning: Tuning, wishes: Wishes) -> Tuning:

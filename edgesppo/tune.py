@@ -16,15 +16,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import checks, machine
+from edgesppo import machine
 from edgesppo._llama import LIBRARY_VERSION, system_info
-from edgesppo.draft import ROWS, USUAL_COSTS
 from edgesppo.files import Files, write_whole
 from edgesppo.home import home
 from edgesppo.probe import LENGTHS, Probe, longest
+from edgesppo.run_config import (
+    LARGE_UBATCH,
+    OFF,
+    ROWS,
+    SMALL_UBATCH,
+    TURNS,
+    Tuning,
+    frugal,
+    is_small,
+    untuned,
+)
 from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
@@ -33,55 +43,12 @@ if TYPE_CHECKING:
 
     from edgesppo.preflight import Summary
 
-# Tokens in, tokens out: what each choice of a user wants to be over soonest.
-TURNS = {"turn": (512, 128), "prefill": (2048, 32), "decode": (128, 512), "memory": (512, 128)}
-OFF = "off"
-CHOICES = (*TURNS, OFF)
 # Seconds that one try of a prompt may take; it is shortened to fit.
 _SHORT_TRY, _LONG_TRY = 4.0, 6.0
-_SMALL, _LARGE = 128, 512  # micro-batches
-# Bytes of weights; a smaller model answers at once, however it is run.
-_WORTHWHILE = 64 << 20
 # What is to be had by less is noise. Weights as they are in the file load faster, and the system
 # can drop them when memory is short: repacking must give more.
 _MARGIN = 0.02
 _REPACK_MARGIN = 0.05
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How to run a model; the rates, in tokens per second, are None where none were measured."""
-
-    n_threads: int
-    n_threads_batch: int
-    repack: bool = True
-    flash_attention: str = "auto"
-    n_ubatch: int = _LARGE
-    prefill_tps: float | None = None
-    decode_tps: float | None = None
-    # What batches of draft.ROWS rows cost against one row.
-    row_costs: tuple[float, ...] = USUAL_COSTS
-
-
-def untuned() -> Tuning:
-    """What is taken without a measurement: a thread for every core, llama.cpp's own rest."""
-    threads = machine.cores()
-    return Tuning(threads, threads)
-
-
-def frugal() -> Tuning:
-    """What takes the least memory; no measurement either."""
-    return replace(untuned(), repack=False, flash_attention="on", n_ubatch=_SMALL)
-
-
-def check_goal(goal: str) -> None:
-    """Raises UsageError for what is no choice."""
-    checks.choice("tune", goal, CHOICES)
-
-
-def is_small(summary: Summary) -> bool:
-    """Whether a step takes so little that its cost is not the weights': nothing pays there."""
-    return summary.data_bytes < _WORTHWHILE
 
 
 def remembered(summary: Summary, goal: str) -> Tuning | None:
@@ -144,7 +111,11 @@ class Measurement:
         """With or without flash attention, in large or small steps: at the prompt's own length."""
         assert tuning.prefill_tps is not None
         n = longest(tuning.prefill_tps, _LONG_TRY, self._prompt)
-        ways = [tuning, replace(tuning, flash_attention="off"), replace(tuning, n_ubatch=_SMALL)]
+        ways = [
+            tuning,
+            replace(tuning, flash_attention="off"),
+            replace(tuning, n_ubatch=SMALL_UBATCH),
+        ]
         found = []
         for way in ways:
             with self._probe(way, n) as probe:
@@ -210,7 +181,9 @@ def _recall(place: Path) -> Tuning | None:
         whole = whole and all(type(rate) is float and rate > 0 for rate in rates)
         fits = whole and tuning.flash_attention in ("on", "off") and type(tuning.repack) is bool
         sound = len(costs) == len(ROWS) and all(1 <= cost < 1000 for cost in costs)
-        return tuning if fits and sound and tuning.n_ubatch in (_SMALL, _LARGE) else None
+        return (
+            tuning if fits and sound and tuning.n_ubatch in (SMALL_UBATCH, LARGE_UBATCH) else None
+        )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

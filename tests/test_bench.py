@@ -11,8 +11,7 @@ from click.testing import CliRunner
 from edgesppo import bench
 from edgesppo.bench import Report
 from edgesppo.cli import main
-from edgesppo.draft import ROWS
-from edgesppo.tune import Tuning
+from edgesppo.run_config import ROWS, Tuning
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import tune
 from edgesppo._llama import can_offload
 from edgesppo.cli import COMMANDS
-from edgesppo.cli.common import GOALS
 from edgesppo.sampler import SamplingParams
 from tests.command_line import CAPITAL, GREEDY, one_line_error, run
 from tests.conftest import DEMO
@@ -89,10 +87,6 @@ def test_help_has_every_option_once_under_its_heading(command: str) -> None:
 def test_which_model_is_taken_without_one_is_said_alike(command: str) -> None:
     said = "Without it: the model used last; else sppo-iter3, if it is here; else the demo."
     assert said in " ".join(run(command, "--help").output.split())
-
-
-def test_the_choices_of_tune_are_those_there_are() -> None:
-    assert tuple(GOALS) == tune.CHOICES
 
 
 @pytest.mark.skipif(can_offload(), reason="needs a build without a GPU")

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgesppo
-from edgesppo import SamplingParams, loaded, tune
+from edgesppo import SamplingParams, loaded, run_config
 from edgesppo import engine as engines
 from edgesppo.context import Context
-from edgesppo.draft import MAX_DRAFT, ROWS, USUAL_COSTS, Drafter, NgramIndex
+from edgesppo.draft import Drafter, NgramIndex
 from edgesppo.draft_model import SLICE, DraftModel, open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.model import Model
+from edgesppo.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
 from edgesppo_convert import convert
 from tests.checkpoints import Shape, write_checkpoint
 from tests.resources import open_files
@@ -146,7 +147,7 @@ def test_guesses_change_no_answer(model: Model, params: SamplingParams) -> None:
 def test_a_model_of_a_few_megabytes_guesses_only_when_told_to(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaded, "is_small", tune.is_small)
+    monkeypatch.setattr(loaded, "is_small", run_config.is_small)
     for drafts, guesses in ((True, False), (False, False), (demo_gguf, True)):
         with edgesppo.load(demo_gguf, drafts=drafts) as made:
             drafter = made.engine.submit([made.model.bos], GREEDY).drafter

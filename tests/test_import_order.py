@@ -21,6 +21,7 @@ RUNTIME = [
     "text_file",
     "locked",
     "headroom",
+    "run_config",
     "pinned",
     "lock_checks",
     "lockfile",
@@ -34,6 +35,7 @@ RUNTIME = [
     "arrival",
     "place",
     "busy",
+    "model_card",
     "licence",
     "fetch",
     "resolve",
@@ -100,7 +102,6 @@ CONVERT = [
     "untrusted",
     "safetensors",
     "checkpoint",
-    "card",
     "gemma2",
     "spm",
     "vocab",
@@ -141,12 +142,13 @@ SHARED = {
     "locked",
     "lockfile",
     "machine",
+    "model_card",
     "pinned",
     "preflight",
     "repository",
     "_llama",
 }
-MAY_CONVERT = {"adopt", "licence", "made", "loaded", "cli"}
+MAY_CONVERT = {"adopt", "made", "loaded", "cli"}
 
 
 def _imports(file: Path) -> set[str]:

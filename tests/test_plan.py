@@ -15,8 +15,8 @@ from edgesppo import _llama, machine, plan, preflight, tune
 from edgesppo.cli import main
 from edgesppo.cli.plan import _WHENCE
 from edgesppo.context import Context, ContextParams
+from edgesppo.run_config import untuned
 from edgesppo.settle import ORIGINS, Wishes, settle
-from edgesppo.tune import untuned
 from edgesppo.weights import Weights
 
 MEGABYTE = 2**20

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import machine, plan, preflight, settle, tune
-from edgesppo.draft import USUAL_COSTS
+from edgesppo import machine, plan, preflight, run_config, settle, tune
+from edgesppo.run_config import USUAL_COSTS, Tuning, frugal, untuned
 from edgesppo.settle import Wishes
-from edgesppo.tune import Measurement, Tuning, frugal, measured, remembered, untuned
+from edgesppo.tune import Measurement, measured, remembered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 @pytest.fixture
 def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
     """The demo as if it were worth a measurement, in a home where nothing is remembered."""
-    monkeypatch.setattr(tune, "_WORTHWHILE", 0)
+    monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
     return preflight.check(demo_gguf)
 
 
-@pytest.mark.parametrize("goal", tune.TURNS)
+@pytest.mark.parametrize("goal", run_config.TURNS)
 def test_what_is_found_was_measured_and_can_be_run(demo_gguf: Path, goal: str) -> None:
     heard: list[float] = []
     found = Measurement(demo_gguf, goal, heard.append).best()
@@ -215,7 +215,7 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
         patch.setattr(settle, "gpu_layers", lambda _: 1)
         assert origin() == "gpu"
     with monkeypatch.context() as patch:
-        patch.setattr(tune, "_WORTHWHILE", 1 << 30)
+        patch.setattr(run_config, "_WORTHWHILE", 1 << 30)
         assert origin() == "small"
     known = Tuning(2, 2, False, "on", 512, 100.0, 10.0)
     monkeypatch.setattr(tune, "remembered", lambda *_: known)

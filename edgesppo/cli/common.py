@@ -16,7 +16,7 @@ from edgesppo.cli import JSON_KEY, aside
 from edgesppo.cli.headings import Headed
 from edgesppo.errors import UsageError
 from edgesppo.parameters import Choice, Number
-from edgesppo.plan import CACHE_TYPES
+from edgesppo.run_config import CACHE_TYPES, CHOICES
 from edgesppo.sampler import SamplingParams
 from edgesppo.terminal import printable
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _ASKED_FOR = "edgesppo.asked_for"
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
-# As `tune` has them, which would load llama.cpp only to explain an option.
-GOALS = ("turn", "prefill", "decode", "memory", "off")
 REAL_MODEL_HINT = (
     f"Using the tiny demo model. For the real one: edgesppo pull {store.REAL} --convert"
 )
@@ -89,7 +87,7 @@ def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
 _model_option = functools.partial(click.option, cls=Headed, heading="Loading the model")
 tune_option = _model_option(
     "--tune",
-    type=click.Choice(GOALS),
+    type=click.Choice(CHOICES),
     default="turn",
     show_default=True,
     help="Find, once, what is fastest here, for usual turns, prompts, answers or little memory.",

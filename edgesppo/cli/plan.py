@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from edgesppo.plan import Plan
     from edgesppo.preflight import Summary
+    from edgesppo.run_config import Tuning
     from edgesppo.settle import Wishes
-    from edgesppo.tune import Tuning
 
 
 @click.command(name="plan", cls=HeadedCommand)

@@ -27,7 +27,8 @@ from edgesppo import SamplingParams
 from edgesppo.context import Context
 from edgesppo.engine import Engine
 from edgesppo.model import Model
-from edgesppo.tune import Measurement, Tuning
+from edgesppo.run_config import Tuning
+from edgesppo.tune import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
