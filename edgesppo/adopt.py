@@ -15,6 +15,7 @@ from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageErr
 from edgesppo.files import blocks
 from edgesppo.home import given
 from edgesppo.lock_checks import check_location
+from edgesppo.model_card import parse_card
 from edgesppo.pinned import (
     CHECKPOINT,
     GGUF,
@@ -72,7 +73,6 @@ def _whole(path: Path) -> Path:
 
 def _checkpoint(folder: Path) -> dict[str, Any]:
     """What a sound checkpoint's card says."""
-    from edgesppo_convert.card import parse_card
     from edgesppo_convert.checkpoint import Checkpoint
 
     with Checkpoint(folder) as checkpoint:

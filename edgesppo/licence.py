@@ -4,7 +4,7 @@
     text      the line "License: ..." of README.md
     file      LICENSE: the licence whose words it has, else how it begins
 
-Knows nothing of who has accepted what. This file may import edgesppo_convert, late.
+Knows nothing of who has accepted what.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import DownloadError
+from edgesppo.model_card import parse_card
 from edgesppo.pinned import is_link
 from edgesppo.plain import one_line
 
@@ -57,8 +58,6 @@ def read(
 
     Raises DownloadError and ModelNotFound.
     """
-    from edgesppo_convert.card import parse_card
-
     named = sorted(path for path in listing if _FILE.fullmatch(path))
     text = _read(hub, at, listing.get(_CARD))
     card = parse_card(text or "")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edgesppo_convert.untrusted import is_text
+from edgesppo.pinned import REPOSITORY
 
 CARD = "README.md"
 MAX_BYTES = 1 << 20
@@ -27,13 +27,12 @@ MAX_TEXT = 200
 
 _KEY = re.compile(r"([A-Za-z_][\w-]{0,63}):(?:[ \t]+(.*))?")
 _ITEM = re.compile(r"[ \t]*-[ \t]+(.*)")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _LICENSE = re.compile(
     r"^[ \t]*[-*]?[ \t]*\**licen[cs]e\**[ \t]*:\**[ \t]*\[?([A-Za-z][\w.+ -]{1,63})",
     re.IGNORECASE | re.MULTILINE | re.ASCII,
 )
 _BASE = re.compile(
-    r"finetuned from(?: model)?\**[ \t]*:\**[ \t]*\[?(" + _REPOSITORY.pattern + ")",
+    r"finetuned from(?: model)?\**[ \t]*:\**[ \t]*\[?(" + REPOSITORY.pattern + ")",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -108,7 +107,7 @@ def _scalar(text: str) -> str | None:
         return None
     else:
         text = re.split(r"[ \t]#", text)[0].rstrip()
-    fine = 0 < len(text) <= MAX_TEXT and text.isprintable() and is_text(text)
+    fine = 0 < len(text) <= MAX_TEXT and text.isprintable()
     return text if fine and text not in ("null", "~") else None
 
 
@@ -117,4 +116,4 @@ def _first(values: dict[str, list[str]], key: str) -> str | None:
 
 
 def _repositories(values: dict[str, list[str]], key: str) -> tuple[str, ...]:
-    return tuple(text for text in values.get(key, ()) if _REPOSITORY.fullmatch(text))
+    return tuple(text for text in values.get(key, ()) if REPOSITORY.fullmatch(text))
