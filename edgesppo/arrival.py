@@ -29,6 +29,11 @@ BLOCK = 1 << 20
 Fetched = Callable[[str, int, int], None]
 
 
+def part_path(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
 @dataclass(frozen=True)
 class Arrivals:
     """The files of one repository, on their way."""

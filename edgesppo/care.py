@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo import busy, locked, lockfile, locks, place
+from edgesppo.arrival import part_path
 from edgesppo.errors import OutputError
 from edgesppo.files import Files, blocks, cannot_write
 from edgesppo.home import home
@@ -120,7 +121,7 @@ def belongings(entry: PinnedModel) -> list[Rest]:
         used = {file.path for other in others for file in other.files}
         for file in entry.files:
             path = folder / file.path
-            mine = (path, place.part(path)) if file.path not in used else ()
+            mine = (path, part_path(path)) if file.path not in used else ()
             found += [Rest(p, n_bytes(p), "a file of the hub") for p in mine if p.is_file()]
     if not any(other.kind == CHECKPOINT for other in others):
         found += [Rest(copy, n_bytes(copy), COPY) for copy in copies_of(folder)]

@@ -13,8 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgesppo import place
-from edgesppo.arrival import Arrivals
+from edgesppo.arrival import Arrivals, part_path
 from edgesppo.files import Files, cannot_write
 from edgesppo.hub import Hub
 from edgesppo.repository import RemoteFile
@@ -49,8 +48,6 @@ def fetch(
     Raises DownloadError and OutputError; then, and after Ctrl-C, what came is gone on from.
     """
     work = _Work(repository, folder, fetched or (lambda *_: None), files or Files())
-    for file in sorted(wanted, key=lambda file: file.size):
-        place.check_inside(folder / file.path)
     work.all(wanted)
 
 
@@ -125,7 +122,7 @@ class _Work:
     def _whole(self, pinned: PinnedFile) -> None:
         """One file, under its name once its hash is right."""
         path = self._folder / pinned.path
-        part = place.part(path)
+        part = part_path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._arrivals.bring(RemoteFile(pinned.path, pinned.size, pinned.digest), part)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgesppo import busy, lockfile, locks, place
+from edgesppo.arrival import part_path
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
 from edgesppo.fetch import fetch
 from edgesppo.files import Files
@@ -140,7 +141,7 @@ def left(entry: PinnedModel) -> int:
 
 
 def _begun(entry: PinnedModel, file: PinnedFile) -> int:
-    part = place.part(place.folder(entry) / file.path)
+    part = part_path(place.folder(entry) / file.path)
     return min(file.size, place.size_of(part) or 0)
 
 
@@ -182,7 +183,10 @@ def pull(
         lacking = place.lacking(entry)
         if lacking:
             check_space(left(entry))
-            fetch(repository(entry), lacking, place.folder(entry), fetched=fetched, files=files)
+            folder = place.folder(entry)
+            for file in lacking:
+                place.check_inside(folder / file.path)
+            fetch(repository(entry), lacking, folder, fetched=fetched, files=files)
             _record_hashes(entry)
     return lacking
 

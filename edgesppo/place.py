@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo import lockfile
+from edgesppo.arrival import part_path
 from edgesppo.errors import OutputError
 from edgesppo.home import home
 from edgesppo.pinned import GGUF
@@ -51,11 +52,6 @@ def folder(entry: PinnedModel) -> Path:
     assert entry.repository is not None
     assert entry.revision is not None
     return root() / entry.repository.replace("/", "--") / entry.revision
-
-
-def part(path: Path) -> Path:
-    """What a file is called until it is whole."""
-    return path.with_name(f".{path.name}.part")
 
 
 def build_path(entry: PinnedModel, recipe: str = RECIPE, made_on: str | None = None) -> Path:
@@ -123,5 +119,7 @@ def check_inside(path: Path) -> None:
         raise OutputError(
             f"{path} is really in {real}, outside of {top}; remove that link, or set EDGESPPO_HOME"
         )
-    if part(path).is_symlink():
-        raise OutputError(f"{part(path)} is a symbolic link, not a download of ours; remove it")
+    if part_path(path).is_symlink():
+        raise OutputError(
+            f"{part_path(path)} is a symbolic link, not a download of ours; remove it"
+        )

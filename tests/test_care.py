@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo import busy, errors, locks, obtain, place, remembered, rubbish, store
+from edgesppo.arrival import part_path
 from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
 from edgesppo.files import Files
@@ -259,7 +260,7 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     from edgesppo.loaded import ensure_converted
 
     folder = pull()
-    part = place.part(folder / SECOND)
+    part = part_path(folder / SECOND)
     part.write_bytes(b"1" * 1000)
     mine = shutil.copytree(folder, tmp_path / "mine")
     orphan, kept = ensure_converted(store.find(mine)), ensure_converted(store.find(NAME))
@@ -282,7 +283,7 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
 
 def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
     entry = obtain.pin(obtain.wanted(NAME))
-    part = place.part(place.folder(entry) / SECOND)
+    part = part_path(place.folder(entry) / SECOND)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"1")
     with busy.alone(REVISION, None, Files()):
@@ -307,7 +308,7 @@ def test_what_a_pull_begins_between_question_and_answer_stays(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = pull()
-    part = place.part(folder / SECOND)
+    part = part_path(folder / SECOND)
     monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
     for command, code in ((["rm", NAME], 1), (["gc"], 0)):
         part.write_bytes(b"1")
@@ -326,7 +327,7 @@ def test_what_a_pull_begins_between_question_and_answer_stays(
 
 
 def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
-    part = place.part(pull() / "sub" / "deep.json")  # a lock may pin files in folders
+    part = part_path(pull() / "sub" / "deep.json")  # a lock may pin files in folders
     part.parent.mkdir()
     part.write_bytes(b"1" * 1000)
     with busy.alone(REVISION, None, Files()):

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo import errors, lockfile, locks, obtain, place, remembered, store
+from edgesppo.arrival import part_path
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
 from edgesppo.pinned import Lock
@@ -400,7 +401,7 @@ def test_killed_in_the_middle_the_next_pull_goes_on_inside_the_file(
     entry = pinned()
     hub.faults[SECOND] = ["stall"]
     words = [sys.executable, "-c", IN_SMALL_BLOCKS, "pull", NAME, "--accept-license"]
-    part, until = place.part(fresh_home / FOLDER / SECOND), time.monotonic() + 20
+    part, until = part_path(fresh_home / FOLDER / SECOND), time.monotonic() + 20
     with started(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while not (place.size_of(part) or 0) and time.monotonic() < until:
             time.sleep(0.02)
@@ -417,7 +418,7 @@ def test_killed_in_the_middle_the_next_pull_goes_on_inside_the_file(
 def test_bytes_that_were_spoiled_on_the_disk_are_fetched_anew(
     hub: FakeHub, fresh_home: Path
 ) -> None:
-    part = place.part(fresh_home / FOLDER / SECOND)
+    part = part_path(fresh_home / FOLDER / SECOND)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"?" * 1000)
     obtain.pull(pinned())
@@ -477,7 +478,7 @@ def test_a_link_that_leads_out_of_our_folder_is_not_followed(
     (fresh_home / FOLDER).mkdir()
     mine = outside / "mine"
     mine.write_text("mine")
-    place.part(fresh_home / FOLDER / SECOND).symlink_to(mine)
+    part_path(fresh_home / FOLDER / SECOND).symlink_to(mine)
     assert "is a symbolic link" in pull(code=1).stderr.splitlines()[-1]
     assert mine.read_text() == "mine"
 
