@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import describe, locks, preflight
+from edgesppo.converted import is_read
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.files import blocks
 from edgesppo.home import given
@@ -25,7 +26,6 @@ from edgesppo.pinned import (
     is_link,
     name_fault,
 )
-from edgesppo.store import is_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable

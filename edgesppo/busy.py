@@ -18,34 +18,19 @@ if TYPE_CHECKING:
 
     from edgesppo.files import Files
 
-_POLL = 0.2
 
-
-@contextmanager
-def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) -> Iterator[None]:
-    """While no other process of ours is at work on this commit; whoever comes second waits.
+def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) -> locked.Lock:
+    """Let no other process of ours work on this commit; whoever comes second waits.
 
     `on_wait` hears once who is waited for. Raises OutputError.
     """
-    told = False
-
-    def take() -> locked.Lock:
-        try:
-            return _take(revision, files)
-        except OSError as error:
-            raise cannot_write(place.busy(revision), error) from error
-
-    def tell(held: locked.Held) -> None:
-        nonlocal told
-        if on_wait is not None and not told:
-            on_wait(held.owner)
-        told = True
-
-    lock = locked.waited(take, tell, _POLL)
+    path = place.busy(revision)
     try:
-        yield
-    finally:
-        lock.release()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        told = None if on_wait is None else lambda held: on_wait(held.owner)
+        return locked.acquire(path, files, on_wait=told)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from edgesppo import busy, locked, lockfile, locks, place
 from edgesppo.arrival import part_path
+from edgesppo.converted import copies_of
 from edgesppo.errors import OutputError
 from edgesppo.files import Files, blocks, cannot_write
 from edgesppo.home import home
 from edgesppo.pinned import CHECKPOINT
 from edgesppo.repository import RemoteFile
-from edgesppo.store import copies_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,14 +13,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import checks, locked, preflight, prompt, saved, store
+from edgesppo import checks, converted, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
 from edgesppo.draft_model import open_draft_model
 from edgesppo.engine import Engine
-from edgesppo.errors import BadModelFile, ModelNotFound, OutputError, UsageError
-from edgesppo.files import Files, cannot_write
+from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.model import Model, as_utf8
 from edgesppo.prompt import Message
 from edgesppo.run_config import is_small
@@ -31,7 +30,7 @@ from edgesppo.snapshot import Binding, fingerprint
 from edgesppo.transcript import ModelMark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
 
     from edgesppo.plan import Plan
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from edgesppo_convert import Progress
 
 T = TypeVar("T")
-_LOOK_S = 0.2  # between two looks whether another process has made a copy
 # general.sampling.* is where a GGUF says how its model wants to be sampled.
 _FILE_DEFAULTS = {
     "temperature": "temp",
@@ -258,60 +256,8 @@ def _may_guess(summary: Summary, drafts: bool | str | Path) -> bool:
 
 def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:
     """The preflight of what was found; a checkpoint is converted before."""
-    path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
+    path = converted.ensure_converted(found, on_convert) if found.is_checkpoint else found.path
     return preflight.check(path)
-
-
-def ensure_converted(
-    found: store.Found, on_progress: Callable[[Progress], None] | None = None
-) -> Path:
-    """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
-    output = store.converted_path(found.path, found.name, "q4_k_m")
-    if not _is_whole(output):
-        store.make_folder(output.parent)
-        with _alone(output):
-            if not _is_whole(output):
-                _convert(found.path, output, on_progress)
-    store.forget_older(output)
-    return output
-
-
-@contextlib.contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """While no other process of ours makes this copy; however long that takes, it is waited for."""
-    beside, files = output.with_name(f".{output.name}.busy"), Files()
-    try:
-        lock = locked.waited(lambda: locked.Lock(beside, files), lambda _: None, _LOOK_S)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None] | None) -> None:
-    from edgesppo_convert import convert
-
-    try:
-        convert(folder, output, progress=on_progress)
-    except OutputError:
-        # `edgesppo convert` may have been first: its file is the same.
-        if not output.exists():
-            raise
-    store.remember_origin(output, folder)
-
-
-def _is_whole(copy: Path) -> bool:
-    """Whether a converted copy is there and sound; a damaged one goes, to be made again."""
-    try:
-        preflight.check(copy)
-    except ModelNotFound:
-        return False
-    except BadModelFile:
-        copy.unlink(missing_ok=True)
-        return False
-    return True
 
 
 def _defaults(model: Model) -> SamplingParams:

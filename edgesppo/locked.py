@@ -20,10 +20,12 @@ from edgesppo.files import write_all
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import TracebackType
 
     from edgesppo.files import Files
 
 _ATTEMPTS = 100
+_POLL_S = 0.1
 _MAX_BYTES = 64 << 20
 
 
@@ -79,7 +81,7 @@ def drop(path: Path, descriptor: int, files: Files, *, remove: bool) -> None:
 
 
 class Lock:
-    """A lock with a file of its own, which names its owner and goes with it."""
+    """A lock with a file of its own, which names its owner and goes with it; a context manager."""
 
     def __init__(self, path: Path, files: Files) -> None:
         self.path = path
@@ -98,6 +100,17 @@ class Lock:
         self._files.truncate(descriptor, 0)
         write_all(self._files, descriptor, data, 0)
 
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
     def release(self) -> None:
         """Give it back; harmless when repeated."""
         descriptor, self._descriptor = self._descriptor, None
@@ -106,14 +119,28 @@ class Lock:
                 drop(self.path, descriptor, self._files, remove=True)
 
 
-def waited(take: Callable[[], Lock], on_held: Callable[[Held], None], poll_s: float) -> Lock:
-    """The lock that `take` takes, once nobody else has it; `on_held` hears each time who has."""
+def acquire(
+    path: Path,
+    files: Files,
+    *,
+    on_wait: Callable[[Held], None] | None = None,
+    timeout: float | None = None,
+) -> Lock:
+    """Take the lock with this file, once no other process has it.
+
+    `on_wait` hears once who has it. Raises Held after `timeout` seconds, and OSError.
+    """
+    started, told = time.monotonic(), False
     while True:
         try:
-            return take()
+            return Lock(path, files)
         except Held as held:
-            on_held(held)
-        time.sleep(poll_s)
+            if timeout is not None and time.monotonic() - started > timeout:
+                raise
+            if on_wait is not None and not told:
+                on_wait(held)
+            told = True
+        time.sleep(_POLL_S)
 
 
 def _check_plain(mode: int) -> None:

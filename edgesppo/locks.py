@@ -11,8 +11,6 @@ all, by one process at a time. Knows nothing of networks.
 from __future__ import annotations
 
 import os
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +21,12 @@ from edgesppo.home import data_home, given
 from edgesppo.pinned import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from edgesppo.pinned import PinnedModel
 
 PROJECT = "EDGESPPO_LOCK"
 _PATIENCE = 30.0  # seconds for another process to write a few kilobytes
-_POLL = 0.05
 
 
 def project() -> Path | None:
@@ -96,23 +93,15 @@ def record(
     return path
 
 
-@contextmanager
-def alone(path: Path, files: Files) -> Iterator[None]:
-    """While no other process of ours changes this small file. Raises OutputError, OSError."""
-    until, real = time.monotonic() + _PATIENCE, Path(os.path.realpath(path))
-    beside = real.with_name(f".{real.name}.busy")
-
-    def be_patient(held: locked.Held) -> None:
-        if time.monotonic() > until:
-            raise OutputError(
-                f"{path} is being written by {held.owner}; wait for it, or stop it"
-            ) from None
-
-    lock = locked.waited(lambda: locked.Lock(beside, files), be_patient, _POLL)
+def alone(path: Path, files: Files) -> locked.Lock:
+    """Let no other process of ours change this small file. Raises OutputError, OSError."""
+    real = Path(os.path.realpath(path))
     try:
-        yield
-    finally:
-        lock.release()
+        return locked.acquire(real.with_name(f".{real.name}.busy"), files, timeout=_PATIENCE)
+    except locked.Held as held:
+        raise OutputError(
+            f"{path} is being written by {held.owner}; wait for it, or stop it"
+        ) from None
 
 
 def _write(path: Path, lock: Lock, files: Files) -> None:

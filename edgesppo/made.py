@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgesppo import __version__, busy, locks, obtain, place
+from edgesppo.converted import CONVERSION
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.files import Files, cannot_write
 from edgesppo.pinned import CHECKPOINT, PinnedBuild
-from edgesppo.store import CONVERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from edgesppo import busy, locked, place
 from edgesppo.care import ORPHAN, Rest, every_entry, n_bytes, remove_rest
+from edgesppo.converted import origin_of
 from edgesppo.files import Files
 from edgesppo.home import home
-from edgesppo.store import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,27 +1,23 @@
 """Owns where models live: a MODEL that a person typed -> a file or a checkpoint folder.
 
-MODEL is a name from models.lock, a GGUF file or a checkpoint folder. Also says where the
-converted copy of a checkpoint is kept. Knows nothing of llama.cpp and opens no connection.
+MODEL is a name from models.lock, a GGUF file or a checkpoint folder. Opens no
+connection.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgesppo import lockfile, locks, place, remembered
-from edgesppo.errors import ModelNotFound, OutputError, UsageError
-from edgesppo.home import home
+from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.pinned import CHECKPOINT, REPOSITORY, PinnedModel
 
 DEMO = "demo"
 REAL = "sppo-iter3"
-# Raised when a converter of ours makes other files of the same checkpoint.
-CONVERSION = 3
-_SHOWN, _NAMED = 200, 80  # letters: in a message, in a file's name
+_SHOWN = 200  # letters of a name, in a message
 
 
 @dataclass(frozen=True)
@@ -113,68 +109,3 @@ def words_for(found: Found) -> str:
             if of_entry(entry) == found:
                 return found.name
     return str(found.path.absolute())
-
-
-def converted_path(checkpoint: Path, name: str, type: str) -> Path:
-    """Where the converted copy of this very checkpoint is, or belongs.
-
-    The file's name holds a mark of the folder's place, and a fingerprint of its small files and
-    of the names, sizes and times of its weights: an edited checkpoint gets a new copy.
-    """
-    place = hashlib.sha256(os.fsencode(checkpoint.resolve())).hexdigest()[:8]
-    digest = hashlib.sha256(f"{CONVERSION} {type}".encode())
-    for file in sorted(p for p in checkpoint.iterdir() if is_read(p)):
-        status = file.stat()
-        digest.update(b"\0" + os.fsencode(file.name) + f"\0{status.st_size}\0".encode())
-        if file.suffix == ".safetensors":
-            digest.update(str(status.st_mtime_ns).encode())
-        else:
-            digest.update(file.read_bytes())
-    folder = home() / "converted"
-    return folder / f"{name[:_NAMED]}-{type}-{place}-{digest.hexdigest()[:16]}.gguf"
-
-
-def remember_origin(copy: Path, checkpoint: Path) -> None:
-    """Note beside a converted copy of which folder it is, so that it can go with that."""
-    with contextlib.suppress(OSError):
-        copy.with_suffix(".from").write_bytes(os.fsencode(checkpoint.resolve()))
-
-
-def origin_of(copy: Path) -> Path | None:
-    """The folder that a converted copy is of, where that was noted."""
-    with contextlib.suppress(OSError, ValueError):
-        return Path(os.fsdecode(copy.with_suffix(".from").read_bytes()))
-    return None
-
-
-def copies_of(checkpoint: Path) -> list[Path]:
-    """The converted copies of a checkpoint folder that were noted."""
-    found = sorted((home() / "converted").glob("*.gguf"))
-    return [copy for copy in found if origin_of(copy) == checkpoint.resolve()]
-
-
-def forget_older(copy: Path) -> None:
-    """Remove the copies of what the checkpoint of this copy was before it was edited."""
-    kept = copy.name.rsplit("-", 1)[0]
-    for other in copy.parent.glob("*.gguf"):
-        if other != copy and other.name.rsplit("-", 1)[0] == kept:
-            for old in (other, other.with_suffix(".from")):
-                with contextlib.suppress(OSError):
-                    old.unlink()
-
-
-def is_read(file: Path) -> bool:
-    """Whether the converter looks at a file: another one beside them makes no new model."""
-    kinds = (".json", ".jinja", ".model", ".safetensors")
-    return file.suffix in kinds and file.is_file()
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder of ours. Raises OutputError, naming it, when that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be created: {error.strerror}; set EDGESPPO_HOME to a folder "
-            "that can be written"
-        ) from None

@@ -244,7 +244,7 @@ def test_rm_of_an_import_is_from_the_lock_that_it_stands_in(
 
 
 def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> None:
-    from edgesppo.loaded import ensure_converted
+    from edgesppo.converted import ensure_converted
 
     pull()
     copy = ensure_converted(store.find(NAME))
@@ -257,7 +257,7 @@ def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> Non
 def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     hub: FakeHub, fresh_home: Path, tmp_path: Path
 ) -> None:
-    from edgesppo.loaded import ensure_converted
+    from edgesppo.converted import ensure_converted
 
     folder = pull()
     part = part_path(folder / SECOND)
@@ -400,7 +400,7 @@ def test_an_import_by_a_relative_path_is_recorded_by_its_whole_one(
 
 
 def test_gc_leaves_a_converted_copy_that_was_given_a_name(fresh_home: Path, tmp_path: Path) -> None:
-    from edgesppo.loaded import ensure_converted
+    from edgesppo.converted import ensure_converted
 
     assert fresh_home.is_dir()
     mine = shutil.copytree(DEMO, tmp_path / "mine")

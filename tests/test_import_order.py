@@ -41,13 +41,14 @@ RUNTIME = [
     "resolve",
     "obtain",
     "store",
-    "care",
-    "rubbish",
     "gguf_texts",
     "gguf_cursor",
     "gguf_tensors",
     "gguf_reader",
     "preflight",
+    "converted",
+    "care",
+    "rubbish",
     "describe",
     "adopt",
     "batch",
@@ -148,7 +149,7 @@ SHARED = {
     "repository",
     "_llama",
 }
-MAY_CONVERT = {"adopt", "made", "loaded", "cli"}
+MAY_CONVERT = {"adopt", "converted", "made", "loaded", "cli"}
 
 
 def _imports(file: Path) -> set[str]:

@@ -219,7 +219,7 @@ def chosen(model: str | None) -> store.Found:
 def converted(found: store.Found) -> Path:
     """The GGUF file of what was found; a checkpoint is converted first, visibly."""
     from edgesppo.cli.progress import conversion_progress
-    from edgesppo.loaded import ensure_converted
+    from edgesppo.converted import ensure_converted
 
     if not found.is_checkpoint:
         return found.path
@@ -259,7 +259,8 @@ def open_reporting(
     loading: dict[str, Any], found: store.Found, report: Callable[[str, float], None]
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
-    from edgesppo.loaded import ensure_converted, load
+    from edgesppo.converted import ensure_converted
+    from edgesppo.loaded import load
 
     path = found.path
     if found.is_checkpoint:
