@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from gguf import GGUFValueType, Keys, Metadata, size_label
 
-from edgesppo import __version__, lockfile
+from edgesppo import lockfile
+from edgesppo._version import __version__
 from edgesppo.model_card import CARD, Card, read_card
 from edgesppo_convert.checkpoint import SMALL_FILES
 from edgesppo_convert.gguf_file import KeyValue

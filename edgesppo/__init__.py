@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from edgesppo._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from edgesppo.chat import Chat
     from edgesppo.errors import (
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from edgesppo.loaded import LoadedModel, load
     from edgesppo.prompt import Message
     from edgesppo.sampler import SamplingParams
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "edgesppo.chat": ["Chat"],

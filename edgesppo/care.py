@@ -11,14 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, locked, lockfile, locks, place
+from edgesppo import busy, locked, lockfile, locks, pinned, place
 from edgesppo.arrival import part_path
 from edgesppo.converted import copies_of
 from edgesppo.errors import OutputError
 from edgesppo.files import Files, blocks, cannot_write
 from edgesppo.home import home
 from edgesppo.pinned import CHECKPOINT
-from edgesppo.repository import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,7 +89,7 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
     for path, size, expected, is_build in there:
         found = None
         if place.size_of(path) == size:
-            hasher = RemoteFile(path.name, size, expected).hasher()
+            hasher = pinned.hasher(expected, size)
             with suppress(OSError):
                 at = done
                 for data in blocks(path):

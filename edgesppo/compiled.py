@@ -10,9 +10,9 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from edgesppo import machine
+from edgesppo.home import PACKAGE
 from edgesppo.plain import one_line
 
 # What a processor calls a feature -> what llama.cpp does.
@@ -51,7 +51,7 @@ def info() -> tuple[int, str]:
     Where the status is not 0, the last line of its complaint.
     """
     words = [sys.executable, "-c", _ASK]
-    places = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    places = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run(
         words, capture_output=True, text=True, env=environment, timeout=_ASKED_S, errors="replace"

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from edgesppo.errors import UsageError
+
+# The folder of the installed package, or of a checkout's.
+PACKAGE = Path(__file__).resolve().parent
+# What Windows takes for a device, whatever follows its first dot.
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)( *\..*)?", re.IGNORECASE
+)
+_FORBIDDEN = '<>:"/\\|?*'
+_MAX_NAME = 255  # bytes, on most file systems
 
 
 def home() -> Path:
@@ -42,3 +52,16 @@ def data_home() -> Path:
     if sys.platform == "win32":
         return home()
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgesppo"
+
+
+def portable_name_fault(name: str) -> str | None:
+    """Why no file can have this name on every system; None where one can."""
+    if not name.isprintable():
+        return "has control or invisible characters"
+    if set(_FORBIDDEN) & set(name):
+        return f"has one of the characters {_FORBIDDEN}"
+    if name.endswith((".", " ")):
+        return "ends in a dot or a space, which Windows drops"
+    if _DEVICE.fullmatch(name):
+        return "is a device on Windows"
+    return None if len(name.encode()) <= _MAX_NAME else "is longer than a file's name may be"

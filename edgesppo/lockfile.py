@@ -50,11 +50,11 @@ import hashlib
 import json
 import sys
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import lock_checks
 from edgesppo.errors import BadLock
+from edgesppo.home import PACKAGE
 from edgesppo.pinned import (
     GGUF,
     KINDS,
@@ -64,6 +64,7 @@ from edgesppo.pinned import (
     PinnedBuild,
     PinnedFile,
     PinnedModel,
+    git_blob,
     same_name,
 )
 
@@ -74,9 +75,9 @@ else:
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 VERSION = 1
-_PACKAGE = Path(__file__).parent
 _MAX_BYTES = 64 << 20
 _BOM = "\ufeff"
 _TABLES = ("files", "builds")
@@ -86,8 +87,8 @@ _KEYS = tuple(field.name for field in fields(PinnedModel) if field.name not in _
 
 def path() -> Path:
     """Where models.lock is: in the installed package, or at the root of a checkout."""
-    installed = _PACKAGE / "pins" / "models.lock"
-    return installed if installed.exists() else _PACKAGE.parent / "models.lock"
+    installed = PACKAGE / "pins" / "models.lock"
+    return installed if installed.exists() else PACKAGE.parent / "models.lock"
 
 
 def read(file: Path | None = None) -> Lock:
@@ -179,7 +180,7 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
 def shipped_folder(model: PinnedModel) -> Path:
     """The folder of a model that ships with this package."""
     assert model.shipped is not None
-    return _PACKAGE.parent / model.shipped
+    return PACKAGE.parent / model.shipped
 
 
 def describe_files(folder: Path, names: list[str]) -> tuple[PinnedFile, ...]:
@@ -187,12 +188,11 @@ def describe_files(folder: Path, names: list[str]) -> tuple[PinnedFile, ...]:
     found = []
     for name in names:
         data = (folder / name).read_bytes()
-        found.append(PinnedFile(name, len(data), hashlib.sha256(data).hexdigest(), _blob(data)))
+        blob = git_blob(len(data))
+        blob.update(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        found.append(PinnedFile(name, len(data), sha256, blob.hexdigest()))
     return tuple(found)
-
-
-def _blob(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def with_sha256(model: PinnedModel, folder: Path) -> PinnedModel:
@@ -237,7 +237,7 @@ def _quoted(value: str | int) -> str:
 
 
 def _demo() -> PinnedModel:
-    folder = _PACKAGE / "demo"
+    folder = PACKAGE / "demo"
     names = sorted(
         p.name for p in folder.iterdir() if p.suffix in (".json", ".model", ".safetensors")
     )

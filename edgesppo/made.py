@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo import __version__, busy, locks, obtain, place
+from edgesppo import busy, locks, obtain, place
+from edgesppo._version import __version__
 from edgesppo.converted import CONVERSION
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.files import Files, cannot_write

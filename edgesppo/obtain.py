@@ -16,7 +16,7 @@ from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageErro
 from edgesppo.fetch import fetch
 from edgesppo.files import Files
 from edgesppo.hub import Hub
-from edgesppo.pinned import CHECKPOINT, UNRESOLVED
+from edgesppo.pinned import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
 from edgesppo.repository import REVISION, Repository, parse_reference
 from edgesppo.resolve import new_entry, resolve
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from edgesppo.arrival import Fetched
     from edgesppo.pinned import PinnedFile, PinnedModel
-
-
-_SHA256 = 64  # digits
 
 
 @dataclass(frozen=True)
@@ -218,7 +215,7 @@ def check_listing(entry: PinnedModel) -> None:
         found = listing.get(file.path)
         if found is None:
             raise DownloadError(f"{entry.repository} no longer has {file.path}, which is pinned")
-        pinned = file.sha256 if len(found.digest) == _SHA256 else file.oid
+        pinned = file.sha256 if len(found.digest) == SHA256_DIGITS else file.oid
         pinned = pinned or file.digest
         if (found.size, found.digest) != (file.size, pinned):
             raise DownloadError(

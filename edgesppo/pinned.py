@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 from edgesppo.errors import UsageError
+from edgesppo.home import portable_name_fault
 
 UNRESOLVED = "unresolved"
 CHECKPOINT, GGUF = "checkpoint", "gguf"
 KINDS = (CHECKPOINT, GGUF)
-# What Windows takes for a device, whatever follows its first dot.
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.I)
-_ODD = frozenset('<>:"/\\|?*')
-_MAX_NAME = 255  # bytes, on most file systems
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 # Where a licence may be read: shown to a person, who may click on it.
 _LINK = re.compile(r"https://[a-z0-9.-]+(?::\d+)?(?:/[\w./?=&%#:+,;@!$*()~-]*)?", re.A | re.I)
 _MAX_LINK = 500
+SHA256_DIGITS = 64
 # A name becomes part of a file's name.
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 
 def name_fault(name: str) -> str | None:
-    """Why no file can have this name on every system, beside our own; None where one can."""
-    if not name.isprintable() or _ODD & set(name):
-        return "has a character that no file's name has everywhere"
-    if name.endswith((".", " ")):
-        return "ends in a dot or a space, which Windows drops"
-    if _DEVICE.fullmatch(name):
-        return "is a device on Windows"
+    """Why no file of a model can have this name, beside our own; None where one can."""
     if name.lower().endswith(".part"):
         return "is what we call a file on its way"
-    return None if len(name.encode()) <= _MAX_NAME else "is longer than a file's name may be"
+    return portable_name_fault(name)
 
 
 def check_chosen(name: str) -> None:
@@ -52,6 +46,19 @@ def is_link(text: str) -> bool:
 def same_name(path: str) -> str:
     """What is equal for paths that some file system takes for the same."""
     return unicodedata.normalize("NFC", path).casefold()
+
+
+def hasher(digest: str, size: int) -> Any:
+    """A hash that gives `digest` once it has been fed a file of `size` bytes.
+
+    64 hex digits are sha256, 40 are git's.
+    """
+    return hashlib.sha256() if len(digest) == SHA256_DIGITS else git_blob(size)
+
+
+def git_blob(size: int) -> Any:
+    """The hash that git names a file of `size` bytes by: sha1 of "blob SIZE", a NUL, the file."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,10 @@ class PinnedFile:
         digest = self.sha256 or self.oid
         assert digest is not None
         return digest
+
+    def hasher(self) -> Any:
+        """A hash that gives `digest` once it has been fed the whole file."""
+        return hasher(self.digest, self.size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ Pure: knows nothing of connections.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,10 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgesppo.errors import UsageError
+from edgesppo.pinned import REPOSITORY, hasher
 
 MAX_FILES = 10_000
 _MAX_CLAIM = 200
-_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(.*))?", re.ASCII)
 REVISION = re.compile(r"[0-9a-f]{40}")
 _HEX = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
@@ -57,18 +56,16 @@ class RemoteFile:
     oid: str | None = None
 
     def hasher(self) -> Any:
-        """A hash that gives `digest` once it has eaten the whole file."""
-        if len(self.digest) == 64:
-            return hashlib.sha256()
-        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+        """A hash that gives `digest` once it has been fed the whole file."""
+        return hasher(self.digest, self.size)
 
 
 def parse_repository(text: str) -> Repository | None:
     """OWNER/NAME@REVISION; None for what is no repository. Raises UsageError without a commit."""
-    found = _REPOSITORY.fullmatch(text)
+    found = _split(text)
     if found is None:
         return None
-    owner, name, revision = found.groups()
+    owner, name, revision = found
     if revision is None or not REVISION.fullmatch(revision):
         what = "needs the commit" if revision is None else f"names {revision[:80]!r}, no commit"
         raise UsageError(
@@ -80,13 +77,22 @@ def parse_repository(text: str) -> Repository | None:
 
 def parse_reference(text: str) -> Repository | None:
     """OWNER/NAME, or OWNER/NAME@REVISION with a branch, a tag or a commit; main without one."""
-    found = _REPOSITORY.fullmatch(text)
+    found = _split(text)
     if found is None:
         return None
-    owner, name, revision = found.groups()
+    owner, name, revision = found
     if revision is not None and not (0 < len(revision) <= _MAX_CLAIM and revision.isprintable()):
         raise UsageError(f"{revision[:80]!r} is no branch, tag or commit; type {owner}/{name}")
     return Repository(owner, name, revision or "main")
+
+
+def _split(text: str) -> tuple[str, str, str | None] | None:
+    """OWNER, NAME and what follows the @, if anything; None for what is no repository."""
+    repository, at, revision = text.partition("@")
+    if not REPOSITORY.fullmatch(repository):
+        return None
+    owner, name = repository.split("/")
+    return owner, name, revision if at else None
 
 
 def endpoint() -> str:
@@ -135,7 +141,7 @@ def parse_commit(data: bytes) -> Commit:
         raise ValueError from None
     card = card if isinstance(card, dict) else {}
     base = _claim(card, "base_model")
-    named = base is not None and _REPOSITORY.fullmatch(base) and "@" not in base
+    named = base is not None and REPOSITORY.fullmatch(base) is not None
     return Commit(
         revision,
         _claim(card, "license"),

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from edgesppo import licence
 from edgesppo.errors import DownloadError
-from edgesppo.pinned import CHECKPOINT, GGUF, PinnedFile, PinnedModel, check_chosen, name_fault
+from edgesppo.pinned import (
+    CHECKPOINT,
+    GGUF,
+    SHA256_DIGITS,
+    PinnedFile,
+    PinnedModel,
+    check_chosen,
+    name_fault,
+)
 from edgesppo.repository import REVISION, Repository
 
 if TYPE_CHECKING:
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
     from edgesppo.hub import Hub
     from edgesppo.repository import Commit, RemoteFile
 
-_SHA256 = 64  # digits
 _CONFIG = "config.json"
 _WEIGHTS = ".safetensors"
 # What belongs to a checkpoint; pickles, which can run code, do not.
@@ -117,7 +124,7 @@ def _is_plain(path: str) -> bool:
 
 def _pin(file: RemoteFile, known: PinnedFile | None) -> PinnedFile:
     """With every hash that is told, and the sha256 that these very bytes were found to have."""
-    if len(file.digest) == _SHA256:
+    if len(file.digest) == SHA256_DIGITS:
         return PinnedFile(file.path, file.size, file.digest, file.oid)
     same = known is not None and (known.size, known.oid) == (file.size, file.digest)
     return PinnedFile(file.path, file.size, known.sha256 if known and same else None, file.digest)

@@ -9,7 +9,6 @@ Knows nothing of models or of terminals.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 import unicodedata
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from edgesppo.chat_file import SUFFIX, is_torn, read, state_path, understand
 from edgesppo.errors import BadChat, ChatInUse, ChatNotFound, UsageError
 from edgesppo.files import Files, cannot_write
-from edgesppo.home import data_home
+from edgesppo.home import data_home, portable_name_fault
 from edgesppo.session import Session
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 MAX_NAME = 64
 # A file's name has at most 255 bytes, and ours are longer than the chat's.
 _MAX_NAME_BYTES = 200
-_FORBIDDEN = '<>:"/\\|?*'
-# Windows takes these for devices, whatever follows a dot.
-_DEVICES = re.compile("(con|prn|aux|nul|(com|lpt)[0-9¹²³])( *\\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -193,12 +189,7 @@ def _wrong(name: str) -> str | None:
         return "it is empty, or begins or ends with a space"
     if len(name) > MAX_NAME or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
         return f"it has more than {MAX_NAME} letters or {_MAX_NAME_BYTES} bytes"
-    if not name.isprintable():
-        return "it has control or invisible characters"
-    if set(name) & set(_FORBIDDEN):
-        return f"it has one of the characters {_FORBIDDEN}"
-    if name.startswith(".") or name.endswith("."):
-        return "it begins or ends with a dot"
-    if _DEVICES.fullmatch(name):
-        return "Windows keeps it for a device"
-    return None
+    if name.startswith("."):
+        return "it begins with a dot"
+    fault = portable_name_fault(name)
+    return f"it {fault}" if fault else None

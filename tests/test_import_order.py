@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RUNTIME = [
     "errors",
+    "_version",
     "plain",
     "checks",
     "parameters",
@@ -133,6 +134,7 @@ CONVERT = [
 ]
 # What the converter may use of the runtime.
 SHARED = {
+    "_version",
     "arrival",
     "errors",
     "files",

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import edgesppo
-from edgesppo import _llama, machine, plan, preflight, tune
+from edgesppo import _llama, machine, plan, preflight, run_config, tune
 from edgesppo.cli import main
 from edgesppo.cli.plan import _WHENCE
 from edgesppo.context import Context, ContextParams
@@ -214,7 +214,7 @@ def test_the_command_says_where_the_settings_come_from(
     assert fresh_home.is_dir()
     assert "a model as small as this" in _printed(str(demo_gguf))[0]
     assert "--tune off" in _printed(str(demo_gguf), "--tune", "off")[0]
-    monkeypatch.setattr(tune, "_WORTHWHILE", 0)
+    monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "llama.cpp's own: nothing was measured here yet; the first run" in text
     tune.measured(preflight.check(demo_gguf), "memory")

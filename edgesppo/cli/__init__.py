@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import __version__
+from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
 from edgesppo.plain import one_line
 

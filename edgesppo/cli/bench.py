@@ -54,7 +54,8 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
 
 def _lines(found: Report) -> Iterator[str]:
     yield f"{found.model}, {found.bytes / 1e6:,.1f} MB of weights"
-    yield f"{found.machine}, llama.cpp of llama-cpp-python {found.library}"
+    yield found.machine
+    yield f"llama.cpp of llama-cpp-python {found.library}"
     yield f"  load        {found.load_s:.2f} s"
     if found.resident is not None:
         yield f"  resident    {found.resident / 1e6:,.0f} MB"
