@@ -1,13 +1,17 @@
-"""Owns what Ctrl-C means for long work: native work ends, work in steps ends between two of them.
+"""What Ctrl-C, SIGTERM and SIGHUP do while work is under way.
+
+Ctrl-C ends native work, and work in steps between two of them; SIGTERM and SIGHUP become an
+exception, so that what is under way is kept.
 
 Python raises KeyboardInterrupt between any two of the main thread's bytecodes, and so also where a
 lock was just taken and nobody is left to release it: what other threads wait for must not be held
-by what Ctrl-C can reach. Knows nothing of what the work is.
+by what Ctrl-C can reach.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 # Windows does not wake a waiting thread for a signal, so the wait is cut into short ones.
 _WAIT_S = 0.1
+_ENDING = ("SIGTERM", "SIGHUP", "SIGBREAK")
 
 
 def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> None:
@@ -134,3 +139,42 @@ def deferred() -> Iterator[None]:
     """What is done in the block is done whole: Ctrl-C comes after it."""
     with between_steps():
         yield
+
+
+class Ended(SystemExit):
+    """The system, or whoever runs it, wants us to end: 128 and the signal's number."""
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Ended in the main thread: what is under way is kept, then we go.
+
+    One that whoever started us has us ignore, as `nohup` does, stays ignored.
+    """
+    known = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
+    numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _frame: object) -> None:
+    for name in _ENDING:  # once is enough, and the second must not break the saving
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if number == getattr(signal, "SIGHUP", None):
+        lose_terminal()
+    raise Ended(128 + number)
+
+
+def lose_terminal() -> None:
+    """The terminal is gone: whatever is written to it goes nowhere, instead of failing."""
+    for descriptor in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            if os.isatty(descriptor) or descriptor == 0:
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)

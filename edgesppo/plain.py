@@ -1,6 +1,12 @@
-"""Owns how a stranger's text is shown: on one line, and nothing in it is obeyed. Pure."""
+"""Text from files, models and networks made harmless: shown on a terminal, never obeyed by it."""
 
 from __future__ import annotations
+
+import re
+
+# A model must not be able to steer the terminal: C0 and C1 control characters but \t and \n, and
+# the bytes of a file's name that are no text.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def one_line(text: str, limit: int | None = None) -> str:
@@ -8,3 +14,8 @@ def one_line(text: str, limit: int | None = None) -> str:
     joined = " ".join(text.split())
     cut = joined if limit is None or len(joined) <= limit else joined[: limit - 3] + "..."
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+
+
+def printable(text: str) -> str:
+    """The text with control characters made visible instead of obeyed."""
+    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,9 +10,6 @@ if TYPE_CHECKING:
     from edgesppo.loaded import LoadedModel
     from edgesppo.saved import Resumed
 
-# A model must not be able to steer the terminal: C0 and C1 control characters but \t and \n, and
-# the bytes of a file's name that are no text.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _ENDS = {"stop": "", "length": " | cut at the limit", "cancelled": " | stopped"}
 
 
@@ -41,11 +37,6 @@ def n_turns(n: int) -> str:
 def n_tokens(n: int) -> str:
     """So many tokens."""
     return "1 token" if n == 1 else f"{n:,} tokens"
-
-
-def printable(text: str) -> str:
-    """The text with control characters made visible instead of obeyed."""
-    return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", text)
 
 
 def describe(loaded: LoadedModel) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.ending import ending
+from edgesppo.interrupt import ending
 from edgesppo.sessions import Sessions
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, resized, write_checkpoint

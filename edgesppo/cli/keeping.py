@@ -14,7 +14,8 @@ from edgesppo import store
 from edgesppo.cli.common import chosen, say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.interrupt import deferred
-from edgesppo.terminal import printable, resumed_line
+from edgesppo.plain import printable
+from edgesppo.terminal import resumed_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

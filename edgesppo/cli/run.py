@@ -25,9 +25,10 @@ from edgesppo.cli.common import (
 )
 from edgesppo.cli.headings import HeadedCommand
 from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
-from edgesppo.ending import ending
 from edgesppo.errors import UsageError
-from edgesppo.terminal import printable, speed_line
+from edgesppo.interrupt import ending
+from edgesppo.plain import printable
+from edgesppo.terminal import speed_line
 from edgesppo.text_file import read_stream, read_text
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from edgesppo.ending import Ended, ending
 from edgesppo.errors import OutputError
-from edgesppo.interrupt import deferred
+from edgesppo.interrupt import Ended, deferred, ending
 from edgesppo.repl.input import is_open, unquoted
 from edgesppo.repl.loop import Lines, LoadFailed
 from edgesppo.repl.person import Person, wants_plain

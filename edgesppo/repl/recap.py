@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgesppo.plain import printable
 from edgesppo.repl.listing import between_words
-from edgesppo.terminal import n_turns, printable
+from edgesppo.terminal import n_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
