@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from edgesppo.arrival import ATTEMPTS, Arrivals
 from edgesppo.errors import OutputError
-from edgesppo.files import blocks, cannot_write, write_all
+from edgesppo.system.fs import blocks, cannot_write, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from edgesppo.arrival import Fetched
-    from edgesppo.files import Files
     from edgesppo.hub import Hub
     from edgesppo.repository import RemoteFile, Repository
+    from edgesppo.system.fs import Files
 
 _MARK = ".edgesppo-shard-"
 

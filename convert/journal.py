@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import lines, locked
 from edgesppo.errors import OutputError
-from edgesppo.files import read_all, write_all
+from edgesppo.system import filelock, jsonl
+from edgesppo.system.fs import read_all, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from edgesppo.files import Files
+    from edgesppo.system.fs import Files
 
 MAX_BYTES = 64 << 20  # a hundred thousand tensors take half of it
 
@@ -33,15 +33,15 @@ class Journal:
         self._files = files
         self._end = self._crc = 0  # of what is sound
         try:
-            self._descriptor = locked.take(path, files)
-        except locked.Held as held:
+            self._descriptor = filelock.take(path, files)
+        except filelock.Held as held:
             raise OutputError(
                 f"{output} is being written by {held.owner}; wait for it, or stop it"
             ) from None
 
     def recorded(self, fingerprint: str) -> dict[str, str]:
         """The sha256 of each tensor that this same conversion has finished, by name."""
-        found = lines.sound(read_all(self._files, self._descriptor, MAX_BYTES))
+        found = jsonl.sound(read_all(self._files, self._descriptor, MAX_BYTES))
         if found:
             self._end, self._crc = found[-1].end, found[-1].crc
         events = [line.event for line in found]
@@ -55,7 +55,7 @@ class Journal:
         if anew:
             self._end = self._crc = 0
         self._files.truncate(self._descriptor, self._end)
-        self._append([{"run": fingerprint, **locked.me()}])
+        self._append([{"run": fingerprint, **filelock.me()}])
 
     def add(self, tensors: Iterable[tuple[str, str]]) -> None:
         """Claim these tensors, by name and sha256; their data must be on the disk."""
@@ -63,9 +63,9 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Give the lock back; unless there is something to go on from, the file goes, too."""
-        locked.drop(self.path, self._descriptor, self._files, remove=remove)
+        filelock.drop(self.path, self._descriptor, self._files, remove=remove)
 
     def _append(self, events: Iterable[dict[str, Any]]) -> None:
-        data, crc = lines.encode(events, self._crc)
+        data, crc = jsonl.encode(events, self._crc)
         write_all(self._files, self._descriptor, data, self._end)
         self._end, self._crc = self._end + len(data), crc

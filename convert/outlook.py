@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.files import Files
+from edgesppo.system.fs import Files
 from edgesppo_convert.blueprint import check_choices, draw
 from edgesppo_convert.remote import open_checkpoint
 

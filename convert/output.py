@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import errors
 from edgesppo.errors import EdgesppoError, OutputError
-from edgesppo.files import NO_LINKS, cannot_write
+from edgesppo.system.fs import NO_LINKS, cannot_write
 from edgesppo_convert.journal import Journal
 from edgesppo_convert.part import Part
 from edgesppo_convert.progress import CHECKING, READING, Progress
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgesppo.files import Bytes, Files
+    from edgesppo.system.fs import Bytes, Files
     from edgesppo_convert.gguf_file import FilePlan, Place
     from edgesppo_convert.progress import Report
 

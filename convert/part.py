@@ -13,15 +13,15 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from edgesppo.files import write_all
-from edgesppo.interrupt import between_steps
+from edgesppo.system.fs import write_all
+from edgesppo.system.signals import between_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
     from pathlib import Path
 
-    from edgesppo.files import Bytes, Files
+    from edgesppo.system.fs import Bytes, Files
     from edgesppo_convert.gguf_file import FilePlan, Place
 
 BLOCK = 4 << 20  # read at a time

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutOfMemory, OutputError, UsageError
-from edgesppo.files import Files
-from edgesppo.interrupt import between_steps
-from edgesppo.machine import usable_cpus
+from edgesppo.system.fs import Files
+from edgesppo.system.hardware import usable_cpus
+from edgesppo.system.signals import between_steps
 from edgesppo_convert.blueprint import check_choices, draw
 from edgesppo_convert.output import Output, sweep
 from edgesppo_convert.progress import Progress, Report
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from edgesppo.files import Bytes
+    from edgesppo.system.fs import Bytes
     from edgesppo_convert.blueprint import Blueprint
     from edgesppo_convert.checkpoint import Checkpoint
     from edgesppo_convert.layout import Job

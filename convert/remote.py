@@ -26,9 +26,9 @@ from edgesppo.errors import (
     SourceUnreadable,
     UnsupportedCheckpoint,
 )
-from edgesppo.files import NO_SPACE
 from edgesppo.hub import Hub
 from edgesppo.repository import parse_repository
+from edgesppo.system.fs import NO_SPACE
 from edgesppo_convert.checkpoint import CONFIG, MAX_SMALL, PARTS, SMALL_FILES, Checkpoint, Origin
 from edgesppo_convert.fetching import Fetcher, drop, left_over, size_of
 from edgesppo_convert.safetensors import Shard, header_length
@@ -37,8 +37,8 @@ from edgesppo_convert.untrusted import check_length
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from edgesppo.files import Files
     from edgesppo.repository import RemoteFile, Repository
+    from edgesppo.system.fs import Files
     from edgesppo_convert.safetensors import Tensor
 
 START = 1 << 16  # bytes of a shard that mostly hold its header

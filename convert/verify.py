@@ -16,8 +16,8 @@ from gguf import Keys
 
 from edgesppo import preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
-from edgesppo.files import cannot_write
 from edgesppo.gguf_reader import AGAIN
+from edgesppo.system.fs import cannot_write
 from edgesppo_convert import gemma2
 from edgesppo_convert.spm import PieceType
 from edgesppo_convert.vocab import BOS, CONTROL_TEXTS, looks_control

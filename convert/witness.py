@@ -19,7 +19,7 @@ from edgesppo.errors import BadCheckpoint
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from edgesppo.files import Bytes
+    from edgesppo.system.fs import Bytes
     from edgesppo_convert.safetensors import Shard
 
     Point = tuple[int, int]  # the place of a shard, and a byte of it

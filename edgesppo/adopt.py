@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import describe, locks, preflight
 from edgesppo.converted import is_read
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
-from edgesppo.files import blocks
-from edgesppo.home import given
 from edgesppo.lock_checks import check_location
 from edgesppo.model_card import parse_card
 from edgesppo.pinned import (
@@ -26,6 +24,8 @@ from edgesppo.pinned import (
     is_link,
     name_fault,
 )
+from edgesppo.system.fs import blocks
+from edgesppo.system.paths import given
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import DownloadError
-from edgesppo.files import write_all
+from edgesppo.system.fs import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
-    from edgesppo.files import Files
     from edgesppo.hub import Hub
     from edgesppo.repository import RemoteFile, Repository
+    from edgesppo.system.fs import Files
 
 ATTEMPTS = 2  # at a whole file whose hash is wrong
 BLOCK = 1 << 20

@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo import machine
 from edgesppo._llama import LIBRARY_VERSION
 from edgesppo.probe import LENGTHS, Probe
 from edgesppo.run_config import ROWS, is_small
+from edgesppo.system import hardware
 from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ def measure(
     found = Report(
         summary.path.name,
         summary.data_bytes,
-        machine.name(),
+        hardware.name(),
         LIBRARY_VERSION,
         tuning,
-        bandwidth(machine.cores()),
+        bandwidth(hardware.cores()),
         is_small(summary),
     )
     started = time.perf_counter()
@@ -131,7 +131,7 @@ def measure(
             _lengths(found, probe, most, tell)
             found.rows = {n: n / probe.rows(n) for n in ROWS}
             tell(0.8)
-            found.resident = machine.resident_memory()
+            found.resident = hardware.resident_memory()
             _threads(found, probe)
         finally:
             probe.close()
@@ -151,7 +151,7 @@ def _lengths(found: Report, probe: Probe, most: int, tell: Callable[[float], Non
 
 
 def _threads(found: Report, probe: Probe) -> None:
-    counts = {*machine.thread_choices(), max(1, machine.cores() // 2)}
+    counts = {*hardware.thread_choices(), max(1, hardware.cores() // 2)}
     for n in sorted(counts):
         probe.set_threads(n)
         found.threads[n] = probe.turn(min(_SHORT, max(found.prefill)))

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from edgesppo.home import home
+from edgesppo.system.paths import home
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _PROGRESS = re.compile(rb"^\s*\[(\d+)/(\d+)\]", re.MULTILINE)

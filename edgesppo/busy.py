@@ -10,16 +10,17 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from edgesppo import locked, place
-from edgesppo.files import NO_SPACE, cannot_write
+from edgesppo import place
+from edgesppo.system import filelock
+from edgesppo.system.fs import NO_SPACE, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from edgesppo.files import Files
+    from edgesppo.system.fs import Files
 
 
-def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) -> locked.Lock:
+def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) -> filelock.Lock:
     """Let no other process of ours work on this commit; whoever comes second waits.
 
     `on_wait` hears once who is waited for. Raises OutputError.
@@ -28,7 +29,7 @@ def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) ->
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         told = None if on_wait is None else lambda held: on_wait(held.owner)
-        return locked.acquire(path, files, on_wait=told)
+        return filelock.acquire(path, files, on_wait=told)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -54,14 +55,14 @@ def owner(revision: str, files: Files) -> str | None:
     try:
         if place.busy(revision).exists():
             _take(revision, files).release()
-    except locked.Held as held:
+    except filelock.Held as held:
         return held.owner
     except OSError:
         pass
     return None
 
 
-def _take(revision: str, files: Files) -> locked.Lock:
+def _take(revision: str, files: Files) -> filelock.Lock:
     path = place.busy(revision)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return locked.Lock(path, files)
+    return filelock.Lock(path, files)

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, locked, lockfile, locks, pinned, place
+from edgesppo import busy, lockfile, locks, pinned, place
 from edgesppo.arrival import part_path
 from edgesppo.converted import copies_of
 from edgesppo.errors import OutputError
-from edgesppo.files import Files, blocks, cannot_write
-from edgesppo.home import home
 from edgesppo.pinned import CHECKPOINT
+from edgesppo.system import filelock
+from edgesppo.system.fs import Files, blocks, cannot_write
+from edgesppo.system.paths import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,7 +180,7 @@ def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
                 if rest.path in current:
                     remove_rest(rest)
                     removed.append(rest)
-    except locked.Held as held:
+    except filelock.Held as held:
         raise _in_use(entry, held.owner) from None
     return removed
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import checks, prompt, structured
+from edgesppo import prompt, structured
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.generate import Generation
 from edgesppo.prompt import Message
+from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Sequence
@@ -51,9 +52,9 @@ class Chat:
         messages: Sequence[Message] = (),
         left_out: int = 0,
     ) -> None:
-        checks.choice("overflow", overflow, OVERFLOWS)
+        validate.choice("overflow", overflow, OVERFLOWS)
         if system is not None:
-            checks.text("system", system)
+            validate.text("system", system)
         self._engine = engine
         self.params = params
         self.system = system
@@ -198,7 +199,7 @@ class Chat:
     def _begin(
         self, text: str, after: int, sampling: dict[str, Any], begun: Message | None = None
     ) -> Generation:
-        checks.text("the message", text)
+        validate.text("the message", text)
         schema = sampling.pop("schema", None)
         if schema is not None and begun is not None:
             raise UsageError("an answer that was bound to a schema cannot go on; ask again")

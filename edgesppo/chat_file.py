@@ -9,9 +9,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from edgesppo import lines, locked, snapshot
+from edgesppo import snapshot
 from edgesppo.errors import BadChat, ChatInUse
-from edgesppo.files import Files, cannot_write, read_all, write_whole
+from edgesppo.system import filelock, jsonl
+from edgesppo.system.fs import Files, cannot_write, read_all, write_whole
 from edgesppo.transcript import VERSION, Transcript, changes, replay
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ def understand(data: bytes) -> tuple[Transcript | None, tuple[int, int]]:
 
     A last line that lacks only its newline is sound, too: the end is then behind the data.
     """
-    found = max((lines.sound(d) for d in (data, data + b"\n", data[:-1] + b"\n")), key=len)
+    found = max((jsonl.sound(d) for d in (data, data + b"\n", data[:-1] + b"\n")), key=len)
     transcript, sound = replay([line.event for line in found])
     return transcript, ((found[sound - 1].end, found[sound - 1].crc) if transcript else (0, 0))
 
 
 def is_torn(data: bytes, end: int) -> bool:
     """Whether what follows the sound part can be one line of ours that was never finished."""
-    return b"\n" not in data[end:] and lines.is_begun(data[end:])
+    return b"\n" not in data[end:] and jsonl.is_begun(data[end:])
 
 
 def replace(path: Path, now: Conversation, files: Files | None = None) -> None:
@@ -77,7 +78,7 @@ def replace(path: Path, now: Conversation, files: Files | None = None) -> None:
     files = files or Files()
     held = lock(path, files)
     try:
-        write_whole(path, lines.encode(changes(None, now))[0], files=files, mode=MODE)
+        write_whole(path, jsonl.encode(changes(None, now))[0], files=files, mode=MODE)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
@@ -86,17 +87,17 @@ def replace(path: Path, now: Conversation, files: Files | None = None) -> None:
 
 def _version(data: bytes) -> int | None:
     """What the first line says. Lines and this key are the same in every version."""
-    found = lines.sound(data[: data.find(b"\n") + 1])
+    found = jsonl.sound(data[: data.find(b"\n") + 1])
     header = found[0].event if found else {}
     version = header.get("version") if "edgesppo" in header else None
     return version if isinstance(version, int) else None
 
 
-def lock(path: Path, files: Files) -> locked.Lock:
+def lock(path: Path, files: Files) -> filelock.Lock:
     """Let no other process work on the chat at `path`. Raises ChatInUse, OutputError."""
     try:
-        return locked.Lock(path.with_name(f".{path.name}.lock"), files)
-    except locked.Held as held:
+        return filelock.Lock(path.with_name(f".{path.name}.lock"), files)
+    except filelock.Held as held:
         name = path.name.removesuffix(SUFFIX)
         raise ChatInUse(
             f"the chat {name!r} is open in {held.owner}; leave it there first, or use another name"

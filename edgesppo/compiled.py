@@ -11,9 +11,9 @@ import re
 import subprocess
 import sys
 
-from edgesppo import machine
-from edgesppo.home import PACKAGE
-from edgesppo.plain import one_line
+from edgesppo.system import hardware
+from edgesppo.system.paths import PACKAGE
+from edgesppo.system.sanitize import one_line
 
 # What a processor calls a feature -> what llama.cpp does.
 _FEATURES = {
@@ -67,14 +67,14 @@ def used(info: str) -> list[str]:
 
 def beyond(info: str) -> list[str]:
     """What it was compiled for and the processor lacks; nothing where the system does not tell."""
-    built, has = _built(info), machine.features()
+    built, has = _built(info), hardware.features()
     known = {**_FEATURES, **_MORE}
     return [theirs for ours, theirs in known.items() if has and theirs in built and ours not in has]
 
 
 def lacking(info: str) -> list[str]:
     """What the processor has, counts for speed, and was left out."""
-    built, has = _built(info), machine.features()
+    built, has = _built(info), hardware.features()
     return [theirs for ours, theirs in _FEATURES.items() if ours in has and theirs not in built]
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgesppo._llama import C, log, reason
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
-from edgesppo.interrupt import deferred
 from edgesppo.run_config import CACHE_TYPES
+from edgesppo.system.signals import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,10 +14,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import locked, preflight
+from edgesppo import preflight
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError
-from edgesppo.files import Files, cannot_write
-from edgesppo.home import home
+from edgesppo.system import filelock
+from edgesppo.system.fs import Files, cannot_write
+from edgesppo.system.paths import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +67,10 @@ def _is_whole(copy: Path) -> bool:
     return True
 
 
-def _lock(output: Path) -> locked.Lock:
+def _lock(output: Path) -> filelock.Lock:
     """Let no other process of ours make this copy; however long that takes, it is waited for."""
     try:
-        return locked.acquire(output.with_name(f".{output.name}.busy"), Files())
+        return filelock.acquire(output.with_name(f".{output.name}.busy"), Files())
     except OSError as error:
         raise cannot_write(output, error) from error
 

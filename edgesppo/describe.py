@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import preflight
-from edgesppo.plain import one_line
+from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import care, compiled, lockfile, locks, machine, place, rubbish
+from edgesppo import care, compiled, lockfile, locks, place, rubbish
 from edgesppo.errors import EdgesppoError
-from edgesppo.home import home
 from edgesppo.hub import offline
-from edgesppo.plain import one_line
+from edgesppo.system import hardware
+from edgesppo.system.paths import home
+from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,19 +152,23 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _processors() -> Iterator[Finding]:
-    allowed, present = machine.usable_cpus(), os.cpu_count() or 1
-    text = f"{machine.cores()} cores, {allowed} threads for this process"
+    allowed, present = hardware.usable_cpus(), os.cpu_count() or 1
+    text = f"{hardware.cores()} cores, {allowed} threads for this process"
     limited = allowed < present
     text += f" of {present}" if limited else ""
     advice = _MORE_CORES if limited else None
     yield Finding("cores", WARN if limited else OK, text, advice)
-    if reasons := machine.throttled():
+    if reasons := hardware.throttled():
         advice = "check the power supply and the cooling; then again: vcgencmd get_throttled"
         yield Finding("throttle", WARN, ", ".join(reasons), advice)
 
 
 def _memory() -> Iterator[Finding]:
-    total, free, limit = machine.total_memory(), machine.available_memory(), machine.memory_limit()
+    total, free, limit = (
+        hardware.total_memory(),
+        hardware.available_memory(),
+        hardware.memory_limit(),
+    )
     text = f"{_gb(total)}, {'unknown' if free is None else _gb(free)} free for this process"
     if limit is not None and limit < total:
         text += f", a container's limit of {_gb(limit)}"

@@ -16,9 +16,9 @@ from edgesppo.batch import Batch
 from edgesppo.chain import build_chain
 from edgesppo.context import Context, ContextParams
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
-from edgesppo.interrupt import run_interruptibly
 from edgesppo.model import Model
 from edgesppo.sampler import SamplingParams
+from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

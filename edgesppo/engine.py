@@ -14,19 +14,20 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, settings
+from edgesppo import settings
 from edgesppo.accept import accept
 from edgesppo.batch import Batch
 from edgesppo.context import Context
 from edgesppo.draft import Drafter
 from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
-from edgesppo.interrupt import run_interruptibly
 from edgesppo.kv_cache import KVCache
 from edgesppo.request import CLOSED, FAILED, Event, Request, chain_for
 from edgesppo.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.runner import Runner
 from edgesppo.schedule import Part, Scheduler
+from edgesppo.system import validate
+from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -127,7 +128,7 @@ class Engine:
         if not tokens:
             raise UsageError("the prompt has no tokens")
         for token in tokens:
-            checks.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
+            validate.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
         if len(tokens) >= self.n_ctx:
             raise self.overflow(len(tokens))
         chain = chain_for(tokens, params, grammar, self.model, self.n_ctx)

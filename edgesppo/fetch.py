@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgesppo.arrival import Arrivals, part_path
-from edgesppo.files import Files, cannot_write
 from edgesppo.hub import Hub
 from edgesppo.repository import RemoteFile
+from edgesppo.system.fs import Files, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from edgesppo.checks import shown
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 from edgesppo.gguf_cursor import AGAIN, Cursor
 from edgesppo.gguf_tensors import TensorEntry, read_tensors
 from edgesppo.gguf_texts import MAX_STRING, Misfit, Vocabulary, walk
+from edgesppo.system.validate import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

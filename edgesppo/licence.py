@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import DownloadError
 from edgesppo.model_card import parse_card
 from edgesppo.pinned import is_link
-from edgesppo.plain import one_line
+from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

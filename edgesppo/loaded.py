@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import checks, converted, preflight, prompt, saved, store
+from edgesppo import converted, preflight, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
@@ -27,6 +27,7 @@ from edgesppo.sampler import SamplingParams
 from edgesppo.saved import SavedChat
 from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
+from edgesppo.system import validate
 from edgesppo.transcript import ModelMark
 
 if TYPE_CHECKING:
@@ -214,9 +215,9 @@ def load(
     started = time.perf_counter()
     listeners = {"on_load": on_load, "on_convert": on_convert, "on_tune": on_tune}
     for name, function in listeners.items():
-        checks.callback(name, function)
+        validate.callback(name, function)
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
-        raise checks.refused("drafts", drafts, "True, False or a model")
+        raise validate.refused("drafts", drafts, "True, False or a model")
     found = store.find(model)
     summary = _summary(found, on_convert)
     second = None if isinstance(drafts, bool) else _summary(store.find(drafts))

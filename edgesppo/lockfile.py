@@ -54,7 +54,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import lock_checks
 from edgesppo.errors import BadLock
-from edgesppo.home import PACKAGE
 from edgesppo.pinned import (
     GGUF,
     KINDS,
@@ -67,6 +66,7 @@ from edgesppo.pinned import (
     git_blob,
     same_name,
 )
+from edgesppo.system.paths import PACKAGE
 
 if sys.version_info >= (3, 11):
     import tomllib

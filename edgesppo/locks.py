@@ -14,11 +14,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import locked, lockfile
+from edgesppo import lockfile
 from edgesppo.errors import BadLock, OutputError
-from edgesppo.files import Files, cannot_write, write_whole
-from edgesppo.home import data_home, given
 from edgesppo.pinned import Lock
+from edgesppo.system import filelock
+from edgesppo.system.fs import Files, cannot_write, write_whole
+from edgesppo.system.paths import data_home, given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,12 +94,12 @@ def record(
     return path
 
 
-def alone(path: Path, files: Files) -> locked.Lock:
+def alone(path: Path, files: Files) -> filelock.Lock:
     """Let no other process of ours change this small file. Raises OutputError, OSError."""
     real = Path(os.path.realpath(path))
     try:
-        return locked.acquire(real.with_name(f".{real.name}.busy"), files, timeout=_PATIENCE)
-    except locked.Held as held:
+        return filelock.acquire(real.with_name(f".{real.name}.busy"), files, timeout=_PATIENCE)
+    except filelock.Held as held:
         raise OutputError(
             f"{path} is being written by {held.owner}; wait for it, or stop it"
         ) from None

@@ -13,8 +13,8 @@ from edgesppo import busy, locks, obtain, place
 from edgesppo._version import __version__
 from edgesppo.converted import CONVERSION
 from edgesppo.errors import OutputError, UsageError
-from edgesppo.files import Files, cannot_write
 from edgesppo.pinned import CHECKPOINT, PinnedBuild
+from edgesppo.system.fs import Files, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,11 +9,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, headroom, preflight
+from edgesppo import preflight
 from edgesppo._llama import can_offload
 from edgesppo.cuts import Cuts
 from edgesppo.errors import BadModelFile, Closed, UsageError
 from edgesppo.mapped import MappedFile
+from edgesppo.system import memory_guard, validate
 from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
@@ -102,9 +103,9 @@ class Model:
     def _ask_for_memory(self) -> None:
         """Raises OutOfMemory where loading would end the process."""
         tokens = self.summary.keys.get("tokenizer.ggml.tokens")
-        headroom.ask(
+        memory_guard.ask(
             f"{self.path}: loading it",
-            memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0) + headroom.LOADING,
+            memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0) + memory_guard.LOADING,
             mapped=self.summary.file_bytes,
             advice="end other programs, or use a smaller model or type",
         )
@@ -232,7 +233,7 @@ def gpu_layers(gpu: str | int) -> int:
         return 0
     if gpu == "auto":
         return _ALL_LAYERS if can_offload() else 0
-    raise checks.refused("gpu", gpu, "'auto', 'off' or a number of layers")
+    raise validate.refused("gpu", gpu, "'auto', 'off' or a number of layers")
 
 
 def _plain(name: bytes) -> str:
@@ -251,4 +252,4 @@ def as_utf8(text: str | bytes) -> bytes:
             f"the text is not UTF-8: byte {byte!r} at position {error.start}; re-encode it"
         ) from None
     except UnicodeEncodeError as error:
-        raise checks.surrogate("the text", error) from None
+        raise validate.surrogate("the text", error) from None

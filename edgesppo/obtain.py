@@ -14,11 +14,11 @@ from edgesppo import busy, lockfile, locks, place
 from edgesppo.arrival import part_path
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
 from edgesppo.fetch import fetch
-from edgesppo.files import Files
 from edgesppo.hub import Hub
 from edgesppo.pinned import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
 from edgesppo.repository import REVISION, Repository, parse_reference
 from edgesppo.resolve import new_entry, resolve
+from edgesppo.system.fs import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

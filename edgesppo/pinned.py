@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgesppo.errors import UsageError
-from edgesppo.home import portable_name_fault
+from edgesppo.system.paths import portable_name_fault
 
 UNRESOLVED = "unresolved"
 CHECKPOINT, GGUF = "checkpoint", "gguf"

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from edgesppo import lockfile
 from edgesppo.arrival import part_path
 from edgesppo.errors import OutputError
-from edgesppo.home import home
 from edgesppo.pinned import GGUF
+from edgesppo.system.paths import home
 
 if TYPE_CHECKING:
     from edgesppo.pinned import PinnedBuild, PinnedFile, PinnedModel

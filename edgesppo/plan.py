@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.machine import available_memory
 from edgesppo.run_config import CACHE_TYPES
+from edgesppo.system.hardware import available_memory
 
 if TYPE_CHECKING:
     from edgesppo.preflight import Summary, TensorEntry

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.checks import shown
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf_reader import (
     ArrayPlace,
@@ -24,7 +23,8 @@ from edgesppo.gguf_reader import (
     read_array,
     read_head,
 )
-from edgesppo.plain import one_line
+from edgesppo.system.sanitize import one_line
+from edgesppo.system.validate import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

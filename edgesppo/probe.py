@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from edgesppo.batch import Batch
 from edgesppo.context import Context, ContextParams
-from edgesppo.interrupt import run_interruptibly
 from edgesppo.run_config import ROWS
+from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from edgesppo.run_config import Tuning

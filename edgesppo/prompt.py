@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from edgesppo import checks
 from edgesppo.errors import UsageError
+from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,5 +114,5 @@ def _turns(messages: Sequence[Message]) -> list[Message]:
 
 
 def _text(message: Message, n: int) -> str:
-    checks.text(f"the content of message {n}", message.content)
+    validate.text(f"the content of message {n}", message.content)
     return message.content.strip()

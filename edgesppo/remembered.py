@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import locks
 from edgesppo.errors import OutputError
-from edgesppo.files import Files, cannot_write, write_whole
-from edgesppo.home import data_home
+from edgesppo.system.fs import Files, cannot_write, write_whole
+from edgesppo.system.paths import data_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable

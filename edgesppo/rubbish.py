@@ -9,11 +9,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, locked, place
+from edgesppo import busy, place
 from edgesppo.care import ORPHAN, Rest, every_entry, n_bytes, remove_rest
 from edgesppo.converted import origin_of
-from edgesppo.files import Files
-from edgesppo.home import home
+from edgesppo.system import filelock
+from edgesppo.system.fs import Files
+from edgesppo.system.paths import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,5 +104,5 @@ def _removed(rest: Rest, current: Callable[[], list[Rest]]) -> bool:
             if there:
                 remove_rest(rest)
             return there
-    except locked.Held:
+    except filelock.Held:
         return False

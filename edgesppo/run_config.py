@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, machine
+from edgesppo.system import hardware, validate
 
 if TYPE_CHECKING:
     from edgesppo.preflight import Summary
@@ -49,7 +49,7 @@ class Tuning:
 
 def untuned() -> Tuning:
     """What is taken without a measurement: a thread for every core, llama.cpp's own rest."""
-    threads = machine.cores()
+    threads = hardware.cores()
     return Tuning(threads, threads)
 
 
@@ -60,7 +60,7 @@ def frugal() -> Tuning:
 
 def check_goal(goal: str) -> None:
     """Raises UsageError for what is no choice."""
-    checks.choice("tune", goal, CHOICES)
+    validate.choice("tune", goal, CHOICES)
 
 
 def is_small(summary: Summary) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from edgesppo import headroom
-from edgesppo.interrupt import run_interruptibly
+from edgesppo.system import memory_guard
+from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from edgesppo.batch import Batch
@@ -32,7 +32,9 @@ class Runner:
         context, caller, short = self._context, threading.get_ident(), len(batch) <= _SHORT
         if not short or caller != self._computed_on:  # then threads are started
             advice = "end other programs"
-            headroom.ask("starting threads to compute", memory=self._thread_bytes, advice=advice)
+            memory_guard.ask(
+                "starting threads to compute", memory=self._thread_bytes, advice=advice
+            )
         if short:
             context.decode(batch)
             self._computed_on = caller

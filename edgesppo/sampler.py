@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgesppo import checks
 from edgesppo.errors import UsageError
 from edgesppo.parameters import (
     MAX_INT,
@@ -35,6 +34,7 @@ from edgesppo.parameters import (
     Tokens,
     Whole,
 )
+from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from edgesppo.weights import Weights
@@ -200,7 +200,7 @@ def _check_ids(params: SamplingParams, n_vocab: int) -> None:
         for token in tokens:
             if token >= n_vocab:
                 raise UsageError(
-                    f"{checks.named(name)} has token {token}, expected ids below {n_vocab}, "
+                    f"{validate.named(name)} has token {token}, expected ids below {n_vocab}, "
                     "the size of this model's vocabulary"
                 )
 

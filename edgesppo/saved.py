@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import chat_file, machine, snapshot
+from edgesppo import chat_file, snapshot
 from edgesppo.errors import BadChat, EdgesppoError
 from edgesppo.snapshot import Snapshot
+from edgesppo.system import hardware
 from edgesppo.transcript import Conversation
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def conversation(chat: Chat, by: ModelMark) -> Conversation:
 
 def room(cap: int) -> int:
     """The most bytes of a state that the cap and half of the free memory allow."""
-    available = machine.available_memory()
+    available = hardware.available_memory()
     return cap if available is None else min(cap, available // 2)
 
 

@@ -14,10 +14,11 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import lines, snapshot
+from edgesppo import snapshot
 from edgesppo.chat_file import MODE, SUFFIX, is_torn, lock, read, state_path, understand
 from edgesppo.errors import Closed, OutputError, UsageError
-from edgesppo.files import Files, cannot_write, write_all
+from edgesppo.system import jsonl
+from edgesppo.system.fs import Files, cannot_write, write_all
 from edgesppo.transcript import Transcript, changes
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Session:
 
     def _append(self, events: list[dict[str, Any]]) -> None:
         end, before = self._at
-        data, crc = lines.encode(events, before)
+        data, crc = jsonl.encode(events, before)
         new = self.transcript is None
         self._begun |= new
         try:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat_file import SUFFIX, is_torn, read, state_path, understand
 from edgesppo.errors import BadChat, ChatInUse, ChatNotFound, UsageError
-from edgesppo.files import Files, cannot_write
-from edgesppo.home import data_home, portable_name_fault
 from edgesppo.session import Session
+from edgesppo.system.fs import Files, cannot_write
+from edgesppo.system.paths import data_home, portable_name_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

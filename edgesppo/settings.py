@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import checks, headroom, machine, plan
+from edgesppo import plan
 from edgesppo.context import FLASH_ATTENTION, ContextParams
 from edgesppo.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, Tuning
+from edgesppo.system import hardware, memory_guard, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edgesppo.preflight import Summary
 
@@ -27,7 +28,7 @@ _LIMITS = {
 }
 # Those that None leaves to be chosen.
 _CHOSEN = ("n_ctx", "n_threads", "n_threads_batch")
-_CHOICES = {"cache_type": CACHE_TYPES, "flash_attention": FLASH_ATTENTION}
+_CHOICES: dict[str, Iterable[str]] = {"cache_type": CACHE_TYPES, "flash_attention": FLASH_ATTENTION}
 
 
 def context_params(
@@ -43,7 +44,7 @@ def context_params(
     _check_costs(draft_costs)
     chosen = {name: value for name, value in chosen.items() if value is not None}
     chosen.setdefault("n_ctx", n_ctx_train)
-    chosen.setdefault("n_threads", machine.cores())
+    chosen.setdefault("n_threads", hardware.cores())
     chosen.setdefault("n_threads_batch", chosen["n_threads"])
     n_ubatch = min(n_batch, chosen.pop("n_ubatch"))
     return ContextParams(
@@ -67,9 +68,9 @@ def _check_costs(costs: Any) -> None:
     if costs is None:
         return
     if not isinstance(costs, list | tuple) or len(costs) not in (0, len(ROWS)):
-        raise checks.refused("draft_costs", costs, f"{len(ROWS)} numbers")
+        raise validate.refused("draft_costs", costs, f"{len(ROWS)} numbers")
     for cost in costs:
-        checks.number("draft_costs", cost, 1, 1e6)
+        validate.number("draft_costs", cost, 1, 1e6)
 
 
 def check(n_ctx_train: int, **settings: Any) -> None:
@@ -78,18 +79,18 @@ def check(n_ctx_train: int, **settings: Any) -> None:
         if value is None and name in _CHOSEN:
             continue
         if name in _CHOICES:
-            checks.choice(name, value, _CHOICES[name])
+            validate.choice(name, value, _CHOICES[name])
             continue
         low, high = _LIMITS[name]
-        checks.whole(name, value, low, n_ctx_train if name == "n_ctx" else high)
+        validate.whole(name, value, low, n_ctx_train if name == "n_ctx" else high)
     if settings.get("n_batch", DEFAULT_BATCH) < settings.get("n_seqs", 1):
-        raise checks.refused("n_batch", settings["n_batch"], "at least as much as n_seqs")
+        raise validate.refused("n_batch", settings["n_batch"], "at least as much as n_seqs")
 
 
 def threads(params: ContextParams) -> int:
     """Bytes for the threads that a step may start: those that compute, and one to wait for them."""
     n_threads = max(params.n_threads, params.n_threads_batch) + 1
-    return headroom.stacks(n_threads) + headroom.COMPUTING
+    return memory_guard.stacks(n_threads) + memory_guard.COMPUTING
 
 
 def ask_for_memory(summary: Summary, params: ContextParams) -> None:
@@ -111,8 +112,8 @@ def ask_for_memory(summary: Summary, params: ContextParams) -> None:
         n_batch=params.n_batch,
         cache_type=params.cache_type,
     )
-    headroom.ask(
+    memory_guard.ask(
         f"a context of {params.n_ctx:,} tokens",
-        memory=needs.kv + needs.compute + needs.logits + threads(params) + headroom.LOADING,
+        memory=needs.kv + needs.compute + needs.logits + threads(params) + memory_guard.LOADING,
         advice="use a smaller n_ctx (--n-ctx)",
     )

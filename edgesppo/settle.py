@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import checks, draft_model, plan, run_config, settings, tune
+from edgesppo import draft_model, plan, run_config, settings, tune
 from edgesppo.errors import OutOfMemory
-from edgesppo.machine import available_memory
 from edgesppo.model import gpu_layers
 from edgesppo.run_config import DEFAULT_BATCH, USUAL_COSTS
+from edgesppo.system import validate
+from edgesppo.system.hardware import available_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +89,7 @@ def origin(summary: Summary, wishes: Wishes, tuning: Tuning) -> str:
 def _check(summary: Summary, wishes: Wishes) -> None:
     """Refuse what makes no sense before anything is measured or loaded."""
     run_config.check_goal(wishes.tune)
-    checks.switch("force", wishes.force)
+    validate.switch("force", wishes.force)
     gpu_layers(wishes.gpu)
     settings.check(
         plan.trained(summary),

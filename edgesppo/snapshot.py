@@ -20,7 +20,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.files import Files, is_abandoned, is_draft, write_whole
+from edgesppo.system.fs import Files, is_abandoned, is_draft, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

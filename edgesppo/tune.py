@@ -19,10 +19,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import machine
 from edgesppo._llama import LIBRARY_VERSION, system_info
-from edgesppo.files import Files, write_whole
-from edgesppo.home import home
 from edgesppo.probe import LENGTHS, Probe, longest
 from edgesppo.run_config import (
     LARGE_UBATCH,
@@ -35,6 +32,9 @@ from edgesppo.run_config import (
     is_small,
     untuned,
 )
+from edgesppo.system import hardware
+from edgesppo.system.fs import Files, write_whole
+from edgesppo.system.paths import home
 from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Measurement:
         start = frugal() if self._frugal else replace(untuned(), flash_attention="on")
         self._report(0.0)
         ways = [False] if self._frugal else [False, True]
-        self._tries = len(ways) * len(machine.thread_choices()) + (1 if self._frugal else 4)
+        self._tries = len(ways) * len(hardware.thread_choices()) + (1 if self._frugal else 4)
         plain, *repacked = [self._threads(replace(start, repack=repack)) for repack in ways]
         winner = next((way for way in repacked if self._pays(way, plain, _REPACK_MARGIN)), plain)
         return self._rows(winner if self._frugal else self._attention(winner))
@@ -91,7 +91,7 @@ class Measurement:
         decode: dict[int, float] = {}
         with self._probe(tuning, LENGTHS[2]) as probe:
             n = longest(probe.warm_up(), _SHORT_TRY, self._prompt)
-            for threads in machine.thread_choices():
+            for threads in hardware.thread_choices():
                 probe.set_threads(threads)
                 # The better of two: whatever else runs on the machine only ever slows it down.
                 turns = [probe.turn(n) for _ in range(2)]
@@ -164,7 +164,7 @@ class Measurement:
 def _place(summary: Summary, goal: str) -> Path:
     """Where the settings are kept; models of the same shapes and types share them."""
     model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
-    here = [machine.name(), machine.thread_choices(), LIBRARY_VERSION, system_info()]
+    here = [hardware.name(), hardware.thread_choices(), LIBRARY_VERSION, system_info()]
     digest = hashlib.sha256(json.dumps([here, model, goal]).encode()).hexdigest()
     return home() / "tuning" / f"{digest[:32]}.json"
 

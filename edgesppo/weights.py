@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo._llama import C, has_amx_kernels, lacks_memory, log, reason, start
 from edgesppo.errors import BadModelFile, OutOfMemory
-from edgesppo.interrupt import between_steps
+from edgesppo.system.signals import between_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

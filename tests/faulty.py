@@ -7,7 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.files import Files
+from edgesppo.system.fs import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

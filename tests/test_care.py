@@ -18,7 +18,7 @@ from edgesppo import busy, errors, locks, obtain, place, remembered, rubbish, st
 from edgesppo.arrival import part_path
 from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
-from edgesppo.files import Files
+from edgesppo.system.fs import Files
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
 

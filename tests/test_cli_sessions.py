@@ -13,10 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from edgesppo import lines
 from edgesppo.cli import main
 from edgesppo.cli.keeping import Size
 from edgesppo.sessions import Sessions
+from edgesppo.system import jsonl
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,8 +104,8 @@ def test_a_bias_is_kept_and_a_senseless_setting_is_left_out_with_a_word(demo_ggu
     again = _run("run", "hi", "--session", "lb")
     assert "without a setting" not in again.stderr
     path = Sessions().path("lb")
-    (head, *_) = lines.sound(path.read_bytes())
-    path.write_bytes(lines.encode([{**head.event, "sampling": {"top_p": 7, "seed": 3}}])[0])
+    (head, *_) = jsonl.sound(path.read_bytes())
+    path.write_bytes(jsonl.encode([{**head.event, "sampling": {"top_p": 7, "seed": 3}}])[0])
     odd = _run("run", "hi", "--session", "lb")
     assert "edgesppo: the chat 'lb' goes on without a setting: top_p" in odd.stderr
     assert "goes on without" not in _run("run", "hi", "--session", "lb").stderr

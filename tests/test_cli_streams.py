@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo import structured, text_file
+from edgesppo import structured
 from edgesppo.chat import Chat
 from edgesppo.cli.run import answer
+from edgesppo.system import text_input
 from tests.command_line import CAPITAL, GREEDY, one_line_error, run, started
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def test_piped_text_is_read_as_a_file_is(
         found = json.loads(run("run", demo_gguf, *more, *GREEDY, "--json", stdin=stdin).stdout)
         assert found["text"] == json.loads(plain.stdout)["text"]
         assert found["usage"] == json.loads(plain.stdout)["usage"]
-    monkeypatch.setattr(text_file, "MAX_BYTES", 10)
+    monkeypatch.setattr(text_input, "MAX_BYTES", 10)
     large = one_line_error(run("run", demo_gguf, stdin="x" * 11))
     assert "standard input has more than 10 bytes" in large
 

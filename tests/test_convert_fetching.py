@@ -17,9 +17,9 @@ import pytest
 
 from edgesppo import hub as hub_module
 from edgesppo.errors import BadCheckpoint, DownloadError, OutputError, SourceUnreadable
-from edgesppo.files import Files
 from edgesppo.hub import Hub
 from edgesppo.repository import parse_repository
+from edgesppo.system.fs import Files
 from edgesppo_convert import convert, output, pipeline
 from edgesppo_convert.remote import RemoteCheckpoint
 from edgesppo_convert.safetensors import Shard

@@ -16,7 +16,7 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
 from edgesppo.errors import OutputError, UsageError
-from edgesppo.files import Files
+from edgesppo.system.fs import Files
 from edgesppo_convert import Progress, convert, part, pipeline
 from edgesppo_convert.gguf_file import FilePlan, KeyValue, TensorInfo, plan_file
 from edgesppo_convert.output import Output

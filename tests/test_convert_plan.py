@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from gguf import GGUFReader
 
-from edgesppo import machine
 from edgesppo.errors import UsageError
+from edgesppo.system import hardware
 from edgesppo_convert import convert, pipeline
 from edgesppo_convert.gemma2 import plan_weights, read_hyper
 from edgesppo_convert.recipe import (
@@ -173,7 +173,7 @@ def test_threads_are_by_default_what_a_containers_quota_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
     workers: list[int] = []
 
     def pool(threads: int, name: str) -> ThreadPoolExecutor:

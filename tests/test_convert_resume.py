@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import BadCheckpoint, OutOfMemory, OutputError, SourceUnreadable
-from edgesppo.files import Files
+from edgesppo.system.fs import Files
 from edgesppo_convert import Progress, convert, output, pipeline
 from edgesppo_convert.journal import Journal
 from edgesppo_convert.output import journal_path, part_path
@@ -400,7 +400,7 @@ def test_two_at_once_give_one_file(source: Path, out: Path, whole: bytes) -> Non
 def test_the_lock_of_a_dead_process_holds_nobody_up(source: Path, out: Path, whole: bytes) -> None:
     program = (
         "import sys, pathlib\nfrom edgesppo_convert.journal import Journal\n"
-        "from edgesppo.files import Files\n"
+        "from edgesppo.system.fs import Files\n"
         "out = pathlib.Path(sys.argv[1])\n"
         "journal = out.with_name(f'.{out.name}.edgesppo-journal')\n"
         "Journal(journal, out, Files()).begin('x', anew=True)"

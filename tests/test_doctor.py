@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import compiled, doctor, machine, place
+from edgesppo import compiled, doctor, place
 from edgesppo.cli import main
+from edgesppo.system import hardware
 from tests.hub import REPOSITORY
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ def test_what_the_build_has_and_the_processor_lacks_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compiled, "info", lambda: (0, INFO))
-    monkeypatch.setattr(machine, "features", lambda: {"avx", "avx2", "bmi2"})
+    monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2"})
     found = one("features", 1)
     assert (found["state"], "uses AVX512, which this" in found["text"]) == ("fail", True)
     assert "--no-binary" in found["advice"]
-    monkeypatch.setattr(machine, "features", lambda: {"avx", "avx2", "bmi2", "avx512f", "fma"})
+    monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2", "avx512f", "fma"})
     found = one("features")
     assert (found["state"], "not FMA, which this processor has" in found["text"]) == ("warn", True)
-    monkeypatch.setattr(machine, "features", lambda: set())
+    monkeypatch.setattr(hardware, "features", lambda: set())
     assert one("features")["state"] == "ok"
 
 
@@ -108,15 +109,15 @@ def test_a_check_that_raises_says_what_to_do_too(
     def fail() -> int:
         raise error
 
-    monkeypatch.setattr(machine, "total_memory", fail)
+    monkeypatch.setattr(hardware, "total_memory", fail)
     assert "edgesppo doctor" in one("memory", 1)["advice"]
 
 
 @pytest.mark.usefixtures("fresh_home")
 def test_a_throttled_raspberry_pi_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_PLATFORM", tmp_path)
+    monkeypatch.setattr(hardware, "_PLATFORM", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.throttled() == []
+    assert hardware.throttled() == []
     if os.name != "nt":
         program = tmp_path / "vcgencmd"
         program.write_text("#!/bin/sh\necho throttled=0x50005\n")
@@ -125,7 +126,7 @@ def test_a_throttled_raspberry_pi_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         said = "the voltage is too low now, it is throttled now, the voltage was too low"
         assert found["text"] == f"{said}, it was throttled"
         program.write_text("#!/bin/sh\necho no such command >&2; exit 1\n")
-        assert machine.throttled() == []
+        assert hardware.throttled() == []
     kernel = tmp_path / "soc@107c000000" / "soc@107c000000:firmware" / "get_throttled"
     kernel.parent.mkdir(parents=True)
     kernel.write_text("80008\n")
@@ -136,6 +137,6 @@ def test_every_finding_that_is_not_well_has_advice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(doctor, "_PYTHONS", ((2, 6), (2, 7)))
     monkeypatch.setattr(doctor, "_REAL_MEMORY", 1 << 60)
     monkeypatch.setattr(doctor, "_REAL_DISK", 1 << 60)
-    monkeypatch.setattr(machine, "usable_cpus", lambda: 0)
+    monkeypatch.setattr(hardware, "usable_cpus", lambda: 0)
     states = {finding["about"]: finding["state"] for finding in findings()}
     assert {states[about] for about in ("python", "memory", "disk", "cores")} == {"warn"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.files import Files, is_abandoned, is_draft, write_whole
+from edgesppo.system.fs import Files, is_abandoned, is_draft, write_whole
 from tests.faulty import Counting, Faulty
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from edgesppo.interrupt import run_interruptibly
+from edgesppo.system.signals import run_interruptibly
 
 
 def test_work_that_ends_is_waited_for() -> None:

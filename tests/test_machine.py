@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import machine
+from edgesppo.system import hardware
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +26,9 @@ def hybrid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "cpufreq").mkdir()
         frequency = 5_000_000 if cpu < 4 else 3_600_000
         (folder / "cpufreq" / "cpuinfo_max_freq").write_text(f"{frequency}\n")
-    monkeypatch.setattr(machine, "_CPUS", tmp_path / "cpu")
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(hardware, "_CPUS", tmp_path / "cpu")
+    monkeypatch.setattr(hardware, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(hardware.sys, "platform", "linux")
     allow(monkeypatch, set(SIBLINGS))
     return tmp_path
 
@@ -39,42 +39,42 @@ def allow(monkeypatch: pytest.MonkeyPatch, cpus: set[int]) -> None:
 
 @pytest.mark.usefixtures("hybrid")
 def test_fast_cores_all_cores_and_hyper_threads_are_worth_trying() -> None:
-    assert machine.thread_choices() == [2, 6, 8]
-    assert machine.cores() == 6
-    assert machine.usable_cpus() == 8
+    assert hardware.thread_choices() == [2, 6, 8]
+    assert hardware.cores() == 6
+    assert hardware.usable_cpus() == 8
 
 
 @pytest.mark.usefixtures("hybrid")
 def test_what_affinity_leaves_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     allow(monkeypatch, {0, 1, 4})
-    assert machine.thread_choices() == [1, 2, 3]
+    assert hardware.thread_choices() == [1, 2, 3]
     allow(monkeypatch, {5, 6})
-    assert machine.thread_choices() == [2]
+    assert hardware.thread_choices() == [2]
 
 
 def test_a_quota_cuts_every_choice(hybrid: Path) -> None:
     (hybrid / "cgroup").mkdir()
     (hybrid / "cgroup" / "cpu.max").write_text("350000 100000\n")
-    assert machine.thread_choices() == [2, 4]
-    assert machine.cores() == machine.usable_cpus() == 4
+    assert hardware.thread_choices() == [2, 4]
+    assert hardware.cores() == hardware.usable_cpus() == 4
 
 
 def test_arms_own_figure_comes_before_the_frequency(hybrid: Path) -> None:
     for cpu in SIBLINGS:
         capacity = 1024 if cpu >= 6 else 400
         (hybrid / "cpu" / f"cpu{cpu}" / "cpu_capacity").write_text(f"{capacity}\n")
-    assert machine.thread_choices() == [2, 6, 8]
+    assert hardware.thread_choices() == [2, 6, 8]
 
 
 def test_a_machine_that_tells_nothing_counts_its_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "_CPUS", tmp_path)
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "_CPUS", tmp_path)
+    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
     allow(monkeypatch, {0, 1, 2})
-    assert machine.thread_choices() == [3]
+    assert hardware.thread_choices() == [3]
 
 
 def test_the_name_tells_processors_apart_and_is_always_the_same() -> None:
-    assert machine.name() == machine.name()
-    assert f"x{os.cpu_count()}" in machine.name()
+    assert hardware.name() == hardware.name()
+    assert f"x{os.cpu_count()}" in hardware.name()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import headroom, machine
-from edgesppo.interrupt import run_interruptibly
+from edgesppo.system import hardware, memory_guard
+from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,9 +94,9 @@ def test_the_command_line_says_it_in_one_line(demo_gguf: Path) -> None:
 
 def test_what_the_system_does_not_give_is_refused_and_what_it_gives_is_given_back() -> None:
     for _ in range(1000):
-        headroom.ask("it", memory=1 << 30, mapped=1 << 30, advice="none")
+        memory_guard.ask("it", memory=1 << 30, mapped=1 << 30, advice="none")
     with pytest.raises(edgesppo.OutOfMemory, match=r"\Aa cache takes up to .* MB.*; use less\Z"):
-        headroom.ask("a cache", memory=1 << 60, advice="use less")
+        memory_guard.ask("a cache", memory=1 << 60, advice="use less")
 
 
 @linux
@@ -104,11 +104,11 @@ def test_a_limit_on_the_address_space_counts_as_memory(monkeypatch: pytest.Monke
     import resource
 
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1 << 31, 1 << 31))
-    free = machine.available_memory()
+    free = hardware.available_memory()
     assert free is not None
     assert 0 <= free < 1 << 31
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (1000, 1000))
-    assert machine.available_memory() == 0
+    assert hardware.available_memory() == 0
 
 
 def test_no_more_threads_is_an_error_and_the_engine_works_on(
@@ -134,7 +134,7 @@ def test_a_refusal_leaves_nothing_behind(
 ) -> None:
     from tests.resources import native_handles, open_files
 
-    ask = headroom.ask
+    ask = memory_guard.ask
 
     def refuse(what: str, **needs: Any) -> None:
         if stage in what:
@@ -142,7 +142,7 @@ def test_a_refusal_leaves_nothing_behind(
         ask(what, **needs)
 
     held = native_handles(), open_files()
-    monkeypatch.setattr(headroom, "ask", refuse)
+    monkeypatch.setattr(memory_guard, "ask", refuse)
     with pytest.raises(edgesppo.OutOfMemory, match="none is left"):
         edgesppo.load(demo_gguf)
     assert (native_handles(), open_files()) == held

@@ -11,12 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 import edgesppo
-from edgesppo import _llama, machine, plan, preflight, run_config, tune
+from edgesppo import _llama, plan, preflight, run_config, tune
 from edgesppo.cli import main
 from edgesppo.cli.plan import _WHENCE
 from edgesppo.context import Context, ContextParams
 from edgesppo.run_config import untuned
 from edgesppo.settle import ORIGINS, Wishes, settle
+from edgesppo.system import hardware
 from edgesppo.weights import Weights
 
 MEGABYTE = 2**20
@@ -137,13 +138,13 @@ def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("700000\n")
     (tmp_path / "memory.stat").write_text("anon 100000\nfile 500000\n")
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert machine._cgroup_memory(tmp_path) == 800_000
-    assert machine._quota(tmp_path) == 2
+    assert hardware._cgroup_memory(tmp_path) == 800_000
+    assert hardware._quota(tmp_path) == 2
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert machine._cgroup_memory(tmp_path) is None
-    assert machine._quota(tmp_path) > 1000
-    assert machine._cgroup_memory(tmp_path / "none") is None
+    assert hardware._cgroup_memory(tmp_path) is None
+    assert hardware._quota(tmp_path) > 1000
+    assert hardware._cgroup_memory(tmp_path / "none") is None
 
 
 def test_a_draft_model_counts_with_all_that_it_takes(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.interrupt import ending
 from edgesppo.sessions import Sessions
+from edgesppo.system.signals import ending
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 

@@ -11,8 +11,6 @@ import pytest
 
 from edgesppo import snapshot
 from edgesppo.errors import BadChat, OutOfMemory, OutputError, UsageError
-from edgesppo.files import Files
-from edgesppo.interrupt import deferred
 from edgesppo.repl import signals
 from edgesppo.repl.keys import Keys
 from edgesppo.repl.loop import Loop
@@ -21,6 +19,8 @@ from edgesppo.repl.stream import PlainText
 from edgesppo.repl.talk import Setup, Talk
 from edgesppo.sessions import Sessions
 from edgesppo.store import Found
+from edgesppo.system.fs import Files
+from edgesppo.system.signals import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import lines, snapshot
+from edgesppo import snapshot
 from edgesppo.chat_file import state_path
 from edgesppo.context import Context
+from edgesppo.system import jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,8 +173,8 @@ def test_no_state_is_written_where_none_is_allowed(
         (lambda _: b"dear diary", "not a saved chat, or damaged from its first line on"),
         (lambda data: data.replace(b"name is Ada", b"name is Eve", 1), "damaged after turn 0"),
         (lambda data: data + b"more\n", "damaged after turn 2"),
-        (lambda _: lines.encode([{"edgesppo": "chat", "version": 2}])[0], "a newer edgesppo"),
-        (lambda _: lines.encode([[1]])[0], "not a saved chat"),  # type: ignore[list-item]
+        (lambda _: jsonl.encode([{"edgesppo": "chat", "version": 2}])[0], "a newer edgesppo"),
+        (lambda _: jsonl.encode([[1]])[0], "not a saved chat"),  # type: ignore[list-item]
     ],
 )
 def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
@@ -206,7 +207,7 @@ def test_a_setting_that_makes_no_sense_is_left_out_with_a_warning(
     demo: LoadedModel, tmp_path: Path, sampling: dict[str, Any], complaint: str
 ) -> None:
     path = tmp_path / "odd"
-    path.write_bytes(lines.encode([HEADER | {"sampling": sampling}])[0])
+    path.write_bytes(jsonl.encode([HEADER | {"sampling": sampling}])[0])
     with pytest.warns(UserWarning, match=complaint) as caught:
         chat = demo.resume(path)
     assert len(caught) == 1
@@ -218,7 +219,7 @@ def test_a_bias_is_read_as_pairs_and_as_a_mapping(
     demo: LoadedModel, tmp_path: Path, bias: object
 ) -> None:
     path = tmp_path / "biased"
-    path.write_bytes(lines.encode([HEADER | {"sampling": {"logit_bias": bias}}])[0])
+    path.write_bytes(jsonl.encode([HEADER | {"sampling": {"logit_bias": bias}}])[0])
     assert demo.resume(path).params.logit_bias == ((7, 2.0), (50, -1.0))
 
 
@@ -244,7 +245,7 @@ def test_events_that_make_no_sense_are_damage(
     demo: LoadedModel, tmp_path: Path, event: dict[str, Any]
 ) -> None:
     path = tmp_path / "bad"
-    path.write_bytes(lines.encode([HEADER, event])[0])
+    path.write_bytes(jsonl.encode([HEADER, event])[0])
     with pytest.raises(edgesppo.BadChat, match="damaged after turn 0"):
         demo.resume(path)
 

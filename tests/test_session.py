@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import lines
 from edgesppo.errors import BadChat, ChatInUse, Closed, OutputError, UsageError
 from edgesppo.prompt import Message
 from edgesppo.session import Session
 from edgesppo.sessions import Sessions
+from edgesppo.system import jsonl
 from edgesppo.transcript import Conversation, ModelMark
 from tests.command_line import started
 from tests.faulty import Counting, Faulty, Short
@@ -225,7 +225,7 @@ def test_what_was_appended_and_is_no_line_of_ours_is_kept(path: Path, tail: byte
 @pytest.mark.parametrize("text", [b"[1]", b"null", b"5", b"no JSON", b"[" * 100_000, b'{"a": 1e}'])
 def test_a_line_that_is_no_object_is_damage_wherever_it_stands(path: Path, text: bytes) -> None:
     whole = write(path, STATES[:2])
-    crc = lines.sound(whole)[-1].crc
+    crc = jsonl.sound(whole)[-1].crc
     for before, after, back in ((b"", 0, None), (whole, crc, STATES[1])):
         spoilt = before + b"%08x %s\n" % (zlib.crc32(text, after), text)
         path.write_bytes(spoilt)
@@ -275,7 +275,7 @@ def test_lines_that_are_dropped_doubled_or_moved_are_damage(path: Path) -> None:
 
 
 def test_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    newer = lines.encode([{"edgesppo": "chat", "version": 2, "new": []}, {"turn": None}])[0]
+    newer = jsonl.encode([{"edgesppo": "chat", "version": 2, "new": []}, {"turn": None}])[0]
     path.write_bytes(newer)
     with pytest.raises(BadChat, match="version 2, this one reads 1"):
         Session(path)

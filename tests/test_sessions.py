@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import home, lines, snapshot
+from edgesppo import snapshot
 from edgesppo.errors import ChatInUse, ChatNotFound, OutputError, UsageError
 from edgesppo.sessions import Sessions
 from edgesppo.snapshot import Binding, Snapshot
+from edgesppo.system import jsonl, paths
 from tests.faulty import Counting, Faulty
 from tests.test_session import said
 
@@ -96,10 +97,10 @@ def test_the_folder_is_its_owners_only(sessions: Sessions) -> None:
 
 
 def test_chats_are_kept_where_nothing_is_emptied_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Sessions().folder == home.home() / "sessions"
+    assert Sessions().folder == paths.home() / "sessions"
     monkeypatch.delenv("EDGESPPO_HOME")
-    assert Sessions().folder == home.data_home() / "sessions"
-    assert os.name == "nt" or home.data_home() != home.home()
+    assert Sessions().folder == paths.data_home() / "sessions"
+    assert os.name == "nt" or paths.data_home() != paths.home()
 
 
 def test_the_latest_is_the_one_used_last(sessions: Sessions) -> None:
@@ -123,7 +124,7 @@ def test_without_a_chat_there_is_none_to_resume(sessions: Sessions) -> None:
 def test_what_cannot_be_gone_on_with_is_passed_over(sessions: Sessions) -> None:
     write(sessions, "rome", used=1000)
     newer, foreign = sessions.path("newer"), sessions.path("foreign")
-    data = lines.encode([{"edgesppo": "chat", "version": 2}])[0]
+    data = jsonl.encode([{"edgesppo": "chat", "version": 2}])[0]
     for path, content, used in ((newer, data, 3000), (foreign, b"dear diary\n", 2000)):
         path.write_bytes(content)
         os.utime(path, (used, used))

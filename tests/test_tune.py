@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import machine, plan, preflight, run_config, settle, tune
+from edgesppo import plan, preflight, run_config, settle, tune
 from edgesppo.run_config import USUAL_COSTS, Tuning, frugal, untuned
 from edgesppo.settle import Wishes
+from edgesppo.system import hardware
 from edgesppo.tune import Measurement, measured, remembered
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def test_what_is_found_was_measured_and_can_be_run(demo_gguf: Path, goal: str) -
     assert found.prefill_tps > 0
     assert found.decode_tps is not None
     assert found.decode_tps > 0
-    assert found.n_threads in machine.thread_choices()
-    assert found.n_threads_batch in machine.thread_choices()
+    assert found.n_threads in hardware.thread_choices()
+    assert found.n_threads_batch in hardware.thread_choices()
     assert (heard[0], heard[-1]) == (0, 1)
     assert heard == sorted(heard)
 
@@ -61,7 +62,7 @@ def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPa
             way = self._context.params
             self._context.params = tune.replace(way, n_threads=n, n_threads_batch=n)
 
-    monkeypatch.setattr(machine, "thread_choices", lambda: [1, 2])
+    monkeypatch.setattr(hardware, "thread_choices", lambda: [1, 2])
     monkeypatch.setattr(tune, "Probe", Fake)
     found = Measurement(demo_gguf, "prefill", lambda _: None).best()
     assert found.flash_attention == "off"
@@ -85,7 +86,7 @@ def test_another_machine_build_or_model_measures_anew(
     assert remembered(other, "memory") is None
     for name in ("name", "thread_choices"):
         with monkeypatch.context() as patch:
-            patch.setattr(machine, name, lambda: "another")
+            patch.setattr(hardware, name, lambda: "another")
             assert remembered(summary, "memory") is None
     with monkeypatch.context() as patch:
         patch.setattr(tune, "LIBRARY_VERSION", "0.0.1")

@@ -19,7 +19,7 @@ import click
 
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
-from edgesppo.plain import one_line
+from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -16,9 +16,9 @@ from edgesppo.cli import JSON_KEY, aside
 from edgesppo.cli.headings import Headed
 from edgesppo.errors import UsageError
 from edgesppo.parameters import Choice, Number
-from edgesppo.plain import printable
 from edgesppo.run_config import CACHE_TYPES, CHOICES
 from edgesppo.sampler import SamplingParams
+from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from edgesppo import obtain
 from edgesppo.cli.common import emit_json, json_option, say, tell
 from edgesppo.cli.retries import retries_told
 from edgesppo.errors import BadOverride
-from edgesppo.machine import peak_memory
+from edgesppo.system.hardware import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import click
 
 from edgesppo.cli.common import emit_json, json_option
-from edgesppo.plain import printable
+from edgesppo.system.sanitize import printable
 
 _WIDTH = 79
 

@@ -13,8 +13,8 @@ import click
 from edgesppo import store
 from edgesppo.cli.common import chosen, say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
-from edgesppo.interrupt import deferred
-from edgesppo.plain import printable
+from edgesppo.system.sanitize import printable
+from edgesppo.system.signals import deferred
 from edgesppo.terminal import resumed_line
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edgesppo.cli import aside
-from edgesppo.plain import one_line
+from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

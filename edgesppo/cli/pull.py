@@ -15,12 +15,12 @@ from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import BadModelFile, UsageError
-from edgesppo.files import Files
-from edgesppo.machine import available_memory
 from edgesppo.pinned import CHECKPOINT
-from edgesppo.plain import one_line
 from edgesppo.repository import endpoint
 from edgesppo.store import of_entry
+from edgesppo.system.fs import Files
+from edgesppo.system.hardware import available_memory
+from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from edgesppo.cli import aside
-from edgesppo.plain import printable
 from edgesppo.retry import Retry, heard_by
+from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,10 +26,10 @@ from edgesppo.cli.common import (
 from edgesppo.cli.headings import HeadedCommand
 from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
 from edgesppo.errors import UsageError
-from edgesppo.interrupt import ending
-from edgesppo.plain import printable
+from edgesppo.system.sanitize import printable
+from edgesppo.system.signals import ending
+from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal import speed_line
-from edgesppo.text_file import read_stream, read_text
 
 if TYPE_CHECKING:
     from edgesppo.chat import Chat

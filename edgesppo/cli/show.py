@@ -11,7 +11,7 @@ import click
 from edgesppo import preflight, store
 from edgesppo.cli.common import converted, emit_json, json_option, tell
 from edgesppo.errors import BadModelFile
-from edgesppo.files import blocks
+from edgesppo.system.fs import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

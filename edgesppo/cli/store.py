@@ -14,7 +14,7 @@ from edgesppo import care, locks, place, store
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
-from edgesppo.plain import one_line, printable
+from edgesppo.system.sanitize import one_line, printable
 
 if TYPE_CHECKING:
     from edgesppo.pinned import PinnedModel

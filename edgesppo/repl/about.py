@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo import checks
 from edgesppo.errors import UsageError
 from edgesppo.prompt import Message
 from edgesppo.repl import settings
+from edgesppo.system import validate
 from edgesppo.terminal import describe, n_tokens, n_turns, speed_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def system(desk: Desk, rest: str) -> None:
     """/system."""
     chat = desk.talk.chat
     if rest:
-        checks.text("the system text", rest)
+        validate.text("the system text", rest)
         chat.system = None if rest in _NONE else rest
     desk.say(f"system: {chat.system}" if chat.system else "(no system text)")
 

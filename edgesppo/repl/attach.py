@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.text_file import read_text
+from edgesppo.system.text_input import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

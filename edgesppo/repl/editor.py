@@ -9,9 +9,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from edgesppo import checks
 from edgesppo.errors import UsageError
 from edgesppo.repl import signals
+from edgesppo.system import validate
 
 _USUAL = ("sensible-editor", "editor", "nano", "vim", "vi", "notepad")
 
@@ -21,7 +21,7 @@ def edit(text: str) -> str:
 
     Raises UsageError when there is none, or it fails: then nothing changes.
     """
-    checks.text("the message", text)
+    validate.text("the message", text)
     command = _command()
     # A folder of our own, readable by its owner only: editors leave copies beside a file.
     with tempfile.TemporaryDirectory(prefix="edgesppo-") as folder:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.files import Files, cannot_write, write_whole
-from edgesppo.home import given
 from edgesppo.repl import clipboard
 from edgesppo.repl import export as formats
+from edgesppo.system.fs import Files, cannot_write, write_whole
+from edgesppo.system.paths import given
 from edgesppo.terminal import n_turns
 
 if TYPE_CHECKING:

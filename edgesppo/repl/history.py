@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-from edgesppo.home import data_home
+from edgesppo.system.paths import data_home
 
 if TYPE_CHECKING:
     from pathlib import Path

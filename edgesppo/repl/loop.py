@@ -11,13 +11,13 @@ import os
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import ContextOverflow, EdgesppoError
-from edgesppo.interrupt import deferred
 from edgesppo.prompt import Message
 from edgesppo.repl import asking, commands, signals, status
 from edgesppo.repl.keys import Keys
 from edgesppo.repl.listing import listed
 from edgesppo.repl.stream import PlainText, StyledText
 from edgesppo.repl.totals import Totals
+from edgesppo.system.signals import deferred
 from edgesppo.terminal import n_turns, speed_line
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import Cancelled, EdgesppoError
-from edgesppo.plain import printable
 from edgesppo.repl import commands, status
 from edgesppo.repl.loop import LoadFailed, Loop
 from edgesppo.repl.recap import recap
+from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo.plain import printable
 from edgesppo.repl.listing import between_words
+from edgesppo.system.sanitize import printable
 from edgesppo.terminal import n_turns
 
 if TYPE_CHECKING:

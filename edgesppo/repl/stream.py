@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
-from edgesppo.plain import printable
 from edgesppo.repl import cells, markdown, style
 from edgesppo.repl.highlight import Highlighter
+from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:
     from edgesppo.repl.cells import Cell

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import saved as saved_chats
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
-from edgesppo.interrupt import deferred
 from edgesppo.repl.loading import Loading
+from edgesppo.system.signals import deferred
 from edgesppo.terminal import describe, resumed_line
 
 if TYPE_CHECKING:

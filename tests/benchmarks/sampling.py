@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import SamplingParams, machine
+from edgesppo import SamplingParams
 from edgesppo.batch import Batch
 from edgesppo.chain import build_chain
 from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.model import Model
+from edgesppo.system import hardware
 from tests.benchmarks.engine import prompt_ids
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def logprobs(model: Model, n_tokens: int) -> None:
         name = next(names)
         request.params = kinds[name].replace(max_tokens=n_tokens)
         seconds[name].append(_seconds(lambda: next(events)))
-        memory[name] = machine.resident_memory() or 0
+        memory[name] = hardware.resident_memory() or 0
     engine.close()
     plain, top = (1 / statistics.median(found) for found in seconds.values())
     print(f"  plain {plain:.2f} t/s, top 5 {top:.2f} t/s, ratio {top / plain:.3f}")

@@ -14,15 +14,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import lines
-from edgesppo.files import write_all
+from edgesppo.system import jsonl
+from edgesppo.system.fs import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
-    from edgesppo.files import Files
+    from edgesppo.system.fs import Files
 
 _ATTEMPTS = 100
 _POLL_S = 0.1
@@ -96,7 +96,7 @@ class Lock:
             raise
 
     def _sign(self, descriptor: int) -> None:
-        data = lines.encode([me()])[0]
+        data = jsonl.encode([me()])[0]
         self._files.truncate(descriptor, 0)
         write_all(self._files, descriptor, data, 0)
 
@@ -159,7 +159,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _owner(data: bytes) -> str:
     """The process that the last event with a pid names."""
-    owners = [line.event for line in lines.sound(data) if "pid" in line.event]
+    owners = [line.event for line in jsonl.sound(data) if "pid" in line.event]
     if not owners:
         return "another process"
     return f"process {owners[-1]['pid']} on {owners[-1].get('host')}"

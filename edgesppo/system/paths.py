@@ -10,7 +10,7 @@ from pathlib import Path
 from edgesppo.errors import UsageError
 
 # The folder of the installed package, or of a checkout's.
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 # What Windows takes for a device, whatever follows its first dot.
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)( *\..*)?", re.IGNORECASE
