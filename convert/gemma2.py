@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, MODEL_TENSOR, TENSOR_NAMES, GGUFValueType, Keys
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo.gguf_reader import MAX_ARRAY
-from edgesppo.preflight import NUMBERS
+from edgesppo.gguf.gemma2 import NUMBERS
+from edgesppo.gguf.reader import MAX_ARRAY
 from edgesppo_convert.untrusted import JsonObject, show
 
 if TYPE_CHECKING:

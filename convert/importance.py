@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGUFValueType, Keys
 
-from edgesppo import gguf_reader
 from edgesppo.errors import BadModelFile, ModelNotFound
+from edgesppo.gguf import reader
 from edgesppo_convert.gguf_file import KeyValue
 from edgesppo_convert.untrusted import show
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgesppo.gguf_reader import TensorEntry
+    from edgesppo.gguf.reader import TensorEntry
     from edgesppo_convert.gemma2 import Weight
 
     Floats = NDArray[np.float32]
@@ -175,7 +175,7 @@ def _read_dat(cursor: _Cursor) -> Importance:
 
 def _read_gguf(path: Path) -> Importance:
     """The form of today's llama-imatrix."""
-    summary = gguf_reader.read(path)
+    summary = reader.read(path)
     datasets, chunks = Keys.IMatrix.DATASETS, summary.keys.get(Keys.IMatrix.CHUNK_COUNT)
     if datasets not in summary.arrays or not isinstance(chunks, int):
         raise _refusal(path, f"it lacks {datasets} or {Keys.IMatrix.CHUNK_COUNT}")
@@ -188,7 +188,7 @@ def _read_gguf(path: Path) -> Importance:
         name: _mean(path, name, *(tensors.get(name + kind) for kind in (SUMS, COUNTS)))
         for name in dict.fromkeys(names)
     }
-    dataset = gguf_reader.read_array(summary, datasets)[:1]
+    dataset = reader.read_array(summary, datasets)[:1]
     text = dataset[0] if dataset and isinstance(dataset[0], str) else ""
     return Importance(_name(path), values, text, chunks)
 

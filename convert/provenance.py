@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from gguf import GGUFValueType, Keys, Metadata, size_label
 
-from edgesppo import lockfile
 from edgesppo._version import __version__
+from edgesppo.lockfile import toml
 from edgesppo.model_card import CARD, Card, read_card
 from edgesppo_convert.checkpoint import SMALL_FILES
 from edgesppo_convert.gguf_file import KeyValue
@@ -28,7 +28,7 @@ from edgesppo_convert.gguf_file import KeyValue
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
     from edgesppo_convert.checkpoint import Checkpoint, Origin
 
 HUB = "https://huggingface.co"
@@ -45,7 +45,7 @@ UNREAD = "0" * 64
 def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
     """All keys of the provenance; `size` is the number of weights."""
     origin, card = checkpoint.origin, read_card(checkpoint.small(CARD))
-    entry = lockfile.read().of_repository(f"{origin.owner}/{origin.name}")
+    entry = toml.read().of_repository(f"{origin.owner}/{origin.name}")
     if entry is not None:
         card = _completed(card, entry)
     found = [

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from gguf import Keys
 
-from edgesppo import preflight
 from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
-from edgesppo.gguf_reader import AGAIN
+from edgesppo.gguf import gemma2 as preflight
+from edgesppo.gguf.reader import AGAIN
 from edgesppo.system.fs import cannot_write
 from edgesppo_convert import gemma2
 from edgesppo_convert.spm import PieceType

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from edgesppo.generate import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.loaded import LoadedModel, load
     from edgesppo.prompt import Message
-    from edgesppo.sampler import SamplingParams
+    from edgesppo.sampling.params import SamplingParams
 
 _HOMES = {
     "edgesppo.chat": ["Chat"],
@@ -70,7 +70,7 @@ _HOMES = {
     "edgesppo.generate": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
     "edgesppo.loaded": ["LoadedModel", "load"],
     "edgesppo.prompt": ["Message"],
-    "edgesppo.sampler": ["SamplingParams"],
+    "edgesppo.sampling.params": ["SamplingParams"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,12 +10,12 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import describe, locks, preflight
 from edgesppo.converted import is_read
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
-from edgesppo.lock_checks import check_location
-from edgesppo.model_card import parse_card
-from edgesppo.pinned import (
+from edgesppo.gguf import gemma2, metadata
+from edgesppo.lockfile import layers
+from edgesppo.lockfile.checks import check_location
+from edgesppo.lockfile.entries import (
     CHECKPOINT,
     GGUF,
     PinnedFile,
@@ -24,6 +24,7 @@ from edgesppo.pinned import (
     is_link,
     name_fault,
 )
+from edgesppo.model_card import parse_card
 from edgesppo.system.fs import blocks
 from edgesppo.system.paths import given
 
@@ -60,7 +61,7 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
             raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
     files = _hashes(folder, names, hashed)
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
-    locks.record(chosen, lambda _: entry)
+    layers.record(chosen, lambda _: entry)
     return entry
 
 
@@ -89,13 +90,13 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
 
 def _gguf(path: Path) -> dict[str, Any]:
     """What a sound file's own card says."""
-    keys = preflight.check(path).keys
-    title = describe.text(keys, "general.name") or path.stem
+    keys = gemma2.check(path).keys
+    title = metadata.text(keys, "general.name") or path.stem
     return {
         "description": f"{title}, a file of your own",
-        "license": describe.text(keys, "general.license") or _UNKNOWN,
-        "license_in_text": describe.text(keys, "edgesppo.license.in_text"),
-        "license_link": _link(describe.text(keys, "general.license.link")),
+        "license": metadata.text(keys, "general.license") or _UNKNOWN,
+        "license_in_text": metadata.text(keys, "edgesppo.license.in_text"),
+        "license_link": _link(metadata.text(keys, "general.license.link")),
     }
 
 
@@ -106,7 +107,7 @@ def _name(path: Path) -> str:
 
 
 def _check_free(name: str, folder: Path, place: Path) -> None:
-    taken = locks.read(may_begin=True).taken(name)
+    taken = layers.read(may_begin=True).taken(name)
     if taken is None or (taken.name, taken.location) == (name, str(folder)):
         return
     whose = taken.location or taken.repository or "what comes with edgesppo"

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgesppo._llama import LIBRARY_VERSION
+from edgesppo.planning.run_config import ROWS, is_small
 from edgesppo.probe import LENGTHS, Probe
-from edgesppo.run_config import ROWS, is_small
 from edgesppo.system import hardware
 from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.preflight import Summary
-    from edgesppo.run_config import Tuning
+    from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.planning.run_config import Tuning
 
 _READ = 512 << 20  # bytes that all threads read together: beyond most caches
 _SECONDS = 15.0  # for the longest prompt

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, lockfile, locks, pinned, place
+from edgesppo import busy, place
 from edgesppo.arrival import part_path
 from edgesppo.converted import copies_of
 from edgesppo.errors import OutputError
-from edgesppo.pinned import CHECKPOINT
+from edgesppo.lockfile import entries, layers, toml
+from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.system import filelock
 from edgesppo.system.fs import Files, blocks, cannot_write
 from edgesppo.system.paths import home
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
 
     # Hears how many bytes were hashed, and of how many.
     Hashed = Callable[[int, int], None]
@@ -90,7 +91,7 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
     for path, size, expected, is_build in there:
         found = None
         if place.size_of(path) == size:
-            hasher = pinned.hasher(expected, size)
+            hasher = entries.hasher(expected, size)
             with suppress(OSError):
                 at = done
                 for data in blocks(path):
@@ -156,14 +157,14 @@ def _paths(entry: PinnedModel) -> list[str]:
 
 def every_entry() -> list[PinnedModel]:
     """The entries of every lock that is known here, also those that another's name hides."""
-    known = [lockfile.read(), *(lockfile.read(path) for path in locks.layers() if path.exists())]
+    known = [toml.read(), *(toml.read(path) for path in layers.layers() if path.exists())]
     return [entry for lock in known for entry in lock.models.values()]
 
 
 def forget(entry: PinnedModel) -> Path:
     """Drop an imported entry from the lock that it stands in: which; its files stay."""
-    path = locks.holders(entry.name)[0]
-    locks.record(entry.name, lambda _: None, path)
+    path = layers.holders(entry.name)[0]
+    layers.record(entry.name, lambda _: None, path)
     return path
 
 

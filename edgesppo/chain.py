@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo._llama import C, start
 from edgesppo.errors import NativeError
-from edgesppo.sampler import stages
+from edgesppo.sampling.params import stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgesppo.context import Context
-    from edgesppo.sampler import SamplingParams
+    from edgesppo.sampling.params import SamplingParams
     from edgesppo.weights import Weights
 
 

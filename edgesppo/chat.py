@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgesppo.engine import Engine
     from edgesppo.generate import Chunk, Result
-    from edgesppo.sampler import SamplingParams
+    from edgesppo.sampling.params import SamplingParams
 
 T = TypeVar("T")
 OVERFLOWS = ("trim", "error")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgesppo._llama import C, log, reason
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
-from edgesppo.run_config import CACHE_TYPES
+from edgesppo.planning.run_config import CACHE_TYPES
 from edgesppo.system.signals import deferred
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import preflight
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError
+from edgesppo.gguf import gemma2
 from edgesppo.system import filelock
 from edgesppo.system.fs import Files, cannot_write
 from edgesppo.system.paths import home
@@ -58,7 +58,7 @@ def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None]
 def _is_whole(copy: Path) -> bool:
     """Whether a converted copy is there and sound; a damaged one goes, to be made again."""
     try:
-        preflight.check(copy)
+        gemma2.check(copy)
     except ModelNotFound:
         return False
     except BadModelFile:

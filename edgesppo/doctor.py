@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import care, compiled, lockfile, locks, place, rubbish
+from edgesppo import care, compiled, place, rubbish
 from edgesppo.errors import EdgesppoError
 from edgesppo.hub import offline
+from edgesppo.lockfile import layers, toml
 from edgesppo.system import hardware
 from edgesppo.system.paths import home
 from edgesppo.system.sanitize import one_line
@@ -28,7 +29,7 @@ from edgesppo.system.sanitize import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 # What the real model takes, in bytes: in memory with a context of 2,048, and on the disk.
@@ -198,16 +199,16 @@ def _disk() -> Iterator[Finding]:
 
 
 def _locks() -> Iterator[Finding]:
-    for path in locks.layers():
+    for path in layers.layers():
         if path.exists():
-            entries = len(lockfile.read(path).models)
+            entries = len(toml.read(path).models)
             yield Finding("lock", OK, f"{path}: {entries} models")
-    lockfile.read()
+    toml.read()
 
 
 def _models() -> Iterator[Finding]:
     """What is here, and what is here in part; hashing it again is `verify`'s business."""
-    entries, sound = list(locks.read().models.values()), 0
+    entries, sound = list(layers.read().models.values()), 0
     for entry in entries:
         made, there = place.build(entry), place.is_there(entry)
         sound += bool(made or there)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edgesppo.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
+from edgesppo.planning.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,21 +11,22 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
-from edgesppo import plan, settings
+from edgesppo import settings
 from edgesppo.batch import Batch
 from edgesppo.chain import build_chain
 from edgesppo.context import Context, ContextParams
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
 from edgesppo.model import Model
-from edgesppo.sampler import SamplingParams
+from edgesppo.planning import memory_plan
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.plan import Plan
-    from edgesppo.preflight import Summary
-    from edgesppo.run_config import Tuning
+    from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.planning.memory_plan import Plan
+    from edgesppo.planning.run_config import Tuning
 
 # Tokens of the text that it reads in one step, at most.
 SLICE = 64
@@ -34,8 +35,8 @@ SLICE = 64
 def needs(summary: Summary, tuning: Tuning, n_ctx: int) -> Plan:
     """What such a model takes beside one of `n_ctx` tokens with these settings."""
     own = dataclasses.replace(tuning, flash_attention="auto", n_ubatch=SLICE)
-    n_ctx = min(n_ctx, plan.trained(summary))
-    return plan.plan(summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=SLICE, cache_type="f16")
+    n_ctx = min(n_ctx, memory_plan.trained(summary))
+    return memory_plan.plan(summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=SLICE, cache_type="f16")
 
 
 def open_draft_model(

@@ -22,8 +22,8 @@ from edgesppo.draft import Drafter
 from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.kv_cache import KVCache
+from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.request import CLOSED, FAILED, Event, Request, chain_for
-from edgesppo.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.runner import Runner
 from edgesppo.schedule import Part, Scheduler
 from edgesppo.system import validate
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from edgesppo.model import Model
-    from edgesppo.sampler import SamplingParams
+    from edgesppo.sampling.params import SamplingParams
 
 
 class Engine:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.arrival import Fetched
-    from edgesppo.pinned import PinnedFile
+    from edgesppo.lockfile.entries import PinnedFile
     from edgesppo.repository import Repository
 
 WORKERS = 4

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import gguf_reader, place, plan, run_config
+from edgesppo import place
+from edgesppo.gguf import reader
+from edgesppo.gguf.gemma2 import Summary
 from edgesppo.hub import Hub
+from edgesppo.lockfile.entries import GGUF
 from edgesppo.obtain import repository
-from edgesppo.pinned import GGUF
-from edgesppo.preflight import Summary
+from edgesppo.planning import memory_plan, run_config
+from edgesppo.planning.run_config import DEFAULT_BATCH
 from edgesppo.repository import RemoteFile
-from edgesppo.run_config import DEFAULT_BATCH
 
 if TYPE_CHECKING:
-    from edgesppo.pinned import PinnedFile, PinnedModel
-    from edgesppo.plan import Plan
+    from edgesppo.lockfile.entries import PinnedFile, PinnedModel
+    from edgesppo.planning.memory_plan import Plan
 
 _CONFIG = "config.json"
 _MAX_CONFIG = 1 << 20
@@ -70,7 +72,7 @@ def memory(entry: PinnedModel, shape: Shape | None) -> Plan | None:
     if not sound or n_ctx is None:
         return None
     size = weights(entry, shape)
-    return plan.plan(
+    return memory_plan.plan(
         Summary(Path(entry.name), keys, 0, size, size, (), {}),
         run_config.frugal(),
         n_ctx=n_ctx,
@@ -88,7 +90,7 @@ def read_shape(entry: PinnedModel) -> Shape | None:
     if entry.kind == GGUF:
         file = _remote(entry.files[0])
         head = Hub().span(repository(entry), file, 0, min(file.size, _MAX_HEAD))
-        return Shape(gguf_reader.peek(head, file.size))
+        return Shape(reader.peek(head, file.size))
     pinned = next((file for file in entry.files if file.path == _CONFIG), None)
     if pinned is None or pinned.size > _MAX_CONFIG:
         return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgesppo.engine import Engine
     from edgesppo.request import Event, Request
-    from edgesppo.sampler import SamplingParams
+    from edgesppo.sampling.params import SamplingParams
 
 _REASONS = ("stop", "length", "cancelled")
 

@@ -13,17 +13,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import converted, preflight, prompt, saved, store
+from edgesppo import converted, prompt, saved, store
 from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
 from edgesppo.draft_model import open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, UsageError
+from edgesppo.gguf import gemma2
 from edgesppo.model import Model, as_utf8
+from edgesppo.planning.run_config import is_small
 from edgesppo.prompt import Message
-from edgesppo.run_config import is_small
-from edgesppo.sampler import SamplingParams
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.saved import SavedChat
 from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from edgesppo.plan import Plan
-    from edgesppo.preflight import Summary
+    from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.planning.memory_plan import Plan
     from edgesppo.session import Session
     from edgesppo.transcript import Transcript
     from edgesppo_convert import Progress
@@ -258,7 +259,7 @@ def _may_guess(summary: Summary, drafts: bool | str | Path) -> bool:
 def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:
     """The preflight of what was found; a checkpoint is converted before."""
     path = converted.ensure_converted(found, on_convert) if found.is_checkpoint else found.path
-    return preflight.check(path)
+    return gemma2.check(path)
 
 
 def _defaults(model: Model) -> SamplingParams:

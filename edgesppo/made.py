@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, locks, obtain, place
+from edgesppo import busy, obtain, place
 from edgesppo._version import __version__
 from edgesppo.converted import CONVERSION
 from edgesppo.errors import OutputError, UsageError
-from edgesppo.pinned import CHECKPOINT, PinnedBuild
+from edgesppo.lockfile import layers
+from edgesppo.lockfile.entries import CHECKPOINT, PinnedBuild
 from edgesppo.system.fs import Files, cannot_write
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.arrival import Fetched
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
     from edgesppo_convert import Progress
 
 
@@ -41,7 +42,7 @@ def make(
         raise UsageError(f"{entry.name} is no checkpoint of the hub: there is nothing to convert")
     files = Files()
     with busy.alone(str(entry.revision), on_wait, files):
-        entry = locks.read().models.get(entry.name, entry)
+        entry = layers.read().models.get(entry.name, entry)
         there = place.build(entry, recipe)
         if there is not None:
             return there[0]
@@ -74,7 +75,7 @@ def _make(
         sha256=result.sha256,
     )
     _compare(entry, build, output, files)
-    locks.record(entry.name, lambda before: _with(before or entry, build))
+    layers.record(entry.name, lambda before: _with(before or entry, build))
     return output
 
 
@@ -92,7 +93,7 @@ def _compare(entry: PinnedModel, build: PinnedBuild, output: Path, files: Files)
         raise cannot_write(other, error) from error
     raise OutputError(
         f"{output.name} came out with the sha256 {build.sha256}, but {before.sha256} is recorded"
-        f" for it in {locks.own()}; it is kept as {other.name}; remove the record if you trust it"
+        f" for it in {layers.own()}; it is kept as {other.name}; remove the record if you trust it"
     )
 
 

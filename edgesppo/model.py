@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import preflight
 from edgesppo._llama import can_offload
 from edgesppo.cuts import Cuts
 from edgesppo.errors import BadModelFile, Closed, UsageError
+from edgesppo.gguf import gemma2
 from edgesppo.mapped import MappedFile
 from edgesppo.system import memory_guard, validate
 from edgesppo.weights import Weights
@@ -20,7 +20,7 @@ from edgesppo.weights import Weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from edgesppo.preflight import Summary
+    from edgesppo.gguf.gemma2 import Summary
 
 _ALL_LAYERS = -1
 _MAX_LAYERS = 10_000
@@ -53,7 +53,7 @@ class Model:
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.summary = summary or preflight.check(self.path)
+        self.summary = summary or gemma2.check(self.path)
         self.n_gpu_layers = gpu_layers(gpu)
         self._pieces: dict[int, bytes] = {}
         self._cuts: Cuts | None = None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edgesppo.pinned import REPOSITORY
+from edgesppo.lockfile.entries import REPOSITORY
 
 CARD = "README.md"
 MAX_BYTES = 1 << 20

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, lockfile, locks, place
+from edgesppo import busy, place
 from edgesppo.arrival import part_path
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
 from edgesppo.fetch import fetch
 from edgesppo.hub import Hub
-from edgesppo.pinned import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
+from edgesppo.lockfile import layers, toml
+from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
 from edgesppo.repository import REVISION, Repository, parse_reference
 from edgesppo.resolve import new_entry, resolve
 from edgesppo.system.fs import Files
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgesppo.arrival import Fetched
-    from edgesppo.pinned import PinnedFile, PinnedModel
+    from edgesppo.lockfile.entries import PinnedFile, PinnedModel
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wa
 
     A project's lock that is named must be there, unless it may begin now.
     """
-    lock = locks.read(may_begin=may_begin)
+    lock = layers.read(may_begin=may_begin)
     if text in lock.models:
         return Wanted(lock.models[text], None)
     repository = parse_reference(text)
@@ -92,14 +93,14 @@ def pin(
         first = before is not None and before.is_pinned and not update
         return before if before is not None and first else pinned
 
-    locks.record(entry.name, change)
-    return locks.read().models[entry.name]
+    layers.record(entry.name, change)
+    return layers.read().models[entry.name]
 
 
 def keep(entry: PinnedModel) -> PinnedModel:
     """Have a pinned entry in the project's lock, where one is named, as it stands in another."""
-    if locks.project() is not None and locks.own() not in locks.holders(entry.name):
-        locks.record(entry.name, lambda before: before or entry)
+    if layers.project() is not None and layers.own() not in layers.holders(entry.name):
+        layers.record(entry.name, lambda before: before or entry)
     return entry
 
 
@@ -108,7 +109,7 @@ def source(text: str) -> str:
 
     What is no name of a lock is left as it is.
     """
-    lock = locks.read()
+    lock = layers.read()
     entry = lock.models.get(text) or lock.of_repository(text)
     if entry is None:
         return text
@@ -192,15 +193,15 @@ def _record_hashes(entry: PinnedModel) -> None:
     """Pin the sha256 of small files, of which the hub tells git's sha1 only, once they are here."""
     if all(file.sha256 for file in entry.files):
         return
-    holders, folder = locks.holders(entry.name), place.folder(entry)
+    holders, folder = layers.holders(entry.name), place.folder(entry)
 
     def change(before: PinnedModel | None) -> PinnedModel | None:
         same = before is not None and before.revision == entry.revision
-        return lockfile.with_sha256(before, folder) if before is not None and same else before
+        return toml.with_sha256(before, folder) if before is not None and same else before
 
     with suppress(OutputError):  # a lock that cannot be written holds them against git's all along
         if holders:
-            locks.record(entry.name, change, holders[0])
+            layers.record(entry.name, change, holders[0])
 
 
 def check_online() -> None:

@@ -19,14 +19,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import lockfile
 from edgesppo.arrival import part_path
 from edgesppo.errors import OutputError
-from edgesppo.pinned import GGUF
+from edgesppo.lockfile import toml
+from edgesppo.lockfile.entries import GGUF
 from edgesppo.system.paths import home
 
 if TYPE_CHECKING:
-    from edgesppo.pinned import PinnedBuild, PinnedFile, PinnedModel
+    from edgesppo.lockfile.entries import PinnedBuild, PinnedFile, PinnedModel
 
 _DIGITS = 12  # of a revision, in a file's name
 _COMMIT = re.compile(r"(?<=-)[0-9a-f]{12}(?=-)")
@@ -46,7 +46,7 @@ def platform_name() -> str:
 def folder(entry: PinnedModel) -> Path:
     """Where the entry's own files belong; it must be pinned."""
     if entry.shipped is not None:
-        return lockfile.shipped_folder(entry)
+        return toml.shipped_folder(entry)
     if entry.location is not None:
         return Path(entry.location)
     assert entry.repository is not None

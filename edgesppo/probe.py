@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from edgesppo.batch import Batch
 from edgesppo.context import Context, ContextParams
-from edgesppo.run_config import ROWS
+from edgesppo.planning.run_config import ROWS
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
-    from edgesppo.run_config import Tuning
+    from edgesppo.planning.run_config import Tuning
     from edgesppo.weights import Weights
 
 LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)

@@ -13,8 +13,8 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import locks
 from edgesppo.errors import OutputError
+from edgesppo.lockfile import layers
 from edgesppo.system.fs import Files, cannot_write, write_whole
 from edgesppo.system.paths import data_home
 
@@ -76,5 +76,5 @@ def _change(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Write what `change` makes of what is remembered, while no other process does the same."""
     files = Files()
     path().parent.mkdir(parents=True, exist_ok=True)
-    with locks.alone(path(), files):
+    with layers.alone(path(), files):
         write_whole(path(), json.dumps(change(_read()), indent=1).encode(), files=files)

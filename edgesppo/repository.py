@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgesppo.errors import UsageError
-from edgesppo.pinned import REPOSITORY, hasher
+from edgesppo.lockfile.entries import REPOSITORY, hasher
 
 MAX_FILES = 10_000
 _MAX_CLAIM = 200

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgesppo.kv_cache import Slot
     from edgesppo.logprobs import RowLogprobs
     from edgesppo.model import Model
-    from edgesppo.sampler import SamplingParams
+    from edgesppo.sampling.params import SamplingParams
 
 # The finish reason of what was under way when the engine was closed.
 CLOSED = "closed"

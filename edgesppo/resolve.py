@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import licence
 from edgesppo.errors import DownloadError
-from edgesppo.pinned import (
+from edgesppo.lockfile.entries import (
     CHECKPOINT,
     GGUF,
     SHA256_DIGITS,

@@ -9,7 +9,7 @@ import collections
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.run_config import MAX_DRAFT
+from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
     from edgesppo.batch import Batch

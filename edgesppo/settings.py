@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import plan
 from edgesppo.context import FLASH_ATTENTION, ContextParams
-from edgesppo.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, Tuning
+from edgesppo.planning import memory_plan
+from edgesppo.planning.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, Tuning
 from edgesppo.system import hardware, memory_guard, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgesppo.preflight import Summary
+    from edgesppo.gguf.gemma2 import Summary
 
 # Setting -> the least and the most that makes sense; n_ctx ends at what the model was trained for.
 _LIMITS = {
@@ -104,7 +104,7 @@ def ask_for_memory(summary: Summary, params: ContextParams) -> None:
         flash_attention=params.flash_attention,
         n_ubatch=params.n_ubatch,
     )
-    needs = plan.plan(
+    needs = memory_plan.plan(
         summary,
         tuning,
         n_ctx=params.n_ctx,

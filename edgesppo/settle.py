@@ -8,19 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import draft_model, plan, run_config, settings, tune
+from edgesppo import draft_model, settings, tune
 from edgesppo.errors import OutOfMemory
 from edgesppo.model import gpu_layers
-from edgesppo.run_config import DEFAULT_BATCH, USUAL_COSTS
+from edgesppo.planning import memory_plan, run_config
+from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.system import validate
 from edgesppo.system.hardware import available_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.plan import Plan
-    from edgesppo.preflight import Summary
-    from edgesppo.run_config import Tuning
+    from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.planning.memory_plan import Plan
+    from edgesppo.planning.run_config import Tuning
 
 
 # Where settings come from: measured here, measured with other threads than those asked for, not
@@ -92,7 +93,7 @@ def _check(summary: Summary, wishes: Wishes) -> None:
     validate.switch("force", wishes.force)
     gpu_layers(wishes.gpu)
     settings.check(
-        plan.trained(summary),
+        memory_plan.trained(summary),
         n_ctx=wishes.n_ctx,
         n_threads=wishes.n_threads,
         n_seqs=wishes.n_seqs,
@@ -139,12 +140,12 @@ def _with_threads(tuning: Tuning, wishes: Wishes) -> Tuning:
 def _fits_twice(summary: Summary) -> bool:
     """Whether there is memory for a second copy of the weights, as repacking may need it."""
     free = available_memory()
-    return free is None or 2 * summary.data_bytes + plan.PROGRAM_BYTES < free
+    return free is None or 2 * summary.data_bytes + memory_plan.PROGRAM_BYTES < free
 
 
 def _plan(summary: Summary, tuning: Tuning, wishes: Wishes) -> Plan:
-    n_ctx = wishes.n_ctx or plan.trained(summary)
-    made = plan.plan(
+    n_ctx = wishes.n_ctx or memory_plan.trained(summary)
+    made = memory_plan.plan(
         summary,
         tuning,
         n_ctx=n_ctx,
@@ -155,4 +156,4 @@ def _plan(summary: Summary, tuning: Tuning, wishes: Wishes) -> Plan:
     if wishes.draft is None:
         return made
     second = draft_model.needs(wishes.draft, tuning, n_ctx)
-    return replace(made, draft=second.total - plan.PROGRAM_BYTES)
+    return replace(made, draft=second.total - memory_plan.PROGRAM_BYTES)

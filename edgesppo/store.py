@@ -11,9 +11,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesppo import lockfile, locks, place, remembered
+from edgesppo import place, remembered
 from edgesppo.errors import ModelNotFound, UsageError
-from edgesppo.pinned import CHECKPOINT, REPOSITORY, PinnedModel
+from edgesppo.lockfile import layers, toml
+from edgesppo.lockfile.entries import CHECKPOINT, REPOSITORY, PinnedModel
 
 DEMO = "demo"
 REAL = "sppo-iter3"
@@ -41,7 +42,7 @@ def find(model: str | Path) -> Found:
             return Found(path.resolve().name, path, is_checkpoint=True)
         if path.exists():
             return Found(path.stem, path, is_checkpoint=False)
-    lock = locks.read()
+    lock = layers.read()
     entry = lock.models.get(str(model)) or lock.of_repository(str(model))
     if entry is not None:
         return of_entry(entry)
@@ -89,7 +90,7 @@ def _shortened(text: str) -> str:
 
 def demo() -> Found:
     """The shipped demo, whatever else is called so where the person is."""
-    return of_entry(lockfile.read().models[DEMO])
+    return of_entry(toml.read().models[DEMO])
 
 
 def default() -> Found:
@@ -103,7 +104,7 @@ def default() -> Found:
 
 def words_for(found: Found) -> str:
     """What to type for this model, wherever the person is then."""
-    entry = locks.read().models.get(found.name)
+    entry = layers.read().models.get(found.name)
     if entry is not None:
         with contextlib.suppress(ModelNotFound):
             if of_entry(entry) == found:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.generate import Result
-    from edgesppo.sampler import SamplingParams
+    from edgesppo.sampling.params import SamplingParams
 
 
 # What ends a JSON text that nothing can prolong.

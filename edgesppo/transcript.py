@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.prompt import Message
-from edgesppo.sampler import sensible
+from edgesppo.sampling.params import sensible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

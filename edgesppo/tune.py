@@ -20,8 +20,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgesppo._llama import LIBRARY_VERSION, system_info
-from edgesppo.probe import LENGTHS, Probe, longest
-from edgesppo.run_config import (
+from edgesppo.planning.run_config import (
     LARGE_UBATCH,
     OFF,
     ROWS,
@@ -32,6 +31,7 @@ from edgesppo.run_config import (
     is_small,
     untuned,
 )
+from edgesppo.probe import LENGTHS, Probe, longest
 from edgesppo.system import hardware
 from edgesppo.system.fs import Files, write_whole
 from edgesppo.system.paths import home
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgesppo.preflight import Summary
+    from edgesppo.gguf.gemma2 import Summary
 
 # Seconds that one try of a prompt may take; it is shortened to fit.
 _SHORT_TRY, _LONG_TRY = 4.0, 6.0

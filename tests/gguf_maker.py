@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo import preflight
 from edgesppo.errors import BadModelFile
+from edgesppo.gguf import gemma2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,6 +151,6 @@ def assert_refused(path: Path, data: bytes, complaint: str) -> None:
     """A file of these bytes is refused, in one line that names the file and what is wrong."""
     path.write_bytes(data)
     with pytest.raises(BadModelFile, match=complaint) as caught:
-        preflight.check(path)
+        gemma2.check(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 import numpy as np
 
-from edgesppo.sampler import STAGES, SamplingParams
+from edgesppo.sampling.params import STAGES, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

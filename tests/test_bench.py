@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgesppo import bench
 from edgesppo.bench import Report
 from edgesppo.cli import main
-from edgesppo.run_config import ROWS, Tuning
+from edgesppo.planning.run_config import ROWS, Tuning
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgesppo import bootstrap
-from edgesppo.lockfile import tomllib
+from edgesppo.lockfile.toml import tomllib
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import busy, errors, locks, obtain, place, remembered, rubbish, store
+from edgesppo import busy, errors, obtain, place, remembered, rubbish, store
 from edgesppo.arrival import part_path
 from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
+from edgesppo.lockfile import layers
 from edgesppo.system.fs import Files
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
@@ -184,7 +185,7 @@ def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path)
     figures = json.loads(run("rm", NAME, "--json").stdout)
     assert figures["freed_bytes"] == size
     assert not made.exists()
-    assert locks.read().models[NAME].revision == REVISION
+    assert layers.read().models[NAME].revision == REVISION
     assert "nothing of sppo-iter3" in run("rm", NAME, code=1).stderr
     folder = pull()
     store.find(NAME)
@@ -199,7 +200,7 @@ def test_rm_leaves_what_another_name_uses(hub: FakeHub) -> None:
     folder = pull()
     run("lock", f"{REPOSITORY}@{REVISION}", "--name", "mine")
     assert "that mine uses, too, stay" in run("rm", NAME).stderr
-    assert place.is_there(locks.read().models["mine"])
+    assert place.is_there(layers.read().models["mine"])
     run("pull", "mine")
     assert folder.is_dir()
     assert hub.url
@@ -272,7 +273,7 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     assert not part.exists()
     assert not orphan.exists()
     assert kept.exists()
-    assert place.is_there(locks.read().models[NAME])
+    assert place.is_there(layers.read().models[NAME])
     assert "Nothing to remove" in run("gc").stderr
     assert states()[NAME] == "here"
     (fresh_home / "models.lock").unlink()
@@ -298,7 +299,7 @@ def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: Fa
         message = run("rm", NAME, code=1).stderr.splitlines()[-1]
     assert f"process {os.getpid()} on" in message
     assert "nothing is removed" in message
-    assert place.is_there(locks.read().models[NAME])
+    assert place.is_there(layers.read().models[NAME])
     run("rm", NAME)
     assert not folder.exists()
     assert hub.url

@@ -11,7 +11,7 @@ import pytest
 
 from edgesppo._llama import can_offload
 from edgesppo.cli import COMMANDS
-from edgesppo.sampler import SamplingParams
+from edgesppo.sampling.params import SamplingParams
 from tests.command_line import CAPITAL, GREEDY, one_line_error, run
 from tests.conftest import DEMO
 

@@ -12,8 +12,8 @@ import pytest
 
 from edgesppo.errors import BadCheckpoint, EdgesppoError, ModelNotFound, UnsupportedCheckpoint
 from edgesppo.loaded import _FILE_DEFAULTS
-from edgesppo.parameters import Whole
-from edgesppo.sampler import SamplingParams
+from edgesppo.sampling.fields import Whole
+from edgesppo.sampling.params import SamplingParams
 from edgesppo_convert import convert, look_ahead
 from tests.checkpoints import SHAPES, config, write_checkpoint, write_json
 from tests.llama_quantizer import differences, llama_quantize

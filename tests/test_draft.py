@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgesppo
-from edgesppo import SamplingParams, loaded, run_config
+from edgesppo import SamplingParams, loaded
 from edgesppo import engine as engines
 from edgesppo.context import Context
 from edgesppo.draft import Drafter, NgramIndex
 from edgesppo.draft_model import SLICE, DraftModel, open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.model import Model
-from edgesppo.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
+from edgesppo.planning import run_config
+from edgesppo.planning.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
 from edgesppo_convert import convert
 from tests.checkpoints import Shape, write_checkpoint
 from tests.resources import open_files

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import licence, locks
+from edgesppo import licence
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
+from edgesppo.lockfile import layers
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
 if TYPE_CHECKING:
@@ -59,19 +60,19 @@ def test_the_claims_of_header_text_and_file_are_read_and_shown(repository: Path)
     said = locked()
     assert "other (my-terms), https://x.example/t; the card's text says MIT;" in said
     assert "its licence file says apache-2.0: keep to the stricter" in said
-    entry = locks.read().models[NAME]
+    entry = layers.read().models[NAME]
     assert (entry.license_name, entry.license_in_file) == ("my-terms", "apache-2.0")
     assert json.loads(run("lock", NAME, "--json").stdout)["license_in_file"] == "apache-2.0"
     (repository / "LICENSE").unlink()
     locked()
-    assert locks.read().models[NAME].license_in_file is None
+    assert layers.read().models[NAME].license_in_file is None
 
 
 @pytest.mark.parametrize("link", ["LICENSE", "http://x.example/t", "javascript:alert(1)"])
 def test_a_link_that_is_no_plain_address_is_not_kept(repository: Path, link: str) -> None:
     card(repository, f"license: other\nlicense_name: my-terms\nlicense_link: {link}", "")
     locked()
-    entry = locks.read().models[NAME]
+    entry = layers.read().models[NAME]
     assert (entry.license_name, entry.license_link) == ("my-terms", None)
 
 
@@ -115,13 +116,13 @@ def test_what_is_accepted_is_one_repositorys_claims_and_text(
     run("pull", NAME, "--accept-license")
     run("rm", NAME)
     run("pull", NAME)  # the same
-    entry = locks.read().models[NAME]
-    remembered = json.loads((Path(locks.own()).parent / "remembered.json").read_text())
+    entry = layers.read().models[NAME]
+    remembered = json.loads((Path(layers.own()).parent / "remembered.json").read_text())
     assert list(remembered["accepted"]) == [REPOSITORY]
     (repository / "LICENSE.txt").write_text("Terms\nBe kind, and pay.\n")
     hub.branches["main"] = OTHER
     locked()
-    assert licence.line(locks.read().models[NAME]) == licence.line(entry)
+    assert licence.line(layers.read().models[NAME]) == licence.line(entry)
     assert "other (terms-a) of sppo-iter3 is not accepted" in run("pull", NAME, code=1).stderr
 
 
@@ -129,7 +130,7 @@ def test_of_a_gguf_file_the_licences_text_counts_too(repository: Path) -> None:
     (repository / "x.gguf").write_bytes(b"GGUF" * 100)
     (repository / "LICENSE").write_text(APACHE)
     run("lock", f"{REPOSITORY}@{REVISION}", "--name", "x", "--file", "x.gguf")
-    entry = locks.read().models["x"]
+    entry = layers.read().models["x"]
     assert [file.path for file in entry.files] == ["x.gguf"]
     assert entry.license_in_file == "apache-2.0"
     assert len(entry.license_digest or "") == 40

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgesppo
-from edgesppo import lockfile
+from edgesppo.lockfile import toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,57 +71,57 @@ def _located(place: str) -> str:
 
 
 def test_the_demos_pins_are_the_sizes_and_hashes_of_what_ships() -> None:
-    entry = lockfile.read().models["demo"]
-    folder = lockfile.shipped_folder(entry)
-    found = lockfile.describe_files(folder, [file.path for file in entry.files])
-    assert entry.files == found, "refresh it: python -m edgesppo.lockfile"
+    entry = toml.read().models["demo"]
+    folder = toml.shipped_folder(entry)
+    found = toml.describe_files(folder, [file.path for file in entry.files])
+    assert entry.files == found, "refresh it: python -m edgesppo.lockfile.toml"
     pinned = {file.path for file in entry.files}
     shipped = {p.name for p in folder.iterdir() if p.suffix in (".json", ".model", ".safetensors")}
     assert pinned == shipped
 
 
 def test_the_demo_is_at_most_8_megabytes() -> None:
-    assert sum(file.size for file in lockfile.read().models["demo"].files) <= 8_000_000
+    assert sum(file.size for file in toml.read().models["demo"].files) <= 8_000_000
 
 
 def test_a_lock_that_is_written_reads_back_the_same() -> None:
-    lock = lockfile.parse(GOOD.replace('"d"', '"é \\" 🙂 \\\\"'), "test")
-    assert lockfile.parse(lockfile.render(lock), "test") == lock
+    lock = toml.parse(GOOD.replace('"d"', '"é \\" 🙂 \\\\"'), "test")
+    assert toml.parse(toml.render(lock), "test") == lock
 
 
 def test_what_this_machine_knows_reads_back_the_same() -> None:
     oid = FILE.replace("sha256", "oid").replace("0" * 64, "0" * 40).replace("a.json", "b.json")
-    lock = lockfile.parse(GOOD.replace('shipped = "x"', 'location = "/x/y"') + oid + BUILD, "test")
+    lock = toml.parse(GOOD.replace('shipped = "x"', 'location = "/x/y"') + oid + BUILD, "test")
     model = lock.models["m"]
     assert [(file.sha256, file.oid) for file in model.files] == [("0" * 64, None), (None, "0" * 40)]
     assert (model.location, model.size, model.builds[0].recipe) == ("/x/y", 6, "q4_k_m")
-    assert lockfile.parse(lockfile.render(lock), "test") == lock
+    assert toml.parse(toml.render(lock), "test") == lock
 
 
 def test_control_characters_are_written_as_toml_wants_them() -> None:
-    lock = lockfile.parse(GOOD.replace('"d"', r'"\u007f \t"'), "test")
-    assert lockfile.parse(lockfile.render(lock), "test") == lock
+    lock = toml.parse(GOOD.replace('"d"', r'"\u007f \t"'), "test")
+    assert toml.parse(toml.render(lock), "test") == lock
 
 
 def test_a_model_of_the_hub_is_unresolved_until_it_is_pinned() -> None:
-    assert lockfile.parse(f"version = 1\n{REMOTE}", "test").models["r"].files == ()
+    assert toml.parse(f"version = 1\n{REMOTE}", "test").models["r"].files == ()
     pinned = f"version = 1\n{REMOTE.replace('unresolved', 'a' * 40)}"
     with pytest.raises(edgesppo.BadLock, match=r"at least one \[\[file\]\]"):
-        lockfile.parse(pinned, "test")
-    lock = lockfile.parse(pinned + FILE, "test")
-    assert lockfile.parse(lockfile.render(lock), "test") == lock
+        toml.parse(pinned, "test")
+    lock = toml.parse(pinned + FILE, "test")
+    assert toml.parse(toml.render(lock), "test") == lock
 
 
 def test_the_shipped_lock_invents_no_revision_and_no_hash() -> None:
-    for model in lockfile.read().models.values():
+    for model in toml.read().models.values():
         if model.shipped is None:
             assert (model.revision, model.base_revision) == ("unresolved", "unresolved")
             assert model.files == ()
 
 
 def test_the_shipped_lock_is_what_we_would_write() -> None:
-    text = lockfile.path().read_text(encoding="utf-8")
-    assert lockfile.render(lockfile.read()) == text
+    text = toml.path().read_text(encoding="utf-8")
+    assert toml.render(toml.read()) == text
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
 )
 def test_a_bad_lock_is_refused_by_place(text: str, complaint: str) -> None:
     with pytest.raises(edgesppo.BadLock, match=complaint) as caught:
-        lockfile.parse(text, "some.lock")
+        toml.parse(text, "some.lock")
     assert str(caught.value).startswith("some.lock")
 
 
@@ -191,7 +191,7 @@ def test_a_pipe_as_a_lock_is_told_at_once(tmp_path: Path) -> None:
     pipe = tmp_path / "models.lock"
     os.mkfifo(pipe)
     with pytest.raises(edgesppo.BadLock, match=r"models\.lock: no plain file"):
-        lockfile.read(pipe)
+        toml.read(pipe)
 
 
 @pytest.mark.parametrize(("word", "code"), [("--help", 0), ("-h", 0), ("--no", 2), ("x", 2)])
@@ -199,9 +199,9 @@ def test_help_and_unknown_words_write_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, code: int
 ) -> None:
     mine = tmp_path / "models.lock"
-    monkeypatch.setattr(lockfile, "path", lambda: mine)
+    monkeypatch.setattr(toml, "path", lambda: mine)
     with pytest.raises(SystemExit) as left:
-        lockfile.main([word])
+        toml.main([word])
     assert left.value.code == code
     assert not mine.exists()
 
@@ -210,8 +210,8 @@ def test_without_words_the_demos_entry_is_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = tmp_path / "models.lock"
-    expected = lockfile.path().read_text(encoding="utf-8")
+    expected = toml.path().read_text(encoding="utf-8")
     mine.write_text(re.sub(r"(?m)^size = \d+$", "size = 1", expected), encoding="utf-8")
-    monkeypatch.setattr(lockfile, "path", lambda: mine)
-    lockfile.main([])
-    assert lockfile.read(mine).models["demo"] == lockfile.parse(expected, "").models["demo"]
+    monkeypatch.setattr(toml, "path", lambda: mine)
+    toml.main([])
+    assert toml.read(mine).models["demo"] == toml.parse(expected, "").models["demo"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesppo import preflight
 from edgesppo.errors import BadModelFile
+from edgesppo.gguf import gemma2
 from tests import gguf_maker as make
 
 # A longer run, of any length:
@@ -141,7 +141,7 @@ CONTROLS = {
 def judged(data: bytes) -> str | None:
     """What is wrong with a file of these bytes, in one line; None where nothing is."""
     try:
-        preflight.check_head(data, len(data), PATH)
+        gemma2.check_head(data, len(data), PATH)
     except BadModelFile as error:
         assert "\n" not in str(error)  # noqa: PT017
         return str(error)

@@ -64,7 +64,7 @@ def test_an_installed_wheel_finds_its_lock_and_runs_the_demo(
 ) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"
-        "import edgesppo, edgesppo.lockfile as lock\n"
+        "import edgesppo, edgesppo.lockfile.toml as lock\n"
         "assert edgesppo.__file__.startswith(sys.path[0]), edgesppo.__file__\n"
         "assert str(lock.path()).startswith(sys.path[0]), lock.path()\n"
         "import edgesppo_convert; assert edgesppo_convert.__file__.startswith(sys.path[0])\n"

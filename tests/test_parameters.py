@@ -13,7 +13,7 @@ import pytest
 import edgesppo
 from edgesppo import Message, SamplingParams
 from edgesppo.engine import Engine
-from edgesppo.parameters import Number, Texts
+from edgesppo.sampling.fields import Number, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 import edgesppo
-from edgesppo import _llama, plan, preflight, run_config, tune
+from edgesppo import _llama, tune
 from edgesppo.cli import main
 from edgesppo.cli.plan import _WHENCE
 from edgesppo.context import Context, ContextParams
-from edgesppo.run_config import untuned
+from edgesppo.gguf import gemma2
+from edgesppo.planning import memory_plan, run_config
+from edgesppo.planning.run_config import untuned
 from edgesppo.settle import ORIGINS, Wishes, settle
 from edgesppo.system import hardware
 from edgesppo.weights import Weights
@@ -40,8 +42,8 @@ def test_the_kv_cache_is_what_llama_reports(
     Context(weights, params).close()
     _llama.C.llama_log_set(_llama.capture, None)
     reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
-    made = plan.plan(
-        preflight.check(demo_gguf),
+    made = memory_plan.plan(
+        gemma2.check(demo_gguf),
         untuned(),
         n_ctx=n_ctx,
         n_seqs=n_seqs,
@@ -52,7 +54,7 @@ def test_the_kv_cache_is_what_llama_reports(
     assert made.kv / MEGABYTE == pytest.approx(sum(map(float, reported)), abs=0.02)
 
 
-def _summary(**keys: int) -> preflight.Summary:
+def _summary(**keys: int) -> gemma2.Summary:
     """The 9B's shape."""
     shape = {
         "block_count": 42,
@@ -66,12 +68,12 @@ def _summary(**keys: int) -> preflight.Summary:
     }
     named = {f"gemma2.{name}": value for name, value in shape.items()}
     named["tokenizer.ggml.tokens"] = 256_000
-    return preflight.Summary(Path("9b.gguf"), named, 464, 5_755_000_832, 5_761_000_000, (), {})
+    return gemma2.Summary(Path("9b.gguf"), named, 464, 5_755_000_832, 5_761_000_000, (), {})
 
 
-def _plan(available: int | None, **settings: object) -> plan.Plan:
+def _plan(available: int | None, **settings: object) -> memory_plan.Plan:
     options = {"n_ctx": 4096, "n_seqs": 1, "n_batch": 512, "cache_type": "f16", **settings}
-    return replace(plan.plan(_summary(), untuned(), **options), available=available)  # type: ignore[arg-type]
+    return replace(memory_plan.plan(_summary(), untuned(), **options), available=available)  # type: ignore[arg-type]
 
 
 def test_the_9bs_cache_takes_344064_bytes_a_token() -> None:
@@ -121,13 +123,13 @@ def test_what_is_advised_fits_and_no_less_would_do(n_ctx: int, cache_type: str) 
 def test_an_absurd_context_is_no_matter_of_memory(demo_gguf: Path, n_ctx: int) -> None:
     for wanted in (Wishes(n_ctx=n_ctx), Wishes(n_ctx=n_ctx, force=True)):
         with pytest.raises(edgesppo.UsageError, match=r"n_ctx \(--n-ctx\) is .* from 16 to 512"):
-            settle(preflight.check(demo_gguf), wanted)
+            settle(gemma2.check(demo_gguf), wanted)
 
 
 def test_a_model_that_will_not_fit_is_refused_unless_forced(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "available_memory", lambda: 10_000_000)
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: 10_000_000)
     with pytest.raises(edgesppo.OutOfMemory, match=r"needs .* MB of memory .*--force"):
         edgesppo.load(demo_gguf)
     edgesppo.load(demo_gguf, force=True).close()
@@ -150,7 +152,7 @@ def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
 def test_a_draft_model_counts_with_all_that_it_takes(
     demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary, second = preflight.check(demo_gguf), preflight.check(demo_f32)
+    summary, second = gemma2.check(demo_gguf), gemma2.check(demo_f32)
     _, alone = settle(summary, Wishes())
     _, both = settle(summary, Wishes(draft=second))
     _, own = settle(second, Wishes())
@@ -158,7 +160,7 @@ def test_a_draft_model_counts_with_all_that_it_takes(
     # Its prompts go in smaller steps, so it computes in less.
     assert own.weights + own.kv < both.draft < own.weights + own.kv + own.compute + own.logits
     room = _least(monkeypatch, demo_gguf).total
-    monkeypatch.setattr(plan, "available_memory", lambda: room)
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: room)
     edgesppo.load(demo_gguf).close()
     with pytest.raises(edgesppo.OutOfMemory, match=r"the draft model \d+ MB.* without the draft"):
         edgesppo.load(demo_gguf, drafts=demo_f32)
@@ -166,11 +168,11 @@ def test_a_draft_model_counts_with_all_that_it_takes(
         assert model.plan.draft > 0
 
 
-def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> plan.Plan:
+def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> memory_plan.Plan:
     """The plan with the settings that take the least memory."""
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "available_memory", lambda: 1)
-        return settle(preflight.check(path), Wishes(force=True))[1]
+        patch.setattr(memory_plan, "available_memory", lambda: 1)
+        return settle(gemma2.check(path), Wishes(force=True))[1]
 
 
 def _printed(*arguments: str) -> tuple[str, int]:
@@ -189,7 +191,7 @@ def test_the_command_counts_the_draft_model(
     assert made["draft"] > made["weights"]
     assert "draft" not in _printed(str(demo_gguf))[0]
     room = _least(monkeypatch, demo_gguf).total
-    monkeypatch.setattr(plan, "available_memory", lambda: room)
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: room)
     text, code = _printed(str(demo_gguf), "--draft", str(demo_f32))
     assert code == 1
     assert "  fits      no: do without the draft model (--draft)" in text
@@ -218,7 +220,7 @@ def test_the_command_says_where_the_settings_come_from(
     monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "llama.cpp's own: nothing was measured here yet; the first run" in text
-    tune.measured(preflight.check(demo_gguf), "memory")
+    tune.measured(gemma2.check(demo_gguf), "memory")
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "measured here: prefill" in text
     assert "llama.cpp's own" not in text

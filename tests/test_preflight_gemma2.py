@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesppo import preflight
 from edgesppo.errors import BadModelFile
+from edgesppo.gguf import gemma2
 from tests import gguf_maker as make
 
 ROOT = Path(__file__).parent.parent
@@ -237,6 +237,6 @@ def test_no_complaint_quotes_a_long_value_whole(keys: list[bytes], complaint: st
     own = [key for key in make.sound_keys() if not any(n in key[:64] and n in given for n in named)]
     data = make.file([*own, *keys])
     with pytest.raises(BadModelFile, match=complaint) as caught:
-        preflight.check_head(data, len(data), PATH)
+        gemma2.check_head(data, len(data), PATH)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)

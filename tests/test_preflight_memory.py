@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import gguf_reader
+from edgesppo.gguf import reader
 from tests import gguf_maker as make
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ print(memory("VmHWM") - before, found)
 
 
 def _many_tokens() -> bytes:
-    n = gguf_reader.MAX_DISTINCT
+    n = reader.MAX_DISTINCT
     numbered = (b"%d" % i for i in range(n - len(make.BYTES)))
     text = b"".join(make.string(token) for token in [*make.BYTES, *numbered])
     listed = make.key(b"tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, n) + text)
     scores = make.key(b"tokenizer.ggml.scores", 9, struct.pack("<IQ", 6, n) + b"\0" * 4 * n)
     types = make.key(b"tokenizer.ggml.token_type", 9, struct.pack("<IQ", 5, n) + b"\0" * 4 * n)
     blank = make.array(0, [])
-    lists = [make.key(b"k%d" % i, 9, blank) for i in range(gguf_reader.MAX_KEYS - 7)]
+    lists = [make.key(b"k%d" % i, 9, blank) for i in range(reader.MAX_KEYS - 7)]
     return make.file([*_texts(), *lists, KEYS[0], listed, scores, types, KEYS[-1]])
 
 
@@ -63,7 +63,7 @@ def _texts() -> list[bytes]:
 
 
 def _many_keys() -> bytes:
-    n = gguf_reader.MAX_KEYS - len(KEYS)
+    n = reader.MAX_KEYS - len(KEYS)
     value = make.string("\U0001f642".encode() * 50)
     return make.file([*KEYS, *(make.key(b"key %d" % i, 8, value) for i in range(n))])
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import errors, lockfile, locks, obtain, place, remembered, store
+from edgesppo import errors, obtain, place, remembered, store
 from edgesppo.arrival import part_path
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
-from edgesppo.pinned import Lock
+from edgesppo.lockfile import layers, toml
+from edgesppo.lockfile.entries import Lock
 from tests.command_line import started
 from tests.faulty import Counting, Faulty
 from tests.hub import REPOSITORY, REVISION, FakeHub
@@ -30,7 +31,7 @@ from tests.hub import REPOSITORY, REVISION, FakeHub
 if TYPE_CHECKING:
     from click.testing import Result
 
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
 
 NAME = "sppo-iter3"
 TOKEN = "hf_aVerySecretToken"
@@ -72,7 +73,7 @@ def test_lock_asks_once_what_main_is_and_pins_every_file(hub: FakeHub, fresh_hom
     result = run("lock", NAME)
     assert REVISION in result.output
     assert "the card's text says Apache-2.0" in in_one_line(result.output)
-    entry = locks.read().models[NAME]
+    entry = layers.read().models[NAME]
     assert (entry.revision, entry.iteration) == (REVISION, 3)
     files = {file.path: file for file in entry.files}
     shard = (hub.folder / SECOND).read_bytes()
@@ -86,36 +87,36 @@ def test_lock_asks_once_what_main_is_and_pins_every_file(hub: FakeHub, fresh_hom
     hub.branches["main"] = OTHER
     run("lock", NAME)
     assert len(hub.requests) == asked
-    assert locks.read().models[NAME].revision == REVISION
+    assert layers.read().models[NAME].revision == REVISION
 
 
 def test_every_hash_is_kept_and_the_sha256_of_small_files_once_they_are_here(
     hub: FakeHub, fresh_home: Path, tmp_path: Path
 ) -> None:
     run("lock", NAME)
-    shard = next(file for file in locks.read().models[NAME].files if file.path == SECOND)
+    shard = next(file for file in layers.read().models[NAME].files if file.path == SECOND)
     listed = next(item for item in hub.listing() if item["path"] == SECOND)
     assert (shard.sha256, shard.oid) == (listed["lfs"]["oid"], listed["oid"])
     pull()
-    files = locks.read().models[NAME].files
+    files = layers.read().models[NAME].files
     for file in files:
         data = (hub.folder / file.path).read_bytes()
         assert file.sha256 == hashlib.sha256(data).hexdigest()
         assert file.oid == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     run("lock", NAME, "--update")
-    assert locks.read().models[NAME].files == files
+    assert layers.read().models[NAME].files == files
     (fresh_home / FOLDER / "config.json").write_bytes(b"{}")
     assert "config.json" in run("verify", NAME, code=1).output
     pull("--repair")
     same(fresh_home, hub)
     project = tmp_path / "project.lock"
     forgetful = replace(
-        locks.read().models[NAME],
+        layers.read().models[NAME],
         files=tuple(
             replace(file, sha256=None if file.path != SECOND else file.sha256) for file in files
         ),
     )
-    project.write_text(lockfile.render(Lock({NAME: forgetful})))
+    project.write_text(toml.render(Lock({NAME: forgetful})))
     run("rm", NAME, "--yes", "--lock", str(project))
     assert not (fresh_home / FOLDER).exists()
 
@@ -138,7 +139,7 @@ def test_a_repository_of_anyones_gets_an_entry_of_its_own(hub: FakeHub, fresh_ho
     run("--lock", str(lock), "lock", f"{REPOSITORY}@{REVISION}", "--name", "mine")
     text = lock.read_text()
     assert f'revision = "{REVISION}"' in text
-    assert "mine" not in locks.read().models
+    assert "mine" not in layers.read().models
     assert not (fresh_home / "models.lock").exists()
     run("pull", "mine", "--lock", str(lock), "--accept-license")
     same(fresh_home, hub)
@@ -166,7 +167,7 @@ def test_what_the_users_lock_has_is_written_to_a_projects_own(
 def test_a_branch_is_never_written_and_a_moved_pin_is_refused(hub: FakeHub) -> None:
     hub.branches["dev"] = OTHER
     run("lock", f"{REPOSITORY}@dev")
-    assert locks.read().models[NAME].revision == OTHER
+    assert layers.read().models[NAME].revision == OTHER
     result = run("lock", f"{REPOSITORY}@main", code=1)
     assert f"is pinned to {OTHER}" in result.output
     result = run("lock", f"{REPOSITORY}@nowhere", "--update", code=1)
@@ -326,7 +327,7 @@ def test_convert_keeps_the_gguf_alone_and_records_it(hub: FakeHub, fresh_home: P
     made = Path(figures["path"])
     assert made == fresh_home / "models" / place.build_path(pinned()).name
     assert {path.name for path in made.parent.iterdir()} == {made.name}
-    build = locks.read().models[NAME].build("q4_k_m", place.platform_name())
+    build = layers.read().models[NAME].build("q4_k_m", place.platform_name())
     assert build is not None
     assert build.sha256 == hashlib.sha256(made.read_bytes()).hexdigest()
     assert (build.converter[:9], build.library[:16]) == ("edgesppo ", "llama-cpp-python")
@@ -502,14 +503,14 @@ def test_many_that_write_the_lock_at_once_lose_no_entry(hub: FakeHub) -> None:
     assert hub.url
 
     def add(number: int) -> None:
-        locks.record(f"n{number}", lambda _: replace(entry, name=f"n{number}"))
+        layers.record(f"n{number}", lambda _: replace(entry, name=f"n{number}"))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {f"n{number}" for number in range(12)} < set(locks.read().models)
+    assert {f"n{number}" for number in range(12)} < set(layers.read().models)
 
 
 def test_a_projects_lock_that_is_not_there_is_not_passed_over(

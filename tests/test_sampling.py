@@ -15,7 +15,7 @@ from edgesppo.chain import build_chain
 from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.model import Model
-from edgesppo.sampler import STAGES, stages
+from edgesppo.sampling.params import STAGES, stages
 from edgesppo_convert import convert
 from tests.checkpoints import Shape, write_checkpoint
 from tests.sampling_exact import (

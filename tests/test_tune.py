@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import plan, preflight, run_config, settle, tune
-from edgesppo.run_config import USUAL_COSTS, Tuning, frugal, untuned
+from edgesppo import settle, tune
+from edgesppo.gguf import gemma2
+from edgesppo.planning import memory_plan, run_config
+from edgesppo.planning.run_config import USUAL_COSTS, Tuning, frugal, untuned
 from edgesppo.settle import Wishes
 from edgesppo.system import hardware
 from edgesppo.tune import Measurement, measured, remembered
@@ -17,7 +19,7 @@ from edgesppo.tune import Measurement, measured, remembered
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.preflight import Summary
+    from edgesppo.gguf.gemma2 import Summary
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The demo as if it were worth a measurement, in a home where nothing is remembered."""
     monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
-    return preflight.check(demo_gguf)
+    return gemma2.check(demo_gguf)
 
 
 @pytest.mark.parametrize("goal", run_config.TURNS)
@@ -80,7 +82,7 @@ def test_another_machine_build_or_model_measures_anew(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured(summary, "memory")
-    other = preflight.Summary(
+    other = gemma2.Summary(
         **{**vars(summary), "tensors": summary.tensors[:-1]},
     )
     assert remembered(other, "memory") is None
@@ -119,7 +121,7 @@ def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, obj
 
 
 def test_a_small_model_is_not_measured(demo_gguf: Path) -> None:
-    assert remembered(preflight.check(demo_gguf), "turn") == untuned()
+    assert remembered(gemma2.check(demo_gguf), "turn") == untuned()
 
 
 @pytest.mark.usefixtures("summary")
@@ -153,7 +155,7 @@ def test_an_unknown_goal_is_refused_by_name(demo_gguf: Path, goal: object) -> No
 
 
 def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(plan, "available_memory", lambda: size)
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: size)
     monkeypatch.setattr(settle, "available_memory", lambda: size)
 
 

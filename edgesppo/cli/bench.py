@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo import preflight
 from edgesppo.cli.common import chosen, converted, emit_json, json_option, tell, tune_option
+from edgesppo.gguf import gemma2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
     from edgesppo.settle import Wishes, settle
 
     what = chosen(model)
-    summary = preflight.check(converted(what))
+    summary = gemma2.check(converted(what))
     with tuning_progress() as on_tune:
         tuning, _ = settle(summary, Wishes(n_threads=threads, gpu="off", tune=tune), on_tune)
     with measuring("Measuring") as report:

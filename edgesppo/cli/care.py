@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo import care, locks, place, rubbish
+from edgesppo import care, place, rubbish
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
 from edgesppo.errors import ModelNotFound, UsageError
+from edgesppo.lockfile import layers
 
 if TYPE_CHECKING:
     from edgesppo.care import Checked, Rest
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
 
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def entry_of(name: str) -> PinnedModel:
     """The entry of a name, or of OWNER/NAME. Raises ModelNotFound."""
-    lock = locks.read()
+    lock = layers.read()
     entry = lock.models.get(name) or lock.of_repository(name)
     if entry is None:
         raise ModelNotFound(f"{name[:80]!r} is no model of a lock: {', '.join(lock.models)}")
@@ -41,7 +42,7 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
     """
     if name is not None and everything:
         raise click.UsageError("give NAME or --all, not both")
-    entries = [entry_of(name)] if name is not None else list(locks.read().models.values())
+    entries = [entry_of(name)] if name is not None else list(layers.read().models.values())
     found = {entry.name: _checked(entry, as_json=as_json) for entry in entries}
     damaged = {name: [c for c in checks if not c.is_sound] for name, checks in found.items()}
     damaged = {name: checks for name, checks in damaged.items() if checks}
@@ -122,7 +123,7 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
             emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
             return
         say(f"{entry.name} is forgotten in {lock}; your files in {entry.location} stay")
-        for other in locks.holders(entry.name):
+        for other in layers.holders(entry.name):
             say(f"{other} has a {entry.name}, too: that is what the name says from now on")
         return
     others = care.users(entry)

@@ -15,9 +15,9 @@ from edgesppo import remembered, store
 from edgesppo.cli import JSON_KEY, aside
 from edgesppo.cli.headings import Headed
 from edgesppo.errors import UsageError
-from edgesppo.parameters import Choice, Number
-from edgesppo.run_config import CACHE_TYPES, CHOICES
-from edgesppo.sampler import SamplingParams
+from edgesppo.planning.run_config import CACHE_TYPES, CHOICES
+from edgesppo.sampling.fields import Choice, Number
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import preflight, store
+from edgesppo import store
 from edgesppo.cli.common import converted, emit_json, json_option, model_options, tell
 from edgesppo.cli.headings import HeadedCommand
-from edgesppo.plan import PROGRAM_BYTES
+from edgesppo.gguf import gemma2
+from edgesppo.planning.memory_plan import PROGRAM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.plan import Plan
-    from edgesppo.preflight import Summary
-    from edgesppo.run_config import Tuning
+    from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.planning.memory_plan import Plan
+    from edgesppo.planning.run_config import Tuning
     from edgesppo.settle import Wishes
 
 
@@ -34,7 +35,7 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
     from edgesppo.settle import MEASURED, origin, settle
 
     found = store.find(model)
-    summary = preflight.check(converted(found))
+    summary = gemma2.check(converted(found))
     wishes = replace(wishes_of(loading), force=True)
     tuning, made = settle(summary, wishes, measure=False)
     whence = origin(summary, wishes, tuning)
@@ -58,7 +59,7 @@ def wishes_of(loading: dict[str, Any]) -> Wishes:
 
     kept = {field.name for field in fields(Wishes)}
     draft = loading["drafts"]
-    summary = None if isinstance(draft, bool) else preflight.check(converted(store.find(draft)))
+    summary = None if isinstance(draft, bool) else gemma2.check(converted(store.find(draft)))
     chosen = {name: value for name, value in loading.items() if name in kept}
     return Wishes(**chosen, draft=summary)
 

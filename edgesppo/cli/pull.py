@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import busy, care, licence, locks, obtain, place, remembered
+from edgesppo import busy, care, licence, obtain, place, remembered
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import BadModelFile, UsageError
-from edgesppo.pinned import CHECKPOINT
+from edgesppo.lockfile import layers
+from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.repository import endpoint
 from edgesppo.store import of_entry
 from edgesppo.system.fs import Files
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgesppo.pinned import PinnedModel
-    from edgesppo.plan import Plan
+    from edgesppo.lockfile.entries import PinnedModel
+    from edgesppo.planning.memory_plan import Plan
 
 
 @click.command(name="lock")
@@ -49,7 +50,7 @@ def lock_command(
     with retries_told():
         entry = obtain.pin(asked, update=update, file=file, ours=True)
     if as_json:
-        emit_json({**_described(entry), "before": before.revision, "lock": str(locks.own())})
+        emit_json({**_described(entry), "before": before.revision, "lock": str(layers.own())})
         return
     for line in _pinned_lines(before, entry):
         tell(line)
@@ -85,9 +86,9 @@ def pull_command(
     if there is None:
         entry = obtain.pin(asked)
         if not asked.entry.is_pinned:
-            say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {locks.own()}")
+            say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {layers.own()}")
         fetched += _get(entry, convert=convert, accept=accept_license)
-        there = of_entry(locks.read().models[entry.name]).path
+        there = of_entry(layers.read().models[entry.name]).path
     if convert and (entry.kind != CHECKPOINT or entry.repository is None):
         why = "is a GGUF file already" if entry.kind != CHECKPOINT else "is no model of the hub"
         say(f"{entry.name} {why}, so --convert does nothing")
@@ -257,7 +258,7 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
     for path in sorted(set(old) - {file.path for file in entry.files}):
         yield f"  {'gone':>10}  {path}"
     yield labelled("licence", licence.line(entry))
-    yield f"Pinned in {locks.own()}"
+    yield f"Pinned in {layers.own()}"
 
 
 def _described(entry: PinnedModel) -> dict[str, Any]:

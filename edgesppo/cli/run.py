@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import locks
 from edgesppo.cli import INTERRUPTED, did_you_mean
 from edgesppo.cli.common import (
     emit_json,
@@ -26,6 +25,7 @@ from edgesppo.cli.common import (
 from edgesppo.cli.headings import HeadedCommand
 from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
 from edgesppo.errors import UsageError
+from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import ending
 from edgesppo.system.text_input import read_stream, read_text
@@ -181,7 +181,7 @@ def _names_a_model(word: str) -> bool:
 
     One word that is almost such a name is a mistake: click.UsageError.
     """
-    names = locks.read().models
+    names = layers.read().models
     if word in names:
         return True
     if any(letter.isspace() for letter in word):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import preflight, store
+from edgesppo import store
 from edgesppo.cli.common import converted, emit_json, json_option, tell
 from edgesppo.errors import BadModelFile
+from edgesppo.gguf import gemma2
 from edgesppo.system.fs import blocks
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
 
     Only the file's head is read; nothing is loaded.
     """
-    from edgesppo.describe import describe
+    from edgesppo.gguf.metadata import describe
 
     path = converted(store.find(model))
-    card = describe(preflight.check(path))
+    card = describe(gemma2.check(path))
     if with_hash:
         card["sha256"] = _sha256(path)
     if as_json:

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import care, locks, place, store
+from edgesppo import care, place, store
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
+from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import one_line, printable
 
 if TYPE_CHECKING:
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
 
 
 @click.command(name="list")
 @json_option
 def list_command(as_json: bool) -> None:
     """List the models of all locks that count, and which of them are on this machine."""
-    entries = list(locks.read().models.values())
+    entries = list(layers.read().models.values())
     rows = [_row(entry) for entry in entries]
     if as_json:
         emit_json({"folder": str(place.root()), "models": rows})
@@ -95,5 +96,5 @@ def import_command(path: str, name: str | None, as_json: bool) -> None:
         figures = {"name": entry.name, "kind": entry.kind, "location": entry.location}
         emit_json({**figures, "bytes": entry.size, "files": files})
         return
-    say(f"{entry.name}: {size(entry.size)} in {entry.location}, recorded in {locks.own()}")
+    say(f"{entry.name}: {size(entry.size)} in {entry.location}, recorded in {layers.own()}")
     say(f"Next: edgesppo chat {entry.name}")

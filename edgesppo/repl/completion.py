@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.completion import Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from edgesppo import locks
 from edgesppo.errors import EdgesppoError
+from edgesppo.lockfile import layers
 from edgesppo.repl import settings
 from edgesppo.repl.ago import ago
 from edgesppo.repl.commands import COMMANDS, named
-from edgesppo.sampler import SamplingParams
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.terminal import n_turns
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class CommandCompleter(Completer):
                 yield one.name, f"now {one.value}; {one.meaning}"
         elif kind == "model":
             try:
-                models = locks.read().models
+                models = layers.read().models
             except EdgesppoError:
                 return
             for name, model in models.items():

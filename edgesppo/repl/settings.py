@@ -9,9 +9,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
-from edgesppo.parameters import MAX_INT, Choice, Kind, Number, OptionalWhole, Texts
 from edgesppo.repl.like import like
-from edgesppo.sampler import SamplingParams
+from edgesppo.sampling.fields import MAX_INT, Choice, Kind, Number, OptionalWhole, Texts
+from edgesppo.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

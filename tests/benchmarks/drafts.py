@@ -34,7 +34,7 @@ from edgesppo.tune import Measurement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgesppo.run_config import Tuning
+    from edgesppo.planning.run_config import Tuning
 
 THREADS = 2
 ANSWER = 192

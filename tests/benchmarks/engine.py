@@ -27,7 +27,7 @@ from edgesppo import SamplingParams
 from edgesppo.context import Context
 from edgesppo.engine import Engine
 from edgesppo.model import Model
-from edgesppo.run_config import Tuning
+from edgesppo.planning.run_config import Tuning
 from edgesppo.tune import Measurement
 
 if TYPE_CHECKING:

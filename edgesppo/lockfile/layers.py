@@ -14,9 +14,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import lockfile
 from edgesppo.errors import BadLock, OutputError
-from edgesppo.pinned import Lock
+from edgesppo.lockfile import toml
+from edgesppo.lockfile.entries import Lock
 from edgesppo.system import filelock
 from edgesppo.system.fs import Files, cannot_write, write_whole
 from edgesppo.system.paths import data_home, given
@@ -24,7 +24,7 @@ from edgesppo.system.paths import data_home, given
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.pinned import PinnedModel
+    from edgesppo.lockfile.entries import PinnedModel
 
 PROJECT = "EDGESPPO_LOCK"
 _PATIENCE = 30.0  # seconds for another process to write a few kilobytes
@@ -53,10 +53,10 @@ def read(*, may_begin: bool = False) -> Lock:
 
     A project's lock that is named must be there, unless it may begin now.
     """
-    models = dict(lockfile.read().models)
+    models = dict(toml.read().models)
     for path in reversed(layers()):
         if path.exists() or path.is_symlink():
-            models.update(lockfile.read(path).models)
+            models.update(toml.read(path).models)
         elif path == project() and not may_begin:
             raise BadLock(f"{path}: no such lock; `edgesppo lock NAME --lock {path}` begins one")
     return Lock(models)
@@ -64,7 +64,7 @@ def read(*, may_begin: bool = False) -> Lock:
 
 def holders(name: str) -> list[Path]:
     """The locks but the shipped one in which a name stands; the first is the one that counts."""
-    return [path for path in layers() if path.exists() and name in lockfile.read(path).models]
+    return [path for path in layers() if path.exists() and name in toml.read(path).models]
 
 
 def record(
@@ -83,7 +83,7 @@ def record(
             path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path, files):
             before = read(may_begin=True).models.get(name)
-            models = dict(lockfile.read(path).models) if path.exists() else {}
+            models = dict(toml.read(path).models) if path.exists() else {}
             models.pop(name, None)
             after = change(before)
             if after is not None:
@@ -110,6 +110,6 @@ def _write(path: Path, lock: Lock, files: Files) -> None:
     if not lock.models:
         files.unlink(path)
         return
-    text = lockfile.render(lock)
-    lockfile.parse(text, str(path))  # what could not be read again is not written
+    text = toml.render(lock)
+    toml.parse(text, str(path))  # what could not be read again is not written
     write_whole(Path(os.path.realpath(path)), text.encode(), files=files)

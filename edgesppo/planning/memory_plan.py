@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.run_config import CACHE_TYPES
+from edgesppo.planning.run_config import CACHE_TYPES
 from edgesppo.system.hardware import available_memory
 
 if TYPE_CHECKING:
-    from edgesppo.preflight import Summary, TensorEntry
-    from edgesppo.run_config import Tuning
+    from edgesppo.gguf.gemma2 import Summary, TensorEntry
+    from edgesppo.planning.run_config import Tuning
 
 CELL_PADDING = 256
 # The types that llama.cpp keeps in an order of its own, on x86 with AVX2 and on Arm alike.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile
-from edgesppo.gguf_reader import (
+from edgesppo.gguf.reader import (
     ArrayPlace,
     Summary,
     TensorEntry,

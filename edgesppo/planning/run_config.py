@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgesppo.system import hardware, validate
 
 if TYPE_CHECKING:
-    from edgesppo.preflight import Summary
+    from edgesppo.gguf.gemma2 import Summary
 
 # Tokens in, tokens out: the turn that each goal makes as fast as it can be.
 TURNS = {"turn": (512, 128), "prefill": (2048, 32), "decode": (128, 512), "memory": (512, 128)}

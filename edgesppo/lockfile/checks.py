@@ -12,7 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadLock
-from edgesppo.pinned import (
+from edgesppo.lockfile.entries import (
     NAME,
     REPOSITORY,
     UNRESOLVED,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadModelFile
-from edgesppo.gguf_cursor import AGAIN
+from edgesppo.gguf.cursor import AGAIN
 
 if TYPE_CHECKING:
-    from edgesppo.gguf_cursor import Cursor
+    from edgesppo.gguf.cursor import Cursor
 
 MAX_TENSOR_NAME = 63
 # ggml type, its name, weights in a block, bytes of a block

@@ -41,7 +41,7 @@ A location's files are held against size and hash as any other's, so any lock ma
 A branch is no revision: what it names changes. An unresolved one is pinned by the first machine
 that reaches the hub, in its user's own lock.
 
-Run as `python -m edgesppo.lockfile` in a checkout, it writes the shipped demo's entry anew.
+Run as `python -m edgesppo.lockfile.toml` in a checkout, it writes the shipped demo's entry anew.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import lock_checks
 from edgesppo.errors import BadLock
-from edgesppo.pinned import (
+from edgesppo.lockfile import checks
+from edgesppo.lockfile.entries import (
     GGUF,
     KINDS,
     NAME,
@@ -118,10 +118,10 @@ def parse(text: str, origin: str) -> Lock:
         raise BadLock(f"{origin}: not TOML: {error}") from None
     if type(data.get("version")) is not int or data["version"] != VERSION:
         raise BadLock(f"{origin}: version is {data.get('version')!r}, expected {VERSION}")
-    lock_checks.only({"version", "model"}, data, origin)
+    checks.only({"version", "model"}, data, origin)
     models: dict[str, PinnedModel] = {}
     names: dict[str, str] = {}
-    for n, entry in enumerate(lock_checks.tables(data, "model", origin), 1):
+    for n, entry in enumerate(checks.tables(data, "model", origin), 1):
         model = _model(entry, f"{origin}: model {n}")
         other = names.setdefault(same_name(model.name), model.name)
         if model.name in models or other != model.name:
@@ -132,25 +132,25 @@ def parse(text: str, origin: str) -> Lock:
 
 
 def _model(entry: dict[str, Any], where: str) -> PinnedModel:
-    lock_checks.only({*_KEYS, "file", "build"}, entry, where)
+    checks.only({*_KEYS, "file", "build"}, entry, where)
     required = ("name", "kind", "description", "license")
     keys = [key for key in _KEYS if key in entry or key in required]
-    values = {key: lock_checks.text(entry, key, where) for key in keys}
+    values = {key: checks.text(entry, key, where) for key in keys}
     if not NAME.fullmatch(values["name"]):
         raise BadLock(f"{where}: name is {values['name']!r}, expected letters, digits, '.-_'")
-    lock_checks.check_name(values["name"], where)
+    checks.check_name(values["name"], where)
     if values["kind"] not in KINDS:
         raise BadLock(f"{where}: kind is {values['kind']!r}, expected one of {', '.join(KINDS)}")
     _check_place(values, where)
-    lock_checks.check_repository(values, "repository", "revision", where)
-    lock_checks.check_repository(values, "base_model", "base_revision", where)
-    lock_checks.check_claims(values, where)
+    checks.check_repository(values, "repository", "revision", where)
+    checks.check_repository(values, "base_model", "base_revision", where)
+    checks.check_claims(values, where)
     files = _files(entry, values, where)
     builds: tuple[PinnedBuild, ...] = ()
     if "build" in entry:
-        tables = enumerate(lock_checks.tables(entry, "build", where), 1)
-        builds = tuple(lock_checks.read_build(table, f"{where}, build {n}") for n, table in tables)
-        lock_checks.check_builds(builds, where)
+        tables = enumerate(checks.tables(entry, "build", where), 1)
+        builds = tuple(checks.read_build(table, f"{where}, build {n}") for n, table in tables)
+        checks.check_builds(builds, where)
     return PinnedModel(**values, files=files, builds=builds)
 
 
@@ -158,10 +158,10 @@ def _check_place(values: dict[str, Any], where: str) -> None:
     if sum(values.get(key) is not None for key in _PLACES) != 1:
         raise BadLock(f"{where}: expected either {', '.join(_PLACES)}, and not both")
     if "shipped" in values:
-        lock_checks.relative(values["shipped"], where)
+        checks.relative(values["shipped"], where)
     location = values.get("location")
     if location is not None:
-        lock_checks.check_location(location, where)
+        checks.check_location(location, where)
 
 
 def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[PinnedFile, ...]:
@@ -169,9 +169,9 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
         if "file" in entry:
             raise BadLock(f"{where}: files are listed, but the revision is {UNRESOLVED}")
         return ()
-    tables = enumerate(lock_checks.tables(entry, "file", where), 1)
-    files = tuple(lock_checks.read_file(table, f"{where}, file {n}") for n, table in tables)
-    lock_checks.check_differing([file.path for file in files], where)
+    tables = enumerate(checks.tables(entry, "file", where), 1)
+    files = tuple(checks.read_file(table, f"{where}, file {n}") for n, table in tables)
+    checks.check_differing([file.path for file in files], where)
     if values["kind"] == GGUF and len(files) != 1:
         raise BadLock(f"{where}: {len(files)} files are listed, expected one for the kind {GGUF!r}")
     return files
@@ -216,9 +216,9 @@ def render(lock: Lock) -> str:
         lines += ["", "[[model]]"]
         lines += _values(model, _KEYS)
         for file in model.files:
-            lines += _table("file", file, lock_checks.FILE_KEYS)
+            lines += _table("file", file, checks.FILE_KEYS)
         for build in model.builds:
-            lines += _table("build", build, lock_checks.BUILD_KEYS)
+            lines += _table("build", build, checks.BUILD_KEYS)
     return "\n".join(lines) + "\n"
 
 
@@ -256,7 +256,7 @@ def main(words: Sequence[str] | None = None) -> None:
     import argparse
 
     argparse.ArgumentParser(
-        prog="python -m edgesppo.lockfile",
+        prog="python -m edgesppo.lockfile.toml",
         description=f"Write the shipped demo's sizes and hashes to {path()} anew.",
     ).parse_args(words)
     path().write_text(render(Lock({**read().models, "demo": _demo()})), encoding="utf-8")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgesppo.errors import UsageError
-from edgesppo.parameters import (
+from edgesppo.sampling.fields import (
     MAX_INT,
     Biases,
     Choice,

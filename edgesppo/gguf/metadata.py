@@ -10,13 +10,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import preflight
+from edgesppo.gguf import gemma2
 from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgesppo.preflight import Summary
+    from edgesppo.gguf.gemma2 import Summary
 
 MAX_TEXT = 200
 MAX_REFERENCES = 16
@@ -27,7 +27,7 @@ _SAMPLING = ("temp", "top_k", "top_p", "min_p", "penalty_repeat")
 
 def describe(summary: Summary) -> dict[str, Any]:
     """Everything that a card of this file tells."""
-    keys, model = summary.keys, preflight.ARCHITECTURE
+    keys, model = summary.keys, gemma2.ARCHITECTURE
     return {
         "name": text(keys, "general.name"),
         "path": str(summary.path),
@@ -80,7 +80,7 @@ def _texts(summary: Summary, key: str) -> list[str]:
         return []
     return [
         one_line(item, MAX_TEXT)
-        for item in preflight.read_array(summary, key)
+        for item in gemma2.read_array(summary, key)
         if isinstance(item, str)
     ]
 
@@ -134,7 +134,7 @@ def _bits(summary: Summary) -> float | None:
 def _tokenizer(summary: Summary) -> dict[str, Any]:
     keys, prefix = summary.keys, "tokenizer.ggml"
     counts: dict[str, int] = {}
-    for kind in preflight.read_array(summary, f"{prefix}.token_type"):
+    for kind in gemma2.read_array(summary, f"{prefix}.token_type"):
         name = _TOKEN_TYPES.get(kind, "unknown type") if isinstance(kind, int) else "unknown type"
         counts[name] = counts.get(name, 0) + 1
     return {

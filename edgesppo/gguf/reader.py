@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
-from edgesppo.gguf_cursor import AGAIN, Cursor
-from edgesppo.gguf_tensors import TensorEntry, read_tensors
-from edgesppo.gguf_texts import MAX_STRING, Misfit, Vocabulary, walk
+from edgesppo.gguf.cursor import AGAIN, Cursor
+from edgesppo.gguf.strings import MAX_STRING, Misfit, Vocabulary, walk
+from edgesppo.gguf.tensors import TensorEntry, read_tensors
 from edgesppo.system.validate import shown
 
 if TYPE_CHECKING:

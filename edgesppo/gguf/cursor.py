@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile
-from edgesppo.gguf_texts import MAX_STRING, release
+from edgesppo.gguf.strings import MAX_STRING, release
 
 if TYPE_CHECKING:
     import mmap
