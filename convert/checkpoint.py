@@ -16,7 +16,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, ModelNotFound, UnsupportedCheckpoint
-from edgesppo.repository import REVISION
+from edgesppo.hub.repository import REVISION
 from edgesppo_convert.safetensors import Shard, Tensor
 from edgesppo_convert.untrusted import (
     MAX_JSON,

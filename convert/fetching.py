@@ -11,17 +11,17 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgesppo.arrival import ATTEMPTS, Arrivals
 from edgesppo.errors import OutputError
+from edgesppo.hub.download import ATTEMPTS, Arrivals
 from edgesppo.system.fs import blocks, cannot_write, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from edgesppo.arrival import Fetched
-    from edgesppo.hub import Hub
-    from edgesppo.repository import RemoteFile, Repository
+    from edgesppo.hub.client import Hub
+    from edgesppo.hub.download import Fetched
+    from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import Files
 
 _MARK = ".edgesppo-shard-"

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from gguf import GGUFValueType, Keys, Metadata, size_label
 
 from edgesppo._version import __version__
+from edgesppo.hub.model_card import CARD, Card, read_card
 from edgesppo.lockfile import toml
-from edgesppo.model_card import CARD, Card, read_card
 from edgesppo_convert.checkpoint import SMALL_FILES
 from edgesppo_convert.gguf_file import KeyValue
 

@@ -26,8 +26,8 @@ from edgesppo.errors import (
     SourceUnreadable,
     UnsupportedCheckpoint,
 )
-from edgesppo.hub import Hub
-from edgesppo.repository import parse_repository
+from edgesppo.hub.client import Hub
+from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import NO_SPACE
 from edgesppo_convert.checkpoint import CONFIG, MAX_SMALL, PARTS, SMALL_FILES, Checkpoint, Origin
 from edgesppo_convert.fetching import Fetcher, drop, left_over, size_of
@@ -37,7 +37,7 @@ from edgesppo_convert.untrusted import check_length
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from edgesppo.repository import RemoteFile, Repository
+    from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import Files
     from edgesppo_convert.safetensors import Tensor
 

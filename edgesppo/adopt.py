@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.converted import is_read
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.gguf import gemma2, metadata
+from edgesppo.hub.model_card import parse_card
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.checks import check_location
 from edgesppo.lockfile.entries import (
@@ -24,7 +25,6 @@ from edgesppo.lockfile.entries import (
     is_link,
     name_fault,
 )
-from edgesppo.model_card import parse_card
 from edgesppo.system.fs import blocks
 from edgesppo.system.paths import given
 

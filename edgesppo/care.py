@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo import busy, place
-from edgesppo.arrival import part_path
 from edgesppo.converted import copies_of
 from edgesppo.errors import OutputError
+from edgesppo.hub.download import part_path
 from edgesppo.lockfile import entries, layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.system import filelock

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import care, compiled, place, rubbish
 from edgesppo.errors import EdgesppoError
-from edgesppo.hub import offline
+from edgesppo.hub.client import offline
 from edgesppo.lockfile import layers, toml
 from edgesppo.system import hardware
 from edgesppo.system.paths import home
@@ -269,7 +269,7 @@ def _network() -> Iterator[Finding]:
     token = "there is one (not shown)" if get_token() else "none; needed for gated models only"
     yield Finding("token", OK, token, None)
     if os.environ.get("HF_ENDPOINT"):
-        from edgesppo.repository import endpoint
+        from edgesppo.hub.repository import endpoint
 
         yield Finding("hub", OK, f"HF_ENDPOINT is {endpoint()}")
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import place
 from edgesppo.gguf import reader
 from edgesppo.gguf.gemma2 import Summary
-from edgesppo.hub import Hub
+from edgesppo.hub.client import Hub
+from edgesppo.hub.repository import RemoteFile
 from edgesppo.lockfile.entries import GGUF
 from edgesppo.obtain import repository
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH
-from edgesppo.repository import RemoteFile
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedFile, PinnedModel

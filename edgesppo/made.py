@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.arrival import Fetched
+    from edgesppo.hub.download import Fetched
     from edgesppo.lockfile.entries import PinnedModel
     from edgesppo_convert import Progress
 

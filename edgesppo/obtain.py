@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgesppo import busy, place
-from edgesppo.arrival import part_path
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
-from edgesppo.fetch import fetch
-from edgesppo.hub import Hub
+from edgesppo.hub.client import Hub
+from edgesppo.hub.download import part_path
+from edgesppo.hub.parallel_download import fetch
+from edgesppo.hub.repository import REVISION, Repository, parse_reference
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
-from edgesppo.repository import REVISION, Repository, parse_reference
 from edgesppo.resolve import new_entry, resolve
 from edgesppo.system.fs import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgesppo.arrival import Fetched
+    from edgesppo.hub.download import Fetched
     from edgesppo.lockfile.entries import PinnedFile, PinnedModel
 
 

@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.arrival import part_path
 from edgesppo.errors import OutputError
+from edgesppo.hub.download import part_path
 from edgesppo.lockfile import toml
 from edgesppo.lockfile.entries import GGUF
 from edgesppo.system.paths import home

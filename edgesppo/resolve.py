@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo import licence
 from edgesppo.errors import DownloadError
+from edgesppo.hub import license_claims
+from edgesppo.hub.repository import REVISION, Repository
 from edgesppo.lockfile.entries import (
     CHECKPOINT,
     GGUF,
@@ -19,13 +20,12 @@ from edgesppo.lockfile.entries import (
     check_chosen,
     name_fault,
 )
-from edgesppo.repository import REVISION, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from edgesppo.hub import Hub
-    from edgesppo.repository import Commit, RemoteFile
+    from edgesppo.hub.client import Hub
+    from edgesppo.hub.repository import Commit, RemoteFile
 
 _CONFIG = "config.json"
 _WEIGHTS = ".safetensors"
@@ -71,7 +71,7 @@ def resolve(
     same = (entry.revision, entry.files) == (commit.revision, files)
     return replace(
         _based(entry, commit),
-        **licence.read(hub, at, listing, commit, entry.license),
+        **license_claims.read(hub, at, listing, commit, entry.license),
         kind=kind,
         revision=commit.revision,
         files=files,

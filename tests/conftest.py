@@ -79,14 +79,14 @@ def hub_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hub(fresh_home: Path, hub_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub on this machine that has a small checkpoint; nobody waits between attempts."""
-    from edgesppo import fetch, hub
+    from edgesppo.hub import client, parallel_download
     from tests.hub import serve
 
     assert fresh_home.is_dir()
     monkeypatch.setenv("HF_TOKEN", "hf_aVerySecretToken")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(fetch, "wait", lambda *_: None)
-    monkeypatch.setattr(hub.Hub.__init__, "__defaults__", (lambda _: None,))
+    monkeypatch.setattr(parallel_download, "wait", lambda *_: None)
+    monkeypatch.setattr(client.Hub.__init__, "__defaults__", (lambda _: None,))
     with serve(hub_files) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo import busy, errors, obtain, place, remembered, rubbish, store
-from edgesppo.arrival import part_path
 from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
+from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.system.fs import Files
 from tests.conftest import DEMO

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo import hub as hub_module
 from edgesppo.errors import BadCheckpoint, DownloadError, OutputError, SourceUnreadable
-from edgesppo.hub import Hub
-from edgesppo.repository import parse_repository
+from edgesppo.hub import client as hub_module
+from edgesppo.hub.client import Hub
+from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import Files
 from edgesppo_convert import convert, output, pipeline
 from edgesppo_convert.remote import RemoteCheckpoint

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import hub as hub_module
 from edgesppo.cli import main
 from edgesppo.errors import (
     BadCheckpoint,
@@ -21,6 +20,7 @@ from edgesppo.errors import (
     ModelNotFound,
     UsageError,
 )
+from edgesppo.hub import client as hub_module
 from edgesppo_convert import Progress, convert, output
 from edgesppo_convert.checkpoint import INDEX, Checkpoint
 from edgesppo_convert.gemma2 import EMBEDDING, HEAD

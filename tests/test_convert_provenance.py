@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgesppo import __version__
-from edgesppo.model_card import Card, parse_card
+from edgesppo.hub.model_card import Card, parse_card
 from edgesppo_convert import convert, provenance
 from edgesppo_convert.checkpoint import Checkpoint
 from tests.checkpoints import Shape, write_checkpoint

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import pace
 from edgesppo.errors import DownloadError, EdgesppoError, UsageError
-from edgesppo.hub import Hub
-from edgesppo.repository import RemoteFile, Repository, parse_repository
-from edgesppo.retry import Patience, Retry, heard_by
+from edgesppo.hub import throughput
+from edgesppo.hub.client import Hub
+from edgesppo.hub.repository import RemoteFile, Repository, parse_repository
+from edgesppo.hub.retry import Patience, Retry, heard_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -311,7 +311,7 @@ class Raw:
 def raw(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
     assert answer.url
     server = Raw(monkeypatch)
-    monkeypatch.setattr(pace, "WINDOW", 0.02)
+    monkeypatch.setattr(throughput, "WINDOW", 0.02)
     yield server
     server.close()
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import licence
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
+from edgesppo.hub import license_claims
 from edgesppo.lockfile import layers
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
@@ -122,7 +122,7 @@ def test_what_is_accepted_is_one_repositorys_claims_and_text(
     (repository / "LICENSE.txt").write_text("Terms\nBe kind, and pay.\n")
     hub.branches["main"] = OTHER
     locked()
-    assert licence.line(layers.read().models[NAME]) == licence.line(entry)
+    assert license_claims.line(layers.read().models[NAME]) == license_claims.line(entry)
     assert "other (terms-a) of sppo-iter3 is not accepted" in run("pull", NAME, code=1).stderr
 
 

@@ -13,7 +13,7 @@ import pytest
 from edgesppo.cli.progress import Meter, conversion_progress
 from edgesppo.cli.retries import retries_told
 from edgesppo.errors import DownloadError
-from edgesppo.retry import ATTEMPTS, Patience
+from edgesppo.hub.retry import ATTEMPTS, Patience
 from edgesppo_convert import Progress
 
 if TYPE_CHECKING:

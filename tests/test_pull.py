@@ -19,9 +19,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo import errors, obtain, place, remembered, store
-from edgesppo.arrival import part_path
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
+from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import Lock
 from tests.command_line import started

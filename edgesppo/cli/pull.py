@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import busy, care, licence, obtain, place, remembered
+from edgesppo import busy, care, obtain, place, remembered
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
 from edgesppo.cli.transfer import labelled, size, transfer
 from edgesppo.errors import BadModelFile, UsageError
+from edgesppo.hub import license_claims
+from edgesppo.hub.repository import endpoint
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT
-from edgesppo.repository import endpoint
 from edgesppo.store import of_entry
 from edgesppo.system.fs import Files
 from edgesppo.system.hardware import available_memory
@@ -197,7 +198,7 @@ def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]
     whole = f"{size(entry.size)} in {n} file{'s' if n > 1 else ''}"
     rest = f"{size(left)} of them still to come" if left else "all of them here"
     yield "size", whole if left == entry.size else f"{whole}, {rest}"
-    yield "licence", licence.line(entry)
+    yield "licence", license_claims.line(entry)
     room = "" if free is None else f", {size(free)} are free in {place.root()}"
     if convert:
         needed = made + (0 if place.is_there(entry) else shard)
@@ -223,10 +224,10 @@ def _memory(weights: int, plan: Plan | None) -> str:
 
 def _need_licence(entry: PinnedModel, *, accept: bool) -> None:
     """Have what the repository claims accepted, once; raises UsageError where it is not."""
-    repository, terms = str(entry.repository), licence.terms(entry)
-    if licence.is_free(entry) or remembered.accepted(repository, terms):
+    repository, terms = str(entry.repository), license_claims.terms(entry)
+    if license_claims.is_free(entry) or remembered.accepted(repository, terms):
         return
-    title = licence.title(entry)
+    title = license_claims.title(entry)
     if not accept and has_terminal(sys.stdin) and has_terminal(sys.stderr):
         question = f"Do you accept the licence {title} of {repository}?"
         accept = click.confirm(question, default=False, err=True)
@@ -257,7 +258,7 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
         yield f"  {size(file.size):>10}  {file.path}  {kind} {file.digest[:12]}{same}"
     for path in sorted(set(old) - {file.path for file in entry.files}):
         yield f"  {'gone':>10}  {path}"
-    yield labelled("licence", licence.line(entry))
+    yield labelled("licence", license_claims.line(entry))
     yield f"Pinned in {layers.own()}"
 
 

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from edgesppo.cli import aside
-from edgesppo.retry import Retry, heard_by
+from edgesppo.hub.retry import Retry, heard_by
 from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:

@@ -21,7 +21,9 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from edgesppo.answers import (
+from edgesppo.errors import DownloadError, ModelNotFound, UsageError
+from edgesppo.hub.repository import endpoint, parse_commit, parse_listing
+from edgesppo.hub.responses import (
     NoRedirect,
     TooSlow,
     Trouble,
@@ -35,15 +37,13 @@ from edgesppo.answers import (
     whole,
     whole_size,
 )
-from edgesppo.errors import DownloadError, ModelNotFound, UsageError
-from edgesppo.pace import PacedHttp, PacedHttps, TooLongHeading
-from edgesppo.repository import endpoint, parse_commit, parse_listing
-from edgesppo.retry import Patience
+from edgesppo.hub.retry import Patience
+from edgesppo.hub.throughput import PacedHttp, PacedHttps, TooLongHeading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.repository import Commit, RemoteFile, Repository
+    from edgesppo.hub.repository import Commit, RemoteFile, Repository
 
 TIMEOUT = 30.0
 MAX_REDIRECTS = 5

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from edgesppo.errors import DownloadError
-from edgesppo.repository import is_address
+from edgesppo.hub.repository import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

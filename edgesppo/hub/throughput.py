@@ -13,7 +13,7 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.answers import TooSlow
+from edgesppo.hub.responses import TooSlow
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -15,16 +15,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import DownloadError
+from edgesppo.hub.model_card import parse_card
 from edgesppo.lockfile.entries import is_link
-from edgesppo.model_card import parse_card
 from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgesppo.hub import Hub
+    from edgesppo.hub.client import Hub
+    from edgesppo.hub.repository import Commit, RemoteFile, Repository
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.repository import Commit, RemoteFile, Repository
 
 _CARD, _MAX_BYTES = "README.md", 1 << 20
 _FILE = re.compile(r"(licen[cs]e|copying)(\.(txt|md))?", re.IGNORECASE)

@@ -13,18 +13,18 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgesppo.arrival import Arrivals, part_path
-from edgesppo.hub import Hub
-from edgesppo.repository import RemoteFile
+from edgesppo.hub.client import Hub
+from edgesppo.hub.download import Arrivals, part_path
+from edgesppo.hub.repository import RemoteFile
 from edgesppo.system.fs import Files, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgesppo.arrival import Fetched
+    from edgesppo.hub.download import Fetched
+    from edgesppo.hub.repository import Repository
     from edgesppo.lockfile.entries import PinnedFile
-    from edgesppo.repository import Repository
 
 WORKERS = 4
 _POLL = 0.1

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from edgesppo.hub import Hub
-    from edgesppo.repository import RemoteFile, Repository
+    from edgesppo.hub.client import Hub
+    from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import Files
 
 ATTEMPTS = 2  # at a whole file whose hash is wrong
