@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo._llama import ggml_base
 from edgesppo.errors import UsageError
+from edgesppo.llama.library import ggml_base
 from edgesppo_convert import gemma2, metadata, provenance
 from edgesppo_convert.gguf_file import FilePlan, KeyValue, plan_file
 from edgesppo_convert.importance import Importance, read_importance

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgesppo._llama import ggml_base
 from edgesppo.errors import BadCheckpoint, BadModelFile
+from edgesppo.llama.library import ggml_base
 from edgesppo_convert.kernels import choose
 from edgesppo_convert.recipe import BF16, F16, block_length, row_bytes
 from edgesppo_convert.scales import first_unsound

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo import logprobs
+from edgesppo.llama import logprobs
 
 if TYPE_CHECKING:
-    from edgesppo.context import Context
-    from edgesppo.model import Model
+    from edgesppo.llama.context import Context
+    from edgesppo.llama.model import Model
     from edgesppo.request import Request
 
 

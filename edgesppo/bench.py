@@ -11,11 +11,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo._llama import LIBRARY_VERSION
+from edgesppo.llama.library import LIBRARY_VERSION
+from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import ROWS, is_small
 from edgesppo.probe import LENGTHS, Probe
 from edgesppo.system import hardware
-from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import care, compiled, place, rubbish
+from edgesppo import care, place, rubbish
 from edgesppo.errors import EdgesppoError
 from edgesppo.hub.client import offline
+from edgesppo.llama import build_info
 from edgesppo.lockfile import layers, toml
 from edgesppo.system import hardware
 from edgesppo.system.paths import home
@@ -105,9 +106,9 @@ def _build() -> Iterator[Finding]:
     wrong = wanted not in (None, version)
     state, advice = (FAIL, install) if wrong else (OK, None)
     yield Finding("library", state, f"{_LIBRARY} {version}", advice)
-    code, info = compiled.info()
+    code, info = build_info.info()
     if code:
-        illegal = code in compiled.ILLEGAL
+        illegal = code in build_info.ILLEGAL
         why = "by an instruction that this processor lacks" if illegal else f"with status {code}"
         text = f"the library ends its process {why}{': ' if info else ''}{info}"
         advice = _REBUILD if illegal else f"{install} --force-reinstall"
@@ -123,11 +124,11 @@ def _build() -> Iterator[Finding]:
 
 def _features(info: str) -> Finding:
     """What the library was compiled for, against what the processor has."""
-    if beyond := compiled.beyond(info):
+    if beyond := build_info.beyond(info):
         text = f"uses {', '.join(beyond)}, which this processor lacks: it would end the program"
         return Finding("features", FAIL, text, _REBUILD)
-    text = f"uses {', '.join(compiled.used(info)) or 'no feature that we know'}"
-    if lacking := compiled.lacking(info):
+    text = f"uses {', '.join(build_info.used(info)) or 'no feature that we know'}"
+    if lacking := build_info.lacking(info):
         text += f"; not {', '.join(lacking)}, which this processor has"
     return Finding("features", WARN if lacking else OK, text, _REBUILD if lacking else None)
 

@@ -12,11 +12,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from edgesppo import settings
-from edgesppo.batch import Batch
-from edgesppo.chain import build_chain
-from edgesppo.context import Context, ContextParams
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
-from edgesppo.model import Model
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.model import Model
+from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.planning import memory_plan
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.system.signals import run_interruptibly

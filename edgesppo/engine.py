@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from edgesppo import settings
 from edgesppo.accept import accept
-from edgesppo.batch import Batch
-from edgesppo.context import Context
 from edgesppo.draft import Drafter
 from edgesppo.draft_model import DraftModel
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.kv_cache import KVCache
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context
 from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.request import CLOSED, FAILED, Event, Request, chain_for
 from edgesppo.runner import Runner
@@ -32,7 +32,7 @@ from edgesppo.system.signals import run_interruptibly
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from edgesppo.model import Model
+    from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
 

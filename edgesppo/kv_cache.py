@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.context import Context
+    from edgesppo.llama.context import Context
 
 
 # What a prompt found in the cache: nothing of use, an earlier prompt and its answer, cells that

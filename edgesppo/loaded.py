@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from edgesppo import converted, prompt, saved, store
-from edgesppo._llama import LIBRARY_VERSION, system_info
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
 from edgesppo.draft_model import open_draft_model
 from edgesppo.engine import Engine
 from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.gguf import gemma2
-from edgesppo.model import Model, as_utf8
+from edgesppo.llama.library import LIBRARY_VERSION, system_info
+from edgesppo.llama.model import Model, as_utf8
 from edgesppo.planning.run_config import is_small
 from edgesppo.prompt import Message
 from edgesppo.sampling.params import SamplingParams

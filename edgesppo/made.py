@@ -56,7 +56,7 @@ def _make(
     fetched: Fetched | None,
     files: Files,
 ) -> Path:
-    from edgesppo._llama import LIBRARY_VERSION
+    from edgesppo.llama.library import LIBRARY_VERSION
     from edgesppo_convert import convert
 
     source: str | Path = place.folder(entry)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from edgesppo.batch import Batch
-from edgesppo.context import Context, ContextParams
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
 from edgesppo.planning.run_config import ROWS
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
+    from edgesppo.llama.weights import Weights
     from edgesppo.planning.run_config import Tuning
-    from edgesppo.weights import Weights
 
 LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
 _BATCH = 512

@@ -9,18 +9,18 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo.chain import build_chain
 from edgesppo.kv_cache import NOTHING
+from edgesppo.llama.sampler_chain import build_chain
 
 if TYPE_CHECKING:
     import weakref
 
-    from edgesppo.context import Chain
     from edgesppo.draft import Drafter
     from edgesppo.errors import EdgesppoError
     from edgesppo.kv_cache import Slot
-    from edgesppo.logprobs import RowLogprobs
-    from edgesppo.model import Model
+    from edgesppo.llama.context import Chain
+    from edgesppo.llama.logprobs import RowLogprobs
+    from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
 # The finish reason of what was under way when the engine was closed.
@@ -130,7 +130,7 @@ def chain_for(
     chain.recall(tokens)
     if grammar is None:
         return chain
-    from edgesppo.constrained import ConstrainedChain
+    from edgesppo.llama.grammar_sampler import ConstrainedChain
 
     seed, greedy = params.with_seed().seed or 0, params.temperature == 0
     return ConstrainedChain(chain, model, grammar, seed=seed, greedy=greedy)

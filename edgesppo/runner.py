@@ -12,8 +12,8 @@ from edgesppo.system import memory_guard
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
-    from edgesppo.batch import Batch
-    from edgesppo.context import Context
+    from edgesppo.llama.batch import Batch
+    from edgesppo.llama.context import Context
 
 # Batches up to this size are over quickly enough to be waited for when Ctrl-C arrives.
 _SHORT = 8

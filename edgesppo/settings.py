@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.context import FLASH_ATTENTION, ContextParams
+from edgesppo.llama.context import FLASH_ATTENTION, ContextParams
 from edgesppo.planning import memory_plan
 from edgesppo.planning.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, Tuning
 from edgesppo.system import hardware, memory_guard, validate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import draft_model, settings, tune
 from edgesppo.errors import OutOfMemory
-from edgesppo.model import gpu_layers
+from edgesppo.llama.model import gpu_layers
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.system import validate

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo import prompt
-from edgesppo.batch import Batch
-from edgesppo.context import Context, ContextParams
 from edgesppo.errors import BadModelFile
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
 from edgesppo.loaded import load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.model import Model
+    from edgesppo.llama.model import Model
 
 TOKENS = 10
 QUESTION = "Hello! Who are you?"

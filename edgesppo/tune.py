@@ -19,7 +19,8 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo._llama import LIBRARY_VERSION, system_info
+from edgesppo.llama.library import LIBRARY_VERSION, system_info
+from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import (
     LARGE_UBATCH,
     OFF,
@@ -35,7 +36,6 @@ from edgesppo.probe import LENGTHS, Probe, longest
 from edgesppo.system import hardware
 from edgesppo.system.fs import Files, write_whole
 from edgesppo.system.paths import home
-from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

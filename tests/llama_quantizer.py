@@ -10,7 +10,7 @@ import llama_cpp
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, LlamaFileType
 
-from edgesppo import _llama
+from edgesppo.llama import library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,12 +47,12 @@ def _nothing(level: int, text: bytes, data: Any) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Nothing is written by llama.cpp; the runtime hears of its complaints again afterwards."""
-    _llama.start()
+    library.start()
     llama_cpp.llama_log_set(_nothing, None)
     try:
         yield
     finally:
-        llama_cpp.llama_log_set(_llama.capture, None)
+        llama_cpp.llama_log_set(library.capture, None)
 
 
 def llama_quantize(

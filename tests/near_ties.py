@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo.batch import Batch
-from edgesppo.context import Context, ContextParams
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.model import Model
+    from edgesppo.llama.model import Model
 
 # Twice the rounding, and some room.
 MARGIN = {"q4_k_m": 0.5, "f32": 0.005}

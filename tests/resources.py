@@ -6,9 +6,9 @@ import gc
 import threading
 from pathlib import Path
 
-from edgesppo.chain import SamplerChain
-from edgesppo.context import Context
-from edgesppo.weights import Weights
+from edgesppo.llama.context import Context
+from edgesppo.llama.sampler_chain import SamplerChain
+from edgesppo.llama.weights import Weights
 
 FILES, STATUS = Path("/proc/self/fd"), Path("/proc/self/status")
 NATIVE = (Context, SamplerChain, Weights)

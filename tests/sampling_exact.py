@@ -18,7 +18,7 @@ from edgesppo.sampling.params import STAGES, SamplingParams
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from edgesppo.chain import SamplerChain
+    from edgesppo.llama.sampler_chain import SamplerChain
 
 # Of a normal distribution: reached by chance once in 30,000 times.
 LARGEST_Z = 4.0

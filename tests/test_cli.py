@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo._llama import can_offload
 from edgesppo.cli import COMMANDS
+from edgesppo.llama.library import can_offload
 from edgesppo.sampling.params import SamplingParams
 from tests.command_line import CAPITAL, GREEDY, one_line_error, run
 from tests.conftest import DEMO

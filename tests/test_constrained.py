@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from edgesppo import SamplingParams, schema
-from edgesppo.batch import Batch
-from edgesppo.chain import Grammar, build_chain
-from edgesppo.constrained import ConstrainedChain
-from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
 from edgesppo.errors import NativeError
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.grammar_sampler import ConstrainedChain
+from edgesppo.llama.sampler_chain import Grammar, build_chain
 from tests.schema_cases import CASES, Case
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgesppo.llama.model import Model
     from edgesppo.loaded import LoadedModel
-    from edgesppo.model import Model
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 WORDS = ["Paris", "Par", "London", "the", "42", "7", "é"]

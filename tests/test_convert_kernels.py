@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgesppo._llama import ggml_base
 from edgesppo.cli import main
 from edgesppo.errors import UsageError
+from edgesppo.llama.library import ggml_base
 from edgesppo_convert import convert, kernels, quantize, unrolled
 from edgesppo_convert.kernels import BLOCK, FastKernels, trial_values
 from edgesppo_convert.recipe import Q4_K, Q6_K, row_bytes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgesppo._llama import ggml_base
+from edgesppo.llama.library import ggml_base
 from edgesppo_convert.recipe import OVERRIDES, PLAIN, row_bytes
 from edgesppo_convert.scales import SCALES, first_unsound
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgesppo
-from edgesppo.cuts import Cuts
-from edgesppo.model import Model, as_utf8
+from edgesppo.llama.model import Model, as_utf8
+from edgesppo.llama.text_splitter import Cuts
 from edgesppo.prompt import encode
 from tests.test_tokenizer import CONTROL, PLAIN
 

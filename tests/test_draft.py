@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 import edgesppo
 from edgesppo import SamplingParams, loaded
 from edgesppo import engine as engines
-from edgesppo.context import Context
 from edgesppo.draft import Drafter, NgramIndex
 from edgesppo.draft_model import SLICE, DraftModel, open_draft_model
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.context import Context
+from edgesppo.llama.model import Model
 from edgesppo.planning import run_config
 from edgesppo.planning.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
 from edgesppo_convert import convert
@@ -29,8 +29,8 @@ from tests.resources import open_files
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.batch import Batch
     from edgesppo.engine import Request
+    from edgesppo.llama.batch import Batch
 
 FREE = (1.0,) * len(ROWS)
 DEAR = tuple(float(rows) for rows in ROWS)

@@ -11,10 +11,10 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.batch import Batch
-from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine, Request
-from edgesppo.model import Model
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo._llama import C
 from edgesppo.engine import Engine
+from edgesppo.llama.library import C
 from tests.resources import native_handles
 
 if TYPE_CHECKING:

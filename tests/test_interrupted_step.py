@@ -22,8 +22,8 @@ from edgesppo import (
     runner,
     schedule,
 )
-from edgesppo.context import Context
 from edgesppo.engine import Engine
+from edgesppo.llama.context import Context
 from tests import near_ties
 from tests.conftest import LONG
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from edgesppo.batch import Batch
     from edgesppo.engine import Request
+    from edgesppo.llama.batch import Batch
     from edgesppo.loaded import LoadedModel
 
 MODULES = (accept, chat, engine, generate, kv_cache, request, runner, schedule)

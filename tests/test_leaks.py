@@ -29,7 +29,7 @@ CYCLES = """
 import ctypes, gc, sys, time, edgesppo
 from edgesppo import SamplingParams
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.model import Model
 from tests.resources import native_handles, open_files, resident, threads
 
 path, kind, cycles = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgesppo import SamplingParams, logprobs
+from edgesppo import SamplingParams
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama import logprobs
+from edgesppo.llama.model import Model
 
 if TYPE_CHECKING:
     from edgesppo.generate import TokenLogprob

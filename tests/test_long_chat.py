@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo import Chat, Message, SamplingParams
-from edgesppo.context import Context
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.context import Context
+from edgesppo.llama.model import Model
 from tests import near_ties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.chain import SamplerChain
+    from edgesppo.llama.sampler_chain import SamplerChain
 
 TURNS = 26
 ASKED = [

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgesppo
-from edgesppo.mapped import MappedFile
-from edgesppo.model import Model
+from edgesppo.llama.mapped_file import MappedFile
+from edgesppo.llama.model import Model
 from tests.resources import open_files
 
 if TYPE_CHECKING:

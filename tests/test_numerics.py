@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesppo.batch import Batch
-from edgesppo.context import Context, ContextParams
-from edgesppo.model import Model
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.model import Model
 
 REFERENCE = Path(__file__).parent / "data" / "demo_reference_logits.npz"
 LARGEST_DIFFERENCE = 0.05

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import bench, compiled
+from edgesppo import bench
 from edgesppo.cli import COMMANDS, main
+from edgesppo.llama import build_info
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
 
@@ -50,7 +51,7 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     monkeypatch.setenv("EDGESPPO_TEST_MARK", str(mark))
-    compiled.info.cache_clear()  # so that its process is started
+    build_info.info.cache_clear()  # so that its process is started
 
     def refuse(*_: Any, **__: Any) -> None:
         raise Forbidden

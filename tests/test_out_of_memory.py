@@ -26,7 +26,7 @@ TRIES = """
 import os, resource, sys, edgesppo
 from edgesppo import SamplingParams
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.model import Model
 
 def limit(megabytes):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

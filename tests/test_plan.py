@@ -11,16 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 import edgesppo
-from edgesppo import _llama, tune
+from edgesppo import tune
 from edgesppo.cli import main
 from edgesppo.cli.plan import _WHENCE
-from edgesppo.context import Context, ContextParams
 from edgesppo.gguf import gemma2
+from edgesppo.llama import library
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import untuned
 from edgesppo.settle import ORIGINS, Wishes, settle
 from edgesppo.system import hardware
-from edgesppo.weights import Weights
 
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
@@ -36,11 +37,11 @@ def test_the_kv_cache_is_what_llama_reports(
     demo_gguf: Path, weights: Weights, n_ctx: int, n_seqs: int, cache_type: str
 ) -> None:
     lines: list[str] = []
-    listen = _llama.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
-    _llama.C.llama_log_set(listen, None)
+    listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
+    library.C.llama_log_set(listen, None)
     params = ContextParams(n_ctx=n_ctx, n_seqs=n_seqs, cache_type=cache_type)
     Context(weights, params).close()
-    _llama.C.llama_log_set(_llama.capture, None)
+    library.C.llama_log_set(library.capture, None)
     reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
     made = memory_plan.plan(
         gemma2.check(demo_gguf),

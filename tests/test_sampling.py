@@ -10,11 +10,11 @@ import pytest
 import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.accept import accept
-from edgesppo.batch import Batch
-from edgesppo.chain import build_chain
-from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.model import Model
+from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.sampling.params import STAGES, stages
 from edgesppo_convert import convert
 from tests.checkpoints import Shape, write_checkpoint
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgesppo.chain import SamplerChain
+    from edgesppo.llama.sampler_chain import SamplerChain
     from edgesppo.loaded import LoadedModel
     from edgesppo.request import Request
 

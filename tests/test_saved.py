@@ -15,15 +15,15 @@ import pytest
 import edgesppo
 from edgesppo import snapshot
 from edgesppo.chat_file import state_path
-from edgesppo.context import Context
+from edgesppo.llama.context import Context
 from edgesppo.system import jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.batch import Batch
     from edgesppo.chat import Chat
+    from edgesppo.llama.batch import Batch
     from edgesppo.loaded import LoadedModel
 
 HEADER = {

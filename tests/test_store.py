@@ -14,7 +14,7 @@ import pytest
 import edgesppo
 from edgesppo import store
 from edgesppo.converted import ensure_converted
-from edgesppo.model import Model
+from edgesppo.llama.model import Model
 from tests.command_line import started
 from tests.conftest import DEMO
 

@@ -13,7 +13,7 @@ from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 import edgesppo
 from edgesppo import prompt
 from edgesppo.cli import main
-from edgesppo.model import Model
+from edgesppo.llama.model import Model
 from edgesppo.prompt import Message
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, pieces, tokenizer_model, write_checkpoint

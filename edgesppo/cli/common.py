@@ -77,7 +77,7 @@ def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
     if layers > _MOST_LAYERS:
         raise click.BadParameter(f"{value[:20]} is too many, expected at most {_MOST_LAYERS}")
     if layers:
-        from edgesppo._llama import can_offload
+        from edgesppo.llama.library import can_offload
 
         if not can_offload():
             say(f"edgesppo: --gpu {layers}: no GPU that this build can use; the CPU computes")

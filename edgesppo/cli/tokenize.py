@@ -20,7 +20,7 @@ def tokenize_command(model: str, text: str, chat: bool, as_json: bool) -> None:
 
     TEXT is plain text: what looks like a control token is spelled in ordinary pieces.
     """
-    from edgesppo.model import Model
+    from edgesppo.llama.model import Model
     from edgesppo.prompt import Message, encode
 
     loaded = Model(converted(store.find(model)), vocabulary_only=True)

@@ -37,7 +37,7 @@ from edgesppo.sampling.fields import (
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from edgesppo.weights import Weights
+    from edgesppo.llama.weights import Weights
 
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
 MAX_SEED = 2**32 - 2

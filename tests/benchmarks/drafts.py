@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import SamplingParams
-from edgesppo.context import Context
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.context import Context
+from edgesppo.llama.model import Model
 from edgesppo.prompt import Message, encode
 from edgesppo.tune import Measurement
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.context import Context
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.context import Context
+from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import Tuning
 from edgesppo.tune import Measurement
 

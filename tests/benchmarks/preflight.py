@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.gguf import gemma2
-from edgesppo.weights import Weights
+from edgesppo.llama.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo import SamplingParams
-from edgesppo.batch import Batch
-from edgesppo.chain import build_chain
-from edgesppo.context import Context, ContextParams
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.model import Model
+from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.system import hardware
 from tests.benchmarks.engine import prompt_ids
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from edgesppo import SamplingParams
 from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.llama.model import Model
 from edgesppo.schema import grammar
 from tests.benchmarks.engine import prompt_ids
 

@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo._llama import can_offload
-from edgesppo.cuts import Cuts
 from edgesppo.errors import BadModelFile, Closed, UsageError
 from edgesppo.gguf import gemma2
-from edgesppo.mapped import MappedFile
+from edgesppo.llama.library import can_offload
+from edgesppo.llama.mapped_file import MappedFile
+from edgesppo.llama.text_splitter import Cuts
+from edgesppo.llama.weights import Weights
 from edgesppo.system import memory_guard, validate
-from edgesppo.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

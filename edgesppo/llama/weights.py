@@ -10,8 +10,8 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from edgesppo._llama import C, has_amx_kernels, lacks_memory, log, reason, start
 from edgesppo.errors import BadModelFile, OutOfMemory
+from edgesppo.llama.library import C, has_amx_kernels, lacks_memory, log, reason, start
 from edgesppo.system.signals import between_steps
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgesppo._llama import C, log, reason
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
+from edgesppo.llama.library import C, log, reason
 from edgesppo.planning.run_config import CACHE_TYPES
 from edgesppo.system.signals import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.batch import Batch
-    from edgesppo.weights import Weights
+    from edgesppo.llama.batch import Batch
+    from edgesppo.llama.weights import Weights
 
 _CACHE_TYPES = {name: getattr(C, f"GGML_TYPE_{name.upper()}") for name in CACHE_TYPES}
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}

@@ -9,16 +9,16 @@ import ctypes
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from edgesppo._llama import C, start
 from edgesppo.errors import NativeError
+from edgesppo.llama.library import C, start
 from edgesppo.sampling.params import stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgesppo.context import Context
+    from edgesppo.llama.context import Context
+    from edgesppo.llama.weights import Weights
     from edgesppo.sampling.params import SamplingParams
-    from edgesppo.weights import Weights
 
 
 def apply(sampler: Any, rows: Any) -> tuple[int, int]:

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgesppo.chain import Grammar
 from edgesppo.errors import NativeError
-from edgesppo.weights import ENDS, NO_TEXT
+from edgesppo.llama.sampler_chain import Grammar
+from edgesppo.llama.weights import ENDS, NO_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.chain import SamplerChain
-    from edgesppo.context import Context
-    from edgesppo.model import Model
-    from edgesppo.weights import Weights
+    from edgesppo.llama.context import Context
+    from edgesppo.llama.model import Model
+    from edgesppo.llama.sampler_chain import SamplerChain
+    from edgesppo.llama.weights import Weights
 
 # llama.cpp's llama_token_data.
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])

@@ -39,7 +39,7 @@ _MORE = {
     "asimdhp": "FP16_VA",
     "sme": "SME",
 }
-_ASK = "from edgesppo._llama import system_info; print(system_info())"
+_ASK = "from edgesppo.llama.library import system_info; print(system_info())"
 ILLEGAL = (-4, 132, 3221225501)  # SIGILL; through a shell; on Windows
 _ASKED_S = 120.0
 
