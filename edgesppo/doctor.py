@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import care, place, rubbish
 from edgesppo.errors import EdgesppoError
 from edgesppo.hub.client import offline
 from edgesppo.llama import build_info
 from edgesppo.lockfile import layers, toml
+from edgesppo.store import gc, layout, verify
 from edgesppo.system import hardware
 from edgesppo.system.paths import home
 from edgesppo.system.sanitize import one_line
@@ -211,7 +211,7 @@ def _models() -> Iterator[Finding]:
     """What is here, and what is here in part; hashing it again is `verify`'s business."""
     entries, sound = list(layers.read().models.values()), 0
     for entry in entries:
-        made, there = place.build(entry), place.is_there(entry)
+        made, there = layout.build(entry), layout.is_there(entry)
         sound += bool(made or there)
         if entry.location is not None and not there:
             text = f"{entry.name} is no longer what was imported from {entry.location}"
@@ -221,7 +221,7 @@ def _models() -> Iterator[Finding]:
         elif wrong := list(_sizes(entry)):
             advice = f"edgesppo pull {entry.name} --repair"
             yield from (Finding("model", FAIL, text, advice) for text in wrong)
-        elif care.present(entry) and not (made or there):
+        elif verify.present(entry) and not (made or there):
             again = " --convert" if _was_built(entry) else ""
             advice = f"edgesppo pull {entry.name}{again}, or: edgesppo rm {entry.name}"
             yield Finding("model", WARN, f"{entry.name} is here in part", advice)
@@ -231,17 +231,17 @@ def _models() -> Iterator[Finding]:
 
 def _sizes(entry: PinnedModel) -> Iterator[str]:
     """Those of its files that have another size than is pinned."""
-    for path, size, _, _ in care.present(entry):
-        found = place.size_of(path)
+    for path, size, _, _ in verify.present(entry):
+        found = layout.size_of(path)
         if found not in (None, size):
             yield f"{path.name} of {entry.name} has {found:,} bytes, {size:,} are pinned"
 
 
 def _links() -> Iterator[Finding]:
     """Links that lead out of our folders: nothing is written or removed through them."""
-    tops = {home().resolve(), place.root().resolve()}
+    tops = {home().resolve(), layout.root().resolve()}
     found = [home() / "converted"]
-    for folder, folders, names in os.walk(place.root()):
+    for folder, folders, names in os.walk(layout.root()):
         found += [Path(folder) / name for name in (*folders, *names)]
     for path in sorted(path for path in found if path.is_symlink()):
         real = Path(os.path.realpath(path))
@@ -251,11 +251,11 @@ def _links() -> Iterator[Finding]:
 
 
 def _was_built(entry: PinnedModel) -> bool:
-    return any(is_build for *_, is_build in care.present(entry))
+    return any(is_build for *_, is_build in verify.present(entry))
 
 
 def _rubbish() -> Iterator[Finding]:
-    rests = rubbish.find()
+    rests = gc.find()
     if rests:
         total = sum(rest.n_bytes for rest in rests)
         advice = "go on with the download, or: edgesppo gc"

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import converted, prompt, saved, store
+from edgesppo import prompt, saved
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
 from edgesppo.draft_model import open_draft_model
@@ -28,6 +28,7 @@ from edgesppo.sampling.params import SamplingParams
 from edgesppo.saved import SavedChat
 from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
+from edgesppo.store import converted, locate
 from edgesppo.system import validate
 from edgesppo.transcript import ModelMark
 
@@ -219,9 +220,9 @@ def load(
         validate.callback(name, function)
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
         raise validate.refused("drafts", drafts, "True, False or a model")
-    found = store.find(model)
+    found = locate.find(model)
     summary = _summary(found, on_convert)
-    second = None if isinstance(drafts, bool) else _summary(store.find(drafts))
+    second = None if isinstance(drafts, bool) else _summary(locate.find(drafts))
     wishes = Wishes(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, second)
     tuning, made = settle(summary, wishes, on_tune)
     with contextlib.ExitStack() as undo:
@@ -256,7 +257,7 @@ def _may_guess(summary: Summary, drafts: bool | str | Path) -> bool:
     return bool(drafts) and not (drafts is True and is_small(summary))
 
 
-def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:
+def _summary(found: locate.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:
     """The preflight of what was found; a checkpoint is converted before."""
     path = converted.ensure_converted(found, on_convert) if found.is_checkpoint else found.path
     return gemma2.check(path)

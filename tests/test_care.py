@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import busy, errors, obtain, place, remembered, rubbish, store
+from edgesppo import errors
 from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
+from edgesppo.store import commit_lock, gc, layout, locate, user_state
+from edgesppo.store import pull as obtain
 from edgesppo.system.fs import Files
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
@@ -188,7 +190,7 @@ def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path)
     assert layers.read().models[NAME].revision == REVISION
     assert "nothing of sppo-iter3" in run("rm", NAME, code=1).stderr
     folder = pull()
-    store.find(NAME)
+    locate.find(NAME)
     run("rm", NAME)
     assert not folder.exists()
     assert not folder.parent.exists()
@@ -200,7 +202,7 @@ def test_rm_leaves_what_another_name_uses(hub: FakeHub) -> None:
     folder = pull()
     run("lock", f"{REPOSITORY}@{REVISION}", "--name", "mine")
     assert "that mine uses, too, stay" in run("rm", NAME).stderr
-    assert place.is_there(layers.read().models["mine"])
+    assert layout.is_there(layers.read().models["mine"])
     run("pull", "mine")
     assert folder.is_dir()
     assert hub.url
@@ -213,7 +215,7 @@ def test_two_gguf_files_of_one_commit_are_removed_singly(hub: FakeHub, tmp_path:
         (hub.folder / name).write_bytes(name.encode() * 1000)
         run("lock", f"{REPOSITORY}@{REVISION}", "--name", name[0], "--file", name)
         pull(name=name[0])
-    a, b = (store.find(name).path for name in "ab")
+    a, b = (locate.find(name).path for name in "ab")
     result = run("rm", "a")
     assert "6.0 kB are freed" in result.stderr
     assert "uses, too" not in result.stderr
@@ -245,10 +247,10 @@ def test_rm_of_an_import_is_from_the_lock_that_it_stands_in(
 
 
 def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> None:
-    from edgesppo.converted import ensure_converted
+    from edgesppo.store.converted import ensure_converted
 
     pull()
-    copy = ensure_converted(store.find(NAME))
+    copy = ensure_converted(locate.find(NAME))
     assert "a converted copy" in run("rm", NAME).stderr
     assert not copy.exists()
     assert not copy.with_suffix(".from").exists()
@@ -258,13 +260,13 @@ def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> Non
 def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     hub: FakeHub, fresh_home: Path, tmp_path: Path
 ) -> None:
-    from edgesppo.converted import ensure_converted
+    from edgesppo.store.converted import ensure_converted
 
     folder = pull()
     part = part_path(folder / SECOND)
     part.write_bytes(b"1" * 1000)
     mine = shutil.copytree(folder, tmp_path / "mine")
-    orphan, kept = ensure_converted(store.find(mine)), ensure_converted(store.find(NAME))
+    orphan, kept = ensure_converted(locate.find(mine)), ensure_converted(locate.find(NAME))
     shutil.rmtree(mine)
     expected = 1000 + orphan.stat().st_size
     dry = json.loads(run("gc", "--dry-run", "--json").stdout)
@@ -273,7 +275,7 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     assert not part.exists()
     assert not orphan.exists()
     assert kept.exists()
-    assert place.is_there(layers.read().models[NAME])
+    assert layout.is_there(layers.read().models[NAME])
     assert "Nothing to remove" in run("gc").stderr
     assert states()[NAME] == "here"
     (fresh_home / "models.lock").unlink()
@@ -284,22 +286,22 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
 
 def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
     entry = obtain.pin(obtain.wanted(NAME))
-    part = part_path(place.folder(entry) / SECOND)
+    part = part_path(layout.folder(entry) / SECOND)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"1")
-    with busy.alone(REVISION, None, Files()):
-        assert not rubbish.find()
-    assert [rest.path for rest in rubbish.find()] == [part]
+    with commit_lock.alone(REVISION, None, Files()):
+        assert not gc.find()
+    assert [rest.path for rest in gc.find()] == [part]
     assert hub.url
 
 
 def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: FakeHub) -> None:
     folder = pull()
-    with busy.alone(REVISION, None, Files()):
+    with commit_lock.alone(REVISION, None, Files()):
         message = run("rm", NAME, code=1).stderr.splitlines()[-1]
     assert f"process {os.getpid()} on" in message
     assert "nothing is removed" in message
-    assert place.is_there(layers.read().models[NAME])
+    assert layout.is_there(layers.read().models[NAME])
     run("rm", NAME)
     assert not folder.exists()
     assert hub.url
@@ -316,7 +318,7 @@ def test_what_a_pull_begins_between_question_and_answer_stays(
         with ExitStack() as meanwhile:
 
             def answer(*_: object, **__: object) -> bool:
-                meanwhile.enter_context(busy.alone(REVISION, None, Files()))
+                meanwhile.enter_context(commit_lock.alone(REVISION, None, Files()))
                 return True
 
             monkeypatch.setattr("click.confirm", answer)
@@ -331,7 +333,7 @@ def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
     part = part_path(pull() / "sub" / "deep.json")  # a lock may pin files in folders
     part.parent.mkdir()
     part.write_bytes(b"1" * 1000)
-    with busy.alone(REVISION, None, Files()):
+    with commit_lock.alone(REVISION, None, Files()):
         result = run("gc")
     assert f"what process {os.getpid()} on" in result.stderr
     assert part.exists()
@@ -344,11 +346,11 @@ def test_the_builds_of_two_platforms_lie_side_by_side(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = pull("--convert")
-    monkeypatch.setattr(place, "platform_name", lambda: "linux-riscv64")
+    monkeypatch.setattr(layout, "platform_name", lambda: "linux-riscv64")
     there = pull("--convert")
     assert here != there
     assert here.read_bytes() == there.read_bytes()
-    assert not rubbish.find(unpinned=True)
+    assert not gc.find(unpinned=True)
     run("rm", NAME)
     assert not here.exists()
     assert not there.exists()
@@ -361,7 +363,7 @@ def test_an_import_is_by_reference_and_rm_leaves_the_file(
     mine = tmp_path / "My Model.gguf"
     shutil.copy(demo_gguf, mine)
     run("import", str(mine))
-    assert store.find("my-model").path == mine
+    assert locate.find("my-model").path == mine
     assert states()["my-model"] == "here"
     assert {path.name for path in fresh_home.iterdir()} == {"models.lock"}
     assert (
@@ -397,19 +399,19 @@ def test_an_import_by_a_relative_path_is_recorded_by_its_whole_one(
     shutil.copy(demo_gguf, tmp_path / "mine.gguf")
     monkeypatch.chdir(tmp_path / "down")
     run("import", words)
-    assert store.find("mine").path == tmp_path / "mine.gguf"
+    assert locate.find("mine").path == tmp_path / "mine.gguf"
 
 
 def test_gc_leaves_a_converted_copy_that_was_given_a_name(fresh_home: Path, tmp_path: Path) -> None:
-    from edgesppo.converted import ensure_converted
+    from edgesppo.store.converted import ensure_converted
 
     assert fresh_home.is_dir()
     mine = shutil.copytree(DEMO, tmp_path / "mine")
-    copy = ensure_converted(store.find(mine))
+    copy = ensure_converted(locate.find(mine))
     run("import", str(copy), "--name", "kept")
     shutil.rmtree(mine)
     assert "Nothing to remove" in run("gc").stderr
-    assert store.find("kept").path == copy
+    assert locate.find("kept").path == copy
     run("rm", "kept")
     assert str(copy) in run("gc", "--dry-run").stderr
 
@@ -451,17 +453,17 @@ def test_without_a_model_it_is_the_last_one_else_the_real_one_else_the_demo(
     result = run("run", "Hi", "--max-tokens", "1")
     assert f"tiny demo model. For the real one: edgesppo pull {NAME} --convert" in result.stderr
     pull()
-    assert store.default().name == NAME
+    assert locate.default().name == NAME
     run("run", str(demo_gguf), "Hi", "--max-tokens", "1")
-    assert remembered.last() == str(demo_gguf)
+    assert user_state.last() == str(demo_gguf)
     result = run("run", "Hi", "--max-tokens", "1")
     assert f"Using {demo_gguf.stem} ({demo_gguf})" in result.stderr
     run("run", "demo", "Hi", "--max-tokens", "1")
-    assert remembered.last() == "demo"
-    remembered.use("a model that is gone")
-    assert store.default().name == NAME
-    remembered.path().write_text("[" * 10_000)
-    assert store.default().name == NAME
+    assert user_state.last() == "demo"
+    user_state.use("a model that is gone")
+    assert locate.default().name == NAME
+    user_state.path().write_text("[" * 10_000)
+    assert locate.default().name == NAME
     assert hub.url
 
 
@@ -482,9 +484,9 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
     (outside / "mine.gguf").write_bytes(b"1")
     (fresh_home / "converted").symlink_to(outside)
     (outside / "mine.from").write_bytes(bytes(tmp_path / "gone"))
-    (rest,) = rubbish.find()
+    (rest,) = gc.find()
     with pytest.raises(errors.OutputError, match="outside of"):
-        rubbish.sweep([rest])
+        gc.sweep([rest])
     assert (outside / "mine.gguf").exists()
 
 
@@ -495,14 +497,14 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
 def test_a_mark_of_who_is_at_work_that_is_none_of_ours_is_told(
     fresh_home: Path, tmp_path: Path, make: str, said: str
 ) -> None:
-    mark, target = place.busy(REVISION), tmp_path / "target"
+    mark, target = layout.busy(REVISION), tmp_path / "target"
     mark.parent.mkdir(parents=True)
     {"link": lambda: mark.symlink_to(target), "fifo": lambda: os.mkfifo(mark)}.get(
         make, mark.mkdir
     )()
     with (
         pytest.raises(errors.OutputError, match=f"{said}.*; remove it"),
-        busy.alone(REVISION, pytest.fail, Files()),
+        commit_lock.alone(REVISION, pytest.fail, Files()),
     ):
         pass
     assert not target.exists()

@@ -219,5 +219,5 @@ def test_an_error_with_json_is_an_object_on_standard_output(tmp_path: Path) -> N
 
 
 def test_a_defect_of_ours_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgesppo.store.find", lambda _: 1 / 0)
+    monkeypatch.setattr("edgesppo.store.locate.find", lambda _: 1 / 0)
     assert "unexpected ZeroDivisionError" in one_line_error(run("tokenize", "demo", "x"))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import doctor, place
+from edgesppo import doctor
 from edgesppo.cli import main
 from edgesppo.llama import build_info
+from edgesppo.store import layout
 from edgesppo.system import hardware
 from tests.hub import REPOSITORY
 
@@ -94,7 +95,7 @@ def test_links_that_lead_out_of_the_store_are_found(fresh_home: Path, tmp_path: 
 def test_a_changed_size_is_found_and_that_hashes_were_not_looked_at_is_said(hub: FakeHub) -> None:
     CliRunner().invoke(main, ["pull", NAME, "--accept-license"])
     assert "edgesppo verify --all" in one("models")["text"]
-    (path,) = place.root().glob(f"{REPOSITORY.replace('/', '--')}/*/config.json")
+    (path,) = layout.root().glob(f"{REPOSITORY.replace('/', '--')}/*/config.json")
     path.write_bytes(path.read_bytes() + b" ")
     found = one("model", 1)
     assert "config.json of sppo-iter3 has" in found["text"]

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import errors, obtain, place, remembered, store
+from edgesppo import errors
 from edgesppo.cli import main
 from edgesppo.cli import pull as cli_pull
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import Lock
+from edgesppo.store import layout, locate, user_state
+from edgesppo.store import pull as obtain
 from tests.command_line import started
 from tests.faulty import Counting, Faulty
 from tests.hub import REPOSITORY, REVISION, FakeHub
@@ -229,8 +231,8 @@ def test_what_is_pulled_is_what_the_hub_has_and_is_not_asked_for_again(
     asked = len(hub.requests)
     assert json.loads(run("pull", NAME, "--json").stdout)["fetched_bytes"] == 0
     assert len(hub.requests) == asked
-    assert store.find(NAME).path == fresh_home / FOLDER
-    assert store.find(REPOSITORY).path == fresh_home / FOLDER
+    assert locate.find(NAME).path == fresh_home / FOLDER
+    assert locate.find(REPOSITORY).path == fresh_home / FOLDER
 
 
 def test_on_a_terminal_the_licence_is_asked_for_once(
@@ -325,9 +327,9 @@ def test_a_hub_that_changed_what_is_pinned_is_refused_with_both_values(
 def test_convert_keeps_the_gguf_alone_and_records_it(hub: FakeHub, fresh_home: Path) -> None:
     figures = json.loads(pull("--convert", "--json").stdout)
     made = Path(figures["path"])
-    assert made == fresh_home / "models" / place.build_path(pinned()).name
+    assert made == fresh_home / "models" / layout.build_path(pinned()).name
     assert {path.name for path in made.parent.iterdir()} == {made.name}
-    build = layers.read().models[NAME].build("q4_k_m", place.platform_name())
+    build = layers.read().models[NAME].build("q4_k_m", layout.platform_name())
     assert build is not None
     assert build.sha256 == hashlib.sha256(made.read_bytes()).hexdigest()
     assert (build.converter[:9], build.library[:16]) == ("edgesppo ", "llama-cpp-python")
@@ -404,7 +406,7 @@ def test_killed_in_the_middle_the_next_pull_goes_on_inside_the_file(
     words = [sys.executable, "-c", IN_SMALL_BLOCKS, "pull", NAME, "--accept-license"]
     part, until = part_path(fresh_home / FOLDER / SECOND), time.monotonic() + 20
     with started(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        while not (place.size_of(part) or 0) and time.monotonic() < until:
+        while not (layout.size_of(part) or 0) and time.monotonic() < until:
             time.sleep(0.02)
         process.kill()
     hub.go_on.set()
@@ -543,12 +545,12 @@ def test_a_damaged_lock_of_the_users_own_is_named(fresh_home: Path) -> None:
 
 def test_many_that_remember_at_once_forget_nothing(fresh_home: Path) -> None:
     names = [f"owner/n{number}" for number in range(12)]
-    threads = [threading.Thread(target=remembered.accept, args=(name, "0")) for name in names]
-    threads += [threading.Thread(target=remembered.use, args=(name,)) for name in names]
+    threads = [threading.Thread(target=user_state.accept, args=(name, "0")) for name in names]
+    threads += [threading.Thread(target=user_state.use, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(remembered.accepted(name, "0") for name in names)
-    assert remembered.last() in names
+    assert all(user_state.accepted(name, "0") for name in names)
+    assert user_state.last() in names
     assert {path.name for path in fresh_home.iterdir()} == {"remembered.json"}

@@ -18,7 +18,7 @@ from edgesppo.repl.screen import Screen
 from edgesppo.repl.stream import PlainText
 from edgesppo.repl.talk import Setup, Talk
 from edgesppo.sessions import Sessions
-from edgesppo.store import Found
+from edgesppo.store.locate import Found
 from edgesppo.system.fs import Files
 from edgesppo.system.signals import deferred
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import edgesppo
-from edgesppo import store
-from edgesppo.converted import ensure_converted
 from edgesppo.llama.model import Model
+from edgesppo.store import locate
+from edgesppo.store.converted import ensure_converted
 from tests.command_line import started
 from tests.conftest import DEMO
 
@@ -29,25 +29,25 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_a_copy_is_made_once_and_not_again_for_a_file_that_is_not_read(checkpoint: Path) -> None:
-    first = ensure_converted(store.find(checkpoint))
+    first = ensure_converted(locate.find(checkpoint))
     (checkpoint / "notes.txt").write_text("mine")
-    assert ensure_converted(store.find(checkpoint)) == first
+    assert ensure_converted(locate.find(checkpoint)) == first
 
 
 def test_an_edited_checkpoint_gets_a_new_copy_and_the_old_one_goes(checkpoint: Path) -> None:
-    first = ensure_converted(store.find(checkpoint))
+    first = ensure_converted(locate.find(checkpoint))
     os.utime(checkpoint / "model.safetensors", (1, 1))
-    second = ensure_converted(store.find(checkpoint))
+    second = ensure_converted(locate.find(checkpoint))
     assert second != first
     assert second.exists()
     assert not first.exists()
 
 
 def test_a_damaged_copy_is_made_again(checkpoint: Path) -> None:
-    copy = ensure_converted(store.find(checkpoint))
+    copy = ensure_converted(locate.find(checkpoint))
     whole = copy.read_bytes()
     copy.write_bytes(whole[:1000])
-    assert ensure_converted(store.find(checkpoint)) == copy
+    assert ensure_converted(locate.find(checkpoint)) == copy
     assert copy.read_bytes() == whole
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo import care, place, rubbish
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
+from edgesppo.store import gc, layout, verify
 
 if TYPE_CHECKING:
-    from edgesppo.care import Checked, Rest
     from edgesppo.lockfile.entries import PinnedModel
+    from edgesppo.store.verify import Checked, Rest
 
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -58,11 +58,11 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
 
 
 def _checked(entry: PinnedModel, *, as_json: bool) -> list[Checked]:
-    if not care.present(entry):
+    if not verify.present(entry):
         return []
     meter = Meter(f"Hashing {entry.name}")
     with contextlib.closing(meter):
-        found = list(care.check(entry, meter.update))
+        found = list(verify.check(entry, meter.update))
     if not as_json:
         for checked in found:
             state = "sound" if checked.is_sound else "DAMAGED"
@@ -76,7 +76,7 @@ def _mismatch(checked: Checked) -> str:
     """What it has, and what is pinned."""
     if checked.found is not None:
         return f"its hash is {checked.found}, but {checked.expected} is pinned"
-    size = place.size_of(checked.path)
+    size = layout.size_of(checked.path)
     if size is not None and size != checked.size:
         return f"it has {size:,} bytes, but {checked.size:,} are pinned"
     return f"it cannot be read; {checked.expected} is pinned"
@@ -118,7 +118,7 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
     if entry.shipped is not None:
         raise UsageError(f"{entry.name} comes with edgesppo, and takes {size(entry.size)}")
     if entry.location is not None:
-        lock = care.forget(entry)
+        lock = verify.forget(entry)
         if as_json:
             emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
             return
@@ -126,15 +126,15 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
         for other in layers.holders(entry.name):
             say(f"{other} has a {entry.name}, too: that is what the name says from now on")
         return
-    others = care.users(entry)
+    others = verify.users(entry)
     if others:
         say(f"The files of the hub that {', '.join(others)} uses, too, stay")
-    rests = care.belongings(entry)
+    rests = verify.belongings(entry)
     if not rests and not others:
         raise ModelNotFound(f"nothing of {entry.name} is on this machine")
-    care.check_free(entry)
+    verify.check_free(entry)
     _ask(rests, yes=yes)
-    _tell(care.remove(entry, rests), {"name": entry.name}, as_json=as_json)
+    _tell(verify.remove(entry, rests), {"name": entry.name}, as_json=as_json)
 
 
 @click.command(name="gc")
@@ -147,14 +147,14 @@ def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
 
     A commit that only another project's lock pins looks unpinned from here.
     """
-    rests = rubbish.find(unpinned=unpinned)
-    for owner in rubbish.workers(unpinned=unpinned):
+    rests = gc.find(unpinned=unpinned)
+    for owner in gc.workers(unpinned=unpinned):
         say(f"Left alone is what {owner} is getting")
     if not rests and not as_json:
         say("Nothing to remove.")
         return
     _ask(rests, yes=yes or dry_run)
-    removed = rests if dry_run else rubbish.sweep(rests, unpinned=unpinned)
+    removed = rests if dry_run else gc.sweep(rests, unpinned=unpinned)
     for rest in rests:
         if rest not in removed:
             say(f"{rest.path} stays: it is used now")

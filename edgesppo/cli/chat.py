@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import remembered, store
 from edgesppo.cli.common import (
     is_interactive,
     json_option,
@@ -21,6 +20,7 @@ from edgesppo.cli.common import (
 )
 from edgesppo.cli.headings import HeadedCommand
 from edgesppo.cli.keeping import chosen_for, kept, session_options
+from edgesppo.store import locate, user_state
 from edgesppo.terminal import describe
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def chat_command(
 
 
 def _setup(
-    found: store.Found,
+    found: locate.Found,
     loading: dict[str, Any],
     options: dict[str, Any],
     held: Session | None = None,
@@ -83,16 +83,16 @@ def _setup(
     load = open_reporting if is_interactive() else open_with_meters
     asked_for = was_asked_for(found)
 
-    def open_model(which: store.Found, report: Callable[[str, float], None]) -> LoadedModel:
+    def open_model(which: locate.Found, report: Callable[[str, float], None]) -> LoadedModel:
         loaded = load(loading, which, report)
         if asked_for and which is found:
-            remembered.use(store.words_for(which))
+            user_state.use(locate.words_for(which))
         return loaded
 
     return Setup(
         found,
         open_model,
-        store.find,
+        locate.find,
         Sessions(),
         held,
         snapshots,
@@ -124,9 +124,9 @@ def try_command(
     from edgesppo.cli.run import answer
 
     if is_interactive() and not as_json:
-        _talk(_setup(store.demo(), loading, sampling), plain=plain)
+        _talk(_setup(locate.demo(), loading, sampling), plain=plain)
         return
-    with opened(store.demo(), loading) as loaded:
+    with opened(locate.demo(), loading) as loaded:
         say(describe(loaded))
         say(f"> {TRY_QUESTION}")
         answer(loaded, loaded.chat(**sampling), TRY_QUESTION, as_json=as_json)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from edgesppo import remembered, store
 from edgesppo.cli import JSON_KEY, aside
 from edgesppo.cli.headings import Headed
 from edgesppo.errors import UsageError
 from edgesppo.planning.run_config import CACHE_TYPES, CHOICES
 from edgesppo.sampling.fields import Choice, Number
 from edgesppo.sampling.params import SamplingParams
+from edgesppo.store import locate, user_state
 from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ASKED_FOR = "edgesppo.asked_for"
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 REAL_MODEL_HINT = (
-    f"Using the tiny demo model. For the real one: edgesppo pull {store.REAL} --convert"
+    f"Using the tiny demo model. For the real one: edgesppo pull {locate.REAL} --convert"
 )
 
 
@@ -204,22 +204,22 @@ def _decorate(
     return command
 
 
-def chosen(model: str | None) -> store.Found:
+def chosen(model: str | None) -> locate.Found:
     """The model that was asked for; without one the last, the real one, or else the demo."""
     if model is not None:
-        found = store.find(model)
+        found = locate.find(model)
         click.get_current_context().meta[_ASKED_FOR] = found
         return found
-    found = store.default()
-    is_demo = found == store.demo()
+    found = locate.default()
+    is_demo = found == locate.demo()
     say(REAL_MODEL_HINT if is_demo else f"Using {found.name} ({found.path})")
     return found
 
 
-def converted(found: store.Found) -> Path:
+def converted(found: locate.Found) -> Path:
     """The GGUF file of what was found; a checkpoint is converted first, visibly."""
     from edgesppo.cli.progress import conversion_progress
-    from edgesppo.converted import ensure_converted
+    from edgesppo.store.converted import ensure_converted
 
     if not found.is_checkpoint:
         return found.path
@@ -228,21 +228,21 @@ def converted(found: store.Found) -> Path:
 
 
 @contextlib.contextmanager
-def opened(found: store.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
+def opened(found: locate.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
     """Load a model, converting a checkpoint first, and say so; close it afterwards."""
     with open_with_meters(loading, found) as loaded:
         if was_asked_for(found):
-            remembered.use(store.words_for(found))
+            user_state.use(locate.words_for(found))
         yield loaded
 
 
-def was_asked_for(found: store.Found) -> bool:
+def was_asked_for(found: locate.Found) -> bool:
     """Whether a person named this very model."""
     return click.get_current_context().meta.get(_ASKED_FOR) is found
 
 
 def open_with_meters(
-    loading: dict[str, Any], found: store.Found, _report: object = None
+    loading: dict[str, Any], found: locate.Found, _report: object = None
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first, and say so on standard error."""
     from edgesppo.cli.progress import tuning_progress
@@ -256,11 +256,11 @@ def open_with_meters(
 
 
 def open_reporting(
-    loading: dict[str, Any], found: store.Found, report: Callable[[str, float], None]
+    loading: dict[str, Any], found: locate.Found, report: Callable[[str, float], None]
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
-    from edgesppo.converted import ensure_converted
     from edgesppo.loaded import load
+    from edgesppo.store.converted import ensure_converted
 
     path = found.path
     if found.is_checkpoint:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import obtain
 from edgesppo.cli.common import emit_json, json_option, say, tell
 from edgesppo.cli.retries import retries_told
 from edgesppo.errors import BadOverride
+from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def convert_command(
     from edgesppo_convert.remote import check_source
 
     click.get_current_context().with_resource(retries_told())
-    found = source if Path(source).exists() else obtain.source(source)
+    found = source if Path(source).exists() else pull.source(source)
     with _usage():
         check_source(found)
         if plan:

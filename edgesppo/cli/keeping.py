@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import store
 from edgesppo.cli.common import chosen, say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
+from edgesppo.store import locate
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import deferred
 from edgesppo.terminal import resumed_line
@@ -104,15 +104,15 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
         return None
 
 
-def chosen_for(model: str | None, session: Session | None) -> store.Found:
+def chosen_for(model: str | None, session: Session | None) -> locate.Found:
     """The model that was asked for; without one, that of the session."""
     if model is not None or session is None or session.transcript is None:
         return chosen(model)
     by = session.transcript.by
     if Path(by.path).is_file():
-        return store.Found(by.name, Path(by.path), is_checkpoint=False)
-    if by.name == store.DEMO:
-        return store.demo()
+        return locate.Found(by.name, Path(by.path), is_checkpoint=False)
+    if by.name == locate.DEMO:
+        return locate.demo()
     raise ModelNotFound(
         f"{by.path}, the model of the chat {session.name!r}, is no longer there; name another: "
         f"edgesppo chat MODEL --session {session.name!r}"

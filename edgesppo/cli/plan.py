@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import store
 from edgesppo.cli.common import converted, emit_json, json_option, model_options, tell
 from edgesppo.cli.headings import HeadedCommand
 from edgesppo.gguf import gemma2
 from edgesppo.planning.memory_plan import PROGRAM_BYTES
+from edgesppo.store import locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
     """
     from edgesppo.settle import MEASURED, origin, settle
 
-    found = store.find(model)
+    found = locate.find(model)
     summary = gemma2.check(converted(found))
     wishes = replace(wishes_of(loading), force=True)
     tuning, made = settle(summary, wishes, measure=False)
@@ -59,7 +59,7 @@ def wishes_of(loading: dict[str, Any]) -> Wishes:
 
     kept = {field.name for field in fields(Wishes)}
     draft = loading["drafts"]
-    summary = None if isinstance(draft, bool) else gemma2.check(converted(store.find(draft)))
+    summary = None if isinstance(draft, bool) else gemma2.check(converted(locate.find(draft)))
     chosen = {name: value for name, value in loading.items() if name in kept}
     return Wishes(**chosen, draft=summary)
 

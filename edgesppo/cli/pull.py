@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import busy, care, obtain, place, remembered
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.retries import retries_told
@@ -19,7 +18,8 @@ from edgesppo.hub import license_claims
 from edgesppo.hub.repository import endpoint
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT
-from edgesppo.store import of_entry
+from edgesppo.store import commit_lock, layout, pull, user_state, verify
+from edgesppo.store.locate import of_entry
 from edgesppo.system.fs import Files
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.sanitize import one_line
@@ -46,10 +46,10 @@ def lock_command(
     A branch or tag is asked for once, and the commit that it is now is written to your own lock,
     or to --lock FILE. What is pinned stays as it is, and nothing is asked, without --update.
     """
-    asked = obtain.wanted(model, name, may_begin=True)
+    asked = pull.wanted(model, name, may_begin=True)
     before = asked.entry
     with retries_told():
-        entry = obtain.pin(asked, update=update, file=file, ours=True)
+        entry = pull.pin(asked, update=update, file=file, ours=True)
     if as_json:
         emit_json({**_described(entry), "before": before.revision, "lock": str(layers.own())})
         return
@@ -76,8 +76,8 @@ def pull_command(
     """
     started, fetched = time.monotonic(), 0
     click.get_current_context().with_resource(retries_told())
-    asked = obtain.wanted(model)
-    entry = obtain.pin(asked) if asked.entry.is_pinned else asked.entry
+    asked = pull.wanted(model)
+    entry = pull.pin(asked) if asked.entry.is_pinned else asked.entry
     if repair and entry.repository is not None and entry.is_pinned:
         fetched, remake = _repair(entry, accept=accept_license)
         convert = convert or remake
@@ -85,7 +85,7 @@ def pull_command(
         _check_own(entry)
     there = _there(entry, convert=convert)
     if there is None:
-        entry = obtain.pin(asked)
+        entry = pull.pin(asked)
         if not asked.entry.is_pinned:
             say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {layers.own()}")
         fetched += _get(entry, convert=convert, accept=accept_license)
@@ -105,7 +105,7 @@ def pull_command(
 def _check_own(entry: PinnedModel) -> None:
     """Refuse an import that is no longer what was imported: nobody else has it."""
     with contextlib.closing(Meter(f"Hashing {entry.name}")) as meter:
-        damaged = [c for c in care.check(entry, meter.update) if not c.is_sound]
+        damaged = [c for c in verify.check(entry, meter.update) if not c.is_sound]
     for checked in damaged:
         raise BadModelFile(
             f"{checked.path} has the hash {checked.found or 'of no readable file of its size'}, but"
@@ -119,31 +119,31 @@ def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:
 
     Nothing goes before it is certain that it may be had again.
     """
-    with busy.alone(str(entry.revision), _waiting, Files()):
+    with commit_lock.alone(str(entry.revision), _waiting, Files()):
         with contextlib.closing(Meter(f"Hashing {entry.name}")) as meter:
-            damaged = [c for c in care.check(entry, meter.update) if not c.is_sound]
+            damaged = [c for c in verify.check(entry, meter.update) if not c.is_sound]
         if not damaged:
             say(f"Nothing of {entry.name} that is here is damaged")
             return 0, False
         remake = any(checked.is_build for checked in damaged)
         refetch = not all(checked.is_build for checked in damaged)
-        if refetch or not place.is_there(entry):
-            obtain.check_online()
+        if refetch or not layout.is_there(entry):
+            pull.check_online()
             _need_licence(entry, accept=accept)
         for checked in damaged:
             again = "is made again" if checked.is_build else "comes anew"
             say(f"{checked.path} is damaged: it goes, and {again}")
-        care.discard(damaged)
+        verify.discard(damaged)
     return (_get(entry, convert=False, accept=accept) if refetch else 0), remake
 
 
 def _there(entry: PinnedModel, *, convert: bool) -> Path | None:
     """Where what is wanted of the entry lies, if it does."""
-    made = place.build(entry)
+    made = layout.build(entry)
     if made is not None:
         return made[0]
     to_convert = convert and entry.kind == CHECKPOINT and entry.repository is not None
-    return place.model_file(entry) if place.is_there(entry) and not to_convert else None
+    return layout.model_file(entry) if layout.is_there(entry) and not to_convert else None
 
 
 def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
@@ -158,19 +158,19 @@ def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
 
 
 def _fetch(entry: PinnedModel) -> int:
-    rest = place.lacking(entry)
-    n_bytes, there = obtain.left(entry), entry.size - sum(file.size for file in rest)
+    rest = layout.lacking(entry)
+    n_bytes, there = pull.left(entry), entry.size - sum(file.size for file in rest)
     with transfer(f"Fetching {entry.name}", entry.size, there) as fetched:
-        obtain.pull(entry, fetched=fetched, on_wait=_waiting)
+        pull.pull(entry, fetched=fetched, on_wait=_waiting)
     return n_bytes
 
 
 def _make(entry: PinnedModel) -> int:
     from edgesppo.cli.progress import conversion_progress, fetch_progress
-    from edgesppo.made import make
+    from edgesppo.store.build import make
 
     counted: dict[str, int] = {}
-    title = f"Converting {entry.name} to {place.RECIPE}"
+    title = f"Converting {entry.name} to {layout.RECIPE}"
     with conversion_progress(title) as report, fetch_progress() as shown:
 
         def fetched(file: str, done: int, total: int) -> None:
@@ -187,28 +187,28 @@ def _waiting(owner: str) -> None:
 
 def _forecast(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]:
     """Size, licence, disk, memory."""
-    from edgesppo import forecast
+    from edgesppo.store import estimate
 
     yield "model", one_line(entry.description)
     yield "from", f"{entry.repository} at {entry.revision}"
-    shape = forecast.read_shape(entry)
-    made, left, free = forecast.weights(entry, shape), obtain.left(entry), obtain.free()
+    shape = estimate.read_shape(entry)
+    made, left, free = estimate.weights(entry, shape), pull.left(entry), pull.free()
     shard = max((file.size for file in entry.files), default=0)
     n = len(entry.files)
     whole = f"{size(entry.size)} in {n} file{'s' if n > 1 else ''}"
     rest = f"{size(left)} of them still to come" if left else "all of them here"
     yield "size", whole if left == entry.size else f"{whole}, {rest}"
     yield "licence", license_claims.line(entry)
-    room = "" if free is None else f", {size(free)} are free in {place.root()}"
+    room = "" if free is None else f", {size(free)} are free in {layout.root()}"
     if convert:
-        needed = made + (0 if place.is_there(entry) else shard)
+        needed = made + (0 if layout.is_there(entry) else shard)
         yield "disk", f"about {size(made)} once it is converted, {size(needed)} until then{room}"
     else:
         needed = left
         later = f", about {size(made)} more once it is used" if entry.kind == CHECKPOINT else ""
         yield "disk", f"{size(left)}{later}{room}"
-    yield "memory", _memory(made, forecast.memory(entry, shape))
-    obtain.check_space(needed)
+    yield "memory", _memory(made, estimate.memory(entry, shape))
+    pull.check_space(needed)
 
 
 def _memory(weights: int, plan: Plan | None) -> str:
@@ -225,7 +225,7 @@ def _memory(weights: int, plan: Plan | None) -> str:
 def _need_licence(entry: PinnedModel, *, accept: bool) -> None:
     """Have what the repository claims accepted, once; raises UsageError where it is not."""
     repository, terms = str(entry.repository), license_claims.terms(entry)
-    if license_claims.is_free(entry) or remembered.accepted(repository, terms):
+    if license_claims.is_free(entry) or user_state.accepted(repository, terms):
         return
     title = license_claims.title(entry)
     if not accept and has_terminal(sys.stdin) and has_terminal(sys.stderr):
@@ -237,7 +237,7 @@ def _need_licence(entry: PinnedModel, *, accept: bool) -> None:
             f"the licence {title} of {entry.name} is not accepted, so nothing is fetched; read it"
             f" ({one_line(where)}), then: edgesppo pull {entry.name} --accept-license"
         )
-    remembered.accept(repository, terms)
+    user_state.accept(repository, terms)
 
 
 def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import store
 from edgesppo.cli.common import converted, emit_json, json_option, tell
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
+from edgesppo.store import locate
 from edgesppo.system.fs import blocks
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
     """
     from edgesppo.gguf.metadata import describe
 
-    path = converted(store.find(model))
+    path = converted(locate.find(model))
     card = describe(gemma2.check(path))
     if with_hash:
         card["sha256"] = _sha256(path)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo import care, place, store
 from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
 from edgesppo.cli.progress import Meter
 from edgesppo.cli.transfer import size
 from edgesppo.lockfile import layers
+from edgesppo.store import layout, locate, verify
 from edgesppo.system.sanitize import one_line, printable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def list_command(as_json: bool) -> None:
     entries = list(layers.read().models.values())
     rows = [_row(entry) for entry in entries]
     if as_json:
-        emit_json({"folder": str(place.root()), "models": rows})
+        emit_json({"folder": str(layout.root()), "models": rows})
         return
     width = max(len(row["name"]) for row in rows)
     columns = shutil.get_terminal_size().columns if has_terminal(sys.stdout) else sys.maxsize
@@ -42,14 +42,14 @@ def list_command(as_json: bool) -> None:
 
 def _row(entry: PinnedModel) -> dict[str, Any]:
     """What there is of an entry here; `bytes` is what it takes on the disk."""
-    made = place.build(entry)
-    n_bytes = sum(place.size_of(path) or 0 for path, *_ in care.present(entry))
+    made = layout.build(entry)
+    n_bytes = sum(layout.size_of(path) or 0 for path, *_ in verify.present(entry))
     if made is not None:
         state, path = "converted", made[0]
-    elif place.is_there(entry):
-        state, path = "here", place.model_file(entry)
+    elif layout.is_there(entry):
+        state, path = "here", layout.model_file(entry)
     else:
-        begun = n_bytes or (entry.repository and entry.is_pinned and place.folder(entry).is_dir())
+        begun = n_bytes or (entry.repository and entry.is_pinned and layout.folder(entry).is_dir())
         state, path = "in part" if begun else "absent", None
     return {
         "name": entry.name,
@@ -69,7 +69,7 @@ def _row(entry: PinnedModel) -> dict[str, Any]:
 @json_option
 def path_command(name: str, as_json: bool) -> None:
     """Print where NAME is: its GGUF file, or its checkpoint folder."""
-    found = store.find(name)
+    found = locate.find(name)
     where = found.path.absolute()
     if as_json:
         emit_json({"name": found.name, "path": str(where), "is_checkpoint": found.is_checkpoint})
@@ -87,7 +87,7 @@ def import_command(path: str, name: str | None, as_json: bool) -> None:
     It stays where it is: it is checked and hashed, and your lock refers to it. Nothing is copied.
     Whoever uses it says so where it was moved or has another size; `verify` hashes it again.
     """
-    from edgesppo.adopt import adopt
+    from edgesppo.store.register import adopt
 
     with contextlib.closing(Meter(f"Hashing {Path(path).name}")) as meter:
         entry = adopt(Path(path), name, meter.update)

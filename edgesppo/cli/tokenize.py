@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from edgesppo import store
 from edgesppo.cli.common import converted, emit_json, json_option
+from edgesppo.store import locate
 
 
 @click.command(name="tokenize")
@@ -23,7 +23,7 @@ def tokenize_command(model: str, text: str, chat: bool, as_json: bool) -> None:
     from edgesppo.llama.model import Model
     from edgesppo.prompt import Message, encode
 
-    loaded = Model(converted(store.find(model)), vocabulary_only=True)
+    loaded = Model(converted(locate.find(model)), vocabulary_only=True)
     ids = encode(loaded, [Message("user", text)]) if chat else loaded.tokenize(text)
     pieces = [loaded.piece(id_).decode("utf-8", "backslashreplace") for id_ in ids]
     loaded.close()

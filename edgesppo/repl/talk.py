@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgesppo.saved import SavedChat
     from edgesppo.session import Session
     from edgesppo.sessions import Sessions
-    from edgesppo.store import Found
+    from edgesppo.store.locate import Found
 
     Report = Callable[[str, float], None]
     OpenModel = Callable[[Found, Report], LoadedModel]

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, place
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
 from edgesppo.hub.client import Hub
 from edgesppo.hub.download import part_path
@@ -18,7 +17,8 @@ from edgesppo.hub.parallel_download import fetch
 from edgesppo.hub.repository import REVISION, Repository, parse_reference
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
-from edgesppo.resolve import new_entry, resolve
+from edgesppo.store import commit_lock, layout
+from edgesppo.store.resolve import new_entry, resolve
 from edgesppo.system.fs import Files
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def source(text: str) -> str:
             f"{entry.name} is a GGUF file, so it is converted already; expected a checkpoint; to"
             f" use it: edgesppo chat {entry.name}"
         )
-    if place.is_there(entry):
-        return str(place.folder(entry))
+    if layout.is_there(entry):
+        return str(layout.folder(entry))
     if entry.is_pinned and entry.repository is not None:
         return f"{entry.repository}@{entry.revision}"
     raise UsageError(f"{entry.name} is pinned to no commit yet; first: edgesppo lock {entry.name}")
@@ -135,17 +135,17 @@ def repository(entry: PinnedModel) -> Repository:
 
 def left(entry: PinnedModel) -> int:
     """Bytes that are still to be fetched, less what earlier runs have left."""
-    return sum(file.size - _begun(entry, file) for file in place.lacking(entry))
+    return sum(file.size - _begun(entry, file) for file in layout.lacking(entry))
 
 
 def _begun(entry: PinnedModel, file: PinnedFile) -> int:
-    part = part_path(place.folder(entry) / file.path)
-    return min(file.size, place.size_of(part) or 0)
+    part = part_path(layout.folder(entry) / file.path)
+    return min(file.size, layout.size_of(part) or 0)
 
 
 def free() -> int | None:
     """Bytes that the disk of our folder still takes; None where the system does not tell."""
-    folder = place.root()
+    folder = layout.root()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     with suppress(OSError):
@@ -158,7 +158,7 @@ def check_space(needed: int) -> None:
     there = free()
     if there is not None and there < needed:
         raise OutputError(
-            f"no space left in {place.root()}: {needed:,} bytes are needed, {there:,} are free;"
+            f"no space left in {layout.root()}: {needed:,} bytes are needed, {there:,} are free;"
             " free some, or set EDGESPPO_HOME to a folder on another disk"
         )
 
@@ -175,15 +175,15 @@ def pull(
     Where another process is at it, waits for that. `fetched` hears of each file how many bytes
     are there, and of how many; `on_wait` hears once who is waited for.
     """
-    if place.is_there(entry):
+    if layout.is_there(entry):
         return ()
-    with busy.alone(str(entry.revision), on_wait, files or Files()):
-        lacking = place.lacking(entry)
+    with commit_lock.alone(str(entry.revision), on_wait, files or Files()):
+        lacking = layout.lacking(entry)
         if lacking:
             check_space(left(entry))
-            folder = place.folder(entry)
+            folder = layout.folder(entry)
             for file in lacking:
-                place.check_inside(folder / file.path)
+                layout.check_inside(folder / file.path)
             fetch(repository(entry), lacking, folder, fetched=fetched, files=files)
             _record_hashes(entry)
     return lacking
@@ -193,7 +193,7 @@ def _record_hashes(entry: PinnedModel) -> None:
     """Pin the sha256 of small files, of which the hub tells git's sha1 only, once they are here."""
     if all(file.sha256 for file in entry.files):
         return
-    holders, folder = layers.holders(entry.name), place.folder(entry)
+    holders, folder = layers.holders(entry.name), layout.folder(entry)
 
     def change(before: PinnedModel | None) -> PinnedModel | None:
         same = before is not None and before.revision == entry.revision

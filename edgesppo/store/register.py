@@ -10,7 +10,6 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.converted import is_read
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.gguf import gemma2, metadata
 from edgesppo.hub.model_card import parse_card
@@ -25,6 +24,7 @@ from edgesppo.lockfile.entries import (
     is_link,
     name_fault,
 )
+from edgesppo.store.converted import is_read
 from edgesppo.system.fs import blocks
 from edgesppo.system.paths import given
 

@@ -11,10 +11,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesppo import place, remembered
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, REPOSITORY, PinnedModel
+from edgesppo.store import layout, user_state
 
 DEMO = "demo"
 REAL = "sppo-iter3"
@@ -54,16 +54,16 @@ def find(model: str | Path) -> Found:
 
 def of_entry(entry: PinnedModel) -> Found:
     """What of a lock's entry can be run here: a GGUF file, else the checkpoint itself."""
-    made = place.build(entry)
+    made = layout.build(entry)
     if made is not None:
         return Found(entry.name, made[0], is_checkpoint=False)
-    if place.is_there(entry):
+    if layout.is_there(entry):
         is_checkpoint = entry.kind == CHECKPOINT
-        return Found(entry.name, place.model_file(entry), is_checkpoint=is_checkpoint)
+        return Found(entry.name, layout.model_file(entry), is_checkpoint=is_checkpoint)
     if entry.location is not None:
-        lacking = place.lacking(entry)[0]
-        path = place.folder(entry) / lacking.path
-        size = place.size_of(path)
+        lacking = layout.lacking(entry)[0]
+        path = layout.folder(entry) / lacking.path
+        size = layout.size_of(path)
         now = "is gone" if size is None else f"has {size:,} bytes, but {lacking.size:,} are pinned"
         raise ModelNotFound(
             f"{path}, imported as {entry.name}, {now}; import it again, or forget it:"
@@ -95,7 +95,7 @@ def demo() -> Found:
 
 def default() -> Found:
     """The model used last, where it still is; else the real one, if it is here; else the demo."""
-    for words in (remembered.last(), REAL):
+    for words in (user_state.last(), REAL):
         if words is not None:
             with contextlib.suppress(ModelNotFound, UsageError):
                 return find(words)

@@ -23,7 +23,7 @@ from edgesppo.system.paths import home
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.store import Found
+    from edgesppo.store.locate import Found
     from edgesppo_convert import Progress
 
 # Raised when a converter of ours makes other files of the same checkpoint.

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, place
-from edgesppo.converted import copies_of
 from edgesppo.errors import OutputError
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import entries, layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT
+from edgesppo.store import commit_lock, layout
+from edgesppo.store.converted import copies_of
 from edgesppo.system import filelock
 from edgesppo.system.fs import Files, blocks, cannot_write
 from edgesppo.system.paths import home
@@ -69,15 +69,15 @@ def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
     """
     if not entry.is_pinned:
         return []
-    folder = place.folder(entry)
+    folder = layout.folder(entry)
     found = [(folder / file.path, file.size, file.digest, False) for file in entry.files]
     for made in entry.builds:
-        if made.platform == place.platform_name():
-            path = place.build_path(entry, made.recipe)
+        if made.platform == layout.platform_name():
+            path = layout.build_path(entry, made.recipe)
             found.append((path, made.size, made.sha256, True))
     if entry.location is not None:  # it was here when it was imported
         return found
-    there = [item for item in found if place.size_of(item[0]) is not None]
+    there = [item for item in found if layout.size_of(item[0]) is not None]
     # A checkpoint of which a part is here is one that lacks the rest.
     lacking = [item for item in found if item not in there and not item[3]]
     started = any(not is_build for *_, is_build in there)
@@ -90,7 +90,7 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
     total = sum(size for _, size, _, _ in there)
     for path, size, expected, is_build in there:
         found = None
-        if place.size_of(path) == size:
+        if layout.size_of(path) == size:
             hasher = entries.hasher(expected, size)
             with suppress(OSError):
                 at = done
@@ -114,7 +114,7 @@ def belongings(entry: PinnedModel) -> list[Rest]:
     """What `rm` would remove of an entry: its files, but those that another entry uses."""
     if entry.repository is None or not entry.is_pinned:
         return []
-    folder, found = place.folder(entry), list[Rest]()
+    folder, found = layout.folder(entry), list[Rest]()
     others = _siblings(entry)
     if not others and folder.is_dir():
         found.append(Rest(folder, n_bytes(folder), "the files of the hub"))
@@ -127,7 +127,7 @@ def belongings(entry: PinnedModel) -> list[Rest]:
     if not any(other.kind == CHECKPOINT for other in others):
         found += [Rest(copy, n_bytes(copy), COPY) for copy in copies_of(folder)]
     for made in entry.builds:
-        path = place.build_path(entry, made.recipe, made.platform)
+        path = layout.build_path(entry, made.recipe, made.platform)
         if path.is_file():
             found.append(Rest(path, n_bytes(path), f"converted to {made.recipe}"))
     return found
@@ -175,7 +175,7 @@ def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
     """
     files, removed = Files(), list[Rest]()
     try:
-        with busy.at_once([str(entry.revision)], files):
+        with commit_lock.at_once([str(entry.revision)], files):
             current = {rest.path for rest in belongings(entry)}
             for rest in rests:
                 if rest.path in current:
@@ -188,7 +188,7 @@ def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
 
 def check_free(entry: PinnedModel) -> None:
     """Raise OutputError where a process is at work on the entry's files."""
-    if who := busy.owner(str(entry.revision), Files()):
+    if who := commit_lock.owner(str(entry.revision), Files()):
         raise _in_use(entry, who)
 
 
@@ -207,7 +207,7 @@ def remove_rest(rest: Rest) -> None:
 
 
 def _remove(path: Path) -> None:
-    ours, real = {home().resolve(), place.root().resolve()}, path.parent.resolve()
+    ours, real = {home().resolve(), layout.root().resolve()}, path.parent.resolve()
     if not ours & {real, *real.parents}:
         raise OutputError(f"{path} is really in {real}, outside of {home()}: it is not removed")
     try:
@@ -216,7 +216,7 @@ def _remove(path: Path) -> None:
         else:
             Files().unlink(path)
         for folder in path.parents:  # those of a repository and a commit, where nothing is left
-            if place.root() not in folder.parents:
+            if layout.root() not in folder.parents:
                 break
             with suppress(OSError):
                 folder.rmdir()

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, obtain, place
 from edgesppo._version import __version__
-from edgesppo.converted import CONVERSION
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT, PinnedBuild
+from edgesppo.store import commit_lock, layout, pull
+from edgesppo.store.converted import CONVERSION
 from edgesppo.system.fs import Files, cannot_write
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def make(
     entry: PinnedModel,
     *,
-    recipe: str = place.RECIPE,
+    recipe: str = layout.RECIPE,
     progress: Callable[[Progress], None] | None = None,
     fetched: Fetched | None = None,
     on_wait: Callable[[str], None] | None = None,
@@ -41,9 +41,9 @@ def make(
     if entry.kind != CHECKPOINT or entry.repository is None:
         raise UsageError(f"{entry.name} is no checkpoint of the hub: there is nothing to convert")
     files = Files()
-    with busy.alone(str(entry.revision), on_wait, files):
+    with commit_lock.alone(str(entry.revision), on_wait, files):
         entry = layers.read().models.get(entry.name, entry)
-        there = place.build(entry, recipe)
+        there = layout.build(entry, recipe)
         if there is not None:
             return there[0]
         return _make(entry, recipe, progress, fetched, files)
@@ -59,16 +59,16 @@ def _make(
     from edgesppo.llama.library import LIBRARY_VERSION
     from edgesppo_convert import convert
 
-    source: str | Path = place.folder(entry)
-    if not place.is_there(entry):
-        obtain.check_listing(entry)
+    source: str | Path = layout.folder(entry)
+    if not layout.is_there(entry):
+        pull.check_listing(entry)
         source = f"{entry.repository}@{entry.revision}"
-    output = place.build_path(entry, recipe)
-    place.check_inside(output)
+    output = layout.build_path(entry, recipe)
+    layout.check_inside(output)
     result = convert(source, output, type=recipe, progress=progress, fetched=fetched, force=True)
     build = PinnedBuild(
         recipe=recipe,
-        platform=place.platform_name(),
+        platform=layout.platform_name(),
         converter=f"edgesppo {__version__}, conversion {CONVERSION}",
         library=f"llama-cpp-python {LIBRARY_VERSION}",
         size=output.stat().st_size,

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import place
 from edgesppo.gguf import reader
 from edgesppo.gguf.gemma2 import Summary
 from edgesppo.hub.client import Hub
 from edgesppo.hub.repository import RemoteFile
 from edgesppo.lockfile.entries import GGUF
-from edgesppo.obtain import repository
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH
+from edgesppo.store import layout
+from edgesppo.store.pull import repository
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedFile, PinnedModel
@@ -108,9 +108,12 @@ def _remote(pinned: PinnedFile) -> RemoteFile:
 
 
 def _checked(entry: PinnedModel, pinned: PinnedFile) -> bytes:
-    file, here = _remote(pinned), place.folder(entry) / pinned.path
+    file, here = _remote(pinned), layout.folder(entry) / pinned.path
     with suppress(OSError):
-        data, hasher = here.read_bytes() if place.size_of(here) == file.size else b"", file.hasher()
+        data, hasher = (
+            here.read_bytes() if layout.size_of(here) == file.size else b"",
+            file.hasher(),
+        )
         hasher.update(data)
         if hasher.hexdigest() == file.digest:
             return data

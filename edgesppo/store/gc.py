@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo import busy, place
-from edgesppo.care import ORPHAN, Rest, every_entry, n_bytes, remove_rest
-from edgesppo.converted import origin_of
+from edgesppo.store import commit_lock, layout
+from edgesppo.store.converted import origin_of
+from edgesppo.store.verify import ORPHAN, Rest, every_entry, n_bytes, remove_rest
 from edgesppo.system import filelock
 from edgesppo.system.fs import Files
 from edgesppo.system.paths import home
@@ -41,16 +41,16 @@ def workers(*, unpinned: bool = False) -> list[str]:
 
 
 def _workers(path: Path, files: Files) -> list[str]:
-    return [who for commit in place.commits(path) if (who := busy.owner(commit, files))]
+    return [who for commit in layout.commits(path) if (who := commit_lock.owner(commit, files))]
 
 
 def _rests(*, unpinned: bool) -> list[Rest]:
     models = every_entry()
-    top, found = place.root(), list[Rest]()
+    top, found = layout.root(), list[Rest]()
     if top.is_dir():
         found += [Rest(path, n_bytes(path), _PARTIAL) for path in _parts(top)]
         known = {
-            place.build_path(e, b.recipe, b.platform)
+            layout.build_path(e, b.recipe, b.platform)
             for e in models
             if e.is_pinned and e.repository
             for b in e.builds
@@ -63,7 +63,7 @@ def _rests(*, unpinned: bool) -> list[Rest]:
             if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
         ]
     copies = sorted((home() / "converted").glob("*.gguf"))
-    named = {place.model_file(entry) for entry in models if entry.location is not None}
+    named = {layout.model_file(entry) for entry in models if entry.location is not None}
     orphans = (
         copy
         for copy in copies
@@ -71,7 +71,7 @@ def _rests(*, unpinned: bool) -> list[Rest]:
     )
     found += [Rest(copy, n_bytes(copy), ORPHAN) for copy in orphans]
     if unpinned:
-        pinned = {place.folder(entry) for entry in models if entry.repository and entry.is_pinned}
+        pinned = {layout.folder(entry) for entry in models if entry.repository and entry.is_pinned}
         folders = (path for path in sorted(top.glob("*--*/*")) if path.is_dir())
         found += [Rest(path, n_bytes(path), _UNPINNED) for path in folders if path not in pinned]
     return found
@@ -99,7 +99,7 @@ def sweep(rests: list[Rest], *, unpinned: bool = False) -> list[Rest]:
 
 def _removed(rest: Rest, current: Callable[[], list[Rest]]) -> bool:
     try:
-        with busy.at_once(place.commits(rest.path), Files()):
+        with commit_lock.at_once(layout.commits(rest.path), Files()):
             there = any(rest.path == now.path for now in current())
             if there:
                 remove_rest(rest)

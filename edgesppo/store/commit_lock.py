@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from edgesppo import place
+from edgesppo.store import layout
 from edgesppo.system import filelock
 from edgesppo.system.fs import NO_SPACE, cannot_write
 
@@ -25,7 +25,7 @@ def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) ->
 
     `on_wait` hears once who is waited for. Raises OutputError.
     """
-    path = place.busy(revision)
+    path = layout.busy(revision)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         told = None if on_wait is None else lambda held: on_wait(held.owner)
@@ -46,14 +46,14 @@ def at_once(revisions: Collection[str], files: Files) -> Iterator[None]:
                 stack.callback(_take(revision, files).release)
             except OSError as error:
                 if error.errno not in NO_SPACE:  # or a full disk could not be freed
-                    raise cannot_write(place.busy(revision), error) from error
+                    raise cannot_write(layout.busy(revision), error) from error
         yield
 
 
 def owner(revision: str, files: Files) -> str | None:
     """Who is at work on this commit, for people; None where nobody is."""
     try:
-        if place.busy(revision).exists():
+        if layout.busy(revision).exists():
             _take(revision, files).release()
     except filelock.Held as held:
         return held.owner
@@ -63,6 +63,6 @@ def owner(revision: str, files: Files) -> str | None:
 
 
 def _take(revision: str, files: Files) -> filelock.Lock:
-    path = place.busy(revision)
+    path = layout.busy(revision)
     path.parent.mkdir(parents=True, exist_ok=True)
     return filelock.Lock(path, files)
