@@ -17,7 +17,7 @@ from edgesppo.system import validate
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Sequence
 
-    from edgesppo.engine import Engine
+    from edgesppo.engine.engine import Engine
     from edgesppo.generate import Chunk, Result
     from edgesppo.sampling.params import SamplingParams
 

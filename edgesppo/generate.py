@@ -13,8 +13,8 @@ from edgesppo.text import StopFilter, Utf8Decoder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.engine import Engine
-    from edgesppo.request import Event, Request
+    from edgesppo.engine.engine import Engine
+    from edgesppo.engine.request import Event, Request
     from edgesppo.sampling.params import SamplingParams
 
 _REASONS = ("stop", "length", "cancelled")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from edgesppo import prompt, saved
 from edgesppo.chat import Chat
 from edgesppo.chat_file import state_path
-from edgesppo.draft_model import open_draft_model
-from edgesppo.engine import Engine
+from edgesppo.engine.draft_model import open_draft_model
+from edgesppo.engine.engine import Engine
 from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.gguf import gemma2
 from edgesppo.llama.library import LIBRARY_VERSION, system_info

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.chat import Chat
-    from edgesppo.engine import Engine
+    from edgesppo.engine.engine import Engine
     from edgesppo.generate import Result
     from edgesppo.session import Session
     from edgesppo.snapshot import Binding

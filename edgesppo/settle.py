@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import draft_model, settings, tune
+from edgesppo import tune
+from edgesppo.engine import config, draft_model
 from edgesppo.errors import OutOfMemory
 from edgesppo.llama.model import gpu_layers
 from edgesppo.planning import memory_plan, run_config
@@ -92,7 +93,7 @@ def _check(summary: Summary, wishes: Wishes) -> None:
     run_config.check_goal(wishes.tune)
     validate.switch("force", wishes.force)
     gpu_layers(wishes.gpu)
-    settings.check(
+    config.check(
         memory_plan.trained(summary),
         n_ctx=wishes.n_ctx,
         n_threads=wishes.n_threads,

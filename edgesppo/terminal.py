@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesppo.engine import Engine
+    from edgesppo.engine.engine import Engine
     from edgesppo.generate import Result
     from edgesppo.loaded import LoadedModel
     from edgesppo.saved import Resumed

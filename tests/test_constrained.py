@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgesppo import SamplingParams, schema
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.errors import NativeError
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams

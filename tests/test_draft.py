@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import edgesppo
 from edgesppo import SamplingParams, loaded
-from edgesppo import engine as engines
-from edgesppo.draft import Drafter, NgramIndex
-from edgesppo.draft_model import SLICE, DraftModel, open_draft_model
-from edgesppo.engine import Engine
+from edgesppo.engine import engine as engines
+from edgesppo.engine.draft_model import SLICE, DraftModel, open_draft_model
+from edgesppo.engine.engine import Engine
+from edgesppo.engine.ngram_draft import Drafter, NgramIndex
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.planning import run_config
@@ -29,7 +29,7 @@ from tests.resources import open_files
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.engine import Request
+    from edgesppo.engine.engine import Request
     from edgesppo.llama.batch import Batch
 
 FREE = (1.0,) * len(ROWS)

@@ -11,7 +11,7 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.engine import Engine, Request
+from edgesppo.engine.engine import Engine, Request
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.model import Model

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from tests import near_ties
 from tests.conftest import LONG
 from tests.resources import native_handles, open_files

@@ -11,18 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import edgesppo
-from edgesppo import (
-    SamplingParams,
-    accept,
-    chat,
-    engine,
-    generate,
-    kv_cache,
-    request,
-    runner,
-    schedule,
-)
-from edgesppo.engine import Engine
+from edgesppo import SamplingParams, chat, generate
+from edgesppo.engine import accept, engine, kv_cache, request, runner, scheduler
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from tests import near_ties
 from tests.conftest import LONG
@@ -33,11 +24,11 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from edgesppo.engine import Request
+    from edgesppo.engine.engine import Request
     from edgesppo.llama.batch import Batch
     from edgesppo.loaded import LoadedModel
 
-MODULES = (accept, chat, engine, generate, kv_cache, request, runner, schedule)
+MODULES = (accept, chat, engine, generate, kv_cache, request, runner, scheduler)
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)

@@ -28,7 +28,7 @@ UNREST = 4_000_000
 CYCLES = """
 import ctypes, gc, sys, time, edgesppo
 from edgesppo import SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
 from tests.resources import native_handles, open_files, resident, threads
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgesppo import SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.llama import logprobs
 from edgesppo.llama.model import Model
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo import Chat, Message, SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from tests import near_ties

@@ -25,7 +25,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address s
 TRIES = """
 import os, resource, sys, edgesppo
 from edgesppo import SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
 
 def limit(megabytes):

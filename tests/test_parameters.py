@@ -12,7 +12,7 @@ import pytest
 
 import edgesppo
 from edgesppo import Message, SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.sampling.fields import Number, Texts
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.accept import accept
-from edgesppo.engine import Engine
+from edgesppo.engine.accept import accept
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.model import Model
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from edgesppo.engine.request import Request
     from edgesppo.llama.sampler_chain import SamplerChain
     from edgesppo.loaded import LoadedModel
-    from edgesppo.request import Request
 
 N_CTX = 512
 N_DRAWS = 20_000
@@ -243,7 +243,7 @@ def test_draws_behind_guesses_have_the_exact_distribution(
             guesses[request.params.seed or 0, seen + i] = guess
         return came
 
-    monkeypatch.setattr("edgesppo.engine.accept", noted)
+    monkeypatch.setattr("edgesppo.engine.engine.accept", noted)
     engine = Engine(model, n_seqs=2, n_threads=1, draft_costs=(1.0, 1.2, 1.5, 2.0))
     anew = Context(model.weights, ContextParams(n_ctx=256, n_batch=256, n_outputs=256))
     seed = n_drafted = n_accepted = n_possible = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgesppo
 from edgesppo import Chat, Result, SamplingParams, Timings, Usage
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.terminal import speed_line
 
 if TYPE_CHECKING:

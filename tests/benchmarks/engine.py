@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import Tuning

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo import SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.model import Model

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from edgesppo import SamplingParams
-from edgesppo.engine import Engine
+from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
 from edgesppo.schema import grammar
 from tests.benchmarks.engine import prompt_ids

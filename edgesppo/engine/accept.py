@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from edgesppo.llama import logprobs
 
 if TYPE_CHECKING:
+    from edgesppo.engine.request import Request
     from edgesppo.llama.context import Context
     from edgesppo.llama.model import Model
-    from edgesppo.request import Request
 
 
 def accept(context: Context, request: Request, entry: int, model: Model, n_ctx: int) -> list[int]:

@@ -9,15 +9,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo.kv_cache import NOTHING
+from edgesppo.engine.kv_cache import NOTHING
 from edgesppo.llama.sampler_chain import build_chain
 
 if TYPE_CHECKING:
     import weakref
 
-    from edgesppo.draft import Drafter
+    from edgesppo.engine.kv_cache import Slot
+    from edgesppo.engine.ngram_draft import Drafter
     from edgesppo.errors import EdgesppoError
-    from edgesppo.kv_cache import Slot
     from edgesppo.llama.context import Chain
     from edgesppo.llama.logprobs import RowLogprobs
     from edgesppo.llama.model import Model

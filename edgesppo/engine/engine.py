@@ -14,18 +14,18 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
-from edgesppo import settings
-from edgesppo.accept import accept
-from edgesppo.draft import Drafter
-from edgesppo.draft_model import DraftModel
+from edgesppo.engine import config
+from edgesppo.engine.accept import accept
+from edgesppo.engine.draft_model import DraftModel
+from edgesppo.engine.kv_cache import KVCache
+from edgesppo.engine.ngram_draft import Drafter
+from edgesppo.engine.request import CLOSED, FAILED, Event, Request, chain_for
+from edgesppo.engine.runner import Runner
+from edgesppo.engine.scheduler import Part, Scheduler
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
-from edgesppo.kv_cache import KVCache
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
-from edgesppo.request import CLOSED, FAILED, Event, Request, chain_for
-from edgesppo.runner import Runner
-from edgesppo.schedule import Part, Scheduler
 from edgesppo.system import validate
 from edgesppo.system.signals import run_interruptibly
 
@@ -66,7 +66,7 @@ class Engine:
         self.model = model
         if draft_model is not None and not isinstance(draft_model, DraftModel):
             raise UsageError(f"draft_model is {draft_model!r}, expected a DraftModel")
-        params = settings.context_params(
+        params = config.context_params(
             model.n_ctx_train,
             n_ctx=n_ctx,
             n_seqs=n_seqs,
@@ -78,18 +78,18 @@ class Engine:
             flash_attention=flash_attention,
             draft_costs=draft_costs,
         )
-        settings.ask_for_memory(model.summary, params)
+        config.ask_for_memory(model.summary, params)
         self._context: Context | None = Context(model.weights, params)
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = params.n_ctx
         self.n_threads = params.n_threads
         self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention
-        may_guess = settings.may_guess(params.n_ubatch, draft_costs)
+        may_guess = config.may_guess(params.n_ubatch, draft_costs)
         self._draft_costs = draft_costs if may_guess else None
         self._draft_model = draft_model
         self._batch = Batch(self._context.n_batch)
-        self._runner = Runner(self._context, settings.threads(params))
+        self._runner = Runner(self._context, config.threads(params))
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._schedule = Scheduler(self._cache, params.n_ctx)
         self._unsettled = False  # whether the last step was left before its end

@@ -11,7 +11,7 @@ import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
-from edgesppo import settings
+from edgesppo.engine import config
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
@@ -84,7 +84,7 @@ class DraftModel:
             n_threads=n_threads,
             n_threads_batch=n_threads_batch or n_threads,
         )
-        settings.ask_for_memory(model.summary, params)
+        config.ask_for_memory(model.summary, params)
         self._chain = build_chain(SamplingParams(temperature=0), model.weights, self._n_ctx)
         self._batch = Batch(SLICE)
         self._held: list[int] = []

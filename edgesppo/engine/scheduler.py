@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from edgesppo.kv_cache import KVCache
+    from edgesppo.engine.kv_cache import KVCache
+    from edgesppo.engine.request import Request
     from edgesppo.llama.batch import Batch
-    from edgesppo.request import Request
 
 # Prompt tokens in one step while answers are running: what each of them waits for at most.
 SLICE = 64
