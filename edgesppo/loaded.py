@@ -26,11 +26,11 @@ from edgesppo.planning.run_config import is_small
 from edgesppo.prompt import Message
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.saved import SavedChat
-from edgesppo.settle import Wishes, settle
 from edgesppo.snapshot import Binding, fingerprint
 from edgesppo.store import converted, locate
 from edgesppo.system import validate
 from edgesppo.transcript import ModelMark
+from edgesppo.tuning.choose import Wishes, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

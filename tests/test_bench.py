@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import bench
-from edgesppo.bench import Report
 from edgesppo.cli import main
 from edgesppo.planning.run_config import ROWS, Tuning
+from edgesppo.tuning import bench
+from edgesppo.tuning.bench import Report
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import bench
 from edgesppo.cli import COMMANDS, main
 from edgesppo.llama import build_info
+from edgesppo.tuning import bench
 from tests.conftest import DEMO
 from tests.hub import REPOSITORY, REVISION, FakeHub
 

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner
 
 import edgesppo
-from edgesppo import tune
 from edgesppo.cli import main
 from edgesppo.cli.plan import _WHENCE
 from edgesppo.gguf import gemma2
@@ -20,8 +19,9 @@ from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import untuned
-from edgesppo.settle import ORIGINS, Wishes, settle
 from edgesppo.system import hardware
+from edgesppo.tuning import autotune
+from edgesppo.tuning.choose import ORIGINS, Wishes, settle
 
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
@@ -221,7 +221,7 @@ def test_the_command_says_where_the_settings_come_from(
     monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "llama.cpp's own: nothing was measured here yet; the first run" in text
-    tune.measured(gemma2.check(demo_gguf), "memory")
+    autotune.measured(gemma2.check(demo_gguf), "memory")
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "measured here: prefill" in text
     assert "llama.cpp's own" not in text

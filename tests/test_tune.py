@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import settle, tune
 from edgesppo.gguf import gemma2
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import USUAL_COSTS, Tuning, frugal, untuned
-from edgesppo.settle import Wishes
 from edgesppo.system import hardware
-from edgesppo.tune import Measurement, measured, remembered
+from edgesppo.tuning import autotune, choose
+from edgesppo.tuning.autotune import Measurement, measured, remembered
+from edgesppo.tuning.choose import Wishes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def test_the_least_memory_is_what_memory_asks_for(demo_gguf: Path) -> None:
 def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With rates of our own in the place of the clock's."""
 
-    class Fake(tune.Probe):
+    class Fake(autotune.Probe):
         def turn(self, n: int) -> tuple[float, float]:
             super().turn(n)
             way = self._context.params
@@ -62,10 +62,10 @@ def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPa
         def set_threads(self, n: int) -> None:
             super().set_threads(n)
             way = self._context.params
-            self._context.params = tune.replace(way, n_threads=n, n_threads_batch=n)
+            self._context.params = autotune.replace(way, n_threads=n, n_threads_batch=n)
 
     monkeypatch.setattr(hardware, "thread_choices", lambda: [1, 2])
-    monkeypatch.setattr(tune, "Probe", Fake)
+    monkeypatch.setattr(autotune, "Probe", Fake)
     found = Measurement(demo_gguf, "prefill", lambda _: None).best()
     assert found.flash_attention == "off"
     assert (found.n_threads, found.n_threads_batch) == (1, 2)
@@ -91,7 +91,7 @@ def test_another_machine_build_or_model_measures_anew(
             patch.setattr(hardware, name, lambda: "another")
             assert remembered(summary, "memory") is None
     with monkeypatch.context() as patch:
-        patch.setattr(tune, "LIBRARY_VERSION", "0.0.1")
+        patch.setattr(autotune, "LIBRARY_VERSION", "0.0.1")
         assert remembered(summary, "memory") is None
     assert remembered(summary, "memory") is not None
 
@@ -112,7 +112,7 @@ def test_another_machine_build_or_model_measures_anew(
 )
 def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, object]) -> None:
     measured(summary, "memory")
-    place = tune._place(summary, "memory")
+    place = autotune._place(summary, "memory")
     kept = json.loads(place.read_text(encoding="utf-8"))
     place.write_text(json.dumps({**kept, **damage}), encoding="utf-8")
     assert remembered(summary, "memory") is None
@@ -156,18 +156,18 @@ def test_an_unknown_goal_is_refused_by_name(demo_gguf: Path, goal: object) -> No
 
 def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(memory_plan, "available_memory", lambda: size)
-    monkeypatch.setattr(settle, "available_memory", lambda: size)
+    monkeypatch.setattr(choose, "available_memory", lambda: size)
 
 
 def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costly = Tuning(2, 2, repack=True, flash_attention="off", n_ubatch=512)
-    monkeypatch.setattr(tune, "remembered", lambda *_: costly)
-    found, made = settle.settle(summary, Wishes())
+    monkeypatch.setattr(autotune, "remembered", lambda *_: costly)
+    found, made = choose.settle(summary, Wishes())
     assert found == costly
     free(monkeypatch, made.total - 1)
-    found, made = settle.settle(summary, Wishes())
+    found, made = choose.settle(summary, Wishes())
     assert found == frugal()
     assert made.fits
 
@@ -175,17 +175,17 @@ def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
 def test_nothing_is_measured_where_even_the_least_does_not_fit(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "measured", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(autotune, "measured", lambda *_: pytest.fail("measured"))
     free(monkeypatch, 1_000_000)
     with pytest.raises(edgesppo.OutOfMemory, match="--force"):
-        settle.settle(summary, Wishes())
-    found, made = settle.settle(summary, Wishes(force=True))
+        choose.settle(summary, Wishes())
+    found, made = choose.settle(summary, Wishes(force=True))
     assert found == frugal()
     assert not made.fits
 
 
 def test_threads_that_were_asked_for_are_taken(summary: Summary) -> None:
-    found, made = settle.settle(summary, Wishes(n_threads=1), measure=False)
+    found, made = choose.settle(summary, Wishes(n_threads=1), measure=False)
     assert (found.n_threads, found.n_threads_batch) == (1, 1)
     assert (made.n_threads, made.n_threads_batch) == (1, 1)
 
@@ -195,9 +195,9 @@ def test_what_was_measured_with_other_threads_is_not_used(
 ) -> None:
     """What a batch of guesses costs differs from thread to thread."""
     known = Tuning(2, 2, False, "on", 128, 100.0, 10.0, (1.0, 1.1, 1.2, 1.3))
-    monkeypatch.setattr(tune, "remembered", lambda *_: known)
-    assert settle.settle(summary, Wishes(n_threads=2))[0] == known
-    other, _ = settle.settle(summary, Wishes(n_threads=1))
+    monkeypatch.setattr(autotune, "remembered", lambda *_: known)
+    assert choose.settle(summary, Wishes(n_threads=2))[0] == known
+    other, _ = choose.settle(summary, Wishes(n_threads=1))
     assert other.row_costs == USUAL_COSTS
     assert (other.prefill_tps, other.decode_tps) == (None, None)
     assert (other.repack, other.flash_attention, other.n_ubatch) == (False, "on", 128)
@@ -206,8 +206,8 @@ def test_what_was_measured_with_other_threads_is_not_used(
 def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     def origin(**wishes: Any) -> str:
         wanted = Wishes(**wishes)
-        tuning, _ = settle.settle(summary, wanted, measure=False)
-        found = settle.origin(summary, wanted, tuning)
+        tuning, _ = choose.settle(summary, wanted, measure=False)
+        found = choose.origin(summary, wanted, tuning)
         told.add(found)
         return found
 
@@ -215,15 +215,15 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
     assert origin() == "not yet"
     assert origin(tune="off") == "off"
     with monkeypatch.context() as patch:
-        patch.setattr(settle, "gpu_layers", lambda _: 1)
+        patch.setattr(choose, "gpu_layers", lambda _: 1)
         assert origin() == "gpu"
     with monkeypatch.context() as patch:
         patch.setattr(run_config, "_WORTHWHILE", 1 << 30)
         assert origin() == "small"
     known = Tuning(2, 2, False, "on", 512, 100.0, 10.0)
-    monkeypatch.setattr(tune, "remembered", lambda *_: known)
-    assert origin() == settle.MEASURED
+    monkeypatch.setattr(autotune, "remembered", lambda *_: known)
+    assert origin() == choose.MEASURED
     assert origin(n_threads=1) == "other threads"
     free(monkeypatch, 1_000_000)
     assert origin(force=True, n_threads=1) == "frugal"
-    assert told == set(settle.ORIGINS)
+    assert told == set(choose.ORIGINS)

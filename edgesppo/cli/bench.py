@@ -14,7 +14,7 @@ from edgesppo.gguf import gemma2
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from edgesppo.bench import Report
+    from edgesppo.tuning.bench import Report
 
 _BAR = 36
 
@@ -34,9 +34,9 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
 
     On the processor: a GPU is left alone. Takes a minute or two, in which nothing else should run.
     """
-    from edgesppo.bench import measure
     from edgesppo.cli.progress import measuring, tuning_progress
-    from edgesppo.settle import Wishes, settle
+    from edgesppo.tuning.bench import measure
+    from edgesppo.tuning.choose import Wishes, settle
 
     what = chosen(model)
     summary = gemma2.check(converted(what))

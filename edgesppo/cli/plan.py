@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import Plan
     from edgesppo.planning.run_config import Tuning
-    from edgesppo.settle import Wishes
+    from edgesppo.tuning.choose import Wishes
 
 
 @click.command(name="plan", cls=HeadedCommand)
@@ -32,7 +32,7 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
 
     Exits with 1 where it does not fit into memory.
     """
-    from edgesppo.settle import MEASURED, origin, settle
+    from edgesppo.tuning.choose import MEASURED, origin, settle
 
     found = locate.find(model)
     summary = gemma2.check(converted(found))
@@ -55,7 +55,7 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
 
 def wishes_of(loading: dict[str, Any]) -> Wishes:
     """What of the loading options says how to run a model."""
-    from edgesppo.settle import Wishes
+    from edgesppo.tuning.choose import Wishes
 
     kept = {field.name for field in fields(Wishes)}
     draft = loading["drafts"]

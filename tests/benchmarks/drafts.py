@@ -29,7 +29,7 @@ from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.prompt import Message, encode
-from edgesppo.tune import Measurement
+from edgesppo.tuning.autotune import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import Tuning
-from edgesppo.tune import Measurement
+from edgesppo.tuning.autotune import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Callable

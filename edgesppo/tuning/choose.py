@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo import tune
 from edgesppo.engine import config, draft_model
 from edgesppo.errors import OutOfMemory
 from edgesppo.llama.model import gpu_layers
@@ -16,6 +15,7 @@ from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
 from edgesppo.system import validate
 from edgesppo.system.hardware import available_memory
+from edgesppo.tuning import autotune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def origin(summary: Summary, wishes: Wishes, tuning: Tuning) -> str:
         return "gpu"
     if wishes.tune == run_config.OFF:
         return "off"
-    known = tune.remembered(summary, _goal(summary, wishes))
+    known = autotune.remembered(summary, _goal(summary, wishes))
     if known is None:
         return "not yet"
     return "small" if known.prefill_tps is None else "other threads"
@@ -112,9 +112,9 @@ def _find(
     if gpu_layers(wishes.gpu):
         return run_config.untuned()  # the device computes
     goal = _goal(summary, wishes)
-    found = tune.remembered(summary, goal)
+    found = autotune.remembered(summary, goal)
     if found is None:
-        found = tune.measured(summary, goal, on_tune) if measure else run_config.untuned()
+        found = autotune.measured(summary, goal, on_tune) if measure else run_config.untuned()
     return found
 
 

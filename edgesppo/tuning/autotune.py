@@ -32,10 +32,10 @@ from edgesppo.planning.run_config import (
     is_small,
     untuned,
 )
-from edgesppo.probe import LENGTHS, Probe, longest
 from edgesppo.system import hardware
 from edgesppo.system.fs import Files, write_whole
 from edgesppo.system.paths import home
+from edgesppo.tuning.measure import LENGTHS, Probe, longest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

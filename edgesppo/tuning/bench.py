@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from edgesppo.llama.library import LIBRARY_VERSION
 from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import ROWS, is_small
-from edgesppo.probe import LENGTHS, Probe
 from edgesppo.system import hardware
+from edgesppo.tuning.measure import LENGTHS, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Which settings run a model fastest on this machine: measured, remembered, chosen."""
