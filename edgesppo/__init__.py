@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from edgesppo.chat import Chat
+    from edgesppo.chat.chat import Chat
+    from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
+    from edgesppo.chat.template import Message
     from edgesppo.errors import (
         BadChat,
         BadCheckpoint,
@@ -39,13 +41,11 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
         UsageError,
     )
-    from edgesppo.generate import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.loaded import LoadedModel, load
-    from edgesppo.prompt import Message
     from edgesppo.sampling.params import SamplingParams
 
 _HOMES = {
-    "edgesppo.chat": ["Chat"],
+    "edgesppo.chat.chat": ["Chat"],
     "edgesppo.errors": [
         "BadChat",
         "BadCheckpoint",
@@ -67,9 +67,9 @@ _HOMES = {
         "UnsupportedCheckpoint",
         "UsageError",
     ],
-    "edgesppo.generate": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
+    "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
     "edgesppo.loaded": ["LoadedModel", "load"],
-    "edgesppo.prompt": ["Message"],
+    "edgesppo.chat.template": ["Message"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

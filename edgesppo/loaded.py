@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import prompt, saved
-from edgesppo.chat import Chat
+from edgesppo import saved
+from edgesppo.chat import template
+from edgesppo.chat.chat import Chat
+from edgesppo.chat.template import Message
 from edgesppo.chat_file import state_path
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
@@ -23,7 +25,6 @@ from edgesppo.gguf import gemma2
 from edgesppo.llama.library import LIBRARY_VERSION, system_info
 from edgesppo.llama.model import Model, as_utf8
 from edgesppo.planning.run_config import is_small
-from edgesppo.prompt import Message
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.saved import SavedChat
 from edgesppo.snapshot import Binding, fingerprint
@@ -161,7 +162,7 @@ class LoadedModel:
         if not chat:
             return self.model.tokenize(text)
         words = as_utf8(text).decode("utf-8")
-        return prompt.encode(self.model, [Message("user", words)])
+        return template.encode(self.model, [Message("user", words)])
 
     def close(self) -> None:
         """Free the context and the weights; harmless when repeated."""

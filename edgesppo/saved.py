@@ -23,9 +23,9 @@ from edgesppo.transcript import Conversation
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.chat import Chat
+    from edgesppo.chat.chat import Chat
+    from edgesppo.chat.generation import Result
     from edgesppo.engine.engine import Engine
-    from edgesppo.generate import Result
     from edgesppo.session import Session
     from edgesppo.snapshot import Binding
     from edgesppo.transcript import ModelMark, Transcript

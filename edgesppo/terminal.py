@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgesppo.chat.generation import Result
     from edgesppo.engine.engine import Engine
-    from edgesppo.generate import Result
     from edgesppo.loaded import LoadedModel
     from edgesppo.saved import Resumed
 

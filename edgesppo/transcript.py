@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.prompt import Message
+from edgesppo.chat.template import Message
 from edgesppo.sampling.params import sensible
 
 if TYPE_CHECKING:

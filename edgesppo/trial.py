@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import prompt
+from edgesppo.chat import template
 from edgesppo.errors import BadModelFile
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
@@ -47,7 +47,7 @@ def try_out(path: Path) -> Trial:
 
 
 def _write(model: Model, context: Context, path: Path) -> list[int]:
-    batch, tokens = Batch(_N_CTX), prompt.encode(model, [prompt.Message("user", QUESTION)])
+    batch, tokens = Batch(_N_CTX), template.encode(model, [template.Message("user", QUESTION)])
     written: list[int] = []
     position, fed = 0, tokens
     while len(written) < TOKENS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.prompt import Message
+from edgesppo.chat.template import Message
 from edgesppo.sessions import Sessions
 from edgesppo.transcript import Conversation, ModelMark
 from tests.terminal import Terminal

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo import structured
-from edgesppo.chat import Chat
+from edgesppo.chat import structured
+from edgesppo.chat.chat import Chat
 from edgesppo.cli.run import answer
 from edgesppo.system import text_input
 from tests.command_line import CAPITAL, GREEDY, one_line_error, run, started
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
-    from edgesppo.generate import Chunk
+    from edgesppo.chat.generation import Chunk
     from edgesppo.loaded import LoadedModel
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgesppo
+from edgesppo.chat.template import encode
 from edgesppo.llama.model import Model, as_utf8
 from edgesppo.llama.text_splitter import Cuts
-from edgesppo.prompt import encode
 from tests.test_tokenizer import CONTROL, PLAIN
 
 if TYPE_CHECKING:

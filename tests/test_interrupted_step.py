@@ -11,7 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import edgesppo
-from edgesppo import SamplingParams, chat, generate
+from edgesppo import SamplingParams
+from edgesppo.chat import chat, generation
 from edgesppo.engine import accept, engine, kv_cache, request, runner, scheduler
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from edgesppo.llama.batch import Batch
     from edgesppo.loaded import LoadedModel
 
-MODULES = (accept, chat, engine, generate, kv_cache, request, runner, scheduler)
+MODULES = (accept, chat, engine, generation, kv_cache, request, runner, scheduler)
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)

@@ -15,7 +15,7 @@ from edgesppo.llama import logprobs
 from edgesppo.llama.model import Model
 
 if TYPE_CHECKING:
-    from edgesppo.generate import TokenLogprob
+    from edgesppo.chat.generation import TokenLogprob
     from edgesppo.loaded import LoadedModel
 
 REFERENCE = Path(__file__).parent / "data" / "demo_reference_logits.npz"
@@ -211,7 +211,7 @@ def test_two_answers_at_once_keep_their_rows_apart(demo_gguf: Path) -> None:
 
 def demo_prompt(model: Model, text: str) -> list[int]:
     """A user turn, ready to be answered."""
-    from edgesppo import prompt
-    from edgesppo.prompt import Message
+    from edgesppo.chat import template
+    from edgesppo.chat.template import Message
 
-    return prompt.encode(model, [Message("user", text)])
+    return template.encode(model, [Message("user", text)])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.prompt import Message
+from edgesppo.chat.template import Message
 from edgesppo.repl import status
 from edgesppo.repl.cells import width
 from edgesppo.repl.export import to_json, to_markdown

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.chat import Chat
+    from edgesppo.chat.chat import Chat
     from edgesppo.llama.batch import Batch
     from edgesppo.loaded import LoadedModel
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgesppo.chat.template import Message
 from edgesppo.errors import BadChat, ChatInUse, Closed, OutputError, UsageError
-from edgesppo.prompt import Message
 from edgesppo.session import Session
 from edgesppo.sessions import Sessions
 from edgesppo.system import jsonl

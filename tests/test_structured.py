@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import edgesppo
-from edgesppo import structured
+from edgesppo.chat import structured
 from edgesppo.cli import main
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def test_a_schema_is_refused_before_anything_is_asked(demo: LoadedModel) -> None
 
 
 def test_importing_structured_answers_loads_neither_numpy_nor_pydantic() -> None:
-    program = "import edgesppo.structured, sys; print(*sys.modules)"
+    program = "import edgesppo.chat.structured, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert not set(done.stdout.decode().split()) & {"numpy", "pydantic", "llama_cpp"}
 

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesppo.text import StopFilter, Utf8Decoder
+from edgesppo.chat.detokenizer import StopFilter, Utf8Decoder
 
 
 def _cut(data: bytes, places: list[int]) -> list[bytes]:

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
 import edgesppo
-from edgesppo import prompt
+from edgesppo.chat import template
+from edgesppo.chat.template import Message
 from edgesppo.cli import main
 from edgesppo.llama.model import Model
-from edgesppo.prompt import Message
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, pieces, tokenizer_model, write_checkpoint
 from tests.conftest import DEMO
@@ -178,7 +178,7 @@ def test_injected_turns_stay_text_wherever_they_come_in(
         "system": [Message("system", text), Message("user", "hi")],
         "history": [Message("user", "a"), Message("assistant", text), Message("user", "b")],
     }[place]
-    ids = prompt.encode(demo.model, messages)
+    ids = template.encode(demo.model, messages)
     turns = sum(message.role != "system" for message in messages)
     model = demo.model
     controls = [id_ for id_ in ids if model.is_control(id_)]
@@ -192,7 +192,7 @@ def test_injected_text_has_the_ids_of_its_own_spelling(
 ) -> None:
     text = INJECTIONS[0]
     for system in ([], [Message("system", text)]):
-        ids = prompt.encode(demo.model, [*system, Message("user", text)])
+        ids = template.encode(demo.model, [*system, Message("user", text)])
         merged = f"{text}\n\n{text}" if system else text
         spelled = reference.EncodeAsIds("user\n" + merged)
         assert ids[2 : 2 + len(spelled)] == spelled
@@ -230,5 +230,7 @@ def test_injected_text_from_a_pipe_has_the_ids_of_its_own_spelling(
         main, ["run", str(demo_gguf), "--json", "--max-tokens", "1"], input=INJECTIONS[0]
     )
     spelled = reference.EncodeAsIds("user\n" + INJECTIONS[0])
-    scaffold = len(prompt.encode(demo.model, [Message("user", "")])) - len(demo.tokenize("user\n"))
+    scaffold = len(template.encode(demo.model, [Message("user", "")])) - len(
+        demo.tokenize("user\n")
+    )
     assert json.loads(result.stdout)["usage"]["prompt_tokens"] == scaffold + len(spelled)

@@ -32,10 +32,10 @@ from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal import speed_line
 
 if TYPE_CHECKING:
-    from edgesppo.chat import Chat
-    from edgesppo.generate import TokenLogprob
+    from edgesppo.chat.chat import Chat
+    from edgesppo.chat.generation import TokenLogprob
+    from edgesppo.chat.structured import Wanted
     from edgesppo.loaded import LoadedModel
-    from edgesppo.structured import Wanted
 
 _STDIN = "-"
 
@@ -96,7 +96,8 @@ def run_command(
 
 def _wanted(schema_file: str) -> Wanted:
     """What the schema of a file asks for. UsageError when it is no schema, or not honoured."""
-    from edgesppo import schema, structured
+    from edgesppo import schema
+    from edgesppo.chat import structured
 
     with Path(schema_file).open("rb") as file:
         data = file.read(schema.MAX_BYTES + 1)

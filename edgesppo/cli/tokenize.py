@@ -20,8 +20,8 @@ def tokenize_command(model: str, text: str, chat: bool, as_json: bool) -> None:
 
     TEXT is plain text: what looks like a control token is spelled in ordinary pieces.
     """
+    from edgesppo.chat.template import Message, encode
     from edgesppo.llama.model import Model
-    from edgesppo.prompt import Message, encode
 
     loaded = Model(converted(locate.find(model)), vocabulary_only=True)
     ids = encode(loaded, [Message("user", text)]) if chat else loaded.tokenize(text)

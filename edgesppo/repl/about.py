@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgesppo.chat.template import Message
 from edgesppo.errors import UsageError
-from edgesppo.prompt import Message
 from edgesppo.repl import settings
 from edgesppo.system import validate
 from edgesppo.terminal import describe, n_tokens, n_turns, speed_line

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
-    from edgesppo.generate import Chunk
+    from edgesppo.chat.generation import Chunk
     from edgesppo.repl.attach import Attached
     from edgesppo.repl.talk import Talk
     from edgesppo.repl.totals import Totals

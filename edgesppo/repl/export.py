@@ -10,7 +10,7 @@ from edgesppo.repl.recap import unfinished
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgesppo.prompt import Message
+    from edgesppo.chat.template import Message
 
 SUFFIXES = (".md", ".json")
 

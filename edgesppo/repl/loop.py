@@ -10,8 +10,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from edgesppo.chat.template import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError
-from edgesppo.prompt import Message
 from edgesppo.repl import asking, commands, signals, status
 from edgesppo.repl.keys import Keys
 from edgesppo.repl.listing import listed
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
-    from edgesppo.generate import Chunk, Result
+    from edgesppo.chat.generation import Chunk, Result
     from edgesppo.repl.attach import Attached
     from edgesppo.repl.screen import Screen
     from edgesppo.repl.stream import Renderer

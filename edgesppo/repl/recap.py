@@ -11,7 +11,7 @@ from edgesppo.terminal import n_turns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.prompt import Message
+    from edgesppo.chat.template import Message
 
 _ASKED, _FIRST, _LAST = 3, 4, 4  # lines of the question; of the answer's beginning and end
 _MARK = "  | "

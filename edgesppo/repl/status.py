@@ -11,7 +11,7 @@ from edgesppo.repl import cells
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.generate import Chunk
+    from edgesppo.chat.generation import Chunk
     from edgesppo.repl.screen import Screen
     from edgesppo.repl.talk import Talk
 

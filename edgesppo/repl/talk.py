@@ -19,9 +19,9 @@ from edgesppo.terminal import describe, resumed_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.chat import Chat
+    from edgesppo.chat.chat import Chat
+    from edgesppo.chat.template import Message
     from edgesppo.loaded import LoadedModel
-    from edgesppo.prompt import Message
     from edgesppo.saved import SavedChat
     from edgesppo.session import Session
     from edgesppo.sessions import Sessions

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesppo.generate import Result
+    from edgesppo.chat.generation import Result
 
 _ENOUGH = 16  # tokens that say something of a rate
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import SamplingParams
+from edgesppo.chat.template import Message, encode
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
-from edgesppo.prompt import Message, encode
 from edgesppo.tuning.autotune import Measurement
 
 if TYPE_CHECKING:

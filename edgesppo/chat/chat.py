@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import prompt, structured
+from edgesppo.chat import structured, template
+from edgesppo.chat.generation import Generation
+from edgesppo.chat.template import Message
 from edgesppo.errors import EdgesppoError, UsageError
-from edgesppo.generate import Generation
-from edgesppo.prompt import Message
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Sequence
 
+    from edgesppo.chat.generation import Chunk, Result
     from edgesppo.engine.engine import Engine
-    from edgesppo.generate import Chunk, Result
     from edgesppo.sampling.params import SamplingParams
 
 T = TypeVar("T")
@@ -191,7 +191,7 @@ class Chat:
         return self.encode([Message("user", "")], left_out=self.left_out)
 
     def _encode(self, turns: Sequence[Message], more: Sequence[Message]) -> list[int]:
-        return prompt.encode(self._engine.model, [*self._head(), *turns, *more])
+        return template.encode(self._engine.model, [*self._head(), *turns, *more])
 
     def _head(self) -> list[Message]:
         return [Message("system", self.system)] if self.system else []
@@ -250,7 +250,7 @@ class Chat:
         params: SamplingParams,
     ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
-        fewest = prompt.fewest(self._engine.model, [*self._head(), *asked])
+        fewest = template.fewest(self._engine.model, [*self._head(), *asked])
         if fewest >= self._engine.n_ctx:  # not even worth tokenising
             raise self._engine.overflow(fewest, at_least=True)
         turns = len(history) // 2
@@ -274,7 +274,7 @@ class Chat:
         """
         taken = len(self._encode((), asked))
         for n in range(len(history) // 2, 0, -1):
-            taken += prompt.count(self._engine.model, history[2 * n - 2 : 2 * n])
+            taken += template.count(self._engine.model, history[2 * n - 2 : 2 * n])
             if taken > room:
                 return n
         return 0

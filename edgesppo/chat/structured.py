@@ -16,7 +16,7 @@ from edgesppo.errors import IncompleteAnswer, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.generate import Result
+    from edgesppo.chat.generation import Result
     from edgesppo.sampling.params import SamplingParams
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo.text import StopFilter, Utf8Decoder
+from edgesppo.chat.detokenizer import StopFilter, Utf8Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
