@@ -13,11 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo import saved
 from edgesppo.chat import template
 from edgesppo.chat.chat import Chat
 from edgesppo.chat.template import Message
-from edgesppo.chat_file import state_path
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
 from edgesppo.errors import BadModelFile, UsageError
@@ -26,11 +24,13 @@ from edgesppo.llama.library import LIBRARY_VERSION, system_info
 from edgesppo.llama.model import Model, as_utf8
 from edgesppo.planning.run_config import is_small
 from edgesppo.sampling.params import SamplingParams
-from edgesppo.saved import SavedChat
-from edgesppo.snapshot import Binding, fingerprint
+from edgesppo.sessions import persistent_chat
+from edgesppo.sessions.file import state_path
+from edgesppo.sessions.kv_snapshot import Binding, fingerprint
+from edgesppo.sessions.persistent_chat import SavedChat
+from edgesppo.sessions.transcript import ModelMark
 from edgesppo.store import converted, locate
 from edgesppo.system import validate
-from edgesppo.transcript import ModelMark
 from edgesppo.tuning.choose import Wishes, settle
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import Plan
-    from edgesppo.session import Session
-    from edgesppo.transcript import Transcript
+    from edgesppo.sessions.session import Session
+    from edgesppo.sessions.transcript import Transcript
     from edgesppo_convert import Progress
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class LoadedModel:
         return Chat(self.engine, params, system=system, overflow=overflow)
 
     def keep(
-        self, session: Session, *, snapshots: int = saved.DEFAULT_CAP, **options: Any
+        self, session: Session, *, snapshots: int = persistent_chat.DEFAULT_CAP, **options: Any
     ) -> SavedChat:
         """Chat in a session: new, or where it was, with its KV state. `options` as for `chat`.
 
@@ -92,7 +92,9 @@ class LoadedModel:
         chat = self._resumed(session.transcript, options)
         return SavedChat(chat, session, self.engine, self.mark, self.binding, snapshots=snapshots)
 
-    def save(self, chat: Chat, path: str | Path, *, snapshots: int = saved.DEFAULT_CAP) -> None:
+    def save(
+        self, chat: Chat, path: str | Path, *, snapshots: int = persistent_chat.DEFAULT_CAP
+    ) -> None:
         """Write a chat to a file, its KV state beside it; states take `snapshots` bytes at most.
 
         Raises OutputError, ChatInUse where a process goes on with the chat of that file, and
@@ -100,7 +102,7 @@ class LoadedModel:
         deleted at will.
         """
         place = Path(os.path.realpath(path))
-        saved.save(chat, place, self.engine, self.mark, self.binding, snapshots)
+        persistent_chat.save(chat, place, self.engine, self.mark, self.binding, snapshots)
 
     def resume(self, path: str | Path, **options: Any) -> Chat:
         """Go on with a chat from a file; `options` as for `chat`. Raises BadChat.
@@ -110,8 +112,8 @@ class LoadedModel:
         prefills the history again. The file is left as it is.
         """
         place = Path(os.path.realpath(path))
-        chat = self._resumed(saved.read(place), options)
-        saved.restore(chat, state_path(place), self.engine, self.binding)
+        chat = self._resumed(persistent_chat.read(place), options)
+        persistent_chat.restore(chat, state_path(place), self.engine, self.binding)
         return chat
 
     def _resumed(self, before: Transcript | None, options: dict[str, Any]) -> Chat:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from edgesppo.chat.generation import Result
     from edgesppo.engine.engine import Engine
     from edgesppo.loaded import LoadedModel
-    from edgesppo.saved import Resumed
+    from edgesppo.sessions.persistent_chat import Resumed
 
 _ENDS = {"stop": "", "length": " | cut at the limit", "cancelled": " | stopped"}
 

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat.template import Message
-from edgesppo.sessions import Sessions
-from edgesppo.transcript import Conversation, ModelMark
+from edgesppo.sessions.folder import Sessions
+from edgesppo.sessions.transcript import Conversation, ModelMark
 from tests.terminal import Terminal
 
 if TYPE_CHECKING:

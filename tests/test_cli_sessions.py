@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from edgesppo.cli import main
 from edgesppo.cli.keeping import Size
-from edgesppo.sessions import Sessions
+from edgesppo.sessions.folder import Sessions
 from edgesppo.system import jsonl
 
 if TYPE_CHECKING:

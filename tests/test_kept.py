@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import saved, snapshot
-from edgesppo.sessions import Sessions
+from edgesppo.sessions import kv_snapshot, persistent_chat
+from edgesppo.sessions.folder import Sessions
 from tests.faulty import Counting, Faulty
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _talk(model: LoadedModel, sessions: Sessions, name: str, **options: Any) -> 
         return kept.session.state_path
 
 
-def _go_on(model: LoadedModel, sessions: Sessions) -> tuple[str, int, saved.Resumed]:
+def _go_on(model: LoadedModel, sessions: Sessions) -> tuple[str, int, persistent_chat.Resumed]:
     """The next answer, how many of its tokens were cached, and what was said to have come back."""
     with sessions.open("ada") as session:
         kept = model.keep(session)
@@ -85,8 +85,8 @@ def test_every_turn_is_there_though_the_process_never_came_to_leave(
 def test_the_state_is_written_after_a_turn_once_its_prefill_would_take_long(
     demo: LoadedModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saved, "WORTH_S", 0.0)
-    monkeypatch.setattr(saved, "WORTH_WRITES", 0.0)
+    monkeypatch.setattr(persistent_chat, "WORTH_S", 0.0)
+    monkeypatch.setattr(persistent_chat, "WORTH_WRITES", 0.0)
     with sessions.open("ada") as session:
         kept = demo.keep(session, temperature=0)
         sizes = []
@@ -95,7 +95,9 @@ def test_the_state_is_written_after_a_turn_once_its_prefill_would_take_long(
             kept.record()
             sizes.append(session.state_path.stat().st_size)
         assert sizes[0] < sizes[1]
-        monkeypatch.setattr(saved, "WORTH_WRITES", 1e9)  # a disk that is too slow for that
+        monkeypatch.setattr(
+            persistent_chat, "WORTH_WRITES", 1e9
+        )  # a disk that is too slow for that
         kept.chat.ask(QUESTION)
         kept.record()
         assert session.state_path.stat().st_size == sizes[1]
@@ -117,7 +119,7 @@ def test_undo_regenerate_and_clear_are_kept(demo: LoadedModel, sessions: Session
     assert not state.exists()
     with demo.keep(sessions.open("ada")) as kept:
         assert kept.chat.messages == []
-        assert kept.resumed == saved.Resumed(0, 0, None, None)
+        assert kept.resumed == persistent_chat.Resumed(0, 0, None, None)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "foreign", "of another model"])
@@ -138,21 +140,21 @@ def test_without_a_state_that_fits_the_answer_is_the_same(
     with edgesppo.load(demo_gguf) as model:
         answer, cached, resumed = _go_on(model, sessions)
     assert (answer, cached) == (expected, 0)
-    assert resumed == saved.Resumed(2, 0, None, None)
+    assert resumed == persistent_chat.Resumed(2, 0, None, None)
 
 
 def test_the_time_saved_is_measured_or_not_said(
     demo: LoadedModel, demo_gguf: Path, sessions: Sessions
 ) -> None:
     state = _talk(demo, sessions, "ada")
-    held = snapshot.read(state, demo.binding)
+    held = kv_snapshot.read(state, demo.binding)
     assert held is not None
     tokens, seconds = held.prefill
     assert tokens > 0
     assert seconds > 0
     for prefill, saving in (((tokens, 1e6), True), ((0, 0.0), False)):
-        made = snapshot.Snapshot(held.ids, held.cells, prefill)
-        snapshot.write(state, demo.binding, made)
+        made = kv_snapshot.Snapshot(held.ids, held.cells, prefill)
+        kv_snapshot.write(state, demo.binding, made)
         with edgesppo.load(demo_gguf) as model:
             resumed = _go_on(model, sessions)[2]
         assert resumed.n_tokens > 0
@@ -166,7 +168,7 @@ def test_the_rate_is_that_of_the_longest_prefill(demo: LoadedModel, sessions: Se
         longest = kept.chat.last.usage
         kept.chat.ask("hi")
         assert kept.chat.last.usage.cached_tokens > 0
-    held = snapshot.read(kept.session.state_path, demo.binding)
+    held = kv_snapshot.read(kept.session.state_path, demo.binding)
     assert held is not None
     assert held.prefill[0] == longest.prompt_tokens - longest.cached_tokens
 
@@ -198,7 +200,7 @@ def test_another_model_resumes_the_same_chat_and_is_told(
     _talk(demo, sessions, "ada")
     with edgesppo.load(demo_f32) as other:
         with other.keep(sessions.open("ada")) as kept:
-            assert kept.resumed == saved.Resumed(2, 0, None, demo.name)
+            assert kept.resumed == persistent_chat.Resumed(2, 0, None, demo.name)
             assert "Ada" in kept.chat.ask(QUESTION)
         with sessions.open("ada") as session:
             assert other.keep(session).resumed.other_model is None  # type: ignore[union-attr]
@@ -220,7 +222,7 @@ def test_states_of_all_chats_are_capped_and_the_oldest_go_first(
 def test_a_state_that_memory_has_no_room_for_is_not_written(
     demo: LoadedModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saved.machine, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(persistent_chat.machine, "available_memory", lambda: 10_000)
     assert not _talk(demo, sessions, "ada").exists()
 
 

@@ -15,7 +15,7 @@ from edgesppo.cli import main
 from edgesppo.repl.commands import COMMANDS
 from edgesppo.repl.loop import Lines
 from edgesppo.repl.settings import names
-from edgesppo.sessions import Sessions
+from edgesppo.sessions.folder import Sessions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.sessions import Sessions
+from edgesppo.sessions.folder import Sessions
 from edgesppo.system.signals import ending
 from edgesppo_convert import convert
 from tests.checkpoints import SHAPES, resized, write_checkpoint

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo import snapshot
 from edgesppo.errors import BadChat, OutOfMemory, OutputError, UsageError
 from edgesppo.repl import signals
 from edgesppo.repl.keys import Keys
@@ -17,7 +16,8 @@ from edgesppo.repl.loop import Loop
 from edgesppo.repl.screen import Screen
 from edgesppo.repl.stream import PlainText
 from edgesppo.repl.talk import Setup, Talk
-from edgesppo.sessions import Sessions
+from edgesppo.sessions import kv_snapshot
+from edgesppo.sessions.folder import Sessions
 from edgesppo.store.locate import Found
 from edgesppo.system.fs import Files
 from edgesppo.system.signals import deferred
@@ -98,7 +98,7 @@ def test_an_interrupted_switch_leaves_the_chat_saved_as_before(
     talk = begin("kept")
     _ask(talk, "My name is Ada.")
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot, "write", _interrupted(snapshot.write))
+        patch.setattr(kv_snapshot, "write", _interrupted(kv_snapshot.write))
         other = talk.setup.sessions.open("other")
         with pytest.raises(KeyboardInterrupt):
             talk.switch(other)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import snapshot
-from edgesppo.chat_file import state_path
 from edgesppo.llama.context import Context
+from edgesppo.sessions import kv_snapshot
+from edgesppo.sessions.file import state_path
 from edgesppo.system import jsonl
 
 if TYPE_CHECKING:
@@ -276,6 +276,6 @@ def test_the_fingerprint_tells_models_apart(tmp_path: Path) -> None:
         path = tmp_path / str(n)
         path.write_bytes(data)
         with path.open("rb") as file:
-            marks.add(snapshot.fingerprint(file, len(header)))
-            assert snapshot.fingerprint(file, len(header)) in marks, "it is the same every time"
+            marks.add(kv_snapshot.fingerprint(file, len(header)))
+            assert kv_snapshot.fingerprint(file, len(header)) in marks, "it is the same every time"
     assert len(marks) == len(files)

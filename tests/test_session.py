@@ -20,10 +20,10 @@ import pytest
 
 from edgesppo.chat.template import Message
 from edgesppo.errors import BadChat, ChatInUse, Closed, OutputError, UsageError
-from edgesppo.session import Session
-from edgesppo.sessions import Sessions
+from edgesppo.sessions.folder import Sessions
+from edgesppo.sessions.session import Session
+from edgesppo.sessions.transcript import Conversation, ModelMark
 from edgesppo.system import jsonl
-from edgesppo.transcript import Conversation, ModelMark
 from tests.command_line import started
 from tests.faulty import Counting, Faulty, Short
 
@@ -363,7 +363,7 @@ def test_a_closed_session_is_not_written_to(path: Path) -> None:
 
 def test_the_second_process_is_told_who_has_the_chat_open(path: Path) -> None:
     code = (
-        "import sys, pathlib\nfrom edgesppo.session import Session\n"
+        "import sys, pathlib\nfrom edgesppo.sessions.session import Session\n"
         "session = Session(pathlib.Path(sys.argv[1]))\nprint('open', flush=True)\ninput()"
     )
     write(path, STATES[:1])
@@ -445,7 +445,7 @@ def test_a_fault_while_mending_loses_nothing(path: Path, spoil: object) -> None:
 
 KILLED = """
 import os, pathlib, signal, sys
-from edgesppo.session import Session
+from edgesppo.sessions.session import Session
 from tests.faulty import Counting
 from tests.test_session import STATES
 
@@ -482,7 +482,7 @@ def test_killed_at_any_operation_every_recorded_turn_is_there(path: Path, tmp_pa
 
 VICTIM = """
 import sys, pathlib
-from edgesppo.session import Session
+from edgesppo.sessions.session import Session
 from tests.test_session import said
 
 with Session(pathlib.Path(sys.argv[1])) as session:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo import snapshot
 from edgesppo.errors import ChatInUse, ChatNotFound, OutputError, UsageError
-from edgesppo.sessions import Sessions
-from edgesppo.snapshot import Binding, Snapshot
+from edgesppo.sessions import kv_snapshot
+from edgesppo.sessions.folder import Sessions
+from edgesppo.sessions.kv_snapshot import Binding, Snapshot
 from edgesppo.system import jsonl, paths
 from tests.faulty import Counting, Faulty
 from tests.test_session import said
@@ -225,11 +225,11 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
 
 def test_states_are_capped_over_all_chats_and_the_oldest_go_first(tmp_path: Path) -> None:
     for n in range(4):
-        snapshot.write(tmp_path / f"{n}.kv", BINDING, Snapshot([1], memoryview(bytes(1000))))
+        kv_snapshot.write(tmp_path / f"{n}.kv", BINDING, Snapshot([1], memoryview(bytes(1000))))
         os.utime(tmp_path / f"{n}.kv", (n + 1, n + 1))
     size = (tmp_path / "0.kv").stat().st_size
-    assert snapshot.read(tmp_path / "0.kv", BINDING) is not None  # and so it is the youngest
-    snapshot.prune(tmp_path, 2 * size)
+    assert kv_snapshot.read(tmp_path / "0.kv", BINDING) is not None  # and so it is the youngest
+    kv_snapshot.prune(tmp_path, 2 * size)
     assert {p.name for p in tmp_path.iterdir()} == {"0.kv", "3.kv"}
 
 
@@ -243,7 +243,7 @@ def test_what_a_killed_process_left_of_a_state_goes(sessions: Sessions) -> None:
     sessions.open("rome").close()
     assert [draft.exists() for draft in drafts] == [False, True, True]
     os.utime(drafts[1], (1, 1))
-    snapshot.prune(sessions.folder, 10**9)
+    kv_snapshot.prune(sessions.folder, 10**9)
     assert [draft.exists() for draft in drafts] == [False, False, True]
 
 
@@ -251,10 +251,10 @@ def test_a_fault_while_writing_a_state_leaves_the_old_one(tmp_path: Path) -> Non
     path = tmp_path / "a.kv"
     old, new = (Snapshot([1, 2], memoryview(bytes([n]) * 3000)) for n in (1, 2))
     for number in range(1, 6):
-        snapshot.write(path, BINDING, old)
+        kv_snapshot.write(path, BINDING, old)
         with pytest.raises(OSError, match="No space"):
-            snapshot.write(path, BINDING, new, Faulty(number, 28))
-        held = snapshot.read(path, BINDING)
+            kv_snapshot.write(path, BINDING, new, Faulty(number, 28))
+        held = kv_snapshot.read(path, BINDING)
         assert held is not None
         assert bytes(held.cells) == bytes(old.cells)
         assert [p.name for p in tmp_path.iterdir()] == ["a.kv"]

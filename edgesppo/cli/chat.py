@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgesppo.loaded import LoadedModel
     from edgesppo.repl import Setup
-    from edgesppo.session import Session
+    from edgesppo.sessions.session import Session
 
 TRY_QUESTION = "Who are you?"
 _plain_option = click.option(
@@ -78,7 +78,7 @@ def _setup(
     snapshots: int = 0,
 ) -> Setup:
     from edgesppo.repl import Setup
-    from edgesppo.sessions import Sessions
+    from edgesppo.sessions.folder import Sessions
 
     load = open_reporting if is_interactive() else open_with_meters
     asked_for = was_asked_for(found)

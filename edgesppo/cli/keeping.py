@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.loaded import LoadedModel
-    from edgesppo.saved import SavedChat
-    from edgesppo.session import Session
+    from edgesppo.sessions.persistent_chat import SavedChat
+    from edgesppo.sessions.session import Session
 
     _Kind = click.ParamType[int]
 else:  # older releases of click do not say of what
@@ -86,7 +86,7 @@ def kept(
 
 
 def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None:
-    from edgesppo.sessions import Sessions
+    from edgesppo.sessions.folder import Sessions
 
     if name is not None and resume:
         raise click.UsageError("--session names a chat, --resume takes the latest: give only one")

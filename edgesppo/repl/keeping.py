@@ -10,8 +10,8 @@ from edgesppo.terminal import n_turns
 
 if TYPE_CHECKING:
     from edgesppo.repl.desk import Desk
-    from edgesppo.session import Session
-    from edgesppo.sessions import Entry
+    from edgesppo.sessions.folder import Entry
+    from edgesppo.sessions.session import Session
 
 
 def sessions(desk: Desk, _rest: str) -> None:

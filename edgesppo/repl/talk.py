@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import saved as saved_chats
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.repl.loading import Loading
+from edgesppo.sessions import persistent_chat as saved_chats
 from edgesppo.system.signals import deferred
 from edgesppo.terminal import describe, resumed_line
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.template import Message
     from edgesppo.loaded import LoadedModel
-    from edgesppo.saved import SavedChat
-    from edgesppo.session import Session
-    from edgesppo.sessions import Sessions
+    from edgesppo.sessions.folder import Sessions
+    from edgesppo.sessions.persistent_chat import SavedChat
+    from edgesppo.sessions.session import Session
     from edgesppo.store.locate import Found
 
     Report = Callable[[str, float], None]

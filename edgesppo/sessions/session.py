@@ -14,17 +14,17 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo import snapshot
-from edgesppo.chat_file import MODE, SUFFIX, is_torn, lock, read, state_path, understand
 from edgesppo.errors import Closed, OutputError, UsageError
+from edgesppo.sessions import kv_snapshot
+from edgesppo.sessions.file import MODE, SUFFIX, is_torn, lock, read, state_path, understand
+from edgesppo.sessions.transcript import Transcript, changes
 from edgesppo.system import jsonl
 from edgesppo.system.fs import Files, cannot_write, write_all
-from edgesppo.transcript import Transcript, changes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.transcript import Conversation
+    from edgesppo.sessions.transcript import Conversation
 
 
 class Session:
@@ -47,7 +47,7 @@ class Session:
         self._at = (0, 0)  # where what is recorded ends, and its checksum: set at one stroke
         self._lock = lock(path, self.files)
         try:
-            snapshot.sweep(state_path(path), self.files)
+            kv_snapshot.sweep(state_path(path), self.files)
             self._load()
         except OSError as error:
             self.close()

@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.chat_file import SUFFIX, is_torn, read, state_path, understand
 from edgesppo.errors import BadChat, ChatInUse, ChatNotFound, UsageError
-from edgesppo.session import Session
+from edgesppo.sessions.file import SUFFIX, is_torn, read, state_path, understand
+from edgesppo.sessions.session import Session
 from edgesppo.system.fs import Files, cannot_write
 from edgesppo.system.paths import data_home, portable_name_fault
 

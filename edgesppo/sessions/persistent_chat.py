@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo import chat_file, snapshot
 from edgesppo.errors import BadChat, EdgesppoError
-from edgesppo.snapshot import Snapshot
+from edgesppo.sessions import file, kv_snapshot
+from edgesppo.sessions.kv_snapshot import Snapshot
+from edgesppo.sessions.transcript import Conversation
 from edgesppo.system import hardware
-from edgesppo.transcript import Conversation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Result
     from edgesppo.engine.engine import Engine
-    from edgesppo.session import Session
-    from edgesppo.snapshot import Binding
-    from edgesppo.transcript import ModelMark, Transcript
+    from edgesppo.sessions.kv_snapshot import Binding
+    from edgesppo.sessions.session import Session
+    from edgesppo.sessions.transcript import ModelMark, Transcript
 
 DEFAULT_CAP = 2_000_000_000
 # After a turn, the state is written if prefilling what the last one lacks would take this long,
@@ -180,10 +180,10 @@ class SavedChat:
             if held is None:
                 return
             found = Snapshot(held[0], held[1], self._prefill)
-            snapshot.write(self.session.state_path, self._binding, found, self.session.files)
+            kv_snapshot.write(self.session.state_path, self._binding, found, self.session.files)
             self._on_disk = held[0]
             self._write_s = time.perf_counter() - started
-            snapshot.prune(self.session.path.parent, self.snapshots)
+            kv_snapshot.prune(self.session.path.parent, self.snapshots)
 
 
 def conversation(chat: Chat, by: ModelMark) -> Conversation:
@@ -203,7 +203,7 @@ def restore(chat: Chat, path: Path, engine: Engine, binding: Binding) -> Snapsho
     """Put a chat's KV state back; None when there is none that fits."""
     if not chat.messages:
         return None
-    held = snapshot.read(path, binding, room(snapshot.MAX_BYTES))
+    held = kv_snapshot.read(path, binding, room(kv_snapshot.MAX_BYTES))
     if held is None or not engine.restore(held.ids, held.cells):
         return None
     return held
@@ -216,12 +216,12 @@ def save(chat: Chat, path: Path, engine: Engine, by: ModelMark, binding: Binding
     """
     ids = chat.history_ids()
     held = engine.state(ids, room(cap)) if chat.messages else None
-    chat_file.replace(path, conversation(chat, by))
+    file.replace(path, conversation(chat, by))
     if held is None:
         return
     with suppress(OSError):
-        snapshot.write(chat_file.state_path(path), binding, Snapshot(*held))
-        snapshot.prune(path.parent, cap)
+        kv_snapshot.write(file.state_path(path), binding, Snapshot(*held))
+        kv_snapshot.prune(path.parent, cap)
 
 
 def read(path: Path) -> Transcript:
@@ -231,15 +231,15 @@ def read(path: Path) -> Transcript:
     make no sense are left out with a warning.
     """
     try:
-        data = chat_file.read(path)
+        data = file.read(path)
     except OSError as error:
         raise BadChat(f"{path}: cannot be read: {error.strerror or error}") from None
     if not data:
         raise BadChat(f"{path}: cannot be read: there is no such file, or it is empty")
-    transcript, (end, _) = chat_file.understand(data)
+    transcript, (end, _) = file.understand(data)
     if transcript is None:
         raise BadChat(f"{path}: not a saved chat, or damaged from its first line on")
-    if end < len(data) and not chat_file.is_torn(data, end):
+    if end < len(data) and not file.is_torn(data, end):
         raise BadChat(f"{path}: damaged after turn {len(transcript.turns)}")
     for complaint in transcript.drop_senseless():
         warnings.warn(f"{path}: goes on without a setting: {complaint}", stacklevel=4)

@@ -9,16 +9,16 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from edgesppo import snapshot
 from edgesppo.errors import BadChat, ChatInUse
+from edgesppo.sessions import kv_snapshot
+from edgesppo.sessions.transcript import VERSION, Transcript, changes, replay
 from edgesppo.system import filelock, jsonl
 from edgesppo.system.fs import Files, cannot_write, read_all, write_whole
-from edgesppo.transcript import VERSION, Transcript, changes, replay
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.transcript import Conversation
+    from edgesppo.sessions.transcript import Conversation
 
 SUFFIX = ".jsonl"
 MODE = 0o600
@@ -27,7 +27,7 @@ _MAX_BYTES = 1 << 28  # ten thousand of the longest answers take half of it
 
 def state_path(path: Path) -> Path:
     """Where the KV state of the chat at `path` is."""
-    return path.with_name(path.name + snapshot.SUFFIX)
+    return path.with_name(path.name + kv_snapshot.SUFFIX)
 
 
 def read(path: Path, files: Files | None = None) -> bytes:
