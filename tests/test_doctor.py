@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from edgesppo import doctor
 from edgesppo.cli import main
+from edgesppo.diagnostics import doctor
 from edgesppo.llama import build_info
 from edgesppo.store import layout
 from edgesppo.system import hardware

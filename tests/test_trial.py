@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgesppo.diagnostics.self_test import TOKENS, try_out
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
-from edgesppo.trial import TOKENS, try_out
 
 if TYPE_CHECKING:
     from pathlib import Path

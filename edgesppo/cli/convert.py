@@ -179,7 +179,7 @@ def _counted(types: Mapping[str, int]) -> str:
 
 
 def _try_out(output: Path) -> None:
-    from edgesppo.trial import try_out
+    from edgesppo.diagnostics.self_test import try_out
 
     trial = try_out(output)
     say(f"self-test: {trial.n_tokens} tokens, {trial.text!r}")

@@ -22,7 +22,7 @@ def doctor_command(as_json: bool) -> None:
     Says of everything that is not well what to do. Opens no connection. Exits with 1 where
     something fails.
     """
-    from edgesppo.doctor import FAIL, examine
+    from edgesppo.diagnostics.doctor import FAIL, examine
 
     found = examine()
     failed = any(finding.state == FAIL for finding in found)
