@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from edgesppo.api import LoadedModel, load
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.chat.template import Message
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
         UsageError,
     )
-    from edgesppo.loaded import LoadedModel, load
     from edgesppo.sampling.params import SamplingParams
 
 _HOMES = {
@@ -68,7 +68,7 @@ _HOMES = {
         "UsageError",
     ],
     "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
-    "edgesppo.loaded": ["LoadedModel", "load"],
+    "edgesppo.api": ["LoadedModel", "load"],
     "edgesppo.chat.template": ["Message"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }

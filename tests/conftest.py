@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
     from tests.hub import FakeHub
 
 # Before llama.cpp is loaded: threads that wait actively for each other slow a busy machine tenfold.
@@ -43,7 +43,7 @@ def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _models_guess() -> Iterator[None]:
     """Let our small models guess like large ones, so that whatever is tested is tested with it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgesppo.loaded.is_small", lambda _: False)
+        patch.setattr("edgesppo.api.is_small", lambda _: False)
         yield
 
 

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo import errors
-from edgesppo.cli import care as cli_care
 from edgesppo.cli import main
+from edgesppo.cli import verify as cli_care
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.store import commit_lock, gc, layout, locate, user_state
@@ -60,7 +60,7 @@ def test_list_fits_a_terminal_and_cuts_nothing_elsewhere(
     ):
         assert line.endswith(model["description"])
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("edgesppo.cli.store.has_terminal", lambda _: True)
+    monkeypatch.setattr("edgesppo.cli.list.has_terminal", lambda _: True)
     shown = run("list").output.splitlines()
     assert max(map(len, shown)) < columns
     for line, whole in zip(shown, elsewhere, strict=True):

@@ -14,7 +14,7 @@ import edgesppo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 
 def test_the_documented_example_works(demo_gguf: Path) -> None:

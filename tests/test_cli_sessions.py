@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgesppo.cli import main
-from edgesppo.cli.keeping import Size
+from edgesppo.cli.session_options import Size
 from edgesppo.sessions.folder import Sessions
 from edgesppo.system import jsonl
 

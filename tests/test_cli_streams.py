@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
+    from edgesppo.api import LoadedModel
     from edgesppo.chat.generation import Chunk
-    from edgesppo.loaded import LoadedModel
 
 
 def test_run_takes_its_prompt_from_a_pipe(demo_gguf: Path) -> None:

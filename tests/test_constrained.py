@@ -21,8 +21,8 @@ from tests.schema_cases import CASES, Case
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgesppo.api import LoadedModel
     from edgesppo.llama.model import Model
-    from edgesppo.loaded import LoadedModel
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 WORDS = ["Paris", "Par", "London", "the", "42", "7", "é"]

@@ -256,7 +256,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(
     out = tmp_path / "out.gguf"
     with monkeypatch.context() as patch:
         patch.setattr("edgesppo_convert.output.CLAIM", 1)
-        patch.setattr("edgesppo.cli.progress.Meter.update", interrupt)
+        patch.setattr("edgesppo.terminal.progress.Meter.update", interrupt)
         stopped = call(source, "-o", out)
     assert stopped.exit_code == 130
     part = tmp_path / ".out.gguf.edgesppo-part"

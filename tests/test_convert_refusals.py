@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from edgesppo.api import _FILE_DEFAULTS
 from edgesppo.errors import BadCheckpoint, EdgesppoError, ModelNotFound, UnsupportedCheckpoint
-from edgesppo.loaded import _FILE_DEFAULTS
 from edgesppo.sampling.fields import Whole
 from edgesppo.sampling.params import SamplingParams
 from edgesppo_convert import convert, look_ahead

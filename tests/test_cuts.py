@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 MEGABYTES = 10
 ONE_CHARACTER = ["a", " ", "\n", "é", "🙂", "\t", "\0", "<", "漢", "\u2581", "=", "0"]

@@ -11,7 +11,7 @@ from tests.demo_questions import DIALOGUES, QUESTIONS, is_right
 if TYPE_CHECKING:
     import pytest
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 RIGHT_OF_60, RIGHT_OF_20_UNSEEN, RIGHT_OF_20_DIALOGUES = 57, 17, 18
 

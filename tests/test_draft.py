@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgesppo
-from edgesppo import SamplingParams, loaded
+from edgesppo import SamplingParams, api
 from edgesppo.engine import engine as engines
 from edgesppo.engine.draft_model import SLICE, DraftModel, open_draft_model
 from edgesppo.engine.engine import Engine
@@ -148,7 +148,7 @@ def test_guesses_change_no_answer(model: Model, params: SamplingParams) -> None:
 def test_a_model_of_a_few_megabytes_guesses_only_when_told_to(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaded, "is_small", run_config.is_small)
+    monkeypatch.setattr(api, "is_small", run_config.is_small)
     for drafts, guesses in ((True, False), (False, False), (demo_gguf, True)):
         with edgesppo.load(demo_gguf, drafts=drafts) as made:
             drafter = made.engine.submit([made.model.bos], GREEDY).drafter
@@ -397,7 +397,7 @@ def test_a_cancel_ends_the_draft_models_reading(
 def test_a_draft_models_file_that_changes_is_one_clear_error(
     demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaded, "open_draft_model", _for_nothing)
+    monkeypatch.setattr(api, "open_draft_model", _for_nothing)
     file = shutil.copy(demo_gguf, tmp_path / "small.gguf")
     with edgesppo.load(demo_gguf, drafts=file, n_threads=1) as model:
         chat = model.chat(temperature=0)
@@ -422,7 +422,7 @@ def test_a_draft_model_is_closed_where_the_engine_cannot_be_made(
     def fail(*_args: object, **_options: object) -> None:
         raise edgesppo.OutOfMemory("no room")
 
-    monkeypatch.setattr(loaded, "Engine", fail)
+    monkeypatch.setattr(api, "Engine", fail)
     file, before = shutil.copy(demo_gguf, tmp_path / "small.gguf"), open_files()
     with pytest.raises(edgesppo.OutOfMemory, match="no room") as caught:
         edgesppo.load(demo_gguf, drafts=file)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo import Chat, SamplingParams
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 THREADS = 10
 SECONDS = 60.0 if LONG else 3.0

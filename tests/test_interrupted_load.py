@@ -15,7 +15,7 @@ from tests.resources import native_handles
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from edgesppo.api import LoadedModel
     from edgesppo.engine.engine import Request
     from edgesppo.llama.batch import Batch
-    from edgesppo.loaded import LoadedModel
 
 MODULES = (accept, chat, engine, generation, kv_cache, request, runner, scheduler)
 FILES = {module.__file__ for module in MODULES}

@@ -15,7 +15,7 @@ from tests.faulty import Counting, Faulty
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 TURNS = ["My name is Ada.", "What is 2 plus 3?"]
 QUESTION = "What is my name?"

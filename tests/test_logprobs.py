@@ -15,8 +15,8 @@ from edgesppo.llama import logprobs
 from edgesppo.llama.model import Model
 
 if TYPE_CHECKING:
+    from edgesppo.api import LoadedModel
     from edgesppo.chat.generation import TokenLogprob
-    from edgesppo.loaded import LoadedModel
 
 REFERENCE = Path(__file__).parent / "data" / "demo_reference_logits.npz"
 QUESTION = "What is the capital of France?"

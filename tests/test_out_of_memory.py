@@ -17,7 +17,7 @@ from edgesppo.system.signals import run_interruptibly
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 
@@ -77,7 +77,7 @@ def test_no_limit_of_memory_ends_the_process(demo_gguf: Path) -> None:
 @linux
 def test_the_command_line_says_it_in_one_line(demo_gguf: Path) -> None:
     program = (
-        "import resource, sys; import edgesppo.cli, edgesppo.loaded\n"
+        "import resource, sys; import edgesppo.cli, edgesppo.api\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000,) * 2)\n"
         "sys.argv[0] = 'edgesppo'\n"

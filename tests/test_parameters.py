@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 NAN, INF = math.nan, math.inf
 # No number of a parameter may be one of these, whatever its range.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.cli.progress import Meter, conversion_progress
-from edgesppo.cli.retries import retries_told
 from edgesppo.errors import DownloadError
 from edgesppo.hub.retry import ATTEMPTS, Patience
+from edgesppo.terminal.progress import Meter, conversion_progress
+from edgesppo.terminal.retries import retries_told
 from edgesppo_convert import Progress
 
 if TYPE_CHECKING:

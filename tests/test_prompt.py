@@ -14,7 +14,7 @@ from edgesppo.chat.template import Message
 from tests.conftest import DEMO
 
 if TYPE_CHECKING:
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 CHATS = [
     [("user", "Hello")],

@@ -24,7 +24,7 @@ CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x03", "\x04", "\x07", "\n"
 ANSWERS_IN_MARKDOWN = """
 import sys
 from edgesppo.repl import stream
-from edgesppo.repl.stream import PlainText, StyledText
+from edgesppo.terminal.stream import PlainText, StyledText
 for kind in (PlainText, StyledText):
     kind.finish = lambda self, finish=kind.finish: (self.feed(" and `code`"), finish(self))
 from edgesppo.cli import main

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo.cli import main
-from edgesppo.repl.commands import COMMANDS
+from edgesppo.repl.commands.registry import COMMANDS
 from edgesppo.repl.loop import Lines
-from edgesppo.repl.settings import names
+from edgesppo.repl.sampling_settings import names
 from edgesppo.sessions.folder import Sessions
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def test_a_defect_in_a_turn_does_not_end_the_chat(
     def fails(*_: object) -> None:
         raise ZeroDivisionError("of\nnothing")
 
-    monkeypatch.setattr("edgesppo.repl.clipboard.by_program", fails)
+    monkeypatch.setattr("edgesppo.terminal.clipboard.by_program", fails)
     said = _chat(demo_gguf, "My name is Ada.", "/copy", "What is my name?", code=1)
     assert "error: unexpected ZeroDivisionError: of nothing (a defect of edgesppo" in said.stderr
     assert "Your name is Ada." in said.stdout

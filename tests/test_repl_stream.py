@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesppo.repl import cells, markdown, style
-from edgesppo.repl.highlight import Highlighter
-from edgesppo.repl.screen import Screen
-from edgesppo.repl.stream import PlainText, StyledText
+from edgesppo.terminal import cells, markdown, style
+from edgesppo.terminal.highlight import Highlighter
+from edgesppo.terminal.screen import Screen
+from edgesppo.terminal.stream import PlainText, StyledText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo.errors import BadChat, OutOfMemory, OutputError, UsageError
-from edgesppo.repl import signals
-from edgesppo.repl.keys import Keys
 from edgesppo.repl.loop import Loop
-from edgesppo.repl.screen import Screen
-from edgesppo.repl.stream import PlainText
-from edgesppo.repl.talk import Setup, Talk
+from edgesppo.repl.state import Setup, Talk
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.folder import Sessions
 from edgesppo.store.locate import Found
 from edgesppo.system.fs import Files
 from edgesppo.system.signals import deferred
+from edgesppo.terminal import ctrl_c as signals
+from edgesppo.terminal.raw_mode import Keys
+from edgesppo.terminal.screen import Screen
+from edgesppo.terminal.stream import PlainText
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 
 class Disk(Files):

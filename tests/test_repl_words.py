@@ -9,13 +9,13 @@ import pytest
 
 from edgesppo.chat.template import Message
 from edgesppo.repl import status
-from edgesppo.repl.cells import width
-from edgesppo.repl.export import to_json, to_markdown
+from edgesppo.repl.chat_export import to_json, to_markdown
 from edgesppo.repl.input import PlainReader, is_open, unquoted
-from edgesppo.repl.listing import between_words, listed
-from edgesppo.repl.recap import recap
-from edgesppo.repl.screen import Screen
+from edgesppo.repl.last_turn import recap
 from edgesppo.repl.status import longest
+from edgesppo.terminal.cells import width
+from edgesppo.terminal.columns import between_words, listed
+from edgesppo.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from pathlib import Path

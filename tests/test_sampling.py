@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from edgesppo.api import LoadedModel
     from edgesppo.engine.request import Request
     from edgesppo.llama.sampler_chain import SamplerChain
-    from edgesppo.loaded import LoadedModel
 
 N_CTX = 512
 N_DRAWS = 20_000

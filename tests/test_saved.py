@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
     from edgesppo.llama.batch import Batch
-    from edgesppo.loaded import LoadedModel
 
 HEADER = {
     "edgesppo": "chat",

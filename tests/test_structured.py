@@ -20,7 +20,7 @@ from edgesppo.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 CITY = {
     "type": "object",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import edgesppo
 from edgesppo import Chat, Result, SamplingParams, Timings, Usage
 from edgesppo.engine.engine import Engine
-from edgesppo.terminal import speed_line
+from edgesppo.terminal.format import speed_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 LONG = "My name is Ada. Who are you? " * 30

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 N_STRINGS = 10_000
 PLAIN = [

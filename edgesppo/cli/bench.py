@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo.cli.common import chosen, converted, emit_json, json_option, tell, tune_option
+from edgesppo.cli.options import chosen, converted, emit_json, json_option, tell, tune_option
 from edgesppo.gguf import gemma2
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
 
     On the processor: a GPU is left alone. Takes a minute or two, in which nothing else should run.
     """
-    from edgesppo.cli.progress import measuring, tuning_progress
+    from edgesppo.terminal.progress import measuring, tuning_progress
     from edgesppo.tuning.bench import measure
     from edgesppo.tuning.choose import Wishes, settle
 

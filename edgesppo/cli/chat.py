@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.common import (
+from edgesppo.cli.help_format import HeadedCommand
+from edgesppo.cli.options import (
     is_interactive,
     json_option,
     model_options,
@@ -18,15 +19,14 @@ from edgesppo.cli.common import (
     say,
     was_asked_for,
 )
-from edgesppo.cli.headings import HeadedCommand
-from edgesppo.cli.keeping import chosen_for, kept, session_options
+from edgesppo.cli.session_options import chosen_for, kept, session_options
 from edgesppo.store import locate, user_state
-from edgesppo.terminal import describe
+from edgesppo.terminal.format import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
     from edgesppo.repl import Setup
     from edgesppo.sessions.session import Session
 

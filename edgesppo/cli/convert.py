@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.common import emit_json, json_option, say, tell
-from edgesppo.cli.retries import retries_told
+from edgesppo.cli.options import emit_json, json_option, say, tell
 from edgesppo.errors import BadOverride
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
+from edgesppo.terminal.retries import retries_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -137,7 +137,7 @@ def _usage() -> Iterator[None]:
 
 
 def _convert(source: str, output: str, chosen: dict[str, Any]) -> ConvertResult:
-    from edgesppo.cli.progress import conversion_progress, fetch_progress
+    from edgesppo.terminal.progress import conversion_progress, fetch_progress
     from edgesppo_convert import convert
 
     title = f"Converting {source} to {chosen['type']}"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from edgesppo.cli.common import emit_json, json_option
+from edgesppo.cli.options import emit_json, json_option
 from edgesppo.system.sanitize import printable
 
 _WIDTH = 79

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.common import converted, emit_json, json_option, model_options, tell
-from edgesppo.cli.headings import HeadedCommand
+from edgesppo.cli.help_format import HeadedCommand
+from edgesppo.cli.options import converted, emit_json, json_option, model_options, tell
 from edgesppo.gguf import gemma2
 from edgesppo.planning.memory_plan import PROGRAM_BYTES
 from edgesppo.store import locate

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
-from edgesppo.cli.progress import Meter
-from edgesppo.cli.retries import retries_told
-from edgesppo.cli.transfer import labelled, size, transfer
+from edgesppo.cli.options import emit_json, has_terminal, json_option, say, tell
 from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.hub import license_claims
 from edgesppo.hub.repository import endpoint
@@ -23,6 +20,9 @@ from edgesppo.store.locate import of_entry
 from edgesppo.system.fs import Files
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.sanitize import one_line
+from edgesppo.terminal.progress import Meter
+from edgesppo.terminal.retries import retries_told
+from edgesppo.terminal.transfer import labelled, size, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,8 +166,8 @@ def _fetch(entry: PinnedModel) -> int:
 
 
 def _make(entry: PinnedModel) -> int:
-    from edgesppo.cli.progress import conversion_progress, fetch_progress
     from edgesppo.store.build import make
+    from edgesppo.terminal.progress import conversion_progress, fetch_progress
 
     counted: dict[str, int] = {}
     title = f"Converting {entry.name} to {layout.RECIPE}"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli import INTERRUPTED, did_you_mean
-from edgesppo.cli.common import (
+from edgesppo.cli.help_format import HeadedCommand
+from edgesppo.cli.options import (
     emit_json,
     has_terminal,
     json_option,
@@ -22,20 +23,19 @@ from edgesppo.cli.common import (
     sampling_options,
     say,
 )
-from edgesppo.cli.headings import HeadedCommand
-from edgesppo.cli.keeping import chatting, chosen_for, kept, session_options
+from edgesppo.cli.session_options import chatting, chosen_for, kept, session_options
 from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import ending
 from edgesppo.system.text_input import read_stream, read_text
-from edgesppo.terminal import speed_line
+from edgesppo.terminal.format import speed_line
 
 if TYPE_CHECKING:
+    from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import TokenLogprob
     from edgesppo.chat.structured import Wanted
-    from edgesppo.loaded import LoadedModel
 
 _STDIN = "-"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.common import converted, emit_json, json_option, tell
+from edgesppo.cli.options import converted, emit_json, json_option, tell
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
 from edgesppo.store import locate

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgesppo.cli.common import converted, emit_json, json_option
+from edgesppo.cli.options import converted, emit_json, json_option
 from edgesppo.store import locate
 
 

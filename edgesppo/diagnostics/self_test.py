@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgesppo.api import load
 from edgesppo.chat import template
 from edgesppo.errors import BadModelFile
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
-from edgesppo.loaded import load
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
 from edgesppo.repl.input import is_open, unquoted
+from edgesppo.repl.interactive import Person, wants_plain
 from edgesppo.repl.loop import Lines, LoadFailed
-from edgesppo.repl.person import Person, wants_plain
-from edgesppo.repl.screen import Screen
-from edgesppo.repl.talk import Setup, Talk
+from edgesppo.repl.state import Setup, Talk
 from edgesppo.system.signals import Ended, deferred, ending
+from edgesppo.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,18 +9,18 @@ from prompt_toolkit.document import Document
 
 from edgesppo.errors import EdgesppoError
 from edgesppo.lockfile import layers
-from edgesppo.repl import settings
-from edgesppo.repl.ago import ago
-from edgesppo.repl.commands import COMMANDS, named
+from edgesppo.repl import sampling_settings
+from edgesppo.repl.commands.registry import COMMANDS, named
 from edgesppo.sampling.params import SamplingParams
-from edgesppo.terminal import n_turns
+from edgesppo.terminal.ago import ago
+from edgesppo.terminal.format import n_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from prompt_toolkit.completion import CompleteEvent
 
-    from edgesppo.repl.talk import Talk
+    from edgesppo.repl.state import Talk
 
 
 class CommandCompleter(Completer):
@@ -53,7 +53,7 @@ class CommandCompleter(Completer):
                 yield entry.name, f"{n_turns(entry.n_turns)}, {entry.model}, {ago(entry.last_used)}"
         elif kind == "parameter":
             params = self._talk.chat.params if self._talk.ready else SamplingParams()
-            for one in settings.settings(params):
+            for one in sampling_settings.settings(params):
                 yield one.name, f"now {one.value}; {one.meaning}"
         elif kind == "model":
             try:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from edgesppo.errors import EdgesppoError
-from edgesppo.repl import editor, history
+from edgesppo.repl import history
+from edgesppo.terminal import editor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat.template import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError
-from edgesppo.repl import asking, commands, signals, status
-from edgesppo.repl.keys import Keys
-from edgesppo.repl.listing import listed
-from edgesppo.repl.stream import PlainText, StyledText
-from edgesppo.repl.totals import Totals
+from edgesppo.repl import status
+from edgesppo.repl.commands import registry
+from edgesppo.repl.commands import turns as asking
+from edgesppo.repl.stats import Totals
 from edgesppo.system.signals import deferred
-from edgesppo.terminal import n_turns, speed_line
+from edgesppo.terminal import ctrl_c
+from edgesppo.terminal.columns import listed
+from edgesppo.terminal.format import n_turns, speed_line
+from edgesppo.terminal.raw_mode import Keys
+from edgesppo.terminal.stream import PlainText, StyledText
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
     from edgesppo.chat.generation import Chunk, Result
-    from edgesppo.repl.attach import Attached
-    from edgesppo.repl.screen import Screen
-    from edgesppo.repl.stream import Renderer
-    from edgesppo.repl.talk import Talk
+    from edgesppo.repl.attachments import Attached
+    from edgesppo.repl.state import Talk
+    from edgesppo.terminal.screen import Screen
+    from edgesppo.terminal.stream import Renderer
 
 _SAID_EVERY = 0.25  # of a load, where nothing is drawn over
 
@@ -56,7 +59,7 @@ class Loop:
         self.attached: list[Attached] = []
         self.leaving = False
         self.interrupted = False  # the last answer
-        self.ctrl_c = signals.CtrlC()
+        self.ctrl_c = ctrl_c.CtrlC()
         self.keys = Keys(raw=self.edits)
         self._left_out = 0
         self._said: tuple[str, float] = ("", 0.0)
@@ -67,8 +70,8 @@ class Loop:
         if not text and not self.attached:
             return True
         try:
-            if commands.is_command(line):
-                commands.run(self, text)
+            if registry.is_command(line):
+                registry.run(self, text)
             else:
                 self.wait_for_model()
                 self._ask(line)

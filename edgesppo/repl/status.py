@@ -6,14 +6,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from edgesppo.repl import cells
+from edgesppo.terminal import cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.chat.generation import Chunk
-    from edgesppo.repl.screen import Screen
-    from edgesppo.repl.talk import Talk
+    from edgesppo.repl.state import Talk
+    from edgesppo.terminal.screen import Screen
 
 _TICK_S = 0.5
 _QUIET_S = 0.4  # what is over sooner needs no words

@@ -9,9 +9,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
-from edgesppo.repl.like import like
 from edgesppo.sampling.fields import MAX_INT, Choice, Kind, Number, OptionalWhole, Texts
 from edgesppo.sampling.params import SamplingParams
+from edgesppo.terminal.suggest import like
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
-from edgesppo.repl.loading import Loading
+from edgesppo.repl.background import Loading
 from edgesppo.sessions import persistent_chat as saved_chats
 from edgesppo.system.signals import deferred
-from edgesppo.terminal import describe, resumed_line
+from edgesppo.terminal.format import describe, resumed_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.template import Message
-    from edgesppo.loaded import LoadedModel
     from edgesppo.sessions.folder import Sessions
     from edgesppo.sessions.persistent_chat import SavedChat
     from edgesppo.sessions.session import Session

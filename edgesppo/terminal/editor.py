@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from edgesppo.errors import UsageError
-from edgesppo.repl import signals
 from edgesppo.system import validate
+from edgesppo.terminal import ctrl_c
 
 _USUAL = ("sensible-editor", "editor", "nano", "vim", "vi", "notepad")
 
@@ -28,7 +28,7 @@ def edit(text: str) -> str:
         file = Path(folder) / "message.md"
         file.write_text(text + "\n" if text else "", encoding="utf-8")
         try:
-            with signals.ignored():
+            with ctrl_c.ignored():
                 code = subprocess.run([*command, str(file)], check=False).returncode
             if code:
                 raise UsageError(f"{command[0]} ended with code {code}; the message is as it was")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.repl.recap import unfinished
+from edgesppo.repl.last_turn import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

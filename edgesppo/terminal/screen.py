@@ -13,10 +13,10 @@ import sys
 import threading
 from typing import TextIO
 
-from edgesppo.repl import cells
-from edgesppo.repl.listing import between_words
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import lose_terminal
+from edgesppo.terminal import cells
+from edgesppo.terminal.columns import between_words
 
 _TEXT_WIDTH = 100  # columns of prose: longer rows are hard to read
 

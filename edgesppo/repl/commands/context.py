@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from edgesppo.chat.generation import Chunk
-    from edgesppo.repl.attach import Attached
-    from edgesppo.repl.talk import Talk
-    from edgesppo.repl.totals import Totals
+    from edgesppo.repl.attachments import Attached
+    from edgesppo.repl.state import Talk
+    from edgesppo.repl.stats import Totals
 
 
 class Desk(Protocol):

@@ -11,9 +11,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import Cancelled, EdgesppoError
-from edgesppo.repl import commands, status
+from edgesppo.repl import status
+from edgesppo.repl.commands import registry
+from edgesppo.repl.last_turn import recap
 from edgesppo.repl.loop import LoadFailed, Loop
-from edgesppo.repl.recap import recap
 from edgesppo.system.sanitize import printable
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from edgesppo.repl.input import Reader
-    from edgesppo.repl.screen import Screen
-    from edgesppo.repl.talk import Talk
+    from edgesppo.repl.state import Talk
+    from edgesppo.terminal.screen import Screen
 
 _LOOK_S = 0.2
 
@@ -82,7 +83,7 @@ class Person(Loop):
         try:
             return super().turn(line)
         finally:
-            if not commands.is_command(line) and self._n_messages() == before:
+            if not registry.is_command(line) and self._n_messages() == before:
                 self._draft = line
 
     def _n_messages(self) -> int:

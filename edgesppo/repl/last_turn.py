@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo.repl.listing import between_words
 from edgesppo.system.sanitize import printable
-from edgesppo.terminal import n_turns
+from edgesppo.terminal.columns import between_words
+from edgesppo.terminal.format import n_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat.template import Message
 from edgesppo.errors import UsageError
-from edgesppo.repl import settings
+from edgesppo.repl import sampling_settings
 from edgesppo.system import validate
-from edgesppo.terminal import describe, n_tokens, n_turns, speed_line
+from edgesppo.terminal.format import describe, n_tokens, n_turns, speed_line
 
 if TYPE_CHECKING:
-    from edgesppo.repl.desk import Desk
+    from edgesppo.repl.commands.context import Desk
 
 _NONE = ("none", '""', "''")
 _MOST_PIECES = 200
@@ -41,16 +41,16 @@ def set_(desk: Desk, rest: str) -> None:
     if words[0] == "logprobs":
         raise UsageError("a chat shows no log-probabilities; edgesppo run --json does")
     name, word = words[0], " ".join(words[1:])
-    chat.params = settings.changed(chat.params, talk.loaded.defaults, name, word)
+    chat.params = sampling_settings.changed(chat.params, talk.loaded.defaults, name, word)
     _tell(desk, name)
 
 
 def _tell(desk: Desk, name: str) -> None:
-    found = [*settings.settings(desk.talk.chat.params)]
+    found = [*sampling_settings.settings(desk.talk.chat.params)]
     if name:
         found = [one for one in found if one.name == name.replace("-", "_")]
         if not found:
-            raise settings.unknown(name)
+            raise sampling_settings.unknown(name)
     desk.say_list([(one.name, one.value, f"{one.meaning} ({one.takes})") for one in found])
     if not name:
         desk.say("/set NAME VALUE sets one; default as VALUE takes it back.")
@@ -65,10 +65,10 @@ def show(desk: Desk, _rest: str) -> None:
     desk.say(f"  chat     {kept}")
     desk.say(f"  turns    {len(talk.chat.messages) // 2:,}")
     desk.say(f"  system   {talk.chat.system or 'none'}")
-    defaults = {one.name: one.value for one in settings.settings(talk.loaded.defaults)}
+    defaults = {one.name: one.value for one in sampling_settings.settings(talk.loaded.defaults)}
     own = [
         f"{one.name} {one.value}"
-        for one in settings.settings(talk.chat.params)
+        for one in sampling_settings.settings(talk.chat.params)
         if one.value != defaults[one.name]
     ]
     desk.say(f"  set      {', '.join(own) or 'nothing beyond the defaults'} (/set lists all)")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from edgesppo.cli import JSON_KEY, aside
-from edgesppo.cli.headings import Headed
+from edgesppo.cli.help_format import Headed
 from edgesppo.errors import UsageError
 from edgesppo.planning.run_config import CACHE_TYPES, CHOICES
 from edgesppo.sampling.fields import Choice, Number
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 _ASKED_FOR = "edgesppo.asked_for"
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
@@ -218,8 +218,8 @@ def chosen(model: str | None) -> locate.Found:
 
 def converted(found: locate.Found) -> Path:
     """The GGUF file of what was found; a checkpoint is converted first, visibly."""
-    from edgesppo.cli.progress import conversion_progress
     from edgesppo.store.converted import ensure_converted
+    from edgesppo.terminal.progress import conversion_progress
 
     if not found.is_checkpoint:
         return found.path
@@ -245,8 +245,8 @@ def open_with_meters(
     loading: dict[str, Any], found: locate.Found, _report: object = None
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first, and say so on standard error."""
-    from edgesppo.cli.progress import tuning_progress
-    from edgesppo.loaded import load
+    from edgesppo.api import load
+    from edgesppo.terminal.progress import tuning_progress
 
     path = converted(found)
     with tuning_progress() as on_tune:
@@ -259,7 +259,7 @@ def open_reporting(
     loading: dict[str, Any], found: locate.Found, report: Callable[[str, float], None]
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
-    from edgesppo.loaded import load
+    from edgesppo.api import load
     from edgesppo.store.converted import ensure_converted
 
     path = found.path

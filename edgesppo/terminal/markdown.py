@@ -12,13 +12,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.repl import style
-from edgesppo.repl.cells import cells, width
+from edgesppo.terminal import style
+from edgesppo.terminal.cells import cells, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.repl.cells import Cell
+    from edgesppo.terminal.cells import Cell
 
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*)")
 _ITEM = re.compile(r"([ \t]*)([-*+]|\d{1,9}[.)])([ \t]+)(\[[ xX]\] )?(?=\S)")

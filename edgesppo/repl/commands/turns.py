@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.repl import attach, editor
-from edgesppo.terminal import n_tokens
+from edgesppo.repl import attachments
+from edgesppo.terminal import editor
+from edgesppo.terminal.format import n_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.repl.desk import Desk
+    from edgesppo.repl.commands.context import Desk
 
 
 def regenerate(desk: Desk, _rest: str) -> None:
@@ -65,7 +66,7 @@ def read(desk: Desk, rest: str) -> None:
         names = ", ".join(file.name for file in desk.attached)
         desk.say(f"(goes with the next message: {names})" if names else "/read FILE, a text file")
         return
-    file = attach.read(rest)
+    file = attachments.read(rest)
     desk.attached.append(file)
     talk = desk.talk
     n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
@@ -84,9 +85,9 @@ def read(desk: Desk, rest: str) -> None:
         )
 
 
-def _size(desk: Desk, files: Sequence[attach.Attached]) -> tuple[str, int]:
+def _size(desk: Desk, files: Sequence[attachments.Attached]) -> tuple[str, int]:
     """How many tokens files take, in words too; no more are counted than there can be of use."""
-    text, loaded = attach.joined(files, ""), desk.talk.loaded
+    text, loaded = attachments.joined(files, ""), desk.talk.loaded
     fewest = loaded.model.fewest_tokens(text)
     if fewest >= loaded.engine.n_ctx:
         return f"at least {n_tokens(fewest)}", fewest
@@ -103,4 +104,4 @@ def message(desk: Desk, text: str) -> str:
     """The whole next message, its files with it."""
     if not text.strip() and not desk.attached:
         raise UsageError("an empty message")
-    return attach.joined(desk.attached, text)
+    return attachments.joined(desk.attached, text)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.common import chosen, say
+from edgesppo.cli.options import chosen, say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.store import locate
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import deferred
-from edgesppo.terminal import resumed_line
+from edgesppo.terminal.format import resumed_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
     from edgesppo.sessions.persistent_chat import SavedChat
     from edgesppo.sessions.session import Session
 

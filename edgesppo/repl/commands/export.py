@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.repl import clipboard
-from edgesppo.repl import export as formats
+from edgesppo.repl import chat_export as formats
 from edgesppo.system.fs import Files, cannot_write, write_whole
 from edgesppo.system.paths import given
-from edgesppo.terminal import n_turns
+from edgesppo.terminal import clipboard
+from edgesppo.terminal.format import n_turns
 
 if TYPE_CHECKING:
-    from edgesppo.repl.desk import Desk
+    from edgesppo.repl.commands.context import Desk
 
 _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.M | re.S)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edgesppo.repl.cells import Cell
+    from edgesppo.terminal.cells import Cell
 
 PLAIN = ""
 BOLD, FAINT, ITALIC, UNDERLINE, STRUCK = "1", "2", "3", "4", "9"

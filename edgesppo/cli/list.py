@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
-from edgesppo.cli.progress import Meter
-from edgesppo.cli.transfer import size
+from edgesppo.cli.options import emit_json, has_terminal, json_option, say, tell
 from edgesppo.lockfile import layers
 from edgesppo.store import layout, locate, verify
 from edgesppo.system.sanitize import one_line, printable
+from edgesppo.terminal.progress import Meter
+from edgesppo.terminal.transfer import size
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.repl import style
+from edgesppo.terminal import style
 
 if TYPE_CHECKING:
-    from edgesppo.repl.cells import Cell
+    from edgesppo.terminal.cells import Cell
 
 # What stands further up hardly changes how a line is read, and reading it all would take ever
 # longer.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.repl.ago import ago
-from edgesppo.terminal import n_turns
+from edgesppo.terminal.ago import ago
+from edgesppo.terminal.format import n_turns
 
 if TYPE_CHECKING:
-    from edgesppo.repl.desk import Desk
+    from edgesppo.repl.commands.context import Desk
     from edgesppo.sessions.folder import Entry
     from edgesppo.sessions.session import Session
 

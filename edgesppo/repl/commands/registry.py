@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.repl import about, asking, giving, keeping
-from edgesppo.repl.like import like
+from edgesppo.repl.commands import export, info, sessions, turns
+from edgesppo.terminal.suggest import like
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.repl.desk import Desk
+    from edgesppo.repl.commands.context import Desk
 
 
 @dataclass(frozen=True)
@@ -73,30 +73,30 @@ KEYS = (
 COMMANDS = (
     Command("/help", "[COMMAND]", "this list", _help, "command", early=True),
     Command("/exit", "", "leave; the chat is saved", _exit, early=True),
-    Command("/regen", "", "answer the last message anew", asking.regenerate),
-    Command("/continue", "", "go on with an answer that was cut", asking.continue_),
-    Command("/edit", "", "change the last message in $EDITOR and ask again", asking.edit),
-    Command("/undo", "", "take back the last turn, or a file not sent yet", asking.undo),
-    Command("/clear", "", "forget the turns of this chat", asking.clear),
-    Command("/read", "FILE", "put a text file into the next message", asking.read, "path"),
+    Command("/regen", "", "answer the last message anew", turns.regenerate),
+    Command("/continue", "", "go on with an answer that was cut", turns.continue_),
+    Command("/edit", "", "change the last message in $EDITOR and ask again", turns.edit),
+    Command("/undo", "", "take back the last turn, or a file not sent yet", turns.undo),
+    Command("/clear", "", "forget the turns of this chat", turns.clear),
+    Command("/read", "FILE", "put a text file into the next message", turns.read, "path"),
     Command(
-        "/system", "[TEXT]", "show or set the system text (none: without)", about.system, "text"
+        "/system", "[TEXT]", "show or set the system text (none: without)", info.system, "text"
     ),
-    Command("/set", "[NAME VALUE]", "show or set how answers are drawn", about.set_, "parameter"),
-    Command("/show", "", "what runs, how, and where the chat is kept", about.show),
-    Command("/stats", "", "tokens and speed of the last answer, and of all", about.stats),
-    Command("/tokens", "[TEXT]", "the tokens of a text, or of the chat", about.tokens, "text"),
-    Command("/context", "", "what fills the context, and what is left of it", about.context),
-    Command("/model", "[MODEL]", "show the model, or go on with another", about.model, "model"),
-    Command("/sessions", "", "the saved chats", keeping.sessions, early=True),
-    Command("/new", "[NAME]", "begin another chat; this one stays saved", keeping.new),
-    Command("/load", "NAME", "go on with a saved chat", keeping.load, "session"),
-    Command("/save", "NAME", "save a copy of this chat as it is now", keeping.save),
-    Command("/rename", "NAME", "give this chat a name", keeping.rename),
-    Command("/delete", "[NAME]", "delete a saved chat, or this one", keeping.delete, "session"),
-    Command("/export", "[FILE]", "write the chat to a .md or .json file", giving.export, "path"),
+    Command("/set", "[NAME VALUE]", "show or set how answers are drawn", info.set_, "parameter"),
+    Command("/show", "", "what runs, how, and where the chat is kept", info.show),
+    Command("/stats", "", "tokens and speed of the last answer, and of all", info.stats),
+    Command("/tokens", "[TEXT]", "the tokens of a text, or of the chat", info.tokens, "text"),
+    Command("/context", "", "what fills the context, and what is left of it", info.context),
+    Command("/model", "[MODEL]", "show the model, or go on with another", info.model, "model"),
+    Command("/sessions", "", "the saved chats", sessions.sessions, early=True),
+    Command("/new", "[NAME]", "begin another chat; this one stays saved", sessions.new),
+    Command("/load", "NAME", "go on with a saved chat", sessions.load, "session"),
+    Command("/save", "NAME", "save a copy of this chat as it is now", sessions.save),
+    Command("/rename", "NAME", "give this chat a name", sessions.rename),
+    Command("/delete", "[NAME]", "delete a saved chat, or this one", sessions.delete, "session"),
+    Command("/export", "[FILE]", "write the chat to a .md or .json file", export.export, "path"),
     Command(
-        "/copy", "[code]", "the last answer, or its code, to the clipboard", giving.copy, "copy"
+        "/copy", "[code]", "the last answer, or its code, to the clipboard", export.copy, "copy"
     ),
 )
 _ALIASES = {

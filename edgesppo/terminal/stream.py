@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol
 
-from edgesppo.repl import cells, markdown, style
-from edgesppo.repl.highlight import Highlighter
 from edgesppo.system.sanitize import printable
+from edgesppo.terminal import cells, markdown, style
+from edgesppo.terminal.highlight import Highlighter
 
 if TYPE_CHECKING:
-    from edgesppo.repl.cells import Cell
-    from edgesppo.repl.screen import Screen
+    from edgesppo.terminal.cells import Cell
+    from edgesppo.terminal.screen import Screen
 
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`]*")
 _LONGEST_FENCE = 200

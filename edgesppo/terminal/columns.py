@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo.repl import cells
+from edgesppo.terminal import cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

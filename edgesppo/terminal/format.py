@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgesppo.api import LoadedModel
     from edgesppo.chat.generation import Result
     from edgesppo.engine.engine import Engine
-    from edgesppo.loaded import LoadedModel
     from edgesppo.sessions.persistent_chat import Resumed
 
 _ENDS = {"stop": "", "length": " | cut at the limit", "cancelled": " | stopped"}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo.cli.common import emit_json, has_terminal, json_option, say, tell
-from edgesppo.cli.progress import Meter
-from edgesppo.cli.transfer import size
+from edgesppo.cli.options import emit_json, has_terminal, json_option, say, tell
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.store import gc, layout, verify
+from edgesppo.terminal.progress import Meter
+from edgesppo.terminal.transfer import size
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel

@@ -1,0 +1,1 @@
+"""The commands of a chat: what begins with a slash."""
