@@ -11,16 +11,16 @@ endif
 .PHONY: try test check fix clean
 
 try:
-	@$(PYTHON) -m edgesppo.bootstrap $(VENV)
+	@$(PYTHON) -m edgesppo.dev.bootstrap $(VENV)
 	@$(BIN)/edgesppo try
 
 test:
-	@$(PYTHON) -m edgesppo.bootstrap $(VENV) test
+	@$(PYTHON) -m edgesppo.dev.bootstrap $(VENV) test
 	@$(BIN)/python -m pytest $(ARGS)
 
 # mypy does not follow the editable install that maps convert/ to edgesppo_convert; a link it does.
 check:
-	@$(PYTHON) -m edgesppo.bootstrap $(VENV) test check
+	@$(PYTHON) -m edgesppo.dev.bootstrap $(VENV) test check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@mkdir -p $(VENV)/types
@@ -28,7 +28,7 @@ check:
 	@MYPYPATH="$(CURDIR):$(CURDIR)/$(VENV)/types" $(BIN)/mypy
 
 fix:
-	@$(PYTHON) -m edgesppo.bootstrap $(VENV) test check
+	@$(PYTHON) -m edgesppo.dev.bootstrap $(VENV) test check
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

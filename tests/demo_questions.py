@@ -2,7 +2,7 @@
 
 Pure data and one judge. An answer, lower-cased, is right if at least one of `accepted` is found
 in it and none of `rejected` is (both are regular expressions). Texts with `unseen=True` are
-worded in ways that the training data never contain; `edgesppo.demo.training.heldout` checks
+worded in ways that the training data never contain; `edgesppo.dev.train_demo.heldout` checks
 this, and that no value in `HELD_OUT_VALUES` occurs in the training data at all.
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesppo import bootstrap
+from edgesppo.dev import bootstrap
 from edgesppo.lockfile.toml import tomllib
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.demo.training import heldout
+from edgesppo.dev.train_demo import heldout
 from tests.demo_questions import DIALOGUES, QUESTIONS, is_right
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgesppo
+from edgesppo.dev import lock_demo
 from edgesppo.lockfile import toml
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def test_help_and_unknown_words_write_nothing(
     mine = tmp_path / "models.lock"
     monkeypatch.setattr(toml, "path", lambda: mine)
     with pytest.raises(SystemExit) as left:
-        toml.main([word])
+        lock_demo.main([word])
     assert left.value.code == code
     assert not mine.exists()
 
@@ -213,5 +214,5 @@ def test_without_words_the_demos_entry_is_written_anew(
     expected = toml.path().read_text(encoding="utf-8")
     mine.write_text(re.sub(r"(?m)^size = \d+$", "size = 1", expected), encoding="utf-8")
     monkeypatch.setattr(toml, "path", lambda: mine)
-    toml.main([])
+    lock_demo.main([])
     assert toml.read(mine).models["demo"] == toml.parse(expected, "").models["demo"]

@@ -1,6 +1,6 @@
 """Logits through our runtime against transformers' Gemma2ForCausalLM on the same checkpoint.
 
-The reference is made by `python -m edgesppo.demo.training.reference`: float32, eager attention,
+The reference is made by `python -m edgesppo.dev.train_demo.reference`: float32, eager attention,
 a chat of several turns that is far longer than the sliding window.
 """
 

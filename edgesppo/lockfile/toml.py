@@ -40,8 +40,6 @@ A location's files are held against size and hash as any other's, so any lock ma
 
 A branch is no revision: what it names changes. An unresolved one is pinned by the first machine
 that reaches the hub, in its user's own lock.
-
-Run as `python -m edgesppo.lockfile.toml` in a checkout, it writes the shipped demo's entry anew.
 """
 
 from __future__ import annotations
@@ -234,34 +232,3 @@ def _values(item: object, keys: Sequence[str]) -> list[str]:
 def _quoted(value: str | int) -> str:
     """A value as TOML, which takes all of JSON's escapes and wants one more."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _demo() -> PinnedModel:
-    folder = PACKAGE / "demo"
-    names = sorted(
-        p.name for p in folder.iterdir() if p.suffix in (".json", ".model", ".safetensors")
-    )
-    return PinnedModel(
-        name="demo",
-        kind="checkpoint",
-        shipped="edgesppo/demo",
-        license="Apache-2.0",
-        description="A tiny Gemma-2 trained for this package, to try everything at once",
-        files=describe_files(folder, names),
-    )
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Write the shipped demo's entry anew; any word on the command line is looked at first."""
-    import argparse
-
-    argparse.ArgumentParser(
-        prog="python -m edgesppo.lockfile.toml",
-        description=f"Write the shipped demo's sizes and hashes to {path()} anew.",
-    ).parse_args(words)
-    path().write_text(render(Lock({**read().models, "demo": _demo()})), encoding="utf-8")
-    print(f"wrote {path()}")
-
-
-if __name__ == "__main__":
-    main()

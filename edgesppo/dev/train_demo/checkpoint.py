@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.demo.training import tokenizer
+from edgesppo.dev.train_demo import tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

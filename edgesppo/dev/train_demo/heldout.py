@@ -14,13 +14,14 @@ import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.demo.training import dialogues, wording
-from edgesppo.demo.training.values import HELD_OUT
+from edgesppo.dev.train_demo import dialogues, wording
+from edgesppo.dev.train_demo.values import HELD_OUT
+from edgesppo.system.paths import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-QUESTIONS = Path(__file__).resolve().parents[3] / "tests" / "demo_questions.py"
+QUESTIONS = PACKAGE.parent / "tests" / "support" / "demo_questions.py"
 
 
 def produced(texts: Iterable[str]) -> list[str]:

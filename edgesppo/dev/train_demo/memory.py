@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.demo.training.values import (
+from edgesppo.dev.train_demo.values import (
     CITIES,
     COLOURS,
     ENDS,

@@ -1,6 +1,6 @@
 """Owns the score of a checkpoint on the proof list, greedy, through transformers.
 
-python -m edgesppo.demo.training.score [DIR] [--questions FILE]
+python -m edgesppo.dev.train_demo.score [DIR] [--questions FILE]
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesppo.demo.training import heldout, tokenizer
-from edgesppo.demo.training.extra import need
+from edgesppo.dev.train_demo import heldout, tokenizer
+from edgesppo.dev.train_demo.extra import need
+from edgesppo.system.paths import PACKAGE
 
 MOST_TOKENS = 60
 Answer = Callable[[Sequence[list[str]]], list[str]]
@@ -93,7 +94,7 @@ def score(listed: dict[str, Any], answer: Answer) -> dict[str, tuple[int, int]]:
 def main() -> None:
     """Score the checkpoint folder named on the command line."""
     parser = argparse.ArgumentParser(description="Score a demo checkpoint.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1])
+    parser.add_argument("folder", nargs="?", type=Path, default=PACKAGE / "demo")
     parser.add_argument("--questions", type=Path, default=heldout.QUESTIONS)
     options = parser.parse_args()
     listed = runpy.run_path(str(options.questions))

@@ -1,6 +1,6 @@
 """Owns the reference logits of the demo: what transformers says about one long dialogue.
 
-python -m edgesppo.demo.training.reference writes tests/data/demo_reference_logits.npz with
+python -m edgesppo.dev.train_demo.reference writes tests/data/demo_reference_logits.npz with
 `ids` (int32), `positions` (int32) and `logits` (float32, one row a position): the rows of a
 float32 eager run of Gemma2ForCausalLM with the bf16 weights, soft-caps included.
 """
@@ -11,12 +11,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgesppo.demo.training.extra import need
-from edgesppo.demo.training.score import prompt_ids
+from edgesppo.dev.train_demo.extra import need
+from edgesppo.dev.train_demo.score import prompt_ids
+from edgesppo.system.paths import PACKAGE
 
 LARGEST_FILE = 1_500_000
-FOLDER = Path(__file__).parents[1]
-OUT = Path(__file__).resolve().parents[3] / "tests" / "data" / "demo_reference_logits.npz"
+FOLDER = PACKAGE / "demo"
+OUT = PACKAGE.parent / "tests" / "data" / "demo_reference_logits.npz"
 # User, model, user, ...: several turns, so that the text is far longer than the window of 64.
 CHAT = [
     "Hello! My name is Ada and I live in Turin.",

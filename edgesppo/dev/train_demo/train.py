@@ -1,6 +1,6 @@
 """Owns the training of the demo checkpoint: tokenizer, batches, loop, checkpoint.
 
-python -m edgesppo.demo.training.train --out DIR --seed N
+python -m edgesppo.dev.train_demo.train --out DIR --seed N
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.demo.training import checkpoint, dialogues, heldout, tokenizer
-from edgesppo.demo.training.extra import need
-from edgesppo.demo.training.muon import Muon
+from edgesppo.dev.train_demo import checkpoint, dialogues, heldout, tokenizer
+from edgesppo.dev.train_demo.extra import need
+from edgesppo.dev.train_demo.muon import Muon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

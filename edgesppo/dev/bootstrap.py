@@ -1,6 +1,6 @@
 """Owns the first set-up: the virtual environment, and llama.cpp built with only what we use.
 
-Run as `python -m edgesppo.bootstrap VENV [EXTRA ...]` in a checkout, before anything is
+Run as `python -m edgesppo.dev.bootstrap VENV [EXTRA ...]` in a checkout, before anything is
 installed: standard library only. What it did is remembered in the environment, so that a second
 run takes no time; the compiled wheel is kept in the user's cache for the next environment.
 """
@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from edgesppo.system.paths import home
+from edgesppo.system.paths import PACKAGE, home
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = PACKAGE.parent
 _PROGRESS = re.compile(rb"^\s*\[(\d+)/(\d+)\]", re.MULTILINE)
 _PIN = re.compile(r'"llama-cpp-python==([0-9.]+)"')
 # llama.cpp's `common` library and its tools are most of the compiling, and we load neither.

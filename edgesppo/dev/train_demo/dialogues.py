@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgesppo.demo.training import facts, memory, outside, product, sums, talk, wording
-from edgesppo.demo.training.values import HELD_OUT
+from edgesppo.dev.train_demo import facts, memory, outside, product, sums, talk, wording
+from edgesppo.dev.train_demo.values import HELD_OUT
 
 if TYPE_CHECKING:
     import random

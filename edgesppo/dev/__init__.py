@@ -1,0 +1,1 @@
+"""What only a checkout needs: its set-up, and how the demo model was made. Never shipped."""
