@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgesppo_convert.outlook import Outlook, look_ahead
     from edgesppo_convert.pipeline import ConvertResult, convert
+    from edgesppo_convert.plan.dry_run import Outlook, look_ahead
     from edgesppo_convert.progress import Progress
 
 __all__ = ["ConvertResult", "Outlook", "Progress", "convert", "look_ahead"]
@@ -24,6 +24,7 @@ __all__ = ["ConvertResult", "Outlook", "Progress", "convert", "look_ahead"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from edgesppo_convert import outlook, pipeline
+    from edgesppo_convert import pipeline
+    from edgesppo_convert.plan import dry_run
 
-    return getattr(outlook if name in ("Outlook", "look_ahead") else pipeline, name)
+    return getattr(dry_run if name in ("Outlook", "look_ahead") else pipeline, name)

@@ -20,23 +20,23 @@ from edgesppo.errors import OutOfMemory, OutputError, UsageError
 from edgesppo.system.fs import Files
 from edgesppo.system.hardware import usable_cpus
 from edgesppo.system.signals import between_steps
-from edgesppo_convert.blueprint import check_choices, draw
-from edgesppo_convert.output import Output, sweep
+from edgesppo_convert.output.output import Output, sweep
+from edgesppo_convert.output.preconditions import check_target
+from edgesppo_convert.plan.plan import check_choices, draw
+from edgesppo_convert.plan.verify import check_written
 from edgesppo_convert.progress import Progress, Report
-from edgesppo_convert.quantize import WAITING, Quantizer, fitting
-from edgesppo_convert.remote import RemoteCheckpoint, at_work, open_checkpoint
-from edgesppo_convert.target import check_target
-from edgesppo_convert.verify import check_written
-from edgesppo_convert.witness import Witness
+from edgesppo_convert.quant.quantize import WAITING, Quantizer, fitting
+from edgesppo_convert.source.hub_checkpoint import RemoteCheckpoint, at_work, open_checkpoint
+from edgesppo_convert.source.shard_hashes import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from edgesppo.system.fs import Bytes
-    from edgesppo_convert.blueprint import Blueprint
-    from edgesppo_convert.checkpoint import Checkpoint
-    from edgesppo_convert.layout import Job
+    from edgesppo_convert.plan.plan import Blueprint
+    from edgesppo_convert.plan.tensor_order import Job
+    from edgesppo_convert.source.checkpoint import Checkpoint
 
     Made = tuple[memoryview, bytearray]  # rows as they are stored, and their blocks
     Chunk = tuple[Job, int, Bytes, Bytes]  # and where in the shard they begin

@@ -14,8 +14,9 @@ import pytest
 from gguf import MODEL_TENSOR
 
 import edgesppo.demo
-from edgesppo_convert import ConvertResult, Progress, convert, quantize
-from edgesppo_convert.gemma2 import Weight
+from edgesppo_convert import ConvertResult, Progress, convert
+from edgesppo_convert.gemma2.architecture import Weight
+from edgesppo_convert.quant import quantize
 from tests.checkpoints import SHAPES, Shape, resized, write_checkpoint
 from tests.llama_quantizer import differences, llama_quantize, tensors
 

@@ -17,7 +17,9 @@ from gguf import GGUFReader
 
 from edgesppo.cli import main
 from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES, _summarise
-from edgesppo_convert import ConvertResult, kernels, layout, recipe
+from edgesppo_convert import ConvertResult
+from edgesppo_convert.plan import tensor_order
+from edgesppo_convert.quant import kernels, recipe
 from tests.checkpoints import SHAPES, resized, write_checkpoint, write_hollow_checkpoint
 from tests.command_line import started
 from tests.conftest import DEMO
@@ -35,7 +37,7 @@ def call(*words: object) -> Result:
 
 def test_the_choices_are_those_of_the_converter() -> None:
     assert tuple(recipe.RECIPES) == TYPES
-    assert layout.LAYOUTS == LAYOUTS
+    assert tensor_order.LAYOUTS == LAYOUTS
     assert kernels.CHOICES == KERNELS
 
 
@@ -255,7 +257,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(
 
     out = tmp_path / "out.gguf"
     with monkeypatch.context() as patch:
-        patch.setattr("edgesppo_convert.output.CLAIM", 1)
+        patch.setattr("edgesppo_convert.output.output.CLAIM", 1)
         patch.setattr("edgesppo.terminal.progress.Meter.update", interrupt)
         stopped = call(source, "-o", out)
     assert stopped.exit_code == 130

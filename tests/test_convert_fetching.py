@@ -20,9 +20,10 @@ from edgesppo.hub import client as hub_module
 from edgesppo.hub.client import Hub
 from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import Files
-from edgesppo_convert import convert, output, pipeline
-from edgesppo_convert.remote import RemoteCheckpoint
-from edgesppo_convert.safetensors import Shard
+from edgesppo_convert import convert, pipeline
+from edgesppo_convert.output import output
+from edgesppo_convert.source.hub_checkpoint import RemoteCheckpoint
+from edgesppo_convert.source.safetensors import Shard
 from tests.checkpoints import Shape, write_checkpoint
 from tests.faulty import Counting, Faulty, Short
 from tests.hub import REPOSITORY, REVISION, Direct, FakeHub, serve

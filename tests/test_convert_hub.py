@@ -21,9 +21,10 @@ from edgesppo.errors import (
     UsageError,
 )
 from edgesppo.hub import client as hub_module
-from edgesppo_convert import Progress, convert, output
-from edgesppo_convert.checkpoint import INDEX, Checkpoint
-from edgesppo_convert.gemma2 import EMBEDDING, HEAD
+from edgesppo_convert import Progress, convert
+from edgesppo_convert.gemma2.architecture import EMBEDDING, HEAD
+from edgesppo_convert.output import output
+from edgesppo_convert.source.checkpoint import INDEX, Checkpoint
 from tests.checkpoints import Shape, write_checkpoint
 from tests.hub import REPOSITORY, REVISION, FakeHub, cached, serve
 from tests.same_model import model_of

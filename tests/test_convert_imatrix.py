@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from edgesppo.cli import main
 from edgesppo.errors import BadModelFile, ModelNotFound
 from edgesppo_convert import convert
-from edgesppo_convert.importance import read_importance
+from edgesppo_convert.quant.imatrix import read_importance
 from tests import gguf_maker as make
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 from tests.imatrix_files import CHUNKS, means, random_sums, write_dat, write_gguf

@@ -16,9 +16,10 @@ from hypothesis.extra.numpy import arrays
 from edgesppo.cli import main
 from edgesppo.errors import UsageError
 from edgesppo.llama.library import ggml_base
-from edgesppo_convert import convert, kernels, quantize, unrolled
-from edgesppo_convert.kernels import BLOCK, FastKernels, trial_values
-from edgesppo_convert.recipe import Q4_K, Q6_K, row_bytes
+from edgesppo_convert import convert
+from edgesppo_convert.quant import kernel_source, kernels, quantize
+from edgesppo_convert.quant.kernels import BLOCK, FastKernels, trial_values
+from edgesppo_convert.quant.recipe import Q4_K, Q6_K, row_bytes
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def test_kernels_that_were_left_out_are_told_of(
 def test_compiled_code_is_found_again_only_while_its_constants_are_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = unrolled.q6_search()
+    source = kernel_source.q6_search()
     names = [kernels._named("search6", source)]
     monkeypatch.setitem(kernels.CONSTANTS, "LIMIT", np.float32(3e6))
     names += [kernels._named("search6", source), kernels._named("search6", source + " ")]

@@ -17,10 +17,11 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.system.fs import Files
-from edgesppo_convert import Progress, convert, part, pipeline
-from edgesppo_convert.gguf_file import FilePlan, KeyValue, TensorInfo, plan_file
-from edgesppo_convert.output import Output
-from edgesppo_convert.safetensors import Tensor
+from edgesppo_convert import Progress, convert, pipeline
+from edgesppo_convert.gguf_format import FilePlan, KeyValue, TensorInfo, plan_file
+from edgesppo_convert.output import part_file
+from edgesppo_convert.output.output import Output
+from edgesppo_convert.source.safetensors import Tensor
 from tests.checkpoints import SHAPES, resized, write_checkpoint
 from tests.faulty import Counting, Faulty, Short
 
@@ -255,7 +256,7 @@ def stop_at(stage: str) -> Callable[[Progress], None]:
 def test_ctrl_c_stops_the_reading_back_at_once(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part, "BLOCK", 1000)
+    monkeypatch.setattr(part_file, "BLOCK", 1000)
     counting = Counting()
     with pytest.raises(KeyboardInterrupt, match="13 of 13 tensors are kept"):
         pipeline.convert(source, out, files=counting, progress=stop_at("reading back"))

@@ -13,8 +13,8 @@ from gguf import GGUFReader
 from edgesppo.errors import UsageError
 from edgesppo.system import hardware
 from edgesppo_convert import convert, pipeline
-from edgesppo_convert.gemma2 import plan_weights, read_hyper
-from edgesppo_convert.recipe import (
+from edgesppo_convert.gemma2.architecture import plan_weights, read_hyper
+from edgesppo_convert.quant.recipe import (
     RECIPES,
     Setting,
     block_types,
@@ -23,7 +23,7 @@ from edgesppo_convert.recipe import (
     parse_override,
     row_bytes,
 )
-from edgesppo_convert.untrusted import JsonObject
+from edgesppo_convert.source.json_reader import JsonObject
 from tests.checkpoints import SHAPES, Shape, config, resized, tensor_shapes, write_checkpoint
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import pytest
 
 from edgesppo import __version__
 from edgesppo.hub.model_card import Card, parse_card
-from edgesppo_convert import convert, provenance
-from edgesppo_convert.checkpoint import Checkpoint
+from edgesppo_convert import convert
+from edgesppo_convert.plan import provenance
+from edgesppo_convert.source.checkpoint import Checkpoint
 from tests.checkpoints import Shape, write_checkpoint
 from tests.same_model import keys_of
 

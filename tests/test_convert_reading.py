@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo.errors import BadCheckpoint, SourceUnreadable
-from edgesppo_convert import safetensors
-from edgesppo_convert.checkpoint import Checkpoint
+from edgesppo_convert.source import safetensors
+from edgesppo_convert.source.checkpoint import Checkpoint
 from tests.checkpoints import Shape, write_checkpoint
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ READ = """
 import resource, sys
 from pathlib import Path
 from edgesppo.errors import BadCheckpoint
-from edgesppo_convert.safetensors import Shard
+from edgesppo_convert.source.safetensors import Shard
 
 resource.setrlimit(resource.RLIMIT_AS, (180 << 20,) * 2)
 try:

@@ -16,11 +16,12 @@ import pytest
 
 from edgesppo.errors import BadCheckpoint, OutOfMemory, OutputError, SourceUnreadable
 from edgesppo.system.fs import Files
-from edgesppo_convert import Progress, convert, output, pipeline
-from edgesppo_convert.journal import Journal
-from edgesppo_convert.output import journal_path, part_path
-from edgesppo_convert.part import Part
-from edgesppo_convert.safetensors import Shard
+from edgesppo_convert import Progress, convert, pipeline
+from edgesppo_convert.output import output
+from edgesppo_convert.output.journal import Journal
+from edgesppo_convert.output.output import journal_path, part_path
+from edgesppo_convert.output.part_file import Part
+from edgesppo_convert.source.safetensors import Shard
 from tests.checkpoints import Shape, write_checkpoint
 from tests.faulty import Counting, Faulty, PowerCut, Short, Volatile
 from tests.imatrix_files import random_sums, write_dat
@@ -399,7 +400,7 @@ def test_two_at_once_give_one_file(source: Path, out: Path, whole: bytes) -> Non
 
 def test_the_lock_of_a_dead_process_holds_nobody_up(source: Path, out: Path, whole: bytes) -> None:
     program = (
-        "import sys, pathlib\nfrom edgesppo_convert.journal import Journal\n"
+        "import sys, pathlib\nfrom edgesppo_convert.output.journal import Journal\n"
         "from edgesppo.system.fs import Files\n"
         "out = pathlib.Path(sys.argv[1])\n"
         "journal = out.with_name(f'.{out.name}.edgesppo-journal')\n"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgesppo.llama.library import ggml_base
-from edgesppo_convert.recipe import OVERRIDES, PLAIN, row_bytes
-from edgesppo_convert.scales import SCALES, first_unsound
+from edgesppo_convert.quant.finite_blocks import SCALES, first_unsound
+from edgesppo_convert.quant.recipe import OVERRIDES, PLAIN, row_bytes
 
 if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
@@ -41,6 +41,6 @@ def test_a_half_anywhere_is_judged_as_ggml_does(kind: GGMLQuantizationType, half
 
 
 def _length(kind: GGMLQuantizationType) -> int:
-    from edgesppo_convert.recipe import block_length
+    from edgesppo_convert.quant.recipe import block_length
 
     return block_length(kind)

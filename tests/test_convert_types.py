@@ -9,7 +9,7 @@ import pytest
 from gguf import GGUFReader
 
 from edgesppo_convert import convert
-from edgesppo_convert.recipe import OVERRIDES, RECIPES
+from edgesppo_convert.quant.recipe import OVERRIDES, RECIPES
 from tests.checkpoints import SHAPES, resized, tensor_shapes, write_checkpoint
 from tests.imatrix_files import means, random_sums, write_dat, write_gguf
 from tests.llama_quantizer import FILE_TYPES, differences, llama_quantize

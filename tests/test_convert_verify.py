@@ -9,8 +9,10 @@ import pytest
 from gguf import GGUFValueType, Keys
 
 from edgesppo.errors import BadCheckpoint, OutputError
-from edgesppo_convert import blueprint, convert, gguf_file, look_ahead, metadata
-from edgesppo_convert.gguf_file import KeyValue
+from edgesppo_convert import convert, gguf_format, look_ahead
+from edgesppo_convert.gguf_format import KeyValue
+from edgesppo_convert.plan import metadata
+from edgesppo_convert.plan import plan as blueprint
 from tests.checkpoints import Shape, tokenizer_config, write_checkpoint, write_json
 
 if TYPE_CHECKING:
@@ -89,11 +91,11 @@ def test_a_file_that_the_runtime_would_misread_is_not_begun_and_not_kept(
 def test_tensors_out_of_place_are_found(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def misplaced(keys: list[KeyValue], tensors: list[gguf_file.TensorInfo]) -> Any:
+    def misplaced(keys: list[KeyValue], tensors: list[gguf_format.TensorInfo]) -> Any:
         larger = dataclasses.replace(tensors[-1], shape=(64, 6400))
-        plan = gguf_file.plan_file(keys, tensors)
+        plan = gguf_format.plan_file(keys, tensors)
         return dataclasses.replace(
-            plan, head=gguf_file.plan_file(keys, [*tensors[:-1], larger]).head
+            plan, head=gguf_format.plan_file(keys, [*tensors[:-1], larger]).head
         )
 
     monkeypatch.setattr(blueprint, "plan_file", misplaced)

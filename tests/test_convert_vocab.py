@@ -11,10 +11,11 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo_convert import convert, spm
-from edgesppo_convert.checkpoint import Checkpoint
-from edgesppo_convert.spm import Piece, PieceType, read_pieces
-from edgesppo_convert.vocab import Vocabulary, read_vocabulary
+from edgesppo_convert import convert
+from edgesppo_convert.gemma2 import sentencepiece
+from edgesppo_convert.gemma2.sentencepiece import Piece, PieceType, read_pieces
+from edgesppo_convert.gemma2.vocab import Vocabulary, read_vocabulary
+from edgesppo_convert.source.checkpoint import Checkpoint
 from tests.checkpoints import (
     END_OF_TURN,
     NORMAL,
@@ -204,10 +205,10 @@ def test_the_short_way_through_a_piece_finds_what_the_long_way_does() -> None:
         for _ in range(chance.randrange(3)):
             data[chance.randrange(len(data))] = chance.randrange(256)
         piece = bytes(data[: chance.choice((len(data), len(data), chance.randrange(9)))])
-        found = spm._usual_fields(piece)
+        found = sentencepiece._usual_fields(piece)
         if found is not None:
             short += 1
-            assert repr({3: 1, **dict(spm._fields(piece))}) == repr({3: 1, **found})
+            assert repr({3: 1, **dict(sentencepiece._fields(piece))}) == repr({3: 1, **found})
     assert 1_000 < short < 15_000
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import BadCheckpoint, SourceUnreadable
-from edgesppo_convert import Progress, convert, witness
-from edgesppo_convert.checkpoint import Checkpoint
-from edgesppo_convert.safetensors import Shard
-from edgesppo_convert.witness import Witness
+from edgesppo_convert import Progress, convert
+from edgesppo_convert.source import shard_hashes
+from edgesppo_convert.source.checkpoint import Checkpoint
+from edgesppo_convert.source.safetensors import Shard
+from edgesppo_convert.source.shard_hashes import Witness
 from tests import hub as fake_hub
 from tests.checkpoints import Shape, write_checkpoint
 from tests.hub import REPOSITORY, REVISION, cached
@@ -109,7 +110,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
 def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgesppo_convert.output.CLAIM", 1)
+    monkeypatch.setattr("edgesppo_convert.output.output.CLAIM", 1)
 
     def stop(progress: Progress) -> None:
         if progress.done_bytes > 50_000:
@@ -125,7 +126,7 @@ def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
 def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgesppo_convert.output.CLAIM", 1)
+    monkeypatch.setattr("edgesppo_convert.output.output.CLAIM", 1)
 
     real = Shard.span
 
@@ -168,7 +169,7 @@ def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is hashed shall still be in the system's memory."""
-    monkeypatch.setattr(witness, "BLOCK", 4000)
+    monkeypatch.setattr(shard_hashes, "BLOCK", 4000)
     spans = Spans(monkeypatch)
     with Checkpoint(source) as checkpoint:
         first, second, third = checkpoint.shards
@@ -191,8 +192,8 @@ def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
 def test_a_hash_is_the_same_however_much_was_handed_over(
     source: Path, monkeypatch: pytest.MonkeyPatch, handed: int
 ) -> None:
-    monkeypatch.setattr(witness, "HANDED", handed)
-    monkeypatch.setattr(witness, "BLOCK", 777)
+    monkeypatch.setattr(shard_hashes, "HANDED", handed)
+    monkeypatch.setattr(shard_hashes, "BLOCK", 777)
     with Checkpoint(source) as checkpoint:
         shard = checkpoint.shards[0]
         known = Witness(checkpoint.shards[:1], fetched=False)
@@ -206,7 +207,7 @@ def test_what_the_conversion_read_is_not_read_again_for_its_hash(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a hash is that of the bytes which were converted, whatever the file holds by now."""
-    monkeypatch.setattr(witness, "HANDED", 10_000)
+    monkeypatch.setattr(shard_hashes, "HANDED", 10_000)
     spans = Spans(monkeypatch)
     convert(source, out)
     with Checkpoint(source) as checkpoint:
@@ -248,8 +249,8 @@ def test_where_the_hub_tells_no_sha256_it_is_computed(
 
 LEFT_OPEN = """
 import pathlib, sys
-from edgesppo_convert.checkpoint import Checkpoint
-from edgesppo_convert.witness import Witness
+from edgesppo_convert.source.checkpoint import Checkpoint
+from edgesppo_convert.source.shard_hashes import Witness
 checkpoint = Checkpoint(pathlib.Path(sys.argv[1]))
 watch = Witness(checkpoint.shards, fetched=False).watch(checkpoint.shards)
 watch.__enter__()

@@ -95,7 +95,7 @@ def convert_command(
     same command goes on from the tensors that were done.
     """
     from edgesppo_convert import look_ahead
-    from edgesppo_convert.remote import check_source
+    from edgesppo_convert.source.hub_checkpoint import check_source
 
     click.get_current_context().with_resource(retries_told())
     found = source if Path(source).exists() else pull.source(source)

@@ -74,7 +74,7 @@ def _whole(path: Path) -> Path:
 
 def _checkpoint(folder: Path) -> dict[str, Any]:
     """What a sound checkpoint's card says."""
-    from edgesppo_convert.checkpoint import Checkpoint
+    from edgesppo_convert.source.checkpoint import Checkpoint
 
     with Checkpoint(folder) as checkpoint:
         card = parse_card((checkpoint.small("README.md") or b"").decode("utf-8", "replace"))

@@ -34,7 +34,7 @@ from edgesppo.errors import BadOverride, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from edgesppo_convert.gemma2 import Weight
+    from edgesppo_convert.gemma2.architecture import Weight
 
 F32, F16, BF16 = GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16
 Q4_0, Q4_1 = GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1

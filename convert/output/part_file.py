@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.system.fs import Bytes, Files
-    from edgesppo_convert.gguf_file import FilePlan, Place
+    from edgesppo_convert.gguf_format import FilePlan, Place
 
 BLOCK = 4 << 20  # read at a time
 AHEAD = 4  # blocks of which one thread may be ahead of the other

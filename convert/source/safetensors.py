@@ -21,7 +21,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo_convert.untrusted import JsonObject, parse_json, show, unreadable
+from edgesppo_convert.source.json_reader import JsonObject, parse_json, show, unreadable
 
 if TYPE_CHECKING:
     from io import FileIO

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from edgesppo.system.fs import Bytes
-    from edgesppo_convert.safetensors import Shard
+    from edgesppo_convert.source.safetensors import Shard
 
     Point = tuple[int, int]  # the place of a shard, and a byte of it
 

@@ -16,7 +16,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, MODEL_TENSOR, TENSOR_NAMES, GGUFV
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
 from edgesppo.gguf.gemma2 import NUMBERS
 from edgesppo.gguf.reader import MAX_ARRAY
-from edgesppo_convert.untrusted import JsonObject, show
+from edgesppo_convert.source.json_reader import JsonObject, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -22,14 +22,14 @@ from gguf import GGUFValueType, Keys, Metadata, size_label
 from edgesppo._version import __version__
 from edgesppo.hub.model_card import CARD, Card, read_card
 from edgesppo.lockfile import toml
-from edgesppo_convert.checkpoint import SMALL_FILES
-from edgesppo_convert.gguf_file import KeyValue
+from edgesppo_convert.gguf_format import KeyValue
+from edgesppo_convert.source.checkpoint import SMALL_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo_convert.checkpoint import Checkpoint, Origin
+    from edgesppo_convert.source.checkpoint import Checkpoint, Origin
 
 HUB = "https://huggingface.co"
 LICENSE_LINKS = {"gemma": "https://ai.google.dev/gemma/terms"}

@@ -23,8 +23,8 @@ from gguf import GGUFValueType, Keys
 
 from edgesppo.errors import BadModelFile, ModelNotFound
 from edgesppo.gguf import reader
-from edgesppo_convert.gguf_file import KeyValue
-from edgesppo_convert.untrusted import show
+from edgesppo_convert.gguf_format import KeyValue
+from edgesppo_convert.source.json_reader import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgesppo.gguf.reader import TensorEntry
-    from edgesppo_convert.gemma2 import Weight
+    from edgesppo_convert.gemma2.architecture import Weight
 
     Floats = NDArray[np.float32]
 

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 from gguf import GGML_QUANT_VERSION, GGUFValueType, Keys
 
-from edgesppo_convert import gemma2, provenance
-from edgesppo_convert.gguf_file import KeyValue
+from edgesppo_convert.gemma2 import architecture
+from edgesppo_convert.gguf_format import KeyValue
+from edgesppo_convert.plan import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo_convert.checkpoint import Checkpoint
-    from edgesppo_convert.gemma2 import Hyper, Weight
-    from edgesppo_convert.recipe import Recipe
-    from edgesppo_convert.untrusted import JsonObject
-    from edgesppo_convert.vocab import Vocabulary
+    from edgesppo_convert.gemma2.architecture import Hyper, Weight
+    from edgesppo_convert.gemma2.vocab import Vocabulary
+    from edgesppo_convert.quant.recipe import Recipe
+    from edgesppo_convert.source.checkpoint import Checkpoint
+    from edgesppo_convert.source.json_reader import JsonObject
 
 STRING, BOOL = GGUFValueType.STRING, GGUFValueType.BOOL
 UINT32, INT32, FLOAT32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32
@@ -46,11 +47,11 @@ def collect(
     """All keys. The last two stand where `llama_model_quantize` puts them, too."""
     size = sum(weight.size for weight in weights)
     return [
-        KeyValue(Keys.General.ARCHITECTURE, STRING, gemma2.ARCH),
+        KeyValue(Keys.General.ARCHITECTURE, STRING, architecture.ARCH),
         KeyValue(Keys.General.TYPE, STRING, "model"),
         *provenance.collect(checkpoint, size),
         *_sampling(checkpoint.json("generation_config.json")),
-        *(KeyValue(key, kind, value) for key, kind, value in gemma2.metadata(hyper)),
+        *(KeyValue(key, kind, value) for key, kind, value in architecture.metadata(hyper)),
         *_tokenizer(vocabulary),
         KeyValue(Keys.General.QUANTIZATION_VERSION, UINT32, GGML_QUANT_VERSION),
         KeyValue(Keys.General.FILE_TYPE, UINT32, int(recipe.file_type)),
@@ -73,7 +74,7 @@ def _amount(
         return config.integer(key, int(low), high)
     if key == "temperature" and type(config.raw(key)) in (int, float) and config.raw(key) == 0:
         return 0
-    return gemma2.single(config, key, low, high)
+    return architecture.single(config, key, low, high)
 
 
 def _tokenizer(vocabulary: Vocabulary) -> list[KeyValue]:

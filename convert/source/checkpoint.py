@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, ModelNotFound, UnsupportedCheckpoint
 from edgesppo.hub.repository import REVISION
-from edgesppo_convert.safetensors import Shard, Tensor
-from edgesppo_convert.untrusted import (
+from edgesppo_convert.source.json_reader import (
     MAX_JSON,
     JsonObject,
     is_there,
@@ -27,6 +26,7 @@ from edgesppo_convert.untrusted import (
     show,
     unreadable,
 )
+from edgesppo_convert.source.safetensors import Shard, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgesppo.errors import BadCheckpoint
-from edgesppo_convert.gemma2 import EMBEDDING, HEAD
-from edgesppo_convert.quantize import widen
+from edgesppo_convert.gemma2.architecture import EMBEDDING, HEAD
+from edgesppo_convert.quant.quantize import widen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from edgesppo_convert.checkpoint import Checkpoint
-    from edgesppo_convert.safetensors import Tensor
+    from edgesppo_convert.source.checkpoint import Checkpoint
+    from edgesppo_convert.source.safetensors import Tensor
 
 COMPARED = 1 << 20  # elements at a time
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from gguf import Keys
 
 from edgesppo.errors import BadCheckpoint
-from edgesppo_convert.spm import MAX_BYTES, Piece, PieceType, read_pieces
-from edgesppo_convert.untrusted import JsonObject, is_text, show
+from edgesppo_convert.gemma2.sentencepiece import MAX_BYTES, Piece, PieceType, read_pieces
+from edgesppo_convert.source.json_reader import JsonObject, is_text, show
 
 if TYPE_CHECKING:
-    from edgesppo_convert.checkpoint import Checkpoint
+    from edgesppo_convert.source.checkpoint import Checkpoint
 
 TOKENIZER = "tokenizer.model"
 TEMPLATE = "chat_template.jinja"

@@ -18,9 +18,9 @@ from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
 from edgesppo.gguf import gemma2 as preflight
 from edgesppo.gguf.reader import AGAIN
 from edgesppo.system.fs import cannot_write
-from edgesppo_convert import gemma2
-from edgesppo_convert.spm import PieceType
-from edgesppo_convert.vocab import BOS, CONTROL_TEXTS, looks_control
+from edgesppo_convert.gemma2 import architecture
+from edgesppo_convert.gemma2.sentencepiece import PieceType
+from edgesppo_convert.gemma2.vocab import BOS, CONTROL_TEXTS, looks_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 # Without these llama.cpp falls back on other numbers, or computes another model.
 NEEDED = tuple(
-    key.format(arch=gemma2.ARCH)
+    key.format(arch=architecture.ARCH)
     for key in (
         Keys.LLM.ATTN_LOGIT_SOFTCAPPING,
         Keys.LLM.FINAL_LOGIT_SOFTCAPPING,

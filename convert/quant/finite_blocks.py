@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gguf import GGML_QUANT_SIZES
 
-from edgesppo_convert.recipe import (
+from edgesppo_convert.quant.recipe import (
     IQ4_NL,
     IQ4_XS,
     Q2_K,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.system.fs import Files
-from edgesppo_convert.blueprint import check_choices, draw
-from edgesppo_convert.remote import open_checkpoint
+from edgesppo_convert.plan.plan import check_choices, draw
+from edgesppo_convert.source.hub_checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesppo.errors import UsageError
-from edgesppo_convert import packing, unrolled
-from edgesppo_convert.packing import (
+from edgesppo_convert.quant import kernel_source, packing
+from edgesppo_convert.quant.packing import (
     FIFTEEN,
     GROUP_EPS,
     MAGIC,
@@ -28,7 +28,7 @@ from edgesppo_convert.packing import (
     THIRTY_TWO,
     ZERO,
 )
-from edgesppo_convert.recipe import Q4_K, Q6_K, row_bytes
+from edgesppo_convert.quant.recipe import Q4_K, Q6_K, row_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -46,7 +46,7 @@ F = np.float32
 SIXTY_THREE = F(63)
 LIMIT = F(4e6)  # the magnitude up to which MAGIC rounds; see `unrolled`
 CONSTANTS = {
-    "LANES": unrolled.LANES,
+    "LANES": kernel_source.LANES,
     "sqrt": math.sqrt,
     "ZERO": ZERO,
     "ONE": F(1),
@@ -75,11 +75,11 @@ class FastKernels:
         self._ggml = ggml
         self._makers: dict[GGMLQuantizationType, Callable[[Floats, Blocks], NDArray[np.bool_]]] = {}
         if Q4_K in kinds:
-            self._search4 = _compiled(_made("search4", unrolled.q4_search()))
+            self._search4 = _compiled(_made("search4", kernel_source.q4_search()))
             self._pack4 = _compiled(packing.pack4)
             self._makers[Q4_K] = self._q4_k
         if Q6_K in kinds:
-            self._search6 = _compiled(_made("search6", unrolled.q6_search()))
+            self._search6 = _compiled(_made("search6", kernel_source.q6_search()))
             self._pack6 = _compiled(packing.pack6)
             self._makers[Q6_K] = self._q6_k
 
@@ -108,8 +108,8 @@ class FastKernels:
         return True
 
     def _q4_k(self, values: Floats, out: Blocks) -> NDArray[np.bool_]:
-        shape = (len(unrolled.Q4_ROWS), len(out), BLOCK // unrolled.Q4_POSITIONS)
-        found = _searched(self._search4, values, shape, Q4_FACTORS, len(unrolled.Q4_STATE))
+        shape = (len(kernel_source.Q4_ROWS), len(out), BLOCK // kernel_source.Q4_POSITIONS)
+        found = _searched(self._search4, values, shape, Q4_FACTORS, len(kernel_source.Q4_STATE))
         scale, low, level_factor, level_low, top, bottom, odd = found
         d, scales = _sixes(scale, out[:, 0:2])
         dmin, minima = _sixes(-low, out[:, 2:4])
@@ -123,8 +123,8 @@ class FastKernels:
         return left
 
     def _q6_k(self, values: Floats, out: Blocks) -> NDArray[np.bool_]:
-        shape = (len(unrolled.Q6_ROWS), len(out), BLOCK // unrolled.Q6_POSITIONS)
-        found = _searched(self._search6, values, shape, Q6_FACTORS, len(unrolled.Q6_STATE))
+        shape = (len(kernel_source.Q6_ROWS), len(out), BLOCK // kernel_source.Q6_POSITIONS)
+        found = _searched(self._search6, values, shape, Q6_FACTORS, len(kernel_source.Q6_STATE))
         scale, level_factor, largest = found
         first = np.argmax(np.abs(scale), axis=1)[:, None]
         greatest = np.take_along_axis(scale, first, axis=1)
@@ -195,7 +195,7 @@ def _searched(
     """The rows of results of every sub-block of the values."""
     blocks = shape[1] * shape[2]
     found = np.empty(shape, F)
-    scratch = np.zeros((x.size // blocks + state) * unrolled.LANES, F)
+    scratch = np.zeros((x.size // blocks + state) * kernel_source.LANES, F)
     search(x, blocks, factors, scratch, found.ravel())
     return found
 
@@ -229,10 +229,10 @@ def _made(name: str, source: str) -> Callable[..., None]:
     function's file and name, and forgets it when the file changes. What else goes into it is
     marked in the name.
     """
-    names: dict[str, Any] = {"__name__": unrolled.__name__, **CONSTANTS}
-    helpers = (unrolled.kept, unrolled.less, unrolled.more, unrolled.larger)
+    names: dict[str, Any] = {"__name__": kernel_source.__name__, **CONSTANTS}
+    helpers = (kernel_source.kept, kernel_source.less, kernel_source.more, kernel_source.larger)
     names.update({helper.__name__: _compiled(helper) for helper in helpers})
-    exec(compile(source, unrolled.__file__, "exec"), names)
+    exec(compile(source, kernel_source.__file__, "exec"), names)
     made: Callable[..., None] = names[name]
     made.__qualname__ = _named(name, source)
     return made

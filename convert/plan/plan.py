@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.llama.library import ggml_base
-from edgesppo_convert import gemma2, metadata, provenance
-from edgesppo_convert.gguf_file import FilePlan, KeyValue, plan_file
-from edgesppo_convert.importance import Importance, read_importance
-from edgesppo_convert.layout import LAYOUTS, Job, in_order
-from edgesppo_convert.recipe import (
+from edgesppo_convert.gemma2 import architecture
+from edgesppo_convert.gemma2.vocab import read_vocabulary
+from edgesppo_convert.gguf_format import FilePlan, KeyValue, plan_file
+from edgesppo_convert.plan import metadata, provenance
+from edgesppo_convert.plan.tensor_order import LAYOUTS, Job, in_order
+from edgesppo_convert.plan.tied_head import check_head
+from edgesppo_convert.plan.verify import check_planned
+from edgesppo_convert.quant.imatrix import Importance, read_importance
+from edgesppo_convert.quant.recipe import (
     Override,
     Recipe,
     Setting,
@@ -27,9 +31,6 @@ from edgesppo_convert.recipe import (
     find_recipe,
     parse_override,
 )
-from edgesppo_convert.tied import check_head
-from edgesppo_convert.verify import check_planned
-from edgesppo_convert.vocab import read_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgesppo_convert.checkpoint import Checkpoint
+    from edgesppo_convert.source.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ def check_choices(
 
 def draw(checkpoint: Checkpoint, choices: Choices) -> Blueprint:
     """Every tensor in the order of the file, and its head; refuses what cannot be converted."""
-    hyper = gemma2.read_hyper(checkpoint.config)
-    weights = gemma2.plan_weights(hyper)
-    gemma2.check_tensors(weights, checkpoint.tensors, checkpoint.config)
+    hyper = architecture.read_hyper(checkpoint.config)
+    weights = architecture.plan_weights(hyper)
+    architecture.check_tensors(weights, checkpoint.tensors, checkpoint.config)
     vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
     keys = metadata.collect(checkpoint, choices.recipe, hyper, weights, vocabulary)
     check_head(checkpoint)

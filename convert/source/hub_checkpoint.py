@@ -29,17 +29,24 @@ from edgesppo.errors import (
 from edgesppo.hub.client import Hub
 from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import NO_SPACE
-from edgesppo_convert.checkpoint import CONFIG, MAX_SMALL, PARTS, SMALL_FILES, Checkpoint, Origin
-from edgesppo_convert.fetching import Fetcher, drop, left_over, size_of
-from edgesppo_convert.safetensors import Shard, header_length
-from edgesppo_convert.untrusted import check_length
+from edgesppo_convert.source.checkpoint import (
+    CONFIG,
+    MAX_SMALL,
+    PARTS,
+    SMALL_FILES,
+    Checkpoint,
+    Origin,
+)
+from edgesppo_convert.source.json_reader import check_length
+from edgesppo_convert.source.safetensors import Shard, header_length
+from edgesppo_convert.source.shard_download import Fetcher, drop, left_over, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import Files
-    from edgesppo_convert.safetensors import Tensor
+    from edgesppo_convert.source.safetensors import Tensor
 
 START = 1 << 16  # bytes of a shard that mostly hold its header
 SHA256 = 64  # digits

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from gguf import MODEL_TENSOR
 
-from edgesppo_convert.gguf_file import TensorInfo
-from edgesppo_convert.quantize import rows_per_chunk
-from edgesppo_convert.recipe import row_bytes
+from edgesppo_convert.gguf_format import TensorInfo
+from edgesppo_convert.quant.quantize import rows_per_chunk
+from edgesppo_convert.quant.recipe import row_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from gguf import GGMLQuantizationType
 
-    from edgesppo_convert.gemma2 import Weight
-    from edgesppo_convert.safetensors import Tensor
+    from edgesppo_convert.gemma2.architecture import Weight
+    from edgesppo_convert.source.safetensors import Tensor
 
 LAYOUTS = ("edge", "standard")
 

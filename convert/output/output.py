@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 from edgesppo import errors
 from edgesppo.errors import EdgesppoError, OutputError
 from edgesppo.system.fs import NO_LINKS, cannot_write
-from edgesppo_convert.journal import Journal
-from edgesppo_convert.part import Part
+from edgesppo_convert.output.journal import Journal
+from edgesppo_convert.output.part_file import Part
+from edgesppo_convert.output.preconditions import check_space
 from edgesppo_convert.progress import CHECKING, READING, Progress
-from edgesppo_convert.target import check_space
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from edgesppo.system.fs import Bytes, Files
-    from edgesppo_convert.gguf_file import FilePlan, Place
+    from edgesppo_convert.gguf_format import FilePlan, Place
     from edgesppo_convert.progress import Report
 
 _LACKS = errors.SourceUnreadable | errors.OutOfMemory  # what the system did not give

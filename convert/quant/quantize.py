@@ -14,9 +14,9 @@ import numpy as np
 
 from edgesppo.errors import BadCheckpoint, BadModelFile
 from edgesppo.llama.library import ggml_base
-from edgesppo_convert.kernels import choose
-from edgesppo_convert.recipe import BF16, F16, block_length, row_bytes
-from edgesppo_convert.scales import first_unsound
+from edgesppo_convert.quant.finite_blocks import first_unsound
+from edgesppo_convert.quant.kernels import choose
+from edgesppo_convert.quant.recipe import BF16, F16, block_length, row_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
 
-    from edgesppo_convert.gemma2 import Weight
-    from edgesppo_convert.safetensors import Tensor
+    from edgesppo_convert.gemma2.architecture import Weight
+    from edgesppo_convert.source.safetensors import Tensor
 
 # The largest weight that a type can hold. What blocks can hold, their scales show.
 LARGEST_HALF = np.float32(65504)

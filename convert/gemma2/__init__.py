@@ -1,0 +1,1 @@
+"""What makes a checkpoint a Gemma-2: its tensors, hyper-parameters and vocabulary."""

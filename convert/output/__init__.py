@@ -1,0 +1,1 @@
+"""The output file while it is written: journal, part file, final name."""

@@ -1,0 +1,1 @@
+"""Floats to quantised blocks: recipes, kernels, importance matrices. Bytes equal ggml's."""
