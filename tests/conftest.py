@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgesppo.api import LoadedModel
-    from tests.hub import FakeHub
+    from tests.support.fake_hub import FakeHub
 
 # Before llama.cpp is loaded: threads that wait actively for each other slow a busy machine tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -67,7 +67,7 @@ def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def hub_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a repository of a small checkpoint holds."""
-    from tests.checkpoints import Shape, write_checkpoint
+    from tests.support.checkpoints import Shape, write_checkpoint
 
     shape = Shape(2, 64, 64, 2, 1, 32, 2000, 256, 64)
     folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "files", shape, shards=3)
@@ -80,7 +80,7 @@ def hub_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(fresh_home: Path, hub_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub on this machine that has a small checkpoint; nobody waits between attempts."""
     from edgesppo.hub import client, parallel_download
-    from tests.hub import serve
+    from tests.support.fake_hub import serve
 
     assert fresh_home.is_dir()
     monkeypatch.setenv("HF_TOKEN", "hf_aVerySecretToken")

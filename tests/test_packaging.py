@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SOURCES = ["edgesppo", "convert", "pyproject.toml", "models.lock", "README.md", "LICENSE"]
 
 

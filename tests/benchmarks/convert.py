@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.checkpoints import SHAPES, write_checkpoint
+from tests.support.checkpoints import SHAPES, write_checkpoint
 
 RELEASE = "llama-cpp-python==0.3.36"
 # What ours may take at most: of their time with either kernels, of the bytes that they write, and

@@ -1,0 +1,198 @@
+"""The command line's streams: what is piped in, what cannot be written, what is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgesppo.chat import structured
+from edgesppo.chat.chat import Chat
+from edgesppo.cli.run import answer
+from edgesppo.system import text_input
+from tests.support.command_line import CAPITAL, GREEDY, one_line_error, run, started
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+
+    from edgesppo.api import LoadedModel
+    from edgesppo.chat.generation import Chunk
+
+
+def test_run_takes_its_prompt_from_a_pipe(demo_gguf: Path) -> None:
+    assert "Paris" in run("run", demo_gguf, *GREEDY, stdin=CAPITAL + "\n").stdout
+
+
+def test_run_joins_the_prompt_and_the_pipe(demo_gguf: Path) -> None:
+    both = run("run", demo_gguf, "Be brief.", *GREEDY, "--json", stdin=CAPITAL)
+    one = run("run", demo_gguf, f"Be brief.\n\n{CAPITAL}", *GREEDY, "--json")
+    assert json.loads(both.stdout)["text"] == json.loads(one.stdout)["text"]
+    assert json.loads(both.stdout)["usage"] == json.loads(one.stdout)["usage"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("option", [["hi"], ["hi", "--json"], ["--n-ctx", "9999", "hi", "--json"]])
+def test_a_full_disk_behind_the_output_is_one_line(demo_gguf: Path, option: list[str]) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), *option]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"edgesppo: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", ["run {} hi", "chat {}"])
+def test_the_answer_stands_where_nothing_can_be_said_beside_it(demo_gguf: Path, words: str) -> None:
+    command = [sys.executable, "-m", "edgesppo", *words.format(demo_gguf).split(), *GREEDY]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command,
+            check=False,
+            input=b"hi\n" if "chat" in command else b"",
+            stdout=subprocess.PIPE,
+            stderr=full,
+        )
+    assert (done.returncode, done.stdout) == (0, b"Hello! How can I help you?\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes")
+def test_a_closed_stream_is_no_defect_and_no_file_takes_its_number(demo_gguf: Path) -> None:
+    shell = f"{sys.executable} -m edgesppo run {demo_gguf} hi --temperature 0 </dev/null"
+    silent = subprocess.run(["sh", "-c", f"{shell} 2>&-"], check=False, capture_output=True)
+    assert (silent.returncode, silent.stdout) == (0, b"Hello! How can I help you?\n")
+    lost = subprocess.run(["sh", "-c", f"{shell} >&-"], check=False, capture_output=True)
+    assert (lost.returncode, lost.stderr) == (1, b"edgesppo: Bad file descriptor\n")
+    lost = subprocess.run(["sh", "-c", f"{shell} --json >&-"], check=False, capture_output=True)
+    assert (lost.returncode, lost.stderr) == (1, b"edgesppo: Bad file descriptor\n")
+
+
+def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
+    shell = f"{sys.executable} -m edgesppo chat {demo_gguf} <&-"
+    done = subprocess.run(["sh", "-c", shell], check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "defect" not in done.stderr
+
+
+def test_piped_text_that_is_not_utf8_is_refused(demo_gguf: Path) -> None:
+    line = one_line_error(run("run", demo_gguf, stdin=b"a\xff"))
+    assert "standard input is no UTF-8 text: byte b'\\xff' at position 1" in line
+
+
+def test_piped_text_is_read_as_a_file_is(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = b"\xef\xbb\xbfWhat is the capital\r\nof France?\r\n"
+    (tmp_path / "file").write_bytes(marked)
+    plain = run("run", demo_gguf, "What is the capital\nof France?", *GREEDY, "--json")
+    ways: list[tuple[tuple[str | Path, ...], bytes]] = [
+        ((), marked),
+        (("-f", "-"), marked),
+        (("-f", tmp_path / "file"), b""),
+    ]
+    for more, stdin in ways:
+        found = json.loads(run("run", demo_gguf, *more, *GREEDY, "--json", stdin=stdin).stdout)
+        assert found["text"] == json.loads(plain.stdout)["text"]
+        assert found["usage"] == json.loads(plain.stdout)["usage"]
+    monkeypatch.setattr(text_input, "MAX_BYTES", 10)
+    large = one_line_error(run("run", demo_gguf, stdin="x" * 11))
+    assert "standard input has more than 10 bytes" in large
+
+
+def test_standard_input_stands_where_it_is_named_and_once(demo_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of France?")
+    named = ("-f", "-", "-f", tmp_path / "file")
+    found = run("run", demo_gguf, *named, *GREEDY, "--json", stdin="What is the capital")
+    plain = run("run", demo_gguf, "What is the capital\n\nof France?", *GREEDY, "--json")
+    assert json.loads(found.stdout)["usage"] == json.loads(plain.stdout)["usage"]
+    twice = run("run", demo_gguf, "-f", "-", "-f", "-", stdin=CAPITAL)
+    assert twice.exit_code == 2
+    assert "can be read once" in twice.stderr
+
+
+@pytest.mark.parametrize(("stdin", "said"), [(subprocess.PIPE, True), (subprocess.DEVNULL, False)])
+def test_an_empty_pipe_is_mentioned(demo_gguf: Path, stdin: int, said: bool) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "hi", *GREEDY]
+    with started(command, stdin=stdin, stdout=-1, stderr=-1) as process:
+        output, errors = process.communicate(timeout=60)
+    assert output == b"Hello! How can I help you?\n"
+    assert (b"edgesppo: what was piped in is empty\n" in errors) == said
+
+
+def test_ctrl_c_prints_what_came_and_exits_with_130(demo_gguf: Path) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "Hello", "--seed", "1"]
+    # Hot enough never to hit an end token, so that the answer runs until the context is full.
+    command += ["--temperature", "50", "--top-p", "1", "--max-tokens", "100000"]
+    with _unbuffered(command) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=60)
+    assert first
+    assert b"Traceback" not in errors
+    if b"cut at the limit" in errors:
+        pytest.skip("the answer was over before the signal came")
+    assert process.returncode == 130
+    assert b"stopped" in errors
+    assert rest.endswith(b"\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
+    demo: LoadedModel, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    class Interrupted(Chat):
+        def stream(self, text: str, **sampling: Any) -> Generator[Chunk, None, None]:
+            chunks = super().stream(text, **sampling)
+            for chunk in chunks:
+                if chunk.text:
+                    chunks.throw(KeyboardInterrupt)
+                yield chunk
+
+    chat = Interrupted(demo.engine, demo.defaults.replace(temperature=0))
+    wanted = structured.wanted({"type": "array", "items": {"type": "integer"}, "minItems": 9})
+    with pytest.raises(SystemExit) as caught:
+        answer(demo, chat, "hi", as_json=as_json, wanted=wanted)
+    assert caught.value.code == 130
+    out = capsys.readouterr().out
+    assert chat.last.text.startswith("[")
+    if as_json:
+        found = json.loads(out)
+        assert (found["text"], found["finish_reason"]) == (chat.last.text, "cancelled")
+        assert "value" not in found
+    else:
+        assert out == chat.last.text + "\n"
+
+
+def _unbuffered(command: list[str]) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    environment: dict[str, Any] = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return started(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+
+
+def test_a_closed_pipe_ends_quietly(demo_gguf: Path) -> None:
+    command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), "Who are you?"]
+    with _unbuffered(command) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+        process.wait(timeout=60)
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors

@@ -1,0 +1,214 @@
+"""The fast kernels make ggml's bytes, whatever the numbers, and are used only where they do."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from gguf import GGMLQuantizationType
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edgesppo.cli import main
+from edgesppo.errors import UsageError
+from edgesppo.llama.library import ggml_base
+from edgesppo_convert import convert
+from edgesppo_convert.quant import kernel_source, kernels, quantize
+from edgesppo_convert.quant.kernels import BLOCK, FastKernels, trial_values
+from edgesppo_convert.quant.recipe import Q4_K, Q6_K, row_bytes
+from tests.support.checkpoints import SHAPES, resized, write_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+KINDS = (Q4_K, Q6_K)
+LIMIT = 65504.0
+
+
+def ggml(kind: GGMLQuantizationType, values: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+    library = ggml_base()
+    library.ggml_quantize_init(kind)
+    sizes = (values.size // BLOCK, BLOCK)
+    library.ggml_quantize_chunk(kind, values.ctypes.data, out.ctypes.data, 0, *sizes, None)
+
+
+@pytest.fixture(scope="module")
+def fast() -> FastKernels:
+    pytest.importorskip("numba")
+    return FastKernels(ggml, KINDS)
+
+
+def differing(
+    fast: FastKernels, kind: GGMLQuantizationType, values: NDArray[np.float32]
+) -> list[int]:
+    """The blocks that are not ggml's."""
+    ours, theirs = (np.full(row_bytes(kind, values.size), 0xA5, np.uint8) for _ in range(2))
+    fast.blocks(kind, values, ours)
+    ggml(kind, values, theirs)
+    unlike = (ours != theirs).reshape(-1, row_bytes(kind, BLOCK)).any(axis=1)
+    return [int(index) for index in np.flatnonzero(unlike)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_of_every_sort_are_ggmls(fast: FastKernels, kind: GGMLQuantizationType) -> None:
+    assert differing(fast, kind, trial_values()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_random_bit_patterns_are_ggmls(
+    fast: FastKernels, kind: GGMLQuantizationType, seed: int
+) -> None:
+    """Every exponent and both signs, as far as a checkpoint may hold them."""
+    bits = np.random.default_rng(seed).integers(0, 1 << 32, 512 * BLOCK, np.uint32)
+    values = bits.view(np.float32)
+    with np.errstate(invalid="ignore"):
+        values = np.where(np.abs(values) <= LIMIT, values, np.float32(seed)).astype(np.float32)
+    assert differing(fast, kind, values) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 17])
+def test_any_number_of_blocks_will_do(
+    fast: FastKernels, kind: GGMLQuantizationType, count: int
+) -> None:
+    values = np.random.default_rng(count).standard_normal(count * BLOCK, np.float32)
+    assert differing(fast, kind, values) == []
+
+
+FEW = st.sampled_from([0.0, -0.0, 1e-45, -1e-38, 1e-15, -1e-6, 6e-8, 0.5, -1.0, 1.0, 3.0, LIMIT])
+ANY = st.floats(-LIMIT, LIMIT, width=32)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
+@given(
+    values=arrays(np.float32, (BLOCK,), elements=FEW | ANY, fill=FEW | ANY),
+    kind=st.sampled_from(KINDS),
+)
+def test_no_block_is_found_that_differs(
+    fast: FastKernels, kind: GGMLQuantizationType, values: NDArray[np.float32]
+) -> None:
+    assert differing(fast, kind, values) == []
+
+
+def test_trained_numbers_are_not_left_to_ggml() -> None:
+    """Else the kernels would be no faster."""
+    pytest.importorskip("numba")
+    values = np.random.default_rng(0).standard_normal(64 * BLOCK, np.float32) * np.float32(0.02)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("left to ggml")
+
+    for kind in KINDS:
+        FastKernels(refuse, KINDS).blocks(
+            kind, values, np.zeros(row_bytes(kind, values.size), np.uint8)
+        )
+
+
+def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(quantize, "CHUNK", 4096)  # so that many make a tensor, out of turn
+    source = write_checkpoint(tmp_path / "source", SHAPES["tiny"])
+    fast, slow = (
+        convert(source, tmp_path / f"{name}.gguf", kernels=name, threads=threads)
+        for name, threads in (("fast", 3), ("ggml", 1))
+    )
+    assert (fast.kernels, slow.kernels) == ("fast", "ggml")
+    assert fast.sha256 == slow.sha256
+
+
+def test_they_are_chosen_when_there_is_work_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    assert kernels.choose("auto", ggml, {Q4_K: 1 << 20}) == (None, None)
+    monkeypatch.setattr(kernels, "WORTHWHILE", 1 << 20)
+    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 20})
+    assert chosen is not None
+    assert set(chosen.kinds) == {Q4_K}
+    assert doubt is None
+    assert kernels.choose("ggml", ggml, {Q4_K: 1 << 20}) == (None, None)
+    assert kernels.choose("fast", ggml, {GGMLQuantizationType.Q8_0: 1 << 30}) == (None, None)
+
+
+def test_without_numba_ggml_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) == (None, None)
+    with pytest.raises(UsageError, match=r"pip install numba brings it"):
+        kernels.choose("fast", ggml, {Q4_K: 1})
+
+
+def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+
+    def njit(**_: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(numba, "njit", njit)
+    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 30})
+    assert chosen is None
+    assert doubt == "numba fails: [Errno 28] No space left on device"
+    with pytest.raises(UsageError, match=r"numba fails: .*No space left"):
+        kernels.choose("fast", ggml, {Q4_K: 1})
+
+
+def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
+    pytest.importorskip("numba")
+
+    def other(
+        kind: GGMLQuantizationType, values: NDArray[np.float32], out: NDArray[np.uint8]
+    ) -> None:
+        ggml(kind, values, out)
+        out[-1] ^= 1  # as contraction to fused multiply-add would give
+
+    doubt = "on this machine they do not make the bytes that ggml makes"
+    assert kernels.choose("auto", other, {Q4_K: 1 << 30}) == (None, doubt)
+    with pytest.raises(UsageError, match="do not make the bytes that ggml makes"):
+        kernels.choose("fast", other, {Q6_K: 1})
+
+
+def test_kernels_that_were_left_out_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(kernels, "WORTHWHILE", 1)
+    monkeypatch.setattr(FastKernels, "agree", lambda _: False)
+    source = write_checkpoint(tmp_path / "source", resized(SHAPES["tiny"], layers=1))
+    words = ["convert", str(source), "-o", str(tmp_path / "out.gguf")]
+    told = " ".join(CliRunner().invoke(main, words).stderr.split())
+    assert "fast kernels were not used: on this machine they do not make the bytes that" in told
+
+
+def test_compiled_code_is_found_again_only_while_its_constants_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = kernel_source.q6_search()
+    names = [kernels._named("search6", source)]
+    monkeypatch.setitem(kernels.CONSTANTS, "LIMIT", np.float32(3e6))
+    names += [kernels._named("search6", source), kernels._named("search6", source + " ")]
+    assert len(set(names)) == 3
+
+
+def test_unknown_kernels_are_refused() -> None:
+    with pytest.raises(UsageError, match="no kernels 'best'; there are auto, fast, ggml"):
+        kernels.choose("best", ggml, {})
+
+
+def test_a_folder_where_nothing_can_be_kept_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numba = pytest.importorskip("numba")
+    real = numba.njit
+
+    def njit(**settings: object) -> object:
+        if settings.pop("cache", False):
+            raise RuntimeError("cannot cache function 'pack4': no locator available")
+        return real(**settings)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    values = np.random.default_rng(0).standard_normal(BLOCK, np.float32)
+    assert differing(FastKernels(ggml, [Q6_K]), Q6_K, values) == []

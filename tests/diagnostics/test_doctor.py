@@ -1,0 +1,144 @@
+"""doctor: what is not well is found before it ends the program, and each with what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from edgesppo.cli import main
+from edgesppo.diagnostics import doctor
+from edgesppo.llama import build_info
+from edgesppo.store import layout
+from edgesppo.system import hardware
+from tests.support.fake_hub import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.fake_hub import FakeHub
+
+NAME = "sppo-iter3"
+INFO = "CPU : AVX = 1 | AVX2 = 1 | FMA = 0 | AVX512 = 1 | BMI2 = 1 | "
+
+
+def findings(code: int = 0) -> list[dict[str, Any]]:
+    result = CliRunner().invoke(main, ["doctor", "--json"])
+    assert result.exit_code == code, result.output
+    found: list[dict[str, Any]] = json.loads(result.stdout)["findings"]
+    for finding in found:
+        assert finding["advice"] or finding["state"] == "ok", finding
+    return found
+
+
+def one(about: str, code: int = 0) -> dict[str, Any]:
+    (found,) = [finding for finding in findings(code) if finding["about"] == about]
+    return found
+
+
+@pytest.mark.usefixtures("fresh_home")
+def test_what_the_build_has_and_the_processor_lacks_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(build_info, "info", lambda: (0, INFO))
+    monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2"})
+    found = one("features", 1)
+    assert (found["state"], "uses AVX512, which this" in found["text"]) == ("fail", True)
+    assert "--no-binary" in found["advice"]
+    monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2", "avx512f", "fma"})
+    found = one("features")
+    assert (found["state"], "not FMA, which this processor has" in found["text"]) == ("warn", True)
+    monkeypatch.setattr(hardware, "features", lambda: set())
+    assert one("features")["state"] == "ok"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal there")
+@pytest.mark.usefixtures("fresh_home")
+def test_a_library_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    die = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGILL)})"
+    build_info.info.cache_clear()
+    monkeypatch.setattr(build_info, "_ASK", die)
+    found = one("features", 1)
+    assert "ends its process by an instruction that this processor lacks" in found["text"]
+    build_info.info.cache_clear()
+    monkeypatch.setattr(build_info, "_ASK", "raise ImportError('no libllama')")
+    assert "with status 1: ImportError: no libllama" in one("features", 1)["text"]
+    build_info.info.cache_clear()
+
+
+def test_the_library_is_not_loaded_in_the_process_that_asks() -> None:
+    import subprocess
+
+    ask = "import sys; from edgesppo import doctor as d; d.examine()"
+    ask += "; print('llama_cpp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_links_that_lead_out_of_the_store_are_found(fresh_home: Path, tmp_path: Path) -> None:
+    folder = fresh_home / "models" / "a--b"
+    folder.mkdir(parents=True)
+    (folder / "inside").symlink_to(folder)
+    assert not [finding for finding in findings() if finding["about"] == "link"]
+    (folder / "out").symlink_to(tmp_path)
+    assert str(tmp_path) in one("link")["text"]
+    assert str(folder / "out") in one("link")["advice"]
+
+
+def test_a_changed_size_is_found_and_that_hashes_were_not_looked_at_is_said(hub: FakeHub) -> None:
+    CliRunner().invoke(main, ["pull", NAME, "--accept-license"])
+    assert "edgesppo verify --all" in one("models")["text"]
+    (path,) = layout.root().glob(f"{REPOSITORY.replace('/', '--')}/*/config.json")
+    path.write_bytes(path.read_bytes() + b" ")
+    found = one("model", 1)
+    assert "config.json of sppo-iter3 has" in found["text"]
+    assert found["advice"] == "edgesppo pull sppo-iter3 --repair"
+    assert hub.url
+
+
+@pytest.mark.usefixtures("fresh_home")
+@pytest.mark.parametrize("error", [RuntimeError("no"), OSError(5, "Input/output error")])
+def test_a_check_that_raises_says_what_to_do_too(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> int:
+        raise error
+
+    monkeypatch.setattr(hardware, "total_memory", fail)
+    assert "edgesppo doctor" in one("memory", 1)["advice"]
+
+
+@pytest.mark.usefixtures("fresh_home")
+def test_a_throttled_raspberry_pi_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_PLATFORM", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hardware.throttled() == []
+    if os.name != "nt":
+        program = tmp_path / "vcgencmd"
+        program.write_text("#!/bin/sh\necho throttled=0x50005\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        found = one("throttle")
+        said = "the voltage is too low now, it is throttled now, the voltage was too low"
+        assert found["text"] == f"{said}, it was throttled"
+        program.write_text("#!/bin/sh\necho no such command >&2; exit 1\n")
+        assert hardware.throttled() == []
+    kernel = tmp_path / "soc@107c000000" / "soc@107c000000:firmware" / "get_throttled"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text("80008\n")
+    assert one("throttle")["text"] == "it is too hot now, it was too hot"
+
+
+def test_every_finding_that_is_not_well_has_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PYTHONS", ((2, 6), (2, 7)))
+    monkeypatch.setattr(doctor, "_REAL_MEMORY", 1 << 60)
+    monkeypatch.setattr(doctor, "_REAL_DISK", 1 << 60)
+    monkeypatch.setattr(hardware, "usable_cpus", lambda: 0)
+    states = {finding["about"]: finding["state"] for finding in findings()}
+    assert {states[about] for about in ("python", "memory", "disk", "cores")} == {"warn"}

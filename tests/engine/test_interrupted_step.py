@@ -1,0 +1,158 @@
+"""An interrupt at any line of the engine: nothing is lost but what was interrupted.
+
+What Ctrl-C does at random moments is done here at chosen ones: KeyboardInterrupt is raised at
+the n-th line that the engine and what it stands on execute, for many n.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import TYPE_CHECKING, Any
+
+import edgesppo
+from edgesppo import SamplingParams
+from edgesppo.chat import chat, generation
+from edgesppo.engine import accept, engine, kv_cache, request, runner, scheduler
+from edgesppo.engine.engine import Engine
+from edgesppo.llama.context import Context
+from tests.conftest import LONG
+from tests.support import near_ties
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    import pytest
+
+    from edgesppo.api import LoadedModel
+    from edgesppo.engine.engine import Request
+    from edgesppo.llama.batch import Batch
+
+MODULES = (accept, chat, engine, generation, kv_cache, request, runner, scheduler)
+FILES = {module.__file__ for module in MODULES}
+QUESTION = "My name is Ada. What is 2 plus 3?"
+GREEDY = SamplingParams(temperature=0, max_tokens=10)
+POINTS = 10**6 if LONG else 40
+# Tokens of a prompt and of an answer, and of a context that has room for less than two of both.
+TURN, ROOM = 70, 256
+
+
+class InterruptAt:
+    """Raises KeyboardInterrupt at the n-th line of our files that this thread executes."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+        self.place = ""
+
+    def __call__(self, frame: FrameType, event: str, _arg: object) -> InterruptAt | None:
+        if frame.f_code.co_filename not in FILES:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                self.place = f"{frame.f_code.co_name}, line {frame.f_lineno}"
+                raise KeyboardInterrupt
+        return self
+
+
+def _ask(model: LoadedModel, trace: Any) -> None:
+    """One answer, under the tracer."""
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        for _ in model.chat(temperature=0, max_tokens=6).stream(QUESTION):
+            pass
+    finally:
+        sys.settrace(before)
+
+
+def _lines(model: LoadedModel) -> int:
+    counter = InterruptAt(10**9)
+    _ask(model, counter)
+    return 10**9 - counter.left
+
+
+def _tokens(engine: Engine, request: Request) -> list[int]:
+    return [event.token for event in engine.stream(request) if event.token is not None]
+
+
+def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: Path) -> None:
+    places = set()
+    with edgesppo.load(demo_gguf, n_seqs=2) as model:
+        engine = model.engine
+        prompt = [model.model.bos, *model.tokenize("What is the capital of France?")]
+        alone = _tokens(engine, engine.submit(prompt, GREEDY))
+        n_lines = _lines(model)
+        for n in range(1, n_lines, max(1, n_lines // POINTS)):
+            other = engine.submit(prompt, GREEDY)
+            engine.step()
+            interrupt = InterruptAt(n)
+            try:
+                _ask(model, interrupt)
+            except KeyboardInterrupt:
+                places.add(interrupt.place)
+            gc.collect()
+            got = _tokens(engine, other)
+            tie = got == alone or near_ties.is_near_tie(model.model, prompt, got, alone, "q4_k_m")
+            assert tie, f"{interrupt.place}: {got} alone {alone}"
+            engine.step()
+            assert engine._schedule.requests() == [], interrupt.place
+            assert not any(slot.busy for slot in engine._cache._slots), interrupt.place
+    assert len(places) > 20, "so many places were reached"
+
+
+def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch goes in micro-batches: the later ones take the window's cells of the beginning."""
+    model = edgesppo.load(demo_gguf)
+    prompt = [model.model.bos, *model.tokenize("My name is Ada. Who are you? " * 60)][:480]
+    alone = _tokens(model.engine, model.engine.submit(prompt, GREEDY))
+    engine = Engine(model.model, n_ubatch=32, draft_costs=None)
+    _tokens(engine, engine.submit(prompt[:100], GREEDY.replace(max_tokens=1)))
+    decode, sizes = Context.decode, []
+
+    def decode_and_stop(context: Context, batch: Batch) -> None:
+        decode(context, batch)
+        sizes.append(len(batch))
+        if len(sizes) == 1:
+            raise edgesppo.Cancelled("another's cancel, at the very end")
+
+    monkeypatch.setattr(Context, "decode", decode_and_stop)
+    request = engine.submit(prompt, GREEDY)
+    got = _tokens(engine, request)
+    assert request.n_cached == 100
+    assert sizes[:2] == [380, 480], "it began anew"
+    tie = got == alone or near_ties.is_near_tie(model.model, prompt, got, alone, "q4_k_m")
+    assert tie, (got, alone)
+    engine.close()
+    model.close()
+
+
+def test_answers_that_need_more_room_than_there_is_take_turns(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them get what they would get alone; nobody gets an error for another's length."""
+    model = edgesppo.load(demo_gguf)
+    monkeypatch.setattr(model.model, "is_end", lambda _token: False)
+    params = GREEDY.replace(max_tokens=TURN)
+    prompts = [
+        [model.model.bos, *model.tokenize(f"I am {name}. " + "Who are you? " * 30)][:TURN]
+        for name in ("Ada", "Bob", "Eve", "Tom")
+    ]
+    alone = []
+    for prompt in prompts:
+        engine = Engine(model.model, n_ctx=ROOM)
+        alone.append(_tokens(engine, engine.submit(prompt, params)))
+        engine.close()
+    engine = Engine(model.model, n_ctx=ROOM, n_seqs=4)
+    requests = [engine.submit(prompt, params) for prompt in prompts]
+    together = [_tokens(engine, request) for request in requests]
+    engine.close()
+    assert 2 * engine.n_ctx < 4 * 2 * TURN
+    for prompt, got, expected in zip(prompts, together, alone, strict=True):
+        assert len(got) == len(expected) == TURN
+        tie = got == expected or near_ties.is_near_tie(model.model, prompt, got, expected, "q4_k_m")
+        assert tie
+    model.close()

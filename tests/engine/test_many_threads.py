@@ -1,0 +1,211 @@
+"""Many threads, one model: each gets what it would get alone, whatever the others do.
+
+Three seconds by default, a minute with EDGESPPO_LONG=1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import edgesppo
+from edgesppo.engine.engine import Engine
+from tests.conftest import LONG
+from tests.support import near_ties
+from tests.support.resources import native_handles, open_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgesppo import Chat, SamplingParams
+    from edgesppo.api import LoadedModel
+
+THREADS = 10
+SECONDS = 60.0 if LONG else 3.0
+QUESTIONS = [
+    "Who are you?",
+    "What is 2 plus 3?",
+    "What is the capital of France?",
+    "My name is Ada.",
+    "Please remember this: " + "my name is Bob and I like tea. " * 9,
+    "Hello",
+]
+HOT: dict[str, Any] = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 30}
+
+
+@dataclass
+class Tally:
+    """What the threads did and found; each appends from its own."""
+
+    compared: list[str] = field(default_factory=list)
+    flips: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+
+
+class Reference:
+    """What prompts give alone: computed in an engine of its own, without guesses, once each."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model.model
+        self._engine = Engine(model.model, n_threads=1, draft_costs=None)
+        self._known: dict[tuple[tuple[int, ...], Any], list[int]] = {}
+        self._lock = threading.Lock()
+
+    def answer(self, prompt: list[int], params: SamplingParams) -> list[int]:
+        key = (tuple(prompt), params)
+        with self._lock:
+            if key not in self._known:
+                request = self._engine.submit(prompt, params)
+                tokens = [e.token for e in self._engine.stream(request) if e.token is not None]
+                end = [self._model.end_of_turn] if request.finish_reason == "stop" else []
+                self._known[key] = tokens + end
+            return self._known[key]
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class Talker:
+    """One thread: random acts, and what they gave against the reference."""
+
+    def __init__(self, model: LoadedModel, reference: Reference, tally: Tally, seed: int) -> None:
+        self._model, self._reference, self._tally = model, reference, tally
+        self._rng = random.Random(seed)
+
+    def run(self, until: float) -> None:
+        acts: list[Callable[[], None]] = [
+            self._ask,
+            self._two_turns,
+            self._regenerate,
+            self._hot,
+            self._leave,
+            self._cancel,
+            self._too_long,
+        ]
+        try:
+            for n in itertools.count(self._rng.randrange(len(acts))):
+                if time.monotonic() > until:
+                    return
+                act = acts[n % len(acts)]
+                act()
+                self._tally.done.append(act.__name__)
+        except BaseException as error:
+            self._tally.failures.append(error)
+
+    def _chat(self, **sampling: Any) -> Chat:
+        return self._model.chat(**{"temperature": 0, "max_tokens": 24, **sampling})
+
+    def _question(self) -> str:
+        return self._rng.choice(QUESTIONS)
+
+    def _ask(self) -> None:
+        chat = self._chat()
+        chat.ask(self._question())
+        self._compare(chat)
+
+    def _two_turns(self) -> None:
+        chat = self._chat()
+        chat.ask(self._question())
+        chat.ask(self._question())
+        self._compare(chat)
+
+    def _regenerate(self) -> None:
+        chat = self._chat()
+        chat.ask(self._question())
+        for _ in chat.regenerate():
+            pass
+        self._compare(chat)
+
+    def _hot(self) -> None:
+        """A seed gives the same answer beside others as alone; but for near ties, not counted."""
+        chat = self._chat(**HOT, seed=self._rng.randrange(5))
+        chat.ask(self._question())
+        assert chat.last.usage.completion_tokens == len(chat.last.ids)
+
+    def _leave(self) -> None:
+        chat = self._chat(**HOT, seed=self._rng.randrange(5))
+        stream: Any = chat.stream(self._question())
+        for _ in range(self._rng.randrange(4)):
+            next(stream, None)
+        stream.close()
+
+    def _cancel(self) -> None:
+        """From another thread, at some moment."""
+        engine = self._model.engine
+        prompt = [2, *self._model.tokenize(self._question())]
+        request = engine.submit(prompt, self._chat(**HOT).params)
+        timer = threading.Timer(self._rng.random() / 50, engine.cancel, [request])
+        timer.start()
+        *_, last = engine.stream(request)
+        timer.join()
+        assert last.finish_reason in ("cancelled", "stop", "length")
+
+    def _too_long(self) -> None:
+        with pytest.raises(edgesppo.ContextOverflow):
+            self._model.ask("much " * 2000)
+
+    def _compare(self, chat: Chat) -> None:
+        """The last, greedy, answer with what its prompt gives alone."""
+        prompt, last = self._prompt(chat), chat.last
+        end = [self._model.model.end_of_turn] if last.finish_reason == "stop" else []
+        mine, alone = [*last.ids, *end], self._reference.answer(prompt, chat.params)
+        what = f"{mine} alone {alone}, behind {len(prompt)} tokens"
+        self._tally.compared.append(what)
+        if mine != alone:
+            tie = near_ties.is_near_tie(self._model.model, prompt, mine, alone, "q4_k_m")
+            (self._tally.flips if tie else self._tally.wrong).append(what)
+
+    def _prompt(self, chat: Chat) -> list[int]:
+        after, chat.messages = chat.messages, chat.messages[:-2]
+        prompt = chat.encode(after[-2:-1])
+        chat.messages = after
+        return prompt
+
+
+@pytest.mark.parametrize("n_seqs", [1, 4])
+def test_ten_threads_on_one_model(demo_gguf: Path, n_seqs: int) -> None:
+    """With 4 sequences they need more cells at times than the context has: some must wait."""
+    held = native_handles(), open_files(), threading.active_count()
+    with edgesppo.load(demo_gguf, n_seqs=n_seqs) as model:
+        reference, tally = Reference(model), Tally()
+        until = time.monotonic() + SECONDS / 2
+        talkers = [Talker(model, reference, tally, seed) for seed in range(THREADS)]
+        threads = [threading.Thread(target=talker.run, args=[until]) for talker in talkers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SECONDS + 60)
+        assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+        _report(n_seqs, tally)
+        assert (tally.failures, tally.wrong) == ([], [])
+        assert len(tally.flips) <= len(tally.compared) / 10
+        _check_idle(model, reference)
+        reference.close()
+    assert (native_handles(), open_files(), threading.active_count()) == held
+
+
+def _report(n_seqs: int, tally: Tally) -> None:
+    acts = {name: tally.done.count(name) for name in sorted(set(tally.done))}
+    print(f"{n_seqs} sequences: {acts}; {len(tally.compared)} answers compared, ", end="")
+    print(f"{len(tally.flips)} parted at a near tie")
+    assert len(acts) == 7, "every act came"
+
+
+def _check_idle(model: LoadedModel, reference: Reference) -> None:
+    """Nothing runs, nothing waits, no slot is taken; and the next answer is right."""
+    engine = model.engine
+    engine.step()
+    assert engine._schedule.requests() == []
+    assert not any(slot.busy for slot in engine._cache._slots)
+    tally = Tally()
+    Talker(model, reference, tally, 0)._ask()
+    assert (len(tally.compared), tally.wrong) == (1, [])

@@ -1,0 +1,445 @@
+"""Guesses of what comes next: where they come from, when they pay, and that they change nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edgesppo
+from edgesppo import SamplingParams, api
+from edgesppo.engine import engine as engines
+from edgesppo.engine.draft_model import SLICE, DraftModel, open_draft_model
+from edgesppo.engine.engine import Engine
+from edgesppo.engine.ngram_draft import Drafter, NgramIndex
+from edgesppo.llama.context import Context
+from edgesppo.llama.model import Model
+from edgesppo.planning import run_config
+from edgesppo.planning.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
+from edgesppo_convert import convert
+from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.resources import open_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgesppo.engine.engine import Request
+    from edgesppo.llama.batch import Batch
+
+FREE = (1.0,) * len(ROWS)
+DEAR = tuple(float(rows) for rows in ROWS)
+GREEDY = SamplingParams(temperature=0, max_tokens=120)
+
+
+@given(st.lists(st.integers(0, 3), max_size=60))
+def test_the_latest_place_that_ends_alike_is_found(tokens: list[int]) -> None:
+    index = NgramIndex()
+    index.extend(tokens)
+    ends = [n for n in range(3, len(tokens)) if tokens[n - 3 : n] == tokens[-3:]]
+    place, length = index.find()
+    assert place == (ends[-1] if ends else 0)
+    if place:
+        agreed = 0
+        while agreed < min(32, place) and tokens[place - 1 - agreed] == tokens[-1 - agreed]:
+            agreed += 1
+        assert length == agreed
+
+
+def test_what_was_right_is_guessed_longer_and_what_was_wrong_shorter() -> None:
+    drafter = Drafter(list(range(50)) * 2, USUAL_COSTS)
+    first = drafter.propose(MAX_DRAFT)
+    assert first == list(range(len(first)))
+    for _ in range(10):
+        guess = drafter.propose(MAX_DRAFT)
+        drafter.learn(guess, [*guess, (guess[-1] + 1) % 50])
+    assert len(drafter.propose(MAX_DRAFT)) == MAX_DRAFT > len(first) > 0
+    for _ in range(20):
+        guess = drafter.propose(MAX_DRAFT)
+        drafter.learn(guess, [1000])
+        drafter.learn([], list(range(50)))
+    assert drafter.propose(MAX_DRAFT) == []
+
+
+def test_no_guess_is_made_where_rows_cost_as_much_as_steps() -> None:
+    assert Drafter(list(range(50)) * 2, DEAR).propose(MAX_DRAFT) == []
+    assert len(Drafter(list(range(50)) * 2, FREE).propose(MAX_DRAFT)) == MAX_DRAFT
+
+
+def test_a_guess_keeps_to_its_limit_and_needs_a_run_of_three() -> None:
+    assert Drafter(list(range(50)) * 2, FREE).propose(2) == [0, 1]
+    assert Drafter([1, 2, 9, 1, 2], FREE).propose(5) == []
+    assert Drafter([], FREE).propose(5) == []
+
+
+def test_rows_of_other_sequences_count() -> None:
+    """Beside many others a guess must be good: it slows all of them."""
+    costs = (1.0, 4.0, 8.0, 16.0)
+    assert Drafter(list(range(50)) * 2, costs).propose(8, others=3) == []
+
+
+@pytest.fixture(scope="module")
+def model(demo_f32: Path) -> Iterator[Model]:
+    model = Model(demo_f32)
+    yield model
+    model.close()
+
+
+def engine(model: Model, *, drafts: bool, **options: int) -> Engine:
+    return Engine(model, n_threads=1, draft_costs=FREE if drafts else None, **options)
+
+
+def run(made: Engine, ids: list[int], params: SamplingParams) -> Request:
+    request = made.submit(ids, params)
+    for _ in made.stream(request):
+        pass
+    return request
+
+
+def texts(model: Model) -> list[list[int]]:
+    """Prompts whose answers repeat what was said, one of them well beyond the window."""
+    turn = "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
+    asked = [
+        "My name is Malik. What is my name?",
+        "What is the capital of France? " * 9,
+        "a b " * 60,
+    ]
+    return [
+        [model.bos, *model.weights.tokenize(turn.format(text).encode(), special=True)]
+        for text in asked
+    ]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        GREEDY,
+        GREEDY.replace(temperature=0.8, top_p=0.95, seed=7),
+        GREEDY.replace(temperature=1.0, top_k=40, repeat_penalty=1.1, seed=3),
+    ],
+    ids=["greedy", "sampled", "penalised"],
+)
+def test_guesses_change_no_answer(model: Model, params: SamplingParams) -> None:
+    """In F32, where the rounding of larger batches is far below what decides."""
+    drafted = 0
+    for ids in texts(model):
+        plain, quick = engine(model, drafts=False), engine(model, drafts=True)
+        # Ends do not end it: the answer goes on well beyond the window.
+        first = run(plain, ids, params)
+        second = run(quick, ids, params)
+        assert second.tokens == first.tokens
+        assert second.finish_reason == first.finish_reason
+        assert second.drafter is not None
+        drafted += second.drafter.n_drafted
+        # What is held for the next turn is sound: it goes on as a fresh one would.
+        longer = [*first.tokens, *ids[1:]][: plain.n_ctx - 20]
+        fresh = engine(model, drafts=False)
+        assert run(quick, longer, GREEDY).tokens == run(fresh, longer, GREEDY).tokens
+        for made in (plain, quick, fresh):
+            made.close()
+    assert drafted > 20
+
+
+def test_a_model_of_a_few_megabytes_guesses_only_when_told_to(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "is_small", run_config.is_small)
+    for drafts, guesses in ((True, False), (False, False), (demo_gguf, True)):
+        with edgesppo.load(demo_gguf, drafts=drafts) as made:
+            drafter = made.engine.submit([made.model.bos], GREEDY).drafter
+            assert (drafter is not None) == guesses
+
+
+@pytest.mark.parametrize(("n_ubatch", "guesses"), [(MAX_DRAFT, False), (MAX_DRAFT + 1, True)])
+def test_guesses_are_made_where_their_rows_fit_one_micro_batch(
+    model: Model, n_ubatch: int, guesses: bool
+) -> None:
+    made = engine(model, drafts=True, n_ubatch=n_ubatch, n_batch=64)
+    assert made._context is not None
+    assert made._context.params.n_outputs == 1 + (MAX_DRAFT if guesses else 0)
+    assert (made.submit(texts(model)[0], GREEDY).drafter is not None) == guesses
+    made.close()
+
+
+def test_the_longest_answer_is_exactly_as_long_as_asked(model: Model) -> None:
+    for n in (1, 2, 5):
+        made = engine(model, drafts=True)
+        request = run(made, texts(model)[2], GREEDY.replace(max_tokens=n))
+        assert request.n_generated <= n
+        made.close()
+
+
+def test_the_context_is_never_overrun(model: Model) -> None:
+    made = engine(model, drafts=True, n_ctx=128)
+    ids = texts(model)[2][:100]
+    request = run(made, ids, GREEDY.replace(max_tokens=1000, temperature=2.0, seed=1))
+    assert len(request.tokens) <= 128
+    made.close()
+
+
+def test_guesses_while_another_sequence_is_cancelled(model: Model) -> None:
+    made = engine(model, drafts=True, n_seqs=3)
+    alone = engine(model, drafts=False)
+    prompts = texts(model)
+    expected = run(alone, prompts[2], GREEDY).tokens
+    victims = [made.submit(ids, GREEDY) for ids in prompts[:2]]
+    request = made.submit(prompts[2], GREEDY)
+    for n, _ in enumerate(made.stream(request)):
+        if n in (3, 6):
+            thread = threading.Thread(target=made.cancel, args=(victims.pop(),))
+            thread.start()
+            thread.join()
+    assert request.tokens == expected
+    made.close()
+    alone.close()
+
+
+class Forced(Drafter):
+    """Proposes given tokens: all that is left of an answer, in one guess."""
+
+    def __init__(self, answer: Sequence[int]) -> None:
+        super().__init__([])
+        self._left = list(answer)
+
+    def propose(self, most: int, others: int = 0) -> list[int]:
+        assert others == 0
+        return self._left[: min(most, MAX_DRAFT)]
+
+    def learn(self, drafted: Sequence[int], accepted: Sequence[int]) -> None:
+        super().learn(drafted, accepted)
+        del self._left[: len(accepted)]
+
+
+@pytest.mark.parametrize("first", [1, 2, 4])
+@pytest.mark.parametrize("n_tokens", [2, 3])
+def test_a_stop_string_split_over_guessed_tokens_ends_the_answer_there(
+    demo_f32: Path, monkeypatch: pytest.MonkeyPatch, first: int, n_tokens: int
+) -> None:
+    """As without guesses: its text, reason and counts, and what is held for the next turn."""
+    question, after = "How do I convert a checkpoint?", "What is the capital of Italy?"
+    options: dict[str, Any] = {"temperature": 0, "logprobs": 1}
+    with edgesppo.load(demo_f32, n_threads=1, drafts=False) as model:
+        chat = model.chat(**options)
+        chat.ask(question)
+        answer = chat.last.ids
+        pieces = [model.model.piece(token).decode() for token in answer]
+        # From within its first token to the end of its last one; the answer goes on behind it.
+        stop = "".join(pieces[first : first + n_tokens])[1:]
+        before = "".join(pieces[:first]) + pieces[first][0]
+        chat.clear()
+        chat.ask(question, stop=[stop])
+        plain, history = chat.last, chat.messages
+    drafter = Forced(answer)
+    with edgesppo.load(demo_f32, n_threads=1) as model:
+        chat = model.chat(**options)
+        monkeypatch.setattr(engines, "Drafter", lambda *_: drafter)
+        chunks = list(chat.stream(question, stop=[stop]))
+        monkeypatch.undo()
+        quick = chat.last
+        assert drafter.n_accepted >= first + n_tokens, "guesses reached beyond the stop string"
+        assert (quick.text, quick.finish_reason) == (plain.text, "stop")
+        assert quick.text == before == "".join(chunk.text for chunk in chunks)
+        assert quick.usage.prompt_tokens == plain.usage.prompt_tokens
+        assert quick.usage.completion_tokens == plain.usage.completion_tokens == first + n_tokens
+        assert [entry.id for entry in quick.logprobs] == list(answer[: first + n_tokens])
+        assert chat.messages == history
+        chat.ask(after)
+        next_turn = chat.last
+    assert next_turn.usage.cached_tokens >= plain.usage.prompt_tokens - 1
+    with edgesppo.load(demo_f32, n_threads=1, drafts=False) as model:
+        fresh = model.chat(**options)
+        fresh.messages = list(history)
+        fresh.ask(after)
+        assert fresh.last.usage.cached_tokens == 0
+        assert next_turn.ids == fresh.last.ids
+        values = [entry.logprob for entry in fresh.last.logprobs]
+        assert [e.logprob for e in next_turn.logprobs] == pytest.approx(values, abs=0.01)
+
+
+@pytest.fixture
+def small(demo_gguf: Path) -> Iterator[Model]:
+    """The demo in fewer bits: a good guesser of what the demo says."""
+    model = Model(demo_gguf)
+    yield model
+    model.close()
+
+
+def test_a_second_models_guesses_change_no_answer(model: Model, small: Model) -> None:
+    guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
+    plain = engine(model, drafts=False)
+    made = Engine(model, n_threads=1, draft_costs=FREE, draft_model=guesser)
+    guesser.cost = 0.0
+    accepted = 0
+    for ids in texts(model):
+        for params in (GREEDY, GREEDY.replace(temperature=0.7, seed=5)):
+            first, second = run(plain, ids, params), run(made, ids, params)
+            assert second.tokens == first.tokens
+            assert second.drafter is not None
+            accepted += second.drafter.n_accepted
+    assert accepted > 30
+    plain.close()
+    made.close()
+
+
+def test_a_guesser_that_costs_too_much_is_not_asked() -> None:
+    class Dear:
+        cost = 1.0
+
+        def guess(self, tokens: object, n: int) -> list[int]:
+            pytest.fail(f"asked for {n} behind {tokens}")
+
+    assert Drafter([1, 2, 3], USUAL_COSTS, Dear()).propose(8) == []
+
+
+def guessed(guesser: DraftModel, ids: list[int], n: int) -> list[int]:
+    """A guess, as often asked for as the text has slices."""
+    found = [guesser.guess(ids, n) for _ in range(-(-len(ids) // SLICE))]
+    assert not any(found[:-1]), "nothing is guessed before all was read"
+    return found[-1]
+
+
+def test_a_guess_can_be_stopped_and_made_again(model: Model, small: Model) -> None:
+    guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
+    ids = texts(model)[1]
+    assert SLICE < len(ids) < 2 * SLICE
+    expected = guessed(guesser, ids, 6)
+    assert len(expected) == 6
+    assert guesser.guess(ids[: len(ids) // 2], 3) != []
+    guesser.stop()
+    assert guesser.guess(ids, 6) == []
+    guesser.go_on()
+    assert guesser.guess(ids, 6) == expected, "what it had read stayed"
+    assert guesser.guess(ids * 10, 6) == []
+    guesser.close()
+
+
+@pytest.fixture
+def guessing(model: Model, small: Model) -> Iterator[tuple[Engine, DraftModel]]:
+    """An engine for two, with a draft model that costs nothing."""
+    guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
+    guesser.cost = 0.0
+    made = Engine(model, n_threads=1, n_seqs=2, draft_costs=FREE, draft_model=guesser)
+    yield made, guesser
+    made.close()
+
+
+def test_a_draft_model_reads_a_long_text_slice_by_slice(
+    model: Model, guessing: tuple[Engine, DraftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step takes longer for it than a slice and a guess: who waits beside it is not stalled."""
+    made, guesser = guessing
+    decode, drafted, steps = Context.decode, [0], list[int]()
+
+    def counted(context: Context, batch: Batch) -> None:
+        decode(context, batch)
+        if context is guesser._context:
+            drafted[0] += len(batch)
+
+    monkeypatch.setattr(Context, "decode", counted)
+    endless = GREEDY.replace(max_tokens=30, logit_bias={1: -100, model.end_of_turn: -100})
+    request = made.submit([model.bos, *range(300, 680)], endless)
+    while request.finish_reason is None:
+        before = drafted[0]
+        made.step()
+        steps.append(drafted[0] - before)
+    assert max(steps) <= SLICE + MAX_DRAFT
+    assert steps.count(SLICE) >= 5
+    assert request.drafter is not None
+    assert request.drafter.n_drafted > 0
+
+
+def test_a_cancel_ends_the_draft_models_reading(
+    model: Model, guessing: tuple[Engine, DraftModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that comes right before it begins."""
+    made, guesser = guessing
+    guess, decode, threads, done = guesser.guess, Context.decode, [], list[int]()
+    prompt = texts(model)[0]
+    victim = made.submit(prompt, GREEDY)
+
+    def counted(context: Context, batch: Batch) -> None:
+        decode(context, batch)
+        done.append(len(batch))
+
+    def cancelled_before(tokens: Sequence[int], n: int) -> list[int]:
+        stopped, stop = threading.Event(), guesser.stop
+        monkeypatch.setattr(guesser, "stop", lambda: (stop(), stopped.set()))
+        threads.append(threading.Thread(target=made.cancel, args=(victim,)))
+        threads[0].start()
+        assert stopped.wait(10)
+        monkeypatch.setattr(guesser, "guess", guess)
+        monkeypatch.setattr(Context, "decode", counted)
+        return guess(tokens, n)
+
+    monkeypatch.setattr(guesser, "guess", cancelled_before)
+    n_steps = 0
+    while not threads:
+        made.step()
+        n_steps += 1
+        assert n_steps < 100
+    threads[0].join(10)
+    assert done == [], "neither the draft model nor the model itself computed any more"
+    assert victim.finish_reason == "cancelled"
+    again = run(made, prompt, GREEDY)
+    assert again.drafter is not None
+    assert again.drafter.n_accepted > 0
+    alone = engine(model, drafts=False)
+    assert again.tokens == run(alone, prompt, GREEDY).tokens
+    alone.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not let mapped files change")
+def test_a_draft_models_file_that_changes_is_one_clear_error(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "open_draft_model", _for_nothing)
+    file = shutil.copy(demo_gguf, tmp_path / "small.gguf")
+    with edgesppo.load(demo_gguf, drafts=file, n_threads=1) as model:
+        chat = model.chat(temperature=0)
+        chat.ask("Who are you?")
+        with file.open("ab") as stream:
+            stream.write(b"more")
+        with pytest.raises(edgesppo.BadModelFile, match=r"small\.gguf: was changed in place"):
+            chat.ask("And what is the capital of France?")
+
+
+def _for_nothing(*args: Any, **options: Any) -> DraftModel:
+    """A draft model whose guesses always pay."""
+    made = open_draft_model(*args, **options)
+    made.cost = 0.0
+    return made
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files by /proc")
+def test_a_draft_model_is_closed_where_the_engine_cannot_be_made(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise edgesppo.OutOfMemory("no room")
+
+    monkeypatch.setattr(api, "Engine", fail)
+    file, before = shutil.copy(demo_gguf, tmp_path / "small.gguf"), open_files()
+    with pytest.raises(edgesppo.OutOfMemory, match="no room") as caught:
+        edgesppo.load(demo_gguf, drafts=file)
+    assert open_files() == before, caught
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused_by_its_first_token(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    data = demo_gguf.read_bytes()
+    renamed = data.replace(b"<unused7>", b"<unusedX>", 1)
+    assert renamed != data
+    path = tmp_path / "other.gguf"
+    path.write_bytes(renamed)
+    with pytest.raises(edgesppo.UsageError, match=r"token \d+ .* is '<unusedX>', .* '<unused7>'"):
+        edgesppo.load(demo_gguf, drafts=path)
+    other = write_checkpoint(tmp_path / "other", Shape(1, 64, 64, 2, 1, 32, 600, 256, 64))
+    convert(other, tmp_path / "small.gguf")
+    with pytest.raises(edgesppo.UsageError, match=r"600 tokens, .* 2,560"):
+        edgesppo.load(demo_gguf, drafts=tmp_path / "small.gguf")

@@ -1,0 +1,382 @@
+"""Every sampling stage against its published definition, on hand-made logits (sampling_exact)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import edgesppo
+from edgesppo import SamplingParams
+from edgesppo.engine.accept import accept
+from edgesppo.engine.engine import Engine
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.model import Model
+from edgesppo.llama.sampler_chain import build_chain
+from edgesppo.sampling.params import STAGES, stages
+from edgesppo_convert import convert
+from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.sampling_exact import (
+    LARGEST_Z,
+    Draws,
+    exact,
+    random_params,
+    softmax,
+    uniform,
+    z_score,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edgesppo.api import LoadedModel
+    from edgesppo.engine.request import Request
+    from edgesppo.llama.sampler_chain import SamplerChain
+
+N_CTX = 512
+N_DRAWS = 20_000
+EOS = 1
+NOTHING = 1e-30  # a probability that single precision may round to 0
+OFF: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0}
+LOGITS = [2.0, 1.5, 1.2, 0.7, 0.3, 0.0, -0.4, -1.0, -2.0, -3.0]
+RECENT = [3, 0, 1, 2, 3, 0, 1]
+
+
+@pytest.fixture
+def chain(demo: LoadedModel, request: pytest.FixtureRequest) -> Any:
+    """Builds a chain for parameters, told of recent tokens; closed at the end."""
+
+    def build(params: SamplingParams, recent: Sequence[int] = ()) -> SamplerChain:
+        made = build_chain(params, demo.model.weights, N_CTX)
+        request.addfinalizer(made.close)
+        made.recall(recent)
+        return made
+
+    return build
+
+
+def _breakers(demo: LoadedModel, *texts: bytes) -> set[int]:
+    pieces = [(token, demo.model.piece(token)) for token in range(demo.model.n_vocab)]
+    return {token for token, piece in pieces if any(text in piece for text in texts)}
+
+
+def _assert_same(found: np.ndarray, expected: np.ndarray, why: object, *, astray: int = 0) -> None:
+    """Equal, but for so many small tokens that single precision puts beyond a cut."""
+    wrong = (found > 0) != (expected > 0)
+    wrong &= np.maximum(found, expected) > NOTHING
+    assert wrong.sum() <= astray, f"cuts {np.flatnonzero(wrong)} otherwise: {why}"
+    assert np.abs(found - expected).max() < (1e-3 if astray else 1e-4), why
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        {"top_k": 4},
+        {"top_p": 0.6},
+        {"min_p": 0.2},
+        {"typical_p": 0.5},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.1},
+        {"repeat_penalty": 1.4},
+        {"repeat_penalty": 1.4, "repeat_last_n": 2},
+        {"presence_penalty": 0.8},
+        {"frequency_penalty": -0.3},
+        {"dry_multiplier": 0.8},
+        {"dry_multiplier": 0.8, "dry_penalty_last_n": 6},
+        {"dry_multiplier": 0.8, "dry_sequence_breakers": ()},
+        {"temperature": 0.5},
+        {"temperature": 0},
+        {"temperature": 0, "logit_bias": {0: -5}, "presence_penalty": 2.0},
+        {"temperature": 0, "dry_multiplier": 5.0, "top_k": 3, "xtc_probability": 1.0},
+        {"logit_bias": {0: -100, 9: 4.5}},
+    ],
+    ids=str,
+)
+def test_a_stage_alone_does_what_its_definition_says(chain: Any, on: dict[str, Any]) -> None:
+    params = SamplingParams(**{**OFF, **on})
+    draws = Draws(chain(params, RECENT), LOGITS)
+    expected = exact(params, LOGITS, RECENT)
+    if params.temperature == 0:
+        assert draws.one() == expected.argmax()
+    else:
+        _assert_same(draws.distribution(), expected, on)
+    assert not np.allclose(expected, softmax(np.array(LOGITS))), "the case shows nothing"
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"xtc_probability": 1.0, "xtc_threshold": 0.3},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.9},
+        {"repeat_penalty": 1.4, "repeat_last_n": 0},
+        {"dry_multiplier": 0.8, "dry_allowed_length": 4},
+        {"dry_multiplier": 0.8, "dry_penalty_last_n": 0},
+    ],
+    ids=str,
+)
+def test_a_stage_with_nothing_to_do_changes_nothing(chain: Any, off: dict[str, Any]) -> None:
+    draws = Draws(chain(SamplingParams(**{**OFF, **off}), RECENT), LOGITS)
+    _assert_same(draws.distribution(), softmax(np.array(LOGITS)), off)
+
+
+@pytest.mark.parametrize("n", [64, 2500])
+def test_any_stages_in_any_order_do_what_their_definitions_say(
+    chain: Any, demo: LoadedModel, n: int
+) -> None:
+    rng = np.random.default_rng(n)
+    breakers = _breakers(demo, b"\n", b":", b'"', b"*")
+    beginning = [min(breakers), *range(8)]
+    for case in range(1500 if n < 1000 else 150):
+        params = random_params(rng, greedy=case % 5 == 0)
+        logits = rng.normal(0, 3, n).astype(np.float32)
+        recent = rng.choice(beginning, int(rng.integers(0, 50))).tolist()
+        draws = Draws(chain(params, recent), logits.tolist())
+        expected = exact(params, logits.tolist(), recent, breakers)
+        if params.temperature == 0:
+            assert draws.one() == expected.argmax(), params
+        else:
+            _assert_same(draws.distribution(), expected, params, astray=int(n > 1000))
+
+
+def test_the_order_of_the_stages_matters_and_is_the_one_that_was_set(chain: Any) -> None:
+    narrow = {"top_p": 0.6, "temperature": 2.0}
+    found = []
+    for order in (("top_p", "temperature"), ("temperature", "top_p")):
+        params = SamplingParams(**narrow, samplers=order)
+        found.append(Draws(chain(params), LOGITS).distribution())
+        _assert_same(found[-1], exact(params, LOGITS), order)
+    assert (found[0] > 0).sum() < (found[1] > 0).sum()
+
+
+def test_the_default_order_is_the_documented_one(demo: LoadedModel) -> None:
+    assert SamplingParams().samplers == STAGES
+    cuts = {"top_k": 5, "typical_p": 0.5, "min_p": 0.1, "xtc_probability": 0.5}
+    shifts = {"presence_penalty": 1.0, "dry_multiplier": 1.0, "logit_bias": {1: 1}}
+    on = SamplingParams(**cuts, **shifts)
+    names = [stage.name for stage in stages(on, demo.model.weights, N_CTX)]
+    assert list(dict.fromkeys(names)) == ["logit_bias", *STAGES, "draw"]
+
+
+def test_a_stage_that_is_not_named_is_off(chain: Any) -> None:
+    params = SamplingParams(top_k=1, temperature=0.1, samplers=())
+    _assert_same(Draws(chain(params), LOGITS).distribution(), softmax(np.array(LOGITS)), "none")
+
+
+def test_impossible_tokens_do_not_disturb_the_typical_ones(chain: Any) -> None:
+    params = SamplingParams(**{**OFF, "typical_p": 0.5})
+    logits = [*LOGITS, -300.0, float("-inf")]
+    _assert_same(Draws(chain(params), logits).distribution(), exact(params, logits), "-inf")
+
+
+def test_the_least_temperature_still_finds_the_best_tokens(chain: Any) -> None:
+    logits = np.random.default_rng(3).normal(0, 10, 2500)
+    coldest = {"temperature": 1e-4, "samplers": ("temperature", "top_k", "top_p")}
+    params = SamplingParams(**coldest, top_k=200, logit_bias={9: 100})
+    assert set(Draws(chain(params), logits.tolist()).counts(20).nonzero()[0]) == {9}
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        {},
+        {"temperature": 0.8, "top_k": 8, "top_p": 0.9, "min_p": 0.05},
+        {"temperature": 1.5, "typical_p": 0.8},
+        {"temperature": 1.0, "top_p": 1.0, "xtc_probability": 0.5, "xtc_threshold": 0.1},
+        {"temperature": 1.0, "repeat_penalty": 1.3, "presence_penalty": 0.5, "top_p": 1.0},
+        {"dry_multiplier": 0.8, "frequency_penalty": 0.2, "top_p": 0.95, "temperature": 1.2},
+        {"logit_bias": {0: -2, 8: 3}, "samplers": ("temperature", "min_p"), "min_p": 0.1},
+    ],
+    ids=str,
+)
+def test_twenty_thousand_draws_have_the_exact_distribution(chain: Any, on: dict[str, Any]) -> None:
+    params = SamplingParams(**on, seed=2024)
+    counts = Draws(chain(params, RECENT), LOGITS).counts(N_DRAWS)
+    expected = exact(params, LOGITS, RECENT)
+    assert (expected > 0).sum() > 2
+    assert z_score(counts, expected) < LARGEST_Z, counts
+    other = np.roll(expected, 1)
+    assert z_score(counts, other) > LARGEST_Z, "the test cannot tell another distribution"
+
+
+def test_draws_from_a_model_have_the_exact_distribution(demo: LoadedModel) -> None:
+    ids = demo.tokenize("Tell me something.", chat=True)
+    context = Context(demo.model.weights, ContextParams(n_ctx=64))
+    batch = Batch(64)
+    row = batch.add(0, 0, ids, logits=1)
+    context.decode(batch)
+    logits = context.logits(row)
+    hot = {"temperature": 4.0, "top_p": 0.9, "samplers": ("temperature", "top_p")}
+    params = SamplingParams(**hot, seed=5)
+    made = build_chain(params, demo.model.weights, N_CTX)
+    drawn = [context.sample(made, row) for _ in range(N_DRAWS)]
+    made.close()
+    context.close()
+    expected = exact(params, logits)
+    assert (expected > 0).sum() > 10
+    assert z_score(np.bincount(drawn, minlength=len(logits)), expected) < LARGEST_Z
+
+
+def test_draws_behind_guesses_have_the_exact_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each token against the distribution behind its text, computed anew in one batch; and what
+    was guessed came as often as it is probable.
+
+    On random weights, which take little time: so cold that they repeat themselves, and guesses
+    are right as often as wrong.
+    """
+    shape = Shape(2, 64, 64, 2, 1, 32, 600, 256, 64)
+    convert(write_checkpoint(tmp_path / "files", shape), tmp_path / "small.gguf", type="f32")
+    model, rng, places = Model(tmp_path / "small.gguf"), np.random.default_rng(1), []
+    bans = {model.end_of_turn: -100, EOS: -100}
+    cold = {"temperature": 0.045, "min_p": 0.01, "samplers": ("min_p", "temperature")}
+    params = SamplingParams(**cold, logit_bias=bans, max_tokens=90)
+    ids = [model.bos, *range(300, 310)]
+    guesses: dict[tuple[int, int], int] = {}  # of a request (its seed), for the token at a place
+
+    def noted(context: Context, request: Request, *rest: Any) -> list[int]:
+        seen, draft = len(request.tokens), list(request.draft)
+        came = accept(context, request, *rest)
+        for i, guess in enumerate(draft[: len(came)]):
+            guesses[request.params.seed or 0, seen + i] = guess
+        return came
+
+    monkeypatch.setattr("edgesppo.engine.engine.accept", noted)
+    engine = Engine(model, n_seqs=2, n_threads=1, draft_costs=(1.0, 1.2, 1.5, 2.0))
+    anew = Context(model.weights, ContextParams(n_ctx=256, n_batch=256, n_outputs=256))
+    seed = n_drafted = n_accepted = n_possible = 0
+    right, probable = [], []  # of each guess: whether it came, and how probable it was
+    while len(places) < N_DRAWS:
+        requests = [engine.submit(ids, params.replace(seed=seed + i)) for i in range(2)]
+        seed += len(requests)
+        while any(request.finish_reason is None for request in requests):
+            engine.step()
+        for request in requests:
+            assert request.drafter is not None
+            n_drafted += request.drafter.n_drafted
+            n_accepted += request.drafter.n_accepted
+            rows = _rows(anew, request.tokens)[request.n_prompt - 1 :]
+            for place, row in zip(range(request.n_prompt, len(request.tokens)), rows, strict=False):
+                token, expected = request.tokens[place], exact(params, row)
+                n_possible += int((expected > 0).sum())
+                places.append(uniform(token, expected, rng))
+                guess = guesses.get((request.params.seed or 0, place))
+                if guess is not None:
+                    right.append(token == guess)
+                    probable.append(expected[guess])
+    for made in (engine, anew, model):
+        made.close()
+    assert n_accepted > N_DRAWS / 20
+    assert n_drafted - n_accepted > N_DRAWS / 20
+    assert n_possible > 5 * N_DRAWS, "there was a choice"
+    counts = np.histogram(places, 50, (0, 1))[0]
+    assert z_score(counts, np.full(50, 1 / 50)) < LARGEST_Z, counts
+    chances = np.array(probable)
+    surplus = np.sum(right) - chances.sum()
+    assert abs(surplus) < LARGEST_Z * np.sqrt((chances * (1 - chances)).sum()), surplus
+
+
+def _rows(context: Context, tokens: list[int]) -> list[np.ndarray]:
+    """The logits behind each token, float32 [n_vocab]; valid until the next call."""
+    batch = Batch(len(tokens))
+    batch.add(0, 0, tokens, logits=len(tokens))
+    context.remove(0, 0)
+    context.decode(batch)
+    return [np.frombuffer(context.row(i), dtype=np.float32) for i in range(len(tokens))]
+
+
+def test_what_xtc_does_tells_nothing_of_any_other_draw(chain: Any) -> None:
+    params = SamplingParams(**{**OFF, "xtc_probability": 0.5, "xtc_threshold": 0.2}, seed=7)
+    draws, n = Draws(chain(params), LOGITS), len(LOGITS)
+    drawn = np.array([draws.one() for _ in range(2 * N_DRAWS)])
+    expected = np.outer(exact(params, LOGITS), exact(params, LOGITS)).ravel()
+    first = np.arange(1, N_DRAWS - 1)
+    for second in (first + 1, 2 * first, 2 * first + 1, 2 * first + 2):
+        pairs = np.bincount(drawn[first] * n + drawn[second], minlength=n * n)
+        assert z_score(pairs, expected) < LARGEST_Z
+
+
+def test_mirostat_keeps_what_surprises_less_than_mu_and_mu_learns(chain: Any) -> None:
+    learning = {"mirostat": 2, "mirostat_tau": 2.0, "mirostat_eta": 0.3}
+    params = SamplingParams(**learning, temperature=0.9, top_k=1, seed=3)
+    draws = Draws(chain(params), LOGITS)
+    mu, sizes = 2 * params.mirostat_tau, set()
+    whole = softmax(np.array(LOGITS) / params.temperature)
+    for _ in range(300):
+        kept = -np.log2(whole) <= mu
+        kept[0] = True
+        expected = np.where(kept, whole, 0) / whole[kept].sum()
+        token, found = draws.one_with_distribution()
+        _assert_same(found, expected, mu)
+        mu -= params.mirostat_eta * (-np.log2(expected[token]) - params.mirostat_tau)
+        sizes.add(int(kept.sum()))
+    assert len(sizes) > 3, "mu hardly moved"
+
+
+def test_mirostat_draws_with_the_exact_distribution(chain: Any) -> None:
+    still = {"mirostat": 2, "mirostat_tau": 1.5, "mirostat_eta": 0.0}
+    params = SamplingParams(**still, temperature=1.0, seed=3)
+    expected = softmax(np.where(-np.log2(softmax(np.array(LOGITS))) <= 3.0, LOGITS, -np.inf))
+    counts = Draws(chain(params), LOGITS).counts(N_DRAWS)
+    assert z_score(counts, expected) < LARGEST_Z
+
+
+def test_no_repetition_reaches_across_a_breaker(chain: Any, demo: LoadedModel) -> None:
+    line_feed = demo.tokenize("a\nb")[1]
+    assert b"\n" in demo.model.piece(line_feed)
+    recent = [5, line_feed, 6, 9, 5, line_feed]
+    for texts, breakers in ((("\n",), {line_feed}), (("x\n",), set()), ((), set())):
+        on = {"dry_multiplier": 1.0, "dry_sequence_breakers": texts}
+        params = SamplingParams(**OFF, **on)
+        found = Draws(chain(params, recent), LOGITS).distribution()
+        _assert_same(found, exact(params, LOGITS, recent, breakers), params)
+        assert np.allclose(found, softmax(np.array(LOGITS))) == bool(breakers)
+
+
+@pytest.mark.parametrize(
+    "breakers", [("é",), ("\U0001f600",), ("<end_of_turn>",), ("\n\n", "ab" * 10)]
+)
+def test_any_text_can_be_a_breaker(demo: LoadedModel, breakers: tuple[str, ...]) -> None:
+    on = {"dry_multiplier": 1.0, "dry_sequence_breakers": breakers}
+    assert demo.ask("What is 2 plus 2?", temperature=0, max_tokens=4, **on)
+
+
+@pytest.mark.parametrize("parameter", ["logit_bias", "stop_tokens"])
+def test_a_token_the_vocabulary_lacks_is_refused_by_name(demo: LoadedModel, parameter: str) -> None:
+    n = demo.model.n_vocab
+    value = {n: 1.0} if parameter == "logit_bias" else [n]
+    with pytest.raises(edgesppo.UsageError, match=f"{parameter}.* has token {n}, .* below {n}"):
+        demo.ask("x", **{parameter: value})
+
+
+def test_a_bias_of_minus_a_hundred_bans_a_token(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("What is the capital of France?")
+    banned = chat.last.ids[0]
+    chat.clear()
+    chat.ask("What is the capital of France?", logit_bias={banned: -100})
+    assert banned not in chat.last.ids
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_given_out(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    whole = chat.ask("What is the capital of France?")
+    stop, before = chat.last.ids[3], chat.last.ids[:3]
+    chat.clear()
+    text = chat.ask("What is the capital of France?", stop_tokens=(stop,))
+    assert chat.last.ids == before
+    assert chat.last.finish_reason == "stop"
+    assert whole.startswith(text)
+
+
+def test_penalties_look_back_at_the_prompt(demo: LoadedModel) -> None:
+    asked = "What is the capital of France?"
+    prompt = set(demo.tokenize(asked, chat=True))
+    chat = demo.chat(temperature=0, max_tokens=8)
+    chat.ask(asked)
+    assert prompt & set(chat.last.ids)
+    chat.clear()
+    chat.ask(asked, repeat_penalty=100.0, repeat_last_n=512)
+    assert not prompt & set(chat.last.ids)

@@ -1,0 +1,152 @@
+"""Long texts: cut so that their tokens stay the same, refused when they can never fit."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edgesppo
+from edgesppo.chat.template import encode
+from edgesppo.llama.model import Model, as_utf8
+from edgesppo.llama.text_splitter import Cuts
+from tests.llama.test_tokenizer import CONTROL, PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgesppo.api import LoadedModel
+
+MEGABYTES = 10
+ONE_CHARACTER = ["a", " ", "\n", "é", "🙂", "\t", "\0", "<", "漢", "\u2581", "=", "0"]
+REPEATED = [" \n", "<h1>", "<0x0A>", "<end_of_turn>", "👩‍👩‍👧‍👦", "The quick brown fox. ", "aé"]
+# A minute at most; it takes a second or two.
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def model(demo_gguf: Path) -> Iterator[Model]:
+    loaded = Model(demo_gguf)
+    yield loaded
+    loaded.close()
+
+
+texts = st.lists(
+    st.tuples(st.sampled_from([*PLAIN, *CONTROL, *ONE_CHARACTER, *REPEATED]), st.integers(1, 70)),
+    max_size=8,
+).map(lambda parts: "".join(part * n for part, n in parts))
+
+
+@given(text=texts | st.text(max_size=80), size=st.integers(1, 64))
+@settings(max_examples=300, deadline=None)
+def test_the_tokens_of_a_text_are_those_of_its_parts(model: Model, text: str, size: int) -> None:
+    text = as_utf8(text).decode()
+    parts = list(model._find_cuts().parts(text, size))
+    assert "".join(parts) == text
+    assert all(parts)
+    tokens = [id_ for part in parts for id_ in model.weights.tokenize(part.encode(), special=False)]
+    assert tokens == model.weights.tokenize(text.encode(), special=False)
+
+
+def test_a_long_text_has_the_tokens_of_the_whole(model: Model) -> None:
+    rng = random.Random(5)
+    for _ in range(5):
+        text = "".join(rng.choices(PLAIN, k=9000))
+        whole = model._tokenize(as_utf8(text))
+        assert model.tokenize(text) == whole
+        assert model.fewest_tokens(text) <= len(whole)
+
+
+def test_texts_are_cut_where_no_piece_goes_on() -> None:
+    cuts = Cuts(["ab", "bc", "  ", "   ", "x"], ["   "])
+    assert list(cuts.parts("abcabc", 1)) == ["abc", "abc"], "only c and a stand in no piece"
+    assert list(cuts.parts("abcabcabc", 7)) == ["abcabc", "abc"]
+    assert list(cuts.parts(" " * 14, 4)) == ["   ", "   ", "   ", "     "], "pieces reach back"
+    assert cuts.longest == 3
+
+
+def _in_time(work: Any) -> Any:
+    """The outcome of some work; fails, instead of hanging, when it does not end."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except edgesppo.EdgesppoError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert outcome, f"not over in {PATIENCE_S} s"
+    return outcome[0]
+
+
+@pytest.mark.parametrize("text", ONE_CHARACTER)
+def test_a_prompt_of_megabytes_of_one_character_ends_in_time(demo: LoadedModel, text: str) -> None:
+    """With an error that says by how much it is too long."""
+    prompt = text * (MEGABYTES * 10**6 // len(text.encode()))
+    chat = demo.chat(temperature=0)
+    for overflow in ("trim", "error"):
+        chat.overflow = overflow
+        error = _in_time(lambda: chat.ask(f"x{prompt}x"))
+        assert isinstance(error, edgesppo.ContextOverflow)
+        assert error.needed > error.available == demo.engine.n_ctx
+        over = f"shorten it by {error.needed - error.available:,} or more"
+        assert over in str(error)
+    assert chat.messages == []
+
+
+@pytest.mark.parametrize("text", ["a", " ", "é", "\t", " \n", "<end_of_turn>"])
+def test_any_text_is_tokenised_in_time_that_grows_with_its_length(
+    demo: LoadedModel, text: str
+) -> None:
+    """A megabyte; the quadratic way takes a minute and more for some of them."""
+    n = 10**6 // len(text.encode())
+    ids = _in_time(lambda: demo.tokenize(text * n))
+    few = demo.tokenize(text * 310)
+    assert len(ids) == pytest.approx(len(few) * n / 310, rel=0.05, abs=2)
+
+
+@pytest.mark.parametrize("words", [520, 2000])
+def test_one_message_longer_than_the_context_says_by_how_many_tokens(
+    demo: LoadedModel, words: int
+) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    before = list(chat.messages)
+    message = edgesppo.Message("user", "a b " * words)
+    alone = len(encode(demo.model, [message]))
+    with pytest.raises(edgesppo.ContextOverflow) as caught:
+        chat.ask(message.content)
+    assert caught.value.needed == alone + 1
+    assert f"has {alone:,} tokens" in str(caught.value)
+    assert f"shorten it by {alone + 1 - demo.engine.n_ctx:,} or more" in str(caught.value)
+    assert "n_ctx (--n-ctx)" not in str(caught.value), "it is as large as it can be"
+    assert chat.messages == before
+    shorter = "a b " * (len("a b " * words) * demo.engine.n_ctx // alone // 4 - 30)
+    chat.ask(shorter, max_tokens=2)
+
+
+def test_a_history_of_any_length_is_trimmed_in_time(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0, max_tokens=8)
+    chat.messages = [
+        edgesppo.Message("user", "Hi"),
+        edgesppo.Message("assistant", "Hello."),
+    ] * 30_000
+    _in_time(lambda: chat.ask("Who are you?"))
+    assert chat.last.left_out > 29_900
+    assert len(chat.messages) == 60_002
+
+
+def test_a_smaller_context_than_could_be_says_so(demo_gguf: Path) -> None:
+    with (
+        edgesppo.load(demo_gguf, n_ctx=64) as model,
+        pytest.raises(edgesppo.ContextOverflow, match=r"or use a larger n_ctx \(--n-ctx\)"),
+    ):
+        model.ask("word " * 200)

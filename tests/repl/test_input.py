@@ -1,0 +1,219 @@
+"""The chat on a real terminal: a pseudo-terminal with a person's keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if os.name == "nt":
+    pytest.skip("needs a pseudo-terminal", allow_module_level=True)
+
+from tests.support.pty_terminal import Terminal
+from tests.support.talks import messages_of, on_terminal, record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r"
+# The demo writes no Markdown: the pieces of its answer are set in it.
+ANSWERS_IN_MARKDOWN = """
+import sys
+from edgesppo.repl import stream
+from edgesppo.terminal.stream import PlainText, StyledText
+for kind in (PlainText, StyledText):
+    kind.finish = lambda self, finish=kind.finish: (self.feed(" and `code`"), finish(self))
+from edgesppo.cli import main
+main(["chat", sys.argv[1]])
+"""
+COLOURS = re.compile(rb"\x1b\[[0-9;]*[34]\d[0-9;]*m")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
+    chat = on_terminal(demo_gguf, "--session", "ada")
+    chat.expect(">>>")
+    assert b"context" not in chat.screen, "the prompt comes before the model"
+    chat.type("My name is Ada.\r")
+    chat.expect("Nice to meet you, Ada.")
+    chat.expect("t/s | ada")
+    status = chat.rows()[-1]
+    assert re.fullmatch(
+        rf"{demo_gguf.stem} \| \d+ of 512 tokens, \d+% \| [\d,.]+ t/s \| ada", status
+    )
+    chat.type("What is my name?\r")
+    chat.expect("Your name is Ada.")
+    chat.expect(">>>")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    rows = chat.rows()
+    assert any("context 512" in row for row in rows)
+    begin = rows.index(">>> My name is Ada.")
+    assert rows[begin + 1 :][-5:] == [
+        "Nice to meet you, Ada.",
+        ">>> What is my name?",
+        "Your name is Ada.",
+        ">>>",
+        "Saved as ada; edgesppo chat --resume goes on with it.",
+    ]
+
+
+def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
+    record("ada", "Who are you?", "I am the demo.", "What is my name?", "Your name is Ada.")
+    for way in ([], ["--plain"]):
+        chat = on_terminal(demo_gguf, "--session", "ada", *way)
+        chat.expect("| answer:")
+        chat.expect(">>>")
+        chat.type("/delete none\n" if way else "/delete none\r")
+        chat.expect("error: there is no saved chat 'none'")  # and no question before
+        chat.expect(">>>")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+        rows = chat.rows()
+        begin = rows.index("(the last of 2 turns, shown once more)")
+        assert rows[begin + 1 : begin + 4] == [
+            "  | you: What is my name?",
+            "  | answer: Your name is Ada.",
+            ">>> /delete none",
+        ]
+
+
+def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
+    for way, keys in [
+        ([], "My name is Ada.\r"),
+        ([], f"{CTRL_R}name\r\r"),
+        (["--plain"], f"{CTRL_R}name\r"),
+    ]:
+        chat = on_terminal(demo_gguf, *way)
+        chat.expect("| loaded")
+        chat.expect(">>>")
+        chat.type(keys)
+        chat.expect("Nice to meet you, Ada.")
+        chat.expect(">>>")
+        chat.type(CTRL_D)
+        assert chat.close() == 0
+    assert (home / "history").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_terminal_may_change_its_size(demo_gguf: Path) -> None:
+    chat = on_terminal(demo_gguf, "--session", "ada", columns=200, lines=60)
+    chat.expect("| loaded")
+    chat.type("What is the capital")
+    chat.resize(44, 12)
+    chat.type(" of France?\r")
+    chat.expect("Paris")
+    chat.expect("t/s | ada")
+    assert re.fullmatch(r"\d+ of 512 tokens, \d+% \| [\d,.]+ t/s \| ada", chat.rows()[-1])
+    chat.resize(14, 12)
+    chat.expect("% | ada")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+
+
+def test_a_message_may_have_many_lines(demo_gguf: Path) -> None:
+    chat = on_terminal(demo_gguf, "--session", "lines")
+    chat.expect(">>>")
+    for keys in (
+        f"one{ALT_ENTER}two{CTRL_J}three\r",
+        "\x1b[200~pasted\nover\nlines\x1b[201~\r",
+        '"""\rquoted\r\rby three"""\r',
+    ):
+        chat.type(keys)
+        chat.expect("t/s | lines")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    asked = messages_of("lines")[::2]
+    assert asked == ["one\ntwo\nthree", "pasted\nover\nlines", "quoted\n\nby three"]
+
+
+def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -> None:
+    for name in ("rome-trip", "ada"):
+        record(name, "Where?", "There.")
+    chat = on_terminal(demo_gguf)
+    chat.expect("| loaded")
+    chat.type("/s")
+    chat.expect("the saved chats")
+    assert any("/set" in row and "how answers are drawn" in row for row in chat.rows())
+    chat.type("et temp")
+    chat.expect("always takes the most probable token")
+    chat.type("\t")
+    chat.expect("erature")
+    chat.type(" 0.5\r")
+    chat.expect("temperature  0.5  0 always takes the most probable token (0, 0.0001 to 100)")
+    chat.type("/load ro")
+    chat.expect("1 turn, ")
+    chat.type("\t")
+    chat.expect("me-trip")
+    chat.type("\r")
+    chat.expect("Resumed 'rome-trip': 1 turn")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+
+
+def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> None:
+    script = tmp_path / "editor.sh"
+    script.write_text('#!/bin/sh\nprintf "My name is Ada." > "$1"\n')
+    script.chmod(0o755)
+    chat = on_terminal(demo_gguf, EDITOR=str(script))
+    chat.expect("| loaded")
+    chat.type("to be replaced" + CTRL_G)
+    chat.expect("My name is Ada.")
+    chat.type("\r")
+    chat.expect("Nice to meet you, Ada.")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+
+
+@pytest.mark.parametrize("way", [{"TERM": "dumb"}, {"options": ["--plain"]}])
+def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None:
+    chat = on_terminal(demo_gguf, *way.pop("options", []), **way)
+    chat.expect(">>>")
+    chat.type('"""What is\n')
+    chat.expect("...")
+    chat.type('my name?"""\n')
+    chat.expect("name")
+    chat.expect(">>>")
+    time.sleep(0.3)  # readline misses a Ctrl-C between its prompt and its first wait for a key
+    chat.type(CTRL_C)
+    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.expect(">>>")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    assert "(Ctrl-D or /exit leaves)" in chat.rows()
+    assert any(row.startswith("Saved as") for row in chat.rows())
+    assert re.findall(rb"\x1b(?!\[\?2004[hl])", chat.screen) == []  # readline's pasting apart
+    assert b"t/s" not in chat.screen
+
+
+@pytest.mark.parametrize(("value", "rendered"), [("1", False), ("", True)])
+def test_without_colour_nothing_is_coloured_or_rendered(
+    demo_gguf: Path, value: str, rendered: bool
+) -> None:
+    chat = Terminal([sys.executable, "-c", ANSWERS_IN_MARKDOWN, str(demo_gguf)], NO_COLOR=value)
+    chat.expect("| loaded")
+    chat.type("hi\r")
+    chat.expect("t/s")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    assert bool(COLOURS.search(chat.screen)) is rendered
+    assert ("`code`" in "\n".join(chat.rows())) is not rendered
+
+
+def test_colours_that_are_pasted_as_keys_end_nothing(demo_gguf: Path) -> None:
+    chat = on_terminal(demo_gguf)
+    chat.expect(">>>")
+    chat.expect("context 512")
+    chat.type("\x1b[31mWho \x1b[Mabcare you?\r")
+    chat.expect("t/s")
+    chat.type(CTRL_D)
+    assert chat.close() == 0
+    assert b"Traceback" not in chat.screen

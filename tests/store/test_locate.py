@@ -1,0 +1,96 @@
+"""From what a person typed to a file; the converted copies of checkpoints."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+
+import edgesppo
+from edgesppo.llama.model import Model
+from edgesppo.store import locate
+from edgesppo.store.converted import ensure_converted
+from tests.conftest import DEMO
+from tests.support.command_line import started
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "my model"
+    shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("training", "*.py"))
+    return folder
+
+
+def test_a_copy_is_made_once_and_not_again_for_a_file_that_is_not_read(checkpoint: Path) -> None:
+    first = ensure_converted(locate.find(checkpoint))
+    (checkpoint / "notes.txt").write_text("mine")
+    assert ensure_converted(locate.find(checkpoint)) == first
+
+
+def test_an_edited_checkpoint_gets_a_new_copy_and_the_old_one_goes(checkpoint: Path) -> None:
+    first = ensure_converted(locate.find(checkpoint))
+    os.utime(checkpoint / "model.safetensors", (1, 1))
+    second = ensure_converted(locate.find(checkpoint))
+    assert second != first
+    assert second.exists()
+    assert not first.exists()
+
+
+def test_a_damaged_copy_is_made_again(checkpoint: Path) -> None:
+    copy = ensure_converted(locate.find(checkpoint))
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:1000])
+    assert ensure_converted(locate.find(checkpoint)) == copy
+    assert copy.read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_names_that_are_not_utf8_are_no_obstacle(checkpoint: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(checkpoint) + b"\xff"))
+    checkpoint.rename(odd)
+    (odd / os.fsdecode(b"\xfe.json")).write_text("{}")
+    with edgesppo.load(odd) as model:
+        assert model.tokenize("Hi")
+
+
+def test_what_is_no_name_and_no_path_is_refused() -> None:
+    with pytest.raises(edgesppo.UsageError, match="model is None"):
+        edgesppo.load(None)  # type: ignore[arg-type]
+
+
+def test_an_unclosed_model_is_freed_when_it_is_collected(demo_gguf: Path) -> None:
+    model = Model(demo_gguf, vocabulary_only=True)
+    model.detokenize(model.tokenize("Hello"))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_is_raised_while_loading_reaches_the_caller(
+    demo_gguf: Path, error: type[BaseException]
+) -> None:
+    def interrupt(_fraction: float) -> None:
+        raise error
+
+    with pytest.raises(error):
+        edgesppo.load(demo_gguf, on_load=interrupt)
+
+
+def test_who_comes_second_waits_for_the_copy_that_another_makes(
+    checkpoint: Path, fresh_home: Path
+) -> None:
+    assert fresh_home.is_dir()
+    words = [sys.executable, "-m", "edgesppo", "run", str(checkpoint), "hi", "--temperature", "0"]
+    runs = [started(words, stdin=-3, stdout=-1, stderr=-1, cwd=ROOT) for _ in range(3)]
+    with runs[0] as first, runs[1] as second, runs[2] as third:
+        for process in (first, second, third):
+            answer, said = process.communicate(timeout=60)
+            assert answer == b"Hello! How can I help you?\n", said

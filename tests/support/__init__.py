@@ -1,0 +1,1 @@
+"""What tests share: small models, fakes, a terminal, faults, reference values."""

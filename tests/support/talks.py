@@ -1,0 +1,34 @@
+"""Owns chats on a terminal for tests: beginning one, and what is saved of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.chat.template import Message
+from edgesppo.sessions.folder import Sessions
+from edgesppo.sessions.transcript import Conversation, ModelMark
+from tests.support.pty_terminal import Terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def on_terminal(model: Path, *options: str, **terminal: Any) -> Terminal:
+    words = ["chat", str(model), "--temperature", "0", *options]
+    return Terminal([sys.executable, "-m", "edgesppo", *words], **terminal)
+
+
+def messages_of(name: str) -> list[str]:
+    with Sessions().open(name) as session:
+        assert session.transcript is not None
+        return [part for turn in session.transcript.turns for part in (turn.user, turn.assistant)]
+
+
+def record(name: str, *texts: str) -> None:
+    """A chat that another model had."""
+    said = zip(("user", "assistant") * len(texts), texts, strict=False)
+    messages = tuple(Message(role, text) for role, text in said)
+    with Sessions().open(name) as session:
+        by = ModelMark("m", "m.gguf", "0" * 64, 512)
+        session.record(Conversation(by, None, {}, messages, 0))
