@@ -6,12 +6,15 @@ An import counts wherever it stands: at the top of a file, inside a function, or
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # From the ground up; rooms of one floor do not import each other. A wing to come has its floor.
 RUNTIME = [
@@ -62,10 +65,12 @@ def _module(file: Path, folder: str, package: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imports(file: Path, *, late: bool = True) -> set[str]:
-    """The dotted names that a file imports; without `late` only those at its top, for real."""
+def _imports(file: Path, *, late: bool = True, types: bool = True) -> set[str]:
+    """The dotted names that a file imports: inside functions (`late`), for types only (`types`)."""
     found: set[str] = set()
     tree = ast.parse(file.read_text(encoding="utf-8"))
+    if not types:
+        tree.body = [node for node in tree.body if not _is_for_types(node)]
     for node in ast.walk(tree) if late else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -74,6 +79,10 @@ def _imports(file: Path, *, late: bool = True) -> set[str]:
             assert node.module is not None
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _rooms_of(package: str, imports: set[str]) -> set[str]:
@@ -125,6 +134,10 @@ def _targets(imports: set[str], modules: dict[str, Path]) -> set[str]:
     }
 
 
+def _is_converters(name: str) -> bool:
+    return name.split(".")[0] == "edgesppo_convert"
+
+
 def test_few_files_stand_outside_of_the_rooms() -> None:
     assert len(list((ROOT / "edgesppo").glob("*.py"))) <= MOST_FILES
 
@@ -133,7 +146,7 @@ def test_only_the_store_and_the_command_line_import_the_converter() -> None:
     users = {
         _room(file, "edgesppo")
         for file in _files("edgesppo")
-        if any(name.split(".")[0] == "edgesppo_convert" for name in _imports(file))
+        if any(_is_converters(name) for name in _imports(file, types=False))
     }
     assert users - BESIDE <= MAY_CONVERT
 
@@ -142,7 +155,7 @@ def test_the_converter_is_imported_only_when_something_is_converted() -> None:
     early = [
         file
         for file in _files("edgesppo")
-        if any(name.split(".")[0] == "edgesppo_convert" for name in _imports(file, late=False))
+        if any(_is_converters(name) for name in _imports(file, late=False, types=False))
         and _room(file, "edgesppo") not in BESIDE
     ]
     assert not early

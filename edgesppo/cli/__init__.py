@@ -20,9 +20,11 @@ import click
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
 from edgesppo.system.sanitize import one_line
+from edgesppo.terminal.output import aside
+from edgesppo.terminal.suggest import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 # name -> (module, what --help says of it)
 COMMANDS = {
@@ -32,13 +34,13 @@ COMMANDS = {
     "convert": ("edgesppo.cli.convert", "Convert a checkpoint folder to a GGUF file."),
     "show": ("edgesppo.cli.show", "Show what a model file says of itself."),
     "pull": ("edgesppo.cli.pull", "Get a model from the hub, checked, resumed."),
-    "lock": ("edgesppo.cli.pull", "Pin a model of the hub to what it is now."),
+    "lock": ("edgesppo.cli.lock", "Pin a model of the hub to what it is now."),
     "list": ("edgesppo.cli.list", "List the models, and which are here."),
-    "path": ("edgesppo.cli.list", "Print where a model is."),
-    "import": ("edgesppo.cli.list", "Give a model file of yours a name."),
+    "path": ("edgesppo.cli.path", "Print where a model is."),
+    "import": ("edgesppo.cli.import_", "Give a model file of yours a name."),
     "verify": ("edgesppo.cli.verify", "Hash again what is here."),
-    "rm": ("edgesppo.cli.verify", "Remove a model's files."),
-    "gc": ("edgesppo.cli.verify", "Remove what nothing uses any more."),
+    "rm": ("edgesppo.cli.rm", "Remove a model's files."),
+    "gc": ("edgesppo.cli.gc", "Remove what nothing uses any more."),
     "doctor": ("edgesppo.cli.doctor", "Look for what is wrong on this machine."),
     "plan": ("edgesppo.cli.plan", "Show what a model will take: memory, threads."),
     "bench": ("edgesppo.cli.bench", "Show how fast a model runs here, and why."),
@@ -46,7 +48,6 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 JSON_KEY = "edgesppo.json"
-_CLOSE = 0.75  # how much of two words must be alike
 
 
 class CliError(click.ClickException):
@@ -65,12 +66,6 @@ class CliError(click.ClickException):
                 return
         with contextlib.suppress(OSError):
             click.echo(f"edgesppo: {self.message}", err=True, file=file)
-
-
-def aside(text: str = "", *, newline: bool = True) -> None:
-    """Something on standard error, beside the answer, which stands also where this fails."""
-    with contextlib.suppress(OSError):
-        click.echo(text, err=True, nl=newline)
 
 
 def _set(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -148,13 +143,6 @@ def _let_go_of_what_was_not_written() -> None:
                 os.close(nowhere)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The one of the known words that this was probably meant to be, if any."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(word.lower(), list(known), 1, _CLOSE)), None)
-
-
 class _LazyGroup(click.Group):
     """A group whose commands are imported when asked for."""
 
@@ -181,7 +169,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        meant = None if args[0] in COMMANDS else did_you_mean(args[0], COMMANDS)
+        meant = None if args[0] in COMMANDS else nearest(args[0], COMMANDS)
         if meant is not None:
             ctx.fail(f"no such command: {args[0]!r}; did you mean {meant}?")
         return super().resolve_command(ctx, args)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo.cli.options import chosen, converted, emit_json, json_option, tell, tune_option
+from edgesppo.cli.loading import chosen, converted
+from edgesppo.cli.options import json_option, tune_option
+from edgesppo.cli.output import emit_json, tell
 from edgesppo.gguf import gemma2
+from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,12 +56,12 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
 
 
 def _lines(found: Report) -> Iterator[str]:
-    yield f"{found.model}, {found.bytes / 1e6:,.1f} MB of weights"
+    yield f"{found.model}, {megabytes(found.bytes)} of weights"
     yield found.machine
     yield f"llama.cpp of llama-cpp-python {found.library}"
     yield f"  load        {found.load_s:.2f} s"
     if found.resident is not None:
-        yield f"  resident    {found.resident / 1e6:,.0f} MB"
+        yield f"  resident    {megabytes(found.resident, 0)}"
     yield f"  bandwidth   {found.bandwidth / 1e9:,.1f} GB/s; decode reaches {found.bound:.0%} of it"
     yield from _picture("prefill, tokens per second by the prompt's length", found.prefill)
     yield from _picture("decode, tokens per second by the tokens before", found.decode)

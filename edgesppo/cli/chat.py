@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.options import (
-    is_interactive,
-    json_option,
-    model_options,
-    open_reporting,
-    open_with_meters,
-    opened,
-    sampling_options,
-    say,
-    was_asked_for,
-)
+from edgesppo.cli.loading import open_reporting, open_with_meters, opened, was_asked_for
+from edgesppo.cli.options import json_option, model_options, sampling_options
+from edgesppo.cli.output import is_interactive, say
 from edgesppo.cli.session_options import chosen_for, kept, session_options
 from edgesppo.store import locate, user_state
 from edgesppo.terminal.format import describe

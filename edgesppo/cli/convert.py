@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.options import emit_json, json_option, say, tell
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.errors import BadOverride
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
-from edgesppo.terminal.retries import retries_told
+from edgesppo.system.units import megabytes
+from edgesppo.terminal.progress import retries_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -188,9 +190,9 @@ def _try_out(output: Path) -> None:
 def _summarise(result: ConvertResult, peak: int | None) -> None:
     """What was made and what to do next, on lines that a usual terminal holds."""
     by = " by the fast kernels" if result.kernels == "fast" else ""
-    memory = f", {peak / 1e6:,.0f} MB of memory at most" if peak else ""
+    memory = f", {megabytes(peak, 0)} of memory at most" if peak else ""
     _say_wrapped(
-        f"{result.output}: {result.bytes / 1e6:,.1f} MB, {result.bits_per_weight:.2f} bits a weight"
+        f"{result.output}: {megabytes(result.bytes)}, {result.bits_per_weight:.2f} bits a weight"
     )
     _say_wrapped(f"{result.tensors} tensors: {_counted(result.types)}")
     _say_wrapped(f"{result.seconds:.1f} s{by}{memory}")

@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 import click
 
-from edgesppo.cli.options import emit_json, json_option
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json
 from edgesppo.system.sanitize import printable
 
 _WIDTH = 79

@@ -1,21 +1,19 @@
-"""Owns `edgesppo list`, `path` and `import`."""
+"""`edgesppo list`: the models of the locks, and which of them are here."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.options import emit_json, has_terminal, json_option, say, tell
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json, has_terminal, tell
 from edgesppo.lockfile import layers
-from edgesppo.store import layout, locate, verify
-from edgesppo.system.sanitize import one_line, printable
-from edgesppo.terminal.progress import Meter
-from edgesppo.terminal.transfer import size
+from edgesppo.store import layout, verify
+from edgesppo.system.sanitize import one_line
+from edgesppo.system.units import size
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel
@@ -62,39 +60,3 @@ def _row(entry: PinnedModel) -> dict[str, Any]:
         "revision": entry.revision,
         "license": entry.license,
     }
-
-
-@click.command(name="path")
-@click.argument("name")
-@json_option
-def path_command(name: str, as_json: bool) -> None:
-    """Print where NAME is: its GGUF file, or its checkpoint folder."""
-    found = locate.find(name)
-    where = found.path.absolute()
-    if as_json:
-        emit_json({"name": found.name, "path": str(where), "is_checkpoint": found.is_checkpoint})
-    else:
-        click.echo(printable(str(where)) if has_terminal(sys.stdout) else str(where))
-
-
-@click.command(name="import")
-@click.argument("path", metavar="FILE|FOLDER")
-@click.option("--name", help="What to call it. [default: the file's name]")
-@json_option
-def import_command(path: str, name: str | None, as_json: bool) -> None:
-    """Give a GGUF file or a checkpoint folder of your own a name.
-
-    It stays where it is: it is checked and hashed, and your lock refers to it. Nothing is copied.
-    Whoever uses it says so where it was moved or has another size; `verify` hashes it again.
-    """
-    from edgesppo.store.register import adopt
-
-    with contextlib.closing(Meter(f"Hashing {Path(path).name}")) as meter:
-        entry = adopt(Path(path), name, meter.update)
-    if as_json:
-        files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in entry.files]
-        figures = {"name": entry.name, "kind": entry.kind, "location": entry.location}
-        emit_json({**figures, "bytes": entry.size, "files": files})
-        return
-    say(f"{entry.name}: {size(entry.size)} in {entry.location}, recorded in {layers.own()}")
-    say(f"Next: edgesppo chat {entry.name}")

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.options import converted, emit_json, json_option, model_options, tell
+from edgesppo.cli.loading import converted
+from edgesppo.cli.options import json_option, model_options
+from edgesppo.cli.output import emit_json, tell
 from edgesppo.gguf import gemma2
 from edgesppo.planning.memory_plan import PROGRAM_BYTES
 from edgesppo.store import locate
+from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +75,7 @@ def _lines(tuning: Tuning, made: Plan, draft: Summary | None) -> Iterator[tuple[
     if draft is not None:
         yield "draft", f"{_mb(made.draft)}, all of {draft.path.name}"
     yield "program", f"{_mb(PROGRAM_BYTES)}, Python, llama.cpp and the vocabulary"
-    free = "" if made.available is None else f", {made.available / 1e6:,.0f} MB are free"
+    free = "" if made.available is None else f", {megabytes(made.available, 0)} are free"
     yield "in all", f"{_mb(made.total)}{free}"
     yield "threads", f"{made.n_threads} for an answer, {made.n_threads_batch} for a prompt"
     repacked = "repacked" if tuning.repack else "as they are in the file"
@@ -108,4 +111,4 @@ _WHENCE: dict[str, Callable[[Tuning], str]] = {
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:9,.1f} MB"
+    return f"{megabytes(size):>12}"

@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli import INTERRUPTED, did_you_mean
+from edgesppo.cli import INTERRUPTED
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.options import (
-    emit_json,
-    has_terminal,
-    json_option,
-    model_options,
-    opened,
-    sampling_options,
-    say,
-)
+from edgesppo.cli.loading import opened
+from edgesppo.cli.options import json_option, model_options, sampling_options
+from edgesppo.cli.output import emit_json, has_terminal, say
 from edgesppo.cli.session_options import chatting, chosen_for, kept, session_options
 from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
@@ -30,6 +24,7 @@ from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import ending
 from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal.format import speed_line
+from edgesppo.terminal.suggest import nearest
 
 if TYPE_CHECKING:
     from edgesppo.api import LoadedModel
@@ -189,7 +184,7 @@ def _names_a_model(word: str) -> bool:
         return False
     if word.endswith(".gguf") or "/" in word or os.sep in word:
         return True
-    meant = did_you_mean(word, names)
+    meant = nearest(word, names)
     if meant is not None:
         raise click.UsageError(
             f"{printable(word)} is no model's name: did you mean {meant}? "

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.options import chosen, say
+from edgesppo.cli.loading import chosen
+from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.store import locate
 from edgesppo.system.sanitize import printable

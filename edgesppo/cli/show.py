@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.options import converted, emit_json, json_option, tell
+from edgesppo.cli.loading import converted
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json, tell
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
 from edgesppo.store import locate
 from edgesppo.system.fs import blocks
+from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +64,7 @@ def _sha256(path: Path) -> str:
 def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     model, lineage = card["model"], card["lineage"]
     yield "file", card["path"]
-    yield "size", f"{card['bytes'] / 1e6:,.1f} MB"
+    yield "size", f"{megabytes(card['bytes'])}"
     if "sha256" in card:
         yield "sha256", card["sha256"]
     yield (
@@ -130,7 +133,7 @@ def _types(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if card["bits_per_weight"] is not None:
         yield "weights", f"{card['bits_per_weight']:.2f} bits each, in all"
     for kind, found in card["types"].items():
-        yield "", f"{kind:<6} {found['tensors']:>4} tensors {found['bytes'] / 1e6:>10,.1f} MB"
+        yield "", f"{kind:<6} {found['tensors']:>4} tensors {megabytes(found['bytes']):>13}"
 
 
 def _tokenizer(tokenizer: dict[str, Any]) -> Iterator[tuple[str, str]]:

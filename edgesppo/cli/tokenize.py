@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from edgesppo.cli.options import converted, emit_json, json_option
+from edgesppo.cli.loading import converted
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json
 from edgesppo.store import locate
 
 

@@ -1,4 +1,4 @@
-"""Owns `edgesppo verify`, `rm` and `gc`."""
+"""`edgesppo verify`: hash again what is here."""
 
 from __future__ import annotations
 
@@ -8,27 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo.cli.options import emit_json, has_terminal, json_option, say, tell
-from edgesppo.errors import ModelNotFound, UsageError
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json, has_terminal, say, tell
+from edgesppo.errors import ModelNotFound
 from edgesppo.lockfile import layers
-from edgesppo.store import gc, layout, verify
+from edgesppo.store import layout, verify
 from edgesppo.terminal.progress import Meter
-from edgesppo.terminal.transfer import size
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.store.verify import Checked, Rest
-
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
-
-
-def entry_of(name: str) -> PinnedModel:
-    """The entry of a name, or of OWNER/NAME. Raises ModelNotFound."""
-    lock = layers.read()
-    entry = lock.models.get(name) or lock.of_repository(name)
-    if entry is None:
-        raise ModelNotFound(f"{name[:80]!r} is no model of a lock: {', '.join(lock.models)}")
-    return entry
+    from edgesppo.store.verify import Checked
 
 
 @click.command(name="verify")
@@ -42,7 +31,7 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
     """
     if name is not None and everything:
         raise click.UsageError("give NAME or --all, not both")
-    entries = [entry_of(name)] if name is not None else list(layers.read().models.values())
+    entries = [layers.find(name)] if name is not None else list(layers.read().models.values())
     found = {entry.name: _checked(entry, as_json=as_json) for entry in entries}
     damaged = {name: [c for c in checks if not c.is_sound] for name, checks in found.items()}
     damaged = {name: checks for name, checks in damaged.items() if checks}
@@ -103,80 +92,3 @@ def _offer(entry: PinnedModel, damaged: list[Checked]) -> None:
         from edgesppo.cli.pull import pull_command
 
         pull_command.main([entry.name, *flags], standalone_mode=False)
-
-
-@click.command(name="rm")
-@click.argument("name")
-@_yes
-@json_option
-def rm_command(name: str, yes: bool, as_json: bool) -> None:
-    """Remove the files of NAME that we fetched or made; its pin stays.
-
-    What another entry uses stays. Of an imported model only the name goes, never your file.
-    """
-    entry = entry_of(name)
-    if entry.shipped is not None:
-        raise UsageError(f"{entry.name} comes with edgesppo, and takes {size(entry.size)}")
-    if entry.location is not None:
-        lock = verify.forget(entry)
-        if as_json:
-            emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
-            return
-        say(f"{entry.name} is forgotten in {lock}; your files in {entry.location} stay")
-        for other in layers.holders(entry.name):
-            say(f"{other} has a {entry.name}, too: that is what the name says from now on")
-        return
-    others = verify.users(entry)
-    if others:
-        say(f"The files of the hub that {', '.join(others)} uses, too, stay")
-    rests = verify.belongings(entry)
-    if not rests and not others:
-        raise ModelNotFound(f"nothing of {entry.name} is on this machine")
-    verify.check_free(entry)
-    _ask(rests, yes=yes)
-    _tell(verify.remove(entry, rests), {"name": entry.name}, as_json=as_json)
-
-
-@click.command(name="gc")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--unpinned", is_flag=True, help="Also files of commits that no lock pins.")
-@_yes
-@json_option
-def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
-    """Remove what nothing uses: unfinished downloads, converted copies whose folder is gone.
-
-    A commit that only another project's lock pins looks unpinned from here.
-    """
-    rests = gc.find(unpinned=unpinned)
-    for owner in gc.workers(unpinned=unpinned):
-        say(f"Left alone is what {owner} is getting")
-    if not rests and not as_json:
-        say("Nothing to remove.")
-        return
-    _ask(rests, yes=yes or dry_run)
-    removed = rests if dry_run else gc.sweep(rests, unpinned=unpinned)
-    for rest in rests:
-        if rest not in removed:
-            say(f"{rest.path} stays: it is used now")
-    _tell(removed, {"dry_run": dry_run}, as_json=as_json)
-
-
-def _ask(rests: list[Rest], *, yes: bool) -> None:
-    """Say what goes and how much it frees; on a terminal, ask."""
-    for rest in rests:
-        say(f"{size(rest.n_bytes):>10}  {rest.path} ({rest.what})")
-    if not rests or yes or not has_terminal(sys.stdin):
-        return
-    total = sum(rest.n_bytes for rest in rests)
-    if not click.confirm(f"Free {size(total)}?", default=False, err=True):
-        say("Nothing is removed.")
-        sys.exit(1)
-
-
-def _tell(removed: list[Rest], figures: dict[str, str | bool], *, as_json: bool) -> None:
-    total = sum(rest.n_bytes for rest in removed)
-    if as_json:
-        paths = [str(rest.path) for rest in removed]
-        emit_json({**figures, "removed": paths, "freed_bytes": total})
-    else:
-        say(f"{size(total)} {'would be' if figures.get('dry_run') else 'are'} freed")

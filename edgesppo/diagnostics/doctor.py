@@ -26,6 +26,7 @@ from edgesppo.store import gc, layout, verify
 from edgesppo.system import hardware
 from edgesppo.system.paths import home
 from edgesppo.system.sanitize import one_line
+from edgesppo.system.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,12 +172,12 @@ def _memory() -> Iterator[Finding]:
         hardware.available_memory(),
         hardware.memory_limit(),
     )
-    text = f"{_gb(total)}, {'unknown' if free is None else _gb(free)} free for this process"
+    text = f"{size(total)}, {'unknown' if free is None else size(free)} free for this process"
     if limit is not None and limit < total:
-        text += f", a container's limit of {_gb(limit)}"
+        text += f", a container's limit of {size(limit)}"
     little = free is not None and free < _REAL_MEMORY
     advice = (
-        f"{_gb(_REAL_MEMORY)} are needed for the 9B; close programs, or use a smaller model, such"
+        f"{size(_REAL_MEMORY)} are needed for the 9B; close programs, or use a smaller model, such"
         " as gemma-2-2b-it"
     )
     yield Finding("memory", WARN if little else OK, text, advice if little else None)
@@ -193,9 +194,9 @@ def _disk() -> Iterator[Finding]:
         return
     free = shutil.disk_usage(there).free
     little = free < _REAL_DISK
-    advice = f"converting the 9B takes {_gb(_REAL_DISK)}: edgesppo gc, or another EDGESPPO_HOME"
+    advice = f"converting the 9B takes {size(_REAL_DISK)}: edgesppo gc, or another EDGESPPO_HOME"
     yield Finding(
-        "disk", WARN if little else OK, f"{_gb(free)} free in {folder}", advice if little else None
+        "disk", WARN if little else OK, f"{size(free)} free in {folder}", advice if little else None
     )
 
 
@@ -231,10 +232,10 @@ def _models() -> Iterator[Finding]:
 
 def _sizes(entry: PinnedModel) -> Iterator[str]:
     """Those of its files that have another size than is pinned."""
-    for path, size, _, _ in verify.present(entry):
+    for path, pinned, _, _ in verify.present(entry):
         found = layout.size_of(path)
-        if found not in (None, size):
-            yield f"{path.name} of {entry.name} has {found:,} bytes, {size:,} are pinned"
+        if found not in (None, pinned):
+            yield f"{path.name} of {entry.name} has {found:,} bytes, {pinned:,} are pinned"
 
 
 def _links() -> Iterator[Finding]:
@@ -259,7 +260,7 @@ def _rubbish() -> Iterator[Finding]:
     if rests:
         total = sum(rest.n_bytes for rest in rests)
         advice = "go on with the download, or: edgesppo gc"
-        yield Finding("rubbish", WARN, f"{_gb(total)} that nothing uses", advice)
+        yield Finding("rubbish", WARN, f"{size(total)} that nothing uses", advice)
 
 
 def _network() -> Iterator[Finding]:
@@ -273,7 +274,3 @@ def _network() -> Iterator[Finding]:
         from edgesppo.hub.repository import endpoint
 
         yield Finding("hub", OK, f"HF_ENDPOINT is {endpoint()}")
-
-
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"

@@ -74,15 +74,21 @@ def offline() -> str | None:
     return None
 
 
+def require_online() -> None:
+    """Raises UsageError where going to the hub is forbidden, or its address makes no sense."""
+    if variable := offline():
+        option = "--offline was given, or " if variable == "EDGESPPO_OFFLINE" else ""
+        raise UsageError(
+            f"{option}{variable} is set, so nothing is fetched; leave that out, or use a folder"
+        )
+    endpoint()
+
+
 class Hub:
     """The hub, as one process asks it."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        if variable := offline():
-            option = "--offline was given, or " if variable == "EDGESPPO_OFFLINE" else ""
-            raise UsageError(
-                f"{option}{variable} is set, so nothing is fetched; leave that out, or use a folder"
-            )
+        require_online()
         self._endpoint = endpoint()
         self._token = _token()
         self._patience = Patience(self._endpoint, sleep)

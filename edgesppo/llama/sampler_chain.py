@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import NativeError
 from edgesppo.llama.library import C, start
-from edgesppo.sampling.params import stages
+from edgesppo.sampling.stages import stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadLock, OutputError
+from edgesppo.errors import BadLock, ModelNotFound, OutputError
 from edgesppo.lockfile import toml
 from edgesppo.lockfile.entries import Lock
 from edgesppo.system import filelock
@@ -62,9 +62,24 @@ def read(*, may_begin: bool = False) -> Lock:
     return Lock(models)
 
 
+def find(name: str) -> PinnedModel:
+    """The entry of a name, or of OWNER/NAME. Raises ModelNotFound."""
+    lock = read()
+    entry = lock.models.get(name) or lock.of_repository(name)
+    if entry is None:
+        raise ModelNotFound(f"{name[:80]!r} is no model of a lock: {', '.join(lock.models)}")
+    return entry
+
+
 def holders(name: str) -> list[Path]:
     """The locks but the shipped one in which a name stands; the first is the one that counts."""
     return [path for path in layers() if path.exists() and name in toml.read(path).models]
+
+
+def every_entry() -> list[PinnedModel]:
+    """The entries of every lock that is known here, also those that another's name hides."""
+    known = [toml.read(), *(toml.read(path) for path in layers() if path.exists())]
+    return [entry for lock in known for entry in lock.models.values()]
 
 
 def record(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.planning.run_config import CACHE_TYPES
 from edgesppo.system.hardware import available_memory
+from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary, TensorEntry
@@ -57,11 +58,11 @@ class Plan:
         if self.draft:
             parts["the draft model"] = self.draft
         parts["the program"] = PROGRAM_BYTES
-        listed = ", ".join(f"{name} {_mb(size)}" for name, size in parts.items())
-        line = f"needs {_mb(self.total)} of memory ({listed})"
+        listed = ", ".join(f"{name} {megabytes(size, 0)}" for name, size in parts.items())
+        line = f"needs {megabytes(self.total, 0)} of memory ({listed})"
         if self.available is None:
             return line
-        line += f", {_mb(self.available)} are free for this process"
+        line += f", {megabytes(self.available, 0)} are free for this process"
         return line if self.fits else f"{line}; {self.advice()}"
 
     def advice(self) -> str:
@@ -169,7 +170,3 @@ class _Shape:
 
 def _padded(cells: int) -> int:
     return -(-cells // CELL_PADDING) * CELL_PADDING
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.0f} MB"

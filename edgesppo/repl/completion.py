@@ -12,8 +12,7 @@ from edgesppo.lockfile import layers
 from edgesppo.repl import sampling_settings
 from edgesppo.repl.commands.registry import COMMANDS, named
 from edgesppo.sampling.params import SamplingParams
-from edgesppo.terminal.ago import ago
-from edgesppo.terminal.format import n_turns
+from edgesppo.terminal.format import ago, n_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

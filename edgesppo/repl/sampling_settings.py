@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import UsageError
 from edgesppo.sampling.fields import MAX_INT, Choice, Kind, Number, OptionalWhole, Texts
 from edgesppo.sampling.params import SamplingParams
-from edgesppo.terminal.suggest import like
+from edgesppo.terminal.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,9 @@ def names() -> list[str]:
 
 def unknown(name: str) -> UsageError:
     """Nothing is called that; what is called nearly so."""
-    return UsageError(f"no parameter is called {name!r}{like(name, names())}; /set lists them")
+    return UsageError(
+        f"no parameter is called {name!r}{did_you_mean(name, names())}; /set lists them"
+    )
 
 
 def changed(

@@ -21,7 +21,7 @@ from edgesppo.hub.repository import RemoteFile
 from edgesppo.lockfile.entries import GGUF
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH
-from edgesppo.store import layout
+from edgesppo.store import layout, pull
 from edgesppo.store.pull import repository
 
 if TYPE_CHECKING:
@@ -53,6 +53,29 @@ class Shape:
 
     keys: dict[str, Any]
     bits: int = 16
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What getting and running a model takes: bytes, of which some are there already."""
+
+    left: int  # to be fetched
+    weights: int  # as they will be run, about
+    disk: int  # at the most, until all is done
+    free: int | None  # on the disk of the store
+    memory: Plan | None  # None where the shape is not known
+
+
+def needs(entry: PinnedModel, *, convert: bool) -> Needs:
+    """What a pinned model takes here; with `convert`, shard by shard into a GGUF file.
+
+    Raises DownloadError and ModelNotFound.
+    """
+    shape = read_shape(entry)
+    left, made = pull.left(entry), weights(entry, shape)
+    shard = max((file.size for file in entry.files), default=0)
+    disk = made + (0 if layout.is_there(entry) else shard) if convert else left
+    return Needs(left, made, disk, pull.free(), memory(entry, shape))
 
 
 def weights(entry: PinnedModel, shape: Shape | None) -> int:

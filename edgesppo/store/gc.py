@@ -9,9 +9,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgesppo.lockfile.layers import every_entry
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.converted import origin_of
-from edgesppo.store.verify import ORPHAN, Rest, every_entry, n_bytes, remove_rest
+from edgesppo.store.remove import ORPHAN, Rest, n_bytes, remove_rest
 from edgesppo.system import filelock
 from edgesppo.system.fs import Files
 from edgesppo.system.paths import home

@@ -23,6 +23,7 @@ from edgesppo.system.fs import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from edgesppo.hub.download import Fetched
     from edgesppo.lockfile.entries import PinnedFile, PinnedModel
@@ -133,6 +134,18 @@ def repository(entry: PinnedModel) -> Repository:
     return Repository(owner, name, str(entry.revision))
 
 
+def place_of(entry: PinnedModel, *, convert: bool) -> Path | None:
+    """Where what is wanted of the entry lies, if it does: its GGUF file, its own files else.
+
+    With `convert`, the files of a checkpoint are not what is wanted.
+    """
+    made = layout.build(entry)
+    if made is not None:
+        return made[0]
+    to_convert = convert and entry.kind == CHECKPOINT and entry.repository is not None
+    return layout.model_file(entry) if layout.is_there(entry) and not to_convert else None
+
+
 def left(entry: PinnedModel) -> int:
     """Bytes that are still to be fetched, less what earlier runs have left."""
     return sum(file.size - _begun(entry, file) for file in layout.lacking(entry))
@@ -202,11 +215,6 @@ def _record_hashes(entry: PinnedModel) -> None:
     with suppress(OutputError):  # a lock that cannot be written holds them against git's all along
         if holders:
             layers.record(entry.name, change, holders[0])
-
-
-def check_online() -> None:
-    """Refuse at once what only the hub can give, where going there is forbidden or senseless."""
-    Hub()
 
 
 def check_listing(entry: PinnedModel) -> None:

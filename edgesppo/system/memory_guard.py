@@ -11,6 +11,7 @@ import mmap
 import sys
 
 from edgesppo.errors import OutOfMemory
+from edgesppo.system.units import megabytes
 
 # What a thread's stack takes, at least and where there is no limit.
 _STACK = 8 << 20
@@ -30,7 +31,7 @@ def ask(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
                     held.enter_context(_anonymous(size, writable=writable))
         except (OSError, ValueError, OverflowError, MemoryError):
             raise OutOfMemory(
-                f"{what} takes up to {(memory + mapped) / 1e6:,.0f} MB, and the system does not "
+                f"{what} takes up to {megabytes(memory + mapped, 0)}, and the system does not "
                 f"give them to this process; {advice}"
             ) from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from edgesppo.engine.engine import Engine
     from edgesppo.sessions.persistent_chat import Resumed
 
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_LABEL, _COLUMNS = 8, 79
 _ENDS = {"stop": "", "length": " | cut at the limit", "cancelled": " | stopped"}
 
 
@@ -78,3 +82,29 @@ def resumed_line(name: str, resumed: Resumed) -> str:
     if resumed.other_model is not None and resumed.n_turns:
         line += f" (the last answer was by another model, {resumed.other_model})"
     return line
+
+
+def ago(when: float) -> str:
+    """How long ago a time in seconds since 1970 is."""
+    seconds = max(0.0, time.time() - when)
+    if seconds < _MINUTE:
+        return "just now"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE:.0f} min ago"
+    if seconds < 2 * _DAY:
+        return f"{seconds // _HOUR:.0f} h ago"
+    return f"{seconds // _DAY:.0f} days ago"
+
+
+def labelled(label: str, text: str) -> str:
+    """A line with a label, on as many lines of a usual terminal as it takes."""
+    start = f"  {label:<{_LABEL}} "
+    indent = " " * len(start)
+    return textwrap.fill(
+        text,
+        _COLUMNS,
+        initial_indent=start,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,15 +1,20 @@
-"""Owns how a conversion looks while it runs: a bar on a terminal, plain lines elsewhere."""
+"""Progress on standard error: bars for work, the rate of a download, retries of the network.
+
+On a terminal each is one line that is drawn again; elsewhere it is a few plain lines.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sys
+import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
-from edgesppo.cli import aside
-from edgesppo.system.sanitize import one_line
+from edgesppo.hub.retry import Retry, heard_by
+from edgesppo.system.sanitize import one_line, printable
+from edgesppo.system.units import duration, megabytes, size
+from edgesppo.terminal.output import StatusLine, aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +23,9 @@ if TYPE_CHECKING:
 
 _BAR = 30
 _REDRAW_S = 0.1
+_PLAIN_S = 30.0  # between two lines of a download, away from a terminal
 _PATIENCE_S = 1.0
+_WINDOW_S = 10.0  # what the rate of a download is taken over
 
 
 class Meter:
@@ -29,7 +36,6 @@ class Meter:
     `patience` seconds of that have passed.
     """
 
-    _drawing: Meter | None = None  # whose line it is
     _moving: Meter | None = None  # the last that was updated
 
     def __init__(self, title: str, *, in_bytes: bool = True, patience: float = 0.0) -> None:
@@ -40,7 +46,7 @@ class Meter:
         self._busy = 0.0  # seconds
         self._updated_at = 0.0
         self._drawn_at = 0.0
-        self._terminal = sys.stderr.isatty()
+        self._line = StatusLine()
         self._begun = False
 
     def update(self, done: float, total: float) -> None:
@@ -55,31 +61,24 @@ class Meter:
             return
         if not self._begun:
             self._begun = True
-            if not self._terminal:
-                size = f": {total / 1e6:,.1f} MB" if self._in_bytes else ""
-                aside(f"{self._title}{size} ...")
-        if self._terminal and (now - self._drawn_at > _REDRAW_S or done >= total):
+            if not self._line.on_terminal:
+                of = f": {megabytes(total)}" if self._in_bytes else ""
+                aside(f"{self._title}{of} ...")
+        if self._line.on_terminal and (now - self._drawn_at > _REDRAW_S or done >= total):
             self._drawn_at = now
-            if Meter._drawing not in (None, self):
-                aside()
-            Meter._drawing = self
-            aside("\r" + self._line(done, total), newline=False)
+            self._line.draw(self._bar(done, total))
 
     def close(self) -> None:
         """End the bar's line."""
-        if Meter._drawing is self:
-            Meter._drawing = None
-            aside()
+        self._line.end()
 
-    def _line(self, done: float, total: float) -> str:
-        """As wide as the terminal at most, or every redraw would begin a new line."""
+    def _bar(self, done: float, total: float) -> str:
         share = done / total if total else 1.0
-        size = f" {done / 1e6:,.1f}/{total / 1e6:,.1f} MB" if self._in_bytes else ""
-        figures = f"{share:4.0%}{size}{self._left(done, total)}"
-        room = shutil.get_terminal_size().columns - 1
-        width = min(_BAR, room - len(self._title) - len(figures) - 4)
+        through = f" {done / 1e6:,.1f}/{megabytes(total)}" if self._in_bytes else ""
+        figures = f"{share:4.0%}{through}{self._left(done, total)}"
+        width = min(_BAR, self._line.width - len(self._title) - len(figures) - 4)
         bar = f"[{'#' * int(share * width):<{width}}] " if width > 0 else ""
-        return f"{self._title} {bar}{figures}"[:room].ljust(room)
+        return f"{self._title} {bar}{figures}"
 
     def _left(self, done: float, total: float) -> str:
         """How long it will take; nothing while there is no telling."""
@@ -139,3 +138,91 @@ def fetch_progress() -> Iterator[Callable[[str, int, int], None]]:
     finally:
         for meter in meters.values():
             meter.close()
+
+
+class Transfer:
+    """Bytes of all files together: how many are there, how fast they come, how long it takes."""
+
+    def __init__(self, title: str, total: int, there: int) -> None:
+        self._title = title
+        self._total = total
+        self._done: dict[str, int] = {}
+        self._rest = there  # of files that are whole
+        self._line = StatusLine()
+        self._pause = _REDRAW_S if self._line.on_terminal else _PLAIN_S
+        self._next = time.monotonic() + (0 if self._line.on_terminal else _PLAIN_S)
+        self._seen: deque[tuple[float, int]] = deque()
+        if not self._line.on_terminal:
+            aside(f"{title}: {size(total)} ...")
+
+    def heard(self, file: str, done: int, _total: int) -> None:
+        """`done` bytes of a file are there."""
+        self._done[file] = done
+        now, whole = time.monotonic(), self._rest + sum(self._done.values())
+        self._seen.append((now, whole))
+        while now - self._seen[0][0] > _WINDOW_S:
+            self._seen.popleft()
+        if now >= self._next or whole >= self._total:
+            self._next = now + self._pause
+            self._line.draw(self._figures(now, whole))
+
+    def close(self) -> None:
+        """End the line."""
+        self._line.end()
+
+    def _figures(self, now: float, whole: int) -> str:
+        first, before = self._seen[0]
+        rate = (whole - before) / (now - first) if now - first > 0 else 0.0
+        share = whole / self._total if self._total else 1.0
+        parts = [f"{self._title} {share:4.0%}", f"{size(whole)} of {size(self._total)}"]
+        if rate > 0:
+            parts += [f"{size(int(rate))}/s", f"{duration((self._total - whole) / rate)} left"]
+        return " | ".join(parts)
+
+
+@contextlib.contextmanager
+def transfer(title: str, total: int, there: int) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for what fetches; the line ends when the block does."""
+    drawn = Transfer(title, total, there)
+    try:
+        yield drawn.heard
+    finally:
+        drawn.close()
+
+
+class _Notice:
+    """The line; it goes when something has come, or when all is over."""
+
+    def __init__(self) -> None:
+        self._line = StatusLine()
+        self._one_at_a_time = threading.Lock()  # files are fetched side by side
+
+    def heard(self, retry: Retry | None) -> None:
+        with self._one_at_a_time:
+            if retry is None:
+                self._line.erase()
+            else:
+                self._line.flash(_worded(retry))
+
+    def close(self) -> None:
+        with self._one_at_a_time:
+            self._line.erase()
+
+
+def _worded(retry: Retry) -> str:
+    """What a terminal's edge may cut stands last."""
+    return printable(
+        f"Trying again in {retry.wait:.0f} s (attempt {retry.attempt} of {retry.attempts}):"
+        f" {retry.reason}: {retry.what}"
+    )
+
+
+@contextlib.contextmanager
+def retries_told() -> Iterator[None]:
+    """While the block runs, it is said when the network fails and is tried again."""
+    notice = _Notice()
+    try:
+        with heard_by(notice.heard):
+            yield
+    finally:
+        notice.close()

@@ -15,6 +15,7 @@ from edgesppo.llama.library import LIBRARY_VERSION
 from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import ROWS, is_small
 from edgesppo.system import hardware
+from edgesppo.system.units import megabytes
 from edgesppo.tuning.measure import LENGTHS, Probe
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Report:
         """What to change to be faster, as far as these figures tell."""
         if self.small:
             return [
-                f"with {self.bytes / 1e6:,.1f} MB of weights, most of this is what every step costs"
+                f"with {megabytes(self.bytes)} of weights, most of this is what every step costs"
                 " with any model, and noise: nothing to conclude from it; measure the model that "
                 "you mean to use"
             ]

@@ -15,7 +15,8 @@ from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.model import Model
 from edgesppo.llama.sampler_chain import build_chain
-from edgesppo.sampling.params import STAGES, stages
+from edgesppo.sampling.params import STAGES
+from edgesppo.sampling.stages import stages
 from edgesppo_convert import convert
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.sampling_exact import (

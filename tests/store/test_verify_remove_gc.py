@@ -155,7 +155,7 @@ def test_a_damaged_build_alone_is_made_again_and_no_checkpoint_is_kept(hub: Fake
     assert "nothing is fetched" in result.stderr
     assert made.exists()  # as it cannot be had again now
     result = run("pull", NAME, "--repair")
-    assert f"{made} is damaged: it goes, and is made again" in result.stderr
+    assert f"{made} is damaged: it is removed, and made again" in result.stderr
     assert made.read_bytes() == whole
     assert {path.name for path in made.parent.iterdir()} == {made.name}
     assert "Nothing of sppo-iter3 that is here is damaged" in run("pull", NAME, "--repair").stderr

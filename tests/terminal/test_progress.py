@@ -12,8 +12,7 @@ import pytest
 
 from edgesppo.errors import DownloadError
 from edgesppo.hub.retry import ATTEMPTS, Patience
-from edgesppo.terminal.progress import Meter, conversion_progress
-from edgesppo.terminal.retries import retries_told
+from edgesppo.terminal.progress import Meter, conversion_progress, retries_told
 from edgesppo_convert import Progress
 
 if TYPE_CHECKING:

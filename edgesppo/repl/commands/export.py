@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
-from edgesppo.repl import chat_export as formats
+from edgesppo.repl.last_turn import unfinished
 from edgesppo.system.fs import Files, cannot_write, write_whole
 from edgesppo.system.paths import given
 from edgesppo.terminal import clipboard
 from edgesppo.terminal.format import n_turns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgesppo.chat.template import Message
     from edgesppo.repl.commands.context import Desk
 
+_SUFFIXES = (".md", ".json")
 _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.M | re.S)
 
 
@@ -27,8 +32,8 @@ def export(desk: Desk, rest: str) -> None:
     if not chat.messages:
         raise UsageError("there is nothing to export yet")
     path = given("the file to write", rest or f"{talk.name or 'chat'}.md")
-    if path.suffix.lower() not in formats.SUFFIXES:
-        raise UsageError(f"{path} is to end in {' or '.join(formats.SUFFIXES)}")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"{path} is to end in {' or '.join(_SUFFIXES)}")
     if os.path.lexists(path):
         if not desk.asks:
             raise UsageError(f"{path} is there already; remove it, or choose another name")
@@ -37,10 +42,10 @@ def export(desk: Desk, rest: str) -> None:
             return
     if path.suffix.lower() == ".json":
         sampling = dataclasses.asdict(chat.params)
-        text = formats.to_json(talk.loaded.name, chat.system, sampling, chat.messages)
+        text = to_json(talk.loaded.name, chat.system, sampling, chat.messages)
     else:
         title = talk.name or "Chat"
-        text = formats.to_markdown(title, talk.loaded.name, chat.system, chat.messages)
+        text = to_markdown(title, talk.loaded.name, chat.system, chat.messages)
     _write(path, text)
     desk.say(f"(wrote {path}: {n_turns(len(chat.messages) // 2)})")
 
@@ -79,3 +84,28 @@ def _copy(desk: Desk, text: str) -> None:
         raise UsageError("no way to the clipboard from here; /export FILE writes the chat")
     desk.write(escape)
     desk.say(f"(asked the terminal to copy {len(text):,} characters)")
+
+
+def to_markdown(title: str, model: str, system: str | None, messages: Sequence[Message]) -> str:
+    """The chat as a person reads it; what was said is not changed."""
+    parts = [f"# {title}", f"Model: {model}"]
+    if system:
+        parts += ["## System", system]
+    names = {"user": "You", "assistant": "Answer"}
+    for message in messages:
+        parts += [f"## {names[message.role]}{unfinished(message)}", message.content.strip("\n")]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_json(
+    model: str, system: str | None, sampling: Mapping[str, Any], messages: Sequence[Message]
+) -> str:
+    """The chat as roles and contents, how each answer ended, and how it was sampled."""
+    head = [{"role": "system", "content": system}] if system else []
+    turns = [
+        {"role": message.role, "content": message.content}
+        | ({"finish_reason": message.finish_reason} if message.finish_reason else {})
+        for message in messages
+    ]
+    found = {"model": model, "sampling": dict(sampling), "messages": [*head, *turns]}
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"

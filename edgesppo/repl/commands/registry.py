@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.repl.commands import export, info, sessions, turns
-from edgesppo.terminal.suggest import like
+from edgesppo.terminal.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,8 @@ def _help(desk: Desk, rest: str) -> None:
 def _unknown(word: str) -> UsageError:
     names = [*(command.name for command in COMMANDS), *_ALIASES]
     return UsageError(
-        f"unknown command {word!r}{like(word, names)}; /help lists them, and a message that begins "
-        "with a slash takes a space before it"
+        f"unknown command {word!r}{did_you_mean(word, names)}; /help lists them, and a message"
+        " that begins with a slash takes a space before it"
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.terminal.ago import ago
-from edgesppo.terminal.format import n_turns
+from edgesppo.terminal.format import ago, n_turns
 
 if TYPE_CHECKING:
     from edgesppo.repl.commands.context import Desk

@@ -1,0 +1,37 @@
+"""`edgesppo import`: a name for a model file of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json, say
+from edgesppo.lockfile import layers
+from edgesppo.system.units import size
+from edgesppo.terminal.progress import Meter
+
+
+@click.command(name="import")
+@click.argument("path", metavar="FILE|FOLDER")
+@click.option("--name", help="What to call it. [default: the file's name]")
+@json_option
+def import_command(path: str, name: str | None, as_json: bool) -> None:
+    """Give a GGUF file or a checkpoint folder of your own a name.
+
+    It stays where it is: it is checked and hashed, and your lock refers to it. Nothing is copied.
+    Whoever uses it says so where it was moved or has another size; `verify` hashes it again.
+    """
+    from edgesppo.store.register import adopt
+
+    with contextlib.closing(Meter(f"Hashing {Path(path).name}")) as meter:
+        entry = adopt(Path(path), name, meter.update)
+    if as_json:
+        files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in entry.files]
+        figures = {"name": entry.name, "kind": entry.kind, "location": entry.location}
+        emit_json({**figures, "bytes": entry.size, "files": files})
+        return
+    say(f"{entry.name}: {size(entry.size)} in {entry.location}, recorded in {layers.own()}")
+    say(f"Next: edgesppo chat {entry.name}")

@@ -1,0 +1,94 @@
+"""Which model a command runs, and how loading it looks: conversion and tuning are shown."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgesppo.cli.output import say
+from edgesppo.store import locate, user_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from edgesppo.api import LoadedModel
+
+_ASKED_FOR = "edgesppo.asked_for"
+REAL_MODEL_HINT = (
+    f"Using the tiny demo model. For the real one: edgesppo pull {locate.REAL} --convert"
+)
+
+
+def chosen(model: str | None) -> locate.Found:
+    """The model that was asked for; without one the last, the real one, or else the demo."""
+    if model is not None:
+        found = locate.find(model)
+        click.get_current_context().meta[_ASKED_FOR] = found
+        return found
+    found = locate.default()
+    is_demo = found == locate.demo()
+    say(REAL_MODEL_HINT if is_demo else f"Using {found.name} ({found.path})")
+    return found
+
+
+def converted(found: locate.Found) -> Path:
+    """The GGUF file of what was found; a checkpoint is converted first, visibly."""
+    from edgesppo.store.converted import ensure_converted
+    from edgesppo.terminal.progress import conversion_progress
+
+    if not found.is_checkpoint:
+        return found.path
+    with conversion_progress(f"Converting {found.name} to Q4_K_M (once)") as report:
+        return ensure_converted(found, report)
+
+
+@contextlib.contextmanager
+def opened(found: locate.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
+    """Load a model, converting a checkpoint first, and say so; close it afterwards."""
+    with open_with_meters(loading, found) as loaded:
+        if was_asked_for(found):
+            user_state.use(locate.words_for(found))
+        yield loaded
+
+
+def was_asked_for(found: locate.Found) -> bool:
+    """Whether a person named this very model."""
+    return click.get_current_context().meta.get(_ASKED_FOR) is found
+
+
+def open_with_meters(
+    loading: dict[str, Any], found: locate.Found, _report: object = None
+) -> LoadedModel:
+    """Load a model, converting a checkpoint first, and say so on standard error."""
+    from edgesppo.api import load
+    from edgesppo.terminal.progress import tuning_progress
+
+    path = converted(found)
+    with tuning_progress() as on_tune:
+        loaded = load(path, on_tune=on_tune, **loading)
+    loaded.name = found.name
+    return loaded
+
+
+def open_reporting(
+    loading: dict[str, Any], found: locate.Found, report: Callable[[str, float], None]
+) -> LoadedModel:
+    """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
+    from edgesppo.api import load
+    from edgesppo.store.converted import ensure_converted
+
+    path = found.path
+    if found.is_checkpoint:
+        title = f"Converting {found.name} to Q4_K_M (once)"
+        path = ensure_converted(found, lambda p: report(title, p.done_bytes / p.total_bytes))
+    loaded = load(
+        path,
+        on_load=lambda share: report(f"Loading {found.name}", share),
+        on_tune=lambda share: report("Finding the fastest settings for this machine (once)", share),
+        **loading,
+    )
+    loaded.name = found.name
+    return loaded

@@ -1,0 +1,25 @@
+"""`edgesppo path`: where a model is."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from edgesppo.cli.options import json_option
+from edgesppo.cli.output import emit_json, has_terminal
+from edgesppo.store import locate
+from edgesppo.system.sanitize import printable
+
+
+@click.command(name="path")
+@click.argument("name")
+@json_option
+def path_command(name: str, as_json: bool) -> None:
+    """Print where NAME is: its GGUF file, or its checkpoint folder."""
+    found = locate.find(name)
+    where = found.path.absolute()
+    if as_json:
+        emit_json({"name": found.name, "path": str(where), "is_checkpoint": found.is_checkpoint})
+    else:
+        click.echo(printable(str(where)) if has_terminal(sys.stdout) else str(where))

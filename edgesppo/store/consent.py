@@ -1,0 +1,34 @@
+"""Which licences must be accepted before anything is fetched, and which have been."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import UsageError
+from edgesppo.hub import license_claims
+from edgesppo.hub.repository import endpoint
+from edgesppo.store import user_state
+from edgesppo.system.sanitize import one_line
+
+if TYPE_CHECKING:
+    from edgesppo.lockfile.entries import PinnedModel
+
+
+def is_given(entry: PinnedModel) -> bool:
+    """Whether nobody needs to be asked about the licence, or it was accepted in these terms."""
+    repository, terms = str(entry.repository), license_claims.terms(entry)
+    return license_claims.is_free(entry) or user_state.accepted(repository, terms)
+
+
+def give(entry: PinnedModel) -> None:
+    """Remember that the licence was accepted, for this repository and these terms alone."""
+    user_state.accept(str(entry.repository), license_claims.terms(entry))
+
+
+def refusal(entry: PinnedModel) -> UsageError:
+    """What to say where the licence is not accepted."""
+    where = entry.license_link or f"{endpoint()}/{entry.repository}"
+    return UsageError(
+        f"the licence {license_claims.title(entry)} of {entry.name} is not accepted, so nothing is"
+        f" fetched; read it ({one_line(where)}), then: edgesppo pull {entry.name} --accept-license"
+    )
