@@ -42,7 +42,8 @@ class Model:
     depending on the processor. `vocabulary_only` loads no weights: enough to tokenise. `summary`
     saves a second preflight.
 
-    `end_tokens` are the ids that end an answer.
+    `end_tokens` are the ids that end an answer. `newline` and `answer_head` are the ids of "\\n"
+    and of "model\\n", which every turn's prompt repeats: tokenised once, here.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Model:
             self.end_of_turn = self._control("<end_of_turn>")
             self._check_bos()
             self.end_tokens = self._find_ends()
+            self.newline = self.tokenize("\n")
+            self.answer_head = self.tokenize("model\n")
         except BaseException:
             self.close()
             raise

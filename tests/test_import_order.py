@@ -58,6 +58,7 @@ RUNTIME = [
     "mapped",
     "model",
     "prompt",
+    "history",
     "sampler",
     "chain",
     "logprobs",
