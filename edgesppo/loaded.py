@@ -180,7 +180,7 @@ class LoadedModel:
 
 
 def load(
-    model: str | Path,
+    model: str | Path | store.Found,
     *,
     n_ctx: int | None = None,
     n_threads: int | None = None,
@@ -196,9 +196,10 @@ def load(
 ) -> LoadedModel:
     """Load a model: a name from models.lock, a GGUF file or a checkpoint folder.
 
-    Never downloads. A checkpoint is converted to Q4_K_M once, into the cache folder. `n_ctx` is
-    in tokens; `gpu` is "auto", "off" or a number of layers; `cache_type` is "f16", "f32" or
-    "q8_0". What will not fit into memory is refused unless `force`.
+    What `store.find` gave may stand there, too. Never downloads. A checkpoint is converted to
+    Q4_K_M once, into the cache folder. `n_ctx` is in tokens; `gpu` is "auto", "off" or a number
+    of layers; `cache_type` is "f16", "f32" or "q8_0". What will not fit into memory is refused
+    unless `force`.
 
     The first time that a model of more than a few megabytes is loaded on a machine, up to a minute
     is spent on finding the settings that are fastest there: `tune` says for what ("turn",
@@ -210,7 +211,7 @@ def load(
     as well.
 
     `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
-    conversion's progress.
+    conversion's progress. A conversion does not count as a part of `load_s`.
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
     """
     started = time.perf_counter()
@@ -219,9 +220,12 @@ def load(
         checks.callback(name, function)
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
         raise checks.refused("drafts", drafts, "True, False or a model")
-    found = store.find(model)
-    summary = _summary(found, on_convert)
-    second = None if isinstance(drafts, bool) else _summary(store.find(drafts))
+    found = model if isinstance(model, store.Found) else store.find(model)
+    summary, spent = _summary(found, on_convert)
+    second = None
+    if not isinstance(drafts, bool):
+        second, more = _summary(store.find(drafts))
+        spent += more
     wishes = Wishes(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, second)
     tuning, made = settle(summary, wishes, on_tune)
     with contextlib.ExitStack() as undo:
@@ -247,7 +251,7 @@ def load(
             draft_model=guesser,
         )
         undo.pop_all()
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - spent
     return LoadedModel(found.name, weights, engine, defaults, seconds, made)
 
 
@@ -256,24 +260,32 @@ def _may_guess(summary: Summary, drafts: bool | str | Path) -> bool:
     return bool(drafts) and not (drafts is True and is_small(summary))
 
 
-def _summary(found: store.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:
-    """The preflight of what was found; a checkpoint is converted before."""
-    path = ensure_converted(found, on_convert) if found.is_checkpoint else found.path
-    return preflight.check(path)
+def _summary(
+    found: store.Found, on_convert: Callable[[Progress], None] | None = None
+) -> tuple[Summary, float]:
+    """The preflight of what was found; a checkpoint is converted before, in so many seconds."""
+    if not found.is_checkpoint:
+        return preflight.check(found.path), 0.0
+    output = store.converted_path(found.path, found.name, "q4_k_m")
+    summary, seconds = _sound(output), 0.0
+    if summary is None:
+        started = time.perf_counter()
+        store.make_folder(output.parent)
+        with _alone(output):
+            summary = _sound(output)
+            if summary is None:
+                _convert(found.path, output, on_convert)
+        seconds = time.perf_counter() - started
+    store.forget_older(output)
+    return summary or preflight.check(output), seconds
 
 
 def ensure_converted(
     found: store.Found, on_progress: Callable[[Progress], None] | None = None
 ) -> Path:
     """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
-    output = store.converted_path(found.path, found.name, "q4_k_m")
-    if not _is_whole(output):
-        store.make_folder(output.parent)
-        with _alone(output):
-            if not _is_whole(output):
-                _convert(found.path, output, on_progress)
-    store.forget_older(output)
-    return output
+    summary, _ = _summary(found, on_progress)
+    return summary.path
 
 
 @contextlib.contextmanager
@@ -302,16 +314,15 @@ def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None]
     store.remember_origin(output, folder)
 
 
-def _is_whole(copy: Path) -> bool:
-    """Whether a converted copy is there and sound; a damaged one goes, to be made again."""
+def _sound(copy: Path) -> Summary | None:
+    """The preflight of a converted copy, if there is one; a damaged one goes, to be made again."""
     try:
-        preflight.check(copy)
+        return preflight.check(copy)
     except ModelNotFound:
-        return False
+        return None
     except BadModelFile:
         copy.unlink(missing_ok=True)
-        return False
-    return True
+        return None
 
 
 def _defaults(model: Model) -> SamplingParams:

@@ -8,15 +8,21 @@ import shutil
 import sys
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 import edgesppo
-from edgesppo import store
+from edgesppo import preflight, store
+from edgesppo.cli import main
 from edgesppo.loaded import ensure_converted
 from edgesppo.model import Model
 from tests.command_line import started
 from tests.conftest import DEMO
+
+if TYPE_CHECKING:
+    from edgesppo.preflight import Summary
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,6 +55,30 @@ def test_a_damaged_copy_is_made_again(checkpoint: Path) -> None:
     copy.write_bytes(whole[:1000])
     assert ensure_converted(store.find(checkpoint)) == copy
     assert copy.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["file", "copy", "damaged copy", "command"])
+def test_a_load_reads_the_header_once(
+    checkpoint: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    copy = ensure_converted(store.find(checkpoint))
+    if kind == "damaged copy":
+        copy.write_bytes(copy.read_bytes()[:1000])
+    read, heads = preflight.read, []
+
+    def noted(path: Path, *rest: Any) -> Summary:
+        summary = read(path, *rest)
+        heads.append(path)
+        return summary
+
+    monkeypatch.setattr(preflight, "read", noted)
+    if kind == "command":
+        done = CliRunner().invoke(main, ["run", str(checkpoint), "Hi", "--max-tokens", "1"])
+        assert done.exit_code == 0, done.output
+    else:
+        edgesppo.load(demo_gguf if kind == "file" else checkpoint).close()
+    assert heads.count(demo_gguf if kind == "file" else copy) == 1
+    assert set(heads) <= {demo_gguf, copy} or kind == "damaged copy", "the converter reads its own"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")

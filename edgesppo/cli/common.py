@@ -225,7 +225,7 @@ def converted(found: store.Found) -> Path:
 
     if not found.is_checkpoint:
         return found.path
-    with conversion_progress(f"Converting {found.name} to Q4_K_M (once)") as report:
+    with conversion_progress(_converting(found)) as report:
         return ensure_converted(found, report)
 
 
@@ -247,34 +247,31 @@ def open_with_meters(
     loading: dict[str, Any], found: store.Found, _report: object = None
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first, and say so on standard error."""
-    from edgesppo.cli.progress import tuning_progress
+    from edgesppo.cli.progress import conversion_progress, tuning_progress
     from edgesppo.loaded import load
 
-    path = converted(found)
-    with tuning_progress() as on_tune:
-        loaded = load(path, on_tune=on_tune, **loading)
-    loaded.name = found.name
-    return loaded
+    with conversion_progress(_converting(found)) as on_convert, tuning_progress() as on_tune:
+        return load(found, on_convert=on_convert, on_tune=on_tune, **loading)
 
 
 def open_reporting(
     loading: dict[str, Any], found: store.Found, report: Callable[[str, float], None]
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
-    from edgesppo.loaded import ensure_converted, load
+    from edgesppo.loaded import load
 
-    path = found.path
-    if found.is_checkpoint:
-        title = f"Converting {found.name} to Q4_K_M (once)"
-        path = ensure_converted(found, lambda p: report(title, p.done_bytes / p.total_bytes))
-    loaded = load(
-        path,
+    title = _converting(found)
+    return load(
+        found,
+        on_convert=lambda p: report(title, p.done_bytes / p.total_bytes),
         on_load=lambda share: report(f"Loading {found.name}", share),
         on_tune=lambda share: report("Finding the fastest settings for this machine (once)", share),
         **loading,
     )
-    loaded.name = found.name
-    return loaded
+
+
+def _converting(found: store.Found) -> str:
+    return f"Converting {found.name} to Q4_K_M (once)"
 
 
 def is_interactive() -> bool:
