@@ -63,7 +63,7 @@ class Scheduler:
 
     def drop_unwanted(self) -> None:
         """End what was cancelled, and what nobody asks for any more."""
-        for request in self.requests():
+        for request in [*self._running, *self._waiting]:
             if request.is_unwanted:
                 self.finish(request, "cancelled")
 
