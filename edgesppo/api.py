@@ -184,7 +184,7 @@ class LoadedModel:
 
 
 def load(
-    model: str | Path,
+    model: str | Path | locate.Found,
     *,
     n_ctx: int | None = None,
     n_threads: int | None = None,
@@ -200,9 +200,10 @@ def load(
 ) -> LoadedModel:
     """Load a model: a name from models.lock, a GGUF file or a checkpoint folder.
 
-    Never downloads. A checkpoint is converted to Q4_K_M once, into the cache folder. `n_ctx` is
-    in tokens; `gpu` is "auto", "off" or a number of layers; `cache_type` is "f16", "f32" or
-    "q8_0". What will not fit into memory is refused unless `force`.
+    What `locate.find` gave may stand there, too. Never downloads. A checkpoint is converted to
+    Q4_K_M once, into the cache folder. `n_ctx` is in tokens; `gpu` is "auto", "off" or a number
+    of layers; `cache_type` is "f16", "f32" or "q8_0". What will not fit into memory is refused
+    unless `force`.
 
     The first time that a model of more than a few megabytes is loaded on a machine, up to a minute
     is spent on finding the settings that are fastest there: `tune` says for what ("turn",
@@ -214,7 +215,7 @@ def load(
     as well.
 
     `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
-    conversion's progress.
+    conversion's progress. A conversion does not count as a part of `load_s`.
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
     """
     started = time.perf_counter()
@@ -223,9 +224,12 @@ def load(
         validate.callback(name, function)
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
         raise validate.refused("drafts", drafts, "True, False or a model")
-    found = locate.find(model)
-    summary = _summary(found, on_convert)
-    second = None if isinstance(drafts, bool) else _summary(locate.find(drafts))
+    found = model if isinstance(model, locate.Found) else locate.find(model)
+    summary, spent = _summary(found, on_convert)
+    second = None
+    if not isinstance(drafts, bool):
+        second, more = _summary(locate.find(drafts))
+        spent += more
     wishes = Wishes(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, second)
     tuning, made = settle(summary, wishes, on_tune)
     with contextlib.ExitStack() as undo:
@@ -251,7 +255,7 @@ def load(
             draft_model=guesser,
         )
         undo.pop_all()
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - spent
     return LoadedModel(found.name, weights, engine, defaults, seconds, made)
 
 
@@ -260,10 +264,13 @@ def _may_guess(summary: Summary, drafts: bool | str | Path) -> bool:
     return bool(drafts) and not (drafts is True and is_small(summary))
 
 
-def _summary(found: locate.Found, on_convert: Callable[[Progress], None] | None = None) -> Summary:
-    """The preflight of what was found; a checkpoint is converted before."""
-    path = converted.ensure_converted(found, on_convert) if found.is_checkpoint else found.path
-    return gemma2.check(path)
+def _summary(
+    found: locate.Found, on_convert: Callable[[Progress], None] | None = None
+) -> tuple[Summary, float]:
+    """The head of what was found; a checkpoint is converted before, in so many seconds."""
+    if not found.is_checkpoint:
+        return gemma2.check(found.path), 0.0
+    return converted.prepare(found, on_convert)
 
 
 def _defaults(model: Model) -> SamplingParams:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from edgesppo.chat import structured, template
+from edgesppo.chat import structured
 from edgesppo.chat.generation import Generation
+from edgesppo.chat.history import History
 from edgesppo.chat.template import Message
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.system import validate
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERFLOWS = ("trim", "error")
-# Of the context, kept free for an answer; and what a trimmed prompt may take of the rest. The
-# second is small so that a long chat pays for a new prefill seldom, not at every turn.
+# The part of the context that is kept free for an answer.
 _ANSWER_SHARE = 4
-_TRIMMED_SHARE = 2
 
 
 class Chat:
@@ -53,15 +52,41 @@ class Chat:
         left_out: int = 0,
     ) -> None:
         validate.choice("overflow", overflow, OVERFLOWS)
-        if system is not None:
-            validate.text("system", system)
         self._engine = engine
+        self._history = History(engine.model, messages, left_out=left_out)
         self.params = params
         self.system = system
         self.overflow = overflow
-        self.messages = list(messages)
-        self.left_out = left_out  # turns
         self._last: Result | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns, each a user's message and its answer; the list may be edited."""
+        return self._history.messages
+
+    @messages.setter
+    def messages(self, messages: list[Message]) -> None:
+        self._history.messages = messages
+
+    @property
+    def system(self) -> str | None:
+        """The text that stands before the first turn. UsageError for what is no text."""
+        return self._history.system
+
+    @system.setter
+    def system(self, system: str | None) -> None:
+        if system is not None:
+            validate.text("system", system)
+        self._history.system = system
+
+    @property
+    def left_out(self) -> int:
+        """How many of the oldest turns the latest prompt left out."""
+        return self._history.left_out
+
+    @left_out.setter
+    def left_out(self, turns: int) -> None:
+        self._history.left_out = turns
 
     @property
     def answered(self) -> bool:
@@ -83,7 +108,7 @@ class Chat:
         happens before the first `next()`. Leaving the loop early cancels the answer and keeps
         what came. Raises ContextOverflow, UsageError, Closed or NativeError.
         """
-        yield from self._answer(text, len(self.messages), sampling)
+        return self._answer(text, None, sampling)
 
     def regenerate(
         self, question: str | None = None, **sampling: Any
@@ -109,26 +134,28 @@ class Chat:
         return self._answer(asked.content, len(self.messages) - 2, sampling, begun)
 
     def _answer(
-        self, text: str, after: int, sampling: dict[str, Any], begun: Message | None = None
+        self, text: str, after: int | None, sampling: dict[str, Any], begun: Message | None = None
     ) -> Generator[Chunk, None, None]:
-        """Answer `text` as it follows the first `after` messages; what came later goes."""
-        generation = self._begin(text, after, sampling, begun)
+        """Answer `text` as it follows the first `after` messages, or all; what came later goes."""
+        asked = Message("user", text)
+        after = len(self.messages) if after is None else after
+        generation = self._begin(asked, after, sampling, begun)
         try:
             yield from generation
         except EdgesppoError:
             raise
         except BaseException:
-            self._keep(text, after, generation, begun)
+            self._keep(asked, after, generation, begun)
             raise
-        self._keep(text, after, generation, begun)
+        self._keep(asked, after, generation, begun)
 
     async def astream(self, text: str, **sampling: Any) -> AsyncIterator[Chunk]:
         """The same for `async for`. The model computes beside the event loop, on its threads.
 
         A cancelled task, or one that leaves the loop early, stops the model at once.
         """
-        after = len(self.messages)
-        generation = await asyncio.to_thread(self._begin, text, after, sampling)
+        asked, after = Message("user", text), len(self.messages)
+        generation = await asyncio.to_thread(self._begin, asked, after, sampling)
         chunks = iter(generation)
         try:
             while True:
@@ -146,9 +173,9 @@ class Chat:
             raise
         except BaseException:
             generation.cancel()
-            self._keep(text, after, generation)
+            self._keep(asked, after, generation)
             raise
-        self._keep(text, after, generation)
+        self._keep(asked, after, generation)
 
     @overload
     def ask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
@@ -184,22 +211,16 @@ class Chat:
 
     def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
         """The token ids of the history, but for its oldest turns, and `more` messages."""
-        return self._encode(self.messages[2 * left_out :], more)
+        return self._history.encode(more, left_out=left_out)
 
     def history_ids(self) -> list[int]:
         """The token ids of the turns as they stand in the context."""
         return self.encode([Message("user", "")], left_out=self.left_out)
 
-    def _encode(self, turns: Sequence[Message], more: Sequence[Message]) -> list[int]:
-        return template.encode(self._engine.model, [*self._head(), *turns, *more])
-
-    def _head(self) -> list[Message]:
-        return [Message("system", self.system)] if self.system else []
-
     def _begin(
-        self, text: str, after: int, sampling: dict[str, Any], begun: Message | None = None
+        self, asked: Message, after: int, sampling: dict[str, Any], begun: Message | None = None
     ) -> Generation:
-        validate.text("the message", text)
+        validate.text("the message", asked.content)
         schema = sampling.pop("schema", None)
         if schema is not None and begun is not None:
             raise UsageError("an answer that was bound to a schema cannot go on; ask again")
@@ -207,8 +228,7 @@ class Chat:
         params = self.params.replace(**sampling)
         if wanted is not None:
             wanted.check(params)
-        asked = [Message("user", text)]
-        ids, left_out = self._fit(self.messages[:after], asked, self._ids(begun), params)
+        ids, left_out = self._fit(asked, after, self._ids(begun), params)
         grammar = None if wanted is None else wanted.grammar
         generation = Generation(self._engine, ids, params, left_out=left_out, grammar=grammar)
         self.left_out = left_out
@@ -221,7 +241,7 @@ class Chat:
         return self._engine.model.tokenize(begun.content) if begun.ids is None else [*begun.ids]
 
     def _keep(
-        self, text: str, after: int, generation: Generation, begun: Message | None = None
+        self, asked: Message, after: int, generation: Generation, begun: Message | None = None
     ) -> None:
         self._last = result = generation.result()
         if not result.text and (begun is not None or result.finish_reason == "cancelled"):
@@ -232,7 +252,7 @@ class Chat:
         answer = Message("assistant", result.text, ids, result.finish_reason)
         if begun is not None:
             answer = self._joined(begun, answer)
-        self.messages[after:] = [Message("user", text), answer]
+        self.messages[after:] = [asked, answer]
 
     def _joined(self, begun: Message, more: Message) -> Message:
         """One answer of two parts. A character may have been cut in two: its bytes are joined."""
@@ -243,38 +263,14 @@ class Chat:
         return Message("assistant", text, ids, more.finish_reason)
 
     def _fit(
-        self,
-        history: Sequence[Message],
-        asked: list[Message],
-        begun: list[int],
-        params: SamplingParams,
+        self, asked: Message, after: int, begun: list[int], params: SamplingParams
     ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
-        fewest = template.fewest(self._engine.model, [*self._head(), *asked])
-        if fewest >= self._engine.n_ctx:  # not even worth tokenising
-            raise self._engine.overflow(fewest, at_least=True)
-        turns = len(history) // 2
-        left_out = min(self.left_out, turns)
-        n_ctx = self._engine.n_ctx
-        room = n_ctx - min(params.max_tokens, n_ctx // _ANSWER_SHARE) - len(begun)
+        engine, texts = self._engine, (self.system or "", asked.content)
+        fewest = sum(engine.model.fewest_tokens(text.strip()) for text in texts)
+        if fewest >= engine.n_ctx:  # not even worth tokenising
+            raise engine.overflow(fewest, at_least=True)
+        room = engine.n_ctx - min(params.max_tokens, engine.n_ctx // _ANSWER_SHARE) - len(begun)
         trims = self.overflow != "error"
-        if trims and self._too_many(history, asked, room) > left_out:
-            left_out = max(left_out, self._too_many(history, asked, room // _TRIMMED_SHARE))
-        ids = self._encode(history[2 * left_out :], asked)
-        while trims and len(ids) > room and left_out < turns:
-            left_out += 1  # joined to the system text, a turn can take a token more
-            ids = self._encode(history[2 * left_out :], asked)
-        ids += begun
-        return ids, left_out
-
-    def _too_many(self, history: Sequence[Message], asked: list[Message], room: int) -> int:
-        """How many of the oldest turns must go for the rest to take at most `room` tokens.
-
-        Counted from the newest, so that a history of any length takes no more time than `room`.
-        """
-        taken = len(self._encode((), asked))
-        for n in range(len(history) // 2, 0, -1):
-            taken += template.count(self._engine.model, history[2 * n - 2 : 2 * n])
-            if taken > room:
-                return n
-        return 0
+        ids, left_out = self._history.fit(asked, after, room, trims=trims)
+        return [*ids, *begun], left_out

@@ -40,11 +40,14 @@ class StopFilter:
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = tuple(stops)
+        self._longest = max(map(len, self._stops), default=1)
         self._held = ""
         self.found: str | None = None
 
     def decode(self, text: str) -> str:
         """The text that became certain with `text`."""
+        if not self._stops:
+            return text
         if self.found is not None:
             return ""
         held = self._held + text
@@ -77,8 +80,7 @@ class StopFilter:
 
     def _held_back(self, held: str) -> int:
         """Where the longest end of `held` begins that is the beginning of a stop string."""
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for start in range(max(0, len(held) - longest), len(held)):
+        for start in range(max(0, len(held) - self._longest + 1), len(held)):
             tail = held[start:]
             if any(len(tail) < len(stop) and stop.startswith(tail) for stop in self._stops):
                 return start

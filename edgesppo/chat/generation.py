@@ -127,15 +127,16 @@ class Generation:
         self._n_handed_out = 0  # of the logprobs
 
     def __iter__(self) -> Iterator[Chunk]:
-        events = self._engine.stream(self._request)
+        request = self._request
+        events = self._engine.stream(request)
         text = ""
         try:
             for event in events:
                 text = self._decode(event)
                 if event.finish_reason is not None or self._stops.found is not None:
                     break
-                n_prefilled, n_prompt = self._request.n_prefilled, self._request.n_prompt
-                yield Chunk(text, n_prefilled, n_prompt, logprobs=self._fresh_logprobs())
+                fresh = () if self.params.logprobs is None else self._fresh_logprobs()
+                yield Chunk(text, request.n_prefilled, request.n_prompt, logprobs=fresh)
         finally:
             events.close()
             rest = self._flush()
@@ -168,17 +169,15 @@ class Generation:
         if event.token is None:
             return ""
         self._n_tokens += 1
-        if self._engine.model.is_control(event.token):
-            return ""
-        piece = self._engine.model.piece(event.token)
-        return self._keep(self._stops.decode(self._decoder.decode(piece)))
-
-    def _keep(self, text: str) -> str:
+        data = self._engine.model.text(event.token)
+        text = self._stops.decode(self._decoder.decode(data))
         self._text.append(text)
         return text
 
     def _flush(self) -> str:
-        return self._keep(self._stops.decode(self._decoder.flush()) + self._stops.flush())
+        text = self._stops.decode(self._decoder.flush()) + self._stops.flush()
+        self._text.append(text)
+        return text
 
     def _last_chunk(self, text: str) -> Chunk:
         result = self.result()

@@ -10,6 +10,7 @@ one `<bos>`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,12 +44,18 @@ class Tokenizer(Protocol):
     bos: int
     start_of_turn: int
     end_of_turn: int
+    newline: list[int]  # the ids of a line feed
+    answer_head: list[int]  # those of "model" and a line feed
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text, without any control token."""
 
     def fewest_tokens(self, text: str) -> int:
         """How many tokens a text has at least, told without tokenising it."""
+
+
+# Gives the ids of message number n, the system text, if any, in front of its own.
+Encoder = Callable[[int, Message, str], list[int]]
 
 
 def encode(model: Tokenizer, messages: Sequence[Message]) -> list[int]:
@@ -58,61 +65,55 @@ def encode(model: Tokenizer, messages: Sequence[Message]) -> list[int]:
     the first user message, with an empty line between. Then user and assistant take turns, and a
     user has the last word. Raises UsageError, saying which message, when they do not.
     """
-    turns = _turns(messages)
+
+    def checked_ids(n: int, message: Message, system: str) -> list[int]:
+        check(n, message)
+        return message_ids(model, message, system)
+
+    if not messages or messages[0].role != "system":
+        return assemble(model, messages, checked_ids)
+    check(1, messages[0])
+    system = messages[0].content.strip()
+    return assemble(model, messages[1:], checked_ids, system=system, start=2)
+
+
+def assemble(
+    model: Tokenizer,
+    messages: Sequence[Message],
+    ids_of: Encoder,
+    *,
+    system: str = "",
+    start: int = 1,
+) -> list[int]:
+    """The prompt of messages whose ids come from elsewhere; `start` is the first one's number."""
     ids = [model.bos]
-    for turn in turns:
-        ids += _turn(model, turn)
-    return [*ids, model.start_of_turn, *model.tokenize("model\n")]
-
-
-def count(model: Tokenizer, messages: Sequence[Message]) -> int:
-    """How many tokens these messages take in a chat's prompt, each by itself."""
-    return sum(len(_turn(model, _trimmed(message, n))) for n, message in enumerate(messages, 1))
-
-
-def fewest(model: Tokenizer, messages: Sequence[Message]) -> int:
-    """How many tokens these messages take at least; quickly, as no text is tokenised."""
-    texts = (_trimmed(message, n).content for n, message in enumerate(messages, 1))
-    return sum(model.fewest_tokens(text) for text in texts)
-
-
-def _turn(model: Tokenizer, turn: Message) -> list[int]:
-    newline = model.tokenize("\n")
-    return [model.start_of_turn, *_body(model, turn), model.end_of_turn, *newline]
-
-
-def _trimmed(message: Message, n: int) -> Message:
-    return Message(message.role, _text(message, n), message.ids)
-
-
-def _body(model: Tokenizer, turn: Message) -> list[int]:
-    head = _ROLES.get(turn.role, turn.role) + "\n"
-    if turn.ids is not None:
-        return model.tokenize(head) + list(turn.ids)
-    return model.tokenize(head + turn.content)
-
-
-def _turns(messages: Sequence[Message]) -> list[Message]:
-    """The messages with their text trimmed and the system text merged into the first turn."""
-    system = ""
-    turns: list[Message] = []
-    for n, message in enumerate(messages, 1):
-        text = _text(message, n)
-        if message.role == "system" and n == 1:
-            system = text
-            continue
-        expected = "assistant" if len(turns) % 2 else "user"
-        if message.role != expected:
-            raise UsageError(f"message {n} has the role {message.role!r}, expected {expected!r}")
-        if system and not turns:
-            text = f"{system}\n\n{text}"
-        turns.append(Message(message.role, text, message.ids))
-    if len(turns) % 2 == 0:
-        last = turns[-1].role if turns else "none"
+    expected = last = "none"
+    for n, message in enumerate(messages, start):
+        last, expected = message.role, "assistant" if expected == "user" else "user"
+        if last != expected:
+            raise UsageError(f"message {n} has the role {last!r}, expected {expected!r}")
+        ids += ids_of(n, message, system)
+        system = ""
+    if last != "user":
         raise UsageError(f"the last message has the role {last!r}, expected 'user'")
-    return turns
+    ids.append(model.start_of_turn)
+    ids += model.answer_head
+    return ids
 
 
-def _text(message: Message, n: int) -> str:
+def check(n: int, message: Message) -> None:
+    """Raises UsageError unless the content of message `n` is a text."""
     validate.text(f"the content of message {n}", message.content)
-    return message.content.strip()
+
+
+def message_ids(model: Tokenizer, message: Message, system: str = "") -> list[int]:
+    """The ids of one message in its turn's frame, the system text in front of its own."""
+    if message.ids is None:
+        text = message.content.strip()
+        text = f"{system}\n\n{text}" if system else text
+        body = model.tokenize(f"{_ROLES.get(message.role, message.role)}\n{text}")
+    elif message.role == "assistant":
+        body = [*model.answer_head, *message.ids]
+    else:
+        body = [*model.tokenize(f"{message.role}\n"), *message.ids]
+    return [model.start_of_turn, *body, model.end_of_turn, *model.newline]

@@ -41,7 +41,7 @@ def converted(found: locate.Found) -> Path:
 
     if not found.is_checkpoint:
         return found.path
-    with conversion_progress(f"Converting {found.name} to Q4_K_M (once)") as report:
+    with conversion_progress(_converting(found)) as report:
         return ensure_converted(found, report)
 
 
@@ -64,13 +64,10 @@ def open_with_meters(
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first, and say so on standard error."""
     from edgesppo.api import load
-    from edgesppo.terminal.progress import tuning_progress
+    from edgesppo.terminal.progress import conversion_progress, tuning_progress
 
-    path = converted(found)
-    with tuning_progress() as on_tune:
-        loaded = load(path, on_tune=on_tune, **loading)
-    loaded.name = found.name
-    return loaded
+    with conversion_progress(_converting(found)) as on_convert, tuning_progress() as on_tune:
+        return load(found, on_convert=on_convert, on_tune=on_tune, **loading)
 
 
 def open_reporting(
@@ -78,17 +75,16 @@ def open_reporting(
 ) -> LoadedModel:
     """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
     from edgesppo.api import load
-    from edgesppo.store.converted import ensure_converted
 
-    path = found.path
-    if found.is_checkpoint:
-        title = f"Converting {found.name} to Q4_K_M (once)"
-        path = ensure_converted(found, lambda p: report(title, p.done_bytes / p.total_bytes))
-    loaded = load(
-        path,
+    title = _converting(found)
+    return load(
+        found,
+        on_convert=lambda p: report(title, p.done_bytes / p.total_bytes),
         on_load=lambda share: report(f"Loading {found.name}", share),
         on_tune=lambda share: report("Finding the fastest settings for this machine (once)", share),
         **loading,
     )
-    loaded.name = found.name
-    return loaded
+
+
+def _converting(found: locate.Found) -> str:
+    return f"Converting {found.name} to Q4_K_M (once)"

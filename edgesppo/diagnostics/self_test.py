@@ -55,7 +55,7 @@ def _write(model: Model, context: Context, path: Path) -> list[int]:
         row = batch.add(0, position, fed, logits=True)
         context.decode(batch)
         token = _best(context.logits(row), path)
-        if model.is_end(token):
+        if token in model.end_tokens:
             break
         written.append(token)
         position, fed = position + len(fed), [token]

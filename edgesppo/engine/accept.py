@@ -13,25 +13,27 @@ from edgesppo.llama import logprobs
 if TYPE_CHECKING:
     from edgesppo.engine.request import Request
     from edgesppo.llama.context import Context
-    from edgesppo.llama.model import Model
 
 
-def accept(context: Context, request: Request, entry: int, model: Model, n_ctx: int) -> list[int]:
+def accept(context: Context, request: Request, entry: int) -> tuple[list[int], str | None]:
     """Sample the batch's rows of a request, up to `entry`, as far as its guesses were right.
 
-    Gives what came; the request has it, too, but for an end token.
+    Gives what came, and why the answer is over with it: "stop", "length" or None. What came is
+    among the request's tokens, too, but for an end token.
     """
     came: list[int] = []
-    draft = request.draft
+    draft, n_logprobs = request.draft, request.params.logprobs
     for row, guess in enumerate([*draft, None], entry - len(draft)):
         token = context.sample(request.chain, row)
         came.append(token)
-        if request.is_ended_by(token, model):
-            break
-        if request.params.logprobs is not None:
-            found = logprobs.of_row(context.row(row), token, request.params.logprobs)
+        if token in request.end_tokens:
+            return came, "stop"
+        if n_logprobs is not None:
+            found = logprobs.of_row(context.row(row), token, n_logprobs)
             request.logprobs[request.n_generated :] = [found]
         request.tokens.append(token)
-        if token != guess or request.is_full(n_ctx):
+        if request.is_full:
+            return came, "length"
+        if token != guess:
             break
-    return came
+    return came, None

@@ -91,8 +91,8 @@ class Engine:
         self._batch = Batch(self._context.n_batch)
         self._runner = Runner(self._context, config.threads(params))
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
-        self._schedule = Scheduler(self._cache, params.n_ctx)
-        self._unsettled = False  # whether the last step was left before its end
+        self._schedule = Scheduler(self._cache)
+        self._unsettled = False  # whether a step was left before its end
         self._closing = False
         self._lock = threading.RLock()
 
@@ -127,12 +127,20 @@ class Engine:
         tokens = list(prompt)
         if not tokens:
             raise UsageError("the prompt has no tokens")
-        for token in tokens:
-            validate.whole("a token of the prompt", token, 0, self.model.n_vocab - 1)
-        if len(tokens) >= self.n_ctx:
-            raise self.overflow(len(tokens))
+        self._check(tokens)
+        n = len(tokens)
+        if n >= self.n_ctx:
+            raise self.overflow(n)
         chain = chain_for(tokens, params, grammar, self.model, self.n_ctx)
-        request = Request(tokens, len(tokens), params, chain, submitted_at=time.perf_counter())
+        request = Request(
+            tokens,
+            n,
+            params,
+            chain,
+            submitted_at=time.perf_counter(),
+            limit=min(n + params.max_tokens, self.n_ctx),
+            end_tokens=self.model.end_tokens.union(params.stop_tokens),
+        )
         if owner is not None:
             request.owner = weakref.ref(owner)
         if self._draft_costs:
@@ -141,6 +149,13 @@ class Engine:
             self._open_context()
             self._schedule.add(request)
         return request
+
+    def _check(self, tokens: list[int]) -> None:
+        """Raises UsageError unless these are ids of the vocabulary."""
+        last = self.model.n_vocab - 1
+        if set(map(type, tokens)) != {int} or min(tokens) < 0 or max(tokens) > last:
+            for token in tokens:
+                validate.whole("a token of the prompt", token, 0, last)
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
         """The error for a prompt of so many tokens, to be raised."""
@@ -154,6 +169,7 @@ class Engine:
         request.cancelled = True
         self._stop()
         with self._lock:
+            self._unsettled = True  # should this be interrupted
             self._schedule.drop_unwanted()
 
     def _stop(self) -> None:
@@ -164,12 +180,13 @@ class Engine:
         if self._draft_model is not None:
             self._draft_model.stop()
 
-    def _go_on(self, context: Context) -> None:
+    def _go_on(self) -> Context:
         """Let computations run again. Who stops one says why before: that is looked at next."""
-        context.abort.clear()
+        if self._context is not None:
+            self._context.abort.clear()
         if self._draft_model is not None:
             self._draft_model.go_on()
-        self._open_context()
+        return self._open_context()
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of one request, pumping `step()` while there are none.
@@ -177,13 +194,13 @@ class Engine:
         An event without token and reason means that a slice of the prompt was prefilled. Leaving
         the iterator early cancels the request. Raises Closed when the engine was closed meanwhile.
         """
-        given, prefilled = 0, request.n_prefilled
+        given, prefilled = request.n_prompt, request.n_prefilled
         try:
             while True:
                 reason = request.finish_reason  # looked at first: no token comes after it
-                while given < request.n_generated:
+                while given < len(request.tokens):
                     given += 1
-                    yield Event(request.tokens[request.n_prompt + given - 1])
+                    yield Event(request.tokens[given - 1])
                 if reason == CLOSED:
                     raise Closed("the model was closed while it was answering")
                 if request.error is not None:
@@ -228,32 +245,29 @@ class Engine:
         Left by an exception at any point, Ctrl-C's included, it costs at most what it did.
         """
         with self._lock:
-            context = self._open_context()
-            self._go_on(context)
-            self._schedule.tidy()
-            if self._unsettled:
+            context = self._go_on()
+            unsettled, self._unsettled = self._unsettled, True
+            if unsettled:
+                self._schedule.tidy()
                 self._cache.forget_extra()
+            else:
+                self._schedule.drop_unwanted()
             self._schedule.admit()
-            self._unsettled = True
             parts = self._decoded()
-            self._advance_all(context, parts)
+            if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
+                run_interruptibly(lambda: self._advance_all(context, parts), lambda: None)
+            else:
+                self._advance_all(context, parts)
             self._unsettled = not parts
 
     def _advance_all(self, context: Context, parts: list[Part]) -> None:
         """Take what the decode brought. One request's failure is its own."""
-
-        def work() -> None:
-            for part in parts:
-                try:
-                    self._advance(context, part)
-                except EdgesppoError as error:
-                    part.request.error = error
-                    self._schedule.finish(part.request, FAILED)
-
-        if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
-            run_interruptibly(work, lambda: None)
-        else:
-            work()
+        for part in parts:
+            try:
+                self._advance(context, part)
+            except EdgesppoError as error:
+                part.request.error = error
+                self._schedule.finish(part.request, FAILED)
 
     def _open_context(self) -> Context:
         if self._context is None or self._closing:
@@ -285,8 +299,9 @@ class Engine:
         if slot is None or request.finish_reason is not None:
             return
         came: list[int] = []
+        reason = None
         if end == len(request.tokens):
-            came = accept(context, request, part.entry, self.model, self.n_ctx)
+            came, reason = accept(context, request, part.entry)
         slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(came) - 1)])
         request.note(end, sampled=bool(came))
         if request.draft:
@@ -294,7 +309,5 @@ class Engine:
         if came and request.drafter is not None:
             request.drafter.learn(request.draft, came)
         request.draft = []
-        if came and request.is_ended_by(came[-1], self.model):
-            self._schedule.finish(request, "stop")
-        elif request.is_full(self.n_ctx):
-            self._schedule.finish(request, "length")
+        if reason is not None:
+            self._schedule.finish(request, reason)

@@ -43,13 +43,19 @@ class Event:
 
 @dataclass(eq=False)
 class Request:
-    """One answer being generated. Read-only for everyone but the engine."""
+    """One answer being generated. Read-only for everyone but the engine.
+
+    `limit` is how many tokens it may have, its prompt's among them; any of `end_tokens` ends it
+    before, and is none of its tokens.
+    """
 
     tokens: list[int]
     n_prompt: int
     params: SamplingParams
     chain: Chain
     submitted_at: float
+    limit: int
+    end_tokens: frozenset[int]
     slot: Slot | None = None
     n_cached: int = 0
     finish_reason: str | None = None
@@ -72,29 +78,20 @@ class Request:
         return len(self.tokens) - self.n_prompt
 
     @property
-    def n_pending(self) -> int:
-        """How many of its tokens are not in the KV cache yet; the last has no successor yet."""
-        return len(self.tokens) - len(self.slot.ids) if self.slot else 0
-
-    @property
     def is_answering(self) -> bool:
         """Whether only its latest token is to be decoded, to give the next."""
-        return self.n_generated > 0 and self.n_pending == 1
+        n, slot = len(self.tokens), self.slot
+        return n > self.n_prompt and slot is not None and len(slot.ids) == n - 1
 
     @property
     def is_unwanted(self) -> bool:
         """Whether it was cancelled, or whoever asked for it is gone."""
         return self.cancelled or (self.owner is not None and self.owner() is None)
 
-    def is_full(self, n_ctx: int) -> bool:
-        """Whether it has as many tokens as it may, or as a context of `n_ctx` holds."""
-        return self.n_generated >= self.params.max_tokens or (
-            self.n_generated > 0 and len(self.tokens) >= n_ctx
-        )
-
-    def is_ended_by(self, token: int, model: Model) -> bool:
-        """Whether this token ends it instead of being a part of it."""
-        return token in self.params.stop_tokens or model.is_end(token)
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many tokens as it may."""
+        return len(self.tokens) >= self.limit
 
     def admit(self, slot: Slot) -> None:
         """Run in this slot, from what it holds."""
@@ -113,11 +110,11 @@ class Request:
             self.last_token_at = now
             self.first_token_at = self.first_token_at or now
 
-    def has_more_than(self, given: int, prefilled: int) -> bool:
-        """Whether there is something that a listener does not know yet."""
+    def has_more_than(self, n_tokens: int, prefilled: int) -> bool:
+        """Whether there is something that a listener does not know yet, who has these tokens."""
         return (
             self.finish_reason is not None
-            or given < self.n_generated
+            or n_tokens < len(self.tokens)
             or prefilled < self.n_prefilled < self.n_prompt
         )
 

@@ -29,7 +29,7 @@ class Runner:
 
     def run(self, batch: Batch) -> None:
         """Decode a batch. Raises as `Context.decode` does, OutOfMemory, and what interrupts it."""
-        context, caller, short = self._context, threading.get_ident(), len(batch) <= _SHORT
+        context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
         if not short or caller != self._computed_on:  # then threads are started
             advice = "end other programs"
             memory_guard.ask(

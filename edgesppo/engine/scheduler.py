@@ -35,9 +35,8 @@ class Part:
 class Scheduler:
     """The requests of one engine: first come, first served, as the cache has room for them."""
 
-    def __init__(self, cache: KVCache, n_ctx: int) -> None:
+    def __init__(self, cache: KVCache) -> None:
         self._cache = cache
-        self._n_ctx = n_ctx
         self._waiting: collections.deque[Request] = collections.deque()
         self._running: list[Request] = []
         self._crowded = False  # whether an answer was put back for want of room
@@ -58,13 +57,13 @@ class Scheduler:
                 self._waiting.remove(request)
         self.drop_unwanted()
         for request in [*self._running]:
-            if request.is_full(self._n_ctx):
+            if request.is_full:
                 self.finish(request, "length")
         self.hold()
 
     def drop_unwanted(self) -> None:
         """End what was cancelled, and what nobody asks for any more."""
-        for request in self.requests():
+        for request in [*self._running, *self._waiting]:
             if request.is_unwanted:
                 self.finish(request, "cancelled")
 
@@ -86,15 +85,18 @@ class Scheduler:
     def fill(self, batch: Batch) -> list[Part]:
         """Fill the batch with what the running requests have to feed."""
         batch.clear()
-        # Running answers first, so that a long prompt never makes them wait.
-        answering = [request for request in self._running if request.is_answering]
-        n = len(answering)
-        parts = [_add_answer(batch, request, n, self._n_ctx) for request in answering]
-        room = batch.capacity - len(batch)
-        if answering:
-            room = min(room, SLICE)
+        answering: list[Request] = []
+        prefilling: list[Request] = []
         for request in self._running:
-            if not request.is_answering and room > 0:
+            (answering if request.is_answering else prefilling).append(request)
+        parts: list[Part] = []
+        # Running answers first, so that a long prompt never makes them wait.
+        for request in answering:
+            parts.append(_add_answer(batch, request, len(answering)))
+        room = SLICE if answering else batch.capacity
+        for request in prefilling:
+            room = min(room, batch.capacity - len(batch))
+            if room > 0:
                 before = len(batch)
                 parts.append(_add(batch, request, room))
                 room -= len(batch) - before
@@ -135,16 +137,16 @@ class Scheduler:
         request.chain.close()
 
 
-def _add_answer(batch: Batch, request: Request, n_answering: int, n_ctx: int) -> Part:
+def _add_answer(batch: Batch, request: Request, n_answering: int) -> Part:
     """The latest token, and guesses of those behind it."""
     slot, n = request.slot, len(request.tokens)
     assert slot is not None, "only requests with a slot run"
-    rows = min(MAX_DRAFT + 1, batch.capacity) - len(batch)
-    left = request.params.max_tokens - request.n_generated
-    most = min(rows - n_answering, left - 1, n_ctx - n - 1)
     request.draft = []
-    if request.drafter is not None and most > 0:
-        request.draft = request.drafter.propose(most, n_answering - 1)
+    if request.drafter is not None:
+        rows = min(MAX_DRAFT + 1, batch.capacity) - len(batch)
+        most = min(rows - n_answering, request.limit - n - 1)
+        if most > 0:
+            request.draft = request.drafter.propose(most, n_answering - 1)
     tokens = [request.tokens[-1], *request.draft]
     return Part(request, n, batch.add(slot.seq, n - 1, tokens, logits=len(tokens)))
 

@@ -67,7 +67,8 @@ _TENSOR = re.compile(
     r"|post_attention_norm|post_ffw_norm|ffn_(?:gate|up|down|norm))\.weight"
 )
 _MODEL, _SPM = "tokenizer.ggml.model", "llama"
-_TOKENS = "tokenizer.ggml.tokens"
+_TOKENS, TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+TOKEN_ID = re.compile(r"tokenizer\.ggml\.\w+_token_id")  # keys that give a token a part to play
 # Without a token for each byte llama.cpp aborts at the first text that needs it.
 _VOCABULARY = {_TOKENS: tuple(b"<0x%02X>" % byte for byte in range(256))}
 # What llama.cpp reads one of each token: array -> its types, by GGUF's numbers. It reads them as
@@ -75,7 +76,7 @@ _VOCABULARY = {_TOKENS: tuple(b"<0x%02X>" % byte for byte in range(256))}
 _PER_TOKEN = {
     _TOKENS: (8,),  # texts
     "tokenizer.ggml.scores": (6,),  # float32
-    "tokenizer.ggml.token_type": (5,),  # 32-bit whole numbers
+    TOKEN_TYPES: (5,),  # 32-bit whole numbers
 }
 
 

@@ -128,13 +128,18 @@ def peek(head: bytes, size: int) -> dict[str, Any]:
     return {**{name: place.n for name, place in reader.arrays.items()}, **reader.found}
 
 
-def read_array(summary: Summary, key: str, head: bytes | None = None) -> list[Any]:
+def read_array(
+    summary: Summary, key: str, head: bytes | None = None, *, file: BinaryIO | None = None
+) -> list[Any]:
     """The items of an array whose place was found sound; texts as far as they are UTF-8.
 
-    They are read from the file or, where that is yet to be written, from its `head`.
+    They are read from the file at `summary.path`, from an open `file`, which is closed, or, where
+    it is yet to be written, from its `head`.
     """
     place = summary.arrays[key]
-    with summary.path.open("rb") if head is None else io.BytesIO(head) as file:
+    if file is None:
+        file = summary.path.open("rb") if head is None else io.BytesIO(head)
+    with file:
         file.seek(place.at)
         if place.kind == STRING:
             return [_string(file) for _ in range(place.n)]

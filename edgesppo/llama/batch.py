@@ -6,7 +6,7 @@ Knows nothing of llama.cpp's library, only of the layout that its `llama_batch` 
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,8 @@ class Batch:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._n = 0
+        self.n_tokens = 0
+        self.native: Any = None  # the `llama_batch` that whoever decodes it has made of it
         self.token = (ctypes.c_int32 * capacity)()
         self.pos = (ctypes.c_int32 * capacity)()
         self.n_seq = (ctypes.c_int32 * capacity)(*([1] * capacity))
@@ -35,18 +36,18 @@ class Batch:
         self.logits = (ctypes.c_int8 * capacity)()
 
     def __len__(self) -> int:
-        return self._n
+        return self.n_tokens
 
     def clear(self) -> None:
         """Empty the batch."""
-        self._n = 0
+        self.n_tokens = 0
 
     def add(self, seq: int, position: int, tokens: Sequence[int], *, logits: int) -> int:
         """Append consecutive tokens of one sequence, the last `logits` of them marked.
 
         Returns the entry of the last.
         """
-        start, end = self._n, self._n + len(tokens)
+        start, end = self.n_tokens, self.n_tokens + len(tokens)
         if not tokens or end > self.capacity:
             raise ValueError(f"{len(tokens)} tokens do not fit behind {start} of {self.capacity}")
         self.token[start:end] = list(tokens)
@@ -54,5 +55,5 @@ class Batch:
         self._seq[start:end] = [seq] * len(tokens)
         for place in range(start, end):
             self.logits[place] = int(place >= end - logits)
-        self._n = end
+        self.n_tokens = end
         return end - 1

@@ -115,7 +115,7 @@ class Context:
                 f"llama.cpp cannot make a context of {params.n_ctx} tokens: "
                 f"{reason()}; use a smaller n_ctx (--n-ctx)"
             )
-        self._handle = handle
+        self.handle = handle  # native; valid until `close()`
         self._n_vocab = weights.n_vocab
         self._memory = C.llama_get_memory(handle)
         # The finalizer holds the weights: they must outlive the context.
@@ -124,11 +124,6 @@ class Context:
         self.n_ctx: int = C.llama_n_ctx(handle)
         # No more than the cache has cells; llama.cpp ends the process at a larger batch.
         self.n_batch: int = C.llama_n_batch(handle)
-
-    @property
-    def handle(self) -> Any:
-        """The native pointer; valid until `close()`."""
-        return self._handle
 
     def close(self) -> None:
         """Free the cache and the buffers."""
@@ -141,7 +136,11 @@ class Context:
         ContextOverflow when the cache has no room, NativeError for anything else.
         """
         log.clear()
-        code = C.llama_decode(self._handle, _native_batch(batch))
+        native = batch.native
+        if native is None:
+            native = batch.native = _native_batch(batch)
+        native.n_tokens = batch.n_tokens
+        code = C.llama_decode(self.handle, native)
         if code == 0:
             return
         if code == 2:
@@ -156,14 +155,14 @@ class Context:
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
         """Decode with so many threads from now on, and prefill with so many."""
-        C.llama_set_n_threads(self._handle, n_threads, n_threads_batch)
+        C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
     def row(self, row: int) -> memoryview:
         """The bytes of the n_vocab float32 logits of the batch's entry `row`.
 
         Not copied: they lie there until the next decode.
         """
-        pointer = C.llama_get_logits_ith(self._handle, row)
+        pointer = C.llama_get_logits_ith(self.handle, row)
         if not pointer:
             raise NativeError(f"entry {row} of the batch has no logits; it was not marked")
         kind = ctypes.POINTER(ctypes.c_float * self._n_vocab)
@@ -184,13 +183,13 @@ class Context:
 
     def state_size(self, seq: int) -> int:
         """The bytes that `state` takes for a sequence."""
-        return int(C.llama_state_seq_get_size(self._handle, seq))
+        return int(C.llama_state_seq_get_size(self.handle, seq))
 
     def state(self, seq: int) -> memoryview:
         """The cells of one sequence, as bytes that `restore` takes."""
-        size = C.llama_state_seq_get_size(self._handle, seq)
+        size = C.llama_state_seq_get_size(self.handle, seq)
         buffer = (ctypes.c_uint8 * size)()
-        written = C.llama_state_seq_get_data(self._handle, buffer, size, seq)
+        written = C.llama_state_seq_get_data(self.handle, buffer, size, seq)
         if written != size:
             raise NativeError(
                 f"llama.cpp wrote {written} of {size} bytes of sequence {seq}'s state"
@@ -200,7 +199,7 @@ class Context:
     def restore(self, seq: int, state: bytearray | memoryview) -> bool:
         """Put cells back into an empty sequence; False, and an empty one, if they do not fit."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
-        read = C.llama_state_seq_set_data(self._handle, buffer, len(state), seq)
+        read = C.llama_state_seq_set_data(self.handle, buffer, len(state), seq)
         if read != len(state):
             self.remove(seq, 0)
             return False
@@ -222,7 +221,6 @@ def _free_context(handle: Any, _weights: Weights) -> None:
 def _native_batch(batch: Batch) -> Any:
     """The `llama_batch` that points into the batch's own arrays."""
     native = C.llama_batch()
-    native.n_tokens = len(batch)
     native.token = batch.token
     native.pos = batch.pos
     native.n_seq_id = batch.n_seq

@@ -28,6 +28,8 @@ _MAX_LAYERS = 10_000
 _LONG, _PART = 8192, 512
 # Bytes that llama.cpp takes for each entry of the vocabulary, its own text included.
 _ENTRY_BYTES = 300
+# GGUF's types of the tokens that are nothing but text: normal, byte.
+_ORDINARY = (1, 6)
 # SentencePiece writes a space as U+2581 and treats the two alike in its input.
 _SPACE_MARK = "▁"
 
@@ -40,6 +42,9 @@ class Model:
     `repack` lets llama.cpp keep the weights in an order of its own, which is faster or slower,
     depending on the processor. `vocabulary_only` loads no weights: enough to tokenise. `summary`
     saves a second preflight.
+
+    `end_tokens` are the ids that end an answer. `newline` and `answer_head` are the ids of "\\n"
+    and of "model\\n", which every turn's prompt repeats: tokenised once, here.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Model:
         self.summary = summary or gemma2.check(self.path)
         self.n_gpu_layers = gpu_layers(gpu)
         self._pieces: dict[int, bytes] = {}
+        self._texts: dict[int, bytes] = {}
         self._cuts: Cuts | None = None
         # Native code must not be inside the vocabulary while another thread frees it.
         self._lock = threading.RLock()
@@ -76,6 +82,9 @@ class Model:
             self.start_of_turn = self._control("<start_of_turn>")
             self.end_of_turn = self._control("<end_of_turn>")
             self._check_bos()
+            self.end_tokens = self._find_ends()
+            self.newline = self.tokenize("\n")
+            self.answer_head = self.tokenize("model\n")
         except BaseException:
             self.close()
             raise
@@ -186,7 +195,15 @@ class Model:
 
     def detokenize(self, ids: Iterable[int]) -> bytes:
         """The bytes that the ids stand for; control tokens give nothing."""
-        return b"".join(self.piece(id_) for id_ in ids if not self.is_control(id_))
+        return b"".join(map(self.text, ids))
+
+    def text(self, token: int) -> bytes:
+        """What one token adds to an answer: its bytes; a control token adds nothing."""
+        known = self._texts.get(token)
+        if known is None:
+            piece = self.piece(token)
+            known = self._texts[token] = b"" if self.is_control(token) else piece
+        return known
 
     def piece(self, token: int) -> bytes:
         """The bytes of one token; a control token gives its name."""
@@ -203,10 +220,18 @@ class Model:
         with self._lock:
             return self.weights.is_control(token)
 
-    def is_end(self, token: int) -> bool:
-        """Whether the token ends an answer: `<eos>` or `<end_of_turn>`."""
-        with self._lock:
-            return token == self.end_of_turn or self.weights.is_end(token)
+    def _find_ends(self) -> frozenset[int]:
+        """`<end_of_turn>` and what else llama.cpp takes for an end.
+
+        It is asked about the tokens that the file marks as something else than text, or names in
+        a key of their own: to ask about all 256,000 takes a tenth of a second.
+        """
+        kinds = preflight.read_array(self.summary, preflight.TOKEN_TYPES, file=self.file.open())
+        marked = {id_ for id_, kind in enumerate(kinds) if kind not in _ORDINARY}
+        for key, value in self.summary.keys.items():
+            if preflight.TOKEN_ID.fullmatch(key) and value in range(self.n_vocab):
+                marked.add(value)
+        return frozenset(filter(self.weights.is_end, marked)) | {self.end_of_turn}
 
     def _control(self, name: str) -> int:
         ids = self.weights.tokenize(name.encode(), special=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from edgesppo.system.paths import home
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgesppo.gguf.gemma2 import Summary
     from edgesppo.store.locate import Found
     from edgesppo_convert import Progress
 
@@ -31,16 +33,31 @@ CONVERSION = 3
 _NAMED = 80  # letters of a checkpoint's name, in a copy's
 
 
-def ensure_converted(found: Found, on_progress: Callable[[Progress], None] | None = None) -> Path:
-    """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
+def prepare(
+    found: Found, on_progress: Callable[[Progress], None] | None = None
+) -> tuple[Summary, float]:
+    """The head of a checkpoint's Q4_K_M copy, made now if it is not there, and the seconds of that.
+
+    What it raises is what the conversion raises.
+    """
     output = converted_path(found.path, found.name, "q4_k_m")
-    if not _is_whole(output):
+    summary, seconds = _sound(output), 0.0
+    if summary is None:
+        started = time.perf_counter()
         make_folder(output.parent)
         with _lock(output):
-            if not _is_whole(output):
+            summary = _sound(output)
+            if summary is None:
                 _convert(found.path, output, on_progress)
+        seconds = time.perf_counter() - started
     forget_older(output)
-    return output
+    return summary or gemma2.check(output), seconds
+
+
+def ensure_converted(found: Found, on_progress: Callable[[Progress], None] | None = None) -> Path:
+    """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
+    summary, _ = prepare(found, on_progress)
+    return summary.path
 
 
 def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None] | None) -> None:
@@ -55,16 +72,15 @@ def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None]
     remember_origin(output, folder)
 
 
-def _is_whole(copy: Path) -> bool:
-    """Whether a converted copy is there and sound; a damaged one goes, to be made again."""
+def _sound(copy: Path) -> Summary | None:
+    """The head of a converted copy, if there is one; a damaged one is removed, to be made again."""
     try:
-        gemma2.check(copy)
+        return gemma2.check(copy)
     except ModelNotFound:
-        return False
+        return None
     except BadModelFile:
         copy.unlink(missing_ok=True)
-        return False
-    return True
+        return None
 
 
 def _lock(output: Path) -> filelock.Lock:

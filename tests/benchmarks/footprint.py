@@ -18,10 +18,10 @@ from pathlib import Path
 
 _RSS_OURS = """
 import sys, edgesppo
-from edgesppo import _llama
-_llama.start()
-listen = _llama.C.llama_log_callback(lambda _l, text, _d: print(text.decode(), end=""))
-_llama.C.llama_log_set(listen, None)
+from edgesppo.llama import library
+library.start()
+listen = library.C.llama_log_callback(lambda _l, text, _d: print(text.decode(), end=""))
+library.C.llama_log_set(listen, None)
 model = edgesppo.load(sys.argv[1], n_ctx=2048, n_threads=2, gpu="off", tune="off")
 print(open("/proc/self/status").read())
 """

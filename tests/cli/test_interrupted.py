@@ -32,7 +32,7 @@ AGAIN_S = 1.0
 # A loop like a chat on a terminal: it answers until it is interrupted, then shows that all is well.
 CHATTING = """
 import sys, threading, edgesppo
-from edgesppo import loaded
+from edgesppo import api
 from tests.support.resources import native_handles, open_files, resident
 
 def say(text):
@@ -58,7 +58,7 @@ def talk(model, kind):
 
 LONG_QUESTION = "Please remember this: " + "my name is Bob and I like tea. " * 40
 QUESTION = "What is the capital of France?"
-loaded.is_small = lambda _: False  # as large models do, it guesses
+api.is_small = lambda _: False  # as large models do, it guesses
 with edgesppo.load(sys.argv[1], n_threads=2) as model:
     right = model.ask(QUESTION, temperature=0)
     engine = model.engine

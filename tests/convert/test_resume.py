@@ -189,7 +189,8 @@ def test_two_faults_in_a_row(source: Path, out: Path, whole: bytes) -> None:
 
 KILLED = """
 import os, signal, sys
-from edgesppo_convert import output, pipeline
+from edgesppo_convert import pipeline
+from edgesppo_convert.output import output
 from tests.support.imatrix_files import random_sums, write_dat
 from tests.support.faulty import Counting
 

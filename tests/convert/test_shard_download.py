@@ -476,7 +476,8 @@ def test_short_reads_and_writes_lose_nothing(folder: Path, out: Path, whole: byt
 
 KILLED = """
 import os, pathlib, signal, sys, urllib.request
-from edgesppo_convert import output, pipeline
+from edgesppo_convert import pipeline
+from edgesppo_convert.output import output
 from tests.support.faulty import Counting
 from tests.support.fake_hub import Direct
 

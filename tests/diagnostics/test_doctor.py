@@ -75,7 +75,7 @@ def test_a_library_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.M
 def test_the_library_is_not_loaded_in_the_process_that_asks() -> None:
     import subprocess
 
-    ask = "import sys; from edgesppo import doctor as d; d.examine()"
+    ask = "import sys; from edgesppo.diagnostics import doctor as d; d.examine()"
     ask += "; print('llama_cpp' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

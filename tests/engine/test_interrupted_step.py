@@ -135,7 +135,7 @@ def test_answers_that_need_more_room_than_there_is_take_turns(
 ) -> None:
     """All of them get what they would get alone; nobody gets an error for another's length."""
     model = edgesppo.load(demo_gguf)
-    monkeypatch.setattr(model.model, "is_end", lambda _token: False)
+    monkeypatch.setattr(model.model, "end_tokens", frozenset())
     params = GREEDY.replace(max_tokens=TURN)
     prompts = [
         [model.model.bos, *model.tokenize(f"I am {name}. " + "Who are you? " * 30)][:TURN]

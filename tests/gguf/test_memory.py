@@ -26,7 +26,8 @@ KEYS = make.sound_keys()
 PEAK = """
 import sys, tracemalloc
 from pathlib import Path
-from edgesppo import errors, preflight
+from edgesppo import errors
+from edgesppo.gguf import gemma2
 status = Path("/proc/self/status")
 def memory(key):
     if not status.exists():
@@ -37,7 +38,7 @@ if not status.exists():
     tracemalloc.start()
 before, found = memory("VmRSS"), ""
 try:
-    preflight.check(Path(sys.argv[1]))
+    gemma2.check(Path(sys.argv[1]))
 except errors.BadModelFile as error:
     found = str(error)
 print(memory("VmHWM") - before, found)

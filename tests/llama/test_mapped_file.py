@@ -78,12 +78,12 @@ def _copy_onto(file: Path) -> None:
 
 HARM = """
 import sys, pathlib, edgesppo
-from tests import test_mapped
+from tests.llama import test_mapped_file
 model = edgesppo.load(sys.argv[1])
 chat = model.chat(temperature=0)
 chat.ask("My name is Ada.")
 before = list(chat.messages)
-getattr(test_mapped, sys.argv[2])(pathlib.Path(sys.argv[1]))
+getattr(test_mapped_file, sys.argv[2])(pathlib.Path(sys.argv[1]))
 for act in (lambda: chat.ask("Hi"), lambda: model.ask("Hi"), lambda: model.save(chat, sys.argv[3])):
     try:
         act()

@@ -196,10 +196,10 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path)
 # Native code that reports nothing, as when the fastest settings are measured on a large model.
 STUCK = """
 import atexit, sys, time
-from edgesppo import loaded
+from edgesppo import api
 from edgesppo.cli import main
 atexit.register(lambda: print("what Python frees at its own end"))
-loaded.load = lambda *_, **__: (print("measuring", flush=True), time.sleep(60))
+api.load = lambda *_, **__: (print("measuring", flush=True), time.sleep(60))
 main(["chat", *sys.argv[1:]])
 """
 

@@ -23,7 +23,6 @@ CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x03", "\x04", "\x07", "\n"
 # The demo writes no Markdown: the pieces of its answer are set in it.
 ANSWERS_IN_MARKDOWN = """
 import sys
-from edgesppo.repl import stream
 from edgesppo.terminal.stream import PlainText, StyledText
 for kind in (PlainText, StyledText):
     kind.finish = lambda self, finish=kind.finish: (self.feed(" and `code`"), finish(self))

@@ -9,7 +9,7 @@ import pytest
 
 from edgesppo.chat.template import Message
 from edgesppo.repl import status
-from edgesppo.repl.chat_export import to_json, to_markdown
+from edgesppo.repl.commands.export import to_json, to_markdown
 from edgesppo.repl.input import PlainReader, is_open, unquoted
 from edgesppo.repl.last_turn import recap
 from edgesppo.repl.status import longest

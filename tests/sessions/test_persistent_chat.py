@@ -222,7 +222,7 @@ def test_states_of_all_chats_are_capped_and_the_oldest_go_first(
 def test_a_state_that_memory_has_no_room_for_is_not_written(
     demo: LoadedModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persistent_chat.machine, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(persistent_chat.hardware, "available_memory", lambda: 10_000)
     assert not _talk(demo, sessions, "ada").exists()
 
 

@@ -8,16 +8,23 @@ import shutil
 import sys
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 import edgesppo
+from edgesppo.cli import main
+from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.store import locate
 from edgesppo.store.converted import ensure_converted
 from tests.conftest import DEMO
 from tests.support.command_line import started
 from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from edgesppo.gguf.gemma2 import Summary
 
 
 @pytest.fixture
@@ -48,6 +55,30 @@ def test_a_damaged_copy_is_made_again(checkpoint: Path) -> None:
     copy.write_bytes(whole[:1000])
     assert ensure_converted(locate.find(checkpoint)) == copy
     assert copy.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kind", ["file", "copy", "damaged copy", "command"])
+def test_a_load_reads_the_header_once(
+    checkpoint: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    copy = ensure_converted(locate.find(checkpoint))
+    if kind == "damaged copy":
+        copy.write_bytes(copy.read_bytes()[:1000])
+    read, heads = gemma2.read, []
+
+    def noted(path: Path, *rest: Any) -> Summary:
+        summary = read(path, *rest)
+        heads.append(path)
+        return summary
+
+    monkeypatch.setattr(gemma2, "read", noted)
+    if kind == "command":
+        done = CliRunner().invoke(main, ["run", str(checkpoint), "Hi", "--max-tokens", "1"])
+        assert done.exit_code == 0, done.output
+    else:
+        edgesppo.load(demo_gguf if kind == "file" else checkpoint).close()
+    assert heads.count(demo_gguf if kind == "file" else copy) == 1
+    assert set(heads) <= {demo_gguf, copy} or kind == "damaged copy", "the converter reads its own"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")

@@ -41,7 +41,9 @@ TOKEN = "hf_aVerySecretToken"
 OTHER = "0123456789abcdef0123456789abcdef01234567"
 SECOND = "model-00002-of-00003.safetensors"
 FOLDER = Path("models") / REPOSITORY.replace("/", "--") / REVISION
-IN_SMALL_BLOCKS = "from edgesppo import cli, hub; hub.BLOCK = 1000; cli.main()"
+IN_SMALL_BLOCKS = (
+    "from edgesppo import cli; from edgesppo.hub import client; client.BLOCK = 1000; cli.main()"
+)
 
 
 def run(*words: str, code: int = 0) -> Result:

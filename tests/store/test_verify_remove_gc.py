@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from edgesppo import errors
 from edgesppo.cli import main
-from edgesppo.cli import verify as cli_care
+from edgesppo.cli import removal as cli_removal
+from edgesppo.cli import verify as cli_verify
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.store import commit_lock, gc, layout, locate, user_state
@@ -117,7 +118,7 @@ def test_on_a_terminal_verify_offers_to_fetch_what_is_damaged(
     folder = pull()
     whole = (folder / SECOND).read_bytes()
     (folder / SECOND).write_bytes(whole[:-1])
-    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    monkeypatch.setattr(cli_verify, "has_terminal", lambda _: True)
     result = CliRunner().invoke(main, ["verify", NAME], input="n\n")
     assert "Now?" in result.output
     assert (folder / SECOND).read_bytes() != whole
@@ -129,7 +130,7 @@ def test_on_a_terminal_verify_offers_to_fetch_what_is_damaged(
 
 def test_rm_asks_on_a_terminal(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pull()
-    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    monkeypatch.setattr(cli_removal, "has_terminal", lambda _: True)
     result = CliRunner().invoke(main, ["rm", NAME], input="n\n")
     assert (result.exit_code, folder.is_dir()) == (1, True)
     assert CliRunner().invoke(main, ["rm", NAME], input="y\n").exit_code == 0
@@ -312,7 +313,7 @@ def test_what_a_pull_begins_between_question_and_answer_stays(
 ) -> None:
     folder = pull()
     part = part_path(folder / SECOND)
-    monkeypatch.setattr(cli_care, "has_terminal", lambda _: True)
+    monkeypatch.setattr(cli_removal, "has_terminal", lambda _: True)
     for command, code in ((["rm", NAME], 1), (["gc"], 0)):
         part.write_bytes(b"1")
         with ExitStack() as meanwhile:

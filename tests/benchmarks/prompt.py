@@ -1,0 +1,120 @@
+"""How long a turn takes to fit its prompt behind a long history, against tokenising all of it.
+
+    python -m tests.benchmarks.prompt [--tokens N]
+
+The demo's vocabulary in a context of 8,192 tokens. The history has N tokens (5,288), its answers
+with the tokens that they were generated as, or as texts, as a chat has them that came from
+another model. By turns: the prompt of a new message, as a chat makes it, and the same prompt
+tokenised whole, `template.encode`, once (a turn that counts before it encodes does that twice). The
+medians, their ratio, and how often the tokenizer is called for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edgesppo
+from edgesppo.chat import template
+from edgesppo.chat.history import History
+from edgesppo.chat.template import Message
+from edgesppo.llama.model import Model
+from edgesppo_convert import convert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEMO = Path(edgesppo.__file__).parent / "demo"
+N_CTX, TOKENS, ROUNDS = 8192, 5288, 30
+ASKED = [
+    "What is the capital of France?",
+    "Tell me how to convert a checkpoint, please, and what I need for it.",
+    "My name is Ada. Who are you, and what can you do for me on a machine like mine?",
+    "What is 4 plus 3?",
+]
+ANSWER = "The capital of France is Paris. To convert a checkpoint, name its folder and a file. " * 2
+
+
+def main() -> None:
+    """Measure, and print the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of the history")
+    n_tokens = parser.parse_args().tokens
+    with tempfile.TemporaryDirectory() as folder:
+        model = Model(long_demo(Path(folder)), vocabulary_only=True)
+        for with_ids in (True, False):
+            measure(model, history(model, n_tokens, with_ids=with_ids), with_ids=with_ids)
+        model.close()
+
+
+def long_demo(folder: Path) -> Path:
+    """The demo, its head changed to say that it was trained for `N_CTX` tokens."""
+    ignored = shutil.ignore_patterns("training", "*.py")
+    source = Path(shutil.copytree(DEMO, folder / "demo", ignore=ignored))
+    config = json.loads((source / "config.json").read_text())
+    config["max_position_embeddings"] = N_CTX
+    (source / "config.json").write_text(json.dumps(config))
+    return convert(source, folder / "demo.gguf").output
+
+
+def history(model: Model, n_tokens: int, *, with_ids: bool) -> list[Message]:
+    """Turns of about so many tokens."""
+    ids = tuple(model.tokenize(ANSWER.strip())) if with_ids else None
+    messages: list[Message] = []
+    while len(template.encode(model, [*messages, Message("user", "")])) < n_tokens:
+        asked = ASKED[len(messages) // 2 % len(ASKED)]
+        messages += [Message("user", asked), Message("assistant", ANSWER, ids)]
+    return messages
+
+
+def measure(model: Model, messages: list[Message], *, with_ids: bool) -> None:
+    """Print what a turn behind these messages takes."""
+    chat, room = History(model, messages), N_CTX * 3 // 4
+    made: list[list[int]] = []
+
+    def fit() -> None:
+        made.append(chat.fit(Message("user", ASKED[1]), len(messages), room)[0])
+
+    def encode() -> None:
+        made.append(template.encode(model, [*messages, Message("user", ASKED[1])]))
+
+    cold = _seconds(fit)
+    fits, wholes = list[float](), list[float]()
+    for _ in range(ROUNDS):
+        fits.append(_seconds(fit))
+        wholes.append(_seconds(encode))
+    assert all(ids == made[0] for ids in made), "one prompt, however it is made"
+    fitted, whole = statistics.median(fits), statistics.median(wholes)
+    print(f"{len(messages) // 2} turns, {len(made[0]):,} tokens, ", end="")
+    print("answers with their tokens" if with_ids else "answers as texts")
+    print(f"  fitted      {fitted * 1e3:7.3f} ms, {_calls(model, fit)} calls of the tokenizer")
+    print(f"  all of it   {whole * 1e3:7.3f} ms, {_calls(model, encode)} calls")
+    print(f"  at first    {cold * 1e3:7.3f} ms, where the chat knows nothing of its history yet")
+    print(f"  ratio       {fitted / whole:7.4f}")
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _calls(model: Model, work: Callable[[], None]) -> int:
+    calls: list[Any] = []
+    tokenize = model.tokenize
+    model.tokenize = lambda text: (calls.append(text), tokenize(text))[1]  # type: ignore[method-assign]
+    try:
+        work()
+    finally:
+        del model.tokenize  # type: ignore[method-assign]
+    return len(calls)
+
+
+if __name__ == "__main__":
+    main()
