@@ -41,7 +41,7 @@ class Model:
     (all layers, where the build and the device can), "off", or a number of layers.
     `repack` lets llama.cpp keep the weights in an order of its own, which is faster or slower,
     depending on the processor. `vocabulary_only` loads no weights: enough to tokenise. `summary`
-    saves a second preflight.
+    saves a second gemma2.
 
     `end_tokens` are the ids that end an answer. `newline` and `answer_head` are the ids of "\\n"
     and of "model\\n", which every turn's prompt repeats: tokenised once, here.
@@ -226,10 +226,10 @@ class Model:
         It is asked about the tokens that the file marks as something else than text, or names in
         a key of their own: to ask about all 256,000 takes a tenth of a second.
         """
-        kinds = preflight.read_array(self.summary, preflight.TOKEN_TYPES, file=self.file.open())
+        kinds = gemma2.read_array(self.summary, gemma2.TOKEN_TYPES, file=self.file.open())
         marked = {id_ for id_, kind in enumerate(kinds) if kind not in _ORDINARY}
         for key, value in self.summary.keys.items():
-            if preflight.TOKEN_ID.fullmatch(key) and value in range(self.n_vocab):
+            if gemma2.TOKEN_ID.fullmatch(key) and value in range(self.n_vocab):
                 marked.add(value)
         return frozenset(filter(self.weights.is_end, marked)) | {self.end_of_turn}
 
