@@ -157,7 +157,7 @@ class KVCache:
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the longest common prefix."""
-    for n, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return n
-    return min(len(a), len(b))
+    n = min(len(a), len(b))
+    if list(a[:n]) == list(b[:n]):  # a chat goes on: this is quicker
+        return n
+    return next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Tokens that must agree before what followed them the last time is a guess at all.
-_N = 3
+_N = 3  # as many as `NgramIndex.extend` puts side by side
 _LONGEST_MATCH = 32
 # How likely a guess is to be right, by how long the text before it agrees: until it is known.
 # The last is for guesses that are no repetition.
@@ -44,11 +44,10 @@ class NgramIndex:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens."""
-        for token in tokens:
-            n = len(self.tokens)
-            if n >= _N:
-                self._after[tuple(self.tokens[n - _N :])] = n
-            self.tokens.append(token)
+        known, place = self.tokens, max(_N, len(self.tokens))
+        known.extend(tokens)
+        runs = zip(known[place - 3 :], known[place - 2 :], known[place - 1 :], strict=False)
+        self._after.update(zip(runs, range(place, len(known)), strict=False))
 
     def find(self) -> tuple[int, int]:
         """The place after the latest earlier run that ends like the text, and how long it agrees.

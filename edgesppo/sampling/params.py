@@ -16,6 +16,7 @@ top_p, min_p, xtc).
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import secrets
 from collections.abc import Mapping
@@ -128,11 +129,15 @@ class SamplingParams:
         for name in changes:
             if name not in known:
                 raise UsageError(f"unknown sampling parameter {name!r}; known: {', '.join(known)}")
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **changes) if changes else self
 
     def with_seed(self) -> SamplingParams:
         """The same with the seed drawn, if there was none, so that a result can name it."""
-        return self if self.seed is not None else self.replace(seed=secrets.randbelow(MAX_SEED + 1))
+        if self.seed is not None:
+            return self
+        seeded = copy.copy(self)  # all else was checked when this one was made
+        object.__setattr__(seeded, "seed", secrets.randbelow(MAX_SEED + 1))
+        return seeded
 
 
 def sensible(kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

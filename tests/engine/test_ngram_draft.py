@@ -37,10 +37,12 @@ DEAR = tuple(float(rows) for rows in ROWS)
 GREEDY = SamplingParams(temperature=0, max_tokens=120)
 
 
-@given(st.lists(st.integers(0, 3), max_size=60))
-def test_the_latest_place_that_ends_alike_is_found(tokens: list[int]) -> None:
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 60))
+def test_the_latest_place_that_ends_alike_is_found(tokens: list[int], cut: int) -> None:
     index = NgramIndex()
-    index.extend(tokens)
+    index.extend(tokens[:cut])
+    for token in tokens[cut:]:
+        index.extend([token])
     ends = [n for n in range(3, len(tokens)) if tokens[n - 3 : n] == tokens[-3:]]
     place, length = index.find()
     assert place == (ends[-1] if ends else 0)

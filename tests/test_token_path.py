@@ -1,0 +1,58 @@
+"""A token on its way from the decode to the text: few calls, and one place where answers end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo import SamplingParams
+from edgesppo.draft import USUAL_COSTS
+from edgesppo.engine import Engine
+from edgesppo.model import Model
+from tests.benchmarks.token_path import typical
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.loaded import LoadedModel
+
+# Half of what it once was; a few more where guesses are made.
+MOST, MOST_GUESSING = 41, 49
+
+
+@pytest.mark.parametrize(("costs", "most"), [(None, MOST), (USUAL_COSTS, MOST_GUESSING)])
+def test_a_token_runs_through_few_python_calls(
+    demo: LoadedModel, costs: tuple[float, ...] | None, most: int
+) -> None:
+    engine = Engine(demo.model, draft_costs=costs)
+    path = typical(engine)
+    engine.close()
+    names = [name for _, name in path.calls]
+    print(f"{len(names)} calls in {len(path.files)} files")
+    assert {"_answer", "step", "decode", "sample"} <= set(names), "a whole step was counted"
+    assert len(names) <= most, names
+
+
+def test_what_ends_an_answer_is_all_that_llama_cpp_takes_for_an_end(
+    demo_gguf: Path, demo_f32: Path
+) -> None:
+    for path in (demo_gguf, demo_f32):
+        model = Model(path, vocabulary_only=True)
+        ends = {id_ for id_ in range(model.n_vocab) if model.weights.is_end(id_)}
+        model.close()
+        assert model.end_tokens == ends | {model.end_of_turn}
+        assert len(ends) > 1
+
+
+def test_a_requests_own_stop_tokens_end_it_too(demo: LoadedModel) -> None:
+    engine, prompt = Engine(demo.model), demo.tokenize("Who are you?", chat=True)
+    params = SamplingParams(temperature=0, max_tokens=20)
+    whole = engine.submit(prompt, params)
+    tokens = [event.token for event in engine.stream(whole) if event.token is not None]
+    place = next(n for n, token in enumerate(tokens) if n and token not in tokens[:n])
+    cut = engine.submit(prompt, params.replace(stop_tokens=(tokens[place],)))
+    assert [event.token for event in engine.stream(cut)] == [*tokens[:place], None]
+    assert (cut.finish_reason, cut.end_tokens - whole.end_tokens) == ("stop", {tokens[place]})
+    assert whole.end_tokens == demo.model.end_tokens
+    engine.close()
