@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo import SamplingParams
-from edgesppo.draft import USUAL_COSTS
-from edgesppo.engine import Engine
-from edgesppo.model import Model
+from edgesppo.engine.engine import Engine
+from edgesppo.llama.model import Model
+from edgesppo.planning.run_config import USUAL_COSTS
 from tests.benchmarks.token_path import typical
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 # Half of what it once was; a few more where guesses are made.
 MOST, MOST_GUESSING = 41, 49

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from edgesppo import Chat, Message, SamplingParams, checks, prompt
-from edgesppo._llama import C
-from edgesppo.engine import Engine
-from edgesppo.history import History
-from edgesppo.model import Model
+from edgesppo import Chat, Message, SamplingParams
+from edgesppo.chat import template
+from edgesppo.chat.history import History
+from edgesppo.engine.engine import Engine
+from edgesppo.llama.library import C
+from edgesppo.llama.model import Model
+from edgesppo.system import validate
 from edgesppo_convert import convert
 from tests.checkpoints import Shape, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgesppo.loaded import LoadedModel
+    from edgesppo.api import LoadedModel
 
 TEXTS = [
     "Hi",
@@ -80,7 +82,7 @@ def _edit(history: History, rng: random.Random, model: Model) -> None:
 
 def _anew(history: History, messages: list[Message], model: Model) -> list[int]:
     head = [Message("system", history.system)] if history.system else []
-    return prompt.encode(model, [*head, *messages])
+    return template.encode(model, [*head, *messages])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -108,10 +110,10 @@ def _counted(history: History, after: int, asked: Message, room: int, model: Mod
     """How many turns go, by tokenising every turn each time; there is no system text."""
 
     def too_many(room: int) -> int:
-        taken = len(prompt.encode(model, [asked]))
+        taken = len(template.encode(model, [asked]))
         for n in range(after // 2, 0, -1):
             turn = history.messages[2 * n - 2 : 2 * n]
-            taken += sum(len(prompt.message_ids(model, message)) for message in turn)
+            taken += sum(len(template.message_ids(model, message)) for message in turn)
             if taken > room:
                 return n
         return 0
@@ -143,8 +145,8 @@ def test_a_turn_that_the_system_text_makes_too_long_goes_too(demo: LoadedModel) 
     messages = [old, answer, Message("user", "Hi"), answer]
     asked = Message("user", "Hi")
     history = History(model, messages, system="Be brief. " * 30)
-    room = 2 * len(prompt.encode(model, [*messages[2:], asked]))
-    assert len(prompt.encode(model, [*messages, asked])) > room
+    room = 2 * len(template.encode(model, [*messages[2:], asked]))
+    assert len(template.encode(model, [*messages, asked])) > room
     ids, left_out = history.fit(asked, len(messages), room)
     assert left_out == 2
     assert ids == _anew(history, [asked], model)
@@ -154,7 +156,7 @@ def _calls_of_each_turn(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, n: int = TURNS
 ) -> tuple[list[int], list[int]]:
     """Calls of the tokenizer, and of the check of a text, in each of so many turns."""
-    real, check, calls, checked = C.llama_tokenize, checks.text, list[int](), list[int]()
+    real, check, calls, checked = C.llama_tokenize, validate.text, list[int](), list[int]()
     seen: list[int] = [0, 0]
 
     def tokenize(*arguments: Any) -> int:
@@ -166,7 +168,7 @@ def _calls_of_each_turn(
         check(what, value)
 
     monkeypatch.setattr(C, "llama_tokenize", tokenize)
-    monkeypatch.setattr(checks, "text", checks_text)
+    monkeypatch.setattr(validate, "text", checks_text)
     for turn in range(n):
         seen[:] = 0, 0
         chat.ask(f"What is {turn % 7} plus 3?")
