@@ -19,7 +19,7 @@ from edgesppo.llama.library import C
 from edgesppo.llama.model import Model
 from edgesppo.system import validate
 from edgesppo_convert import convert
-from tests.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import Shape, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
