@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutOfMemory, OutputError, UsageError
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 from edgesppo.system.hardware import usable_cpus
 from edgesppo.system.signals import between_steps
 from edgesppo_convert.output.output import Output, sweep
@@ -72,7 +72,7 @@ def convert(
     progress: Report | None = None,
     keep: bool = False,
     fetched: Callable[[str, int, int], None] | None = None,
-    files: Files | None = None,
+    files: FileSystem | None = None,
 ) -> ConvertResult:
     """Make a GGUF file of a Gemma-2 checkpoint; it appears only when it is whole.
 
@@ -80,7 +80,7 @@ def convert(
     dropped (with `keep`, kept beside the output), and `fetched` hears its name, how many bytes
     are there, and of how many.
     """
-    started, files, report = time.monotonic(), files or Files(), progress or (lambda _: None)
+    started, files, report = time.monotonic(), files or FileSystem(), progress or (lambda _: None)
     choices = check_choices(type, tensor_types, imatrix, layout)
     _check_threads(threads)
     sweep(Path(os.path.realpath(output)), files)
@@ -140,7 +140,7 @@ class _Work:
         if target.exists() and self._checkpoint.holds(target):
             raise OutputError(f"the output {target} is a part of the checkpoint itself")
 
-    def output(self, target: Path, files: Files, report: Report) -> Output:
+    def output(self, target: Path, files: FileSystem, report: Report) -> Output:
         """Where it goes."""
         plan, spare = self.blueprint.file, self._checkpoint.spare
         return Output(target, plan, self.blueprint.fingerprint, files, spare=spare, report=report)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from edgesppo.system.fs import Files
+    from edgesppo.system.fs import FileSystem
 
 MAX_BYTES = 64 << 20  # a hundred thousand tensors take half of it
 
@@ -28,13 +28,13 @@ MAX_BYTES = 64 << 20  # a hundred thousand tensors take half of it
 class Journal:
     """The journal of one output, locked from construction until `close`."""
 
-    def __init__(self, path: Path, output: Path, files: Files) -> None:
+    def __init__(self, path: Path, output: Path, files: FileSystem) -> None:
         self.path = path
         self._files = files
         self._end = self._crc = 0  # of what is sound
         try:
             self._descriptor = filelock.take(path, files)
-        except filelock.Held as held:
+        except filelock.LockHeld as held:
             raise OutputError(
                 f"{output} is being written by {held.owner}; wait for it, or stop it"
             ) from None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgesppo.system.fs import Bytes, Files
+    from edgesppo.system.fs import Bytes, FileSystem
     from edgesppo_convert.gguf_format import FilePlan, Place
     from edgesppo_convert.progress import Report
 
@@ -51,7 +51,7 @@ class Output:
         path: Path,
         plan: FilePlan,
         fingerprint: str,
-        files: Files,
+        files: FileSystem,
         *,
         spare: int = 0,
         report: Report | None = None,
@@ -275,7 +275,7 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.edgesppo-part")
 
 
-def sweep(path: Path, files: Files) -> None:
+def sweep(path: Path, files: FileSystem) -> None:
     """Tidy up after a process that was killed when its output had its name already."""
     if _is_over(path):
         with suppress(OSError, OutputError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from edgesppo.system.fs import Bytes, Files
+    from edgesppo.system.fs import Bytes, FileSystem
     from edgesppo_convert.gguf_format import FilePlan, Place
 
 BLOCK = 4 << 20  # read at a time
@@ -31,7 +31,7 @@ AHEAD = 4  # blocks of which one thread may be ahead of the other
 class Part:
     """The part file of one output; open between `open` or `create` and `close`."""
 
-    def __init__(self, path: Path, files: Files) -> None:
+    def __init__(self, path: Path, files: FileSystem) -> None:
         self.path = path
         self._files = files
         self._descriptor: int | None = None

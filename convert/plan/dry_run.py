@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 from edgesppo_convert.plan.plan import check_choices, draw
 from edgesppo_convert.source.hub_checkpoint import open_checkpoint
 
@@ -61,7 +61,7 @@ def look_ahead(
 ) -> Outlook:
     """What `convert` with the same arguments would make; refuses what it would refuse."""
     choices = check_choices(type, tensor_types, imatrix, layout)
-    with open_checkpoint(source, Path("nothing is written"), Files()) as checkpoint:
+    with open_checkpoint(source, Path("nothing is written"), FileSystem()) as checkpoint:
         jobs = draw(checkpoint, choices).jobs
     return Outlook(
         tuple(

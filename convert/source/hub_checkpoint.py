@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from edgesppo.hub.repository import RemoteFile, Repository
-    from edgesppo.system.fs import Files
+    from edgesppo.system.fs import FileSystem
     from edgesppo_convert.source.safetensors import Tensor
 
 START = 1 << 16  # bytes of a shard that mostly hold its header
@@ -62,7 +62,7 @@ class RemoteCheckpoint(Checkpoint):
         hub: Hub,
         repository: Repository,
         output: Path,
-        files: Files,
+        files: FileSystem,
         *,
         keep: bool = False,
         fetched: Callable[[str, int, int], None] | None = None,
@@ -164,7 +164,7 @@ class RemoteCheckpoint(Checkpoint):
 
 
 @contextmanager
-def at_work(checkpoint: Checkpoint, output: Path, files: Files) -> Iterator[None]:
+def at_work(checkpoint: Checkpoint, output: Path, files: FileSystem) -> Iterator[None]:
     """While the output's lock is held: drop what nobody will use, and after a fault everything.
 
     After an interruption, or when hub or disk are out of reach, the same command goes on.
@@ -198,7 +198,7 @@ def check_source(source: str | Path) -> Repository | None:
 def open_checkpoint(
     source: str | Path,
     output: Path,
-    files: Files,
+    files: FileSystem,
     *,
     keep: bool = False,
     fetched: Callable[[str, int, int], None] | None = None,

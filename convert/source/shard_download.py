@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgesppo.hub.client import Hub
     from edgesppo.hub.download import Fetched
     from edgesppo.hub.repository import RemoteFile, Repository
-    from edgesppo.system.fs import Files
+    from edgesppo.system.fs import FileSystem
 
 _MARK = ".edgesppo-shard-"
 
@@ -35,7 +35,7 @@ class Fetcher:
         hub: Hub,
         repository: Repository,
         output: Path,
-        files: Files,
+        files: FileSystem,
         *,
         keep: bool,
         fetched: Fetched | None,
@@ -128,7 +128,7 @@ def left_over(output: Path) -> list[Path]:
     return []
 
 
-def drop(files: Files, places: Iterable[Path]) -> None:
+def drop(files: FileSystem, places: Iterable[Path]) -> None:
     """Remove them as far as possible; the next run tries again."""
     for place in places:
         with suppress(OSError):

@@ -15,7 +15,7 @@ from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.store import locate
 from edgesppo.system.sanitize import printable
-from edgesppo.system.signals import deferred
+from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import resumed_line
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def chatting(
         yield saved
     finally:
         try:
-            with deferred():
+            with shielded():
                 saved.close()
         except OutputError as error:
             say(f"edgesppo: the end of this chat is not saved: {error}")

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from edgesppo.system.paths import PACKAGE, home
+from edgesppo.system.paths import PACKAGE, cache_dir
 
 CHECKOUT = PACKAGE.parent
 _PROGRESS = re.compile(rb"^\s*\[(\d+)/(\d+)\]", re.MULTILINE)
@@ -100,7 +100,7 @@ def llama_version() -> str:
 def wheel_folder(version: str) -> Path:
     """Where the wheel built for this very machine is kept: it uses all its processor can."""
     build = hashlib.sha256(f"{_processor()}{_CMAKE}".encode()).hexdigest()[:12]
-    return home() / "wheels" / f"{version}-{platform.machine()}-{build}"
+    return cache_dir() / "wheels" / f"{version}-{platform.machine()}-{build}"
 
 
 def _processor() -> str:

@@ -24,7 +24,7 @@ from edgesppo.llama import build_info
 from edgesppo.lockfile import layers, toml
 from edgesppo.store import gc, layout, verify
 from edgesppo.system import hardware
-from edgesppo.system.paths import home
+from edgesppo.system.paths import cache_dir
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
 
@@ -184,7 +184,7 @@ def _memory() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    folder = home()
+    folder = cache_dir()
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -240,8 +240,8 @@ def _sizes(entry: PinnedModel) -> Iterator[str]:
 
 def _links() -> Iterator[Finding]:
     """Links that lead out of our folders: nothing is written or removed through them."""
-    tops = {home().resolve(), layout.root().resolve()}
-    found = [home() / "converted"]
+    tops = {cache_dir().resolve(), layout.root().resolve()}
+    found = [cache_dir() / "converted"]
     for folder, folders, names in os.walk(layout.root()):
         found += [Path(folder) / name for name in (*folders, *names)]
     for path in sorted(path for path in found if path.is_symlink()):

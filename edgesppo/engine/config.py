@@ -112,7 +112,7 @@ def ask_for_memory(summary: Summary, params: ContextParams) -> None:
         n_batch=params.n_batch,
         cache_type=params.cache_type,
     )
-    memory_guard.ask(
+    memory_guard.require(
         f"a context of {params.n_ctx:,} tokens",
         memory=needs.kv + needs.compute + needs.logits + threads(params) + memory_guard.LOADING,
         advice="use a smaller n_ctx (--n-ctx)",

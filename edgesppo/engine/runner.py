@@ -32,7 +32,7 @@ class Runner:
         context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
         if not short or caller != self._computed_on:  # then threads are started
             advice = "end other programs"
-            memory_guard.ask(
+            memory_guard.require(
                 "starting threads to compute", memory=self._thread_bytes, advice=advice
             )
         if short:

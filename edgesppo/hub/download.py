@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edgesppo.hub.client import Hub
     from edgesppo.hub.repository import RemoteFile, Repository
-    from edgesppo.system.fs import Files
+    from edgesppo.system.fs import FileSystem
 
 ATTEMPTS = 2  # at a whole file whose hash is wrong
 BLOCK = 1 << 20
@@ -40,7 +40,7 @@ class Arrivals:
 
     hub: Hub
     repository: Repository
-    files: Files
+    files: FileSystem
     fetched: Fetched
     expected: str = "the hub says {}"  # of the hash that a file must have, in an error
     tells_hashing: bool = False  # `fetched` hears of what an earlier run has left, too

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edgesppo.hub.client import Hub
 from edgesppo.hub.download import Arrivals, part_path
 from edgesppo.hub.repository import RemoteFile
-from edgesppo.system.fs import Files, cannot_write
+from edgesppo.system.fs import FileSystem, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,19 +41,19 @@ def fetch(
     folder: Path,
     *,
     fetched: Fetched | None = None,
-    files: Files | None = None,
+    files: FileSystem | None = None,
 ) -> None:
     """Have these files in the folder, each whole and with its hash.
 
     Raises DownloadError and OutputError; then, and after Ctrl-C, what came is gone on from.
     """
-    work = _Work(repository, folder, fetched or (lambda *_: None), files or Files())
+    work = _Work(repository, folder, fetched or (lambda *_: None), files or FileSystem())
     work.all(wanted)
 
 
 class _Work:
     def __init__(
-        self, repository: Repository, folder: Path, fetched: Fetched, files: Files
+        self, repository: Repository, folder: Path, fetched: Fetched, files: FileSystem
     ) -> None:
         self._folder = folder
         self._fetched = fetched

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
 from edgesppo.llama.library import C, log, reason
 from edgesppo.planning.run_config import CACHE_TYPES
-from edgesppo.system.signals import deferred
+from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,7 @@ class Context:
         log.clear()
         handle = None
         try:
-            with deferred():  # what llama.cpp writes meanwhile goes to Python code
+            with shielded():  # what llama.cpp writes meanwhile goes to Python code
                 handle = C.llama_init_from_model(weights.handle, native)
         except BaseException:
             if handle:

@@ -112,7 +112,7 @@ class Model:
     def _ask_for_memory(self) -> None:
         """Raises OutOfMemory where loading would end the process."""
         tokens = self.summary.keys.get("tokenizer.ggml.tokens")
-        memory_guard.ask(
+        memory_guard.require(
             f"{self.path}: loading it",
             memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0) + memory_guard.LOADING,
             mapped=self.summary.file_bytes,

@@ -18,8 +18,8 @@ from edgesppo.errors import BadLock, ModelNotFound, OutputError
 from edgesppo.lockfile import toml
 from edgesppo.lockfile.entries import Lock
 from edgesppo.system import filelock
-from edgesppo.system.fs import Files, cannot_write, write_whole
-from edgesppo.system.paths import data_home, given
+from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.paths import data_dir, expand_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,17 +33,17 @@ _PATIENCE = 30.0  # seconds for another process to write a few kilobytes
 def project() -> Path | None:
     """The project's own lock, if one is named."""
     named = os.environ.get(PROJECT)
-    return given(PROJECT, named) if named else None
+    return expand_user(PROJECT, named) if named else None
 
 
 def own() -> Path:
     """Where what is found out here is written."""
-    return project() or data_home() / "models.lock"
+    return project() or data_dir() / "models.lock"
 
 
 def layers() -> list[Path]:
     """Every lock but the shipped one, the first wins."""
-    user = data_home() / "models.lock"
+    user = data_dir() / "models.lock"
     named = project()
     return [user] if named is None else [named, user]
 
@@ -92,7 +92,7 @@ def record(
     That is our own lock, unless `path` names one. None from `change` removes the entry there.
     Raises OutputError and BadLock.
     """
-    path, files = path or own(), Files()
+    path, files = path or own(), FileSystem()
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,22 +109,22 @@ def record(
     return path
 
 
-def alone(path: Path, files: Files) -> filelock.Lock:
+def alone(path: Path, files: FileSystem) -> filelock.FileLock:
     """Let no other process of ours change this small file. Raises OutputError, OSError."""
     real = Path(os.path.realpath(path))
     try:
         return filelock.acquire(real.with_name(f".{real.name}.busy"), files, timeout=_PATIENCE)
-    except filelock.Held as held:
+    except filelock.LockHeld as held:
         raise OutputError(
             f"{path} is being written by {held.owner}; wait for it, or stop it"
         ) from None
 
 
-def _write(path: Path, lock: Lock, files: Files) -> None:
+def _write(path: Path, lock: Lock, files: FileSystem) -> None:
     """The whole lock under its name; one without entries is no file."""
     if not lock.models:
         files.unlink(path)
         return
     text = toml.render(lock)
     toml.parse(text, str(path))  # what could not be read again is not written
-    write_whole(Path(os.path.realpath(path)), text.encode(), files=files)
+    atomic_write(Path(os.path.realpath(path)), text.encode(), files=files)

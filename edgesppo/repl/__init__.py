@@ -19,7 +19,7 @@ from edgesppo.repl.input import is_open, unquoted
 from edgesppo.repl.interactive import Person, wants_plain
 from edgesppo.repl.loop import Lines, LoadFailed
 from edgesppo.repl.state import Setup, Talk
-from edgesppo.system.signals import Ended, deferred, ending
+from edgesppo.system.signals import Ended, ending, shielded
 from edgesppo.terminal.screen import Screen
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
             except LoadFailed as failed:
                 raise failed.error from None
             finally:
-                with deferred():
+                with shielded():
                     saved = _close(talk, screen)
     except Ended as ended:
         code = int(ended.code or 0)
@@ -114,7 +114,7 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
                 if loop.leaving:
                     break
         finally:
-            with deferred():
+            with shielded():
                 try:
                     talk.close()
                 except OutputError as error:

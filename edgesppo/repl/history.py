@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
-from edgesppo.system.paths import data_home
+from edgesppo.system.paths import data_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ class _Kept(FileHistory):
 
 def history() -> History:
     """The file's, readable by its owner only; of this chat alone where there can be no file."""
-    path = data_home() / "history"
+    path = data_dir() / "history"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

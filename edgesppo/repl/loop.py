@@ -16,7 +16,7 @@ from edgesppo.repl import status
 from edgesppo.repl.commands import registry
 from edgesppo.repl.commands import turns as asking
 from edgesppo.repl.stats import Totals
-from edgesppo.system.signals import deferred
+from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c
 from edgesppo.terminal.columns import listed
 from edgesppo.terminal.format import n_turns, speed_line
@@ -76,7 +76,7 @@ class Loop:
                 self.wait_for_model()
                 self._ask(line)
             if self.talk.ready:
-                with deferred():
+                with shielded():
                     self.talk.record()
         except EdgesppoError as error:
             self.say(f"error: {' '.join(str(error).split())}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.repl.background import Loading
 from edgesppo.sessions import persistent_chat as saved_chats
-from edgesppo.system.signals import deferred
+from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, resumed_line
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Talk:
         self, *, moved: Callable[[], None], ended: Callable[[BaseException | None], None]
     ) -> None:
         """Begin to load the model in a thread; see Loading."""
-        with deferred():  # or nobody would know of the thread
+        with shielded():  # or nobody would know of the thread
             self.loading = Loading(self.load_now, moved=moved, ended=ended)
 
     def load_now(self, report: Report) -> None:
@@ -116,7 +116,7 @@ class Talk:
             self._chat = self.loaded.chat(**given)
             return []
         kept = self.loaded.keep(session, snapshots=self.setup.snapshots, **given)
-        with deferred():
+        with shielded():
             self.session, self._saved, self._chat = session, kept, kept.chat
         return [] if kept.resumed is None else [resumed_line(self.name, kept.resumed)]
 
@@ -174,7 +174,7 @@ class Talk:
         before = self.session
         assert before is not None, "somebody asked for a session to be deleted"
         fresh = self.setup.sessions.unnamed()
-        with deferred():
+        with shielded():
             try:
                 before.delete()
                 self._begin(fresh, self.settings())
@@ -190,12 +190,12 @@ class Talk:
         options, messages = self._left or (self.settings(), list(self.chat.messages))
         self._save()  # where that fails, or is interrupted, all is as it was
         try:
-            with deferred():
+            with shielded():
                 self._close_model()
                 self._left = options, messages
             return self._open(found, options, messages, report)
         except BaseException:
-            with deferred():
+            with shielded():
                 with suppress(EdgesppoError):
                     self._close_model()
                 with suppress(EdgesppoError):  # why the new one failed says more

@@ -13,7 +13,7 @@ from edgesppo.errors import BadChat, ChatInUse
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.transcript import VERSION, Transcript, changes, replay
 from edgesppo.system import filelock, jsonl
-from edgesppo.system.fs import Files, cannot_write, read_all, write_whole
+from edgesppo.system.fs import FileSystem, atomic_write, cannot_write, read_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,13 +30,13 @@ def state_path(path: Path) -> Path:
     return path.with_name(path.name + kv_snapshot.SUFFIX)
 
 
-def read(path: Path, files: Files | None = None) -> bytes:
+def read(path: Path, files: FileSystem | None = None) -> bytes:
     """The bytes of a saved chat; none where there is no file.
 
     Raises BadChat for a file of a newer version, for one that is too large, and for what is no
     file, such as a pipe, which is not waited for; OSError.
     """
-    files = files or Files()
+    files = files or FileSystem()
     try:
         descriptor = files.open_to_read(path)
     except FileNotFoundError:
@@ -73,12 +73,12 @@ def is_torn(data: bytes, end: int) -> bool:
     return b"\n" not in data[end:] and jsonl.is_begun(data[end:])
 
 
-def replace(path: Path, now: Conversation, files: Files | None = None) -> None:
+def replace(path: Path, now: Conversation, files: FileSystem | None = None) -> None:
     """Write a chat anew, whole, in place of what had that name. Raises OutputError, ChatInUse."""
-    files = files or Files()
+    files = files or FileSystem()
     held = lock(path, files)
     try:
-        write_whole(path, jsonl.encode(changes(None, now))[0], files=files, mode=MODE)
+        atomic_write(path, jsonl.encode(changes(None, now))[0], files=files, mode=MODE)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
@@ -93,11 +93,11 @@ def _version(data: bytes) -> int | None:
     return version if isinstance(version, int) else None
 
 
-def lock(path: Path, files: Files) -> filelock.Lock:
+def lock(path: Path, files: FileSystem) -> filelock.FileLock:
     """Let no other process work on the chat at `path`. Raises ChatInUse, OutputError."""
     try:
-        return filelock.Lock(path.with_name(f".{path.name}.lock"), files)
-    except filelock.Held as held:
+        return filelock.FileLock(path.with_name(f".{path.name}.lock"), files)
+    except filelock.LockHeld as held:
         name = path.name.removesuffix(SUFFIX)
         raise ChatInUse(
             f"the chat {name!r} is open in {held.owner}; leave it there first, or use another name"

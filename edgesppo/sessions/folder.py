@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import BadChat, ChatInUse, ChatNotFound, UsageError
 from edgesppo.sessions.file import SUFFIX, is_torn, read, state_path, understand
 from edgesppo.sessions.session import Session
-from edgesppo.system.fs import Files, cannot_write
-from edgesppo.system.paths import data_home, portable_name_fault
+from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system.paths import data_dir, portable_name_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,9 +52,9 @@ class Entry:
 class Sessions:
     """The saved chats of a folder, by default that of this user."""
 
-    def __init__(self, folder: Path | None = None, files: Files | None = None) -> None:
-        self.folder = data_home() / "sessions" if folder is None else folder
-        self._files = files or Files()
+    def __init__(self, folder: Path | None = None, files: FileSystem | None = None) -> None:
+        self.folder = data_dir() / "sessions" if folder is None else folder
+        self._files = files or FileSystem()
 
     def open(self, name: str) -> Session:
         """Go on with the chat of this name, or begin it. Raises what Session does, UsageError."""

@@ -20,7 +20,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.system.fs import Files, is_abandoned, is_draft, write_whole
+from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_draft
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,7 @@ def fingerprint(file: BinaryIO, header_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def write(path: Path, binding: Binding, held: Snapshot, files: Files | None = None) -> None:
+def write(path: Path, binding: Binding, held: Snapshot, files: FileSystem | None = None) -> None:
     """Write a snapshot; it appears under its name only when whole, readable by its owner only."""
     numbers = array.array("i", held.ids).tobytes()
     digest = hashlib.sha256(numbers)
@@ -82,7 +82,7 @@ def write(path: Path, binding: Binding, held: Snapshot, files: Files | None = No
     text = json.dumps(header).encode()
     head = MAGIC + struct.pack("<I", len(text)) + text + numbers
     # Not waited for: what a power failure damages is told by its checksum, and prefilled again.
-    write_whole(path, head, held.cells, files=files or Files(), mode=0o600, sync=False)
+    atomic_write(path, head, held.cells, files=files or FileSystem(), mode=0o600, sync=False)
 
 
 def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | None:
@@ -91,7 +91,7 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
     Not where its cells take more than `limit` bytes. A file that is read counts as used.
     """
     try:
-        with os.fdopen(Files().open_to_read(path), "rb") as file:
+        with os.fdopen(FileSystem().open_to_read(path), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or file.read(len(MAGIC)) != MAGIC:
                 return None
             (length,) = struct.unpack("<I", file.read(4))
@@ -140,7 +140,7 @@ def prune(folder: Path, cap: int) -> None:
             total -= size
 
 
-def sweep(path: Path, files: Files) -> None:
+def sweep(path: Path, files: FileSystem) -> None:
     """Remove what a killed process left of writing the snapshot at `path`; nobody may be at it."""
     for draft in path.parent.iterdir():
         if draft.name.startswith(f".{path.name}.") and is_draft(draft, SUFFIX):

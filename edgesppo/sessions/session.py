@@ -19,7 +19,7 @@ from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.file import MODE, SUFFIX, is_torn, lock, read, state_path, understand
 from edgesppo.sessions.transcript import Transcript, changes
 from edgesppo.system import jsonl
-from edgesppo.system.fs import Files, cannot_write, write_all
+from edgesppo.system.fs import FileSystem, cannot_write, write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,11 +37,11 @@ class Session:
     where it is no regular file; OutputError where the disk fails.
     """
 
-    def __init__(self, path: Path, files: Files | None = None) -> None:
+    def __init__(self, path: Path, files: FileSystem | None = None) -> None:
         self.path = path
         self.notices: list[str] = []
         self.transcript: Transcript | None = None
-        self.files = files or Files()
+        self.files = files or FileSystem()
         self.closed = False
         self._begun = False  # the file, by us
         self._at = (0, 0)  # where what is recorded ends, and its checksum: set at one stroke

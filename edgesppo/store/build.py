@@ -15,7 +15,7 @@ from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT, PinnedBuild
 from edgesppo.store import commit_lock, layout, pull
 from edgesppo.store.converted import CONVERSION
-from edgesppo.system.fs import Files, cannot_write
+from edgesppo.system.fs import FileSystem, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ def make(
     """
     if entry.kind != CHECKPOINT or entry.repository is None:
         raise UsageError(f"{entry.name} is no checkpoint of the hub: there is nothing to convert")
-    files = Files()
+    files = FileSystem()
     with commit_lock.alone(str(entry.revision), on_wait, files):
         entry = layers.read().models.get(entry.name, entry)
         there = layout.build(entry, recipe)
@@ -54,7 +54,7 @@ def _make(
     recipe: str,
     progress: Callable[[Progress], None] | None,
     fetched: Fetched | None,
-    files: Files,
+    files: FileSystem,
 ) -> Path:
     from edgesppo.llama.library import LIBRARY_VERSION
     from edgesppo_convert import convert
@@ -79,7 +79,7 @@ def _make(
     return output
 
 
-def _compare(entry: PinnedModel, build: PinnedBuild, output: Path, files: Files) -> None:
+def _compare(entry: PinnedModel, build: PinnedBuild, output: Path, files: FileSystem) -> None:
     """The same converter and library make the same bytes on the same kind of machine."""
     before = entry.build(build.recipe, build.platform)
     if before is None or replace(before, size=build.size, sha256=build.sha256) != build:

@@ -17,10 +17,12 @@ from edgesppo.system.fs import NO_SPACE, cannot_write
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from edgesppo.system.fs import Files
+    from edgesppo.system.fs import FileSystem
 
 
-def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) -> filelock.Lock:
+def alone(
+    revision: str, on_wait: Callable[[str], None] | None, files: FileSystem
+) -> filelock.FileLock:
     """Let no other process of ours work on this commit; whoever comes second waits.
 
     `on_wait` hears once who is waited for. Raises OutputError.
@@ -35,7 +37,7 @@ def alone(revision: str, on_wait: Callable[[str], None] | None, files: Files) ->
 
 
 @contextmanager
-def at_once(revisions: Collection[str], files: Files) -> Iterator[None]:
+def at_once(revisions: Collection[str], files: FileSystem) -> Iterator[None]:
     """The same for several commits without waiting. Raises Held, which says who, and OutputError.
 
     The first digits of a revision will do.
@@ -50,19 +52,19 @@ def at_once(revisions: Collection[str], files: Files) -> Iterator[None]:
         yield
 
 
-def owner(revision: str, files: Files) -> str | None:
+def owner(revision: str, files: FileSystem) -> str | None:
     """Who is at work on this commit, for people; None where nobody is."""
     try:
         if layout.busy(revision).exists():
             _take(revision, files).release()
-    except filelock.Held as held:
+    except filelock.LockHeld as held:
         return held.owner
     except OSError:
         pass
     return None
 
 
-def _take(revision: str, files: Files) -> filelock.Lock:
+def _take(revision: str, files: FileSystem) -> filelock.FileLock:
     path = layout.busy(revision)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.Lock(path, files)
+    return filelock.FileLock(path, files)

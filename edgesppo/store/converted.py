@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError
 from edgesppo.gguf import gemma2
 from edgesppo.system import filelock
-from edgesppo.system.fs import Files, cannot_write
-from edgesppo.system.paths import home
+from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,10 +83,10 @@ def _sound(copy: Path) -> Summary | None:
         return None
 
 
-def _lock(output: Path) -> filelock.Lock:
+def _lock(output: Path) -> filelock.FileLock:
     """Let no other process of ours make this copy; however long that takes, it is waited for."""
     try:
-        return filelock.acquire(output.with_name(f".{output.name}.busy"), Files())
+        return filelock.acquire(output.with_name(f".{output.name}.busy"), FileSystem())
     except OSError as error:
         raise cannot_write(output, error) from error
 
@@ -106,7 +106,7 @@ def converted_path(checkpoint: Path, name: str, type: str) -> Path:
             digest.update(str(status.st_mtime_ns).encode())
         else:
             digest.update(file.read_bytes())
-    folder = home() / "converted"
+    folder = cache_dir() / "converted"
     return folder / f"{name[:_NAMED]}-{type}-{place}-{digest.hexdigest()[:16]}.gguf"
 
 
@@ -125,7 +125,7 @@ def origin_of(copy: Path) -> Path | None:
 
 def copies_of(checkpoint: Path) -> list[Path]:
     """The converted copies of a checkpoint folder that were noted."""
-    found = sorted((home() / "converted").glob("*.gguf"))
+    found = sorted((cache_dir() / "converted").glob("*.gguf"))
     return [copy for copy in found if origin_of(copy) == checkpoint.resolve()]
 
 

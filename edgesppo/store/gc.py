@@ -14,8 +14,8 @@ from edgesppo.store import commit_lock, layout
 from edgesppo.store.converted import origin_of
 from edgesppo.store.remove import ORPHAN, Rest, n_bytes, remove_rest
 from edgesppo.system import filelock
-from edgesppo.system.fs import Files
-from edgesppo.system.paths import home
+from edgesppo.system.fs import FileSystem
+from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +31,17 @@ def find(*, unpinned: bool = False) -> list[Rest]:
     With `unpinned`, also what no lock pins or records that is known here. Never what a process
     is at work on.
     """
-    files = Files()
+    files = FileSystem()
     return [rest for rest in _rests(unpinned=unpinned) if not _workers(rest.path, files)]
 
 
 def workers(*, unpinned: bool = False) -> list[str]:
     """Who is at work on what would be rubbish without them."""
-    files = Files()
+    files = FileSystem()
     return sorted({who for r in _rests(unpinned=unpinned) for who in _workers(r.path, files)})
 
 
-def _workers(path: Path, files: Files) -> list[str]:
+def _workers(path: Path, files: FileSystem) -> list[str]:
     return [who for commit in layout.commits(path) if (who := commit_lock.owner(commit, files))]
 
 
@@ -63,7 +63,7 @@ def _rests(*, unpinned: bool) -> list[Rest]:
             for path in made
             if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
         ]
-    copies = sorted((home() / "converted").glob("*.gguf"))
+    copies = sorted((cache_dir() / "converted").glob("*.gguf"))
     named = {layout.model_file(entry) for entry in models if entry.location is not None}
     orphans = (
         copy
@@ -100,10 +100,10 @@ def sweep(rests: list[Rest], *, unpinned: bool = False) -> list[Rest]:
 
 def _removed(rest: Rest, current: Callable[[], list[Rest]]) -> bool:
     try:
-        with commit_lock.at_once(layout.commits(rest.path), Files()):
+        with commit_lock.at_once(layout.commits(rest.path), FileSystem()):
             there = any(rest.path == now.path for now in current())
             if there:
                 remove_rest(rest)
             return there
-    except filelock.Held:
+    except filelock.LockHeld:
         return False

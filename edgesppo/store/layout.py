@@ -23,7 +23,7 @@ from edgesppo.errors import OutputError
 from edgesppo.hub.download import part_path
 from edgesppo.lockfile import toml
 from edgesppo.lockfile.entries import GGUF
-from edgesppo.system.paths import home
+from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedBuild, PinnedFile, PinnedModel
@@ -35,7 +35,7 @@ RECIPE = "q4_k_m"  # what is made of a checkpoint where nobody says otherwise
 
 def root() -> Path:
     """The folder of all that was pulled or made of it."""
-    return home() / "models"
+    return cache_dir() / "models"
 
 
 def platform_name() -> str:

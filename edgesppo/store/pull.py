@@ -19,7 +19,7 @@ from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.resolve import new_entry, resolve
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -181,7 +181,7 @@ def pull(
     *,
     fetched: Fetched | None = None,
     on_wait: Callable[[str], None] | None = None,
-    files: Files | None = None,
+    files: FileSystem | None = None,
 ) -> Sequence[PinnedFile]:
     """Have all files of a pinned entry here; those that had to be fetched.
 
@@ -190,7 +190,7 @@ def pull(
     """
     if layout.is_there(entry):
         return ()
-    with commit_lock.alone(str(entry.revision), on_wait, files or Files()):
+    with commit_lock.alone(str(entry.revision), on_wait, files or FileSystem()):
         lacking = layout.lacking(entry)
         if lacking:
             check_space(left(entry))

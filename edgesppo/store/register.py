@@ -26,7 +26,7 @@ from edgesppo.lockfile.entries import (
 )
 from edgesppo.store.converted import is_read
 from edgesppo.system.fs import blocks
-from edgesppo.system.paths import given
+from edgesppo.system.paths import expand_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
 
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError and OutputError.
     """
-    place = _whole(given("the path", str(path)))
+    place = _whole(expand_user("the path", str(path)))
     try:
         str(place).encode()
     except UnicodeEncodeError:

@@ -17,8 +17,8 @@ from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.converted import copies_of
 from edgesppo.system import filelock
-from edgesppo.system.fs import Files, cannot_write
-from edgesppo.system.paths import home
+from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
 
     Raises OutputError, which says who is at work on them.
     """
-    files, removed = Files(), list[Rest]()
+    files, removed = FileSystem(), list[Rest]()
     try:
         with commit_lock.at_once([str(entry.revision)], files):
             current = {rest.path for rest in belongings(entry)}
@@ -111,14 +111,14 @@ def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
                 if rest.path in current:
                     remove_rest(rest)
                     removed.append(rest)
-    except filelock.Held as held:
+    except filelock.LockHeld as held:
         raise _in_use(entry, held.owner) from None
     return removed
 
 
 def check_free(entry: PinnedModel) -> None:
     """Raise OutputError where a process is at work on the entry's files."""
-    if who := commit_lock.owner(str(entry.revision), Files()):
+    if who := commit_lock.owner(str(entry.revision), FileSystem()):
         raise _in_use(entry, who)
 
 
@@ -137,14 +137,16 @@ def remove_rest(rest: Rest) -> None:
 
 
 def _remove(path: Path) -> None:
-    ours, real = {home().resolve(), layout.root().resolve()}, path.parent.resolve()
+    ours, real = {cache_dir().resolve(), layout.root().resolve()}, path.parent.resolve()
     if not ours & {real, *real.parents}:
-        raise OutputError(f"{path} is really in {real}, outside of {home()}: it is not removed")
+        raise OutputError(
+            f"{path} is really in {real}, outside of {cache_dir()}: it is not removed"
+        )
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            Files().unlink(path)
+            FileSystem().unlink(path)
         for folder in path.parents:  # those of a repository and a commit, where nothing is left
             if layout.root() not in folder.parents:
                 break

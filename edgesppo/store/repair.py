@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import BadModelFile
 from edgesppo.hub.client import require_online
 from edgesppo.store import commit_lock, layout, remove, verify
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def repair(
     `before_fetch` may refuse, where something will have to be fetched; `on_damaged` hears of each
     file before it is removed. Raises DownloadError where the hub cannot be asked, OutputError.
     """
-    with commit_lock.alone(str(entry.revision), on_wait, Files()):
+    with commit_lock.alone(str(entry.revision), on_wait, FileSystem()):
         found = Repair(tuple(_damaged(entry, hashed)))
         if found.damaged and (found.refetch or not layout.is_there(entry)):
             require_online()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import OutputError
 from edgesppo.lockfile import layers
-from edgesppo.system.fs import Files, cannot_write, write_whole
-from edgesppo.system.paths import data_home
+from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.paths import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ _MAX_BYTES = 1 << 20
 
 def path() -> Path:
     """Where it is kept."""
-    return data_home() / "remembered.json"
+    return data_dir() / "remembered.json"
 
 
 def last() -> str | None:
@@ -74,7 +74,7 @@ def _read() -> dict[str, Any]:
 
 def _change(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Write what `change` makes of what is remembered, while no other process does the same."""
-    files = Files()
+    files = FileSystem()
     path().parent.mkdir(parents=True, exist_ok=True)
     with layers.alone(path(), files):
-        write_whole(path(), json.dumps(change(_read()), indent=1).encode(), files=files)
+        atomic_write(path(), json.dumps(change(_read()), indent=1).encode(), files=files)

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from edgesppo.system.fs import Files
+    from edgesppo.system.fs import FileSystem
 
 _ATTEMPTS = 100
 _POLL_S = 0.1
 _MAX_BYTES = 64 << 20
 
 
-class Held(Exception):
+class LockHeld(Exception):
     """Another process has the lock; `owner` says which, for people."""
 
     def __init__(self, owner: str) -> None:
@@ -42,7 +42,7 @@ def me() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
-def take(path: Path, files: Files, mode: int = 0o666) -> int:
+def take(path: Path, files: FileSystem, mode: int = 0o666) -> int:
     """Open a file, be it new or not, and lock it; it is ours until it is closed.
 
     Raises Held, and OSError, also for what is no plain file, such as a link.
@@ -59,17 +59,17 @@ def take(path: Path, files: Files, mode: int = 0o666) -> int:
         except BlockingIOError:
             owner = _owner(files.read(descriptor, _MAX_BYTES, 0))
             files.close(descriptor)
-            raise Held(owner) from None
+            raise LockHeld(owner) from None
         except BaseException:
             files.close(descriptor)
             if path.lstat().st_size == 0:  # no other's: that would have been locked
                 files.unlink(path)
             raise
         files.close(descriptor)  # it was removed before the lock was ours
-    raise Held(f"other processes, by turns ({path} comes and goes)")
+    raise LockHeld(f"other processes, by turns ({path} comes and goes)")
 
 
-def drop(path: Path, descriptor: int, files: Files, *, remove: bool) -> None:
+def drop(path: Path, descriptor: int, files: FileSystem, *, remove: bool) -> None:
     """Give a lock back; with `remove` its file goes, too."""
     try:
         if remove and os.name != "nt":  # while it is still ours
@@ -80,10 +80,10 @@ def drop(path: Path, descriptor: int, files: Files, *, remove: bool) -> None:
         files.unlink(path)
 
 
-class Lock:
+class FileLock:
     """A lock with a file of its own, which names its owner and goes with it; a context manager."""
 
-    def __init__(self, path: Path, files: Files) -> None:
+    def __init__(self, path: Path, files: FileSystem) -> None:
         self.path = path
         self._files = files
         self._descriptor: int | None = take(path, files, 0o600)
@@ -100,7 +100,7 @@ class Lock:
         self._files.truncate(descriptor, 0)
         write_all(self._files, descriptor, data, 0)
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> FileLock:
         return self
 
     def __exit__(
@@ -121,11 +121,11 @@ class Lock:
 
 def acquire(
     path: Path,
-    files: Files,
+    files: FileSystem,
     *,
-    on_wait: Callable[[Held], None] | None = None,
+    on_wait: Callable[[LockHeld], None] | None = None,
     timeout: float | None = None,
-) -> Lock:
+) -> FileLock:
     """Take the lock with this file, once no other process has it.
 
     `on_wait` hears once who has it. Raises Held after `timeout` seconds, and OSError.
@@ -133,8 +133,8 @@ def acquire(
     started, told = time.monotonic(), False
     while True:
         try:
-            return Lock(path, files)
-        except Held as held:
+            return FileLock(path, files)
+        except LockHeld as held:
             if timeout is not None and time.monotonic() - started > timeout:
                 raise
             if on_wait is not None and not told:

@@ -1,6 +1,6 @@
 """Owns every operation that changes the disk, one method each; both roads write through it.
 
-`Files` is the one thin layer under all writing, so that a test can make any operation fail.
+`FileSystem` is the one thin layer under all writing, so that a test can make any operation fail.
 `write_whole` writes a small file whole or not at all, through a draft beside it:
 
     FOLDER/.NAME.0123456789abcdef    a draft of FOLDER/NAME, renamed when it is whole
@@ -39,7 +39,7 @@ _TOKEN_BYTES = 8  # of a draft's name
 _STALE_S = 3600  # a draft of this age is of a process that was killed
 
 
-class Files:
+class FileSystem:
     """The operations, straight through to the system."""
 
     def create(self, path: Path, mode: int = 0o666) -> int:
@@ -126,7 +126,7 @@ class Files:
                 os.close(descriptor)
 
 
-def write_all(files: Files, descriptor: int, data: Bytes, offset: int) -> None:
+def write_all(files: FileSystem, descriptor: int, data: Bytes, offset: int) -> None:
     """Write all of the data, in as many steps as the system wants."""
     rest = memoryview(data)
     while rest:
@@ -134,7 +134,7 @@ def write_all(files: Files, descriptor: int, data: Bytes, offset: int) -> None:
         rest, offset = rest[count:], offset + count
 
 
-def read_all(files: Files, descriptor: int, limit: int) -> bytes:
+def read_all(files: FileSystem, descriptor: int, limit: int) -> bytes:
     """All bytes of an open file, of the first `limit` at most."""
     data = b""
     while part := files.read(descriptor, limit - len(data), len(data)):
@@ -149,8 +149,8 @@ def blocks(path: Path, size: int = 4 << 20) -> Iterator[bytes]:
             yield data
 
 
-def write_whole(
-    path: Path, *parts: Bytes, files: Files, mode: int = 0o666, sync: bool = True
+def atomic_write(
+    path: Path, *parts: Bytes, files: FileSystem, mode: int = 0o666, sync: bool = True
 ) -> None:
     """Write a file in place of what had its name: whole, or not at all. Raises OSError.
 

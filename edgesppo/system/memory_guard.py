@@ -19,7 +19,7 @@ _STACK = 8 << 20
 LOADING, COMPUTING = 32 << 20, 8 << 20
 
 
-def ask(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
+def require(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
     """Raises OutOfMemory unless so many bytes of memory, and of a mapped file, can be had now.
 
     What was asked for is given back at once, untouched: it takes some microseconds.

@@ -19,10 +19,10 @@ _FORBIDDEN = '<>:"/\\|?*'
 _MAX_NAME = 255  # bytes, on most file systems
 
 
-def home() -> Path:
+def cache_dir() -> Path:
     """The folder of everything we keep: $EDGESPPO_HOME, else the platform's cache folder."""
     if own := os.environ.get("EDGESPPO_HOME"):
-        return given("EDGESPPO_HOME", own)
+        return expand_user("EDGESPPO_HOME", own)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "edgesppo"
     if sys.platform == "win32":
@@ -30,7 +30,7 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesppo"
 
 
-def given(what: str, path: str) -> Path:
+def expand_user(what: str, path: str) -> Path:
     """A path that a person gave, `~` and all. Raises UsageError, naming `what`."""
     if "\0" in path:
         raise UsageError(f"{what} is {path!r}: no file's name has a NUL character")
@@ -40,17 +40,17 @@ def given(what: str, path: str) -> Path:
         raise UsageError(f"{what} is {path!r}, but there is no such user's home") from None
 
 
-def data_home() -> Path:
+def data_dir() -> Path:
     """The folder of what cannot be made anew: $EDGESPPO_HOME, else the platform's data folder.
 
     Systems and people empty cache folders at will.
     """
     if os.environ.get("EDGESPPO_HOME"):
-        return home()
+        return cache_dir()
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "edgesppo"
     if sys.platform == "win32":
-        return home()
+        return cache_dir()
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgesppo"
 
 

@@ -135,7 +135,7 @@ def between_steps() -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
+def shielded() -> Iterator[None]:
     """What is done in the block is done whole: Ctrl-C comes after it."""
     with between_steps():
         yield

@@ -33,8 +33,8 @@ from edgesppo.planning.run_config import (
     untuned,
 )
 from edgesppo.system import hardware
-from edgesppo.system.fs import Files, write_whole
-from edgesppo.system.paths import home
+from edgesppo.system.fs import FileSystem, atomic_write
+from edgesppo.system.paths import cache_dir
 from edgesppo.tuning.measure import LENGTHS, Probe, longest
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _place(summary: Summary, goal: str) -> Path:
     model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
     here = [hardware.name(), hardware.thread_choices(), LIBRARY_VERSION, system_info()]
     digest = hashlib.sha256(json.dumps([here, model, goal]).encode()).hexdigest()
-    return home() / "tuning" / f"{digest[:32]}.json"
+    return cache_dir() / "tuning" / f"{digest[:32]}.json"
 
 
 def _recall(place: Path) -> Tuning | None:
@@ -193,4 +193,4 @@ def _remember(place: Path, tuning: Tuning) -> None:
     text = json.dumps(asdict(tuning), indent=1) + "\n"
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, text.encode(), files=Files())
+        atomic_write(place, text.encode(), files=FileSystem())

@@ -16,7 +16,7 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
 
 from edgesppo.errors import OutputError, UsageError
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 from edgesppo_convert import Progress, convert, pipeline
 from edgesppo_convert.gguf_format import FilePlan, KeyValue, TensorInfo, plan_file
 from edgesppo_convert.output import part_file
@@ -190,16 +190,16 @@ def test_an_output_that_exists_needs_force(source: Path, out: Path) -> None:
     assert out.read_bytes()[:4] == b"GGUF"
 
 
-class Unlinked(Files):
+class Unlinked(FileSystem):
     """A file system that knows no second names."""
 
     def link(self, source: Path, target: Path) -> None:
         raise PermissionError(errno.EPERM, f"no links for {source} or {target}")
 
 
-@pytest.mark.parametrize("files", [Files(), Unlinked()])
+@pytest.mark.parametrize("files", [FileSystem(), Unlinked()])
 def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_new_one(
-    source: Path, out: Path, files: Files
+    source: Path, out: Path, files: FileSystem
 ) -> None:
     with pytest.raises(OutputError, match=r"appeared meanwhile; .*13 of 13 tensors are kept in"):
         pipeline.convert(
@@ -212,7 +212,7 @@ def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_new_one(
 
 
 def test_one_that_appears_at_the_last_moment_is_kept(source: Path, out: Path) -> None:
-    class Late(Files):
+    class Late(FileSystem):
         def link(self, source: Path, target: Path) -> None:
             target.write_bytes(b"quicker")
             super().link(source, target)
@@ -322,7 +322,7 @@ KEYS = [
 
 
 def test_the_output_refuses_calls_out_of_turn(out: Path) -> None:
-    with Output(out, two_tensors(), "this", Files()) as output:
+    with Output(out, two_tensors(), "this", FileSystem()) as output:
         with pytest.raises(ValueError, match="lacks only 12"):
             output.write("first", bytes(13))
         output.write("first", FIRST[:4])
@@ -344,7 +344,7 @@ def test_the_output_refuses_calls_out_of_turn(out: Path) -> None:
 @pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
 def test_the_written_file_is_what_gguf_reads(out: Path, order: tuple[str, str]) -> None:
     data = {"first": FIRST, "second": SECOND}
-    with Output(out, two_tensors(), "this", Files()) as output:
+    with Output(out, two_tensors(), "this", FileSystem()) as output:
         for name in order:
             output.write(name, data[name])
         output.complete()

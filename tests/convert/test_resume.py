@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import BadCheckpoint, OutOfMemory, OutputError, SourceUnreadable
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 from edgesppo_convert import Progress, convert, pipeline
 from edgesppo_convert.output import output
 from edgesppo_convert.output.journal import Journal
@@ -375,7 +375,7 @@ def test_bad_weights_leave_nothing(source: Path, out: Path, tmp_path: Path) -> N
 @pytest.fixture
 def busy(out: Path) -> Iterator[None]:
     """Another process is at work on this output."""
-    other = Journal(journal_path(out), out, Files())
+    other = Journal(journal_path(out), out, FileSystem())
     other.begin("whatever", anew=True)
     yield
     other.close(remove=True)
@@ -414,7 +414,7 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(source: Path, out: Path, who
 
 
 def test_a_disk_that_forgets_is_found_out(source: Path, out: Path) -> None:
-    class Forgetful(Files):
+    class Forgetful(FileSystem):
         written = 0
 
         def write(self, descriptor: int, data: bytes, offset: int) -> int:
@@ -445,7 +445,7 @@ def test_a_copy_with_the_same_time_is_another_file(
 def test_ctrl_c_when_the_output_has_its_name_promises_nothing_and_leaves_nothing(
     source: Path, out: Path, whole: bytes
 ) -> None:
-    class Interrupting(Files):
+    class Interrupting(FileSystem):
         def link(self, source: Path, target: Path) -> None:
             super().link(source, target)
             raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from edgesppo.errors import BadCheckpoint, DownloadError, OutputError, SourceUnr
 from edgesppo.hub import client as hub_module
 from edgesppo.hub.client import Hub
 from edgesppo.hub.repository import parse_repository
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 from edgesppo_convert import convert, pipeline
 from edgesppo_convert.output import output
 from edgesppo_convert.source.hub_checkpoint import RemoteCheckpoint
@@ -244,7 +244,7 @@ def test_ctrl_c_before_the_first_byte_of_a_shard_leaves_no_empty_file(
 def spare(out: Path, *, keep: bool) -> int:
     repository = parse_repository(SOURCE)
     assert repository is not None
-    with RemoteCheckpoint(Hub(), repository, out, Files(), keep=keep) as checkpoint:
+    with RemoteCheckpoint(Hub(), repository, out, FileSystem(), keep=keep) as checkpoint:
         return checkpoint.spare
 
 
@@ -407,7 +407,7 @@ def test_a_hub_that_goes_away_is_gone_on_from(hub: FakeHub, out: Path, whole: by
     assert names(out) == {out.name}
 
 
-def run(out: Path, files: Files, *, keep: bool = False) -> int:
+def run(out: Path, files: FileSystem, *, keep: bool = False) -> int:
     """How many tensors were there before. ggml's kernels, since each run checks the others."""
     options: dict[str, Any] = {"threads": 1, "kernels": "ggml", "files": files, "keep": keep}
     return pipeline.convert(SOURCE, out, **options).resumed

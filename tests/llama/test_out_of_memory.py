@@ -94,9 +94,9 @@ def test_the_command_line_says_it_in_one_line(demo_gguf: Path) -> None:
 
 def test_what_the_system_does_not_give_is_refused_and_what_it_gives_is_given_back() -> None:
     for _ in range(1000):
-        memory_guard.ask("it", memory=1 << 30, mapped=1 << 30, advice="none")
+        memory_guard.require("it", memory=1 << 30, mapped=1 << 30, advice="none")
     with pytest.raises(edgesppo.OutOfMemory, match=r"\Aa cache takes up to .* MB.*; use less\Z"):
-        memory_guard.ask("a cache", memory=1 << 60, advice="use less")
+        memory_guard.require("a cache", memory=1 << 60, advice="use less")
 
 
 @linux
@@ -134,7 +134,7 @@ def test_a_refusal_leaves_nothing_behind(
 ) -> None:
     from tests.support.resources import native_handles, open_files
 
-    ask = memory_guard.ask
+    ask = memory_guard.require
 
     def refuse(what: str, **needs: Any) -> None:
         if stage in what:
@@ -142,7 +142,7 @@ def test_a_refusal_leaves_nothing_behind(
         ask(what, **needs)
 
     held = native_handles(), open_files()
-    monkeypatch.setattr(memory_guard, "ask", refuse)
+    monkeypatch.setattr(memory_guard, "require", refuse)
     with pytest.raises(edgesppo.OutOfMemory, match="none is left"):
         edgesppo.load(demo_gguf)
     assert (native_handles(), open_files()) == held

@@ -15,8 +15,8 @@ from edgesppo.repl.state import Setup, Talk
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.folder import Sessions
 from edgesppo.store.locate import Found
-from edgesppo.system.fs import Files
-from edgesppo.system.signals import deferred
+from edgesppo.system.fs import FileSystem
+from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c as signals
 from edgesppo.terminal.raw_mode import Keys
 from edgesppo.terminal.screen import Screen
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgesppo.api import LoadedModel
 
 
-class Disk(Files):
+class Disk(FileSystem):
     """One that may be full."""
 
     full = False
@@ -248,7 +248,7 @@ def test_what_is_done_in_one_piece_is_done_before_ctrl_c() -> None:
     done: list[str] = []
 
     def work() -> None:
-        with deferred():
+        with shielded():
             signal.raise_signal(signal.SIGINT)
             done.append("all of it")
 

@@ -97,10 +97,10 @@ def test_the_folder_is_its_owners_only(sessions: Sessions) -> None:
 
 
 def test_chats_are_kept_where_nothing_is_emptied_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Sessions().folder == paths.home() / "sessions"
+    assert Sessions().folder == paths.cache_dir() / "sessions"
     monkeypatch.delenv("EDGESPPO_HOME")
-    assert Sessions().folder == paths.data_home() / "sessions"
-    assert os.name == "nt" or paths.data_home() != paths.home()
+    assert Sessions().folder == paths.data_dir() / "sessions"
+    assert os.name == "nt" or paths.data_dir() != paths.cache_dir()
 
 
 def test_the_latest_is_the_one_used_last(sessions: Sessions) -> None:

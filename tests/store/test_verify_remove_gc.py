@@ -22,7 +22,7 @@ from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.store import commit_lock, gc, layout, locate, user_state
 from edgesppo.store import pull as obtain
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 from tests.conftest import DEMO
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
 
@@ -290,7 +290,7 @@ def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
     part = part_path(layout.folder(entry) / SECOND)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"1")
-    with commit_lock.alone(REVISION, None, Files()):
+    with commit_lock.alone(REVISION, None, FileSystem()):
         assert not gc.find()
     assert [rest.path for rest in gc.find()] == [part]
     assert hub.url
@@ -298,7 +298,7 @@ def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
 
 def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: FakeHub) -> None:
     folder = pull()
-    with commit_lock.alone(REVISION, None, Files()):
+    with commit_lock.alone(REVISION, None, FileSystem()):
         message = run("rm", NAME, code=1).stderr.splitlines()[-1]
     assert f"process {os.getpid()} on" in message
     assert "nothing is removed" in message
@@ -319,7 +319,7 @@ def test_what_a_pull_begins_between_question_and_answer_stays(
         with ExitStack() as meanwhile:
 
             def answer(*_: object, **__: object) -> bool:
-                meanwhile.enter_context(commit_lock.alone(REVISION, None, Files()))
+                meanwhile.enter_context(commit_lock.alone(REVISION, None, FileSystem()))
                 return True
 
             monkeypatch.setattr("click.confirm", answer)
@@ -334,7 +334,7 @@ def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
     part = part_path(pull() / "sub" / "deep.json")  # a lock may pin files in folders
     part.parent.mkdir()
     part.write_bytes(b"1" * 1000)
-    with commit_lock.alone(REVISION, None, Files()):
+    with commit_lock.alone(REVISION, None, FileSystem()):
         result = run("gc")
     assert f"what process {os.getpid()} on" in result.stderr
     assert part.exists()
@@ -505,7 +505,7 @@ def test_a_mark_of_who_is_at_work_that_is_none_of_ours_is_told(
     )()
     with (
         pytest.raises(errors.OutputError, match=f"{said}.*; remove it"),
-        commit_lock.alone(REVISION, pytest.fail, Files()),
+        commit_lock.alone(REVISION, pytest.fail, FileSystem()),
     ):
         pass
     assert not target.exists()

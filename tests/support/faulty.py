@@ -7,15 +7,15 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.system.fs import Files
+from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OPERATIONS = tuple(name for name in vars(Files) if not name.startswith("_"))
+OPERATIONS = tuple(name for name in vars(FileSystem) if not name.startswith("_"))
 
 
-class Counting(Files):
+class Counting(FileSystem):
     """The operations with a word said before each; `done` names those that came.
 
     They are the real ones, but for waiting on the disk: no test here cuts the power.
@@ -28,7 +28,7 @@ class Counting(Files):
 
 
 def _counted(name: str) -> Callable[..., Any]:
-    real = getattr(Files, name) if name not in ("sync", "sync_folder") else lambda *_: None
+    real = getattr(FileSystem, name) if name not in ("sync", "sync_folder") else lambda *_: None
 
     def operation(self: Counting, *args: Any) -> Any:
         with self._one_at_a_time:
@@ -60,7 +60,7 @@ class Faulty(Counting):
             raise self._error
 
 
-class Short(Files):
+class Short(FileSystem):
     """Writes and reads at most 1,000 bytes at a time, as a system may."""
 
     def write(self, descriptor: int, data: Any, offset: int) -> int:
@@ -126,7 +126,7 @@ class Volatile(Counting):
     def sync(self, descriptor: int) -> None:
         super().sync(descriptor)
         if descriptor in self._pages:
-            Files.write(self, descriptor, self._pages[descriptor], 0)
+            FileSystem.write(self, descriptor, self._pages[descriptor], 0)
 
     def close(self, descriptor: int) -> None:
         super().close(descriptor)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.system.fs import Files, is_abandoned, is_draft, write_whole
+from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_draft
 from tests.support.faulty import Counting, Faulty
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def test_writers_of_the_same_file_never_meet(tmp_path: Path) -> None:
     texts = [f"{n}".encode() * 5000 for n in range(8)]
     together = threading.Barrier(len(texts))
 
-    class Slow(Files):
+    class Slow(FileSystem):
         """All drafts are there at once."""
 
         def replace(self, source: Path, target: Path) -> None:
@@ -29,7 +29,7 @@ def test_writers_of_the_same_file_never_meet(tmp_path: Path) -> None:
 
     def write(text: bytes) -> None:
         try:
-            write_whole(path, text, files=Slow())
+            atomic_write(path, text, files=Slow())
         except BaseException as error:
             failures.append(error)
 
@@ -45,12 +45,12 @@ def test_writers_of_the_same_file_never_meet(tmp_path: Path) -> None:
 
 def test_whatever_fails_the_file_is_whole_and_no_draft_stays(tmp_path: Path) -> None:
     path, counting = tmp_path / "file", Counting()
-    write_whole(path, b"one", b" two", files=counting)
+    atomic_write(path, b"one", b" two", files=counting)
     assert path.read_bytes() == b"one two"
     for n in range(1, len(counting.done) + 1):
         path.write_bytes(b"before")
         with pytest.raises(OSError, match="Input/output"):
-            write_whole(path, b"one", b" two", files=Faulty(n))
+            atomic_write(path, b"one", b" two", files=Faulty(n))
         assert path.read_bytes() in (b"before", b"one two")
         assert list(tmp_path.iterdir()) == [path], f"operation {n}"
 
@@ -64,7 +64,7 @@ def test_a_draft_is_told_by_its_name_and_one_that_was_left_by_its_age(tmp_path: 
                 raise OSError("killed")
 
     with pytest.raises(OSError, match="killed"):
-        write_whole(tmp_path / "chat.kv", b"text", files=Killed(0))
+        atomic_write(tmp_path / "chat.kv", b"text", files=Killed(0))
     (draft,) = tmp_path.iterdir()
     assert is_draft(draft, ".kv")
     assert not is_draft(draft, ".json")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
 from edgesppo.repl.last_turn import unfinished
-from edgesppo.system.fs import Files, cannot_write, write_whole
-from edgesppo.system.paths import given
+from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.paths import expand_user
 from edgesppo.terminal import clipboard
 from edgesppo.terminal.format import n_turns
 
@@ -31,7 +31,7 @@ def export(desk: Desk, rest: str) -> None:
     talk, chat = desk.talk, desk.talk.chat
     if not chat.messages:
         raise UsageError("there is nothing to export yet")
-    path = given("the file to write", rest or f"{talk.name or 'chat'}.md")
+    path = expand_user("the file to write", rest or f"{talk.name or 'chat'}.md")
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{path} is to end in {' or '.join(_SUFFIXES)}")
     if os.path.lexists(path):
@@ -53,7 +53,7 @@ def export(desk: Desk, rest: str) -> None:
 def _write(path: Path, text: str) -> None:
     """The file whole, or not at all; what a link names, and not the link."""
     try:
-        write_whole(Path(os.path.realpath(path)), text.encode("utf-8"), files=Files())
+        atomic_write(Path(os.path.realpath(path)), text.encode("utf-8"), files=FileSystem())
     except OSError as error:
         raise cannot_write(path, error) from None
 
