@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.memory_plan import Plan
+    from edgesppo.planning.memory_plan import MemoryPlan
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import Transcript
     from edgesppo_convert import Progress
@@ -64,7 +64,7 @@ class LoadedModel:
         engine: Engine,
         defaults: SamplingParams,
         load_s: float,
-        plan: Plan,
+        plan: MemoryPlan,
     ) -> None:
         self.name = name
         self.model = model
@@ -269,7 +269,7 @@ def _summary(
 ) -> tuple[Summary, float]:
     """The head of what was found; a checkpoint is converted before, in so many seconds."""
     if not found.is_checkpoint:
-        return gemma2.check(found.path), 0.0
+        return gemma2.load_summary(found.path), 0.0
     return converted.prepare(found, on_convert)
 
 

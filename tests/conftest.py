@@ -86,7 +86,7 @@ def hub(fresh_home: Path, hub_files: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("HF_TOKEN", "hf_aVerySecretToken")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(parallel_download, "wait", lambda *_: None)
-    monkeypatch.setattr(client.Hub.__init__, "__defaults__", (lambda _: None,))
+    monkeypatch.setattr(client.HubClient.__init__, "__defaults__", (lambda _: None,))
     with serve(hub_files) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake

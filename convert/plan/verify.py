@@ -54,7 +54,7 @@ def check_planned(head: bytes, size: int, where: str, laid: Mapping[int, bool]) 
 def check_written(path: Path, output: Path, laid: Mapping[int, bool]) -> None:
     """Refuse a file that the runtime could not use, or would use wrongly; `output` names it."""
     try:
-        summary = preflight.check(path)
+        summary = preflight.load_summary(path)
         fault = _fault(summary, laid, partial(preflight.read_array, summary))
     except BadModelFile as error:
         fault = str(error)

@@ -26,7 +26,7 @@ from edgesppo.errors import (
     SourceUnreadable,
     UnsupportedCheckpoint,
 )
-from edgesppo.hub.client import Hub
+from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import NO_SPACE
 from edgesppo_convert.source.checkpoint import (
@@ -59,7 +59,7 @@ class RemoteCheckpoint(Checkpoint):
 
     def __init__(
         self,
-        hub: Hub,
+        hub: HubClient,
         repository: Repository,
         output: Path,
         files: FileSystem,
@@ -207,7 +207,7 @@ def open_checkpoint(
     repository = check_source(source)
     if repository is None:
         return Checkpoint(Path(source))
-    return RemoteCheckpoint(Hub(), repository, output, files, keep=keep, fetched=fetched)
+    return RemoteCheckpoint(HubClient(), repository, output, files, keep=keep, fetched=fetched)
 
 
 def _no_folder(path: Path) -> EdgesppoError:

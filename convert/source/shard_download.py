@@ -12,14 +12,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
-from edgesppo.hub.download import ATTEMPTS, Arrivals
+from edgesppo.hub.download import ATTEMPTS, Downloader
 from edgesppo.system.fs import blocks, cannot_write, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from edgesppo.hub.client import Hub
+    from edgesppo.hub.client import HubClient
     from edgesppo.hub.download import Fetched
     from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import FileSystem
@@ -32,7 +32,7 @@ class Fetcher:
 
     def __init__(
         self,
-        hub: Hub,
+        hub: HubClient,
         repository: Repository,
         output: Path,
         files: FileSystem,
@@ -46,7 +46,7 @@ class Fetcher:
         self._output = output
         self._files = files
         self._fetched = fetched or (lambda *_: None)
-        self._arrivals = Arrivals(hub, repository, files, self._fetched, forgives=True)
+        self._arrivals = Downloader(hub, repository, files, self._fetched, forgives=True)
         if self.kept is not None:
             _check_folder(self.kept)
 

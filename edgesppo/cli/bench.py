@@ -42,7 +42,7 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
     from edgesppo.tuning.choose import Wishes, settle
 
     what = chosen(model)
-    summary = gemma2.check(converted(what))
+    summary = gemma2.load_summary(converted(what))
     with tuning_progress() as on_tune:
         tuning, _ = settle(summary, Wishes(n_threads=threads, gpu="off", tune=tune), on_tune)
     with measuring("Measuring") as report:

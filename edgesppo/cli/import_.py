@@ -33,5 +33,7 @@ def import_command(path: str, name: str | None, as_json: bool) -> None:
         figures = {"name": entry.name, "kind": entry.kind, "location": entry.location}
         emit_json({**figures, "bytes": entry.size, "files": files})
         return
-    say(f"{entry.name}: {size(entry.size)} in {entry.location}, recorded in {layers.own()}")
+    say(
+        f"{entry.name}: {size(entry.size)} in {entry.location}, recorded in {layers.write_target()}"
+    )
     say(f"Next: edgesppo chat {entry.name}")

@@ -40,7 +40,9 @@ def lock_command(
     with retries_told():
         entry = pull.pin(asked, update=update, file=file, ours=True)
     if as_json:
-        emit_json({**described(entry), "before": before.revision, "lock": str(layers.own())})
+        emit_json(
+            {**described(entry), "before": before.revision, "lock": str(layers.write_target())}
+        )
         return
     for line in _pinned_lines(before, entry):
         tell(line)
@@ -65,7 +67,7 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
     for path in sorted(set(old) - {file.path for file in entry.files}):
         yield f"  {'gone':>10}  {path}"
     yield labelled("licence", license_claims.line(entry))
-    yield f"Pinned in {layers.own()}"
+    yield f"Pinned in {layers.write_target()}"
 
 
 def described(entry: PinnedModel) -> dict[str, Any]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.memory_plan import Plan
-    from edgesppo.planning.run_config import Tuning
+    from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.planning.run_config import RunConfig
     from edgesppo.tuning.choose import Wishes
 
 
@@ -38,7 +38,7 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
     from edgesppo.tuning.choose import MEASURED, origin, settle
 
     found = locate.find(model)
-    summary = gemma2.check(converted(found))
+    summary = gemma2.load_summary(converted(found))
     wishes = replace(wishes_of(loading), force=True)
     tuning, made = settle(summary, wishes, measure=False)
     whence = origin(summary, wishes, tuning)
@@ -62,12 +62,14 @@ def wishes_of(loading: dict[str, Any]) -> Wishes:
 
     kept = {field.name for field in fields(Wishes)}
     draft = loading["drafts"]
-    summary = None if isinstance(draft, bool) else gemma2.check(converted(locate.find(draft)))
+    summary = (
+        None if isinstance(draft, bool) else gemma2.load_summary(converted(locate.find(draft)))
+    )
     chosen = {name: value for name, value in loading.items() if name in kept}
     return Wishes(**chosen, draft=summary)
 
 
-def _lines(tuning: Tuning, made: Plan, draft: Summary | None) -> Iterator[tuple[str, str]]:
+def _lines(tuning: RunConfig, made: MemoryPlan, draft: Summary | None) -> Iterator[tuple[str, str]]:
     yield "weights", _mb(made.weights)
     yield "KV cache", f"{_mb(made.kv)}, {made.n_ctx:,} tokens in {made.cache_type}"
     yield "compute", _mb(made.compute)
@@ -88,7 +90,7 @@ def _lines(tuning: Tuning, made: Plan, draft: Summary | None) -> Iterator[tuple[
     )
 
 
-def _rates(tuning: Tuning) -> str:
+def _rates(tuning: RunConfig) -> str:
     return (
         f"measured here: prefill {tuning.prefill_tps or 0:,.1f} t/s, "
         f"decode {tuning.decode_tps or 0:,.1f} t/s"
@@ -96,7 +98,7 @@ def _rates(tuning: Tuning) -> str:
 
 
 # What is said of where the settings come from, by `settle.origin`.
-_WHENCE: dict[str, Callable[[Tuning], str]] = {
+_WHENCE: dict[str, Callable[[RunConfig], str]] = {
     "measured": _rates,
     "other threads": lambda _: "measured here with another number of threads",
     "not yet": lambda _: (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.planning.memory_plan import Plan
+    from edgesppo.planning.memory_plan import MemoryPlan
     from edgesppo.store.verify import Checked
 
 
@@ -62,7 +62,9 @@ def pull_command(
     if there is None:
         entry = pull.pin(asked)
         if not asked.entry.is_pinned:
-            say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {layers.own()}")
+            say(
+                f"{entry.name} is pinned to what it is now: {entry.revision}, in {layers.write_target()}"
+            )
         fetched += _get(entry, convert=convert, accept=accept_license)
         there = of_entry(layers.read().models[entry.name]).path
     if convert and (entry.kind != CHECKPOINT or entry.repository is None):
@@ -160,7 +162,7 @@ def _estimated(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]
     pull.check_space(needs.disk)
 
 
-def _memory(weights: int, plan: Plan | None) -> str:
+def _memory(weights: int, plan: MemoryPlan | None) -> str:
     """What loading it takes, what there is, and whether that is enough."""
     free = available_memory() if plan is None else plan.available
     room = "" if free is None else f", {size(free)} are free"

@@ -37,7 +37,7 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
     from edgesppo.gguf.metadata import describe
 
     path = converted(locate.find(model))
-    card = describe(gemma2.check(path))
+    card = describe(gemma2.load_summary(path))
     if with_hash:
         card["sha256"] = _sha256(path)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.llama.context import FLASH_ATTENTION, ContextParams
 from edgesppo.planning import memory_plan
-from edgesppo.planning.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, Tuning
+from edgesppo.planning.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, RunConfig
 from edgesppo.system import hardware, memory_guard, validate
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ def ask_for_memory(summary: Summary, params: ContextParams) -> None:
 
     llama.cpp reports a cache that it cannot have, but not what it allocates on the side.
     """
-    tuning = Tuning(
+    tuning = RunConfig(
         params.n_threads,
         params.n_threads_batch,
         flash_attention=params.flash_attention,
         n_ubatch=params.n_ubatch,
     )
-    needs = memory_plan.plan(
+    needs = memory_plan.plan_memory(
         summary,
         tuning,
         n_ctx=params.n_ctx,

@@ -25,22 +25,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.memory_plan import Plan
-    from edgesppo.planning.run_config import Tuning
+    from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.planning.run_config import RunConfig
 
 # Tokens of the text that it reads in one step, at most.
 SLICE = 64
 
 
-def needs(summary: Summary, tuning: Tuning, n_ctx: int) -> Plan:
+def needs(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
     """What such a model takes beside one of `n_ctx` tokens with these settings."""
     own = dataclasses.replace(tuning, flash_attention="auto", n_ubatch=SLICE)
     n_ctx = min(n_ctx, memory_plan.trained(summary))
-    return memory_plan.plan(summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=SLICE, cache_type="f16")
+    return memory_plan.plan_memory(
+        summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=SLICE, cache_type="f16"
+    )
 
 
 def open_draft_model(
-    summary: Summary, target: Model, tuning: Tuning, *, n_ctx: int | None, gpu: str | int
+    summary: Summary, target: Model, tuning: RunConfig, *, n_ctx: int | None, gpu: str | int
 ) -> DraftModel:
     """Load a file to guess for `target`, with the settings that are its. Raises UsageError."""
     model = Model(summary.path, gpu=gpu, repack=tuning.repack, summary=summary)

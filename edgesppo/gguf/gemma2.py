@@ -80,7 +80,7 @@ _PER_TOKEN = {
 }
 
 
-def check(path: Path, architecture: str = ARCHITECTURE) -> Summary:
+def load_summary(path: Path, architecture: str = ARCHITECTURE) -> Summary:
     """Check the file's structure against its real size, and its architecture.
 
     Raises ModelNotFound when there is no such file and BadModelFile when it is not a whole GGUF

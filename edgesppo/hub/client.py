@@ -37,7 +37,7 @@ from edgesppo.hub.responses import (
     whole,
     whole_size,
 )
-from edgesppo.hub.retry import Patience
+from edgesppo.hub.retry import RetryPolicy
 from edgesppo.hub.throughput import PacedHttp, PacedHttps, TooLongHeading
 
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ def require_online() -> None:
     endpoint()
 
 
-class Hub:
+class HubClient:
     """The hub, as one process asks it."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         require_online()
         self._endpoint = endpoint()
         self._token = _token()
-        self._patience = Patience(self._endpoint, sleep)
+        self._patience = RetryPolicy(self._endpoint, sleep)
         self._opener = urllib.request.build_opener(NoRedirect, PacedHttp, PacedHttps)
 
     def files(self, repository: Repository) -> dict[str, RemoteFile]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from edgesppo.hub.client import Hub
+    from edgesppo.hub.client import HubClient
     from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import FileSystem
 
@@ -35,10 +35,10 @@ def part_path(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class Downloader:
     """The files of one repository, on their way."""
 
-    hub: Hub
+    hub: HubClient
     repository: Repository
     files: FileSystem
     fetched: Fetched

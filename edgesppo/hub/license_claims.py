@@ -22,7 +22,7 @@ from edgesppo.system.sanitize import one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgesppo.hub.client import Hub
+    from edgesppo.hub.client import HubClient
     from edgesppo.hub.repository import Commit, RemoteFile, Repository
     from edgesppo.lockfile.entries import PinnedModel
 
@@ -50,7 +50,7 @@ _HEAD = 1_300
 
 
 def read(
-    hub: Hub, at: Repository, listing: Mapping[str, RemoteFile], commit: Commit, known: str
+    hub: HubClient, at: Repository, listing: Mapping[str, RemoteFile], commit: Commit, known: str
 ) -> dict[str, Any]:
     """What the repository claims, as fields of an entry; those that it leaves out stay as known.
 
@@ -80,7 +80,7 @@ def read(
     return found
 
 
-def _read(hub: Hub, at: Repository, file: RemoteFile | None) -> str | None:
+def _read(hub: HubClient, at: Repository, file: RemoteFile | None) -> str | None:
     if file is None or file.size > _MAX_BYTES:
         return None
     try:

@@ -13,8 +13,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgesppo.hub.client import Hub
-from edgesppo.hub.download import Arrivals, part_path
+from edgesppo.hub.client import HubClient
+from edgesppo.hub.download import Downloader, part_path
 from edgesppo.hub.repository import RemoteFile
 from edgesppo.system.fs import FileSystem, cannot_write
 
@@ -35,7 +35,7 @@ class _Stopped(Exception):
     """Another file has failed, or the person has had enough."""
 
 
-def fetch(
+def download_all(
     repository: Repository,
     wanted: Sequence[PinnedFile],
     folder: Path,
@@ -47,11 +47,13 @@ def fetch(
 
     Raises DownloadError and OutputError; then, and after Ctrl-C, what came is gone on from.
     """
-    work = _Work(repository, folder, fetched or (lambda *_: None), files or FileSystem())
+    work = _ParallelDownload(
+        repository, folder, fetched or (lambda *_: None), files or FileSystem()
+    )
     work.all(wanted)
 
 
-class _Work:
+class _ParallelDownload:
     def __init__(
         self, repository: Repository, folder: Path, fetched: Fetched, files: FileSystem
     ) -> None:
@@ -59,8 +61,8 @@ class _Work:
         self._fetched = fetched
         self._files = files
         self._stop = threading.Event()
-        self._arrivals = Arrivals(
-            Hub(self._sleep),
+        self._arrivals = Downloader(
+            HubClient(self._sleep),
             repository,
             files,
             self._tell,

@@ -44,7 +44,7 @@ _listener: ContextVar[Heard] = ContextVar("edgesppo_retry", default=lambda _: No
 
 
 @contextmanager
-def heard_by(listener: Heard) -> Iterator[None]:
+def on_retry(listener: Heard) -> Iterator[None]:
     """What is begun in this block tells the listener of its retries, be it from other threads."""
     token = _listener.set(listener)
     try:
@@ -53,7 +53,7 @@ def heard_by(listener: Heard) -> Iterator[None]:
         _listener.reset(token)
 
 
-class Patience:
+class RetryPolicy:
     """With one place of the network: made in the thread whose listener is to hear."""
 
     def __init__(self, place: str, sleep: Callable[[float], None]) -> None:

@@ -13,7 +13,7 @@ from edgesppo.errors import BadModelFile, Closed, UsageError
 from edgesppo.gguf import gemma2
 from edgesppo.llama.library import can_offload
 from edgesppo.llama.mapped_file import MappedFile
-from edgesppo.llama.text_splitter import Cuts
+from edgesppo.llama.text_splitter import TextSplitter
 from edgesppo.llama.weights import Weights
 from edgesppo.system import memory_guard, validate
 
@@ -58,11 +58,11 @@ class Model:
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = Path(path)
-        self.summary = summary or gemma2.check(self.path)
+        self.summary = summary or gemma2.load_summary(self.path)
         self.n_gpu_layers = gpu_layers(gpu)
         self._pieces: dict[int, bytes] = {}
         self._texts: dict[int, bytes] = {}
-        self._cuts: Cuts | None = None
+        self._cuts: TextSplitter | None = None
         # Native code must not be inside the vocabulary while another thread frees it.
         self._lock = threading.RLock()
         self._weights: Weights | None = None
@@ -148,14 +148,14 @@ class Model:
             ids = self.weights.tokenize(data, special=False)
             return ids if self._is_faithful(ids, data) else self._spelled(ids, data)
 
-    def _find_cuts(self) -> Cuts:
+    def _find_cuts(self) -> TextSplitter:
         """Where long texts can be cut; found when the first one comes."""
         with self._lock:
             if self._cuts is None:
                 weights, everything = self.weights, range(self.n_vocab)
                 names = [_plain(weights.name(id_)) for id_ in everything]
                 own = [name for id_, name in enumerate(names) if weights.is_user_defined(id_)]
-                self._cuts = Cuts(names, own)
+                self._cuts = TextSplitter(names, own)
             return self._cuts
 
     def _is_faithful(self, ids: list[int], data: bytes) -> bool:

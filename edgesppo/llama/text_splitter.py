@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-class Cuts:
+class TextSplitter:
     """Where texts can be cut under a vocabulary. `names` are the texts of all of its pieces."""
 
     def __init__(self, names: Iterable[str], user_defined: Iterable[str]) -> None:

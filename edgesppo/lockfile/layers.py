@@ -36,7 +36,7 @@ def project() -> Path | None:
     return expand_user(PROJECT, named) if named else None
 
 
-def own() -> Path:
+def write_target() -> Path:
     """Where what is found out here is written."""
     return project() or data_dir() / "models.lock"
 
@@ -82,7 +82,7 @@ def every_entry() -> list[PinnedModel]:
     return [entry for lock in known for entry in lock.models.values()]
 
 
-def record(
+def update_entry(
     name: str,
     change: Callable[[PinnedModel | None], PinnedModel | None],
     path: Path | None = None,
@@ -92,7 +92,7 @@ def record(
     That is our own lock, unless `path` names one. None from `change` removes the entry there.
     Raises OutputError and BadLock.
     """
-    path, files = path or own(), FileSystem()
+    path, files = path or write_target(), FileSystem()
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)

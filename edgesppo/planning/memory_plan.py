@@ -16,7 +16,7 @@ from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary, TensorEntry
-    from edgesppo.planning.run_config import Tuning
+    from edgesppo.planning.run_config import RunConfig
 
 CELL_PADDING = 256
 # The types that llama.cpp keeps in an order of its own, on x86 with AVX2 and on Arm alike.
@@ -26,7 +26,7 @@ PROGRAM_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Bytes that a model with these settings will take, its threads, and what is still free."""
 
     weights: int
@@ -98,15 +98,15 @@ def trained(summary: Summary) -> int:
     return value if isinstance(value, int) else CELL_PADDING
 
 
-def plan(
+def plan_memory(
     summary: Summary,
-    tuning: Tuning,
+    tuning: RunConfig,
     *,
     n_ctx: int,
     n_seqs: int,
     n_batch: int,
     cache_type: str,
-) -> Plan:
+) -> MemoryPlan:
     """The plan for a Gemma-2 file with these settings; sizes in tokens."""
     shape = _Shape(summary.keys)
     n_ubatch = min(n_batch, tuning.n_ubatch)
@@ -116,7 +116,7 @@ def plan(
     compute = 4 * n_ubatch * (3 * shape.ffn + 4 * shape.hidden) + 2 * n_ubatch * (full + window)
     if tuning.flash_attention == "off":  # then there is a score for every head and pair of tokens
         compute += 4 * shape.heads * full * n_ubatch
-    return Plan(
+    return MemoryPlan(
         weights=_resident(summary, repack=tuning.repack),
         kv=int(cells * shape.kv_row * CACHE_TYPES[cache_type]),
         compute=compute,

@@ -33,7 +33,7 @@ _WORTHWHILE = 64 << 20
 
 
 @dataclass(frozen=True)
-class Tuning:
+class RunConfig:
     """How to run a model; the rates, in tokens per second, are None where none were measured."""
 
     n_threads: int
@@ -47,13 +47,13 @@ class Tuning:
     row_costs: tuple[float, ...] = USUAL_COSTS
 
 
-def untuned() -> Tuning:
+def untuned() -> RunConfig:
     """What is taken without a measurement: a thread for every core, llama.cpp's own rest."""
     threads = hardware.cores()
-    return Tuning(threads, threads)
+    return RunConfig(threads, threads)
 
 
-def frugal() -> Tuning:
+def frugal() -> RunConfig:
     """What takes the least memory; no measurement either."""
     return replace(untuned(), repack=False, flash_attention="on", n_ubatch=SMALL_UBATCH)
 

@@ -75,7 +75,7 @@ def _make(
         sha256=result.sha256,
     )
     _compare(entry, build, output, files)
-    layers.record(entry.name, lambda before: _with(before or entry, build))
+    layers.update_entry(entry.name, lambda before: _with(before or entry, build))
     return output
 
 
@@ -93,7 +93,7 @@ def _compare(entry: PinnedModel, build: PinnedBuild, output: Path, files: FileSy
         raise cannot_write(other, error) from error
     raise OutputError(
         f"{output.name} came out with the sha256 {build.sha256}, but {before.sha256} is recorded"
-        f" for it in {layers.own()}; it is kept as {other.name}; remove the record if you trust it"
+        f" for it in {layers.write_target()}; it is kept as {other.name}; remove the record if you trust it"
     )
 
 

@@ -51,7 +51,7 @@ def prepare(
                 _convert(found.path, output, on_progress)
         seconds = time.perf_counter() - started
     forget_older(output)
-    return summary or gemma2.check(output), seconds
+    return summary or gemma2.load_summary(output), seconds
 
 
 def ensure_converted(found: Found, on_progress: Callable[[Progress], None] | None = None) -> Path:
@@ -75,7 +75,7 @@ def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None]
 def _sound(copy: Path) -> Summary | None:
     """The head of a converted copy, if there is one; a damaged one is removed, to be made again."""
     try:
-        return gemma2.check(copy)
+        return gemma2.load_summary(copy)
     except ModelNotFound:
         return None
     except BadModelFile:

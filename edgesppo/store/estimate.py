@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.gguf import reader
 from edgesppo.gguf.gemma2 import Summary
-from edgesppo.hub.client import Hub
+from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import RemoteFile
 from edgesppo.lockfile.entries import GGUF
 from edgesppo.planning import memory_plan, run_config
@@ -26,7 +26,7 @@ from edgesppo.store.pull import repository
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedFile, PinnedModel
-    from edgesppo.planning.memory_plan import Plan
+    from edgesppo.planning.memory_plan import MemoryPlan
 
 _CONFIG = "config.json"
 _MAX_CONFIG = 1 << 20
@@ -63,7 +63,7 @@ class Needs:
     weights: int  # as they will be run, about
     disk: int  # at the most, until all is done
     free: int | None  # on the disk of the store
-    memory: Plan | None  # None where the shape is not known
+    memory: MemoryPlan | None  # None where the shape is not known
 
 
 def needs(entry: PinnedModel, *, convert: bool) -> Needs:
@@ -86,7 +86,7 @@ def weights(entry: PinnedModel, shape: Shape | None) -> int:
     return int(stored * _BITS / (shape.bits if shape is not None else 16))
 
 
-def memory(entry: PinnedModel, shape: Shape | None) -> Plan | None:
+def memory(entry: PinnedModel, shape: Shape | None) -> MemoryPlan | None:
     """What loading it will take, at its own context length; None where its shape is not known."""
     keys = {f"gemma2.{key}": None for key in _KEYS} if shape is None else shape.keys
     n_ctx, vocabulary = keys.get("gemma2.context_length"), keys.get("tokenizer.ggml.tokens")
@@ -95,7 +95,7 @@ def memory(entry: PinnedModel, shape: Shape | None) -> Plan | None:
     if not sound or n_ctx is None:
         return None
     size = weights(entry, shape)
-    return memory_plan.plan(
+    return memory_plan.plan_memory(
         Summary(Path(entry.name), keys, 0, size, size, (), {}),
         run_config.frugal(),
         n_ctx=n_ctx,
@@ -112,7 +112,7 @@ def read_shape(entry: PinnedModel) -> Shape | None:
     """
     if entry.kind == GGUF:
         file = _remote(entry.files[0])
-        head = Hub().span(repository(entry), file, 0, min(file.size, _MAX_HEAD))
+        head = HubClient().span(repository(entry), file, 0, min(file.size, _MAX_HEAD))
         return Shape(reader.peek(head, file.size))
     pinned = next((file for file in entry.files if file.path == _CONFIG), None)
     if pinned is None or pinned.size > _MAX_CONFIG:
@@ -140,4 +140,4 @@ def _checked(entry: PinnedModel, pinned: PinnedFile) -> bytes:
         hasher.update(data)
         if hasher.hexdigest() == file.digest:
             return data
-    return Hub().small(repository(entry), file)
+    return HubClient().small(repository(entry), file)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
-from edgesppo.hub.client import Hub
+from edgesppo.hub.client import HubClient
 from edgesppo.hub.download import part_path
-from edgesppo.hub.parallel_download import fetch
+from edgesppo.hub.parallel_download import download_all
 from edgesppo.hub.repository import REVISION, Repository, parse_reference
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
@@ -87,21 +87,21 @@ def pin(
             f"{entry.name} is pinned to {entry.revision}; to pin it anew: edgesppo lock"
             f" {entry.repository}@{reference} --update"
         )
-    pinned = resolve(Hub(), entry, reference or "main", file)
+    pinned = resolve(HubClient(), entry, reference or "main", file)
 
     def change(before: PinnedModel | None) -> PinnedModel:
         # Another process may have been first: what it pinned stands.
         first = before is not None and before.is_pinned and not update
         return before if before is not None and first else pinned
 
-    layers.record(entry.name, change)
+    layers.update_entry(entry.name, change)
     return layers.read().models[entry.name]
 
 
 def keep(entry: PinnedModel) -> PinnedModel:
     """Have a pinned entry in the project's lock, where one is named, as it stands in another."""
-    if layers.project() is not None and layers.own() not in layers.holders(entry.name):
-        layers.record(entry.name, lambda before: before or entry)
+    if layers.project() is not None and layers.write_target() not in layers.holders(entry.name):
+        layers.update_entry(entry.name, lambda before: before or entry)
     return entry
 
 
@@ -197,7 +197,7 @@ def pull(
             folder = layout.folder(entry)
             for file in lacking:
                 layout.check_inside(folder / file.path)
-            fetch(repository(entry), lacking, folder, fetched=fetched, files=files)
+            download_all(repository(entry), lacking, folder, fetched=fetched, files=files)
             _record_hashes(entry)
     return lacking
 
@@ -214,12 +214,12 @@ def _record_hashes(entry: PinnedModel) -> None:
 
     with suppress(OutputError):  # a lock that cannot be written holds them against git's all along
         if holders:
-            layers.record(entry.name, change, holders[0])
+            layers.update_entry(entry.name, change, holders[0])
 
 
 def check_listing(entry: PinnedModel) -> None:
     """Ask the hub whether it still has what is pinned. Raises DownloadError with both values."""
-    listing = Hub().files(repository(entry))
+    listing = HubClient().files(repository(entry))
     for file in entry.files:
         found = listing.get(file.path)
         if found is None:

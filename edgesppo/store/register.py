@@ -61,7 +61,7 @@ def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> 
             raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
     files = _hashes(folder, names, hashed)
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
-    layers.record(chosen, lambda _: entry)
+    layers.update_entry(chosen, lambda _: entry)
     return entry
 
 
@@ -90,7 +90,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
 
 def _gguf(path: Path) -> dict[str, Any]:
     """What a sound file's own card says."""
-    keys = gemma2.check(path).keys
+    keys = gemma2.load_summary(path).keys
     title = metadata.text(keys, "general.name") or path.stem
     return {
         "description": f"{title}, a file of your own",

@@ -94,7 +94,7 @@ def _paths(entry: PinnedModel) -> list[str]:
 def forget(entry: PinnedModel) -> Path:
     """Drop an imported entry from the lock that it stands in: which; its files stay."""
     path = layers.holders(entry.name)[0]
-    layers.record(entry.name, lambda _: None, path)
+    layers.update_entry(entry.name, lambda _: None, path)
     return path
 
 

@@ -24,7 +24,7 @@ from edgesppo.lockfile.entries import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from edgesppo.hub.client import Hub
+    from edgesppo.hub.client import HubClient
     from edgesppo.hub.repository import Commit, RemoteFile
 
 _CONFIG = "config.json"
@@ -49,7 +49,7 @@ def new_entry(repository: Repository, name: str | None) -> PinnedModel:
 
 
 def resolve(
-    hub: Hub, entry: PinnedModel, reference: str = "main", file: str | None = None
+    hub: HubClient, entry: PinnedModel, reference: str = "main", file: str | None = None
 ) -> PinnedModel:
     """The entry, pinned to what `reference` (a branch, a tag, a commit) is on the hub now.
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from edgesppo.hub.retry import Retry, heard_by
+from edgesppo.hub.retry import Retry, on_retry
 from edgesppo.system.sanitize import one_line, printable
 from edgesppo.system.units import duration, megabytes, size
 from edgesppo.terminal.output import StatusLine, aside
@@ -222,7 +222,7 @@ def retries_told() -> Iterator[None]:
     """While the block runs, it is said when the network fails and is tried again."""
     notice = _Notice()
     try:
-        with heard_by(notice.heard):
+        with on_retry(notice.heard):
             yield
     finally:
         notice.close()

@@ -27,7 +27,7 @@ from edgesppo.planning.run_config import (
     ROWS,
     SMALL_UBATCH,
     TURNS,
-    Tuning,
+    RunConfig,
     frugal,
     is_small,
     untuned,
@@ -51,14 +51,16 @@ _MARGIN = 0.02
 _REPACK_MARGIN = 0.05
 
 
-def remembered(summary: Summary, goal: str) -> Tuning | None:
+def remembered(summary: Summary, goal: str) -> RunConfig | None:
     """The best settings for a file as far as no measurement is needed; None where one is."""
     if goal == OFF or is_small(summary):
         return untuned()
     return _recall(_place(summary, goal))
 
 
-def measured(summary: Summary, goal: str, report: Callable[[float], None] | None = None) -> Tuning:
+def measured(
+    summary: Summary, goal: str, report: Callable[[float], None] | None = None
+) -> RunConfig:
     """The best settings for a file, found now. `report` hears which part of the search is done."""
     found = Measurement(summary.path, goal, report or (lambda _: None)).best()
     _remember(_place(summary, goal), found)
@@ -75,7 +77,7 @@ class Measurement:
         self._report = report
         self._done, self._tries = 0, 1
 
-    def best(self) -> Tuning:
+    def best(self) -> RunConfig:
         """Try the ways to hold the weights, then the ways to compute with the better one."""
         start = frugal() if self._frugal else replace(untuned(), flash_attention="on")
         self._report(0.0)
@@ -85,7 +87,7 @@ class Measurement:
         winner = next((way for way in repacked if self._pays(way, plain, _REPACK_MARGIN)), plain)
         return self._rows(winner if self._frugal else self._attention(winner))
 
-    def _threads(self, tuning: Tuning) -> Tuning:
+    def _threads(self, tuning: RunConfig) -> RunConfig:
         """The best numbers of threads, for prefill and for decode apart."""
         prefill: dict[int, float] = {}
         decode: dict[int, float] = {}
@@ -107,7 +109,7 @@ class Measurement:
             decode_tps=decode[one],
         )
 
-    def _attention(self, tuning: Tuning) -> Tuning:
+    def _attention(self, tuning: RunConfig) -> RunConfig:
         """With or without flash attention, in large or small steps: at the prompt's own length."""
         assert tuning.prefill_tps is not None
         n = longest(tuning.prefill_tps, _LONG_TRY, self._prompt)
@@ -127,7 +129,7 @@ class Measurement:
         best = min(others, key=self._seconds)
         return best if self._pays(best, first, _MARGIN) else first
 
-    def _rows(self, tuning: Tuning) -> Tuning:
+    def _rows(self, tuning: RunConfig) -> RunConfig:
         """What guesses will cost."""
         with self._probe(tuning, LENGTHS[-1]) as probe:
             probe.warm_up()
@@ -136,7 +138,7 @@ class Measurement:
         return replace(tuning, row_costs=tuple(max(1.0, one / seconds[0]) for one in seconds))
 
     @contextlib.contextmanager
-    def _probe(self, tuning: Tuning, n_prompt: int) -> Iterator[Probe]:
+    def _probe(self, tuning: RunConfig, n_prompt: int) -> Iterator[Probe]:
         weights = Weights(self._path, repack=tuning.repack)
         try:
             probe = Probe(weights, tuning, n_prompt)
@@ -147,10 +149,10 @@ class Measurement:
         finally:
             weights.close()
 
-    def _pays(self, way: Tuning, other: Tuning, margin: float) -> bool:
+    def _pays(self, way: RunConfig, other: RunConfig, margin: float) -> bool:
         return self._seconds(way) < self._seconds(other) * (1 - margin)
 
-    def _seconds(self, tuning: Tuning) -> float:
+    def _seconds(self, tuning: RunConfig) -> float:
         """What the whole turn takes."""
         assert tuning.prefill_tps is not None
         assert tuning.decode_tps is not None
@@ -169,12 +171,12 @@ def _place(summary: Summary, goal: str) -> Path:
     return cache_dir() / "tuning" / f"{digest[:32]}.json"
 
 
-def _recall(place: Path) -> Tuning | None:
+def _recall(place: Path) -> RunConfig | None:
     """What was measured before; None where nothing was, or what is there makes no sense."""
     try:
         found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
         costs = tuple(found.pop("row_costs"))
-        tuning = Tuning(**found, row_costs=costs)
+        tuning = RunConfig(**found, row_costs=costs)
         threads = (tuning.n_threads, tuning.n_threads_batch)
         whole = all(type(n) is int and 0 < n <= 1024 for n in threads)
         rates = (tuning.prefill_tps, tuning.decode_tps)
@@ -188,7 +190,7 @@ def _recall(place: Path) -> Tuning | None:
         return None
 
 
-def _remember(place: Path, tuning: Tuning) -> None:
+def _remember(place: Path, tuning: RunConfig) -> None:
     """Keep it; where that cannot be done it is measured anew next time."""
     text = json.dumps(asdict(tuning), indent=1) + "\n"
     with contextlib.suppress(OSError):

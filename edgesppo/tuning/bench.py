@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.run_config import Tuning
+    from edgesppo.planning.run_config import RunConfig
 
 _READ = 512 << 20  # bytes that all threads read together: beyond most caches
 _SECONDS = 15.0  # for the longest prompt
@@ -39,7 +39,7 @@ class Report:
     bytes: int
     machine: str
     library: str
-    tuning: Tuning
+    tuning: RunConfig
     bandwidth: float
     small: bool = False  # so few weights that the figures tell of everything but them
     load_s: float = 0.0
@@ -107,7 +107,7 @@ class Report:
 
 
 def measure(
-    summary: Summary, tuning: Tuning, report: Callable[[float], None] | None = None
+    summary: Summary, tuning: RunConfig, report: Callable[[float], None] | None = None
 ) -> Report:
     """Run the model for a minute or so. `report` hears which part is done."""
     tell = report or (lambda _: None)

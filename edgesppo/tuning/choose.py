@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.memory_plan import Plan
-    from edgesppo.planning.run_config import Tuning
+    from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.planning.run_config import RunConfig
 
 
 # Where settings come from: measured here, measured with other threads than those asked for, not
@@ -51,7 +51,7 @@ def settle(
     on_tune: Callable[[float], None] | None = None,
     *,
     measure: bool = True,
-) -> tuple[Tuning, Plan]:
+) -> tuple[RunConfig, MemoryPlan]:
     """How to run a file, and what that takes. Raises OutOfMemory, with the plan, UsageError.
 
     What was not measured here before is measured now, unless `measure` is false. Settings that
@@ -72,7 +72,7 @@ def settle(
     return (tuning, made) if made.fits else (frugal, least)
 
 
-def origin(summary: Summary, wishes: Wishes, tuning: Tuning) -> str:
+def origin(summary: Summary, wishes: Wishes, tuning: RunConfig) -> str:
     """Where settings come from that `settle` gave: one of ORIGINS."""
     if tuning.prefill_tps is not None:
         return MEASURED
@@ -108,7 +108,7 @@ def _find(
     on_tune: Callable[[float], None] | None,
     *,
     measure: bool,
-) -> Tuning:
+) -> RunConfig:
     if gpu_layers(wishes.gpu):
         return run_config.untuned()  # the device computes
     goal = _goal(summary, wishes)
@@ -123,7 +123,7 @@ def _goal(summary: Summary, wishes: Wishes) -> str:
     return wishes.tune if wishes.tune == run_config.OFF or _fits_twice(summary) else "memory"
 
 
-def _with_threads(tuning: Tuning, wishes: Wishes) -> Tuning:
+def _with_threads(tuning: RunConfig, wishes: Wishes) -> RunConfig:
     n = wishes.n_threads
     if n is None or (n, n) == (tuning.n_threads, tuning.n_threads_batch):
         return tuning
@@ -144,9 +144,9 @@ def _fits_twice(summary: Summary) -> bool:
     return free is None or 2 * summary.data_bytes + memory_plan.PROGRAM_BYTES < free
 
 
-def _plan(summary: Summary, tuning: Tuning, wishes: Wishes) -> Plan:
+def _plan(summary: Summary, tuning: RunConfig, wishes: Wishes) -> MemoryPlan:
     n_ctx = wishes.n_ctx or memory_plan.trained(summary)
-    made = memory_plan.plan(
+    made = memory_plan.plan_memory(
         summary,
         tuning,
         n_ctx=n_ctx,

@@ -15,7 +15,7 @@ from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from edgesppo.llama.weights import Weights
-    from edgesppo.planning.run_config import Tuning
+    from edgesppo.planning.run_config import RunConfig
 
 LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
 _BATCH = 512
@@ -27,7 +27,7 @@ _ROUNDS = 3
 class Probe:
     """One context to time. Close it before the weights."""
 
-    def __init__(self, weights: Weights, tuning: Tuning, n_prompt: int) -> None:
+    def __init__(self, weights: Weights, tuning: RunConfig, n_prompt: int) -> None:
         self._n_vocab = weights.n_vocab
         self._batch = Batch(_BATCH)
         n_ctx = min(n_prompt + 2 * _DECODED, weights.n_ctx_train)

@@ -34,7 +34,7 @@ from edgesppo.tuning.autotune import Measurement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgesppo.planning.run_config import Tuning
+    from edgesppo.planning.run_config import RunConfig
 
 THREADS = 2
 ANSWER = 192
@@ -56,7 +56,7 @@ def works(model: Model) -> dict[str, tuple[list[int], list[int]]]:
 
 
 def ours(
-    model: Model, tuning: Tuning, prompt: list[int], answer: list[int], *, drafts: bool
+    model: Model, tuning: RunConfig, prompt: list[int], answer: list[int], *, drafts: bool
 ) -> float:
     """Tokens per second of the answer."""
     engine = Engine(
@@ -132,7 +132,7 @@ OWN = {
 }
 
 
-def own(path: Path, tuning: Tuning, *, drafts: bool) -> dict[str, tuple[float, int, int]]:
+def own(path: Path, tuning: RunConfig, *, drafts: bool) -> dict[str, tuple[float, int, int]]:
     """Of each dialogue of OWN: the seconds of its answers' steps, their tokens, and their steps."""
     model = Model(path, gpu="off", repack=tuning.repack)
     found = {}
@@ -161,7 +161,7 @@ def own(path: Path, tuning: Tuning, *, drafts: bool) -> dict[str, tuple[float, i
     return found
 
 
-def main_own(path: Path, tuning: Tuning, rounds: int) -> None:
+def main_own(path: Path, tuning: RunConfig, rounds: int) -> None:
     """Print what guesses gain for each of the demo's own dialogues."""
     own(path, tuning, drafts=True)  # the first is warm-up
     runs = [[own(path, tuning, drafts=drafts) for drafts in (False, True)] for _ in range(rounds)]

@@ -27,7 +27,7 @@ from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
-from edgesppo.planning.run_config import Tuning
+from edgesppo.planning.run_config import RunConfig
 from edgesppo.tuning.autotune import Measurement
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PROMPT, ANSWER, ROUNDS = 512, 48, 3
 TURN = 128  # tokens of a usual answer
 THREADS = 2
-DEFAULTS = Tuning(THREADS, THREADS, flash_attention="on")
+DEFAULTS = RunConfig(THREADS, THREADS, flash_attention="on")
 GREEDY = SamplingParams(temperature=0, max_tokens=ANSWER)
 
 
@@ -114,7 +114,7 @@ class _Rates:
         )
 
 
-def _our_rates(path: Path, tuning: Tuning, n: int) -> dict[str, float]:
+def _our_rates(path: Path, tuning: RunConfig, n: int) -> dict[str, float]:
     model = Model(path, gpu="off", repack=tuning.repack)
     engine = Engine(
         model,

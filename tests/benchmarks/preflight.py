@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     path = Path(arguments[0])
     checks, loads = list[float](), list[float]()
     for _ in range(ROUNDS + 1):  # the first warms up
-        checks.append(_seconds(lambda: gemma2.check(path)))
+        checks.append(_seconds(lambda: gemma2.load_summary(path)))
         loads.append(_seconds(lambda: Weights(path, repack=False).close()))
     check, load = (statistics.median(times[1:]) for times in (checks, loads))
     print(f"{path.name}: {path.stat().st_size / 1e6:,.0f} MB")

@@ -151,7 +151,7 @@ def test_no_mutation_of_a_sound_file_breaks_the_card(tmp_path: Path) -> None:
             data[rng.randrange(24, len(data) - 400)] = rng.choice([0, 1, 0x7F, 0xFF, 10, 27])
         path.write_bytes(data)
         try:
-            json.dumps(describe(gemma2.check(path)))
+            json.dumps(describe(gemma2.load_summary(path)))
         except BadModelFile:
             continue
         shown += 1

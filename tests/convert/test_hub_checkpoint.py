@@ -60,7 +60,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited between attempts; no test really waits."""
     waited: list[float] = []
     monkeypatch.setattr(hub_module.time, "sleep", waited.append)
-    monkeypatch.setattr(hub_module.Hub.__init__, "__defaults__", (waited.append,))
+    monkeypatch.setattr(hub_module.HubClient.__init__, "__defaults__", (waited.append,))
     return waited
 
 
@@ -261,7 +261,7 @@ def test_refusals_say_what_to_do(
 def test_a_listing_that_makes_no_sense(
     out: Path, listing: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module.Hub, "_read_all", lambda *_: listing)
+    monkeypatch.setattr(hub_module.HubClient, "_read_all", lambda *_: listing)
     kind = BadCheckpoint if listing == b"[]" else DownloadError
     refused(out, kind, REPOSITORY)
 

@@ -16,7 +16,7 @@ import pytest
 
 from edgesppo.errors import BadCheckpoint, DownloadError, OutputError, SourceUnreadable
 from edgesppo.hub import client as hub_module
-from edgesppo.hub.client import Hub
+from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import FileSystem
 from edgesppo_convert import convert, pipeline
@@ -53,7 +53,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(output, "CLAIM", 1)
-    monkeypatch.setattr(hub_module.Hub.__init__, "__defaults__", (lambda _: None,))
+    monkeypatch.setattr(hub_module.HubClient.__init__, "__defaults__", (lambda _: None,))
     with serve(folder) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake
@@ -244,7 +244,7 @@ def test_ctrl_c_before_the_first_byte_of_a_shard_leaves_no_empty_file(
 def spare(out: Path, *, keep: bool) -> int:
     repository = parse_repository(SOURCE)
     assert repository is not None
-    with RemoteCheckpoint(Hub(), repository, out, FileSystem(), keep=keep) as checkpoint:
+    with RemoteCheckpoint(HubClient(), repository, out, FileSystem(), keep=keep) as checkpoint:
         return checkpoint.spare
 
 

@@ -23,7 +23,7 @@ def model(tmp_path: Path, demo_gguf: Path) -> Path:
 
 def fill_norm(path: Path, value: float) -> None:
     """Set the last norm, by which every logit is made, to one number."""
-    [norm] = (t for t in gemma2.check(path).tensors if t.name == "output_norm.weight")
+    [norm] = (t for t in gemma2.load_summary(path).tensors if t.name == "output_norm.weight")
     with path.open("r+b") as file:
         file.seek(norm.at)
         file.write(struct.pack("<f", value) * norm.dims[0])

@@ -98,7 +98,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_sound_file_passes_and_is_summed_up(path: Path) -> None:
     path.write_bytes(make.file())
-    summary = gemma2.check(path)
+    summary = gemma2.load_summary(path)
     assert summary.keys["general.architecture"] == "gemma2"
     assert (summary.n_tensors, summary.data_bytes) == (2, 256 + 144)
 
@@ -114,7 +114,7 @@ def test_a_file_that_is_cut_is_refused(path: Path) -> None:
     for length in [*range(64), *range(64, len(whole), 61), len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(edgesppo.BadModelFile):
-            gemma2.check(path)
+            gemma2.load_summary(path)
 
 
 def test_no_mutation_gives_anything_but_our_own_error(path: Path) -> None:
@@ -127,7 +127,7 @@ def test_no_mutation_gives_anything_but_our_own_error(path: Path) -> None:
             )
         path.write_bytes(data)
         try:
-            gemma2.check(path)
+            gemma2.load_summary(path)
         except edgesppo.BadModelFile as error:
             assert "\n" not in str(error)  # noqa: PT017 - most mutations must fail, not all
 
@@ -150,7 +150,7 @@ def test_a_senseless_hyper_parameter_is_refused_by_name(
     key = make.string(b"gemma2." + name.encode()) + value
     path.write_bytes(make.file([*KEYS, key]))
     with pytest.raises(edgesppo.BadModelFile, match=f"gemma2.{name} is .*, expected"):
-        gemma2.check(path)
+        gemma2.load_summary(path)
 
 
 @pytest.mark.parametrize(
@@ -170,32 +170,32 @@ def test_a_chat_template_that_is_not_gemma_2s_is_named(
 ) -> None:
     sound = make.key(b"tokenizer.chat_template", 8, make.string(b"<start_of_turn><end_of_turn>"))
     path.write_bytes(make.file([*KEYS, sound]))
-    gemma2.check(path)
+    gemma2.load_summary(path)
     key = make.key(b"tokenizer.chat_template" + name.encode(), kind, value)
     path.write_bytes(make.file([*KEYS, key]))
     with pytest.raises(edgesppo.BadModelFile, match=complaint) as caught:
-        gemma2.check(path)
+        gemma2.load_summary(path)
     assert str(caught.value).isprintable()
 
 
 def test_a_token_that_stands_twice_is_refused(path: Path) -> None:
     path.write_bytes(make.model(tokens=[*make.BYTES, b"a", b"a"]))
     with pytest.raises(edgesppo.BadModelFile, match="1 of its 258 tokens stand twice"):
-        gemma2.check(path)
+        gemma2.load_summary(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_is_refused_instead_of_waited_for(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(edgesppo.BadModelFile, match="no regular file"):
-        gemma2.check(path)
+        gemma2.load_summary(path)
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(edgesppo.ModelNotFound, match="no such file"):
-        gemma2.check(tmp_path / "none.gguf")
+        gemma2.load_summary(tmp_path / "none.gguf")
     with pytest.raises(edgesppo.BadModelFile, match="is a folder"):
-        gemma2.check(tmp_path)
+        gemma2.load_summary(tmp_path)
 
 
 def test_a_truncated_real_model_is_refused_before_it_is_loaded(path: Path, demo_gguf: Path) -> None:
@@ -218,7 +218,7 @@ def test_what_llama_refuses_is_its_own_reason_in_one_line(path: Path, demo_gguf:
 
 def test_tensors_and_arrays_can_be_looked_at(path: Path) -> None:
     path.write_bytes(make.file())
-    summary = gemma2.check(path)
+    summary = gemma2.load_summary(path)
     assert [(t.name, t.type, t.dims, t.n_bytes) for t in summary.tensors] == [
         ("blk.0.attn_q.weight", "F32", (32, 2), 256),
         ("blk.0.attn_k.weight", "Q4_K", (256,), 144),
@@ -231,7 +231,7 @@ def test_a_head_is_judged_as_the_whole_file_will_be(path: Path) -> None:
     whole = make.file()
     path.write_bytes(whole)
     head = whole[: -(256 + 144)]
-    assert gemma2.check_head(head, len(whole), path) == gemma2.check(path)
+    assert gemma2.check_head(head, len(whole), path) == gemma2.load_summary(path)
     with pytest.raises(edgesppo.BadModelFile, match="truncated GGUF"):
         gemma2.check_head(head, len(whole) - 1, path)
     with pytest.raises(edgesppo.BadModelFile, match="inside its header"):

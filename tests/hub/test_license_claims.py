@@ -117,7 +117,7 @@ def test_what_is_accepted_is_one_repositorys_claims_and_text(
     run("rm", NAME)
     run("pull", NAME)  # the same
     entry = layers.read().models[NAME]
-    remembered = json.loads((Path(layers.own()).parent / "remembered.json").read_text())
+    remembered = json.loads((Path(layers.write_target()).parent / "remembered.json").read_text())
     assert list(remembered["accepted"]) == [REPOSITORY]
     (repository / "LICENSE.txt").write_text("Terms\nBe kind, and pay.\n")
     hub.branches["main"] = OTHER

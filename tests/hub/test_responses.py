@@ -17,9 +17,9 @@ import pytest
 
 from edgesppo.errors import DownloadError, EdgesppoError, UsageError
 from edgesppo.hub import throughput
-from edgesppo.hub.client import Hub
+from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import RemoteFile, Repository, parse_repository
-from edgesppo.hub.retry import Patience, Retry, heard_by
+from edgesppo.hub.retry import Retry, RetryPolicy, on_retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answer]:
 def ask() -> list[float]:
     """How long it waited."""
     waits: list[float] = []
-    Hub(waits.append).files(REPOSITORY)
+    HubClient(waits.append).files(REPOSITORY)
     return waits
 
 
@@ -144,8 +144,8 @@ def test_a_password_in_a_redirect_is_not_shown(answer: Answer, location: str) ->
 def test_a_servers_own_words_are_not_told(error: Exception, said: str) -> None:
     retries: list[Retry | None] = []
     for what in (error, urllib.error.URLError(error)):
-        with heard_by(retries.append):
-            Patience("the hub", lambda _: None).failed("a file", what, None, 0)
+        with on_retry(retries.append):
+            RetryPolicy("the hub", lambda _: None).failed("a file", what, None, 0)
     assert [retry.reason for retry in retries if retry] == [said] * 2
 
 
@@ -333,7 +333,7 @@ def test_a_server_that_drips_is_given_up(raw: Raw, first: bytes) -> None:
     assert raw.asked == 6
     file, waits = RemoteFile("a.bin", 99_999, "0" * 64), list[float]()
     with pytest.raises(DownloadError, match=r"less than 8 kB in .*, 6 times"):
-        Hub(waits.append).span(REPOSITORY, file, 0, file.size)
+        HubClient(waits.append).span(REPOSITORY, file, 0, file.size)
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 
@@ -346,7 +346,7 @@ def test_bytes_are_handed_on_as_they_come(raw: Raw) -> None:
         yield b"def"
 
     raw.parts = halves
-    stream = Hub().stream(REPOSITORY, file, 0, 6)
+    stream = HubClient().stream(REPOSITORY, file, 0, 6)
     assert next(stream) == b"abc"
     go_on.set()
     assert b"".join(stream) == b"def"
@@ -371,7 +371,7 @@ def test_trailers_without_end_come_to_an_end(raw: Raw) -> None:
     raw.parts = lambda: itertools.chain([heading], itertools.repeat(b"X: y\r\n" * 1000))
     file = RemoteFile("a.bin", 6, "0" * 64)
     with pytest.raises(DownloadError, match="an answer that is no HTTP, 6 times"):
-        Hub(lambda _: None).span(REPOSITORY, file, 0, file.size)
+        HubClient(lambda _: None).span(REPOSITORY, file, 0, file.size)
 
 
 @pytest.mark.parametrize(
@@ -389,5 +389,5 @@ def test_what_is_no_file_is_told_in_words(
     answer.headers, answer.body = headers, body
     refused(DownloadError, *words)
     with pytest.raises(DownloadError, match=words[0]):
-        Hub().small(REPOSITORY, RemoteFile("a.json", 500, "0" * 40))
+        HubClient().small(REPOSITORY, RemoteFile("a.json", 500, "0" * 40))
     assert len(answer.asked) == 2

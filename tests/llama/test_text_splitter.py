@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import edgesppo
 from edgesppo.chat.template import encode
 from edgesppo.llama.model import Model, as_utf8
-from edgesppo.llama.text_splitter import Cuts
+from edgesppo.llama.text_splitter import TextSplitter
 from tests.llama.test_tokenizer import CONTROL, PLAIN
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_a_long_text_has_the_tokens_of_the_whole(model: Model) -> None:
 
 
 def test_texts_are_cut_where_no_piece_goes_on() -> None:
-    cuts = Cuts(["ab", "bc", "  ", "   ", "x"], ["   "])
+    cuts = TextSplitter(["ab", "bc", "  ", "   ", "x"], ["   "])
     assert list(cuts.parts("abcabc", 1)) == ["abc", "abc"], "only c and a stand in no piece"
     assert list(cuts.parts("abcabcabc", 7)) == ["abcabc", "abc"]
     assert list(cuts.parts(" " * 14, 4)) == ["   ", "   ", "   ", "     "], "pieces reach back"

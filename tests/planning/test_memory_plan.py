@@ -43,8 +43,8 @@ def test_the_kv_cache_is_what_llama_reports(
     Context(weights, params).close()
     library.C.llama_log_set(library.capture, None)
     reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
-    made = memory_plan.plan(
-        gemma2.check(demo_gguf),
+    made = memory_plan.plan_memory(
+        gemma2.load_summary(demo_gguf),
         untuned(),
         n_ctx=n_ctx,
         n_seqs=n_seqs,
@@ -72,9 +72,9 @@ def _summary(**keys: int) -> gemma2.Summary:
     return gemma2.Summary(Path("9b.gguf"), named, 464, 5_755_000_832, 5_761_000_000, (), {})
 
 
-def _plan(available: int | None, **settings: object) -> memory_plan.Plan:
+def _plan(available: int | None, **settings: object) -> memory_plan.MemoryPlan:
     options = {"n_ctx": 4096, "n_seqs": 1, "n_batch": 512, "cache_type": "f16", **settings}
-    return replace(memory_plan.plan(_summary(), untuned(), **options), available=available)  # type: ignore[arg-type]
+    return replace(memory_plan.plan_memory(_summary(), untuned(), **options), available=available)  # type: ignore[arg-type]
 
 
 def test_the_9bs_cache_takes_344064_bytes_a_token() -> None:
@@ -124,7 +124,7 @@ def test_what_is_advised_fits_and_no_less_would_do(n_ctx: int, cache_type: str) 
 def test_an_absurd_context_is_no_matter_of_memory(demo_gguf: Path, n_ctx: int) -> None:
     for wanted in (Wishes(n_ctx=n_ctx), Wishes(n_ctx=n_ctx, force=True)):
         with pytest.raises(edgesppo.UsageError, match=r"n_ctx \(--n-ctx\) is .* from 16 to 512"):
-            settle(gemma2.check(demo_gguf), wanted)
+            settle(gemma2.load_summary(demo_gguf), wanted)
 
 
 def test_a_model_that_will_not_fit_is_refused_unless_forced(
@@ -153,7 +153,7 @@ def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
 def test_a_draft_model_counts_with_all_that_it_takes(
     demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary, second = gemma2.check(demo_gguf), gemma2.check(demo_f32)
+    summary, second = gemma2.load_summary(demo_gguf), gemma2.load_summary(demo_f32)
     _, alone = settle(summary, Wishes())
     _, both = settle(summary, Wishes(draft=second))
     _, own = settle(second, Wishes())
@@ -169,11 +169,11 @@ def test_a_draft_model_counts_with_all_that_it_takes(
         assert model.plan.draft > 0
 
 
-def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> memory_plan.Plan:
+def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> memory_plan.MemoryPlan:
     """The plan with the settings that take the least memory."""
     with monkeypatch.context() as patch:
         patch.setattr(memory_plan, "available_memory", lambda: 1)
-        return settle(gemma2.check(path), Wishes(force=True))[1]
+        return settle(gemma2.load_summary(path), Wishes(force=True))[1]
 
 
 def _printed(*arguments: str) -> tuple[str, int]:
@@ -221,7 +221,7 @@ def test_the_command_says_where_the_settings_come_from(
     monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "llama.cpp's own: nothing was measured here yet; the first run" in text
-    autotune.measured(gemma2.check(demo_gguf), "memory")
+    autotune.measured(gemma2.load_summary(demo_gguf), "memory")
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "measured here: prefill" in text
     assert "llama.cpp's own" not in text

@@ -507,7 +507,7 @@ def test_many_that_write_the_lock_at_once_lose_no_entry(hub: FakeHub) -> None:
     assert hub.url
 
     def add(number: int) -> None:
-        layers.record(f"n{number}", lambda _: replace(entry, name=f"n{number}"))
+        layers.update_entry(f"n{number}", lambda _: replace(entry, name=f"n{number}"))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(12)]
     for thread in threads:

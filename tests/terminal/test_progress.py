@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import DownloadError
-from edgesppo.hub.retry import ATTEMPTS, Patience
+from edgesppo.hub.retry import ATTEMPTS, RetryPolicy
 from edgesppo.terminal.progress import Meter, conversion_progress, retries_told
 from edgesppo_convert import Progress
 
@@ -131,7 +131,7 @@ def test_away_from_a_terminal_it_is_one_plain_line(
     assert lines == ["Converting a-model-with-quite-a-long-name to Q4_K_M (once): 5,800.0 MB ...\n"]
 
 
-def fail(patience: Patience, times: int) -> int:
+def fail(patience: RetryPolicy, times: int) -> int:
     failures = 0
     for _ in range(times):
         error = ConnectionError(errno.ECONNRESET, "gone\x1b[2J")
@@ -145,7 +145,7 @@ def test_a_retry_is_told_in_place_and_goes_when_something_comes(
     terminal = a_terminal(monkeypatch)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 24)))
     with retries_told():
-        patience = Patience("http://hub", lambda _: None)
+        patience = RetryPolicy("http://hub", lambda _: None)
         failures = fail(patience, 3)
         lines = terminal.getvalue().split("\r")
         assert [line.rstrip() for line in lines if line.strip()] == [
@@ -165,7 +165,7 @@ def test_a_retry_that_is_the_last_leaves_its_line_to_the_error(
 ) -> None:
     terminal = a_terminal(monkeypatch)
     with pytest.raises(DownloadError, match="6 times"), retries_told():
-        fail(Patience("http://hub", lambda _: None), ATTEMPTS)
+        fail(RetryPolicy("http://hub", lambda _: None), ATTEMPTS)
     assert terminal.getvalue().split("\r")[-2].strip() == ""
-    fail(Patience("http://hub", lambda _: None), 1)  # nobody listens any more
+    fail(RetryPolicy("http://hub", lambda _: None), 1)  # nobody listens any more
     assert terminal.getvalue().count("Trying again") == ATTEMPTS - 1

@@ -10,7 +10,7 @@ import pytest
 import edgesppo
 from edgesppo.gguf import gemma2
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import USUAL_COSTS, Tuning, frugal, untuned
+from edgesppo.planning.run_config import USUAL_COSTS, RunConfig, frugal, untuned
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune, choose
 from edgesppo.tuning.autotune import Measurement, measured, remembered
@@ -27,7 +27,7 @@ def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The demo as if it were worth a measurement, in a home where nothing is remembered."""
     monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
-    return gemma2.check(demo_gguf)
+    return gemma2.load_summary(demo_gguf)
 
 
 @pytest.mark.parametrize("goal", run_config.TURNS)
@@ -121,7 +121,7 @@ def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, obj
 
 
 def test_a_small_model_is_not_measured(demo_gguf: Path) -> None:
-    assert remembered(gemma2.check(demo_gguf), "turn") == untuned()
+    assert remembered(gemma2.load_summary(demo_gguf), "turn") == untuned()
 
 
 @pytest.mark.usefixtures("summary")
@@ -162,7 +162,7 @@ def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    costly = Tuning(2, 2, repack=True, flash_attention="off", n_ubatch=512)
+    costly = RunConfig(2, 2, repack=True, flash_attention="off", n_ubatch=512)
     monkeypatch.setattr(autotune, "remembered", lambda *_: costly)
     found, made = choose.settle(summary, Wishes())
     assert found == costly
@@ -194,7 +194,7 @@ def test_what_was_measured_with_other_threads_is_not_used(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a batch of guesses costs differs from thread to thread."""
-    known = Tuning(2, 2, False, "on", 128, 100.0, 10.0, (1.0, 1.1, 1.2, 1.3))
+    known = RunConfig(2, 2, False, "on", 128, 100.0, 10.0, (1.0, 1.1, 1.2, 1.3))
     monkeypatch.setattr(autotune, "remembered", lambda *_: known)
     assert choose.settle(summary, Wishes(n_threads=2))[0] == known
     other, _ = choose.settle(summary, Wishes(n_threads=1))
@@ -220,7 +220,7 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(run_config, "_WORTHWHILE", 1 << 30)
         assert origin() == "small"
-    known = Tuning(2, 2, False, "on", 512, 100.0, 10.0)
+    known = RunConfig(2, 2, False, "on", 512, 100.0, 10.0)
     monkeypatch.setattr(autotune, "remembered", lambda *_: known)
     assert origin() == choose.MEASURED
     assert origin(n_threads=1) == "other threads"

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo.cli import main
-from edgesppo.planning.run_config import ROWS, Tuning
+from edgesppo.planning.run_config import ROWS, RunConfig
 from edgesppo.tuning import bench
 from edgesppo.tuning.bench import Report
 
@@ -47,7 +47,7 @@ def test_for_a_person_every_line_fits_80_columns(demo_gguf: Path) -> None:
 
 
 def report(**changes: object) -> Report:
-    found = Report("m", 10**9, "cpu", "0", Tuning(2, 2), 20e9)
+    found = Report("m", 10**9, "cpu", "0", RunConfig(2, 2), 20e9)
     found.decode = {32: 18.0}
     found.rows = {1: 10.0, 4: 20.0}
     found.threads = {2: (1.0, 10.0)}
@@ -87,5 +87,5 @@ def test_better_threads_are_named_only_where_they_gain(
 
 
 def test_the_threads_of_prompts_and_of_answers_are_held_against_their_own() -> None:
-    apart = report(tuning=Tuning(2, 4), threads={2: (10.0, 12.0), 4: (20.0, 10.0)})
+    apart = report(tuning=RunConfig(2, 4), threads={2: (10.0, 12.0), 4: (20.0, 10.0)})
     assert not any("--threads" in line for line in apart.advice())
