@@ -20,14 +20,14 @@ def gc_command(dry_run: bool, unpinned: bool, yes: bool, as_json: bool) -> None:
 
     A commit that only another project's lock pins looks unpinned from here.
     """
-    rests = gc.find(unpinned=unpinned)
+    rests = gc.find_garbage(unpinned=unpinned)
     for owner in gc.workers(unpinned=unpinned):
         say(f"Left alone is what {owner} is getting")
     if not rests and not as_json:
         say("Nothing to remove.")
         return
     ask_to_remove(rests, yes=yes or dry_run)
-    removed = rests if dry_run else gc.sweep(rests, unpinned=unpinned)
+    removed = rests if dry_run else gc.collect(rests, unpinned=unpinned)
     for rest in rests:
         if rest not in removed:
             say(f"{rest.path} stays: it is used now")

@@ -24,10 +24,10 @@ def import_command(path: str, name: str | None, as_json: bool) -> None:
     It stays where it is: it is checked and hashed, and your lock refers to it. Nothing is copied.
     Whoever uses it says so where it was moved or has another size; `verify` hashes it again.
     """
-    from edgesppo.store.register import adopt
+    from edgesppo.store.register import register
 
     with contextlib.closing(Meter(f"Hashing {Path(path).name}")) as meter:
-        entry = adopt(Path(path), name, meter.update)
+        entry = register(Path(path), name, meter.update)
     if as_json:
         files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in entry.files]
         figures = {"name": entry.name, "kind": entry.kind, "location": entry.location}

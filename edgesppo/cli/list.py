@@ -40,14 +40,16 @@ def list_command(as_json: bool) -> None:
 
 def _row(entry: PinnedModel) -> dict[str, Any]:
     """What there is of an entry here; `bytes` is what it takes on the disk."""
-    made = layout.build(entry)
+    made = layout.find_build(entry)
     n_bytes = sum(layout.size_of(path) or 0 for path, *_ in verify.present(entry))
     if made is not None:
         state, path = "converted", made[0]
     elif layout.is_there(entry):
         state, path = "here", layout.model_file(entry)
     else:
-        begun = n_bytes or (entry.repository and entry.is_pinned and layout.folder(entry).is_dir())
+        begun = n_bytes or (
+            entry.repository and entry.is_pinned and layout.model_dir(entry).is_dir()
+        )
         state, path = "in part" if begun else "absent", None
     return {
         "name": entry.name,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgesppo.lockfile.entries import PinnedModel
     from edgesppo.planning.memory_plan import MemoryPlan
-    from edgesppo.store.verify import Checked
+    from edgesppo.store.verify import CheckedFile
 
 
 @click.command(name="pull")
@@ -95,7 +95,7 @@ def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:
     return fetched, found.remake
 
 
-def _tell_damaged(checked: Checked) -> None:
+def _tell_damaged(checked: CheckedFile) -> None:
     again = "made" if checked.is_build else "fetched"
     say(f"{checked.path} is damaged: it is removed, and {again} again")
 
@@ -112,7 +112,7 @@ def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
 
 
 def _fetch(entry: PinnedModel) -> int:
-    rest = layout.lacking(entry)
+    rest = layout.missing_files(entry)
     n_bytes, there = pull.left(entry), entry.size - sum(file.size for file in rest)
     with transfer(f"Fetching {entry.name}", entry.size, there) as fetched:
         pull.pull(entry, fetched=fetched, on_wait=_waiting)
@@ -120,7 +120,7 @@ def _fetch(entry: PinnedModel) -> int:
 
 
 def _make(entry: PinnedModel) -> int:
-    from edgesppo.store.build import make
+    from edgesppo.store.build import build
     from edgesppo.terminal.progress import conversion_progress, fetch_progress
 
     counted: dict[str, int] = {}
@@ -131,7 +131,7 @@ def _make(entry: PinnedModel) -> int:
             counted[file] = done
             shown(file, done, total)
 
-        make(entry, progress=report, fetched=fetched, on_wait=_waiting)
+        build(entry, progress=report, fetched=fetched, on_wait=_waiting)
     return sum(counted.values())
 
 

@@ -11,12 +11,12 @@ from edgesppo.cli.output import emit_json, has_terminal, say
 from edgesppo.system.units import size
 
 if TYPE_CHECKING:
-    from edgesppo.store.remove import Rest
+    from edgesppo.store.remove import Removable
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-def ask_to_remove(rests: list[Rest], *, yes: bool) -> None:
+def ask_to_remove(rests: list[Removable], *, yes: bool) -> None:
     """Say what goes and how much it frees; on a terminal, ask."""
     for rest in rests:
         say(f"{size(rest.n_bytes):>10}  {rest.path} ({rest.what})")
@@ -28,7 +28,9 @@ def ask_to_remove(rests: list[Rest], *, yes: bool) -> None:
         sys.exit(1)
 
 
-def tell_removed(removed: list[Rest], figures: dict[str, str | bool], *, as_json: bool) -> None:
+def tell_removed(
+    removed: list[Removable], figures: dict[str, str | bool], *, as_json: bool
+) -> None:
     """What was removed, or would be, and how much that frees."""
     total = sum(rest.n_bytes for rest in removed)
     if as_json:

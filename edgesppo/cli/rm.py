@@ -37,7 +37,7 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
     others = remove.users(entry)
     if others:
         say(f"The files of the hub that {', '.join(others)} uses, too, stay")
-    rests = remove.belongings(entry)
+    rests = remove.removable(entry)
     if not rests and not others:
         raise ModelNotFound(f"nothing of {entry.name} is on this machine")
     remove.check_free(entry)

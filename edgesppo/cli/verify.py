@@ -17,7 +17,7 @@ from edgesppo.terminal.progress import Meter
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.store.verify import Checked
+    from edgesppo.store.verify import CheckedFile
 
 
 @click.command(name="verify")
@@ -46,7 +46,7 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _checked(entry: PinnedModel, *, as_json: bool) -> list[Checked]:
+def _checked(entry: PinnedModel, *, as_json: bool) -> list[CheckedFile]:
     if not verify.present(entry):
         return []
     meter = Meter(f"Hashing {entry.name}")
@@ -61,7 +61,7 @@ def _checked(entry: PinnedModel, *, as_json: bool) -> list[Checked]:
     return found
 
 
-def _mismatch(checked: Checked) -> str:
+def _mismatch(checked: CheckedFile) -> str:
     """What it has, and what is pinned."""
     if checked.found is not None:
         return f"its hash is {checked.found}, but {checked.expected} is pinned"
@@ -71,14 +71,14 @@ def _mismatch(checked: Checked) -> str:
     return f"it cannot be read; {checked.expected} is pinned"
 
 
-def _json(found: list[Checked]) -> list[dict[str, str | bool | None]]:
+def _json(found: list[CheckedFile]) -> list[dict[str, str | bool | None]]:
     return [
         {"path": str(c.path), "sound": c.is_sound, "expected": c.expected, "found": c.found}
         for c in found
     ]
 
 
-def _offer(entry: PinnedModel, damaged: list[Checked]) -> None:
+def _offer(entry: PinnedModel, damaged: list[CheckedFile]) -> None:
     """Say how the damaged files can be had again; on a terminal, do it."""
     if entry.shipped is not None:
         say(f"{entry.name} comes with edgesppo: install that again")

@@ -212,7 +212,7 @@ def _models() -> Iterator[Finding]:
     """What is here, and what is here in part; hashing it again is `verify`'s business."""
     entries, sound = list(layers.read().models.values()), 0
     for entry in entries:
-        made, there = layout.build(entry), layout.is_there(entry)
+        made, there = layout.find_build(entry), layout.is_there(entry)
         sound += bool(made or there)
         if entry.location is not None and not there:
             text = f"{entry.name} is no longer what was imported from {entry.location}"
@@ -256,7 +256,7 @@ def _was_built(entry: PinnedModel) -> bool:
 
 
 def _rubbish() -> Iterator[Finding]:
-    rests = gc.find()
+    rests = gc.find_garbage()
     if rests:
         total = sum(rest.n_bytes for rest in rests)
         advice = "go on with the download, or: edgesppo gc"

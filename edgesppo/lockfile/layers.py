@@ -96,7 +96,7 @@ def update_entry(
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with alone(path, files):
+        with hold(path, files):
             before = read(may_begin=True).models.get(name)
             models = dict(toml.read(path).models) if path.exists() else {}
             models.pop(name, None)
@@ -109,7 +109,7 @@ def update_entry(
     return path
 
 
-def alone(path: Path, files: FileSystem) -> filelock.FileLock:
+def hold(path: Path, files: FileSystem) -> filelock.FileLock:
     """Let no other process of ours change this small file. Raises OutputError, OSError."""
     real = Path(os.path.realpath(path))
     try:

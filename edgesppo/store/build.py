@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgesppo_convert import Progress
 
 
-def make(
+def build(
     entry: PinnedModel,
     *,
     recipe: str = layout.RECIPE,
@@ -41,9 +41,9 @@ def make(
     if entry.kind != CHECKPOINT or entry.repository is None:
         raise UsageError(f"{entry.name} is no checkpoint of the hub: there is nothing to convert")
     files = FileSystem()
-    with commit_lock.alone(str(entry.revision), on_wait, files):
+    with commit_lock.hold(str(entry.revision), on_wait, files):
         entry = layers.read().models.get(entry.name, entry)
-        there = layout.build(entry, recipe)
+        there = layout.find_build(entry, recipe)
         if there is not None:
             return there[0]
         return _make(entry, recipe, progress, fetched, files)
@@ -59,7 +59,7 @@ def _make(
     from edgesppo.llama.library import LIBRARY_VERSION
     from edgesppo_convert import convert
 
-    source: str | Path = layout.folder(entry)
+    source: str | Path = layout.model_dir(entry)
     if not layout.is_there(entry):
         pull.check_listing(entry)
         source = f"{entry.repository}@{entry.revision}"

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from edgesppo.system.fs import FileSystem
 
 
-def alone(
+def hold(
     revision: str, on_wait: Callable[[str], None] | None, files: FileSystem
 ) -> filelock.FileLock:
     """Let no other process of ours work on this commit; whoever comes second waits.
 
     `on_wait` hears once who is waited for. Raises OutputError.
     """
-    path = layout.busy(revision)
+    path = layout.commit_lock_path(revision)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         told = None if on_wait is None else lambda held: on_wait(held.owner)
@@ -37,7 +37,7 @@ def alone(
 
 
 @contextmanager
-def at_once(revisions: Collection[str], files: FileSystem) -> Iterator[None]:
+def hold_now(revisions: Collection[str], files: FileSystem) -> Iterator[None]:
     """The same for several commits without waiting. Raises Held, which says who, and OutputError.
 
     The first digits of a revision will do.
@@ -48,14 +48,14 @@ def at_once(revisions: Collection[str], files: FileSystem) -> Iterator[None]:
                 stack.callback(_take(revision, files).release)
             except OSError as error:
                 if error.errno not in NO_SPACE:  # or a full disk could not be freed
-                    raise cannot_write(layout.busy(revision), error) from error
+                    raise cannot_write(layout.commit_lock_path(revision), error) from error
         yield
 
 
 def owner(revision: str, files: FileSystem) -> str | None:
     """Who is at work on this commit, for people; None where nobody is."""
     try:
-        if layout.busy(revision).exists():
+        if layout.commit_lock_path(revision).exists():
             _take(revision, files).release()
     except filelock.LockHeld as held:
         return held.owner
@@ -65,6 +65,6 @@ def owner(revision: str, files: FileSystem) -> str | None:
 
 
 def _take(revision: str, files: FileSystem) -> filelock.FileLock:
-    path = layout.busy(revision)
+    path = layout.commit_lock_path(revision)
     path.parent.mkdir(parents=True, exist_ok=True)
     return filelock.FileLock(path, files)

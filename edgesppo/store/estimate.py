@@ -131,7 +131,7 @@ def _remote(pinned: PinnedFile) -> RemoteFile:
 
 
 def _checked(entry: PinnedModel, pinned: PinnedFile) -> bytes:
-    file, here = _remote(pinned), layout.folder(entry) / pinned.path
+    file, here = _remote(pinned), layout.model_dir(entry) / pinned.path
     with suppress(OSError):
         data, hasher = (
             here.read_bytes() if layout.size_of(here) == file.size else b"",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgesppo.lockfile.layers import every_entry
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.converted import origin_of
-from edgesppo.store.remove import ORPHAN, Rest, n_bytes, remove_rest
+from edgesppo.store.remove import ORPHAN, Removable, n_bytes, remove_rest
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.paths import cache_dir
@@ -25,7 +25,7 @@ _OTHER = "a converted file that no lock records"
 _UNPINNED = "files of a commit that no lock pins"
 
 
-def find(*, unpinned: bool = False) -> list[Rest]:
+def find_garbage(*, unpinned: bool = False) -> list[Removable]:
     """What nothing uses: unfinished downloads, converted copies whose folder is gone.
 
     With `unpinned`, also what no lock pins or records that is known here. Never what a process
@@ -45,11 +45,11 @@ def _workers(path: Path, files: FileSystem) -> list[str]:
     return [who for commit in layout.commits(path) if (who := commit_lock.owner(commit, files))]
 
 
-def _rests(*, unpinned: bool) -> list[Rest]:
+def _rests(*, unpinned: bool) -> list[Removable]:
     models = every_entry()
-    top, found = layout.root(), list[Rest]()
+    top, found = layout.root(), list[Removable]()
     if top.is_dir():
-        found += [Rest(path, n_bytes(path), _PARTIAL) for path in _parts(top)]
+        found += [Removable(path, n_bytes(path), _PARTIAL) for path in _parts(top)]
         known = {
             layout.build_path(e, b.recipe, b.platform)
             for e in models
@@ -59,7 +59,7 @@ def _rests(*, unpinned: bool) -> list[Rest]:
         made = (path for path in sorted(top.iterdir()) if path.is_file() and _is_made(path))
         # A whole file may be in a lock that is not known here.
         found += [
-            Rest(path, n_bytes(path), _OTHER)
+            Removable(path, n_bytes(path), _OTHER)
             for path in made
             if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
         ]
@@ -70,11 +70,15 @@ def _rests(*, unpinned: bool) -> list[Rest]:
         for copy in copies
         if (origin := origin_of(copy)) and not origin.is_dir() and copy not in named
     )
-    found += [Rest(copy, n_bytes(copy), ORPHAN) for copy in orphans]
+    found += [Removable(copy, n_bytes(copy), ORPHAN) for copy in orphans]
     if unpinned:
-        pinned = {layout.folder(entry) for entry in models if entry.repository and entry.is_pinned}
+        pinned = {
+            layout.model_dir(entry) for entry in models if entry.repository and entry.is_pinned
+        }
         folders = (path for path in sorted(top.glob("*--*/*")) if path.is_dir())
-        found += [Rest(path, n_bytes(path), _UNPINNED) for path in folders if path not in pinned]
+        found += [
+            Removable(path, n_bytes(path), _UNPINNED) for path in folders if path not in pinned
+        ]
     return found
 
 
@@ -93,14 +97,14 @@ def _is_made(path: Path) -> bool:
     return path.name.endswith((".gguf", ".differs")) or (hidden and ".edgesppo-" in path.name)
 
 
-def sweep(rests: list[Rest], *, unpinned: bool = False) -> list[Rest]:
+def collect(rests: list[Removable], *, unpinned: bool = False) -> list[Removable]:
     """Remove of these what is rubbish still, and what nobody is at work on; what was removed."""
     return [r for r in rests if _removed(r, lambda: _rests(unpinned=unpinned))]
 
 
-def _removed(rest: Rest, current: Callable[[], list[Rest]]) -> bool:
+def _removed(rest: Removable, current: Callable[[], list[Removable]]) -> bool:
     try:
-        with commit_lock.at_once(layout.commits(rest.path), FileSystem()):
+        with commit_lock.hold_now(layout.commits(rest.path), FileSystem()):
             there = any(rest.path == now.path for now in current())
             if there:
                 remove_rest(rest)

@@ -43,7 +43,7 @@ def platform_name() -> str:
     return f"{sys.platform}-{platform.machine().lower() or 'unknown'}"
 
 
-def folder(entry: PinnedModel) -> Path:
+def model_dir(entry: PinnedModel) -> Path:
     """Where the entry's own files belong; it must be pinned."""
     if entry.shipped is not None:
         return toml.shipped_folder(entry)
@@ -61,7 +61,7 @@ def build_path(entry: PinnedModel, recipe: str = RECIPE, made_on: str | None = N
     return root() / f"{entry.name}-{recipe}-{entry.revision[:_DIGITS]}-{made_on}.gguf"
 
 
-def busy(revision: str) -> Path:
+def commit_lock_path(revision: str) -> Path:
     """The mark of who is at work on a commit; its first digits will do."""
     return root() / f".{revision[:_DIGITS]}.busy"
 
@@ -74,19 +74,19 @@ def commits(path: Path) -> list[str]:
     return [parts[1]] if len(parts) > 1 else _COMMIT.findall(parts[0])
 
 
-def lacking(entry: PinnedModel) -> list[PinnedFile]:
+def missing_files(entry: PinnedModel) -> list[PinnedFile]:
     """Those of the entry's files that are not there, whole."""
     if not entry.is_pinned:
         return []
-    return [file for file in entry.files if size_of(folder(entry) / file.path) != file.size]
+    return [file for file in entry.files if size_of(model_dir(entry) / file.path) != file.size]
 
 
 def is_there(entry: PinnedModel) -> bool:
     """Whether all files of the entry are."""
-    return entry.is_pinned and not lacking(entry)
+    return entry.is_pinned and not missing_files(entry)
 
 
-def build(entry: PinnedModel, recipe: str | None = None) -> tuple[Path, PinnedBuild] | None:
+def find_build(entry: PinnedModel, recipe: str | None = None) -> tuple[Path, PinnedBuild] | None:
     """A GGUF file that was made of the entry here, the usual recipe first."""
     if entry.revision is None or not entry.is_pinned:
         return None
@@ -100,7 +100,7 @@ def build(entry: PinnedModel, recipe: str | None = None) -> tuple[Path, PinnedBu
 
 def model_file(entry: PinnedModel) -> Path:
     """What is loaded of an entry whose own files are there: its folder, or its GGUF file."""
-    return folder(entry) / entry.files[0].path if entry.kind == GGUF else folder(entry)
+    return model_dir(entry) / entry.files[0].path if entry.kind == GGUF else model_dir(entry)
 
 
 def size_of(path: Path) -> int | None:

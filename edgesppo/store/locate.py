@@ -54,15 +54,15 @@ def find(model: str | Path) -> Found:
 
 def of_entry(entry: PinnedModel) -> Found:
     """What of a lock's entry can be run here: a GGUF file, else the checkpoint itself."""
-    made = layout.build(entry)
+    made = layout.find_build(entry)
     if made is not None:
         return Found(entry.name, made[0], is_checkpoint=False)
     if layout.is_there(entry):
         is_checkpoint = entry.kind == CHECKPOINT
         return Found(entry.name, layout.model_file(entry), is_checkpoint=is_checkpoint)
     if entry.location is not None:
-        lacking = layout.lacking(entry)[0]
-        path = layout.folder(entry) / lacking.path
+        lacking = layout.missing_files(entry)[0]
+        path = layout.model_dir(entry) / lacking.path
         size = layout.size_of(path)
         now = "is gone" if size is None else f"has {size:,} bytes, but {lacking.size:,} are pinned"
         raise ModelNotFound(

@@ -120,7 +120,7 @@ def source(text: str) -> str:
             f" use it: edgesppo chat {entry.name}"
         )
     if layout.is_there(entry):
-        return str(layout.folder(entry))
+        return str(layout.model_dir(entry))
     if entry.is_pinned and entry.repository is not None:
         return f"{entry.repository}@{entry.revision}"
     raise UsageError(f"{entry.name} is pinned to no commit yet; first: edgesppo lock {entry.name}")
@@ -139,7 +139,7 @@ def place_of(entry: PinnedModel, *, convert: bool) -> Path | None:
 
     With `convert`, the files of a checkpoint are not what is wanted.
     """
-    made = layout.build(entry)
+    made = layout.find_build(entry)
     if made is not None:
         return made[0]
     to_convert = convert and entry.kind == CHECKPOINT and entry.repository is not None
@@ -148,11 +148,11 @@ def place_of(entry: PinnedModel, *, convert: bool) -> Path | None:
 
 def left(entry: PinnedModel) -> int:
     """Bytes that are still to be fetched, less what earlier runs have left."""
-    return sum(file.size - _begun(entry, file) for file in layout.lacking(entry))
+    return sum(file.size - _begun(entry, file) for file in layout.missing_files(entry))
 
 
 def _begun(entry: PinnedModel, file: PinnedFile) -> int:
-    part = part_path(layout.folder(entry) / file.path)
+    part = part_path(layout.model_dir(entry) / file.path)
     return min(file.size, layout.size_of(part) or 0)
 
 
@@ -190,11 +190,11 @@ def pull(
     """
     if layout.is_there(entry):
         return ()
-    with commit_lock.alone(str(entry.revision), on_wait, files or FileSystem()):
-        lacking = layout.lacking(entry)
+    with commit_lock.hold(str(entry.revision), on_wait, files or FileSystem()):
+        lacking = layout.missing_files(entry)
         if lacking:
             check_space(left(entry))
-            folder = layout.folder(entry)
+            folder = layout.model_dir(entry)
             for file in lacking:
                 layout.check_inside(folder / file.path)
             download_all(repository(entry), lacking, folder, fetched=fetched, files=files)
@@ -206,7 +206,7 @@ def _record_hashes(entry: PinnedModel) -> None:
     """Pin the sha256 of small files, of which the hub tells git's sha1 only, once they are here."""
     if all(file.sha256 for file in entry.files):
         return
-    holders, folder = layers.holders(entry.name), layout.folder(entry)
+    holders, folder = layers.holders(entry.name), layout.model_dir(entry)
 
     def change(before: PinnedModel | None) -> PinnedModel | None:
         same = before is not None and before.revision == entry.revision

@@ -39,7 +39,7 @@ _UNKNOWN = "unknown"
 _MAX_NAME = 64
 
 
-def adopt(path: Path, name: str | None = None, hashed: Hashed | None = None) -> PinnedModel:
+def register(path: Path, name: str | None = None, hashed: Hashed | None = None) -> PinnedModel:
     """Check, hash and record a model of the user's; the entry that it got.
 
     Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError and OutputError.

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.store.verify import Checked
+    from edgesppo.store.verify import CheckedFile
 
 
 COPY, ORPHAN = "a converted copy", "a converted copy of a folder that is gone"
 
 
 @dataclass(frozen=True)
-class Rest:
+class Removable:
     """Something that can go: bytes that are freed, and what it is."""
 
     path: Path
@@ -40,32 +40,32 @@ class Rest:
     what: str
 
 
-def discard(damaged: Sequence[Checked]) -> None:
+def discard(damaged: Sequence[CheckedFile]) -> None:
     """Remove files that can be had again, those that are damaged. Raises OutputError."""
     for checked in damaged:
         _remove(checked.path)
 
 
-def belongings(entry: PinnedModel) -> list[Rest]:
+def removable(entry: PinnedModel) -> list[Removable]:
     """What `rm` would remove of an entry: its files, but those that another entry uses."""
     if entry.repository is None or not entry.is_pinned:
         return []
-    folder, found = layout.folder(entry), list[Rest]()
+    folder, found = layout.model_dir(entry), list[Removable]()
     others = _siblings(entry)
     if not others and folder.is_dir():
-        found.append(Rest(folder, n_bytes(folder), "the files of the hub"))
+        found.append(Removable(folder, n_bytes(folder), "the files of the hub"))
     if others:
         used = {file.path for other in others for file in other.files}
         for file in entry.files:
             path = folder / file.path
             mine = (path, part_path(path)) if file.path not in used else ()
-            found += [Rest(p, n_bytes(p), "a file of the hub") for p in mine if p.is_file()]
+            found += [Removable(p, n_bytes(p), "a file of the hub") for p in mine if p.is_file()]
     if not any(other.kind == CHECKPOINT for other in others):
-        found += [Rest(copy, n_bytes(copy), COPY) for copy in copies_of(folder)]
+        found += [Removable(copy, n_bytes(copy), COPY) for copy in copies_of(folder)]
     for made in entry.builds:
         path = layout.build_path(entry, made.recipe, made.platform)
         if path.is_file():
-            found.append(Rest(path, n_bytes(path), f"converted to {made.recipe}"))
+            found.append(Removable(path, n_bytes(path), f"converted to {made.recipe}"))
     return found
 
 
@@ -98,15 +98,15 @@ def forget(entry: PinnedModel) -> Path:
     return path
 
 
-def remove(entry: PinnedModel, rests: list[Rest]) -> list[Rest]:
+def remove(entry: PinnedModel, rests: list[Removable]) -> list[Removable]:
     """Remove of these what belongs to the entry still; what was removed.
 
     Raises OutputError, which says who is at work on them.
     """
-    files, removed = FileSystem(), list[Rest]()
+    files, removed = FileSystem(), list[Removable]()
     try:
-        with commit_lock.at_once([str(entry.revision)], files):
-            current = {rest.path for rest in belongings(entry)}
+        with commit_lock.hold_now([str(entry.revision)], files):
+            current = {rest.path for rest in removable(entry)}
             for rest in rests:
                 if rest.path in current:
                     remove_rest(rest)
@@ -128,7 +128,7 @@ def _in_use(entry: PinnedModel, who: str) -> OutputError:
     )
 
 
-def remove_rest(rest: Rest) -> None:
+def remove_rest(rest: Removable) -> None:
     """Remove it, and the note beside a converted copy. Raises OutputError."""
     _remove(rest.path)
     origin = rest.path.with_suffix(".from")

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.store.verify import Checked, Hashed
+    from edgesppo.store.verify import CheckedFile, Hashed
 
 
 @dataclass(frozen=True)
 class Repair:
     """The files that were damaged, and are removed."""
 
-    damaged: tuple[Checked, ...]
+    damaged: tuple[CheckedFile, ...]
 
     @property
     def refetch(self) -> bool:
@@ -49,7 +49,7 @@ def repair(
     *,
     hashed: Hashed,
     on_wait: Callable[[str], None],
-    on_damaged: Callable[[Checked], None],
+    on_damaged: Callable[[CheckedFile], None],
     before_fetch: Callable[[], None],
 ) -> Repair:
     """Remove the damaged files of a model of the hub, once it is certain that they can be had.
@@ -57,7 +57,7 @@ def repair(
     `before_fetch` may refuse, where something will have to be fetched; `on_damaged` hears of each
     file before it is removed. Raises DownloadError where the hub cannot be asked, OutputError.
     """
-    with commit_lock.alone(str(entry.revision), on_wait, FileSystem()):
+    with commit_lock.hold(str(entry.revision), on_wait, FileSystem()):
         found = Repair(tuple(_damaged(entry, hashed)))
         if found.damaged and (found.refetch or not layout.is_there(entry)):
             require_online()
@@ -68,5 +68,5 @@ def repair(
     return found
 
 
-def _damaged(entry: PinnedModel, hashed: Hashed) -> list[Checked]:
+def _damaged(entry: PinnedModel, hashed: Hashed) -> list[CheckedFile]:
     return [checked for checked in verify.check(entry, hashed) if not checked.is_sound]

@@ -76,5 +76,5 @@ def _change(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Write what `change` makes of what is remembered, while no other process does the same."""
     files = FileSystem()
     path().parent.mkdir(parents=True, exist_ok=True)
-    with layers.alone(path(), files):
+    with layers.hold(path(), files):
         atomic_write(path(), json.dumps(change(_read()), indent=1).encode(), files=files)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedFile:
     """One file that was hashed again: `found` is what it has now, None where it was not read.
 
     That is where its size is another than `size`, in bytes, or where it cannot be read.
@@ -51,7 +51,7 @@ def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
     """
     if not entry.is_pinned:
         return []
-    folder = layout.folder(entry)
+    folder = layout.model_dir(entry)
     found = [(folder / file.path, file.size, file.digest, False) for file in entry.files]
     for made in entry.builds:
         if made.platform == layout.platform_name():
@@ -66,7 +66,7 @@ def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
     return [item for item in found if item in there or (started and item in lacking)]
 
 
-def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]:
+def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[CheckedFile]:
     """Hash every file of the entry that is here."""
     there, done = present(entry), 0
     total = sum(size for _, size, _, _ in there)
@@ -83,4 +83,4 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[Checked]
                         hashed(min(total, at), total)
                 found = hasher.hexdigest()
         done += size
-        yield Checked(path, size, expected, found, is_build)
+        yield CheckedFile(path, size, expected, found, is_build)

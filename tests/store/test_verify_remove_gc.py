@@ -287,18 +287,18 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
 
 def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
     entry = obtain.pin(obtain.wanted(NAME))
-    part = part_path(layout.folder(entry) / SECOND)
+    part = part_path(layout.model_dir(entry) / SECOND)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"1")
-    with commit_lock.alone(REVISION, None, FileSystem()):
-        assert not gc.find()
-    assert [rest.path for rest in gc.find()] == [part]
+    with commit_lock.hold(REVISION, None, FileSystem()):
+        assert not gc.find_garbage()
+    assert [rest.path for rest in gc.find_garbage()] == [part]
     assert hub.url
 
 
 def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: FakeHub) -> None:
     folder = pull()
-    with commit_lock.alone(REVISION, None, FileSystem()):
+    with commit_lock.hold(REVISION, None, FileSystem()):
         message = run("rm", NAME, code=1).stderr.splitlines()[-1]
     assert f"process {os.getpid()} on" in message
     assert "nothing is removed" in message
@@ -319,7 +319,7 @@ def test_what_a_pull_begins_between_question_and_answer_stays(
         with ExitStack() as meanwhile:
 
             def answer(*_: object, **__: object) -> bool:
-                meanwhile.enter_context(commit_lock.alone(REVISION, None, FileSystem()))
+                meanwhile.enter_context(commit_lock.hold(REVISION, None, FileSystem()))
                 return True
 
             monkeypatch.setattr("click.confirm", answer)
@@ -334,7 +334,7 @@ def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
     part = part_path(pull() / "sub" / "deep.json")  # a lock may pin files in folders
     part.parent.mkdir()
     part.write_bytes(b"1" * 1000)
-    with commit_lock.alone(REVISION, None, FileSystem()):
+    with commit_lock.hold(REVISION, None, FileSystem()):
         result = run("gc")
     assert f"what process {os.getpid()} on" in result.stderr
     assert part.exists()
@@ -351,7 +351,7 @@ def test_the_builds_of_two_platforms_lie_side_by_side(
     there = pull("--convert")
     assert here != there
     assert here.read_bytes() == there.read_bytes()
-    assert not gc.find(unpinned=True)
+    assert not gc.find_garbage(unpinned=True)
     run("rm", NAME)
     assert not here.exists()
     assert not there.exists()
@@ -485,9 +485,9 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
     (outside / "mine.gguf").write_bytes(b"1")
     (fresh_home / "converted").symlink_to(outside)
     (outside / "mine.from").write_bytes(bytes(tmp_path / "gone"))
-    (rest,) = gc.find()
+    (rest,) = gc.find_garbage()
     with pytest.raises(errors.OutputError, match="outside of"):
-        gc.sweep([rest])
+        gc.collect([rest])
     assert (outside / "mine.gguf").exists()
 
 
@@ -498,14 +498,14 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
 def test_a_mark_of_who_is_at_work_that_is_none_of_ours_is_told(
     fresh_home: Path, tmp_path: Path, make: str, said: str
 ) -> None:
-    mark, target = layout.busy(REVISION), tmp_path / "target"
+    mark, target = layout.commit_lock_path(REVISION), tmp_path / "target"
     mark.parent.mkdir(parents=True)
     {"link": lambda: mark.symlink_to(target), "fifo": lambda: os.mkfifo(mark)}.get(
         make, mark.mkdir
     )()
     with (
         pytest.raises(errors.OutputError, match=f"{said}.*; remove it"),
-        commit_lock.alone(REVISION, pytest.fail, FileSystem()),
+        commit_lock.hold(REVISION, pytest.fail, FileSystem()),
     ):
         pass
     assert not target.exists()
