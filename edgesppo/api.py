@@ -27,11 +27,11 @@ from edgesppo.sampling.params import SamplingParams
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.kv_snapshot import Binding, fingerprint
-from edgesppo.sessions.persistent_chat import SavedChat
+from edgesppo.sessions.persistent_chat import PersistentChat
 from edgesppo.sessions.transcript import ModelMark
 from edgesppo.store import converted, locate
 from edgesppo.system import validate
-from edgesppo.tuning.choose import Wishes, settle
+from edgesppo.tuning.choose import LoadOptions, choose_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,14 +83,16 @@ class LoadedModel:
 
     def keep(
         self, session: Session, *, snapshots: int = persistent_chat.DEFAULT_CAP, **options: Any
-    ) -> SavedChat:
+    ) -> PersistentChat:
         """Chat in a session: new, or where it was, with its KV state. `options` as for `chat`.
 
         What is not among the options is as the session has it: system text, sampling. See
         SavedChat; the states of all chats in the session's folder take `snapshots` bytes at most.
         """
         chat = self._resumed(session.transcript, options)
-        return SavedChat(chat, session, self.engine, self.mark, self.binding, snapshots=snapshots)
+        return PersistentChat(
+            chat, session, self.engine, self.mark, self.binding, snapshots=snapshots
+        )
 
     def save(
         self, chat: Chat, path: str | Path, *, snapshots: int = persistent_chat.DEFAULT_CAP
@@ -230,8 +232,8 @@ def load(
     if not isinstance(drafts, bool):
         second, more = _summary(locate.find(drafts))
         spent += more
-    wishes = Wishes(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, second)
-    tuning, made = settle(summary, wishes, on_tune)
+    wishes = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, second)
+    tuning, made = choose_settings(summary, wishes, on_tune)
     with contextlib.ExitStack() as undo:
         path, repack = summary.path, tuning.repack
         weights = Model(path, gpu=gpu, repack=repack, summary=summary, progress=on_load)

@@ -39,12 +39,14 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
     """
     from edgesppo.terminal.progress import measuring, tuning_progress
     from edgesppo.tuning.bench import measure
-    from edgesppo.tuning.choose import Wishes, settle
+    from edgesppo.tuning.choose import LoadOptions, choose_settings
 
     what = chosen(model)
     summary = gemma2.load_summary(converted(what))
     with tuning_progress() as on_tune:
-        tuning, _ = settle(summary, Wishes(n_threads=threads, gpu="off", tune=tune), on_tune)
+        tuning, _ = choose_settings(
+            summary, LoadOptions(n_threads=threads, gpu="off", tune=tune), on_tune
+        )
     with measuring("Measuring") as report:
         found = measure(summary, tuning, report)
     found.model = what.name

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import MemoryPlan
     from edgesppo.planning.run_config import RunConfig
-    from edgesppo.tuning.choose import Wishes
+    from edgesppo.tuning.choose import LoadOptions
 
 
 @click.command(name="plan", cls=HeadedCommand)
@@ -35,12 +35,12 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
 
     Exits with 1 where it does not fit into memory.
     """
-    from edgesppo.tuning.choose import MEASURED, origin, settle
+    from edgesppo.tuning.choose import MEASURED, choose_settings, origin
 
     found = locate.find(model)
     summary = gemma2.load_summary(converted(found))
     wishes = replace(wishes_of(loading), force=True)
-    tuning, made = settle(summary, wishes, measure=False)
+    tuning, made = choose_settings(summary, wishes, measure=False)
     whence = origin(summary, wishes, tuning)
     if as_json:
         figures = {**asdict(made), "program": PROGRAM_BYTES}
@@ -56,17 +56,17 @@ def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
         sys.exit(1)
 
 
-def wishes_of(loading: dict[str, Any]) -> Wishes:
+def wishes_of(loading: dict[str, Any]) -> LoadOptions:
     """What of the loading options says how to run a model."""
-    from edgesppo.tuning.choose import Wishes
+    from edgesppo.tuning.choose import LoadOptions
 
-    kept = {field.name for field in fields(Wishes)}
+    kept = {field.name for field in fields(LoadOptions)}
     draft = loading["drafts"]
     summary = (
         None if isinstance(draft, bool) else gemma2.load_summary(converted(locate.find(draft)))
     )
     chosen = {name: value for name, value in loading.items() if name in kept}
-    return Wishes(**chosen, draft=summary)
+    return LoadOptions(**chosen, draft=summary)
 
 
 def _lines(tuning: RunConfig, made: MemoryPlan, draft: Summary | None) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.api import LoadedModel
-    from edgesppo.sessions.persistent_chat import SavedChat
+    from edgesppo.sessions.persistent_chat import PersistentChat
     from edgesppo.sessions.session import Session
 
     _Kind = click.ParamType[int]
@@ -123,7 +123,7 @@ def chosen_for(model: str | None, session: Session | None) -> locate.Found:
 @contextlib.contextmanager
 def chatting(
     loaded: LoadedModel, session: Session, *, snapshots: int, **options: Any
-) -> Iterator[SavedChat]:
+) -> Iterator[PersistentChat]:
     """Chat in a session, with a word on what came back; all is on the disk when it is left.
 
     Where that fails, it is said beside the answers, which stand; exits with 1.

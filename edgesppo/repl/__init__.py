@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
 from edgesppo.repl.input import is_open, unquoted
-from edgesppo.repl.interactive import Person, wants_plain
-from edgesppo.repl.loop import Lines, LoadFailed
-from edgesppo.repl.state import Setup, Talk
+from edgesppo.repl.interactive import TerminalLoop, wants_plain
+from edgesppo.repl.loop import LoadFailed, PipeLoop
+from edgesppo.repl.state import ReplState, Setup
 from edgesppo.system.signals import Ended, ending, shielded
 from edgesppo.terminal.screen import Screen
 
@@ -41,11 +41,11 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
     _take_any_bytes(sys.stdin)
     plain = plain or wants_plain()
     screen = Screen(moves=not plain, styled=not plain and not os.environ.get("NO_COLOR"))
-    talk = Talk(setup)
+    talk = ReplState(setup)
     saved, code = True, 0
     try:
         with ending():
-            person = Person(talk, screen, edits=not plain)
+            person = TerminalLoop(talk, screen, edits=not plain)
             screen.say(PLAIN_KEYS if plain else KEYS)
             try:
                 person.run()
@@ -75,7 +75,7 @@ def _end_now(code: int) -> None:
     os._exit(code)
 
 
-def _close(talk: Talk, screen: Screen) -> bool:
+def _close(talk: ReplState, screen: Screen) -> bool:
     """Put everything on the disk, and say where it is."""
     talked = talk.ready
     try:
@@ -101,8 +101,8 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
     them; what came is kept.
     """
     _take_any_bytes(lines)
-    talk = Talk(setup)
-    loop = Lines(talk, Screen(moves=False, styled=False))
+    talk = ReplState(setup)
+    loop = PipeLoop(talk, Screen(moves=False, styled=False))
     good = True
     with ending():
         try:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _PATIENCE_S = 2.0
 
 
-class Loading(Generic[T]):
+class BackgroundTask(Generic[T]):
     """`work(report)` in a thread; it calls `report(stage, share)` as often as it likes.
 
     `moved` is called, in that thread, when it got on, and `ended` when it is over, however it

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from prompt_toolkit.completion import CompleteEvent
 
-    from edgesppo.repl.state import Talk
+    from edgesppo.repl.state import ReplState
 
 
 class CommandCompleter(Completer):
     """Completes a line that begins with a slash, with a line of help for each choice."""
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: ReplState) -> None:
         self._talk = talk
         self._paths = PathCompleter(expanduser=True)
 

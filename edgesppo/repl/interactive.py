@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from edgesppo.repl.input import Reader
-    from edgesppo.repl.state import Talk
+    from edgesppo.repl.state import ReplState
     from edgesppo.terminal.screen import Screen
 
 _LOOK_S = 0.2
 
 
-class Person(Loop):
+class TerminalLoop(Loop):
     """A person at a terminal, who may type before the model is there."""
 
     asks = tells = True
 
-    def __init__(self, talk: Talk, screen: Screen, *, edits: bool) -> None:
+    def __init__(self, talk: ReplState, screen: Screen, *, edits: bool) -> None:
         self.edits = edits
         super().__init__(talk, screen)
         self._status: Sequence[str] = ()

@@ -15,7 +15,7 @@ from edgesppo.errors import ContextOverflow, EdgesppoError
 from edgesppo.repl import status
 from edgesppo.repl.commands import registry
 from edgesppo.repl.commands import turns as asking
-from edgesppo.repl.stats import Totals
+from edgesppo.repl.stats import SessionStats
 from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c
 from edgesppo.terminal.columns import listed
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.generation import Chunk, Result
     from edgesppo.repl.attachments import Attached
-    from edgesppo.repl.state import Talk
+    from edgesppo.repl.state import ReplState
     from edgesppo.terminal.screen import Screen
     from edgesppo.terminal.stream import Renderer
 
@@ -52,10 +52,10 @@ class Loop:
     tells = False  # whether somebody waits for a long prompt
     ends_empty = False  # whether an answer without a word is an empty line
 
-    def __init__(self, talk: Talk, screen: Screen) -> None:
+    def __init__(self, talk: ReplState, screen: Screen) -> None:
         self.talk = talk
         self.screen = screen
-        self.totals = Totals()
+        self.totals = SessionStats()
         self.attached: list[Attached] = []
         self.leaving = False
         self.interrupted = False  # the last answer
@@ -199,7 +199,7 @@ class Loop:
         self._left_out = left_out
 
 
-class Lines(Loop):
+class PipeLoop(Loop):
     """Every line of a pipe is one message. Ctrl-C ends them all."""
 
     ends_empty = True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
-from edgesppo.repl.background import Loading
+from edgesppo.repl.background import BackgroundTask
 from edgesppo.sessions import persistent_chat as saved_chats
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, resumed_line
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.template import Message
     from edgesppo.sessions.folder import Sessions
-    from edgesppo.sessions.persistent_chat import SavedChat
+    from edgesppo.sessions.persistent_chat import PersistentChat
     from edgesppo.sessions.session import Session
     from edgesppo.store.locate import Found
 
@@ -49,18 +49,18 @@ class Setup:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class Talk:
+class ReplState:
     """The model, its chat and its session. `close()` puts everything on the disk and frees it."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.found = setup.found
         self.session = setup.session
-        self.loading: Loading[None] | None = None
+        self.loading: BackgroundTask[None] | None = None
         self.abandoned = False  # a thread is still in native code, and will be as we end
         self.news: list[str] = []  # what is to be said of the model and the chat once it is there
         self._loaded: LoadedModel | None = None
-        self._saved: SavedChat | None = None
+        self._saved: PersistentChat | None = None
         self._chat: Chat | None = None
         self._left: tuple[dict[str, Any], list[Message]] | None = None  # of a chat without a model
 
@@ -98,7 +98,7 @@ class Talk:
     ) -> None:
         """Begin to load the model in a thread; see Loading."""
         with shielded():  # or nobody would know of the thread
-            self.loading = Loading(self.load_now, moved=moved, ended=ended)
+            self.loading = BackgroundTask(self.load_now, moved=moved, ended=ended)
 
     def load_now(self, report: Report) -> None:
         """Load the model and begin the chat, or go on with it where it was."""

@@ -12,7 +12,7 @@ _ENOUGH = 16  # tokens that say something of a rate
 
 
 @dataclass
-class Totals:
+class SessionStats:
     """What all answers together took."""
 
     answers: int = 0

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.chat.generation import Chunk
-    from edgesppo.repl.state import Talk
+    from edgesppo.repl.state import ReplState
     from edgesppo.terminal.screen import Screen
 
 _TICK_S = 0.5
@@ -20,13 +20,13 @@ _QUIET_S = 0.4  # what is over sooner needs no words
 _SAID_S = 5.0  # between words that stay
 
 
-def stage(talk: Talk) -> str:
+def stage(talk: ReplState) -> str:
     """What is being done until the model is there."""
     found = talk.loading.stage if talk.loading is not None else ""
     return found or f"Loading {talk.found.name}"
 
 
-def status_lines(talk: Talk, n_tokens: int) -> list[str]:
+def status_lines(talk: ReplState, n_tokens: int) -> list[str]:
     """The model, how full the context is, tokens per second, the session; then in fewer words."""
     n_ctx = talk.loaded.engine.n_ctx
     share = f"{min(1.0, n_tokens / n_ctx):.0%}"

@@ -52,7 +52,7 @@ class Resumed:
     other_model: str | None
 
 
-class SavedChat:
+class PersistentChat:
     """A chat that goes on in a session; a context manager, `close()` lets go of the session.
 
         with loaded.keep(sessions.open("rome")) as saved:
@@ -113,7 +113,7 @@ class SavedChat:
         finally:
             self.session.close()
 
-    def __enter__(self) -> SavedChat:
+    def __enter__(self) -> PersistentChat:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -32,7 +32,7 @@ ORIGINS = (MEASURED, "other threads", "not yet", "frugal", "off", "gpu", "small"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class LoadOptions:
     """What a user asked for."""
 
     n_ctx: int | None = None
@@ -45,9 +45,9 @@ class Wishes:
     draft: Summary | None = None  # of a smaller model that guesses
 
 
-def settle(
+def choose_settings(
     summary: Summary,
-    wishes: Wishes,
+    wishes: LoadOptions,
     on_tune: Callable[[float], None] | None = None,
     *,
     measure: bool = True,
@@ -72,7 +72,7 @@ def settle(
     return (tuning, made) if made.fits else (frugal, least)
 
 
-def origin(summary: Summary, wishes: Wishes, tuning: RunConfig) -> str:
+def origin(summary: Summary, wishes: LoadOptions, tuning: RunConfig) -> str:
     """Where settings come from that `settle` gave: one of ORIGINS."""
     if tuning.prefill_tps is not None:
         return MEASURED
@@ -88,7 +88,7 @@ def origin(summary: Summary, wishes: Wishes, tuning: RunConfig) -> str:
     return "small" if known.prefill_tps is None else "other threads"
 
 
-def _check(summary: Summary, wishes: Wishes) -> None:
+def _check(summary: Summary, wishes: LoadOptions) -> None:
     """Refuse what makes no sense before anything is measured or loaded."""
     run_config.check_goal(wishes.tune)
     validate.switch("force", wishes.force)
@@ -104,7 +104,7 @@ def _check(summary: Summary, wishes: Wishes) -> None:
 
 def _find(
     summary: Summary,
-    wishes: Wishes,
+    wishes: LoadOptions,
     on_tune: Callable[[float], None] | None,
     *,
     measure: bool,
@@ -118,12 +118,12 @@ def _find(
     return found
 
 
-def _goal(summary: Summary, wishes: Wishes) -> str:
+def _goal(summary: Summary, wishes: LoadOptions) -> str:
     """What is measured: where there is no memory to try what is fastest, what takes the least."""
     return wishes.tune if wishes.tune == run_config.OFF or _fits_twice(summary) else "memory"
 
 
-def _with_threads(tuning: RunConfig, wishes: Wishes) -> RunConfig:
+def _with_threads(tuning: RunConfig, wishes: LoadOptions) -> RunConfig:
     n = wishes.n_threads
     if n is None or (n, n) == (tuning.n_threads, tuning.n_threads_batch):
         return tuning
@@ -144,7 +144,7 @@ def _fits_twice(summary: Summary) -> bool:
     return free is None or 2 * summary.data_bytes + memory_plan.PROGRAM_BYTES < free
 
 
-def _plan(summary: Summary, tuning: RunConfig, wishes: Wishes) -> MemoryPlan:
+def _plan(summary: Summary, tuning: RunConfig, wishes: LoadOptions) -> MemoryPlan:
     n_ctx = wishes.n_ctx or memory_plan.trained(summary)
     made = memory_plan.plan_memory(
         summary,

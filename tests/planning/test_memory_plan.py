@@ -21,7 +21,7 @@ from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import untuned
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune
-from edgesppo.tuning.choose import ORIGINS, Wishes, settle
+from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
 
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
@@ -122,9 +122,9 @@ def test_what_is_advised_fits_and_no_less_would_do(n_ctx: int, cache_type: str) 
 
 @pytest.mark.parametrize("n_ctx", [0, 10**9])
 def test_an_absurd_context_is_no_matter_of_memory(demo_gguf: Path, n_ctx: int) -> None:
-    for wanted in (Wishes(n_ctx=n_ctx), Wishes(n_ctx=n_ctx, force=True)):
+    for wanted in (LoadOptions(n_ctx=n_ctx), LoadOptions(n_ctx=n_ctx, force=True)):
         with pytest.raises(edgesppo.UsageError, match=r"n_ctx \(--n-ctx\) is .* from 16 to 512"):
-            settle(gemma2.load_summary(demo_gguf), wanted)
+            choose_settings(gemma2.load_summary(demo_gguf), wanted)
 
 
 def test_a_model_that_will_not_fit_is_refused_unless_forced(
@@ -154,9 +154,9 @@ def test_a_draft_model_counts_with_all_that_it_takes(
     demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary, second = gemma2.load_summary(demo_gguf), gemma2.load_summary(demo_f32)
-    _, alone = settle(summary, Wishes())
-    _, both = settle(summary, Wishes(draft=second))
-    _, own = settle(second, Wishes())
+    _, alone = choose_settings(summary, LoadOptions())
+    _, both = choose_settings(summary, LoadOptions(draft=second))
+    _, own = choose_settings(second, LoadOptions())
     assert both.total == alone.total + both.draft
     # Its prompts go in smaller steps, so it computes in less.
     assert own.weights + own.kv < both.draft < own.weights + own.kv + own.compute + own.logits
@@ -173,7 +173,7 @@ def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> memory_plan.MemoryPla
     """The plan with the settings that take the least memory."""
     with monkeypatch.context() as patch:
         patch.setattr(memory_plan, "available_memory", lambda: 1)
-        return settle(gemma2.load_summary(path), Wishes(force=True))[1]
+        return choose_settings(gemma2.load_summary(path), LoadOptions(force=True))[1]
 
 
 def _printed(*arguments: str) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from edgesppo.cli import main
 from edgesppo.repl.commands.registry import COMMANDS
-from edgesppo.repl.loop import Lines
+from edgesppo.repl.loop import PipeLoop
 from edgesppo.repl.sampling_settings import names
 from edgesppo.sessions.folder import Sessions
 
@@ -120,7 +120,7 @@ def test_a_question_is_changed_in_the_editor(
     demo_gguf: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISUAL", _editor(folder))
-    monkeypatch.setattr(Lines, "asks", True)
+    monkeypatch.setattr(PipeLoop, "asks", True)
     said = _chat(demo_gguf, "My name is Ada.", "/edit", "/edit")
     assert "> My name is Bob." in said.stderr
     assert "(nothing changed)" in said.stderr
@@ -136,7 +136,7 @@ def test_a_disk_that_fails_in_a_turn_does_not_end_the_chat(
         raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
-    monkeypatch.setattr(Lines, "asks", True)
+    monkeypatch.setattr(PipeLoop, "asks", True)
     said = _chat(demo_gguf, "/edit", "My name is Ada.", code=1)
     assert "error: /tmp/x: No space left on device" in said.stderr
     assert "Ada" in said.stdout

@@ -11,7 +11,7 @@ import pytest
 
 from edgesppo.errors import BadChat, OutOfMemory, OutputError, UsageError
 from edgesppo.repl.loop import Loop
-from edgesppo.repl.state import Setup, Talk
+from edgesppo.repl.state import ReplState, Setup
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.folder import Sessions
 from edgesppo.store.locate import Found
@@ -48,18 +48,18 @@ def disk() -> Disk:
 @pytest.fixture
 def begin(
     demo: LoadedModel, tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Talk]]:
+) -> Iterator[Callable[[str], ReplState]]:
     """Begin to talk in a session, or in none; the demo stays loaded."""
     monkeypatch.setattr(type(demo), "close", lambda _: None)
     sessions = Sessions(tmp_path / "sessions", disk)
-    made: list[Talk] = []
+    made: list[ReplState] = []
 
-    def begin(name: str) -> Talk:
+    def begin(name: str) -> ReplState:
         found = Found("demo", demo.model.path, is_checkpoint=False)
         session = sessions.open(name) if name else None
         options = {"temperature": 0.0, "max_tokens": 12}
         setup = Setup(found, lambda *_: demo, lambda _: found, sessions, session, options=options)
-        made.append(Talk(setup))
+        made.append(ReplState(setup))
         made[-1].load_now(lambda *_: None)
         return made[-1]
 
@@ -68,12 +68,12 @@ def begin(
         talk.close()
 
 
-def _ask(talk: Talk, text: str) -> None:
+def _ask(talk: ReplState, text: str) -> None:
     talk.chat.ask(text)
     talk.record()
 
 
-def _asked(talk: Talk, name: str) -> list[str]:
+def _asked(talk: ReplState, name: str) -> list[str]:
     """What was asked in a chat, as another process finds it on the disk."""
     entries = [entry.name for entry in talk.setup.sessions.entries()]
     assert name in entries
@@ -93,7 +93,7 @@ def _interrupted(work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_an_interrupted_switch_leaves_the_chat_saved_as_before(
-    begin: Callable[[str], Talk], monkeypatch: pytest.MonkeyPatch
+    begin: Callable[[str], ReplState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     talk = begin("kept")
     _ask(talk, "My name is Ada.")
@@ -110,7 +110,7 @@ def test_an_interrupted_switch_leaves_the_chat_saved_as_before(
 
 
 def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
-    begin: Callable[[str], Talk], disk: Disk
+    begin: Callable[[str], ReplState], disk: Disk
 ) -> None:
     talk = begin("kept")
     _ask(talk, "My name is Ada.")
@@ -130,7 +130,7 @@ def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
 
 @pytest.mark.parametrize("name", ["", "kept"])
 def test_a_chat_that_cannot_be_had_changes_nothing(
-    begin: Callable[[str], Talk], name: str, monkeypatch: pytest.MonkeyPatch
+    begin: Callable[[str], ReplState], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise BadChat("no chat at all")
@@ -147,7 +147,7 @@ def test_a_chat_that_cannot_be_had_changes_nothing(
     _ask(talk, "What is my name?")
 
 
-def test_what_nobody_keeps_is_said_instead_of_recorded(begin: Callable[[str], Talk]) -> None:
+def test_what_nobody_keeps_is_said_instead_of_recorded(begin: Callable[[str], ReplState]) -> None:
     talk = begin("kept")
     saved, talk._saved = talk._saved, None
     with pytest.raises(OutputError, match="'kept' is no longer saved"):
@@ -155,7 +155,7 @@ def test_what_nobody_keeps_is_said_instead_of_recorded(begin: Callable[[str], Ta
     talk._saved = saved
 
 
-def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], Talk]) -> None:
+def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], ReplState]) -> None:
     talk = begin("kept")
     _ask(talk, "My name is Ada.")
     talk.setup.open_model = _interrupted(talk.setup.open_model)  # the new one, and the old one
@@ -170,7 +170,7 @@ def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], Talk])
 
 @pytest.mark.parametrize("name", ["", "kept"])
 def test_a_chat_waits_for_a_model_where_neither_can_be_had(
-    begin: Callable[[str], Talk], name: str
+    begin: Callable[[str], ReplState], name: str
 ) -> None:
     talk = begin(name)
     _ask(talk, "My name is Ada.")
@@ -209,7 +209,9 @@ class Interrupting(Screen):
         self.written += f"[{text}]"
 
 
-def test_a_piece_of_an_answer_is_written_whole_before_ctrl_c(begin: Callable[[str], Talk]) -> None:
+def test_a_piece_of_an_answer_is_written_whole_before_ctrl_c(
+    begin: Callable[[str], ReplState],
+) -> None:
     screen = Interrupting()
     loop = Loop(begin("kept"), screen)
     with pytest.MonkeyPatch.context() as patch:

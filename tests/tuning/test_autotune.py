@@ -14,7 +14,7 @@ from edgesppo.planning.run_config import USUAL_COSTS, RunConfig, frugal, untuned
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune, choose
 from edgesppo.tuning.autotune import Measurement, measured, remembered
-from edgesppo.tuning.choose import Wishes
+from edgesppo.tuning.choose import LoadOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,10 +164,10 @@ def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
 ) -> None:
     costly = RunConfig(2, 2, repack=True, flash_attention="off", n_ubatch=512)
     monkeypatch.setattr(autotune, "remembered", lambda *_: costly)
-    found, made = choose.settle(summary, Wishes())
+    found, made = choose.choose_settings(summary, LoadOptions())
     assert found == costly
     free(monkeypatch, made.total - 1)
-    found, made = choose.settle(summary, Wishes())
+    found, made = choose.choose_settings(summary, LoadOptions())
     assert found == frugal()
     assert made.fits
 
@@ -178,14 +178,14 @@ def test_nothing_is_measured_where_even_the_least_does_not_fit(
     monkeypatch.setattr(autotune, "measured", lambda *_: pytest.fail("measured"))
     free(monkeypatch, 1_000_000)
     with pytest.raises(edgesppo.OutOfMemory, match="--force"):
-        choose.settle(summary, Wishes())
-    found, made = choose.settle(summary, Wishes(force=True))
+        choose.choose_settings(summary, LoadOptions())
+    found, made = choose.choose_settings(summary, LoadOptions(force=True))
     assert found == frugal()
     assert not made.fits
 
 
 def test_threads_that_were_asked_for_are_taken(summary: Summary) -> None:
-    found, made = choose.settle(summary, Wishes(n_threads=1), measure=False)
+    found, made = choose.choose_settings(summary, LoadOptions(n_threads=1), measure=False)
     assert (found.n_threads, found.n_threads_batch) == (1, 1)
     assert (made.n_threads, made.n_threads_batch) == (1, 1)
 
@@ -196,8 +196,8 @@ def test_what_was_measured_with_other_threads_is_not_used(
     """What a batch of guesses costs differs from thread to thread."""
     known = RunConfig(2, 2, False, "on", 128, 100.0, 10.0, (1.0, 1.1, 1.2, 1.3))
     monkeypatch.setattr(autotune, "remembered", lambda *_: known)
-    assert choose.settle(summary, Wishes(n_threads=2))[0] == known
-    other, _ = choose.settle(summary, Wishes(n_threads=1))
+    assert choose.choose_settings(summary, LoadOptions(n_threads=2))[0] == known
+    other, _ = choose.choose_settings(summary, LoadOptions(n_threads=1))
     assert other.row_costs == USUAL_COSTS
     assert (other.prefill_tps, other.decode_tps) == (None, None)
     assert (other.repack, other.flash_attention, other.n_ubatch) == (False, "on", 128)
@@ -205,8 +205,8 @@ def test_what_was_measured_with_other_threads_is_not_used(
 
 def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     def origin(**wishes: Any) -> str:
-        wanted = Wishes(**wishes)
-        tuning, _ = choose.settle(summary, wanted, measure=False)
+        wanted = LoadOptions(**wishes)
+        tuning, _ = choose.choose_settings(summary, wanted, measure=False)
         found = choose.origin(summary, wanted, tuning)
         told.add(found)
         return found

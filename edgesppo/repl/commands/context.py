@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.generation import Chunk
     from edgesppo.repl.attachments import Attached
-    from edgesppo.repl.state import Talk
-    from edgesppo.repl.stats import Totals
+    from edgesppo.repl.state import ReplState
+    from edgesppo.repl.stats import SessionStats
 
 
-class Desk(Protocol):
+class CommandContext(Protocol):
     """The loop, as commands see it."""
 
-    talk: Talk
-    totals: Totals
+    talk: ReplState
+    totals: SessionStats
     attached: list[Attached]
     leaving: bool
     edits: bool  # whether there are keys to tell of

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgesppo.chat.template import Message
-    from edgesppo.repl.commands.context import Desk
+    from edgesppo.repl.commands.context import CommandContext
 
 _SUFFIXES = (".md", ".json")
 _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.M | re.S)
 
 
-def export(desk: Desk, rest: str) -> None:
+def export(desk: CommandContext, rest: str) -> None:
     """/export [FILE]."""
     talk, chat = desk.talk, desk.talk.chat
     if not chat.messages:
@@ -58,7 +58,7 @@ def _write(path: Path, text: str) -> None:
         raise cannot_write(path, error) from None
 
 
-def copy(desk: Desk, rest: str) -> None:
+def copy(desk: CommandContext, rest: str) -> None:
     """/copy [code]."""
     messages = desk.talk.chat.messages
     if not messages:
@@ -74,7 +74,7 @@ def copy(desk: Desk, rest: str) -> None:
     _copy(desk, text)
 
 
-def _copy(desk: Desk, text: str) -> None:
+def _copy(desk: CommandContext, text: str) -> None:
     program = clipboard.by_program(text)
     if program is not None:
         desk.say(f"(copied {len(text):,} characters, with {program})")

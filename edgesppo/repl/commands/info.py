@@ -11,13 +11,13 @@ from edgesppo.system import validate
 from edgesppo.terminal.format import describe, n_tokens, n_turns, speed_line
 
 if TYPE_CHECKING:
-    from edgesppo.repl.commands.context import Desk
+    from edgesppo.repl.commands.context import CommandContext
 
 _NONE = ("none", '""', "''")
 _MOST_PIECES = 200
 
 
-def system(desk: Desk, rest: str) -> None:
+def system(desk: CommandContext, rest: str) -> None:
     """/system."""
     chat = desk.talk.chat
     if rest:
@@ -26,7 +26,7 @@ def system(desk: Desk, rest: str) -> None:
     desk.say(f"system: {chat.system}" if chat.system else "(no system text)")
 
 
-def set_(desk: Desk, rest: str) -> None:
+def set_(desk: CommandContext, rest: str) -> None:
     """/set, and /set parameter NAME VALUE as others have it."""
     words = rest.split(None, 2)
     if words[:1] == ["parameter"]:
@@ -45,7 +45,7 @@ def set_(desk: Desk, rest: str) -> None:
     _tell(desk, name)
 
 
-def _tell(desk: Desk, name: str) -> None:
+def _tell(desk: CommandContext, name: str) -> None:
     found = [*sampling_settings.settings(desk.talk.chat.params)]
     if name:
         found = [one for one in found if one.name == name.replace("-", "_")]
@@ -56,7 +56,7 @@ def _tell(desk: Desk, name: str) -> None:
         desk.say("/set NAME VALUE sets one; default as VALUE takes it back.")
 
 
-def show(desk: Desk, _rest: str) -> None:
+def show(desk: CommandContext, _rest: str) -> None:
     """/show."""
     talk = desk.talk
     desk.say(describe(talk.loaded))
@@ -74,7 +74,7 @@ def show(desk: Desk, _rest: str) -> None:
     desk.say(f"  set      {', '.join(own) or 'nothing beyond the defaults'} (/set lists all)")
 
 
-def stats(desk: Desk, _rest: str) -> None:
+def stats(desk: CommandContext, _rest: str) -> None:
     """/stats."""
     chat = desk.talk.chat
     desk.say(speed_line(chat.last) if chat.answered else "(no answer yet)")
@@ -82,7 +82,7 @@ def stats(desk: Desk, _rest: str) -> None:
         desk.say(str(desk.totals))
 
 
-def tokens(desk: Desk, rest: str) -> None:
+def tokens(desk: CommandContext, rest: str) -> None:
     """/tokens."""
     talk = desk.talk
     if not rest:
@@ -102,7 +102,7 @@ def _piece(data: bytes) -> str:
         return repr(data)
 
 
-def context(desk: Desk, _rest: str) -> None:
+def context(desk: CommandContext, _rest: str) -> None:
     """/context."""
     talk, chat = desk.talk, desk.talk.chat
     n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
@@ -121,7 +121,7 @@ def context(desk: Desk, _rest: str) -> None:
         desk.say(f"  The oldest {n_turns(chat.left_out)} no longer fit and are left out.")
 
 
-def model(desk: Desk, rest: str) -> None:
+def model(desk: CommandContext, rest: str) -> None:
     """/model."""
     talk = desk.talk
     if not rest:

@@ -16,7 +16,7 @@ from edgesppo.terminal.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.repl.commands.context import Desk
+    from edgesppo.repl.commands.context import CommandContext
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Command:
     name: str
     usage: str
     help: str
-    run: Callable[[Desk, str], None]
+    run: Callable[[CommandContext, str], None]
     takes: str = ""
     early: bool = False
 
 
-def _help(desk: Desk, rest: str) -> None:
+def _help(desk: CommandContext, rest: str) -> None:
     if rest:
         command = named(rest if rest.startswith("/") else f"/{rest}")
         if command is None:
@@ -54,7 +54,7 @@ def _unknown(word: str) -> UsageError:
     )
 
 
-def _exit(desk: Desk, _rest: str) -> None:
+def _exit(desk: CommandContext, _rest: str) -> None:
     desk.leaving = True
 
 
@@ -129,7 +129,7 @@ def is_command(line: str) -> bool:
     return command is not None and command.takes == "text"
 
 
-def run(desk: Desk, line: str) -> None:
+def run(desk: CommandContext, line: str) -> None:
     """Do what a command says. Raises EdgesppoError."""
     word, *more = line.strip().split(None, 1)
     rest = more[0] if more else ""

@@ -8,12 +8,12 @@ from edgesppo.errors import UsageError
 from edgesppo.terminal.format import ago, n_turns
 
 if TYPE_CHECKING:
-    from edgesppo.repl.commands.context import Desk
+    from edgesppo.repl.commands.context import CommandContext
     from edgesppo.sessions.folder import Entry
     from edgesppo.sessions.session import Session
 
 
-def sessions(desk: Desk, _rest: str) -> None:
+def sessions(desk: CommandContext, _rest: str) -> None:
     """/sessions."""
     entries = desk.talk.setup.sessions.entries()
     if not entries:
@@ -27,13 +27,13 @@ def _described(entry: Entry, here: str) -> tuple[str, ...]:
     return (marked, n_turns(entry.n_turns), ago(entry.last_used), f"{entry.model}{problem}")
 
 
-def new(desk: Desk, rest: str) -> None:
+def new(desk: CommandContext, rest: str) -> None:
     """/new [NAME]."""
     _switch(desk, _fresh(desk, rest) if rest else desk.talk.setup.sessions.unnamed())
     desk.say(f"(a new chat, {desk.talk.name}; /load goes back)")
 
 
-def load(desk: Desk, rest: str) -> None:
+def load(desk: CommandContext, rest: str) -> None:
     """/load NAME."""
     if not rest:
         sessions(desk, "")
@@ -43,7 +43,7 @@ def load(desk: Desk, rest: str) -> None:
     _switch(desk, desk.talk.setup.sessions.resume(rest))
 
 
-def save(desk: Desk, rest: str) -> None:
+def save(desk: CommandContext, rest: str) -> None:
     """/save NAME: a copy; what nobody kept so far is kept from now on."""
     talk = desk.talk
     if not rest:
@@ -64,7 +64,7 @@ def save(desk: Desk, rest: str) -> None:
         desk.say(f"(a copy is saved as {rest}; this chat goes on as {talk.name})")
 
 
-def rename(desk: Desk, rest: str) -> None:
+def rename(desk: CommandContext, rest: str) -> None:
     """/rename NAME."""
     talk = desk.talk
     if talk.session is None:
@@ -75,7 +75,7 @@ def rename(desk: Desk, rest: str) -> None:
     desk.say(f"(this chat is now called {talk.name})")
 
 
-def delete(desk: Desk, rest: str) -> None:
+def delete(desk: CommandContext, rest: str) -> None:
     """/delete [NAME]."""
     talk = desk.talk
     name = rest or talk.name
@@ -96,14 +96,14 @@ def delete(desk: Desk, rest: str) -> None:
         desk.say(f"(deleted {name})")
 
 
-def _switch(desk: Desk, session: Session) -> None:
+def _switch(desk: CommandContext, session: Session) -> None:
     for line in desk.talk.switch(session):
         desk.say(line)
     desk.attached.clear()
     desk.recall()
 
 
-def _fresh(desk: Desk, name: str) -> Session:
+def _fresh(desk: CommandContext, name: str) -> Session:
     """A session that does not exist yet."""
     session = desk.talk.setup.sessions.open(name)
     if session.transcript is not None:

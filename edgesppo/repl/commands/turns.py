@@ -12,16 +12,16 @@ from edgesppo.terminal.format import n_tokens
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.repl.commands.context import Desk
+    from edgesppo.repl.commands.context import CommandContext
 
 
-def regenerate(desk: Desk, _rest: str) -> None:
+def regenerate(desk: CommandContext, _rest: str) -> None:
     """/regen."""
     chat = desk.talk.chat
     desk.show(chat.regenerate(), "")
 
 
-def continue_(desk: Desk, _rest: str) -> None:
+def continue_(desk: CommandContext, _rest: str) -> None:
     """/continue."""
     chat = desk.talk.chat
     before = chat.messages[-1:]
@@ -30,7 +30,7 @@ def continue_(desk: Desk, _rest: str) -> None:
         desk.say("(nothing more: the answer had come to its end)")
 
 
-def edit(desk: Desk, _rest: str) -> None:
+def edit(desk: CommandContext, _rest: str) -> None:
     """/edit: the last message once more, or a first one."""
     if not desk.asks:
         raise UsageError("/edit needs a person at a terminal; /undo takes a message back")
@@ -45,7 +45,7 @@ def edit(desk: Desk, _rest: str) -> None:
     desk.show(chat.regenerate(text) if chat.messages else chat.stream(text), text)
 
 
-def undo(desk: Desk, _rest: str) -> None:
+def undo(desk: CommandContext, _rest: str) -> None:
     """/undo."""
     if desk.attached:
         desk.say(f"(took back the file {desk.attached.pop().name})")
@@ -53,14 +53,14 @@ def undo(desk: Desk, _rest: str) -> None:
     desk.say(f"(took back: {_first_line(desk.talk.chat.undo())})")
 
 
-def clear(desk: Desk, _rest: str) -> None:
+def clear(desk: CommandContext, _rest: str) -> None:
     """/clear."""
     desk.talk.chat.clear()
     desk.attached.clear()
     desk.say("(the chat is forgotten)")
 
 
-def read(desk: Desk, rest: str) -> None:
+def read(desk: CommandContext, rest: str) -> None:
     """/read FILE: say how large it is before it is sent."""
     if not rest:
         names = ", ".join(file.name for file in desk.attached)
@@ -85,7 +85,7 @@ def read(desk: Desk, rest: str) -> None:
         )
 
 
-def _size(desk: Desk, files: Sequence[attachments.Attached]) -> tuple[str, int]:
+def _size(desk: CommandContext, files: Sequence[attachments.Attached]) -> tuple[str, int]:
     """How many tokens files take, in words too; no more are counted than there can be of use."""
     text, loaded = attachments.joined(files, ""), desk.talk.loaded
     fewest = loaded.model.fewest_tokens(text)
@@ -100,7 +100,7 @@ def _first_line(text: str, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
-def message(desk: Desk, text: str) -> str:
+def message(desk: CommandContext, text: str) -> str:
     """The whole next message, its files with it."""
     if not text.strip() and not desk.attached:
         raise UsageError("an empty message")
