@@ -22,24 +22,28 @@ from edgesppo.system.hardware import usable_cpus
 from edgesppo.system.signals import between_steps
 from edgesppo_convert.output.output import Output, sweep
 from edgesppo_convert.output.preconditions import check_target
-from edgesppo_convert.plan.plan import check_choices, draw
+from edgesppo_convert.plan.plan import check_choices, plan_conversion
 from edgesppo_convert.plan.verify import check_written
 from edgesppo_convert.progress import Progress, Report
 from edgesppo_convert.quant.quantize import WAITING, Quantizer, fitting
-from edgesppo_convert.source.hub_checkpoint import RemoteCheckpoint, at_work, open_checkpoint
-from edgesppo_convert.source.shard_hashes import Witness
+from edgesppo_convert.source.hub_checkpoint import (
+    RemoteCheckpoint,
+    cleanup_on_error,
+    open_checkpoint,
+)
+from edgesppo_convert.source.shard_hashes import ShardHashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from edgesppo.system.fs import Bytes
-    from edgesppo_convert.plan.plan import Blueprint
-    from edgesppo_convert.plan.tensor_order import Job
+    from edgesppo_convert.plan.plan import ConversionPlan
+    from edgesppo_convert.plan.tensor_order import TensorJob
     from edgesppo_convert.source.checkpoint import Checkpoint
 
     Made = tuple[memoryview, bytearray]  # rows as they are stored, and their blocks
-    Chunk = tuple[Job, int, Bytes, Bytes]  # and where in the shard they begin
+    Chunk = tuple[TensorJob, int, Bytes, Bytes]  # and where in the shard they begin
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,11 @@ def convert(
     sweep(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
     with open_checkpoint(source, target, files, keep=keep, fetched=fetched) as checkpoint:
-        work = _Work(checkpoint, draw(checkpoint, choices), threads, kernels)
+        work = _Conversion(checkpoint, plan_conversion(checkpoint, choices), threads, kernels)
         work.check_apart(target)
         with (
             work.output(target, files, report) as out,
-            at_work(checkpoint, target, files),
+            cleanup_on_error(checkpoint, target, files),
             _lack_told(),
         ):
             resumed = len(out.digests)
@@ -121,16 +125,18 @@ def _check_threads(threads: int | None) -> None:
         raise UsageError(f"threads is {threads}; expected 1 to 1024")
 
 
-class _Work:
+class _Conversion:
     """One conversion: the blueprint of a file, and those who make it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, blueprint: Blueprint, threads: int | None, kernels: str
+        self, checkpoint: Checkpoint, blueprint: ConversionPlan, threads: int | None, kernels: str
     ) -> None:
         self.blueprint = blueprint
         self._checkpoint = checkpoint
         self._threads = fitting(threads or usable_cpus(), (job.weight for job in blueprint.jobs))
-        self._witness = Witness(checkpoint.shards, fetched=isinstance(checkpoint, RemoteCheckpoint))
+        self._witness = ShardHashes(
+            checkpoint.shards, fetched=isinstance(checkpoint, RemoteCheckpoint)
+        )
         self._quantizer = Quantizer(
             [(job.weight, job.kind) for job in blueprint.jobs], blueprint.importances, kernels
         )
@@ -168,10 +174,10 @@ class _Work:
                     look()
         return self.blueprint.head(self._witness.digests)
 
-    def _blocks(self, jobs: Sequence[Job]) -> Generator[Chunk, None, None]:
+    def _blocks(self, jobs: Sequence[TensorJob]) -> Generator[Chunk, None, None]:
         """Every chunk in order; few at a time."""
         waiting = 0  # bytes of what is pending
-        pending: deque[tuple[Job, int, int, Future[Made]]] = deque()
+        pending: deque[tuple[TensorJob, int, int, Future[Made]]] = deque()
         with ThreadPoolExecutor(self._threads, "edgesppo-convert") as pool:
             try:
                 for job in jobs:
@@ -205,6 +211,6 @@ class _Work:
         )
 
 
-def _finished(pending: deque[tuple[Job, int, int, Future[Made]]]) -> Chunk:
+def _finished(pending: deque[tuple[TensorJob, int, int, Future[Made]]]) -> Chunk:
     job, begin, _, made = pending.popleft()
     return job, begin, *made.result()

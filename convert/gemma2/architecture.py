@@ -38,7 +38,7 @@ LAYERS_OF_27B = 46  # the loader tells the 27B by its number of layers
 
 
 @dataclass(frozen=True)
-class Hyper:
+class HParams:
     """The numbers of a Gemma-2 model."""
 
     vocabulary: int
@@ -87,10 +87,10 @@ class Weight:
         return self.rows * self.row
 
 
-def read_hyper(config: JsonObject) -> Hyper:
+def read_hparams(config: JsonObject) -> HParams:
     """The model's numbers, every one checked, and every setting llama.cpp would ignore refused."""
     _check_architecture(config)
-    hyper = Hyper(
+    hyper = HParams(
         vocabulary=config.integer("vocab_size", 1, MAX_ARRAY),
         hidden=_whole(config, "hidden_size", Keys.LLM.EMBEDDING_LENGTH),
         ffn=_whole(config, "intermediate_size", Keys.LLM.FEED_FORWARD_LENGTH),
@@ -171,7 +171,7 @@ def _rope_base(config: JsonObject) -> float:
     return _real(rope, "rope_theta", Keys.Rope.FREQ_BASE, 10000.0)
 
 
-def _check_scale(config: JsonObject, hyper: Hyper) -> None:
+def _check_scale(config: JsonObject, hyper: HParams) -> None:
     """GGUF has no key for the scale of queries: the loader derives it, so they must agree."""
     derived = hyper.hidden // hyper.heads if hyper.layers == LAYERS_OF_27B else hyper.head_dim
     if config.number("query_pre_attn_scalar", 0, 1e6, 256) != derived:
@@ -190,7 +190,7 @@ def _check_layer_types(config: JsonObject, layers: int) -> None:
         config.refuse("sliding_window_pattern", "2: every other layer slides")
 
 
-def plan_weights(hyper: Hyper) -> list[Weight]:
+def plan_weights(hyper: HParams) -> list[Weight]:
     """Every tensor that a model of these numbers has, in the order of the checkpoint."""
     weights = [_weight(MODEL_TENSOR.TOKEN_EMBD, EMBEDDING, -1, (hyper.vocabulary, hyper.hidden))]
     for layer in range(hyper.layers):
@@ -206,7 +206,7 @@ def _weight(role: MODEL_TENSOR, source: str, layer: int, shape: tuple[int, ...])
     return Weight(TENSOR_NAMES[role].format(bid=layer) + ".weight", source, role, layer, shape)
 
 
-def _block(hyper: Hyper) -> Iterator[tuple[MODEL_TENSOR, str, tuple[int, ...]]]:
+def _block(hyper: HParams) -> Iterator[tuple[MODEL_TENSOR, str, tuple[int, ...]]]:
     width, queries = hyper.hidden, hyper.heads * hyper.head_dim
     keys = hyper.kv_heads * hyper.head_dim
     yield MODEL_TENSOR.ATTN_NORM, "input_layernorm", (width,)
@@ -254,7 +254,7 @@ def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -
         )
 
 
-def metadata(hyper: Hyper) -> list[tuple[str, GGUFValueType, int | float]]:
+def metadata(hyper: HParams) -> list[tuple[str, GGUFValueType, int | float]]:
     """The hyper-parameters as GGUF keys."""
     u32, f32 = GGUFValueType.UINT32, GGUFValueType.FLOAT32
     keys: list[tuple[str, GGUFValueType, int | float]] = [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.system.fs import FileSystem
-from edgesppo_convert.plan.plan import check_choices, draw
+from edgesppo_convert.plan.plan import check_choices, plan_conversion
 from edgesppo_convert.source.hub_checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def look_ahead(
     """What `convert` with the same arguments would make; refuses what it would refuse."""
     choices = check_choices(type, tensor_types, imatrix, layout)
     with open_checkpoint(source, Path("nothing is written"), FileSystem()) as checkpoint:
-        jobs = draw(checkpoint, choices).jobs
+        jobs = plan_conversion(checkpoint, choices).jobs
     return Outlook(
         tuple(
             PlannedTensor(job.weight.name, job.weight.shape, job.kind.name, job.nbytes)

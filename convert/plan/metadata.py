@@ -16,7 +16,7 @@ from edgesppo_convert.plan import provenance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo_convert.gemma2.architecture import Hyper, Weight
+    from edgesppo_convert.gemma2.architecture import HParams, Weight
     from edgesppo_convert.gemma2.vocab import Vocabulary
     from edgesppo_convert.quant.recipe import Recipe
     from edgesppo_convert.source.checkpoint import Checkpoint
@@ -40,7 +40,7 @@ SAMPLING = (
 def collect(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    hyper: Hyper,
+    hyper: HParams,
     weights: Sequence[Weight],
     vocabulary: Vocabulary,
 ) -> list[KeyValue]:

@@ -19,7 +19,7 @@ from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.vocab import read_vocabulary
 from edgesppo_convert.gguf_format import FilePlan, KeyValue, plan_file
 from edgesppo_convert.plan import metadata, provenance
-from edgesppo_convert.plan.tensor_order import LAYOUTS, Job, in_order
+from edgesppo_convert.plan.tensor_order import LAYOUTS, TensorJob, in_order
 from edgesppo_convert.plan.tied_head import check_head
 from edgesppo_convert.plan.verify import check_planned
 from edgesppo_convert.quant.imatrix import Importance, read_importance
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ConvertOptions:
     """What the caller chose of what the file shall hold."""
 
     recipe: Recipe
@@ -57,10 +57,10 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class ConversionPlan:
     """A file before its first weight is read."""
 
-    jobs: Sequence[Job]  # in the order of the file
+    jobs: Sequence[TensorJob]  # in the order of the file
     file: FilePlan  # its head has a placeholder for the sha256 of every shard
     laid: Mapping[int, bool]  # added token -> whether it is special
     importances: Mapping[str, NDArray[np.float32]]
@@ -86,11 +86,11 @@ class Blueprint:
 
 def check_choices(
     type: str, tensor_types: Sequence[str], imatrix: str | Path | None, layout: str
-) -> Choices:
+) -> ConvertOptions:
     """What the words of the caller mean; refuses those that mean nothing."""
     if layout not in LAYOUTS:
         raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
-    return Choices(
+    return ConvertOptions(
         find_recipe(type),
         [parse_override(text) for text in tensor_types],
         None if imatrix is None else read_importance(Path(imatrix)),
@@ -98,9 +98,9 @@ def check_choices(
     )
 
 
-def draw(checkpoint: Checkpoint, choices: Choices) -> Blueprint:
+def plan_conversion(checkpoint: Checkpoint, choices: ConvertOptions) -> ConversionPlan:
     """Every tensor in the order of the file, and its head; refuses what cannot be converted."""
-    hyper = architecture.read_hyper(checkpoint.config)
+    hyper = architecture.read_hparams(checkpoint.config)
     weights = architecture.plan_weights(hyper)
     architecture.check_tensors(weights, checkpoint.tensors, checkpoint.config)
     vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
@@ -112,15 +112,15 @@ def draw(checkpoint: Checkpoint, choices: Choices) -> Blueprint:
         keys += choices.importance.keys
     setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, calibrated)
     kinds = block_types(choices.recipe, weights, setting, choices.overrides)
-    jobs = [Job(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
+    jobs = [TensorJob(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
     jobs = in_order(jobs, choices.layout)
     file = plan_file(keys, [job.info for job in jobs])
     check_planned(file.head, file.size, checkpoint.where, vocabulary.laid)
     mark = _fingerprint(checkpoint, file.head, choices)
-    return Blueprint(jobs, file, vocabulary.laid, choices.importances, mark, keys)
+    return ConversionPlan(jobs, file, vocabulary.laid, choices.importances, mark, keys)
 
 
-def _fingerprint(checkpoint: Checkpoint, head: bytes, choices: Choices) -> str:
+def _fingerprint(checkpoint: Checkpoint, head: bytes, choices: ConvertOptions) -> str:
     """Of the file's head, the weights, their importance, and ggml's code."""
     parts = (
         _sha256(head),

@@ -23,7 +23,7 @@ LAYOUTS = ("edge", "standard")
 
 
 @dataclass(frozen=True)
-class Job:
+class TensorJob:
     """One tensor on its way: what it is, where it lies, what it becomes."""
 
     weight: Weight
@@ -62,12 +62,12 @@ class Job:
             yield first, min(step, self.weight.rows - first)
 
 
-def in_order(jobs: Iterable[Job], layout: str) -> list[Job]:
+def in_order(jobs: Iterable[TensorJob], layout: str) -> list[TensorJob]:
     """As they will stand in the file."""
     return sorted(jobs, key=_edge_place if layout == "edge" else _standard_place)
 
 
-def _edge_place(job: Job) -> tuple[bool, bool, float, int]:
+def _edge_place(job: TensorJob) -> tuple[bool, bool, float, int]:
     """Norms, token_embd, then the blocks' matrices by bits a weight, most first.
 
     llama.cpp copies the types that it repacks (Q4_K first of all) at load, and can then give back
@@ -80,6 +80,6 @@ def _edge_place(job: Job) -> tuple[bool, bool, float, int]:
     return not weight.is_norm, not embedding, -bits, weight.layer
 
 
-def _standard_place(job: Job) -> tuple[int, str]:
+def _standard_place(job: TensorJob) -> tuple[int, str]:
     """By layer and name, as `llama_model_quantize` writes them."""
     return job.weight.layer, job.weight.name

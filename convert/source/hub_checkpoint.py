@@ -164,7 +164,7 @@ class RemoteCheckpoint(Checkpoint):
 
 
 @contextmanager
-def at_work(checkpoint: Checkpoint, output: Path, files: FileSystem) -> Iterator[None]:
+def cleanup_on_error(checkpoint: Checkpoint, output: Path, files: FileSystem) -> Iterator[None]:
     """While the output's lock is held: drop what nobody will use, and after a fault everything.
 
     After an interruption, or when hub or disk are out of reach, the same command goes on.

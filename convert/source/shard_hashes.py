@@ -28,7 +28,7 @@ BLOCK = 1 << 20  # bytes at a time that are read from a file
 HANDED = 16  # spans that may wait to be hashed
 
 
-class Witness:
+class ShardHashes:
     """What is known of the shards of one checkpoint; made before the first weight is read.
 
     Those that are `fetched` come one by one, held against the sha256 that the hub has told: they
@@ -41,12 +41,12 @@ class Witness:
         self.unproven = [shard for shard in shards if shard.name not in self.digests]
         self._states = {} if fetched else {shard.name: shard.state() for shard in shards}
 
-    def watch(self, shards: Iterable[Shard]) -> Watch:
+    def watch(self, shards: Iterable[Shard]) -> Hashing:
         """See these shards through, while they are there to be read."""
         shards = sorted(shards, key=lambda shard: shard.name)
         for shard in shards:
             self._states.setdefault(shard.name, shard.state())
-        return Watch(self, shards)
+        return Hashing(self, shards)
 
     def check(self, shards: Iterable[Shard]) -> None:
         """Refuse shards that are no longer what they were, or not what someone has said."""
@@ -64,14 +64,14 @@ class Witness:
                 )
 
 
-class Watch:
+class Hashing:
     """Some shards while they are read; a context manager, left when their hashes are known.
 
     Its thread is a daemon: a Ctrl-C may come where nobody is left to stop the thread, and for any
     other kind the interpreter would wait without end.
     """
 
-    def __init__(self, witness: Witness, shards: list[Shard]) -> None:
+    def __init__(self, witness: ShardHashes, shards: list[Shard]) -> None:
         self._witness = witness
         self._shards = shards
         self._places = {shard.name: place for place, shard in enumerate(shards)}
@@ -82,7 +82,7 @@ class Watch:
         self._hashing: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="edgesppo-sha256", daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Hashing:
         self._thread.start()
         return self
 

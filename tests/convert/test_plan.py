@@ -13,7 +13,7 @@ from gguf import GGUFReader
 from edgesppo.errors import UsageError
 from edgesppo.system import hardware
 from edgesppo_convert import convert, pipeline
-from edgesppo_convert.gemma2.architecture import plan_weights, read_hyper
+from edgesppo_convert.gemma2.architecture import plan_weights, read_hparams
 from edgesppo_convert.quant.recipe import (
     RECIPES,
     Setting,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def types_of(shape: Shape, kind: str, *overrides: str) -> dict[str, str]:
-    weights = plan_weights(read_hyper(JsonObject("config.json", config(shape))))
+    weights = plan_weights(read_hparams(JsonObject("config.json", config(shape))))
     setting = Setting(shape.layers, shape.heads // shape.kv_heads)
     wanted = [parse_override(text) for text in overrides]
     types = block_types(find_recipe(kind), weights, setting, wanted)
@@ -47,14 +47,14 @@ def types_of(shape: Shape, kind: str, *overrides: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_plan_has_exactly_the_tensors_of_the_checkpoint(name: str) -> None:
-    weights = plan_weights(read_hyper(JsonObject("config.json", config(SHAPES[name]))))
+    weights = plan_weights(read_hparams(JsonObject("config.json", config(SHAPES[name]))))
     assert {w.source: w.shape for w in weights} == dict(tensor_shapes(SHAPES[name]))
     assert len({w.name for w in weights}) == len(weights)
 
 
 def test_the_9b_takes_as_many_bytes_as_llama_cpps_own() -> None:
     shape = SHAPES["9b"]
-    weights = plan_weights(read_hyper(JsonObject("config.json", config(shape))))
+    weights = plan_weights(read_hparams(JsonObject("config.json", config(shape))))
     types = block_types(find_recipe("Q4_K_M"), weights, Setting(shape.layers))
     total = sum(w.rows * row_bytes(types[w.name], w.row) for w in weights)
     assert sum(w.size for w in weights) == 9_241_705_984

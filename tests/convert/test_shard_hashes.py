@@ -18,7 +18,7 @@ from edgesppo_convert import Progress, convert
 from edgesppo_convert.source import shard_hashes
 from edgesppo_convert.source.checkpoint import Checkpoint
 from edgesppo_convert.source.safetensors import Shard
-from edgesppo_convert.source.shard_hashes import Witness
+from edgesppo_convert.source.shard_hashes import ShardHashes
 from tests.support import fake_hub as fake_hub
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.fake_hub import REPOSITORY, REVISION, cached
@@ -173,7 +173,7 @@ def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
     spans = Spans(monkeypatch)
     with Checkpoint(source) as checkpoint:
         first, second, third = checkpoint.shards
-        known = Witness(checkpoint.shards, fetched=False)
+        known = ShardHashes(checkpoint.shards, fetched=False)
         with known.watch(checkpoint.shards) as watch:
             watch.read(first, 5000, first.span(5000, 6000))
             a, b = first.name, second.name
@@ -196,7 +196,7 @@ def test_a_hash_is_the_same_however_much_was_handed_over(
     monkeypatch.setattr(shard_hashes, "BLOCK", 777)
     with Checkpoint(source) as checkpoint:
         shard = checkpoint.shards[0]
-        known = Witness(checkpoint.shards[:1], fetched=False)
+        known = ShardHashes(checkpoint.shards[:1], fetched=False)
         with known.watch([shard]) as watch:
             for begin in range(500, shard.size - 900, 1700):
                 watch.read(shard, begin, shard.span(begin, begin + 900))
