@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gguf import Keys
 
 from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
-from edgesppo.gguf import gemma2 as preflight
+from edgesppo.gguf import gemma2 as runtime
 from edgesppo.gguf.reader import AGAIN
 from edgesppo.system.fs import cannot_write
 from edgesppo_convert.gemma2 import architecture
@@ -43,8 +43,8 @@ def check_planned(head: bytes, size: int, where: str, laid: Mapping[int, bool]) 
     `laid` holds the id of every added token, and whether the checkpoint calls it special.
     """
     try:
-        summary = preflight.check_head(head, size, Path("its file"))
-        fault = _fault(summary, laid, partial(preflight.read_array, summary, head=head))
+        summary = runtime.check_head(head, size, Path("its file"))
+        fault = _fault(summary, laid, partial(runtime.read_array, summary, head=head))
     except BadModelFile as error:
         fault = str(error).removesuffix(AGAIN)
     if fault is not None:
@@ -54,8 +54,8 @@ def check_planned(head: bytes, size: int, where: str, laid: Mapping[int, bool]) 
 def check_written(path: Path, output: Path, laid: Mapping[int, bool]) -> None:
     """Refuse a file that the runtime could not use, or would use wrongly; `output` names it."""
     try:
-        summary = preflight.load_summary(path)
-        fault = _fault(summary, laid, partial(preflight.read_array, summary))
+        summary = runtime.load_summary(path)
+        fault = _fault(summary, laid, partial(runtime.read_array, summary))
     except BadModelFile as error:
         fault = str(error)
     except OSError as error:
@@ -65,7 +65,7 @@ def check_written(path: Path, output: Path, laid: Mapping[int, bool]) -> None:
 
 
 def _fault(
-    summary: preflight.Summary, laid: Mapping[int, bool], items: Callable[[str], list[Any]]
+    summary: runtime.Summary, laid: Mapping[int, bool], items: Callable[[str], list[Any]]
 ) -> str | None:
     keys = summary.keys
     for key in NEEDED:

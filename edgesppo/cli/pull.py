@@ -62,9 +62,8 @@ def pull_command(
     if there is None:
         entry = pull.pin(asked)
         if not asked.entry.is_pinned:
-            say(
-                f"{entry.name} is pinned to what it is now: {entry.revision}, in {layers.write_target()}"
-            )
+            where = layers.write_target()
+            say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {where}")
         fetched += _get(entry, convert=convert, accept=accept_license)
         there = of_entry(layers.read().models[entry.name]).path
     if convert and (entry.kind != CHECKPOINT or entry.repository is None):

@@ -35,9 +35,9 @@ __all__ = [
     "ArrayPlace",
     "Summary",
     "TensorEntry",
-    "check",
     "check_head",
     "check_number",
+    "load_summary",
     "read_array",
 ]
 

@@ -93,7 +93,8 @@ def _compare(entry: PinnedModel, build: PinnedBuild, output: Path, files: FileSy
         raise cannot_write(other, error) from error
     raise OutputError(
         f"{output.name} came out with the sha256 {build.sha256}, but {before.sha256} is recorded"
-        f" for it in {layers.write_target()}; it is kept as {other.name}; remove the record if you trust it"
+        f" for it in {layers.write_target()}; it is kept as {other.name}; remove the record if you"
+        " trust it"
     )
 
 

@@ -1,7 +1,7 @@
 """Owns every operation that changes the disk, one method each; both roads write through it.
 
 `FileSystem` is the one thin layer under all writing, so that a test can make any operation fail.
-`write_whole` writes a small file whole or not at all, through a draft beside it:
+`atomic_write` writes a small file whole or not at all, through a draft beside it:
 
     FOLDER/.NAME.0123456789abcdef    a draft of FOLDER/NAME, renamed when it is whole
 
@@ -177,7 +177,7 @@ def atomic_write(
 
 
 def is_draft(path: Path, name: str = "") -> bool:
-    """Whether `write_whole` gives such names for a file whose name ends so."""
+    """Whether `atomic_write` gives such names for a file whose name ends so."""
     stem, _, token = path.name.rpartition(".")
     return stem.startswith(".") and stem.endswith(name) and len(token) == 2 * _TOKEN_BYTES
 

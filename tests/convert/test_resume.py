@@ -402,10 +402,10 @@ def test_two_at_once_give_one_file(source: Path, out: Path, whole: bytes) -> Non
 def test_the_lock_of_a_dead_process_holds_nobody_up(source: Path, out: Path, whole: bytes) -> None:
     program = (
         "import sys, pathlib\nfrom edgesppo_convert.output.journal import Journal\n"
-        "from edgesppo.system.fs import Files\n"
+        "from edgesppo.system.fs import FileSystem\n"
         "out = pathlib.Path(sys.argv[1])\n"
         "journal = out.with_name(f'.{out.name}.edgesppo-journal')\n"
-        "Journal(journal, out, Files()).begin('x', anew=True)"
+        "Journal(journal, out, FileSystem()).begin('x', anew=True)"
     )
     subprocess.run([sys.executable, "-c", program, str(out)], check=True, cwd=ROOT)
     assert names(out) == {journal_path(out).name}

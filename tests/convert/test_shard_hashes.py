@@ -250,9 +250,9 @@ def test_where_the_hub_tells_no_sha256_it_is_computed(
 LEFT_OPEN = """
 import pathlib, sys
 from edgesppo_convert.source.checkpoint import Checkpoint
-from edgesppo_convert.source.shard_hashes import Witness
+from edgesppo_convert.source.shard_hashes import ShardHashes
 checkpoint = Checkpoint(pathlib.Path(sys.argv[1]))
-watch = Witness(checkpoint.shards, fetched=False).watch(checkpoint.shards)
+watch = ShardHashes(checkpoint.shards, fetched=False).watch(checkpoint.shards)
 watch.__enter__()
 raise KeyboardInterrupt
 """

@@ -38,7 +38,7 @@ if not status.exists():
     tracemalloc.start()
 before, found = memory("VmRSS"), ""
 try:
-    gemma2.check(Path(sys.argv[1]))
+    gemma2.load_summary(Path(sys.argv[1]))
 except errors.BadModelFile as error:
     found = str(error)
 print(memory("VmHWM") - before, found)
