@@ -87,7 +87,7 @@ class LoadedModel:
         """Chat in a session: new, or where it was, with its KV state. `options` as for `chat`.
 
         What is not among the options is as the session has it: system text, sampling. See
-        PersistentChat; the states of all chats in the session's folder take `snapshots` bytes at most.
+        PersistentChat; the states of all chats in the folder take `snapshots` bytes at most.
         """
         chat = self._resumed(session.transcript, options)
         return PersistentChat(
