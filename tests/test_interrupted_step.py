@@ -17,6 +17,7 @@ from edgesppo import (
     chat,
     engine,
     generate,
+    history,
     kv_cache,
     request,
     runner,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from edgesppo.engine import Request
     from edgesppo.loaded import LoadedModel
 
-MODULES = (accept, chat, engine, generate, kv_cache, request, runner, schedule)
+MODULES = (accept, chat, engine, generate, history, kv_cache, request, runner, schedule)
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
