@@ -10,7 +10,6 @@ an interrupt at any point leaves at most extra cells behind, and those are remov
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -19,14 +18,13 @@ from edgesppo.engine.accept import accept
 from edgesppo.engine.draft_model import DraftModel
 from edgesppo.engine.kv_cache import KVCache
 from edgesppo.engine.ngram_draft import Drafter
-from edgesppo.engine.request import CLOSED, FAILED, Event, Request, chain_for
+from edgesppo.engine.request import CLOSED, FAILED, Event, Request, check_tokens, new_request
 from edgesppo.engine.runner import Runner
 from edgesppo.engine.scheduler import Part, Scheduler
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
-from edgesppo.system import validate
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
@@ -125,22 +123,10 @@ class Engine:
         cancelled it.
         """
         tokens = list(prompt)
-        if not tokens:
-            raise UsageError("the prompt has no tokens")
-        self._check(tokens)
-        n = len(tokens)
-        if n >= self.n_ctx:
-            raise self.overflow(n)
-        chain = chain_for(tokens, params, grammar, self.model, self.n_ctx)
-        request = Request(
-            tokens,
-            n,
-            params,
-            chain,
-            submitted_at=time.perf_counter(),
-            limit=min(n + params.max_tokens, self.n_ctx),
-            end_tokens=self.model.end_tokens.union(params.stop_tokens),
-        )
+        check_tokens(tokens, self.model.n_vocab)
+        if len(tokens) >= self.n_ctx:
+            raise self.overflow(len(tokens))
+        request = new_request(tokens, params, grammar, self.model, self.n_ctx)
         if owner is not None:
             request.owner = weakref.ref(owner)
         if self._draft_costs:
@@ -149,13 +135,6 @@ class Engine:
             self._open_context()
             self._schedule.add(request)
         return request
-
-    def _check(self, tokens: list[int]) -> None:
-        """Raises UsageError unless these are ids of the vocabulary."""
-        last = self.model.n_vocab - 1
-        if set(map(type, tokens)) != {int} or min(tokens) < 0 or max(tokens) > last:
-            for token in tokens:
-                validate.whole("a token of the prompt", token, 0, last)
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
         """The error for a prompt of so many tokens, to be raised."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgesppo.engine.kv_cache import NOTHING
+from edgesppo.errors import UsageError
 from edgesppo.llama.sampler_chain import build_chain
+from edgesppo.system import validate
 
 if TYPE_CHECKING:
     import weakref
@@ -119,7 +121,31 @@ class Request:
         )
 
 
-def chain_for(
+def check_tokens(tokens: list[int], n_vocab: int) -> None:
+    """Raises UsageError unless these are ids of the vocabulary, one at least."""
+    if not tokens:
+        raise UsageError("the prompt has no tokens")
+    if set(map(type, tokens)) != {int} or min(tokens) < 0 or max(tokens) >= n_vocab:
+        for token in tokens:
+            validate.whole("a token of the prompt", token, 0, n_vocab - 1)
+
+
+def new_request(
+    tokens: list[int], params: SamplingParams, grammar: str | None, model: Model, n_ctx: int
+) -> Request:
+    """The request for an answer to a prompt; where there is a grammar, bound to it."""
+    return Request(
+        tokens,
+        len(tokens),
+        params,
+        _chain_for(tokens, params, grammar, model, n_ctx),
+        submitted_at=time.perf_counter(),
+        limit=min(len(tokens) + params.max_tokens, n_ctx),
+        end_tokens=model.end_tokens.union(params.stop_tokens),
+    )
+
+
+def _chain_for(
     tokens: list[int], params: SamplingParams, grammar: str | None, model: Model, n_ctx: int
 ) -> Chain:
     """What the answer to a prompt is drawn by; where there is a grammar, bound to it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.chat import chat, generation
+from edgesppo.chat import chat, generation, history
 from edgesppo.engine import accept, engine, kv_cache, request, runner, scheduler
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgesppo.engine.engine import Request
     from edgesppo.llama.batch import Batch
 
-MODULES = (accept, chat, engine, generation, kv_cache, request, runner, scheduler)
+MODULES = (accept, chat, engine, generation, history, kv_cache, request, runner, scheduler)
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
