@@ -89,11 +89,11 @@ def test_memory_does_not_grow_with_a_tensor_or_beyond_measure_with_threads(
 @pytest.mark.parametrize("row", [256, 3584, 1 << 19, (1 << 19) + 256, 1 << 22])
 def test_as_many_threads_work_as_fit_into_memory(row: int) -> None:
     weights = [Weight("a", "a", MODEL_TENSOR.FFN_UP, 0, (1000, width)) for width in (256, row)]
-    threads = quantize.fitting(1024, weights)
+    threads = quantize.max_threads(1024, weights)
     chunk = quantize.rows_per_chunk(row) * row
-    taken = threads * (4 + 4 + 4) * chunk + quantize.WAITING
+    taken = threads * (4 + 4 + 4) * chunk + quantize.MAX_PENDING
     assert taken <= quantize.MEMORY < taken + 12 * chunk
-    assert [quantize.fitting(n, weights) for n in (1, 2)] == [1, 2]
+    assert [quantize.max_threads(n, weights) for n in (1, 2)] == [1, 2]
 
 
 def anonymous_mb() -> float:

@@ -257,7 +257,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(
 
     out = tmp_path / "out.gguf"
     with monkeypatch.context() as patch:
-        patch.setattr("edgesppo_convert.output.output.CLAIM", 1)
+        patch.setattr("edgesppo_convert.output.output.RECORD_EVERY", 1)
         patch.setattr("edgesppo.terminal.progress.Meter.update", interrupt)
         stopped = call(source, "-o", out)
     assert stopped.exit_code == 130

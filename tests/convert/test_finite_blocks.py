@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgesppo.llama.library import ggml_base
-from edgesppo_convert.quant.finite_blocks import SCALES, first_unsound
+from edgesppo_convert.quant.finite_blocks import SCALES, first_non_finite
 from edgesppo_convert.quant.recipe import OVERRIDES, PLAIN, row_bytes
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def test_a_half_anywhere_is_judged_as_ggml_does(kind: GGMLQuantizationType, half
     for place in range(0, size - 1, 2):
         blocks = np.zeros(3 * size, np.uint8)
         blocks[size + place : size + place + 2].view(np.uint16)[0] = half
-        found = first_unsound(kind, blocks)
+        found = first_non_finite(kind, blocks)
         assert found in (None, 1)
         assert (found is None) == is_sound(kind, blocks), place
 

@@ -70,7 +70,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(output, "CLAIM", 1)
+    monkeypatch.setattr(output, "RECORD_EVERY", 1)
     with serve(folder) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake
@@ -216,7 +216,7 @@ def add_head(folder: Path, data: bytes = b"") -> bytes:
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     with Checkpoint(folder) as checkpoint:
         embedding = checkpoint.tensors[EMBEDDING]
-        shape, data = embedding.shape, data or b"".join(checkpoint.stored(embedding))
+        shape, data = embedding.shape, data or b"".join(checkpoint.stream(embedding))
     name = "model-00004-of-00004.safetensors"
     index["weight_map"][HEAD] = name
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")

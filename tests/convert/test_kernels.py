@@ -125,21 +125,24 @@ def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.M
 
 def test_they_are_chosen_when_there_is_work_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    assert kernels.choose("auto", ggml, {Q4_K: 1 << 20}) == (None, None)
+    assert kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 20}) == (None, None)
     monkeypatch.setattr(kernels, "WORTHWHILE", 1 << 20)
-    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 20})
+    chosen, doubt = kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 20})
     assert chosen is not None
     assert set(chosen.kinds) == {Q4_K}
     assert doubt is None
-    assert kernels.choose("ggml", ggml, {Q4_K: 1 << 20}) == (None, None)
-    assert kernels.choose("fast", ggml, {GGMLQuantizationType.Q8_0: 1 << 30}) == (None, None)
+    assert kernels.choose_kernels("ggml", ggml, {Q4_K: 1 << 20}) == (None, None)
+    assert kernels.choose_kernels("fast", ggml, {GGMLQuantizationType.Q8_0: 1 << 30}) == (
+        None,
+        None,
+    )
 
 
 def test_without_numba_ggml_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) == (None, None)
+    assert kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 30}) == (None, None)
     with pytest.raises(UsageError, match=r"pip install numba brings it"):
-        kernels.choose("fast", ggml, {Q4_K: 1})
+        kernels.choose_kernels("fast", ggml, {Q4_K: 1})
 
 
 def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,11 +152,11 @@ def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(numba, "njit", njit)
-    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 30})
+    chosen, doubt = kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 30})
     assert chosen is None
     assert doubt == "numba fails: [Errno 28] No space left on device"
     with pytest.raises(UsageError, match=r"numba fails: .*No space left"):
-        kernels.choose("fast", ggml, {Q4_K: 1})
+        kernels.choose_kernels("fast", ggml, {Q4_K: 1})
 
 
 def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
@@ -166,9 +169,9 @@ def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
         out[-1] ^= 1  # as contraction to fused multiply-add would give
 
     doubt = "on this machine they do not make the bytes that ggml makes"
-    assert kernels.choose("auto", other, {Q4_K: 1 << 30}) == (None, doubt)
+    assert kernels.choose_kernels("auto", other, {Q4_K: 1 << 30}) == (None, doubt)
     with pytest.raises(UsageError, match="do not make the bytes that ggml makes"):
-        kernels.choose("fast", other, {Q6_K: 1})
+        kernels.choose_kernels("fast", other, {Q6_K: 1})
 
 
 def test_kernels_that_were_left_out_are_told_of(
@@ -176,7 +179,7 @@ def test_kernels_that_were_left_out_are_told_of(
 ) -> None:
     pytest.importorskip("numba")
     monkeypatch.setattr(kernels, "WORTHWHILE", 1)
-    monkeypatch.setattr(FastKernels, "agree", lambda _: False)
+    monkeypatch.setattr(FastKernels, "matches_ggml", lambda _: False)
     source = write_checkpoint(tmp_path / "source", resized(SHAPES["tiny"], layers=1))
     words = ["convert", str(source), "-o", str(tmp_path / "out.gguf")]
     told = " ".join(CliRunner().invoke(main, words).stderr.split())
@@ -187,15 +190,15 @@ def test_compiled_code_is_found_again_only_while_its_constants_are_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = kernel_source.q6_search()
-    names = [kernels._named("search6", source)]
+    names = [kernels._cache_name("search6", source)]
     monkeypatch.setitem(kernels.CONSTANTS, "LIMIT", np.float32(3e6))
-    names += [kernels._named("search6", source), kernels._named("search6", source + " ")]
+    names += [kernels._cache_name("search6", source), kernels._named("search6", source + " ")]
     assert len(set(names)) == 3
 
 
 def test_unknown_kernels_are_refused() -> None:
     with pytest.raises(UsageError, match="no kernels 'best'; there are auto, fast, ggml"):
-        kernels.choose("best", ggml, {})
+        kernels.choose_kernels("best", ggml, {})
 
 
 def test_a_folder_where_nothing_can_be_kept_is_no_obstacle(

@@ -77,7 +77,7 @@ def test_what_is_read_lies_in_order(
 ) -> None:
     """So a disk reads it from front to back, whatever the order of the output."""
     read: list[int] = []
-    monkeypatch.setattr(Tensor, "expect", lambda tensor, *_: read.append(tensor.offset))
+    monkeypatch.setattr(Tensor, "prefetch", lambda tensor, *_: read.append(tensor.offset))
     convert(source, out)
     assert len(read) >= 13
     assert read == sorted(read)

@@ -20,7 +20,7 @@ from edgesppo_convert import Progress, convert, pipeline
 from edgesppo_convert.output import output
 from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.output import journal_path, part_path
-from edgesppo_convert.output.part_file import Part
+from edgesppo_convert.output.part_file import PartFile
 from edgesppo_convert.source.safetensors import Shard
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.faulty import Counting, Faulty, PowerCut, Short, Volatile
@@ -54,7 +54,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _claim_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "CLAIM", 1)
+    monkeypatch.setattr(output, "RECORD_EVERY", 1)
 
 
 def names(out: Path) -> set[str]:
@@ -376,7 +376,7 @@ def test_bad_weights_leave_nothing(source: Path, out: Path, tmp_path: Path) -> N
 def busy(out: Path) -> Iterator[None]:
     """Another process is at work on this output."""
     other = Journal(journal_path(out), out, FileSystem())
-    other.begin("whatever", anew=True)
+    other.start("whatever", restart=True)
     yield
     other.close(remove=True)
 
@@ -405,7 +405,7 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(source: Path, out: Path, who
         "from edgesppo.system.fs import FileSystem\n"
         "out = pathlib.Path(sys.argv[1])\n"
         "journal = out.with_name(f'.{out.name}.edgesppo-journal')\n"
-        "Journal(journal, out, FileSystem()).begin('x', anew=True)"
+        "Journal(journal, out, FileSystem()).start('x', restart=True)"
     )
     subprocess.run([sys.executable, "-c", program, str(out)], check=True, cwd=ROOT)
     assert names(out) == {journal_path(out).name}
@@ -471,7 +471,7 @@ def test_what_the_system_does_not_give_is_told_and_what_was_done_is_kept(
         raise failure
 
     with monkeypatch.context() as patch:
-        patch.setattr(Part, "read_back", fails)
+        patch.setattr(PartFile, "read_back", fails)
         with pytest.raises(OutOfMemory, match=r"fewer --threads; 13 of 13 tensors are kept in .*"):
             convert(source, out)
     assert convert(source, out).resumed == 13

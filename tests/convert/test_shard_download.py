@@ -52,7 +52,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     for name in ("HF_HUB_OFFLINE", "EDGESPPO_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(output, "CLAIM", 1)
+    monkeypatch.setattr(output, "RECORD_EVERY", 1)
     monkeypatch.setattr(hub_module.HubClient.__init__, "__defaults__", (lambda _: None,))
     with serve(folder) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
@@ -245,7 +245,7 @@ def spare(out: Path, *, keep: bool) -> int:
     repository = parse_repository(SOURCE)
     assert repository is not None
     with RemoteCheckpoint(HubClient(), repository, out, FileSystem(), keep=keep) as checkpoint:
-        return checkpoint.spare
+        return checkpoint.extra_disk_space
 
 
 def test_the_space_that_is_asked_for_is_what_will_be_taken(hub: FakeHub, out: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
 def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgesppo_convert.output.output.CLAIM", 1)
+    monkeypatch.setattr("edgesppo_convert.output.output.RECORD_EVERY", 1)
 
     def stop(progress: Progress) -> None:
         if progress.done_bytes > 50_000:
@@ -126,9 +126,9 @@ def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
 def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgesppo_convert.output.output.CLAIM", 1)
+    monkeypatch.setattr("edgesppo_convert.output.output.RECORD_EVERY", 1)
 
-    real = Shard.span
+    real = Shard.read_span
 
     def fail(shard: Shard, begin: int, end: int) -> bytearray:
         if shard.name == SECOND:
@@ -136,7 +136,7 @@ def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
         return real(shard, begin, end)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shard, "span", fail)
+        patch.setattr(Shard, "read_span", fail)
         with pytest.raises(SourceUnreadable, match=r"put error; \d+ of 13 tensors are kept"):
             convert(source, out, threads=1)
     assert no_thread_is_left()
@@ -150,7 +150,7 @@ class Spans:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: list[tuple[str, int, int]] = []
         self._came = threading.Condition()
-        real = Shard.span
+        real = Shard.read_span
 
         def span(shard: Shard, begin: int, end: int) -> bytearray:
             with self._came:
@@ -158,7 +158,7 @@ class Spans:
                 self._came.notify()
             return real(shard, begin, end)
 
-        monkeypatch.setattr(Shard, "span", span)
+        monkeypatch.setattr(Shard, "read_span", span)
 
     def wait_for(self, *spans: tuple[str, int, int]) -> None:
         with self._came:
@@ -173,12 +173,12 @@ def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
     spans = Spans(monkeypatch)
     with Checkpoint(source) as checkpoint:
         first, second, third = checkpoint.shards
-        known = ShardHashes(checkpoint.shards, fetched=False)
+        known = ShardHashes(checkpoint.shards, downloaded=False)
         with known.watch(checkpoint.shards) as watch:
-            watch.read(first, 5000, first.span(5000, 6000))
+            watch.read(first, 5000, first.read_span(5000, 6000))
             a, b = first.name, second.name
             spans.wait_for((a, 5000, 6000), (a, 0, 4000), (a, 4000, 5000))
-            watch.read(second, 0, second.span(0, 1000))
+            watch.read(second, 0, second.read_span(0, 1000))
             places = [*range(6000, first.size, 4000), first.size]
             spans.wait_for((b, 0, 1000), *((a, *each) for each in itertools.pairwise(places)))
     assert known.digests == {
@@ -192,14 +192,14 @@ def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
 def test_a_hash_is_the_same_however_much_was_handed_over(
     source: Path, monkeypatch: pytest.MonkeyPatch, handed: int
 ) -> None:
-    monkeypatch.setattr(shard_hashes, "HANDED", handed)
+    monkeypatch.setattr(shard_hashes, "MAX_QUEUED", handed)
     monkeypatch.setattr(shard_hashes, "BLOCK", 777)
     with Checkpoint(source) as checkpoint:
         shard = checkpoint.shards[0]
-        known = ShardHashes(checkpoint.shards[:1], fetched=False)
+        known = ShardHashes(checkpoint.shards[:1], downloaded=False)
         with known.watch([shard]) as watch:
             for begin in range(500, shard.size - 900, 1700):
-                watch.read(shard, begin, shard.span(begin, begin + 900))
+                watch.read(shard, begin, shard.read_span(begin, begin + 900))
     assert known.digests == {shard.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()}
 
 
@@ -207,7 +207,7 @@ def test_what_the_conversion_read_is_not_read_again_for_its_hash(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a hash is that of the bytes which were converted, whatever the file holds by now."""
-    monkeypatch.setattr(shard_hashes, "HANDED", 10_000)
+    monkeypatch.setattr(shard_hashes, "MAX_QUEUED", 10_000)
     spans = Spans(monkeypatch)
     convert(source, out)
     with Checkpoint(source) as checkpoint:
@@ -232,7 +232,7 @@ def hub(source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_hub.Fake
 def test_what_was_held_against_the_hubs_hash_is_not_hashed_again(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(Shard, "span")
+    monkeypatch.delattr(Shard, "read_span")
     convert(f"{REPOSITORY}@{REVISION}", out)
     assert stated(out) == true_hashes(source)
 
@@ -252,7 +252,7 @@ import pathlib, sys
 from edgesppo_convert.source.checkpoint import Checkpoint
 from edgesppo_convert.source.shard_hashes import ShardHashes
 checkpoint = Checkpoint(pathlib.Path(sys.argv[1]))
-watch = ShardHashes(checkpoint.shards, fetched=False).watch(checkpoint.shards)
+watch = ShardHashes(checkpoint.shards, downloaded=False).watch(checkpoint.shards)
 watch.__enter__()
 raise KeyboardInterrupt
 """

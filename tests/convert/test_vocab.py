@@ -147,7 +147,7 @@ def test_no_template_is_no_error(folder: Path) -> None:
 def test_the_first_of_several_ends_is_the_eos(folder: Path) -> None:
     with Checkpoint(folder) as checkpoint:
         checkpoint.config._values["eos_token_id"] = [1, END_OF_TURN]
-        duties = read_vocabulary(checkpoint, SIZE).duties
+        duties = read_vocabulary(checkpoint, SIZE).special_ids
     assert duties["tokenizer.ggml.eos_token_id"] == 1
     assert duties["tokenizer.ggml.eot_token_id"] == END_OF_TURN
 
