@@ -1,4 +1,4 @@
-"""Reading a checkpoint's files: whole, from several places at once, and from a disk that fails."""
+"""Reading a checkpoint's files: in full, concurrently, and from a failing disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_span_is_of_the_files_own_bytes_and_disturbs_no_reader(checkpoint: Che
     begun = next(stored)
     assert shard.read_span(7, 10_000) == shard.path.read_bytes()[7:10_000]
     assert begun + b"".join(stored) == expected
-    with pytest.raises(BadCheckpoint, match="ends too early"):
+    with pytest.raises(BadCheckpoint, match="is truncated"):
         shard.read_span(0, shard.size + 1)
 
 

@@ -1,4 +1,4 @@
-"""A file says which bytes it was made of: hashed while they were read, and unchanged meanwhile."""
+"""The file records the hashes of its shards: computed while they are read, and still valid."""
 
 from __future__ import annotations
 
@@ -77,14 +77,16 @@ def test_a_rotten_download_is_refused_with_both_hashes(
         file.seek(-2, os.SEEK_END)
         file.write(b"\x12\x3f")
     found = hashlib.sha256(blob.read_bytes()).hexdigest()
-    with pytest.raises(BadCheckpoint, match=f"{SECOND} has the sha256 {found}, .*{blob.name}; it"):
+    with pytest.raises(
+        BadCheckpoint, match=f"{SECOND} is damaged: its sha256 is {found}, .*{blob.name}; del"
+    ):
         convert(snapshot, out)
     assert list(out.parent.iterdir()) == []
     assert no_thread_is_left()
 
 
 def change_at(stage: str, path: Path) -> Callable[[Progress], None]:
-    """Change the last weight once, when this stage has begun."""
+    """A callback that changes the last weight once, when this stage begins."""
     done: list[bool] = []
 
     def change(progress: Progress) -> None:
@@ -102,7 +104,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
     source: Path, out: Path, shard: int
 ) -> None:
     path = source / f"model-0000{shard}-of-00003.safetensors"
-    with pytest.raises(BadCheckpoint, match=rf"checkpoint changed meanwhile: {path} was written"):
+    with pytest.raises(BadCheckpoint, match=rf"checkpoint has changed: {path} was written to"):
         convert(source, out, progress=change_at("converting", path))
     assert list(out.parent.iterdir()) == []
 
@@ -118,7 +120,7 @@ def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
 
     with pytest.raises(KeyboardInterrupt, match="tensors are kept"):
         convert(source, out, progress=stop)
-    with pytest.raises(BadCheckpoint, match="changed meanwhile"):
+    with pytest.raises(BadCheckpoint, match="the checkpoint has changed"):
         convert(source, out, progress=change_at("checking", source / SECOND))
     assert list(out.parent.iterdir()) == []
 
@@ -145,7 +147,7 @@ def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
 
 
 class Spans:
-    """What is read from the shards for their hashes."""
+    """Records which spans of the shards are read for their hashes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: list[tuple[str, int, int]] = []
@@ -168,7 +170,7 @@ class Spans:
 def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is hashed shall still be in the system's memory."""
+    """So that what is hashed is still in the system's page cache."""
     monkeypatch.setattr(shard_hashes, "BLOCK", 4000)
     spans = Spans(monkeypatch)
     with Checkpoint(source) as checkpoint:
@@ -206,7 +208,7 @@ def test_a_hash_is_the_same_however_much_was_handed_over(
 def test_what_the_conversion_read_is_not_read_again_for_its_hash(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So a hash is that of the bytes which were converted, whatever the file holds by now."""
+    """So that the hash is of the bytes that were converted, whatever the file holds by now."""
     monkeypatch.setattr(shard_hashes, "MAX_QUEUED", 10_000)
     spans = Spans(monkeypatch)
     convert(source, out)
@@ -259,7 +261,7 @@ raise KeyboardInterrupt
 
 
 def test_a_ctrl_c_before_the_shards_are_seen_through_ends_the_process(source: Path) -> None:
-    """The moment after the thread has started, when no `with` would stop it any more."""
+    """At the moment after the thread has started, before the `with` can stop it."""
     words = [sys.executable, "-c", LEFT_OPEN, str(source)]
     done = subprocess.run(words, capture_output=True, timeout=60, check=False)
     assert done.stderr.endswith(b"KeyboardInterrupt\n"), done.stderr
