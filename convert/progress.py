@@ -25,3 +25,19 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+
+
+class StageProgress:
+    """Adds up the bytes of a stage, and reports them after every block."""
+
+    def __init__(self, stage: str, total: int, report: Report) -> None:
+        self._stage = stage
+        self._done = 0
+        self._total = total
+        self._report = report
+        report(Progress("", 0, total, stage))
+
+    def __call__(self, tensor: str, size: int) -> None:
+        """Count `size` more bytes of this tensor, and report."""
+        self._done += size
+        self._report(Progress(tensor, self._done, self._total, self._stage))

@@ -23,7 +23,7 @@ from edgesppo.system.fs import NO_LINKS, cannot_write
 from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.part_file import PartFile
 from edgesppo_convert.output.preconditions import check_space
-from edgesppo_convert.progress import CHECKING, READING, Progress
+from edgesppo_convert.progress import CHECKING, READING, StageProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +117,7 @@ class Output:
 
     def read_back(self) -> str:
         """Read the whole file again: its sha256. OutputError if it is not what was written."""
-        on_block = _StageProgress(READING, self.plan.size, self._report)
+        on_block = StageProgress(READING, self.plan.size, self._report)
         with self._disk_errors():
             sha256, fault = self._file.read_back(self.plan, self.digests, on_block)
         if fault is not None:
@@ -172,7 +172,7 @@ class Output:
         """Accept the recorded tensors, up to the first whose data in the part file is damaged."""
         known = {name: self._slots[name] for name in recorded if name in self._slots}
         total = sum(slot.tensor.nbytes for slot in known.values())
-        on_block = _StageProgress(CHECKING, total, self._report)
+        on_block = StageProgress(CHECKING, total, self._report)
         for name, slot in known.items():
             if self._file.digest(slot, partial(on_block, name)) != recorded[name]:
                 return
@@ -240,21 +240,6 @@ class Output:
             yield
         except OSError as error:
             raise cannot_write(self.path, error) from error
-
-
-class _StageProgress:
-    """Adds up the bytes of a stage, and reports them."""
-
-    def __init__(self, stage: str, total: int, report: Report) -> None:
-        self._stage = stage
-        self._done = 0
-        self._total = total
-        self._report = report
-        report(Progress("", 0, total, stage))
-
-    def __call__(self, tensor: str, size: int) -> None:
-        self._done += size
-        self._report(Progress(tensor, self._done, self._total, self._stage))
 
 
 def _can_resume(error: BaseException | None) -> bool:
