@@ -38,7 +38,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes; BadCheckpoint if missing or longer."""
     try:
         if not path.is_file():
-            raise BadCheckpoint(f"{path.parent} has no file {path.name}; is the download complete?")
+            raise BadCheckpoint(f"{path.parent} has no {path.name}; is the download complete?")
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
