@@ -1,12 +1,18 @@
-"""Owns the road from a Hugging Face checkpoint of the Gemma-2 family to a GGUF file.
+"""Convert a Hugging Face checkpoint of the Gemma-2 family to a GGUF file.
 
 Importing this package is cheap: numpy and the ggml library are loaded when `convert` is first
-looked up. The road is one-way, and a module imports only from what stands before it:
+looked up. It prints nothing. Each room imports only from those before it:
 
-    untrusted -> safetensors -> checkpoint -> card -> gemma2 -> spm -> vocab -> recipe -> unrolled
-              -> packing -> kernels -> quantize -> tied -> target -> fetching -> remote
-              -> gguf_file -> layout -> importance -> journal -> progress -> part -> output
-              -> verify -> provenance -> metadata -> blueprint -> witness -> pipeline -> outlook
+    gguf_format    the layout of a GGUF file, and the encoding of its head
+    progress       what `convert` reports while it runs
+    source/        checkpoints: a folder or a repository on the hub, safetensors, JSON
+    gemma2/        the family: tensors, hyper-parameters, vocabulary
+    quant/         block types, quantisation, importance matrices
+    plan/          which keys and tensors the file will hold, in which order; the dry run
+    output/        the file while it is written: part file, journal, final name
+    pipeline       convert(): all of these in turn
+
+    source -> gemma2 -> quant -> plan -> output -> pipeline
 """
 
 from __future__ import annotations

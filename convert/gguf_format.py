@@ -1,4 +1,4 @@
-"""Owns the GGUF format (version 3, little-endian): every byte but the tensors' own.
+"""The GGUF format (version 3, little-endian): lay out a file, and encode all but tensor data.
 
     magic, version, tensor count, key count
     keys          name, value type, value
@@ -6,8 +6,7 @@
     padding to 32
     data          each tensor padded to 32
 
-Knows nothing of models, and writes nothing: keys and types are the caller's. Format:
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+See https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class KeyValue:
-    """One key of the metadata; a list's `kind` is that of its items."""
+    """One key of the metadata; if the value is a list, `kind` is the type of its items."""
 
     key: str
     kind: GGUFValueType
@@ -46,7 +45,7 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor as the file announces it."""
+    """One tensor's entry in the head of the file."""
 
     name: str
     shape: tuple[int, ...]  # slowest first, as in the checkpoint
@@ -55,38 +54,38 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor's data goes: from byte `at` of the file to before `end`, zeros to `next`."""
+class TensorSlot:
+    """Where a tensor's data is: bytes [start, end) of the file, then zeros up to `padded_end`."""
 
     tensor: TensorInfo
-    at: int
+    start: int
 
     @property
     def end(self) -> int:
-        """Where its data ends."""
-        return self.at + self.tensor.nbytes
+        """Offset of the first byte after the data."""
+        return self.start + self.tensor.nbytes
 
     @property
-    def next(self) -> int:
-        """Where what follows it begins."""
+    def padded_end(self) -> int:
+        """Offset of the first byte after the data and its padding."""
         return padded(self.end)
 
 
 @dataclass(frozen=True)
 class FilePlan:
-    """A whole file before its first tensor is known: its head, and a place for each tensor."""
+    """The layout of a file: its head, and a slot for the data of each tensor."""
 
     head: bytes  # header, keys, infos, padding
-    places: tuple[Place, ...]
+    slots: tuple[TensorSlot, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of the whole file."""
-        return self.places[-1].next if self.places else len(self.head)
+        """Size of the file in bytes."""
+        return self.slots[-1].padded_end if self.slots else len(self.head)
 
 
 def plan_file(keys: Sequence[KeyValue], tensors: Sequence[TensorInfo]) -> FilePlan:
-    """Lay the tensors out in this order, behind the keys."""
+    """Lay out a file with these keys, and these tensors in this order."""
     start = struct.pack("<IIQQ", GGUF_MAGIC, GGUF_VERSION, len(tensors), len(keys))
     offsets = [0]
     for tensor in tensors:
@@ -94,12 +93,12 @@ def plan_file(keys: Sequence[KeyValue], tensors: Sequence[TensorInfo]) -> FilePl
     infos = map(_info, tensors, offsets)
     head = b"".join((start, *map(_key_value, keys), *infos))
     head += bytes(padded(len(head)) - len(head))
-    places = (Place(tensor, len(head) + at) for tensor, at in zip(tensors, offsets, strict=False))
-    return FilePlan(head, tuple(places))
+    pairs = zip(tensors, offsets, strict=False)
+    return FilePlan(head, tuple(TensorSlot(tensor, len(head) + offset) for tensor, offset in pairs))
 
 
 def padded(size: int) -> int:
-    """The size, rounded up to the alignment."""
+    """`size` rounded up to the alignment of 32 bytes."""
     return -(-size // GGUF_DEFAULT_ALIGNMENT) * GGUF_DEFAULT_ALIGNMENT
 
 

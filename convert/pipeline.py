@@ -1,8 +1,8 @@
-"""Owns the chain: checkpoint -> blueprint -> blocks -> file, in bounded memory, on all cores.
+"""Convert a checkpoint: checkpoint -> plan -> blocks -> file, in bounded memory, on all cores.
 
-Worker threads read and quantise chunks of rows, in the order in which they lie in the checkpoint;
-this thread hashes and writes them in order, so the file does not depend on the number of threads.
-What an interrupted run of the same conversion left is gone on from. Prints nothing.
+Worker threads read and quantise chunks of rows, in the order of the checkpoint; the calling thread
+hashes and writes them in order, so the file does not depend on the number of threads. A conversion
+that was interrupted is resumed where it stopped.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from edgesppo.errors import OutOfMemory, OutputError, UsageError
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.hardware import usable_cpus
 from edgesppo.system.signals import between_steps
-from edgesppo_convert.output.output import Output, sweep
+from edgesppo_convert.output.output import Output, clean_up_after_kill
 from edgesppo_convert.output.preconditions import check_target
-from edgesppo_convert.plan.plan import check_choices, plan_conversion
+from edgesppo_convert.plan.plan import parse_options, plan_conversion
 from edgesppo_convert.plan.verify import check_written
 from edgesppo_convert.progress import Progress, Report
-from edgesppo_convert.quant.quantize import WAITING, Quantizer, fitting
+from edgesppo_convert.quant.quantize import MAX_PENDING, Quantizer, max_threads
 from edgesppo_convert.source.hub_checkpoint import (
     RemoteCheckpoint,
     cleanup_on_error,
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from edgesppo_convert.plan.tensor_order import TensorJob
     from edgesppo_convert.source.checkpoint import Checkpoint
 
-    Made = tuple[memoryview, bytearray]  # rows as they are stored, and their blocks
-    Chunk = tuple[TensorJob, int, Bytes, Bytes]  # and where in the shard they begin
+    Quantised = tuple[memoryview, bytearray]  # rows as they are stored, and their blocks
+    Chunk = tuple[TensorJob, int, Bytes, Bytes]  # job, offset in the shard, stored rows, blocks
 
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """What a conversion made."""
+    """The file that a conversion wrote, and how."""
 
     output: Path
     bytes: int
@@ -56,10 +56,10 @@ class ConvertResult:
     seconds: float
     bits_per_weight: float
     tensors: int
-    types: Mapping[str, int]  # block type -> tensors
-    resumed: int  # tensors that an interrupted run had made
-    kernels: str  # what made the blocks: "fast" or "ggml"
-    doubt: str | None  # why the fast kernels were not used, though they are installed
+    types: Mapping[str, int]  # block type -> number of tensors
+    resumed: int  # tensors taken over from an interrupted run
+    kernels: str  # the code that made the blocks: "fast" or "ggml"
+    doubt: str | None  # why the fast kernels were not used, although they are installed
 
 
 def convert(
@@ -78,139 +78,157 @@ def convert(
     fetched: Callable[[str, int, int], None] | None = None,
     files: FileSystem | None = None,
 ) -> ConvertResult:
-    """Make a GGUF file of a Gemma-2 checkpoint; it appears only when it is whole.
+    """Convert a Gemma-2 checkpoint to a GGUF file, which appears only when it is complete.
 
-    `source` is a folder, or OWNER/NAME@COMMIT: then each shard is fetched from the hub, used and
-    dropped (with `keep`, kept beside the output), and `fetched` hears its name, how many bytes
-    are there, and of how many.
+    Interrupted, it keeps what is finished, and the same call continues from there. Raises
+    EdgesppoError: ModelNotFound, BadCheckpoint, UnsupportedCheckpoint, SourceUnreadable,
+    DownloadError, OutputError, OutOfMemory, BadModelFile (of `imatrix`), or UsageError.
+
+    source: a checkpoint folder, or OWNER/NAME@COMMIT on the hub: then each shard is downloaded,
+        converted and removed.
+    output: the file to write.
+    type: the recipe, such as "q4_k_m", "q8_0" or "bf16".
+    tensor_types: PATTERN=TYPE, other types for matrices whose names match a regular expression.
+    imatrix: an importance matrix, as llama-imatrix writes it.
+    layout: the order of the tensors: "edge", for the least memory at run time, or "standard",
+        llama.cpp's own.
+    threads: worker threads, 1 to 1024; by default one per usable core.
+    kernels: the code that makes the blocks: "auto", "fast" or "ggml"; the bytes are the same.
+    force: replace `output` if it exists.
+    progress: called with a Progress when a stage begins and after every chunk.
+    keep: keep downloaded files in the folder OUTPUT.checkpoint.
+    fetched: called with a file's name, how many bytes of it are downloaded, and its size.
+    files: the file system to write to; tests replace it.
     """
     started, files, report = time.monotonic(), files or FileSystem(), progress or (lambda _: None)
-    choices = check_choices(type, tensor_types, imatrix, layout)
+    options = parse_options(type, tensor_types, imatrix, layout)
     _check_threads(threads)
-    sweep(Path(os.path.realpath(output)), files)
+    clean_up_after_kill(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
-    with open_checkpoint(source, target, files, keep=keep, fetched=fetched) as checkpoint:
-        work = _Conversion(checkpoint, plan_conversion(checkpoint, choices), threads, kernels)
-        work.check_apart(target)
+    with open_checkpoint(source, target, files, keep=keep, on_progress=fetched) as checkpoint:
+        conversion = _Conversion(checkpoint, plan_conversion(checkpoint, options), threads, kernels)
+        conversion.check_not_in_checkpoint(target)
         with (
-            work.output(target, files, report) as out,
+            conversion.open_output(target, files, report) as out,
             cleanup_on_error(checkpoint, target, files),
-            _lack_told(),
+            _shortages_explained(),
         ):
             resumed = len(out.digests)
-            out.complete(work.do(out, report))
+            out.complete(conversion.write_tensors(out, report))
             sha256 = out.read_back()
-            check_written(out.part, target, work.blueprint.laid)
+            check_written(out.part, target, conversion.plan.added)
             out.commit(force=force)
-    return work.result(Path(output), sha256, resumed, time.monotonic() - started)
+    return conversion.result(Path(output), sha256, resumed, time.monotonic() - started)
 
 
 @contextmanager
-def _lack_told() -> Iterator[None]:
-    """What the system does not give is no defect, and may be there the next time."""
+def _shortages_explained() -> Iterator[None]:
+    """Turn a lack of memory or threads into OutOfMemory, after which a later run can resume."""
     try:
         yield
     except MemoryError:
-        raise OutOfMemory("there is not enough memory; convert with fewer --threads") from None
+        raise OutOfMemory("there is not enough memory; use fewer --threads") from None
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
         raise OutOfMemory(
-            "the system lets this process start no more threads; convert with fewer --threads"
+            "the system does not let this process start more threads; use fewer --threads"
         ) from None
 
 
 def _check_threads(threads: int | None) -> None:
     if threads is not None and not 1 <= threads <= 1024:
-        raise UsageError(f"threads is {threads}; expected 1 to 1024")
+        raise UsageError(f"the number of threads is {threads}; expected 1 to 1024")
 
 
 class _Conversion:
-    """One conversion: the blueprint of a file, and those who make it."""
+    """One conversion: its plan, and what reads, quantises and hashes the weights for it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, blueprint: ConversionPlan, threads: int | None, kernels: str
+        self, checkpoint: Checkpoint, plan: ConversionPlan, threads: int | None, kernels: str
     ) -> None:
-        self.blueprint = blueprint
+        self.plan = plan
         self._checkpoint = checkpoint
-        self._threads = fitting(threads or usable_cpus(), (job.weight for job in blueprint.jobs))
-        self._witness = ShardHashes(
-            checkpoint.shards, fetched=isinstance(checkpoint, RemoteCheckpoint)
+        self._threads = max_threads(threads or usable_cpus(), (job.weight for job in plan.jobs))
+        self._hashes = ShardHashes(
+            checkpoint.shards, downloaded=isinstance(checkpoint, RemoteCheckpoint)
         )
         self._quantizer = Quantizer(
-            [(job.weight, job.kind) for job in blueprint.jobs], blueprint.importances, kernels
+            [(job.weight, job.kind) for job in plan.jobs], plan.importances, kernels
         )
 
-    def check_apart(self, target: Path) -> None:
-        """Refuse to write over what is read."""
-        if target.exists() and self._checkpoint.holds(target):
-            raise OutputError(f"the output {target} is a part of the checkpoint itself")
+    def check_not_in_checkpoint(self, target: Path) -> None:
+        """Refuse to overwrite a file of the checkpoint."""
+        if target.exists() and self._checkpoint.contains_file(target):
+            raise OutputError(
+                f"the output {target} is a file of the checkpoint itself; choose another name"
+            )
 
-    def output(self, target: Path, files: FileSystem, report: Report) -> Output:
-        """Where it goes."""
-        plan, spare = self.blueprint.file, self._checkpoint.spare
-        return Output(target, plan, self.blueprint.fingerprint, files, spare=spare, report=report)
+    def open_output(self, target: Path, files: FileSystem, report: Report) -> Output:
+        """The output file, to be entered as a context."""
+        extra, fingerprint = self._checkpoint.extra_disk_space, self.plan.fingerprint
+        return Output(target, self.plan.file, fingerprint, files, extra=extra, report=report)
 
-    def do(self, out: Output, report: Report) -> bytes:
-        """Write every tensor that is not there yet; the head, now that all shards were read."""
-        lacking = [job for job in self.blueprint.jobs if job.weight.name not in out.digests]
-        lacking.sort(key=lambda job: job.place)
-        total = sum(job.nbytes for job in self.blueprint.jobs)
-        done = total - sum(job.nbytes for job in lacking)
+    def write_tensors(self, out: Output, report: Report) -> bytes:
+        """Write every tensor that is not written yet; the final head, with the shards' hashes."""
+        missing = [job for job in self.plan.jobs if job.weight.name not in out.digests]
+        missing.sort(key=lambda job: job.location)
+        total = sum(job.nbytes for job in self.plan.jobs)
+        done = total - sum(job.nbytes for job in missing)
         report(Progress("", done, total))
-        needed = {*self._witness.unproven, *(job.tensor.shard for job in lacking)}
-        for shards in self._checkpoint.visits(needed):
-            stage = [job for job in lacking if job.tensor.shard in shards]
+        needed = {*self._hashes.unverified, *(job.tensor.shard for job in missing)}
+        for shards in self._checkpoint.shard_groups(needed):
+            jobs = [job for job in missing if job.tensor.shard in shards]
             with (
-                between_steps() as look,
-                self._witness.watch(shards) as watch,
-                closing(self._blocks(stage)) as blocks,
+                between_steps() as check_interrupt,
+                self._hashes.watch(shards) as hashing,
+                closing(self._chunks(jobs)) as chunks,
             ):
-                for job, begin, stored, data in blocks:
-                    watch.read(job.tensor.shard, begin, stored)
-                    out.write(job.weight.name, data)
-                    done += len(data)
+                for job, offset, stored, blocks in chunks:
+                    hashing.read(job.tensor.shard, offset, stored)
+                    out.write(job.weight.name, blocks)
+                    done += len(blocks)
                     report(Progress(job.weight.name, done, total))
-                    look()
-        return self.blueprint.head(self._witness.digests)
+                    check_interrupt()
+        return self.plan.head(self._hashes.digests)
 
-    def _blocks(self, jobs: Sequence[TensorJob]) -> Generator[Chunk, None, None]:
-        """Every chunk in order; few at a time."""
-        waiting = 0  # bytes of what is pending
-        pending: deque[tuple[TensorJob, int, int, Future[Made]]] = deque()
+    def _chunks(self, jobs: Sequence[TensorJob]) -> Generator[Chunk, None, None]:
+        """Quantise the jobs' chunks on worker threads, and yield them in order; few are pending."""
+        pending_bytes = 0
+        pending: deque[tuple[TensorJob, int, int, Future[Quantised]]] = deque()
         with ThreadPoolExecutor(self._threads, "edgesppo-convert") as pool:
             try:
                 for job in jobs:
                     for first, rows in job.chunks():
-                        begin = job.expect(first, rows)
+                        offset = job.prefetch(first, rows)
                         task = (job.weight, job.tensor, job.kind, first, rows)
-                        made = pool.submit(self._quantizer.blocks, *task)
-                        pending.append((job, begin, job.held(rows), made))
-                        waiting += job.held(rows)
-                        while len(pending) > self._threads and waiting > WAITING:
-                            waiting -= pending[0][2]
-                            yield _finished(pending)
+                        future = pool.submit(self._quantizer.blocks, *task)
+                        pending.append((job, offset, job.buffer_bytes(rows), future))
+                        pending_bytes += job.buffer_bytes(rows)
+                        while len(pending) > self._threads and pending_bytes > MAX_PENDING:
+                            pending_bytes -= pending[0][2]
+                            yield _next_chunk(pending)
                 while pending:
-                    yield _finished(pending)
+                    yield _next_chunk(pending)
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def result(self, output: Path, sha256: str, resumed: int, seconds: float) -> ConvertResult:
-        """What is to be said of it, when all is done."""
+        """The result to return for the finished file."""
         return ConvertResult(
             output=output,
-            bytes=self.blueprint.file.size,
+            bytes=self.plan.file.size,
             sha256=sha256,
             seconds=seconds,
-            bits_per_weight=self.blueprint.bits_per_weight,
-            tensors=len(self.blueprint.jobs),
-            types=self.blueprint.types,
+            bits_per_weight=self.plan.bits_per_weight,
+            tensors=len(self.plan.jobs),
+            types=self.plan.types,
             resumed=resumed,
             kernels=self._quantizer.kernels,
-            doubt=self._quantizer.doubt,
+            doubt=self._quantizer.fallback_reason,
         )
 
 
-def _finished(pending: deque[tuple[TensorJob, int, int, Future[Made]]]) -> Chunk:
-    job, begin, _, made = pending.popleft()
-    return job, begin, *made.result()
+def _next_chunk(pending: deque[tuple[TensorJob, int, int, Future[Quantised]]]) -> Chunk:
+    job, offset, _, future = pending.popleft()
+    return job, offset, *future.result()

@@ -1,27 +1,43 @@
-"""Owns what a conversion tells of itself while it runs. Knows nothing of how it is shown."""
+"""Progress reports of a conversion, and the names of its stages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-CHECKING = "checking"  # what an interrupted run has left
+CHECKING = "checking"  # hashing what an interrupted run has left
 CONVERTING = "converting"
 READING = "reading back"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage of a conversion is, told when it begins and after every chunk.
+    """How far a stage of a conversion is; reported when it begins and after every chunk.
 
-    The stages come in this order, each counting from its own start: "checking", where there is
-    something to go on from; "converting", which begins with what was there; "reading back".
+    The stages are, in this order: "checking", if an interrupted run is resumed; "converting", whose
+    `done_bytes` begin with what that run had done; "reading back". Each counts its own bytes.
     """
 
-    tensor: str  # the one that has grown; empty where a stage begins
+    tensor: str  # its name; empty when a stage begins
     done_bytes: int
     total_bytes: int
     stage: str = CONVERTING
 
 
 Report = Callable[[Progress], None]
+
+
+class StageProgress:
+    """Adds up the bytes of a stage, and reports them after every block."""
+
+    def __init__(self, stage: str, total: int, report: Report) -> None:
+        self._stage = stage
+        self._done = 0
+        self._total = total
+        self._report = report
+        report(Progress("", 0, total, stage))
+
+    def __call__(self, tensor: str, size: int) -> None:
+        """Count `size` more bytes of this tensor, and report."""
+        self._done += size
+        self._report(Progress(tensor, self._done, self._total, self._stage))

@@ -1,1 +1,4 @@
-"""What makes a checkpoint a Gemma-2: its tensors, hyper-parameters and vocabulary."""
+"""The Gemma-2 family: which tensors, hyper-parameters and vocabulary a checkpoint must have.
+
+Computes plans from configs, names and shapes; reads no weights and writes nothing.
+"""

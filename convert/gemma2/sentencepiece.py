@@ -1,12 +1,13 @@
-"""Owns the bytes of a SentencePiece `tokenizer.model`: a small, bounded protobuf reader.
+"""Read a SentencePiece `tokenizer.model`: a small, bounded protobuf reader.
 
-Reads the few fields that a conversion needs, by the numbers of sentencepiece_model.proto, and
-refuses anything malformed. Knows nothing of GGUF.
+Reads the few fields that a conversion needs, by their numbers in sentencepiece_model.proto:
 
     ModelProto      1 pieces*  2 trainer_spec  3 normalizer_spec
     SentencePiece   1 piece    2 score (f32)   3 type
     TrainerSpec     3 model_type               24 treat_whitespace_as_suffix
     NormalizerSpec  2 charsmap 3 add_dummy_prefix  4 remove_extra_whitespaces  5 escape_whitespaces
+
+Malformed data is refused, and so is a model whose text handling llama.cpp cannot reproduce.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 << 20
 MAX_PIECES = 1 << 20
-MAX_FIELDS = MAX_PIECES + 1024  # of one message
-MAX_PARTS = 64  # that a trainer's or a normaliser's message comes in
+MAX_FIELDS = MAX_PIECES + 1024  # per message
+MAX_PARTS = 64  # into which a trainer's or normaliser's message may be split
 PIECES, TRAINER, NORMALIZER = 1, 2, 3  # fields
 VARINT, F64, BYTES, F32 = 0, 1, 2, 5  # wire types
 BPE = 2
 
 
 class PieceType(IntEnum):
-    """SentencePiece's types; GGUF's token types have the same numbers."""
+    """Types of pieces; GGUF's token types have the same numbers."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -48,7 +49,7 @@ _SCORE = struct.Struct("<f")
 
 
 class Piece(NamedTuple):
-    """One piece of the vocabulary."""
+    """One piece of the vocabulary: its text, its score and its type."""
 
     text: str
     score: float
@@ -56,11 +57,11 @@ class Piece(NamedTuple):
 
 
 class _MalformedError(ValueError):
-    """The bytes are no protobuf message of the kind expected."""
+    """The bytes are not a protobuf message of the expected kind."""
 
 
 def read_pieces(data: bytes, where: str) -> list[Piece]:
-    """The vocabulary of a model that llama.cpp's tokeniser can reproduce."""
+    """Read the vocabulary; `where` names the file. BadCheckpoint, UnsupportedCheckpoint."""
     parts: dict[int, list[bytes]] = {PIECES: [], TRAINER: [], NORMALIZER: []}
     try:
         for number, value in _fields(data):
@@ -73,11 +74,11 @@ def read_pieces(data: bytes, where: str) -> list[Piece]:
         if not parts[PIECES]:
             raise _MalformedError("it has no pieces")
         pieces = [_piece(part) for part in parts[PIECES]]
-        # A message that comes in parts is their concatenation.
+        # Protobuf allows a message to be split: it is the concatenation of its parts.
         trainer, normalizer = b"".join(parts[TRAINER]), b"".join(parts[NORMALIZER])
         _check_behaviour(where, dict(_fields(trainer)), dict(_fields(normalizer)))
     except _MalformedError as error:
-        raise BadCheckpoint(f"{where} is no SentencePiece model: {error}") from error
+        raise BadCheckpoint(f"{where} is not a valid SentencePiece model: {error}") from error
     return pieces
 
 
@@ -85,9 +86,11 @@ def _piece(data: bytes) -> Piece:
     fields = _usual_fields(data) or dict(_fields(data))
     text, score, kind = fields.get(1, b""), fields.get(2, 0.0), fields.get(3, 1)
     if not isinstance(text, bytes) or not isinstance(score, float) or kind not in _TYPES:
-        raise _MalformedError(f"no piece: {data[:40]!r}")
+        raise _MalformedError(f"it has a malformed piece: {data[:40]!r}")
     if not math.isfinite(score):
-        raise _MalformedError(f"the score of piece {text[:40]!r} is {score}")
+        raise _MalformedError(
+            f"the score of piece {text[:40]!r} is {score}, expected a finite number"
+        )
     try:
         return Piece(text.decode("utf-8"), score, _TYPES[kind])
     except UnicodeDecodeError:
@@ -95,17 +98,19 @@ def _piece(data: bytes) -> Piece:
 
 
 def _usual_fields(data: bytes) -> dict[int, Value] | None:
-    """What `_fields` finds in a message as SentencePiece writes them, in a third of the time.
+    """The fields of a piece as SentencePiece usually writes it; None if it is written otherwise.
+
+    Takes a third of the time of `_fields`:
 
     | 0A | length | text | 15 | score: f32 | 18, type: or neither |
     """
     length = data[1] if len(data) > 1 else 0
     after = 2 + length
-    rest = len(data) - after - 5
-    if rest not in (0, 2) or length > 127 or data[0] != 0x0A or data[after] != 0x15:
+    remaining = len(data) - after - 5
+    if remaining not in (0, 2) or length > 127 or data[0] != 0x0A or data[after] != 0x15:
         return None
     kind = 1
-    if rest:
+    if remaining:
         kind = data[-1]
         if data[-2] != 0x18 or kind > 127:
             return None
@@ -114,24 +119,24 @@ def _usual_fields(data: bytes) -> dict[int, Value] | None:
 
 
 def _check_behaviour(where: str, trainer: dict[int, Value], normalizer: dict[int, Value]) -> None:
-    """Refuse a model whose text handling llama.cpp would silently not reproduce."""
-    demands = (
-        (trainer.get(3, 1) == BPE, "is not of the BPE kind"),
+    """Refuse a model whose text handling llama.cpp would silently do differently."""
+    requirements = (
+        (trainer.get(3, 1) == BPE, "is not a BPE model"),
         (not trainer.get(24, 0), "treats spaces as suffixes"),
         (not normalizer.get(2, b""), "rewrites text before splitting it"),
         (not normalizer.get(3, 1), "adds a space before the text"),
         (not normalizer.get(4, 1), "removes extra spaces"),
         (normalizer.get(5, 1), "does not mark spaces"),
     )
-    for met, otherwise in demands:
-        if not met:
+    for is_met, fault in requirements:
+        if not is_met:
             raise UnsupportedCheckpoint(
-                f"{where} {otherwise}, which Gemma-2's tokeniser does not and llama.cpp cannot do"
+                f"{where} {fault}; Gemma-2's tokeniser does not, and llama.cpp cannot do it"
             )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
-    """Number and value of every field: int for a varint, float for 32 bits, else bytes."""
+    """Number and value of each field: int for a varint, float for 32 bits, bytes otherwise."""
     at, end = 0, len(data)
     for _ in range(MAX_FIELDS):
         if at == end:
@@ -150,7 +155,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _span(data: bytes, at: int, wire: int) -> tuple[int, int]:
-    """Where the value of a field begins and ends."""
+    """Where the value of a field begins and ends in `data`."""
     if wire == BYTES:
         length, at = _varint(data, at)
         return at, at + length
@@ -160,7 +165,7 @@ def _span(data: bytes, at: int, wire: int) -> tuple[int, int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Seven bits a byte, lowest first, the high bit set on all but the last; at most ten bytes."""
+    """Decode a varint: 7 bits a byte, lowest first, the high bit set on all but the last byte."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

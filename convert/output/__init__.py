@@ -1,1 +1,1 @@
-"""The output file while it is written: journal, part file, final name."""
+"""Write the output file: as a part file with a journal, which gets its final name when complete."""

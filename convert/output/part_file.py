@@ -1,8 +1,8 @@
-"""Owns the file on its way, under a name of its own: opened, written, read again and hashed.
+"""The part file: the output while it is written, under a temporary name.
 
-    | head | tensor | zeros to 32 | tensor | ...      every tensor at its final place
+    | head | tensor | zeros to 32 | tensor | ...      every tensor at its final offset
 
-Knows nothing of journals, and explains no failure: what goes wrong is an OSError.
+It can be written, read again and hashed; failures are raised as OSError.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.system.fs import Bytes, FileSystem
-    from edgesppo_convert.gguf_format import FilePlan, Place
+    from edgesppo_convert.gguf_format import FilePlan, TensorSlot
 
-BLOCK = 4 << 20  # read at a time
-AHEAD = 4  # blocks of which one thread may be ahead of the other
+BLOCK = 4 << 20  # bytes read at a time
+AHEAD = 4  # blocks that may wait to be hashed by the second thread
 
 
-class Part:
-    """The part file of one output; open between `open` or `create` and `close`."""
+class PartFile:
+    """The part file of one output; `open` or `create` it, and `close` it in the end."""
 
     def __init__(self, path: Path, files: FileSystem) -> None:
         self.path = path
@@ -37,71 +37,71 @@ class Part:
         self._descriptor: int | None = None
 
     def open(self) -> bool:
-        """Open the one that is there; False where there is none, or it has a second name."""
+        """Open an existing part file; False if there is none, or if it has a second hard link."""
         try:
             self._descriptor = self._files.open(self.path)
         except FileNotFoundError:
             return False
-        # Writing to it would change what stands under the other name: a finished output.
+        # The second link may be a finished output, which writing would change.
         return os.fstat(self._descriptor).st_nlink == 1
 
     def create(self) -> None:
-        """Begin a new one, where there is none."""
+        """Create a new, empty part file; FileExistsError if there is one."""
         self._descriptor = self._files.create(self.path)
 
     def write(self, data: Bytes, at: int) -> None:
-        """Write all of the data there."""
+        """Write all of `data` at this offset."""
         write_all(self._files, self._open(), data, at)
 
-    def settle(self, size: int) -> None:
-        """Make it exactly so long, and wait until all of it is on the disk."""
+    def resize_and_sync(self, size: int) -> None:
+        """Truncate or extend the file to `size` bytes, and flush it to the disk."""
         self._files.truncate(self._open(), size)
         self.sync()
 
     def sync(self) -> None:
-        """Wait until all that was written is on the disk."""
+        """Flush everything written so far to the disk."""
         self._files.sync(self._open())
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file without removing it."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             self._files.close(descriptor)
 
     def discard(self) -> None:
-        """Close it, and remove what has its name."""
+        """Close the file and remove it."""
         self.close()
         self._files.unlink(self.path)
 
-    def digest(self, place: Place, heard: Callable[[int], None]) -> str:
-        """The sha256 of a tensor's data; `heard` is told of every block's length."""
-        found = hashlib.sha256()
-        for data in self._blocks(place.at, place.end):
-            found.update(data)
-            heard(len(data))
-        return found.hexdigest()
+    def digest(self, slot: TensorSlot, on_block: Callable[[int], None]) -> str:
+        """The sha256 of a tensor's data; `on_block` is called with the length of every block."""
+        hasher = hashlib.sha256()
+        for data in self._blocks(slot.start, slot.end):
+            hasher.update(data)
+            on_block(len(data))
+        return hasher.hexdigest()
 
     def read_back(
-        self, plan: FilePlan, digests: Mapping[str, str], heard: Callable[[str, int], None]
+        self, plan: FilePlan, digests: Mapping[str, str], on_block: Callable[[str, int], None]
     ) -> tuple[str, str | None]:
-        """The sha256 of the whole file, read once, and what of it is not as it should be, if any.
+        """Read the whole file once: its sha256, and the name of the first wrong part, if any.
 
-        `heard` is told of every block: where it belongs, and its length.
+        `on_block` is called for every block, with the name of its part and its length in bytes.
         """
         whole = hashlib.sha256()
         ahead: deque[Future[None]] = deque()
-        with between_steps() as look, ThreadPoolExecutor(1, "edgesppo-hash") as pool:
-            for what, at, end, expected in _spans(plan, digests):
-                found = hashlib.sha256()
-                for data in self._blocks(at, end):
+        with between_steps() as check_interrupt, ThreadPoolExecutor(1, "edgesppo-hash") as pool:
+            for name, start, end, expected in _spans(plan, digests):
+                hasher = hashlib.sha256()
+                for data in self._blocks(start, end):
                     ahead.append(pool.submit(whole.update, data))
-                    found.update(data)
+                    hasher.update(data)
                     if len(ahead) > AHEAD:
                         ahead.popleft().result()
-                    heard(what, len(data))
-                    look()
-                if found.hexdigest() != expected:
-                    return whole.hexdigest(), what
+                    on_block(name, len(data))
+                    check_interrupt()
+                if hasher.hexdigest() != expected:
+                    return whole.hexdigest(), name
         for update in ahead:
             update.result()
         beyond = self._files.read(self._open(), 1, plan.size)
@@ -122,12 +122,12 @@ class Part:
 
 
 def _spans(plan: FilePlan, digests: Mapping[str, str]) -> Iterator[tuple[str, int, int, str]]:
-    """Every span of the file, in order: what it is, where, and its sha256."""
+    """Every part of the file, in order: its name, start, end, and sha256."""
     yield "its head", 0, len(plan.head), hashlib.sha256(plan.head).hexdigest()
-    for place in plan.places:
-        name = place.tensor.name
-        yield f"tensor {name}", place.at, place.end, digests[name]
-        zeros = bytes(place.next - place.end)
+    for slot in plan.slots:
+        name = slot.tensor.name
+        yield f"tensor {name}", slot.start, slot.end, digests[name]
+        zeros = bytes(slot.padded_end - slot.end)
         if zeros:
             expected = hashlib.sha256(zeros).hexdigest()
-            yield f"what follows tensor {name}", place.end, place.next, expected
+            yield f"the padding after tensor {name}", slot.end, slot.padded_end, expected

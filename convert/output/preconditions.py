@@ -1,4 +1,4 @@
-"""Owns the checks of an output's place before the work. Knows nothing of what is written."""
+"""Check before the work that the output can be written: its folder, its name, the disk space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgesppo.errors import OutputError
 
 
 def check_target(path: Path, *, force: bool) -> Path:
-    """Where the output will really go; refuses, before any work, what could not succeed."""
+    """Resolve the output's path; OutputError if it cannot be written, or exists without `force`."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise OutputError(f"the output folder {target.parent} does not exist; create it first")
@@ -22,20 +22,24 @@ def check_target(path: Path, *, force: bool) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     if not stat.S_ISREG(mode):
-        raise OutputError(f"the output {path} exists and is not a file; name a file")
+        raise OutputError(
+            f"the output {path} exists and is not a file; expected a file name that ends in .gguf"
+        )
     if not force:
-        raise OutputError(f"the output {path} exists; use --force (force=True) to replace it")
+        raise OutputError(
+            f"the output {path} exists already; use --force (force=True) to replace it"
+        )
     return target
 
 
 def check_space(target: Path, needed: int) -> None:
-    """Refuse at once what would fail after minutes; where the system cannot tell, go on."""
+    """Raise OutputError if the disk has less than `needed` bytes free; pass if that is unknown."""
     try:
         free = shutil.disk_usage(target.parent).free
     except OSError:
         return
     if free < needed:
         raise OutputError(
-            f"no space left for {target}: it needs {needed:,} bytes, {free:,} are free in"
-            f" {target.parent}"
+            f"not enough disk space for {target}: it needs {needed:,} bytes, but {target.parent}"
+            f" has {free:,} free; free some, or choose another folder"
         )

@@ -1,1 +1,5 @@
-"""What a conversion will write, decided before the first byte: tensors, order, keys, checks."""
+"""Plan a conversion: decide which tensors and keys the file will hold, and in which order.
+
+Reads config, vocabulary and headers, and writes nothing. Everything that can be refused before the
+first weight is read is refused here.
+"""

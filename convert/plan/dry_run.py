@@ -1,7 +1,4 @@
-"""Owns the look ahead: what a conversion would make of each tensor, without making it.
-
-Reads headers, config and vocabulary only. Prints nothing.
-"""
+"""Dry run (`edgesppo convert --plan`): what a conversion would write, without reading weights."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.system.fs import FileSystem
-from edgesppo_convert.plan.plan import check_choices, plan_conversion
+from edgesppo_convert.plan.plan import parse_options, plan_conversion
 from edgesppo_convert.source.hub_checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
@@ -21,33 +18,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor of the file to come."""
+    """One tensor of the planned file."""
 
     name: str
     shape: tuple[int, ...]  # slowest first, as in the checkpoint
-    type: str
+    type: str  # block type, as Q4_K
     bytes: int
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """Every tensor of the file to come, in its order."""
+    """Every tensor of the planned file, in order."""
 
     tensors: tuple[PlannedTensor, ...]
 
     @property
     def bytes(self) -> int:
-        """Of all tensors' data, without the file's header and padding."""
+        """Bytes of the data of all tensors, without the file's header and padding."""
         return sum(tensor.bytes for tensor in self.tensors)
 
     @property
     def bits_per_weight(self) -> float:
-        """On average."""
+        """Bits per weight, on average."""
         return 8 * self.bytes / sum(prod(tensor.shape) for tensor in self.tensors)
 
     @property
     def types(self) -> Mapping[str, int]:
-        """Block type -> tensors."""
+        """Block type -> number of tensors."""
         return dict(Counter(tensor.type for tensor in self.tensors))
 
 
@@ -59,10 +56,13 @@ def look_ahead(
     imatrix: str | Path | None = None,
     layout: str = "edge",
 ) -> Outlook:
-    """What `convert` with the same arguments would make; refuses what it would refuse."""
-    choices = check_choices(type, tensor_types, imatrix, layout)
+    """What `convert` would write with the same arguments; raises the errors that it would raise.
+
+    Writes nothing, and of a checkpoint on the hub downloads only the small files and the headers.
+    """
+    options = parse_options(type, tensor_types, imatrix, layout)
     with open_checkpoint(source, Path("nothing is written"), FileSystem()) as checkpoint:
-        jobs = plan_conversion(checkpoint, choices).jobs
+        jobs = plan_conversion(checkpoint, options).jobs
     return Outlook(
         tuple(
             PlannedTensor(job.weight.name, job.weight.shape, job.kind.name, job.nbytes)

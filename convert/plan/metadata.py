@@ -1,6 +1,6 @@
-"""Owns which keys a file carries and in which order: provenance, the family's, the tokenizer's.
+"""Collect the GGUF keys of a file, in order: provenance, hyper-parameters, tokenizer.
 
-Writes no time, no path and no user into the file: the same checkpoint gives the same bytes.
+No key holds a time, a path or a user's name: the same checkpoint gives the same bytes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ STRING, BOOL = GGUFValueType.STRING, GGUFValueType.BOOL
 UINT32, INT32, FLOAT32 = GGUFValueType.UINT32, GGUFValueType.INT32, GGUFValueType.FLOAT32
 
 
-# GGUF key, its type, the key in generation_config.json, and the bounds of the runtime's sampler,
-# which takes a temperature of 0, too.
+# GGUF key, its type, the key in generation_config.json, and the bounds of the runtime's sampler
+# (which also accepts a temperature of 0).
 SAMPLING = (
     (Keys.General.SAMPLING_TOP_K, INT32, "top_k", 0, 2**31 - 1),
     (Keys.General.SAMPLING_TOP_P, FLOAT32, "top_p", 0, 1),
@@ -40,18 +40,18 @@ SAMPLING = (
 def collect(
     checkpoint: Checkpoint,
     recipe: Recipe,
-    hyper: HParams,
+    hparams: HParams,
     weights: Sequence[Weight],
     vocabulary: Vocabulary,
 ) -> list[KeyValue]:
-    """All keys. The last two stand where `llama_model_quantize` puts them, too."""
+    """All keys, in order. The last two are last because `llama_model_quantize` puts them there."""
     size = sum(weight.size for weight in weights)
     return [
         KeyValue(Keys.General.ARCHITECTURE, STRING, architecture.ARCH),
         KeyValue(Keys.General.TYPE, STRING, "model"),
         *provenance.collect(checkpoint, size),
-        *_sampling(checkpoint.json("generation_config.json")),
-        *(KeyValue(key, kind, value) for key, kind, value in architecture.metadata(hyper)),
+        *_sampling(checkpoint.read_json("generation_config.json")),
+        *(KeyValue(key, kind, value) for key, kind, value in architecture.metadata(hparams)),
         *_tokenizer(vocabulary),
         KeyValue(Keys.General.QUANTIZATION_VERSION, UINT32, GGML_QUANT_VERSION),
         KeyValue(Keys.General.FILE_TYPE, UINT32, int(recipe.file_type)),
@@ -59,22 +59,22 @@ def collect(
 
 
 def _sampling(config: JsonObject | None) -> list[KeyValue]:
-    """How the checkpoint's authors sample it, where they say so."""
+    """The sampling settings that the checkpoint's authors recommend, if any."""
     return [
-        KeyValue(key, kind, _amount(config, source, kind, low, high))
+        KeyValue(key, kind, _sampling_value(config, source, kind, low, high))
         for key, kind, source, low, high in SAMPLING
         if config is not None and config.raw(source) is not None
     ]
 
 
-def _amount(
+def _sampling_value(
     config: JsonObject, key: str, kind: GGUFValueType, low: float, high: int
 ) -> int | float:
     if kind is INT32:
         return config.integer(key, int(low), high)
     if key == "temperature" and type(config.raw(key)) in (int, float) and config.raw(key) == 0:
         return 0
-    return architecture.single(config, key, low, high)
+    return architecture.float32_number(config, key, low, high)
 
 
 def _tokenizer(vocabulary: Vocabulary) -> list[KeyValue]:
@@ -85,7 +85,7 @@ def _tokenizer(vocabulary: Vocabulary) -> list[KeyValue]:
         KeyValue(Keys.Tokenizer.LIST, STRING, [token.text for token in tokens]),
         KeyValue(Keys.Tokenizer.SCORES, FLOAT32, [token.score for token in tokens]),
         KeyValue(Keys.Tokenizer.TOKEN_TYPE, INT32, [int(token.type) for token in tokens]),
-        *(KeyValue(key, UINT32, index) for key, index in vocabulary.duties.items()),
+        *(KeyValue(key, UINT32, index) for key, index in vocabulary.special_ids.items()),
         KeyValue(Keys.Tokenizer.ADD_BOS, BOOL, True),
         KeyValue(Keys.Tokenizer.ADD_EOS, BOOL, False),
         KeyValue(Keys.Tokenizer.ADD_PREFIX, BOOL, False),

@@ -1,7 +1,7 @@
-"""Owns the blueprint of a file: what the caller chose, and what that makes of a checkpoint.
+"""Plan a conversion: parse the caller's options, and work out the file for a checkpoint.
 
-Everything that can be refused before the first weight is read is refused here. Reads config,
-vocabulary and headers; of the weights only a separate head, to compare it.
+Everything that can be refused before the first weight is read is refused here. The only weights
+that are read are those of a separate `lm_head`, to compare it with the embedding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.vocab import read_vocabulary
 from edgesppo_convert.gguf_format import FilePlan, KeyValue, plan_file
 from edgesppo_convert.plan import metadata, provenance
-from edgesppo_convert.plan.tensor_order import LAYOUTS, TensorJob, in_order
+from edgesppo_convert.plan.tensor_order import LAYOUTS, TensorJob, sort_jobs
 from edgesppo_convert.plan.tied_head import check_head
 from edgesppo_convert.plan.verify import check_planned
 from edgesppo_convert.quant.imatrix import Importance, read_importance
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What the caller chose of what the file shall hold."""
+    """The caller's options that decide what the file holds."""
 
     recipe: Recipe
     overrides: Sequence[Override]
@@ -52,44 +52,44 @@ class ConvertOptions:
 
     @property
     def importances(self) -> Mapping[str, NDArray[np.float32]]:
-        """Those of each tensor that has any."""
+        """Tensor name -> importance of each of its columns; empty without an importance matrix."""
         return self.importance.values if self.importance else {}
 
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """A file before its first weight is read."""
+    """Everything about the output that is known before the first weight is read."""
 
     jobs: Sequence[TensorJob]  # in the order of the file
-    file: FilePlan  # its head has a placeholder for the sha256 of every shard
-    laid: Mapping[int, bool]  # added token -> whether it is special
+    file: FilePlan  # its head has zeros for the sha256 of every shard
+    added: Mapping[int, bool]  # id of each added token -> whether it is special
     importances: Mapping[str, NDArray[np.float32]]
-    fingerprint: str  # of all that the file's bytes depend on
+    fingerprint: str  # a hash of everything that the file's bytes depend on
     keys: Sequence[KeyValue]
 
     def head(self, digests: Mapping[str, str]) -> bytes:
-        """The head as it is when the sha256 of every shard is known; it has the same length."""
+        """The final head, with the sha256 of every shard by name; as long as the planned one."""
         keys = provenance.with_weights(self.keys, digests)
         return plan_file(keys, [job.info for job in self.jobs]).head
 
     @property
     def types(self) -> Mapping[str, int]:
-        """Block type -> tensors."""
+        """Block type -> number of tensors."""
         return dict(Counter(job.kind.name for job in self.jobs))
 
     @property
     def bits_per_weight(self) -> float:
-        """On average."""
+        """Bits per weight, on average."""
         weights = sum(job.weight.size for job in self.jobs)
         return 8 * sum(job.nbytes for job in self.jobs) / weights
 
 
-def check_choices(
+def parse_options(
     type: str, tensor_types: Sequence[str], imatrix: str | Path | None, layout: str
 ) -> ConvertOptions:
-    """What the words of the caller mean; refuses those that mean nothing."""
+    """Parse the arguments of `convert`; UsageError, BadOverride or BadModelFile if one is wrong."""
     if layout not in LAYOUTS:
-        raise UsageError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
+        raise UsageError(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     return ConvertOptions(
         find_recipe(type),
         [parse_override(text) for text in tensor_types],
@@ -98,35 +98,35 @@ def check_choices(
     )
 
 
-def plan_conversion(checkpoint: Checkpoint, choices: ConvertOptions) -> ConversionPlan:
-    """Every tensor in the order of the file, and its head; refuses what cannot be converted."""
-    hyper = architecture.read_hparams(checkpoint.config)
-    weights = architecture.plan_weights(hyper)
+def plan_conversion(checkpoint: Checkpoint, options: ConvertOptions) -> ConversionPlan:
+    """Plan the file for a checkpoint; raises BadCheckpoint if it cannot be converted."""
+    hparams = architecture.read_hparams(checkpoint.config)
+    weights = architecture.plan_weights(hparams)
     architecture.check_tensors(weights, checkpoint.tensors, checkpoint.config)
-    vocabulary = read_vocabulary(checkpoint, hyper.vocabulary)
-    keys = metadata.collect(checkpoint, choices.recipe, hyper, weights, vocabulary)
+    vocabulary = read_vocabulary(checkpoint, hparams.vocabulary)
+    keys = metadata.collect(checkpoint, options.recipe, hparams, weights, vocabulary)
     check_head(checkpoint)
-    calibrated = choices.importance is not None
-    if choices.importance is not None:
-        choices.importance.check(weights)
-        keys += choices.importance.keys
-    setting = Setting(hyper.layers, hyper.heads // hyper.kv_heads, calibrated)
-    kinds = block_types(choices.recipe, weights, setting, choices.overrides)
+    calibrated = options.importance is not None
+    if options.importance is not None:
+        options.importance.check(weights)
+        keys += options.importance.keys
+    setting = Setting(hparams.layers, hparams.heads // hparams.kv_heads, calibrated)
+    kinds = block_types(options.recipe, weights, setting, options.overrides)
     jobs = [TensorJob(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
-    jobs = in_order(jobs, choices.layout)
+    jobs = sort_jobs(jobs, options.layout)
     file = plan_file(keys, [job.info for job in jobs])
-    check_planned(file.head, file.size, checkpoint.where, vocabulary.laid)
-    mark = _fingerprint(checkpoint, file.head, choices)
-    return ConversionPlan(jobs, file, vocabulary.laid, choices.importances, mark, keys)
+    check_planned(file.head, file.size, checkpoint.where, vocabulary.added)
+    fingerprint = _fingerprint(checkpoint, file.head, options)
+    return ConversionPlan(jobs, file, vocabulary.added, options.importances, fingerprint, keys)
 
 
-def _fingerprint(checkpoint: Checkpoint, head: bytes, choices: ConvertOptions) -> str:
-    """Of the file's head, the weights, their importance, and ggml's code."""
+def _fingerprint(checkpoint: Checkpoint, head: bytes, options: ConvertOptions) -> str:
+    """A hash of the file's head, the shards, the importance matrix, and the ggml library."""
     parts = (
         _sha256(head),
         _sha256(Path(ggml_base()._name).read_bytes()),
         *(shard.identity() for shard in checkpoint.shards),
-        *((name, _sha256(values.tobytes())) for name, values in choices.importances.items()),
+        *((name, _sha256(values.tobytes())) for name, values in options.importances.items()),
     )
     return _sha256(json.dumps(parts).encode())
 

@@ -1,13 +1,13 @@
-"""Owns the keys that say where a file comes from: name, lineage, licence, the inputs' hashes.
+"""The GGUF keys that say where a file comes from: name, lineage, licence, hashes of the inputs.
 
-    general.*                       the standard keys, from the card and from the name; what the
+    general.*                       the standard keys, from the model card and the name; what the
                                     card leaves out, from models.lock
-    edgesppo.license.in_text        what the card's text says, where its header says another
-    edgesppo.lineage.*              method, iteration and paper, where models.lock knows the model
-    edgesppo.source.revision        the commit of the repository, where it is known
+    edgesppo.license.in_text        the licence in the card's text, if its header has another
+    edgesppo.lineage.*              method, iteration and paper, if models.lock has the model
+    edgesppo.source.revision        the commit of the repository, if known
     edgesppo.source.files           "NAME SHA256" of every small file that a conversion reads
-    edgesppo.source.weight_headers  "NAME SHA256" of every shard's header: names, shapes, places
-    edgesppo.source.weights         "NAME SHA256" of every shard, zeros until all of it was read
+    edgesppo.source.weight_headers  "NAME SHA256" of every shard's header: names, shapes, offsets
+    edgesppo.source.weights         "NAME SHA256" of every shard; zeros until it was read
 
 No time, no path, no user: the same checkpoint gives the same keys.
 """
@@ -43,21 +43,21 @@ UNREAD = "0" * 64
 
 
 def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
-    """All keys of the provenance; `size` is the number of weights."""
-    origin, card = checkpoint.origin, read_card(checkpoint.small(CARD))
+    """All keys of the provenance; `size` is the model's number of weights."""
+    origin, card = checkpoint.origin, read_card(checkpoint.read_small(CARD))
     entry = toml.read().of_repository(f"{origin.owner}/{origin.name}")
     if entry is not None:
         card = _completed(card, entry)
-    found = [
+    texts = [
         (Keys.General.NAME, origin.name),
         *_name_parts(origin, size),
         (Keys.General.QUANTIZED_BY, f"edgesppo {__version__}"),
         (Keys.General.SIZE_LABEL, size_label(size, size, 0, 0)),
-        *_licence(card),
+        *_license(card),
         *_source(origin),
     ]
     return [
-        *(KeyValue(key, GGUFValueType.STRING, text) for key, text in found if text),
+        *(KeyValue(key, GGUFValueType.STRING, text) for key, text in texts if text),
         *_references("base_model", card.base_models, ""),
         *_references("dataset", card.datasets, "/datasets"),
         *_lineage(entry),
@@ -66,19 +66,19 @@ def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
 
 
 def _completed(card: Card, entry: PinnedModel) -> Card:
-    """The card, and where it claims nothing, what the lock says of the repository."""
+    """The card; what it leaves out is filled in from the repository's entry in models.lock."""
     claims_none = card.license is None
     return Card(
         license=card.license or entry.license,
         license_name=card.license_name,
         license_link=card.license_link or (entry.license_link if claims_none else None),
         license_in_text=card.license_in_text or entry.license_in_text,
-        base_models=card.base_models or _known(entry.base_model),
-        datasets=card.datasets or _known(entry.dataset),
+        base_models=card.base_models or _as_tuple(entry.base_model),
+        datasets=card.datasets or _as_tuple(entry.dataset),
     )
 
 
-def _known(text: str | None) -> tuple[str, ...]:
+def _as_tuple(text: str | None) -> tuple[str, ...]:
     return () if text is None else (text,)
 
 
@@ -93,7 +93,7 @@ def _lineage(entry: PinnedModel | None) -> Iterator[KeyValue]:
 
 
 def _name_parts(origin: Origin, size: int) -> Iterator[tuple[str, str | None]]:
-    """`Gemma-2-9B-It-SPPO-Iter3` is a basename, a finetune and a version, by gguf's convention."""
+    """The basename, finetune and version in a name like `Gemma-2-9B-It-SPPO-Iter3`."""
     _, _, basename, finetune, version, _ = Metadata.get_model_id_components(origin.name, size)
     if basename is not None:
         yield Keys.General.BASENAME, basename
@@ -102,7 +102,7 @@ def _name_parts(origin: Origin, size: int) -> Iterator[tuple[str, str | None]]:
     yield Keys.General.ORGANIZATION, origin.owner
 
 
-def _licence(card: Card) -> Iterator[tuple[str, str | None]]:
+def _license(card: Card) -> Iterator[tuple[str, str | None]]:
     header, text = card.license, card.license_in_text
     yield Keys.General.LICENSE, header or text
     yield Keys.General.LICENSE_NAME, card.license_name
@@ -120,7 +120,7 @@ def _source(origin: Origin) -> Iterator[tuple[str, str | None]]:
 
 
 def _references(kind: str, repositories: Sequence[str], under: str) -> Iterator[KeyValue]:
-    """Other repositories of the hub that this one was made from."""
+    """Keys for other repositories of the hub that the model was made from."""
     if repositories:
         yield KeyValue(f"general.{kind}.count", GGUFValueType.UINT32, len(repositories))
     for number, repository in enumerate(repositories):
@@ -139,7 +139,7 @@ def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
 
 
 def with_weights(keys: Iterable[KeyValue], digests: Mapping[str, str]) -> list[KeyValue]:
-    """The keys with the sha256 of every shard, by its name, in place of zeros."""
+    """The keys with the sha256 of every shard (by name) in place of the zeros."""
     return [_weights(digests) if entry.key == WEIGHTS else entry for entry in keys]
 
 
@@ -150,6 +150,6 @@ def _weights(digests: Mapping[str, str]) -> KeyValue:
 
 def _small_hashes(checkpoint: Checkpoint) -> Iterator[str]:
     for name in SMALL_FILES:
-        data = checkpoint.small(name)
+        data = checkpoint.read_small(name)
         if data is not None:
             yield f"{name} {hashlib.sha256(data).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Owns the order of the tensors in the output, and what is known of each before it is made."""
+"""The order of the tensors in the output, and the job of converting each of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUTS = ("edge", "standard")
 
 @dataclass(frozen=True)
 class TensorJob:
-    """One tensor on its way: what it is, where it lies, what it becomes."""
+    """One tensor to convert: what it is, where it is read from, and its block type."""
 
     weight: Weight
     tensor: Tensor
@@ -37,42 +37,42 @@ class TensorJob:
 
     @property
     def info(self) -> TensorInfo:
-        """How the file announces it."""
+        """The tensor's entry in the output's header."""
         return TensorInfo(self.weight.name, self.weight.shape, self.kind, self.nbytes)
 
     @property
-    def place(self) -> tuple[str, int]:
-        """Where it lies in the checkpoint: in which shard, and where it begins there."""
+    def location(self) -> tuple[str, int]:
+        """Where it is in the checkpoint: the shard's name, and the offset of its first byte."""
         return self.tensor.shard.name, self.tensor.offset
 
-    def expect(self, first: int, rows: int) -> int:
-        """Let the system begin to read these rows; where in the shard they begin."""
-        self.tensor.expect(first * self.weight.row, rows * self.weight.row)
+    def prefetch(self, first: int, rows: int) -> int:
+        """Ask the system to read these rows ahead; the offset of their first byte in the shard."""
+        self.tensor.prefetch(first * self.weight.row, rows * self.weight.row)
         return self.tensor.offset + first * self.weight.row * self.tensor.itemsize
 
-    def held(self, rows: int) -> int:
-        """Bytes that so many rows take as they are stored and as blocks."""
+    def buffer_bytes(self, rows: int) -> int:
+        """Bytes of memory for `rows` rows, as stored and as blocks together."""
         stored = self.weight.row * self.tensor.itemsize
         return rows * (stored + row_bytes(self.kind, self.weight.row))
 
     def chunks(self) -> Iterator[tuple[int, int]]:
-        """First row and number of rows of every chunk."""
+        """The first row and number of rows of each chunk."""
         step = rows_per_chunk(self.weight.row)
         for first in range(0, self.weight.rows, step):
             yield first, min(step, self.weight.rows - first)
 
 
-def in_order(jobs: Iterable[TensorJob], layout: str) -> list[TensorJob]:
-    """As they will stand in the file."""
-    return sorted(jobs, key=_edge_place if layout == "edge" else _standard_place)
+def sort_jobs(jobs: Iterable[TensorJob], layout: str) -> list[TensorJob]:
+    """The jobs in the order of the output; `layout` is one of LAYOUTS."""
+    return sorted(jobs, key=_edge_key if layout == "edge" else _standard_key)
 
 
-def _edge_place(job: TensorJob) -> tuple[bool, bool, float, int]:
-    """Norms, token_embd, then the blocks' matrices by bits a weight, most first.
+def _edge_key(job: TensorJob) -> tuple[bool, bool, float, int]:
+    """Norms, token_embd, then the layers' matrices by bits per weight, most bits first.
 
-    llama.cpp copies the types that it repacks (Q4_K first of all) at load, and can then give back
-    the mapped pages at the end of the file only; so what it copies stands at the end. Sorting is
-    stable: within a group the order is the checkpoint's.
+    At load, llama.cpp copies the types that it repacks (above all Q4_K), and can then unmap only
+    pages at the end of the file; so those tensors come last. Sorting is stable: within a group the
+    order is the checkpoint's.
     """
     weight = job.weight
     bits = row_bytes(job.kind, weight.row) / weight.row
@@ -80,6 +80,6 @@ def _edge_place(job: TensorJob) -> tuple[bool, bool, float, int]:
     return not weight.is_norm, not embedding, -bits, weight.layer
 
 
-def _standard_place(job: TensorJob) -> tuple[int, str]:
-    """By layer and name, as `llama_model_quantize` writes them."""
+def _standard_key(job: TensorJob) -> tuple[int, str]:
+    """By layer and name, as `llama_model_quantize` writes tensors."""
     return job.weight.layer, job.weight.name

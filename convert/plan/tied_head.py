@@ -1,7 +1,7 @@
-"""Owns the question whether a separate `lm_head` is the embedding: Gemma-2's output is tied.
+"""Check that a separate `lm_head` equals the embedding: Gemma-2's output is tied to it.
 
-llama.cpp silently uses the embedding, so another head would be lost. Stored as another kind of
-float it may still hold the same values; those are compared, bit for bit.
+llama.cpp silently uses the embedding, so a different head would be lost. The values are compared,
+bit for bit, as float32: the two may be stored in different types.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from edgesppo_convert.source.checkpoint import Checkpoint
     from edgesppo_convert.source.safetensors import Tensor
 
-COMPARED = 1 << 20  # elements at a time
+COMPARED = 1 << 20  # elements compared at a time
 
 
 def check_head(checkpoint: Checkpoint) -> None:
-    """Raises BadCheckpoint where there is a head of its own."""
+    """Raise BadCheckpoint if there is an `lm_head` that differs from the embedding."""
     if HEAD not in checkpoint.tensors:
         return
     head, embedding = checkpoint.tensors[HEAD], checkpoint.tensors[EMBEDDING]
     pairs = zip(_values(checkpoint, head), _values(checkpoint, embedding), strict=True)
     if not all((one.view("u4") == other.view("u4")).all() for one, other in pairs):
         raise BadCheckpoint(
-            f"tensor {HEAD} differs from {EMBEDDING}; Gemma-2 ties them, and llama.cpp would"
-            " silently use the embedding"
+            f"tensor {HEAD} differs from {EMBEDDING}; expected the same values: llama.cpp ties them"
+            " for Gemma-2, so the head would be lost"
         )
 
 
 def _values(checkpoint: Checkpoint, tensor: Tensor) -> Iterator[NDArray[np.float32]]:
-    """All of a tensor as float32, so many elements at a time."""
-    size, waiting = COMPARED * tensor.itemsize, bytearray()
-    for data in checkpoint.stored(tensor):
-        waiting += data
-        while len(waiting) >= size:
-            yield _floats(tensor, waiting[:size])
-            del waiting[:size]
-    yield _floats(tensor, waiting)
+    """The values of a tensor as float32, COMPARED elements at a time."""
+    size, pending = COMPARED * tensor.itemsize, bytearray()
+    for data in checkpoint.stream(tensor):
+        pending += data
+        while len(pending) >= size:
+            yield _floats(tensor, pending[:size])
+            del pending[:size]
+    yield _floats(tensor, pending)
 
 
 def _floats(tensor: Tensor, stored: bytearray) -> NDArray[np.float32]:

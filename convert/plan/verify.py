@@ -1,8 +1,7 @@
-"""Owns the last look at what was written, through the runtime's own reader; and the first.
+"""Check with the runtime's own reader that it can use a file: before it is written, and after.
 
-A file may be what was planned, byte for byte, and still be no good: so this asks the file itself
-what the runtime will ask it. It asks the planned head the same, before anything is written: what
-the last look would refuse is not begun. Knows nothing of how a file is made.
+A file may be written as planned, byte for byte, and still be unusable, because the plan was wrong.
+So the planned head gets the same checks as the finished file: what would fail then is not begun.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from edgesppo.gguf.reader import AGAIN
 from edgesppo.system.fs import cannot_write
 from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.sentencepiece import PieceType
-from edgesppo_convert.gemma2.vocab import BOS, CONTROL_TEXTS, looks_control
+from edgesppo_convert.gemma2.vocab import BOS, CONTROL_TEXTS, is_control_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-# Without these llama.cpp falls back on other numbers, or computes another model.
+# Without these llama.cpp uses other values, or computes another model.
 NEEDED = tuple(
     key.format(arch=architecture.ARCH)
     for key in (
@@ -37,63 +36,71 @@ NEEDED = tuple(
 )
 
 
-def check_planned(head: bytes, size: int, where: str, laid: Mapping[int, bool]) -> None:
-    """Refuse a checkpoint, which is `where`, whose file would be refused when it is read back.
+def check_planned(head: bytes, size: int, where: str, added: Mapping[int, bool]) -> None:
+    """Raise BadCheckpoint if the runtime would refuse the planned file.
 
-    `laid` holds the id of every added token, and whether the checkpoint calls it special.
+    `head` is its head, `size` its bytes, `where` the checkpoint's name in messages; `added` has the
+    id of every added token, and whether the checkpoint marks it as special.
     """
     try:
         summary = runtime.check_head(head, size, Path("its file"))
-        fault = _fault(summary, laid, partial(runtime.read_array, summary, head=head))
+        fault = _fault(summary, added, partial(runtime.read_array, summary, head=head))
     except BadModelFile as error:
         fault = str(error).removesuffix(AGAIN)
     if fault is not None:
-        raise BadCheckpoint(f"{where} cannot be converted, the runtime would refuse it: {fault}")
+        raise BadCheckpoint(
+            f"{where} cannot be converted; the runtime would refuse the result: {fault}"
+        )
 
 
-def check_written(path: Path, output: Path, laid: Mapping[int, bool]) -> None:
-    """Refuse a file that the runtime could not use, or would use wrongly; `output` names it."""
+def check_written(path: Path, output: Path, added: Mapping[int, bool]) -> None:
+    """Raise OutputError if the runtime cannot use the written file; `output` is its final name."""
     try:
         summary = runtime.load_summary(path)
-        fault = _fault(summary, laid, partial(runtime.read_array, summary))
+        fault = _fault(summary, added, partial(runtime.read_array, summary))
     except BadModelFile as error:
         fault = str(error)
     except OSError as error:
         raise cannot_write(output, error) from error
     if fault is not None:
-        raise OutputError(f"{output} reads back wrong, nothing was kept: {fault}")
+        raise OutputError(
+            f"the file written for {output} cannot be used and was removed: {fault}; this is a bug"
+            " in edgesppo: please report it"
+        )
 
 
 def _fault(
-    summary: runtime.Summary, laid: Mapping[int, bool], items: Callable[[str], list[Any]]
+    summary: runtime.Summary, added: Mapping[int, bool], items: Callable[[str], list[Any]]
 ) -> str | None:
     keys = summary.keys
     for key in NEEDED:
         if not keys.get(key, 0) > 0:
-            return f"{key} is {keys.get(key)!r}"
+            return f"{key} is {keys.get(key)!r}; expected a number above 0"
     tokens, types = items(Keys.Tokenizer.LIST), items(Keys.Tokenizer.TOKEN_TYPE)
     for index, (token, kind) in enumerate(zip(tokens, types, strict=True)):
-        due = _due(token, laid.get(index), is_unknown=index == keys.get(Keys.Tokenizer.UNK_ID))
-        if due and kind not in due:
-            names = " or ".join(f"{each.name} ({each:d})" for each in due)
-            return f"the token {token!r} is of the type {kind}, expected {names}"
-    places = [index for index, token in enumerate(tokens) if token == BOS]
-    if len(places) != 1 or keys.get(Keys.Tokenizer.BOS_ID) != places[0]:
-        return f"{BOS} has the ids {places}, and {keys.get(Keys.Tokenizer.BOS_ID)} begins a text"
+        is_unknown = index == keys.get(Keys.Tokenizer.UNK_ID)
+        allowed = _allowed_types(token, added.get(index), is_unknown=is_unknown)
+        if allowed and kind not in allowed:
+            names = " or ".join(f"{each.name} ({each:d})" for each in allowed)
+            return f"the token {token!r} has the type {kind}; expected {names}"
+    ids = [index for index, token in enumerate(tokens) if token == BOS]
+    bos = keys.get(Keys.Tokenizer.BOS_ID)
+    if len(ids) != 1 or bos != ids[0]:
+        return f"{BOS} has the ids {ids}, and {Keys.Tokenizer.BOS_ID} is {bos}; expected one id"
     if keys.get(Keys.Tokenizer.ADD_BOS) is not True:
-        return f"{Keys.Tokenizer.ADD_BOS} is {keys.get(Keys.Tokenizer.ADD_BOS)}"
+        return f"{Keys.Tokenizer.ADD_BOS} is {keys.get(Keys.Tokenizer.ADD_BOS)}; expected True"
     return None
 
 
-def _due(token: str, special: bool | None, *, is_unknown: bool) -> tuple[PieceType, ...]:
-    """The types that a token may have; none where any will do. `special` is None if not added."""
+def _allowed_types(token: str, special: bool | None, *, is_unknown: bool) -> tuple[PieceType, ...]:
+    """The types that a token may have; empty if any. `special` is None if it was not added."""
     if is_unknown:
         return (PieceType.UNKNOWN,)
     if BYTE.fullmatch(token):
         return (PieceType.BYTE,)
     if special or token in CONTROL_TEXTS:
         return (PieceType.CONTROL,)
-    if looks_control(token):
+    if is_control_text(token):
         return (PieceType.CONTROL, PieceType.UNUSED)
     if special is not None:
         return (PieceType.CONTROL, PieceType.USER_DEFINED)

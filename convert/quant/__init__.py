@@ -1,1 +1,4 @@
-"""Floats to quantised blocks: recipes, kernels, importance matrices. Bytes equal ggml's."""
+"""Quantise: which type each tensor gets, and floats -> blocks, byte for byte as ggml makes them.
+
+Reads importance matrices; writes no files.
+"""

@@ -1,7 +1,6 @@
-"""Owns the check of finished blocks: their scales are numbers, as llama.cpp asks of its own.
+"""Check that the scales of finished blocks are finite, as llama.cpp checks its own.
 
-A scale is a float16 in its block; sums that overflow on the way there leave Inf or NaN behind.
-Knows nothing of how blocks are made.
+A scale is a float16 in its block; it is Inf or NaN where a sum overflowed on the way to it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
 
-# Where the float16 numbers of a block are, in bytes from its first.
+# Offsets in bytes of the float16 scales within a block.
 SCALES: dict[GGMLQuantizationType, tuple[int, ...]] = {
     Q4_0: (0,),
     Q4_1: (0, 2),
@@ -45,14 +44,17 @@ SCALES: dict[GGMLQuantizationType, tuple[int, ...]] = {
     IQ4_NL: (0,),
     IQ4_XS: (0,),
 }
-_EXPONENT = np.uint16(0x7C00)  # of Inf and NaN
+_EXPONENT = np.uint16(0x7C00)  # all ones: Inf or NaN
 
 
-def first_unsound(kind: GGMLQuantizationType, blocks: NDArray[np.uint8]) -> int | None:
-    """The first of the blocks, uint8 one behind the other, that has no numbers, if any."""
+def first_non_finite(kind: GGMLQuantizationType, blocks: NDArray[np.uint8]) -> int | None:
+    """The index of the first block with a scale that is Inf or NaN; None if all are finite.
+
+    `blocks` holds the bytes of whole blocks of this type, one after the other.
+    """
     if kind not in SCALES:
         return None
     halves = blocks.view(np.uint16).reshape(-1, GGML_QUANT_SIZES[kind][1] // 2)
-    columns = [place // 2 for place in SCALES[kind]]
-    unsound = ((halves[:, columns] & _EXPONENT) == _EXPONENT).any(axis=1)
-    return int(unsound.argmax()) if unsound.any() else None
+    columns = [offset // 2 for offset in SCALES[kind]]
+    non_finite = ((halves[:, columns] & _EXPONENT) == _EXPONENT).any(axis=1)
+    return int(non_finite.argmax()) if non_finite.any() else None

@@ -1,14 +1,14 @@
-"""Owns the source text of the fast kernels: searches for block scales, many blocks side by side.
+"""Generate the source text of the fast kernels: searches for block scales, many blocks at once.
 
-    scratch = | x[0] of all lanes | x[1] of all lanes | ... | a row of each state, of all lanes |
+    scratch = | x[0] of all lanes | x[1] of all lanes | ... | each state variable, of all lanes |
 
-A lane is a sub-block, the weights that share a scale. Compilers vectorise a loop over lanes only
-when its body is straight-line code, all of it within one flat array. So the body of a search step
-is written here with every position of the sub-block spelled out, and every name set once, which
-makes it compile in a third of the time. What is computed, and in which order it is rounded, is
-ggml's `make_qkx2_quants` and `make_qx_quants` (`ggml-quants.c`) without an importance matrix; sums
-run over the positions in order, as there. Adding and subtracting MAGIC rounds to the nearest whole
-number, for magnitudes below 2**22. Knows nothing of numba.
+A lane is a sub-block: the weights that share a scale. Compilers vectorise a loop over lanes only if
+its body is straight-line code on one flat array. So the body of a search step is generated with
+every position of the sub-block spelled out, and every name assigned once, which makes it compile in
+a third of the time. What is computed, and in which order it is rounded, is ggml's
+`make_qkx2_quants` and `make_qx_quants` (`ggml-quants.c`) without an importance matrix; sums run
+over the positions in order, as there. Adding and subtracting MAGIC rounds to the nearest whole
+number, for magnitudes below 2**22.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from numpy import float32 as Float  # noqa: N812
 
-LANES = 64  # sub-blocks side by side: their scratch fits in the first-level cache
-Q4_POSITIONS = 32  # weights a sub-block of Q4_K
-Q6_POSITIONS = 16  # and of Q6_K
-# Rows of results a sub-block leaves behind, at the end of its column in the scratch array.
+LANES = 64  # sub-blocks at once: their scratch fits in the first-level cache
+Q4_POSITIONS = 32  # weights per sub-block of Q4_K
+Q6_POSITIONS = 16  # weights per sub-block of Q6_K
+# Results per sub-block, the first rows of its state in the scratch array. `odd`: not 0 where
+# numbers are too large for MAGIC, so that ggml must make the block.
 Q4_ROWS = ("scale", "low", "level_factor", "level_low", "top", "bottom", "odd")
 Q6_ROWS = ("scale", "level_factor", "largest")
 Q4_STATE = (*Q4_ROWS, "average", "sum_w", "sum_x", "error")
@@ -32,7 +33,7 @@ Q6_STATE = (*Q6_ROWS, "extreme", "best")
 
 FRAME = '''
 def {name}(x, blocks, factors, scratch, found):
-    """Rows of results for every sub-block in x, into found."""
+    """Search every sub-block of x; its results go into found, a row each."""
     for first in range(0, blocks, LANES):
         count = min(LANES, blocks - first)
         for lane in range(count):
@@ -113,29 +114,29 @@ next_level_factor = factor_here if better else level_factor
 """
 
 
-def kept(value: Float, least: Float, most: Float) -> Float:
-    """The value, within bounds; compiled into the searches."""
+def clamp(value: Float, least: Float, most: Float) -> Float:
+    """The value, limited to [least, most]; compiled into the searches."""
     capped = value if value < most else most
     return capped if capped > least else least
 
 
 def less(one: Float, other: Float) -> Float:
-    """The first unless the other is less."""
+    """The smaller; the first if neither is."""
     return other if other < one else one
 
 
 def more(one: Float, other: Float) -> Float:
-    """The first unless the other is more."""
+    """The greater; the first if neither is."""
     return other if other > one else one
 
 
 def larger(one: Float, other: Float) -> Float:
-    """The first unless the other's magnitude is more."""
+    """The one of greater magnitude; the first if neither is."""
     return other if abs(other) > abs(one) else one
 
 
 def q4_search() -> str:
-    """The search of Q4_K: 21 steps, each a fit of scale and minimum by least squares."""
+    """Source of the search for Q4_K: 21 steps, each fits scale and minimum by least squares."""
     positions, state = range(Q4_POSITIONS), _Rows(Q4_POSITIONS, Q4_STATE)
     weights = [f"w{p} = average + abs(x{p})" for p in positions]
     opening = [
@@ -171,7 +172,7 @@ def q4_search() -> str:
 
 
 def q6_search() -> str:
-    """The search of Q6_K: 19 steps, each a fit of the scale alone."""
+    """Source of the search for Q6_K: 19 steps, each fits the scale alone."""
     positions, state = range(Q6_POSITIONS), _Rows(Q6_POSITIONS, Q6_STATE)
     opening = [
         *_loads(positions),
@@ -193,7 +194,7 @@ def q6_search() -> str:
 
 
 class _Rows:
-    """Where the state of a lane lies: a row a name, after those of the positions."""
+    """The rows of the state variables in the scratch array, after those of the positions."""
 
     def __init__(self, positions: int, names: tuple[str, ...]) -> None:
         self._at = {name: positions + row for row, name in enumerate(names)}
@@ -210,26 +211,26 @@ def _loads(positions: range) -> list[str]:
 
 
 def _extremes(positions: range) -> list[str]:
-    """Least and greatest; the least is `bottom` only once it is known not to be above 0."""
+    """Least and greatest value; the least is named `bottom` only once it is limited to 0."""
     least = [f"bottom_{p} = less(bottom_{p - 1}, x{p})" for p in positions[1:]]
     greatest = [f"top_{p} = more(top_{p - 1}, x{p})" for p in positions[1:]]
     return ["bottom_0 = x0", *least, "top_0 = x0", *greatest, f"top = top_{positions[-1]}"]
 
 
 def _largest(positions: range) -> list[str]:
-    """The value of the largest magnitude, the first of equals."""
+    """The value of the largest magnitude; of several, the first."""
     extremes = [f"extreme_{p} = larger(extreme_{p - 1}, x{p})" for p in positions[1:]]
     last = f"extreme_{positions[-1]}"
     return ["extreme_0 = x0", *extremes, f"extreme = {last}", f"largest = abs({last})"]
 
 
 def _level(position: int, value: str, least: str, most: str) -> str:
-    """The level of a position: the nearest whole number, kept within bounds."""
-    return f"l{position} = kept(({value} + MAGIC) - MAGIC, {least}, {most})"
+    """The level of a position: the nearest whole number, limited to [least, most]."""
+    return f"l{position} = clamp(({value} + MAGIC) - MAGIC, {least}, {most})"
 
 
 def _sum(name: str, terms: Iterable[str], last: str | None = None) -> list[str]:
-    """A sum in the order of its terms, a name for every step: compilers like names set once."""
+    """A sum in the order of its terms; every step has its own name, assigned once."""
     terms = list(terms)
     steps = [f"{name}_0 = ZERO + {terms[0]}"]
     steps += [f"{name}_{i} = {name}_{i - 1} + {term}" for i, term in enumerate(terms) if i]
@@ -237,14 +238,14 @@ def _sum(name: str, terms: Iterable[str], last: str | None = None) -> list[str]:
 
 
 def _errors(positions: range, low: str, prefix: str = "") -> list[str]:
-    """The weighted squares of what the levels leave."""
-    rests = [f"{prefix}rest{p} = {prefix}scale * l{p} + {low} - x{p}" for p in positions]
+    """The sum of the weighted squares of what the levels do not represent."""
+    residuals = [f"{prefix}rest{p} = {prefix}scale * l{p} + {low} - x{p}" for p in positions]
     terms = [f"w{p} * ({prefix}rest{p} * {prefix}rest{p})" for p in positions]
-    return [*rests, *_sum(f"{prefix}error", terms)]
+    return [*residuals, *_sum(f"{prefix}error", terms)]
 
 
 def _products(positions: range, factor: str) -> list[str]:
-    """The sums from which a scale is fitted; the weight of x is its square."""
+    """The sums from which a scale is fitted; x has the weight x * x."""
     levels = [_level(p, f"{factor} * x{p}", "MINUS_32", "THIRTY_ONE") for p in positions]
     weights = [f"w{p} = x{p} * x{p}" for p in positions]
     sum_lx = _sum("sum_lx", [f"w{p} * x{p} * l{p}" for p in positions])

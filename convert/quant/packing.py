@@ -1,12 +1,12 @@
-"""Owns the packing of levels into Q4_K and Q6_K blocks: plain loops, written to be compiled.
+"""Pack levels into Q4_K and Q6_K blocks: plain loops, written to be compiled by numba.
 
-A level is what stays of a weight, a small whole number of the sub-block's scale as it is stored.
-Where that scale is stored as 0, ggml keeps the levels of the search, and so it is here.
+A level is the small whole number that stands for a weight: a multiple of the sub-block's stored
+scale. Where that scale is stored as 0, ggml uses the levels of the search, and so does this.
 
     Q4_K | 16 B of scales | 4 x 32 B, each the levels of 32 weights low and of the next 32 high |
     Q6_K | 2 x 64 B of low nibbles | 2 x 32 B of high pairs | 18 B of scales |
 
-Knows nothing of numba.
+A sub-block has 32 weights in Q4_K and 16 in Q6_K.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAGIC = F(3 << 22)  # added and subtracted, it rounds to the nearest whole numbe
 def pack4(
     x: Floats, divisor: Floats, shift: Floats, factor: Floats, low: Floats, out: Blocks
 ) -> None:
-    """Levels of four bits: those of the scales as stored, or where that is 0 the search's."""
+    """Levels of 4 bits, for the scales as stored or, where one is 0, as the search found it."""
     levels = np.empty(256, np.float32)
     for block in range(divisor.shape[0]):
         for sub in range(8):
@@ -55,7 +55,7 @@ def pack4(
 
 
 def pack6(x: Floats, divisor: Floats, factor: Floats, largest: Floats, out: Blocks) -> None:
-    """Levels of six bits: as in `pack4`, but in a sub-block of zeros the level is 0."""
+    """Levels of 6 bits: as in `pack4`, but 0 in a sub-block of zeros."""
     wide, levels = np.empty(256, np.float32), np.empty(256, np.uint8)
     for block in range(divisor.shape[0]):
         for sub in range(16):
@@ -72,7 +72,7 @@ def pack6(x: Floats, divisor: Floats, factor: Floats, largest: Floats, out: Bloc
                 level = (wide[at + i] + MAGIC) - MAGIC
                 level = level if level < THIRTY_ONE else THIRTY_ONE
                 wide[at + i] = (level if level > MINUS_32 else MINUS_32) + rise
-        for i in range(256):  # on its own, since loops of 16 do not narrow well
+        for i in range(256):  # a loop of its own: loops of 16 do not vectorise well
             levels[i] = np.uint8(np.int32(wide[i]))
         for half in range(2):
             at, low, high = half * 128, half * 64, 128 + half * 32

@@ -1,7 +1,7 @@
-"""Owns the numbers: stored floats -> float32 -> block bytes, a chunk of whole rows at a time.
+"""Quantise: stored floats -> float32 -> bytes of blocks, a chunk of whole rows at a time.
 
-The blocks are made by the shipped ggml library, or by kernels that make the same bytes faster, so
-they are the bytes that `llama_model_quantize` of this installation makes. Knows nothing of files.
+The installed ggml library makes the blocks, or kernels that make the same bytes faster: they equal
+the bytes that `llama_model_quantize` of this installation makes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from edgesppo.errors import BadCheckpoint, BadModelFile
 from edgesppo.llama.library import ggml_base
-from edgesppo_convert.quant.finite_blocks import first_unsound
-from edgesppo_convert.quant.kernels import choose
+from edgesppo_convert.quant.finite_blocks import first_non_finite
+from edgesppo_convert.quant.kernels import choose_kernels
 from edgesppo_convert.quant.recipe import BF16, F16, block_length, row_bytes
 
 if TYPE_CHECKING:
@@ -27,48 +27,53 @@ if TYPE_CHECKING:
     from edgesppo_convert.gemma2.architecture import Weight
     from edgesppo_convert.source.safetensors import Tensor
 
-# The largest weight that a type can hold. What blocks can hold, their scales show.
+# The largest weight that a type can hold. For blocks, their scales are checked instead.
 LARGEST_HALF = np.float32(65504)
 LARGEST_FLOAT = np.finfo(np.float32).max
 LARGEST = {F16: LARGEST_HALF, BF16: np.uint32(0x7F7F0000).view(np.float32)}
-CHUNK = 1 << 19  # weights; a row that is longer is a chunk of its own
-MEMORY = 320 << 20  # bytes that all chunks under way may take
-WAITING = 64 << 20  # of them, those of chunks that are done and wait for their turn
-# Bytes a weight at most: as float32 while a thread has it; as stored and its blocks, until the end.
+CHUNK = 1 << 19  # weights; a longer row is a chunk of its own
+MEMORY = 320 << 20  # bytes that all chunks in progress may take
+MAX_PENDING = 64 << 20  # bytes of MEMORY for finished chunks that wait to be written
+# Bytes per weight at most: as float32 while it is quantised; as stored, and as blocks, until it is
+# written.
 BUSY, DONE = 4, 8
 
 
 class Quantizer:
-    """Turns chunks of rows into blocks; any number of threads may share one.
+    """Turns chunks of rows into blocks; thread-safe.
 
-    `work` tells what will come; `importance` how much each column of a tensor matters; `kernels`
-    which code shall make the blocks, see `kernels.choose`.
+    `tensors` lists all tensors with their block types; `importance` has the importance of each
+    column by tensor name; `kernels` says which code makes the blocks, see `choose_kernels`.
+    `fallback_reason` says why fast kernels that are installed are not used, else it is None.
     """
 
     def __init__(
         self,
-        work: Iterable[tuple[Weight, GGMLQuantizationType]],
+        tensors: Iterable[tuple[Weight, GGMLQuantizationType]],
         importance: Mapping[str, NDArray[np.float32]],
         kernels: str,
     ) -> None:
         self._ggml = ggml_base()
         self._importance = importance
         weights: Counter[GGMLQuantizationType] = Counter()
-        for weight, kind in work:
+        for weight, kind in tensors:
             self._ggml.ggml_quantize_init(kind)
             weights[kind] += 0 if weight.name in self._importance else weight.size
-        self._fast, self.doubt = choose(kernels, self._by_ggml, weights)
+        self._fast, self.fallback_reason = choose_kernels(kernels, self._quantize_by_ggml, weights)
         self._scratch = _Scratch()
 
     @property
     def kernels(self) -> str:
-        """Which code makes the blocks: "fast" (where it can) or "ggml"."""
+        """The code that makes the blocks: "fast" (where it can) or "ggml"."""
         return "fast" if self._fast else "ggml"
 
     def blocks(
         self, weight: Weight, tensor: Tensor, kind: GGMLQuantizationType, first: int, rows: int
     ) -> tuple[memoryview, bytearray]:
-        """`rows` rows from row `first` on, as they are stored, and their blocks."""
+        """Read `rows` rows of a tensor from row `first` on: the stored bytes, and their blocks.
+
+        Raises BadCheckpoint for NaN, Inf, or weights too large for the type.
+        """
         stored = np.empty(rows * weight.row * tensor.itemsize, np.uint8)
         tensor.read(first * weight.row, stored.data)
         values = self._scratch.floats(rows * weight.row)
@@ -83,13 +88,13 @@ class Quantizer:
         if self._fast and kind in self._fast.kinds and is_usual:
             self._fast.blocks(kind, values, out)
         else:
-            self._by_ggml(kind, values, out, rows, importance)
-        block = first_unsound(kind, out)
+            self._quantize_by_ggml(kind, values, out, rows, importance)
+        block = first_non_finite(kind, out)
         if block is not None:
             raise _overflow(weight, kind, values, first, block, calibrated=importance is not None)
         return stored.data, data
 
-    def _by_ggml(
+    def _quantize_by_ggml(
         self,
         kind: GGMLQuantizationType,
         values: NDArray[np.float32],
@@ -98,24 +103,26 @@ class Quantizer:
         importance: NDArray[np.float32] | None = None,
     ) -> None:
         source, target = values.ctypes.data, out.ctypes.data
-        weigh = None if importance is None else importance.ctypes.data
-        self._ggml.ggml_quantize_chunk(kind, source, target, 0, rows, values.size // rows, weigh)
+        weighting = None if importance is None else importance.ctypes.data
+        self._ggml.ggml_quantize_chunk(
+            kind, source, target, 0, rows, values.size // rows, weighting
+        )
 
 
-def fitting(threads: int, weights: Iterable[Weight]) -> int:
-    """As many of the threads as can be at work within MEMORY, whatever the length of the rows."""
+def max_threads(threads: int, weights: Iterable[Weight]) -> int:
+    """At most `threads`, but no more than can work within MEMORY on rows of these lengths."""
     chunk = max(rows_per_chunk(weight.row) * weight.row for weight in weights)
-    most = (MEMORY - WAITING) // ((BUSY + DONE) * chunk)
+    most = (MEMORY - MAX_PENDING) // ((BUSY + DONE) * chunk)
     return max(1, min(threads, most))
 
 
 def rows_per_chunk(row: int) -> int:
-    """How many whole rows of this length make a chunk."""
+    """Number of whole rows of this length in a chunk."""
     return max(1, CHUNK // row)
 
 
 class _Scratch(threading.local):
-    """A buffer a thread, kept from chunk to chunk."""
+    """One buffer per thread, reused from chunk to chunk."""
 
     def __init__(self) -> None:
         self._floats = np.empty(0, np.float32)
@@ -127,7 +134,7 @@ class _Scratch(threading.local):
 
 
 def widen(dtype: str, stored: NDArray[np.uint8], values: NDArray[np.float32]) -> None:
-    """The stored elements into `values` as float32, exactly, and without further memory."""
+    """Convert stored elements (BF16, F16 or F32) to float32, exactly, into `values`."""
     if dtype == "F32":
         np.copyto(values, stored.view(np.float32))
     elif dtype == "F16":
@@ -139,10 +146,10 @@ def widen(dtype: str, stored: NDArray[np.uint8], values: NDArray[np.float32]) ->
 def _check_values(
     weight: Weight, kind: GGMLQuantizationType, values: NDArray[np.float32], first: int
 ) -> float:
-    """Refuse NaN, Inf and what would become Inf, and say where it is; else the largest size."""
+    """Refuse NaN, Inf and values that would become Inf; otherwise the largest magnitude."""
     limit = LARGEST.get(kind, LARGEST_FLOAT)
     with np.errstate(invalid="ignore"):
-        # A NaN makes both ends NaN, which compares false.
+        # A NaN makes both NaN, so that the comparison is false.
         least, most = values.min(), values.max()
         if -limit <= least and most <= limit:
             return float(max(-least, most))
@@ -159,14 +166,14 @@ def _overflow(
     *,
     calibrated: bool,
 ) -> BadCheckpoint | BadModelFile:
-    """Why a block holds no numbers: its largest weight, or what weighs its columns."""
+    """The error for a block with a scale of NaN or Inf: its largest weight or its importances."""
     begin = block * block_length(kind)
     flat = begin + int(np.abs(values[begin : begin + block_length(kind)]).argmax())
     if calibrated and abs(values[flat]) <= LARGEST_HALF:
         return BadModelFile(
-            f"the importance matrix has numbers too large for {weight.source}: in {kind.name} its"
-            f" weights at {_place(weight, first, flat)} would be NaN or Inf; measure it anew, or"
-            " convert without --imatrix"
+            f"the importance matrix has values too large for {weight.source}: in {kind.name} its"
+            f" weights at {_position(weight, first, flat)} would be NaN or Inf; measure it again,"
+            " or convert without --imatrix"
         )
     return _refusal(weight, kind, values, first, flat)
 
@@ -175,14 +182,16 @@ def _refusal(
     weight: Weight, kind: GGMLQuantizationType, values: NDArray[np.float32], first: int, flat: int
 ) -> BadCheckpoint:
     reason = (
-        f"too large for {kind.name}: try --type bf16"
+        f"that is too large for {kind.name}: try --type bf16"
         if np.isfinite(values[flat])
-        else "the checkpoint is damaged, or its training failed"
+        else "the checkpoint is damaged, or its training failed: download it again"
     )
-    place = _place(weight, first, flat)
-    return BadCheckpoint(f"tensor {weight.source} holds {values[flat]} at {place}; {reason}")
+    position = _position(weight, first, flat)
+    return BadCheckpoint(
+        f"tensor {weight.source} has the value {values[flat]} at {position}; {reason}"
+    )
 
 
-def _place(weight: Weight, first: int, flat: int) -> str:
+def _position(weight: Weight, first: int, flat: int) -> str:
     row, column = divmod(flat, weight.row)
     return f"[{column}]" if weight.is_norm else f"[{first + row}, {column}]"

@@ -1,7 +1,7 @@
-"""Owns the choice of a block type for each tensor: a pure table, checkable by eye.
+"""The recipes: which block type each tensor gets for each `--type`.
 
 Follows llama.cpp's `src/llama-quant.cpp` (`llama_tensor_get_type` and what it calls) for the
-tensors that Gemma-2 has. The embedding is the output, too (they are tied), and gets its type.
+tensors that Gemma-2 has. The embedding is tied to the output, and gets the output's type.
 
              most    token_embd  attn_v                          ffn_down
     q4_k_m   Q4_K    Q6_K        Q6_K in layers with more bits   Q6_K in layers with more bits
@@ -12,12 +12,12 @@ tensors that Gemma-2 has. The embedding is the output, too (they are tied), and 
     q8_0     Q8_0    Q8_0
     q4_0     Q4_0    Q6_K                                        Q4_1 in the first eighth (2)
     iq4_xs   IQ4_XS  Q6_K        Q5_K (1)                        Q5_K in the first eighth (3)
-    f16, bf16, f32   every matrix so
+    f16, bf16, f32   every matrix in that type
 
-    (1) with four heads or more to a KV head   (2) with an importance matrix   (3) without one
+    (1) with four or more heads per KV head   (2) with an importance matrix   (3) without one
 
-Norms are F32 always. A row that the block length does not divide falls back, see FALLBACK. The
-user's overrides come before the table, the fallback after both. Knows nothing of bytes.
+Norms are always F32. The user's overrides go before the table. A row whose length is no multiple of
+the block length gets a fallback type in the end, see FALLBACK.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ Q4_K, Q5_K = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K
 Q6_K = GGMLQuantizationType.Q6_K
 IQ4_NL, IQ4_XS = GGMLQuantizationType.IQ4_NL, GGMLQuantizationType.IQ4_XS
 
-# A block type that needs longer rows -> the one that is used instead, or F16 if that does not fit.
+# Block type -> the type for rows that its block length does not divide; F16 if that one's does not.
 FALLBACK = {Q2_K: Q4_0, Q3_K: Q4_0, Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, IQ4_XS: IQ4_NL}
 PLAIN = frozenset((F32, F16, BF16))
-# What an override may ask for: every type that does without an importance matrix.
+# What an override may ask for: every type that does not need an importance matrix.
 OVERRIDES = {
     kind.name.lower(): kind
     for kind in (
@@ -60,7 +60,7 @@ OVERRIDES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What the choice depends on beside the tensor."""
+    """What the choice of types depends on besides the tensor."""
 
     layers: int
     heads_per_kv: int = 1
@@ -68,24 +68,24 @@ class Setting:
 
 
 def gets_more_bits(layer: int, setting: Setting) -> bool:
-    """The first and the last eighth of the layers, and every third between."""
+    """The first and last eighth of the layers, and every third between them."""
     eighth = setting.layers // 8
     between = (layer - eighth) % 3 == 2
     return layer < eighth or layer >= 7 * setting.layers // 8 or between
 
 
 def in_first_eighth(layer: int, setting: Setting) -> bool:
-    """The layers whose errors go the longest way."""
+    """The first eighth of the layers, whose errors pass through all others."""
     return layer < setting.layers // 8
 
 
 def in_first_four(layer: int, _: Setting) -> bool:
-    """Four layers, however many there are."""
+    """The first four layers, however many there are."""
     return layer < 4
 
 
 def shares_kv(_: int, setting: Setting) -> bool:
-    """Many heads read the same values, which are few then."""
+    """Four or more heads share a KV head, so that the values are few and matter more."""
     return setting.heads_per_kv >= 4
 
 
@@ -99,7 +99,7 @@ def _in_first_eighth_uncalibrated(layer: int, setting: Setting) -> bool:
 
 @dataclass(frozen=True)
 class Better:
-    """Another type for a tensor, in the layers where `applies` says so."""
+    """A better type for a tensor, in the layers for which `applies` is true."""
 
     kind: GGMLQuantizationType
     applies: Callable[[int, Setting], bool]
@@ -107,7 +107,7 @@ class Better:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one `--type` makes of each tensor."""
+    """The block types of one `--type`."""
 
     file_type: LlamaFileType
     base: GGMLQuantizationType
@@ -116,7 +116,7 @@ class Recipe:
     ffn_down: Better | None = None
 
     def better(self, role: MODEL_TENSOR) -> Better | None:
-        """The exception for tensors of this role."""
+        """The better type for tensors of this role, if any."""
         return {MODEL_TENSOR.ATTN_V: self.attn_v, MODEL_TENSOR.FFN_DOWN: self.ffn_down}.get(role)
 
 
@@ -148,101 +148,111 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name, in any case."""
+    """The recipe of this name, upper or lower case; UsageError if there is none."""
     try:
         return RECIPES[name.lower()]
     except KeyError:
-        raise UsageError(f"no type {name!r}; there are {', '.join(RECIPES)}") from None
+        raise UsageError(f"unknown type {name!r}; expected one of {', '.join(RECIPES)}") from None
 
 
 @dataclass(frozen=True)
 class Override:
-    """A type that the user wants for the matrices whose names hold the pattern."""
+    """A block type that the user wants for the matrices whose names match a pattern."""
 
     pattern: re.Pattern[str]
     kind: GGMLQuantizationType
 
 
 def parse_override(text: str) -> Override:
-    """PATTERN=TYPE, as llama-quantize's `--tensor-type`: a regular expression, in lower case."""
+    """Parse PATTERN=TYPE, as llama-quantize's `--tensor-type`; PATTERN is a regular expression."""
     pattern, _, kind = text.partition("=")
     if not pattern or not kind:
-        raise BadOverride(f"the tensor type {text!r} is not of the form PATTERN=TYPE")
+        raise BadOverride(
+            f"the tensor type {text!r} is not of the form PATTERN=TYPE, as in attn_v=q8_0"
+        )
     if kind.lower() not in OVERRIDES:
-        raise BadOverride(f"no tensor type {kind!r} in {text!r}; there are {', '.join(OVERRIDES)}")
+        raise BadOverride(
+            f"unknown tensor type {kind!r} in {text!r}; expected one of {', '.join(OVERRIDES)}"
+        )
     try:
         return Override(re.compile(pattern.lower()), OVERRIDES[kind.lower()])
     except re.error as error:
-        raise BadOverride(f"{pattern!r} is no regular expression: {error}") from None
+        raise BadOverride(f"{pattern!r} in {text!r} is not a regular expression: {error}") from None
 
 
 def block_types(
     recipe: Recipe, weights: Iterable[Weight], setting: Setting, overrides: Sequence[Override] = ()
 ) -> dict[str, GGMLQuantizationType]:
-    """The type of every tensor by its name; `weights` has the layers in order."""
+    """The block type of every tensor by name; `weights` must have the layers in order."""
     if overrides and recipe.base in PLAIN:
-        raise BadOverride(f"tensor types cannot be given with type {recipe.base.name.lower()}")
+        raise BadOverride(
+            f"type {recipe.base.name.lower()} is the same for all matrices, so it takes no"
+            " tensor types; leave them out, or choose a quantised type"
+        )
     weights = list(weights)
-    _check_used(overrides, [weight.name for weight in weights if not weight.is_norm])
+    _check_have_effect(overrides, [weight.name for weight in weights if not weight.is_norm])
     types: dict[str, GGMLQuantizationType] = {}
-    turns: Counter[MODEL_TENSOR] = Counter()
+    counts: Counter[MODEL_TENSOR] = Counter()
     for weight in weights:
         kind = F32 if weight.is_norm else _overridden(weight, overrides)
         if kind is None:
-            kind = _wanted(recipe, weight, turns[weight.role], setting)
-            turns[weight.role] += 1  # llama.cpp counts these, so an override shifts later layers
-        types[weight.name] = _fitting(kind, weight.row)
+            kind = _type_by_recipe(recipe, weight, counts[weight.role], setting)
+            counts[weight.role] += 1  # only here, as in llama.cpp: an override shifts later layers
+        types[weight.name] = _with_fallback(kind, weight.row)
     return types
 
 
-def _check_used(overrides: Sequence[Override], names: list[str]) -> None:
-    """Refuse a pattern that decides nothing: no name has it, or another before it has each."""
+def _check_have_effect(overrides: Sequence[Override], names: list[str]) -> None:
+    """Refuse a pattern without effect: it matches nothing that earlier ones do not match."""
     undecided = set(names)
     for n, override in enumerate(overrides):
-        fitting = {name for name in names if override.pattern.search(name)}
+        matched = {name for name in names if override.pattern.search(name)}
         pattern = override.pattern.pattern
-        if not fitting:
+        if not matched:
             raise BadOverride(
-                f"no matrix has a name with {pattern!r}; names are such as {names[0]}, {names[-1]}"
+                f"the pattern {pattern!r} matches no matrix; expected names like {names[0]} and"
+                f" {names[-1]}"
             )
-        if not fitting & undecided:
+        if not matched & undecided:
             before = (o.pattern for o in overrides[:n])
-            earlier = [p.pattern for p in before if any(map(p.search, fitting))]
+            earlier = [p.pattern for p in before if any(map(p.search, matched))]
             raise BadOverride(
-                f"the pattern {pattern!r} decides nothing: the first that fits a name does, and"
-                f" {', '.join(map(repr, earlier))} before it fits every name that it does; give it"
-                " first, or leave it out"
+                f"the pattern {pattern!r} has no effect: the first pattern that matches a name"
+                f" counts, and {', '.join(map(repr, earlier))} before it matches every name that"
+                " it does; give it first, or leave it out"
             )
-        undecided -= fitting
+        undecided -= matched
 
 
 def _overridden(weight: Weight, overrides: Sequence[Override]) -> GGMLQuantizationType | None:
-    """What the first override that fits asks for."""
-    fitting = (o.kind for o in overrides if o.pattern.search(weight.name))
-    return next(fitting, None)
+    """The type of the first override that matches, if any."""
+    matching = (o.kind for o in overrides if o.pattern.search(weight.name))
+    return next(matching, None)
 
 
-def _wanted(recipe: Recipe, weight: Weight, turn: int, setting: Setting) -> GGMLQuantizationType:
+def _type_by_recipe(
+    recipe: Recipe, weight: Weight, index: int, setting: Setting
+) -> GGMLQuantizationType:
     if weight.role is MODEL_TENSOR.TOKEN_EMBD:
         fits = weight.row % block_length(recipe.base) == 0
         return recipe.embedding if fits else Q8_0
     better = recipe.better(weight.role)
-    return better.kind if better and better.applies(turn, setting) else recipe.base
+    return better.kind if better and better.applies(index, setting) else recipe.base
 
 
-def _fitting(wanted: GGMLQuantizationType, row: int) -> GGMLQuantizationType:
+def _with_fallback(wanted: GGMLQuantizationType, row: int) -> GGMLQuantizationType:
     if row % block_length(wanted) == 0:
         return wanted
-    instead = FALLBACK.get(wanted, F16)
-    return instead if row % block_length(instead) == 0 else F16
+    fallback = FALLBACK.get(wanted, F16)
+    return fallback if row % block_length(fallback) == 0 else F16
 
 
 def block_length(kind: GGMLQuantizationType) -> int:
-    """Weights a block."""
+    """Weights per block."""
     return GGML_QUANT_SIZES[kind][0]
 
 
 def row_bytes(kind: GGMLQuantizationType, row: int) -> int:
-    """Bytes that a row of so many weights takes."""
+    """Bytes of a row of `row` weights."""
     length, size = GGML_QUANT_SIZES[kind]
     return row // length * size

@@ -1,8 +1,7 @@
-"""Owns a checkpoint folder: its config, and its tensors by name, complete and safe to read.
+"""Open a checkpoint folder: its config, and its tensors by name, checked to be complete.
 
-Refuses anything but safetensors, and any shard name that could lead out of the folder (a shard
-may well be a symbolic link: the Hugging Face cache is made of them). Knows nothing of what the
-tensors mean; that is the family's business.
+Only safetensors are read, and no shard whose name could lead out of the folder. A shard may be a
+symbolic link, as all are in the Hugging Face cache.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from edgesppo.hub.repository import REVISION
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
     JsonObject,
-    is_there,
+    name_exists,
     parse_json,
     read_bytes,
     show,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# All but the weights that a conversion reads; not every checkpoint has each.
+# What a conversion reads besides the weights; not every checkpoint has all of them.
 SMALL_FILES = (
     "README.md",
     "added_tokens.json",
@@ -56,7 +55,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint is called and, where that is known, whose it is and which commit."""
+    """The name of a checkpoint and, if known, its owner on the hub and its commit."""
 
     name: str
     owner: str | None = None
@@ -64,13 +63,17 @@ class Origin:
 
 
 class Checkpoint:
-    """A Hugging Face checkpoint folder, open for reading until it is closed."""
+    """A checkpoint folder, open for reading; a context manager.
+
+    `config` is its config.json, `tensors` every tensor by name, `shards` the files that hold them,
+    `where` its name in messages. Raises ModelNotFound, BadCheckpoint, UnsupportedCheckpoint.
+    """
 
     _hint = "is the download complete?"
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise ModelNotFound(f"no checkpoint folder {folder}")
+            raise ModelNotFound(f"there is no checkpoint folder {folder}")
         self._folder = folder
         self._open(str(folder), _find_origin(folder))
 
@@ -80,7 +83,9 @@ class Checkpoint:
         self.shards: list[Shard] = []
         self._open_shards = ExitStack()
         try:
-            self.config = parse_json(self.required(CONFIG, MAX_JSON), self.place(CONFIG))
+            self.config = parse_json(
+                self.read_required(CONFIG, MAX_JSON), self.display_name(CONFIG)
+            )
             self.tensors = self._open_tensors()
         except BaseException:
             self.close()
@@ -93,135 +98,137 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Close every shard; the tensors cannot be read any more."""
+        """Close every shard; the tensors can no longer be read."""
         self._open_shards.close()
 
-    def json(self, name: str) -> JsonObject | None:
-        """A further JSON file of the checkpoint, None where there is none."""
-        data = self.small(name, MAX_JSON)
-        return None if data is None else parse_json(data, self.place(name))
+    def read_json(self, name: str) -> JsonObject | None:
+        """Parse another JSON file of the checkpoint; None if it is missing."""
+        data = self.read_small(name, MAX_JSON)
+        return None if data is None else parse_json(data, self.display_name(name))
 
-    def small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
-        """One of the small files, at most `limit` bytes; None where there is none."""
+    def read_small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
+        """Read a small file of at most `limit` bytes; None if it is missing."""
         path = self._folder / name
-        return read_bytes(path, limit) if is_there(path) else None
+        return read_bytes(path, limit) if name_exists(path) else None
 
-    def required(self, name: str, limit: int) -> bytes:
-        """One of the small files that no checkpoint can do without."""
-        data = self.small(name, limit)
+    def read_required(self, name: str, limit: int) -> bytes:
+        """Read a small file of at most `limit` bytes; BadCheckpoint if it is missing."""
+        data = self.read_small(name, limit)
         if data is None:
             raise BadCheckpoint(f"{self.where} has no {name}; {self._hint}")
         return data
 
-    def place(self, name: str) -> str:
-        """What a message calls this file."""
+    def display_name(self, name: str) -> str:
+        """The name of a file of the checkpoint, for messages."""
         return str(self._folder / name)
 
-    def holds(self, path: Path) -> bool:
-        """Whether this file is a part of the checkpoint, be it by a symbolic link."""
+    def contains_file(self, path: Path) -> bool:
+        """Whether `path` is one of the checkpoint's files, or the target of a link to one."""
         parts = (entry for entry in self._folder.iterdir() if entry.suffix in PARTS)
         return any(entry.exists() and entry.samefile(path) for entry in parts)
 
-    def stored(self, tensor: Tensor) -> Iterator[bytes]:
-        """The bytes of one tensor from its first to its last, a few at a time."""
+    def stream(self, tensor: Tensor) -> Iterator[bytes]:
+        """The bytes of a tensor in order, in blocks of at most BLOCK bytes."""
         for at in range(0, tensor.nbytes, BLOCK):
             data = bytearray(min(BLOCK, tensor.nbytes - at))
             tensor.shard.read(tensor.offset + at, memoryview(data))
             yield bytes(data)
 
     @property
-    def spare(self) -> int:
-        """Bytes that it still needs beside the output for a while."""
+    def extra_disk_space(self) -> int:
+        """Bytes of disk that the checkpoint will take beside the output while it is converted."""
         return 0
 
-    def visits(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
-        """The needed shards in groups that can be read at the same time; here, all at once."""
+    def shard_groups(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
+        """Group the needed shards by what can be read at one time: in a folder, all of them."""
         yield needed
 
-    def _names(self) -> list[str]:
-        """Every file of the checkpoint, be it a symbolic link to nothing (a download cut off)."""
+    def _file_names(self) -> list[str]:
+        """Names of all files; includes dangling links, which a cut-off download leaves."""
         try:
             return [path.name for path in self._folder.iterdir()]
         except OSError as error:
             raise unreadable(self._folder, error) from error
 
     def _open_tensors(self) -> dict[str, Tensor]:
-        names = self._names()
+        names = self._file_names()
         if SINGLE in names:
             return self._open_shard(SINGLE)
         if INDEX in names:
-            index = parse_json(self.required(INDEX, MAX_JSON), self.place(INDEX))
+            index = parse_json(self.read_required(INDEX, MAX_JSON), self.display_name(INDEX))
             return self._open_indexed(index.object("weight_map"))
         if any(fnmatch(name, "pytorch_model*.bin*") for name in names):
             raise UnsupportedCheckpoint(
-                f"{self.where} has its weights only as pytorch_model.bin, a pickle that could run"
-                f" code when read; only safetensors are read: save it anew with"
+                f"{self.where} has its weights only as pytorch_model.bin, a pickle, which can run"
+                " code when it is read; expected safetensors: save the model again with"
                 " save_pretrained(..., safe_serialization=True)"
             )
         raise BadCheckpoint(f"{self.where} has neither {SINGLE} nor {INDEX}; {self._hint}")
 
     def _open_shard(self, name: str) -> dict[str, Tensor]:
-        shard = self._shard(name)
+        shard = self._load_shard(name)
         self._open_shards.callback(shard.close)
         self.shards.append(shard)
         return shard.tensors
 
-    def _shard(self, name: str) -> Shard:
+    def _load_shard(self, name: str) -> Shard:
         shard = Shard(self._folder / name)
         shard.sha256 = _known_sha256(shard.path)
         return shard
 
     def _open_indexed(self, weight_map: JsonObject) -> dict[str, Tensor]:
-        shard_of = {name: _plain_name(weight_map, name) for name in weight_map}
+        shard_of = {name: _shard_name(weight_map, name) for name in weight_map}
         names = sorted(set(shard_of.values()))
         if not 0 < len(names) <= MAX_SHARDS:
-            raise BadCheckpoint(f"{weight_map.where} names {len(names):,} shards")
+            raise BadCheckpoint(
+                f"{weight_map.where} names {len(names):,} shards; expected 1 to {MAX_SHARDS:,}"
+            )
         tensors: dict[str, Tensor] = {}
         for shard_name in names:
             for name, tensor in self._open_shard(shard_name).items():
                 if shard_of.get(name) != shard_name:
                     raise BadCheckpoint(
-                        f"{self.place(shard_name)} holds tensor {show(name)}, which {INDEX}"
-                        f" places in {show(shard_of.get(name, 'no shard'))}"
+                        f"{self.display_name(shard_name)} holds tensor {show(name)}, but {INDEX}"
+                        f" says {show(shard_of.get(name, 'no shard'))}; download both again"
                     )
                 tensors[name] = tensor
-        lacking = next((name for name in shard_of if name not in tensors), None)
-        if lacking is not None:
+        missing = next((name for name in shard_of if name not in tensors), None)
+        if missing is not None:
             raise BadCheckpoint(
-                f"{self.place(shard_of[lacking])} lacks tensor {show(lacking)}, which {INDEX}"
-                " places there"
+                f"{self.display_name(shard_of[missing])} has no tensor {show(missing)}, but {INDEX}"
+                " says it is there; download both again"
             )
         return tensors
 
 
-def _plain_name(weight_map: JsonObject, tensor: str) -> str:
-    """The shard's name, which must name a file in the folder itself on any system."""
+def _shard_name(weight_map: JsonObject, tensor: str) -> str:
+    """The name of a tensor's shard; BadCheckpoint unless it is a plain file name on any system."""
     name = weight_map.text(tensor)
-    plain = (
+    is_plain = (
         name.endswith(".safetensors")
         and name.isprintable()
         and len(name) <= 255
         and PurePosixPath(name).name == name
         and PureWindowsPath(name).name == name
     )
-    if not plain:
-        weight_map.refuse(tensor, "the plain name of a .safetensors file in the same folder")
+    if not is_plain:
+        weight_map.refuse(tensor, "the name of a .safetensors file in the same folder")
     return name
 
 
 def _find_origin(folder: Path) -> Origin:
-    """What the folder is called; in a cache, what its repository is called.
+    """The origin of a folder: its repository if it lies in a cache, else only its own name.
 
     That is `models--OWNER--NAME/snapshots/REVISION` in the Hugging Face cache, and
-    `OWNER--NAME/REVISION` in ours. No owner and no name on the hub has two dashes.
+    `OWNER--NAME/REVISION` in edgesppo's. No owner or name on the hub contains two dashes in a row.
     """
     folder = folder.absolute()
-    ours = folder.parent.name.split("--")
-    if len(ours) == 2 and all(ours) and REVISION.fullmatch(folder.name):
-        return Origin(ours[1], ours[0], folder.name)
+    names = folder.parent.name.split("--")
+    if len(names) == 2 and all(names) and REVISION.fullmatch(folder.name):
+        return Origin(names[1], names[0], folder.name)
     kind, *parts = folder.parent.parent.name.split("--")
     if folder.parent.name != "snapshots" or kind != "models" or not parts:
-        # A file name is bytes; the key in the output must be a text.
+        # A file name is bytes; the key in the output must be valid UTF-8.
         return Origin(os.fsencode(folder.resolve().name).decode("utf-8", "replace"))
     if len(parts) == 2 and REVISION.fullmatch(folder.name):
         return Origin(parts[1], parts[0], folder.name)
@@ -229,9 +236,9 @@ def _find_origin(folder: Path) -> Origin:
 
 
 def _known_sha256(shard: Path) -> str | None:
-    """In the Hugging Face cache, a shard links to a file whose name is its sha256 on the hub."""
+    """The sha256 of a shard in the Hugging Face cache, where it links to a file of that name."""
     if not shard.is_symlink():
         return None
     blob = shard.resolve()
-    fits = blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name)
-    return blob.name if fits else None
+    is_hash = blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name)
+    return blob.name if is_hash else None

@@ -1,14 +1,14 @@
-"""Owns a checkpoint that lies on the hub: fetched, checked and dropped shard by shard.
+"""Open a checkpoint on the hub: download, verify and remove it shard by shard.
 
-Its small files are fetched first, into memory, and of each shard the header: that is enough to
-plan everything, and leaves nothing on the disk. A shard itself is fetched when its turn comes,
-beside the output, held against the hub's hash before it is read, and removed when it has been
-used. Where all is to be kept, it gets its own name once it is whole.
+The small files and the header of each shard are downloaded first, into memory: that is enough to
+plan the conversion, and leaves nothing on the disk. A shard is downloaded when it is needed, beside
+the output, verified against the hub's hash before it is read, and removed after use; with `keep`
+it is moved to OUT.checkpoint/ when it is complete.
 
-    .OUT.edgesppo-shard-HASH      the shard whose turn it is
-    OUT.checkpoint/               all of them, and the small files, where they are to be kept
+    .OUT.edgesppo-shard-HASH      the shard in use
+    OUT.checkpoint/               with `keep`: all shards and the small files
 
-What lies beside the output belongs to whoever holds the output's lock: before, nothing is touched.
+Only the process that holds the output's lock may touch these files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ from edgesppo_convert.source.checkpoint import (
 )
 from edgesppo_convert.source.json_reader import check_length
 from edgesppo_convert.source.safetensors import Shard, header_length
-from edgesppo_convert.source.shard_download import Fetcher, drop, left_over, size_of
+from edgesppo_convert.source.shard_download import (
+    ShardDownloader,
+    leftover_shards,
+    remove_files,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -48,12 +53,15 @@ if TYPE_CHECKING:
     from edgesppo.system.fs import FileSystem
     from edgesppo_convert.source.safetensors import Tensor
 
-START = 1 << 16  # bytes of a shard that mostly hold its header
-SHA256 = 64  # digits
+START = 1 << 16  # bytes at the front of a shard; enough for most headers
+SHA256 = 64  # hex digits
 
 
 class RemoteCheckpoint(Checkpoint):
-    """A checkpoint on the hub at one commit; a context manager."""
+    """A checkpoint on the hub at one commit; a context manager.
+
+    `on_progress` is called with a file's name, how many bytes of it are here, and its size.
+    """
 
     _hint = "is it a Gemma-2 model?"
 
@@ -65,133 +73,141 @@ class RemoteCheckpoint(Checkpoint):
         files: FileSystem,
         *,
         keep: bool = False,
-        fetched: Callable[[str, int, int], None] | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._hub = hub
         self._repository = repository
         self._output = output
         self._files = files
-        self._fetcher = Fetcher(hub, repository, output, files, keep=keep, fetched=fetched)
+        self._downloader = ShardDownloader(
+            hub, repository, output, files, keep=keep, on_progress=on_progress
+        )
         self._listing = hub.files(repository)
-        self._announced: dict[str, RemoteFile] = {}
-        self._small = dict(self._fetch_small())
+        self._remote_files: dict[str, RemoteFile] = {}
+        self._small = dict(self._download_small_files())
         origin = Origin(repository.name, repository.owner, repository.revision)
         self._open(str(repository), origin)
 
-    def holds(self, _path: Path) -> bool:
-        """The hub has no file of this machine."""
+    def contains_file(self, _path: Path) -> bool:
+        """Always False: no local file is part of a checkpoint on the hub."""
         return False
 
-    def small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
-        """One of the small files, from memory."""
+    def read_small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
+        """A small file, already in memory; None if there is none of this name."""
         data = self._small.get(name)
-        return None if data is None else check_length(data, limit, self.place(name))
+        return None if data is None else check_length(data, limit, self.display_name(name))
 
-    def place(self, name: str) -> str:
-        """What a message calls this file."""
+    def display_name(self, name: str) -> str:
+        """The name of a file of the checkpoint, for messages."""
         return f"{name} of {self._repository}"
 
-    def stored(self, tensor: Tensor) -> Iterator[bytes]:
-        """Straight from the hub, unverified, and kept nowhere."""
-        file, end = self._announced[tensor.shard.name], tensor.offset + tensor.nbytes
+    def stream(self, tensor: Tensor) -> Iterator[bytes]:
+        """The bytes of a tensor, straight from the hub: not verified, and not written to disk."""
+        file, end = self._remote_files[tensor.shard.name], tensor.offset + tensor.nbytes
         return self._hub.stream(self._repository, file, tensor.offset, end)
 
     @property
-    def spare(self) -> int:
-        """The longest shard, or all that are to be kept, less what is there already."""
-        sizes = [file.size for file in self._announced.values()]
+    def extra_disk_space(self) -> int:
+        """Bytes of the largest shard, or with `keep` of all files, less what is already here."""
+        sizes = [file.size for file in self._remote_files.values()]
         needed = max(sizes)
-        if self._fetcher.kept is not None:
+        if self._downloader.keep_folder is not None:
             needed = sum(sizes) + sum(map(len, self._small.values()))
-        there = (*self._kept(), *left_over(self._output))
-        return max(0, needed - sum(map(size_of, there)))
+        present = (*self._kept_paths(), *leftover_shards(self._output))
+        return max(0, needed - sum(map(size_of, present)))
 
-    def visits(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
-        """One shard after the other, each there while it is looked at."""
-        self._fetcher.keep_small((self._listing[name], data) for name, data in self._small.items())
-        keeps = self._fetcher.kept is not None
-        wanted = self.shards if keeps else needed
-        for shard in sorted(wanted, key=lambda shard: shard.name):
-            place = self._fetcher.fetch(self._announced[shard.name])
+    def shard_groups(self, needed: Collection[Shard]) -> Iterator[Collection[Shard]]:
+        """Download the needed shards (with `keep`, all) one by one; each stays until the next."""
+        self._downloader.keep_small(
+            (self._listing[name], data) for name, data in self._small.items()
+        )
+        keeps = self._downloader.keep_folder is not None
+        for shard in sorted(self.shards if keeps else needed, key=lambda shard: shard.name):
+            path = self._downloader.download(self._remote_files[shard.name])
             if shard in needed:
-                shard.arrive(place)
+                shard.attach(path)
                 yield (shard,)
                 shard.close()
             if not keeps:
-                drop(self._files, [place])
-        drop(self._files, left_over(self._output))
+                remove_files(self._files, [path])
+        remove_files(self._files, leftover_shards(self._output))
 
-    def passing(self) -> set[Path]:
-        """Where its shards lie for a while."""
-        return set(map(self._fetcher.passing, self._announced.values()))
+    def temporary_paths(self) -> set[Path]:
+        """Where its shards are while they are downloaded and used."""
+        return set(map(self._downloader.temporary_path, self._remote_files.values()))
 
-    def has_some(self) -> bool:
-        """Whether a later run will find something that this one, or one before, has fetched."""
-        return any(map(size_of, (*self._kept(), *left_over(self._output))))
+    def has_downloads(self) -> bool:
+        """Whether there are downloaded bytes on the disk that a later run can use."""
+        return any(map(size_of, (*self._kept_paths(), *leftover_shards(self._output))))
 
-    def _kept(self) -> list[Path]:
-        """Where its shards are kept."""
-        kept = self._fetcher.kept
-        return [] if kept is None else [kept / name for name in self._announced]
+    def _kept_paths(self) -> list[Path]:
+        """Where the shards are kept; empty without `keep`."""
+        folder = self._downloader.keep_folder
+        return [] if folder is None else [folder / name for name in self._remote_files]
 
-    def _names(self) -> list[str]:
+    def _file_names(self) -> list[str]:
         return list(self._listing)
 
-    def _shard(self, name: str) -> Shard:
+    def _load_shard(self, name: str) -> Shard:
         file = self._listing.get(name)
         if file is None:
-            raise BadCheckpoint(f"{self._repository} has no shard {name}, which its index names")
+            raise BadCheckpoint(
+                f"{self._repository} has no shard {name}, but its index names it; {self._hint}"
+            )
         head = self._hub.span(self._repository, file, 0, min(file.size, START))
         end = 8 + header_length(head, file.size, Path(name))
         head += self._hub.span(self._repository, file, len(head), end)
         shard = Shard(Path(name), (file.size, head[:end]))
         shard.sha256 = file.digest if len(file.digest) == SHA256 else None
-        self._announced[name] = file
+        self._remote_files[name] = file
         return shard
 
-    def _fetch_small(self) -> Iterator[tuple[str, bytes]]:
+    def _download_small_files(self) -> Iterator[tuple[str, bytes]]:
         if CONFIG not in self._listing:
             raise BadCheckpoint(f"{self._repository} has no {CONFIG}; {self._hint}")
-        found = [self._listing[name] for name in SMALL_FILES if name in self._listing]
-        if sum(file.size for file in found) > MAX_SMALL:
-            longest = max(found, key=lambda file: file.size)
+        present = [self._listing[name] for name in SMALL_FILES if name in self._listing]
+        if sum(file.size for file in present) > MAX_SMALL:
+            longest = max(present, key=lambda file: file.size)
             raise BadCheckpoint(
-                f"{self.place(longest.path)} has {longest.size:,} bytes; expected at most"
-                f" {MAX_SMALL:,} in all files but the weights; {self._hint}"
+                f"{self.display_name(longest.path)} has {longest.size:,} bytes; expected at most"
+                f" {MAX_SMALL:,} for all files but the weights together; {self._hint}"
             )
-        for file in found:
-            yield file.path, self._fetcher.in_memory(file)
+        for file in present:
+            yield file.path, self._downloader.download_to_memory(file)
 
 
 @contextmanager
 def cleanup_on_error(checkpoint: Checkpoint, output: Path, files: FileSystem) -> Iterator[None]:
-    """While the output's lock is held: drop what nobody will use, and after a fault everything.
+    """Remove downloaded shards that will not be used again; the output's lock must be held.
 
-    After an interruption, or when hub or disk are out of reach, the same command goes on.
+    On entry those of other checkpoints are removed; on an error, all of them, except where the same
+    command can continue: after an interruption, or when the hub or the disk is out of reach.
     """
     remote = checkpoint if isinstance(checkpoint, RemoteCheckpoint) else None
-    used = remote.passing() if remote else set()
-    drop(files, (place for place in left_over(output) if place not in used))
+    used = remote.temporary_paths() if remote else set()
+    remove_files(files, (path for path in leftover_shards(output) if path not in used))
     try:
         yield
     except KeyboardInterrupt as error:
-        if remote and remote.has_some():
-            error.args = ("stopped; what was fetched is kept: the same command goes on there",)
+        if remote and remote.has_downloads():
+            error.args = (
+                "stopped; what was downloaded is kept: run the same command again to continue",
+            )
         else:
-            drop(files, left_over(output))
+            remove_files(files, leftover_shards(output))
         raise
     except EdgesppoError as error:
-        if not _may_pass(error):
-            drop(files, left_over(output))
+        if not _may_succeed_later(error):
+            remove_files(files, leftover_shards(output))
         raise
 
 
 def check_source(source: str | Path) -> Repository | None:
-    """The repository that is meant, None for a folder; refuses what is neither. Asks nobody."""
+    """The repository that `source` names, None for a folder; raises if neither. No network."""
     folder = Path(source)
     repository = None if folder.exists() else parse_repository(str(source))
     if repository is None and not folder.is_dir():
-        raise _no_folder(folder)
+        raise _not_a_folder(folder)
     return repository
 
 
@@ -201,46 +217,48 @@ def open_checkpoint(
     files: FileSystem,
     *,
     keep: bool = False,
-    fetched: Callable[[str, int, int], None] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Checkpoint:
-    """A folder, or OWNER/NAME@COMMIT on the hub where there is no such folder."""
+    """Open `source`: a folder or, if there is no such folder, OWNER/NAME@COMMIT on the hub."""
     repository = check_source(source)
     if repository is None:
         return Checkpoint(Path(source))
-    return RemoteCheckpoint(HubClient(), repository, output, files, keep=keep, fetched=fetched)
+    return RemoteCheckpoint(
+        HubClient(), repository, output, files, keep=keep, on_progress=on_progress
+    )
 
 
-def _no_folder(path: Path) -> EdgesppoError:
-    """What there is instead of a checkpoint's folder, and what to type."""
+def _not_a_folder(path: Path) -> EdgesppoError:
+    """The error for a source that is no folder: what was found, and what to type instead."""
     if not path.exists():
         return ModelNotFound(
-            f"no checkpoint folder {path}; expected a folder with {CONFIG} and the weights as"
-            " safetensors, a name (see: edgesppo list), or OWNER/NAME@COMMIT on the hub"
+            f"there is no checkpoint folder {path}; expected a folder with {CONFIG} and the weights"
+            " as safetensors, a name (see: edgesppo list), or OWNER/NAME@COMMIT on the hub"
         )
-    if _begins_as_gguf(path):
+    if _is_gguf(path):
         return UnsupportedCheckpoint(
-            f"{path} is a GGUF file, so it is converted already; expected a checkpoint's folder; to"
-            f" use the file: edgesppo chat {shlex.quote(str(path))}"
+            f"{path} is a GGUF file, so it is already converted; expected a checkpoint folder; to"
+            f" chat with it: edgesppo chat {shlex.quote(str(path))}"
         )
     if path.suffix in PARTS:
         return UnsupportedCheckpoint(
-            f"{path} is one file of a checkpoint; expected its folder, with {CONFIG} and all of the"
-            f" rest: edgesppo convert {shlex.quote(str(path.parent))} -o OUT.gguf"
+            f"{path} is one file of a checkpoint; expected its folder, with {CONFIG} and all the"
+            f" other files: edgesppo convert {shlex.quote(str(path.parent))} -o OUT.gguf"
         )
     return UnsupportedCheckpoint(
-        f"{path} is a file; expected a checkpoint's folder, with {CONFIG} and the weights as"
+        f"{path} is a file; expected a checkpoint folder, with {CONFIG} and the weights as"
         " safetensors: edgesppo convert FOLDER -o OUT.gguf"
     )
 
 
-def _begins_as_gguf(path: Path) -> bool:
+def _is_gguf(path: Path) -> bool:
     with suppress(OSError), path.open("rb") as file:
         return file.read(4) == b"GGUF"
     return False
 
 
-def _may_pass(error: EdgesppoError) -> bool:
-    """Whether nobody found fault with what was fetched, and room is not what it lacks."""
+def _may_succeed_later(error: EdgesppoError) -> bool:
+    """Whether the hub or the disk failed, but the disk is not full: a later run can continue."""
     cause = error.__cause__
-    broken = isinstance(cause, OSError) and cause.errno not in NO_SPACE
-    return isinstance(error, (DownloadError, SourceUnreadable)) or broken
+    disk_failed = isinstance(cause, OSError) and cause.errno not in NO_SPACE
+    return isinstance(error, (DownloadError, SourceUnreadable)) or disk_failed

@@ -1,6 +1,7 @@
-"""Owns the reading of JSON that nobody vouches for: bounded, typed, named in every complaint.
+"""Read untrusted JSON files: bounded in size, checked by type and range.
 
-Knows nothing of checkpoints or models: only that a wrong value must end as one readable line.
+Every wrong value becomes a BadCheckpoint of one line that names the file, the key, the value found
+and the value expected.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ MAX_JSON = 4 << 20
 
 
 def show(value: object, limit: int = 80) -> str:
-    """The value as it may stand in a message: quoted, on one line, never long."""
+    """Format a value for a message: quoted, on one line, at most `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: JSON can smuggle in halves of surrogate pairs."""
+    """Whether a string can be encoded as UTF-8: JSON allows lone surrogates, UTF-8 does not."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -34,7 +35,7 @@ def is_text(text: str) -> bool:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The whole of a regular file that may not be longer than `limit`."""
+    """Read a regular file of at most `limit` bytes; BadCheckpoint if missing or longer."""
     try:
         if not path.is_file():
             raise BadCheckpoint(f"{path.parent} has no {path.name}; is the download complete?")
@@ -46,57 +47,62 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def check_length(data: bytes, limit: int, where: str) -> bytes:
-    """The data, where it is no longer than `limit`."""
+    """Return the data unchanged; BadCheckpoint if it is longer than `limit` bytes."""
     if len(data) > limit:
-        raise BadCheckpoint(f"{where} is longer than {limit:,} bytes, the most that makes sense")
+        raise BadCheckpoint(f"{where} is longer than {limit:,} bytes, the most that is read")
     return data
 
 
 def unreadable(path: Path, error: OSError) -> SourceUnreadable:
-    """What a failing read means to a person."""
+    """Turn an OSError from reading `path` into the error to raise."""
     return SourceUnreadable(f"cannot read {path}: {error.strerror or error}")
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is such a name, be it a symbolic link to nothing (a download cut off)."""
+def name_exists(path: Path) -> bool:
+    """Whether the name exists; a dangling symbolic link, as a cut-off download leaves, counts."""
     return path.is_symlink() or path.exists()
 
 
 def parse_json(data: bytes, where: str) -> JsonObject:
-    """The JSON object in `data`; no key twice, no NaN, no nesting beyond Python's own limit."""
+    """Parse a JSON object from UTF-8 `data`; `where` names it in messages.
+
+    Raises BadCheckpoint on a repeated key, NaN or Infinity, or nesting beyond Python's limit.
+    """
     try:
         value = json.loads(
-            data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant
+            data.decode("utf-8-sig"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_reject_constant,
         )
     except RecursionError:
         raise BadCheckpoint(f"{where} is nested too deeply") from None
     except ValueError as error:
         raise BadCheckpoint(f"{where} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise BadCheckpoint(f"{where} holds {_kind(value)}, expected a JSON object")
+        raise BadCheckpoint(f"{where} holds {_kind(value)}; expected a JSON object")
     return JsonObject(where, value)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {show(twice)} stands twice")
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {show(repeated)} appears twice")
     return values
 
 
-def _no_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a flag", type(None): "null"}
+    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
 
 class JsonObject:
-    """A JSON object whose every value is asked for by type and range."""
+    """A JSON object whose values are read by type and range; BadCheckpoint where one is wrong."""
 
     def __init__(self, where: str, values: dict[str, Any]) -> None:
         self.where = where
@@ -112,25 +118,25 @@ class JsonObject:
         return len(self._values)
 
     def raw(self, key: str) -> Any:
-        """The value as JSON gave it, None where it is missing."""
+        """The value at `key`, unchecked; None if it is missing."""
         return self._values.get(key)
 
     def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        """A whole number in [low, high]."""
+        """The whole number at `key`, in [low, high]."""
         value = self._values.get(key, default)
         if type(value) is not int or not low <= value <= high:
             self.refuse(key, f"a whole number from {low:,} to {high:,}")
         return value
 
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        """A number in (low, high]; 1e999, which JSON allows, is none."""
+        """The number at `key`, in (low, high]; rejects infinities, which JSON writes as 1e999."""
         value = self._values.get(key, default)
         if type(value) not in (int, float) or value is None or not low < value <= high:
             self.refuse(key, f"a number above {low:g} and at most {high:g}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
-        """True or false; null counts as missing."""
+        """The boolean at `key`; `default` if it is missing or null."""
         value = self._values.get(key)
         if value is None:
             return default
@@ -139,28 +145,28 @@ class JsonObject:
         return value
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A text."""
+        """The string at `key`, encodable as UTF-8."""
         value = self._values.get(key, default)
         if type(value) is not str or not is_text(value):
-            self.refuse(key, "a text")
+            self.refuse(key, "a string")
         return value
 
     def items(self, key: str) -> list[Any]:
-        """A list."""
+        """The list at `key`, its items unchecked."""
         value = self._values.get(key)
         if type(value) is not list:
             self.refuse(key, "a list")
         return value
 
     def object(self, key: str) -> JsonObject:
-        """An object within this one."""
+        """The JSON object at `key`."""
         value = self._values.get(key)
         if type(value) is not dict:
             self.refuse(key, "an object")
         return JsonObject(f"{self.where}: {show(key)}", value)
 
     def refuse(self, key: str, expected: str) -> NoReturn:
-        """Say that the value at `key` is not what was expected."""
+        """Raise BadCheckpoint: the value at `key` is missing or not what was expected."""
         if key not in self._values:
             raise BadCheckpoint(f"{self.where} has no {show(key)}; expected {expected}")
         raise BadCheckpoint(

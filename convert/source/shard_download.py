@@ -1,9 +1,9 @@
-"""Owns how a file of the hub gets here: into memory, or beside the output, whole and right.
+"""Download and verify files of a repository: into memory, beside the output, or to be kept.
 
-    .OUT.edgesppo-shard-HASH      a file on its way, gone on from by the next run
-    OUT.checkpoint/NAME           the same once it is whole, where it is to be kept
+    .OUT.edgesppo-shard-HASH      a file while it is downloaded and used
+    OUT.checkpoint/NAME           with `keep`: the complete, verified file
 
-Knows nothing of what the files hold.
+An interrupted download is resumed by the next run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 _MARK = ".edgesppo-shard-"
 
 
-class Fetcher:
-    """The files of a repository; `fetched` hears a name, how many bytes are there, of how many."""
+class ShardDownloader:
+    """Downloads the files of one repository for one output.
+
+    `on_progress` is called with a file's name, how many bytes of it are here, and its size.
+    """
 
     def __init__(
         self,
@@ -38,118 +41,121 @@ class Fetcher:
         files: FileSystem,
         *,
         keep: bool,
-        fetched: Fetched | None,
+        on_progress: Fetched | None,
     ) -> None:
-        self.kept = output.with_name(output.name + ".checkpoint") if keep else None
+        self.keep_folder = output.with_name(output.name + ".checkpoint") if keep else None
         self._hub = hub
         self._repository = repository
         self._output = output
         self._files = files
-        self._fetched = fetched or (lambda *_: None)
-        self._arrivals = Downloader(hub, repository, files, self._fetched, forgives=True)
-        if self.kept is not None:
-            _check_folder(self.kept)
+        self._on_progress = on_progress or (lambda *_: None)
+        self._downloader = Downloader(hub, repository, files, self._on_progress, forgives=True)
+        if self.keep_folder is not None:
+            _check_folder(self.keep_folder)
 
-    def in_memory(self, file: RemoteFile) -> bytes:
-        """The file's bytes."""
+    def download_to_memory(self, file: RemoteFile) -> bytes:
+        """Download a file into memory; DownloadError if its hash is wrong at every attempt."""
         digests: list[str] = []
         while len(digests) < ATTEMPTS:
             data, hasher = bytearray(), file.hasher()
             for block in self._hub.stream(self._repository, file, 0, file.size):
                 data += block
                 hasher.update(block)
-                self._fetched(file.path, len(data), file.size)
+                self._on_progress(file.path, len(data), file.size)
             digests.append(hasher.hexdigest())
             if digests[-1] == file.digest:
                 return bytes(data)
-        raise self._arrivals.wrong(file, digests)
+        raise self._downloader.wrong(file, digests)
 
-    def fetch(self, file: RemoteFile) -> Path:
-        """Have the file beside the output, or where it is kept: that place."""
-        place = self.passing(file)
-        if self.kept is None:
-            self._fetch_into(file, place)
-            return place
-        kept = self.kept / file.path
-        if not _is(file, kept):
-            self._fetch_into(file, place)
-            self._keep(place, kept)
+    def download(self, file: RemoteFile) -> Path:
+        """Download a file to the disk, unless it is already kept; where it is."""
+        path = self.temporary_path(file)
+        if self.keep_folder is None:
+            self._download_into(file, path)
+            return path
+        kept = self.keep_folder / file.path
+        if not _is_complete(file, kept):
+            self._download_into(file, path)
+            self._keep(path, kept)
         return kept
 
-    def keep_small(self, found: Iterable[tuple[RemoteFile, bytes]]) -> None:
-        """Write files that were fetched into memory to where they are kept, if they are."""
-        if self.kept is None:
+    def keep_small(self, contents: Iterable[tuple[RemoteFile, bytes]]) -> None:
+        """Write files that were downloaded into memory to the keep folder, if there is one."""
+        if self.keep_folder is None:
             return
         try:
-            self._files.make_folder(self.kept, 0o777)
-            for file, data in found:
-                if not _is(file, self.kept / file.path):
-                    self._write(self.passing(file), data)
-                    self._keep(self.passing(file), self.kept / file.path)
+            self._files.make_folder(self.keep_folder, 0o777)
+            for file, data in contents:
+                kept = self.keep_folder / file.path
+                if not _is_complete(file, kept):
+                    self._write(self.temporary_path(file), data)
+                    self._keep(self.temporary_path(file), kept)
         except OSError as error:
-            raise cannot_write(self.kept, error) from error
+            raise cannot_write(self.keep_folder, error) from error
 
-    def passing(self, file: RemoteFile) -> Path:
-        """Where it lies for a while."""
+    def temporary_path(self, file: RemoteFile) -> Path:
+        """Where a file is while it is downloaded and used."""
         return self._output.with_name(f".{self._output.name}{_MARK}{file.digest[:16]}")
 
-    def _write(self, place: Path, data: bytes) -> None:
-        self._files.unlink(place)
-        descriptor = self._files.create(place)
+    def _write(self, path: Path, data: bytes) -> None:
+        self._files.unlink(path)
+        descriptor = self._files.create(path)
         try:
             write_all(self._files, descriptor, data, 0)
         finally:
             self._files.close(descriptor)
 
-    def _keep(self, place: Path, kept: Path) -> None:
-        """Give a whole file the name that it keeps."""
+    def _keep(self, path: Path, kept: Path) -> None:
+        """Flush a complete file to the disk and move it to where it is kept."""
         try:
-            descriptor = self._files.open(place)
+            descriptor = self._files.open(path)
             try:
                 self._files.sync(descriptor)
             finally:
                 self._files.close(descriptor)
-            self._files.replace(place, kept)
+            self._files.replace(path, kept)
         except OSError as error:
             raise cannot_write(kept, error) from error
 
-    def _fetch_into(self, file: RemoteFile, place: Path) -> None:
+    def _download_into(self, file: RemoteFile, path: Path) -> None:
         try:
-            self._arrivals.bring(file, place)
+            self._downloader.bring(file, path)
         except OSError as error:
-            raise cannot_write(place, error) from error
+            raise cannot_write(path, error) from error
 
 
-def left_over(output: Path) -> list[Path]:
-    """Every shard that lies beside the output."""
-    start = f".{output.name}{_MARK}"
+def leftover_shards(output: Path) -> list[Path]:
+    """Every downloaded shard, complete or not, beside the output."""
+    prefix = f".{output.name}{_MARK}"
     with suppress(OSError):
-        return [path for path in output.parent.iterdir() if path.name.startswith(start)]
+        return [path for path in output.parent.iterdir() if path.name.startswith(prefix)]
     return []
 
 
-def drop(files: FileSystem, places: Iterable[Path]) -> None:
-    """Remove them as far as possible; the next run tries again."""
-    for place in places:
+def remove_files(files: FileSystem, paths: Iterable[Path]) -> None:
+    """Remove files; those that cannot be removed are left for the next run."""
+    for path in paths:
         with suppress(OSError):
-            files.unlink(place)
+            files.unlink(path)
 
 
 def size_of(path: Path) -> int:
-    """Its bytes, none where it is not there."""
+    """The size of a file in bytes; 0 if it is missing."""
     with suppress(OSError):
         return path.stat().st_size
     return 0
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse what cannot take the files; they are moved there, so it must be on the same disk."""
+    """Refuse what is not a folder; also a link, since it may lead to another disk."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise OutputError(f"{folder}, where the checkpoint is kept, is no folder; move it away")
+        raise OutputError(
+            f"{folder}, where --keep puts the checkpoint, is not a folder; move it away"
+        )
 
 
-def _is(file: RemoteFile, path: Path) -> bool:
-    """Whether the file lies there, whole and right."""
+def _is_complete(file: RemoteFile, path: Path) -> bool:
+    """Whether `path` holds the complete file, by its hash."""
     hasher = file.hasher()
     if size_of(path) != file.size:
         return False

@@ -1,9 +1,8 @@
-"""Owns the certainty about the shards: their sha256, from their own bytes, and that they stay put.
+"""Hash the shards while they are converted, and check that they do not change meanwhile.
 
-A thread hashes each shard from front to back beside the conversion: the very bytes that are
-converted, as they are handed to it, and from the file only what lies between them, or what it had
-no time for. It goes no further than the conversion has come, so the disk is read once. Knows
-nothing of tensors.
+A thread hashes each shard from front to back beside the conversion. It is handed the bytes that are
+converted, and reads from the file only what lies between them, or what it was too slow to take. It
+never runs ahead of the conversion, so that every byte is read from the disk once.
 """
 
 from __future__ import annotations
@@ -22,62 +21,62 @@ if TYPE_CHECKING:
     from edgesppo.system.fs import Bytes
     from edgesppo_convert.source.safetensors import Shard
 
-    Point = tuple[int, int]  # the place of a shard, and a byte of it
+    Position = tuple[int, int]  # index of a shard, offset of a byte in it
 
-BLOCK = 1 << 20  # bytes at a time that are read from a file
-HANDED = 16  # spans that may wait to be hashed
+BLOCK = 1 << 20  # bytes read from a file at a time
+MAX_QUEUED = 16  # spans that may wait to be hashed
 
 
 class ShardHashes:
-    """What is known of the shards of one checkpoint; made before the first weight is read.
+    """The sha256 of every shard of a checkpoint, by name; made before the first weight is read.
 
-    Those that are `fetched` come one by one, held against the sha256 that the hub has told: they
-    are hashed again only where it has told none.
+    Shards that are `downloaded` one by one were verified against the hub's sha256 already; they are
+    hashed here only if the hub gave none.
     """
 
-    def __init__(self, shards: Collection[Shard], *, fetched: bool) -> None:
-        known = shards if fetched else ()
+    def __init__(self, shards: Collection[Shard], *, downloaded: bool) -> None:
+        known = shards if downloaded else ()
         self.digests = {shard.name: shard.sha256 for shard in known if shard.sha256 is not None}
-        self.unproven = [shard for shard in shards if shard.name not in self.digests]
-        self._states = {} if fetched else {shard.name: shard.state() for shard in shards}
+        self.unverified = [shard for shard in shards if shard.name not in self.digests]
+        self._states = {} if downloaded else {shard.name: shard.state() for shard in shards}
 
     def watch(self, shards: Iterable[Shard]) -> Hashing:
-        """See these shards through, while they are there to be read."""
+        """Start to hash these shards, while they can be read; a context manager."""
         shards = sorted(shards, key=lambda shard: shard.name)
         for shard in shards:
             self._states.setdefault(shard.name, shard.state())
         return Hashing(self, shards)
 
     def check(self, shards: Iterable[Shard]) -> None:
-        """Refuse shards that are no longer what they were, or not what someone has said."""
+        """Refuse shards that have changed since they were opened, or whose known sha256 differs."""
         for shard in shards:
             if shard.state() != self._states[shard.name]:
                 raise BadCheckpoint(
-                    f"the checkpoint changed meanwhile: {shard.path} was written to while it was"
-                    " read; give the same command again"
+                    f"the checkpoint has changed: {shard.path} was written to while it was read;"
+                    " run the same command again"
                 )
-            found = self.digests[shard.name]
-            if shard.sha256 not in (None, found):
+            digest = self.digests[shard.name]
+            if shard.sha256 not in (None, digest):
                 raise BadCheckpoint(
-                    f"{shard.path} has the sha256 {found}, but its name in the Hugging Face cache"
-                    f" says {shard.sha256}; it is damaged: delete it and download it again"
+                    f"{shard.path} is damaged: its sha256 is {digest}, but its name in the Hugging"
+                    f" Face cache says {shard.sha256}; delete it and download it again"
                 )
 
 
 class Hashing:
-    """Some shards while they are read; a context manager, left when their hashes are known.
+    """Hashes some shards while they are read; leaving its context waits until all are hashed.
 
-    Its thread is a daemon: a Ctrl-C may come where nobody is left to stop the thread, and for any
-    other kind the interpreter would wait without end.
+    The thread is a daemon: a Ctrl-C may come at a moment where nothing is left to stop the thread,
+    and the interpreter would wait forever for one that is not.
     """
 
-    def __init__(self, witness: ShardHashes, shards: list[Shard]) -> None:
-        self._witness = witness
+    def __init__(self, hashes: ShardHashes, shards: list[Shard]) -> None:
+        self._hashes = hashes
         self._shards = shards
-        self._places = {shard.name: place for place, shard in enumerate(shards)}
-        self._came = threading.Condition()
-        self._reached: Point = (0, 0)  # everything before it has been read
-        self._handed: deque[tuple[Point, Bytes]] = deque()  # in order, all of it before `_reached`
+        self._indices = {shard.name: index for index, shard in enumerate(shards)}
+        self._changed = threading.Condition()
+        self._reached: Position = (0, 0)  # the conversion has read everything before it
+        self._queue: deque[tuple[Position, Bytes]] = deque()  # in order, all before `_reached`
         self._stopped = False
         self._hashing: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="edgesppo-sha256", daemon=True)
@@ -89,27 +88,27 @@ class Hashing:
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         try:
             if error is None:
-                self._go_on((len(self._shards), 0))
+                self._advance((len(self._shards), 0))
                 self._hashing.result()
-                self._witness.check(self._shards)
+                self._hashes.check(self._shards)
         finally:
             self._stopped = True
-            self._go_on(self._reached)
+            self._advance(self._reached)
             self._thread.join()
 
     def read(self, shard: Shard, begin: int, data: Bytes) -> None:
-        """Take this span of a shard; of what comes before it, nothing more will be handed over."""
-        place = self._places[shard.name]
-        self._go_on((place, begin + len(data)), ((place, begin), data))
+        """Take the bytes that were read at `begin` of a shard; to be called in order."""
+        index = self._indices[shard.name]
+        self._advance((index, begin + len(data)), ((index, begin), data))
         if self._hashing.done():
-            self._hashing.result()  # that it is done so early may be for an error
+            self._hashing.result()  # raises if it ended early because of an error
 
-    def _go_on(self, reached: Point, handed: tuple[Point, Bytes] | None = None) -> None:
-        with self._came:
+    def _advance(self, reached: Position, span: tuple[Position, Bytes] | None = None) -> None:
+        with self._changed:
             self._reached = reached
-            if handed is not None and len(self._handed) < HANDED:
-                self._handed.append(handed)
-            self._came.notify()
+            if span is not None and len(self._queue) < MAX_QUEUED:
+                self._queue.append(span)
+            self._changed.notify()
 
     def _run(self) -> None:
         try:
@@ -120,28 +119,29 @@ class Hashing:
             self._hashing.set_result(None)
 
     def _hash(self) -> None:
-        for place, shard in enumerate(self._shards):
-            if shard.name in self._witness.digests:
+        for index, shard in enumerate(self._shards):
+            if shard.name in self._hashes.digests:
                 continue
-            found, at = hashlib.sha256(), 0
-            while at < shard.size:
-                data = self._from((place, at), shard)
+            hasher, offset = hashlib.sha256(), 0
+            while offset < shard.size:
+                data = self._next_bytes((index, offset), shard)
                 if data is None:
                     return
-                found.update(data)
-                at += len(data)
-            self._witness.digests[shard.name] = found.hexdigest()
+                hasher.update(data)
+                offset += len(data)
+            self._hashes.digests[shard.name] = hasher.hexdigest()
 
-    def _from(self, point: Point, shard: Shard) -> Bytes | None:
-        """The bytes from there on, as many as can be had; None when there will be no more."""
-        with self._came:
-            self._came.wait_for(lambda: self._stopped or self._reached > point)
+    def _next_bytes(self, position: Position, shard: Shard) -> Bytes | None:
+        """Wait until a position was reached; the bytes from there on, or None once stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._reached > position)
             if self._stopped:
                 return None
-            while self._handed and self._handed[0][0] < point:
-                self._handed.popleft()
-            if self._handed and self._handed[0][0] == point:
-                return self._handed.popleft()[1]
-            place, end = self._handed[0][0] if self._handed else self._reached
-        _, begin = point
-        return shard.span(begin, min(begin + BLOCK, end if place == point[0] else shard.size))
+            while self._queue and self._queue[0][0] < position:
+                self._queue.popleft()
+            if self._queue and self._queue[0][0] == position:
+                return self._queue.popleft()[1]
+            index, end = self._queue[0][0] if self._queue else self._reached
+        _, begin = position
+        end = end if index == position[0] else shard.size
+        return shard.read_span(begin, min(begin + BLOCK, end))

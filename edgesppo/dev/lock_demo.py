@@ -1,4 +1,4 @@
-"""The shipped demo's entry in models.lock, written anew: `python -m edgesppo.dev.lock_demo`."""
+"""Update the shipped demo's entry in models.lock: `python -m edgesppo.dev.lock_demo`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILES = (".json", ".model", ".safetensors")
 
 
 def demo_entry() -> PinnedModel:
-    """The entry of the demo as its files are now."""
+    """The entry for the demo's files as they are now."""
     folder = PACKAGE / "demo"
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _FILES)
     return PinnedModel(
@@ -30,10 +30,10 @@ def demo_entry() -> PinnedModel:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the entry; an argument that makes no sense is refused first."""
+    """Write the entry to models.lock; there are no arguments but --help."""
     argparse.ArgumentParser(
         prog="python -m edgesppo.dev.lock_demo",
-        description=f"Write the shipped demo's sizes and hashes to {toml.path()} anew.",
+        description=f"Update the sizes and hashes of the shipped demo in {toml.path()}.",
     ).parse_args(arguments)
     lock = Lock({**toml.read().models, "demo": demo_entry()})
     toml.path().write_text(toml.render(lock), encoding="utf-8")

@@ -77,7 +77,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     from edgesppo_convert.source.checkpoint import Checkpoint
 
     with Checkpoint(folder) as checkpoint:
-        card = parse_card((checkpoint.small("README.md") or b"").decode("utf-8", "replace"))
+        card = parse_card((checkpoint.read_small("README.md") or b"").decode("utf-8", "replace"))
     licence = card.license or card.license_in_text or _UNKNOWN
     text = card.license_in_text if card.license else None
     return {

@@ -1,4 +1,4 @@
-"""The converter's bytes, held against llama.cpp's own quantiser and against plain numpy."""
+"""The converter's output, compared byte for byte with llama.cpp's quantiser and with numpy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = ("q4_k_m", "q8_0", "f16", "bf16")
 
 @dataclass
 class Sources:
-    """Checkpoints and their float32 GGUF files, each made once."""
+    """Checkpoints and their float32 GGUF files, each written once per session."""
 
     folder: Path
 
@@ -76,7 +76,7 @@ def test_the_full_vocabulary_is_quantised_as_llama_model_quantize_does(
 def test_memory_does_not_grow_with_a_tensor_or_beyond_measure_with_threads(
     sources: Sources, tmp_path: Path, threads: int, most: int
 ) -> None:
-    """The embedding alone has 262 MB as float32; the vocabulary's texts need some 60."""
+    """The embedding alone has 262 MB as float32; the vocabulary's texts need about 60 MB."""
     folder, levels = sources.checkpoint("thin256k"), [anonymous_mb()]
 
     def look(_: Progress) -> None:
@@ -89,11 +89,11 @@ def test_memory_does_not_grow_with_a_tensor_or_beyond_measure_with_threads(
 @pytest.mark.parametrize("row", [256, 3584, 1 << 19, (1 << 19) + 256, 1 << 22])
 def test_as_many_threads_work_as_fit_into_memory(row: int) -> None:
     weights = [Weight("a", "a", MODEL_TENSOR.FFN_UP, 0, (1000, width)) for width in (256, row)]
-    threads = quantize.fitting(1024, weights)
+    threads = quantize.max_threads(1024, weights)
     chunk = quantize.rows_per_chunk(row) * row
-    taken = threads * (4 + 4 + 4) * chunk + quantize.WAITING
+    taken = threads * (4 + 4 + 4) * chunk + quantize.MAX_PENDING
     assert taken <= quantize.MEMORY < taken + 12 * chunk
-    assert [quantize.fitting(n, weights) for n in (1, 2)] == [1, 2]
+    assert [quantize.max_threads(n, weights) for n in (1, 2)] == [1, 2]
 
 
 def anonymous_mb() -> float:
@@ -120,13 +120,15 @@ def test_the_number_of_threads_does_not_change_the_file(
     sources: Sources, tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first: ConvertResult = convert(sources.checkpoint("tiny"), tmp_path / "first.gguf")
-    monkeypatch.setattr(quantize, "CHUNK", 4096)  # so that many make a tensor, out of turn
+    monkeypatch.setattr(
+        quantize, "CHUNK", 4096
+    )  # many chunks per tensor, so that they finish out of order
     again = convert(sources.checkpoint("tiny"), tmp_path / "again.gguf", threads=threads)
     assert again.sha256 == first.sha256
 
 
 def stored_tensors(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of a checkpoint as float32, by nothing but numpy and the format's definition."""
+    """Every tensor of a checkpoint as float32, read with numpy by the format's definition alone."""
     found = {}
     for path in folder.glob("*.safetensors"):
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""`edgesppo convert`, as a person and as a script call it."""
+"""`edgesppo convert`, as called by a person and by a script."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ def test_a_self_test_that_fails_comes_after_the_summary(
 def test_a_failure_is_one_line_and_exit_code_1(source: Path, tmp_path: Path) -> None:
     result = call(source / "nothing", "-o", tmp_path / "out.gguf")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"edgesppo: no checkpoint folder {source / 'nothing'}; ")
+    assert result.stderr.startswith(
+        f"edgesppo: there is no checkpoint folder {source / 'nothing'}; "
+    )
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -180,13 +182,13 @@ def test_a_wrong_option_is_exit_code_2_and_a_hint(
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("some.gguf", b"GGUF", ["is a GGUF file", "checkpoint's folder", "edgesppo chat {place}"]),
-        ("gguf", b"GGUF", ["is a GGUF file", "checkpoint's folder", "edgesppo chat {place}"]),
+        ("some.gguf", b"GGUF", ["is a GGUF file", "checkpoint folder", "edgesppo chat {place}"]),
+        ("gguf", b"GGUF", ["is a GGUF file", "checkpoint folder", "edgesppo chat {place}"]),
         (
             *("some.safetensors", b"\0"),
             ["is one file of a checkpoint", "expected its folder", "edgesppo convert {folder} -o"],
         ),
-        ("some.txt", b"some", ["is a file", "checkpoint's folder", "convert FOLDER -o OUT.gguf"]),
+        ("some.txt", b"some", ["is a file", "checkpoint folder", "convert FOLDER -o OUT.gguf"]),
         ("nothing", None, ["no checkpoint folder", "edgesppo list", "OWNER/NAME@COMMIT"]),
     ],
 )
@@ -257,14 +259,14 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(
 
     out = tmp_path / "out.gguf"
     with monkeypatch.context() as patch:
-        patch.setattr("edgesppo_convert.output.output.CLAIM", 1)
+        patch.setattr("edgesppo_convert.output.output.RECORD_EVERY", 1)
         patch.setattr("edgesppo.terminal.progress.Meter.update", interrupt)
         stopped = call(source, "-o", out)
     assert stopped.exit_code == 130
     part = tmp_path / ".out.gguf.edgesppo-part"
     assert re.fullmatch(
         rf"\nedgesppo: stopped; \d+ of 13 tensors are kept in {re.escape(str(part))}:"
-        r" the same command goes on there\n",
+        r" run the same command again to continue\n",
         stopped.stderr,
     )
     again = call(source, "-o", out)

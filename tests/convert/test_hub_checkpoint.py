@@ -1,4 +1,4 @@
-"""A checkpoint on the hub, shard by shard: held against a small hub that fails in every way."""
+"""Convert a checkpoint on the hub, shard by shard, from a fake hub that fails in every way."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The same repository, converted from the Hugging Face cache."""
+    """The output for the same repository, converted from the Hugging Face cache."""
     cache = tmp_path_factory.mktemp("cache")
     out = cache / "out.gguf"
     convert(cached(folder, cache), out)
@@ -57,7 +57,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited between attempts; no test really waits."""
+    """The waits between attempts, in seconds; no test really waits."""
     waited: list[float] = []
     monkeypatch.setattr(hub_module.time, "sleep", waited.append)
     monkeypatch.setattr(hub_module.HubClient.__init__, "__defaults__", (waited.append,))
@@ -70,7 +70,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(output, "CLAIM", 1)
+    monkeypatch.setattr(output, "RECORD_EVERY", 1)
     with serve(folder) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake
@@ -212,11 +212,11 @@ def test_a_separate_head_is_compared_over_the_network(
 
 
 def add_head(folder: Path, data: bytes = b"") -> bytes:
-    """Give the checkpoint a shard with a head, by default its embedding's copy."""
+    """Add a shard with an lm_head to the checkpoint, by default a copy of its embedding."""
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     with Checkpoint(folder) as checkpoint:
         embedding = checkpoint.tensors[EMBEDDING]
-        shape, data = embedding.shape, data or b"".join(checkpoint.stored(embedding))
+        shape, data = embedding.shape, data or b"".join(checkpoint.stream(embedding))
     name = "model-00004-of-00004.safetensors"
     index["weight_map"][HEAD] = name
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")

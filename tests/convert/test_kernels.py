@@ -1,4 +1,4 @@
-"""The fast kernels make ggml's bytes, whatever the numbers, and are used only where they do."""
+"""The fast kernels make ggml's bytes for all values, and are used only where they do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fast() -> FastKernels:
 def differing(
     fast: FastKernels, kind: GGMLQuantizationType, values: NDArray[np.float32]
 ) -> list[int]:
-    """The blocks that are not ggml's."""
+    """The indices of the blocks that differ from ggml's."""
     ours, theirs = (np.full(row_bytes(kind, values.size), 0xA5, np.uint8) for _ in range(2))
     fast.blocks(kind, values, ours)
     ggml(kind, values, theirs)
@@ -65,7 +65,7 @@ def test_blocks_of_every_sort_are_ggmls(fast: FastKernels, kind: GGMLQuantizatio
 def test_random_bit_patterns_are_ggmls(
     fast: FastKernels, kind: GGMLQuantizationType, seed: int
 ) -> None:
-    """Every exponent and both signs, as far as a checkpoint may hold them."""
+    """Every exponent and both signs, within what a checkpoint may hold."""
     bits = np.random.default_rng(seed).integers(0, 1 << 32, 512 * BLOCK, np.uint32)
     values = bits.view(np.float32)
     with np.errstate(invalid="ignore"):
@@ -98,7 +98,7 @@ def test_no_block_is_found_that_differs(
 
 
 def test_trained_numbers_are_not_left_to_ggml() -> None:
-    """Else the kernels would be no faster."""
+    """Otherwise the kernels would not be faster."""
     pytest.importorskip("numba")
     values = np.random.default_rng(0).standard_normal(64 * BLOCK, np.float32) * np.float32(0.02)
 
@@ -113,7 +113,9 @@ def test_trained_numbers_are_not_left_to_ggml() -> None:
 
 def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr(quantize, "CHUNK", 4096)  # so that many make a tensor, out of turn
+    monkeypatch.setattr(
+        quantize, "CHUNK", 4096
+    )  # many chunks per tensor, so that they finish out of order
     source = write_checkpoint(tmp_path / "source", SHAPES["tiny"])
     fast, slow = (
         convert(source, tmp_path / f"{name}.gguf", kernels=name, threads=threads)
@@ -125,21 +127,24 @@ def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.M
 
 def test_they_are_chosen_when_there_is_work_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    assert kernels.choose("auto", ggml, {Q4_K: 1 << 20}) == (None, None)
+    assert kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 20}) == (None, None)
     monkeypatch.setattr(kernels, "WORTHWHILE", 1 << 20)
-    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 20})
+    chosen, doubt = kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 20})
     assert chosen is not None
     assert set(chosen.kinds) == {Q4_K}
     assert doubt is None
-    assert kernels.choose("ggml", ggml, {Q4_K: 1 << 20}) == (None, None)
-    assert kernels.choose("fast", ggml, {GGMLQuantizationType.Q8_0: 1 << 30}) == (None, None)
+    assert kernels.choose_kernels("ggml", ggml, {Q4_K: 1 << 20}) == (None, None)
+    assert kernels.choose_kernels("fast", ggml, {GGMLQuantizationType.Q8_0: 1 << 30}) == (
+        None,
+        None,
+    )
 
 
 def test_without_numba_ggml_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    assert kernels.choose("auto", ggml, {Q4_K: 1 << 30}) == (None, None)
-    with pytest.raises(UsageError, match=r"pip install numba brings it"):
-        kernels.choose("fast", ggml, {Q4_K: 1})
+    assert kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 30}) == (None, None)
+    with pytest.raises(UsageError, match=r"install it with: pip install numba"):
+        kernels.choose_kernels("fast", ggml, {Q4_K: 1})
 
 
 def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,11 +154,11 @@ def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(numba, "njit", njit)
-    chosen, doubt = kernels.choose("auto", ggml, {Q4_K: 1 << 30})
+    chosen, doubt = kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 30})
     assert chosen is None
     assert doubt == "numba fails: [Errno 28] No space left on device"
-    with pytest.raises(UsageError, match=r"numba fails: .*No space left"):
-        kernels.choose("fast", ggml, {Q4_K: 1})
+    with pytest.raises(UsageError, match=r"numba failed: .*No space left"):
+        kernels.choose_kernels("fast", ggml, {Q4_K: 1})
 
 
 def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
@@ -166,9 +171,9 @@ def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
         out[-1] ^= 1  # as contraction to fused multiply-add would give
 
     doubt = "on this machine they do not make the bytes that ggml makes"
-    assert kernels.choose("auto", other, {Q4_K: 1 << 30}) == (None, doubt)
-    with pytest.raises(UsageError, match="do not make the bytes that ggml makes"):
-        kernels.choose("fast", other, {Q6_K: 1})
+    assert kernels.choose_kernels("auto", other, {Q4_K: 1 << 30}) == (None, doubt)
+    with pytest.raises(UsageError, match="do not make the same bytes as ggml"):
+        kernels.choose_kernels("fast", other, {Q6_K: 1})
 
 
 def test_kernels_that_were_left_out_are_told_of(
@@ -176,7 +181,7 @@ def test_kernels_that_were_left_out_are_told_of(
 ) -> None:
     pytest.importorskip("numba")
     monkeypatch.setattr(kernels, "WORTHWHILE", 1)
-    monkeypatch.setattr(FastKernels, "agree", lambda _: False)
+    monkeypatch.setattr(FastKernels, "matches_ggml", lambda _: False)
     source = write_checkpoint(tmp_path / "source", resized(SHAPES["tiny"], layers=1))
     words = ["convert", str(source), "-o", str(tmp_path / "out.gguf")]
     told = " ".join(CliRunner().invoke(main, words).stderr.split())
@@ -187,15 +192,17 @@ def test_compiled_code_is_found_again_only_while_its_constants_are_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = kernel_source.q6_search()
-    names = [kernels._named("search6", source)]
+    names = [kernels._cache_name("search6", source)]
     monkeypatch.setitem(kernels.CONSTANTS, "LIMIT", np.float32(3e6))
-    names += [kernels._named("search6", source), kernels._named("search6", source + " ")]
+    names += [kernels._cache_name("search6", source), kernels._named("search6", source + " ")]
     assert len(set(names)) == 3
 
 
 def test_unknown_kernels_are_refused() -> None:
-    with pytest.raises(UsageError, match="no kernels 'best'; there are auto, fast, ggml"):
-        kernels.choose("best", ggml, {})
+    with pytest.raises(
+        UsageError, match="unknown kernels 'best'; expected one of auto, fast, ggml"
+    ):
+        kernels.choose_kernels("best", ggml, {})
 
 
 def test_a_folder_where_nothing_can_be_kept_is_no_obstacle(

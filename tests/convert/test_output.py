@@ -1,4 +1,4 @@
-"""The output appears whole or not at all, whatever fails and whenever."""
+"""The output appears complete or not at all, whatever fails and whenever it fails."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_the_result_says_what_is_on_the_disk(source: Path, out: Path) -> None:
 def test_what_is_read_lies_in_order(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So a disk reads it from front to back, whatever the order of the output."""
+    """So that a disk reads it from front to back, whatever the order of the output."""
     read: list[int] = []
-    monkeypatch.setattr(Tensor, "expect", lambda tensor, *_: read.append(tensor.offset))
+    monkeypatch.setattr(Tensor, "prefetch", lambda tensor, *_: read.append(tensor.offset))
     convert(source, out)
     assert len(read) >= 13
     assert read == sorted(read)
@@ -136,7 +136,7 @@ def test_too_little_space_is_known_before_the_work(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 7))  # type: ignore[attr-defined]
-    with pytest.raises(OutputError, match=r"it needs [\d,]+ bytes, 7 are free"):
+    with pytest.raises(OutputError, match=r"it needs [\d,]+ bytes, but .* has 7 free"):
         convert(source, out)
     assert names(out) == []
 
@@ -183,7 +183,7 @@ def test_an_output_folder_that_does_not_exist(source: Path, tmp_path: Path) -> N
 
 def test_an_output_that_exists_needs_force(source: Path, out: Path) -> None:
     out.write_bytes(b"precious")
-    with pytest.raises(OutputError, match=r"model\.gguf exists; use --force"):
+    with pytest.raises(OutputError, match=r"model\.gguf exists already; use --force"):
         convert(source, out)
     assert out.read_bytes() == b"precious"
     convert(source, out, force=True)
@@ -191,7 +191,7 @@ def test_an_output_that_exists_needs_force(source: Path, out: Path) -> None:
 
 
 class Unlinked(FileSystem):
-    """A file system that knows no second names."""
+    """A file system without hard links."""
 
     def link(self, source: Path, target: Path) -> None:
         raise PermissionError(errno.EPERM, f"no links for {source} or {target}")
@@ -201,7 +201,9 @@ class Unlinked(FileSystem):
 def test_an_output_that_appears_meanwhile_is_kept_and_so_is_the_new_one(
     source: Path, out: Path, files: FileSystem
 ) -> None:
-    with pytest.raises(OutputError, match=r"appeared meanwhile; .*13 of 13 tensors are kept in"):
+    with pytest.raises(
+        OutputError, match=r"another program meanwhile; .*13 of 13 tensors are kept in"
+    ):
         pipeline.convert(
             source, out, files=files, progress=lambda _: out.write_bytes(b"quicker") and None
         )
@@ -217,7 +219,7 @@ def test_one_that_appears_at_the_last_moment_is_kept(source: Path, out: Path) ->
             target.write_bytes(b"quicker")
             super().link(source, target)
 
-    with pytest.raises(OutputError, match="appeared meanwhile"):
+    with pytest.raises(OutputError, match="created by another program meanwhile"):
         pipeline.convert(source, out, files=Late())
     assert out.read_bytes() == b"quicker"
 
@@ -231,7 +233,7 @@ def test_without_links_the_output_appears_all_the_same(source: Path, out: Path) 
 def test_a_part_that_is_an_output_by_another_name_is_never_written_to(
     source: Path, out: Path
 ) -> None:
-    """As a process killed between the two names would leave it, had nobody tidied up."""
+    """As a process that was killed between linking and unlinking leaves it."""
     convert(source, out)
     other = out.with_name("other.gguf")
     before = out.read_bytes()
@@ -278,7 +280,7 @@ def test_the_checkpoint_itself_is_never_the_output(source: Path, tmp_path: Path)
     before = weights.read_bytes()
     (tmp_path / "alias.gguf").symlink_to(weights)
     for target in (weights, tmp_path / "alias.gguf"):
-        with pytest.raises(OutputError, match="a part of the checkpoint itself"):
+        with pytest.raises(OutputError, match="a file of the checkpoint itself"):
             convert(source, target, force=True)
     assert weights.read_bytes() == before
 
@@ -292,9 +294,9 @@ def test_an_output_beside_the_checkpoint_may_be_replaced(source: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"type": "q3"}, "no type 'q3'"),
-        ({"layout": "best"}, "no layout 'best'"),
-        ({"threads": 0}, "threads is 0"),
+        ({"type": "q3"}, "unknown type 'q3'"),
+        ({"layout": "best"}, "unknown layout 'best'"),
+        ({"threads": 0}, "the number of threads is 0"),
     ],
 )
 def test_an_option_that_makes_no_sense(
@@ -323,20 +325,20 @@ KEYS = [
 
 def test_the_output_refuses_calls_out_of_turn(out: Path) -> None:
     with Output(out, two_tensors(), "this", FileSystem()) as output:
-        with pytest.raises(ValueError, match="lacks only 12"):
+        with pytest.raises(ValueError, match="needs only 12"):
             output.write("first", bytes(13))
         output.write("first", FIRST[:4])
-        with pytest.raises(ValueError, match="the turn of first, not of second"):
+        with pytest.raises(ValueError, match="expected data of first, not of second"):
             output.write("second", SECOND)
         with pytest.raises(ValueError, match="first has not been written"):
             output.complete()
         output.write("first", FIRST[4:])
-        with pytest.raises(ValueError, match="first is done"):
+        with pytest.raises(ValueError, match="first is complete already"):
             output.write("first", FIRST)
         with pytest.raises(ValueError, match="second has not been written"):
             output.complete()
         output.write("second", SECOND)
-        with pytest.raises(ValueError, match="a head of 3 bytes"):
+        with pytest.raises(ValueError, match="the head has 3 bytes"):
             output.complete(b"GGU")
     assert names(out) == []  # never committed
 

@@ -1,4 +1,4 @@
-"""What becomes of which tensor, and in which order: pure tables, no files but tiny ones."""
+"""The block type of each tensor, and the order of the tensors; few and tiny files."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def test_rows_that_no_block_divides_fall_back(
 
 
 def test_an_unknown_type_is_refused_with_the_list() -> None:
-    with pytest.raises(UsageError, match=f"no type 'q3'; there are {', '.join(RECIPES)}"):
+    with pytest.raises(
+        UsageError, match=f"unknown type 'q3'; expected one of {', '.join(RECIPES)}"
+    ):
         find_recipe("q3")
 
 
@@ -116,10 +118,10 @@ def test_overrides_come_before_the_table_and_the_first_that_fits_counts() -> Non
         ("attn_q", "not of the form PATTERN=TYPE"),
         ("=q8_0", "not of the form PATTERN=TYPE"),
         ("attn_q=", "not of the form PATTERN=TYPE"),
-        ("attn_q=iq1_s", "no tensor type 'iq1_s'"),
-        ("attn_(=q8_0", "no regular expression"),
-        ("attn_z=q8_0", "no matrix has a name with 'attn_z'"),
-        ("attn_norm=q8_0", "no matrix has a name with 'attn_norm'"),
+        ("attn_q=iq1_s", "unknown tensor type 'iq1_s'"),
+        ("attn_(=q8_0", "is not a regular expression"),
+        ("attn_z=q8_0", "'attn_z' matches no matrix"),
+        ("attn_norm=q8_0", "'attn_norm' matches no matrix"),
     ],
 )
 def test_an_override_that_would_do_nothing_is_refused(override: str, message: str) -> None:
@@ -140,14 +142,14 @@ def test_an_override_that_those_before_leave_nothing_to_is_refused(
 ) -> None:
     last = overrides[-1].partition("=")[0]
     before = ", ".join(repr(text.partition("=")[0]) for text in overrides[:-1])
-    message = f"{last!r} decides nothing: the first that fits a name does, and {before} before it"
+    message = f"{last!r} has no effect: the first pattern that matches a name counts, and {before}"
     with pytest.raises(UsageError, match=re.escape(message)):
         types_of(SHAPES["tiny"], "q4_k_m", *overrides)
     types_of(SHAPES["tiny"], "q4_k_m", *overrides[:-1])
 
 
 def test_plain_types_take_no_overrides() -> None:
-    with pytest.raises(UsageError, match="cannot be given with type bf16"):
+    with pytest.raises(UsageError, match="type bf16 is the same for all matrices"):
         types_of(SHAPES["tiny"], "bf16", "attn_q=q8_0")
 
 

@@ -1,4 +1,4 @@
-"""Where a file comes from stands in the file: nothing else, nothing private, always the same."""
+"""The file records where it comes from: nothing private, and always the same keys."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Self-Play Preference Optimization for Language Model Alignment
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A checkpoint with a card, as the Hugging Face cache lays it out."""
+    """A checkpoint with a model card, laid out as in the Hugging Face cache."""
     repository = tmp_path / "models--UCLA-AGI--Gemma-2-9B-It-SPPO-Iter3"
     plain = write_checkpoint(tmp_path / "plain", SMALL)
     (plain / "README.md").write_text(CARD, encoding="utf-8")
@@ -148,7 +148,7 @@ def test_a_plain_folder_claims_nothing_that_it_does_not_know(tmp_path: Path) -> 
 
 
 def test_the_name_of_the_9b_is_taken_apart(source: Path) -> None:
-    """With its own number of weights: then 9B is a size label, and no part of a name."""
+    """With the 9B's number of weights, so that 9B is taken as a size label, not as a name."""
     with Checkpoint(source) as checkpoint:
         found = {entry.key: entry.value for entry in provenance.collect(checkpoint, 9_241_705_984)}
     parts = ("name", "basename", "finetune", "version", "size_label", "organization")

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's files: whole, from several places at once, and from a disk that fails."""
+"""Reading a checkpoint's files: in full, concurrently, and from a failing disk."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def checkpoint(tmp_path: Path) -> Iterator[Checkpoint]:
 
 def test_a_span_is_of_the_files_own_bytes_and_disturbs_no_reader(checkpoint: Checkpoint) -> None:
     shard, tensor = checkpoint.shards[0], checkpoint.tensors["model.norm.weight"]
-    expected = b"".join(checkpoint.stored(tensor))
-    stored = checkpoint.stored(tensor)
+    expected = b"".join(checkpoint.stream(tensor))
+    stored = checkpoint.stream(tensor)
     begun = next(stored)
-    assert shard.span(7, 10_000) == shard.path.read_bytes()[7:10_000]
+    assert shard.read_span(7, 10_000) == shard.path.read_bytes()[7:10_000]
     assert begun + b"".join(stored) == expected
-    with pytest.raises(BadCheckpoint, match="ends too early"):
-        shard.span(0, shard.size + 1)
+    with pytest.raises(BadCheckpoint, match="is truncated"):
+        shard.read_span(0, shard.size + 1)
 
 
 def test_a_span_is_of_the_file_that_was_opened(checkpoint: Checkpoint) -> None:
@@ -46,7 +46,7 @@ def test_a_span_is_of_the_file_that_was_opened(checkpoint: Checkpoint) -> None:
     copy.write_bytes(shard.path.read_bytes())
     copy.replace(shard.path)
     with pytest.raises(BadCheckpoint, match="was replaced while it was read"):
-        shard.span(0, 8)
+        shard.read_span(0, 8)
 
 
 def test_a_disk_that_fails_is_no_fault_of_the_checkpoint(
@@ -61,7 +61,7 @@ def test_a_disk_that_fails_is_no_fault_of_the_checkpoint(
         shard.read(0, memoryview(bytearray(8)))
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(SourceUnreadable, match=f"cannot read .*: {os.strerror(errno.EIO)}"):
-        shard.span(0, 8)
+        shard.read_span(0, 8)
     with pytest.raises(SourceUnreadable, match=f"cannot read .*: {os.strerror(errno.EIO)}"):
         safetensors.Shard(shard.path)
 

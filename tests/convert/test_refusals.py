@@ -1,4 +1,4 @@
-"""Every checkpoint that must be refused: by the right error, in one line, leaving nothing."""
+"""Every checkpoint that must be refused: the right error, on one line, and no file is left."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NORM = "model.norm.weight"
 
 
 def refused(folder: Path, kind: type[EdgesppoError], *words: str) -> None:
-    """Converting must fail with exactly this error, in one line, and leave no file."""
+    """Check that converting fails with this type of error, on one line, and leaves no file."""
     out = folder.parent / "out"
     out.mkdir()
     with pytest.raises(kind) as caught:
@@ -61,7 +61,7 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def change_header(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Another header in front of the same tensor bytes."""
+    """Replace the header; the tensors' bytes stay the same."""
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
@@ -71,7 +71,7 @@ def change_header(path: Path, change: Callable[[dict[str, Any]], object]) -> Non
 
 
 def poke(path: Path, name: str, element: int, half: int) -> None:
-    """Overwrite one bfloat16 of a tensor."""
+    """Overwrite one bfloat16 element of a tensor."""
     data = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(data[:8], "little")
     begin = start + json.loads(data[8:start])[name]["data_offsets"][0]
@@ -92,9 +92,9 @@ def test_no_config(single: Path) -> None:
     ("data", "words"),
     [
         (b"{", "config.json is not valid JSON"),
-        (b"[1]", "holds a list, expected a JSON object"),
+        (b"[1]", "holds a list; expected a JSON object"),
         (b"\xff\xfe{}", "config.json is not valid JSON"),
-        (b'{"a": 1, "a": 2}', "key 'a' stands twice"),
+        (b'{"a": 1, "a": 2}', "key 'a' appears twice"),
         (b'{"a": NaN}', "NaN is not a JSON value"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "config.json is not valid JSON"),
@@ -268,7 +268,7 @@ def test_an_index_that_places_a_tensor_elsewhere(sharded: Path) -> None:
 
 def test_an_index_that_names_a_tensor_no_shard_has(sharded: Path) -> None:
     change_json(sharded / INDEX, lambda index: index["weight_map"].update({"extra.weight": SHARD}))
-    refused(sharded, BadCheckpoint, SHARD, "lacks tensor 'extra.weight'")
+    refused(sharded, BadCheckpoint, SHARD, "has no tensor 'extra.weight'")
 
 
 def test_an_index_that_forgets_a_tensor(sharded: Path) -> None:
@@ -284,23 +284,23 @@ def test_an_index_without_a_map(sharded: Path) -> None:
 Header = dict[str, Any]
 BAD_HEADERS: dict[str, tuple[Callable[[Header], object], str]] = {
     "overlap": (lambda h: _shift(h, -2), "overlaps another"),
-    "hole": (lambda h: _shift(h, 2), "leaves a hole"),
+    "hole": (lambda h: _shift(h, 2), "leaves a gap"),
     "beyond the end": (lambda h: h[NORM].update(shape=[300]) or _grow(h, 24), "truncated"),
     "not its size": (lambda h: h[NORM].update(shape=[289]), "takes 578 bytes"),
     "backwards": (lambda h: h[NORM]["data_offsets"].reverse(), "its offsets are"),
     "three offsets": (lambda h: h[NORM]["data_offsets"].append(0), "its offsets are"),
     "no offsets": (lambda h: h[NORM].pop("data_offsets"), "has no 'data_offsets'"),
-    "negative": (lambda h: h[NORM].update(data_offsets=[-4, -2]), "expected a short list"),
-    "huge": (lambda h: h[NORM].update(shape=[1 << 60]), "expected a short list"),
-    "true": (lambda h: h[NORM].update(shape=[True, 288]), "expected a short list"),
+    "negative": (lambda h: h[NORM].update(data_offsets=[-4, -2]), "expected a list of at most"),
+    "huge": (lambda h: h[NORM].update(shape=[1 << 60]), "expected a list of at most"),
+    "true": (lambda h: h[NORM].update(shape=[True, 288]), "expected a list of at most"),
     "no dtype": (lambda h: h[NORM].pop("dtype"), "has no 'dtype'"),
     "no object": (lambda h: h.update({NORM: 3}), "expected an object"),
-    "no name": (lambda h: h.update({"": h.pop(NORM)}), "is no tensor name"),
+    "no name": (lambda h: h.update({"": h.pop(NORM)}), "is not a tensor name"),
 }
 
 
 def _shift(header: Header, by: int) -> None:
-    """Move the last tensor, which is the norm."""
+    """Move the offsets of the last tensor, the norm."""
     header[NORM]["data_offsets"] = [offset + by for offset in header[NORM]["data_offsets"]]
 
 
@@ -319,7 +319,7 @@ def test_a_header_that_breaks_the_formats_rules(single: Path, name: str) -> None
 def test_a_header_longer_than_the_format_allows(single: Path, length: int) -> None:
     with (single / "model.safetensors").open("r+b") as file:
         file.write(struct.pack("<Q", length))
-    refused(single, BadCheckpoint, "model.safetensors", f"header of {length:,} bytes")
+    refused(single, BadCheckpoint, "model.safetensors", f"its header has {length:,} bytes")
 
 
 def test_a_tensor_that_stands_twice_in_a_header(single: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_tensor_that_stands_twice_in_a_header(single: Path) -> None:
     length = int.from_bytes(data[:8], "little")
     twice = data[8 : 7 + length] + b', "model.norm.weight": {}}'
     path.write_bytes(struct.pack("<Q", len(twice)) + twice + data[8 + length :])
-    refused(single, BadCheckpoint, "model.safetensors", "'model.norm.weight' stands twice")
+    refused(single, BadCheckpoint, "model.safetensors", "'model.norm.weight' appears twice")
 
 
 @pytest.mark.parametrize("dtype", ["I8", "F8_E4M3", "F64"])
@@ -345,9 +345,9 @@ def test_no_tokenizer(single: Path) -> None:
 @pytest.mark.parametrize(
     ("tensor", "element", "half", "words"),
     [
-        (EMBEDDING, 5 * 288 + 17, 0x7FC0, "holds nan at [5, 17]"),
-        (EMBEDDING, 599 * 288 + 287, 0x7F80, "holds inf at [599, 287]"),
-        ("model.layers.1.mlp.down_proj.weight", 416, 0xFF80, "holds -inf at [1, 0]"),
+        (EMBEDDING, 5 * 288 + 17, 0x7FC0, "has the value nan at [5, 17]"),
+        (EMBEDDING, 599 * 288 + 287, 0x7F80, "has the value inf at [599, 287]"),
+        ("model.layers.1.mlp.down_proj.weight", 416, 0xFF80, "has the value -inf at [1, 0]"),
         (NORM, 7, 0xFFFF, "holds nan at [7]"),
     ],
 )
@@ -367,7 +367,9 @@ def test_a_weight_too_large_for_its_type(
 ) -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     poke(single / "model.safetensors", name, 289, half)
-    with pytest.raises(BadCheckpoint, match=rf"{name} holds {value} at \[1, 1\]; too large for"):
+    with pytest.raises(
+        BadCheckpoint, match=rf"{name} has the value {value} at \[1, 1\]; that is too"
+    ):
         convert(single, tmp_path / "out.gguf", type=kind)
     convert(single, tmp_path / "out.gguf", type="bf16")
 
@@ -394,7 +396,7 @@ def test_a_link_to_nothing_is_an_incomplete_download(single: Path) -> None:
 def test_an_added_token_that_has_no_row(single: Path, key: str) -> None:
     added = {"added_tokens_decoder": {key: {"content": "<t>"}}}
     write_json(single / "tokenizer_config.json", added)
-    refused(single, BadCheckpoint, "tokenizer_config.json", "is no id below 600")
+    refused(single, BadCheckpoint, "tokenizer_config.json", "is not a token id; expected 0 to 599")
 
 
 def test_a_wrong_shape(single: Path) -> None:
@@ -405,7 +407,7 @@ def test_a_wrong_shape(single: Path) -> None:
 
 def test_a_tensor_too_few(single: Path) -> None:
     change_header(single / "model.safetensors", lambda h: h.update({"x.weight": h.pop(NORM)}))
-    refused(single, BadCheckpoint, "lacks tensor model.norm.weight")
+    refused(single, BadCheckpoint, "has no tensor model.norm.weight")
 
 
 def test_a_tensor_too_many(single: Path) -> None:
@@ -456,7 +458,7 @@ def test_a_head_that_differs_in_one_bit(single: Path) -> None:
 
 def test_an_untied_head_that_is_missing(single: Path) -> None:
     change_json(single / "config.json", lambda c: c.update(tie_word_embeddings=False))
-    refused(single, BadCheckpoint, "lacks lm_head.weight", "tie_word_embeddings")
+    refused(single, BadCheckpoint, "has no tensor lm_head.weight", "tie_word_embeddings")
 
 
 def test_old_rotary_tables_are_ignored(single: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nothing is ever lost: whatever ends a conversion, and when, the next one gives the same file."""
+"""Nothing is lost: whatever ends a conversion, and whenever, the next run gives the same file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgesppo_convert import Progress, convert, pipeline
 from edgesppo_convert.output import output
 from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.output import journal_path, part_path
-from edgesppo_convert.output.part_file import Part
+from edgesppo_convert.output.part_file import PartFile
 from edgesppo_convert.source.safetensors import Shard
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.faulty import Counting, Faulty, PowerCut, Short, Volatile
@@ -54,7 +54,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _claim_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "CLAIM", 1)
+    monkeypatch.setattr(output, "RECORD_EVERY", 1)
 
 
 def names(out: Path) -> set[str]:
@@ -74,10 +74,10 @@ def operations(source: Path, out: Path) -> list[str]:
 
 
 def finish(source: Path, out: Path, threads: int = 1) -> int:
-    """What a person does next: the same command; how many tensors it found."""
+    """Run the same command again, as a person would; the number of tensors that it resumed."""
     if not out.exists():
         return pipeline.convert(source, out, threads=threads, files=Counting()).resumed
-    with pytest.raises(OutputError, match="exists; use --force"):
+    with pytest.raises(OutputError, match="exists already; use --force"):
         convert(source, out)
     return 13
 
@@ -87,7 +87,7 @@ def stop_after(source: Path, out: Path, bytes_done: int) -> None:
         if progress.done_bytes >= bytes_done:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=r"\d+ of 13 tensors are kept in .*: the same comm"):
+    with pytest.raises(KeyboardInterrupt, match=r"\d+ of 13 tensors are kept in .*: run the same"):
         convert(source, out, progress=interrupt)
 
 
@@ -97,7 +97,7 @@ def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
 ) -> None:
     done = operations(source, out)
     for number in range(1, len(done) + 1):
-        # Tidying up after the rename may fail in silence.
+        # Cleaning up after the rename may fail silently.
         with suppress(OutputError, KeyboardInterrupt):
             pipeline.convert(source, out, files=Faulty(number, error))
             assert number > done.index("link") + 2
@@ -107,11 +107,11 @@ def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
         out.unlink()
 
 
-def test_a_full_disk_keeps_what_was_claimed_and_says_so(
+def test_a_full_disk_keeps_what_was_recorded_and_says_so(
     source: Path, out: Path, whole: bytes
 ) -> None:
     done = operations(source, out)
-    first = done.index("sync") + 3  # the claim itself, written to the journal, and what follows
+    first = done.index("sync") + 3  # the record itself, written to the journal, and what follows
     for number in range(1, done.index("link") + 2):
         with pytest.raises(OutputError) as caught:
             pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
@@ -127,13 +127,13 @@ def test_a_full_disk_keeps_what_was_claimed_and_says_so(
         out.unlink()
 
 
-def test_a_disk_that_is_too_full_to_go_on_keeps_what_was_claimed(
+def test_a_disk_that_is_too_full_to_resume_keeps_what_was_recorded(
     source: Path, out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_after(source, out, 50_000)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 7))  # type: ignore[attr-defined]
-        with pytest.raises(OutputError, match=r"7 are free in .*; \d+ of 13 tensors are kept in"):
+        with pytest.raises(OutputError, match=r"has 7 free; .*; \d+ of 13 tensors are kept in"):
             convert(source, out)
     assert convert(source, out).resumed > 0
     assert out.read_bytes() == whole
@@ -160,10 +160,10 @@ def test_a_source_that_fails_for_a_moment_costs_nothing_that_was_done(
     assert out.read_bytes() == whole
 
 
-def test_a_power_cut_at_any_operation_costs_only_what_was_not_claimed(
+def test_a_power_cut_at_any_operation_costs_only_what_was_not_recorded(
     source: Path, out: Path, whole: bytes
 ) -> None:
-    """What was not synced is gone; names and the journal's lines, written later, are not."""
+    """Data that was not synced is lost; file names and the journal's later lines are not."""
     done = operations(source, out)
     resumed = []
     for number in range(1, len(done) + 1):
@@ -195,7 +195,7 @@ from tests.support.imatrix_files import random_sums, write_dat
 from tests.support.faulty import Counting
 
 source, out, claim = sys.argv[1:4]
-output.CLAIM = int(claim)
+output.RECORD_EVERY = int(claim)
 for number in map(int, sys.argv[4:]):
     if os.fork() == 0:
         def kill(at, name):
@@ -251,7 +251,7 @@ def test_a_kill_never_harms_the_file_that_is_to_be_replaced(
     assert resumed[-1] == 13
 
 
-def test_what_was_done_is_gone_on_from(source: Path, out: Path, whole: bytes) -> None:
+def test_an_interrupted_conversion_is_resumed(source: Path, out: Path, whole: bytes) -> None:
     stop_after(source, out, 45_000)
     assert names(out) == {part_path(out).name, journal_path(out).name}
     seen: list[Progress] = []
@@ -374,9 +374,9 @@ def test_bad_weights_leave_nothing(source: Path, out: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def busy(out: Path) -> Iterator[None]:
-    """Another process is at work on this output."""
+    """Another process holds this output's lock."""
     other = Journal(journal_path(out), out, FileSystem())
-    other.begin("whatever", anew=True)
+    other.start("whatever", restart=True)
     yield
     other.close(remove=True)
 
@@ -405,7 +405,7 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(source: Path, out: Path, who
         "from edgesppo.system.fs import FileSystem\n"
         "out = pathlib.Path(sys.argv[1])\n"
         "journal = out.with_name(f'.{out.name}.edgesppo-journal')\n"
-        "Journal(journal, out, FileSystem()).begin('x', anew=True)"
+        "Journal(journal, out, FileSystem()).start('x', restart=True)"
     )
     subprocess.run([sys.executable, "-c", program, str(out)], check=True, cwd=ROOT)
     assert names(out) == {journal_path(out).name}
@@ -422,7 +422,7 @@ def test_a_disk_that_forgets_is_found_out(source: Path, out: Path) -> None:
             kept = b"\0" * len(data) if self.written == 9 else data
             return super().write(descriptor, kept, offset)
 
-    with pytest.raises(OutputError, match="reads back otherwise than it was written"):
+    with pytest.raises(OutputError, match="differs from what was written, in "):
         pipeline.convert(source, out, files=Forgetful())
     assert names(out) == set()
 
@@ -471,7 +471,7 @@ def test_what_the_system_does_not_give_is_told_and_what_was_done_is_kept(
         raise failure
 
     with monkeypatch.context() as patch:
-        patch.setattr(Part, "read_back", fails)
+        patch.setattr(PartFile, "read_back", fails)
         with pytest.raises(OutOfMemory, match=r"fewer --threads; 13 of 13 tensors are kept in .*"):
             convert(source, out)
     assert convert(source, out).resumed == 13
@@ -485,7 +485,7 @@ import pathlib, signal, sys, threading
 from edgesppo_convert import convert, output
 
 source, out = map(pathlib.Path, sys.argv[1:])
-output.CLAIM = 1
+output.RECORD_EVERY = 1
 enter, main, seen, at = threading.Condition.__enter__, threading.get_ident(), 0, 0
 
 def entered(self):

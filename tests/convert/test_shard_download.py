@@ -1,4 +1,4 @@
-"""What a conversion from the hub leaves on the disk, and finds there: nothing is lost, or stays."""
+"""What a conversion from the hub leaves on the disk and finds there: nothing is lost or left."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TENSORS = 13
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "files", TINY, shards=2)
-    for name in ("generation_config.json", "tokenizer_config.json"):  # the fewer, the faster
+    for name in ("generation_config.json", "tokenizer_config.json"):  # fewer files make it faster
         (folder / name).unlink()
     return folder
 
@@ -52,7 +52,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     for name in ("HF_HUB_OFFLINE", "EDGESPPO_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(output, "CLAIM", 1)
+    monkeypatch.setattr(output, "RECORD_EVERY", 1)
     monkeypatch.setattr(hub_module.HubClient.__init__, "__defaults__", (lambda _: None,))
     with serve(folder) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
@@ -61,7 +61,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What an undisturbed run gives."""
+    """The output of an undisturbed run."""
     out = tmp_path_factory.mktemp("whole") / "model.gguf"
     with serve(folder) as fake, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", fake.url)
@@ -81,7 +81,7 @@ def names(out: Path) -> set[str]:
 
 
 def beside(out: Path, data: bytes) -> Path:
-    """Where a shard of these bytes lies for a while."""
+    """The path of a shard with these bytes while it is downloaded and used."""
     return out.with_name(f".{out.name}.edgesppo-shard-{hashlib.sha256(data).hexdigest()[:16]}")
 
 
@@ -90,7 +90,7 @@ def kept(out: Path) -> Path:
 
 
 def stop_at(shard: str, share: float = 0.5) -> Callable[[str, int, int], None]:
-    """Ctrl-C once so much of this shard is there."""
+    """A callback that raises KeyboardInterrupt when this share of a shard is downloaded."""
 
     def fetched(name: str, done: int, total: int) -> None:
         if name == shard and done >= share * total:
@@ -208,7 +208,7 @@ def test_ctrl_c_in_the_first_shard_says_that_it_is_kept(
     hub: FakeHub, out: Path, whole: bytes, keep: bool
 ) -> None:
     hub.faults[FIRST] = ["", "cut"]
-    with pytest.raises(KeyboardInterrupt, match="what was fetched is kept: the same command"):
+    with pytest.raises(KeyboardInterrupt, match="what was downloaded is kept: run the same"):
         convert(SOURCE, out, keep=keep, fetched=stop_at(FIRST, 0.4))
     out.with_name(".model.gguf.edgesppo-shard-fedcba9876543210").write_bytes(b"of another one")
     convert(SOURCE, out, keep=keep)
@@ -245,7 +245,7 @@ def spare(out: Path, *, keep: bool) -> int:
     repository = parse_repository(SOURCE)
     assert repository is not None
     with RemoteCheckpoint(HubClient(), repository, out, FileSystem(), keep=keep) as checkpoint:
-        return checkpoint.spare
+        return checkpoint.extra_disk_space
 
 
 def test_the_space_that_is_asked_for_is_what_will_be_taken(hub: FakeHub, out: Path) -> None:
@@ -264,7 +264,7 @@ def test_the_space_that_is_asked_for_is_what_will_be_taken(hub: FakeHub, out: Pa
 
 def test_a_file_where_the_checkpoint_is_to_be_kept_is_refused(hub: FakeHub, out: Path) -> None:
     kept(out).write_bytes(b"precious")
-    with pytest.raises(OutputError, match=r"model\.gguf\.checkpoint, where the check.* no folder"):
+    with pytest.raises(OutputError, match=r"model\.gguf\.checkpoint, where --keep .* not a folder"):
         convert(SOURCE, out, keep=True)
     assert hub.requests == []
     assert kept(out).read_bytes() == b"precious"
@@ -288,7 +288,7 @@ def test_what_is_kept_is_never_written_through_a_link(
 @pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege there")
 def test_a_link_to_another_disk_cannot_be_where_it_is_kept(out: Path, tmp_path: Path) -> None:
     kept(out).symlink_to(tmp_path)
-    with pytest.raises(OutputError, match="is no folder; move it away"):
+    with pytest.raises(OutputError, match="is not a folder; move it away"):
         convert(SOURCE, out, keep=True)
 
 
@@ -383,7 +383,7 @@ def test_the_small_files_touch_no_disk(
     assert out.read_bytes() == whole
 
 
-def test_ctrl_c_while_fetching_is_gone_on_from(hub: FakeHub, out: Path, whole: bytes) -> None:
+def test_ctrl_c_during_a_download_is_resumed(hub: FakeHub, out: Path, whole: bytes) -> None:
     hub.faults[SECOND] = ["", "cut"]
     with pytest.raises(KeyboardInterrupt, match="tensors are kept in"):
         convert(SOURCE, out, fetched=stop_at(SECOND, 0.4))
@@ -397,7 +397,9 @@ def test_ctrl_c_while_fetching_is_gone_on_from(hub: FakeHub, out: Path, whole: b
     assert hub.asked(SECOND)[-1]["Range"] == f"bytes={size // 2}-{size - 1}"
 
 
-def test_a_hub_that_goes_away_is_gone_on_from(hub: FakeHub, out: Path, whole: bytes) -> None:
+def test_a_conversion_is_resumed_after_the_hub_went_away(
+    hub: FakeHub, out: Path, whole: bytes
+) -> None:
     hub.faults[SECOND] = ["", "cut", *["503"] * 6]
     with pytest.raises(DownloadError, match="503"):
         convert(SOURCE, out)
@@ -408,7 +410,7 @@ def test_a_hub_that_goes_away_is_gone_on_from(hub: FakeHub, out: Path, whole: by
 
 
 def run(out: Path, files: FileSystem, *, keep: bool = False) -> int:
-    """How many tensors were there before. ggml's kernels, since each run checks the others."""
+    """Convert with ggml's kernels, which need no self-check; the number of resumed tensors."""
     options: dict[str, Any] = {"threads": 1, "kernels": "ggml", "files": files, "keep": keep}
     return pipeline.convert(SOURCE, out, **options).resumed
 
@@ -428,14 +430,14 @@ def clear(out: Path) -> None:
 
 
 def state(out: Path) -> frozenset[tuple[str, bytes]]:
-    """All that a later run can find."""
+    """Everything on the disk that a later run can find."""
     found = (path for path in out.parent.rglob("*") if path.is_file())
     return frozenset((str(path.relative_to(out.parent)), path.read_bytes()) for path in found)
 
 
 @pytest.fixture
 def direct(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network is not what is tried."""
+    """Replace the network by a local opener, since it is not under test here."""
     opener = Direct(folder)
     monkeypatch.setattr(hub_module.urllib.request, "build_opener", lambda *_: opener)
     monkeypatch.setenv("HF_ENDPOINT", opener.hub.url)
@@ -450,15 +452,15 @@ def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
     folder: Path, out: Path, whole: bytes, errors: tuple[int | BaseException, ...], keep: bool
 ) -> None:
     done = operations(out, keep=keep)
-    gone_on_from = set()  # what a run makes of a state of the disk need be seen once only
+    resumed_states = set()  # each state of the disk needs only one run
     for error, number in product(errors, range(1, len(done) + 1)):
         with suppress(OutputError, KeyboardInterrupt):
             run(out, Faulty(number, error), keep=keep)
         if not out.exists():
-            if (left := state(out)) in gone_on_from:
+            if (left := state(out)) in resumed_states:
                 clear(out)
                 continue
-            gone_on_from.add(left)
+            resumed_states.add(left)
             run(out, Counting(), keep=keep)
             assert names(out) == {out.name, *([kept(out).name] if keep else [])}
             assert not keep or is_whole_checkpoint(kept(out), folder)
@@ -482,7 +484,7 @@ from tests.support.faulty import Counting
 from tests.support.fake_hub import Direct
 
 source, out = sys.argv[1:3]
-output.CLAIM = 1
+output.RECORD_EVERY = 1
 hub = Direct(pathlib.Path(sys.argv.pop(3)))
 urllib.request.build_opener = lambda *_: hub
 options = {"threads": 1, "kernels": "ggml"}
@@ -523,7 +525,7 @@ def test_killed_at_any_operation_the_next_run_gives_the_same_file(
         if not victim.exists():
             resumed.append(run(victim, Counting()))
         else:
-            with pytest.raises(OutputError, match="exists; use --force"):
+            with pytest.raises(OutputError, match="exists already; use --force"):
                 run(victim, Counting())
         assert victim.read_bytes() == whole, f"operation {number}, {done[number - 1]}"
     assert resumed == sorted(resumed)

@@ -1,4 +1,4 @@
-"""A file says which bytes it was made of: hashed while they were read, and unchanged meanwhile."""
+"""The file records the hashes of its shards: computed while they are read, and still valid."""
 
 from __future__ import annotations
 
@@ -77,14 +77,16 @@ def test_a_rotten_download_is_refused_with_both_hashes(
         file.seek(-2, os.SEEK_END)
         file.write(b"\x12\x3f")
     found = hashlib.sha256(blob.read_bytes()).hexdigest()
-    with pytest.raises(BadCheckpoint, match=f"{SECOND} has the sha256 {found}, .*{blob.name}; it"):
+    with pytest.raises(
+        BadCheckpoint, match=f"{SECOND} is damaged: its sha256 is {found}, .*{blob.name}; del"
+    ):
         convert(snapshot, out)
     assert list(out.parent.iterdir()) == []
     assert no_thread_is_left()
 
 
 def change_at(stage: str, path: Path) -> Callable[[Progress], None]:
-    """Change the last weight once, when this stage has begun."""
+    """A callback that changes the last weight once, when this stage begins."""
     done: list[bool] = []
 
     def change(progress: Progress) -> None:
@@ -102,7 +104,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
     source: Path, out: Path, shard: int
 ) -> None:
     path = source / f"model-0000{shard}-of-00003.safetensors"
-    with pytest.raises(BadCheckpoint, match=rf"checkpoint changed meanwhile: {path} was written"):
+    with pytest.raises(BadCheckpoint, match=rf"checkpoint has changed: {path} was written to"):
         convert(source, out, progress=change_at("converting", path))
     assert list(out.parent.iterdir()) == []
 
@@ -110,7 +112,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(
 def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgesppo_convert.output.output.CLAIM", 1)
+    monkeypatch.setattr("edgesppo_convert.output.output.RECORD_EVERY", 1)
 
     def stop(progress: Progress) -> None:
         if progress.done_bytes > 50_000:
@@ -118,7 +120,7 @@ def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
 
     with pytest.raises(KeyboardInterrupt, match="tensors are kept"):
         convert(source, out, progress=stop)
-    with pytest.raises(BadCheckpoint, match="changed meanwhile"):
+    with pytest.raises(BadCheckpoint, match="the checkpoint has changed"):
         convert(source, out, progress=change_at("checking", source / SECOND))
     assert list(out.parent.iterdir()) == []
 
@@ -126,9 +128,9 @@ def test_a_shard_that_changes_while_an_older_part_is_checked_is_refused(
 def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgesppo_convert.output.output.CLAIM", 1)
+    monkeypatch.setattr("edgesppo_convert.output.output.RECORD_EVERY", 1)
 
-    real = Shard.span
+    real = Shard.read_span
 
     def fail(shard: Shard, begin: int, end: int) -> bytearray:
         if shard.name == SECOND:
@@ -136,7 +138,7 @@ def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
         return real(shard, begin, end)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shard, "span", fail)
+        patch.setattr(Shard, "read_span", fail)
         with pytest.raises(SourceUnreadable, match=r"put error; \d+ of 13 tensors are kept"):
             convert(source, out, threads=1)
     assert no_thread_is_left()
@@ -145,12 +147,12 @@ def test_a_shard_that_cannot_be_hashed_now_ends_the_run_and_keeps_what_was_done(
 
 
 class Spans:
-    """What is read from the shards for their hashes."""
+    """Records which spans of the shards are read for their hashes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: list[tuple[str, int, int]] = []
         self._came = threading.Condition()
-        real = Shard.span
+        real = Shard.read_span
 
         def span(shard: Shard, begin: int, end: int) -> bytearray:
             with self._came:
@@ -158,7 +160,7 @@ class Spans:
                 self._came.notify()
             return real(shard, begin, end)
 
-        monkeypatch.setattr(Shard, "span", span)
+        monkeypatch.setattr(Shard, "read_span", span)
 
     def wait_for(self, *spans: tuple[str, int, int]) -> None:
         with self._came:
@@ -168,17 +170,17 @@ class Spans:
 def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is hashed shall still be in the system's memory."""
+    """So that what is hashed is still in the system's page cache."""
     monkeypatch.setattr(shard_hashes, "BLOCK", 4000)
     spans = Spans(monkeypatch)
     with Checkpoint(source) as checkpoint:
         first, second, third = checkpoint.shards
-        known = ShardHashes(checkpoint.shards, fetched=False)
+        known = ShardHashes(checkpoint.shards, downloaded=False)
         with known.watch(checkpoint.shards) as watch:
-            watch.read(first, 5000, first.span(5000, 6000))
+            watch.read(first, 5000, first.read_span(5000, 6000))
             a, b = first.name, second.name
             spans.wait_for((a, 5000, 6000), (a, 0, 4000), (a, 4000, 5000))
-            watch.read(second, 0, second.span(0, 1000))
+            watch.read(second, 0, second.read_span(0, 1000))
             places = [*range(6000, first.size, 4000), first.size]
             spans.wait_for((b, 0, 1000), *((a, *each) for each in itertools.pairwise(places)))
     assert known.digests == {
@@ -192,22 +194,22 @@ def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
 def test_a_hash_is_the_same_however_much_was_handed_over(
     source: Path, monkeypatch: pytest.MonkeyPatch, handed: int
 ) -> None:
-    monkeypatch.setattr(shard_hashes, "HANDED", handed)
+    monkeypatch.setattr(shard_hashes, "MAX_QUEUED", handed)
     monkeypatch.setattr(shard_hashes, "BLOCK", 777)
     with Checkpoint(source) as checkpoint:
         shard = checkpoint.shards[0]
-        known = ShardHashes(checkpoint.shards[:1], fetched=False)
+        known = ShardHashes(checkpoint.shards[:1], downloaded=False)
         with known.watch([shard]) as watch:
             for begin in range(500, shard.size - 900, 1700):
-                watch.read(shard, begin, shard.span(begin, begin + 900))
+                watch.read(shard, begin, shard.read_span(begin, begin + 900))
     assert known.digests == {shard.name: hashlib.sha256(shard.path.read_bytes()).hexdigest()}
 
 
 def test_what_the_conversion_read_is_not_read_again_for_its_hash(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So a hash is that of the bytes which were converted, whatever the file holds by now."""
-    monkeypatch.setattr(shard_hashes, "HANDED", 10_000)
+    """So that the hash is of the bytes that were converted, whatever the file holds by now."""
+    monkeypatch.setattr(shard_hashes, "MAX_QUEUED", 10_000)
     spans = Spans(monkeypatch)
     convert(source, out)
     with Checkpoint(source) as checkpoint:
@@ -232,7 +234,7 @@ def hub(source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_hub.Fake
 def test_what_was_held_against_the_hubs_hash_is_not_hashed_again(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(Shard, "span")
+    monkeypatch.delattr(Shard, "read_span")
     convert(f"{REPOSITORY}@{REVISION}", out)
     assert stated(out) == true_hashes(source)
 
@@ -252,14 +254,14 @@ import pathlib, sys
 from edgesppo_convert.source.checkpoint import Checkpoint
 from edgesppo_convert.source.shard_hashes import ShardHashes
 checkpoint = Checkpoint(pathlib.Path(sys.argv[1]))
-watch = ShardHashes(checkpoint.shards, fetched=False).watch(checkpoint.shards)
+watch = ShardHashes(checkpoint.shards, downloaded=False).watch(checkpoint.shards)
 watch.__enter__()
 raise KeyboardInterrupt
 """
 
 
 def test_a_ctrl_c_before_the_shards_are_seen_through_ends_the_process(source: Path) -> None:
-    """The moment after the thread has started, when no `with` would stop it any more."""
+    """At the moment after the thread has started, before the `with` can stop it."""
     words = [sys.executable, "-c", LEFT_OPEN, str(source)]
     done = subprocess.run(words, capture_output=True, timeout=60, check=False)
     assert done.stderr.endswith(b"KeyboardInterrupt\n"), done.stderr

@@ -1,4 +1,4 @@
-"""Every type, with and without an importance matrix, held against llama.cpp's own quantiser."""
+"""Every type, with and without an importance matrix, compared with llama.cpp's quantiser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL = {
 
 @dataclass
 class Models:
-    """Checkpoints, their float32 GGUF files and importance matrices, each made once."""
+    """Checkpoints, their float32 GGUF files and importance matrices, each written once."""
 
     folder: Path
 
@@ -47,7 +47,7 @@ class Models:
         return path
 
     def sums(self, name: str) -> dict[str, NDArray[np.float32]]:
-        """As llama-imatrix measures: blocks only, norms and the embedding not."""
+        """Importances as llama-imatrix measures them: for the layers' matrices only."""
         shapes = dict(tensor_shapes(SMALL[name]))
         return random_sums(
             {
@@ -91,7 +91,7 @@ def test_every_tensor_is_llama_cpps_in_type_and_bytes(
 def test_every_override_is_llama_cpps(
     models: Models, tmp_path: Path, wanted: str, calibrated: bool
 ) -> None:
-    """In the middle of the layers, so that llama.cpp's count of the others shifts."""
+    """An override in the middle of the layers, which shifts llama.cpp's count of the others."""
     overrides = [(r"blk\.[4-7]\.", wanted), ("attn_q|token_embd", "q5_0"), ("attn", "q6_k")]
     for name in ("deep", "odd"):
         sums, imatrix = models.sums(name), None

@@ -1,4 +1,4 @@
-"""After writing, the file is asked what the runtime will ask it."""
+"""The file must pass the runtime's own checks, before it is written and after."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def with_item(index: int, item: Any) -> Callable[[list[Any]], list[Any]]:
         (drop("gemma2.final_logit_softcapping"), "final_logit_softcapping is None"),
         (drop("gemma2.attention.sliding_window"), "sliding_window is None"),
         (change("gemma2.attention.sliding_window", lambda _: 0), "sliding_window is 0"),
-        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(106, 1)), "'<start_of_turn>' is of the type"),
-        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(50, 4)), "'<unused43>' is of the type 4"),
-        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(3, 3)), r"'<unk>' is .* expected UNKNOWN"),
-        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(300, 1)), r"'<0x.*' is .* expected BYTE"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(106, 1)), "'<start_of_turn>' has the type"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(50, 4)), "'<unused43>' has the type 4"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(3, 3)), r"'<unk>' has .* expected UNKNOWN"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(300, 1)), r"'<0x.*' has .* expected BYTE"),
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(108, 1)), r"CONTROL \(3\) or USER_DEFINED"),
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(500, 4)), r"'<ours>' .* expected CONTROL"),
         (change(Keys.Tokenizer.LIST, with_item(2, "<bus>")), r"<bos> has the ids \[\]"),
         (change(Keys.Tokenizer.LIST, with_item(500, "<bos>")), "1 of its 600 tokens stand twice"),
-        (change(Keys.Tokenizer.BOS_ID, lambda _: 1), "1 begins a text"),
+        (change(Keys.Tokenizer.BOS_ID, lambda _: 1), "bos_token_id is 1; expected"),
         (change(Keys.Tokenizer.ADD_BOS, lambda _: False), "add_bos_token is False"),
         (change(Keys.Tokenizer.SCORES, lambda scores: scores[1:]), "599 entries"),
         (change(Keys.General.ARCHITECTURE, lambda _: "gemma3"), "architecture 'gemma3'"),
@@ -80,10 +80,10 @@ def test_a_file_that_the_runtime_would_misread_is_not_begun_and_not_kept(
 ) -> None:
     collect = metadata.collect
     monkeypatch.setattr(metadata, "collect", lambda *args: spoil(collect(*args)))
-    with pytest.raises(BadCheckpoint, match=f"the runtime would refuse it: .*{complaint}"):
+    with pytest.raises(BadCheckpoint, match=f"the runtime would refuse the result: .*{complaint}"):
         look_ahead(source)
     monkeypatch.setattr(blueprint, "check_planned", lambda *_: None)
-    with pytest.raises(OutputError, match=f"reads back wrong, nothing was kept: .*{complaint}"):
+    with pytest.raises(OutputError, match=f"cannot be used and was removed: .*{complaint}"):
         convert(source, tmp_path / "out.gguf")
     assert list(tmp_path.iterdir()) == []
 
@@ -100,6 +100,6 @@ def test_tensors_out_of_place_are_found(
 
     monkeypatch.setattr(blueprint, "plan_file", misplaced)
     monkeypatch.setattr(blueprint, "check_planned", lambda *_: None)
-    with pytest.raises(OutputError, match=r"nothing was kept: .*(damaged|truncated) GGUF"):
+    with pytest.raises(OutputError, match=r"was removed: .*(damaged|truncated) GGUF"):
         convert(source, tmp_path / "out.gguf")
     assert list(tmp_path.iterdir()) == []

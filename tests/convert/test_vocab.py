@@ -1,4 +1,4 @@
-"""The vocabulary, held against SentencePiece's own reading and against llama.cpp's."""
+"""The vocabulary, compared with what SentencePiece and llama.cpp read."""
 
 from __future__ import annotations
 
@@ -147,22 +147,22 @@ def test_no_template_is_no_error(folder: Path) -> None:
 def test_the_first_of_several_ends_is_the_eos(folder: Path) -> None:
     with Checkpoint(folder) as checkpoint:
         checkpoint.config._values["eos_token_id"] = [1, END_OF_TURN]
-        duties = read_vocabulary(checkpoint, SIZE).duties
+        duties = read_vocabulary(checkpoint, SIZE).special_ids
     assert duties["tokenizer.ggml.eos_token_id"] == 1
     assert duties["tokenizer.ggml.eot_token_id"] == END_OF_TURN
 
 
 Change = "Callable[[list[tuple[str, float, int]]], object]"
 BAD_PIECES: dict[str, tuple[Change, str]] = {
-    "no bytes": (lambda p: p.__setitem__(300, ("x300", 0.0, NORMAL)), "lacks the byte piece <0x"),
+    "no bytes": (lambda p: p.__setitem__(300, ("x300", 0.0, NORMAL)), "has no byte piece <0x"),
     "twice": (lambda p: p.__setitem__(590, p[591]), "tokens 590 and 591 of .* are both"),
-    "empty": (lambda p: p.__setitem__(590, ("", 0.0, NORMAL)), "token 590 of .* is '': not"),
+    "empty": (lambda p: p.__setitem__(590, ("", 0.0, NORMAL)), "token 590 of .* is ''; expected"),
     "nul": (lambda p: p.__setitem__(590, ("a\0", 0.0, NORMAL)), r"token 590 of .* is 'a\\x00'"),
     "nan": (lambda p: p.__setitem__(590, ("q9", float("nan"), NORMAL)), "score of piece b'q9'"),
-    "type 9": (lambda p: p.__setitem__(590, ("q9", 0.0, 9)), "no piece"),
-    "no unk": (lambda p: p.__setitem__(3, ("<u>", 0.0, NORMAL)), "has 0 unknown pieces"),
-    "eos": (lambda p: p.__setitem__(1, ("end", 0.0, NORMAL)), "token 1, 'end', should serve as"),
-    "too many": (lambda p: p.append(("one more", 0.0, NORMAL)), "601 pieces, but .* is 600"),
+    "type 9": (lambda p: p.__setitem__(590, ("q9", 0.0, 9)), "a malformed piece"),
+    "no unk": (lambda p: p.__setitem__(3, ("<u>", 0.0, NORMAL)), "has 0 pieces of type UNKNOWN"),
+    "eos": (lambda p: p.__setitem__(1, ("end", 0.0, NORMAL)), "token 1, 'end', is the tokenizer"),
+    "too many": (lambda p: p.append(("one more", 0.0, NORMAL)), "601 pieces; expected .* 600"),
 }
 
 
@@ -180,7 +180,7 @@ def test_pieces_that_llama_cpp_would_choke_on_are_refused(folder: Path, name: st
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        (b"\x12\x02\x18\x01", "not of the BPE kind"),
+        (b"\x12\x02\x18\x01", "is not a BPE model"),
         (b"\x12\x03\xc0\x01\x01", "treats spaces as suffixes"),
         (b"\x1a\x03\x12\x01x", "rewrites text"),
         (b"\x1a\x02\x18\x01", "adds a space"),
@@ -235,7 +235,7 @@ def test_no_damage_to_the_tokenizer_escapes_as_another_error() -> None:
         (b"\x0a", "ends in the middle"),
         (b"\x0b", "unknown wire type 3"),
         (b"\x0a\x04\x0a\x02\xc3\x28", "is not UTF-8"),
-        (b"<!DOCTYPE html>", "is no SentencePiece model"),
+        (b"<!DOCTYPE html>", "is not a valid SentencePiece model"),
         (b"\x12\x02\x18\x02" * 65, "a message in more than 64 parts"),
         (b"\x20\x01" * ((1 << 20) + 1025), "more than 1,049,600 fields"),
         (b"\x0a\x00" * ((1 << 20) + 1), "more than 1,048,576 pieces"),

@@ -1,5 +1,6 @@
-"""Owns how the demo checkpoint is made: its data, tokenizer, training and proof.
+"""Make the demo checkpoint: its training data, tokenizer, training, and evaluation.
 
-Nothing here is imported by the runtime. The order of imports is
+Run as `python -m edgesppo.dev.train_demo.train` in a checkout; the runtime imports nothing of it.
+The modules import each other in this order:
 wording -> facts, product, talk, outside, sums -> memory -> dialogues -> train.
 """

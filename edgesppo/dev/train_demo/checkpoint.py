@@ -1,4 +1,4 @@
-"""Owns the files of the checkpoint: what is written beside the weights, and the weights in bf16."""
+"""Write the demo checkpoint: config, tokenizer files, and the weights as bf16 safetensors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _added(piece: str) -> dict[str, Any]:
 
 
 def tokenizer_config() -> dict[str, Any]:
-    """The special tokens, the chat template and how text is to be read."""
+    """The content of tokenizer_config.json: special tokens, chat template, tokenizer settings."""
     return {
         "add_bos_token": True,
         "add_eos_token": False,
@@ -90,7 +90,7 @@ def tokenizer_config() -> dict[str, Any]:
 
 
 def write(folder: Path, model: Any, spm_bytes: bytes, *, torch: Any, save_file: Any) -> None:
-    """Write the whole checkpoint; the output matrix is tied and therefore left out."""
+    """Write the checkpoint to `folder`; the output matrix is tied to the embedding and left out."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
     documents = {

@@ -1,4 +1,4 @@
-"""Owns whole dialogues: which turns follow each other, and what is remembered between them."""
+"""Generate training dialogues: random turns, some of which ask for what was told before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """What the user says and what the model answers."""
+    """A user's message and the model's answer."""
 
     user: str
     model: str
@@ -48,7 +48,7 @@ HELLO: Asked = (talk.GREETINGS[0][0], {}, talk.GREETINGS[0][1])
 
 
 def grammars() -> Iterator[str]:
-    """Every grammar that a user's turn is made from."""
+    """Every grammar from which a user's message can be made."""
     for asks, _, _ in (*FACTS, *PRODUCT, *TALK):
         yield from asks
     yield from sums.GRAMMARS
@@ -67,7 +67,7 @@ def _ask(asked: Asked, rng: random.Random, noise: bool = True) -> Turn:
 
 
 def _plain(asked: Asked, rng: random.Random) -> Turn:
-    """A greeting and the like: casing and an end, but no lead-in."""
+    """A turn of small talk, such as a greeting: varied in case and punctuation, without lead-in."""
     asks, slots, answer = asked
     text = wording.expand(rng.choice(asks), rng, slots).rstrip()
     text += rng.choice(("", "", ".", "!", "!", "!!")) if not text.endswith("?") else ""
@@ -93,7 +93,7 @@ def _sum(rng: random.Random, noise: bool = True) -> Turn:
 
 
 def question(rng: random.Random) -> Turn:
-    """One question that needs no earlier turn."""
+    """A question that can be answered without earlier turns."""
     roll = rng.random()
     if roll < 0.28:
         return _ask(rng.choice(FACTS), rng)
@@ -120,14 +120,14 @@ def small_talk(rng: random.Random) -> Turn:
 
 
 class Told:
-    """What the user has told so far in one dialogue: key -> value; a pet's key has its animal."""
+    """What the user has told so far in a dialogue: (kind, animal if a pet) -> value."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.values: dict[tuple[str, str], str] = {}
 
     def tell(self) -> Turn:
-        """The user tells one thing, sometimes two at once."""
+        """A turn in which the user tells one thing, sometimes two."""
         user, model = self._one()
         if self.rng.random() < 0.15:
             more, ack = self._one()
@@ -155,7 +155,7 @@ class Told:
         return text if not text.isupper() else text.capitalize()
 
     def ask(self) -> Turn:
-        """The user asks for one thing told before, or rarely for one never told."""
+        """A turn in which the user asks for something told before or, rarely, never told."""
         rng = self.rng
         known = bool(self.values) and rng.random() < 0.88
         if known:
@@ -171,13 +171,13 @@ class Told:
 
 
 def held_out_words(turns: Iterable[Turn]) -> frozenset[str]:
-    """The values held out for the proof that stand as a whole word in one of the turns."""
+    """The held-out values that occur as a whole word in these turns."""
     text = " ".join(f"{turn.user} {turn.model}" for turn in turns).lower()
     return HELD_OUT.intersection(re.findall(r"[a-z]+|\d+", text))
 
 
 def dialogue(rng: random.Random) -> list[Turn]:
-    """One dialogue without a held-out value: questions, or things told and asked back."""
+    """A random dialogue without held-out values: questions, or things told and asked for later."""
     while True:
         turns = _dialogue(rng)
         if not held_out_words(turns):

@@ -1,4 +1,4 @@
-"""Owns the import of what only training needs, and the message when it is missing."""
+"""Import packages that only training needs, with a clear message if one is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def need(name: str) -> Any:
-    """The module called `name`, of the development extra `train`."""
+    """Import the module `name`, which the optional dependencies `train` install."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Owns the general knowledge of the demo: plain facts, each with the ways to ask for it.
+"""The demo's general knowledge: simple facts, each with the ways to ask for it.
 
-A fact is (ways to ask, slots, answer); the grammar is that of `wording`.
+A fact is (ways to ask, slots, answer); the ways to ask are grammars of `wording`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ BEFORE_ASKS = (
     "(what|which) {unit} comes just before {x}",
 )
 
-# What there is how many of: (things, where, number as the answer says it).
+# (things, in what, answer) of questions that begin with "how many".
 COUNTS = (
     ("days", "a week", "A week has 7 days."),
     ("months", "a year", "A year has 12 months."),
@@ -457,7 +457,7 @@ SINGLE: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def _table(asks: tuple[str, ...], rows: Mapping[str, str], answer: str) -> Iterator[Fact]:
-    """One fact a row; the answer's first letter is made a capital."""
+    """One fact per row; the answer begins with a capital letter."""
     for key, value in rows.items():
         text = answer.format(x=key, y=value)
         yield asks, {"x": key}, text[0].upper() + text[1:]
@@ -472,7 +472,7 @@ def _neighbours(unit: str, names: tuple[str, ...]) -> Iterator[Fact]:
 
 
 def facts() -> list[Fact]:
-    """All facts of the demo."""
+    """All facts that the demo learns."""
     found = list(_table(CAPITAL_ASKS, CAPITALS, "The capital of {x} is {y}."))
     found += _table(COLOUR_ASKS, COLOURS, "{x} is {y}.")
     found += _neighbours("day", DAYS)

@@ -1,8 +1,8 @@
-"""Owns the proof that the held-out wordings and values are not in the training data.
+"""Check that the held-out wordings and values do not occur in the training data.
 
-A text counts as produced if, reduced to its words, some grammar matches it with any words
-in its slots, after any lead-in and before any tail. Grammars of the invented word {w}
-would match every text and are left out; the training loop compares whole texts besides.
+A text counts as producible if, reduced to its words, a grammar matches it with any words in the
+slots, after any lead-in and before any tail. Grammars with the invented word {w} would match every
+text and are left out; for those, whole texts are compared with sampled dialogues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ QUESTIONS = PACKAGE.parent / "tests" / "support" / "demo_questions.py"
 
 
 def produced(texts: Iterable[str]) -> list[str]:
-    """The texts among these that some grammar can produce."""
+    """Those of the texts that a grammar can produce."""
     lead = "|".join(re.escape(wording.plain(text)) for text in wording.LEAD_INS)
     tail = "|".join(re.escape(wording.plain(text)) for text in wording.TAILS)
     known = [
@@ -37,7 +37,7 @@ def produced(texts: Iterable[str]) -> list[str]:
 
 
 def check(path: Path, samples: int = 20_000, seed: int = 0) -> list[str]:
-    """What is wrong with the questions file at `path`; an empty list if nothing is."""
+    """Check the questions file at `path`, against this many sampled dialogues; a list of faults."""
     listed = runpy.run_path(str(path))
     unseen = [question.text for question in listed["QUESTIONS"] if question.unseen]
     faults = [f"worded as in training: {text}" for text in produced(unseen)]
@@ -53,7 +53,7 @@ def check(path: Path, samples: int = 20_000, seed: int = 0) -> list[str]:
 
 
 def main() -> None:
-    """Check the questions file named on the command line."""
+    """Check the questions file named on the command line, and exit with its faults, if any."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("questions", nargs="?", type=Path, default=QUESTIONS)
     faults = check(parser.parse_args().questions)

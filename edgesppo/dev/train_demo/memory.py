@@ -1,7 +1,7 @@
-"""Owns what a user may tell about himself and ask back later in the dialogue.
+"""What a user may tell about themselves and ask for later in the dialogue.
 
 Values come from long lists and from invented words, so that the model must copy, not recall.
-`HELD_OUT` values never occur: the proof's dialogues are made of them.
+`HELD_OUT` values never occur: the evaluation's dialogues are made of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PETS = ("dog", "cat", "horse", "rabbit", "parrot", "hamster", "bird", "fish", "t
 
 @dataclass(frozen=True)
 class Kind:
-    """One thing that can be told, with {v} as its value and {k} as the animal."""
+    """One kind of thing that can be told; {v} stands for its value, {k} for a pet's animal."""
 
     tells: tuple[str, ...]
     ack: str
@@ -282,7 +282,7 @@ _MIXED = (NAMES, CITIES, PET_NAMES, FOODS, JOBS, COLOURS)
 
 
 def _invented(rng: random.Random) -> str:
-    """A word that nobody has seen: two names cut and joined, or one to three syllables."""
+    """An invented word: parts of two names joined, or one to three syllables."""
     if rng.random() < 0.5:
         first, second = (rng.choice(rng.choice(_MIXED)) for _ in range(2))
         return (first[: rng.randint(1, 6)] + second[rng.randint(0, 4) :]).replace(" ", "").lower()
@@ -291,7 +291,7 @@ def _invented(rng: random.Random) -> str:
 
 
 def _other_pool(kind: str, rng: random.Random) -> str:
-    """A value out of another list: any name can be a town's or a pet's."""
+    """A value from any list of this sort: a name may also be a town's or a pet's."""
     pool = (
         rng.choice((NAMES, CITIES, PET_NAMES))
         if kind in ("name", "city", "pet")
@@ -301,7 +301,7 @@ def _other_pool(kind: str, rng: random.Random) -> str:
 
 
 def value(kind: str, rng: random.Random) -> str:
-    """A random value of the kind that is not held out."""
+    """A random value of this kind, never a held-out one."""
     while True:
         found = _draw(kind, rng)
         if found.lower() not in HELD_OUT:

@@ -1,4 +1,4 @@
-"""Owns the optimizer of the weight matrices: Muon, batched over matrices of one shape.
+"""Muon, the optimizer of the weight matrices, batched over matrices of one shape.
 
 The momentum of each matrix is replaced by the nearest orthogonal one, found by five quintic
 Newton-Schulz steps in bf16 (Jordan et al., "Muon", 2024), scaled so that its entries are about as
@@ -18,7 +18,7 @@ MOMENTUM = 0.95
 
 
 def orthogonal(stack: Any) -> Any:
-    """The matrices [n, rows, columns] with all singular values brought near one."""
+    """Bring all singular values of a stack of matrices, [n, rows, columns], near 1."""
     tall = stack.shape[1] > stack.shape[2]
     x = stack.bfloat16()
     x = x.mT.contiguous() if tall else x
@@ -31,7 +31,7 @@ def orthogonal(stack: Any) -> Any:
 
 
 class Muon:
-    """Nesterov momentum, orthogonalised, with decoupled weight decay."""
+    """Optimizer: orthogonalised Nesterov momentum, with decoupled weight decay."""
 
     def __init__(self, matrices: Iterable[Any], torch: Any, weight_decay: float = 0.05) -> None:
         self.torch = torch
@@ -44,7 +44,7 @@ class Muon:
         }
 
     def step(self, rate: float) -> None:
-        """Move every matrix by its gradient at the learning rate `rate`."""
+        """Update every matrix by its gradient, with the learning rate `rate`."""
         with self.torch.no_grad():
             for shape, group in self.groups.items():
                 gradients = self.torch.stack([matrix.grad for matrix in group])

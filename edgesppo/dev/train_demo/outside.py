@@ -1,4 +1,4 @@
-"""Owns what the demo does not know: varied questions that all get the same polite answer."""
+"""Questions beyond the demo's knowledge, which all get the same polite answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns what the demo says about edgesppo: each entry is (ways to ask, answer)."""
+"""What the demo says about edgesppo: each entry is (ways to ask, answer)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ COMMAND_ASKS = (
     "help (with|on|for) {e} {x}",
     "how does {e} {x} work",
 )
-# The same as things to do: "how do I ...".
+# Command -> what a user wants to do with it: "how do I ...".
 DOINGS: dict[str, tuple[str, ...]] = {
     "try": (
         "(try|test) (the demo|it|edgesppo) (quickly|at once|first|)",
@@ -506,7 +506,7 @@ ENTRIES: tuple[Entry, ...] = (
 
 
 def product() -> list[tuple[tuple[str, ...], dict[str, str], str]]:
-    """All product questions as facts: ways to ask, slots, answer."""
+    """All questions about edgesppo, as facts: (ways to ask, slots, answer)."""
     found: list[tuple[tuple[str, ...], dict[str, str], str]] = []
     for name, (does, others) in COMMANDS.items():
         answer = f"edgesppo {name} {does}"

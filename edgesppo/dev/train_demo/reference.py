@@ -1,7 +1,7 @@
-"""Owns the reference logits of the demo: what transformers says about one long dialogue.
+"""Compute the demo's reference logits: what transformers computes for one long dialogue.
 
 python -m edgesppo.dev.train_demo.reference writes tests/data/demo_reference_logits.npz with
-`ids` (int32), `positions` (int32) and `logits` (float32, one row a position): the rows of a
+`ids` (int32), `positions` (int32) and `logits` (float32, one row per position), from a
 float32 eager run of Gemma2ForCausalLM with the bf16 weights, soft-caps included.
 """
 
@@ -37,7 +37,7 @@ CHAT = [
 
 
 def logits_of(folder: Path, ids: list[int], **changes: Any) -> Any:
-    """Float32 logits, one row for each id, of the checkpoint with its configuration changed."""
+    """Float32 logits, [ids, vocabulary], of the checkpoint; `changes` override its config."""
     torch, transformers = need("torch"), need("transformers")
     config = transformers.Gemma2Config.from_pretrained(folder, **changes)
     model = transformers.Gemma2ForCausalLM.from_pretrained(
@@ -48,7 +48,7 @@ def logits_of(folder: Path, ids: list[int], **changes: Any) -> Any:
 
 
 def write(folder: Path, out: Path) -> None:
-    """Write the reference file; every second position only where all would be too big."""
+    """Write the reference file; only every 2nd or 4th position if it would be too large."""
     numpy, spm = need("numpy"), need("sentencepiece")
     processor = spm.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     ids = prompt_ids(CHAT, processor)
@@ -75,7 +75,7 @@ def write(folder: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """Write the reference file for the shipped checkpoint or another folder."""
+    """Write the reference file for the checkpoint named on the command line."""
     parser = argparse.ArgumentParser(description="Write the demo's reference logits.")
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path, default=OUT)

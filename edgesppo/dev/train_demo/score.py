@@ -1,4 +1,4 @@
-"""Owns the score of a checkpoint on the proof list, greedy, through transformers.
+"""Score a checkpoint on the evaluation questions, with greedy decoding in transformers.
 
 python -m edgesppo.dev.train_demo.score [DIR] [--questions FILE]
 """
@@ -20,7 +20,7 @@ Answer = Callable[[Sequence[list[str]]], list[str]]
 
 
 def prompt_ids(texts: list[str], processor: Any) -> list[int]:
-    """The ids of a dialogue that begins and ends with the user, ready to be answered."""
+    """Token ids of a dialogue that begins and ends with the user, up to the model's turn."""
     ids = [2]
     for i, text in enumerate(texts):
         role = "model" if i % 2 else "user"
@@ -30,7 +30,7 @@ def prompt_ids(texts: list[str], processor: Any) -> list[int]:
 
 
 def answerer(folder: Path) -> Answer:
-    """A function that answers many dialogues at once with the checkpoint in `folder`."""
+    """Load the checkpoint in `folder`; a function that answers a batch of dialogues."""
     torch, transformers, spm = need("torch"), need("transformers"), need("sentencepiece")
     processor = spm.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     model = transformers.Gemma2ForCausalLM.from_pretrained(
@@ -60,7 +60,7 @@ def answerer(folder: Path) -> Answer:
 
 
 def talk(dialogues: Sequence[Sequence[str]], answer: Answer) -> list[str]:
-    """The last answer of every dialogue, the model's own answers between the user's turns."""
+    """The last answer of every dialogue; earlier answers are the model's own, too."""
     texts: list[list[str]] = [[] for _ in dialogues]
     for turn in range(max(map(len, dialogues))):
         running = [i for i, turns in enumerate(dialogues) if turn < len(turns)]
@@ -72,7 +72,7 @@ def talk(dialogues: Sequence[Sequence[str]], answer: Answer) -> list[str]:
 
 
 def score(listed: dict[str, Any], answer: Answer) -> dict[str, tuple[int, int]]:
-    """Right answers and their number for each part of the list; wrong ones are printed."""
+    """Right answers and questions, for each part of the list; prints the wrong answers."""
     questions, dialogues = listed["QUESTIONS"], listed["DIALOGUES"]
     said = [*answer([[q.text] for q in questions]), *talk([d.turns for d in dialogues], answer)]
     items = [*questions, *dialogues]
@@ -92,7 +92,7 @@ def score(listed: dict[str, Any], answer: Answer) -> dict[str, tuple[int, int]]:
 
 
 def main() -> None:
-    """Score the checkpoint folder named on the command line."""
+    """Score the checkpoint named on the command line."""
     parser = argparse.ArgumentParser(description="Score a demo checkpoint.")
     parser.add_argument("folder", nargs="?", type=Path, default=PACKAGE / "demo")
     parser.add_argument("--questions", type=Path, default=heldout.QUESTIONS)

@@ -1,4 +1,4 @@
-"""Owns the small sums: addition and subtraction of whole numbers from 0 to 20."""
+"""Generate small sums: addition and subtraction of whole numbers from 0 to 20."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ GRAMMARS = _EITHER + _SIGNS + _ADD + _TAKE
 
 
 def sum_turn(rng: random.Random) -> tuple[str, dict[str, str], str]:
-    """A grammar, its slots and the answer; the answer repeats the sum in digits."""
+    """A random sum as (grammar, slots, answer); the answer repeats it in digits."""
     adding = rng.random() < 0.5
     a, b = rng.randint(0, LARGEST), rng.randint(0, LARGEST)
     if not adding and a < b and rng.random() < 0.95:
@@ -119,7 +119,7 @@ def _grammar(adding: bool, rng: random.Random) -> str:
 
 
 def too_big_turn(rng: random.Random) -> tuple[str, dict[str, str], str]:
-    """A sum beyond the range, which the demo declines."""
+    """A random sum beyond the range as (grammar, slots, answer), which the demo declines."""
     slots = {
         "a": str(rng.randint(41, 9999)),
         "b": str(rng.randint(21, 9999)),

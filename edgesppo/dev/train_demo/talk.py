@@ -1,4 +1,4 @@
-"""Owns identity, greetings and small talk: each entry is (ways to say it, answer)."""
+"""Greetings, farewells and questions about the demo itself: (ways to say it, answer)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the demo's tokenizer: a small SentencePiece model with Gemma's head of the vocabulary.
+"""Train the demo's tokenizer: a small SentencePiece model that begins with Gemma's own pieces.
 
 Ids 0-3 are <pad> <eos> <bos> <unk>; then, all user-defined as in Gemma's own file, <mask>,
 <2mass>, [@BOS@], 99 unused pieces, <start_of_turn> (106), <end_of_turn> (107), runs of newlines
@@ -34,7 +34,7 @@ SPECIAL = (
 
 
 def user_defined() -> list[str]:
-    """The pieces from id 4 on that are matched as a whole, in Gemma's order."""
+    """The user-defined pieces, ids 4 to 216, in Gemma's order."""
     tags = [
         f"<{slash}{name}>"
         for group in (_TABLE, _BLOCK, _INLINE)
@@ -47,7 +47,7 @@ def user_defined() -> list[str]:
 
 
 def build(texts: Iterable[str], spm: Any) -> bytes:
-    """A trained model as the bytes of tokenizer.model; `spm` is the sentencepiece module."""
+    """Train on the texts; the bytes of tokenizer.model. `spm` is the sentencepiece module."""
     lines = (part for text in texts for part in re.split(r"\n+", text) if part)
     out = io.BytesIO()
     spm.SentencePieceTrainer.train(

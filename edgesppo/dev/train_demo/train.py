@@ -1,4 +1,4 @@
-"""Owns the training of the demo checkpoint: tokenizer, batches, loop, checkpoint.
+"""Train the demo: its tokenizer, then the model, and write the checkpoint.
 
 python -m edgesppo.dev.train_demo.train --out DIR --seed N
 """
@@ -23,13 +23,13 @@ STEPS = 2500
 MATRIX_RATE, OTHER_RATE = 2e-3, 1.5e-3
 WARM_STEPS, DECAY_STEPS = 100, 300
 BATCH_TOKENS = 4608
-WIDTHS = (48, 96, 160, 256, 512)  # few, because each is compiled for itself
-REST = 0.1  # share of the positions outside the answers that are learned too
+WIDTHS = (48, 96, 160, 256, 512)  # padded lengths; few, because each is compiled separately
+REST = 0.1  # share of the positions outside the answers that count in the loss
 Row = tuple[list[int], list[bool]]
 
 
 def corpus(seed: int) -> Iterator[str]:
-    """Text for the tokenizer; rare words (mostly invented names and typos) are left out."""
+    """Texts to train the tokenizer on, without rare words (mostly invented names and typos)."""
     rng = random.Random(seed)
     turns = [turn for _ in range(20_000) for turn in dialogues.dialogue(rng)]
     texts = [text for turn in turns for text in turn]
@@ -39,7 +39,7 @@ def corpus(seed: int) -> Iterator[str]:
 
 
 def encode(turns: list[dialogues.Turn], processor: Any) -> Row:
-    """The ids of a dialogue, and for each id whether it belongs to an answer."""
+    """Token ids of a dialogue, and for each whether it belongs to an answer."""
     ids, answered = [2], [False]
 
     def add(part: list[int], answer: bool) -> None:
@@ -57,7 +57,7 @@ def encode(turns: list[dialogues.Turn], processor: Any) -> Row:
 
 
 def batches(processor: Any, seed: int) -> Iterator[tuple[int, list[Row]]]:
-    """Endless batches of dialogues of like length, with the width to pad them to."""
+    """Endless batches of dialogues of similar length, each with the width to pad them to."""
     rng = random.Random(seed + 1)
     waiting: dict[int, list[Row]] = {width: [] for width in WIDTHS}
     while True:
@@ -70,7 +70,7 @@ def batches(processor: Any, seed: int) -> Iterator[tuple[int, list[Row]]]:
 
 
 def loss_of(model: Any, body: Any, width: int, rows: list[Row], torch: Any) -> Any:
-    """Cross-entropy over the answers and a random share of the other positions."""
+    """Mean cross-entropy over the answers and a random share of the other positions."""
     ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
     answered = torch.tensor([flags + [False] * (width - len(flags)) for _, flags in rows])
     chosen = (answered | ((torch.rand(ids.shape) < REST) & (ids != 0)))[:, 1:]
@@ -83,12 +83,12 @@ def loss_of(model: Any, body: Any, width: int, rows: list[Row], torch: Any) -> A
 
 
 def rate(step: int, steps: int) -> float:
-    """The share of the peak rate at a step: up, level, and down to nothing in the last steps."""
+    """Learning rate at a step, as a share of the peak: warm-up, constant, decay to 0."""
     return min(1.0, step / WARM_STEPS, (steps - step) / DECAY_STEPS)
 
 
 def fit(model: Any, processor: Any, seed: int, steps: int, compiled: bool, torch: Any) -> None:
-    """Muon for the matrices, AdamW for the rest; bf16 where that is safe."""
+    """Train the model in place: Muon for matrices, AdamW for the rest, bf16 where that is safe."""
     named = list(model.named_parameters())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if p.ndim < 2 or "embed" in name]
@@ -112,7 +112,7 @@ def fit(model: Any, processor: Any, seed: int, steps: int, compiled: bool, torch
 
 
 def train(out: Path, seed: int, steps: int, compiled: bool, start: Path | None) -> None:
-    """Make the whole checkpoint in the folder `out`, anew or from the one in `start`."""
+    """Train and write the checkpoint `out`, from scratch or from the checkpoint `start`."""
     faults = heldout.check(heldout.QUESTIONS, seed=seed) if heldout.QUESTIONS.exists() else []
     if faults:
         raise SystemExit("\n".join(faults))
@@ -134,12 +134,12 @@ def train(out: Path, seed: int, steps: int, compiled: bool, start: Path | None) 
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Parse the command line and train."""
     parser = argparse.ArgumentParser(description="Train the demo checkpoint.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--start", type=Path, help="checkpoint folder to go on from")
+    parser.add_argument("--start", type=Path, help="checkpoint folder to continue from")
     parser.add_argument("--no-compile", action="store_true", help="slower, needs no C++ compiler")
     options = parser.parse_args()
     train(options.out, options.seed, options.steps, not options.no_compile, options.start)

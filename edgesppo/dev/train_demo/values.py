@@ -1,4 +1,4 @@
-"""Owns the lists that told values come from: names, colours, towns, pets, food and work."""
+"""Lists of values that a user may tell: names, colours, towns, pets, food and jobs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ JOBS = _items(
     "student, singer, builder, gardener, mechanic, plumber, dentist, judge, sailor, tailor, "
     "waiter, barber, librarian, carpenter, programmer"
 )
-# Of these the dialogues of the proof are made; no training dialogue contains one.
+# The evaluation's dialogues use these; no training dialogue contains one.
 HELD_OUT = frozenset(
     _items(
         "greta, malik, ingrid, tobias, yara, felix, noor, lyon, seville, bergen, biscuit, pickle, "

@@ -1,7 +1,7 @@
-"""Owns wordings: a small grammar of alternatives, and the noise of people who type.
+"""Wordings of a question: a small grammar of alternatives, and typical noise of typed text.
 
 A grammar is plain text in which `(a|b|)` means one of the alternatives and `{slot}` a value:
-"(what is|tell me) the capital of {x}". It knows nothing of what is asked or answered.
+"(what is|tell me) the capital of {x}".
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ ENDS = ("?", "?", "?", "?", "", "", ".", "??", " ?", "!", "?!")
 
 @cache
 def parse(grammar: str) -> tuple[Node, ...]:
-    """The grammar as nested tuples: a string is a literal, a tuple holds alternatives."""
+    """Parse a grammar to nested tuples: a string is a literal, a tuple holds alternatives."""
     nodes, end = _parse_sequence(grammar, 0)
     if end != len(grammar):
         raise ValueError(f"unbalanced parenthesis at {end} in {grammar!r}")
@@ -104,7 +104,7 @@ def _parse_sequence(text: str, at: int) -> tuple[tuple[Node, ...], int]:
 
 
 def expand(grammar: str, rng: random.Random, slots: Mapping[str, str] | None = None) -> str:
-    """One random text of the grammar with its slots filled."""
+    """A random text of the grammar, its slots filled in."""
     text = re.sub(r" +", " ", _expand(parse(grammar), rng)).strip()
     for name, value in (slots or {}).items():
         text = text.replace("{" + name + "}", value)
@@ -118,7 +118,7 @@ def _expand(nodes: tuple[Node, ...], rng: random.Random) -> str:
 
 
 def plain(text: str) -> str:
-    """The lower-case words, numbers and signs of the text, one space apart."""
+    """Reduce a text to its words, numbers and signs: lower case, single spaces."""
     return " ".join(re.sub(r"[^a-z0-9+=\-_]", " ", text.lower().replace("'", "")).split())
 
 
@@ -131,7 +131,7 @@ _SLOTS = {
 
 
 def pattern(grammar: str) -> str:
-    """A regular expression for the plain texts of the grammar; a slot takes one or two words."""
+    """A regular expression for `plain` texts of the grammar; a slot matches 1 or 2 words."""
     return _pattern(parse(grammar))
 
 
@@ -147,13 +147,13 @@ def _pattern(nodes: tuple[Node, ...]) -> str:
 
 
 def _literal(text: str) -> str:
-    """The text with everything that `plain` drops made optional space."""
+    """A regular expression for a literal; what `plain` drops matches optional spaces."""
     kept = re.sub(r"[^a-z0-9+=\-_]+", " ", text.lower().replace("'", ""))
     return " *".join(re.escape(word) for word in kept.split(" "))
 
 
 def decorate(text: str, rng: random.Random, *, question: bool = True) -> str:
-    """The text as somebody might type it; a statement keeps its words, whose copy is asked for."""
+    """Add noise, as people type; a statement keeps its words, which the model has to copy."""
     if question and rng.random() < 0.22:
         text += rng.choice(TAILS)
     if rng.random() < 0.25:
@@ -171,7 +171,7 @@ def decorate(text: str, rng: random.Random, *, question: bool = True) -> str:
 
 
 def _typo(text: str, rng: random.Random) -> str:
-    """One small slip inside a longer word of letters, or a short word left out."""
+    """Add one typo to a longer word, or leave out a short one."""
     words = text.split(" ")
     if rng.random() < 0.4:
         short = [i for i, word in enumerate(words) if word in _DROPPABLE]
