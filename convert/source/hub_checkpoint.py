@@ -141,9 +141,9 @@ class RemoteCheckpoint(Checkpoint):
         file = self._listing.get(name)
         if file is None:
             raise BadCheckpoint(f"{self._repository} has no shard {name}, which its index names")
-        head = self._hub.span(self._repository, file, 0, min(file.size, START))
+        head = self._hub.read_range(self._repository, file, 0, min(file.size, START))
         end = 8 + header_length(head, file.size, Path(name))
-        head += self._hub.span(self._repository, file, len(head), end)
+        head += self._hub.read_range(self._repository, file, len(head), end)
         shard = Shard(Path(name), (file.size, head[:end]))
         shard.sha256 = file.digest if len(file.digest) == SHA256 else None
         self._announced[name] = file

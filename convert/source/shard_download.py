@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.hub.client import HubClient
-    from edgesppo.hub.download import Fetched
+    from edgesppo.hub.download import FetchProgress
     from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import FileSystem
 
@@ -38,7 +38,7 @@ class Fetcher:
         files: FileSystem,
         *,
         keep: bool,
-        fetched: Fetched | None,
+        fetched: FetchProgress | None,
     ) -> None:
         self.kept = output.with_name(output.name + ".checkpoint") if keep else None
         self._hub = hub
@@ -46,7 +46,7 @@ class Fetcher:
         self._output = output
         self._files = files
         self._fetched = fetched or (lambda *_: None)
-        self._arrivals = Downloader(hub, repository, files, self._fetched, forgives=True)
+        self._downloader = Downloader(hub, repository, files, self._fetched, ignore_unreadable=True)
         if self.kept is not None:
             _check_folder(self.kept)
 
@@ -62,7 +62,7 @@ class Fetcher:
             digests.append(hasher.hexdigest())
             if digests[-1] == file.digest:
                 return bytes(data)
-        raise self._arrivals.wrong(file, digests)
+        raise self._downloader.mismatch(file, digests)
 
     def fetch(self, file: RemoteFile) -> Path:
         """Have the file beside the output, or where it is kept: that place."""
@@ -115,7 +115,7 @@ class Fetcher:
 
     def _fetch_into(self, file: RemoteFile, place: Path) -> None:
         try:
-            self._arrivals.bring(file, place)
+            self._downloader.download(file, place)
         except OSError as error:
             raise cannot_write(place, error) from error
 
