@@ -154,9 +154,9 @@ class RemoteCheckpoint(Checkpoint):
             raise BadCheckpoint(
                 f"{self._repository} has no shard {name}, but its index names it; {self._hint}"
             )
-        head = self._hub.span(self._repository, file, 0, min(file.size, START))
+        head = self._hub.read_range(self._repository, file, 0, min(file.size, START))
         end = 8 + header_length(head, file.size, Path(name))
-        head += self._hub.span(self._repository, file, len(head), end)
+        head += self._hub.read_range(self._repository, file, len(head), end)
         shard = Shard(Path(name), (file.size, head[:end]))
         shard.sha256 = file.digest if len(file.digest) == SHA256 else None
         self._remote_files[name] = file

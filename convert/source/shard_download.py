@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.hub.client import HubClient
-    from edgesppo.hub.download import Fetched
+    from edgesppo.hub.download import FetchProgress
     from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import FileSystem
 
@@ -41,7 +41,7 @@ class ShardDownloader:
         files: FileSystem,
         *,
         keep: bool,
-        on_progress: Fetched | None,
+        on_progress: FetchProgress | None,
     ) -> None:
         self.keep_folder = output.with_name(output.name + ".checkpoint") if keep else None
         self._hub = hub
@@ -49,7 +49,9 @@ class ShardDownloader:
         self._output = output
         self._files = files
         self._on_progress = on_progress or (lambda *_: None)
-        self._downloader = Downloader(hub, repository, files, self._on_progress, forgives=True)
+        self._downloader = Downloader(
+            hub, repository, files, self._on_progress, ignore_unreadable=True
+        )
         if self.keep_folder is not None:
             _check_folder(self.keep_folder)
 
@@ -65,18 +67,7 @@ class ShardDownloader:
             digests.append(hasher.hexdigest())
             if digests[-1] == file.digest:
                 return bytes(data)
-        raise self._downloader.wrong(file, digests)
-
-    def download(self, file: RemoteFile) -> Path:
-        """Download a file to the disk, unless it is already kept; where it is."""
-        path = self.temporary_path(file)
-        if self.keep_folder is None:
-            self._download_into(file, path)
-            return path
-        kept = self.keep_folder / file.path
-        if not _is_complete(file, kept):
-            self._download_into(file, path)
-            self._keep(path, kept)
+        raise self._downloader.mismatch(file, digests)
         return kept
 
     def keep_small(self, contents: Iterable[tuple[RemoteFile, bytes]]) -> None:
@@ -119,7 +110,7 @@ class ShardDownloader:
 
     def _download_into(self, file: RemoteFile, path: Path) -> None:
         try:
-            self._downloader.bring(file, path)
+            self._downloader.download(file, path)
         except OSError as error:
             raise cannot_write(path, error) from error
 

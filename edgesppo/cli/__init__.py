@@ -1,7 +1,8 @@
-"""Owns the command line's frame: which commands there are, and how an error leaves.
+"""The command line: the list of commands, the options that all of them share, and error output.
 
-Commands are imported only when they are run; the product's logic is elsewhere.
-Exit codes: 0 done, 1 failed with a message, 2 usage, 130 interrupted.
+Each command is a module of this package, imported only when it runs. A command parses options and
+prints; what it does is implemented in other rooms.
+Exit codes: 0 done, 1 failed with a message, 2 usage error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from edgesppo.terminal.suggest import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# name -> (module, what --help says of it)
+# name -> (module, summary for --help)
 COMMANDS = {
     "try": ("edgesppo.cli.chat", "Convert the shipped demo model and chat with it."),
     "chat": ("edgesppo.cli.chat", "Chat with a model."),
     "run": ("edgesppo.cli.run", "Answer one prompt."),
     "convert": ("edgesppo.cli.convert", "Convert a checkpoint folder to a GGUF file."),
-    "show": ("edgesppo.cli.show", "Show what a model file says of itself."),
-    "pull": ("edgesppo.cli.pull", "Get a model from the hub, checked, resumed."),
-    "lock": ("edgesppo.cli.lock", "Pin a model of the hub to what it is now."),
-    "list": ("edgesppo.cli.list", "List the models, and which are here."),
-    "path": ("edgesppo.cli.path", "Print where a model is."),
-    "import": ("edgesppo.cli.import_", "Give a model file of yours a name."),
-    "verify": ("edgesppo.cli.verify", "Hash again what is here."),
+    "show": ("edgesppo.cli.show", "Show a model file's metadata."),
+    "pull": ("edgesppo.cli.pull", "Download a model from the hub, or resume that."),
+    "lock": ("edgesppo.cli.lock", "Pin a model of the hub to its current commit."),
+    "list": ("edgesppo.cli.list", "List the models, and which are on this machine."),
+    "path": ("edgesppo.cli.path", "Print the path of a model."),
+    "import": ("edgesppo.cli.import_", "Give a model file of your own a name."),
+    "verify": ("edgesppo.cli.verify", "Check the files on this machine for damage."),
     "rm": ("edgesppo.cli.rm", "Remove a model's files."),
-    "gc": ("edgesppo.cli.gc", "Remove what nothing uses any more."),
-    "doctor": ("edgesppo.cli.doctor", "Look for what is wrong on this machine."),
-    "plan": ("edgesppo.cli.plan", "Show what a model will take: memory, threads."),
-    "bench": ("edgesppo.cli.bench", "Show how fast a model runs here, and why."),
+    "gc": ("edgesppo.cli.gc", "Remove files that nothing uses any more."),
+    "doctor": ("edgesppo.cli.doctor", "Check this machine for problems."),
+    "plan": ("edgesppo.cli.plan", "Show how much memory a model needs, and its settings."),
+    "bench": ("edgesppo.cli.bench", "Measure how fast a model runs here, and why."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }
 INTERRUPTED = 130
@@ -51,7 +52,7 @@ JSON_KEY = "edgesppo.json"
 
 
 class CliError(click.ClickException):
-    """One of our errors on its way to the terminal: one line, or one JSON object."""
+    """Prints one of our errors as one line, or as one JSON object."""
 
     def __init__(self, error: EdgesppoError, *, as_json: bool) -> None:
         super().__init__(one_line(str(error)))
@@ -59,7 +60,7 @@ class CliError(click.ClickException):
         self.as_json = as_json
 
     def show(self, file: Any = None) -> None:
-        """Write it: JSON to standard output; a line to standard error, also where that fails."""
+        """Write JSON to standard output, or a line to standard error; also if the former fails."""
         if self.as_json:
             with contextlib.suppress(OSError):
                 click.echo(json.dumps({"error": {"type": self.kind, "message": self.message}}))
@@ -68,8 +69,8 @@ class CliError(click.ClickException):
             click.echo(f"edgesppo: {self.message}", err=True, file=file)
 
 
-def _set(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """A callback that sets an environment variable for as long as the command runs."""
+def _set_environment(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """An option callback that sets an environment variable while the command runs."""
 
     def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value:
@@ -97,8 +98,8 @@ def _lock_option() -> click.Option:
         metavar="FILE",
         expose_value=False,
         is_eager=True,
-        callback=_set("EDGESPPO_LOCK"),
-        help="A project's own models.lock; its entries win. [env: EDGESPPO_LOCK]",
+        callback=_set_environment("EDGESPPO_LOCK"),
+        help="The project's models.lock; its entries take precedence. [env: EDGESPPO_LOCK]",
     )
 
 
@@ -109,15 +110,16 @@ def _offline_option() -> click.Option:
         default=None,
         expose_value=False,
         is_eager=True,
-        callback=_set("EDGESPPO_OFFLINE"),
-        help="Open no connection. [env: EDGESPPO_OFFLINE, HF_HUB_OFFLINE]",
+        callback=_set_environment("EDGESPPO_OFFLINE"),
+        help="Open no network connection. [env: EDGESPPO_OFFLINE, HF_HUB_OFFLINE]",
     )
 
 
 def _fill_closed_streams() -> None:
-    """A closed standard error takes what is said nowhere; a closed output refuses what is written.
+    """Replace closed standard streams: stderr discards, stdout fails on every write.
 
-    Left closed, its number would go to the next file that is opened: the model's.
+    If left closed, their file descriptors would go to the next files that are opened, such as the
+    model's.
     """
     modes = {"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}
     for descriptor, (name, mode) in enumerate(modes.items()):
@@ -125,14 +127,14 @@ def _fill_closed_streams() -> None:
             with contextlib.suppress(OSError):
                 os.fstat(descriptor)
                 continue
-            os.open(os.devnull, mode)  # the lowest number that is free: this one
+            os.open(os.devnull, mode)  # takes the lowest free descriptor, which is this one
             if name != "stdin":
-                raw = io.FileIO(descriptor, "w", closefd=False)  # what fails is not tried again
+                raw = io.FileIO(descriptor, "w", closefd=False)  # unbuffered: no retry at exit
                 setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))
 
 
-def _let_go_of_what_was_not_written() -> None:
-    """Python would try to write it again at its end, and complain; we did where it mattered."""
+def _discard_unwritten_output() -> None:
+    """Drop output that could not be written: Python would try again at exit, and complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -144,14 +146,14 @@ def _let_go_of_what_was_not_written() -> None:
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands are imported when asked for."""
+    """A command group that imports each command when it is used."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _fill_closed_streams()
         try:
             return super().main(*args, **kwargs)
         finally:
-            _let_go_of_what_was_not_written()
+            _discard_unwritten_output()
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -184,31 +186,31 @@ class _LazyGroup(click.Group):
         except EdgesppoError as error:
             raise CliError(error, as_json=ctx.meta.get(JSON_KEY, False)) from None
         except KeyboardInterrupt as stopped:
-            # One that carries a text says how to go on.
+            # Some carry a text, which says how to resume.
             aside(f"\nedgesppo: {stopped}" if stopped.args else "")
             ctx.exit(INTERRUPTED)
-        except click.Abort as abort:  # at a question: Ctrl-C, or the end of what could be read
+        except click.Abort as abort:  # at a question: Ctrl-C, or the end of standard input
             if not isinstance(abort.__context__, KeyboardInterrupt):
                 raise
-            aside("\nedgesppo: stopped at the question; the answer was taken as no")
+            aside("\nedgesppo: interrupted; this counts as no")
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # click ends quietly when nobody reads any more
-            raise CliError(_from_system(error), as_json=ctx.meta.get(JSON_KEY, False)) from None
+                raise  # click exits quietly when the reader of a pipe is gone
+            raise CliError(_from_os_error(error), as_json=ctx.meta.get(JSON_KEY, False)) from None
         except Exception as error:
             if os.environ.get("EDGESPPO_DEBUG"):
                 raise
             unexpected = EdgesppoError(
-                f"unexpected {type(error).__name__}: {error} (a defect of edgesppo; "
-                "EDGESPPO_DEBUG=1 shows where)"
+                f"unexpected {type(error).__name__}: {error} (a bug in edgesppo; set "
+                "EDGESPPO_DEBUG=1 to see where)"
             )
             raise CliError(unexpected, as_json=ctx.meta.get(JSON_KEY, False)) from None
 
 
-def _from_system(error: OSError) -> EdgesppoError:
+def _from_os_error(error: OSError) -> EdgesppoError:
     where = f"{error.filename}: " if error.filename else ""
     return EdgesppoError(f"{where}{error.strerror or error}")
 
@@ -218,7 +220,7 @@ def _from_system(error: OSError) -> EdgesppoError:
 def main() -> None:
     """Run Gemma-2-9B-It-SPPO on a machine you own.
 
-    First steps: edgesppo try
+    To get started: edgesppo try
     """
 
 

@@ -1,4 +1,4 @@
-"""Owns `edgesppo bench`: a user's own machine in figures, and a small picture of them."""
+"""`edgesppo bench`: measure how fast a model runs on this machine, with bar charts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo.cli.loading import chosen, converted
+from edgesppo.cli.loading import choose_model, gguf_path
 from edgesppo.cli.options import json_option, tune_option
 from edgesppo.cli.output import emit_json, tell
 from edgesppo.gguf import gemma2
@@ -26,23 +26,23 @@ _BAR = 36
 @click.argument("model", required=False)
 @json_option
 @click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads. [default: the fastest number]"
+    "--threads", type=click.IntRange(1, 1024), help="Number of threads. [default: the fastest]"
 )
 @tune_option
 def bench_command(model: str | None, as_json: bool, threads: int | None, tune: str) -> None:
-    """Show how fast MODEL runs here, what limits it, and what to change to be faster.
+    """Measure how fast MODEL runs here, what limits it, and what would make it faster.
 
-    MODEL is a name, a GGUF file or a checkpoint folder. Without it: the model used last; else
-    sppo-iter3, if it is here; else the demo.
+    MODEL is a name, a GGUF file or a checkpoint folder. The default is the model used last, else
+    sppo-iter3 if it is on this machine, else the demo.
 
-    On the processor: a GPU is left alone. Takes a minute or two, in which nothing else should run.
+    Measures the CPU only, not a GPU. Takes a minute or two, in which nothing else should run.
     """
     from edgesppo.terminal.progress import measuring, tuning_progress
     from edgesppo.tuning.bench import measure
     from edgesppo.tuning.choose import LoadOptions, choose_settings
 
-    what = chosen(model)
-    summary = gemma2.load_summary(converted(what))
+    what = choose_model(model)
+    summary = gemma2.load_summary(gguf_path(what))
     with tuning_progress() as on_tune:
         tuning, _ = choose_settings(
             summary, LoadOptions(n_threads=threads, gpu="off", tune=tune), on_tune
@@ -65,20 +65,20 @@ def _lines(found: Report) -> Iterator[str]:
     if found.resident is not None:
         yield f"  resident    {megabytes(found.resident, 0)}"
     yield f"  bandwidth   {found.bandwidth / 1e9:,.1f} GB/s; decode reaches {found.bound:.0%} of it"
-    yield from _picture("prefill, tokens per second by the prompt's length", found.prefill)
-    yield from _picture("decode, tokens per second by the tokens before", found.decode)
-    yield from _picture("decode, tokens per second by answers at once", found.rows)
+    yield from _bars("prefill, tokens per second by prompt length", found.prefill)
+    yield from _bars("decode, tokens per second by tokens in the context", found.decode)
+    yield from _bars("decode, tokens per second by number of parallel answers", found.rows)
     prefill = {n: rates[0] for n, rates in found.threads.items()}
     decode = {n: rates[1] for n, rates in found.threads.items()}
-    yield from _picture("prefill by threads", prefill)
-    yield from _picture("decode by threads", decode)
+    yield from _bars("prefill, tokens per second by threads", prefill)
+    yield from _bars("decode, tokens per second by threads", decode)
     yield "What would make it faster"
     for advice in found.advice():
         yield textwrap.fill(advice, 80, initial_indent="  - ", subsequent_indent="    ")
 
 
-def _picture(title: str, rates: Mapping[int, float]) -> Iterator[str]:
-    """A bar for each; the longest is the fastest."""
+def _bars(title: str, rates: Mapping[int, float]) -> Iterator[str]:
+    """A bar chart: one line for each number, scaled to the fastest."""
     yield title
     most = max(rates.values(), default=0.0)
     for n, rate in rates.items():

@@ -1,4 +1,4 @@
-"""Owns `edgesppo chat` and `edgesppo try`."""
+"""`edgesppo chat` and `edgesppo try`: start the REPL, or answer the lines of standard input."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.loading import open_reporting, open_with_meters, opened, was_asked_for
+from edgesppo.cli.loading import is_explicit, open_model, open_reporting, open_with_meters
 from edgesppo.cli.options import json_option, model_options, sampling_options
 from edgesppo.cli.output import is_interactive, say
-from edgesppo.cli.session_options import chosen_for, kept, session_options
+from edgesppo.cli.session_options import choose_model_for, held_session, session_options
 from edgesppo.store import locate, user_state
 from edgesppo.terminal.format import describe
 
@@ -26,15 +26,18 @@ TRY_QUESTION = "Who are you?"
 _plain_option = click.option(
     "--plain",
     is_flag=True,
-    help="Draw nothing twice: no colours, no status line; for screen readers and plain terminals.",
+    help="No colours, no status line, nothing redrawn: for screen readers and simple terminals.",
 )
 
 
 @click.command(name="chat", cls=HeadedCommand)
 @click.argument("model", required=False)
-@click.option("--system", help="A system text, merged into the first message as Gemma-2 has it.")
+@click.option(
+    "--system",
+    help="System prompt; merged into the first message, as Gemma-2 has no system role.",
+)
 @session_options
-@click.option("--resume", is_flag=True, help="Go on with the chat that was used last.")
+@click.option("--resume", is_flag=True, help="Resume the chat that was used last.")
 @_plain_option
 @model_options
 @sampling_options
@@ -50,15 +53,16 @@ def chat_command(
 ) -> None:
     """Chat with a model.
 
-    MODEL is a name, a GGUF file or a checkpoint folder. Without it: the model used last; else
-    sppo-iter3, if it is here; else the demo.
+    MODEL is a name, a GGUF file or a checkpoint folder. The default is the model used last, else
+    sppo-iter3 if it is on this machine, else the demo.
 
-    On a terminal the chat is saved turn by turn, under its date or the name that --session gives.
-    Away from one, every line of standard input is one message (between triple quotes, several
-    are), and the chat is saved only with --session or --resume; exits with 1 if a message failed.
+    On a terminal the chat is saved turn by turn, under today's date or the name given with
+    --session. Without a terminal, each line of standard input is one message (several lines
+    between triple quotes are one, too), and the chat is saved only with --session or --resume; the
+    exit code is 1 if a message failed.
     """
-    with kept(session, resume=resume, unnamed=is_interactive()) as held:
-        found = chosen_for(model, held)
+    with held_session(session, resume=resume, unnamed=is_interactive()) as held:
+        found = choose_model_for(model, held)
         _talk(_setup(found, loading, {"system": system, **sampling}, held, snapshots), plain=plain)
 
 
@@ -73,17 +77,17 @@ def _setup(
     from edgesppo.sessions.folder import Sessions
 
     load = open_reporting if is_interactive() else open_with_meters
-    asked_for = was_asked_for(found)
+    asked_for = is_explicit(found)
 
-    def open_model(which: locate.Found, report: Callable[[str, float], None]) -> LoadedModel:
+    def open_reported(which: locate.Found, report: Callable[[str, float], None]) -> LoadedModel:
         loaded = load(loading, which, report)
         if asked_for and which is found:
-            user_state.use(locate.words_for(which))
+            user_state.set_last(locate.argument_for(which))
         return loaded
 
     return Setup(
         found,
-        open_model,
+        open_reported,
         locate.find,
         Sessions(),
         held,
@@ -111,14 +115,14 @@ def try_command(
 ) -> None:
     """Convert the shipped demo model, then chat with it.
 
-    Away from a terminal, asks it one question and prints the answer.
+    Without a terminal, asks it one question and prints the answer.
     """
     from edgesppo.cli.run import answer
 
     if is_interactive() and not as_json:
         _talk(_setup(locate.demo(), loading, sampling), plain=plain)
         return
-    with opened(locate.demo(), loading) as loaded:
+    with open_model(locate.demo(), loading) as loaded:
         say(describe(loaded))
         say(f"> {TRY_QUESTION}")
         answer(loaded, loaded.chat(**sampling), TRY_QUESTION, as_json=as_json)

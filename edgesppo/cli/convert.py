@@ -1,4 +1,4 @@
-"""Owns `edgesppo convert`: a checkpoint folder in, a GGUF file out."""
+"""`edgesppo convert`: convert a checkpoint, from a folder or the hub, to a GGUF file."""
 
 from __future__ import annotations
 
@@ -42,33 +42,33 @@ COLUMNS = 79
     type=click.Choice(TYPES, case_sensitive=False),
     default=TYPES[0],
     show_default=True,
-    help="What the weights become.",
+    help="Quantisation type of the weights.",
 )
 @click.option(
     "--tensor-type",
     "tensor_types",
     multiple=True,
     metavar="PATTERN=TYPE",
-    help="Another type for the matrices whose names hold this regular expression; repeatable, the"
-    " first that fits a name decides.",
+    help="Another type for the matrices whose names match this regular expression; repeatable; the"
+    " first match counts.",
 )
 @click.option(
     "--imatrix",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="Importance matrix, as llama-imatrix writes it (GGUF, or the older .dat).",
+    help="Importance matrix, as written by llama-imatrix (GGUF, or the older .dat).",
 )
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
-    help="Order of the tensors: for the least memory when run, or llama.cpp's own.",
+    help="Order of the tensors: edge needs the least memory to run, standard is llama.cpp's.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Threads. [default: all this process may use]",
+    help="Number of threads. [default: all this process may use]",
 )
 @click.option(
     "--kernels",
@@ -76,25 +76,24 @@ COLUMNS = 79
     default=KERNELS[0],
     show_default=True,
     envvar="EDGESPPO_KERNELS",
-    help="The code that makes the blocks; the bytes are the same.",
+    help="Quantisation kernels; the result is the same byte for byte.",
 )
-@click.option(
-    "--plan", is_flag=True, help="Print what would be made of each tensor; write nothing."
-)
+@click.option("--plan", is_flag=True, help="Print each tensor's type and size; write nothing.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--keep", is_flag=True, help="Keep what is fetched from the hub, in OUT.checkpoint.")
-@click.option("--self-test", is_flag=True, help="Then load OUT and let it write ten tokens.")
+@click.option("--keep", is_flag=True, help="Keep the files from the hub, in OUT.checkpoint.")
+@click.option("--self-test", is_flag=True, help="Afterwards, load OUT and generate ten tokens.")
 @json_option
 def convert_command(
     source: str, output: str | None, plan: bool, self_test: bool, as_json: bool, **chosen: Any
 ) -> None:
     """Convert the Gemma-2 checkpoint SRC to a GGUF file.
 
-    SRC is a folder, a name of models.lock, or OWNER/NAME@COMMIT on the Hugging Face hub: then each
-    shard is fetched, checked, used and dropped, so that the disk needs OUT and one shard.
+    SRC is a folder, a name in models.lock, or OWNER/NAME@COMMIT on the Hugging Face hub. From the
+    hub, each shard is downloaded, verified, converted and deleted in turn, so that only OUT and
+    one shard need space on the disk.
 
-    One pass, no intermediate file; OUT appears only when it is whole. Stopped in the middle, the
-    same command goes on from the tensors that were done.
+    The conversion is one pass without an intermediate file. OUT appears only once it is complete.
+    If interrupted, run the same command again to resume it.
     """
     from edgesppo_convert import look_ahead
     from edgesppo_convert.source.hub_checkpoint import check_source
@@ -131,7 +130,7 @@ def _emit(result: ConvertResult) -> None:
 
 @contextlib.contextmanager
 def _usage() -> Iterator[None]:
-    """A pattern that means nothing for this checkpoint is a wrong option, too."""
+    """Report an override that matches nothing in this checkpoint as a usage error."""
     try:
         yield
     except BadOverride as error:
@@ -148,17 +147,17 @@ def _convert(source: str, output: str, chosen: dict[str, Any]) -> ConvertResult:
 
 
 def _example(source: str) -> str:
-    """A name that would do for the output."""
+    """An example of a name for the output."""
     name = re.sub(r"[^\w.-]", "", Path(source.partition("@")[0]).name).strip(".-")
     return f"{name or 'model'}.gguf"
 
 
 def _note(source: str, output: str, *, keep: bool) -> None:
-    """Say what has no effect, or one that may surprise later."""
+    """Warn about an option without effect, and about an unusual output name."""
     if keep and Path(source).exists():
-        say(f"Note: nothing is fetched for {source}, which is here, so --keep keeps nothing")
+        say(f"Note: {source} is a local folder, so nothing is downloaded and --keep has no effect")
     if not output.lower().endswith(".gguf"):
-        say(f"Note: many programs look for names that end in .gguf; this will be {output}")
+        say(f"Note: many programs expect a name that ends in .gguf; this will be {output}")
 
 
 def _print_plan(plan: Outlook, as_json: bool) -> None:
@@ -172,7 +171,7 @@ def _print_plan(plan: Outlook, as_json: bool) -> None:
         tell(f"{tensor.name:36}{shape:>16}  {tensor.type:6}{tensor.bytes:16,}")
     click.echo(
         f"{len(plan.tensors)} tensors ({_counted(plan.types)}), {plan.bytes:,} bytes of tensor"
-        f" data, {plan.bits_per_weight:.2f} bits a weight"
+        f" data, {plan.bits_per_weight:.2f} bits per weight"
     )
 
 
@@ -188,16 +187,16 @@ def _try_out(output: Path) -> None:
 
 
 def _summarise(result: ConvertResult, peak: int | None) -> None:
-    """What was made and what to do next, on lines that a usual terminal holds."""
-    by = " by the fast kernels" if result.kernels == "fast" else ""
-    memory = f", {megabytes(peak, 0)} of memory at most" if peak else ""
+    """Print what was written and what to do next, in lines that fit a terminal."""
+    by = " with the fast kernels" if result.kernels == "fast" else ""
+    memory = f", peak memory {megabytes(peak, 0)}" if peak else ""
     _say_wrapped(
-        f"{result.output}: {megabytes(result.bytes)}, {result.bits_per_weight:.2f} bits a weight"
+        f"{result.output}: {megabytes(result.bytes)}, {result.bits_per_weight:.2f} bits per weight"
     )
     _say_wrapped(f"{result.tensors} tensors: {_counted(result.types)}")
     _say_wrapped(f"{result.seconds:.1f} s{by}{memory}")
     if result.resumed:
-        _say_wrapped(f"{result.resumed} tensors were there from the run before, and were checked")
+        _say_wrapped(f"{result.resumed} tensors from the previous run were verified and reused")
     if result.doubt:
         _say_wrapped(f"the fast kernels were not used: {result.doubt}")
     say(f"sha256 {result.sha256}")
@@ -205,7 +204,7 @@ def _summarise(result: ConvertResult, peak: int | None) -> None:
 
 
 def _say_wrapped(text: str) -> None:
-    """Names are left whole, however long."""
+    """Print a text wrapped to COLUMNS; long names are not broken."""
     say(
         textwrap.fill(
             text,

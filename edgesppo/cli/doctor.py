@@ -1,4 +1,4 @@
-"""Owns `edgesppo doctor`."""
+"""`edgesppo doctor`: check this machine for problems."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _WIDTH = 79
 @click.command(name="doctor")
 @json_option
 def doctor_command(as_json: bool) -> None:
-    """Look at this machine: Python, library, processor, memory, disk, models, network settings.
+    """Check this machine: Python, llama.cpp, CPU, memory, disk, models, network settings.
 
-    Says of everything that is not well what to do. Opens no connection. Exits with 1 where
-    something fails.
+    Says how to fix each problem. Opens no network connection. The exit code is 1 if a check fails.
     """
     from edgesppo.diagnostics.doctor import FAIL, examine
 

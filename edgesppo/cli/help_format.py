@@ -1,4 +1,4 @@
-"""Owns how a long --help is laid out: options under the headings that they belong to."""
+"""Layout of long --help texts: options grouped under headings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 class Headed(click.Option):
-    """An option that stands under a heading of its own."""
+    """An option that is listed under the given heading."""
 
     def __init__(self, *args: Any, heading: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -16,10 +16,10 @@ class Headed(click.Option):
 
 
 class HeadedCommand(click.Command):
-    """A command whose --help has every heading once, in the order of their first options."""
+    """A command whose --help lists options by heading, in the order of their first options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Those without a heading come first."""
+        """Write the options, those without a heading first."""
         headings: dict[str, list[tuple[str, str]]] = {"Options": []}
         options = [found for found in self.get_params(ctx) if isinstance(found, click.Option)]
         for option in options:

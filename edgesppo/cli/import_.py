@@ -1,4 +1,4 @@
-"""`edgesppo import`: a name for a model file of one's own."""
+"""`edgesppo import`: give a model file of the user's own a name."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from edgesppo.terminal.progress import Meter
 def import_command(path: str, name: str | None, as_json: bool) -> None:
     """Give a GGUF file or a checkpoint folder of your own a name.
 
-    It stays where it is: it is checked and hashed, and your lock refers to it. Nothing is copied.
-    Whoever uses it says so where it was moved or has another size; `verify` hashes it again.
+    The file is checked and hashed, and your lock records its path: it stays where it is, and
+    nothing is copied. If it is moved or its size changes later, every command that uses it says
+    so; edgesppo verify checks its hash again.
     """
     from edgesppo.store.register import register
 

@@ -1,4 +1,4 @@
-"""`edgesppo list`: the models of the locks, and which of them are here."""
+"""`edgesppo list`: the models in the locks, and which of them are on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command(name="list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the models of all locks that count, and which of them are on this machine."""
+    """List the models in your locks, and which of them are on this machine."""
     entries = list(layers.read().models.values())
     rows = [_row(entry) for entry in entries]
     if as_json:
@@ -31,20 +31,20 @@ def list_command(as_json: bool) -> None:
     width = max(len(row["name"]) for row in rows)
     columns = shutil.get_terminal_size().columns if has_terminal(sys.stdout) else sys.maxsize
     for row in rows:
-        taken = size(row["bytes"]) if row["bytes"] else ""
+        used = size(row["bytes"]) if row["bytes"] else ""
         line = (
-            f"{row['name']:<{width}}  {row['state']:<9} {taken:>9}  {one_line(row['description'])}"
+            f"{row['name']:<{width}}  {row['state']:<9} {used:>9}  {one_line(row['description'])}"
         )
         tell(line if len(line) < columns else f"{line[: columns - 4]}...")
 
 
 def _row(entry: PinnedModel) -> dict[str, Any]:
-    """What there is of an entry here; `bytes` is what it takes on the disk."""
-    made = layout.find_build(entry)
+    """An entry and its state on this machine; `bytes` is what it uses on the disk."""
+    build = layout.find_build(entry)
     n_bytes = sum(layout.size_of(path) or 0 for path, *_ in verify.present(entry))
-    if made is not None:
-        state, path = "converted", made[0]
-    elif layout.is_there(entry):
+    if build is not None:
+        state, path = "converted", build[0]
+    elif layout.is_present(entry):
         state, path = "here", layout.model_file(entry)
     else:
         begun = n_bytes or (

@@ -1,4 +1,4 @@
-"""Which model a command runs, and how loading it looks: conversion and tuning are shown."""
+"""Choose and load the model that a command runs, with progress of conversion and tuning."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from edgesppo.api import LoadedModel
 
-_ASKED_FOR = "edgesppo.asked_for"
+_EXPLICIT = "edgesppo.asked_for"
 REAL_MODEL_HINT = (
     f"Using the tiny demo model. For the real one: edgesppo pull {locate.REAL} --convert"
 )
 
 
-def chosen(model: str | None) -> locate.Found:
-    """The model that was asked for; without one the last, the real one, or else the demo."""
+def choose_model(model: str | None) -> locate.Found:
+    """The model that the user named, else the default one (locate.default), and a note of that."""
     if model is not None:
         found = locate.find(model)
-        click.get_current_context().meta[_ASKED_FOR] = found
+        click.get_current_context().meta[_EXPLICIT] = found
         return found
     found = locate.default()
     is_demo = found == locate.demo()
@@ -34,8 +34,8 @@ def chosen(model: str | None) -> locate.Found:
     return found
 
 
-def converted(found: locate.Found) -> Path:
-    """The GGUF file of what was found; a checkpoint is converted first, visibly."""
+def gguf_path(found: locate.Found) -> Path:
+    """The model's GGUF file; converts a checkpoint first, with a progress bar."""
     from edgesppo.store.converted import ensure_converted
     from edgesppo.terminal.progress import conversion_progress
 
@@ -46,23 +46,23 @@ def converted(found: locate.Found) -> Path:
 
 
 @contextlib.contextmanager
-def opened(found: locate.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
-    """Load a model, converting a checkpoint first, and say so; close it afterwards."""
+def open_model(found: locate.Found, loading: dict[str, Any]) -> Iterator[LoadedModel]:
+    """Load a model with progress bars, and close it afterwards; remembers it if it was named."""
     with open_with_meters(loading, found) as loaded:
-        if was_asked_for(found):
-            user_state.use(locate.words_for(found))
+        if is_explicit(found):
+            user_state.set_last(locate.argument_for(found))
         yield loaded
 
 
-def was_asked_for(found: locate.Found) -> bool:
-    """Whether a person named this very model."""
-    return click.get_current_context().meta.get(_ASKED_FOR) is found
+def is_explicit(found: locate.Found) -> bool:
+    """Whether the user named this model on the command line."""
+    return click.get_current_context().meta.get(_EXPLICIT) is found
 
 
 def open_with_meters(
     loading: dict[str, Any], found: locate.Found, _report: object = None
 ) -> LoadedModel:
-    """Load a model, converting a checkpoint first, and say so on standard error."""
+    """Load a model, converting a checkpoint first, with progress bars on standard error."""
     from edgesppo.api import load
     from edgesppo.terminal.progress import conversion_progress, tuning_progress
 
@@ -73,7 +73,7 @@ def open_with_meters(
 def open_reporting(
     loading: dict[str, Any], found: locate.Found, report: Callable[[str, float], None]
 ) -> LoadedModel:
-    """Load a model, converting a checkpoint first; `report` hears what is done, and its share."""
+    """Load a model, converting a checkpoint first; calls `report` with a step and its fraction."""
     from edgesppo.api import load
 
     title = _converting(found)

@@ -1,4 +1,4 @@
-"""`edgesppo lock`: pin a model of the hub to what it is now."""
+"""`edgesppo lock`: pin a model of the hub to its current commit."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
 
 @click.command(name="lock")
 @click.argument("model", metavar="NAME|OWNER/NAME[@REVISION]")
-@click.option("--update", is_flag=True, help="Pin it anew: to REVISION, else to main as it is now.")
-@click.option("--name", help="What to call a repository. [default: its own name]")
-@click.option("--file", metavar="PATH", help="Which GGUF file, where the repository has several.")
+@click.option("--update", is_flag=True, help="Pin it again: to REVISION, or to the current main.")
+@click.option("--name", help="Name of the new entry. [default: the repository's name]")
+@click.option("--file", metavar="PATH", help="GGUF file to use, if the repository has several.")
 @json_option
 def lock_command(
     model: str, update: bool, name: str | None, file: str | None, as_json: bool
 ) -> None:
     """Pin a model of the hub: its commit, and every file's size and hash.
 
-    A branch or tag is asked for once, and the commit that it is now is written to your own lock,
-    or to --lock FILE. What is pinned stays as it is, and nothing is asked, without --update.
+    A branch or tag is resolved to the commit that it is now, which is written to your own lock, or
+    to --lock FILE. A model that is already pinned is left as it is, without asking the hub, unless
+    you give --update.
     """
-    asked = pull.wanted(model, name, may_begin=True)
-    before = asked.entry
+    request = pull.parse_request(model, name, may_begin=True)
+    before = request.entry
     with retries_told():
-        entry = pull.pin(asked, update=update, file=file, ours=True)
+        entry = pull.pin(request, update=update, file=file, in_project=True)
     if as_json:
         emit_json(
             {**described(entry), "before": before.revision, "lock": str(layers.write_target())}
@@ -49,10 +50,10 @@ def lock_command(
 
 
 def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
-    """What is pinned, and what it was before."""
+    """What is pinned now, and what was before."""
     if entry.repository is None:
         files = f"{len(entry.files)} files, {size(entry.size)}"
-        yield f"{entry.name} is of this machine ({files}): there is nothing to pin"
+        yield f"{entry.name} is not a model of the hub ({files}): there is nothing to pin"
         return
     changed = before.is_pinned and before.revision != entry.revision
     yield f"{entry.name}: {entry.repository}"
@@ -65,7 +66,7 @@ def _pinned_lines(before: PinnedModel, entry: PinnedModel) -> Iterator[str]:
         same = " (as before)" if old.get(file.path) == file else ""
         yield f"  {size(file.size):>10}  {file.path}  {kind} {file.digest[:12]}{same}"
     for path in sorted(set(old) - {file.path for file in entry.files}):
-        yield f"  {'gone':>10}  {path}"
+        yield f"  {'removed':>10}  {path}"
     yield labelled("licence", license_claims.line(entry))
     yield f"Pinned in {layers.write_target()}"
 

@@ -1,4 +1,4 @@
-"""The options that several commands share: how a model is loaded, how an answer is sampled."""
+"""Options that several commands share: --json, loading a model, and sampling."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ json_option = click.option(
     is_flag=True,
     is_eager=True,
     callback=_remember_json,
-    help="Print one JSON object instead.",
+    help="Print one JSON object instead of text.",
 )
 
 
 def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
-    """As the library takes it; layers that no device here can take are said to stay."""
+    """Parse --gpu: auto, off or a number of layers. Warns if there is no GPU to use."""
     if not value.isdecimal():
         if value not in ("auto", "off"):
-            raise click.BadParameter(f"{value!r} is none of auto, off or a number of layers")
+            raise click.BadParameter(f"{value!r} is not auto, off or a number of layers")
         return value
     layers = int(value) if len(value) < len(str(_MOST)) else _MOST
     if layers > _MOST_LAYERS:
@@ -51,7 +51,7 @@ def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
         from edgesppo.llama.library import can_offload
 
         if not can_offload():
-            say(f"edgesppo: --gpu {layers}: no GPU that this build can use; the CPU computes")
+            say(f"edgesppo: --gpu {layers}: this build finds no GPU that it can use; using the CPU")
     return layers
 
 
@@ -61,12 +61,13 @@ tune_option = _model_option(
     type=click.Choice(CHOICES),
     default="turn",
     show_default=True,
-    help="Find, once, what is fastest here, for usual turns, prompts, answers or little memory.",
+    help="What to optimise the settings for, measured once on this machine: typical turns, long"
+    " prompts, long answers, or little memory.",
 )
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how a model is loaded; they arrive as one dict, `loading`."""
+    """Add the options for loading a model; the command receives them as one dict, `loading`."""
     options = [
         _model_option(
             "--n-ctx",
@@ -76,34 +77,34 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         _model_option(
             "--threads",
             type=click.IntRange(1, 1024),
-            help="Threads. [default: all this process may use]",
+            help="Number of threads. [default: all this process may use]",
         ),
-        _model_option("--force", is_flag=True, help="Load even what will not fit into memory."),
+        _model_option("--force", is_flag=True, help="Load a model even if it exceeds the memory."),
         _model_option(
             "--gpu",
             default="auto",
             show_default=True,
             callback=_gpu,
-            help="auto, off, or a number of layers.",
+            help="Layers to compute on the GPU: auto, off or a number.",
         ),
         _model_option(
             "--cache-type",
             type=click.Choice(list(CACHE_TYPES)),
             default="f16",
             show_default=True,
-            help="What the KV cache is kept as.",
+            help="Data type of the KV cache.",
         ),
         tune_option,
         _model_option(
             "--drafts/--no-drafts",
             default=True,
-            help="Guess what comes next, where that pays: no answer changes but by rounding."
-            " [default: on]",
+            help="Guess the next tokens where that is faster (speculative decoding); answers change"
+            " only by rounding. [default: on]",
         ),
         _model_option(
             "--draft",
             metavar="FILE",
-            help="A smaller GGUF of the same vocabulary that guesses, too.",
+            help="A smaller model for the guesses: a GGUF file with the same vocabulary.",
         ),
     ]
 
@@ -122,9 +123,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for every sampling parameter; those given arrive as one dict, `sampling`.
+    """Add an option for every sampling parameter; the command receives those given as `sampling`.
 
-    Names, kinds and help come from SamplingParams, so there is one home for them.
+    Names, types and help texts come from the fields of SamplingParams.
     """
     fields = dataclasses.fields(SamplingParams)
 
@@ -133,14 +134,14 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
         given = {field: kwargs.pop(field.name) for field in fields}
         sampling = _parsed(given)
         if "logprobs" in sampling and not kwargs.get("as_json"):
-            raise click.UsageError("--logprobs needs a command with --json, which prints them")
+            raise click.UsageError("--logprobs needs --json, which prints them; add --json")
         return command(*args, sampling=sampling, **kwargs)
 
     return _decorate(wrapped, [_sampling_option(field) for field in fields])
 
 
 def _parsed(given: dict[dataclasses.Field[Any], Any]) -> dict[str, Any]:
-    """The parameters that were given, as SamplingParams takes them."""
+    """Convert the given options to values of SamplingParams. Raises click.UsageError."""
     try:
         sampling = {
             field.name: field.metadata["kind"].parsed(field.name, value)

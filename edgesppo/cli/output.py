@@ -1,4 +1,4 @@
-"""What commands print: answers on standard output, all else on standard error, JSON."""
+"""How commands print: answers and JSON on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
 
 
 def say(text: str = "", *, newline: bool = True) -> None:
-    """A word to the person, beside the answer: standard error, and nothing in it is obeyed.
+    """Print a message on standard error, with control characters escaped.
 
-    The answer stands where it cannot be said.
+    A message that cannot be written is dropped: it must not spoil the answer.
     """
     aside(printable(text), newline=newline)
 
 
 def tell(text: str) -> None:
-    """A line of the answer: standard output, and nothing in it is obeyed."""
+    """Print a line of the answer on standard output, with control characters escaped."""
     click.echo(printable(text))
 
 
 def emit_json(value: Any) -> None:
-    """One JSON object on standard output; what a terminal would obey is escaped."""
+    """Print one JSON object on standard output, with unprintable characters escaped."""
     text = json.dumps(value, ensure_ascii=False)
     click.echo("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def is_interactive() -> bool:
-    """Whether a person sits at both ends."""
+    """Whether standard input and standard output are both terminals."""
     return has_terminal(sys.stdin) and has_terminal(sys.stdout)
 
 
 def has_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream is a terminal; one that was closed before we began is None."""
+    """Whether a stream is a terminal; None, a stream that is closed, is not."""
     return stream is not None and stream.isatty()
 
 
 @contextlib.contextmanager
 def hashing(entry: PinnedModel) -> Iterator[Callable[[int, int], None]]:
-    """A callback for what hashes a model's files: a bar, or a line."""
+    """A progress callback for hashing a model's files: a bar on a terminal, else one line."""
     with contextlib.closing(Meter(f"Hashing {entry.name}")) as meter:
         yield meter.update

@@ -1,4 +1,4 @@
-"""`edgesppo path`: where a model is."""
+"""`edgesppo path`: print the path of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgesppo.system.sanitize import printable
 @click.argument("name")
 @json_option
 def path_command(name: str, as_json: bool) -> None:
-    """Print where NAME is: its GGUF file, or its checkpoint folder."""
+    """Print the path of the model NAME: its GGUF file, or its checkpoint folder."""
     found = locate.find(name)
     where = found.path.absolute()
     if as_json:

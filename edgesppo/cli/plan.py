@@ -1,4 +1,4 @@
-"""Owns `edgesppo plan`: what a model will take here, said before anything is loaded."""
+"""`edgesppo plan`: the memory and settings that a model will use, without loading it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.loading import converted
+from edgesppo.cli.loading import gguf_path
 from edgesppo.cli.options import json_option, model_options
 from edgesppo.cli.output import emit_json, tell
 from edgesppo.gguf import gemma2
@@ -31,55 +31,55 @@ if TYPE_CHECKING:
 @json_option
 @model_options
 def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
-    """Show what MODEL will take here: memory, threads, settings. Loads nothing.
+    """Show the memory, threads and settings that MODEL will use here, without loading it.
 
-    Exits with 1 where it does not fit into memory.
+    The exit code is 1 if it does not fit into memory.
     """
     from edgesppo.tuning.choose import MEASURED, choose_settings, origin
 
     found = locate.find(model)
-    summary = gemma2.load_summary(converted(found))
-    wishes = replace(wishes_of(loading), force=True)
-    tuning, made = choose_settings(summary, wishes, measure=False)
-    whence = origin(summary, wishes, tuning)
+    summary = gemma2.load_summary(gguf_path(found))
+    options = replace(load_options(loading), force=True)
+    tuning, plan = choose_settings(summary, options, measure=False)
+    settings_origin = origin(summary, options, tuning)
     if as_json:
-        figures = {**asdict(made), "program": PROGRAM_BYTES}
-        figures |= {"total": made.total, "fits": made.fits}
-        emit_json({**figures, "tuning": asdict(tuning), "measured": whence == MEASURED})
+        figures = {**asdict(plan), "program": PROGRAM_BYTES}
+        figures |= {"total": plan.total, "fits": plan.fits}
+        emit_json({**figures, "tuning": asdict(tuning), "measured": settings_origin == MEASURED})
     else:
         tell(found.name)
-        for label, line in _lines(tuning, made, wishes.draft):
+        for label, line in _lines(tuning, plan, options.draft):
             tell(f"  {label:<9} {line}")
-        tell(f"  {'':<9} {_WHENCE[whence](tuning)}")
-        tell(f"  {'fits':<9} {'yes' if made.fits else f'no: {made.advice()}'}")
-    if not made.fits:
+        tell(f"  {'':<9} {_ORIGINS[settings_origin](tuning)}")
+        tell(f"  {'fits':<9} {'yes' if plan.fits else f'no: {plan.advice()}'}")
+    if not plan.fits:
         sys.exit(1)
 
 
-def wishes_of(loading: dict[str, Any]) -> LoadOptions:
-    """What of the loading options says how to run a model."""
+def load_options(loading: dict[str, Any]) -> LoadOptions:
+    """The LoadOptions among the command line's loading options."""
     from edgesppo.tuning.choose import LoadOptions
 
-    kept = {field.name for field in fields(LoadOptions)}
+    names = {field.name for field in fields(LoadOptions)}
     draft = loading["drafts"]
     summary = (
-        None if isinstance(draft, bool) else gemma2.load_summary(converted(locate.find(draft)))
+        None if isinstance(draft, bool) else gemma2.load_summary(gguf_path(locate.find(draft)))
     )
-    chosen = {name: value for name, value in loading.items() if name in kept}
+    chosen = {name: value for name, value in loading.items() if name in names}
     return LoadOptions(**chosen, draft=summary)
 
 
-def _lines(tuning: RunConfig, made: MemoryPlan, draft: Summary | None) -> Iterator[tuple[str, str]]:
-    yield "weights", _mb(made.weights)
-    yield "KV cache", f"{_mb(made.kv)}, {made.n_ctx:,} tokens in {made.cache_type}"
-    yield "compute", _mb(made.compute)
-    yield "logits", _mb(made.logits)
+def _lines(tuning: RunConfig, plan: MemoryPlan, draft: Summary | None) -> Iterator[tuple[str, str]]:
+    yield "weights", _mb(plan.weights)
+    yield "KV cache", f"{_mb(plan.kv)}, {plan.n_ctx:,} tokens in {plan.cache_type}"
+    yield "compute", _mb(plan.compute)
+    yield "logits", _mb(plan.logits)
     if draft is not None:
-        yield "draft", f"{_mb(made.draft)}, all of {draft.path.name}"
+        yield "draft", f"{_mb(plan.draft)}, for {draft.path.name}"
     yield "program", f"{_mb(PROGRAM_BYTES)}, Python, llama.cpp and the vocabulary"
-    free = "" if made.available is None else f", {megabytes(made.available, 0)} are free"
-    yield "in all", f"{_mb(made.total)}{free}"
-    yield "threads", f"{made.n_threads} for an answer, {made.n_threads_batch} for a prompt"
+    free = "" if plan.available is None else f", {megabytes(plan.available, 0)} are free"
+    yield "total", f"{_mb(plan.total)}{free}"
+    yield "threads", f"{plan.n_threads} for an answer, {plan.n_threads_batch} for a prompt"
     repacked = "repacked" if tuning.repack else "as they are in the file"
     yield (
         "settings",
@@ -97,18 +97,18 @@ def _rates(tuning: RunConfig) -> str:
     )
 
 
-# What is said of where the settings come from, by `settle.origin`.
-_WHENCE: dict[str, Callable[[RunConfig], str]] = {
+# The text for each origin of the settings, as returned by `tuning.choose.origin`.
+_ORIGINS: dict[str, Callable[[RunConfig], str]] = {
     "measured": _rates,
     "other threads": lambda _: "measured here with another number of threads",
     "not yet": lambda _: (
-        "llama.cpp's own: nothing was measured here yet; the first run of this model\n"
-        f"  {'':<9} finds what is fastest, which changes threads, settings and memory"
+        "llama.cpp's defaults: not measured yet; the first run of this model finds the\n"
+        f"  {'':<9} fastest settings, which changes threads, settings and memory"
     ),
-    "frugal": lambda _: "those that take the least memory: there is none for faster ones",
-    "off": lambda _: "llama.cpp's own, not measured: --tune off",
-    "gpu": lambda _: "llama.cpp's own, not measured: the GPU computes",
-    "small": lambda _: "llama.cpp's own: a model as small as this is fast with any",
+    "frugal": lambda _: "those with the least memory: there is not enough for faster ones",
+    "off": lambda _: "llama.cpp's defaults, not measured: --tune off",
+    "gpu": lambda _: "llama.cpp's defaults, not measured: the GPU computes",
+    "small": lambda _: "llama.cpp's defaults: a model this small is fast with any settings",
 }
 
 

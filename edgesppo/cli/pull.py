@@ -1,4 +1,4 @@
-"""`edgesppo pull`: get a model from the hub; what is said and asked before the first byte."""
+"""`edgesppo pull`: download a model from the hub, after showing its size, licence and needs."""
 
 from __future__ import annotations
 
@@ -33,76 +33,82 @@ if TYPE_CHECKING:
 
 @click.command(name="pull")
 @click.argument("model", metavar="NAME|OWNER/NAME[@COMMIT]")
-@click.option("--convert", is_flag=True, help="Keep the Q4_K_M file only: fetched shard by shard.")
-@click.option("--accept-license", is_flag=True, help="Accept what the repository claims, once.")
-@click.option("--repair", is_flag=True, help="Hash what is here, and fetch anew what is damaged.")
+@click.option(
+    "--convert",
+    is_flag=True,
+    help="Convert to Q4_K_M while downloading, shard by shard, and keep only the GGUF file.",
+)
+@click.option("--accept-license", is_flag=True, help="Accept the licence shown for this model.")
+@click.option("--repair", is_flag=True, help="Verify the files here, and replace damaged ones.")
 @json_option
 def pull_command(
     model: str, convert: bool, accept_license: bool, repair: bool, as_json: bool
 ) -> None:
-    """Get a model from the hub, as it is pinned; what is here already costs nothing.
+    """Download a model from the hub at its pinned commit, except for files that are already here.
 
-    Says before the first byte how large it is, under which licence, and whether it fits here.
-    Until the licence is accepted only what describes the model is read: its card, LICENSE,
-    config.json, the first 64 kB of a GGUF file.
-    Interrupted, the same command goes on inside the files. A model that no commit is pinned for
-    yet is pinned to what it is now.
+    First shows how large the model is, its licence, and whether it fits on this machine. Until you
+    accept the licence, only files that describe the model are read: its card, LICENSE, config.json
+    and the first 64 kB of a GGUF file.
+
+    If interrupted, run the same command again to resume the download. A model that is not pinned
+    yet is pinned to its current commit.
     """
     started, fetched = time.monotonic(), 0
     click.get_current_context().with_resource(retries_told())
-    asked = pull.wanted(model)
-    entry = pull.pin(asked) if asked.entry.is_pinned else asked.entry
+    request = pull.parse_request(model)
+    entry = pull.pin(request) if request.entry.is_pinned else request.entry
     if repair and entry.repository is not None and entry.is_pinned:
-        fetched, remake = _repair(entry, accept=accept_license)
-        convert = convert or remake
+        fetched, rebuild = _repair(entry, accept=accept_license)
+        convert = convert or rebuild
     if repair and entry.location is not None:
-        with hashing(entry) as hashed:
-            repair_.check_own(entry, hashed)
-    there = pull.place_of(entry, convert=convert)
-    if there is None:
-        entry = pull.pin(asked)
-        if not asked.entry.is_pinned:
+        with hashing(entry) as on_hash:
+            repair_.check_import(entry, on_hash)
+    path = pull.find_local(entry, convert=convert)
+    if path is None:
+        entry = pull.pin(request)
+        if not request.entry.is_pinned:
             where = layers.write_target()
-            say(f"{entry.name} is pinned to what it is now: {entry.revision}, in {where}")
+            say(f"{entry.name} is now pinned to commit {entry.revision} in {where}")
         fetched += _get(entry, convert=convert, accept=accept_license)
-        there = of_entry(layers.read().models[entry.name]).path
+        path = of_entry(layers.read().models[entry.name]).path
     if convert and (entry.kind != CHECKPOINT or entry.repository is None):
-        why = "is a GGUF file already" if entry.kind != CHECKPOINT else "is no model of the hub"
-        say(f"{entry.name} {why}, so --convert does nothing")
+        is_gguf = entry.kind != CHECKPOINT
+        why = "is already a GGUF file" if is_gguf else "is not a model of the hub"
+        say(f"{entry.name} {why}, so --convert has no effect")
     if as_json:
         seconds = time.monotonic() - started
-        figures = {"path": str(there), "fetched_bytes": fetched, "seconds": seconds}
+        figures = {"path": str(path), "fetched_bytes": fetched, "seconds": seconds}
         emit_json({**described(entry), **figures})
     else:
-        say(f"{entry.name} is here: {there}")
+        say(f"{entry.name} is in {path}")
         say(f"Next: edgesppo chat {entry.name}")
 
 
 def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:
-    """Fetch what is damaged; how many bytes, and whether a converted file is to be made again."""
-    with hashing(entry) as hashed:
+    """Replace damaged files; returns the bytes fetched, and whether to convert again."""
+    with hashing(entry) as on_hash:
         found = repair_.repair(
             entry,
-            hashed=hashed,
+            on_hash=on_hash,
             on_wait=_waiting,
             on_damaged=_tell_damaged,
             before_fetch=lambda: _need_license(entry, accept=accept),
         )
     if not found.damaged:
-        say(f"Nothing of {entry.name} that is here is damaged")
-    fetched = _get(entry, convert=False, accept=accept) if found.refetch else 0
-    return fetched, found.remake
+        say(f"No file of {entry.name} on this machine is damaged")
+    fetched = _get(entry, convert=False, accept=accept) if found.needs_fetch else 0
+    return fetched, found.needs_build
 
 
 def _tell_damaged(checked: CheckedFile) -> None:
-    again = "made" if checked.is_build else "fetched"
-    say(f"{checked.path} is damaged: it is removed, and {again} again")
+    again = "converted" if checked.is_build else "downloaded"
+    say(f"{checked.path} is damaged: it will be removed and {again} again")
 
 
 def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
-    """Say what is to come, ask, fetch; how many bytes were fetched."""
+    """Show the estimate, ask for the licence, and download; returns the bytes fetched."""
     if entry.repository is None:
-        of_entry(entry)  # says what became of it
+        of_entry(entry)  # raises the error that says what is wrong with it
     convert = convert and entry.kind == CHECKPOINT
     for label, line in _estimated(entry, convert=convert):
         say(labelled(label, line))
@@ -111,10 +117,10 @@ def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
 
 
 def _fetch(entry: PinnedModel) -> int:
-    rest = layout.missing_files(entry)
-    n_bytes, there = pull.left(entry), entry.size - sum(file.size for file in rest)
-    with transfer(f"Fetching {entry.name}", entry.size, there) as fetched:
-        pull.pull(entry, fetched=fetched, on_wait=_waiting)
+    missing = layout.missing_files(entry)
+    n_bytes, present = pull.bytes_to_fetch(entry), entry.size - sum(file.size for file in missing)
+    with transfer(f"Fetching {entry.name}", entry.size, present) as on_fetch:
+        pull.pull(entry, on_fetch=on_fetch, on_wait=_waiting)
     return n_bytes
 
 
@@ -126,20 +132,22 @@ def _make(entry: PinnedModel) -> int:
     title = f"Converting {entry.name} to {layout.RECIPE}"
     with conversion_progress(title) as report, fetch_progress() as shown:
 
-        def fetched(file: str, done: int, total: int) -> None:
+        def on_fetch(file: str, done: int, total: int) -> None:
             counted[file] = done
             shown(file, done, total)
 
-        build(entry, progress=report, fetched=fetched, on_wait=_waiting)
+        build(entry, on_convert=report, on_fetch=on_fetch, on_wait=_waiting)
     return sum(counted.values())
 
 
 def _waiting(owner: str) -> None:
-    say(f"Waiting for {owner}, which is getting the same model")
+    say(f"Waiting for {owner}, which is downloading or converting the same model")
 
 
 def _estimated(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]]:
-    """Size, licence, disk and memory, each with its label."""
+    """Lines on size, licence, disk and memory, each with its label. Raises OutputError if the
+    disk is too small.
+    """
     from edgesppo.store import estimate
 
     needs = estimate.needs(entry, convert=convert)
@@ -147,33 +155,33 @@ def _estimated(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]
     yield "from", f"{entry.repository} at {entry.revision}"
     n = len(entry.files)
     whole = f"{size(entry.size)} in {n} file{'s' if n > 1 else ''}"
-    rest = f"{size(needs.left)} of them still to come" if needs.left else "all of them here"
-    yield "size", whole if needs.left == entry.size else f"{whole}, {rest}"
+    left = f"{size(needs.to_fetch)} still to download" if needs.to_fetch else "all downloaded"
+    yield "size", whole if needs.to_fetch == entry.size else f"{whole}, {left}"
     yield "licence", license_claims.line(entry)
     made = f"about {size(needs.weights)}"
     room = "" if needs.free is None else f", {size(needs.free)} are free in {layout.root()}"
     if convert:
-        yield "disk", f"{made} once it is converted, {size(needs.disk)} until then{room}"
+        yield "disk", f"{made} when converted, up to {size(needs.disk)} until then{room}"
     else:
-        later = f", {made} more once it is used" if entry.kind == CHECKPOINT else ""
-        yield "disk", f"{size(needs.left)}{later}{room}"
+        later = f", {made} more when it is first used" if entry.kind == CHECKPOINT else ""
+        yield "disk", f"{size(needs.to_fetch)}{later}{room}"
     yield "memory", _memory(needs.weights, needs.memory)
     pull.check_space(needs.disk)
 
 
 def _memory(weights: int, plan: MemoryPlan | None) -> str:
-    """What loading it takes, what there is, and whether that is enough."""
+    """The memory needed to load it, the memory that is free, and whether that is enough."""
     free = available_memory() if plan is None else plan.available
     room = "" if free is None else f", {size(free)} are free"
     if plan is None:
         fits = "perhaps" if free is None or weights <= free else "no: use a smaller model"
-        return f"at least {size(weights)}, for its weights{room}; fits: {fits}"
+        return f"at least {size(weights)}, for the weights{room}; fits: {fits}"
     fits = "yes" if plan.fits else f"no: {plan.advice()}"
     return f"about {size(plan.total)} with {plan.n_ctx:,} tokens of context{room}; fits: {fits}"
 
 
 def _need_license(entry: PinnedModel, *, accept: bool) -> None:
-    """Have what the repository claims accepted, once; raises UsageError where it is not."""
+    """Ask the user to accept the licence if necessary; raises UsageError if it is not accepted."""
     if consent.is_given(entry):
         return
     if not accept and has_terminal(sys.stdin) and has_terminal(sys.stderr):

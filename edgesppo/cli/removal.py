@@ -1,4 +1,4 @@
-"""What `rm` and `gc` share: saying what would go, asking, telling what went."""
+"""What `rm` and `gc` share: list what will be removed, ask, and report what was removed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-def ask_to_remove(rests: list[Removable], *, yes: bool) -> None:
-    """Say what goes and how much it frees; on a terminal, ask."""
-    for rest in rests:
-        say(f"{size(rest.n_bytes):>10}  {rest.path} ({rest.what})")
-    if not rests or yes or not has_terminal(sys.stdin):
+def confirm_removal(items: list[Removable], *, yes: bool) -> None:
+    """List what will be removed and its size; on a terminal, ask, and exit with 1 on no."""
+    for item in items:
+        say(f"{size(item.n_bytes):>10}  {item.path} ({item.what})")
+    if not items or yes or not has_terminal(sys.stdin):
         return
-    total = sum(rest.n_bytes for rest in rests)
+    total = sum(item.n_bytes for item in items)
     if not click.confirm(f"Free {size(total)}?", default=False, err=True):
-        say("Nothing is removed.")
+        say("Nothing was removed.")
         sys.exit(1)
 
 
-def tell_removed(
+def report_removed(
     removed: list[Removable], figures: dict[str, str | bool], *, as_json: bool
 ) -> None:
-    """What was removed, or would be, and how much that frees."""
-    total = sum(rest.n_bytes for rest in removed)
+    """Print how much was freed, or would be; as JSON with the removed paths and `figures`."""
+    total = sum(item.n_bytes for item in removed)
     if as_json:
-        paths = [str(rest.path) for rest in removed]
+        paths = [str(item.path) for item in removed]
         emit_json({**figures, "removed": paths, "freed_bytes": total})
     else:
-        say(f"{size(total)} {'would be' if figures.get('dry_run') else 'are'} freed")
+        say(f"{size(total)} {'would be' if figures.get('dry_run') else 'were'} freed")

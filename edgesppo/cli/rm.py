@@ -6,7 +6,7 @@ import click
 
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say
-from edgesppo.cli.removal import ask_to_remove, tell_removed, yes_option
+from edgesppo.cli.removal import confirm_removal, report_removed, yes_option
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.store import remove
@@ -18,28 +18,32 @@ from edgesppo.system.units import size
 @yes_option
 @json_option
 def rm_command(name: str, yes: bool, as_json: bool) -> None:
-    """Remove the files of NAME that we fetched or made; its pin stays.
+    """Remove the downloaded and converted files of NAME. It remains pinned in the lock.
 
-    What another entry uses stays. Of an imported model only the name goes, never your file.
+    Files that another model uses are kept. For an imported model, only the name is removed, never
+    your file.
     """
     entry = layers.find(name)
     if entry.shipped is not None:
-        raise UsageError(f"{entry.name} comes with edgesppo, and takes {size(entry.size)}")
+        raise UsageError(
+            f"{entry.name} is part of edgesppo ({size(entry.size)}) and cannot be removed; name"
+            " another model, as listed by edgesppo list"
+        )
     if entry.location is not None:
         lock = remove.forget(entry)
         if as_json:
             emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
             return
-        say(f"{entry.name} is forgotten in {lock}; your files in {entry.location} stay")
+        say(f"{entry.name} was removed from {lock}; your files in {entry.location} are kept")
         for other in layers.holders(entry.name):
-            say(f"{other} has a {entry.name}, too: that is what the name says from now on")
+            say(f"{other} has an entry {entry.name}, too: from now on, the name refers to that")
         return
-    others = remove.users(entry)
+    others = remove.sharing(entry)
     if others:
-        say(f"The files of the hub that {', '.join(others)} uses, too, stay")
-    rests = remove.removable(entry)
-    if not rests and not others:
+        say(f"Files that are also used by {', '.join(others)} are kept")
+    items = remove.removable(entry)
+    if not items and not others:
         raise ModelNotFound(f"nothing of {entry.name} is on this machine")
     remove.check_free(entry)
-    ask_to_remove(rests, yes=yes)
-    tell_removed(remove.remove(entry, rests), {"name": entry.name}, as_json=as_json)
+    confirm_removal(items, yes=yes)
+    report_removed(remove.remove(entry, items), {"name": entry.name}, as_json=as_json)

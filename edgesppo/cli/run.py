@@ -1,4 +1,4 @@
-"""Owns `edgesppo run`: one prompt, one answer on standard output."""
+"""`edgesppo run`: answer one prompt on standard output."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ import click
 
 from edgesppo.cli import INTERRUPTED
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.loading import opened
+from edgesppo.cli.loading import open_model
 from edgesppo.cli.options import json_option, model_options, sampling_options
 from edgesppo.cli.output import emit_json, has_terminal, say
-from edgesppo.cli.session_options import chatting, chosen_for, kept, session_options
+from edgesppo.cli.session_options import (
+    choose_model_for,
+    held_session,
+    session_chat,
+    session_options,
+)
 from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
@@ -37,12 +42,14 @@ _STDIN = "-"
 
 @click.command(name="run", cls=HeadedCommand)
 @click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
-@click.option("--system", help="A system text, merged into the prompt as Gemma-2 has it.")
+@click.option(
+    "--system", help="System prompt; merged into the prompt, as Gemma-2 has no system role."
+)
 @click.option(
     "--schema",
     "schema_file",
     metavar="FILE",
-    help="Bind the answer to the JSON Schema in FILE: it is printed once it is complete.",
+    help="Make the answer valid JSON for the JSON Schema in FILE; printed when it is complete.",
 )
 @click.option(
     "-f",
@@ -50,8 +57,8 @@ _STDIN = "-"
     "files",
     multiple=True,
     metavar="FILE",
-    help="A text file that goes into the prompt, between PROMPT and what is piped; repeatable."
-    " - is what is piped.",
+    help="Add a text file to the prompt, after PROMPT and before piped text; repeatable. - stands"
+    " for the piped text.",
 )
 @session_options
 @json_option
@@ -70,27 +77,31 @@ def run_command(
 ) -> None:
     """Answer one prompt.
 
-    MODEL is a name, a GGUF file or a checkpoint folder. Without it: the model used last; else
-    sppo-iter3, if it is here; else the demo.
+    MODEL is a name, a GGUF file or a checkpoint folder. The default is the model used last, else
+    sppo-iter3 if it is on this machine, else the demo.
 
-    The prompt is PROMPT, the files of -f, what is piped in, or all of them, in this order. One
-    word alone is MODEL if it is a name of models.lock or written like a path. In a loop, give the
-    command </dev/null, or it reads what the loop reads. With --session it is the next turn of
-    that chat; without, nothing is saved.
+    The prompt consists of PROMPT, the files given with -f and piped text, in this order. A single
+    argument is MODEL if it is a name in models.lock or looks like a path, else PROMPT. In a shell
+    loop, redirect standard input from /dev/null, or the command consumes the loop's input. With
+    --session the prompt is the next turn of that chat; otherwise nothing is saved.
     """
     model, prompt = _model_and_prompt(words, files)
     wanted = None if schema_file is None else _wanted(schema_file)
     options = {"system": system, **sampling}
-    with ending(), kept(session) as held, opened(chosen_for(model, held), loading) as loaded:
+    with (
+        ending(),
+        held_session(session) as held,
+        open_model(choose_model_for(model, held), loading) as loaded,
+    ):
         if held is None:
             answer(loaded, loaded.chat(**options), prompt, as_json=as_json, wanted=wanted)
             return
-        with chatting(loaded, held, snapshots=snapshots, **options) as saved:
+        with session_chat(loaded, held, snapshots=snapshots, **options) as saved:
             answer(loaded, saved.chat, prompt, as_json=as_json, wanted=wanted)
 
 
 def _wanted(schema_file: str) -> Wanted:
-    """What the schema of a file asks for. UsageError when it is no schema, or not honoured."""
+    """Read the JSON Schema in a file. Raises UsageError if it is invalid or not supported."""
     from edgesppo import schema
     from edgesppo.chat import structured
 
@@ -104,15 +115,15 @@ def answer(
 ) -> None:
     """Stream one answer to standard output, or print it as one JSON object.
 
-    Ctrl-C ends the answer, prints what came, and exits with 130. An answer that is bound to a
-    schema is printed when it is complete or was interrupted, and not at all if it was cut
-    (IncompleteAnswer).
+    Ctrl-C stops the answer, prints what was generated, and exits with 130. An answer with a schema
+    is printed when it is complete or interrupted; if it is cut off, IncompleteAnswer is raised
+    and nothing is printed.
     """
     interrupted = False
     clean = printable if has_terminal(sys.stdout) else str
     streams = not as_json and wanted is None
     try:
-        # Closed at once where the reader of a pipe is gone: what came is kept.
+        # Closed at once if the reader of a pipe is gone: the partial answer is kept.
         with contextlib.closing(chat.stream(prompt, schema=wanted)) as chunks:
             for chunk in chunks:
                 if streams:
@@ -134,7 +145,7 @@ def answer(
 
 
 def _described(loaded: LoadedModel, chat: Chat) -> dict[str, Any]:
-    """What --json prints of the last answer; log-probabilities only where they were asked for."""
+    """The last answer as --json prints it; with log-probabilities only if they were requested."""
     result = chat.last
     logprobs = [_token(entry) for entry in result.logprobs]
     return {
@@ -153,29 +164,35 @@ def _token(entry: TokenLogprob) -> dict[str, Any]:
 
 
 def _model_and_prompt(words: tuple[str, ...], files: tuple[str, ...]) -> tuple[str | None, str]:
-    """Which word is which. One word alone is a MODEL if it can be nothing else, else a PROMPT."""
+    """Split the arguments into MODEL and PROMPT, and complete the prompt with files and piped text.
+
+    A single argument is MODEL only if it is a model's name or looks like a path.
+    """
     if len(words) > 2:
-        raise click.UsageError("expected at most MODEL and PROMPT; put the prompt in quotes")
+        raise click.UsageError(
+            f"{len(words)} arguments given, expected at most MODEL and PROMPT; put the prompt in"
+            " quotes"
+        )
     alone = len(words) == 1 and _names_a_model(words[0])
     model = words[0] if alone or len(words) == 2 else None
     prompts = words[1:] if model is not None else words
     if files.count(_STDIN) > 1:
-        raise click.UsageError("-f - more than once: standard input can be read once")
+        raise click.UsageError("-f - is given more than once, but standard input can be read once")
     read = [(_piped() if file == _STDIN else read_text(file)).strip("\n") for file in files]
     if _STDIN not in files and not has_terminal(sys.stdin):
         read.append(_piped().strip("\n"))
         if not read[-1] and _was_piped():
-            say("edgesppo: what was piped in is empty")
+            say("edgesppo: the piped input is empty")
     prompt = "\n\n".join(part for part in (*prompts, *read) if part)
     if not prompt.strip():
-        raise click.UsageError("no prompt: give one as an argument, with -f, or pipe one in")
+        raise click.UsageError("no prompt: give one as an argument, with -f, or through a pipe")
     return model, prompt
 
 
 def _names_a_model(word: str) -> bool:
-    """A name of models.lock, or what is written like a path; not whatever file lies around.
+    """Whether an argument is a name in models.lock or looks like a path; files are not looked up.
 
-    One word that is almost such a name is a mistake: click.UsageError.
+    Raises click.UsageError for a word that is almost a model's name, as that is likely a typo.
     """
     names = layers.read().models
     if word in names:
@@ -187,14 +204,14 @@ def _names_a_model(word: str) -> bool:
     meant = nearest(word, names)
     if meant is not None:
         raise click.UsageError(
-            f"{printable(word)} is no model's name: did you mean {meant}? "
-            "To ask it as a prompt, name a model before it"
+            f"{printable(word)} is not the name of a model; did you mean {meant}? "
+            "To use it as a prompt, name a model before it"
         )
     return False
 
 
 def _piped() -> str:
-    """What comes of standard input, as text; empty where that is closed. UsageError."""
+    """Read standard input as text; empty if it is closed. Raises UsageError if unreadable."""
     if sys.stdin is None:
         return ""
     try:
@@ -204,7 +221,7 @@ def _piped() -> str:
 
 
 def _was_piped() -> bool:
-    """Whether somebody gave us a pipe or a file to read; /dev/null is neither."""
+    """Whether standard input is a pipe or a regular file; /dev/null is neither."""
     if sys.stdin is None:
         return False
     with contextlib.suppress(OSError, ValueError):

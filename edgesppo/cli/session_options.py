@@ -1,4 +1,4 @@
-"""Owns how commands keep their chats on disk: options, which session, and what is said of it."""
+"""How `chat` and `run` use saved chats: --session and --snapshots, and opening a session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.loading import chosen
+from edgesppo.cli.loading import choose_model
 from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.store import locate
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from edgesppo.sessions.session import Session
 
     _Kind = click.ParamType[int]
-else:  # older releases of click do not say of what
+else:  # not generic in older releases of click
     _Kind = click.ParamType
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 
 
 class Size(_Kind):
-    """A number of bytes: 2GB, 500MB (thousands), 1.5GiB (1024s), 1000000; 0 is none."""
+    """An option type for a number of bytes: 2GB, 500MB (powers of 1000), 1.5GiB (of 1024), 0."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number of bytes."""
+        """Parse a size; returns the number of bytes."""
         if isinstance(value, int):
             return value
         match = _SIZE.fullmatch(str(value).strip())
         if match is None or (match[3] and not match[2]):
             self.fail(
-                f"{value!r} is no size; write it like 2GB, 500MB, 1.5GiB or 0 (none)", param, ctx
+                f"{value!r} is not a size; expected one like 2GB, 500MB, 1.5GiB or 0", param, ctx
             )
         number, letter, binary = match.groups()
         power = " kmgt".index(letter.lower() or " ")
@@ -52,9 +52,11 @@ class Size(_Kind):
 
 
 def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where a chat is kept; they arrive as `session` and `snapshots`."""
+    """Add --session and --snapshots; the command receives them as `session` and `snapshots`."""
     named = click.option(
-        "--session", metavar="NAME", help="Keep the chat under this name; goes on with it if there."
+        "--session",
+        metavar="NAME",
+        help="Save the chat under this name, or resume it if it exists.",
     )
     capped = click.option(
         "--snapshots",
@@ -62,19 +64,19 @@ def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="2GB",
         show_default=True,
         metavar="SIZE",
-        help="What the KV states of all saved chats may take, the oldest go first: 500MB, 1.5GiB;"
-        " 0 writes none.",
+        help="Disk space for the KV caches of all saved chats, such as 500MB or 1.5GiB; the oldest"
+        " are removed first, and 0 saves none.",
     )
     return named(capped(command))
 
 
 @contextlib.contextmanager
-def kept(
+def held_session(
     name: str | None, *, resume: bool = False, unnamed: bool = False
 ) -> Iterator[Session | None]:
-    """The session to chat in, held until left: by name, the latest, or one without a name.
+    """Open the session to chat in and hold it: by name, the latest, or a new one named by date.
 
-    None where none was asked for, and where an unnamed one cannot be had: that is said.
+    Yields None if no session was requested, or if an unnamed one cannot be opened, with a warning.
     """
     session = _session(name, resume=resume, unnamed=unnamed)
     if session is None:
@@ -90,7 +92,7 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
     from edgesppo.sessions.folder import Sessions
 
     if name is not None and resume:
-        raise click.UsageError("--session names a chat, --resume takes the latest: give only one")
+        raise click.UsageError("--session names a chat, --resume takes the latest; give only one")
     sessions = Sessions()
     if name is not None:
         return sessions.open(name)
@@ -101,32 +103,35 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
     try:
         return sessions.unnamed()
     except EdgesppoError as error:
-        say(f"edgesppo: this chat is not saved: {printable(str(error))}")
+        say(f"edgesppo: this chat will not be saved: {printable(str(error))}")
         return None
 
 
-def chosen_for(model: str | None, session: Session | None) -> locate.Found:
-    """The model that was asked for; without one, that of the session."""
+def choose_model_for(model: str | None, session: Session | None) -> locate.Found:
+    """The model that the user named, else the session's model, else the default one.
+
+    Raises ModelNotFound if the session's model no longer exists.
+    """
     if model is not None or session is None or session.transcript is None:
-        return chosen(model)
+        return choose_model(model)
     by = session.transcript.by
     if Path(by.path).is_file():
         return locate.Found(by.name, Path(by.path), is_checkpoint=False)
     if by.name == locate.DEMO:
         return locate.demo()
     raise ModelNotFound(
-        f"{by.path}, the model of the chat {session.name!r}, is no longer there; name another: "
+        f"{by.path}, the model of the chat {session.name!r}, no longer exists; name another: "
         f"edgesppo chat MODEL --session {session.name!r}"
     )
 
 
 @contextlib.contextmanager
-def chatting(
+def session_chat(
     loaded: LoadedModel, session: Session, *, snapshots: int, **options: Any
 ) -> Iterator[PersistentChat]:
-    """Chat in a session, with a word on what came back; all is on the disk when it is left.
+    """Chat in a session, with a message if it is resumed; saves it at the end of the block.
 
-    Where that fails, it is said beside the answers, which stand; exits with 1.
+    If saving fails, prints a message and exits with 1; the answers were printed before.
     """
     given = {name: value for name, value in options.items() if value is not None}
     saved = loaded.keep(session, snapshots=snapshots, **given)
@@ -139,5 +144,5 @@ def chatting(
             with shielded():
                 saved.close()
         except OutputError as error:
-            say(f"edgesppo: the end of this chat is not saved: {error}")
+            say(f"edgesppo: the end of this chat could not be saved: {error}")
             sys.exit(1)

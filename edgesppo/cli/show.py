@@ -1,4 +1,4 @@
-"""Owns `edgesppo show`: a model file's card, for a person or as JSON."""
+"""`edgesppo show`: print a model file's metadata, as text or JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.loading import converted
+from edgesppo.cli.loading import gguf_path
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, tell
 from edgesppo.errors import BadModelFile
@@ -27,16 +27,16 @@ _WIDTH = 80 - _LABEL - 3
 
 @click.command(name="show")
 @click.argument("model")
-@click.option("--hash", "with_hash", is_flag=True, help="Also the file's sha256; reads all of it.")
+@click.option("--hash", "with_hash", is_flag=True, help="Also hash the whole file (sha256).")
 @json_option
 def show_command(model: str, with_hash: bool, as_json: bool) -> None:
-    """Show what MODEL's file says of itself: lineage, types, tokenizer, licence, hashes.
+    """Show the metadata of MODEL's file: lineage, tensor types, tokenizer, licence, hashes.
 
-    Only the file's head is read; nothing is loaded.
+    Reads only the file's header; the model is not loaded.
     """
     from edgesppo.gguf.metadata import describe
 
-    path = converted(locate.find(model))
+    path = gguf_path(locate.find(model))
     card = describe(gemma2.load_summary(path))
     if with_hash:
         card["sha256"] = _sha256(path)
@@ -96,14 +96,14 @@ def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _wrapped(line: str) -> list[str]:
-    """The line in parts that stand beside their label on a terminal of the usual width."""
+    """Wrap a line to fit beside its label in 80 columns."""
     if len(line) <= _WIDTH or line.startswith("  "):
         return [line]
     return textwrap.wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _hashes(inputs: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
-    """A label, a file's name, and the sha256 that it had when it was converted."""
+    """Label, name and sha256 of every file that the model was converted from."""
     labels = {"files": "made from", "weight_headers": "header of", "weights": "weights of"}
     for kind, label in labels.items():
         for entry in inputs[kind]:
@@ -131,7 +131,7 @@ def _lineage(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _types(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if card["bits_per_weight"] is not None:
-        yield "weights", f"{card['bits_per_weight']:.2f} bits each, in all"
+        yield "weights", f"{card['bits_per_weight']:.2f} bits per weight"
     for kind, found in card["types"].items():
         yield "", f"{kind:<6} {found['tensors']:>4} tensors {megabytes(found['bytes']):>13}"
 
@@ -151,7 +151,7 @@ def _licence(licence: dict[str, Any]) -> str:
     if licence["link"]:
         said += f", {licence['link']}"
     if licence["in_text"]:
-        said += f"; its card's text says {licence['in_text']}: keep to the stricter"
+        said += f"; its card's text says {licence['in_text']}: follow the stricter"
     return said
 
 

@@ -1,4 +1,4 @@
-"""Owns `edgesppo tokenize`: a text's token ids and pieces."""
+"""`edgesppo tokenize`: print the token ids and pieces of a text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgesppo.cli.loading import converted
+from edgesppo.cli.loading import gguf_path
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json
 from edgesppo.store import locate
@@ -15,17 +15,17 @@ from edgesppo.store import locate
 @click.command(name="tokenize")
 @click.argument("model")
 @click.argument("text")
-@click.option("--chat", is_flag=True, help="The ids of a whole user turn, ready to be answered.")
+@click.option("--chat", is_flag=True, help="Format TEXT as a user turn, ready to be answered.")
 @json_option
 def tokenize_command(model: str, text: str, chat: bool, as_json: bool) -> None:
     """Show the token ids of TEXT in MODEL's vocabulary.
 
-    TEXT is plain text: what looks like a control token is spelled in ordinary pieces.
+    TEXT is plain text: whatever looks like a control token is split into ordinary pieces.
     """
     from edgesppo.chat.template import Message, encode
     from edgesppo.llama.model import Model
 
-    loaded = Model(converted(locate.find(model)), vocabulary_only=True)
+    loaded = Model(gguf_path(locate.find(model)), vocabulary_only=True)
     ids = encode(loaded, [Message("user", text)]) if chat else loaded.tokenize(text)
     pieces = [loaded.piece(id_).decode("utf-8", "backslashreplace") for id_ in ids]
     loaded.close()

@@ -1,4 +1,4 @@
-"""`edgesppo verify`: hash again what is here."""
+"""`edgesppo verify`: check the files on this machine against their pinned hashes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @click.command(name="verify")
 @click.argument("name", required=False)
-@click.option("--all", "everything", is_flag=True, help="All models that are here (the default).")
+@click.option("--all", "everything", is_flag=True, help="All models on this machine (default).")
 @json_option
 def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
-    """Hash every file of NAME, or of all models that are here, against what is pinned.
+    """Hash every file of NAME, or of all models on this machine, and compare with the pinned hash.
 
-    Exits with 1 where something is damaged, and offers to fetch that, and nothing else, anew.
+    If a file is damaged, offers to download or convert it again, and the exit code is 1.
     """
     if name is not None and everything:
         raise click.UsageError("give NAME or --all, not both")
@@ -36,7 +36,7 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
     damaged = {name: [c for c in checks if not c.is_sound] for name, checks in found.items()}
     damaged = {name: checks for name, checks in damaged.items() if checks}
     if name is not None and not found[entries[0].name]:
-        raise ModelNotFound(f"{name} is not on this machine; get it: edgesppo pull {name}")
+        raise ModelNotFound(f"{name} is not on this machine; to get it: edgesppo pull {name}")
     if as_json:
         emit_json({"sound": not damaged, "models": {n: _json(c) for n, c in found.items() if c}})
     for entry in entries:
@@ -62,7 +62,7 @@ def _checked(entry: PinnedModel, *, as_json: bool) -> list[CheckedFile]:
 
 
 def _mismatch(checked: CheckedFile) -> str:
-    """What it has, and what is pinned."""
+    """How the file differs from what is pinned."""
     if checked.found is not None:
         return f"its hash is {checked.found}, but {checked.expected} is pinned"
     size = layout.size_of(checked.path)
@@ -79,16 +79,16 @@ def _json(found: list[CheckedFile]) -> list[dict[str, str | bool | None]]:
 
 
 def _offer(entry: PinnedModel, damaged: list[CheckedFile]) -> None:
-    """Say how the damaged files can be had again; on a terminal, do it."""
+    """Print how to replace the damaged files; on a terminal, offer to do it."""
     if entry.shipped is not None:
-        say(f"{entry.name} comes with edgesppo: install that again")
+        say(f"{entry.name} is part of edgesppo: install edgesppo again")
         return
     if entry.location is not None:
-        say(f"{entry.name} is your own: replace the file, or import it as it is now")
+        say(f"{entry.name} is your own file: restore it, or import it as it is now")
         return
     flags = ["--convert", "--repair"] if any(c.is_build for c in damaged) else ["--repair"]
-    say(f"To have only that anew: edgesppo pull {entry.name} {' '.join(flags)}")
-    if has_terminal(sys.stdin) and click.confirm("Now?", default=False, err=True):
+    say(f"To replace only the damaged files: edgesppo pull {entry.name} {' '.join(flags)}")
+    if has_terminal(sys.stdin) and click.confirm("Do that now?", default=False, err=True):
         from edgesppo.cli.pull import pull_command
 
         pull_command.main([entry.name, *flags], standalone_mode=False)

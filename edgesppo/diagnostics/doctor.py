@@ -212,7 +212,7 @@ def _models() -> Iterator[Finding]:
     """What is here, and what is here in part; hashing it again is `verify`'s business."""
     entries, sound = list(layers.read().models.values()), 0
     for entry in entries:
-        made, there = layout.find_build(entry), layout.is_there(entry)
+        made, there = layout.find_build(entry), layout.is_present(entry)
         sound += bool(made or there)
         if entry.location is not None and not there:
             text = f"{entry.name} is no longer what was imported from {entry.location}"

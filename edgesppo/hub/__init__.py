@@ -1,4 +1,5 @@
 """The Hugging Face hub over HTTP: listings, downloads that resume and are verified, model cards.
 
-Nothing here knows where models are kept on this machine.
+This room does not know where models are kept on this machine, which licences the user has
+accepted, or what the files contain.
 """

@@ -1,13 +1,12 @@
-"""Owns the way to the Hugging Face hub: its routes, the token, broken connections, its refusals.
+"""HTTP client for the Hugging Face hub, with retries, resumed reads and the user's token.
 
-All but the first is asked for at a 40-hex revision, so it cannot change between two requests:
-
-    ENDPOINT/api/models/OWNER/NAME/revision/NAME       which commit a branch is
+    ENDPOINT/api/models/OWNER/NAME/revision/NAME       which commit a branch or tag points to
     ENDPOINT/api/models/OWNER/NAME/tree/REVISION       every file's size and hash
-    ENDPOINT/OWNER/NAME/resolve/REVISION/PATH          its bytes, mostly by way of a redirect
+    ENDPOINT/OWNER/NAME/resolve/REVISION/PATH          a file's bytes, usually through a redirect
 
-The token goes to the endpoint itself only, never where a redirect leads, and into no message.
-Writes nothing to the disk; what arrives is for the caller to hold against the hash.
+All requests but the first name a 40-digit commit, so the answer cannot change between two of them.
+The token is sent to ENDPOINT only, never to the target of a redirect, and appears in no message.
+Nothing is written to the disk, and the caller must check what it receives against the hash.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from edgesppo.hub.repository import endpoint, parse_commit, parse_listing
 from edgesppo.hub.responses import (
     NoRedirect,
     TooSlow,
-    Trouble,
-    check_kind,
+    TransientError,
+    check_content,
     origin,
-    public,
-    redirected,
+    parse_digits,
+    read_range,
+    redirect_target,
     retry_after,
-    span,
-    strong,
-    whole,
-    whole_size,
+    strong_etag,
+    total_size,
+    url_without_secrets,
 )
 from edgesppo.hub.retry import RetryPolicy
-from edgesppo.hub.throughput import PacedHttp, PacedHttps, TooLongHeading
+from edgesppo.hub.throughput import PacedHttp, PacedHttps, TooManyHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,22 +51,25 @@ BLOCK = 1 << 20
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, 2.1
 
 
-_PASSING = (Trouble, OSError, http.client.HTTPException)
+_TRANSIENT = (TransientError, OSError, http.client.HTTPException)
 
 
-def _is_bomb(error: http.client.HTTPException) -> bool:
-    """Whether the headers were too many or too long, which no second attempt makes fewer."""
-    kinds = (http.client.HTTPException, http.client.LineTooLong, TooLongHeading)
+def _has_too_many_headers(error: http.client.HTTPException) -> bool:
+    """Whether the headers were too many or too long, which a retry would not change."""
+    kinds = (http.client.HTTPException, http.client.LineTooLong, TooManyHeaders)
     return type(error) in kinds
 
 
-def _asked(error: Exception) -> float | None:
-    """How long the hub wants us to wait, where it has said so."""
-    return error.wait if isinstance(error, Trouble) else None
+def _requested_wait(error: Exception) -> float | None:
+    """Seconds that the hub asked to wait before the next attempt; None if it asked for nothing."""
+    return error.wait if isinstance(error, TransientError) else None
 
 
 def offline() -> str | None:
-    """The variable that forbids going online, if one does: with any value that is no plain no."""
+    """Name of the environment variable that forbids connections; None if none does.
+
+    Any value forbids them, except an empty one, 0, off, no and false.
+    """
     for name in ("EDGESPPO_OFFLINE", "HF_HUB_OFFLINE"):
         if os.environ.get(name, "").strip().lower() not in ("", "0", "off", "no", "false"):
             return name
@@ -75,58 +77,72 @@ def offline() -> str | None:
 
 
 def require_online() -> None:
-    """Raises UsageError where going to the hub is forbidden, or its address makes no sense."""
+    """Raise UsageError if connections are forbidden or HF_ENDPOINT is not a valid address."""
     if variable := offline():
         option = "--offline was given, or " if variable == "EDGESPPO_OFFLINE" else ""
         raise UsageError(
-            f"{option}{variable} is set, so nothing is fetched; leave that out, or use a folder"
+            f"{option}{variable} is set, so nothing is fetched; go online, or use a local folder"
         )
     endpoint()
 
 
 class HubClient:
-    """The hub, as one process asks it."""
+    """A connection to the hub. `sleep` waits the given seconds before a retry.
+
+    The constructor raises UsageError when offline, and for an invalid endpoint or token.
+    """
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         require_online()
         self._endpoint = endpoint()
         self._token = _token()
-        self._patience = RetryPolicy(self._endpoint, sleep)
+        self._retries = RetryPolicy(self._endpoint, sleep)
         self._opener = urllib.request.build_opener(NoRedirect, PacedHttp, PacedHttps)
 
     def files(self, repository: Repository) -> dict[str, RemoteFile]:
-        """Every file at the top of the repository."""
+        """List the files at the top level of the repository, by path.
+
+        Raises DownloadError and ModelNotFound.
+        """
         url = f"{self._endpoint}/api/models/{repository}/tree/{repository.revision}"
         listing = f"the list of files of {repository}"
-        data = self._persist(listing, lambda: self._read_all(repository, url, listing))
+        data = self._with_retries(listing, lambda: self._read_all(repository, url, listing))
         try:
             return parse_listing(data)
         except ValueError:
             raise DownloadError(
-                f"{self._endpoint} gave no list of the files of {repository}; is HF_ENDPOINT right?"
+                f"{self._endpoint} did not return a list of the files of {repository};"
+                " is HF_ENDPOINT right?"
             ) from None
 
     def commit(self, repository: Repository) -> Commit:
-        """Which commit the repository's revision, mostly a branch, stands for now."""
+        """Resolve the repository's revision (a branch, tag or commit) to a commit.
+
+        Raises DownloadError and ModelNotFound.
+        """
         name = repository.revision
         url = f"{self._endpoint}/api/models/{repository}/revision/{quote(name, safe='')}"
         what = f"commit {name!r} of {repository}"
-        data = self._persist(what, lambda: self._read_all(repository, url, what))
+        data = self._with_retries(what, lambda: self._read_all(repository, url, what))
         try:
             return parse_commit(data)
         except ValueError:
             raise DownloadError(
-                f"{self._endpoint} does not say which {what} is; is HF_ENDPOINT right?"
+                f"{self._endpoint} did not say which commit {name!r} of {repository} is;"
+                " is HF_ENDPOINT right?"
             ) from None
 
-    def span(self, repository: Repository, file: RemoteFile, at: int, end: int) -> bytes:
-        """The bytes from `at` to before `end`, unverified."""
+    def read_range(self, repository: Repository, file: RemoteFile, at: int, end: int) -> bytes:
+        """Read the bytes from `at` up to but not including `end`, without verifying them."""
         return b"".join(self.stream(repository, file, at, end))
 
     def stream(
         self, repository: Repository, file: RemoteFile, at: int, end: int
     ) -> Iterator[bytes]:
-        """The same, block by block, whatever happens to the connection."""
+        """Yield the bytes of that range in blocks, reconnecting where the connection broke.
+
+        Raises DownloadError once the retries are exhausted.
+        """
         failures, slow, etag = 0, 0, None
         what = f"{file.path} of {repository}"
         url = f"{self._endpoint}/{repository}/resolve/{repository.revision}/{quote(file.path)}"
@@ -137,52 +153,52 @@ class HubClient:
                 if etag is not None:
                     headers["If-Range"] = etag
                 with self._open(repository, url, what, headers) as reply:
-                    _check_size(what, file, whole_size(reply.headers))
-                    etag = strong(reply.headers.get("ETag"))
-                    for data in span(reply, at, end, BLOCK):
-                        failures = self._patience.came(failures)
+                    _check_size(what, file, total_size(reply.headers))
+                    etag = strong_etag(reply.headers.get("ETag"))
+                    for data in read_range(reply, at, end, BLOCK):
+                        failures = self._retries.succeeded(failures)
                         yield data
                         at += len(data)
                         slow = 0 if at - begun >= BLOCK else slow
                 if at < end:
-                    raise Trouble("the connection ended early")
-            except _PASSING as error:
+                    raise TransientError("the connection ended early")
+            except _TRANSIENT as error:
                 _check_size(what, file, getattr(error, "size", None))
-                if isinstance(error, TooSlow):  # the few bytes that came are no end to it
+                if isinstance(error, TooSlow):  # a few bytes must not reset the count of failures
                     failures, slow = max(failures, slow), slow + 1
-                failures = self._patience.failed(what, error, _asked(error), failures)
+                failures = self._retries.failed(what, error, _requested_wait(error), failures)
 
-    def small(self, repository: Repository, file: RemoteFile) -> bytes:
-        """A whole file, verified; for those that fit into memory. Raises DownloadError."""
-        data, hasher = self.span(repository, file, 0, file.size), file.hasher()
+    def read_verified(self, repository: Repository, file: RemoteFile) -> bytes:
+        """Read a whole small file into memory and verify its hash. Raises DownloadError."""
+        data, hasher = self.read_range(repository, file, 0, file.size), file.hasher()
         hasher.update(data)
         if hasher.hexdigest() != file.digest:
             raise DownloadError(
-                f"{file.path} of {repository} came with the hash {hasher.hexdigest()}, but"
-                f" {file.digest} is pinned; give the same command again later"
+                f"{file.path} of {repository} arrived with the hash {hasher.hexdigest()}, but"
+                f" {file.digest} is pinned; run the same command again later"
             )
         return data
 
-    def _persist(self, what: str, call: Callable[[], bytes]) -> bytes:
+    def _with_retries(self, what: str, call: Callable[[], bytes]) -> bytes:
         failures = 0
         while True:
             try:
                 data = call()
-                self._patience.came(failures)
+                self._retries.succeeded(failures)
                 return data
-            except _PASSING as error:
-                failures = self._patience.failed(what, error, _asked(error), failures)
+            except _TRANSIENT as error:
+                failures = self._retries.failed(what, error, _requested_wait(error), failures)
 
     def _read_all(self, repository: Repository, url: str, what: str) -> bytes:
         with self._open(repository, url, what, {}) as reply:
             data: bytes = reply.read(MAX_LISTING)
             announced = reply.headers.get("Content-Length") or ""
-        if len(data) < (whole(announced) or 0):
-            raise Trouble("the connection ended early")
+        if len(data) < (parse_digits(announced) or 0):
+            raise TransientError("the connection ended early")
         return data
 
     def _open(self, repository: Repository, url: str, what: str, headers: dict[str, str]) -> Any:
-        """The answer to a request, wherever it was redirected to."""
+        """Send a request and follow its redirects; returns the open response."""
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 request = urllib.request.Request(url, headers={"User-Agent": "edgesppo", **headers})
@@ -191,45 +207,47 @@ class HubClient:
                 reply = self._opener.open(request, timeout=TIMEOUT)
             except urllib.error.HTTPError as error:
                 with error:
-                    url = self._answer(repository, url, what, error)
+                    url = self._follow_or_raise(repository, url, what, error)
                 continue
-            except (ValueError, http.client.InvalidURL):  # a name too long, a proxy of no sense
+            except (ValueError, http.client.InvalidURL):  # a host name too long, an invalid proxy
                 raise DownloadError(
-                    f"{what} cannot be asked for at {public(url)}: that is no address, or the"
-                    " proxy's is none; are HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY right?"
+                    f"{what} cannot be requested from {url_without_secrets(url)}: that address or"
+                    " the proxy's is invalid; are HF_ENDPOINT, HTTP_PROXY and HTTPS_PROXY right?"
                 ) from None
             except http.client.HTTPException as error:
-                if not _is_bomb(error):
+                if not _has_too_many_headers(error):
                     raise
                 raise DownloadError(
-                    f"the answer to the request for {what} has more headers than any hub gives; is"
-                    " HF_ENDPOINT, or a proxy in between, right?"
+                    f"the response to the request for {what} has too many headers for a hub; are"
+                    " HF_ENDPOINT and the proxy settings right?"
                 ) from None
             try:
-                check_kind(reply, what)
+                check_content(reply, what)
             except BaseException:
                 reply.close()
                 raise
             return reply
-        raise DownloadError(f"{what} is redirected more than {MAX_REDIRECTS} times")
+        raise DownloadError(
+            f"{what} is redirected more than {MAX_REDIRECTS} times; is HF_ENDPOINT right?"
+        )
 
-    def _answer(
+    def _follow_or_raise(
         self, repository: Repository, url: str, what: str, error: urllib.error.HTTPError
     ) -> str:
-        """Where to ask next; raises what the status means."""
+        """The address that a redirect leads to; raises the error for any other status."""
         status, page = error.code, f"{self._endpoint}/{repository}"
         if status in (301, 302, 303, 307, 308):
-            return redirected(url, error.headers.get("Location"), what)
+            return redirect_target(url, error.headers.get("Location"), what)
         if status == 401:
             raise DownloadError(
-                f"the hub does not give {what} to everyone, or there is no such repository (401);"
+                f"the hub does not let everyone read {what}, or there is no such repository (401);"
                 " check the name, and log in with `hf auth login` or set HF_TOKEN",
                 status=status,
             )
         if status == 403:
             raise DownloadError(
-                f"the hub refuses {what} (403); accept the licence at {page}, or use a token that"
-                " may read it",
+                f"the hub refuses access to {what} (403); accept the licence at {page}, or use a"
+                " token that may read it",
                 status=status,
             )
         if status == 404:
@@ -238,33 +256,37 @@ class HubClient:
         if status in (408, 416, 429) or status >= 500:
             wait = retry_after(error.headers.get("Retry-After"))
             has_size = status == 416 and error.headers.get("Content-Range")
-            raise Trouble(f"status {status}", wait, whole_size(error.headers) if has_size else None)
-        raise DownloadError(f"the hub answers {status} to the request for {what}")
+            raise TransientError(
+                f"status {status}", wait, total_size(error.headers) if has_size else None
+            )
+        raise DownloadError(
+            f"the hub answered the request for {what} with status {status}; try again later"
+        )
 
 
 def _check_size(what: str, file: RemoteFile, found: int | None) -> None:
-    """No patience makes a file of another size what was pinned."""
+    """Refuse a file of another size than the pinned one at once: a retry would not help."""
     if found not in (None, file.size):
         raise DownloadError(
-            f"{what} has {found:,} bytes on the hub, but {file.size:,} are pinned; give the same"
-            " command again later, or pin it anew"
+            f"{what} has {found:,} bytes on the hub, but {file.size:,} are pinned; run the same"
+            " command again later, or pin the model again with edgesppo lock --update"
         )
 
 
 def _token() -> str | None:
-    """The person's token, from the environment or as `hf auth login` has saved it."""
+    """The user's token, from HF_TOKEN or as saved by `hf auth login`; None if there is none."""
     from huggingface_hub import get_token
 
     try:
         token = get_token()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"the token that `hf auth login` has saved cannot be read ({type(error).__name__});"
-            " log in anew, or set HF_TOKEN"
+            f"the token that `hf auth login` saved cannot be read ({type(error).__name__});"
+            " log in again, or set HF_TOKEN"
         ) from None
     if token and not _TOKEN.fullmatch(token):
         raise UsageError(
-            "the token for the hub (HF_TOKEN, or what `hf auth login` has saved) holds a character"
-            " that no token has, a quotation mark perhaps; set it anew"
+            "the token for the hub (HF_TOKEN, or the one that `hf auth login` saved) contains a"
+            " character that is not allowed in a token, perhaps a quotation mark; set it again"
         )
     return token

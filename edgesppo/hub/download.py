@@ -1,6 +1,6 @@
-"""Owns how a file of the hub gets onto the disk: gone on from, hashed, asked for again if wrong.
+"""Resume and verify one download.
 
-Knows nothing of what the file holds, nor of its name once it is whole; writes nothing else.
+The file grows under a partial name (`part_path`); the caller renames it once it is verified.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ if TYPE_CHECKING:
     from edgesppo.hub.repository import RemoteFile, Repository
     from edgesppo.system.fs import FileSystem
 
-ATTEMPTS = 2  # at a whole file whose hash is wrong
+ATTEMPTS = 2  # downloads of a whole file before a wrong hash is an error
 BLOCK = 1 << 20
 
-# Hears a file's path, how many bytes are there, and of how many.
-Fetched = Callable[[str, int, int], None]
+# Called with a file's path, the bytes present so far, and the file's size in bytes.
+FetchProgress = Callable[[str, int, int], None]
 
 
 def part_path(path: Path) -> Path:
-    """What a file is called until it is whole."""
+    """The name of a file while it is being downloaded."""
     return path.with_name(f".{path.name}.part")
 
 
 @dataclass(frozen=True)
 class Downloader:
-    """The files of one repository, on their way."""
+    """Downloads files of one repository, one at a time."""
 
     hub: HubClient
     repository: Repository
     files: FileSystem
-    fetched: Fetched
-    expected: str = "the hub says {}"  # of the hash that a file must have, in an error
-    tells_hashing: bool = False  # `fetched` hears of what an earlier run has left, too
-    syncs: bool = False  # a file's bytes are on the disk before its hash is looked at
-    forgives: bool = False  # what was left and cannot be read counts as nothing
+    on_fetch: FetchProgress
+    expected: str = "the hub says {}"  # how an error names the hash that a file must have
+    report_hashing: bool = False  # call `on_fetch` while bytes of an earlier run are hashed, too
+    fsync: bool = False  # flush a file to the disk before its hash is compared
+    ignore_unreadable: bool = False  # download from scratch where a partial file cannot be read
 
-    def bring(self, file: RemoteFile, part: Path) -> None:
-        """The file, whole and right; asked for twice at most. Raises DownloadError, OSError.
+    def download(self, file: RemoteFile, part: Path) -> None:
+        """Download the file to `part` and verify its hash. Raises DownloadError, OSError.
 
-        Bytes that an earlier run has left save asking for them; where they are wrong, they go,
-        and what was asked for after them does not count.
+        Resumes from the bytes that an earlier run left in `part`. A wrong hash removes them and
+        starts again; only complete downloads count towards ATTEMPTS.
         """
         digests: list[str] = []
         while len(digests) < ATTEMPTS:
-            digest, from_scratch = self._bring_rest(file, part)
+            digest, from_scratch = self._resume(file, part)
             if digest == file.digest:
                 return
             self.files.unlink(part)
             if from_scratch:
                 digests.append(digest)
-        raise self.wrong(file, digests)
+        raise self.mismatch(file, digests)
 
-    def wrong(self, file: RemoteFile, digests: Sequence[str]) -> DownloadError:
-        """What to say of a file that has come with these hashes."""
+    def mismatch(self, file: RemoteFile, digests: Sequence[str]) -> DownloadError:
+        """The error for a file that arrived with these wrong hashes."""
         return DownloadError(
-            f"{file.path} of {self.repository} came with the hash {' and then '.join(digests)},"
-            f" but {self.expected.format(file.digest)}; give the same command again later"
+            f"{file.path} of {self.repository} arrived with the hash {' and then '.join(digests)},"
+            f" but {self.expected.format(file.digest)}; run the same command again later"
         )
 
-    def _bring_rest(self, file: RemoteFile, part: Path) -> tuple[str, bool]:
-        """Fetch what is lacking of the file; the hash of the whole, and whether all was lacking."""
+    def _resume(self, file: RemoteFile, part: Path) -> tuple[str, bool]:
+        """Fetch the missing bytes; returns the file's hash, and whether all bytes were missing."""
         descriptor, hasher = self.files.open_or_create(part), file.hasher()
         try:
             from_scratch = os.fstat(descriptor).st_size == 0
             try:
-                at = 0 if from_scratch else self._hash_left(file, descriptor, hasher)
+                at = 0 if from_scratch else self._hash_existing(file, descriptor, hasher)
             except OSError:
-                if self.forgives:
+                if self.ignore_unreadable:
                     return "", False
                 raise
             self.files.truncate(descriptor, at)
@@ -86,15 +86,15 @@ class Downloader:
                 write_all(self.files, descriptor, data, at)
                 hasher.update(data)
                 at += len(data)
-                self.fetched(file.path, at, file.size)
-            if self.syncs:
+                self.on_fetch(file.path, at, file.size)
+            if self.fsync:
                 self.files.sync(descriptor)
         finally:
             self.files.close(descriptor)
         return str(hasher.hexdigest()), from_scratch
 
-    def _hash_left(self, file: RemoteFile, descriptor: int, hasher: Any) -> int:
-        """Feed the hasher with what an earlier run has left; how many bytes that are."""
+    def _hash_existing(self, file: RemoteFile, descriptor: int, hasher: Any) -> int:
+        """Feed the hasher with the bytes of an earlier run; returns their number."""
         at = 0
         while at < file.size:
             data = self.files.read(descriptor, min(BLOCK, file.size - at), at)
@@ -102,6 +102,6 @@ class Downloader:
                 break
             hasher.update(data)
             at += len(data)
-            if self.tells_hashing:
-                self.fetched(file.path, at, file.size)
+            if self.report_hashing:
+                self.on_fetch(file.path, at, file.size)
         return at

@@ -1,10 +1,10 @@
-"""Owns what is claimed of a repository's licence, where, and which claims nobody is asked about.
+"""The licence that a repository claims, and whether the user must be asked to accept it.
 
-    header    `license`, `license_name` and `license_link` of README.md, else of what the hub tells
+A repository can claim a licence in three places:
+
+    header    `license`, `license_name` and `license_link` of README.md, else of the hub's metadata
     text      the line "License: ..." of README.md
-    file      LICENSE: the licence whose words it has, else how it begins
-
-Knows nothing of who has accepted what.
+    file      LICENSE: the licence whose text it holds, else its first line
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _CARD, _MAX_BYTES = "README.md", 1 << 20
 _FILE = re.compile(r"(licen[cs]e|copying)(\.(txt|md))?", re.IGNORECASE)
 _REFUSED = (401, 403)
 _SHOWN = 80
-# Licences that nobody needs to be asked about.
+# Licences that need no acceptance.
 _FREE = frozenset(
     ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
 )
 _NO_CLAIM = (None, "unknown")
 _OTHER = "other"
-# How a licence's file begins, and the most letters that it has: who adds a clause is read again.
+# How a licence's text begins, its name, and its maximum length: a longer file has added clauses.
 _TEXTS = (
     (r"gemma terms of use\b", "gemma", 40_000),
     (r"apache license version 2\.0\b", "apache-2.0", 12_500),
@@ -52,11 +52,10 @@ _HEAD = 1_300
 def read(
     hub: HubClient, at: Repository, listing: Mapping[str, RemoteFile], commit: Commit, known: str
 ) -> dict[str, Any]:
-    """What the repository claims, as fields of an entry; those that it leaves out stay as known.
+    """Read the repository's licence claims, as fields of a lock entry.
 
-    `known` is the licence that the entry had.
-
-    Raises DownloadError and ModelNotFound.
+    A field that the repository does not claim is left out, so that the entry keeps its value.
+    `known` is the licence in the entry so far. Raises DownloadError and ModelNotFound.
     """
     named = sorted(path for path in listing if _FILE.fullmatch(path))
     text = _read(hub, at, listing.get(_CARD))
@@ -71,7 +70,7 @@ def read(
     if card.license is not None:
         found["license_name"] = card.license_name
     if found.get("license", known) != known:
-        found.setdefault("license_link")  # what was known is another licence's
+        found.setdefault("license_link")  # the known link belongs to another licence
     file = listing[named[0]] if named else None
     words = _read(hub, at, file)
     if file is None or words is not None:
@@ -84,15 +83,15 @@ def _read(hub: HubClient, at: Repository, file: RemoteFile | None) -> str | None
     if file is None or file.size > _MAX_BYTES:
         return None
     try:
-        return hub.small(at, file).decode("utf-8-sig", "replace")
+        return hub.read_verified(at, file).decode("utf-8-sig", "replace")
     except DownloadError as error:
-        if error.status in _REFUSED:  # the listing is public, these are not: claims stay as known
+        if error.status in _REFUSED:  # gated: only the listing is public, so keep what is known
             return None
         raise
 
 
 def recognise(text: str) -> str | None:
-    """The licence whose words these are, else how they begin; None for no words."""
+    """Name the licence that this text is, else quote its first line; None for an empty text."""
     words = " ".join(text.split())
     for begins, name, limit in _TEXTS:
         found = re.match(r"\W*" + begins, words[:_HEAD], re.IGNORECASE)
@@ -103,30 +102,30 @@ def recognise(text: str) -> str | None:
 
 
 def is_free(entry: PinnedModel) -> bool:
-    """Whether every claim is of a licence that nobody needs to be asked about."""
+    """Whether every claimed licence is one that needs no acceptance."""
     return {_normal(claim) for claim in _claims(entry)} <= _FREE
 
 
 def agree(entry: PinnedModel) -> bool:
-    """Whether all that is claimed is the same licence."""
+    """Whether all claims name the same licence."""
     return len({_normal(claim) for claim in _claims(entry)}) <= 1
 
 
-def terms(entry: PinnedModel) -> str:
-    """A mark of all that is claimed, and of the licence's own text: what a person accepts."""
+def terms_digest(entry: PinnedModel) -> str:
+    """SHA-256 of all claims and of the licence file: identifies the terms that a user accepts."""
     said = (entry.license, entry.license_name, entry.license_link, entry.license_in_text)
     all_of_it = json.dumps([*said, entry.license_in_file, entry.license_digest])
     return hashlib.sha256(all_of_it.encode()).hexdigest()
 
 
 def title(entry: PinnedModel) -> str:
-    """What the header claims, on one line."""
+    """The licence that the header claims, on one line."""
     name = f" ({one_line(entry.license_name)})" if entry.license_name else ""
     return one_line(entry.license) + name
 
 
 def line(entry: PinnedModel) -> str:
-    """All that is claimed, and where, on one line."""
+    """All claims and where they are made, on one line."""
     said = title(entry)
     if entry.license_link:
         said += f", {one_line(entry.license_link)}"
@@ -134,11 +133,11 @@ def line(entry: PinnedModel) -> str:
         said += f"; the card's text says {one_line(entry.license_in_text)}"
     if entry.license_in_file:
         said += f"; its licence file says {one_line(entry.license_in_file)}"
-    return said if agree(entry) else f"{said}: keep to the stricter"
+    return said if agree(entry) else f"{said}: follow the stricter"
 
 
 def _claims(entry: PinnedModel) -> list[str]:
-    """Every claim; a header that says "other" claims its name, or what it says."""
+    """Every claimed licence; of a header that says "other", the `license_name` if it has one."""
     header = entry.license_name if entry.license == _OTHER else None
     found = (header or entry.license, entry.license_in_text, entry.license_in_file)
     claims = [claim for claim in found if claim is not None and claim not in _NO_CLAIM]
@@ -146,7 +145,7 @@ def _claims(entry: PinnedModel) -> list[str]:
 
 
 def _normal(claim: str) -> str:
-    """Different spellings of one licence as the same: "Apache License 2.0" is "apache-2.0"."""
+    """Normalise the spelling of a licence: "Apache License 2.0" becomes "apache-2.0"."""
     plain = re.sub(r"[\s_-]+", "-", claim.strip().lower())
     plain = re.sub(r"(^the-|-?licen[cs]e|-?version|-?terms(-of-use)?)(?=-|$)", "", plain)
     return {"apache-2": "apache-2.0"}.get(plain.strip("-,"), plain.strip("-,"))

@@ -1,8 +1,8 @@
-"""Owns the model card (README.md): what its header and its text claim, as far as they are clear.
+"""Parse a model card (README.md): the licence, base models and data sets that it claims.
 
-The header is YAML between two lines of `---`. Read is the subset that cards use: a key at the
-start of a line with a text, a `[list]`, or lines of `- item` below it. A card is prose that nobody
-must write well: what is not understood is left out, never an error.
+The header is YAML between two lines of `---`. Only the subset that cards use is read: a key at the
+start of a line with a text, a `[list]`, or lines of `- item` below it. Whatever cannot be parsed
+is left out and is never an error, as cards are written by hand.
 
     ---
     license: gemma
@@ -39,7 +39,7 @@ _BASE = re.compile(
 
 @dataclass(frozen=True)
 class Card:
-    """What a card claims; None or nothing where it does not say."""
+    """The claims of a model card; None or an empty tuple where it makes none."""
 
     license: str | None = None  # in the header
     license_name: str | None = None
@@ -50,12 +50,12 @@ class Card:
 
 
 def read_card(data: bytes | None) -> Card:
-    """The card of a checkpoint, from the bytes of its file."""
+    """Parse the bytes of a README.md, at most MAX_BYTES of them; None is an empty card."""
     return parse_card((data or b"")[:MAX_BYTES].decode("utf-8-sig", "replace"))
 
 
 def parse_card(text: str) -> Card:
-    """What the text of a card claims."""
+    """Parse the text of a card."""
     header, body = _split(text.splitlines())
     values = _parse_header(header)
     prose = "\n".join(body)
@@ -79,7 +79,7 @@ def _split(lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _parse_header(lines: list[str]) -> dict[str, list[str]]:
-    """The texts of every key that has any."""
+    """The values of every key that has any, at most MAX_ITEMS each."""
     values: dict[str, list[str]] = {}
     under: list[str] = []
     for line in lines:
@@ -92,14 +92,14 @@ def _parse_header(lines: list[str]) -> dict[str, list[str]]:
 
 
 def _scalars(text: str) -> list[str]:
-    """One text, or those of a list in brackets."""
+    """One scalar, or the items of a list in brackets."""
     text = text.strip()
     parts = text[1:-1].split(",") if text[:1] == "[" and text[-1:] == "]" else [text]
     return [value for part in parts if (value := _scalar(part.strip()))]
 
 
 def _scalar(text: str) -> str | None:
-    """A plain or quoted text; None for what is nested, folded, too long or not printable."""
+    """A plain or quoted string; None if it is nested, folded, too long or not printable."""
     quoted = re.fullmatch(r"\"([^\"\\]*)\"|'([^'\\]*)'", text)
     if quoted:
         text = quoted[1] or quoted[2] or ""

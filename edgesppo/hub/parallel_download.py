@@ -1,9 +1,7 @@
-"""Owns how pinned files get from the hub into their folder: in parallel, gone on from, verified.
+"""Download the pinned files of a repository into a folder, in parallel.
 
-    FOLDER/.NAME.part       a file on its way; the next run goes on at its end
-    FOLDER/NAME             the same once its hash was right and it is on the disk
-
-Knows nothing of locks or of what the files hold.
+FOLDER/.NAME.part       a partial download; the next run resumes at its end
+FOLDER/NAME             a complete file: verified, and flushed to the disk
 """
 
 from __future__ import annotations
@@ -22,17 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgesppo.hub.download import Fetched
+    from edgesppo.hub.download import FetchProgress
     from edgesppo.hub.repository import Repository
     from edgesppo.lockfile.entries import PinnedFile
 
 WORKERS = 4
-_POLL = 0.1
-_PATIENCE = 2.0
+_POLL_INTERVAL = 0.1
+_JOIN_TIMEOUT = 2.0
 
 
 class _Stopped(Exception):
-    """Another file has failed, or the person has had enough."""
+    """Ends a worker: another file has failed, or the user pressed Ctrl-C."""
 
 
 def download_all(
@@ -40,41 +38,42 @@ def download_all(
     wanted: Sequence[PinnedFile],
     folder: Path,
     *,
-    fetched: Fetched | None = None,
+    on_fetch: FetchProgress | None = None,
     files: FileSystem | None = None,
 ) -> None:
-    """Have these files in the folder, each whole and with its hash.
+    """Download these files into the folder, each verified against its pinned hash.
 
-    Raises DownloadError and OutputError; then, and after Ctrl-C, what came is gone on from.
+    Raises DownloadError and OutputError. After these, and after Ctrl-C, partial files are kept and
+    the next call resumes them. `on_fetch` may be called from any thread, one call at a time.
     """
     work = _ParallelDownload(
-        repository, folder, fetched or (lambda *_: None), files or FileSystem()
+        repository, folder, on_fetch or (lambda *_: None), files or FileSystem()
     )
-    work.all(wanted)
+    work.run(wanted)
 
 
 class _ParallelDownload:
     def __init__(
-        self, repository: Repository, folder: Path, fetched: Fetched, files: FileSystem
+        self, repository: Repository, folder: Path, on_fetch: FetchProgress, files: FileSystem
     ) -> None:
         self._folder = folder
-        self._fetched = fetched
+        self._on_fetch = on_fetch
         self._files = files
         self._stop = threading.Event()
-        self._arrivals = Downloader(
+        self._downloader = Downloader(
             HubClient(self._sleep),
             repository,
             files,
-            self._tell,
+            self._report,
             expected="{} is pinned",
-            tells_hashing=True,
-            syncs=True,
+            report_hashing=True,
+            fsync=True,
         )
         self._errors: list[BaseException] = []
-        self._heard = threading.Lock()
+        self._report_lock = threading.Lock()
 
-    def all(self, wanted: Sequence[PinnedFile]) -> None:
-        """Every file; the largest begin first, so that none is left alone at the end."""
+    def run(self, wanted: Sequence[PinnedFile]) -> None:
+        """Download every file, the largest first, so that no worker ends long after the others."""
         tasks: queue.SimpleQueue[PinnedFile] = queue.SimpleQueue()
         for file in sorted(wanted, key=lambda file: -file.size):
             tasks.put(file)
@@ -87,16 +86,16 @@ class _ParallelDownload:
                 worker.start()
             for worker in workers:
                 while worker.is_alive():
-                    worker.join(_POLL)
+                    worker.join(_POLL_INTERVAL)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                "stopped; what was fetched is kept: the same command goes on there"
+                "stopped; the partial download is kept: run the same command to resume it"
             ) from None
         finally:
             self._stop.set()
-            for worker in workers:  # one that waits for the network is left to itself
+            for worker in workers:  # a worker that is blocked by the network is abandoned
                 if worker.ident is not None:
-                    worker.join(_PATIENCE)
+                    worker.join(_JOIN_TIMEOUT)
         if self._errors:
             raise self._errors[0]
 
@@ -105,7 +104,7 @@ class _ParallelDownload:
             while True:
                 file = tasks.get_nowait()
                 try:
-                    self._whole(file)
+                    self._download(file)
                 except _Stopped:
                     raise
                 except BaseException as error:
@@ -115,29 +114,29 @@ class _ParallelDownload:
 
     def _sleep(self, seconds: float) -> None:
         wait(self._stop, seconds)
-        self._go_on()
+        self._raise_if_stopped()
 
-    def _go_on(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self._stop.is_set():
             raise _Stopped
 
-    def _whole(self, pinned: PinnedFile) -> None:
-        """One file, under its name once its hash is right."""
+    def _download(self, pinned: PinnedFile) -> None:
+        """Download one file, and give it its final name once it is verified."""
         path = self._folder / pinned.path
         part = part_path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._arrivals.bring(RemoteFile(pinned.path, pinned.size, pinned.digest), part)
+            self._downloader.download(RemoteFile(pinned.path, pinned.size, pinned.digest), part)
             self._files.replace(part, path)
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def _tell(self, file: str, at: int, size: int) -> None:
-        self._go_on()
-        with self._heard:
-            self._fetched(file, at, size)
+    def _report(self, file: str, at: int, size: int) -> None:
+        self._raise_if_stopped()
+        with self._report_lock:
+            self._on_fetch(file, at, size)
 
 
 def wait(stop: threading.Event, seconds: float) -> None:
-    """Before the next attempt, unless all is over."""
+    """Wait before the next attempt, or until `stop` is set."""
     stop.wait(seconds)

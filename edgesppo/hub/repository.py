@@ -1,7 +1,4 @@
-"""Owns what a repository of the Hugging Face hub is: a name at a commit, and its files' hashes.
-
-Pure: knows nothing of connections.
-"""
+"""Repositories of the Hugging Face hub: names, commits, file listings; parsing only, no network."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a name in a repository stood for when it was asked; its card's claim of a licence."""
+    """A commit, with the licence and base model that the hub reports for it."""
 
     revision: str  # 40 hex digits
     license: str | None = None
@@ -45,9 +42,10 @@ class Commit:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a repository: large ones have a sha256, the others git's sha1.
+    """One file of a repository, with its size in bytes.
 
-    `oid` is git's name of its blob; that of a large file is the name of a pointer to it.
+    `digest` is a SHA-256 for large files (Git LFS) and git's SHA-1 for the others. `oid` is git's
+    SHA-1 of the blob; for a large file, that of the LFS pointer.
     """
 
     path: str
@@ -56,38 +54,47 @@ class RemoteFile:
     oid: str | None = None
 
     def hasher(self) -> Any:
-        """A hash that gives `digest` once it has been fed the whole file."""
+        """A new hash object that yields `digest` once it has been fed the whole file."""
         return hasher(self.digest, self.size)
 
 
 def parse_repository(text: str) -> Repository | None:
-    """OWNER/NAME@REVISION; None for what is no repository. Raises UsageError without a commit."""
+    """Parse OWNER/NAME@COMMIT; None if it is not a repository.
+
+    Raises UsageError for a repository without a 40-digit commit.
+    """
     found = _split(text)
     if found is None:
         return None
     owner, name, revision = found
     if revision is None or not REVISION.fullmatch(revision):
-        what = "needs the commit" if revision is None else f"names {revision[:80]!r}, no commit"
+        what = "" if revision is None else f", but {revision[:80]!r} is not one"
         raise UsageError(
-            f"there is no folder {text}; as a repository of the hub it {what}: 40 hex digits, as"
-            f" listed at {endpoint()}/{owner}/{name}/commits/main; type {owner}/{name}@COMMIT"
+            f"there is no folder {text}; a repository of the hub needs a commit{what}: 40 hex"
+            f" digits, as listed at {endpoint()}/{owner}/{name}/commits/main; type"
+            f" {owner}/{name}@COMMIT"
         )
     return Repository(owner, name, revision)
 
 
 def parse_reference(text: str) -> Repository | None:
-    """OWNER/NAME, or OWNER/NAME@REVISION with a branch, a tag or a commit; main without one."""
+    """Parse OWNER/NAME[@REVISION], where REVISION is a branch, tag or commit, by default main.
+
+    None if it is not a repository. Raises UsageError for an invalid REVISION.
+    """
     found = _split(text)
     if found is None:
         return None
     owner, name, revision = found
     if revision is not None and not (0 < len(revision) <= _MAX_CLAIM and revision.isprintable()):
-        raise UsageError(f"{revision[:80]!r} is no branch, tag or commit; type {owner}/{name}")
+        raise UsageError(
+            f"{revision[:80]!r} is not a branch, tag or commit; type {owner}/{name} for main"
+        )
     return Repository(owner, name, revision or "main")
 
 
 def _split(text: str) -> tuple[str, str, str | None] | None:
-    """OWNER, NAME and what follows the @, if anything; None for what is no repository."""
+    """Split into owner, name and what follows the @, if anything; None if not a repository."""
     repository, at, revision = text.partition("@")
     if not REPOSITORY.fullmatch(repository):
         return None
@@ -96,19 +103,19 @@ def _split(text: str) -> tuple[str, str, str | None] | None:
 
 
 def endpoint() -> str:
-    """Where the hub is: $HF_ENDPOINT, else huggingface.co. Raises UsageError for no address."""
+    """The hub's address: $HF_ENDPOINT, else huggingface.co. Raises UsageError if it is invalid."""
     address = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    if not is_address(address) or "@" in address or "?" in address or "#" in address:
+    if not is_http_url(address) or "@" in address or "?" in address or "#" in address:
         shown = address.rpartition("@")[2][:80]  # before it there may be a password
         raise UsageError(
             f"HF_ENDPOINT is {shown!r}; expected the address of a hub, such as"
-            " https://huggingface.co; set it right, or unset it"
+            " https://huggingface.co; correct it, or unset it"
         )
     return address.rstrip("/")
 
 
-def is_address(text: str) -> bool:
-    """Whether it is an absolute http or https address, fit to be asked for."""
+def is_http_url(text: str) -> bool:
+    """Whether it is a valid absolute http or https URL."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -119,7 +126,7 @@ def is_address(text: str) -> bool:
 
 
 def parse_listing(data: bytes) -> dict[str, RemoteFile]:
-    """The files that the hub lists, by path; ValueError for what is no such list."""
+    """Parse the hub's listing of files, by path. Raises ValueError if it is malformed."""
     try:
         entries = json.loads(data)
         if not isinstance(entries, list) or len(entries) > MAX_FILES:
@@ -131,7 +138,7 @@ def parse_listing(data: bytes) -> dict[str, RemoteFile]:
 
 
 def parse_commit(data: bytes) -> Commit:
-    """What the hub says of one revision; ValueError for what is no such answer."""
+    """Parse what the hub reports for one revision. Raises ValueError if it is malformed."""
     try:
         answer = json.loads(data)
         revision, card = answer["sha"], answer.get("cardData")
@@ -151,7 +158,7 @@ def parse_commit(data: bytes) -> Commit:
 
 
 def _claim(card: dict[str, Any], key: str) -> str | None:
-    """A short text of the card; a list of one counts as its text."""
+    """A short string of the card's header; a list of one string counts as that string."""
     value = card.get(key)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

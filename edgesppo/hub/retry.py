@@ -1,7 +1,6 @@
-"""Owns how often and how long a network that fails is tried again, and who hears of it.
+"""Retries of failed requests: how often, how long to wait, and who is notified.
 
-Whoever shows a command's progress listens with `heard_by`; without a listener all is silent.
-Knows nothing of addresses.
+`on_retry` sets the listener that shows retries to the user; without one they are silent.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from edgesppo.system.sanitize import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ATTEMPTS = 6  # in a row without a single byte
+ATTEMPTS = 6  # consecutive failures without a single byte in between
 LONGEST_WAIT = 120.0  # seconds
 _ENDED = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
@@ -29,23 +28,26 @@ _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 
 @dataclass(frozen=True)
 class Retry:
-    """Something failed and is about to be tried again."""
+    """A failed request that is about to be tried again."""
 
     what: str  # "config.json of OWNER/NAME"
     reason: str
-    wait: float  # seconds until then
-    attempt: int  # which it will be, since something last came
-    attempts: int  # after how many we give up
+    wait: float  # seconds until the next attempt
+    attempt: int  # its number, counted since data last arrived
+    attempts: int  # the number after which we give up
 
 
-# None says that something has come, after all.
-Heard = Callable[[Retry | None], None]
-_listener: ContextVar[Heard] = ContextVar("edgesppo_retry", default=lambda _: None)
+# Called with None when a retry succeeded.
+RetryListener = Callable[[Retry | None], None]
+_listener: ContextVar[RetryListener] = ContextVar("edgesppo_retry", default=lambda _: None)
 
 
 @contextmanager
-def on_retry(listener: Heard) -> Iterator[None]:
-    """What is begun in this block tells the listener of its retries, be it from other threads."""
+def on_retry(listener: RetryListener) -> Iterator[None]:
+    """Send the retries of every RetryPolicy created in this block to the listener.
+
+    The listener is also called from other threads, where the policy is used there.
+    """
     token = _listener.set(listener)
     try:
         yield
@@ -54,44 +56,48 @@ def on_retry(listener: Heard) -> Iterator[None]:
 
 
 class RetryPolicy:
-    """With one place of the network: made in the thread whose listener is to hear."""
+    """Retries with one host, by exponential backoff; takes the current thread's listener."""
 
-    def __init__(self, place: str, sleep: Callable[[float], None]) -> None:
-        self._place = place
+    def __init__(self, host: str, sleep: Callable[[float], None]) -> None:
+        self._host = host
         self._sleep = sleep
-        self._heard = _listener.get()
+        self._listener = _listener.get()
 
-    def came(self, failures: int) -> int:
-        """Something has come after so many failures; how many there are now: none."""
+    def succeeded(self, failures: int) -> int:
+        """Report data after `failures` consecutive failures; returns the new count, 0."""
         if failures:
-            self._heard(None)
+            self._listener(None)
         return 0
 
     def failed(self, what: str, error: Exception, wait: float | None, failures: int) -> int:
-        """It has failed once more: wait, if it is worth it; how many failures there are now.
+        """Wait for the next attempt; returns the new count of consecutive failures.
 
-        `wait` is what was asked for, if it was. Raises DownloadError.
+        `wait` is the seconds that the server asked for, if it did. Raises DownloadError after
+        ATTEMPTS failures, or where the server asks for more than LONGEST_WAIT.
         """
         failures += 1
         reason = _reason(error)
         if failures >= ATTEMPTS:
             raise DownloadError(
-                f"{what} could not be fetched from {self._place} ({reason}, {failures} times);"
-                " check the connection and give the same command again"
+                f"{what} could not be fetched from {self._host} ({reason}, {failures} times);"
+                " check the connection and run the same command again"
             ) from None
         if wait is not None and wait > LONGEST_WAIT:
             raise DownloadError(
-                f"{self._place} asks to wait {wait:,.0f} s before it gives {what}; give the same"
+                f"{self._host} asks to wait {wait:,.0f} s before it sends {what}; run the same"
                 " command again then"
             ) from None
         wait = min(2.0 ** (failures - 1), LONGEST_WAIT) if wait is None else wait
-        self._heard(Retry(what, reason, wait, failures + 1, ATTEMPTS))
+        self._listener(Retry(what, reason, wait, failures + 1, ATTEMPTS))
         self._sleep(wait)
         return failures
 
 
 def _reason(error: Exception) -> str:
-    """What the system says, or we; never a server's own words, which may hold what it was sent."""
+    """A short reason for the failure.
+
+    Never quotes the server, whose text may echo the token that was sent to it.
+    """
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(inner, OSError) and inner.strerror:
         return one_line(inner.strerror)
@@ -100,8 +106,8 @@ def _reason(error: Exception) -> str:
     if isinstance(inner, _ENDED):
         return "the connection ended early"
     if isinstance(inner, http.client.HTTPException):
-        return "an answer that is no HTTP"
-    if isinstance(inner, OSError):  # as http.client raises it, with the proxy's words behind
+        return "the response is not valid HTTP"
+    if isinstance(inner, OSError):  # http.client appends the proxy's own text
         status = _TUNNEL.match(str(inner))
-        return f"the proxy refuses with status {status[1]}" if status else type(inner).__name__
+        return f"the proxy answered with status {status[1]}" if status else type(inner).__name__
     return one_line(str(inner)) or type(inner).__name__

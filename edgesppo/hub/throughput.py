@@ -1,7 +1,7 @@
-"""Owns how slowly, and how long before its first byte of use, a server may answer.
+"""HTTP handlers that give up on a server that is too slow or sends headers without end.
 
-A socket's own limit is on a single wait, so a byte now and then would hold us for ever. Here the
-waits are added up. Knows nothing of the hub.
+A socket's timeout limits each single wait, so a server that sends a byte now and then could hold
+us for ever. Here the waits are added up.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from edgesppo.hub.responses import TooSlow
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-WINDOW = 30.0  # seconds of waiting, in which at least so many bytes come
-LEAST = 8 << 10
-HEADING = 256 << 10  # bytes before those of use: headers, and interim answers without number
+WINDOW = 30.0  # seconds of waiting in which at least MIN_BYTES must arrive
+MIN_BYTES = 8 << 10
+MAX_HEADER_BYTES = 256 << 10  # of headers, interim responses (1xx) and trailers together
+_CHUNKED_OVERHEAD = 8  # bytes on the wire for a byte of the body, with very small chunks
 
 
-_PACKING = 8  # times the bytes of use, for chunks of a few bytes each
-
-
-class TooLongHeading(http.client.HTTPException):
-    """More headers, interim answers or trailers than any honest server gives."""
+class TooManyHeaders(http.client.HTTPException):
+    """More headers, interim responses or trailers than an honest server sends."""
 
 
 class _Paced(io.RawIOBase):
-    """What a socket gives, for as long as it gives enough. Only our waits for it count."""
+    """A socket's raw stream with a minimum throughput; only time spent waiting for it counts."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self._waited = 0.0
-        self._came = 0
-        self._in_heading = True
-        self._budget = HEADING
+        self._received = 0
+        self._in_headers = True
+        self._budget = MAX_HEADER_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
-        """As a socket's; raises TooSlow and TooLongHeading."""
+        """Read from the socket into the buffer. Raises TooSlow and TooManyHeaders."""
         started = time.monotonic()
         count: int | None = self._raw.readinto(buffer)
         self._waited += time.monotonic() - started
-        self._came += count or 0
+        self._received += count or 0
         self._budget -= count or 0
         if self._budget < 0:
-            raise TooLongHeading
+            raise TooManyHeaders
         if count and self._waited >= WINDOW:
-            if self._in_heading or self._came < LEAST:
-                raise TooSlow(f"less than {LEAST / 1024:.0f} kB in {WINDOW:.0f} s")
-            self._waited, self._came = 0.0, 0
+            if self._in_headers or self._received < MIN_BYTES:
+                raise TooSlow(f"less than {MIN_BYTES / 1024:.0f} kB in {WINDOW:.0f} s")
+            self._waited, self._received = 0.0, 0
         return count
 
     def allow(self, n: int | None) -> None:
-        """What may come for the next so many bytes of use; None or less than 0: for all of them."""
-        self._budget = sys.maxsize if n is None or n < 0 else HEADING + _PACKING * n
+        """Set the budget for reading `n` bytes of the body; None or a negative n is unlimited."""
+        self._budget = (
+            sys.maxsize if n is None or n < 0 else MAX_HEADER_BYTES + _CHUNKED_OVERHEAD * n
+        )
 
-    def end_heading(self) -> None:
-        """From here on it is a file's bytes."""
-        self._in_heading, self._waited, self._came = False, 0.0, 0
+    def end_headers(self) -> None:
+        """Mark the end of the headers: what follows is the body."""
+        self._in_headers, self._waited, self._received = False, 0.0, 0
         self.allow(0)
 
     def close(self) -> None:
-        """Close the socket's half, too."""
+        """Close the socket's stream, too."""
         self._raw.close()
         super().close()
 
@@ -80,17 +80,17 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._paced)
 
     def begin(self) -> None:
-        """Read the heading, which has a limit of its own."""
+        """Read the status line and headers, which have a budget of their own."""
         super().begin()
-        self._paced.end_heading()
+        self._paced.end_headers()
 
     def read(self, amt: int | None = None) -> bytes:
-        """As ever."""
+        """Read `amt` bytes of the body, or all of it."""
         self._paced.allow(amt)
         return super().read(amt)
 
     def read1(self, n: int = -1) -> bytes:
-        """As ever."""
+        """Read up to `n` bytes of the body with at most one system call."""
         self._paced.allow(n)
         return super().read1(n)
 
@@ -104,16 +104,16 @@ class _Https(http.client.HTTPSConnection):
 
 
 class PacedHttp(urllib.request.HTTPHandler):
-    """For `urllib.request.build_opener`."""
+    """Opens http URLs under these limits; for `urllib.request.build_opener`."""
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """The answer to it."""
+        """Send the request and return the response."""
         return self.do_open(_Http, request)
 
 
 class PacedHttps(urllib.request.HTTPSHandler):
-    """The same."""
+    """Opens https URLs under these limits; for `urllib.request.build_opener`."""
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """The answer to it."""
+        """Send the request and return the response."""
         return self.do_open(_Https, request)

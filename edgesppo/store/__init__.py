@@ -1,1 +1,4 @@
-"""The models on this machine: where they are, how they get here, and how they go again."""
+"""Models on this machine: find, pull, convert, verify and remove them.
+
+Nothing here draws on a terminal or asks the user; callers pass callbacks for progress.
+"""

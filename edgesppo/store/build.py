@@ -1,7 +1,7 @@
-"""Owns the GGUF file that is made of a pinned checkpoint in the store: where, and its record.
+"""Convert a pinned checkpoint to a GGUF file in the store, and record the file in the lock.
 
-Made from the checkpoint's folder where that is here, else from the hub, shard by shard. This file
-may import edgesppo_convert, late.
+Converts the checkpoint's folder if it is here, else fetches shard by shard from the hub. The
+converter (edgesppo_convert) is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from edgesppo.errors import OutputError, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT, PinnedBuild
 from edgesppo.store import commit_lock, layout, pull
-from edgesppo.store.converted import CONVERSION
+from edgesppo.store.converted import CONVERTER_VERSION
 from edgesppo.system.fs import FileSystem, cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.hub.download import Fetched
+    from edgesppo.hub.download import FetchProgress
     from edgesppo.lockfile.entries import PinnedModel
     from edgesppo_convert import Progress
 
@@ -30,57 +30,63 @@ def build(
     entry: PinnedModel,
     *,
     recipe: str = layout.RECIPE,
-    progress: Callable[[Progress], None] | None = None,
-    fetched: Fetched | None = None,
+    on_convert: Callable[[Progress], None] | None = None,
+    on_fetch: FetchProgress | None = None,
     on_wait: Callable[[str], None] | None = None,
 ) -> Path:
-    """The GGUF file of a pinned checkpoint of the hub, made now if it is not there.
+    """Return the GGUF file of a pinned checkpoint of the hub, converting it if it is absent.
 
-    It is recorded with its hash; raises OutputError where the same versions once made another.
+    The file is recorded in the lock with its hash. `on_wait` is called with the process that holds
+    the commit, if one does. Raises UsageError if the entry is not a checkpoint of the hub, and
+    OutputError if the same versions recorded another hash before.
     """
     if entry.kind != CHECKPOINT or entry.repository is None:
-        raise UsageError(f"{entry.name} is no checkpoint of the hub: there is nothing to convert")
+        raise UsageError(
+            f"{entry.name} is not a checkpoint of the hub: there is nothing to convert"
+        )
     files = FileSystem()
     with commit_lock.hold(str(entry.revision), on_wait, files):
         entry = layers.read().models.get(entry.name, entry)
-        there = layout.find_build(entry, recipe)
-        if there is not None:
-            return there[0]
-        return _make(entry, recipe, progress, fetched, files)
+        present = layout.find_build(entry, recipe)
+        if present is not None:
+            return present[0]
+        return _convert(entry, recipe, on_convert, on_fetch, files)
 
 
-def _make(
+def _convert(
     entry: PinnedModel,
     recipe: str,
-    progress: Callable[[Progress], None] | None,
-    fetched: Fetched | None,
+    on_convert: Callable[[Progress], None] | None,
+    on_fetch: FetchProgress | None,
     files: FileSystem,
 ) -> Path:
     from edgesppo.llama.library import LIBRARY_VERSION
     from edgesppo_convert import convert
 
     source: str | Path = layout.model_dir(entry)
-    if not layout.is_there(entry):
+    if not layout.is_present(entry):
         pull.check_listing(entry)
         source = f"{entry.repository}@{entry.revision}"
     output = layout.build_path(entry, recipe)
     layout.check_inside(output)
-    result = convert(source, output, type=recipe, progress=progress, fetched=fetched, force=True)
+    result = convert(source, output, type=recipe, progress=on_convert, fetched=on_fetch, force=True)
     build = PinnedBuild(
         recipe=recipe,
         platform=layout.platform_name(),
-        converter=f"edgesppo {__version__}, conversion {CONVERSION}",
+        converter=f"edgesppo {__version__}, conversion {CONVERTER_VERSION}",
         library=f"llama-cpp-python {LIBRARY_VERSION}",
         size=output.stat().st_size,
         sha256=result.sha256,
     )
-    _compare(entry, build, output, files)
-    layers.update_entry(entry.name, lambda before: _with(before or entry, build))
+    _check_reproduced(entry, build, output, files)
+    layers.update_entry(entry.name, lambda before: _with_build(before or entry, build))
     return output
 
 
-def _compare(entry: PinnedModel, build: PinnedBuild, output: Path, files: FileSystem) -> None:
-    """The same converter and library make the same bytes on the same kind of machine."""
+def _check_reproduced(
+    entry: PinnedModel, build: PinnedBuild, output: Path, files: FileSystem
+) -> None:
+    """Raise OutputError if the same versions on the same platform recorded another hash before."""
     before = entry.build(build.recipe, build.platform)
     if before is None or replace(before, size=build.size, sha256=build.sha256) != build:
         return
@@ -92,12 +98,12 @@ def _compare(entry: PinnedModel, build: PinnedBuild, output: Path, files: FileSy
     except OSError as error:
         raise cannot_write(other, error) from error
     raise OutputError(
-        f"{output.name} came out with the sha256 {build.sha256}, but {before.sha256} is recorded"
-        f" for it in {layers.write_target()}; it is kept as {other.name}; remove the record if you"
-        " trust it"
+        f"{output.name} has the sha256 {build.sha256}, but {before.sha256} is recorded for it in"
+        f" {layers.write_target()}; the new file is kept as {other.name}; if you trust it, remove"
+        " the record"
     )
 
 
-def _with(entry: PinnedModel, build: PinnedBuild) -> PinnedModel:
+def _with_build(entry: PinnedModel, build: PinnedBuild) -> PinnedModel:
     kept = (b for b in entry.builds if (b.recipe, b.platform) != (build.recipe, build.platform))
     return replace(entry, builds=(*kept, build))

@@ -1,8 +1,6 @@
-"""Owns who is at work on the files of a commit: one process at a time, and others know which.
+"""Locks on the files of a commit, so that one process at a time changes them.
 
-    HOME/models/.COMMIT.busy     held, and signed, while its files are fetched, made or removed
-
-Knows nothing of what is done with them.
+HOME/models/.COMMIT.busy     held while files are fetched, converted or removed; names its owner
 """
 
 from __future__ import annotations
@@ -23,37 +21,37 @@ if TYPE_CHECKING:
 def hold(
     revision: str, on_wait: Callable[[str], None] | None, files: FileSystem
 ) -> filelock.FileLock:
-    """Let no other process of ours work on this commit; whoever comes second waits.
+    """Lock this commit; waits for another edgesppo process that holds it.
 
-    `on_wait` hears once who is waited for. Raises OutputError.
+    `on_wait` is called once with that process's name. Raises OutputError.
     """
     path = layout.commit_lock_path(revision)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        told = None if on_wait is None else lambda held: on_wait(held.owner)
-        return filelock.acquire(path, files, on_wait=told)
+        notify = None if on_wait is None else lambda held: on_wait(held.owner)
+        return filelock.acquire(path, files, on_wait=notify)
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
 @contextmanager
 def hold_now(revisions: Collection[str], files: FileSystem) -> Iterator[None]:
-    """The same for several commits without waiting. Raises Held, which says who, and OutputError.
+    """Lock several commits without waiting. Raises LockHeld, which names the owner; OutputError.
 
-    The first digits of a revision will do.
+    A revision may be abbreviated to its first digits.
     """
     with ExitStack() as stack:
         for revision in sorted(set(revisions)):
             try:
                 stack.callback(_take(revision, files).release)
             except OSError as error:
-                if error.errno not in NO_SPACE:  # or a full disk could not be freed
+                if error.errno not in NO_SPACE:  # a full disk must not prevent removing files
                     raise cannot_write(layout.commit_lock_path(revision), error) from error
         yield
 
 
 def owner(revision: str, files: FileSystem) -> str | None:
-    """Who is at work on this commit, for people; None where nobody is."""
+    """The process that holds this commit's lock, in words; None if none does."""
     try:
         if layout.commit_lock_path(revision).exists():
             _take(revision, files).release()

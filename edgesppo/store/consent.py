@@ -1,4 +1,4 @@
-"""Which licences must be accepted before anything is fetched, and which have been."""
+"""Which licences must be accepted before a download, and which the user has accepted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def is_given(entry: PinnedModel) -> bool:
-    """Whether nobody needs to be asked about the licence, or it was accepted in these terms."""
-    repository, terms = str(entry.repository), license_claims.terms(entry)
+    """Whether the licence needs no acceptance, or exactly these terms were accepted."""
+    repository, terms = str(entry.repository), license_claims.terms_digest(entry)
     return license_claims.is_free(entry) or user_state.accepted(repository, terms)
 
 
 def give(entry: PinnedModel) -> None:
-    """Remember that the licence was accepted, for this repository and these terms alone."""
-    user_state.accept(str(entry.repository), license_claims.terms(entry))
+    """Record that the licence was accepted, for this repository and these terms only."""
+    user_state.accept(str(entry.repository), license_claims.terms_digest(entry))
 
 
 def refusal(entry: PinnedModel) -> UsageError:
-    """What to say where the licence is not accepted."""
+    """The error for a licence that is not accepted."""
     where = entry.license_link or f"{endpoint()}/{entry.repository}"
     return UsageError(
         f"the licence {license_claims.title(entry)} of {entry.name} is not accepted, so nothing is"

@@ -1,9 +1,10 @@
-"""The converted copies of checkpoint folders: where they are kept, made when first needed.
+"""Converted copies of checkpoint folders: a cache that is filled when a folder is first used.
 
-    HOME/converted/NAME-TYPE-PLACE-FINGERPRINT.gguf
-                                   .from    the folder that it was made of
+    HOME/converted/NAME-TYPE-FOLDER-CONTENTS.gguf
+                                   .from    the path of the checkpoint folder
 
-The converter is imported only when something has to be converted.
+FOLDER is a hash of the folder's path, CONTENTS a hash of what it holds. The converter is imported
+only when something has to be converted.
 """
 
 from __future__ import annotations
@@ -28,34 +29,34 @@ if TYPE_CHECKING:
     from edgesppo.store.locate import Found
     from edgesppo_convert import Progress
 
-# Raised when a converter of ours makes other files of the same checkpoint.
-CONVERSION = 3
-_NAMED = 80  # letters of a checkpoint's name, in a copy's
+# Increase it whenever the converter writes different files for the same checkpoint.
+CONVERTER_VERSION = 3
+_MAX_NAME = 80  # characters of the checkpoint's name in the copy's name
 
 
 def prepare(
     found: Found, on_progress: Callable[[Progress], None] | None = None
 ) -> tuple[Summary, float]:
-    """The head of a checkpoint's Q4_K_M copy, made now if it is not there, and the seconds of that.
+    """Read the header of a checkpoint's Q4_K_M copy, converting first if there is none.
 
-    What it raises is what the conversion raises.
+    Returns the header and the seconds that the conversion took. Raises what the conversion raises.
     """
     output = converted_path(found.path, found.name, "q4_k_m")
-    summary, seconds = _sound(output), 0.0
+    summary, seconds = _load_or_remove(output), 0.0
     if summary is None:
         started = time.perf_counter()
         make_folder(output.parent)
         with _lock(output):
-            summary = _sound(output)
+            summary = _load_or_remove(output)
             if summary is None:
                 _convert(found.path, output, on_progress)
         seconds = time.perf_counter() - started
-    forget_older(output)
+    remove_older(output)
     return summary or gemma2.load_summary(output), seconds
 
 
 def ensure_converted(found: Found, on_progress: Callable[[Progress], None] | None = None) -> Path:
-    """The Q4_K_M copy of a checkpoint in the cache folder, made now if it is not there."""
+    """Return the Q4_K_M copy of a checkpoint in the cache folder, converting it if it is absent."""
     summary, _ = prepare(found, on_progress)
     return summary.path
 
@@ -66,14 +67,14 @@ def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None]
     try:
         convert(folder, output, progress=on_progress)
     except OutputError:
-        # `edgesppo convert` may have been first: its file is the same.
+        # `edgesppo convert` may have written the same file meanwhile.
         if not output.exists():
             raise
     remember_origin(output, folder)
 
 
-def _sound(copy: Path) -> Summary | None:
-    """The head of a converted copy, if there is one; a damaged one is removed, to be made again."""
+def _load_or_remove(copy: Path) -> Summary | None:
+    """Read the header of a converted copy; None if there is none. Removes a damaged copy."""
     try:
         return gemma2.load_summary(copy)
     except ModelNotFound:
@@ -84,7 +85,7 @@ def _sound(copy: Path) -> Summary | None:
 
 
 def _lock(output: Path) -> filelock.FileLock:
-    """Let no other process of ours make this copy; however long that takes, it is waited for."""
+    """Lock this copy; waits for another edgesppo process that is making it."""
     try:
         return filelock.acquire(output.with_name(f".{output.name}.busy"), FileSystem())
     except OSError as error:
@@ -92,14 +93,14 @@ def _lock(output: Path) -> filelock.FileLock:
 
 
 def converted_path(checkpoint: Path, name: str, type: str) -> Path:
-    """Where the converted copy of this very checkpoint is, or belongs.
+    """The path of the converted copy of a checkpoint, whether it exists or not.
 
-    The file's name holds a mark of the folder's place, and a fingerprint of its small files and
-    of the names, sizes and times of its weights: an edited checkpoint gets a new copy.
+    The file's name holds a hash of the folder's path, and a hash of its small files and of the
+    names, sizes and modification times of its weights: an edited checkpoint gets a new copy.
     """
-    place = hashlib.sha256(os.fsencode(checkpoint.resolve())).hexdigest()[:8]
-    digest = hashlib.sha256(f"{CONVERSION} {type}".encode())
-    for file in sorted(p for p in checkpoint.iterdir() if is_read(p)):
+    origin = hashlib.sha256(os.fsencode(checkpoint.resolve())).hexdigest()[:8]
+    digest = hashlib.sha256(f"{CONVERTER_VERSION} {type}".encode())
+    for file in sorted(p for p in checkpoint.iterdir() if is_input(p)):
         status = file.stat()
         digest.update(b"\0" + os.fsencode(file.name) + f"\0{status.st_size}\0".encode())
         if file.suffix == ".safetensors":
@@ -107,30 +108,30 @@ def converted_path(checkpoint: Path, name: str, type: str) -> Path:
         else:
             digest.update(file.read_bytes())
     folder = cache_dir() / "converted"
-    return folder / f"{name[:_NAMED]}-{type}-{place}-{digest.hexdigest()[:16]}.gguf"
+    return folder / f"{name[:_MAX_NAME]}-{type}-{origin}-{digest.hexdigest()[:16]}.gguf"
 
 
 def remember_origin(copy: Path, checkpoint: Path) -> None:
-    """Note beside a converted copy of which folder it is, so that it can go with that."""
+    """Record beside a converted copy which folder it was made from, so that gc can remove it."""
     with contextlib.suppress(OSError):
         copy.with_suffix(".from").write_bytes(os.fsencode(checkpoint.resolve()))
 
 
 def origin_of(copy: Path) -> Path | None:
-    """The folder that a converted copy is of, where that was noted."""
+    """The folder that a converted copy was made from; None if that is not recorded."""
     with contextlib.suppress(OSError, ValueError):
         return Path(os.fsdecode(copy.with_suffix(".from").read_bytes()))
     return None
 
 
 def copies_of(checkpoint: Path) -> list[Path]:
-    """The converted copies of a checkpoint folder that were noted."""
+    """The converted copies that are recorded as made from this folder."""
     found = sorted((cache_dir() / "converted").glob("*.gguf"))
     return [copy for copy in found if origin_of(copy) == checkpoint.resolve()]
 
 
-def forget_older(copy: Path) -> None:
-    """Remove the copies of what the checkpoint of this copy was before it was edited."""
+def remove_older(copy: Path) -> None:
+    """Remove copies made from earlier contents of the same folder."""
     kept = copy.name.rsplit("-", 1)[0]
     for other in copy.parent.glob("*.gguf"):
         if other != copy and other.name.rsplit("-", 1)[0] == kept:
@@ -139,14 +140,14 @@ def forget_older(copy: Path) -> None:
                     old.unlink()
 
 
-def is_read(file: Path) -> bool:
-    """Whether the converter looks at a file: another one beside them makes no new model."""
+def is_input(file: Path) -> bool:
+    """Whether the converter reads this file; other files do not change the copy."""
     kinds = (".json", ".jinja", ".model", ".safetensors")
     return file.suffix in kinds and file.is_file()
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder of ours. Raises OutputError, naming it, when that cannot be done."""
+    """Create a folder and its parents. Raises OutputError, which names it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

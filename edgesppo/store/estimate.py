@@ -1,9 +1,9 @@
-"""Owns what a model of the hub will take here, said before it is fetched: about, from its config.
+"""Estimate the disk and memory that a model of the hub needs, before it is downloaded.
 
-The shape comes from the checkpoint's config.json, held against its pin, where the weights count as
-what Q4_K_M makes of them; of a GGUF file from its first 64 kB. Both are read before a licence was
-accepted: they say what the model is, which the hub's own pages show to everyone, and hold nothing
-of it. Writes nothing to the disk.
+The hyper-parameters come from a checkpoint's config.json, verified against its pin, or from the
+first 64 kB of a GGUF file; a checkpoint's weights count as Q4_K_M. Both may be read before the
+licence is accepted: they describe the model, as the hub's public pages do, and hold no weights.
+Writes nothing to the disk.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 _CONFIG = "config.json"
 _MAX_CONFIG = 1 << 20
-_MAX_HEAD = 1 << 16  # bytes: Gemma-2's numbers stand before its vocabulary
+_MAX_HEAD = 1 << 16  # bytes: Gemma-2's hyper-parameters precede its vocabulary
 _WEIGHTS = ".safetensors"
-# Bits that Q4_K_M takes for a weight: 4.98 of the 9B, more of what has a large vocabulary.
+# Bits per weight of Q4_K_M: 4.98 for the 9B, more where the vocabulary is a larger share.
 _BITS = 5.1
 _KEYS = {
     "block_count": "num_hidden_layers",
@@ -49,7 +49,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model says of its size: keys as a GGUF file has them, bits of a stored weight."""
+    """A model's hyper-parameters under their GGUF keys, and the bits of a stored weight."""
 
     keys: dict[str, Any]
     bits: int = 16
@@ -57,29 +57,29 @@ class Shape:
 
 @dataclass(frozen=True)
 class Needs:
-    """What getting and running a model takes: bytes, of which some are there already."""
+    """What downloading and running a model needs; all sizes in bytes."""
 
-    left: int  # to be fetched
-    weights: int  # as they will be run, about
-    disk: int  # at the most, until all is done
-    free: int | None  # on the disk of the store
-    memory: MemoryPlan | None  # None where the shape is not known
+    to_fetch: int  # still to be downloaded
+    weights: int  # roughly, in the form that will be run
+    disk: int  # at most, while downloading and converting
+    free: int | None  # on the store's disk; None if unknown
+    memory: MemoryPlan | None  # None if the hyper-parameters are unknown
 
 
 def needs(entry: PinnedModel, *, convert: bool) -> Needs:
-    """What a pinned model takes here; with `convert`, shard by shard into a GGUF file.
+    """Estimate what a pinned model needs; with `convert`, when converted shard by shard.
 
     Raises DownloadError and ModelNotFound.
     """
     shape = read_shape(entry)
-    left, made = pull.left(entry), weights(entry, shape)
+    to_fetch, run_bytes = pull.bytes_to_fetch(entry), weights(entry, shape)
     shard = max((file.size for file in entry.files), default=0)
-    disk = made + (0 if layout.is_there(entry) else shard) if convert else left
-    return Needs(left, made, disk, pull.free(), memory(entry, shape))
+    disk = run_bytes + (0 if layout.is_present(entry) else shard) if convert else to_fetch
+    return Needs(to_fetch, run_bytes, disk, pull.free_bytes(), memory(entry, shape))
 
 
 def weights(entry: PinnedModel, shape: Shape | None) -> int:
-    """Bytes of the weights as they will be run, about."""
+    """Approximate bytes of the weights in the form that will be run."""
     if entry.kind == GGUF:
         return entry.size
     stored = sum(file.size for file in entry.files if file.path.endswith(_WEIGHTS))
@@ -87,7 +87,7 @@ def weights(entry: PinnedModel, shape: Shape | None) -> int:
 
 
 def memory(entry: PinnedModel, shape: Shape | None) -> MemoryPlan | None:
-    """What loading it will take, at its own context length; None where its shape is not known."""
+    """Memory needed at the model's own context length; None if its shape is unknown."""
     keys = {f"gemma2.{key}": None for key in _KEYS} if shape is None else shape.keys
     n_ctx, vocabulary = keys.get("gemma2.context_length"), keys.get("tokenizer.ggml.tokens")
     numbers = [keys.get(f"gemma2.{key}") for key in _KEYS]
@@ -106,19 +106,19 @@ def memory(entry: PinnedModel, shape: Shape | None) -> MemoryPlan | None:
 
 
 def read_shape(entry: PinnedModel) -> Shape | None:
-    """The shape of what is pinned, from here or the hub; None where nothing tells it.
+    """Read the shape of a pinned model from the store or the hub; None if it is unknown.
 
     Raises DownloadError and ModelNotFound.
     """
     if entry.kind == GGUF:
         file = _remote(entry.files[0])
-        head = HubClient().span(repository(entry), file, 0, min(file.size, _MAX_HEAD))
+        head = HubClient().read_range(repository(entry), file, 0, min(file.size, _MAX_HEAD))
         return Shape(reader.peek(head, file.size))
     pinned = next((file for file in entry.files if file.path == _CONFIG), None)
     if pinned is None or pinned.size > _MAX_CONFIG:
         return None
     with suppress(ValueError, RecursionError):
-        config = json.loads(_checked(entry, pinned))
+        config = json.loads(_read_verified(entry, pinned))
         if isinstance(config, dict):
             keys = {f"gemma2.{key}": config.get(name) for key, name in _KEYS.items()}
             keys["tokenizer.ggml.tokens"] = config.get("vocab_size")
@@ -130,14 +130,15 @@ def _remote(pinned: PinnedFile) -> RemoteFile:
     return RemoteFile(pinned.path, pinned.size, pinned.digest)
 
 
-def _checked(entry: PinnedModel, pinned: PinnedFile) -> bytes:
-    file, here = _remote(pinned), layout.model_dir(entry) / pinned.path
+def _read_verified(entry: PinnedModel, pinned: PinnedFile) -> bytes:
+    """Read a small pinned file from the store if its hash is right there, else from the hub."""
+    file, local = _remote(pinned), layout.model_dir(entry) / pinned.path
     with suppress(OSError):
         data, hasher = (
-            here.read_bytes() if layout.size_of(here) == file.size else b"",
+            local.read_bytes() if layout.size_of(local) == file.size else b"",
             file.hasher(),
         )
         hasher.update(data)
         if hasher.hexdigest() == file.digest:
             return data
-    return HubClient().small(repository(entry), file)
+    return HubClient().read_verified(repository(entry), file)

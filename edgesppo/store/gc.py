@@ -1,6 +1,7 @@
-"""Owns what nothing uses in our folders: found, and swept up while nobody is at work on it.
+"""Find and remove files in our folders that nothing uses any more.
 
-Touches nothing that a lock pins or records. Opens no connection.
+Keeps whatever a lock pins or records, and whatever another process is working on. Opens no
+connection.
 """
 
 from __future__ import annotations
@@ -12,78 +13,85 @@ from typing import TYPE_CHECKING
 from edgesppo.lockfile.layers import every_entry
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.converted import origin_of
-from edgesppo.store.remove import ORPHAN, Removable, n_bytes, remove_rest
+from edgesppo.store.remove import ORPHAN, Removable, disk_usage, remove_item
 from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-_PARTIAL = "a download that was not finished"
+    from edgesppo.lockfile.entries import PinnedModel
+
+_PARTIAL = "an unfinished download"
 _OTHER = "a converted file that no lock records"
 _UNPINNED = "files of a commit that no lock pins"
 
 
 def find_garbage(*, unpinned: bool = False) -> list[Removable]:
-    """What nothing uses: unfinished downloads, converted copies whose folder is gone.
+    """Find unfinished downloads, and converted copies of folders that no longer exist.
 
-    With `unpinned`, also what no lock pins or records that is known here. Never what a process
-    is at work on.
+    With `unpinned`, also files that no lock known here pins or records. Leaves out whatever
+    another process is working on.
     """
     files = FileSystem()
-    return [rest for rest in _rests(unpinned=unpinned) if not _workers(rest.path, files)]
+    return [item for item in _candidates(unpinned=unpinned) if not _owners(item.path, files)]
 
 
-def workers(*, unpinned: bool = False) -> list[str]:
-    """Who is at work on what would be rubbish without them."""
+def owners(*, unpinned: bool = False) -> list[str]:
+    """The processes that are working on files that would otherwise be garbage."""
     files = FileSystem()
-    return sorted({who for r in _rests(unpinned=unpinned) for who in _workers(r.path, files)})
+    return sorted({who for r in _candidates(unpinned=unpinned) for who in _owners(r.path, files)})
 
 
-def _workers(path: Path, files: FileSystem) -> list[str]:
+def _owners(path: Path, files: FileSystem) -> list[str]:
     return [who for commit in layout.commits(path) if (who := commit_lock.owner(commit, files))]
 
 
-def _rests(*, unpinned: bool) -> list[Removable]:
-    models = every_entry()
-    top, found = layout.root(), list[Removable]()
+def _candidates(*, unpinned: bool) -> list[Removable]:
+    """Everything that nothing uses, whether or not a process is working on it."""
+    models, top = every_entry(), layout.root()
+    found = list[Removable]()
     if top.is_dir():
-        found += [Removable(path, n_bytes(path), _PARTIAL) for path in _parts(top)]
-        known = {
-            layout.build_path(e, b.recipe, b.platform)
-            for e in models
-            if e.is_pinned and e.repository
-            for b in e.builds
-        }
-        made = (path for path in sorted(top.iterdir()) if path.is_file() and _is_made(path))
-        # A whole file may be in a lock that is not known here.
-        found += [
-            Removable(path, n_bytes(path), _OTHER)
-            for path in made
-            if path not in known and (unpinned or path.suffix != ".gguf" or path.name[0] == ".")
-        ]
-    copies = sorted((cache_dir() / "converted").glob("*.gguf"))
-    named = {layout.model_file(entry) for entry in models if entry.location is not None}
-    orphans = (
-        copy
-        for copy in copies
-        if (origin := origin_of(copy)) and not origin.is_dir() and copy not in named
-    )
-    found += [Removable(copy, n_bytes(copy), ORPHAN) for copy in orphans]
-    if unpinned:
-        pinned = {
-            layout.model_dir(entry) for entry in models if entry.repository and entry.is_pinned
-        }
-        folders = (path for path in sorted(top.glob("*--*/*")) if path.is_dir())
-        found += [
-            Removable(path, n_bytes(path), _UNPINNED) for path in folders if path not in pinned
-        ]
-    return found
+        found += [Removable(path, disk_usage(path), _PARTIAL) for path in _partial_files(top)]
+        found += _unrecorded_builds(top, models, unpinned=unpinned)
+    found += _orphans(models)
+    return found + (_unpinned_folders(top, models) if unpinned else [])
 
 
-def _parts(top: Path) -> list[Path]:
-    """Every file on its way, however deep in a model's folder; links are not followed."""
+def _unrecorded_builds(
+    top: Path, models: list[PinnedModel], *, unpinned: bool
+) -> Iterator[Removable]:
+    recorded = {
+        layout.build_path(entry, build.recipe, build.platform)
+        for entry in models
+        if entry.is_pinned and entry.repository
+        for build in entry.builds
+    }
+    for path in sorted(top.iterdir()):
+        # A complete file may be recorded in a lock that is not known here.
+        may_go = unpinned or path.suffix != ".gguf" or path.name[0] == "."
+        if path.is_file() and _is_build(path) and path not in recorded and may_go:
+            yield Removable(path, disk_usage(path), _OTHER)
+
+
+def _orphans(models: list[PinnedModel]) -> Iterator[Removable]:
+    """Converted copies of folders that no longer exist, but for those that were imported."""
+    imported = {layout.model_file(entry) for entry in models if entry.location is not None}
+    for copy in sorted((cache_dir() / "converted").glob("*.gguf")):
+        origin = origin_of(copy)
+        if origin and not origin.is_dir() and copy not in imported:
+            yield Removable(copy, disk_usage(copy), ORPHAN)
+
+
+def _unpinned_folders(top: Path, models: list[PinnedModel]) -> list[Removable]:
+    pinned = {layout.model_dir(entry) for entry in models if entry.repository and entry.is_pinned}
+    folders = (path for path in sorted(top.glob("*--*/*")) if path.is_dir())
+    return [Removable(path, disk_usage(path), _UNPINNED) for path in folders if path not in pinned]
+
+
+def _partial_files(top: Path) -> list[Path]:
+    """Partial downloads at any depth of a model's folder; does not follow links."""
     return sorted(
         Path(folder) / name
         for folder, _, names in os.walk(top)
@@ -92,22 +100,23 @@ def _parts(top: Path) -> list[Path]:
     )
 
 
-def _is_made(path: Path) -> bool:
+def _is_build(path: Path) -> bool:
+    """Whether a file is a converted model, complete or not."""
     hidden = path.name.startswith(".")
     return path.name.endswith((".gguf", ".differs")) or (hidden and ".edgesppo-" in path.name)
 
 
-def collect(rests: list[Removable], *, unpinned: bool = False) -> list[Removable]:
-    """Remove of these what is rubbish still, and what nobody is at work on; what was removed."""
-    return [r for r in rests if _removed(r, lambda: _rests(unpinned=unpinned))]
+def collect(items: list[Removable], *, unpinned: bool = False) -> list[Removable]:
+    """Remove those items that are still garbage and not in use; returns the removed ones."""
+    return [r for r in items if _collect_one(r, lambda: _candidates(unpinned=unpinned))]
 
 
-def _removed(rest: Removable, current: Callable[[], list[Removable]]) -> bool:
+def _collect_one(item: Removable, current: Callable[[], list[Removable]]) -> bool:
     try:
-        with commit_lock.hold_now(layout.commits(rest.path), FileSystem()):
-            there = any(rest.path == now.path for now in current())
-            if there:
-                remove_rest(rest)
-            return there
+        with commit_lock.hold_now(layout.commits(item.path), FileSystem()):
+            is_garbage = any(item.path == now.path for now in current())
+            if is_garbage:
+                remove_item(item)
+            return is_garbage
     except filelock.LockHeld:
         return False

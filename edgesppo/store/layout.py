@@ -1,13 +1,13 @@
-"""Owns where the files of a lock's models lie on this machine, and which of them are there.
+"""The folder layout of the model store, and which of an entry's files are present.
 
-    HOME/models/OWNER--NAME/REVISION/      a checkpoint, or a GGUF file, as the hub has it
-        .NAME.part                         a file on its way
+    HOME/models/OWNER--NAME/REVISION/      a checkpoint, or a GGUF file, as on the hub
+        .NAME.part                         a partial download
     HOME/models/NAME-RECIPE-COMMIT-PLATFORM.gguf
-                                           what was made of a checkpoint here
-    HOME/models/.COMMIT.busy               see busy.py
+                                           a GGUF file converted here from a checkpoint
+    HOME/models/.COMMIT.busy               see commit_lock.py
 
-A file of the right size counts as there; its hash was right when it came, and `verify` looks
-again. Opens no connection.
+A file of the right size counts as present: its hash was verified when it was downloaded, and
+`verify` checks it again. Opens no connection.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from edgesppo.system.paths import cache_dir
 if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedBuild, PinnedFile, PinnedModel
 
-_DIGITS = 12  # of a revision, in a file's name
+_DIGITS = 12  # of a revision, in a file name
 _COMMIT = re.compile(r"(?<=-)[0-9a-f]{12}(?=-)")
-RECIPE = "q4_k_m"  # what is made of a checkpoint where nobody says otherwise
+RECIPE = "q4_k_m"  # the default type that a checkpoint is converted to
 
 
 def root() -> Path:
-    """The folder of all that was pulled or made of it."""
+    """The folder of all pulled models and of the files converted from them."""
     return cache_dir() / "models"
 
 
 def platform_name() -> str:
-    """What machines have in common that make the same bytes: "linux-x86_64"."""
+    """The platform a build is recorded for, such as "linux-x86_64": its machines agree on bytes."""
     return f"{sys.platform}-{platform.machine().lower() or 'unknown'}"
 
 
 def model_dir(entry: PinnedModel) -> Path:
-    """Where the entry's own files belong; it must be pinned."""
+    """The folder of the entry's own files, whether it exists or not; the entry must be pinned."""
     if entry.shipped is not None:
         return toml.shipped_folder(entry)
     if entry.location is not None:
@@ -54,20 +54,20 @@ def model_dir(entry: PinnedModel) -> Path:
     return root() / entry.repository.replace("/", "--") / entry.revision
 
 
-def build_path(entry: PinnedModel, recipe: str = RECIPE, made_on: str | None = None) -> Path:
-    """Where a GGUF file made of the entry belongs, on this platform unless another is named."""
+def build_path(entry: PinnedModel, recipe: str = RECIPE, on_platform: str | None = None) -> Path:
+    """The path of the entry's converted GGUF file, by default for this platform."""
     assert entry.revision is not None
-    made_on = made_on or platform_name()
-    return root() / f"{entry.name}-{recipe}-{entry.revision[:_DIGITS]}-{made_on}.gguf"
+    on_platform = on_platform or platform_name()
+    return root() / f"{entry.name}-{recipe}-{entry.revision[:_DIGITS]}-{on_platform}.gguf"
 
 
 def commit_lock_path(revision: str) -> Path:
-    """The mark of who is at work on a commit; its first digits will do."""
+    """The lock file of a commit, which may be abbreviated to its first digits."""
     return root() / f".{revision[:_DIGITS]}.busy"
 
 
 def commits(path: Path) -> list[str]:
-    """The commits, or their first digits, that a path of ours may belong to."""
+    """The commits, perhaps abbreviated, that a path in the store may belong to."""
     if root() not in path.parents:
         return []
     parts = path.relative_to(root()).parts
@@ -75,36 +75,36 @@ def commits(path: Path) -> list[str]:
 
 
 def missing_files(entry: PinnedModel) -> list[PinnedFile]:
-    """Those of the entry's files that are not there, whole."""
+    """The entry's files that are absent or of the wrong size."""
     if not entry.is_pinned:
         return []
     return [file for file in entry.files if size_of(model_dir(entry) / file.path) != file.size]
 
 
-def is_there(entry: PinnedModel) -> bool:
-    """Whether all files of the entry are."""
+def is_present(entry: PinnedModel) -> bool:
+    """Whether all files of the entry are present."""
     return entry.is_pinned and not missing_files(entry)
 
 
 def find_build(entry: PinnedModel, recipe: str | None = None) -> tuple[Path, PinnedBuild] | None:
-    """A GGUF file that was made of the entry here, the usual recipe first."""
+    """A GGUF file converted from the entry that is present, preferably of the default recipe."""
     if entry.revision is None or not entry.is_pinned:
         return None
-    for made in sorted(entry.builds, key=lambda made: made.recipe != RECIPE):
-        path = build_path(entry, made.recipe)
-        fits = made.platform == platform_name() and recipe in (None, made.recipe)
-        if fits and size_of(path) == made.size:
-            return path, made
+    for build in sorted(entry.builds, key=lambda build: build.recipe != RECIPE):
+        path = build_path(entry, build.recipe)
+        fits = build.platform == platform_name() and recipe in (None, build.recipe)
+        if fits and size_of(path) == build.size:
+            return path, build
     return None
 
 
 def model_file(entry: PinnedModel) -> Path:
-    """What is loaded of an entry whose own files are there: its folder, or its GGUF file."""
+    """The path to load for an entry whose files are present: its folder, or its GGUF file."""
     return model_dir(entry) / entry.files[0].path if entry.kind == GGUF else model_dir(entry)
 
 
 def size_of(path: Path) -> int | None:
-    """Bytes of a file; None where there is none."""
+    """Size of a file in bytes; None if there is none."""
     with suppress(OSError, ValueError):
         if path.is_file():
             return path.stat().st_size
@@ -112,7 +112,7 @@ def size_of(path: Path) -> int | None:
 
 
 def check_inside(path: Path) -> None:
-    """Refuse to write where a symbolic link leads out of our folder."""
+    """Raise OutputError if a symbolic link in the path leads out of the store."""
     top = root().resolve()
     real = path.parent.resolve()
     if real != top and top not in real.parents:
@@ -121,5 +121,5 @@ def check_inside(path: Path) -> None:
         )
     if part_path(path).is_symlink():
         raise OutputError(
-            f"{part_path(path)} is a symbolic link, not a download of ours; remove it"
+            f"{part_path(path)} is a symbolic link, not created by edgesppo; remove it"
         )

@@ -1,7 +1,6 @@
-"""Owns where models live: a MODEL that a person typed -> a file or a checkpoint folder.
+"""Resolve the MODEL that a user typed to a file or a checkpoint folder.
 
-MODEL is a name from models.lock, a GGUF file or a checkpoint folder. Opens no
-connection.
+MODEL is a name from models.lock, a GGUF file or a checkpoint folder. Opens no connection.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from edgesppo.store import layout, user_state
 
 DEMO = "demo"
 REAL = "sppo-iter3"
-_SHOWN = 200  # letters of a name, in a message
+_SHOWN = 200  # characters of a name in a message
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model on this machine: what to call it, where it is, and whether it is a checkpoint."""
+    """A model on this machine: its name, its path, and whether that is a checkpoint folder."""
 
     name: str
     path: Path
@@ -31,12 +30,12 @@ class Found:
 
 
 def find(model: str | Path) -> Found:
-    """Find a model by name, file or folder. Raises ModelNotFound, saying what would be one."""
+    """Find a model by name, file or folder. Raises ModelNotFound, UsageError."""
     if not isinstance(model, str | os.PathLike) or model == "":
         raise UsageError(f"model is {model!r}, expected a name or a path")
     path = Path(model)
     with contextlib.suppress(OSError, RuntimeError, ValueError):
-        # Raised for names that are too long, an unknown user's home, and NUL characters.
+        # These are raised for a name that is too long, an unknown user's home, and a NUL character.
         path = path.expanduser()
         if path.is_dir():
             return Found(path.resolve().name, path, is_checkpoint=True)
@@ -47,41 +46,48 @@ def find(model: str | Path) -> Found:
     if entry is not None:
         return of_entry(entry)
     raise ModelNotFound(
-        f"{_shortened(str(model))!r} is no file, no folder and no model's name "
+        f"{_shortened(str(model))!r} is not a file, a folder or the name of a model "
         f"({', '.join(lock.models)}); {_advice(str(model))}"
     )
 
 
 def of_entry(entry: PinnedModel) -> Found:
-    """What of a lock's entry can be run here: a GGUF file, else the checkpoint itself."""
-    made = layout.find_build(entry)
-    if made is not None:
-        return Found(entry.name, made[0], is_checkpoint=False)
-    if layout.is_there(entry):
+    """Find what can be run of a lock's entry: its GGUF file, else its checkpoint.
+
+    Raises ModelNotFound, which says how to get it.
+    """
+    build = layout.find_build(entry)
+    if build is not None:
+        return Found(entry.name, build[0], is_checkpoint=False)
+    if layout.is_present(entry):
         is_checkpoint = entry.kind == CHECKPOINT
         return Found(entry.name, layout.model_file(entry), is_checkpoint=is_checkpoint)
     if entry.location is not None:
-        lacking = layout.missing_files(entry)[0]
-        path = layout.model_dir(entry) / lacking.path
+        missing = layout.missing_files(entry)[0]
+        path = layout.model_dir(entry) / missing.path
         size = layout.size_of(path)
-        now = "is gone" if size is None else f"has {size:,} bytes, but {lacking.size:,} are pinned"
+        now = (
+            "no longer exists"
+            if size is None
+            else f"has {size:,} bytes, but {missing.size:,} are pinned"
+        )
         raise ModelNotFound(
-            f"{path}, imported as {entry.name}, {now}; import it again, or forget it:"
+            f"{path}, imported as {entry.name}, {now}; import it again, or remove the name:"
             f" edgesppo rm {entry.name}"
         )
     how = " --convert" if entry.kind == CHECKPOINT else ""
     raise ModelNotFound(
-        f"{entry.name} ({entry.repository}) is not on this machine; get it:"
+        f"{entry.name} ({entry.repository}) is not on this machine; to get it:"
         f" edgesppo pull {entry.name}{how}"
     )
 
 
 def _advice(model: str) -> str:
-    """What whoever typed this may have meant."""
+    """What to do about a MODEL that was not found."""
     repository = model.partition("@")[0]
     if REPOSITORY.fullmatch(repository) and not model.endswith(".gguf"):
-        return f"get a repository of the hub first: edgesppo pull {repository} --convert"
-    return "check the path, or try: edgesppo try"
+        return f"to get a repository from the hub: edgesppo pull {repository} --convert"
+    return "check the path, or start with: edgesppo try"
 
 
 def _shortened(text: str) -> str:
@@ -89,21 +95,21 @@ def _shortened(text: str) -> str:
 
 
 def demo() -> Found:
-    """The shipped demo, whatever else is called so where the person is."""
+    """The shipped demo, even if a file, folder or other entry has the same name."""
     return of_entry(toml.read().models[DEMO])
 
 
 def default() -> Found:
-    """The model used last, where it still is; else the real one, if it is here; else the demo."""
-    for words in (user_state.last(), REAL):
-        if words is not None:
+    """The model used last if it is still there; else sppo-iter3 if present; else the demo."""
+    for model in (user_state.last(), REAL):
+        if model is not None:
             with contextlib.suppress(ModelNotFound, UsageError):
-                return find(words)
+                return find(model)
     return demo()
 
 
-def words_for(found: Found) -> str:
-    """What to type for this model, wherever the person is then."""
+def argument_for(found: Found) -> str:
+    """The MODEL argument that finds this model from any working folder: its name, or its path."""
     entry = layers.read().models.get(found.name)
     if entry is not None:
         with contextlib.suppress(ModelNotFound):

@@ -1,6 +1,6 @@
-"""Owns getting a lock's model onto this machine: pinned first, then fetched, by one process.
+"""Pin a model of the hub in the lock, and download its files, one process at a time.
 
-Asks nothing of the network for what is pinned and there. Knows nothing of terminals.
+Opens no connection for what is already pinned and present.
 """
 
 from __future__ import annotations
@@ -25,90 +25,92 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from edgesppo.hub.download import Fetched
+    from edgesppo.hub.download import FetchProgress
     from edgesppo.lockfile.entries import PinnedFile, PinnedModel
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a person typed: an entry, pinned or not, and the branch, tag or commit beside it."""
+class Request:
+    """The entry that a user named, pinned or not, and the branch, tag or commit after the @."""
 
     entry: PinnedModel
     reference: str | None
 
 
-def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wanted:
-    """The entry of a name, or of OWNER/NAME[@REVISION]. Raises ModelNotFound, UsageError.
+def parse_request(text: str, name: str | None = None, *, may_begin: bool = False) -> Request:
+    """Find or create the entry of a lock's name or of OWNER/NAME[@REVISION].
 
-    A project's lock that is named must be there, unless it may begin now.
+    `name` is what to call a new entry. With `may_begin`, the project's lock need not exist yet.
+    Raises ModelNotFound and UsageError.
     """
     lock = layers.read(may_begin=may_begin)
     if text in lock.models:
-        return Wanted(lock.models[text], None)
+        return Request(lock.models[text], None)
     repository = parse_reference(text)
     if repository is None:
         raise ModelNotFound(
-            f"{text[:80]!r} is no name of a lock ({', '.join(lock.models)}) and no repository;"
-            " type OWNER/NAME, or OWNER/NAME@COMMIT"
+            f"{text[:80]!r} is neither a name in a lock ({', '.join(lock.models)}) nor a"
+            " repository; type OWNER/NAME, or OWNER/NAME@COMMIT"
         )
     reference = repository.revision if "@" in text else None
     known = lock.models.get(name) if name else lock.of_repository(str(repository))
     if known is not None and known.repository == str(repository):
-        return Wanted(known, reference)
+        return Request(known, reference)
     entry, known = new_entry(repository, name), lock.of_repository(str(repository))
-    if known is not None:  # under another name: what is claimed of it holds here, too
+    if known is not None:  # known under another name: its description and claims apply here, too
         entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
     taken = lock.taken(entry.name)
     if taken is not None:
         raise UsageError(
-            f"{taken.name} is the name of {taken.repository or taken.location or taken.kind};"
+            f"the name {taken.name} is taken by {taken.repository or taken.location or taken.kind};"
             " choose another with --name"
         )
-    return Wanted(entry, reference)
+    return Request(entry, reference)
 
 
 def pin(
-    asked: Wanted, *, update: bool = False, file: str | None = None, ours: bool = False
+    request: Request, *, update: bool = False, file: str | None = None, in_project: bool = False
 ) -> PinnedModel:
-    """The entry with its files known; asks the hub, and records, only what is not.
+    """Pin the entry to a commit and its files; asks the hub only if it is not pinned yet.
 
-    With `update` it is pinned anew; with `ours` it stands in our own lock, too, where another has
-    it. Raises DownloadError, ModelNotFound, UsageError, OutputError.
+    `update` pins it again. `file` chooses one of several GGUF files. `in_project` copies an entry
+    that is pinned in another lock to the project's lock. Raises DownloadError, ModelNotFound,
+    UsageError and OutputError.
     """
-    entry, reference = asked.entry, asked.reference
+    entry, reference = request.entry, request.reference
     if entry.repository is None:
         if update or reference:
-            raise UsageError(f"{entry.name} is no model of the hub; there is nothing to pin anew")
+            raise UsageError(f"{entry.name} is not a model of the hub; there is nothing to pin")
         return entry
     if entry.is_pinned and not update:
         if reference in (None, entry.revision):
-            return keep(entry) if ours else entry
+            return record_in_project(entry) if in_project else entry
         raise UsageError(
-            f"{entry.name} is pinned to {entry.revision}; to pin it anew: edgesppo lock"
+            f"{entry.name} is pinned to {entry.revision}; to pin it again: edgesppo lock"
             f" {entry.repository}@{reference} --update"
         )
     pinned = resolve(HubClient(), entry, reference or "main", file)
 
     def change(before: PinnedModel | None) -> PinnedModel:
-        # Another process may have been first: what it pinned stands.
-        first = before is not None and before.is_pinned and not update
-        return before if before is not None and first else pinned
+        # Another process may have pinned it meanwhile: that pin is kept.
+        keep = before is not None and before.is_pinned and not update
+        return before if before is not None and keep else pinned
 
     layers.update_entry(entry.name, change)
     return layers.read().models[entry.name]
 
 
-def keep(entry: PinnedModel) -> PinnedModel:
-    """Have a pinned entry in the project's lock, where one is named, as it stands in another."""
+def record_in_project(entry: PinnedModel) -> PinnedModel:
+    """Copy a pinned entry to the project's lock, if there is one and it lacks the entry."""
     if layers.project() is not None and layers.write_target() not in layers.holders(entry.name):
         layers.update_entry(entry.name, lambda before: before or entry)
     return entry
 
 
 def source(text: str) -> str:
-    """What the converter may read of a name: a folder that is here, or OWNER/NAME@COMMIT.
+    """Translate a lock's name for the converter: to a local folder, or OWNER/NAME@COMMIT.
 
-    What is no name of a lock is left as it is.
+    Returns any other text unchanged. Raises UsageError for a name that cannot be converted.
     """
     lock = layers.read()
     entry = lock.models.get(text) or lock.of_repository(text)
@@ -116,48 +118,50 @@ def source(text: str) -> str:
         return text
     if entry.kind != CHECKPOINT:
         raise UsageError(
-            f"{entry.name} is a GGUF file, so it is converted already; expected a checkpoint; to"
-            f" use it: edgesppo chat {entry.name}"
+            f"{entry.name} is already a GGUF file; expected a checkpoint; to use it:"
+            f" edgesppo chat {entry.name}"
         )
-    if layout.is_there(entry):
+    if layout.is_present(entry):
         return str(layout.model_dir(entry))
     if entry.is_pinned and entry.repository is not None:
         return f"{entry.repository}@{entry.revision}"
-    raise UsageError(f"{entry.name} is pinned to no commit yet; first: edgesppo lock {entry.name}")
+    raise UsageError(
+        f"{entry.name} is not pinned to a commit yet; pin it first: edgesppo lock {entry.name}"
+    )
 
 
 def repository(entry: PinnedModel) -> Repository:
-    """Where the hub has a pinned entry."""
+    """The hub repository of a pinned entry. Raises UsageError if it has none."""
     if entry.repository is None or not REVISION.fullmatch(entry.revision or ""):
-        raise UsageError(f"{entry.name} is no model of the hub, so it cannot be fetched")
+        raise UsageError(f"{entry.name} is not a model of the hub, so it cannot be fetched")
     owner, name = entry.repository.split("/")
     return Repository(owner, name, str(entry.revision))
 
 
-def place_of(entry: PinnedModel, *, convert: bool) -> Path | None:
-    """Where what is wanted of the entry lies, if it does: its GGUF file, its own files else.
+def find_local(entry: PinnedModel, *, convert: bool) -> Path | None:
+    """The path to run of the entry, if present: its converted GGUF file, else its own files.
 
-    With `convert`, the files of a checkpoint are not what is wanted.
+    With `convert`, the files of a checkpoint do not count.
     """
-    made = layout.find_build(entry)
-    if made is not None:
-        return made[0]
+    build = layout.find_build(entry)
+    if build is not None:
+        return build[0]
     to_convert = convert and entry.kind == CHECKPOINT and entry.repository is not None
-    return layout.model_file(entry) if layout.is_there(entry) and not to_convert else None
+    return layout.model_file(entry) if layout.is_present(entry) and not to_convert else None
 
 
-def left(entry: PinnedModel) -> int:
-    """Bytes that are still to be fetched, less what earlier runs have left."""
-    return sum(file.size - _begun(entry, file) for file in layout.missing_files(entry))
+def bytes_to_fetch(entry: PinnedModel) -> int:
+    """Bytes that are still to be downloaded, not counting partial downloads."""
+    return sum(file.size - _partial_bytes(entry, file) for file in layout.missing_files(entry))
 
 
-def _begun(entry: PinnedModel, file: PinnedFile) -> int:
+def _partial_bytes(entry: PinnedModel, file: PinnedFile) -> int:
     part = part_path(layout.model_dir(entry) / file.path)
     return min(file.size, layout.size_of(part) or 0)
 
 
-def free() -> int | None:
-    """Bytes that the disk of our folder still takes; None where the system does not tell."""
+def free_bytes() -> int | None:
+    """Free bytes on the disk of the store; None if unknown."""
     folder = layout.root()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -167,43 +171,44 @@ def free() -> int | None:
 
 
 def check_space(needed: int) -> None:
-    """Refuse at once what would fail after an hour."""
-    there = free()
-    if there is not None and there < needed:
+    """Raise OutputError if the store's disk has fewer than `needed` bytes free."""
+    free = free_bytes()
+    if free is not None and free < needed:
         raise OutputError(
-            f"no space left in {layout.root()}: {needed:,} bytes are needed, {there:,} are free;"
-            " free some, or set EDGESPPO_HOME to a folder on another disk"
+            f"not enough disk space in {layout.root()}: {needed:,} bytes are needed, {free:,} are"
+            " free; free some space, or set EDGESPPO_HOME to a folder on another disk"
         )
 
 
 def pull(
     entry: PinnedModel,
     *,
-    fetched: Fetched | None = None,
+    on_fetch: FetchProgress | None = None,
     on_wait: Callable[[str], None] | None = None,
     files: FileSystem | None = None,
 ) -> Sequence[PinnedFile]:
-    """Have all files of a pinned entry here; those that had to be fetched.
+    """Download the missing files of a pinned entry; returns those that were downloaded.
 
-    Where another process is at it, waits for that. `fetched` hears of each file how many bytes
-    are there, and of how many; `on_wait` hears once who is waited for.
+    Waits for another process that is downloading the same commit: `on_wait` is called once with
+    its name. `on_fetch` is called with a file's path, the bytes present and its size.
+    Raises DownloadError and OutputError.
     """
-    if layout.is_there(entry):
+    if layout.is_present(entry):
         return ()
     with commit_lock.hold(str(entry.revision), on_wait, files or FileSystem()):
-        lacking = layout.missing_files(entry)
-        if lacking:
-            check_space(left(entry))
+        missing = layout.missing_files(entry)
+        if missing:
+            check_space(bytes_to_fetch(entry))
             folder = layout.model_dir(entry)
-            for file in lacking:
+            for file in missing:
                 layout.check_inside(folder / file.path)
-            download_all(repository(entry), lacking, folder, fetched=fetched, files=files)
+            download_all(repository(entry), missing, folder, on_fetch=on_fetch, files=files)
             _record_hashes(entry)
-    return lacking
+    return missing
 
 
 def _record_hashes(entry: PinnedModel) -> None:
-    """Pin the sha256 of small files, of which the hub tells git's sha1 only, once they are here."""
+    """Add the sha256 of small files to the lock: the hub reports only git's SHA-1 for them."""
     if all(file.sha256 for file in entry.files):
         return
     holders, folder = layers.holders(entry.name), layout.model_dir(entry)
@@ -212,22 +217,26 @@ def _record_hashes(entry: PinnedModel) -> None:
         same = before is not None and before.revision == entry.revision
         return toml.with_sha256(before, folder) if before is not None and same else before
 
-    with suppress(OutputError):  # a lock that cannot be written holds them against git's all along
+    with suppress(OutputError):  # if the lock cannot be written, git's SHA-1 goes on being checked
         if holders:
             layers.update_entry(entry.name, change, holders[0])
 
 
 def check_listing(entry: PinnedModel) -> None:
-    """Ask the hub whether it still has what is pinned. Raises DownloadError with both values."""
+    """Check that the hub still has exactly the pinned files. Raises DownloadError if not."""
     listing = HubClient().files(repository(entry))
     for file in entry.files:
         found = listing.get(file.path)
         if found is None:
-            raise DownloadError(f"{entry.repository} no longer has {file.path}, which is pinned")
+            raise DownloadError(
+                f"{entry.repository} no longer has {file.path}, which is pinned; to pin what it"
+                f" has now: edgesppo lock {entry.name} --update"
+            )
         pinned = file.sha256 if len(found.digest) == SHA256_DIGITS else file.oid
         pinned = pinned or file.digest
         if (found.size, found.digest) != (file.size, pinned):
             raise DownloadError(
                 f"{file.path} of {entry.repository} has {found.size:,} bytes and the hash"
-                f" {found.digest}, but {file.size:,} bytes and {pinned} are pinned"
+                f" {found.digest}, but {file.size:,} bytes and {pinned} are pinned; to pin what the"
+                f" hub has now: edgesppo lock {entry.name} --update"
             )

@@ -1,7 +1,7 @@
-"""Owns `import`: a GGUF file or checkpoint folder of the user's own gets a name in their lock.
+"""Register a GGUF file or checkpoint folder of the user's own in their lock (`edgesppo import`).
 
-By reference: the file stays where it is, nothing is copied or linked, and its hashes say whether
-it is still the same. This file may import edgesppo_convert, late.
+The model is registered by reference: nothing is copied or linked, and the recorded hashes tell
+whether it has changed. The converter (edgesppo_convert) is imported only for a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgesppo.lockfile.entries import (
     is_link,
     name_fault,
 )
-from edgesppo.store.converted import is_read
+from edgesppo.store.converted import is_input
 from edgesppo.system.fs import blocks
 from edgesppo.system.paths import expand_user
 
@@ -32,48 +32,53 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    # Hears how many bytes were hashed, and of how many.
-    Hashed = Callable[[int, int], None]
+    # Called with the number of bytes hashed so far, and the total.
+    HashProgress = Callable[[int, int], None]
 
 _UNKNOWN = "unknown"
 _MAX_NAME = 64
 
 
-def register(path: Path, name: str | None = None, hashed: Hashed | None = None) -> PinnedModel:
-    """Check, hash and record a model of the user's; the entry that it got.
+def register(
+    path: Path, name: str | None = None, on_hash: HashProgress | None = None
+) -> PinnedModel:
+    """Check, hash and record a model of the user's own; returns its new entry.
 
-    Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError and OutputError.
+    `name` defaults to one made from the file's name. Raises ModelNotFound, BadModelFile,
+    BadCheckpoint, UsageError and OutputError.
     """
-    place = _whole(expand_user("the path", str(path)))
+    source = _absolute(expand_user("the path", str(path)))
     try:
-        str(place).encode()
+        str(source).encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{path}: a lock is UTF-8, this path is not; rename it") from None
-    folder, kind = (place, CHECKPOINT) if place.is_dir() else (place.parent, GGUF)
-    found = _checkpoint(place) if place.is_dir() else _gguf(place)
+        raise UsageError(
+            f"{path}: the path is not valid UTF-8, so a lock cannot hold it; rename the file"
+        ) from None
+    folder, kind = (source, CHECKPOINT) if source.is_dir() else (source.parent, GGUF)
+    found = _checkpoint(source) if source.is_dir() else _gguf(source)
     check_location(str(folder), str(path))
-    chosen = name or _name(place)
+    chosen = name or _name(source)
     check_chosen(chosen)
-    _check_free(chosen, folder, place)
-    names = [place.name] if kind == GGUF else _names(folder)
+    _check_free(chosen, folder, source)
+    names = [source.name] if kind == GGUF else _input_names(folder)
     for file in names:
         if fault := name_fault(file):
             raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
-    files = _hashes(folder, names, hashed)
+    files = _hashes(folder, names, on_hash)
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     layers.update_entry(chosen, lambda _: entry)
     return entry
 
 
-def _whole(path: Path) -> Path:
-    """From the root on and without "..", by the name that it was given."""
+def _absolute(path: Path) -> Path:
+    """The absolute path without "..", but with its last part as given, even if that is a link."""
     if path.name in ("", ".."):
         return path.resolve()
     return path.parent.resolve() / path.name
 
 
 def _checkpoint(folder: Path) -> dict[str, Any]:
-    """What a sound checkpoint's card says."""
+    """Check a checkpoint; returns the fields of its entry that its model card yields."""
     from edgesppo_convert.source.checkpoint import Checkpoint
 
     with Checkpoint(folder) as checkpoint:
@@ -89,7 +94,7 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def _gguf(path: Path) -> dict[str, Any]:
-    """What a sound file's own card says."""
+    """Check a GGUF file; returns the fields of its entry that its metadata yields."""
     keys = gemma2.load_summary(path).keys
     title = metadata.text(keys, "general.name") or path.stem
     return {
@@ -101,29 +106,32 @@ def _gguf(path: Path) -> dict[str, Any]:
 
 
 def _name(path: Path) -> str:
-    """A name made of the file's."""
+    """A valid entry name, made from the file's name."""
     stem = path.name if path.is_dir() else path.stem
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:_MAX_NAME] or "mine"
 
 
-def _check_free(name: str, folder: Path, place: Path) -> None:
+def _check_free(name: str, folder: Path, source: Path) -> None:
     taken = layers.read(may_begin=True).taken(name)
     if taken is None or (taken.name, taken.location) == (name, str(folder)):
         return
     whose = taken.location or taken.repository or "what comes with edgesppo"
     raise UsageError(
-        f"{taken.name} is the name of {whose}; choose another: edgesppo import {place} --name NAME"
+        f"the name {taken.name} is taken by {whose}; choose another:"
+        f" edgesppo import {source} --name NAME"
     )
 
 
-def _names(folder: Path) -> list[str]:
-    found = [path.name for path in folder.iterdir() if is_read(path) or path.name == "README.md"]
+def _input_names(folder: Path) -> list[str]:
+    found = [path.name for path in folder.iterdir() if is_input(path) or path.name == "README.md"]
     if not found:
-        raise BadCheckpoint(f"{folder} has no files of a checkpoint")
+        raise BadCheckpoint(
+            f"{folder} has no checkpoint files; expected config.json, a tokenizer and safetensors"
+        )
     return sorted(found)
 
 
-def _hashes(folder: Path, names: list[str], hashed: Hashed | None) -> tuple[PinnedFile, ...]:
+def _hashes(folder: Path, names: list[str], on_hash: HashProgress | None) -> tuple[PinnedFile, ...]:
     total = sum((folder / name).stat().st_size for name in names)
     done, found = 0, list[PinnedFile]()
     for name in names:
@@ -132,8 +140,8 @@ def _hashes(folder: Path, names: list[str], hashed: Hashed | None) -> tuple[Pinn
             for data in blocks(folder / name):
                 digest.update(data)
                 size += len(data)
-                if hashed is not None:
-                    hashed(min(done + size, total), total)
+                if on_hash is not None:
+                    on_hash(min(done + size, total), total)
         except FileNotFoundError:
             raise ModelNotFound(f"{folder / name}: no such file") from None
         except OSError as error:

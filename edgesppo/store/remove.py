@@ -1,6 +1,6 @@
-"""What of a model can be removed from this machine, and its removal.
+"""Remove a model's files from this machine.
 
-Nothing outside of our own folders is touched, and nothing that another entry uses.
+Removes nothing outside of our own folders, and nothing that another entry uses.
 """
 
 from __future__ import annotations
@@ -33,47 +33,52 @@ COPY, ORPHAN = "a converted copy", "a converted copy of a folder that is gone"
 
 @dataclass(frozen=True)
 class Removable:
-    """Something that can go: bytes that are freed, and what it is."""
+    """A file or folder that can be removed: the bytes that frees, and what it is, in words."""
 
     path: Path
     n_bytes: int
     what: str
 
 
-def discard(damaged: Sequence[CheckedFile]) -> None:
-    """Remove files that can be had again, those that are damaged. Raises OutputError."""
+def remove_damaged(damaged: Sequence[CheckedFile]) -> None:
+    """Remove these damaged files, so that they are downloaded or converted again.
+
+    Raises OutputError.
+    """
     for checked in damaged:
         _remove(checked.path)
 
 
 def removable(entry: PinnedModel) -> list[Removable]:
-    """What `rm` would remove of an entry: its files, but those that another entry uses."""
+    """What `rm` would remove of an entry: its files, except those that another entry uses."""
     if entry.repository is None or not entry.is_pinned:
         return []
     folder, found = layout.model_dir(entry), list[Removable]()
     others = _siblings(entry)
     if not others and folder.is_dir():
-        found.append(Removable(folder, n_bytes(folder), "the files of the hub"))
+        found.append(Removable(folder, disk_usage(folder), "the files from the hub"))
     if others:
         used = {file.path for other in others for file in other.files}
         for file in entry.files:
             path = folder / file.path
-            mine = (path, part_path(path)) if file.path not in used else ()
-            found += [Removable(p, n_bytes(p), "a file of the hub") for p in mine if p.is_file()]
+            unused = (path, part_path(path)) if file.path not in used else ()
+            found += [
+                Removable(p, disk_usage(p), "a file from the hub") for p in unused if p.is_file()
+            ]
     if not any(other.kind == CHECKPOINT for other in others):
-        found += [Removable(copy, n_bytes(copy), COPY) for copy in copies_of(folder)]
-    for made in entry.builds:
-        path = layout.build_path(entry, made.recipe, made.platform)
+        found += [Removable(copy, disk_usage(copy), COPY) for copy in copies_of(folder)]
+    for build in entry.builds:
+        path = layout.build_path(entry, build.recipe, build.platform)
         if path.is_file():
-            found.append(Removable(path, n_bytes(path), f"converted to {made.recipe}"))
+            found.append(Removable(path, disk_usage(path), f"converted to {build.recipe}"))
     return found
 
 
-def users(entry: PinnedModel) -> list[str]:
-    """The other entries that use some of the same files."""
+def sharing(entry: PinnedModel) -> list[str]:
+    """The names of the other entries that use some of the same files."""
     paths = {file.path for file in entry.files}
-    sharing = (other for other in _siblings(entry) if paths & {file.path for file in other.files})
-    return sorted({other.name for other in sharing})
+    others = (other for other in _siblings(entry) if paths & {file.path for file in other.files})
+    return sorted({other.name for other in others})
 
 
 def _siblings(entry: PinnedModel) -> list[PinnedModel]:
@@ -87,52 +92,53 @@ def _siblings(entry: PinnedModel) -> list[PinnedModel]:
 
 
 def _paths(entry: PinnedModel) -> list[str]:
-    """What two locks have in common of an entry, of which one may know more hashes."""
+    """The name and file paths, which tell entries apart: another lock may know more hashes."""
     return [entry.name, *(file.path for file in entry.files)]
 
 
 def forget(entry: PinnedModel) -> Path:
-    """Drop an imported entry from the lock that it stands in: which; its files stay."""
+    """Remove an imported entry from its lock, but not its files; returns the lock's path."""
     path = layers.holders(entry.name)[0]
     layers.update_entry(entry.name, lambda _: None, path)
     return path
 
 
-def remove(entry: PinnedModel, rests: list[Removable]) -> list[Removable]:
-    """Remove of these what belongs to the entry still; what was removed.
+def remove(entry: PinnedModel, items: list[Removable]) -> list[Removable]:
+    """Remove those items that still belong to the entry; returns the removed ones.
 
-    Raises OutputError, which says who is at work on them.
+    Raises OutputError if another process is working on them, and names it.
     """
     files, removed = FileSystem(), list[Removable]()
     try:
         with commit_lock.hold_now([str(entry.revision)], files):
-            current = {rest.path for rest in removable(entry)}
-            for rest in rests:
-                if rest.path in current:
-                    remove_rest(rest)
-                    removed.append(rest)
+            current = {item.path for item in removable(entry)}
+            for item in items:
+                if item.path in current:
+                    remove_item(item)
+                    removed.append(item)
     except filelock.LockHeld as held:
         raise _in_use(entry, held.owner) from None
     return removed
 
 
 def check_free(entry: PinnedModel) -> None:
-    """Raise OutputError where a process is at work on the entry's files."""
+    """Raise OutputError if another process is working on the entry's files."""
     if who := commit_lock.owner(str(entry.revision), FileSystem()):
         raise _in_use(entry, who)
 
 
 def _in_use(entry: PinnedModel, who: str) -> OutputError:
     return OutputError(
-        f"{who} is getting {entry.name}, so nothing is removed; wait for it, or stop it"
+        f"{who} is downloading or converting {entry.name}, so nothing is removed; wait for it, or"
+        " stop it"
     )
 
 
-def remove_rest(rest: Removable) -> None:
-    """Remove it, and the note beside a converted copy. Raises OutputError."""
-    _remove(rest.path)
-    origin = rest.path.with_suffix(".from")
-    if rest.what in (ORPHAN, COPY) and origin.is_file():
+def remove_item(item: Removable) -> None:
+    """Remove a file or folder; with a converted copy, also its .from file. Raises OutputError."""
+    _remove(item.path)
+    origin = item.path.with_suffix(".from")
+    if item.what in (ORPHAN, COPY) and origin.is_file():
         _remove(origin)
 
 
@@ -140,14 +146,15 @@ def _remove(path: Path) -> None:
     ours, real = {cache_dir().resolve(), layout.root().resolve()}, path.parent.resolve()
     if not ours & {real, *real.parents}:
         raise OutputError(
-            f"{path} is really in {real}, outside of {cache_dir()}: it is not removed"
+            f"{path} is really in {real}, outside of {cache_dir()}, so it is not removed; remove it"
+            " yourself"
         )
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             FileSystem().unlink(path)
-        for folder in path.parents:  # those of a repository and a commit, where nothing is left
+        for folder in path.parents:  # the folders of the commit and repository, if now empty
             if layout.root() not in folder.parents:
                 break
             with suppress(OSError):
@@ -156,10 +163,10 @@ def _remove(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def n_bytes(path: Path) -> int:
-    """Of a file, or of all in a folder; links are not followed. None counts as none."""
+def disk_usage(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 if absent. Does not follow links."""
     if path.is_dir():
-        return sum(n_bytes(child) for child in path.iterdir() if not child.is_symlink())
+        return sum(disk_usage(child) for child in path.iterdir() if not child.is_symlink())
     with suppress(OSError):
         return path.stat().st_size
     return 0

@@ -1,4 +1,4 @@
-"""Finding and removing the damaged files of a model, so that they can be had again."""
+"""Find and remove the damaged files of a model, so that they are downloaded or converted again."""
 
 from __future__ import annotations
 
@@ -14,59 +14,65 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.store.verify import CheckedFile, Hashed
+    from edgesppo.store.verify import CheckedFile, HashProgress
 
 
 @dataclass(frozen=True)
 class Repair:
-    """The files that were damaged, and are removed."""
+    """The damaged files that were removed."""
 
     damaged: tuple[CheckedFile, ...]
 
     @property
-    def refetch(self) -> bool:
-        """Whether a file of the hub is to be fetched again."""
+    def needs_fetch(self) -> bool:
+        """Whether files must be downloaded again."""
         return any(not checked.is_build for checked in self.damaged)
 
     @property
-    def remake(self) -> bool:
-        """Whether a converted file is to be made again."""
+    def needs_build(self) -> bool:
+        """Whether the checkpoint must be converted again."""
         return any(checked.is_build for checked in self.damaged)
 
 
-def check_own(entry: PinnedModel, hashed: Hashed) -> None:
-    """Refuse an import that is no longer what was imported: nobody else has it."""
-    for checked in _damaged(entry, hashed):
+def check_import(entry: PinnedModel, on_hash: HashProgress) -> None:
+    """Raise BadModelFile if an imported file has changed: there is no source to repair it from."""
+    for checked in _damaged(entry, on_hash):
         raise BadModelFile(
-            f"{checked.path} has the hash {checked.found or 'of no readable file of its size'}, but"
-            f" {checked.expected} was imported as {entry.name}; it is your own: put the file back,"
-            f" or edgesppo rm {entry.name} and import it as it is now"
+            f"{checked.path} {_fault(checked)}, but {checked.expected} was imported as"
+            f" {entry.name}; it is your own file: restore it, or run edgesppo rm {entry.name} and"
+            " import it as it is now"
         )
 
 
 def repair(
     entry: PinnedModel,
     *,
-    hashed: Hashed,
+    on_hash: HashProgress,
     on_wait: Callable[[str], None],
     on_damaged: Callable[[CheckedFile], None],
     before_fetch: Callable[[], None],
 ) -> Repair:
-    """Remove the damaged files of a model of the hub, once it is certain that they can be had.
+    """Remove the damaged files of a model of the hub, if they can be downloaded again.
 
-    `before_fetch` may refuse, where something will have to be fetched; `on_damaged` hears of each
-    file before it is removed. Raises DownloadError where the hub cannot be asked, OutputError.
+    `before_fetch` is called if something must be downloaded, and may raise; `on_damaged` is called
+    with each file before it is removed. Raises UsageError when offline, and OutputError.
     """
     with commit_lock.hold(str(entry.revision), on_wait, FileSystem()):
-        found = Repair(tuple(_damaged(entry, hashed)))
-        if found.damaged and (found.refetch or not layout.is_there(entry)):
+        found = Repair(tuple(_damaged(entry, on_hash)))
+        if found.damaged and (found.needs_fetch or not layout.is_present(entry)):
             require_online()
             before_fetch()
         for checked in found.damaged:
             on_damaged(checked)
-        remove.discard(found.damaged)
+        remove.remove_damaged(found.damaged)
     return found
 
 
-def _damaged(entry: PinnedModel, hashed: Hashed) -> list[CheckedFile]:
-    return [checked for checked in verify.check(entry, hashed) if not checked.is_sound]
+def _fault(checked: CheckedFile) -> str:
+    if checked.found is None:
+        return "cannot be read, or has another size"
+    return f"has the hash {checked.found}"
+
+
+def _damaged(entry: PinnedModel, on_hash: HashProgress) -> list[CheckedFile]:
+    return [checked for checked in verify.check(entry, on_hash) if not checked.is_sound]

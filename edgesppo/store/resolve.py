@@ -1,6 +1,6 @@
-"""Owns pinning: what a name on the hub stands for now -> an entry that says it for good.
+"""Pin a repository of the hub: resolve a branch to a commit, and record every file's size and hash.
 
-A branch is asked for once, then everything at the commit that it was. Writes nothing.
+The branch is resolved once; everything else is then read at that commit. Writes nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 _CONFIG = "config.json"
 _WEIGHTS = ".safetensors"
-# What belongs to a checkpoint; pickles, which can run code, do not.
+# The kinds of files in a checkpoint, without pickles, which can run code.
 _KINDS = (".json", ".jinja", ".md", ".model", ".txt", _WEIGHTS)
 _NO_CLAIM = "unknown"
 
 
 def new_entry(repository: Repository, name: str | None) -> PinnedModel:
-    """An entry for a repository that no lock knows yet."""
+    """Create an unpinned entry for a repository that is in no lock yet."""
     name = name or repository.name.lower()
     check_chosen(name)
     return PinnedModel(
@@ -51,17 +51,18 @@ def new_entry(repository: Repository, name: str | None) -> PinnedModel:
 def resolve(
     hub: HubClient, entry: PinnedModel, reference: str = "main", file: str | None = None
 ) -> PinnedModel:
-    """The entry, pinned to what `reference` (a branch, a tag, a commit) is on the hub now.
+    """Pin the entry to the commit that `reference` (a branch, tag or commit) is on the hub now.
 
-    Of a repository of GGUF files `file` chooses one. What was made of other files is forgotten.
+    `file` chooses one GGUF file of a repository that has several. The record of converted files is
+    dropped if the pinned files differ. Raises DownloadError and ModelNotFound.
     """
     assert entry.repository is not None
     owner, name = entry.repository.split("/")
     commit = hub.commit(Repository(owner, name, reference))
     if REVISION.fullmatch(reference) and commit.revision != reference:
         raise DownloadError(
-            f"asked for the commit {reference} of {entry.repository}, the hub gave"
-            f" {commit.revision}; check the commit"
+            f"the hub returned the commit {commit.revision} of {entry.repository}, but {reference}"
+            " was requested; check the commit"
         )
     at = Repository(owner, name, commit.revision)
     listing = hub.files(at)
@@ -70,7 +71,7 @@ def resolve(
     files = tuple(_pin(listing[path], known.get(path)) for path in sorted(paths))
     same = (entry.revision, entry.files) == (commit.revision, files)
     return replace(
-        _based(entry, commit),
+        _with_base_model(entry, commit),
         **license_claims.read(hub, at, listing, commit, entry.license),
         kind=kind,
         revision=commit.revision,
@@ -79,8 +80,8 @@ def resolve(
     )
 
 
-def _based(entry: PinnedModel, commit: Commit) -> PinnedModel:
-    """The entry with the base model that the hub tells, where it has none."""
+def _with_base_model(entry: PinnedModel, commit: Commit) -> PinnedModel:
+    """The entry, with the base model that the hub reports if it had none."""
     base = commit.base_model if entry.base_model is None else None
     return replace(
         entry,
@@ -92,14 +93,14 @@ def _based(entry: PinnedModel, commit: Commit) -> PinnedModel:
 def _choose(
     listing: Collection[str], entry: PinnedModel, file: str | None
 ) -> tuple[str, list[str]]:
-    """Whether it is a checkpoint or a GGUF file, and the paths that belong to it."""
+    """Decide whether this is a checkpoint or a GGUF file, and which paths belong to it."""
     known = file or (entry.files[0].path if entry.kind == GGUF and entry.files else None)
     if known is not None:
         if known not in listing or not known.endswith(".gguf"):
             raise DownloadError(f"{entry.repository} has no GGUF file {known!r}; check its name")
         return GGUF, [known]
     if _CONFIG in listing and any(path.endswith(_WEIGHTS) for path in listing):
-        return CHECKPOINT, [path for path in listing if _is_part(path)]
+        return CHECKPOINT, [path for path in listing if _belongs_to_checkpoint(path)]
     found = sorted(path for path in listing if path.endswith(".gguf") and _is_plain(path))
     if len(found) == 1:
         return GGUF, found
@@ -113,17 +114,17 @@ def _choose(
     )
 
 
-def _is_part(path: str) -> bool:
+def _belongs_to_checkpoint(path: str) -> bool:
     return _is_plain(path) and (path.endswith(_KINDS) or path.startswith(("LICENSE", "NOTICE")))
 
 
 def _is_plain(path: str) -> bool:
-    """Whether it is a plain name at the top of the repository."""
+    """Whether the path is a valid, visible file name at the top level of the repository."""
     return name_fault(path) is None and not path.startswith(".")
 
 
 def _pin(file: RemoteFile, known: PinnedFile | None) -> PinnedFile:
-    """With every hash that is told, and the sha256 that these very bytes were found to have."""
+    """Pin a file: with every hash that the hub reports, and the sha256 known for the same bytes."""
     if len(file.digest) == SHA256_DIGITS:
         return PinnedFile(file.path, file.size, file.digest, file.oid)
     same = known is not None and (known.size, known.oid) == (file.size, file.digest)

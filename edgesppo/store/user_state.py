@@ -1,9 +1,9 @@
-"""Owns what one run tells the next in a line: licences that were accepted, the model used last.
+"""What is remembered from one run to the next: accepted licences, and the model used last.
 
     DATA_HOME/remembered.json    {"accepted": {"OWNER/NAME": {"terms": HASH, "on": "2026-01-31"}},
                                   "last": "sppo-iter3"}
 
-What cannot be read counts as not remembered.
+A file that cannot be read counts as empty.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ _MAX_BYTES = 1 << 20
 
 
 def path() -> Path:
-    """Where it is kept."""
+    """The path of the file."""
     return data_dir() / "remembered.json"
 
 
 def last() -> str | None:
-    """The MODEL that was used last: a name, or a whole path."""
+    """The MODEL that was used last: a name or an absolute path; None if unknown."""
     model = _read().get("last")
     return model if isinstance(model, str) else None
 
 
-def use(model: str) -> None:
-    """Remember the MODEL that is used; where that cannot be written, the next run does without."""
+def set_last(model: str) -> None:
+    """Remember the MODEL used last; does nothing if the file cannot be written."""
     if last() != model:
         with suppress(OSError, OutputError):
             _change(lambda values: {**values, "last": model})
 
 
 def accepted(repository: str, terms: str) -> bool:
-    """Whether the person has accepted these very terms of this repository here before."""
+    """Whether the user has accepted exactly these terms of this repository."""
     found = _accepted(_read()).get(repository)
     return isinstance(found, dict) and found.get("terms") == terms
 
 
 def accept(repository: str, terms: str) -> None:
-    """Remember that the person has accepted these terms. Raises OutputError."""
+    """Record that the user has accepted these terms of the repository. Raises OutputError."""
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     try:
-        said = {repository: {"terms": terms, "on": today}}
-        _change(lambda values: {**values, "accepted": {**_accepted(values), **said}})
+        new = {repository: {"terms": terms, "on": today}}
+        _change(lambda values: {**values, "accepted": {**_accepted(values), **new}})
     except OSError as error:
         raise cannot_write(path(), error) from error
 
@@ -73,7 +73,7 @@ def _read() -> dict[str, Any]:
 
 
 def _change(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Write what `change` makes of what is remembered, while no other process does the same."""
+    """Rewrite the file with `change` applied to its values, under a lock."""
     files = FileSystem()
     path().parent.mkdir(parents=True, exist_ok=True)
     with layers.hold(path(), files):

@@ -1,7 +1,6 @@
-"""Owns what becomes of files that are here: looked at again, removed, forgotten.
+"""Verify the files of a model on this machine against their pinned hashes.
 
-Touches nothing outside of our own folders, and nothing that another entry uses. Opens no
-connection.
+Reads only, and opens no connection.
 """
 
 from __future__ import annotations
@@ -20,15 +19,16 @@ if TYPE_CHECKING:
 
     from edgesppo.lockfile.entries import PinnedModel
 
-    # Hears how many bytes were hashed, and of how many.
-    Hashed = Callable[[int, int], None]
+    # Called with the number of bytes hashed so far, and the total.
+    HashProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """One file that was hashed again: `found` is what it has now, None where it was not read.
+    """One file that was hashed again.
 
-    That is where its size is another than `size`, in bytes, or where it cannot be read.
+    `expected` is its pinned hash and `found` its hash now, or None if it cannot be read or its
+    size is not `size` bytes.
     """
 
     path: Path
@@ -39,38 +39,38 @@ class CheckedFile:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it is what was pinned."""
+        """Whether the file is exactly what was pinned."""
         return self.found == self.expected
 
 
 def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
-    """Path, size and pinned hash of every file that should be here, whatever is there.
+    """Path, size in bytes, pinned hash and `is_build` of every file that should be here.
 
-    That is every file of an import, every file of a checkpoint of which any is here, and every
-    build that is.
+    These are all files of an import, all files of a checkpoint if any of them is present, and the
+    converted files that are present.
     """
     if not entry.is_pinned:
         return []
     folder = layout.model_dir(entry)
     found = [(folder / file.path, file.size, file.digest, False) for file in entry.files]
-    for made in entry.builds:
-        if made.platform == layout.platform_name():
-            path = layout.build_path(entry, made.recipe)
-            found.append((path, made.size, made.sha256, True))
-    if entry.location is not None:  # it was here when it was imported
+    for build in entry.builds:
+        if build.platform == layout.platform_name():
+            path = layout.build_path(entry, build.recipe)
+            found.append((path, build.size, build.sha256, True))
+    if entry.location is not None:  # all of it was here when it was imported
         return found
-    there = [item for item in found if layout.size_of(item[0]) is not None]
-    # A checkpoint of which a part is here is one that lacks the rest.
-    lacking = [item for item in found if item not in there and not item[3]]
-    started = any(not is_build for *_, is_build in there)
-    return [item for item in found if item in there or (started and item in lacking)]
+    exists = [item for item in found if layout.size_of(item[0]) is not None]
+    # If a part of a checkpoint is here, the rest of it counts as missing.
+    missing = [item for item in found if item not in exists and not item[3]]
+    started = any(not is_build for *_, is_build in exists)
+    return [item for item in found if item in exists or (started and item in missing)]
 
 
-def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[CheckedFile]:
-    """Hash every file of the entry that is here."""
-    there, done = present(entry), 0
-    total = sum(size for _, size, _, _ in there)
-    for path, size, expected, is_build in there:
+def check(entry: PinnedModel, on_hash: HashProgress | None = None) -> Iterator[CheckedFile]:
+    """Hash every file of the entry that should be here; `on_hash` is told the progress in bytes."""
+    files, done = present(entry), 0
+    total = sum(size for _, size, _, _ in files)
+    for path, size, expected, is_build in files:
         found = None
         if layout.size_of(path) == size:
             hasher = entries.hasher(expected, size)
@@ -79,8 +79,8 @@ def check(entry: PinnedModel, hashed: Hashed | None = None) -> Iterator[CheckedF
                 for data in blocks(path):
                     hasher.update(data)
                     at += len(data)
-                    if hashed is not None:
-                        hashed(min(total, at), total)
+                    if on_hash is not None:
+                        on_hash(min(total, at), total)
                 found = hasher.hexdigest()
         done += size
         yield CheckedFile(path, size, expected, found, is_build)

@@ -60,7 +60,7 @@ def test_a_word_that_is_almost_a_models_name_is_a_mistake(word: str, meant: str)
     result = run("run", word, stdin=CAPITAL)
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert f"{word} is no model's name: did you mean {meant}?" in result.stderr
+    assert f"{word} is not the name of a model; did you mean {meant}?" in result.stderr
 
 
 def test_a_command_that_is_almost_one_is_named() -> None:
@@ -85,7 +85,10 @@ def test_help_has_every_option_once_under_its_heading(command: str) -> None:
 
 @pytest.mark.parametrize("command", ["run", "chat", "bench"])
 def test_which_model_is_taken_without_one_is_said_alike(command: str) -> None:
-    said = "Without it: the model used last; else sppo-iter3, if it is here; else the demo."
+    said = (
+        "The default is the model used last, else sppo-iter3 if it is on this machine, else the"
+        " demo."
+    )
     assert said in " ".join(run(command, "--help").output.split())
 
 
@@ -95,13 +98,13 @@ def test_layers_that_no_gpu_takes_are_said_to_stay(demo_gguf: Path) -> None:
     assert "GPU" not in result.stderr
     result = run("run", demo_gguf, "hi", "--gpu", "5", *GREEDY)
     assert result.exit_code == 0
-    assert "--gpu 5: no GPU that this build can use; the CPU computes" in result.stderr
-    assert "no GPU" not in run("run", demo_gguf, "hi", "--gpu", "0", *GREEDY).stderr
+    assert "--gpu 5: this build finds no GPU that it can use; using the CPU" in result.stderr
+    assert "finds no GPU" not in run("run", demo_gguf, "hi", "--gpu", "0", *GREEDY).stderr
 
 
 @pytest.mark.parametrize("word", ["typo.gguf", "./model", "a/b/c"])
 def test_what_is_written_like_a_path_is_never_taken_for_a_prompt(word: str) -> None:
-    assert "is no file, no folder" in one_line_error(run("run", word, stdin=CAPITAL))
+    assert "is not a file, a folder" in one_line_error(run("run", word, stdin=CAPITAL))
 
 
 def test_a_file_that_happens_to_lie_around_is_never_taken_for_a_model(
@@ -123,7 +126,7 @@ def test_run_with_a_model_alone_needs_a_prompt(demo_gguf: Path) -> None:
 @pytest.mark.parametrize("model", ["x" * 300, "a" * 5000 + ".gguf", "nul\0.gguf", "~nobody/x.gguf"])
 def test_a_name_that_no_file_can_have_is_one_line(model: str) -> None:
     line = one_line_error(run("tokenize", model, "x"))
-    assert "is no file" in line
+    assert "is not a file" in line
     assert len(line) < 400
 
 
@@ -195,7 +198,7 @@ def _bad_models(folder: Path, demo_gguf: Path) -> dict[str, tuple[Path, str]]:
         "truncated": (truncated, "truncated GGUF"),
         "foreign": (foreign, "architecture 'gemma3', expected 'gemma2'"),
         "text": (text, "not a GGUF file"),
-        "missing": (folder / "none.gguf", "is no file, no folder and no model's name"),
+        "missing": (folder / "none.gguf", "is not a file, a folder or the name of a model"),
         "no checkpoint": (folder, "config.json"),
     }
 

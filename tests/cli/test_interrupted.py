@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: the answer stops, the next one is right, nothing is left behind.
+"""Ctrl-C at any moment: the answer stops, the next one is right, and nothing is leaked.
 
 30 times by default, 600 with EDGESPPO_LONG=1.
 """
@@ -83,7 +83,7 @@ with edgesppo.load(sys.argv[1], n_threads=2) as model:
 
 
 class Chatting:
-    """The child: what it says, line by line, and Ctrl-C for it."""
+    """A child process: reads its output by lines, and sends it Ctrl-C."""
 
     def __init__(self, path: Path) -> None:
         command = [sys.executable, "-c", CHATTING, str(path)]
@@ -99,13 +99,13 @@ class Chatting:
         self.process.stdin.flush()
 
     def hears(self, wait_s: float) -> str | None:
-        """Its next line; None when none comes in time, the complaint when it died."""
+        """Its next line; None after a timeout, its error output if it died."""
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], wait_s)
         return self.process.stdout.readline().strip() if ready else None
 
     def interrupt(self) -> str | None:
-        """Ctrl-C, again as long as there is no answer."""
+        """Send Ctrl-C, repeatedly until the child responds."""
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             self.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The command line's sampling options: every one is there, checked, and arrives."""
+"""The sampling options of the command line: each exists, is validated, and takes effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chats that the command line keeps: --session, --resume, --snapshots, and what is said of them."""
+"""Saved chats on the command line: --session, --resume, --snapshots, and their messages."""
 
 from __future__ import annotations
 
@@ -142,9 +142,9 @@ def test_a_size_is_a_number_with_a_unit(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "2 giga", "1e9", "iB", "nan", "2GB2", "1,5GB"])
 def test_what_is_no_size_is_refused_with_what_would_be(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="no size; write it like 2GB"):
+    with pytest.raises(click.BadParameter, match="not a size; expected one like 2GB"):
         Size().convert(text, None, None)
-    assert "no size" in _run("chat", "--snapshots", text, code=2).stderr
+    assert "not a size" in _run("chat", "--snapshots", text, code=2).stderr
 
 
 def test_senseless_requests_are_one_line(demo_gguf: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_model_that_is_gone_is_named(demo_gguf: Path, tmp_path: Path) -> None:
     _run("run", copy, "hi", "--session", "ada", *GREEDY)
     copy.unlink()
     result = _run("run", "hi", "--session", "ada", code=1)
-    assert f"{copy}, the model of the chat 'ada', is no longer there" in result.stderr
+    assert f"{copy}, the model of the chat 'ada', no longer exists" in result.stderr
     assert "Resumed 'ada': 1 turn," in _run("run", demo_gguf, "hi", "--session", "ada").stderr
 
 
@@ -236,7 +236,7 @@ if os.name != "nt":
     ) -> None:
         home.write_text("in the way")
         chat = _chat(demo_gguf, *GREEDY)
-        chat.expect("this chat is not saved")
+        chat.expect("this chat will not be saved")
         chat.expect(">>>")
         chat.type("My name is Ada.\r")
         chat.expect("t/s")

@@ -1,4 +1,4 @@
-"""`edgesppo show`: a card of any sound file, however senseless or hostile its keys."""
+"""`edgesppo show` prints a card of any valid file, however odd or hostile its metadata."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Gemma-2-9B-It-SPPO-Iter3
   base model  google/gemma-2-9b-it
   data sets   openbmb/UltraFeedback
   written by  edgesppo 0.1.0
-  weights     7.75 bits each, in all
+  weights     7.75 bits per weight
               Q8_0      3 tensors        0.0 MB
               Q5_0      5 tensors        0.0 MB
               F32       5 tensors        0.0 MB
@@ -52,7 +52,7 @@ Gemma-2-9B-It-SPPO-Iter3
               byte, 172 normal
               2 begins a text, 1 or 107 ends it; with a chat template
   licence     gemma, https://ai.google.dev/gemma/terms; its card's text says
-              Apache-2.0: keep to the stricter
+              Apache-2.0: follow the stricter
   made from   README.md
               HASH
   made from   config.json

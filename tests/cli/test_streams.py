@@ -1,4 +1,4 @@
-"""The command line's streams: what is piped in, what cannot be written, what is interrupted."""
+"""The standard streams of commands: piped input, output that cannot be written, interrupts."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
     shell = f"{sys.executable} -m edgesppo chat {demo_gguf} <&-"
     done = subprocess.run(["sh", "-c", shell], check=False, capture_output=True, text=True)
     assert done.returncode == 0
-    assert "defect" not in done.stderr
+    assert "a bug in edgesppo" not in done.stderr
 
 
 def test_piped_text_that_is_not_utf8_is_refused(demo_gguf: Path) -> None:
@@ -125,7 +125,7 @@ def test_an_empty_pipe_is_mentioned(demo_gguf: Path, stdin: int, said: bool) -> 
     with started(command, stdin=stdin, stdout=-1, stderr=-1) as process:
         output, errors = process.communicate(timeout=60)
     assert output == b"Hello! How can I help you?\n"
-    assert (b"edgesppo: what was piped in is empty\n" in errors) == said
+    assert (b"edgesppo: the piped input is empty\n" in errors) == said
 
 
 def test_ctrl_c_prints_what_came_and_exits_with_130(demo_gguf: Path) -> None:

@@ -50,12 +50,12 @@ def test_the_whole_transcript(
     assert result.exit_code == 0
     assert result.stdout == ""
     text = re.sub(r"[0-9a-f]{64}", "HASH", result.stderr)
-    text = re.sub(r"\d+\.\d s, [\d,]+ MB of", "N s, N MB of", text)
+    text = re.sub(r"\d+\.\d s, peak memory [\d,]+ MB", "N s, peak memory N MB", text)
     assert text == (
         f"Converting {source} to q4_k_m: 0.5 MB ...\n"
-        f"{out}: 0.5 MB, 5.43 bits a weight\n"
+        f"{out}: 0.5 MB, 5.43 bits per weight\n"
         "13 tensors: 5 F32, 3 Q6_K, 5 Q4_K\n"
-        "N s, N MB of memory at most\n"
+        "N s, peak memory N MB\n"
         "sha256 HASH\n"
         f"Next: edgesppo chat {out}\n"
     )
@@ -80,7 +80,7 @@ def test_the_plan_of_the_9b_has_llama_cpps_size_and_writes_nothing(tmp_path: Pat
     assert re.fullmatch(r"token_embd\.weight +256000 x 3584  Q6_K +752,640,000", lines[169])
     assert lines[-1] == (
         "464 tensors (169 F32, 43 Q6_K, 252 Q4_K), 5,755,000,832 bytes of tensor data,"
-        " 4.98 bits a weight"
+        " 4.98 bits per weight"
     )
     found = json.loads(call(folder, "--plan", "--json").stdout)
     assert found["bytes"] == sum(tensor["bytes"] for tensor in found["tensors"]) == 5_755_000_832
@@ -107,10 +107,10 @@ def test_without_a_plan_an_output_is_needed(source: Path) -> None:
 def test_kernels_are_chosen_by_option_or_environment(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("numba")
     result = call(source, "-o", tmp_path / "one.gguf", "--kernels", "fast")
-    assert " s by the fast kernels, " in result.stderr
+    assert " s with the fast kernels, " in result.stderr
     words = ["convert", str(source), "-o", str(tmp_path / "two.gguf")]
     result = CliRunner().invoke(main, words, env={"EDGESPPO_KERNELS": "fast"})
-    assert " s by the fast kernels, " in result.stderr
+    assert " s with the fast kernels, " in result.stderr
 
 
 def test_the_self_test_lets_the_file_write_ten_tokens(tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_what_has_no_effect_and_an_odd_name_are_told(source: Path, tmp_path: Pat
     assert result.exit_code == 0
     notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
     assert len(notes) == 2
-    assert f"nothing is fetched for {source}" in notes[0]
-    assert notes[1].endswith(f"end in .gguf; this will be {tmp_path / 'out'}")
+    assert f"{source} is a local folder, so nothing is downloaded" in notes[0]
+    assert notes[1].endswith(f"ends in .gguf; this will be {tmp_path / 'out'}")
     assert "Note: " not in call(source, "-o", tmp_path / "OUT.GGUF").stderr
 
 
@@ -246,7 +246,7 @@ def test_what_is_said_at_the_end_fits_a_usual_terminal(
     _summarise(result, 12_345_678_901)
     lines = capsys.readouterr().err.splitlines()
     assert max(map(len, lines)) < 80
-    assert any("400 tensors were there" in line for line in lines) == bool(resumed)
+    assert any("400 tensors from the previous run" in line for line in lines) == bool(resumed)
     assert lines[-1] == "Next: edgesppo chat Gemma-2-9B-It-SPPO-Iter3.gguf"
 
 
@@ -271,7 +271,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_does(
     )
     again = call(source, "-o", out)
     assert again.exit_code == 0
-    assert re.search(r"\n\d+ tensors were there from the run before, and were ch", again.stderr)
+    assert re.search(r"\n\d+ tensors from the previous run were verified and reused", again.stderr)
     assert list(tmp_path.iterdir()) == [out]
 
 

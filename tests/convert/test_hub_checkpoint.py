@@ -196,7 +196,7 @@ def test_too_long_a_wait_is_left_to_the_person(hub: FakeHub, out: Path) -> None:
 
 def test_a_hub_that_stays_away_is_given_up_on(hub: FakeHub, out: Path, waits: list[float]) -> None:
     hub.faults[SECOND] = ["", *["500"] * 99]
-    refused(out, DownloadError, SECOND, "status 500, 6 times", "give the same command again")
+    refused(out, DownloadError, SECOND, "status 500, 6 times", "run the same command again")
     assert waits == [1, 2, 4, 8, 16]
 
 
@@ -243,8 +243,8 @@ def test_a_wrong_small_file_is_refused(hub: FakeHub, out: Path) -> None:
         ("401", DownloadError, ["hf auth login", "HF_TOKEN"]),
         ("403", DownloadError, ["accept the licence at http://127.0.0.1", REPOSITORY]),
         ("404", ModelNotFound, [REVISION]),
-        ("418", DownloadError, ["answers 418"]),
-        ("html", DownloadError, ["a web page came instead of"]),
+        ("418", DownloadError, ["with status 418"]),
+        ("html", DownloadError, ["received a web page instead of"]),
     ],
 )
 @pytest.mark.parametrize("name", ["tree", "config.json", SECOND])
@@ -269,10 +269,10 @@ def test_a_listing_that_makes_no_sense(
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (REPOSITORY, "needs the commit: 40 hex digits"),
-        (f"{REPOSITORY}@main", "names 'main', no commit: 40 hex digits"),
-        (f"{REPOSITORY}@{REVISION[:7]}", "no commit: 40 hex digits"),
-        (f"{REPOSITORY}@{REVISION.upper()}", "no commit: 40 hex digits"),
+        (REPOSITORY, "needs a commit: 40 hex digits"),
+        (f"{REPOSITORY}@main", "a commit, but 'main' is not one: 40 hex digits"),
+        (f"{REPOSITORY}@{REVISION[:7]}", "is not one: 40 hex digits"),
+        (f"{REPOSITORY}@{REVISION.upper()}", "is not one: 40 hex digits"),
     ],
 )
 def test_only_a_commit_will_do(hub: FakeHub, out: Path, source: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""What a repository claims of its licence is read, shown, compared, and accepted for itself."""
+"""Licence claims of a repository are read, shown, compared, and accepted per repository."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIT = (
 
 @pytest.fixture
 def repository(hub: FakeHub, tmp_path: Path) -> Path:
-    """The files of the hub, to be written to."""
+    """A writable copy of the fake hub's files."""
     hub.folder = shutil.copytree(hub.folder, tmp_path / "files")
     return hub.folder
 
@@ -59,7 +59,7 @@ def test_the_claims_of_header_text_and_file_are_read_and_shown(repository: Path)
     (repository / "LICENSE").write_text(APACHE)
     said = locked()
     assert "other (my-terms), https://x.example/t; the card's text says MIT;" in said
-    assert "its licence file says apache-2.0: keep to the stricter" in said
+    assert "its licence file says apache-2.0: follow the stricter" in said
     entry = layers.read().models[NAME]
     assert (entry.license_name, entry.license_in_file) == ("my-terms", "apache-2.0")
     assert json.loads(run("lock", NAME, "--json").stdout)["license_in_file"] == "apache-2.0"
@@ -78,7 +78,7 @@ def test_a_link_that_is_no_plain_address_is_not_kept(repository: Path, link: str
 
 def test_the_card_is_held_against_its_hash(hub: FakeHub) -> None:
     hub.faults["README.md"] = ["wrong"]
-    assert "came with the hash" in run("lock", NAME, code=1).stderr
+    assert "arrived with the hash" in run("lock", NAME, code=1).stderr
 
 
 def test_a_card_that_may_not_be_read_leaves_the_claims_as_they_are_known(hub: FakeHub) -> None:

@@ -39,12 +39,12 @@ sys.addaudithook(refuse)
 
 
 class Forbidden(AssertionError):
-    """Somebody wanted a connection."""
+    """Code under test tried to open a connection."""
 
 
 @pytest.fixture
 def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """No socket for us, nor for the processes that we start; yields the mark of one of theirs."""
+    """Forbid sockets here and in child processes; yields the file that a child's attempt writes."""
     mark, folder = tmp_path / "mark", tmp_path / "startup"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(CHILD)
@@ -71,7 +71,7 @@ def run(*words: str, code: int = 0, text: str = "") -> Result:
 
 
 def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
-    """Every command as it is used without a network."""
+    """Arguments for every command that works without a network."""
     short, out = ["--max-tokens", "1"], str(tmp_path / "out.gguf")
     return {
         "try": [["try", *short]],

@@ -1,4 +1,4 @@
-"""Whatever a hub answers, or a setting says, ends as one line of ours, and without the token."""
+"""Any response of a hub, and any setting, ends as an error of one line without the token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOKEN = "hf_aVerySecretToken"
 
 @dataclass
 class Answer:
-    """What the server says to everything but `/moved`, and what was asked."""
+    """The server's response to every path but `/moved`, and the paths that were requested."""
 
     url: str = ""
     status: int = 200
@@ -46,7 +46,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answer]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
         def do_GET(self) -> None:
             given.asked.append(self.path)
@@ -73,7 +73,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answer]:
 
 
 def ask() -> list[float]:
-    """How long it waited."""
+    """Request a listing; returns the waits between attempts, in seconds."""
     waits: list[float] = []
     HubClient(waits.append).files(REPOSITORY)
     return waits
@@ -131,11 +131,14 @@ def test_a_password_in_a_redirect_is_not_shown(answer: Answer, location: str) ->
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (http.client.BadStatusLine(f"Authorization: Bearer {TOKEN}"), "an answer that is no HTTP"),
-        (http.client.UnknownProtocol(TOKEN), "an answer that is no HTTP"),
+        (
+            http.client.BadStatusLine(f"Authorization: Bearer {TOKEN}"),
+            "the response is not valid HTTP",
+        ),
+        (http.client.UnknownProtocol(TOKEN), "the response is not valid HTTP"),
         (http.client.RemoteDisconnected(TOKEN), "the connection ended early"),
         (http.client.IncompleteRead(TOKEN.encode(), 9), "the connection ended early"),
-        (OSError(f"Tunnel connection failed: 407 {TOKEN}"), "the proxy refuses with status 407"),
+        (OSError(f"Tunnel connection failed: 407 {TOKEN}"), "the proxy answered with status 407"),
         (OSError(TOKEN), "OSError"),
         (TimeoutError(TOKEN), "timed out"),
         (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
@@ -152,7 +155,7 @@ def test_a_servers_own_words_are_not_told(error: Exception, said: str) -> None:
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "user:word@127.0.0.1"])
 def test_a_redirect_to_a_name_that_is_none_is_asked_once(answer: Answer, host: str) -> None:
     answer.status, answer.headers = 302, {"Location": f"http://{host}/x?Signature=secret"}
-    with pytest.raises(DownloadError, match="cannot be asked for at 'http://") as caught:
+    with pytest.raises(DownloadError, match="cannot be requested from 'http://") as caught:
         ask()
     assert "secret" not in str(caught.value)
     assert len(answer.asked) == 1
@@ -259,7 +262,7 @@ def test_a_token_with_quotation_marks_is_refused_unseen(
     monkeypatch: pytest.MonkeyPatch, answer: Answer, quotes: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", quotes.format(TOKEN, TOKEN))
-    refused(UsageError, "HF_TOKEN", "a quotation mark perhaps")
+    refused(UsageError, "HF_TOKEN", "perhaps a quotation mark")
     assert answer.asked == []
 
 
@@ -283,7 +286,7 @@ def test_a_repository_that_there_may_not_be_is_told_so(answer: Answer) -> None:
 
 
 class Raw:
-    """A server that says byte for byte what it is told to, to one after another."""
+    """A server that sends exactly the bytes of `parts`, to one client at a time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
@@ -333,7 +336,7 @@ def test_a_server_that_drips_is_given_up(raw: Raw, first: bytes) -> None:
     assert raw.asked == 6
     file, waits = RemoteFile("a.bin", 99_999, "0" * 64), list[float]()
     with pytest.raises(DownloadError, match=r"less than 8 kB in .*, 6 times"):
-        HubClient(waits.append).span(REPOSITORY, file, 0, file.size)
+        HubClient(waits.append).read_range(REPOSITORY, file, 0, file.size)
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 
@@ -362,7 +365,7 @@ def test_bytes_are_handed_on_as_they_come(raw: Raw) -> None:
 )
 def test_headers_without_end_are_refused_at_once(raw: Raw, heading: bytes) -> None:
     raw.parts = lambda: itertools.repeat(heading)
-    refused(DownloadError, "more headers than any hub gives")
+    refused(DownloadError, "too many headers for a hub")
     assert raw.asked == 1
 
 
@@ -370,17 +373,17 @@ def test_trailers_without_end_come_to_an_end(raw: Raw) -> None:
     heading = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
     raw.parts = lambda: itertools.chain([heading], itertools.repeat(b"X: y\r\n" * 1000))
     file = RemoteFile("a.bin", 6, "0" * 64)
-    with pytest.raises(DownloadError, match="an answer that is no HTTP, 6 times"):
-        HubClient(lambda _: None).span(REPOSITORY, file, 0, file.size)
+    with pytest.raises(DownloadError, match="the response is not valid HTTP, 6 times"):
+        HubClient(lambda _: None).read_range(REPOSITORY, file, 0, file.size)
 
 
 @pytest.mark.parametrize(
     ("headers", "body", "words"),
     [
         ({"Content-Encoding": "gzip"}, b"\x1f\x8b1", ["unexpected Content-Encoding, 'gzip'"]),
-        ({"Content-Encoding": TOKEN}, b"[]", ["Content-Encoding, one that we do not know"]),
-        ({}, b"\n<!DOCTYPE html><p>log in", ["a web page came instead of"]),
-        ({"Content-Type": "text/plain"}, b"<HTML>log in", ["a web page came instead of"]),
+        ({"Content-Encoding": TOKEN}, b"[]", ["Content-Encoding, an unknown one"]),
+        ({}, b"\n<!DOCTYPE html><p>log in", ["received a web page instead of"]),
+        ({"Content-Type": "text/plain"}, b"<HTML>log in", ["received a web page instead of"]),
     ],
 )
 def test_what_is_no_file_is_told_in_words(
@@ -389,5 +392,5 @@ def test_what_is_no_file_is_told_in_words(
     answer.headers, answer.body = headers, body
     refused(DownloadError, *words)
     with pytest.raises(DownloadError, match=words[0]):
-        HubClient().small(REPOSITORY, RemoteFile("a.json", 500, "0" * 40))
+        HubClient().read_verified(REPOSITORY, RemoteFile("a.json", 500, "0" * 40))
     assert len(answer.asked) == 2

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import edgesppo
 from edgesppo.cli import main
-from edgesppo.cli.plan import _WHENCE
+from edgesppo.cli.plan import _ORIGINS
 from edgesppo.gguf import gemma2
 from edgesppo.llama import library
 from edgesppo.llama.context import Context, ContextParams
@@ -204,7 +204,7 @@ def test_the_lines_of_the_command_add_up_under_the_models_name() -> None:
     text, _ = _printed("demo")
     assert text.splitlines()[0] == "demo"
     sizes = {label: float(n) for label, n in re.findall(r"^  (\D+?) +([\d.]+) MB", text, re.M)}
-    total = sizes.pop("in all")
+    total = sizes.pop("total")
     assert list(sizes) == ["weights", "KV cache", "compute", "logits", "program"]
     assert sum(sizes.values()) == pytest.approx(total, abs=0.3)
     found = json.loads(_printed("demo", "--json")[0])
@@ -216,13 +216,13 @@ def test_the_command_says_where_the_settings_come_from(
     demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fresh_home.is_dir()
-    assert "a model as small as this" in _printed(str(demo_gguf))[0]
+    assert "a model this small" in _printed(str(demo_gguf))[0]
     assert "--tune off" in _printed(str(demo_gguf), "--tune", "off")[0]
     monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
-    assert "llama.cpp's own: nothing was measured here yet; the first run" in text
+    assert "llama.cpp's defaults: not measured yet; the first run" in text
     autotune.measured(gemma2.load_summary(demo_gguf), "memory")
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "measured here: prefill" in text
-    assert "llama.cpp's own" not in text
-    assert set(_WHENCE) == set(ORIGINS)
+    assert "llama.cpp's defaults" not in text
+    assert set(_ORIGINS) == set(ORIGINS)

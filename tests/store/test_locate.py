@@ -1,4 +1,4 @@
-"""From what a person typed to a file; the converted copies of checkpoints."""
+"""Finding the model that a user names, and the converted copies of checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pull and lock: pinned once, fetched in parallel, verified, gone on from; against a local hub."""
+"""pull and lock against a local hub: pin once, download in parallel, verify, resume."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def pull(*words: str, code: int = 0) -> Result:
 
 
 def pinned() -> PinnedModel:
-    return obtain.pin(obtain.wanted(NAME))
+    return obtain.pin(obtain.parse_request(NAME))
 
 
 def same(home: Path, hub: FakeHub) -> None:
-    """Everything of the repository is there, but what can run code; nothing else is."""
+    """Assert that exactly the repository's files are here, except those that can run code."""
     found = {path.name: path.read_bytes() for path in (home / FOLDER).iterdir()}
     expected = {path.name: path.read_bytes() for path in hub.folder.iterdir()}
     assert expected.pop("pytorch_model.bin")
@@ -128,7 +128,7 @@ def test_every_hash_is_kept_and_the_sha256_of_small_files_once_they_are_here(
 def test_update_pins_anew_and_shows_old_and_new(hub: FakeHub) -> None:
     run("lock", NAME)
     message = run("lock", f"{REPOSITORY}@{REVISION}", "--name", NAME.upper(), code=1).stderr
-    assert f"{NAME} is the name of" in message
+    assert f"{NAME} is taken by" in message
     assert "is a device" in run("lock", "owner/nul", code=1).stderr
     hub.branches["main"] = OTHER
     result = run("lock", NAME, "--update")
@@ -198,10 +198,10 @@ def test_where_there_is_nothing_to_convert_that_is_said(hub: FakeHub, tmp_path: 
     run("lock", f"{REPOSITORY}@{REVISION}", "--name", "x")
     for _ in range(2):  # fetched, and here already
         result = run("pull", "x", "--convert", "--accept-license")
-        assert "x is a GGUF file already, so --convert does nothing" in in_one_line(result.stderr)
-        assert "--convert does" not in run("pull", "x").output
+        assert "x is already a GGUF file, so --convert has no effect" in in_one_line(result.stderr)
+        assert "--convert has" not in run("pull", "x").output
     said = in_one_line(run("pull", "demo", "--convert").stderr)
-    assert "demo is no model of the hub, so --convert does nothing" in said
+    assert "demo is not a model of the hub, so --convert has no effect" in said
 
 
 def test_what_a_gguf_file_takes_is_said_before_its_first_weight(
@@ -213,7 +213,7 @@ def test_what_a_gguf_file_takes_is_said_before_its_first_weight(
     (hub.folder / "odd.gguf").write_bytes(b"GGUF but no more than that")
     for name, words in (
         ("x.gguf", "with 512 tokens of context"),
-        ("odd.gguf", "at least 0.0 kB, for its weights"),
+        ("odd.gguf", "at least 0.0 kB, for the weights"),
     ):
         run("lock", f"{REPOSITORY}@{REVISION}", "--name", name[:-5], "--file", name)
         result = in_one_line(run("pull", name[:-5], code=1).output)
@@ -275,18 +275,18 @@ def test_a_broken_connection_is_gone_on_from(
         (SECOND, ["short"], ["bytes on the hub, but", "are pinned"]),
         (SECOND, ["long"], ["bytes on the hub, but", "are pinned"]),
         (SECOND, ["cut", "stub"], ["bytes on the hub, but", "are pinned"]),
-        (SECOND, ["wrong"] * 2, ["came with the hash", "is pinned"]),
-        (SECOND, ["html"], ["a web page came"]),
+        (SECOND, ["wrong"] * 2, ["arrived with the hash", "is pinned"]),
+        (SECOND, ["html"], ["received a web page"]),
         (SECOND, ["403"], ["accept the licence at"]),
         ("tokenizer.model", ["401"], ["log in", "hf auth login"]),
         (SECOND, ["404"], ["404"]),
         (SECOND, ["500"] * 6, ["status 500, 6 times"]),
         (SECOND, ["429:9999"], ["asks to wait 9,999 s"]),
-        ("config.json", ["wrong"], ["came with the hash", "is pinned"]),
+        ("config.json", ["wrong"], ["arrived with the hash", "is pinned"]),
         ("revision", ["401"], ["hf auth login"]),
-        ("revision", ["html"], ["a web page came"]),
-        ("revision", ["wrong"], ["does not say which commit"]),
-        ("tree", ["wrong"], ["gave no list"]),
+        ("revision", ["html"], ["received a web page"]),
+        ("revision", ["wrong"], ["did not say which commit"]),
+        ("tree", ["wrong"], ["did not return a list"]),
     ],
 )
 def test_what_the_hub_refuses_is_one_line_and_the_next_pull_ends_well(
@@ -414,7 +414,7 @@ def test_killed_in_the_middle_the_next_pull_goes_on_inside_the_file(
     hub.go_on.set()
     there = part.stat().st_size
     assert there > 0
-    assert obtain.left(entry) <= entry.size - there
+    assert obtain.bytes_to_fetch(entry) <= entry.size - there
     obtain.pull(entry)
     assert hub.asked(SECOND)[-1]["Range"].startswith(f"bytes={there}-")
     same(fresh_home, hub)
@@ -460,8 +460,8 @@ def test_after_a_fault_of_the_disk_at_any_operation_the_next_pull_ends_well(
 def test_a_disk_without_room_is_told_before_the_first_byte(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(obtain, "free", lambda: 1000)
-    assert "no space left" in pull(code=1).stderr.splitlines()[-1]
+    monkeypatch.setattr(obtain, "free_bytes", lambda: 1000)
+    assert "not enough disk space" in pull(code=1).stderr.splitlines()[-1]
     assert {name for kind, name, _ in hub.requests if kind == "data"} <= {
         "config.json",
         "README.md",
@@ -548,7 +548,7 @@ def test_a_damaged_lock_of_the_users_own_is_named(fresh_home: Path) -> None:
 def test_many_that_remember_at_once_forget_nothing(fresh_home: Path) -> None:
     names = [f"owner/n{number}" for number in range(12)]
     threads = [threading.Thread(target=user_state.accept, args=(name, "0")) for name in names]
-    threads += [threading.Thread(target=user_state.use, args=(name,)) for name in names]
+    threads += [threading.Thread(target=user_state.set_last, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:

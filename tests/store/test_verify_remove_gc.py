@@ -1,4 +1,4 @@
-"""What is here is listed, found by name, hashed again, removed and swept up; nothing else is."""
+"""Models on this machine are listed, verified, removed and collected, and nothing else is."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_list_tells_what_is_here(hub: FakeHub) -> None:
 def test_an_absent_model_says_how_to_get_it(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
     message = run("chat", NAME, code=1).stderr
-    assert f"get it: edgesppo pull {NAME} --convert" in message
+    assert f"to get it: edgesppo pull {NAME} --convert" in message
     message = run("chat", "owner/unknown", code=1).stderr
     assert "edgesppo pull owner/unknown --convert" in message
 
@@ -120,7 +120,7 @@ def test_on_a_terminal_verify_offers_to_fetch_what_is_damaged(
     (folder / SECOND).write_bytes(whole[:-1])
     monkeypatch.setattr(cli_verify, "has_terminal", lambda _: True)
     result = CliRunner().invoke(main, ["verify", NAME], input="n\n")
-    assert "Now?" in result.output
+    assert "Do that now?" in result.output
     assert (folder / SECOND).read_bytes() != whole
     result = CliRunner().invoke(main, ["verify", NAME], input="y\n")
     assert (folder / SECOND).read_bytes() == whole
@@ -156,10 +156,12 @@ def test_a_damaged_build_alone_is_made_again_and_no_checkpoint_is_kept(hub: Fake
     assert "nothing is fetched" in result.stderr
     assert made.exists()  # as it cannot be had again now
     result = run("pull", NAME, "--repair")
-    assert f"{made} is damaged: it is removed, and made again" in result.stderr
+    assert f"{made} is damaged: it will be removed and converted again" in result.stderr
     assert made.read_bytes() == whole
     assert {path.name for path in made.parent.iterdir()} == {made.name}
-    assert "Nothing of sppo-iter3 that is here is damaged" in run("pull", NAME, "--repair").stderr
+    assert (
+        "No file of sppo-iter3 on this machine is damaged" in run("pull", NAME, "--repair").stderr
+    )
     assert hub.url
 
 
@@ -202,8 +204,8 @@ def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path)
 def test_rm_leaves_what_another_name_uses(hub: FakeHub) -> None:
     folder = pull()
     run("lock", f"{REPOSITORY}@{REVISION}", "--name", "mine")
-    assert "that mine uses, too, stay" in run("rm", NAME).stderr
-    assert layout.is_there(layers.read().models["mine"])
+    assert "used by mine are kept" in run("rm", NAME).stderr
+    assert layout.is_present(layers.read().models["mine"])
     run("pull", "mine")
     assert folder.is_dir()
     assert hub.url
@@ -218,8 +220,8 @@ def test_two_gguf_files_of_one_commit_are_removed_singly(hub: FakeHub, tmp_path:
         pull(name=name[0])
     a, b = (locate.find(name).path for name in "ab")
     result = run("rm", "a")
-    assert "6.0 kB are freed" in result.stderr
-    assert "uses, too" not in result.stderr
+    assert "6.0 kB were freed" in result.stderr
+    assert "also used by" not in result.stderr
     assert (a.exists(), b.exists()) == (False, True)
     run("rm", "b")
     assert not b.parent.exists()
@@ -236,14 +238,14 @@ def test_rm_of_an_import_is_from_the_lock_that_it_stands_in(
     )
     before = lock.read_bytes()
     own = fresh_home / "models.lock"
-    assert f"forgotten in {own}" in run("rm", "mine", "--lock", str(lock)).stderr
+    assert f"mine was removed from {own}" in run("rm", "mine", "--lock", str(lock)).stderr
     assert lock.read_bytes() == before
     assert "mine" not in states()
     run("import", str(demo_gguf), "--name", "mine")
     run("import", str(demo_gguf), "--name", "mine", "--lock", str(lock))
     result = run("rm", "mine", "--lock", str(lock))
-    assert f"forgotten in {lock}" in result.stderr
-    assert f"{own} has a mine, too" in result.stderr
+    assert f"mine was removed from {lock}" in result.stderr
+    assert f"{own} has an entry mine, too" in result.stderr
     assert states()["mine"] == "here"
 
 
@@ -276,7 +278,7 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     assert not part.exists()
     assert not orphan.exists()
     assert kept.exists()
-    assert layout.is_there(layers.read().models[NAME])
+    assert layout.is_present(layers.read().models[NAME])
     assert "Nothing to remove" in run("gc").stderr
     assert states()[NAME] == "here"
     (fresh_home / "models.lock").unlink()
@@ -286,7 +288,7 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
 
 
 def test_gc_leaves_what_another_process_is_fetching(hub: FakeHub) -> None:
-    entry = obtain.pin(obtain.wanted(NAME))
+    entry = obtain.pin(obtain.parse_request(NAME))
     part = part_path(layout.model_dir(entry) / SECOND)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"1")
@@ -302,7 +304,7 @@ def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: Fa
         message = run("rm", NAME, code=1).stderr.splitlines()[-1]
     assert f"process {os.getpid()} on" in message
     assert "nothing is removed" in message
-    assert layout.is_there(layers.read().models[NAME])
+    assert layout.is_present(layers.read().models[NAME])
     run("rm", NAME)
     assert not folder.exists()
     assert hub.url
@@ -326,7 +328,7 @@ def test_what_a_pull_begins_between_question_and_answer_stays(
             result = run(*command, code=code)
         assert part.exists()
         assert (folder / SECOND).exists()
-        assert "is getting" in result.stderr or "it is used now" in result.stderr
+        assert "is downloading or converting" in result.stderr or "in use now" in result.stderr
     assert hub.url
 
 
@@ -336,7 +338,7 @@ def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
     part.write_bytes(b"1" * 1000)
     with commit_lock.hold(REVISION, None, FileSystem()):
         result = run("gc")
-    assert f"what process {os.getpid()} on" in result.stderr
+    assert f"Files that process {os.getpid()} on" in result.stderr
     assert part.exists()
     assert str(part) in run("gc").stderr
     assert not part.exists()
@@ -375,11 +377,11 @@ def test_an_import_is_by_reference_and_rm_leaves_the_file(
     data[-1] ^= 1
     mine.write_bytes(data)
     assert "your own" in run("verify", "my-model", code=1).stderr
-    assert "put the file back" in run("pull", "my-model", "--repair", code=1).stderr
+    assert "restore it" in run("pull", "my-model", "--repair", code=1).stderr
     mine.rename(tmp_path / "gone.gguf")
-    assert "my-model is your own" in run("verify", code=1).stderr
+    assert "my-model is your own file" in run("verify", code=1).stderr
     message = run("run", "my-model", "Hi", code=1).stderr
-    assert "my-model, is gone; import it again" in message
+    assert "my-model, no longer exists; import it again" in message
     mine.write_bytes(data[:-1])
     sizes = f"has {len(data) - 1:,} bytes, but {len(data):,} are pinned"
     assert sizes in run("run", "my-model", "Hi", code=1).stderr
@@ -461,7 +463,7 @@ def test_without_a_model_it_is_the_last_one_else_the_real_one_else_the_demo(
     assert f"Using {demo_gguf.stem} ({demo_gguf})" in result.stderr
     run("run", "demo", "Hi", "--max-tokens", "1")
     assert user_state.last() == "demo"
-    user_state.use("a model that is gone")
+    user_state.set_last("a model that is gone")
     assert locate.default().name == NAME
     user_state.path().write_text("[" * 10_000)
     assert locate.default().name == NAME

@@ -152,7 +152,7 @@ def test_a_retry_is_told_in_place_and_goes_when_something_comes(
             f"Trying again in {wait} s (attempt {attempt} of 6): gone\\x1b[2J: a.json of O/N"[:59]
             for attempt, wait in ((2, 1), (3, 2), (4, 4))
         ]
-        assert patience.came(failures) == 0
+        assert patience.succeeded(failures) == 0
         assert terminal.getvalue().endswith("\r" + " " * 59 + "\r")
         shown = terminal.getvalue()
     assert terminal.getvalue() == shown
