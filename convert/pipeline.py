@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import OutOfMemory, OutputError, UsageError
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.hardware import usable_cpus
-from edgesppo.system.signals import between_steps
+from edgesppo.system.signals import deferred_interrupts
 from edgesppo_convert.output.output import Output, sweep
 from edgesppo_convert.output.preconditions import check_target
 from edgesppo_convert.plan.plan import check_choices, plan_conversion
@@ -162,7 +162,7 @@ class _Conversion:
         for shards in self._checkpoint.visits(needed):
             stage = [job for job in lacking if job.tensor.shard in shards]
             with (
-                between_steps() as look,
+                deferred_interrupts() as look,
                 self._witness.watch(shards) as watch,
                 closing(self._blocks(stage)) as blocks,
             ):

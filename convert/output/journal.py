@@ -33,7 +33,7 @@ class Journal:
         self._files = files
         self._end = self._crc = 0  # of what is sound
         try:
-            self._descriptor = filelock.take(path, files)
+            self._descriptor = filelock.open_locked(path, files)
         except filelock.LockHeld as held:
             raise OutputError(
                 f"{output} is being written by {held.owner}; wait for it, or stop it"
@@ -41,7 +41,7 @@ class Journal:
 
     def recorded(self, fingerprint: str) -> dict[str, str]:
         """The sha256 of each tensor that this same conversion has finished, by name."""
-        found = jsonl.sound(read_all(self._files, self._descriptor, MAX_BYTES))
+        found = jsonl.read_valid(read_all(self._files, self._descriptor, MAX_BYTES))
         if found:
             self._end, self._crc = found[-1].end, found[-1].crc
         events = [line.event for line in found]
@@ -55,7 +55,7 @@ class Journal:
         if anew:
             self._end = self._crc = 0
         self._files.truncate(self._descriptor, self._end)
-        self._append([{"run": fingerprint, **filelock.me()}])
+        self._append([{"run": fingerprint, **filelock.this_process()}])
 
     def add(self, tensors: Iterable[tuple[str, str]]) -> None:
         """Claim these tensors, by name and sha256; their data must be on the disk."""
@@ -63,7 +63,7 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Give the lock back; unless there is something to go on from, the file goes, too."""
-        filelock.drop(self.path, self._descriptor, self._files, remove=remove)
+        filelock.close_locked(self.path, self._descriptor, self._files, remove=remove)
 
     def _append(self, events: Iterable[dict[str, Any]]) -> None:
         data, crc = jsonl.encode(events, self._crc)

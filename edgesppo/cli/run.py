@@ -21,7 +21,7 @@ from edgesppo.cli.session_options import chatting, chosen_for, kept, session_opt
 from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
-from edgesppo.system.signals import ending
+from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal.format import speed_line
 from edgesppo.terminal.suggest import nearest
@@ -81,7 +81,11 @@ def run_command(
     model, prompt = _model_and_prompt(words, files)
     wanted = None if schema_file is None else _wanted(schema_file)
     options = {"system": system, **sampling}
-    with ending(), kept(session) as held, opened(chosen_for(model, held), loading) as loaded:
+    with (
+        raise_on_termination(),
+        kept(session) as held,
+        opened(chosen_for(model, held), loading) as loaded,
+    ):
         if held is None:
             answer(loaded, loaded.chat(**options), prompt, as_json=as_json, wanted=wanted)
             return

@@ -155,7 +155,7 @@ class Engine:
         last = self.model.n_vocab - 1
         if set(map(type, tokens)) != {int} or min(tokens) < 0 or max(tokens) > last:
             for token in tokens:
-                validate.whole("a token of the prompt", token, 0, last)
+                validate.integer("a token of the prompt", token, 0, last)
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
         """The error for a prompt of so many tokens, to be raised."""

@@ -24,7 +24,7 @@ from edgesppo.gguf.reader import (
     read_head,
 )
 from edgesppo.system.sanitize import one_line
-from edgesppo.system.validate import shown
+from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,12 +111,12 @@ def _complaint(
     found = keys.get("general.architecture")
     if found != architecture:
         raise BadModelFile(
-            f"{path}: a GGUF of the architecture {shown(found)}, expected {architecture!r}: "
+            f"{path}: a GGUF of the architecture {quoted(found)}, expected {architecture!r}: "
             "edgesppo runs Gemma-2 models"
         )
     if keys.get("split.count", 0) not in (0, 1):
         raise BadModelFile(
-            f"{path}: one of {shown(keys['split.count'])} parts of a model, expected a whole one; "
+            f"{path}: one of {quoted(keys['split.count'])} parts of a model, expected a whole one; "
             "merge them with llama.cpp's llama-gguf-split --merge FIRST_PART MERGED"
         )
     return (
@@ -131,7 +131,7 @@ def _with_tensors(summary: Summary) -> Summary:
     """The summary of a file whose tensors are Gemma-2's, and its norms of the type they must be."""
     for tensor in summary.tensors:
         if not _TENSOR.fullmatch(tensor.name):
-            raise _foreign(summary.path, f"the tensor {shown(tensor.name)}")
+            raise _foreign(summary.path, f"the tensor {quoted(tensor.name)}")
         if "norm." in tensor.name and tensor.type != "F32":
             raise BadModelFile(
                 f"{summary.path}: {tensor.name!r} is of the type {tensor.type}, expected F32, as "
@@ -156,12 +156,12 @@ def _number_complaint(
         if name == key:
             continue
         if name not in (*NUMBERS, _ROTATED):
-            raise _foreign(path, f"the key {shown(key)}")
+            raise _foreign(path, f"the key {quoted(key)}")
         if key in arrays:
             return f"{key} is a list of {value}, expected one number"
         wrong = check_number(name, value) if name in NUMBERS else None
         if wrong:
-            return f"{key} is {shown(value)}, {wrong}"
+            return f"{key} is {quoted(value)}, {wrong}"
     return None
 
 
@@ -181,7 +181,9 @@ def _head_complaint(keys: Mapping[str, Any]) -> str | None:
         return f"{ARCHITECTURE}.attention.value_length is {values}, expected {size} as for keys"
     rotated = get(_ROTATED)
     if rotated is not None and rotated != size:
-        return f"{ARCHITECTURE}.{_ROTATED} is {shown(rotated)}, expected {size}, the size of a head"
+        return (
+            f"{ARCHITECTURE}.{_ROTATED} is {quoted(rotated)}, expected {size}, the size of a head"
+        )
     return None
 
 
@@ -199,7 +201,7 @@ def _token_complaint(
             return f"{place.n} entries in {name}, expected {n_tokens}"
     if keys.get(_MODEL) != _SPM:
         raise BadModelFile(
-            f"{path}: {_MODEL} is {shown(keys.get(_MODEL))}, expected {_SPM!r}, the kind of "
+            f"{path}: {_MODEL} is {quoted(keys.get(_MODEL))}, expected {_SPM!r}, the kind of "
             "Gemma-2's vocabulary; use another program"
         )
     return None
@@ -221,7 +223,7 @@ def _template_complaint(path: Path, keys: Mapping[str, Any]) -> str | None:
         if lacking is not None:
             raise BadModelFile(
                 f"{path}: {one_line(name, _SHOWN)} is not Gemma-2's: no {lacking!r} in "
-                f"{shown(template)}; edgesppo would ask in turns that this model does not know; "
+                f"{quoted(template)}; edgesppo would ask in turns that this model does not know; "
                 "use another program"
             )
     return None

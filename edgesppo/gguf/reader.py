@@ -25,7 +25,7 @@ from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 from edgesppo.gguf.cursor import AGAIN, Cursor
 from edgesppo.gguf.strings import MAX_STRING, Misfit, Vocabulary, walk
 from edgesppo.gguf.tensors import TensorEntry, read_tensors
-from edgesppo.system.validate import shown
+from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -195,7 +195,7 @@ class _Reader(Cursor):
             if not name:
                 raise self.fail("a key has no name")
             if name in keys:
-                raise self.fail(f"the key {shown(name)} stands twice")
+                raise self.fail(f"the key {quoted(name)} stands twice")
             keys[name] = self.value(name)
             self.release()
         return keys
@@ -207,15 +207,15 @@ class _Reader(Cursor):
         if kind in _SCALARS:
             return self.take(_SCALARS[kind])
         if kind == STRING:
-            return self.string(f"the value of {shown(key)}")
+            return self.string(f"the value of {quoted(key)}")
         if kind == _ARRAY:
             return self.array(key)
-        raise self.fail(f"the key {shown(key)} has the unknown type {kind}")
+        raise self.fail(f"the key {quoted(key)} has the unknown type {kind}")
 
     def array(self, key: str) -> int:
         """Step over an array; its length stands for it."""
         kind = self.take("I")
-        n = self.count(f"the length of the array {shown(key)}", MAX_ARRAY)
+        n = self.count(f"the length of the array {quoted(key)}", MAX_ARRAY)
         self.n_items += n
         if self.n_items > MAX_ARRAY:
             raise self.fail(f"its arrays have more than {MAX_ARRAY} items")
@@ -225,13 +225,13 @@ class _Reader(Cursor):
         elif kind == STRING:
             self.skip_strings(key, n)
         else:
-            raise self.fail(f"the array {shown(key)} has elements of the type {kind}")
+            raise self.fail(f"the array {quoted(key)} has elements of the type {kind}")
         return n
 
     def skip_strings(self, key: str, n: int) -> None:
         needed = self.distinct.get(key)
         if needed is not None and n > MAX_DISTINCT:
-            raise self.fail(f"the length of {shown(key)} is {n}, expected at most {MAX_DISTINCT}")
+            raise self.fail(f"the length of {quoted(key)} is {n}, expected at most {MAX_DISTINCT}")
         vocabulary = None if needed is None else Vocabulary()
         try:
             self.at = walk(self.view, self.at, n, vocabulary)
@@ -254,4 +254,6 @@ class _Reader(Cursor):
         if length is None:
             return self.fail(f"the file ends at byte {self.end} inside its header")
         limit = f" or is longer than {MAX_STRING}" if length > MAX_STRING else ""
-        return self.fail(f"a string of {length} bytes in {shown(key)} does not fit the file{limit}")
+        return self.fail(
+            f"a string of {length} bytes in {quoted(key)} does not fit the file{limit}"
+        )

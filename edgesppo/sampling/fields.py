@@ -56,7 +56,7 @@ class Number(Kind):
     def checked(self, name: str, value: Any) -> Any:
         """The value itself."""
         if not self.takes(value):
-            raise validate.refused(name, value, self.expected())
+            raise validate.invalid_value(name, value, self.expected())
         return value
 
     def takes(self, value: Any) -> bool:
@@ -105,7 +105,7 @@ class Choice(Kind):
         """The value itself."""
         if not _is_number(value, int) or value not in self.known:
             expected = " or ".join(str(number) for number in self.known)
-            raise validate.refused(name, value, expected)
+            raise validate.invalid_value(name, value, expected)
         return value
 
 
@@ -120,7 +120,7 @@ class Texts(Kind):
     def checked(self, name: str, value: Any) -> tuple[str, ...]:
         """The strings as a tuple."""
         if not isinstance(value, str | tuple | list):
-            raise validate.refused(name, value, "strings")
+            raise validate.invalid_value(name, value, "strings")
         texts = (value,) if isinstance(value, str) else tuple(value)
         if len(texts) > self.most:
             raise _has(name, f"{len(texts)} strings", f"at most {self.most}")
@@ -130,12 +130,12 @@ class Texts(Kind):
 
     def _check(self, name: str, text: Any) -> None:
         if not isinstance(text, str) or not text:
-            raise _has(name, validate.shown(text), "strings that are not empty")
+            raise _has(name, validate.quoted(text), "strings that are not empty")
         validate.text(name, text)
         data = text.encode("utf-8")
         if self.most_bytes < MAX_INT and (len(data) > self.most_bytes or 0 in data):
             most = f"at most {self.most_bytes} bytes of UTF-8, none of them 0"
-            raise _has(name, validate.shown(text), most)
+            raise _has(name, validate.quoted(text), most)
 
     def parsed(self, _name: str, given: tuple[str, ...]) -> tuple[str, ...]:
         """The texts; one empty one means none at all."""
@@ -157,10 +157,10 @@ class Names(Kind):
         """The names as a tuple."""
         known = f"some of: {', '.join(self.known)}"
         if not isinstance(value, tuple | list):
-            raise validate.refused(name, value, known)
+            raise validate.invalid_value(name, value, known)
         for item in value:
             if item not in self.known:
-                raise _has(name, validate.shown(item), known)
+                raise _has(name, validate.quoted(item), known)
             if value.count(item) > 1:
                 raise _has(name, f"{item!r} more than once", "each name once")
         return tuple(value)
@@ -183,7 +183,7 @@ class Tokens(Kind):
     def checked(self, name: str, value: Any) -> tuple[int, ...]:
         """The ids as a tuple."""
         if not isinstance(value, tuple | list):
-            raise validate.refused(name, value, "token ids")
+            raise validate.invalid_value(name, value, "token ids")
         for token in value:
             _check_token(name, token)
         return tuple(value)
@@ -212,12 +212,12 @@ class Biases(Kind):
         if not isinstance(pairs, tuple | list) or not all(
             isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
         ):
-            raise validate.refused(name, value, "a mapping from token id to bias")
+            raise validate.invalid_value(name, value, "a mapping from token id to bias")
         limits = Number(self.help, self.low, self.high)
         for token, bias in pairs:
             _check_token(name, token)
             if not limits.takes(bias):
-                raise _has(name, f"{validate.shown(bias)} for token {token}", limits.expected())
+                raise _has(name, f"{validate.quoted(bias)} for token {token}", limits.expected())
         if len({token for token, _ in pairs}) < len(pairs):
             raise _has(name, "a token more than once", "each token once")
         return tuple(sorted((token, float(bias)) for token, bias in pairs))
@@ -231,7 +231,7 @@ class Biases(Kind):
         try:
             return _token(name, token), float(bias)
         except ValueError:
-            raise validate.refused(name, word, "ID=BIAS, such as 107=-2.5") from None
+            raise validate.invalid_value(name, word, "ID=BIAS, such as 107=-2.5") from None
 
     def shown(self, default: tuple[tuple[int, float], ...]) -> str:
         """As the option takes them."""
@@ -245,11 +245,11 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def _check_token(name: str, token: Any) -> None:
     if not _is_number(token, int) or not 0 <= token <= MAX_INT:
-        raise _has(name, validate.shown(token), "token ids from 0")
+        raise _has(name, validate.quoted(token), "token ids from 0")
 
 
 def _has(name: str, part: str, expected: str) -> UsageError:
-    return UsageError(f"{validate.named(name)} has {part}, expected {expected}")
+    return UsageError(f"{validate.label(name)} has {part}, expected {expected}")
 
 
 def _between_commas(given: str) -> tuple[str, ...]:
@@ -260,4 +260,4 @@ def _token(name: str, word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise _has(name, validate.shown(word), "token ids from 0") from None
+        raise _has(name, validate.quoted(word), "token ids from 0") from None

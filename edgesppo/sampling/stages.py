@@ -63,7 +63,7 @@ def _check_ids(params: SamplingParams, n_vocab: int) -> None:
         for token in tokens:
             if token >= n_vocab:
                 raise UsageError(
-                    f"{validate.named(name)} has token {token}, expected ids below {n_vocab}, "
+                    f"{validate.label(name)} has token {token}, expected ids below {n_vocab}, "
                     "the size of this model's vocabulary"
                 )
 

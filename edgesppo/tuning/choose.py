@@ -91,7 +91,7 @@ def origin(summary: Summary, wishes: LoadOptions, tuning: RunConfig) -> str:
 def _check(summary: Summary, wishes: LoadOptions) -> None:
     """Refuse what makes no sense before anything is measured or loaded."""
     run_config.check_goal(wishes.tune)
-    validate.switch("force", wishes.force)
+    validate.boolean("force", wishes.force)
     gpu_layers(wishes.gpu)
     config.check(
         memory_plan.trained(summary),

@@ -28,10 +28,10 @@ BUILD = (
     f'library = "l"\nsize = 3\nsha256 = "{"1" * 64}"\n'
 )
 ODD_NAMES = {
-    "CON": "is a device on Windows",
-    "nul.txt": "is a device on Windows",
-    "sub/Com1.json": "is a device on Windows",
-    "lpt¹": "is a device on Windows",
+    "CON": "is the name of a device on Windows",
+    "nul.txt": "is the name of a device on Windows",
+    "sub/Com1.json": "is the name of a device on Windows",
+    "lpt¹": "is the name of a device on Windows",
     "x.part": "is what we call a file on its way",
     "sub/.x.Part": "is what we call a file on its way",
     "a.": "ends in a dot or a space",
@@ -155,7 +155,7 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (GOOD.replace("a.json", "."), "not written as one is"),
         (GOOD.replace("a.json", r"a\nb"), "control or invisible"),
         *((GOOD.replace("a.json", name), why) for name, why in ODD_NAMES.items()),
-        (GOOD.replace('"m"', '"nul.x"'), "the name 'nul.x' is a device on Windows"),
+        (GOOD.replace('"m"', '"nul.x"'), "the name 'nul.x' is the name of a device on Windows"),
         (GOOD.replace('"m"', '"m."'), r"the name 'm\.' ends in a dot"),
         (GOOD.replace('"m"', '"M"') + MODEL + FILE, "the name 'm' stands twice, also as 'M'"),
         (GOOD + FILE.replace("a.json", "a.json/b"), "'a.json/b' is inside of the file 'a.json'"),
