@@ -179,8 +179,8 @@ def _read_gguf(path: Path) -> Importance:
     datasets, chunks = Keys.IMatrix.DATASETS, summary.keys.get(Keys.IMatrix.CHUNK_COUNT)
     if datasets not in summary.arrays or not isinstance(chunks, int):
         raise _refusal(path, f"it lacks {datasets} or {Keys.IMatrix.CHUNK_COUNT}")
-    if summary.arrays[datasets].n > MAX_ENTRIES:
-        raise _refusal(path, f"it names {summary.arrays[datasets].n:,} data sets")
+    if summary.arrays[datasets].length > MAX_ENTRIES:
+        raise _refusal(path, f"it names {summary.arrays[datasets].length:,} data sets")
     tensors = {tensor.name: tensor for tensor in summary.tensors}
     names = [tensor.removesuffix(SUMS) for tensor in tensors if tensor.endswith(SUMS)]
     names += [tensor.removesuffix(COUNTS) for tensor in tensors if tensor.endswith(COUNTS)]
@@ -209,4 +209,4 @@ def _mean(path: Path, name: str, sums: TensorEntry | None, counts: TensorEntry |
 def _floats(path: Path, tensor: TensorEntry) -> Floats:
     if tensor.type != "F32":
         raise _refusal(path, f"{show(tensor.name)} is not F32")
-    return np.fromfile(path, "<f4", tensor.n_bytes // 4, offset=tensor.at).astype(np.float32)
+    return np.fromfile(path, "<f4", tensor.n_bytes // 4, offset=tensor.offset).astype(np.float32)
