@@ -35,7 +35,7 @@ def lock_command(
     A branch or tag is asked for once, and the commit that it is now is written to your own lock,
     or to --lock FILE. What is pinned stays as it is, and nothing is asked, without --update.
     """
-    asked = pull.wanted(model, name, may_begin=True)
+    asked = pull.wanted(model, name, may_create=True)
     before = asked.entry
     with retries_told():
         entry = pull.pin(asked, update=update, file=file, ours=True)

@@ -31,7 +31,7 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
             emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
             return
         say(f"{entry.name} is forgotten in {lock}; your files in {entry.location} stay")
-        for other in layers.holders(entry.name):
+        for other in layers.locks_with(entry.name):
             say(f"{other} has a {entry.name}, too: that is what the name says from now on")
         return
     others = remove.users(entry)

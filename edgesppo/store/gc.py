@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.lockfile.layers import every_entry
+from edgesppo.lockfile.layers import all_entries
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.converted import origin_of
 from edgesppo.store.remove import ORPHAN, Removable, n_bytes, remove_rest
@@ -46,7 +46,7 @@ def _workers(path: Path, files: FileSystem) -> list[str]:
 
 
 def _rests(*, unpinned: bool) -> list[Removable]:
-    models = every_entry()
+    models = all_entries()
     top, found = layout.root(), list[Removable]()
     if top.is_dir():
         found += [Removable(path, n_bytes(path), _PARTIAL) for path in _parts(top)]

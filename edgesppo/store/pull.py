@@ -37,12 +37,12 @@ class Wanted:
     reference: str | None
 
 
-def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wanted:
+def wanted(text: str, name: str | None = None, *, may_create: bool = False) -> Wanted:
     """The entry of a name, or of OWNER/NAME[@REVISION]. Raises ModelNotFound, UsageError.
 
-    A project's lock that is named must be there, unless it may begin now.
+    A project's lock that is named must exist, unless it may be created now.
     """
-    lock = layers.read(may_begin=may_begin)
+    lock = layers.read(may_create=may_create)
     if text in lock.models:
         return Wanted(lock.models[text], None)
     repository = parse_reference(text)
@@ -58,7 +58,7 @@ def wanted(text: str, name: str | None = None, *, may_begin: bool = False) -> Wa
     entry, known = new_entry(repository, name), lock.of_repository(str(repository))
     if known is not None:  # under another name: what is claimed of it holds here, too
         entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
-    taken = lock.taken(entry.name)
+    taken = lock.same_named(entry.name)
     if taken is not None:
         raise UsageError(
             f"{taken.name} is the name of {taken.repository or taken.location or taken.kind};"
@@ -100,7 +100,7 @@ def pin(
 
 def keep(entry: PinnedModel) -> PinnedModel:
     """Have a pinned entry in the project's lock, where one is named, as it stands in another."""
-    if layers.project() is not None and layers.write_target() not in layers.holders(entry.name):
+    if layers.project() is not None and layers.write_target() not in layers.locks_with(entry.name):
         layers.update_entry(entry.name, lambda before: before or entry)
     return entry
 
@@ -206,7 +206,7 @@ def _record_hashes(entry: PinnedModel) -> None:
     """Pin the sha256 of small files, of which the hub tells git's sha1 only, once they are here."""
     if all(file.sha256 for file in entry.files):
         return
-    holders, folder = layers.holders(entry.name), layout.model_dir(entry)
+    holders, folder = layers.locks_with(entry.name), layout.model_dir(entry)
 
     def change(before: PinnedModel | None) -> PinnedModel | None:
         same = before is not None and before.revision == entry.revision

@@ -20,7 +20,7 @@ from edgesppo.lockfile.entries import (
     GGUF,
     PinnedFile,
     PinnedModel,
-    check_chosen,
+    check_model_name,
     is_link,
     name_fault,
 )
@@ -53,7 +53,7 @@ def register(path: Path, name: str | None = None, hashed: Hashed | None = None) 
     found = _checkpoint(place) if place.is_dir() else _gguf(place)
     check_location(str(folder), str(path))
     chosen = name or _name(place)
-    check_chosen(chosen)
+    check_model_name(chosen)
     _check_free(chosen, folder, place)
     names = [place.name] if kind == GGUF else _names(folder)
     for file in names:
@@ -107,7 +107,7 @@ def _name(path: Path) -> str:
 
 
 def _check_free(name: str, folder: Path, place: Path) -> None:
-    taken = layers.read(may_begin=True).taken(name)
+    taken = layers.read(may_create=True).same_named(name)
     if taken is None or (taken.name, taken.location) == (name, str(folder)):
         return
     whose = taken.location or taken.repository or "what comes with edgesppo"

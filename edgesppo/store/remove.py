@@ -81,7 +81,7 @@ def _siblings(entry: PinnedModel) -> list[PinnedModel]:
     same = (entry.repository, entry.revision)
     return [
         other
-        for other in layers.every_entry()
+        for other in layers.all_entries()
         if _paths(other) != _paths(entry) and (other.repository, other.revision) == same
     ]
 
@@ -93,7 +93,7 @@ def _paths(entry: PinnedModel) -> list[str]:
 
 def forget(entry: PinnedModel) -> Path:
     """Drop an imported entry from the lock that it stands in: which; its files stay."""
-    path = layers.holders(entry.name)[0]
+    path = layers.locks_with(entry.name)[0]
     layers.update_entry(entry.name, lambda _: None, path)
     return path
 
