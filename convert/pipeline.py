@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import OutOfMemory, OutputError, UsageError
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.hardware import usable_cpus
-from edgesppo.system.signals import between_steps
+from edgesppo.system.signals import deferred_interrupts
 from edgesppo_convert.output.output import Output, clean_up_after_kill
 from edgesppo_convert.output.preconditions import check_target
 from edgesppo_convert.plan.plan import parse_options, plan_conversion
@@ -180,7 +180,7 @@ class _Conversion:
         for shards in self._checkpoint.shard_groups(needed):
             jobs = [job for job in missing if job.tensor.shard in shards]
             with (
-                between_steps() as check_interrupt,
+                deferred_interrupts() as check_interrupt,
                 self._hashes.watch(shards) as hashing,
                 closing(self._chunks(jobs)) as chunks,
             ):

@@ -5,8 +5,8 @@
     with edgesppo.load("demo") as model:
         print(model.ask("What is the capital of France?"))
 
-Owns the public names, and imports what is behind them only when they are first used: importing
-edgesppo loads neither numpy nor llama.cpp.
+The public names are imported when they are first used, so `import edgesppo` alone loads neither
+numpy nor llama.cpp.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from edgesppo.sampling.params import SamplingParams
 
-_HOMES = {
+_NAMES_BY_MODULE = {
     "edgesppo.chat.chat": ["Chat"],
     "edgesppo.errors": [
         "BadChat",
@@ -72,7 +72,7 @@ _HOMES = {
     "edgesppo.chat.template": ["Message"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
     "BadChat",
@@ -108,10 +108,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module 'edgesppo' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

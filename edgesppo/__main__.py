@@ -1,4 +1,4 @@
-"""Owns `python -m edgesppo`, the same as the command `edgesppo`."""
+"""`python -m edgesppo`: the same program as the command `edgesppo`."""
 
 import sys
 
@@ -6,7 +6,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """The command line; Ctrl-C while it is still being read leaves without a traceback."""
+    """Run the command line; Ctrl-C while it is still being imported ends without a traceback."""
     try:
         from edgesppo.cli import main as command
     except KeyboardInterrupt:

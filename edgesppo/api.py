@@ -225,7 +225,7 @@ def load(
     for name, function in listeners.items():
         validate.callback(name, function)
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
-        raise validate.refused("drafts", drafts, "True, False or a model")
+        raise validate.invalid_value("drafts", drafts, "True, False or a model")
     found = model if isinstance(model, locate.Found) else locate.find(model)
     summary, spent = _summary(found, on_convert)
     second = None

@@ -1,25 +1,25 @@
-"""Owns every exception that edgesppo raises on purpose. Imports nothing.
+"""The exceptions that edgesppo raises on purpose. This module imports nothing.
 
-    EdgesppoError                 anything we raise on purpose; its text is meant for people
-    ├── UsageError                a parameter or an argument that makes no sense (also ValueError)
-    │   └── BadOverride           a tensor type was asked for in a way that means or decides nothing
-    ├── ModelNotFound             no such name, file or folder
-    ├── BadModelFile              a GGUF that is damaged, foreign, or not a GGUF
+    EdgesppoError                 the base of them all; its text is meant for people
+    ├── UsageError                an invalid parameter or argument (also a ValueError)
+    │   └── BadOverride           a --tensor-type override that is invalid or has no effect
+    ├── ModelNotFound             no model of that name, and no such file or folder
+    ├── BadModelFile              a file that is damaged, not a Gemma-2 model, or not a GGUF
     ├── BadCheckpoint             a checkpoint folder that cannot be converted
-    │   ├── SourceUnreadable      the system could not read it; nothing is known against it
-    │   └── UnsupportedCheckpoint a sound checkpoint of a kind we do not convert
-    ├── BadChat                   a saved chat is damaged
+    │   ├── SourceUnreadable      the system could not read it; it may well be sound
+    │   └── UnsupportedCheckpoint a sound checkpoint of a kind that cannot be converted
+    ├── BadChat                   a saved chat is damaged or of an unknown version
     ├── ChatNotFound              no saved chat of that name
     ├── ChatInUse                 another process has the saved chat open
-    ├── BadLock                   models.lock does not say what it should
-    ├── DownloadError             the hub, or the way to it, did not give what was asked for
+    ├── BadLock                   models.lock is invalid
+    ├── DownloadError             the hub refused, or the connection to it failed
     ├── OutputError               the output could not be written
-    ├── ContextOverflow           more tokens than the context holds
-    ├── IncompleteAnswer          an answer was cut before it was the value that was asked for
+    ├── ContextOverflow           the prompt has more tokens than the context holds
+    ├── IncompleteAnswer          a structured answer was cut off before it was complete
     ├── Cancelled                 the caller asked to stop
-    ├── Closed                    the model or the chat was closed before
+    ├── Closed                    the model or the chat has been closed
     └── NativeError               llama.cpp reported a failure
-        └── OutOfMemory           llama.cpp could not get the memory it asked for
+        └── OutOfMemory           the system did not provide the memory that was needed
 
 A message names what was found, what was expected, and what to do next, on one line.
 """
@@ -32,19 +32,19 @@ class EdgesppoError(Exception):
 
 
 class UsageError(EdgesppoError, ValueError):
-    """A parameter or an argument makes no sense."""
+    """A parameter or an argument is invalid."""
 
 
 class BadOverride(UsageError):
-    """A tensor type was asked for in a way that means nothing, or decides nothing."""
+    """A tensor type override is invalid, or matches no tensor that it could change."""
 
 
 class ModelNotFound(EdgesppoError):
-    """No model of that name, file or folder."""
+    """There is no model of that name, and no such file or folder."""
 
 
 class BadModelFile(EdgesppoError):
-    """A GGUF file is damaged, of a foreign architecture, or no GGUF at all."""
+    """A GGUF file is damaged, of another architecture, or not a GGUF file at all."""
 
 
 class BadCheckpoint(EdgesppoError):
@@ -52,19 +52,19 @@ class BadCheckpoint(EdgesppoError):
 
 
 class SourceUnreadable(BadCheckpoint):
-    """The system failed to read a checkpoint; what has been read of it before is sound."""
+    """The system failed to read a checkpoint; what was read of it before that is sound."""
 
 
 class UnsupportedCheckpoint(BadCheckpoint):
-    """A checkpoint is sound, but of a kind that is not converted here."""
+    """A checkpoint is sound, but of a kind that edgesppo cannot convert."""
 
 
 class BadChat(EdgesppoError):
-    """A saved chat is damaged or of a version that is not read here."""
+    """A saved chat is damaged, or was saved in a version that this edgesppo cannot read."""
 
 
 class ChatNotFound(EdgesppoError):
-    """No saved chat of that name."""
+    """There is no saved chat of that name."""
 
 
 class ChatInUse(EdgesppoError):
@@ -72,13 +72,13 @@ class ChatInUse(EdgesppoError):
 
 
 class BadLock(EdgesppoError):
-    """models.lock does not say what it should."""
+    """A models.lock file is damaged or has an invalid value."""
 
 
 class DownloadError(EdgesppoError):
-    """The hub, or the way to it, did not give what was asked for.
+    """The hub refused a request, or the connection to it failed.
 
-    `status` is the hub's, where it refused.
+    `status` is the HTTP status of the refusal, None where the hub did not answer.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -87,11 +87,15 @@ class DownloadError(EdgesppoError):
 
 
 class OutputError(EdgesppoError):
-    """The output could not be written; nothing half-written stands under its name."""
+    """The output could not be written; no incomplete file is left under its name."""
 
 
 class ContextOverflow(EdgesppoError):
-    """A prompt needs more tokens than the context holds."""
+    """A prompt does not fit into the context.
+
+    `needed` and `available` are numbers of tokens: what the prompt and one token of an answer
+    take, and what the context holds.
+    """
 
     def __init__(self, message: str, *, needed: int, available: int) -> None:
         super().__init__(message)
@@ -102,7 +106,10 @@ class ContextOverflow(EdgesppoError):
     def of_prompt(
         cls, n_tokens: int, n_ctx: int, n_ctx_train: int, *, at_least: bool = False
     ) -> ContextOverflow:
-        """For a prompt that leaves no room for an answer; `at_least` where nobody counted on."""
+        """The error for a prompt of `n_tokens` that leaves no room for an answer.
+
+        `at_least` says that counting stopped there, so the prompt may be longer still.
+        """
         larger = ", or use a larger n_ctx (--n-ctx)" if n_ctx < n_ctx_train else ""
         count = f"at least {n_tokens:,}" if at_least else f"{n_tokens:,}"
         return cls(
@@ -114,9 +121,9 @@ class ContextOverflow(EdgesppoError):
 
 
 class IncompleteAnswer(EdgesppoError):
-    """An answer was cut before it was the value that was asked for.
+    """A structured answer was cut off before it was a complete value.
 
-    `text` is what came of it, `finish_reason` says what cut it: "length" or "cancelled".
+    `text` is the answer so far; `finish_reason` says what cut it off: "length" or "cancelled".
     """
 
     def __init__(self, message: str, *, text: str, finish_reason: str) -> None:
@@ -126,11 +133,11 @@ class IncompleteAnswer(EdgesppoError):
 
 
 class Cancelled(EdgesppoError):
-    """The caller asked to stop before the work was done."""
+    """The caller asked to stop, and the work was not finished."""
 
 
 class Closed(EdgesppoError):
-    """The model or the chat had been closed."""
+    """The model or the chat has been closed and cannot be used any more."""
 
 
 class NativeError(EdgesppoError):
@@ -138,4 +145,4 @@ class NativeError(EdgesppoError):
 
 
 class OutOfMemory(NativeError):
-    """llama.cpp could not get the memory it asked for."""
+    """The system did not provide the memory that llama.cpp needs."""

@@ -36,7 +36,7 @@ class Journal:
         self._files = files
         self._end = self._crc = 0  # of the valid lines
         try:
-            self._descriptor = filelock.take(path, files)
+            self._descriptor = filelock.open_locked(path, files)
         except filelock.LockHeld as held:
             raise OutputError(
                 f"{output} is being written by {held.owner}; wait until it has finished, or stop it"
@@ -44,7 +44,7 @@ class Journal:
 
     def finished_tensors(self, fingerprint: str) -> dict[str, str]:
         """The sha256 by name of each tensor that earlier runs of this conversion finished."""
-        lines = jsonl.sound(read_all(self._files, self._descriptor, MAX_BYTES))
+        lines = jsonl.read_valid(read_all(self._files, self._descriptor, MAX_BYTES))
         if lines:
             self._end, self._crc = lines[-1].end, lines[-1].crc
         events = [line.event for line in lines]
@@ -58,7 +58,7 @@ class Journal:
         if restart:
             self._end = self._crc = 0
         self._files.truncate(self._descriptor, self._end)
-        self._append([{"run": fingerprint, **filelock.me()}])
+        self._append([{"run": fingerprint, **filelock.this_process()}])
 
     def add(self, tensors: Iterable[tuple[str, str]]) -> None:
         """Record these tensors, by name and sha256, as finished; their data must be on the disk."""
@@ -66,7 +66,7 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Release the lock; `remove` the file unless a later run can resume from it."""
-        filelock.drop(self.path, self._descriptor, self._files, remove=remove)
+        filelock.close_locked(self.path, self._descriptor, self._files, remove=remove)
 
     def _append(self, events: Iterable[dict[str, Any]]) -> None:
         data, crc = jsonl.encode(events, self._crc)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from edgesppo.system.fs import write_all
-from edgesppo.system.signals import between_steps
+from edgesppo.system.signals import deferred_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -90,7 +90,10 @@ class PartFile:
         """
         whole = hashlib.sha256()
         ahead: deque[Future[None]] = deque()
-        with between_steps() as check_interrupt, ThreadPoolExecutor(1, "edgesppo-hash") as pool:
+        with (
+            deferred_interrupts() as check_interrupt,
+            ThreadPoolExecutor(1, "edgesppo-hash") as pool,
+        ):
             for name, start, end, expected in _spans(plan, digests):
                 hasher = hashlib.sha256()
                 for data in self._blocks(start, end):

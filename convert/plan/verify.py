@@ -15,7 +15,7 @@ from gguf import Keys
 
 from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
 from edgesppo.gguf import gemma2 as runtime
-from edgesppo.gguf.reader import AGAIN
+from edgesppo.gguf.reader import ADVICE
 from edgesppo.system.fs import cannot_write
 from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.sentencepiece import PieceType
@@ -46,7 +46,7 @@ def check_planned(head: bytes, size: int, where: str, added: Mapping[int, bool])
         summary = runtime.check_head(head, size, Path("its file"))
         fault = _fault(summary, added, partial(runtime.read_array, summary, head=head))
     except BadModelFile as error:
-        fault = str(error).removesuffix(AGAIN)
+        fault = str(error).removesuffix(ADVICE)
     if fault is not None:
         raise BadCheckpoint(
             f"{where} cannot be converted; the runtime would refuse the result: {fault}"

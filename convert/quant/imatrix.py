@@ -182,10 +182,11 @@ def _read_gguf(path: Path) -> Importance:
     datasets, chunks = Keys.IMatrix.DATASETS, summary.keys.get(Keys.IMatrix.CHUNK_COUNT)
     if datasets not in summary.arrays or not isinstance(chunks, int):
         raise _refusal(path, f"it has no {datasets} or no {Keys.IMatrix.CHUNK_COUNT}")
-    if summary.arrays[datasets].n > MAX_ENTRIES:
+    if summary.arrays[datasets].length > MAX_ENTRIES:
         raise _refusal(
             path,
-            f"it names {summary.arrays[datasets].n:,} data sets; expected at most {MAX_ENTRIES:,}",
+            f"it names {summary.arrays[datasets].length:,} data sets;"
+            f" expected at most {MAX_ENTRIES:,}",
         )
     tensors = {tensor.name: tensor for tensor in summary.tensors}
     names = [tensor.removesuffix(SUMS) for tensor in tensors if tensor.endswith(SUMS)]
@@ -215,4 +216,4 @@ def _mean(path: Path, name: str, sums: TensorEntry | None, counts: TensorEntry |
 def _floats(path: Path, tensor: TensorEntry) -> Floats:
     if tensor.type != "F32":
         raise _refusal(path, f"{show(tensor.name)} has the type {tensor.type}; expected F32")
-    return np.fromfile(path, "<f4", tensor.n_bytes // 4, offset=tensor.at).astype(np.float32)
+    return np.fromfile(path, "<f4", tensor.n_bytes // 4, offset=tensor.offset).astype(np.float32)

@@ -68,6 +68,17 @@ class ShardDownloader:
             if digests[-1] == file.digest:
                 return bytes(data)
         raise self._downloader.mismatch(file, digests)
+
+    def download(self, file: RemoteFile) -> Path:
+        """Download a file to the disk, unless it is already kept; where it is."""
+        path = self.temporary_path(file)
+        if self.keep_folder is None:
+            self._download_into(file, path)
+            return path
+        kept = self.keep_folder / file.path
+        if not _is_complete(file, kept):
+            self._download_into(file, path)
+            self._keep(path, kept)
         return kept
 
     def keep_small(self, contents: Iterable[tuple[RemoteFile, bytes]]) -> None:

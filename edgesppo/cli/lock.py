@@ -36,7 +36,7 @@ def lock_command(
     to --lock FILE. A model that is already pinned is left as it is, without asking the hub, unless
     you give --update.
     """
-    request = pull.parse_request(model, name, may_begin=True)
+    request = pull.parse_request(model, name, may_create=True)
     before = request.entry
     with retries_told():
         entry = pull.pin(request, update=update, file=file, in_project=True)

@@ -12,7 +12,7 @@ from edgesppo.cli import JSON_KEY
 from edgesppo.cli.help_format import Headed
 from edgesppo.cli.output import say
 from edgesppo.errors import UsageError
-from edgesppo.planning.run_config import CACHE_TYPES, CHOICES
+from edgesppo.planning.run_config import CACHE_TYPES, GOALS
 from edgesppo.sampling.fields import Choice, Number
 from edgesppo.sampling.params import SamplingParams
 
@@ -58,7 +58,7 @@ def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
 _model_option = functools.partial(click.option, cls=Headed, heading="Loading the model")
 tune_option = _model_option(
     "--tune",
-    type=click.Choice(CHOICES),
+    type=click.Choice(GOALS),
     default="turn",
     show_default=True,
     help="What to optimise the settings for, measured once on this machine: typical turns, long"
@@ -144,7 +144,7 @@ def _parsed(given: dict[dataclasses.Field[Any], Any]) -> dict[str, Any]:
     """Convert the given options to values of SamplingParams. Raises click.UsageError."""
     try:
         sampling = {
-            field.name: field.metadata["kind"].parsed(field.name, value)
+            field.name: field.metadata["kind"].parse(field.name, value)
             for field, value in given.items()
             if value not in (None, ())
         }
@@ -164,7 +164,7 @@ def _sampling_option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
         type=kind.number if of_numbers else str,
         metavar=None if of_numbers else kind.metavar,
         multiple=kind.repeatable,
-        help=f"{kind.help[:1].upper()}{kind.help[1:]}. [default: {kind.shown(field.default)}]",
+        help=f"{kind.help[:1].upper()}{kind.help[1:]}. [default: {kind.format(field.default)}]",
     )
 
 

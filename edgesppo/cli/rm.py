@@ -35,7 +35,7 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
             emit_json({"name": entry.name, "removed": [], "freed_bytes": 0, "lock": str(lock)})
             return
         say(f"{entry.name} was removed from {lock}; your files in {entry.location} are kept")
-        for other in layers.holders(entry.name):
+        for other in layers.locks_with(entry.name):
             say(f"{other} has an entry {entry.name}, too: from now on, the name refers to that")
         return
     others = remove.sharing(entry)

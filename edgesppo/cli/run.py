@@ -26,7 +26,7 @@ from edgesppo.cli.session_options import (
 from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
-from edgesppo.system.signals import ending
+from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal.format import speed_line
 from edgesppo.terminal.suggest import nearest
@@ -89,7 +89,7 @@ def run_command(
     wanted = None if schema_file is None else _wanted(schema_file)
     options = {"system": system, **sampling}
     with (
-        ending(),
+        raise_on_termination(),
         held_session(session) as held,
         open_model(choose_model_for(model, held), loading) as loaded,
     ):

@@ -1,1 +1,1 @@
-"""Owns the demo checkpoint that ships with the package: a tiny trained Gemma-2 in this folder."""
+"""The demo checkpoint that ships with the package: a tiny trained Gemma-2, data only."""

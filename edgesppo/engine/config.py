@@ -68,7 +68,7 @@ def _check_costs(costs: Any) -> None:
     if costs is None:
         return
     if not isinstance(costs, list | tuple) or len(costs) not in (0, len(ROWS)):
-        raise validate.refused("draft_costs", costs, f"{len(ROWS)} numbers")
+        raise validate.invalid_value("draft_costs", costs, f"{len(ROWS)} numbers")
     for cost in costs:
         validate.number("draft_costs", cost, 1, 1e6)
 
@@ -82,15 +82,15 @@ def check(n_ctx_train: int, **settings: Any) -> None:
             validate.choice(name, value, _CHOICES[name])
             continue
         low, high = _LIMITS[name]
-        validate.whole(name, value, low, n_ctx_train if name == "n_ctx" else high)
+        validate.integer(name, value, low, n_ctx_train if name == "n_ctx" else high)
     if settings.get("n_batch", DEFAULT_BATCH) < settings.get("n_seqs", 1):
-        raise validate.refused("n_batch", settings["n_batch"], "at least as much as n_seqs")
+        raise validate.invalid_value("n_batch", settings["n_batch"], "at least as much as n_seqs")
 
 
 def threads(params: ContextParams) -> int:
     """Bytes for the threads that a step may start: those that compute, and one to wait for them."""
     n_threads = max(params.n_threads, params.n_threads_batch) + 1
-    return memory_guard.stacks(n_threads) + memory_guard.COMPUTING
+    return memory_guard.stack_bytes(n_threads) + memory_guard.COMPUTING_RESERVE
 
 
 def ask_for_memory(summary: Summary, params: ContextParams) -> None:
@@ -114,6 +114,10 @@ def ask_for_memory(summary: Summary, params: ContextParams) -> None:
     )
     memory_guard.require(
         f"a context of {params.n_ctx:,} tokens",
-        memory=needs.kv + needs.compute + needs.logits + threads(params) + memory_guard.LOADING,
+        memory=needs.kv
+        + needs.compute
+        + needs.logits
+        + threads(params)
+        + memory_guard.LOADING_RESERVE,
         advice="use a smaller n_ctx (--n-ctx)",
     )

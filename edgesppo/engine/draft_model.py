@@ -35,7 +35,7 @@ SLICE = 64
 def needs(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
     """What such a model takes beside one of `n_ctx` tokens with these settings."""
     own = dataclasses.replace(tuning, flash_attention="auto", n_ubatch=SLICE)
-    n_ctx = min(n_ctx, memory_plan.trained(summary))
+    n_ctx = min(n_ctx, memory_plan.trained_context(summary))
     return memory_plan.plan_memory(
         summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=SLICE, cache_type="f16"
     )

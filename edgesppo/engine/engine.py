@@ -24,7 +24,7 @@ from edgesppo.engine.scheduler import Part, Scheduler
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
-from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
+from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Engine:
         n_ubatch: int = DEFAULT_BATCH,
         cache_type: str = "f16",
         flash_attention: str = "auto",
-        draft_costs: Sequence[float] | None = USUAL_COSTS,
+        draft_costs: Sequence[float] | None = DEFAULT_ROW_COSTS,
         draft_model: DraftModel | None = None,
     ) -> None:
         self.model = model

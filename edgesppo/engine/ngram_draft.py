@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edgesppo.planning.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
+from edgesppo.planning.run_config import DEFAULT_ROW_COSTS, MAX_DRAFT, ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ class Drafter:
     def __init__(
         self,
         prompt: Sequence[int],
-        costs: Sequence[float] = USUAL_COSTS,
+        costs: Sequence[float] = DEFAULT_ROW_COSTS,
         guesser: Guesser | None = None,
     ) -> None:
         self._index = NgramIndex()

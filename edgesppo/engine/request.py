@@ -127,7 +127,7 @@ def check_tokens(tokens: list[int], n_vocab: int) -> None:
         raise UsageError("the prompt has no tokens")
     if set(map(type, tokens)) != {int} or min(tokens) < 0 or max(tokens) >= n_vocab:
         for token in tokens:
-            validate.whole("a token of the prompt", token, 0, n_vocab - 1)
+            validate.integer("a token of the prompt", token, 0, n_vocab - 1)
 
 
 def new_request(

@@ -1,4 +1,4 @@
-"""GGUF files that nobody vouches for: their head is read within bounds, and checked for Gemma-2.
+"""Read and check the header of an untrusted GGUF file, within bounded memory.
 
-Nothing here loads llama.cpp: a file is judged before native code sees it.
+Nothing here loads llama.cpp: a file is checked before native code reads it.
 """

@@ -1,7 +1,7 @@
-"""Owns what a GGUF file says of itself, as plain values that can be printed or sent as JSON.
+"""A GGUF file's metadata as plain values that can be printed or written as JSON.
 
-Takes a preflight's `Summary` and believes no key to be there or to be of the right kind: what is
-missing or senseless is None, texts are cut and made printable. Knows nothing of llama.cpp.
+No key of the `Summary` is assumed to exist or to have the right type: missing and invalid values
+become None, strings are cut and made printable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SAMPLING = ("temp", "top_k", "top_p", "min_p", "penalty_repeat")
 
 
 def describe(summary: Summary) -> dict[str, Any]:
-    """Everything that a card of this file tells."""
+    """The contents of a model card: name, shape, lineage, types, tokenizer, licence and inputs."""
     keys, model = summary.keys, gemma2.ARCHITECTURE
     return {
         "name": text(keys, "general.name"),
@@ -62,21 +62,23 @@ def describe(summary: Summary) -> dict[str, Any]:
 
 
 def text(keys: Mapping[str, Any], key: str) -> str | None:
-    """A text, fit for a terminal; None where there is none."""
+    """The string value of a key, safe for a terminal; None if it is not a string."""
     value = keys.get(key)
     return one_line(value, MAX_TEXT) if isinstance(value, str) else None
 
 
 def number(keys: Mapping[str, Any], key: str) -> int | float | None:
-    """A finite number; None where there is none."""
+    """The number of a key; None if it is not a finite number."""
     value = keys.get(key)
-    fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if fine else None
+    is_finite = (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    )
+    return value if is_finite else None
 
 
 def _texts(summary: Summary, key: str) -> list[str]:
-    place = summary.arrays.get(key)
-    if place is None or place.n > MAX_INPUTS:
+    array = summary.arrays.get(key)
+    if array is None or array.length > MAX_INPUTS:
         return []
     return [
         one_line(item, MAX_TEXT)
@@ -86,7 +88,7 @@ def _texts(summary: Summary, key: str) -> list[str]:
 
 
 def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    lineage: dict[str, Any] = {
         key: text(keys, f"general.{key}")
         for key in ("basename", "finetune", "version", "organization", "quantized_by")
     }
@@ -94,7 +96,7 @@ def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
     iteration = re.search(r"iter(\d{1,3})(?!\d)", named, re.IGNORECASE)
     sppo = re.search(r"\bsppo\b", named, re.IGNORECASE)
     return {
-        **found,
+        **lineage,
         "method": text(keys, "edgesppo.lineage.method") or ("SPPO" if sppo else None),
         "iteration": number(keys, "edgesppo.lineage.iteration")
         or (int(iteration[1]) if sppo and iteration else None),
@@ -108,22 +110,22 @@ def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 def _references(keys: Mapping[str, Any], kind: str) -> list[str]:
     names = []
-    for place in range(MAX_REFERENCES):
-        name = text(keys, f"general.{kind}.{place}.name")
-        owner = text(keys, f"general.{kind}.{place}.organization")
+    for n in range(MAX_REFERENCES):
+        name = text(keys, f"general.{kind}.{n}.name")
+        owner = text(keys, f"general.{kind}.{n}.organization")
         if name is not None:
             names.append(f"{owner}/{name}" if owner else name)
     return names
 
 
 def _types(summary: Summary) -> dict[str, dict[str, int]]:
-    """Tensors and bytes of each block type, most bytes first."""
-    found: dict[str, dict[str, int]] = {}
+    """The number of tensors and bytes of each tensor type, most bytes first."""
+    types: dict[str, dict[str, int]] = {}
     for tensor in summary.tensors:
-        entry = found.setdefault(tensor.type, {"tensors": 0, "bytes": 0})
+        entry = types.setdefault(tensor.type, {"tensors": 0, "bytes": 0})
         entry["tensors"] += 1
         entry["bytes"] += tensor.n_bytes
-    return dict(sorted(found.items(), key=lambda item: -item[1]["bytes"]))
+    return dict(sorted(types.items(), key=lambda item: -item[1]["bytes"]))
 
 
 def _bits(summary: Summary) -> float | None:

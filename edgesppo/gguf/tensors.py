@@ -1,8 +1,6 @@
-"""Owns the announcements of tensors in a GGUF file: types, shapes, places, each held to the file.
+"""Read the tensor infos of a GGUF file: types, shapes and offsets, each checked against the file.
 
-    info:  name | n_dims u32 | dims u64[n_dims] | type u32 | offset u64 (from the start of data)
-
-Holds none of their data.
+info:  name | n_dims u32 | dims u64[n_dims] | type u32 | offset u64 (from the start of the data)
 """
 
 from __future__ import annotations
@@ -11,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadModelFile
-from edgesppo.gguf.cursor import AGAIN
+from edgesppo.gguf.cursor import ADVICE
 
 if TYPE_CHECKING:
     from edgesppo.gguf.cursor import Cursor
 
 MAX_TENSOR_NAME = 63
-# ggml type, its name, weights in a block, bytes of a block
+# (ggml type, its name, weights per block, bytes per block)
 _SIZES = (
     *((0, "F32", 1, 4), (1, "F16", 1, 2), (30, "BF16", 1, 2), (2, "Q4_0", 32, 18)),
     *((3, "Q4_1", 32, 20), (6, "Q5_0", 32, 22), (7, "Q5_1", 32, 24), (8, "Q8_0", 32, 34)),
@@ -32,31 +30,31 @@ _BLOCKS = {kind: (name, weights, size) for kind, name, weights, size in _SIZES}
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor as the file announces it."""
+    """One tensor: its name, type, shape, and where its data is."""
 
     name: str
     type: str  # "F32", "Q4_K", ...
-    dims: tuple[int, ...]  # fastest first
+    dims: tuple[int, ...]  # the fastest-varying first
     n_bytes: int
-    at: int  # where its data begins in the file
+    offset: int  # of its data, from the start of the file
 
 
 def read_tensors(cursor: Cursor, n: int, alignment: int) -> list[TensorEntry]:
-    """Every tensor in the order of their data, each one's place checked."""
-    found: dict[str, tuple[int, TensorEntry]] = {}
+    """All `n` tensors in the order of their data. Raises BadModelFile for an invalid one."""
+    infos: dict[str, tuple[int, TensorEntry]] = {}
     for _ in range(n):
         name = cursor.string("a tensor's name", MAX_TENSOR_NAME)
-        if name in found:
-            raise cursor.fail(f"the tensor {name!r} stands twice")
+        if name in infos:
+            raise cursor.fail(f"the tensor {name!r} occurs twice")
         tensor = _tensor(cursor, name)
         offset = cursor.take("Q")
         if offset % alignment:
             raise cursor.fail(f"{name!r} begins at {offset}, not a multiple of {alignment}")
-        found[name] = offset, tensor
+        infos[name] = offset, tensor
     data = -(-cursor.at // alignment) * alignment
-    placed = [replace(tensor, at=data + offset) for offset, tensor in found.values()]
-    placed.sort(key=lambda tensor: (tensor.at, tensor.n_bytes))
-    _check_places(cursor, placed, data)
+    placed = [replace(tensor, offset=data + offset) for offset, tensor in infos.values()]
+    placed.sort(key=lambda tensor: (tensor.offset, tensor.n_bytes))
+    _check_offsets(cursor, placed, data)
     return placed
 
 
@@ -70,23 +68,25 @@ def _tensor(cursor: Cursor, name: str) -> TensorEntry:
         raise cursor.fail(f"{name!r} has the unknown type {kind}")
     label, per_block, block_bytes = _BLOCKS[kind]
     if dims[0] == 0 or dims[0] % per_block:
-        raise cursor.fail(f"{name!r} has rows of {dims[0]}, not whole blocks of {per_block}")
+        raise cursor.fail(f"{name!r} has rows of {dims[0]}, expected a multiple of {per_block}")
     n_bytes = dims[0] // per_block * block_bytes
     for dim in dims[1:]:  # checked at each step: llama.cpp's integers can overflow
         n_bytes *= dim
         if dim == 0 or n_bytes > cursor.size:
-            raise cursor.fail(f"{name!r} has the shape {[*dims]}, larger than the file or empty")
+            raise cursor.fail(
+                f"{name!r} has the shape {[*dims]}, which is empty or larger than the file"
+            )
     return TensorEntry(name, label, dims, int(n_bytes), 0)
 
 
-def _check_places(cursor: Cursor, tensors: list[TensorEntry], data: int) -> None:
+def _check_offsets(cursor: Cursor, tensors: list[TensorEntry], data: int) -> None:
     end, previous = data, "the header"
     for tensor in tensors:
-        if tensor.at < end:
+        if tensor.offset < end:
             raise cursor.fail(f"{tensor.name!r} overlaps {previous!r}")
-        end, previous = tensor.at + tensor.n_bytes, tensor.name
+        end, previous = tensor.offset + tensor.n_bytes, tensor.name
         if end > cursor.size:
             raise BadModelFile(
                 f"{cursor.path}: truncated GGUF: {tensor.name!r} ends at byte {end}, "
-                f"the file at {cursor.size}{AGAIN}"
+                f"the file at {cursor.size}{ADVICE}"
             )

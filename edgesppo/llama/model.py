@@ -114,7 +114,8 @@ class Model:
         tokens = self.summary.keys.get("tokenizer.ggml.tokens")
         memory_guard.require(
             f"{self.path}: loading it",
-            memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0) + memory_guard.LOADING,
+            memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0)
+            + memory_guard.LOADING_RESERVE,
             mapped=self.summary.file_bytes,
             advice="end other programs, or use a smaller model or type",
         )
@@ -258,7 +259,7 @@ def gpu_layers(gpu: str | int) -> int:
         return 0
     if gpu == "auto":
         return _ALL_LAYERS if can_offload() else 0
-    raise validate.refused("gpu", gpu, "'auto', 'off' or a number of layers")
+    raise validate.invalid_value("gpu", gpu, "'auto', 'off' or a number of layers")
 
 
 def _plain(name: bytes) -> str:
@@ -277,4 +278,4 @@ def as_utf8(text: str | bytes) -> bytes:
             f"the text is not UTF-8: byte {byte!r} at position {error.start}; re-encode it"
         ) from None
     except UnicodeEncodeError as error:
-        raise validate.surrogate("the text", error) from None
+        raise validate.surrogate_error("the text", error) from None

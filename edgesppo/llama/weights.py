@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile, OutOfMemory
 from edgesppo.llama.library import C, has_amx_kernels, lacks_memory, log, reason, start
-from edgesppo.system.signals import between_steps
+from edgesppo.system.signals import deferred_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,9 @@ class Weights:
         log.clear()
         handle = None
         try:
-            with between_steps() as look:  # Python code that native code calls must not be left
+            with (
+                deferred_interrupts() as look
+            ):  # Python code that native code calls must not be left
                 report = C.llama_progress_callback(_progress_callback(progress, failure, look))
                 params.progress_callback = report
                 handle = C.llama_model_load_from_file(os.fsencode(path), params)

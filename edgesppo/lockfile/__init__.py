@@ -1,4 +1,5 @@
 """models.lock: which files a model consists of, with sizes, hashes and licence.
 
-Reading, checking and writing; no network, and nothing of where models are kept.
+Locks are read, checked and written here, without network access and without knowing where the
+files of models are stored.
 """

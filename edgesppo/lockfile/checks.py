@@ -1,7 +1,4 @@
-"""Owns the checks of a lock's single values; each refusal names the place.
-
-Knows nothing of where a lock is, nor of what its values are for.
-"""
+"""Check single values of a lock. Each BadLock names the file and entry by the argument `where`."""
 
 from __future__ import annotations
 
@@ -36,19 +33,25 @@ BUILD_KEYS = tuple(field.name for field in fields(PinnedBuild))
 
 
 def read_file(entry: dict[str, Any], where: str) -> PinnedFile:
-    """One `[[model.file]]`."""
-    only(FILE_KEYS, entry, where)
+    """The values of a `[[model.file]]` table."""
+    check_keys(FILE_KEYS, entry, where)
     hashes = {key: _hash(entry, key, where) for key in _HASHES if key in entry}
     if not hashes:
-        raise BadLock(f"{where}: sha256 is None, expected {_HASHES['sha256'][1]}, or else oid")
-    path = relative(text(entry, "path", where), where)
+        raise BadLock(
+            f"{where}: sha256 is None, expected {_HASHES['sha256'][1]}, or an oid instead"
+        )
+    path = relative_path(required_value(entry, "path", where), where)
     return PinnedFile(path, _size(entry, where), hashes.get("sha256"), hashes.get("oid"))
 
 
 def read_build(entry: dict[str, Any], where: str) -> PinnedBuild:
-    """One `[[model.build]]`."""
-    only(BUILD_KEYS, entry, where)
-    texts = {key: text(entry, key, where) for key in BUILD_KEYS if key not in ("size", "sha256")}
+    """The values of a `[[model.build]]` table."""
+    check_keys(BUILD_KEYS, entry, where)
+    texts = {
+        key: required_value(entry, key, where)
+        for key in BUILD_KEYS
+        if key not in ("size", "sha256")
+    }
     for key in ("recipe", "platform"):
         if not NAME.fullmatch(texts[key]):
             raise BadLock(f"{where}: {key} is {texts[key]!r}, expected letters, digits, '.-_'")
@@ -64,90 +67,91 @@ def _size(entry: dict[str, Any], where: str) -> int:
 
 def _hash(entry: dict[str, Any], key: str, where: str) -> str:
     form, expected = _HASHES[key]
-    value: str = text(entry, key, where)
+    value: str = required_value(entry, key, where)
     if not form.fullmatch(value):
         raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
     return value
 
 
-def only(known: Collection[str], table: dict[str, Any], where: str) -> None:
-    """Refuse keys that nobody knows."""
+def check_keys(known: Collection[str], table: dict[str, Any], where: str) -> None:
+    """Raise BadLock for unknown keys."""
     for key in table:
         if key not in known:
             raise BadLock(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")
 
 
-def tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
-    """All tables of this name; at least one."""
+def required_tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+    """The tables `[[key]]`. Raises BadLock where there is none."""
     value = table.get(key)
     if not isinstance(value, list) or not value or not all(isinstance(v, dict) for v in value):
         raise BadLock(f"{where}: expected at least one [[{key}]] table")
     return value
 
 
-def text(table: dict[str, Any], key: str, where: str) -> Any:
-    """A text; for `iteration`, a number."""
+def required_value(table: dict[str, Any], key: str, where: str) -> Any:
+    """The value of a key: a string, or a number for `iteration`. Raises BadLock."""
     value = table.get(key)
-    kind, expected = (int, "a number") if key == "iteration" else (str, "a text")
+    kind, expected = (int, "a number") if key == "iteration" else (str, "a string")
     if type(value) is not kind or not value:
         raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
     return value
 
 
-def relative(text: str, where: str) -> str:
-    """A path that stays in its folder, on every system."""
+def relative_path(text: str, where: str) -> str:
+    """The path again. Raises BadLock unless it stays in its folder on every system."""
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text:
-        raise BadLock(f"{where}: the path {text!r} leaves its folder")
+        raise BadLock(f"{where}: the path {text!r} leaves the folder of its model")
     if str(path) != text or text == ".":
-        raise BadLock(f"{where}: the path {text!r} is not written as one is")
+        raise BadLock(f"{where}: the path {text!r} is not in its simplest form, such as a/b.json")
     for part in path.parts:
         check_name(part, f"{where}: the path {text!r}")
     return text
 
 
 def check_name(name: str, what: str) -> None:
-    """Refuse what cannot be a file's name on every system."""
+    """Raise BadLock for a name that a file cannot have on every system."""
     fault = name_fault(name)
     if fault is not None:
         raise BadLock(f"{what}: the name {name!r} {fault}")
 
 
-def check_differing(paths: Sequence[str], where: str) -> None:
-    """Refuse two paths that are the same file on some system, or of which one is inside another."""
+def check_distinct_paths(paths: Sequence[str], where: str) -> None:
+    """Raise BadLock for paths that name one file on some system, or a file inside another file."""
     seen: dict[str, str] = {}
     for path in paths:
         same = same_name(path)
         if same in seen:
             also = "" if seen[same] == path else f", also as {seen[same]!r}"
-            raise BadLock(f"{where}: the path {path!r} stands twice{also}")
+            raise BadLock(f"{where}: the path {path!r} occurs twice{also}")
         seen[same] = path
     for same, path in seen.items():
         above = next((str(p) for p in PurePosixPath(same).parents if str(p) in seen), None)
         if above is not None:
-            raise BadLock(f"{where}: the path {path!r} is inside of the file {seen[above]!r}")
+            raise BadLock(f"{where}: the path {path!r} is inside the file {seen[above]!r}")
 
 
 def check_location(text: str, where: str) -> None:
-    """Refuse what is no folder's whole path in this system's own form.
+    """Raise BadLock unless it is the absolute path of a local folder, in this system's form.
 
-    A share is refused everywhere: to look for it would send a person's name and password to a
-    host of the lock's choice. A device is no folder, and what holds ".." is not what it seems.
+    Network shares are refused on every system: accessing one would send the user's name and
+    password to a host that the lock chooses. So are devices, and paths with "..", which may not
+    lead where they seem to.
     """
     windows = PureWindowsPath(text)
     if len(text) > 1 and set(text[:2]) <= set("/\\"):
         raise BadLock(
-            f"{where}: location is {text!r}, a share or a device; expected a folder of this machine"
+            f"{where}: location is {text!r}, a network share or a device; expected a local folder"
         )
     if ".." in windows.parts:
         raise BadLock(f"{where}: location is {text!r}, expected no '..' in it")
-    whole = (windows if os.name == "nt" else PurePosixPath(text)).is_absolute()
-    if not whole or "\0" in text:
-        raise BadLock(f"{where}: location is {text!r}, expected a folder's whole path")
+    is_absolute = (windows if os.name == "nt" else PurePosixPath(text)).is_absolute()
+    if not is_absolute or "\0" in text:
+        raise BadLock(f"{where}: location is {text!r}, expected the absolute path of a folder")
 
 
 def check_claims(values: dict[str, Any], where: str) -> None:
-    """Refuse a round that is none, and a link that nobody should click on."""
+    """Raise BadLock for an invalid iteration, or a licence link that is not plain https."""
     iteration, link = values.get("iteration"), values.get("license_link")
     if iteration is not None and iteration < 1:
         raise BadLock(f"{where}: iteration is {iteration}, expected 1 or more")
@@ -156,17 +160,17 @@ def check_claims(values: dict[str, Any], where: str) -> None:
 
 
 def check_builds(builds: Sequence[PinnedBuild], where: str) -> None:
-    """Refuse two files for one recipe and platform: which would be it?"""
+    """Raise BadLock for two builds of the same recipe and platform."""
     seen: set[tuple[str, str]] = set()
     for build in builds:
         key = same_name(build.recipe), same_name(build.platform)
         if key in seen:
-            raise BadLock(f"{where}: the build {build.recipe} for {build.platform} stands twice")
+            raise BadLock(f"{where}: the build {build.recipe} for {build.platform} occurs twice")
         seen.add(key)
 
 
 def check_repository(values: dict[str, Any], key: str, revision_key: str, where: str) -> None:
-    """OWNER/NAME and its commit: both or neither."""
+    """Raise BadLock unless OWNER/NAME and its commit are valid and both given, or both missing."""
     repository, revision = values.get(key), values.get(revision_key)
     if repository is not None and not REPOSITORY.fullmatch(repository):
         raise BadLock(f"{where}: {key} is {repository!r}, expected OWNER/NAME")
@@ -177,5 +181,5 @@ def check_repository(values: dict[str, Any], key: str, revision_key: str, where:
     if revision is not None and not _REVISION.fullmatch(revision):
         raise BadLock(
             f"{where}: {revision_key} is {revision!r}, expected 40 hex digits or {UNRESOLVED!r};"
-            " a branch is no pin"
+            " a branch cannot be pinned"
         )

@@ -1,4 +1,4 @@
-"""Owns what a lock says of a model, as plain values. Knows nothing of files or of TOML."""
+"""The entries of a lock as plain values: models, their files, and the builds made of them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ UNRESOLVED = "unresolved"
 CHECKPOINT, GGUF = "checkpoint", "gguf"
 KINDS = (CHECKPOINT, GGUF)
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-# Where a licence may be read: shown to a person, who may click on it.
+# The address of a licence, which is shown to people who may click on it.
 _LINK = re.compile(r"https://[a-z0-9.-]+(?::\d+)?(?:/[\w./?=&%#:+,;@!$*()~-]*)?", re.A | re.I)
 _MAX_LINK = 500
 SHA256_DIGITS = 64
-# A name becomes part of a file's name.
+# The name of a model, which becomes part of file names.
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 
 def name_fault(name: str) -> str | None:
-    """Why no file of a model can have this name, beside our own; None where one can."""
+    """Why a model's file cannot have this name, as "has ..."; None if it can."""
     if name.lower().endswith(".part"):
-        return "is what we call a file on its way"
+        return "ends in .part, which is reserved for downloads in progress"
     return portable_name_fault(name)
 
 
-def check_chosen(name: str) -> None:
-    """Refuse what a person cannot call a model. Raises UsageError."""
+def check_model_name(name: str) -> None:
+    """Raise UsageError for a name that a model cannot be given."""
     if not NAME.fullmatch(name):
         raise UsageError(f"the name is {name!r}, expected letters, digits, '.-_', 64 at most")
     if fault := name_fault(name):
@@ -39,25 +39,25 @@ def check_chosen(name: str) -> None:
 
 
 def is_link(text: str) -> bool:
-    """Whether it is a plain https address; many cards give a file's name there, or a sentence."""
+    """Whether it is a plain https address; many cards have a file name or a sentence there."""
     return len(text) <= _MAX_LINK and bool(_LINK.fullmatch(text))
 
 
 def same_name(path: str) -> str:
-    """What is equal for paths that some file system takes for the same."""
+    """A form of a path that is equal for all paths that some file system considers the same."""
     return unicodedata.normalize("NFC", path).casefold()
 
 
 def hasher(digest: str, size: int) -> Any:
-    """A hash that gives `digest` once it has been fed a file of `size` bytes.
+    """A new hash object of the kind of `digest`, for a file of `size` bytes.
 
-    64 hex digits are sha256, 40 are git's.
+    A digest of 64 hex digits is sha256, one of 40 is git's sha1.
     """
     return hashlib.sha256() if len(digest) == SHA256_DIGITS else git_blob(size)
 
 
 def git_blob(size: int) -> Any:
-    """The hash that git names a file of `size` bytes by: sha1 of "blob SIZE", a NUL, the file."""
+    """A hash object for git's blob id of `size` bytes: sha1 of "blob SIZE", a NUL, and the file."""
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
@@ -65,8 +65,8 @@ def git_blob(size: int) -> Any:
 class PinnedFile:
     """One file of a model: its path inside the model's folder, bytes, and hash.
 
-    `oid` is git's name of its blob, the sha1 that a small file is held against until it was here
-    once; of a large file it is the name of a pointer. What is no repository's has none.
+    `oid` is git's blob id: of a small file, which is verified against it until its sha256 is known,
+    or of a large file's LFS pointer. A file that is not from a repository has none.
     """
 
     path: str
@@ -76,22 +76,22 @@ class PinnedFile:
 
     @property
     def digest(self) -> str:
-        """The hash that the file is held against: 64 hex digits of sha256, or 40 of git's sha1."""
+        """The hash to verify the file against: 64 hex digits of sha256, or 40 of git's sha1."""
         digest = self.sha256 or self.oid
         assert digest is not None
         return digest
 
     def hasher(self) -> Any:
-        """A hash that gives `digest` once it has been fed the whole file."""
+        """A new hash object that yields `digest` after the whole file."""
         return hasher(self.digest, self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedBuild:
-    """A GGUF file made of a checkpoint: by what, on what kind of machine, and its hash."""
+    """A GGUF file made from a checkpoint: how, on what kind of machine, its size and hash."""
 
     recipe: str  # such as "q4_k_m"
-    platform: str  # such as "linux-x86_64": rounding differs from one to the next
+    platform: str  # such as "linux-x86_64": rounding differs between platforms
     converter: str
     library: str
     size: int
@@ -100,7 +100,7 @@ class PinnedBuild:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedModel:
-    """One entry of a lock; the fields are the keys, in the order they are written."""
+    """One entry of a lock; the fields are the keys of the file, in the order of writing."""
 
     name: str
     kind: str
@@ -126,32 +126,32 @@ class PinnedModel:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether its files are known."""
+        """Whether its revision, and so the list of its files, is known."""
         return self.revision != UNRESOLVED
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The bytes of all files together."""
         return sum(file.size for file in self.files)
 
     def build(self, recipe: str, platform: str) -> PinnedBuild | None:
-        """The file made by this recipe on machines of this kind."""
-        found = (b for b in self.builds if (b.recipe, b.platform) == (recipe, platform))
-        return next(found, None)
+        """The file made with this recipe on this platform; None if there is none."""
+        matching = (b for b in self.builds if (b.recipe, b.platform) == (recipe, platform))
+        return next(matching, None)
 
 
 @dataclass(frozen=True)
 class Lock:
-    """A whole lock: its models by name."""
+    """The contents of a lock: its models by name."""
 
     models: dict[str, PinnedModel]
 
-    def taken(self, name: str) -> PinnedModel | None:
-        """The entry of this name, or of one that some file system takes for the same."""
+    def same_named(self, name: str) -> PinnedModel | None:
+        """The entry of this name, or of one that some file system considers equal; else None."""
         same = (m for m in self.models.values() if same_name(m.name) == same_name(name))
         return self.models.get(name) or next(same, None)
 
     def of_repository(self, repository: str) -> PinnedModel | None:
-        """The entry of OWNER/NAME, a pinned one before others."""
-        found = [model for model in self.models.values() if model.repository == repository]
-        return min(found, key=lambda model: not model.is_pinned, default=None)
+        """The entry of a repository OWNER/NAME, preferably a pinned one; None if there is none."""
+        matching = [model for model in self.models.values() if model.repository == repository]
+        return min(matching, key=lambda model: not model.is_pinned, default=None)

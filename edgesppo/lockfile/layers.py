@@ -1,11 +1,11 @@
-"""Owns which locks count: a project's own, the user's, the shipped one; the first that knows wins.
+"""The layers of locks: a project's, the user's and the shipped one; the first with a name wins.
 
-    $EDGESPPO_LOCK (--lock)      a project's own, where one is named
-    DATA_HOME/models.lock        the user's: what was pinned, converted and imported here
-    models.lock                  shipped with this package
+    $EDGESPPO_LOCK (--lock)      the project's lock, where one is named
+    DATA_HOME/models.lock        the user's lock: what was pinned, converted and imported here
+    models.lock                  the lock that ships with this package
 
-What this machine finds out is written to the first of these, else to the user's: whole or not at
-all, by one process at a time. Knows nothing of networks.
+New entries are written to the project's lock if one is named, else to the user's: atomically, and
+by one process at a time.
 """
 
 from __future__ import annotations
@@ -27,59 +27,61 @@ if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel
 
 PROJECT = "EDGESPPO_LOCK"
-_PATIENCE = 30.0  # seconds for another process to write a few kilobytes
+_TIMEOUT_S = 30.0  # for another process to write a few kilobytes
 
 
 def project() -> Path | None:
-    """The project's own lock, if one is named."""
-    named = os.environ.get(PROJECT)
-    return expand_user(PROJECT, named) if named else None
+    """The path of the project's lock; None if $EDGESPPO_LOCK is not set."""
+    path = os.environ.get(PROJECT)
+    return expand_user(PROJECT, path) if path else None
 
 
 def write_target() -> Path:
-    """Where what is found out here is written."""
+    """The path of the lock that new entries are written to."""
     return project() or data_dir() / "models.lock"
 
 
 def layers() -> list[Path]:
-    """Every lock but the shipped one, the first wins."""
+    """The paths of all locks except the shipped one, the one that takes precedence first."""
     user = data_dir() / "models.lock"
-    named = project()
-    return [user] if named is None else [named, user]
+    own = project()
+    return [user] if own is None else [own, user]
 
 
-def read(*, may_begin: bool = False) -> Lock:
-    """All entries that count. Raises BadLock.
+def read(*, may_create: bool = False) -> Lock:
+    """The entries of all layers together. Raises BadLock.
 
-    A project's lock that is named must be there, unless it may begin now.
+    A project's lock that is named must exist, unless `may_create` says that it will be created.
     """
     models = dict(toml.read().models)
     for path in reversed(layers()):
         if path.exists() or path.is_symlink():
             models.update(toml.read(path).models)
-        elif path == project() and not may_begin:
-            raise BadLock(f"{path}: no such lock; `edgesppo lock NAME --lock {path}` begins one")
+        elif path == project() and not may_create:
+            raise BadLock(f"{path}: no such lock; `edgesppo lock NAME --lock {path}` creates one")
     return Lock(models)
 
 
 def find(name: str) -> PinnedModel:
-    """The entry of a name, or of OWNER/NAME. Raises ModelNotFound."""
+    """The entry with this name or this repository OWNER/NAME. Raises ModelNotFound."""
     lock = read()
     entry = lock.models.get(name) or lock.of_repository(name)
     if entry is None:
-        raise ModelNotFound(f"{name[:80]!r} is no model of a lock: {', '.join(lock.models)}")
+        raise ModelNotFound(
+            f"{name[:80]!r} is not in models.lock; known models: {', '.join(lock.models)}"
+        )
     return entry
 
 
-def holders(name: str) -> list[Path]:
-    """The locks but the shipped one in which a name stands; the first is the one that counts."""
+def locks_with(name: str) -> list[Path]:
+    """The locks other than the shipped one that have this name; the first takes precedence."""
     return [path for path in layers() if path.exists() and name in toml.read(path).models]
 
 
-def every_entry() -> list[PinnedModel]:
-    """The entries of every lock that is known here, also those that another's name hides."""
-    known = [toml.read(), *(toml.read(path) for path in layers() if path.exists())]
-    return [entry for lock in known for entry in lock.models.values()]
+def all_entries() -> list[PinnedModel]:
+    """The entries of every layer, including those that are hidden by another layer."""
+    locks = [toml.read(), *(toml.read(path) for path in layers() if path.exists())]
+    return [entry for lock in locks for entry in lock.models.values()]
 
 
 def update_entry(
@@ -87,17 +89,18 @@ def update_entry(
     change: Callable[[PinnedModel | None], PinnedModel | None],
     path: Path | None = None,
 ) -> Path:
-    """Replace the entry of this name by what `change` makes of it as it counts now; where it is.
+    """Replace the entry of this name by the result of `change`; returns the path of its lock.
 
-    That is our own lock, unless `path` names one. None from `change` removes the entry there.
-    Raises OutputError and BadLock.
+    `change` gets the current entry of all layers, or None, and returns the new one, or None to
+    remove it from the lock. That is `write_target()` unless `path` is given. Raises OutputError
+    and BadLock.
     """
     path, files = path or write_target(), FileSystem()
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)
         with hold(path, files):
-            before = read(may_begin=True).models.get(name)
+            before = read(may_create=True).models.get(name)
             models = dict(toml.read(path).models) if path.exists() else {}
             models.pop(name, None)
             after = change(before)
@@ -110,21 +113,21 @@ def update_entry(
 
 
 def hold(path: Path, files: FileSystem) -> filelock.FileLock:
-    """Let no other process of ours change this small file. Raises OutputError, OSError."""
+    """Lock this small file against other edgesppo processes. Raises OutputError and OSError."""
     real = Path(os.path.realpath(path))
     try:
-        return filelock.acquire(real.with_name(f".{real.name}.busy"), files, timeout=_PATIENCE)
+        return filelock.acquire(real.with_name(f".{real.name}.busy"), files, timeout=_TIMEOUT_S)
     except filelock.LockHeld as held:
         raise OutputError(
-            f"{path} is being written by {held.owner}; wait for it, or stop it"
+            f"{path} is being written by {held.owner}; wait until it has finished, or stop it"
         ) from None
 
 
 def _write(path: Path, lock: Lock, files: FileSystem) -> None:
-    """The whole lock under its name; one without entries is no file."""
+    """Write the lock; one without entries is removed instead."""
     if not lock.models:
         files.unlink(path)
         return
     text = toml.render(lock)
-    toml.parse(text, str(path))  # what could not be read again is not written
+    toml.parse(text, str(path))  # never write what could not be read again
     atomic_write(Path(os.path.realpath(path)), text.encode(), files=files)

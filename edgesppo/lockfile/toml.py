@@ -1,45 +1,45 @@
-"""Owns `models.lock`: parse, check, write. TOML; knows nothing of networks.
+"""Read, check and write models.lock, a TOML file.
 
     version = 1
 
     [[model]]
-    name = "sppo-iter3"             what people type
+    name = "sppo-iter3"             the name on the command line
     kind = "checkpoint"             "checkpoint" or "gguf"
     description = "..."
-    shipped = "edgesppo/demo"       the folder in this package that holds it, or else
-    location = "/models/mine"       the folder of this machine that holds it, or else
-    repository = "OWNER/NAME"       where the hub has it, and
-    revision = "0123..."            at which commit: 40 hex digits, or "unresolved"
-    license = "gemma"               as the card's header claims
-    license_name = "..."            what the header calls it, where it is none that the hub knows
-    license_in_text = "..."         as the card's text claims
-    license_in_file = "..."         as the file LICENSE claims, and
-    license_digest = "..."          that file's hash
+    shipped = "edgesppo/demo"       its folder in this package, or
+    location = "/models/mine"       its folder on this machine, or
+    repository = "OWNER/NAME"       its repository on the hub, and
+    revision = "0123..."            the commit: 40 hex digits, or "unresolved"
+    license = "gemma"               according to the header of the model card
+    license_name = "..."            its name in the header, where the hub does not know it
+    license_in_text = "..."         according to the text of the model card
+    license_in_file = "..."         according to the file LICENSE, and
+    license_digest = "..."          the hash of that file
     license_link = "https://..."
-    base_model = "OWNER/NAME"       what it was made from, by which method and round of it, on
-    base_revision = "unresolved"    which prompts, and the paper that tells how
-    method = "SPPO"
-    iteration = 3
-    dataset = "OWNER/NAME"
-    paper = "https://..."
+    base_model = "OWNER/NAME"       the model that it was trained from, and
+    base_revision = "unresolved"    its commit
+    method = "SPPO"                 the training method, and
+    iteration = 3                   its round
+    dataset = "OWNER/NAME"          the prompts that it was trained on
+    paper = "https://..."           the paper on the method
     [[model.file]]                  every file; none while the revision is unresolved
     path = "config.json"            inside the model's folder
     size = 842                      bytes
-    sha256 = "..."                  64 hex digits; of a small file once it was fetched
-    oid = "..."                     git's name of its blob, or of a large file's pointer: 40
-    [[model.build]]                 a GGUF file that was made of the checkpoint
+    sha256 = "..."                  64 hex digits; of a small file once it was downloaded
+    oid = "..."                     git's blob id, of a large file's pointer: 40 hex digits
+    [[model.build]]                 a GGUF file that was made from the checkpoint
     recipe = "q4_k_m"
-    platform = "linux-x86_64"       rounding differs from one to the next
+    platform = "linux-x86_64"       rounding differs between platforms
     converter = "edgesppo 0.1.0"
     library = "llama-cpp-python 0.3.36"
     size = 1000
     sha256 = "..."
 
-A location's files are held against size and hash as any other's, so any lock may name one: what
-`import` wrote into a project's own counts there, too. It must be a folder of this machine.
+Files at a location are verified by size and hash like all others, so any lock may name one,
+including a project's lock that `import` wrote to. It must be a folder on this machine.
 
-A branch is no revision: what it names changes. An unresolved one is pinned by the first machine
-that reaches the hub, in its user's own lock.
+A branch is not accepted as a revision, because it changes. An unresolved revision is pinned by the
+first machine that reaches the hub, in its user's lock.
 """
 
 from __future__ import annotations
@@ -79,25 +79,25 @@ VERSION = 1
 _MAX_BYTES = 64 << 20
 _BOM = "\ufeff"
 _TABLES = ("files", "builds")
-_PLACES = ("shipped", "location", "repository")
+_SOURCES = ("shipped", "location", "repository")
 _KEYS = tuple(field.name for field in fields(PinnedModel) if field.name not in _TABLES)
 
 
 def path() -> Path:
-    """Where models.lock is: in the installed package, or at the root of a checkout."""
+    """The path of the shipped models.lock: in the installed package, or at a checkout's root."""
     installed = PACKAGE / "pins" / "models.lock"
     return installed if installed.exists() else PACKAGE.parent / "models.lock"
 
 
 def read(file: Path | None = None) -> Lock:
-    """Read and check a lock, by default our own. Raises BadLock, naming the place."""
-    advice = "mend it, or move it away" if file else "install edgesppo again"
+    """Read and check a lock, by default the shipped one. Raises BadLock with file and entry."""
+    advice = "correct it, or move it away" if file else "reinstall edgesppo"
     file = file or path()
     try:
-        if file.exists() and not file.is_file():  # to open a pipe would wait for its writer
-            raise BadLock(f"{file}: no plain file")
-        with file.open("rb") as found:
-            return parse(found.read(_MAX_BYTES).decode("utf-8"), str(file))
+        if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
+            raise BadLock(f"{file}: not a regular file")
+        with file.open("rb") as stream:
+            return parse(stream.read(_MAX_BYTES).decode("utf-8"), str(file))
     except BadLock as error:
         raise BadLock(f"{error}; {advice}") from None
     except OSError as error:
@@ -107,56 +107,56 @@ def read(file: Path | None = None) -> Lock:
 
 
 def parse(text: str, origin: str) -> Lock:
-    """Check the text of a lock; `origin` names it in errors."""
+    """Parse and check the text of a lock; `origin` names it in errors. Raises BadLock."""
     if text.startswith(_BOM):
         raise BadLock(f"{origin}: begins with a byte order mark; save it as UTF-8 without one")
     try:
         data = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # not TOML, or a number without end
+    except (ValueError, RecursionError) as error:  # not TOML, or a number with too many digits
         raise BadLock(f"{origin}: not TOML: {error}") from None
     if type(data.get("version")) is not int or data["version"] != VERSION:
         raise BadLock(f"{origin}: version is {data.get('version')!r}, expected {VERSION}")
-    checks.only({"version", "model"}, data, origin)
+    checks.check_keys({"version", "model"}, data, origin)
     models: dict[str, PinnedModel] = {}
     names: dict[str, str] = {}
-    for n, entry in enumerate(checks.tables(data, "model", origin), 1):
+    for n, entry in enumerate(checks.required_tables(data, "model", origin), 1):
         model = _model(entry, f"{origin}: model {n}")
         other = names.setdefault(same_name(model.name), model.name)
         if model.name in models or other != model.name:
             also = "" if other == model.name else f", also as {other!r}"
-            raise BadLock(f"{origin}: the name {model.name!r} stands twice{also}")
+            raise BadLock(f"{origin}: the name {model.name!r} occurs twice{also}")
         models[model.name] = model
     return Lock(models)
 
 
 def _model(entry: dict[str, Any], where: str) -> PinnedModel:
-    checks.only({*_KEYS, "file", "build"}, entry, where)
+    checks.check_keys({*_KEYS, "file", "build"}, entry, where)
     required = ("name", "kind", "description", "license")
     keys = [key for key in _KEYS if key in entry or key in required]
-    values = {key: checks.text(entry, key, where) for key in keys}
+    values = {key: checks.required_value(entry, key, where) for key in keys}
     if not NAME.fullmatch(values["name"]):
         raise BadLock(f"{where}: name is {values['name']!r}, expected letters, digits, '.-_'")
     checks.check_name(values["name"], where)
     if values["kind"] not in KINDS:
         raise BadLock(f"{where}: kind is {values['kind']!r}, expected one of {', '.join(KINDS)}")
-    _check_place(values, where)
+    _check_source(values, where)
     checks.check_repository(values, "repository", "revision", where)
     checks.check_repository(values, "base_model", "base_revision", where)
     checks.check_claims(values, where)
     files = _files(entry, values, where)
     builds: tuple[PinnedBuild, ...] = ()
     if "build" in entry:
-        tables = enumerate(checks.tables(entry, "build", where), 1)
+        tables = enumerate(checks.required_tables(entry, "build", where), 1)
         builds = tuple(checks.read_build(table, f"{where}, build {n}") for n, table in tables)
         checks.check_builds(builds, where)
     return PinnedModel(**values, files=files, builds=builds)
 
 
-def _check_place(values: dict[str, Any], where: str) -> None:
-    if sum(values.get(key) is not None for key in _PLACES) != 1:
-        raise BadLock(f"{where}: expected either {', '.join(_PLACES)}, and not both")
+def _check_source(values: dict[str, Any], where: str) -> None:
+    if sum(values.get(key) is not None for key in _SOURCES) != 1:
+        raise BadLock(f"{where}: expected exactly one of {', '.join(_SOURCES)}")
     if "shipped" in values:
-        checks.relative(values["shipped"], where)
+        checks.relative_path(values["shipped"], where)
     location = values.get("location")
     if location is not None:
         checks.check_location(location, where)
@@ -167,9 +167,9 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
         if "file" in entry:
             raise BadLock(f"{where}: files are listed, but the revision is {UNRESOLVED}")
         return ()
-    tables = enumerate(checks.tables(entry, "file", where), 1)
+    tables = enumerate(checks.required_tables(entry, "file", where), 1)
     files = tuple(checks.read_file(table, f"{where}, file {n}") for n, table in tables)
-    checks.check_differing([file.path for file in files], where)
+    checks.check_distinct_paths([file.path for file in files], where)
     if values["kind"] == GGUF and len(files) != 1:
         raise BadLock(f"{where}: {len(files)} files are listed, expected one for the kind {GGUF!r}")
     return files
@@ -182,32 +182,32 @@ def shipped_folder(model: PinnedModel) -> Path:
 
 
 def describe_files(folder: Path, names: list[str]) -> tuple[PinnedFile, ...]:
-    """Sizes and hashes of files as they are now."""
-    found = []
+    """The current sizes and hashes of files in a folder."""
+    files = []
     for name in names:
         data = (folder / name).read_bytes()
         blob = git_blob(len(data))
         blob.update(data)
         sha256 = hashlib.sha256(data).hexdigest()
-        found.append(PinnedFile(name, len(data), sha256, blob.hexdigest()))
-    return tuple(found)
+        files.append(PinnedFile(name, len(data), sha256, blob.hexdigest()))
+    return tuple(files)
 
 
 def with_sha256(model: PinnedModel, folder: Path) -> PinnedModel:
-    """The entry with the sha256 of those of its files that are here and are git's blob."""
-    found = []
+    """The entry with the sha256 of small files that are in `folder` and match their oid."""
+    files = []
     for file in model.files:
         path = folder / file.path
         small = file.sha256 is None and file.size <= _MAX_BYTES
         if small and path.is_file() and path.stat().st_size == file.size:
-            (here,) = describe_files(folder, [file.path])
-            file = here if here.oid == file.oid else file
-        found.append(file)
-    return replace(model, files=tuple(found))
+            (present,) = describe_files(folder, [file.path])
+            file = present if present.oid == file.oid else file
+        files.append(file)
+    return replace(model, files=tuple(files))
 
 
 def render(lock: Lock) -> str:
-    """The lock as TOML; `parse` gives the same lock back."""
+    """The text of a lock; `parse` returns the same lock."""
     lines = ["# What edgesppo runs, file by file. Paths are inside the model's folder.", ""]
     lines += [f"version = {VERSION}"]
     for model in lock.models.values():
@@ -230,5 +230,5 @@ def _values(item: object, keys: Sequence[str]) -> list[str]:
 
 
 def _quoted(value: str | int) -> str:
-    """A value as TOML, which takes all of JSON's escapes and wants one more."""
+    """A value in TOML, which has all the escapes of JSON and requires one more."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,1 +1,4 @@
-"""How a model will be run and what that takes: plain values and arithmetic, nothing is loaded."""
+"""How a model will be run and what memory that takes: plain values and arithmetic.
+
+Nothing is loaded or measured here.
+"""

@@ -1,8 +1,8 @@
-"""Owns what a model will need here, in bytes and threads, and whether this machine gives it.
+"""Estimate how much memory a model will take on this machine, and whether that is available.
 
-Pure arithmetic on a file's own keys, made before anything is loaded. The formulas follow
-llama.cpp's allocations for Gemma-2 and were held against what it reports ("KV buffer size",
-"compute buffer size"): KV is exact, compute within a tenth.
+Arithmetic on the keys of the file, before anything is loaded. The formulas follow llama.cpp's
+allocations for Gemma-2 and were compared with what it reports ("KV buffer size", "compute buffer
+size"): KV is exact, compute within a tenth.
 """
 
 from __future__ import annotations
@@ -19,41 +19,44 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 CELL_PADDING = 256
-# The types that llama.cpp keeps in an order of its own, on x86 with AVX2 and on Arm alike.
+# The types that llama.cpp repacks into a layout of its own, on x86 with AVX2 and on Arm.
 _REPACKED = ("Q4_K", "Q4_0", "IQ4_NL")
-# What the interpreter, the library and the vocabulary take beside the model.
+# Of the interpreter, the library and the vocabulary.
 PROGRAM_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that a model with these settings will take, its threads, and what is still free."""
+    """The bytes that a model with these settings will take, its threads, and the bytes available.
+
+    `available` is None where the system does not report it.
+    """
 
     weights: int
     kv: int
     compute: int
     logits: int
     n_ctx: int
-    window: int  # tokens that a layer with a sliding window holds at most
+    window: int  # the most tokens that a sliding window layer holds
     cache_type: str
     n_threads: int
     n_threads_batch: int
     available: int | None
-    draft: int = 0  # all of a second model that guesses
+    draft: int = 0  # all memory of the draft model
 
     @property
     def total(self) -> int:
-        """All of it, the program included."""
+        """The sum of all parts in bytes, including the program."""
         own = self.weights + self.kv + self.compute + self.logits
         return own + self.draft + PROGRAM_BYTES
 
     @property
     def fits(self) -> bool:
-        """Whether it does; True where the system does not tell what is free."""
+        """Whether the total fits; True where the available memory is unknown."""
         return self.available is None or self.total <= self.available
 
     def explain(self) -> str:
-        """One line: every part, the sum, what there is, and what to change if it is too much."""
+        """One line: the sum, its parts, the available memory, and what to change if needed."""
         parts = {"weights": self.weights, "KV cache": self.kv, "compute": self.compute}
         if self.draft:
             parts["the draft model"] = self.draft
@@ -62,28 +65,28 @@ class MemoryPlan:
         line = f"needs {megabytes(self.total, 0)} of memory ({listed})"
         if self.available is None:
             return line
-        line += f", {megabytes(self.available, 0)} are free for this process"
+        line += f", {megabytes(self.available, 0)} are available to this process"
         return line if self.fits else f"{line}; {self.advice()}"
 
     def advice(self) -> str:
-        """What to change, so that it fits."""
-        lacking = self.total - (self.available or 0)
-        if self.kv * (1 - CACHE_TYPES["q8_0"] / CACHE_TYPES[self.cache_type]) >= lacking:
+        """What to change to make it fit."""
+        missing = self.total - (self.available or 0)
+        if self.kv * (1 - CACHE_TYPES["q8_0"] / CACHE_TYPES[self.cache_type]) >= missing:
             return "use cache_type q8_0 (--cache-type q8_0), or a smaller n_ctx (--n-ctx)"
         smaller = self.n_ctx - CELL_PADDING
         smaller -= smaller % CELL_PADDING
-        while smaller > 0 and self.kv * (1 - self._share(smaller)) < lacking:
+        while smaller > 0 and self.kv * (1 - self._share(smaller)) < missing:
             smaller -= CELL_PADDING
         if smaller > 0:
             return f"use an n_ctx of {smaller} (--n-ctx {smaller}) or less"
-        if self.draft >= lacking:
-            return "do without the draft model (--draft)"
-        return "end other programs, or use a smaller model or type"
+        if self.draft >= missing:
+            return "run without the draft model (--draft)"
+        return "close other programs, or use a smaller model or quantisation type"
 
     def _share(self, n_ctx: int) -> float:
-        """Of the KV cache, what a smaller one takes: every other layer holds no more than a window.
+        """The size of the KV cache with `n_ctx`, as a share of its size now.
 
-        What the computation saves is not counted.
+        Every other layer holds no more than its window. Smaller compute buffers are not counted.
         """
 
         def cells(n: int) -> int:
@@ -92,55 +95,57 @@ class MemoryPlan:
         return cells(n_ctx) / cells(self.n_ctx)
 
 
-def trained(summary: Summary) -> int:
-    """The context that the file was trained for; a file without it is llama.cpp's to refuse."""
+def trained_context(summary: Summary) -> int:
+    """The context in tokens that the model was trained for; llama.cpp refuses a file without it."""
     value = summary.keys.get("gemma2.context_length")
     return value if isinstance(value, int) else CELL_PADDING
 
 
 def plan_memory(
     summary: Summary,
-    tuning: RunConfig,
+    config: RunConfig,
     *,
     n_ctx: int,
     n_seqs: int,
     n_batch: int,
     cache_type: str,
 ) -> MemoryPlan:
-    """The plan for a Gemma-2 file with these settings; sizes in tokens."""
+    """The plan for a Gemma-2 file; `n_ctx` and `n_batch` are in tokens, `n_seqs` shares `n_ctx`."""
     shape = _Shape(summary.keys)
-    n_ubatch = min(n_batch, tuning.n_ubatch)
+    n_ubatch = min(n_batch, config.n_ubatch)
     full = _padded(n_ctx)
     window = _padded(min(full, shape.window * n_seqs + n_ubatch))
     cells = shape.full_layers * full + shape.window_layers * window
     compute = 4 * n_ubatch * (3 * shape.ffn + 4 * shape.hidden) + 2 * n_ubatch * (full + window)
-    if tuning.flash_attention == "off":  # then there is a score for every head and pair of tokens
+    if config.flash_attention == "off":  # then a score for every head and pair of tokens is stored
         compute += 4 * shape.heads * full * n_ubatch
     return MemoryPlan(
-        weights=_resident(summary, repack=tuning.repack),
+        weights=_resident(summary, repack=config.repack),
         kv=int(cells * shape.kv_row * CACHE_TYPES[cache_type]),
         compute=compute,
         logits=4 * n_seqs * shape.vocabulary,
         n_ctx=n_ctx,
         window=window,
         cache_type=cache_type,
-        n_threads=tuning.n_threads,
-        n_threads_batch=tuning.n_threads_batch,
+        n_threads=config.n_threads,
+        n_threads_batch=config.n_threads_batch,
         available=available_memory(),
     )
 
 
 def _resident(summary: Summary, *, repack: bool) -> int:
-    """Bytes of weights in memory. What is repacked is copied, and stays mapped as well wherever
-    it lies between tensors that are used as they are.
+    """Bytes of weights in memory.
+
+    Repacked tensors are copied, and those that lie between tensors that are used from the mapped
+    file stay resident there, too.
     """
-    packed = [_is_repacked(tensor) if repack else False for tensor in summary.tensors]
-    if not any(packed):
+    repacked = [_is_repacked(tensor) if repack else False for tensor in summary.tensors]
+    if not any(repacked):
         return summary.data_bytes
     sizes = [tensor.n_bytes for tensor in summary.tensors]
-    used = [place for place, is_packed in enumerate(packed) if not is_packed]
+    used = [n for n, is_packed in enumerate(repacked) if not is_packed]
     mapped = sum(sizes[used[0] : used[-1] + 1]) if used else 0
-    return mapped + sum(size for size, is_packed in zip(sizes, packed, strict=True) if is_packed)
+    return mapped + sum(size for size, is_packed in zip(sizes, repacked, strict=True) if is_packed)
 
 
 def _is_repacked(tensor: TensorEntry) -> bool:
@@ -148,7 +153,7 @@ def _is_repacked(tensor: TensorEntry) -> bool:
 
 
 class _Shape:
-    """The sizes that matter here, from a file's keys; what is no number counts as nothing."""
+    """The sizes that matter here, from the keys of a file; 0 for a missing or invalid one."""
 
     def __init__(self, keys: dict[str, Any]) -> None:
         def number(name: str) -> int:

@@ -1,7 +1,6 @@
-"""How a model is run: threads, kinds of cache, micro-batches, and what each goal of a user means.
+"""How a model is run: threads, cache types, micro-batches, and the goals that a user can choose.
 
-Plain values and their defaults, which everything above reads from here: nothing is measured and
-no library is loaded.
+The defaults of all entry points are here.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from edgesppo.system import hardware, validate
 if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
 
-# Tokens in, tokens out: the turn that each goal makes as fast as it can be.
+# Goal -> (prompt tokens, answer tokens) of the turn that it makes as fast as possible.
 TURNS = {"turn": (512, 128), "prefill": (2048, 32), "decode": (128, 512), "memory": (512, 128)}
 OFF = "off"
-CHOICES = (*TURNS, OFF)
-# Bytes of an element of the KV cache; q8_0 keeps 32 elements in 34 bytes.
+GOALS = (*TURNS, OFF)
+# Bytes per element of the KV cache; q8_0 stores 32 elements in 34 bytes.
 CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 DEFAULT_BATCH = 512
 SMALL_UBATCH, LARGE_UBATCH = 128, 512
-# Rows of a batch, one of them the token that is certain; kernels work in groups of four rows.
+# Rows of a batch: one for the last token, the others for drafts; kernels work on groups of four.
 ROWS = (1, 4, 8, 16)
 MAX_DRAFT = ROWS[-1] - 1
-# What batches of so many rows cost against one row, where nothing was measured: a 2B model on two
-# AVX-512 cores.
-USUAL_COSTS = (1.0, 2.4, 4.4, 7.5)
-# Bytes of weights; a smaller model answers at once, however it is run.
-_WORTHWHILE = 64 << 20
+# The time of a batch of ROWS rows relative to one row, where it was not measured: figures of a 2B
+# model on two AVX-512 cores.
+DEFAULT_ROW_COSTS = (1.0, 2.4, 4.4, 7.5)
+# Bytes of weights; a smaller model is fast in any configuration.
+_WORTH_TUNING = 64 << 20
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How to run a model; the rates, in tokens per second, are None where none were measured."""
+    """How to run a model; the rates are in tokens per second, None if they were not measured."""
 
     n_threads: int
     n_threads_batch: int
@@ -43,26 +42,26 @@ class RunConfig:
     n_ubatch: int = LARGE_UBATCH
     prefill_tps: float | None = None
     decode_tps: float | None = None
-    # What batches of ROWS rows cost against one row.
-    row_costs: tuple[float, ...] = USUAL_COSTS
+    # The time of a batch of ROWS rows relative to one row.
+    row_costs: tuple[float, ...] = DEFAULT_ROW_COSTS
 
 
-def untuned() -> RunConfig:
-    """What is taken without a measurement: a thread for every core, llama.cpp's own rest."""
+def default_config() -> RunConfig:
+    """The configuration without measurement: a thread per core, else llama.cpp's defaults."""
     threads = hardware.cores()
     return RunConfig(threads, threads)
 
 
-def frugal() -> RunConfig:
-    """What takes the least memory; no measurement either."""
-    return replace(untuned(), repack=False, flash_attention="on", n_ubatch=SMALL_UBATCH)
+def low_memory_config() -> RunConfig:
+    """The configuration that takes the least memory, without a measurement."""
+    return replace(default_config(), repack=False, flash_attention="on", n_ubatch=SMALL_UBATCH)
 
 
 def check_goal(goal: str) -> None:
-    """Raises UsageError for what is no choice."""
-    validate.choice("tune", goal, CHOICES)
+    """Raise UsageError for an unknown goal."""
+    validate.choice("tune", goal, GOALS)
 
 
 def is_small(summary: Summary) -> bool:
-    """Whether a step takes so little that its cost is not the weights': nothing pays there."""
-    return summary.data_bytes < _WORTHWHILE
+    """Whether the model is too small for tuning: reading its weights is not what takes time."""
+    return summary.data_bytes < _WORTH_TUNING

@@ -19,7 +19,7 @@ from edgesppo.repl.input import is_open, unquoted
 from edgesppo.repl.interactive import TerminalLoop, wants_plain
 from edgesppo.repl.loop import LoadFailed, PipeLoop
 from edgesppo.repl.state import ReplState, Setup
-from edgesppo.system.signals import Ended, ending, shielded
+from edgesppo.system.signals import Terminated, raise_on_termination, shielded
 from edgesppo.terminal.screen import Screen
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
     talk = ReplState(setup)
     saved, code = True, 0
     try:
-        with ending():
+        with raise_on_termination():
             person = TerminalLoop(talk, screen, edits=not plain)
             screen.say(PLAIN_KEYS if plain else KEYS)
             try:
@@ -54,7 +54,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
             finally:
                 with shielded():
                     saved = _close(talk, screen)
-    except Ended as ended:
+    except Terminated as ended:
         code = int(ended.code or 0)
     except KeyboardInterrupt:
         if not talk.abandoned:
@@ -104,7 +104,7 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
     talk = ReplState(setup)
     loop = PipeLoop(talk, Screen(moves=False, styled=False))
     good = True
-    with ending():
+    with raise_on_termination():
         try:
             talk.load_now(lambda _stage, _share: None)
             for line in talk.news:

@@ -9,7 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
-from edgesppo.sampling.fields import MAX_INT, Choice, Kind, Number, OptionalWhole, Texts
+from edgesppo.sampling.fields import MAX_INT, Choice, Kind, Number, OptionalInteger, Strings
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.terminal.suggest import did_you_mean
 
@@ -65,15 +65,15 @@ def changed(
 
 def _parsed(name: str, word: str) -> Any:
     kind = _kind(name)
-    if isinstance(kind, OptionalWhole) and word in (kind.without, _NONE):
+    if isinstance(kind, OptionalInteger) and word in (kind.without, _NONE):
         return None
     if isinstance(kind, Number | Choice):
         return _number(word)
     if word == _NONE:
         return ()
-    if isinstance(kind, Texts):
+    if isinstance(kind, Strings):
         return (word.replace("\\n", "\n").replace("\\t", "\t"),)
-    return kind.parsed(name, tuple(word.split()) if kind.repeatable else word)
+    return kind.parse(name, tuple(word.split()) if kind.repeatable else word)
 
 
 def _number(word: str) -> Any:
@@ -93,7 +93,7 @@ def _kind(name: str) -> Kind:
 
 
 def _shown(name: str, value: Any) -> str:
-    return f"{value:.12g}" if isinstance(value, float) else _kind(name).shown(value)
+    return f"{value:.12g}" if isinstance(value, float) else _kind(name).format(value)
 
 
 def _takes(kind: Kind) -> str:

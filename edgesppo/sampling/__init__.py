@@ -1,4 +1,4 @@
-"""How the next token is drawn: the parameters that people set, and the stages they mean.
+"""How the next token is sampled: the parameters, and the sampler stages that they stand for.
 
-Plain values; the native samplers are made in edgesppo.llama.
+Plain values, without text or tokens; edgesppo.llama creates the native samplers.
 """

@@ -1,8 +1,7 @@
-"""Owns the kinds of parameters: what values each takes, and how the command line spells them.
+"""Kinds of parameters: which values each accepts, and how the command line spells them.
 
-A kind checks a value given from Python and returns it as it is kept, and parses what the command
-line was given. Both raise UsageError that names the parameter. Knows nothing of what the
-parameters mean.
+A kind checks a value given from Python and returns it in the form in which it is stored, and it
+parses the value of a command line option. Both raise a UsageError that names the parameter.
 """
 
 from __future__ import annotations
@@ -20,32 +19,32 @@ MAX_INT = 2**31 - 1
 
 @dataclass(frozen=True)
 class Kind:
-    """What a parameter is (`help`) and takes."""
+    """A kind of parameter; `help` says what this parameter does."""
 
     help: str
     repeatable: ClassVar[bool] = False
     metavar: ClassVar[str] = "TEXT"
 
-    def checked(self, name: str, value: Any) -> Any:
-        """The value as it is kept. Raises UsageError for one that makes no sense."""
+    def check(self, name: str, value: Any) -> Any:
+        """The value in the form in which it is stored. Raises UsageError if it is invalid."""
         raise NotImplementedError
 
-    def parsed(self, _name: str, given: Any) -> Any:
-        """What the command line was given, as Python takes it."""
+    def parse(self, _name: str, given: Any) -> Any:
+        """The value of a command line option as Python code would give it."""
         return given
 
-    def shown(self, default: Any) -> str:
-        """A default as the command line's help writes it."""
+    def format(self, default: Any) -> str:
+        """A default value as the command line's help writes it."""
         return str(default)
 
-    def parameter(self, default: Any) -> Any:
-        """A dataclass field of this kind."""
+    def field(self, default: Any) -> Any:
+        """A dataclass field of this kind, with this default."""
         return dataclasses.field(default=default, metadata={"kind": self})
 
 
 @dataclass(frozen=True)
 class Number(Kind):
-    """A number within limits, infinities and NaN never; `also` is one more value beside them."""
+    """A finite number from `low` to `high`, or the value `also`."""
 
     low: float
     high: float
@@ -53,26 +52,26 @@ class Number(Kind):
     number: ClassVar[type] = float
     _word: ClassVar[str] = "a number"
 
-    def checked(self, name: str, value: Any) -> Any:
+    def check(self, name: str, value: Any) -> Any:
         """The value itself."""
-        if not self.takes(value):
-            raise validate.refused(name, value, self.expected())
+        if not self.accepts(value):
+            raise validate.invalid_value(name, value, self.expected())
         return value
 
-    def takes(self, value: Any) -> bool:
-        """Whether it is such a number."""
+    def accepts(self, value: Any) -> bool:
+        """Whether it is a number of this kind within the limits."""
         if not _is_number(value, self.number):
             return False
         return self.low <= value <= self.high or (self.also is not None and value == self.also)
 
     def expected(self) -> str:
-        """What it takes, in words."""
+        """The valid values, in words."""
         also = "" if self.also is None else f"{self.also:g} or "
         return f"{also}{self._word} from {self.low:.12g} to {self.high:.12g}"
 
 
 @dataclass(frozen=True)
-class Whole(Number):
+class Integer(Number):
     """A whole number within limits."""
 
     number: ClassVar[type] = int
@@ -80,17 +79,17 @@ class Whole(Number):
 
 
 @dataclass(frozen=True)
-class OptionalWhole(Whole):
-    """A whole number within limits, or None; `without` says what None means."""
+class OptionalInteger(Integer):
+    """A whole number within limits, or None; `without` is the word for None in help texts."""
 
     without: str = "none"
 
-    def checked(self, name: str, value: Any) -> Any:
+    def check(self, name: str, value: Any) -> Any:
         """The value itself."""
-        return None if value is None else super().checked(name, value)
+        return None if value is None else super().check(name, value)
 
-    def shown(self, default: Any) -> str:
-        """The word for None."""
+    def format(self, default: Any) -> str:
+        """The number, or the word for None."""
         return self.without if default is None else str(default)
 
 
@@ -101,26 +100,26 @@ class Choice(Kind):
     known: tuple[int, ...]
     number: ClassVar[type] = int
 
-    def checked(self, name: str, value: Any) -> Any:
+    def check(self, name: str, value: Any) -> Any:
         """The value itself."""
         if not _is_number(value, int) or value not in self.known:
             expected = " or ".join(str(number) for number in self.known)
-            raise validate.refused(name, value, expected)
+            raise validate.invalid_value(name, value, expected)
         return value
 
 
 @dataclass(frozen=True)
-class Texts(Kind):
-    """Strings that are not empty; one may stand alone. At most so many, of so many bytes."""
+class Strings(Kind):
+    """Non-empty strings, or a single one: at most `most`, each of at most `most_bytes` of UTF-8."""
 
     most: int = MAX_INT
     most_bytes: int = MAX_INT
     repeatable: ClassVar[bool] = True
 
-    def checked(self, name: str, value: Any) -> tuple[str, ...]:
+    def check(self, name: str, value: Any) -> tuple[str, ...]:
         """The strings as a tuple."""
         if not isinstance(value, str | tuple | list):
-            raise validate.refused(name, value, "strings")
+            raise validate.invalid_value(name, value, "strings")
         texts = (value,) if isinstance(value, str) else tuple(value)
         if len(texts) > self.most:
             raise _has(name, f"{len(texts)} strings", f"at most {self.most}")
@@ -130,47 +129,47 @@ class Texts(Kind):
 
     def _check(self, name: str, text: Any) -> None:
         if not isinstance(text, str) or not text:
-            raise _has(name, validate.shown(text), "strings that are not empty")
+            raise _has(name, validate.quoted(text), "strings that are not empty")
         validate.text(name, text)
         data = text.encode("utf-8")
         if self.most_bytes < MAX_INT and (len(data) > self.most_bytes or 0 in data):
             most = f"at most {self.most_bytes} bytes of UTF-8, none of them 0"
-            raise _has(name, validate.shown(text), most)
+            raise _has(name, validate.quoted(text), most)
 
-    def parsed(self, _name: str, given: tuple[str, ...]) -> tuple[str, ...]:
-        """The texts; one empty one means none at all."""
+    def parse(self, _name: str, given: tuple[str, ...]) -> tuple[str, ...]:
+        """The strings; a single empty one stands for none."""
         return () if given == ("",) else given
 
-    def shown(self, default: tuple[str, ...]) -> str:
-        """Each as Python writes it."""
+    def format(self, default: tuple[str, ...]) -> str:
+        """The repr of each, separated by spaces."""
         return " ".join(repr(text) for text in default) or "none"
 
 
 @dataclass(frozen=True)
 class Names(Kind):
-    """Some of a few known names, each at most once, in an order that matters."""
+    """A sequence of known names, each at most once; their order matters."""
 
     known: tuple[str, ...]
     metavar: ClassVar[str] = "NAME,..."
 
-    def checked(self, name: str, value: Any) -> tuple[str, ...]:
+    def check(self, name: str, value: Any) -> tuple[str, ...]:
         """The names as a tuple."""
         known = f"some of: {', '.join(self.known)}"
         if not isinstance(value, tuple | list):
-            raise validate.refused(name, value, known)
+            raise validate.invalid_value(name, value, known)
         for item in value:
             if item not in self.known:
-                raise _has(name, validate.shown(item), known)
+                raise _has(name, validate.quoted(item), known)
             if value.count(item) > 1:
                 raise _has(name, f"{item!r} more than once", "each name once")
         return tuple(value)
 
-    def parsed(self, _name: str, given: str) -> tuple[str, ...]:
-        """What stands between the commas."""
+    def parse(self, _name: str, given: str) -> tuple[str, ...]:
+        """The names between the commas."""
         return _between_commas(given)
 
-    def shown(self, default: tuple[str, ...]) -> str:
-        """With commas, as the option takes them."""
+    def format(self, default: tuple[str, ...]) -> str:
+        """Separated by commas, as the option expects them."""
         return ", ".join(default)
 
 
@@ -180,50 +179,50 @@ class Tokens(Kind):
 
     metavar: ClassVar[str] = "ID,..."
 
-    def checked(self, name: str, value: Any) -> tuple[int, ...]:
+    def check(self, name: str, value: Any) -> tuple[int, ...]:
         """The ids as a tuple."""
         if not isinstance(value, tuple | list):
-            raise validate.refused(name, value, "token ids")
+            raise validate.invalid_value(name, value, "token ids")
         for token in value:
             _check_token(name, token)
         return tuple(value)
 
-    def parsed(self, name: str, given: str) -> tuple[int, ...]:
+    def parse(self, name: str, given: str) -> tuple[int, ...]:
         """The ids between the commas."""
         return tuple(_token(name, word) for word in _between_commas(given))
 
-    def shown(self, default: tuple[int, ...]) -> str:
-        """With commas, as the option takes them."""
+    def format(self, default: tuple[int, ...]) -> str:
+        """Separated by commas, as the option expects them."""
         return ",".join(str(token) for token in default) or "none"
 
 
 @dataclass(frozen=True)
 class Biases(Kind):
-    """A mapping from token id to a number within limits; kept as pairs in the order of the ids."""
+    """A mapping from token id to a number within limits; stored as pairs, sorted by id."""
 
     low: float
     high: float
     repeatable: ClassVar[bool] = True
     metavar: ClassVar[str] = "ID=BIAS"
 
-    def checked(self, name: str, value: Any) -> tuple[tuple[int, float], ...]:
-        """The pairs (token id, bias), as which it may be given, too."""
+    def check(self, name: str, value: Any) -> tuple[tuple[int, float], ...]:
+        """The pairs (token id, bias), sorted; `value` may be a mapping or such pairs."""
         pairs = tuple(value.items()) if isinstance(value, Mapping) else value
         if not isinstance(pairs, tuple | list) or not all(
             isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
         ):
-            raise validate.refused(name, value, "a mapping from token id to bias")
+            raise validate.invalid_value(name, value, "a mapping from token id to bias")
         limits = Number(self.help, self.low, self.high)
         for token, bias in pairs:
             _check_token(name, token)
-            if not limits.takes(bias):
-                raise _has(name, f"{validate.shown(bias)} for token {token}", limits.expected())
+            if not limits.accepts(bias):
+                raise _has(name, f"{validate.quoted(bias)} for token {token}", limits.expected())
         if len({token for token, _ in pairs}) < len(pairs):
             raise _has(name, "a token more than once", "each token once")
         return tuple(sorted((token, float(bias)) for token, bias in pairs))
 
-    def parsed(self, name: str, given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
-        """The pairs that "ID=BIAS" spells."""
+    def parse(self, name: str, given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
+        """The pairs from texts of the form "ID=BIAS"."""
         return tuple(self._pair(name, word) for word in given)
 
     def _pair(self, name: str, word: str) -> tuple[int, float]:
@@ -231,10 +230,10 @@ class Biases(Kind):
         try:
             return _token(name, token), float(bias)
         except ValueError:
-            raise validate.refused(name, word, "ID=BIAS, such as 107=-2.5") from None
+            raise validate.invalid_value(name, word, "ID=BIAS, such as 107=-2.5") from None
 
-    def shown(self, default: tuple[tuple[int, float], ...]) -> str:
-        """As the option takes them."""
+    def format(self, default: tuple[tuple[int, float], ...]) -> str:
+        """As ID=BIAS, separated by spaces, as the option expects them."""
         return " ".join(f"{token}={bias:g}" for token, bias in default) or "none"
 
 
@@ -245,11 +244,11 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def _check_token(name: str, token: Any) -> None:
     if not _is_number(token, int) or not 0 <= token <= MAX_INT:
-        raise _has(name, validate.shown(token), "token ids from 0")
+        raise _has(name, validate.quoted(token), "token ids from 0")
 
 
 def _has(name: str, part: str, expected: str) -> UsageError:
-    return UsageError(f"{validate.named(name)} has {part}, expected {expected}")
+    return UsageError(f"{validate.label(name)} has {part}, expected {expected}")
 
 
 def _between_commas(given: str) -> tuple[str, ...]:
@@ -260,4 +259,4 @@ def _token(name: str, word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise _has(name, validate.shown(word), "token ids from 0") from None
+        raise _has(name, validate.quoted(word), "token ids from 0") from None

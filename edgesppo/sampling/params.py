@@ -1,16 +1,15 @@
-"""Owns how the next token is chosen: `SamplingParams`, the one home of every default, and the
-chain of llama.cpp's samplers that is built from it. Knows nothing of text.
+"""`SamplingParams`: how the next token is sampled, with all defaults.
 
-The chain, from the logits of a row to a token:
+llama.cpp's sampler chain is built from them. From the logits of a row to a token:
 
 1. `logit_bias` is added.
 2. The stages of `samplers`, in its order. By default: `penalties` (repeat, presence, frequency),
    `dry`, `top_k`, `typical_p`, `top_p`, `min_p`, `xtc`, `temperature`. A stage that is not named
-   is off; each sees the candidates and the probabilities that those before it left.
-3. The draw, from the softmax of what is left.
+   is off; each sees the candidates and probabilities that the previous ones left.
+3. A token is drawn from the softmax of the remaining candidates.
 
-Temperature 0 takes, after the bias, `penalties` and `dry`, the most probable token and leaves the
-rest out. Mirostat 2 takes the place of the draw and of the stages that cut (top_k, typical_p,
+At temperature 0 the most probable token after the bias, `penalties` and `dry` is taken, without the
+other stages. Mirostat 2 replaces the draw and the stages that remove candidates (top_k, typical_p,
 top_p, min_p, xtc).
 """
 
@@ -28,103 +27,107 @@ from edgesppo.sampling.fields import (
     MAX_INT,
     Biases,
     Choice,
+    Integer,
     Names,
     Number,
-    OptionalWhole,
-    Texts,
+    OptionalInteger,
+    Strings,
     Tokens,
-    Whole,
 )
 
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
 MAX_SEED = 2**32 - 2
 MAX_LOGPROBS = 20
 STAGES = ("penalties", "dry", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature")
-# Below it llama.cpp's bucket sort overflows: logits are soft-capped, but divided by it.
-_COLDEST = 1e-4
+# Below this temperature the logits, divided by it, overflow llama.cpp's bucket sort.
+_MIN_TEMPERATURE = 1e-4
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How an answer is sampled. Raises UsageError, naming the parameter, for a senseless value.
+    """How an answer is sampled. Raises UsageError, naming the parameter, for an invalid value.
 
     The defaults are those that the published SPPO models were evaluated with: temperature 0.7,
     top-p 0.9, at most 2048 new tokens (https://arxiv.org/abs/2405.00675, section 5). The recent
-    tokens that penalties and DRY look back at are the prompt's, too. `logit_bias` takes a mapping
-    from token id to bias.
+    tokens that penalties and DRY consider include those of the prompt. `logit_bias` is a mapping
+    from token id to bias; `max_tokens` counts the tokens of the answer.
     """
 
     temperature: float = Number(
-        "0 always takes the most probable token", _COLDEST, 100, also=0
-    ).parameter(0.7)
-    top_k: int = Whole("keep the k most probable tokens; 0: all", 0, MAX_INT).parameter(0)
-    top_p: float = Number("keep the most probable tokens that sum up to p; 1: all", 0, 1).parameter(
-        0.9
-    )
-    min_p: float = Number("keep tokens of at least p times the best's probability", 0, 1).parameter(
-        0.0
-    )
+        "0: always the most probable token", _MIN_TEMPERATURE, 100, also=0
+    ).field(0.7)
+    top_k: int = Integer("keep the k most probable tokens; 0: all", 0, MAX_INT).field(0)
+    top_p: float = Number("keep the most probable tokens that sum to p; 1: all", 0, 1).field(0.9)
+    min_p: float = Number("keep tokens at least p times as probable as the best", 0, 1).field(0.0)
     typical_p: float = Number(
-        "keep the tokens nearest to the expected surprise that sum up to p; 1: all", 0, 1
-    ).parameter(1.0)
+        "keep the tokens nearest to the expected surprise that sum to p; 1: all", 0, 1
+    ).field(1.0)
     xtc_probability: float = Number(
-        "how often XTC leaves out all but the last of the tokens above its threshold", 0, 1
-    ).parameter(0.0)
+        "how often XTC removes all but the least probable token above its threshold", 0, 1
+    ).field(0.0)
     xtc_threshold: float = Number(
-        "the probability that makes a token one of those; above 0.5: off", 0, 1
-    ).parameter(0.1)
+        "the probability from which XTC removes tokens; above 0.5: off", 0, 1
+    ).field(0.1)
     repeat_penalty: float = Number(
-        "divide the logits of recent tokens, multiply negative ones; 1: off", 0.01, 100
-    ).parameter(1.0)
+        "divide the logits of recent tokens by this, multiply negative ones; 1: off", 0.01, 100
+    ).field(1.0)
     presence_penalty: float = Number(
         "subtract this from the logit of every recent token", -2, 2
-    ).parameter(0.0)
+    ).field(0.0)
     frequency_penalty: float = Number(
-        "subtract this as often as the token is among the recent ones", -2, 2
-    ).parameter(0.0)
-    repeat_last_n: int = Whole("how many recent tokens those three cover", 0, MAX_INT).parameter(64)
+        "subtract this for each time the token is among the recent ones", -2, 2
+    ).field(0.0)
+    repeat_last_n: int = Integer(
+        "how many recent tokens the three penalties cover", 0, MAX_INT
+    ).field(64)
     dry_multiplier: float = Number(
         "DRY: subtract multiplier * base^(n - allowed length) from the logit of a token that "
         "would prolong a repetition of n tokens; 0: off",
         *(0, 100),
-    ).parameter(0.0)
-    dry_base: float = Number("DRY's base", 1, 100).parameter(1.75)
-    dry_allowed_length: int = Whole("the shortest repetition DRY minds", 1, MAX_INT).parameter(2)
-    dry_penalty_last_n: int = Whole(
-        "how many recent tokens DRY looks at; -1: the whole context", -1, MAX_INT
-    ).parameter(-1)
-    dry_sequence_breakers: tuple[str, ...] = Texts(
-        "no repetition reaches across this text; repeatable; '' alone: none",
+    ).field(0.0)
+    dry_base: float = Number("DRY's base", 1, 100).field(1.75)
+    dry_allowed_length: int = Integer(
+        "the shortest repetition that DRY penalises", 1, MAX_INT
+    ).field(2)
+    dry_penalty_last_n: int = Integer(
+        "how many recent tokens DRY covers; -1: the whole context", -1, MAX_INT
+    ).field(-1)
+    dry_sequence_breakers: tuple[str, ...] = Strings(
+        "DRY counts no repetition across this text; repeatable; '' alone: none",
         most=32,
-        # llama.cpp cuts them at 20 tokens, and says nothing.
+        # llama.cpp silently cuts them at 20 tokens.
         most_bytes=20,
-    ).parameter(("\n", ":", '"', "*"))
-    mirostat: int = Choice("2: Mirostat 2.0 instead of the cutting stages", (0, 2)).parameter(0)
-    mirostat_tau: float = Number("the surprise it aims at, in bits", 0, 100).parameter(5.0)
-    mirostat_eta: float = Number("how fast it learns", 0, 1).parameter(0.1)
+    ).field(("\n", ":", '"', "*"))
+    mirostat: int = Choice(
+        "2: Mirostat 2.0 instead of the stages that remove tokens; 0: off", (0, 2)
+    ).field(0)
+    mirostat_tau: float = Number("the surprise that Mirostat aims at, in bits", 0, 100).field(5.0)
+    mirostat_eta: float = Number("how fast Mirostat adapts", 0, 1).field(0.1)
     logit_bias: tuple[tuple[int, float], ...] = Biases(
-        "add BIAS to this token's logit; repeatable; -100 as good as bans", -100, 100
-    ).parameter(())
+        "add BIAS to this token's logit; repeatable; -100 practically bans it", -100, 100
+    ).field(())
     samplers: tuple[str, ...] = Names(
-        "the stages in their order; a stage that is not named is off", STAGES
-    ).parameter(STAGES)
-    seed: int | None = OptionalWhole(
+        "the sampler stages, in order; a stage that is not named is off", STAGES
+    ).field(STAGES)
+    seed: int | None = OptionalInteger(
         "same seed, same answer", 0, MAX_SEED, without="random"
-    ).parameter(None)
-    max_tokens: int = Whole("the longest answer", 1, MAX_INT).parameter(2048)
-    stop: tuple[str, ...] = Texts("end the answer before this text; repeatable").parameter(())
-    stop_tokens: tuple[int, ...] = Tokens("end the answer before these tokens").parameter(())
-    logprobs: int | None = OptionalWhole(
-        "log-probabilities of each token and of so many of the most probable ones", 0, MAX_LOGPROBS
-    ).parameter(None)
+    ).field(None)
+    max_tokens: int = Integer("the longest answer, in tokens", 1, MAX_INT).field(2048)
+    stop: tuple[str, ...] = Strings("end the answer before this text; repeatable").field(())
+    stop_tokens: tuple[int, ...] = Tokens("end the answer before these tokens").field(())
+    logprobs: int | None = OptionalInteger(
+        "log-probabilities of each token, and of this many of the most probable ones",
+        0,
+        MAX_LOGPROBS,
+    ).field(None)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = field.metadata["kind"].checked(field.name, getattr(self, field.name))
+            value = field.metadata["kind"].check(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
 
     def replace(self, **changes: Any) -> SamplingParams:
-        """A copy with some values changed; unknown names are refused."""
+        """A copy with some values changed. Raises UsageError for unknown names and bad values."""
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
@@ -132,21 +135,21 @@ class SamplingParams:
         return dataclasses.replace(self, **changes) if changes else self
 
     def with_seed(self) -> SamplingParams:
-        """The same with the seed drawn, if there was none, so that a result can name it."""
+        """These parameters with a random seed if they have none, so that a result can report it."""
         if self.seed is not None:
             return self
-        seeded = copy.copy(self)  # all else was checked when this one was made
+        seeded = copy.copy(self)  # the other values have been checked
         object.__setattr__(seeded, "seed", secrets.randbelow(MAX_SEED + 1))
         return seeded
 
 
-def sensible(kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Of parameters that were kept as JSON, those that make sense; and what is wrong with others.
+def valid_values(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The valid ones of parameters that were saved as JSON, and what is wrong with the others.
 
-    What a mapping of token ids has for keys are texts there.
+    JSON has strings for the token ids of `logit_bias`.
     """
-    found, complaints = {}, []
-    for name, value in kept.items():
+    valid, complaints = {}, []
+    for name, value in saved.items():
         if name == "logit_bias" and isinstance(value, Mapping):
             ids = {int(key) if key.isdecimal() and len(key) < 10 else key: key for key in value}
             value = {token: value[key] for token, key in ids.items()}
@@ -155,5 +158,5 @@ def sensible(kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         except UsageError as error:
             complaints.append(str(error))
         else:
-            found[name] = value
-    return found, complaints
+            valid[name] = value
+    return valid, complaints

@@ -1,6 +1,7 @@
-"""Sampling parameters as the stages of llama.cpp's sampler chain, first to last.
+"""Turn sampling parameters into the stages of llama.cpp's sampler chain, first to last.
 
-A stage that would change nothing is left out. Add one here, in `_STAGE` and in `params.STAGES`.
+A stage that would change nothing is left out. To add a stage, extend `_BUILDERS` and
+`params.STAGES`.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ from edgesppo.errors import UsageError
 from edgesppo.sampling.params import MAX_SEED, SamplingParams
 from edgesppo.system import validate
 
-# The stages that leave no candidate out: all that mirostat and temperature 0 have use for.
-_SHIFTS = ("penalties", "dry", "temperature")
+# The stages that remove no candidate: the only ones that Mirostat and temperature 0 use.
+_KEEPS_ALL = ("penalties", "dry", "temperature")
 _KEEP_ONE = 1
-# llama.cpp's typical sampler takes 0 log 0 for NaN. What it is spared here adds nothing to the
-# entropy: 256,000 tokens of this share of the best one's probability.
-_NOTHING = 1e-30
+# llama.cpp's typical sampler computes 0 log 0 as NaN. Tokens of less than this share of the best
+# one's probability are removed before it: even 256,000 of them add nothing to the entropy.
+_NEGLIGIBLE = 1e-30
 
 
 class Vocabulary(Protocol):
-    """What a stage must know of the model."""
+    """What a stage needs to know about the model."""
 
     @property
     def n_vocab(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens."""
 
 
 class Stage(NamedTuple):
-    """One of llama.cpp's samplers, `llama_sampler_init_SAMPLER(*args)`, and whose stage it is.
+    """One of llama.cpp's samplers, `llama_sampler_init_SAMPLER(*args)`, as part of stage `name`.
 
-    `looks_back` says how many of the prompt's last tokens it must be told of before the first
-    draw; the tokens drawn are told to all.
+    `looks_back` is the number of the prompt's last tokens that the sampler must accept before the
+    first draw; all samplers accept the tokens that are drawn.
     """
 
     name: str
@@ -41,36 +42,36 @@ class Stage(NamedTuple):
 
 
 def stages(params: SamplingParams, vocabulary: Vocabulary, n_ctx: int) -> list[Stage]:
-    """The chain's samplers, first to last. What forbids tokens belongs behind the bias."""
+    """The samplers of the chain, first to last. Grammars belong right after the bias."""
     _check_ids(params, vocabulary.n_vocab)
-    made = []
+    result = []
     if params.logit_bias:
-        made.append(Stage("logit_bias", "logit_bias", (vocabulary.n_vocab, params.logit_bias)))
-    named = params.samplers
+        result.append(Stage("logit_bias", "logit_bias", (vocabulary.n_vocab, params.logit_bias)))
+    names = params.samplers
     if params.mirostat or params.temperature == 0:
-        named = tuple(name for name in named if name in _SHIFTS)
-    for name in named:
-        made += _STAGE[name](params, vocabulary, n_ctx)
-    return [*made, _draw(params)]
+        names = tuple(name for name in names if name in _KEEPS_ALL)
+    for name in names:
+        result += _BUILDERS[name](params, vocabulary, n_ctx)
+    return [*result, _draw(params)]
 
 
 def _check_ids(params: SamplingParams, n_vocab: int) -> None:
-    named = {
+    token_ids = {
         "logit_bias": [token for token, _ in params.logit_bias],
         "stop_tokens": params.stop_tokens,
     }
-    for name, tokens in named.items():
+    for name, tokens in token_ids.items():
         for token in tokens:
             if token >= n_vocab:
                 raise UsageError(
-                    f"{validate.named(name)} has token {token}, expected ids below {n_vocab}, "
+                    f"{validate.label(name)} has token {token}, expected ids below {n_vocab}, "
                     "the size of this model's vocabulary"
                 )
 
 
 def _penalties(params: SamplingParams, vocabulary: Vocabulary, n_ctx: int) -> list[Stage]:
     penalties = (params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
-    # llama.cpp takes the memory for them at once; there are never more than the context.
+    # llama.cpp allocates memory for all of them at once; the context holds no more.
     recent = min(params.repeat_last_n, n_ctx)
     if penalties == (1, 0, 0) or not recent:
         return []
@@ -94,8 +95,8 @@ def _top_k(params: SamplingParams, *_: Any) -> list[Stage]:
 def _typical_p(params: SamplingParams, *_: Any) -> list[Stage]:
     if params.typical_p >= 1:
         return []
-    possible = Stage("typical_p", "min_p", (_NOTHING, _KEEP_ONE))
-    return [possible, Stage("typical_p", "typical", (params.typical_p, _KEEP_ONE))]
+    non_zero = Stage("typical_p", "min_p", (_NEGLIGIBLE, _KEEP_ONE))
+    return [non_zero, Stage("typical_p", "typical", (params.typical_p, _KEEP_ONE))]
 
 
 def _top_p(params: SamplingParams, *_: Any) -> list[Stage]:
@@ -109,7 +110,7 @@ def _min_p(params: SamplingParams, *_: Any) -> list[Stage]:
 def _xtc(params: SamplingParams, *_: Any) -> list[Stage]:
     if not params.xtc_probability:
         return []
-    # With the draw's own seed its chances would be the numbers that later draws are made with.
+    # With the seed of the draw it would use the same random numbers as later draws.
     seed = (_seed(params) + MAX_SEED // 2) % (MAX_SEED + 1)
     args = (params.xtc_probability, params.xtc_threshold, _KEEP_ONE, seed)
     return [Stage("xtc", "xtc", args)]
@@ -134,7 +135,7 @@ def _seed(params: SamplingParams) -> int:
     return params.with_seed().seed or 0
 
 
-_STAGE = {
+_BUILDERS = {
     "penalties": _penalties,
     "dry": _dry,
     "top_k": _top_k,

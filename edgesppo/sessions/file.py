@@ -63,14 +63,14 @@ def understand(data: bytes) -> tuple[Transcript | None, tuple[int, int]]:
 
     A last line that lacks only its newline is sound, too: the end is then behind the data.
     """
-    found = max((jsonl.sound(d) for d in (data, data + b"\n", data[:-1] + b"\n")), key=len)
+    found = max((jsonl.read_valid(d) for d in (data, data + b"\n", data[:-1] + b"\n")), key=len)
     transcript, sound = replay([line.event for line in found])
     return transcript, ((found[sound - 1].end, found[sound - 1].crc) if transcript else (0, 0))
 
 
 def is_torn(data: bytes, end: int) -> bool:
     """Whether what follows the sound part can be one line of ours that was never finished."""
-    return b"\n" not in data[end:] and jsonl.is_begun(data[end:])
+    return b"\n" not in data[end:] and jsonl.is_unfinished(data[end:])
 
 
 def replace(path: Path, now: Conversation, files: FileSystem | None = None) -> None:
@@ -87,7 +87,7 @@ def replace(path: Path, now: Conversation, files: FileSystem | None = None) -> N
 
 def _version(data: bytes) -> int | None:
     """What the first line says. Lines and this key are the same in every version."""
-    found = jsonl.sound(data[: data.find(b"\n") + 1])
+    found = jsonl.read_valid(data[: data.find(b"\n") + 1])
     header = found[0].event if found else {}
     version = header.get("version") if "edgesppo" in header else None
     return version if isinstance(version, int) else None

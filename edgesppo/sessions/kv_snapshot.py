@@ -20,7 +20,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_draft
+from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,6 +143,6 @@ def prune(folder: Path, cap: int) -> None:
 def sweep(path: Path, files: FileSystem) -> None:
     """Remove what a killed process left of writing the snapshot at `path`; nobody may be at it."""
     for draft in path.parent.iterdir():
-        if draft.name.startswith(f".{path.name}.") and is_draft(draft, SUFFIX):
+        if draft.name.startswith(f".{path.name}.") and is_temporary(draft, SUFFIX):
             with contextlib.suppress(OSError):
                 files.unlink(draft)

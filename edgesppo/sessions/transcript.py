@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat.template import Message
-from edgesppo.sampling.params import sensible
+from edgesppo.sampling.params import valid_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,7 +86,7 @@ class Transcript:
 
     def drop_senseless(self) -> list[str]:
         """Go on without the sampling parameters that make no sense; what is wrong with each."""
-        self.sampling, complaints = sensible(self.sampling)
+        self.sampling, complaints = valid_values(self.sampling)
         return complaints
 
     def apply(self, event: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ def memory(entry: PinnedModel, shape: Shape | None) -> MemoryPlan | None:
     size = weights(entry, shape)
     return memory_plan.plan_memory(
         Summary(Path(entry.name), keys, 0, size, size, (), {}),
-        run_config.frugal(),
+        run_config.low_memory_config(),
         n_ctx=n_ctx,
         n_seqs=1,
         n_batch=DEFAULT_BATCH,

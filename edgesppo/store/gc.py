@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.lockfile.layers import every_entry
+from edgesppo.lockfile.layers import all_entries
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.converted import origin_of
 from edgesppo.store.remove import ORPHAN, Removable, disk_usage, remove_item
@@ -50,7 +50,7 @@ def _owners(path: Path, files: FileSystem) -> list[str]:
 
 def _candidates(*, unpinned: bool) -> list[Removable]:
     """Everything that nothing uses, whether or not a process is working on it."""
-    models, top = every_entry(), layout.root()
+    models, top = all_entries(), layout.root()
     found = list[Removable]()
     if top.is_dir():
         found += [Removable(path, disk_usage(path), _PARTIAL) for path in _partial_files(top)]

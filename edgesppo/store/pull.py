@@ -37,13 +37,13 @@ class Request:
     reference: str | None
 
 
-def parse_request(text: str, name: str | None = None, *, may_begin: bool = False) -> Request:
+def parse_request(text: str, name: str | None = None, *, may_create: bool = False) -> Request:
     """Find or create the entry of a lock's name or of OWNER/NAME[@REVISION].
 
-    `name` is what to call a new entry. With `may_begin`, the project's lock need not exist yet.
+    `name` is what to call a new entry. With `may_create`, the project's lock need not exist yet.
     Raises ModelNotFound and UsageError.
     """
-    lock = layers.read(may_begin=may_begin)
+    lock = layers.read(may_create=may_create)
     if text in lock.models:
         return Request(lock.models[text], None)
     repository = parse_reference(text)
@@ -59,7 +59,7 @@ def parse_request(text: str, name: str | None = None, *, may_begin: bool = False
     entry, known = new_entry(repository, name), lock.of_repository(str(repository))
     if known is not None:  # known under another name: its description and claims apply here, too
         entry = replace(known, name=entry.name, revision=UNRESOLVED, files=(), builds=())
-    taken = lock.taken(entry.name)
+    taken = lock.same_named(entry.name)
     if taken is not None:
         raise UsageError(
             f"the name {taken.name} is taken by {taken.repository or taken.location or taken.kind};"
@@ -102,7 +102,7 @@ def pin(
 
 def record_in_project(entry: PinnedModel) -> PinnedModel:
     """Copy a pinned entry to the project's lock, if there is one and it lacks the entry."""
-    if layers.project() is not None and layers.write_target() not in layers.holders(entry.name):
+    if layers.project() is not None and layers.write_target() not in layers.locks_with(entry.name):
         layers.update_entry(entry.name, lambda before: before or entry)
     return entry
 
@@ -211,7 +211,7 @@ def _record_hashes(entry: PinnedModel) -> None:
     """Add the sha256 of small files to the lock: the hub reports only git's SHA-1 for them."""
     if all(file.sha256 for file in entry.files):
         return
-    holders, folder = layers.holders(entry.name), layout.model_dir(entry)
+    holders, folder = layers.locks_with(entry.name), layout.model_dir(entry)
 
     def change(before: PinnedModel | None) -> PinnedModel | None:
         same = before is not None and before.revision == entry.revision

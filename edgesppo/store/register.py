@@ -20,7 +20,7 @@ from edgesppo.lockfile.entries import (
     GGUF,
     PinnedFile,
     PinnedModel,
-    check_chosen,
+    check_model_name,
     is_link,
     name_fault,
 )
@@ -58,7 +58,7 @@ def register(
     found = _checkpoint(source) if source.is_dir() else _gguf(source)
     check_location(str(folder), str(path))
     chosen = name or _name(source)
-    check_chosen(chosen)
+    check_model_name(chosen)
     _check_free(chosen, folder, source)
     names = [source.name] if kind == GGUF else _input_names(folder)
     for file in names:
@@ -112,7 +112,7 @@ def _name(path: Path) -> str:
 
 
 def _check_free(name: str, folder: Path, source: Path) -> None:
-    taken = layers.read(may_begin=True).taken(name)
+    taken = layers.read(may_create=True).same_named(name)
     if taken is None or (taken.name, taken.location) == (name, str(folder)):
         return
     whose = taken.location or taken.repository or "what comes with edgesppo"

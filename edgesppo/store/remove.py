@@ -86,7 +86,7 @@ def _siblings(entry: PinnedModel) -> list[PinnedModel]:
     same = (entry.repository, entry.revision)
     return [
         other
-        for other in layers.every_entry()
+        for other in layers.all_entries()
         if _paths(other) != _paths(entry) and (other.repository, other.revision) == same
     ]
 
@@ -98,7 +98,7 @@ def _paths(entry: PinnedModel) -> list[str]:
 
 def forget(entry: PinnedModel) -> Path:
     """Remove an imported entry from its lock, but not its files; returns the lock's path."""
-    path = layers.holders(entry.name)[0]
+    path = layers.locks_with(entry.name)[0]
     layers.update_entry(entry.name, lambda _: None, path)
     return path
 

@@ -17,7 +17,7 @@ from edgesppo.lockfile.entries import (
     SHA256_DIGITS,
     PinnedFile,
     PinnedModel,
-    check_chosen,
+    check_model_name,
     name_fault,
 )
 
@@ -37,7 +37,7 @@ _NO_CLAIM = "unknown"
 def new_entry(repository: Repository, name: str | None) -> PinnedModel:
     """Create an unpinned entry for a repository that is in no lock yet."""
     name = name or repository.name.lower()
-    check_chosen(name)
+    check_model_name(name)
     return PinnedModel(
         name=name,
         kind=CHECKPOINT,

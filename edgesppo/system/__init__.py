@@ -1,4 +1,5 @@
 """The machine and its operating system: files, locks, folders, signals, memory, untrusted text.
 
-Standard library only. Nothing here knows of models, chats or networks.
+Only the standard library is used. Nothing here knows about models, chats or networks, nor what
+the files, events and parameters that pass through it mean.
 """

@@ -1,7 +1,6 @@
-"""Owns the lock that lets one process at a time work on something: an open, locked file.
+"""A lock between processes: a file that one process at a time holds open and locked.
 
-The system frees it when its process ends, however that ends, so a lock is never stale. Knows
-nothing of what is locked.
+The system releases the lock when its process ends, however it ends, so a lock is never stale.
 """
 
 from __future__ import annotations
@@ -30,29 +29,29 @@ _MAX_BYTES = 64 << 20
 
 
 class LockHeld(Exception):
-    """Another process has the lock; `owner` says which, for people."""
+    """Another process holds the lock; `owner` names it, for messages."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(owner)
         self.owner = owner
 
 
-def me() -> dict[str, Any]:
-    """What an event says of the process that writes it, for `take` to name it elsewhere."""
+def this_process() -> dict[str, Any]:
+    """The fields of an event that name this process; `open_locked` reports them to others."""
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
-def take(path: Path, files: FileSystem, mode: int = 0o666) -> int:
-    """Open a file, be it new or not, and lock it; it is ours until it is closed.
+def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
+    """Open a file, creating it if needed, and lock it until it is closed; its descriptor.
 
-    Raises Held, and OSError, also for what is no plain file, such as a link.
+    Raises LockHeld, and OSError, also for anything but a regular file, such as a link.
     """
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
-            _check_plain(path.lstat().st_mode)
+            _check_regular(path.lstat().st_mode)
         descriptor = files.open_or_create(path, mode)
         try:
-            _check_plain(os.fstat(descriptor).st_mode)
+            _check_regular(os.fstat(descriptor).st_mode)
             files.lock(descriptor)
             if _is_at(path, descriptor):
                 return descriptor
@@ -62,17 +61,17 @@ def take(path: Path, files: FileSystem, mode: int = 0o666) -> int:
             raise LockHeld(owner) from None
         except BaseException:
             files.close(descriptor)
-            if path.lstat().st_size == 0:  # no other's: that would have been locked
+            if path.lstat().st_size == 0:  # not another process's: it would be locked
                 files.unlink(path)
             raise
-        files.close(descriptor)  # it was removed before the lock was ours
-    raise LockHeld(f"other processes, by turns ({path} comes and goes)")
+        files.close(descriptor)  # the file was removed before we had locked it
+    raise LockHeld(f"other processes in turn ({path} keeps being created and removed)")
 
 
-def drop(path: Path, descriptor: int, files: FileSystem, *, remove: bool) -> None:
-    """Give a lock back; with `remove` its file goes, too."""
+def close_locked(path: Path, descriptor: int, files: FileSystem, *, remove: bool) -> None:
+    """Release a lock; `remove` also removes its file."""
     try:
-        if remove and os.name != "nt":  # while it is still ours
+        if remove and os.name != "nt":  # while we still hold the lock
             files.unlink(path)
     finally:
         files.close(descriptor)
@@ -81,22 +80,25 @@ def drop(path: Path, descriptor: int, files: FileSystem, *, remove: bool) -> Non
 
 
 class FileLock:
-    """A lock with a file of its own, which names its owner and goes with it; a context manager."""
+    """A lock with a file of its own, which names the owner and is removed on release.
+
+    A context manager. Raises LockHeld where another process has it, and OSError.
+    """
 
     def __init__(self, path: Path, files: FileSystem) -> None:
         self.path = path
         self._files = files
-        self._descriptor: int | None = take(path, files, 0o600)
+        self._descriptor: int | None = open_locked(path, files, 0o600)
         try:
-            self._sign(self._descriptor)
+            self._write_owner(self._descriptor)
         except OSError:
-            pass  # on a full disk it locks all the same, without a name
+            pass  # on a full disk it still locks, only without naming the owner
         except BaseException:
             self.release()
             raise
 
-    def _sign(self, descriptor: int) -> None:
-        data = jsonl.encode([me()])[0]
+    def _write_owner(self, descriptor: int) -> None:
+        data = jsonl.encode([this_process()])[0]
         self._files.truncate(descriptor, 0)
         write_all(self._files, descriptor, data, 0)
 
@@ -112,11 +114,11 @@ class FileLock:
         self.release()
 
     def release(self) -> None:
-        """Give it back; harmless when repeated."""
+        """Release the lock; calling it again does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):
-                drop(self.path, descriptor, self._files, remove=True)
+                close_locked(self.path, descriptor, self._files, remove=True)
 
 
 def acquire(
@@ -126,31 +128,32 @@ def acquire(
     on_wait: Callable[[LockHeld], None] | None = None,
     timeout: float | None = None,
 ) -> FileLock:
-    """Take the lock with this file, once no other process has it.
+    """Take the lock of this file, waiting while another process has it.
 
-    `on_wait` hears once who has it. Raises Held after `timeout` seconds, and OSError.
+    `on_wait` is called once, when the wait begins, with the error that names the owner. Raises
+    LockHeld after `timeout` seconds (None: wait for ever), and OSError.
     """
-    started, told = time.monotonic(), False
+    started, notified = time.monotonic(), False
     while True:
         try:
             return FileLock(path, files)
         except LockHeld as held:
             if timeout is not None and time.monotonic() - started > timeout:
                 raise
-            if on_wait is not None and not told:
+            if on_wait is not None and not notified:
                 on_wait(held)
-            told = True
+            notified = True
         time.sleep(_POLL_S)
 
 
-def _check_plain(mode: int) -> None:
+def _check_regular(mode: int) -> None:
     if not stat.S_ISREG(mode):
-        what = "a symbolic link" if stat.S_ISLNK(mode) else "no plain file"
-        raise OSError(errno.EINVAL, f"it is {what}, so nobody of ours made it; remove it")
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise OSError(errno.EINVAL, f"it is {what} and was not created by edgesppo; remove it")
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether the open file is still the one at that path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -158,8 +161,8 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _owner(data: bytes) -> str:
-    """The process that the last event with a pid names."""
-    owners = [line.event for line in jsonl.sound(data) if "pid" in line.event]
+    """The process named by the last event that has a pid."""
+    owners = [line.event for line in jsonl.read_valid(data) if "pid" in line.event]
     if not owners:
         return "another process"
     return f"process {owners[-1]['pid']} on {owners[-1].get('host')}"

@@ -1,11 +1,9 @@
-"""Owns every operation that changes the disk, one method each; both roads write through it.
+"""File operations, one method each, and writing a file atomically.
 
-`FileSystem` is the one thin layer under all writing, so that a test can make any operation fail.
-`atomic_write` writes a small file whole or not at all, through a draft beside it:
+All code that writes does so through `FileSystem`, so that a test can make any operation fail.
+`atomic_write` writes a small file completely or not at all, by way of a temporary file beside it:
 
-    FOLDER/.NAME.0123456789abcdef    a draft of FOLDER/NAME, renamed when it is whole
-
-Knows nothing of what is written. Standard library only.
+    FOLDER/.NAME.0123456789abcdef    FOLDER/NAME until it is complete, then renamed
 """
 
 from __future__ import annotations
@@ -27,44 +25,44 @@ if TYPE_CHECKING:
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-# What systems and file systems without hard links say; Windows calls it an invalid function.
+# The errors of systems and file systems without hard links; Windows says "invalid function".
 NO_LINKS = (
     *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.EMLINK, errno.EXDEV),
     *(errno.ENOTSUP, errno.EOPNOTSUPP),
 )
-# Never through a symbolic link: the names that are opened so are our own.
-_OURS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-_LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read: one that is never there
-_TOKEN_BYTES = 8  # of a draft's name
-_STALE_S = 3600  # a draft of this age is of a process that was killed
+# Never follow a symbolic link: edgesppo does not create any, so someone else put it there.
+_FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read, so lock one far beyond the end
+_TOKEN_BYTES = 8  # in the name of a temporary file
+_STALE_S = 3600  # a temporary file of this age was left by a process that was killed
 
 
 class FileSystem:
-    """The operations, straight through to the system."""
+    """The operations, passed straight on to the system. All raise OSError."""
 
     def create(self, path: Path, mode: int = 0o666) -> int:
-        """Open a new file for reading and writing; fails where there is one."""
-        return os.open(path, _OURS | os.O_CREAT | os.O_EXCL, mode)
+        """Create a file and open it for reading and writing; raises FileExistsError."""
+        return os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, mode)
 
     def open(self, path: Path) -> int:
         """Open an existing file for reading and writing."""
-        return os.open(path, _OURS)
+        return os.open(path, _FLAGS)
 
     def open_to_read(self, path: Path) -> int:
-        """Open an existing file for reading; a pipe of that name is not waited for."""
-        return os.open(path, _OURS & ~os.O_RDWR | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        """Open an existing file for reading, without waiting where it is a pipe."""
+        return os.open(path, _FLAGS & ~os.O_RDWR | os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
 
     def open_or_create(self, path: Path, mode: int = 0o666) -> int:
-        """Open a file for reading and writing, be it new or not."""
-        return os.open(path, _OURS | os.O_CREAT, mode)
+        """Open a file for reading and writing, creating it if needed."""
+        return os.open(path, _FLAGS | os.O_CREAT, mode)
 
     def make_folder(self, path: Path, mode: int = 0o700) -> None:
-        """Create a folder, and those above it, for its owner alone; it may be there already."""
+        """Create a folder for its owner alone, and its parents; it may exist already."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=mode, exist_ok=True)
 
     def lock(self, descriptor: int) -> None:
-        """Make it ours alone, until it is closed; raises BlockingIOError where another has it."""
+        """Lock an open file until it is closed; raises BlockingIOError if it is locked already."""
         if sys.platform == "win32":
             import msvcrt
 
@@ -79,21 +77,21 @@ class FileSystem:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def read(self, descriptor: int, length: int, offset: int) -> bytes:
-        """Some of the bytes from `offset` on; none at the end of the file."""
+        """Read up to `length` bytes from `offset` on; none at the end of the file."""
         if hasattr(os, "pread"):
             return os.pread(descriptor, length, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, length)
 
     def write(self, descriptor: int, data: Bytes, offset: int) -> int:
-        """Write some of the data at `offset`; says how much."""
+        """Write some of the data at `offset`; returns the number of bytes written."""
         if hasattr(os, "pwrite"):
             return os.pwrite(descriptor, data, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.write(descriptor, data)
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut or extend a file to this size."""
+        """Cut or extend a file to `size` bytes."""
         os.ftruncate(descriptor, size)
 
     def sync(self, descriptor: int) -> None:
@@ -105,19 +103,19 @@ class FileSystem:
         os.close(descriptor)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Give a file another name, in place of what had that name."""
+        """Rename a file, replacing the target if it exists."""
         source.replace(target)
 
     def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name; raises FileExistsError where that is taken."""
+        """Give a file a second name (a hard link); raises FileExistsError if it is taken."""
         target.hardlink_to(source)
 
     def unlink(self, path: Path) -> None:
-        """Remove a file; it may be gone already."""
+        """Remove a file if it exists."""
         path.unlink(missing_ok=True)
 
     def sync_folder(self, folder: Path) -> None:
-        """Wait until the folder's names are on the disk; Windows cannot, and need not."""
+        """Wait until the folder's entries are on the disk; Windows cannot, and need not."""
         if os.name != "nt":
             descriptor = os.open(folder, os.O_RDONLY)
             try:
@@ -127,15 +125,15 @@ class FileSystem:
 
 
 def write_all(files: FileSystem, descriptor: int, data: Bytes, offset: int) -> None:
-    """Write all of the data, in as many steps as the system wants."""
-    rest = memoryview(data)
-    while rest:
-        count = files.write(descriptor, rest, offset)
-        rest, offset = rest[count:], offset + count
+    """Write all of the data at `offset`, in as many steps as the system needs."""
+    remaining = memoryview(data)
+    while remaining:
+        count = files.write(descriptor, remaining, offset)
+        remaining, offset = remaining[count:], offset + count
 
 
 def read_all(files: FileSystem, descriptor: int, limit: int) -> bytes:
-    """All bytes of an open file, of the first `limit` at most."""
+    """The bytes of an open file, the first `limit` at most."""
     data = b""
     while part := files.read(descriptor, limit - len(data), len(data)):
         data += part
@@ -143,7 +141,7 @@ def read_all(files: FileSystem, descriptor: int, limit: int) -> bytes:
 
 
 def blocks(path: Path, size: int = 4 << 20) -> Iterator[bytes]:
-    """A file's bytes from its first to its last, so many at a time. Raises OSError."""
+    """Read a file from start to end in blocks of `size` bytes. Raises OSError."""
     with path.open("rb", buffering=0) as file:
         while data := file.read(size):
             yield data
@@ -152,13 +150,14 @@ def blocks(path: Path, size: int = 4 << 20) -> Iterator[bytes]:
 def atomic_write(
     path: Path, *parts: Bytes, files: FileSystem, mode: int = 0o666, sync: bool = True
 ) -> None:
-    """Write a file in place of what had its name: whole, or not at all. Raises OSError.
+    """Replace a file's content by `parts`, completely or not at all. Raises OSError.
 
-    Many may write the same file at once: the last one wins. `sync` waits until it is on the disk.
+    Several processes may write the same file at once: the last one wins. `sync` waits until the
+    data is on the disk.
     """
-    draft = path.with_name(f".{path.name}.{os.urandom(_TOKEN_BYTES).hex()}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(_TOKEN_BYTES).hex()}")
     try:
-        descriptor, offset = files.create(draft, mode), 0
+        descriptor, offset = files.create(temporary, mode), 0
         try:
             for part in parts:
                 write_all(files, descriptor, part, offset)
@@ -167,30 +166,30 @@ def atomic_write(
                 files.sync(descriptor)
         finally:
             files.close(descriptor)
-        files.replace(draft, path)
+        files.replace(temporary, path)
         if sync:
             files.sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
-            files.unlink(draft)
+            files.unlink(temporary)
         raise
 
 
-def is_draft(path: Path, name: str = "") -> bool:
-    """Whether `atomic_write` gives such names for a file whose name ends so."""
+def is_temporary(path: Path, suffix: str = "") -> bool:
+    """Whether this is the name of an `atomic_write` temporary, for a file that ends in `suffix`."""
     stem, _, token = path.name.rpartition(".")
-    return stem.startswith(".") and stem.endswith(name) and len(token) == 2 * _TOKEN_BYTES
+    return stem.startswith(".") and stem.endswith(suffix) and len(token) == 2 * _TOKEN_BYTES
 
 
-def is_abandoned(path: Path, name: str = "") -> bool:
-    """Whether it is a draft that a killed process left, as its age tells."""
-    return is_draft(path, name) and time.time() - path.stat().st_mtime > _STALE_S
+def is_abandoned(path: Path, suffix: str = "") -> bool:
+    """Whether it is a temporary file so old that its process must have been killed."""
+    return is_temporary(path, suffix) and time.time() - path.stat().st_mtime > _STALE_S
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """What a failing operation means to a person."""
+    """The error to show for a failed write to `path`, with what to do about it."""
     if error.errno in NO_SPACE:
-        return OutputError(f"no space left for {path}; free some first")
-    advice = "; use a folder that can be written (ours: EDGESPPO_HOME)"
+        return OutputError(f"no space left for {path}; free some and try again")
+    advice = "; use a folder that you can write to (EDGESPPO_HOME sets it for models and chats)"
     why = f"{error.strerror or error}{advice if error.errno in _FORBIDDEN else ''}"
     return OutputError(f"cannot write {path}: {why}")

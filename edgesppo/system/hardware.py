@@ -1,7 +1,7 @@
-"""Owns what this machine gives this process: processors of each kind, and memory.
+"""What this machine offers this process: processors of each kind, and memory.
 
-Affinity and a container's limits count. Standard library only; what a system does not tell is
-left out, never guessed.
+CPU affinity and the limits of a container are respected. What a system does not report is left
+out, never guessed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
 _PLATFORM = Path("/sys/devices/platform")
-_PATIENCE = 5.0  # seconds for a small program of the system
+_TIMEOUT_S = 5.0  # for a small program of the system
 _THROTTLES = {
     0x1: "the voltage is too low now",
     0x4: "it is throttled now",
@@ -27,44 +27,44 @@ _THROTTLES = {
     0x80000: "it was too hot",
 }
 _NO_LIMIT = 2**62
-# A core with less than this share of the fastest one's capacity is one of the little ones.
-_FAST = 0.8
+# A core with less than this share of the fastest core's capacity counts as a slow one.
+_FAST_SHARE = 0.8
 
 
 def usable_cpus() -> int:
-    """Processors this process may use: its affinity, cut by a container's quota. At least 1."""
+    """Logical processors this process may use: its affinity, within a container's quota; >= 1."""
     return max(1, min(len(_allowed()), _quota()))
 
 
 def cores() -> int:
-    """Cores this process may use: hyper-threads of one core count once."""
+    """Physical cores this process may use: hyper-threads of one core count once; >= 1."""
     return max(1, min(len({_core(cpu) for cpu in _allowed()}), usable_cpus()))
 
 
 def thread_choices() -> list[int]:
-    """Numbers of threads worth trying, the fewest first.
+    """The numbers of threads worth trying, in ascending order.
 
-    One for each fast core, for each core, and for each hyper-thread: which is best depends on the
-    model and on what is computed. All within what this process may use.
+    One thread for each fast core, for each core, and for each hyper-thread, within what this
+    process may use: which is best depends on the model and on what is computed.
     """
     allowed = _allowed()
-    firsts = {_core(cpu): cpu for cpu in sorted(allowed, reverse=True)}.values()
-    capacities = {cpu: _capacity(cpu) for cpu in firsts}
+    first_threads = {_core(cpu): cpu for cpu in sorted(allowed, reverse=True)}.values()
+    capacities = {cpu: _capacity(cpu) for cpu in first_threads}
     fastest = max(capacities.values(), default=1.0)
-    fast = [cpu for cpu in firsts if capacities[cpu] >= _FAST * fastest]
-    counts = {len(fast), len(firsts), len(allowed), *_apple_cores()}
+    fast = [cpu for cpu in first_threads if capacities[cpu] >= _FAST_SHARE * fastest]
+    counts = {len(fast), len(first_threads), len(allowed), *_apple_cores()}
     return sorted({max(1, min(count, usable_cpus())) for count in counts})
 
 
 def name() -> str:
-    """What tells this machine's speed from another's: processor, how many of it, memory."""
+    """A name for machines of this speed: the processor, the number of them, and the memory."""
     return f"{_processor()} x{os.cpu_count()} {total_memory() // 2**30} GiB"
 
 
 def available_memory() -> int | None:
-    """Bytes this process may still take: what the system has, cut by any limit set on it."""
-    found = (_system_memory(), _cgroup_memory(), _own_limit())
-    return min((size for size in found if size is not None), default=None)
+    """Bytes this process may still allocate, within all limits set on it; None if unknown."""
+    limits = (_system_memory(), _cgroup_memory(), _address_space())
+    return min((size for size in limits if size is not None), default=None)
 
 
 def _system_memory() -> int | None:
@@ -75,14 +75,14 @@ def _system_memory() -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     try:
-        # macOS does not tell what is free; most of its memory can be had by dropping caches.
+        # macOS does not report what is free; most of its memory can be freed by dropping caches.
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
     except (AttributeError, OSError, ValueError):
         return None
 
 
 def _cgroup_memory(root: Path = _CGROUP) -> int | None:
-    """The limit of the cgroup (v2) less what is used; file pages can be dropped, so they count."""
+    """The limit of the cgroup (v2) minus its use, not counting file pages, which can be dropped."""
     try:
         limit = (root / "memory.max").read_text().strip()
         if limit == "max":
@@ -96,8 +96,8 @@ def _cgroup_memory(root: Path = _CGROUP) -> int | None:
         return None
 
 
-def _own_limit() -> int | None:
-    """What is left of the address space that the process may have (`ulimit -v`)."""
+def _address_space() -> int | None:
+    """Bytes left of the address space that the process may have (`ulimit -v`)."""
     try:
         import resource
 
@@ -111,7 +111,7 @@ def _own_limit() -> int | None:
 
 
 def memory_limit(root: Path = _CGROUP) -> int | None:
-    """The limit of the container (cgroup v2) that this process is in; None without one."""
+    """The memory limit of this process's container (cgroup v2) in bytes; None without one."""
     try:
         return int((root / "memory.max").read_text())
     except (OSError, ValueError):
@@ -119,7 +119,7 @@ def memory_limit(root: Path = _CGROUP) -> int | None:
 
 
 def features() -> set[str]:
-    """What the processor can do, as the system calls it: "avx2", "asimddp"; empty if unknown."""
+    """The CPU's instruction set extensions by the system's names ("avx2"); empty if unknown."""
     try:
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith(("flags", "Features")):
@@ -130,13 +130,13 @@ def features() -> set[str]:
 
 
 def throttled(platform: Path | None = None) -> list[str]:
-    """Why a Raspberry Pi is, or was, slower than it could be; empty elsewhere."""
+    """Why a Raspberry Pi is, or was, throttled; empty on other machines."""
     bits = _throttle_bits(platform or _PLATFORM)
     return [text for bit, text in _THROTTLES.items() if bits & bit]
 
 
 def _throttle_bits(platform: Path) -> int:
-    """As the kernel tells them ("50005"), else as the system's own program does."""
+    """The throttle flags from the kernel ("50005"), else from vcgencmd; 0 if unknown."""
     try:
         for file in sorted(platform.glob("soc*/*firmware/get_throttled")):
             return int(file.read_text(), 16)
@@ -146,16 +146,16 @@ def _throttle_bits(platform: Path) -> int:
     if program is None:
         return 0
     try:
-        done = subprocess.run(
-            [program, "get_throttled"], capture_output=True, text=True, timeout=_PATIENCE
+        result = subprocess.run(
+            [program, "get_throttled"], capture_output=True, text=True, timeout=_TIMEOUT_S
         )
-        return int(done.stdout.strip().removeprefix("throttled="), 16)
+        return int(result.stdout.strip().removeprefix("throttled="), 16)
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0
 
 
 def peak_memory() -> int | None:
-    """The most bytes that this process had resident so far; None where the system cannot tell."""
+    """The peak of this process's resident memory in bytes; None if unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -165,7 +165,7 @@ def peak_memory() -> int | None:
 
 
 def resident_memory() -> int | None:
-    """Bytes that this process has resident now; None where the system does not tell."""
+    """This process's resident memory in bytes; None if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -174,7 +174,7 @@ def resident_memory() -> int | None:
 
 
 def _quota(root: Path | None = None) -> int:
-    """Whole processors of the cgroup's quota ("max 100000" or "150000 100000"), rounded up."""
+    """The cgroup's quota in processors ("max 100000" or "150000 100000"), rounded up."""
     try:
         quota, period = ((root or _CGROUP) / "cpu.max").read_text().split()
         return math.ceil(int(quota) / int(period))
@@ -183,14 +183,14 @@ def _quota(root: Path | None = None) -> int:
 
 
 def _allowed() -> set[int]:
-    """The numbers of the processors that the process may run on."""
+    """The numbers of the logical processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
 def _core(cpu: int) -> str:
-    """What the hyper-threads of one core have in common; without it, each is a core."""
+    """A name that the hyper-threads of one core share; each its own where the system has none."""
     try:
         return (_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
@@ -198,17 +198,17 @@ def _core(cpu: int) -> str:
 
 
 def _capacity(cpu: int) -> float:
-    """How fast a core is against the others: Arm's own figure, else its highest frequency."""
-    for place in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+    """A core's speed relative to the others: Arm's own figure, else its highest frequency."""
+    for file in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
         try:
-            return float((_CPUS / f"cpu{cpu}" / place).read_text())
+            return float((_CPUS / f"cpu{cpu}" / file).read_text())
         except (OSError, ValueError):
             continue
     return 1.0
 
 
 def _apple_cores() -> list[int]:
-    """The performance cores of a Mac, and all of its cores."""
+    """The numbers of performance cores and of all cores of a Mac; empty elsewhere."""
     keys = ("hw.perflevel0.physicalcpu", "hw.physicalcpu") if sys.platform == "darwin" else ()
     return [int(count) for count in map(_sysctl, keys) if count.isdecimal()]
 
@@ -227,14 +227,14 @@ def _processor() -> str:
 
 def _sysctl(key: str) -> str:
     try:
-        done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=True)
+        result = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def total_memory() -> int:
-    """Bytes of memory that the machine has; 0 where the system does not tell."""
+    """The machine's memory in bytes; 0 if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

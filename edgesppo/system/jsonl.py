@@ -1,11 +1,10 @@
-"""Owns append-only files of events: one JSON object a line, behind a checksum of all so far.
+"""Append-only files of events: one JSON object per line, after a checksum of all lines so far.
 
     CRC32 {"run": "9f3c", "pid": 4711}
     CRC32 {"tensor": "blk.0.attn_q.weight"}
 
-Each checksum goes on from the one before it, so a line that was changed, dropped, doubled or moved
-ends what is sound, and so does one that a crash cut off, or that is no object. Knows nothing of
-what the events mean.
+Each checksum continues the one before it, so the valid part of a file ends at the first line that
+was changed, removed, repeated, moved or cut off by a crash, or that is not a JSON object.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _HEAD = 9  # bytes: the checksum and a space
-# What of JSON opens or closes something; a backslash comes with what it escapes.
+# The marks in JSON that open or close something; a backslash includes what it escapes.
 _MARKS = re.compile(rb"""\\.|[][{}"]""", re.DOTALL)
 _CLOSERS = {b"{": b"}", b"[": b"]"}
 _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?\Z")
-# What a text that was cut anywhere may lack to be closed.
+# What may have to be added before the closing brackets to complete JSON that was cut anywhere.
 _WORDS = (b"true", b"false", b"null")
 _MORE = (b"", b"0", b": 0", b'"": 0', *(word[n:] for word in _WORDS for n in range(1, 5)))
 
 
 @dataclass(frozen=True)
 class Line:
-    """An event that was read: where its line ends in the file, and the checksum up to there."""
+    """An event that was read, the offset where its line ends, and the checksum up to there."""
 
     event: dict[str, Any]
     end: int
@@ -39,7 +38,7 @@ class Line:
 
 
 def encode(events: Iterable[dict[str, Any]], crc: int = 0) -> tuple[bytes, int]:
-    """The lines of these events after a line with this checksum, and the last one's."""
+    """The lines of these events, to follow a line with checksum `crc`; and the last checksum."""
     data = b""
     for event in events:
         text = json.dumps(event).encode()
@@ -48,9 +47,9 @@ def encode(events: Iterable[dict[str, Any]], crc: int = 0) -> tuple[bytes, int]:
     return data, crc
 
 
-def sound(data: bytes) -> list[Line]:
-    """Every event up to the first line that is not whole."""
-    found: list[Line] = []
+def read_valid(data: bytes) -> list[Line]:
+    """Every event up to the first line that is incomplete or damaged."""
+    lines: list[Line] = []
     end = crc = 0
     for line in data.splitlines(keepends=True):
         text = line[9:-1]
@@ -61,15 +60,16 @@ def sound(data: bytes) -> list[Line]:
         if event is None:
             break
         end += len(line)
-        found.append(Line(event, end, crc))
-    return found
+        lines.append(Line(event, end, crc))
+    return lines
 
 
-def is_begun(data: bytes) -> bool:
-    """Whether these bytes, without a newline, can be one of our lines that was never finished.
+def is_unfinished(data: bytes) -> bool:
+    """Whether these bytes, without a newline, can be the beginning of a line that was cut off.
 
-    A line that is whole but for its newline is none: its checksum would have made it sound. Nor
-    is one that ends like a whole line inside of a string: a quote of it was changed.
+    A line that lacks only its newline does not count: with a right checksum `read_valid` would
+    have taken it. Nor does one that ends like a complete line but inside a string: a quote in it
+    was changed.
     """
     if len(data) <= _HEAD:
         return re.fullmatch(rb"[0-9a-f]{0,8} ?", data) is not None
@@ -85,7 +85,7 @@ def is_begun(data: bytes) -> bool:
 
 
 def _event(text: bytes) -> dict[str, Any] | None:
-    """The JSON object that a line holds; None for what is none, or none that can be read."""
+    """The JSON object of a line; None if it is anything else, or cannot be parsed."""
     try:
         event = json.loads(text)
     except (ValueError, RecursionError):
@@ -94,14 +94,14 @@ def _event(text: bytes) -> dict[str, Any] | None:
 
 
 def _open_ends(text: bytes) -> tuple[bool, bytes]:
-    """Whether a text that begins JSON ends inside of a string, and what would close the rest."""
+    """Whether a cut-off JSON text ends within a string, and the brackets that would close it."""
     closers: list[bytes] = []
     in_string = False
-    for found in _MARKS.findall(text):
-        if found == b'"':
+    for mark in _MARKS.findall(text):
+        if mark == b'"':
             in_string = not in_string
-        elif not in_string and found in _CLOSERS:
-            closers.append(_CLOSERS[found])
-        elif not in_string and (not closers or closers.pop() != found):
+        elif not in_string and mark in _CLOSERS:
+            closers.append(_CLOSERS[mark])
+        elif not in_string and (not closers or closers.pop() != mark):
             return in_string, b""
     return in_string, b"".join(reversed(closers))

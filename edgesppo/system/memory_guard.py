@@ -1,7 +1,7 @@
-"""Owns one question, asked right before native code allocates: would the system give this much?
+"""Check, right before native code allocates memory, that the system would provide it.
 
 llama.cpp reports some failed allocations and ends the process at others; so do the libraries that
-start its threads. Asking first makes an error of most of those. Knows nothing of models.
+start its threads. Asking first turns most of those into an error.
 """
 
 from __future__ import annotations
@@ -13,31 +13,32 @@ import sys
 from edgesppo.errors import OutOfMemory
 from edgesppo.system.units import megabytes
 
-# What a thread's stack takes, at least and where there is no limit.
+# Bytes of a thread's stack: the minimum, and the default where no limit is set.
 _STACK = 8 << 20
-# What native code takes on the side: graphs, lists, the allocator's own reserve.
-LOADING, COMPUTING = 32 << 20, 8 << 20
+# Bytes that native code takes besides: graphs, lists, the allocator's own reserve.
+LOADING_RESERVE, COMPUTING_RESERVE = 32 << 20, 8 << 20
 
 
 def require(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
-    """Raises OutOfMemory unless so many bytes of memory, and of a mapped file, can be had now.
+    """Raise OutOfMemory unless these bytes, of memory and of a mapped file, are available now.
 
-    What was asked for is given back at once, untouched: it takes some microseconds.
+    `what` needs them, in the message, and `advice` ends it. The bytes are reserved and released
+    at once, untouched, which takes some microseconds.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         try:
             for size, writable in ((memory, True), (mapped, False)):
                 if size:
-                    held.enter_context(_anonymous(size, writable=writable))
+                    stack.enter_context(_anonymous(size, writable=writable))
         except (OSError, ValueError, OverflowError, MemoryError):
             raise OutOfMemory(
-                f"{what} takes up to {megabytes(memory + mapped, 0)}, and the system does not "
-                f"give them to this process; {advice}"
+                f"{what} takes up to {megabytes(memory + mapped, 0)}, which the system does not "
+                f"let this process have; {advice}"
             ) from None
 
 
-def stacks(n_threads: int) -> int:
-    """Bytes that the stacks of so many new threads take of the address space."""
+def stack_bytes(n_threads: int) -> int:
+    """Bytes of address space that the stacks of `n_threads` new threads take."""
     return n_threads * max(_STACK, _stack_limit())
 
 
@@ -53,6 +54,6 @@ def _stack_limit() -> int:
 def _anonymous(size: int, *, writable: bool) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
-    # Only what can be written counts as memory; what cannot, against the address space alone.
+    # Only writable pages count as memory; the others count against the address space alone.
     access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=access)

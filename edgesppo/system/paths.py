@@ -1,4 +1,7 @@
-"""Owns where our own files live. Standard library only: the set-up uses it, too."""
+"""Where edgesppo keeps its files, and which names a file can have on every system.
+
+The set-up of a checkout imports this before anything is installed.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from pathlib import Path
 
 from edgesppo.errors import UsageError
 
-# The folder of the installed package, or of a checkout's.
+# The folder of this package, installed or in a checkout.
 PACKAGE = Path(__file__).resolve().parent.parent
-# What Windows takes for a device, whatever follows its first dot.
+# Names that Windows takes for a device, whatever follows the first dot.
 _DEVICE = re.compile(
     r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)( *\..*)?", re.IGNORECASE
 )
@@ -20,9 +23,9 @@ _MAX_NAME = 255  # bytes, on most file systems
 
 
 def cache_dir() -> Path:
-    """The folder of everything we keep: $EDGESPPO_HOME, else the platform's cache folder."""
-    if own := os.environ.get("EDGESPPO_HOME"):
-        return expand_user("EDGESPPO_HOME", own)
+    """The folder for models and other caches: $EDGESPPO_HOME, else the platform's cache folder."""
+    if home := os.environ.get("EDGESPPO_HOME"):
+        return expand_user("EDGESPPO_HOME", home)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "edgesppo"
     if sys.platform == "win32":
@@ -31,19 +34,19 @@ def cache_dir() -> Path:
 
 
 def expand_user(what: str, path: str) -> Path:
-    """A path that a person gave, `~` and all. Raises UsageError, naming `what`."""
+    """A path given by the user, with `~` expanded. Raises UsageError that calls it `what`."""
     if "\0" in path:
-        raise UsageError(f"{what} is {path!r}: no file's name has a NUL character")
+        raise UsageError(f"{what} is {path!r}: a file name cannot contain a NUL character")
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UsageError(f"{what} is {path!r}, but there is no such user's home") from None
+        raise UsageError(f"{what} is {path!r}, but there is no home folder of that name") from None
 
 
 def data_dir() -> Path:
-    """The folder of what cannot be made anew: $EDGESPPO_HOME, else the platform's data folder.
+    """The folder for chats and locks: $EDGESPPO_HOME, else the platform's data folder.
 
-    Systems and people empty cache folders at will.
+    These cannot be created again, and cache folders are emptied by systems and people.
     """
     if os.environ.get("EDGESPPO_HOME"):
         return cache_dir()
@@ -55,7 +58,7 @@ def data_dir() -> Path:
 
 
 def portable_name_fault(name: str) -> str | None:
-    """Why no file can have this name on every system; None where one can."""
+    """Why a file cannot have this name on every system, as "has ..."; None if it can."""
     if not name.isprintable():
         return "has control or invisible characters"
     if set(_FORBIDDEN) & set(name):
@@ -63,5 +66,5 @@ def portable_name_fault(name: str) -> str | None:
     if name.endswith((".", " ")):
         return "ends in a dot or a space, which Windows drops"
     if _DEVICE.fullmatch(name):
-        return "is a device on Windows"
-    return None if len(name.encode()) <= _MAX_NAME else "is longer than a file's name may be"
+        return "is the name of a device on Windows"
+    return None if len(name.encode()) <= _MAX_NAME else "is longer than a file name may be"

@@ -1,11 +1,11 @@
 """What Ctrl-C, SIGTERM and SIGHUP do while work is under way.
 
-Ctrl-C ends native work, and work in steps between two of them; SIGTERM and SIGHUP become an
-exception, so that what is under way is kept.
+Ctrl-C stops native work while it runs, and work in steps between two of them. SIGTERM and SIGHUP
+raise an exception, so that unfinished work can be saved.
 
-Python raises KeyboardInterrupt between any two of the main thread's bytecodes, and so also where a
-lock was just taken and nobody is left to release it: what other threads wait for must not be held
-by what Ctrl-C can reach.
+Python raises KeyboardInterrupt between any two bytecodes of the main thread, so also right after a
+lock was taken, with no code left to release it. A lock that other threads wait for must therefore
+never be taken where Ctrl-C can interrupt.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from edgesppo.errors import OutOfMemory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Windows does not wake a waiting thread for a signal, so the wait is cut into short ones.
+# Windows does not wake a waiting thread for a signal, so it waits in short intervals.
 _WAIT_S = 0.1
-_ENDING = ("SIGTERM", "SIGHUP", "SIGBREAK")
+_TERMINATING = ("SIGTERM", "SIGHUP", "SIGBREAK")
 
 
 def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Run `work()`; when the main thread is interrupted meanwhile, call `stop()` and wait for it.
+    """Run `work()`; if the main thread is interrupted, call `stop()` and wait for the work to end.
 
     A signal handler written in Python runs only between bytecodes of the main thread, and that
-    thread is inside native code for as long as `work` takes. So there the work goes to a thread
-    of its own, and the main thread waits, which a signal does interrupt. On any other thread the
-    work is simply run: signals never arrive there.
+    thread would be inside native code for as long as `work` takes. So there the work runs in a
+    thread of its own while the main thread waits, which a signal does interrupt. Any other thread
+    runs the work itself: signals never arrive there. Raises what `work` raises, the interrupt,
+    and OutOfMemory where no thread can be started.
     """
     if threading.current_thread() is not threading.main_thread():
         work()
@@ -42,14 +43,14 @@ def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> Non
     interrupt: BaseException | None = None
     try:
         _start(thread)
-        while not job.ended:
+        while not job.finished:
             job.wait()
     except BaseException as error:
         interrupt = error
     if interrupt is not None:
         if job.abandon():
-            raise interrupt  # it had not begun, and now never will
-        _outlast(job, stop)
+            raise interrupt  # the work had not begun, and never will
+        _stop_and_wait(job, stop)
         raise interrupt
     thread.join()
     if job.failure is not None:
@@ -59,34 +60,34 @@ def run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> Non
 def _start(thread: threading.Thread) -> None:
     try:
         thread.start()
-    except RuntimeError:  # what Python says of a thread that the system refuses
+    except RuntimeError:  # the system refused to create a thread
         raise OutOfMemory(
-            "the system lets this process start no more threads: its memory, or a limit on "
-            "threads, is used up; end other programs"
+            "the system lets this process start no more threads: it is out of memory, or at its "
+            "limit on threads; close other programs and try again"
         ) from None
 
 
-def _outlast(job: _Job, stop: Callable[[], None]) -> None:
-    """Stop the work and wait for its end, whatever else interrupts meanwhile."""
-    while not job.ended:
+def _stop_and_wait(job: _Job, stop: Callable[[], None]) -> None:
+    """Stop the work and wait until it has ended, even if interrupted again."""
+    while not job.finished:
         try:
             stop()
-            # Not for the thread: an interrupted `Thread.join` takes it for ended.
+            # Not `Thread.join`: once interrupted, it considers the thread ended.
             job.wait()
-        except BaseException:  # a second Ctrl-C must not leave the work behind
+        except BaseException:  # a second Ctrl-C must not leave the work running
             continue
 
 
 class _Job:
-    """Work that either runs to its end or, if abandoned before it began, never runs."""
+    """Work that runs to its end or, if it is abandoned before it begins, never runs."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._claim = threading.Lock()
-        # Not an Event: an interrupt may leave its inner lock taken, and nobody could set it.
-        self._going_on = threading.Lock()
-        self._going_on.acquire()
-        self.ended = False
+        # Not an Event: an interrupt may leave its inner lock taken, and it could not be set.
+        self._running = threading.Lock()
+        self._running.acquire()
+        self.finished = False
         self.failure: BaseException | None = None
 
     def run(self) -> None:
@@ -98,62 +99,63 @@ class _Job:
         except BaseException as error:
             self.failure = error
         finally:
-            self.ended = True
-            self._going_on.release()
+            self.finished = True
+            self._running.release()
 
     def wait(self) -> None:
-        """Wait for the end, a short time at most."""
-        self._going_on.acquire(timeout=_WAIT_S)
+        """Wait for the work to end, for _WAIT_S seconds at most."""
+        self._running.acquire(timeout=_WAIT_S)
 
     def abandon(self) -> bool:
-        """Keep the work from beginning; False if it has begun."""
+        """Keep the work from beginning; returns False if it has begun already."""
         return self._claim.acquire(blocking=False)
 
 
 @contextlib.contextmanager
-def between_steps() -> Iterator[Callable[[], None]]:
-    """While the block runs, Ctrl-C waits for the next call of what is given, or the block's end.
+def deferred_interrupts() -> Iterator[Callable[[], None]]:
+    """Hold back Ctrl-C within the block until its next safe point: a call of the yielded function.
 
-    Off the main thread, and where Ctrl-C is ignored, nothing changes.
+    The end of the block is a safe point, too. Other threads than the main one, and programs that
+    ignore Ctrl-C, see no difference.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield lambda: None
         return
-    pressed: list[int] = []
+    pending: list[int] = []
 
-    def look() -> None:
-        if pressed:
-            usual(pressed.pop(), None)
+    def deliver() -> None:
+        if pending:
+            previous(pending.pop(), None)
 
-    signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    signal.signal(signal.SIGINT, lambda number, _frame: pending.append(number))
     try:
-        yield look
+        yield deliver
     finally:
-        signal.signal(signal.SIGINT, usual)
-    look()
+        signal.signal(signal.SIGINT, previous)
+    deliver()
 
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """What is done in the block is done whole: Ctrl-C comes after it."""
-    with between_steps():
+    """Let the block finish: a Ctrl-C within it is delivered afterwards."""
+    with deferred_interrupts():
         yield
 
 
-class Ended(SystemExit):
-    """The system, or whoever runs it, wants us to end: 128 and the signal's number."""
+class Terminated(SystemExit):
+    """The process was told to end by a signal; the exit code is 128 + the signal's number."""
 
 
 @contextlib.contextmanager
-def ending() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Ended in the main thread: what is under way is kept, then we go.
+def raise_on_termination() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP raise Terminated in the main thread while the block runs.
 
-    One that whoever started us has us ignore, as `nohup` does, stays ignored.
+    Callers save their work and end. A signal that was ignored before, as under `nohup`, stays so.
     """
-    known = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
-    numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _end) for number in numbers}
+    available = [getattr(signal, name) for name in _TERMINATING if hasattr(signal, name)]
+    numbers = [number for number in available if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _on_termination) for number in numbers}
     try:
         yield
     finally:
@@ -161,20 +163,20 @@ def ending() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(number: int, _frame: object) -> None:
-    for name in _ENDING:  # once is enough, and the second must not break the saving
+def _on_termination(number: int, _frame: object) -> None:
+    for name in _TERMINATING:  # a second signal must not interrupt the saving
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if number == getattr(signal, "SIGHUP", None):
-        lose_terminal()
-    raise Ended(128 + number)
+        detach_terminal()
+    raise Terminated(128 + number)
 
 
-def lose_terminal() -> None:
-    """The terminal is gone: whatever is written to it goes nowhere, instead of failing."""
+def detach_terminal() -> None:
+    """Redirect standard input and output to the null device: writes to a lost terminal fail."""
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
             if os.isatty(descriptor) or descriptor == 0:
-                nowhere = os.open(os.devnull, os.O_RDWR)
-                os.dup2(nowhere, descriptor)
-                os.close(nowhere)
+                null = os.open(os.devnull, os.O_RDWR)
+                os.dup2(null, descriptor)
+                os.close(null)

@@ -1,4 +1,4 @@
-"""Owns reading a text that a person gives, a file or what is piped in, to be put into a prompt."""
+"""Read the text of a prompt: a file, or standard input."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 MAX_BYTES = 4_000_000  # more than any context holds
 
 
-def read_text(given: str) -> str:
-    """The file's text. Raises UsageError, saying why, for what is no UTF-8 text file."""
+def read_text(name: str) -> str:
+    """The text of a file. Raises UsageError where it cannot be read or is not UTF-8 text."""
     try:
-        path = Path(given).expanduser()
+        path = Path(name).expanduser()
         if path.is_dir():
-            raise UsageError(f"{given} is a folder, expected a text file")
+            raise UsageError(f"{name} is a folder, expected a text file")
         with path.open("rb") as file:
-            return read_stream(file, given)
+            return read_stream(file, name)
     except OSError as error:
-        raise UsageError(f"{given}: cannot be read: {error.strerror or error}") from None
-    except (RuntimeError, ValueError) as error:  # an unknown user's home, a NUL in the name
+        raise UsageError(f"{name}: cannot be read: {error.strerror or error}") from None
+    except (RuntimeError, ValueError) as error:  # the home of an unknown user, a NUL in the name
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"{given!r}: {error}") from None
+        raise UsageError(f"{name!r}: {error}") from None
 
 
 def read_stream(stream: BinaryIO, name: str) -> str:
-    """What comes of a stream up to its end, as text. Raises UsageError, naming it, and OSError."""
+    """The text of a stream up to its end; `name` is for messages. Raises UsageError and OSError."""
     data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes: no context holds that")
+        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes, more than any context holds")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         byte = data[error.start : error.start + 1]
         raise UsageError(
-            f"{name} is no UTF-8 text: byte {byte!r} at position {error.start}; re-encode it"
+            f"{name} is not UTF-8 text: byte {byte!r} at position {error.start}; save it as UTF-8"
         ) from None

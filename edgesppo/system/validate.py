@@ -1,8 +1,6 @@
-"""Owns the check of one parameter's value, and how messages name a parameter.
+"""Check one parameter's value, and name the parameter in messages.
 
-    n_ctx (--n-ctx) is 0, expected a whole number from 16 to 8192
-
-Knows nothing of what the parameters mean.
+n_ctx (--n-ctx) is 0, expected a whole number from 16 to 8192
 """
 
 from __future__ import annotations
@@ -15,79 +13,79 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SHOWN = 80
-# Where the command line's option is called otherwise than the parameter.
+# Parameters whose command line option has another name.
 _FLAGS = {"n_threads": "--threads"}
-# Parameters that have no option of their own.
-_WITHOUT = ("n_seqs", "n_batch", "n_ubatch", "n_threads_batch", "flash_attention")
+# Parameters without a command line option.
+_WITHOUT_FLAG = ("n_seqs", "n_batch", "n_ubatch", "n_threads_batch", "flash_attention")
 
 
-def named(name: str) -> str:
-    """The parameter's name, with the command line's option where that is spelled otherwise."""
+def label(name: str) -> str:
+    """The parameter's name, with the command line option where that is spelled differently."""
     flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
-    return name if name in _WITHOUT or flag == f"--{name}" else f"{name} ({flag})"
+    return name if name in _WITHOUT_FLAG or flag == f"--{name}" else f"{name} ({flag})"
 
 
-def refused(name: str, value: object, expected: str) -> UsageError:
-    """The error for a value that makes no sense, to be raised."""
-    return UsageError(f"{named(name)} is {shown(value)}, expected {expected}")
+def invalid_value(name: str, value: object, expected: str) -> UsageError:
+    """The error to raise for an invalid value; `expected` says which are valid."""
+    return UsageError(f"{label(name)} is {quoted(value)}, expected {expected}")
 
 
-def shown(value: object) -> str:
-    """A value as messages show it, whatever it is and however long."""
+def quoted(value: object) -> str:
+    """The repr of any value, cut to a length that suits a message."""
     try:
         if isinstance(value, str):
-            value = value[: _SHOWN + 1]  # the rest is not looked at
+            value = value[: _SHOWN + 1]  # the rest would be cut off anyway
         text = repr(value)
-    except Exception:  # a number of thousands of digits has none
+    except Exception:  # a number of thousands of digits has no repr
         text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def number(name: str, value: Any, low: float, high: float) -> None:
-    """Raises UsageError unless `value` is a number within the limits; NaN and bool are none."""
+    """Raise UsageError unless `value` is a number within the limits, not NaN and not a bool."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise refused(name, value, f"a number from {low:g} to {high:.12g}")
+        raise invalid_value(name, value, f"a number from {low:g} to {high:.12g}")
 
 
-def whole(name: str, value: Any, low: int, high: int) -> None:
-    """Raises UsageError unless `value` is a whole number within the limits."""
+def integer(name: str, value: Any, low: int, high: int) -> None:
+    """Raise UsageError unless `value` is a whole number within the limits, not a bool."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise refused(name, value, f"a whole number from {low} to {high}")
+        raise invalid_value(name, value, f"a whole number from {low} to {high}")
 
 
 def choice(name: str, value: Any, known: Iterable[str]) -> None:
-    """Raises UsageError unless `value` is one of the known words."""
+    """Raise UsageError unless `value` is one of the known words."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
-        raise refused(name, value, f"one of {', '.join(known)}")
+        raise invalid_value(name, value, f"one of {', '.join(known)}")
 
 
-def switch(name: str, value: Any) -> None:
-    """Raises UsageError unless `value` is True or False."""
+def boolean(name: str, value: Any) -> None:
+    """Raise UsageError unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise refused(name, value, "True or False")
+        raise invalid_value(name, value, "True or False")
 
 
 def callback(name: str, value: Any) -> None:
-    """Raises UsageError unless `value` can be called, or is None."""
+    """Raise UsageError unless `value` can be called or is None."""
     if value is not None and not callable(value):
-        raise refused(name, value, "a function, or None")
+        raise invalid_value(name, value, "a function, or None")
 
 
 def text(what: str, value: Any) -> None:
-    """Raises UsageError unless `value` is a str of whole characters: no lone surrogate."""
+    """Raise UsageError unless `value` is a str without lone surrogates; `what` names it."""
     if not isinstance(value, str):
-        raise UsageError(f"{what} is of the type {type(value).__name__}, expected str")
+        raise UsageError(f"{what} has the type {type(value).__name__}, expected str")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise surrogate(what, error) from None
+        raise surrogate_error(what, error) from None
 
 
-def surrogate(what: str, error: UnicodeEncodeError) -> UsageError:
-    """The error for a text that cannot be written as UTF-8, to be raised."""
+def surrogate_error(what: str, error: UnicodeEncodeError) -> UsageError:
+    """The error to raise for a text that cannot be encoded as UTF-8."""
     letter = error.object[error.start]
     return UsageError(
         f"{what} has a lone surrogate, U+{ord(letter):04X}, at position {error.start}; "
-        "it stands for no character"
+        "it is half a character; remove it"
     )

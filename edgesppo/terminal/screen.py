@@ -14,7 +14,7 @@ import threading
 from typing import TextIO
 
 from edgesppo.system.sanitize import printable
-from edgesppo.system.signals import lose_terminal
+from edgesppo.system.signals import detach_terminal
 from edgesppo.terminal import cells
 from edgesppo.terminal.columns import between_words
 
@@ -107,7 +107,7 @@ def _put(out: TextIO, text: str) -> None:
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        lose_terminal()
+        detach_terminal()
 
 
 def _understand_escapes() -> None:

@@ -28,9 +28,9 @@ from edgesppo.planning.run_config import (
     SMALL_UBATCH,
     TURNS,
     RunConfig,
-    frugal,
+    default_config,
     is_small,
-    untuned,
+    low_memory_config,
 )
 from edgesppo.system import hardware
 from edgesppo.system.fs import FileSystem, atomic_write
@@ -54,7 +54,7 @@ _REPACK_MARGIN = 0.05
 def remembered(summary: Summary, goal: str) -> RunConfig | None:
     """The best settings for a file as far as no measurement is needed; None where one is."""
     if goal == OFF or is_small(summary):
-        return untuned()
+        return default_config()
     return _recall(_place(summary, goal))
 
 
@@ -79,7 +79,9 @@ class Measurement:
 
     def best(self) -> RunConfig:
         """Try the ways to hold the weights, then the ways to compute with the better one."""
-        start = frugal() if self._frugal else replace(untuned(), flash_attention="on")
+        start = (
+            low_memory_config() if self._frugal else replace(default_config(), flash_attention="on")
+        )
         self._report(0.0)
         ways = [False] if self._frugal else [False, True]
         self._tries = len(ways) * len(hardware.thread_choices()) + (1 if self._frugal else 4)

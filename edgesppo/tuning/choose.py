@@ -12,7 +12,7 @@ from edgesppo.engine import config, draft_model
 from edgesppo.errors import OutOfMemory
 from edgesppo.llama.model import gpu_layers
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import DEFAULT_BATCH, USUAL_COSTS
+from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system import validate
 from edgesppo.system.hardware import available_memory
 from edgesppo.tuning import autotune
@@ -58,7 +58,7 @@ def choose_settings(
     need more memory than there is give way to those that need the least.
     """
     _check(summary, wishes)
-    frugal = _with_threads(run_config.frugal(), wishes)
+    frugal = _with_threads(run_config.low_memory_config(), wishes)
     least = _plan(summary, frugal, wishes)
     if not least.fits:
         if wishes.force:
@@ -91,10 +91,10 @@ def origin(summary: Summary, wishes: LoadOptions, tuning: RunConfig) -> str:
 def _check(summary: Summary, wishes: LoadOptions) -> None:
     """Refuse what makes no sense before anything is measured or loaded."""
     run_config.check_goal(wishes.tune)
-    validate.switch("force", wishes.force)
+    validate.boolean("force", wishes.force)
     gpu_layers(wishes.gpu)
     config.check(
-        memory_plan.trained(summary),
+        memory_plan.trained_context(summary),
         n_ctx=wishes.n_ctx,
         n_threads=wishes.n_threads,
         n_seqs=wishes.n_seqs,
@@ -110,11 +110,13 @@ def _find(
     measure: bool,
 ) -> RunConfig:
     if gpu_layers(wishes.gpu):
-        return run_config.untuned()  # the device computes
+        return run_config.default_config()  # the device computes
     goal = _goal(summary, wishes)
     found = autotune.remembered(summary, goal)
     if found is None:
-        found = autotune.measured(summary, goal, on_tune) if measure else run_config.untuned()
+        found = (
+            autotune.measured(summary, goal, on_tune) if measure else run_config.default_config()
+        )
     return found
 
 
@@ -134,7 +136,7 @@ def _with_threads(tuning: RunConfig, wishes: LoadOptions) -> RunConfig:
         n_threads_batch=n,
         prefill_tps=None,
         decode_tps=None,
-        row_costs=USUAL_COSTS,
+        row_costs=DEFAULT_ROW_COSTS,
     )
 
 
@@ -145,7 +147,7 @@ def _fits_twice(summary: Summary) -> bool:
 
 
 def _plan(summary: Summary, tuning: RunConfig, wishes: LoadOptions) -> MemoryPlan:
-    n_ctx = wishes.n_ctx or memory_plan.trained(summary)
+    n_ctx = wishes.n_ctx or memory_plan.trained_context(summary)
     made = memory_plan.plan_memory(
         summary,
         tuning,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo import Chat, SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
-from edgesppo.planning.run_config import USUAL_COSTS
+from edgesppo.planning.run_config import DEFAULT_ROW_COSTS
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--drafts", action="store_true", help="with guesses of the next tokens")
     options = parser.parse_args()
     model = Model(options.file)
-    engine = Engine(model, draft_costs=USUAL_COSTS if options.drafts else None)
+    engine = Engine(model, draft_costs=DEFAULT_ROW_COSTS if options.drafts else None)
     path = typical(engine)
     engine.close()
     model.close()

@@ -104,7 +104,7 @@ def test_a_bias_is_kept_and_a_senseless_setting_is_left_out_with_a_word(demo_ggu
     again = _run("run", "hi", "--session", "lb")
     assert "without a setting" not in again.stderr
     path = Sessions().path("lb")
-    (head, *_) = jsonl.sound(path.read_bytes())
+    (head, *_) = jsonl.read_valid(path.read_bytes())
     path.write_bytes(jsonl.encode([{**head.event, "sampling": {"top_p": 7, "seed": 3}}])[0])
     odd = _run("run", "hi", "--session", "lb")
     assert "edgesppo: the chat 'lb' goes on without a setting: top_p" in odd.stderr

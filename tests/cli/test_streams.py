@@ -85,7 +85,7 @@ def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
 
 def test_piped_text_that_is_not_utf8_is_refused(demo_gguf: Path) -> None:
     line = one_line_error(run("run", demo_gguf, stdin=b"a\xff"))
-    assert "standard input is no UTF-8 text: byte b'\\xff' at position 1" in line
+    assert "standard input is not UTF-8 text: byte b'\\xff' at position 1" in line
 
 
 def test_piped_text_is_read_as_a_file_is(

@@ -12,7 +12,7 @@ import pytest
 
 from edgesppo.api import _FILE_DEFAULTS
 from edgesppo.errors import BadCheckpoint, EdgesppoError, ModelNotFound, UnsupportedCheckpoint
-from edgesppo.sampling.fields import Whole
+from edgesppo.sampling.fields import Integer
 from edgesppo.sampling.params import SamplingParams
 from edgesppo_convert import convert, look_ahead
 from tests.support.checkpoints import SHAPES, config, write_checkpoint, write_json
@@ -184,7 +184,7 @@ def test_sampling_is_kept_as_far_as_the_sampler_takes_it(
 ) -> None:
     theirs = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}.get(key, key)
     kind = FIELDS[name]
-    low, high, whole = kind.low, kind.high, isinstance(kind, Whole)
+    low, high, whole = kind.low, kind.high, isinstance(kind, Integer)
     # Stored as float32, 0.01 and 0.0001 are less.
     least, less = (low, ()) if low == 0 else (low * 1.001, (low / 10, low))
     if kind.also is None and low > 0:

@@ -25,7 +25,7 @@ def fill_norm(path: Path, value: float) -> None:
     """Set the last norm, by which every logit is made, to one number."""
     [norm] = (t for t in gemma2.load_summary(path).tensors if t.name == "output_norm.weight")
     with path.open("r+b") as file:
-        file.seek(norm.at)
+        file.seek(norm.offset)
         file.write(struct.pack("<f", value) * norm.dims[0])
 
 

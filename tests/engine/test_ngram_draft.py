@@ -21,7 +21,7 @@ from edgesppo.engine.ngram_draft import Drafter, NgramIndex
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.planning import run_config
-from edgesppo.planning.run_config import MAX_DRAFT, ROWS, USUAL_COSTS
+from edgesppo.planning.run_config import DEFAULT_ROW_COSTS, MAX_DRAFT, ROWS
 from edgesppo_convert import convert
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.resources import open_files
@@ -54,7 +54,7 @@ def test_the_latest_place_that_ends_alike_is_found(tokens: list[int], cut: int) 
 
 
 def test_what_was_right_is_guessed_longer_and_what_was_wrong_shorter() -> None:
-    drafter = Drafter(list(range(50)) * 2, USUAL_COSTS)
+    drafter = Drafter(list(range(50)) * 2, DEFAULT_ROW_COSTS)
     first = drafter.propose(MAX_DRAFT)
     assert first == list(range(len(first)))
     for _ in range(10):
@@ -295,7 +295,7 @@ def test_a_guesser_that_costs_too_much_is_not_asked() -> None:
         def guess(self, tokens: object, n: int) -> list[int]:
             pytest.fail(f"asked for {n} behind {tokens}")
 
-    assert Drafter([1, 2, 3], USUAL_COSTS, Dear()).propose(8) == []
+    assert Drafter([1, 2, 3], DEFAULT_ROW_COSTS, Dear()).propose(8) == []
 
 
 def guessed(guesser: DraftModel, ids: list[int], n: int) -> list[int]:

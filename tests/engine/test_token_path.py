@@ -9,7 +9,7 @@ import pytest
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
-from edgesppo.planning.run_config import USUAL_COSTS
+from edgesppo.planning.run_config import DEFAULT_ROW_COSTS
 from tests.benchmarks.token_path import typical
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST, MOST_GUESSING = 41, 49
 
 
-@pytest.mark.parametrize(("costs", "most"), [(None, MOST), (USUAL_COSTS, MOST_GUESSING)])
+@pytest.mark.parametrize(("costs", "most"), [(None, MOST), (DEFAULT_ROW_COSTS, MOST_GUESSING)])
 def test_a_token_runs_through_few_python_calls(
     demo: LoadedModel, costs: tuple[float, ...] | None, most: int
 ) -> None:

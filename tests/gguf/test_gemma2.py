@@ -1,4 +1,4 @@
-"""What a Gemma-2 file may say: llama.cpp aborts the process on more, and loads what we accept."""
+"""Gemma-2 files are refused where llama.cpp would abort, and accepted where it loads them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def parts(n: int) -> bytes:
 
 
 def of_kind(kind: bytes) -> bytes:
-    """A model whose vocabulary is said to be of another kind."""
+    """A model whose vocabulary claims to be of another kind."""
     own, other = (text(b"tokenizer.ggml.model", name) for name in (b"llama", kind))
     whole = make.model()
     assert whole.count(own) == 1
@@ -39,13 +39,13 @@ def of_kind(kind: bytes) -> bytes:
 
 
 def with_norm(name: str, kind: int) -> bytes:
-    """A sound file with a norm of this type."""
+    """A valid file with a norm of this type."""
     return make.file(infos=[make.info(name.encode(), [256], kind, 0)], data=1024)
 
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     **{
-        name: (make.model({name: value}), f"the key 'gemma2.{name}', which is none of Gemma-2's")
+        name: (make.model({name: value}), f"the key 'gemma2.{name}', which Gemma-2 does not have")
         for name, value in {
             "expert_count": 8,
             "expert_used_count": 2,
@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     },
     "rope scaling": (
         make.model(keys=[text(b"gemma2.rope.scaling.type", b"bogus")]),
-        r"the key 'gemma2\.rope\.scaling\.type', which is none",
+        r"the key 'gemma2\.rope\.scaling\.type', which Gemma-2 does not have",
     ),
     "no window": (make.model(keys=[BOOLS]), "the key 'gemma2.attention.sliding_window_pattern'"),
     **{
@@ -70,11 +70,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     },
     "odd heads": (
         make.model({"attention.key_length": 15, "attention.value_length": 15}),
-        "heads of 15, expected an even number",
+        "a head size of 15, expected an even number",
     ),
     "no room for heads": (
         make.model({"embedding_length": 1, "attention.key_length": None}),
-        "heads of 0, expected an even number",
+        "a head size of 0, expected an even number",
     ),
     "other values": (make.model({"attention.value_length": 8}), "value_length is 8, expected 16"),
     "other values than usual": (
@@ -90,15 +90,15 @@ REFUSED: dict[str, tuple[bytes, str]] = {
             {"attention.head_count": None},
             [make.key(b"gemma2.attention.head_count", 9, make.array(4, [struct.pack("<I", 0)]))],
         ),
-        "attention.head_count is a list of 1, expected one number",
+        "attention.head_count is an array of 1, expected one number",
     ),
-    "a token with a NUL": (make.model(tokens=[*TOKENS, b"a\0b"]), "is empty or holds a NUL"),
+    "a token with a NUL": (make.model(tokens=[*TOKENS, b"a\0b"]), "is empty or contains a NUL"),
     "tokens that are one C string": (
         make.model(tokens=[*TOKENS, b"a\0b", b"a\0c"]),
-        "is empty or holds a NUL",
+        "is empty or contains a NUL",
     ),
-    "an empty token": (make.model(tokens=[*TOKENS, b""]), "is empty or holds a NUL"),
-    "no token at all": (make.model(tokens=[]), "larger than the file or empty|lacks '<0x00>'"),
+    "an empty token": (make.model(tokens=[*TOKENS, b""]), "is empty or contains a NUL"),
+    "no token at all": (make.model(tokens=[]), "empty or larger than the file|lacks '<0x00>'"),
     **{
         f"no byte {lacking:02X}": (
             make.model(tokens=[token for token in TOKENS if token != b"<0x%02X>" % lacking]),
@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     **{
         f"{name} of {label}": (
             with_norm(f"{name}.weight", kind),
-            rf"'{name}\.weight' is of the type {label}, expected F32",
+            rf"'{name}\.weight' has the type {label}, expected F32",
         )
         for name, kind, label in [
             *((f"blk.0.{norm}", Q4_K, "Q4_K") for norm in make.NORMS),
@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     **{
         name: (
             make.model(tensors={name: ([32], 0)}),
-            re.escape(f"the tensor {name!r}, which is none"),
+            re.escape(f"the tensor {name!r}, which Gemma-2 does not have"),
         )
         for name in (
             "blk.0.attn_q.bias",
@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     },
     "the second part": (
         make.model(keys=[parts(2)]),
-        "one of 2 parts of a model, expected a whole one; merge them with .*gguf-split --merge",
+        "one of 2 parts of a split model; merge them with .*gguf-split --merge",
     ),
 }
 
@@ -203,7 +203,7 @@ print("all")
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_llama_would_abort_on_is_refused_by_name(case: str, tmp_path: Path) -> None:
+def test_what_llama_would_abort_on_is_refused_with_its_name(case: str, tmp_path: Path) -> None:
     data, complaint = REFUSED[case]
     make.assert_refused(tmp_path / "model.gguf", data, complaint)
 
@@ -223,15 +223,15 @@ def test_what_is_accepted_is_loaded_and_answers(tmp_path: Path) -> None:
         ([text(b"general.architecture", b"x" * 4_000_000)], "value of 'general.architecture' is"),
         ([text(b"gemma2.block_count", b"1" * 900_000)], "gemma2.block_count is '1+'?[.]{3}, exp"),
         ([text(b"gemma2." + b"k" * 60_000, b"")], "the key 'gemma2.k"),
-        ([text(b"k\n" * 32_000, b"")] * 2, r"the key 'k\\nk.* stands twice"),
+        ([text(b"k\n" * 32_000, b"")] * 2, r"the key 'k\\nk.* occurs twice"),
         ([make.key(b"k" * 64_000, 99, b"")], "the key 'kk.* has the unknown type 99"),
         ([text(b"k" * 64_000, b"\xff")], "the value of 'kk.* is not UTF-8"),
         ([make.key(b"k" * 64_000, 9, make.array(9, []))], "'kk.* has elements of the type 9"),
-        ([text(b"tokenizer.chat_template." + b"k\n" * 20_000, b"?")], "is not Gemma-2's: no"),
+        ([text(b"tokenizer.chat_template." + b"k\n" * 20_000, b"?")], "it has no '<start"),
         ([text(b"tokenizer.ggml.model", b"\n" * 900_000)], "tokenizer.ggml.model is '"),
     ],
 )
-def test_no_complaint_quotes_a_long_value_whole(keys: list[bytes], complaint: str) -> None:
+def test_no_message_quotes_a_long_value_in_full(keys: list[bytes], complaint: str) -> None:
     named = b"general.architecture", b"tokenizer.ggml.model"
     given = b"".join(key[:64] for key in keys)
     own = [key for key in make.sound_keys() if not any(n in key[:64] and n in given for n in named)]

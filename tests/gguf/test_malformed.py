@@ -1,4 +1,4 @@
-"""Every malformation of llama.cpp's own catalogue, truncation, fuzz: one clear line."""
+"""Malformed files (llama.cpp's own catalogue, truncated, fuzzed) give one clear error line."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CATALOGUE: dict[str, tuple[bytes, str]] = {
         make.file([make.key(b"k", 8, struct.pack("<Q", 2**64 - 1))]),
         "the length of the value of 'k' is 1844",
     ),
-    "KV_DUPLICATE_KEY": (make.file([*KEYS, KEYS[1]]), "'tokenizer.ggml.tokens' stands twice"),
+    "KV_DUPLICATE_KEY": (make.file([*KEYS, KEYS[1]]), "'tokenizer.ggml.tokens' occurs twice"),
     "KV_BAD_ALIGN": (aligned(4, u32(13)), "general.alignment is 13, expected a power of two"),
     "KV_ZERO_ALIGN": (aligned(4, u32(0)), "general.alignment is 0, expected a power of two"),
     "KV_WRONG_TYPE_ALIGN": (aligned(2, b"\x20\0"), "general.alignment has the type 2, expected 4"),
@@ -90,7 +90,7 @@ CATALOGUE: dict[str, tuple[bytes, str]] = {
     "TENSORS_BAD_SHAPE_LATER": (tensors(make.info(b"t", [1, 2**64 - 1], 0, 0)), "larger than"),
     "TENSORS_NE_TOO_BIG": (
         tensors(make.info(b"t", [32, I64_MAX, 2, 2], 0, 0)),
-        "larger than the file or empty",
+        "empty or larger than the file",
     ),
     "TENSORS_NBYTES_TOO_BIG": (
         tensors(make.info(b"t", [I64_MAX - I64_MAX % 256], 12, 0)),
@@ -98,12 +98,12 @@ CATALOGUE: dict[str, tuple[bytes, str]] = {
     ),
     "TENSORS_NBYTES_PAD_WRAP": (
         tensors(make.info(b"t", [4, 1073741823, 1073741825], 0, 0)),
-        "larger than the file or empty",
+        "empty or larger than the file",
     ),
     "TENSORS_BAD_TYPE": (tensors(make.info(b"t", [32], 41, 0)), "unknown type 41"),
     "TENSORS_REMOVED_TYPE": (tensors(make.info(b"t", [32], 4, 0)), "unknown type 4"),
     "TENSORS_BAD_OFFSET": (tensors(make.info(b"t", [32], 0, 1)), "not a multiple of 32"),
-    "TENSORS_DUPLICATE_NAME": (tensors(INFOS[0], INFOS[0]), "'blk.0.attn_q.weight' stands"),
+    "TENSORS_DUPLICATE_NAME": (tensors(INFOS[0], INFOS[0]), "'blk.0.attn_q.weight' occurs"),
     "TENSORS_BAD_ALIGN": (aligned(4, u32(13), [INFOS[0]]), "general.alignment is 13, expected"),
     "TENSORS_INCONSISTENT_ALIGN": (
         aligned(4, u32(64), [INFOS[0], make.info(b"t", [8], 0, 288)]),
@@ -139,7 +139,7 @@ CONTROLS = {
 
 
 def judged(data: bytes) -> str | None:
-    """What is wrong with a file of these bytes, in one line; None where nothing is."""
+    """The error for a file of these bytes, in one line; None if it is valid."""
     try:
         gemma2.check_head(data, len(data), PATH)
     except BadModelFile as error:
@@ -161,7 +161,7 @@ def test_the_sound_files_of_the_catalogue_are_accepted(case: str) -> None:
 
 def test_a_tensor_of_no_weights_is_refused_though_llama_reads_it() -> None:
     complaint = judged(tensors(make.info(b"t", [32, 0], 0, 0)))  # TENSORS_ZERO_DIM
-    assert "larger than the file or empty" in (complaint or "")
+    assert "empty or larger than the file" in (complaint or "")
 
 
 def test_a_header_cut_at_any_byte_is_refused() -> None:
@@ -186,7 +186,7 @@ def test_mutations_give_our_own_error_or_a_sound_file() -> None:
 
 
 def _mutate(data: bytearray, places: list[int], rng: random.Random) -> None:
-    """One change: a byte, a whole number, a stretch copied, put in or taken out."""
+    """One mutation: a byte or a number changed, a range copied, inserted or removed."""
     at, kind = rng.choice(places), rng.randrange(5)
     if kind == 0:
         data[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])

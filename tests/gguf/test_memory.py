@@ -1,4 +1,4 @@
-"""A file's head is looked at in bounded memory, whatever it says: 50 MB."""
+"""The header of any file is read in less than 50 MB of memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _many_tokens() -> bytes:
 
 
 def _texts() -> list[bytes]:
-    """As much text as is kept, in the form that takes the most memory."""
+    """As many string bytes as are kept, in the form that takes the most memory."""
     value = make.string(b"x" * 1_000_000 + "\U0001f642".encode())
     return [make.key(b"text %d" % i, 8, value) for i in range(2)]
 
@@ -80,13 +80,13 @@ def _long_texts() -> bytes:
 
 
 def _wide_apart() -> bytes:
-    """Keys of which each lies in a stretch of memory of its own."""
+    """Keys that each lie in pages of memory of their own."""
     blank = make.array(10, [], n=500) + b"\0" * 4_000
     return make.file([*KEYS, *(make.key(b"k%d" % i, 9, blank) for i in range(8_000))])
 
 
 def _empty_texts(n: int, *sizes: int) -> bytes:
-    """Four arrays of `n` empty texts each, and an array of long ones."""
+    """Four arrays of `n` empty strings each, and an array of long ones."""
     empty = struct.pack("<IQ", 8, n) + b"\0" * 8 * n
     long = make.array(8, [make.string(b"x" * size) for size in sizes])
     keys = [make.key(b"k%d" % i, 9, empty) for i in range(4 if n else 0)]
@@ -98,7 +98,7 @@ def _empty_texts(n: int, *sizes: int) -> bytes:
     [
         (_many_tokens, None),
         (_many_keys, None),
-        (_many_tensors, "none of Gemma-2's"),
+        (_many_tensors, "which Gemma-2 does not have"),
         (_long_texts, "more than 2097152 bytes"),
         (_wide_apart, None),
         (partial(_empty_texts, 4_194_304), "more than 4194304 items"),

@@ -186,7 +186,7 @@ def test_a_bad_lock_is_one_finding_with_what_to_do(fresh_home: Path) -> None:
     (fresh_home / "models.lock").write_text("version = 1\n[[mod")
     found = json.loads(run("doctor", "--json", code=1).stdout)["findings"]
     (failed,) = [finding for finding in found if finding["state"] == "fail"]
-    assert "mend it, or move it away" in failed["text"]
+    assert "correct it, or move it away" in failed["text"]
 
 
 @pytest.mark.parametrize("variable", ["EDGESPPO_HOME", "EDGESPPO_LOCK"])

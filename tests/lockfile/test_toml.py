@@ -1,4 +1,4 @@
-"""models.lock: what it pins is what ships, and a bad one is refused by place."""
+"""models.lock pins the files that ship, and an invalid one is refused with file and entry."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ BUILD = (
     f'library = "l"\nsize = 3\nsha256 = "{"1" * 64}"\n'
 )
 ODD_NAMES = {
-    "CON": "is a device on Windows",
-    "nul.txt": "is a device on Windows",
-    "sub/Com1.json": "is a device on Windows",
-    "lpt¹": "is a device on Windows",
-    "x.part": "is what we call a file on its way",
-    "sub/.x.Part": "is what we call a file on its way",
+    "CON": "is the name of a device on Windows",
+    "nul.txt": "is the name of a device on Windows",
+    "sub/Com1.json": "is the name of a device on Windows",
+    "lpt¹": "is the name of a device on Windows",
+    "x.part": "ends in .part, which is reserved for downloads in progress",
+    "sub/.x.Part": "ends in .part, which is reserved for downloads in progress",
     "a.": "ends in a dot or a space",
     "a /b": "name 'a ' ends in a dot or a space",
     "a?": "has one of the characters",
-    "é" * 128: "is longer than a file's name may be",
+    "é" * 128: "is longer than a file name may be",
 }
 GOOD = f"version = 1\n{MODEL}{FILE}"
 LOCATIONS = {
-    "//host/share": "a share or a device",
-    r"\\host\share": "a share or a device",
-    r"/\host\share": "a share or a device",
-    r"\\.\pipe\x": "a share or a device",
-    r"\\?\C:\x": "a share or a device",
+    "//host/share": "a network share or a device",
+    r"\\host\share": "a network share or a device",
+    r"/\host\share": "a network share or a device",
+    r"\\.\pipe\x": "a network share or a device",
+    r"\\?\C:\x": "a network share or a device",
     "/x/../y": r"no '\.\.' in it",
     r"C:\x\..\y": r"no '\.\.' in it",
     r"\x\.." if os.name != "nt" else "/x/..": r"no '\.\.' in it",
-    (r"C:\models" if os.name != "nt" else "/models"): "expected a folder's whole path",
+    (r"C:\models" if os.name != "nt" else "/models"): "expected the absolute path of a folder",
 }
 
 
@@ -71,11 +71,11 @@ def _located(place: str) -> str:
     return GOOD.replace('shipped = "x"', f"location = '{place}'")
 
 
-def test_the_demos_pins_are_the_sizes_and_hashes_of_what_ships() -> None:
+def test_the_demos_entry_has_the_sizes_and_hashes_of_the_shipped_files() -> None:
     entry = toml.read().models["demo"]
     folder = toml.shipped_folder(entry)
-    found = toml.describe_files(folder, [file.path for file in entry.files])
-    assert entry.files == found, "refresh it: python -m edgesppo.lockfile.toml"
+    shipped_files = toml.describe_files(folder, [file.path for file in entry.files])
+    assert entry.files == shipped_files, "refresh it: python -m edgesppo.dev.lock_demo"
     pinned = {file.path for file in entry.files}
     shipped = {p.name for p in folder.iterdir() if p.suffix in (".json", ".model", ".safetensors")}
     assert pinned == shipped
@@ -85,12 +85,12 @@ def test_the_demo_is_at_most_8_megabytes() -> None:
     assert sum(file.size for file in toml.read().models["demo"].files) <= 8_000_000
 
 
-def test_a_lock_that_is_written_reads_back_the_same() -> None:
+def test_a_written_lock_reads_back_equal() -> None:
     lock = toml.parse(GOOD.replace('"d"', '"é \\" 🙂 \\\\"'), "test")
     assert toml.parse(toml.render(lock), "test") == lock
 
 
-def test_what_this_machine_knows_reads_back_the_same() -> None:
+def test_locations_oids_and_builds_read_back_equal() -> None:
     oid = FILE.replace("sha256", "oid").replace("0" * 64, "0" * 40).replace("a.json", "b.json")
     lock = toml.parse(GOOD.replace('shipped = "x"', 'location = "/x/y"') + oid + BUILD, "test")
     model = lock.models["m"]
@@ -99,7 +99,7 @@ def test_what_this_machine_knows_reads_back_the_same() -> None:
     assert toml.parse(toml.render(lock), "test") == lock
 
 
-def test_control_characters_are_written_as_toml_wants_them() -> None:
+def test_control_characters_are_written_as_toml_requires() -> None:
     lock = toml.parse(GOOD.replace('"d"', r'"\u007f \t"'), "test")
     assert toml.parse(toml.render(lock), "test") == lock
 
@@ -120,7 +120,7 @@ def test_the_shipped_lock_invents_no_revision_and_no_hash() -> None:
             assert model.files == ()
 
 
-def test_the_shipped_lock_is_what_we_would_write() -> None:
+def test_the_shipped_lock_is_written_as_render_writes_it() -> None:
     text = toml.path().read_text(encoding="utf-8")
     assert toml.render(toml.read()) == text
 
@@ -128,11 +128,11 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (f"version = 1\n{REMOTE.replace('unresolved', 'main')}", "a branch is no pin"),
+        (f"version = 1\n{REMOTE.replace('unresolved', 'main')}", "a branch cannot be pinned"),
         (f"version = 1\n{REMOTE.replace('o/n', 'n')}", "repository is 'n', expected OWNER/NAME"),
         (f"version = 1\n{REMOTE}{FILE}", "files are listed, but the revision is unresolved"),
-        (f'version = 1\n{REMOTE}shipped = "x"\n', "either shipped, location, repository"),
-        (GOOD.replace('shipped = "x"\n', ""), "either shipped, location, repository"),
+        (f'version = 1\n{REMOTE}shipped = "x"\n', "exactly one of shipped, location, repository"),
+        (GOOD.replace('shipped = "x"\n', ""), "exactly one of shipped, location, repository"),
         (f'version = 1\n{REMOTE}base_model = "a/b"\n', "base_model and base_revision together"),
         (f"version = 1\n{REMOTE}iteration = true\n", "iteration is True, expected a number"),
         (GOOD[:-20], "not TOML"),
@@ -140,35 +140,38 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         (GOOD.replace("version = 1", "version = 2"), "version is 2, expected 1"),
         ("version = 1\n", r"at least one \[\[model\]\]"),
         (f"version = 1\n{MODEL}", r"at least one \[\[file\]\]"),
-        (f"{GOOD}{MODEL}{FILE}", "the name 'm' stands twice"),
+        (f"{GOOD}{MODEL}{FILE}", "the name 'm' occurs twice"),
         (f"branch = 1\n{GOOD}", "unknown key 'branch'"),
         (GOOD.replace('kind = "checkpoint"', 'kind = "zip"'), "kind is 'zip'"),
-        (GOOD.replace('name = "m"', "name = 3"), "name is 3, expected a text"),
+        (GOOD.replace('name = "m"', "name = 3"), "name is 3, expected a string"),
         (GOOD.replace("size = 3", "size = -3"), "size is -3"),
         (GOOD.replace("size = 3", "size = true"), "size is True"),
         (GOOD.replace("0" * 64, "main"), "sha256 is 'main'"),
-        (GOOD.replace("a.json", "../a.json"), "leaves its folder"),
-        (GOOD.replace("a.json", "/etc/passwd"), "leaves its folder"),
-        (GOOD.replace("a.json", "C:/a.json"), "leaves its folder"),
-        (GOOD.replace("a.json", r"\\\\host\\a"), "leaves its folder"),
-        (GOOD.replace("a.json", "a//b.json"), "not written as one is"),
-        (GOOD.replace("a.json", "."), "not written as one is"),
+        (GOOD.replace("a.json", "../a.json"), "leaves the folder of its model"),
+        (GOOD.replace("a.json", "/etc/passwd"), "leaves the folder of its model"),
+        (GOOD.replace("a.json", "C:/a.json"), "leaves the folder of its model"),
+        (GOOD.replace("a.json", r"\\\\host\\a"), "leaves the folder of its model"),
+        (GOOD.replace("a.json", "a//b.json"), "not in its simplest form"),
+        (GOOD.replace("a.json", "."), "not in its simplest form"),
         (GOOD.replace("a.json", r"a\nb"), "control or invisible"),
         *((GOOD.replace("a.json", name), why) for name, why in ODD_NAMES.items()),
-        (GOOD.replace('"m"', '"nul.x"'), "the name 'nul.x' is a device on Windows"),
+        (GOOD.replace('"m"', '"nul.x"'), "the name 'nul.x' is the name of a device on Windows"),
         (GOOD.replace('"m"', '"m."'), r"the name 'm\.' ends in a dot"),
-        (GOOD.replace('"m"', '"M"') + MODEL + FILE, "the name 'm' stands twice, also as 'M'"),
-        (GOOD + FILE.replace("a.json", "a.json/b"), "'a.json/b' is inside of the file 'a.json'"),
-        (GOOD.replace("a.json", "\u00e9") + FILE.replace("a.json", "e\u0301"), "stands twice"),
-        (f"version = 1\n{REMOTE.replace('o/n', 'nul.x/n')}", "'nul.x--n' is a device"),
-        (GOOD + FILE.replace("a.json", "A.json"), "the path 'A.json' stands twice"),
+        (GOOD.replace('"m"', '"M"') + MODEL + FILE, "the name 'm' occurs twice, also as 'M'"),
+        (GOOD + FILE.replace("a.json", "a.json/b"), "'a.json/b' is inside the file 'a.json'"),
+        (GOOD.replace("a.json", "\u00e9") + FILE.replace("a.json", "e\u0301"), "occurs twice"),
+        (f"version = 1\n{REMOTE.replace('o/n', 'nul.x/n')}", "'nul.x--n' is the name of a device"),
+        (GOOD + FILE.replace("a.json", "A.json"), "the path 'A.json' occurs twice"),
         (GOOD.replace("sha256", "oid"), "oid is '0*', expected 40 lower-case hex digits"),
         (GOOD.replace(f'sha256 = "{"0" * 64}"', ""), "sha256 is None, expected 64"),
         (GOOD.replace('"m"', '"../m"'), "name is '../m', expected letters"),
-        (GOOD.replace("shipped", "location"), "location is 'x', expected a folder's whole path"),
+        (
+            GOOD.replace("shipped", "location"),
+            "location is 'x', expected the absolute path of a folder",
+        ),
         *((_located(place), why) for place, why in LOCATIONS.items()),
         (GOOD + BUILD.replace("linux-", "../"), "platform is '../x86_64'"),
-        (GOOD + BUILD + BUILD, "the build q4_k_m for linux-x86_64 stands twice"),
+        (GOOD + BUILD + BUILD, "the build q4_k_m for linux-x86_64 occurs twice"),
         (
             GOOD.replace("checkpoint", "gguf") + FILE.replace("a.json", "b.gguf"),
             "2 files are listed, expected one for the kind 'gguf'",
@@ -181,22 +184,22 @@ def test_the_shipped_lock_is_what_we_would_write() -> None:
         ("x = " + "[" * 5000, "not TOML"),
     ],
 )
-def test_a_bad_lock_is_refused_by_place(text: str, complaint: str) -> None:
+def test_an_invalid_lock_is_refused_with_file_and_entry(text: str, complaint: str) -> None:
     with pytest.raises(edgesppo.BadLock, match=complaint) as caught:
         toml.parse(text, "some.lock")
     assert str(caught.value).startswith("some.lock")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no named pipes in folders there")
-def test_a_pipe_as_a_lock_is_told_at_once(tmp_path: Path) -> None:
+def test_a_pipe_as_a_lock_is_refused_without_waiting(tmp_path: Path) -> None:
     pipe = tmp_path / "models.lock"
     os.mkfifo(pipe)
-    with pytest.raises(edgesppo.BadLock, match=r"models\.lock: no plain file"):
+    with pytest.raises(edgesppo.BadLock, match=r"models\.lock: not a regular file"):
         toml.read(pipe)
 
 
 @pytest.mark.parametrize(("word", "code"), [("--help", 0), ("-h", 0), ("--no", 2), ("x", 2)])
-def test_help_and_unknown_words_write_nothing(
+def test_help_and_unknown_arguments_write_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, code: int
 ) -> None:
     mine = tmp_path / "models.lock"
@@ -207,7 +210,7 @@ def test_help_and_unknown_words_write_nothing(
     assert not mine.exists()
 
 
-def test_without_words_the_demos_entry_is_written_anew(
+def test_without_arguments_the_demos_entry_is_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = tmp_path / "models.lock"

@@ -1,4 +1,4 @@
-"""What a model will need, said before it is loaded."""
+"""The memory that a model will need is known before it is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgesppo.llama import library
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import untuned
+from edgesppo.planning.run_config import default_config
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
@@ -45,7 +45,7 @@ def test_the_kv_cache_is_what_llama_reports(
     reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
     made = memory_plan.plan_memory(
         gemma2.load_summary(demo_gguf),
-        untuned(),
+        default_config(),
         n_ctx=n_ctx,
         n_seqs=n_seqs,
         n_batch=512,
@@ -56,7 +56,7 @@ def test_the_kv_cache_is_what_llama_reports(
 
 
 def _summary(**keys: int) -> gemma2.Summary:
-    """The 9B's shape."""
+    """A model of the 9B's shape."""
     shape = {
         "block_count": 42,
         "embedding_length": 3584,
@@ -74,7 +74,9 @@ def _summary(**keys: int) -> gemma2.Summary:
 
 def _plan(available: int | None, **settings: object) -> memory_plan.MemoryPlan:
     options = {"n_ctx": 4096, "n_seqs": 1, "n_batch": 512, "cache_type": "f16", **settings}
-    return replace(memory_plan.plan_memory(_summary(), untuned(), **options), available=available)  # type: ignore[arg-type]
+    return replace(
+        memory_plan.plan_memory(_summary(), default_config(), **options), available=available
+    )  # type: ignore[arg-type]
 
 
 def test_the_9bs_cache_takes_344064_bytes_a_token() -> None:
@@ -89,16 +91,16 @@ def test_the_window_saves_memory_beyond_its_length() -> None:
     ("gigabytes", "advice"),
     [(16, None), (7.2, "q8_0"), (6.5, "n_ctx of"), (4, "smaller model")],
 )
-def test_what_does_not_fit_comes_with_what_to_change(gigabytes: float, advice: str | None) -> None:
+def test_a_plan_that_does_not_fit_says_what_to_change(gigabytes: float, advice: str | None) -> None:
     made = _plan(int(gigabytes * 1e9))
     assert made.fits == (advice is None)
-    assert (advice or "are free for this process") in made.explain()
+    assert (advice or "are available to this process") in made.explain()
 
 
 @pytest.mark.parametrize("n_ctx", [512, 4096, 8192])
 @pytest.mark.parametrize("cache_type", ["f16", "f32", "q8_0"])
-def test_what_is_advised_fits_and_no_less_would_do(n_ctx: int, cache_type: str) -> None:
-    """Whatever is free: what the advice says makes it fit; where it says no, nothing would."""
+def test_the_advice_fits_and_asks_for_no_more_than_needed(n_ctx: int, cache_type: str) -> None:
+    """However much is available, following the advice makes the model fit, if anything can."""
     need = _plan(None, n_ctx=n_ctx, cache_type=cache_type)
     advices = set()
     for free in range(need.total - need.kv - 200_000_000, need.total, 25_000_000):
@@ -121,7 +123,9 @@ def test_what_is_advised_fits_and_no_less_would_do(n_ctx: int, cache_type: str) 
 
 
 @pytest.mark.parametrize("n_ctx", [0, 10**9])
-def test_an_absurd_context_is_no_matter_of_memory(demo_gguf: Path, n_ctx: int) -> None:
+def test_an_absurd_context_is_a_usage_error_and_not_one_of_memory(
+    demo_gguf: Path, n_ctx: int
+) -> None:
     for wanted in (LoadOptions(n_ctx=n_ctx), LoadOptions(n_ctx=n_ctx, force=True)):
         with pytest.raises(edgesppo.UsageError, match=r"n_ctx \(--n-ctx\) is .* from 16 to 512"):
             choose_settings(gemma2.load_summary(demo_gguf), wanted)
@@ -150,7 +154,7 @@ def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
     assert hardware._cgroup_memory(tmp_path / "none") is None
 
 
-def test_a_draft_model_counts_with_all_that_it_takes(
+def test_a_draft_model_counts_with_all_its_memory(
     demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary, second = gemma2.load_summary(demo_gguf), gemma2.load_summary(demo_f32)
@@ -170,7 +174,7 @@ def test_a_draft_model_counts_with_all_that_it_takes(
 
 
 def _least(monkeypatch: pytest.MonkeyPatch, path: Path) -> memory_plan.MemoryPlan:
-    """The plan with the settings that take the least memory."""
+    """The plan of the configuration that takes the least memory."""
     with monkeypatch.context() as patch:
         patch.setattr(memory_plan, "available_memory", lambda: 1)
         return choose_settings(gemma2.load_summary(path), LoadOptions(force=True))[1]
@@ -195,7 +199,7 @@ def test_the_command_counts_the_draft_model(
     monkeypatch.setattr(memory_plan, "available_memory", lambda: room)
     text, code = _printed(str(demo_gguf), "--draft", str(demo_f32))
     assert code == 1
-    assert "  fits      no: do without the draft model (--draft)" in text
+    assert "  fits      no: run without the draft model (--draft)" in text
     assert _printed(str(demo_gguf))[1] == 0
 
 
@@ -218,7 +222,7 @@ def test_the_command_says_where_the_settings_come_from(
     assert fresh_home.is_dir()
     assert "a model this small" in _printed(str(demo_gguf))[0]
     assert "--tune off" in _printed(str(demo_gguf), "--tune", "off")[0]
-    monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
+    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "llama.cpp's defaults: not measured yet; the first run" in text
     autotune.measured(gemma2.load_summary(demo_gguf), "memory")

@@ -184,7 +184,7 @@ def test_a_file_goes_with_the_next_message_and_steers_nothing(
     assert re.search("does not fit: at least [\\d,]+ tokens, and the context holds 512", least)
     (folder / "bytes").write_bytes(b"\xff\xfe")
     refused = _chat(demo_gguf, "/read bytes", "/read none.txt", "/read .", code=1).stderr
-    for complaint in ("bytes is no UTF-8 text", "none.txt: cannot be read", ". is a folder"):
+    for complaint in ("bytes is not UTF-8 text", "none.txt: cannot be read", ". is a folder"):
         assert complaint in refused
 
 
@@ -267,8 +267,8 @@ def test_a_chat_is_exported_to_be_read_by_people_and_by_programs(
     for complaint in (
         "is to end in .md or .json",
         "chat.json is there already",
-        "no such user's home",
-        "no file's name has a NUL character",
+        "no home folder of that name",
+        "a file name cannot contain a NUL character",
     ):
         assert complaint in said
     assert json.loads((folder / "chat.json").read_text()) == found, "it is as it was"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.sessions.folder import Sessions
-from edgesppo.system.signals import ending
+from edgesppo.system.signals import raise_on_termination
 from edgesppo_convert import convert
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
 
@@ -221,7 +221,7 @@ def test_leaving_while_native_code_is_at_work_frees_nothing_under_it(
 def test_a_signal_that_we_were_told_to_ignore_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with ending():
+        with raise_on_termination():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:

@@ -1,4 +1,4 @@
-"""Every parameter that a caller can set refuses what makes no sense, by its name."""
+"""Every parameter that a caller can set refuses invalid values with its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import edgesppo
 from edgesppo import Message, SamplingParams
 from edgesppo.engine.engine import Engine
-from edgesppo.sampling.fields import Number, Texts
+from edgesppo.sampling.fields import Number, Strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from edgesppo.api import LoadedModel
 
 NAN, INF = math.nan, math.inf
-# No number of a parameter may be one of these, whatever its range.
+# Not valid for any numeric parameter, whatever its range.
 NEVER_A_NUMBER = [NAN, INF, -INF, True, False, "1", "", b"1", [1], {}, 10**400, -(10**400), 1j]
 NEVER_WHOLE = [*NEVER_A_NUMBER, 0.5, 1e300]
 NEVER_A_WORD = ["", "none", "F16", 0, 1, 1.5, NAN, True, None, b"f16", ["f16"]]
-# None is what leaves these to be chosen.
+# None means that these are chosen automatically.
 CHOSEN = ("n_ctx", "n_threads", "n_threads_batch", "seed")
 SURROGATE = "a lone \ud800 surrogate"
 
@@ -36,8 +36,8 @@ def _refusing(name: str) -> Any:
     return pytest.raises(edgesppo.UsageError, match=rf"\A{name}\b( \(--\S+\))? (is|has) .+\Z")
 
 
-def _senseless_sampling() -> list[tuple[str, Any]]:
-    """Every field of SamplingParams, so that a new one is tested as soon as it is there."""
+def _invalid_sampling() -> list[tuple[str, Any]]:
+    """Invalid values for every field of SamplingParams, new ones included."""
     found: list[tuple[str, Any]] = []
     for field in dataclasses.fields(SamplingParams):
         kind = field.metadata["kind"]
@@ -45,14 +45,14 @@ def _senseless_sampling() -> list[tuple[str, Any]]:
         if isinstance(kind, Number):
             outside = [kind.low - 1, kind.high * 2 + 1]
             values = [*(NEVER_WHOLE if kind.number is int else NEVER_A_NUMBER), *outside]
-        elif isinstance(kind, Texts):
+        elif isinstance(kind, Strings):
             values = [0, NAN, True, None, [""], ("a", 3), [SURROGATE]]
         found += [(field.name, value) for value in values]
         found += [] if field.default is None else [(field.name, None)]
     return found
 
 
-@pytest.mark.parametrize(("name", "value"), _senseless_sampling())
+@pytest.mark.parametrize(("name", "value"), _invalid_sampling())
 def test_sampling_parameters(demo: LoadedModel, name: str, value: Any) -> None:
     chat = demo.chat()
     ways: list[Callable[[], object]] = [
@@ -67,7 +67,7 @@ def test_sampling_parameters(demo: LoadedModel, name: str, value: Any) -> None:
     assert chat.messages == []
 
 
-def _senseless_settings() -> list[tuple[str, Any]]:
+def _invalid_settings() -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     parameters = inspect.signature(Engine.__init__).parameters
     for name in list(parameters)[2:]:  # behind self and the model
@@ -80,7 +80,7 @@ def _senseless_settings() -> list[tuple[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "value"), _senseless_settings())
+@pytest.mark.parametrize(("name", "value"), _invalid_settings())
 def test_engine_settings(demo: LoadedModel, name: str, value: Any) -> None:
     with _refusing(name):
         Engine(demo.model, **{name: value})
@@ -102,7 +102,7 @@ LOADING: dict[str, list[Any]] = {
 }
 
 
-def test_no_parameter_of_load_is_forgotten_here() -> None:
+def test_every_parameter_of_load_is_tested_here() -> None:
     assert set(LOADING) == set(inspect.signature(edgesppo.load).parameters)
 
 
@@ -115,7 +115,7 @@ def test_loading_parameters(demo_gguf: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "\0", "a\0b", SURROGATE, "x" * 10_000, "demo\n", "~none/x"])
-def test_names_of_models_that_are_none(name: str) -> None:
+def test_invalid_model_names(name: str) -> None:
     with pytest.raises(edgesppo.EdgesppoError) as caught:
         edgesppo.load(name)
     assert isinstance(caught.value, edgesppo.ModelNotFound | edgesppo.BadModelFile | ValueError)
@@ -130,7 +130,7 @@ def test_the_system_text(demo: LoadedModel, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [0, NAN, True, None, "cut", "", b"trim", ["trim"]])
-def test_what_happens_at_an_overflow(demo: LoadedModel, value: Any) -> None:
+def test_overflow_policies(demo: LoadedModel, value: Any) -> None:
     with _refusing("overflow"):
         demo.chat(overflow=value)
 
@@ -143,7 +143,7 @@ def test_a_chat_has_no_other_parameter(demo: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("text", [SURROGATE, 0, NAN, None, True, b"Hi", ["Hi"]])
-def test_a_message_that_is_no_text(demo: LoadedModel, text: Any) -> None:
+def test_a_message_that_is_not_a_string(demo: LoadedModel, text: Any) -> None:
     chat = demo.chat(temperature=0)
     chat.ask("My name is Ada.")
     before = list(chat.messages)
@@ -153,13 +153,13 @@ def test_a_message_that_is_no_text(demo: LoadedModel, text: Any) -> None:
     assert "Ada" in chat.ask("What is my name?")
 
 
-def test_a_lone_surrogate_is_shown_where_it_stands(demo: LoadedModel) -> None:
+def test_a_lone_surrogate_is_reported_with_its_position(demo: LoadedModel) -> None:
     with pytest.raises(edgesppo.UsageError, match=r"U\+D800, at position 7; "):
         demo.ask(SURROGATE)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "\0", "a\0b", "\x1b[2J", "\ufeff", "\u2581"])
-def test_odd_but_whole_texts_are_answered(demo: LoadedModel, text: str) -> None:
+def test_odd_but_valid_texts_are_answered(demo: LoadedModel, text: str) -> None:
     chat = demo.chat(temperature=0, system=text, max_tokens=4)
     chat.ask(text)
     chat.ask(text)
@@ -168,12 +168,12 @@ def test_odd_but_whole_texts_are_answered(demo: LoadedModel, text: str) -> None:
 
 
 @pytest.mark.parametrize("token", [-1, 2**31, 2**70, 1.5, NAN, True, "1", None])
-def test_tokens_that_are_none(demo: LoadedModel, token: Any) -> None:
+def test_invalid_tokens(demo: LoadedModel, token: Any) -> None:
     with pytest.raises(edgesppo.UsageError, match="a token of the prompt is "):
         demo.engine.submit([2, token], SamplingParams())
 
 
-def test_messages_name_the_option_of_the_command_line() -> None:
+def test_errors_name_the_command_line_option() -> None:
     found = [
         re.escape("top_p (--top-p) is 2, expected a number from 0 to 1"),
         re.escape("temperature is -1, expected 0 or a number from 0.0001 to 100"),

@@ -1,4 +1,4 @@
-"""Choosing the next token: parameters are checked, the chain does what its definition says."""
+"""Sampling parameters are checked, and the answers follow them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOT = {"temperature": 3.0, "top_p": 1.0, "max_tokens": 12}
 
 
 def _named(name: str, problem: str) -> str:
-    """A pattern for the parameter's name, its option where that is spelled otherwise, and more."""
+    """A pattern for the parameter's name, its option where that differs, and the problem."""
     return rf"{name}( \(--.*?\))? {re.escape(problem)}"
 
 
@@ -69,7 +69,7 @@ def _named(name: str, problem: str) -> str:
         ("dry_sequence_breakers", 3),
     ],
 )
-def test_a_senseless_value_is_refused_by_name(name: str, value: Any) -> None:
+def test_a_invalid_value_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(edgesppo.UsageError, match=_named(name, f"is {value!r}, expected")):
         SamplingParams(**{name: value})
 
@@ -93,20 +93,20 @@ def test_a_senseless_value_is_refused_by_name(name: str, value: Any) -> None:
         ("dry_sequence_breakers", ("x",) * 33, "33 strings"),
     ],
 )
-def test_a_senseless_part_is_refused_by_name(name: str, value: Any, culprit: str) -> None:
+def test_a_invalid_part_is_refused_by_name(name: str, value: Any, culprit: str) -> None:
     with pytest.raises(edgesppo.UsageError, match=_named(name, f"has {culprit}")):
         SamplingParams(**{name: value})
 
 
 @pytest.mark.parametrize("bias", [math.nan, math.inf, 101, "1", True, None])
-def test_a_senseless_bias_is_refused_by_its_token(bias: Any) -> None:
+def test_a_invalid_bias_is_refused_by_its_token(bias: Any) -> None:
     with pytest.raises(
         edgesppo.UsageError, match=_named("logit_bias", f"has {bias!r} for token 7")
     ):
         SamplingParams(logit_bias={7: bias})  # type: ignore[arg-type]
 
 
-def test_a_bias_is_a_mapping_and_is_kept_as_pairs() -> None:
+def test_a_bias_is_given_as_a_mapping_and_stored_as_pairs() -> None:
     params = SamplingParams(logit_bias={9: 1, 3: -2.5})  # type: ignore[arg-type]
     assert params.logit_bias == ((3, -2.5), (9, 1.0))
     assert params.replace(seed=1).logit_bias == params.logit_bias
@@ -114,16 +114,16 @@ def test_a_bias_is_a_mapping_and_is_kept_as_pairs() -> None:
 
 
 @pytest.mark.parametrize("stop", [("",), (None,), ("a", 3)])
-def test_a_senseless_stop_string_is_refused(stop: Any) -> None:
+def test_a_invalid_stop_string_is_refused(stop: Any) -> None:
     with pytest.raises(edgesppo.UsageError, match="stop has"):
         SamplingParams(stop=stop)
 
 
-def test_one_stop_string_may_stand_alone() -> None:
+def test_stop_may_be_a_single_string() -> None:
     assert SamplingParams(stop="END").stop == ("END",)  # type: ignore[arg-type]
 
 
-def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_parameter_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(
         edgesppo.UsageError, match=r"unknown sampling parameter 'top_q'; known: .*top_p"
     ):

@@ -181,7 +181,7 @@ def test_repair_mends_the_checkpoint_beside_a_sound_build_too(hub: FakeHub) -> N
 def test_verify_of_what_is_not_here_is_told(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
     assert "not on this machine" in run("verify", NAME, code=1).stderr
-    assert "no model of a lock" in run("verify", "nobody", code=1).stderr
+    assert "is not in models.lock" in run("verify", "nobody", code=1).stderr
 
 
 def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path) -> None:

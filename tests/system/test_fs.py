@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, by however many at once."""
+"""Files are written completely or not at all, by any number of writers at once."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_draft
+from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_temporary
 from tests.support.faulty import Counting, Faulty
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_writers_of_the_same_file_never_meet(tmp_path: Path) -> None:
+def test_concurrent_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     path, failures = tmp_path / "file", list[BaseException]()
     texts = [f"{n}".encode() * 5000 for n in range(8)]
     together = threading.Barrier(len(texts))
 
     class Slow(FileSystem):
-        """All drafts are there at once."""
+        """Renames only when all the temporary files exist."""
 
         def replace(self, source: Path, target: Path) -> None:
             together.wait(10)
@@ -43,7 +43,7 @@ def test_writers_of_the_same_file_never_meet(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_whatever_fails_the_file_is_whole_and_no_draft_stays(tmp_path: Path) -> None:
+def test_whatever_fails_the_file_is_complete_and_no_temporary_file_is_left(tmp_path: Path) -> None:
     path, counting = tmp_path / "file", Counting()
     atomic_write(path, b"one", b" two", files=counting)
     assert path.read_bytes() == b"one two"
@@ -55,9 +55,11 @@ def test_whatever_fails_the_file_is_whole_and_no_draft_stays(tmp_path: Path) -> 
         assert list(tmp_path.iterdir()) == [path], f"operation {n}"
 
 
-def test_a_draft_is_told_by_its_name_and_one_that_was_left_by_its_age(tmp_path: Path) -> None:
+def test_a_temporary_file_is_known_by_its_name_and_an_abandoned_one_by_its_age(
+    tmp_path: Path,
+) -> None:
     class Killed(Faulty):
-        """The process ends before the draft gets its name, and cleans up nothing."""
+        """The process is killed before the rename, and cleans up nothing."""
 
         def _fail(self, _number: int, name: str) -> None:
             if name in ("replace", "unlink"):
@@ -65,11 +67,11 @@ def test_a_draft_is_told_by_its_name_and_one_that_was_left_by_its_age(tmp_path: 
 
     with pytest.raises(OSError, match="killed"):
         atomic_write(tmp_path / "chat.kv", b"text", files=Killed(0))
-    (draft,) = tmp_path.iterdir()
-    assert is_draft(draft, ".kv")
-    assert not is_draft(draft, ".json")
-    assert not is_draft(tmp_path / ".chat.kv.lock")
-    assert not is_draft(tmp_path / "chat.kv")
-    assert not is_abandoned(draft, ".kv")
-    os.utime(draft, (0, 0))
-    assert is_abandoned(draft, ".kv")
+    (temporary,) = tmp_path.iterdir()
+    assert is_temporary(temporary, ".kv")
+    assert not is_temporary(temporary, ".json")
+    assert not is_temporary(tmp_path / ".chat.kv.lock")
+    assert not is_temporary(tmp_path / "chat.kv")
+    assert not is_abandoned(temporary, ".kv")
+    os.utime(temporary, (0, 0))
+    assert is_abandoned(temporary, ".kv")

@@ -1,4 +1,4 @@
-"""What a machine gives: processors of each kind, within affinity and a container's limits."""
+"""Processors of each kind are counted within CPU affinity and a container's limits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from edgesppo.system import hardware
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Two fast cores of two hyper-threads each (0-3), and four little ones (4-7).
+# Two fast cores of two hyper-threads each (0-3), and four slow ones (4-7).
 SIBLINGS = {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3", 4: "4", 5: "5", 6: "6", 7: "7"}
 
 
 @pytest.fixture
 def hybrid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Such a machine, whose container has no limit."""
+    """A machine with those processors and no container limit."""
     for cpu, siblings in SIBLINGS.items():
         folder = tmp_path / "cpu" / f"cpu{cpu}"
         (folder / "topology").mkdir(parents=True)
@@ -45,28 +45,28 @@ def test_fast_cores_all_cores_and_hyper_threads_are_worth_trying() -> None:
 
 
 @pytest.mark.usefixtures("hybrid")
-def test_what_affinity_leaves_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_processors_of_the_affinity_count(monkeypatch: pytest.MonkeyPatch) -> None:
     allow(monkeypatch, {0, 1, 4})
     assert hardware.thread_choices() == [1, 2, 3]
     allow(monkeypatch, {5, 6})
     assert hardware.thread_choices() == [2]
 
 
-def test_a_quota_cuts_every_choice(hybrid: Path) -> None:
+def test_a_container_quota_limits_every_choice(hybrid: Path) -> None:
     (hybrid / "cgroup").mkdir()
     (hybrid / "cgroup" / "cpu.max").write_text("350000 100000\n")
     assert hardware.thread_choices() == [2, 4]
     assert hardware.cores() == hardware.usable_cpus() == 4
 
 
-def test_arms_own_figure_comes_before_the_frequency(hybrid: Path) -> None:
+def test_arms_own_capacity_is_preferred_to_the_frequency(hybrid: Path) -> None:
     for cpu in SIBLINGS:
         capacity = 1024 if cpu >= 6 else 400
         (hybrid / "cpu" / f"cpu{cpu}" / "cpu_capacity").write_text(f"{capacity}\n")
     assert hardware.thread_choices() == [2, 6, 8]
 
 
-def test_a_machine_that_tells_nothing_counts_its_processors(
+def test_a_machine_without_topology_counts_its_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "_CPUS", tmp_path)
@@ -75,6 +75,6 @@ def test_a_machine_that_tells_nothing_counts_its_processors(
     assert hardware.thread_choices() == [3]
 
 
-def test_the_name_tells_processors_apart_and_is_always_the_same() -> None:
+def test_the_machine_name_is_stable_and_has_the_number_of_processors() -> None:
     assert hardware.name() == hardware.name()
     assert f"x{os.cpu_count()}" in hardware.name()

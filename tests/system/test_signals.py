@@ -1,4 +1,4 @@
-"""Native work that Ctrl-C can end, and that never outlives the call."""
+"""Ctrl-C can stop native work, which never outlives the call."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from edgesppo.system.signals import run_interruptibly
 
 
-def test_work_that_ends_is_waited_for() -> None:
+def test_the_call_waits_for_the_work_to_end() -> None:
     done: list[int] = []
     run_interruptibly(lambda: done.append(1), lambda: None)
     assert done == [1]
 
 
-def test_an_error_in_the_work_is_the_callers() -> None:
+def test_an_error_in_the_work_is_raised_by_the_call() -> None:
     with pytest.raises(ZeroDivisionError):
         run_interruptibly(lambda: 1 // 0, lambda: None)  # type: ignore[arg-type, return-value]
 
@@ -43,7 +43,7 @@ def test_an_interrupt_stops_the_work_and_leaves_no_thread() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_a_second_interrupt_does_not_leave_the_work_behind() -> None:
+def test_a_second_interrupt_does_not_leave_the_work_running() -> None:
     stopped, ended = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -61,19 +61,19 @@ def test_a_second_interrupt_does_not_leave_the_work_behind() -> None:
     assert ended.is_set()
 
 
-def test_an_interrupt_that_leaves_locks_taken_keeps_nobody_waiting(
+def test_an_interrupt_that_leaves_a_lock_taken_does_not_deadlock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As Python delivers it: after the lock of an Event or a Condition was taken."""
+    """Python may interrupt right after the lock of an Event or a Condition was taken."""
     enter, main, ended = threading.Condition.__enter__, threading.get_ident(), []
     release = threading.Lock()
     release.acquire()
 
     def entered(self: threading.Condition) -> bool:
-        found = enter(self)
+        entered = enter(self)
         if threading.get_ident() == main and not ended:
             raise KeyboardInterrupt
-        return found
+        return entered
 
     def work() -> None:
         release.acquire(timeout=30)
@@ -86,7 +86,7 @@ def test_an_interrupt_that_leaves_locks_taken_keeps_nobody_waiting(
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_an_interrupt_while_the_thread_starts_leaves_no_work_behind(
+def test_an_interrupt_while_the_thread_starts_leaves_no_work_running(
     monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
     stopped, ended = threading.Event(), threading.Event()
@@ -111,10 +111,10 @@ def test_an_interrupt_while_the_thread_starts_leaves_no_work_behind(
     else:
         start(threads[0])
         threads[0].join(30)
-        assert not ended.is_set(), "work that was given up began all the same"
+        assert not ended.is_set(), "abandoned work ran all the same"
 
 
-def test_away_from_the_main_thread_the_work_is_simply_run() -> None:
+def test_other_threads_than_the_main_one_run_the_work_themselves() -> None:
     names: list[str] = []
 
     def outer() -> None:

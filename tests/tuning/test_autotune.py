@@ -10,7 +10,12 @@ import pytest
 import edgesppo
 from edgesppo.gguf import gemma2
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import USUAL_COSTS, RunConfig, frugal, untuned
+from edgesppo.planning.run_config import (
+    DEFAULT_ROW_COSTS,
+    RunConfig,
+    default_config,
+    low_memory_config,
+)
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune, choose
 from edgesppo.tuning.autotune import Measurement, measured, remembered
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
     """The demo as if it were worth a measurement, in a home where nothing is remembered."""
-    monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
+    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
     return gemma2.load_summary(demo_gguf)
 
@@ -121,7 +126,7 @@ def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, obj
 
 
 def test_a_small_model_is_not_measured(demo_gguf: Path) -> None:
-    assert remembered(gemma2.load_summary(demo_gguf), "turn") == untuned()
+    assert remembered(gemma2.load_summary(demo_gguf), "turn") == default_config()
 
 
 @pytest.mark.usefixtures("summary")
@@ -168,7 +173,7 @@ def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
     assert found == costly
     free(monkeypatch, made.total - 1)
     found, made = choose.choose_settings(summary, LoadOptions())
-    assert found == frugal()
+    assert found == low_memory_config()
     assert made.fits
 
 
@@ -180,7 +185,7 @@ def test_nothing_is_measured_where_even_the_least_does_not_fit(
     with pytest.raises(edgesppo.OutOfMemory, match="--force"):
         choose.choose_settings(summary, LoadOptions())
     found, made = choose.choose_settings(summary, LoadOptions(force=True))
-    assert found == frugal()
+    assert found == low_memory_config()
     assert not made.fits
 
 
@@ -198,7 +203,7 @@ def test_what_was_measured_with_other_threads_is_not_used(
     monkeypatch.setattr(autotune, "remembered", lambda *_: known)
     assert choose.choose_settings(summary, LoadOptions(n_threads=2))[0] == known
     other, _ = choose.choose_settings(summary, LoadOptions(n_threads=1))
-    assert other.row_costs == USUAL_COSTS
+    assert other.row_costs == DEFAULT_ROW_COSTS
     assert (other.prefill_tps, other.decode_tps) == (None, None)
     assert (other.repack, other.flash_attention, other.n_ubatch) == (False, "on", 128)
 
@@ -218,7 +223,7 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
         patch.setattr(choose, "gpu_layers", lambda _: 1)
         assert origin() == "gpu"
     with monkeypatch.context() as patch:
-        patch.setattr(run_config, "_WORTHWHILE", 1 << 30)
+        patch.setattr(run_config, "_WORTH_TUNING", 1 << 30)
         assert origin() == "small"
     known = RunConfig(2, 2, False, "on", 512, 100.0, 10.0)
     monkeypatch.setattr(autotune, "remembered", lambda *_: known)
