@@ -13,7 +13,7 @@ from edgesppo.lockfile import layers
 from edgesppo.store import pull
 from edgesppo.system.units import size
 from edgesppo.terminal.format import labelled
-from edgesppo.terminal.progress import retries_told
+from edgesppo.terminal.progress import retry_notices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def lock_command(
     """
     asked = pull.wanted(model, name, may_begin=True)
     before = asked.entry
-    with retries_told():
+    with retry_notices():
         entry = pull.pin(asked, update=update, file=file, ours=True)
     if as_json:
         emit_json(
