@@ -18,7 +18,7 @@ from edgesppo.errors import BadOverride
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
 from edgesppo.system.units import megabytes
-from edgesppo.terminal.progress import retries_told
+from edgesppo.terminal.progress import retry_notices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,7 +98,7 @@ def convert_command(
     from edgesppo_convert import look_ahead
     from edgesppo_convert.source.hub_checkpoint import check_source
 
-    click.get_current_context().with_resource(retries_told())
+    click.get_current_context().with_resource(retry_notices())
     found = source if Path(source).exists() else pull.source(source)
     with _usage():
         check_source(found)

@@ -13,7 +13,7 @@ from edgesppo.lockfile import layers
 from edgesppo.store import pull
 from edgesppo.system.units import size
 from edgesppo.terminal.format import labelled
-from edgesppo.terminal.progress import retries_told
+from edgesppo.terminal.progress import retry_notices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def lock_command(
     """
     request = pull.parse_request(model, name, may_create=True)
     before = request.entry
-    with retries_told():
+    with retry_notices():
         entry = pull.pin(request, update=update, file=file, in_project=True)
     if as_json:
         emit_json(

@@ -21,7 +21,7 @@ from edgesppo.system.hardware import available_memory
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
 from edgesppo.terminal.format import labelled
-from edgesppo.terminal.progress import retries_told, transfer
+from edgesppo.terminal.progress import retry_notices, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ def pull_command(
     yet is pinned to its current commit.
     """
     started, fetched = time.monotonic(), 0
-    click.get_current_context().with_resource(retries_told())
+    click.get_current_context().with_resource(retry_notices())
     request = pull.parse_request(model)
     entry = pull.pin(request) if request.entry.is_pinned else request.entry
     if repair and entry.repository is not None and entry.is_pinned:

@@ -1,8 +1,8 @@
-"""The chat on a terminal, and for pipes: messages, commands, answers as they come.
+"""The interactive chat: reads messages and commands, streams answers.
 
-Thin over `Chat` and the saved chats; knows nothing of how a model is found or loaded. Answers go
-to standard output, all else to standard error. Owns who sits at the other end: a person with a
-terminal that can be drawn on, one who wants plain lines, or a pipe.
+`interactive` serves a terminal, with an editor or with plain lines; `from_lines` serves a pipe.
+Answers go to standard output, everything else to standard error. The room does not find or load
+models itself: `Setup` brings the functions that do.
 """
 
 from __future__ import annotations
@@ -27,115 +27,116 @@ if TYPE_CHECKING:
 
 __all__ = ["Setup", "from_lines", "interactive"]
 
-KEYS = "Alt-Enter: new line | Ctrl-C: stop an answer | Ctrl-D: leave | /help: the rest"
-PLAIN_KEYS = "Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands."
+KEYS = "Alt-Enter: new line | Ctrl-C: stop the answer | Ctrl-D: quit | /help: commands"
+PLAIN_KEYS = "Ctrl-C stops an answer, Ctrl-D quits, /help lists the commands."
 
 
 def interactive(setup: Setup, *, plain: bool = False) -> None:
-    """Chat with a person until they leave. Raises what loading the model raised.
+    """Chat on a terminal until the user quits. Raises what loading the model raised.
 
-    `plain` draws nothing twice: no colours, no line that changes, no status. A terminal that can
-    do no more gets the same. NO_COLOR leaves the Markdown as it is written, too. What could not
-    be saved in the end is said; exits with 1 then, and with 128 and its number after a signal.
+    `plain` redraws nothing: no colours, no progress line, no status line; a terminal that cannot
+    do more is served the same way. NO_COLOR turns off colours and Markdown rendering. Exits with
+    1 if the chat could not be saved, and with 128 plus its number after a signal.
     """
-    _take_any_bytes(sys.stdin)
+    _accept_any_bytes(sys.stdin)
     plain = plain or wants_plain()
-    screen = Screen(moves=not plain, styled=not plain and not os.environ.get("NO_COLOR"))
-    talk = ReplState(setup)
+    screen = Screen(redraws=not plain, styled=not plain and not os.environ.get("NO_COLOR"))
+    state = ReplState(setup)
     saved, code = True, 0
     try:
         with raise_on_termination():
-            person = TerminalLoop(talk, screen, edits=not plain)
+            loop = TerminalLoop(state, screen, rich=not plain)
             screen.say(PLAIN_KEYS if plain else KEYS)
             try:
-                person.run()
+                loop.run()
             except LoadFailed as failed:
                 raise failed.error from None
             finally:
                 with shielded():
-                    saved = _close(talk, screen)
+                    saved = _close(state, screen)
     except Terminated as ended:
         code = int(ended.code or 0)
     except KeyboardInterrupt:
-        if not talk.abandoned:
+        if not state.abandoned:
             raise
         code = 128 + signal.SIGINT
     code = code or int(not saved)
-    if talk.abandoned:
+    if state.abandoned:
         _end_now(code)
     if code:
         sys.exit(code)
 
 
 def _end_now(code: int) -> None:
-    """Without Python's own end, which would free what a thread still computes with."""
+    """Exit without Python's cleanup, which would free memory that a native thread still uses."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-def _close(talk: ReplState, screen: Screen) -> bool:
-    """Put everything on the disk, and say where it is."""
-    talked = talk.ready
+def _close(state: ReplState, screen: Screen) -> bool:
+    """Save the chat and say under which name; return False if that failed."""
+    was_ready = state.ready
     try:
-        talk.close()
+        state.close()
     except OutputError as error:
-        screen.say(f"edgesppo: the end of this chat is not saved: {error}")
+        screen.say(f"edgesppo: the last changes to this chat were not saved: {error}")
         return False
-    session = talk.session
+    session = state.session
     if (
-        talked
+        was_ready
         and session is not None
         and session.transcript is not None
         and session.transcript.turns
     ):
-        screen.say(f"Saved as {talk.name}; edgesppo chat --resume goes on with it.")
+        screen.say(f"Saved as {state.name}. To continue this chat: edgesppo chat --resume")
     return True
 
 
 def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
-    """Take every line as one message, for pipes and scripts; False if one of them failed.
+    """Answer every line as one message, for pipes and scripts; return False if one failed.
 
-    Between triple quotes, several lines are one. KeyboardInterrupt, and what `ending` raises, end
-    them; what came is kept.
+    Several lines between triple quotes are one message. KeyboardInterrupt, and what
+    `raise_on_termination` raises on a signal, stop the loop; the answer so far is kept.
     """
-    _take_any_bytes(lines)
-    talk = ReplState(setup)
-    loop = PipeLoop(talk, Screen(moves=False, styled=False))
-    good = True
+    _accept_any_bytes(lines)
+    state = ReplState(setup)
+    loop = PipeLoop(state, Screen(redraws=False, styled=False))
+    succeeded = True
     with raise_on_termination():
         try:
-            talk.load_now(lambda _stage, _share: None)
-            for line in talk.news:
+            state.load_now(lambda _stage, _share: None)
+            for line in state.notices:
                 loop.say(line)
             for message in _messages(lines):
-                good &= loop.turn(message)
+                succeeded &= loop.turn(message)
                 if loop.leaving:
                     break
         finally:
             with shielded():
                 try:
-                    talk.close()
+                    state.close()
                 except OutputError as error:
-                    loop.say(f"edgesppo: the end of this chat is not saved: {error}")
-                    good = False
-    return good
+                    loop.say(f"edgesppo: the last changes to this chat were not saved: {error}")
+                    succeeded = False
+    return succeeded
 
 
-def _take_any_bytes(lines: object) -> None:
-    """Let a byte that is no text be a fault of the message that it is in, and of no other."""
+def _accept_any_bytes(lines: object) -> None:
+    """Decode invalid UTF-8 to surrogates, so that only the message it is in fails."""
     if isinstance(lines, io.TextIOWrapper):
         lines.reconfigure(errors="surrogateescape")
 
 
 def _messages(lines: Iterable[str]) -> Iterable[str]:
-    held: list[str] = []
+    """Join the lines of each triple-quoted block into one message."""
+    pending: list[str] = []
     for line in lines:
-        held.append(line.rstrip("\n"))
-        text = "\n".join(held)
+        pending.append(line.rstrip("\n"))
+        text = "\n".join(pending)
         if not is_open(text):
             yield unquoted(text)
-            held = []
-    if held:
-        yield unquoted("\n".join(held))
+            pending = []
+    if pending:
+        yield unquoted("\n".join(pending))

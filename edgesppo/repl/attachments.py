@@ -1,6 +1,6 @@
-"""Owns files that go with the next message: reading them, and how they stand in it.
+"""Text files attached to the next message: reading them, and joining them with its text.
 
-Their text is a part of the message: none of it can become a control token.
+A file's text becomes ordinary text of the message: none of it can become a control token.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Attached:
-    """A file's name and text."""
+class Attachment:
+    """An attached file: its name and its text."""
 
     name: str
     text: str
 
 
-def read(given: str) -> Attached:
-    """Read a text file. Raises UsageError, saying why, for what is none."""
-    return Attached(Path(given).name, read_text(given))
+def read(path: str) -> Attachment:
+    """Read a text file. Raises UsageError if it cannot be read or is not text."""
+    return Attachment(Path(path).name, read_text(path))
 
 
-def joined(files: Sequence[Attached], message: str) -> str:
-    """One message: each file under its name, between fences that it does not hold; the text."""
+def join(files: Sequence[Attachment], message: str) -> str:
+    """One message: each file under its name in a fenced block, then the message text."""
     parts = [f"{file.name}:\n{_fenced(file.text)}" for file in files]
     return "\n\n".join(part for part in [*parts, message] if part)
 
 
 def _fenced(text: str) -> str:
+    """The text between fences longer than any run of backticks in it."""
     longest = max((len(marks) for marks in re.findall("`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}\n{text.rstrip()}\n{fence}"

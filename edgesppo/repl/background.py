@@ -1,7 +1,4 @@
-"""Owns work in a thread that reports how far it is and can be given up: loading a model.
-
-Knows nothing of models.
-"""
+"""A task in a background thread, with progress reports and cancellation."""
 
 from __future__ import annotations
 
@@ -14,26 +11,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
-# What native code needs at most to notice that nobody wants the outcome any more.
-_PATIENCE_S = 2.0
+# How long `cancel` waits for the task to report the next time, in seconds.
+_CANCEL_TIMEOUT_S = 2.0
 
 
 class BackgroundTask(Generic[T]):
-    """`work(report)` in a thread; it calls `report(stage, share)` as often as it likes.
+    """Runs `work(report)` in a thread, which calls `report(stage, share)`, share from 0 to 1.
 
-    `moved` is called, in that thread, when it got on, and `ended` when it is over, however it
-    went: with what was raised, or None.
+    In that thread, `on_progress` is called after each report, and `on_done` once at the end, with
+    the exception that `work` raised, or None. `stage` and `share` hold the last report.
     """
 
     def __init__(
         self,
         work: Callable[[Callable[[str, float], None]], T],
         *,
-        moved: Callable[[], None],
-        ended: Callable[[BaseException | None], None],
+        on_progress: Callable[[], None],
+        on_done: Callable[[BaseException | None], None],
     ) -> None:
-        self._work, self._moved, self._ended = work, moved, ended
-        self._given_up = False
+        self._work, self._on_progress, self._on_done = work, on_progress, on_done
+        self._cancelled = False
         self._done = threading.Event()
         self._value: T | None = None
         self._failure: BaseException | None = None
@@ -43,24 +40,24 @@ class BackgroundTask(Generic[T]):
 
     @property
     def done(self) -> bool:
-        """Whether there is an outcome, and `ended` has heard of it."""
+        """Whether the task is over and `on_done` has returned."""
         return self._done.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the outcome, so long at most; whether there is one."""
+        """Wait for the task, at most so many seconds; return whether it is done."""
         return self._done.wait(seconds)
 
     def result(self) -> T:
-        """Wait for what the work gives; raises what it raised."""
+        """Wait for the task and return its result, or raise what it raised."""
         self._done.wait()
         if self._failure is not None:
             raise self._failure
         return self._value  # type: ignore[return-value]
 
-    def give_up(self) -> bool:
-        """End it at its next report, and wait for that, but not for ever; whether it has ended."""
-        self._given_up = True
-        return self._done.wait(_PATIENCE_S)
+    def cancel(self) -> bool:
+        """Stop the task at its next report; return False if it does not report within 2 s."""
+        self._cancelled = True
+        return self._done.wait(_CANCEL_TIMEOUT_S)
 
     def _run(self) -> None:
         try:
@@ -68,12 +65,12 @@ class BackgroundTask(Generic[T]):
         except BaseException as error:
             self._failure = error
         try:
-            self._ended(self._failure)
+            self._on_done(self._failure)
         finally:
             self._done.set()
 
     def _report(self, stage: str, share: float) -> None:
-        if self._given_up:
-            raise Cancelled("nobody waits for it any more")
+        if self._cancelled:
+            raise Cancelled("the task was cancelled")
         self.stage, self.share = stage, share
-        self._moved()
+        self._on_progress()

@@ -1,4 +1,4 @@
-"""Owns what a person may mean by what they have typed: commands and what stands behind them."""
+"""Completion of commands and their arguments at the prompt."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 class CommandCompleter(Completer):
-    """Completes a line that begins with a slash, with a line of help for each choice."""
+    """Completes a line that begins with a slash, with a description of each choice."""
 
-    def __init__(self, talk: ReplState) -> None:
-        self._talk = talk
+    def __init__(self, state: ReplState) -> None:
+        self._state = state
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        """The choices for the word before the cursor."""
+        """The completions of the word before the cursor."""
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
-        word, space, rest = text.partition(" ")
+        word, space, argument = text.partition(" ")
         if not space:
             yield from _matching(_commands(), word)
             return
@@ -42,18 +42,19 @@ class CommandCompleter(Completer):
         if command is None:
             return
         if command.takes in ("path", "model"):
-            yield from self._paths.get_completions(Document(rest, len(rest)), event)
-        if " " not in rest or command.takes == "session":
-            yield from _matching(self._choices(command.takes), rest)
+            yield from self._paths.get_completions(Document(argument, len(argument)), event)
+        if " " not in argument or command.takes == "session":
+            yield from _matching(self._choices(command.takes), argument)
 
     def _choices(self, kind: str) -> Iterator[tuple[str, str]]:
+        """(text, description) of every argument of a kind; see `Command.takes`."""
         if kind == "session":
-            for entry in self._talk.setup.sessions.entries():
+            for entry in self._state.setup.sessions.entries():
                 yield entry.name, f"{n_turns(entry.n_turns)}, {entry.model}, {ago(entry.last_used)}"
         elif kind == "parameter":
-            params = self._talk.chat.params if self._talk.ready else SamplingParams()
+            params = self._state.chat.params if self._state.ready else SamplingParams()
             for one in sampling_settings.settings(params):
-                yield one.name, f"now {one.value}; {one.meaning}"
+                yield one.name, f"currently {one.value}; {one.meaning}"
         elif kind == "model":
             try:
                 models = layers.read().models
@@ -64,7 +65,7 @@ class CommandCompleter(Completer):
         elif kind == "command":
             yield from _commands()
         elif kind == "copy":
-            yield "code", "the last block of code, not the whole answer"
+            yield "code", "the last code block instead of the whole answer"
 
 
 def _commands() -> Iterator[tuple[str, str]]:
@@ -72,7 +73,7 @@ def _commands() -> Iterator[tuple[str, str]]:
         yield command.name, command.help
 
 
-def _matching(choices: Iterable[tuple[str, str]], begun: str) -> Iterator[Completion]:
+def _matching(choices: Iterable[tuple[str, str]], prefix: str) -> Iterator[Completion]:
     for text, meaning in choices:
-        if text.startswith(begun):
-            yield Completion(text, start_position=-len(begun), display_meta=meaning)
+        if text.startswith(prefix):
+            yield Completion(text, start_position=-len(prefix), display_meta=meaning)

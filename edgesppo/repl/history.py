@@ -1,4 +1,4 @@
-"""Owns what the person typed before, in this chat and in earlier ones: a file of their own."""
+"""The input history: a file of what the user typed, shared by all chats."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1_000_000
 
 
-class _Kept(FileHistory):
-    """A full disk costs a line of history, and no chat."""
+class _BestEffortHistory(FileHistory):
+    """A history file that ignores write errors: a full disk must not end the chat."""
 
     def store_string(self, string: str) -> None:
-        """Append what was typed."""
+        """Append an entry."""
         with suppress(OSError, UnicodeError):
             super().store_string(string)
 
 
 def history() -> History:
-    """The file's, readable by its owner only; of this chat alone where there can be no file."""
+    """The history file, readable by its owner only; in memory if the file cannot be opened."""
     path = data_dir() / "history"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,17 +37,19 @@ def history() -> History:
             _shorten(path)
     except OSError:
         return InMemoryHistory()
-    return _Kept(str(path))
+    return _BestEffortHistory(str(path))
 
 
 def _shorten(path: Path) -> None:
-    """Let go of the older half; entries begin with an empty line."""
+    """Drop the older half. Every entry begins with an empty line."""
     data = path.read_bytes()
     at = data.find(b"\n\n", len(data) // 2)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+        ) as file:
             file.write(data[at + 1 :] if at >= 0 else b"")
-        draft.replace(path)
+        temporary.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

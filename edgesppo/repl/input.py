@@ -1,7 +1,7 @@
-"""Owns reading a message from the person: with an editor's comforts, or as plain lines.
+"""Reading messages from a terminal: with a line editor, or as plain lines.
 
-A message may have several lines: Alt-Enter or Ctrl-J begins a new one, a paste keeps its own, and
-what stands between two triple quotes is one message. Knows nothing of what is done with it.
+A message may have several lines: Alt-Enter or Ctrl-J starts a new one, pasted lines stay together,
+and a block between triple quotes is one message.
 """
 
 from __future__ import annotations
@@ -26,41 +26,42 @@ QUOTES = '"""'
 
 
 class Reader(Protocol):
-    """Where messages come from. EOFError and KeyboardInterrupt are the person's."""
+    """A source of messages. `read` raises EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C."""
 
     def read(self, draft: str = "") -> str:
-        """The next message; `draft` is what it begins with."""
+        """Read the next message; `draft` is the text to start with."""
 
     def announce(self, lines: Iterable[str]) -> None:
-        """Say something from another thread, also while a message is being typed."""
+        """Show lines, from any thread, even while the user is typing."""
 
-    def tell(self) -> None:
-        """Say now what was announced and not said yet."""
+    def flush(self) -> None:
+        """Show announced lines that have not been shown yet."""
 
     def fail(self, error: BaseException) -> None:
-        """Let `read`, under way or the next, raise this; from any thread."""
+        """Make the current or next `read` raise this; from any thread."""
 
     def refresh(self) -> None:
-        """The status may have changed; from any thread."""
+        """Redraw the status line; from any thread."""
 
 
 def is_open(text: str) -> bool:
-    """Whether a block between triple quotes has begun and not ended."""
-    return text.lstrip().startswith(QUOTES) and _rest(text) is None
+    """Whether the text starts a block in triple quotes that has not ended."""
+    return text.lstrip().startswith(QUOTES) and _after_block(text) is None
 
 
 def unquoted(text: str) -> str:
-    """The message without its triple quotes; as it is, where more follows behind them."""
+    """The message without its triple quotes; unchanged if text follows the block."""
     inner = text.strip()
-    if not inner.startswith(QUOTES) or _rest(inner):
+    if not inner.startswith(QUOTES) or _after_block(inner):
         return text
     return inner.removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
 
 
-def _rest(text: str) -> str | None:
-    """What follows a block, which ends with the first line that ends in triple quotes, if it does.
+def _after_block(text: str) -> str | None:
+    """The text after a block; None if the block has not ended.
 
-    A pasted program may begin with a docstring.
+    A block ends with the first line that ends in triple quotes. Text may follow: a pasted program
+    may begin with a docstring.
     """
     lines = text.strip().removeprefix(QUOTES).split("\n")
     ends = (n for n, line in enumerate(lines) if line.rstrip().endswith(QUOTES))
@@ -69,22 +70,22 @@ def _rest(text: str) -> str | None:
 
 
 class PlainReader:
-    """Lines as the terminal, or readline, reads them: nothing is ever drawn again."""
+    """Reads lines with `input()` (and readline, if there): nothing is redrawn."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._failure: BaseException | None = None
         self._history = history.history()
         with suppress(ImportError):
-            import readline  # input() edits lines with it once it is there
+            import readline  # once imported, input() uses it
 
             for line in reversed([*self._history.load_history_strings()]):
                 if "\n" not in line:
-                    with suppress(ValueError):  # a NUL, or what the encoding does not have
+                    with suppress(ValueError):  # a NUL, or a character that the encoding lacks
                         readline.add_history(line)
 
     def read(self, draft: str = "") -> str:
-        """The next message. What a draft would hold is said instead."""
+        """Read the next message. A draft cannot be edited here, so it is shown."""
         if self._failure is not None:
             raise self._failure
         if draft:
@@ -94,30 +95,30 @@ class PlainReader:
             while is_open(text):
                 text += "\n" + input(MORE)
         except (EOFError, KeyboardInterrupt, SystemExit):
-            self._say("")  # what is said next begins a line
+            self._say("")  # the next message starts on a new line
             raise
         if text.strip():
             self._history.store_string(text)
         return unquoted(text)
 
     def announce(self, lines: Iterable[str]) -> None:
-        """Say it."""
+        """Show the lines at once."""
         for line in lines:
             self._say(line)
 
-    def tell(self) -> None:
-        """It was said at once."""
+    def flush(self) -> None:
+        """Do nothing: `announce` shows lines at once."""
 
     def fail(self, error: BaseException) -> None:
-        """Raise it at the next `read`."""
+        """Make the next `read` raise this."""
         self._failure = error
 
     def refresh(self) -> None:
-        """Nothing to draw."""
+        """Do nothing: there is no status line."""
 
 
 class RichReader:
-    """Editing, history, completion, and a status line under the message."""
+    """Reads messages with prompt_toolkit: editing, history, completion, a status line."""
 
     def __init__(
         self, say: Callable[[str], None], status: Callable[[], str], completer: Completer
@@ -128,7 +129,7 @@ class RichReader:
         from prompt_toolkit.styles import Style
 
         self._say = say
-        self._news: deque[str] = deque()
+        self._pending: deque[str] = deque()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         in_command = Condition(lambda: get_app().current_buffer.text.startswith("/"))
@@ -140,9 +141,9 @@ class RichReader:
             complete_in_thread=False,
             bottom_toolbar=status,
             prompt_continuation=MORE,
-            key_bindings=_keys(say),
+            key_bindings=_key_bindings(say),
             enable_suspend=True,
-            # No colours but the terminal's own, so that all is readable on light and on dark.
+            # Only the terminal's own colours, which are readable on any background.
             style=Style.from_dict(
                 {
                     "prompt": "bold",
@@ -158,54 +159,54 @@ class RichReader:
         )
 
     def read(self, draft: str = "") -> str:
-        """The next message."""
-        self.tell()
+        """Read the next message."""
+        self.flush()
         if self._failure is not None:
             raise self._failure
         text = self._session.prompt([("class:prompt", PROMPT)], default=draft)
         return unquoted(text)
 
     def announce(self, lines: Iterable[str]) -> None:
-        """Say it above the message."""
-        self._news.extend(lines)
-        self._in_app(self._tell_above)
+        """Show lines above the message."""
+        self._pending.extend(lines)
+        self._in_app(self._flush_above)
 
     def fail(self, error: BaseException) -> None:
-        """Leave the message for it."""
+        """Make the current or next `read` raise this."""
         self._failure = error
         self._in_app(self._leave)
 
     def refresh(self) -> None:
-        """Draw the status anew."""
+        """Redraw the status line."""
         self._session.app.invalidate()
 
     def _in_app(self, act: Callable[[], None]) -> None:
-        """Have it done where the message is being typed; elsewhere the next `read` does it."""
+        """Run a function in the event loop of the prompt, if there is one."""
         loop = self._session.app.loop
         if loop is not None:
-            with suppress(RuntimeError):  # closed meanwhile
+            with suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(act)
 
-    def _tell_above(self) -> None:
+    def _flush_above(self) -> None:
         app = self._session.app
         if app.is_running:
-            app.create_background_task(self._tell_over_prompt())
+            app.create_background_task(self._flush_over_prompt())
 
-    async def _tell_over_prompt(self) -> None:
-        """Not by run_in_terminal: keys typed just then would be read by the wrong rules."""
+    async def _flush_over_prompt(self) -> None:
+        """Like run_in_terminal, during which keys typed would get the wrong bindings."""
         app = self._session.app
         await app.renderer.wait_for_cpr_responses()
         if app.is_running and not app.is_done:
             app.renderer.erase()
-            self.tell()
+            self.flush()
             app.renderer.reset()
             app.renderer.request_absolute_cursor_position()
             app.invalidate()
 
-    def tell(self) -> None:
-        """Say now what was announced and not said yet."""
-        while self._news:
-            self._say(self._news.popleft())
+    def flush(self) -> None:
+        """Show announced lines that have not been shown yet."""
+        while self._pending:
+            self._say(self._pending.popleft())
 
     def _leave(self) -> None:
         app = self._session.app
@@ -214,7 +215,7 @@ class RichReader:
             app.exit(exception=self._failure)
 
 
-def _keys(say: Callable[[str], None]) -> KeyBindings:
+def _key_bindings(say: Callable[[str], None]) -> KeyBindings:
     from prompt_toolkit.application import run_in_terminal
     from prompt_toolkit.filters import is_searching
     from prompt_toolkit.key_binding import KeyBindings
@@ -236,7 +237,7 @@ def _keys(say: Callable[[str], None]) -> KeyBindings:
 
     @keys.add("<vt100-mouse-event>")
     def _(_event: KeyPressEvent) -> None:
-        """No mouse is asked for: pasted colours look like one, and are read as numbers of it."""
+        """Ignore mouse events: pasted colour codes can look like one and fail to parse."""
 
     @keys.add("c-g", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:

@@ -1,7 +1,4 @@
-"""Owns the chat's loop with a person at a terminal, who may type before the model is there.
-
-Knows nothing of how a model is found or loaded.
-"""
+"""The loop of a chat on a terminal. The user may type while the model is still loading."""
 
 from __future__ import annotations
 
@@ -25,20 +22,20 @@ if TYPE_CHECKING:
     from edgesppo.repl.state import ReplState
     from edgesppo.terminal.screen import Screen
 
-_LOOK_S = 0.2
+_POLL_S = 0.2  # between two checks of a loading model
 
 
 class TerminalLoop(Loop):
-    """A person at a terminal, who may type before the model is there."""
+    """A chat on a terminal; the model is loaded in the background."""
 
-    asks = tells = True
+    interactive = shows_progress = True
 
-    def __init__(self, talk: ReplState, screen: Screen, *, edits: bool) -> None:
-        self.edits = edits
-        super().__init__(talk, screen)
+    def __init__(self, state: ReplState, screen: Screen, *, rich: bool) -> None:
+        self.rich = rich
+        super().__init__(state, screen)
         self._status: Sequence[str] = ()
         self._draft = ""
-        self.reader: Reader = self._rich() if edits else self._plain()
+        self.reader: Reader = self._rich() if rich else self._plain()
 
     def _plain(self) -> Reader:
         from edgesppo.repl.input import PlainReader
@@ -49,36 +46,37 @@ class TerminalLoop(Loop):
         from edgesppo.repl.completion import CommandCompleter
         from edgesppo.repl.input import RichReader
 
-        return RichReader(self.say, self._toolbar, CommandCompleter(self.talk))
+        return RichReader(self.say, self._toolbar, CommandCompleter(self.state))
 
     def run(self) -> None:
-        """Read and answer until the person leaves. Raises what loading the model raised."""
-        self.talk.load(moved=self._moved, ended=self._loaded)
-        if not self.edits:
+        """Read and answer until the user quits. Raises what loading the model raised."""
+        self.state.load(on_progress=self._on_progress, on_done=self._on_loaded)
+        if not self.rich:
             self.wait_for_model()
-        # Where keys are read one by one they wait as such, whatever is done meanwhile.
-        with self.keys.held() if self.edits else contextlib.nullcontext():
+        # The line editor reads single keys, so those typed during an answer must not be buffered as
+        # lines.
+        with self.keyboard.hold() if self.rich else contextlib.nullcontext():
             while not self.leaving:
                 self._next()
 
     def _next(self) -> None:
         try:
             self.turn(self.reader.read(self._take_draft()))
-            self._look()
+            self._update_status()
         except KeyboardInterrupt:
             self.ctrl_c.pressed()
             if not self.ctrl_c.leaving:
-                self.say("(Ctrl-D or /exit leaves)")
+                self.say("(to quit, press Ctrl-D or type /exit)")
         except EOFError:
             self.leaving = True
         self.leaving = self.leaving or self.ctrl_c.leaving
 
-    def free_keys(self) -> AbstractContextManager[None]:
-        """Keys as they were before us."""
-        return self.keys.free()
+    def release_keyboard(self) -> AbstractContextManager[None]:
+        """Restore the keyboard settings in the block."""
+        return self.keyboard.release()
 
     def turn(self, line: str) -> bool:
-        """One message or command; one that was not answered at all comes back to the prompt."""
+        """Handle one message or command; a message without any answer returns to the prompt."""
         before = self._n_messages()
         try:
             return super().turn(line)
@@ -87,76 +85,76 @@ class TerminalLoop(Loop):
                 self._draft = line
 
     def _n_messages(self) -> int:
-        return len(self.talk.chat.messages) if self.talk.ready else 0
+        return len(self.state.chat.messages) if self.state.ready else 0
 
     def recall(self) -> None:
-        """Show the last turn once more."""
+        """Show the last turn of the chat."""
         for line in self._recap():
             self.say(line)
 
     def _recap(self) -> list[str]:
-        return recap(self.talk.chat.messages, self.screen.said_columns)
+        return recap(self.state.chat.messages, self.screen.message_columns)
 
     def confirm(self, question: str) -> bool:
-        """Ask; anything but a yes is a no."""
+        """Ask a yes-or-no question; anything but y or yes is no."""
         try:
-            with self.keys.free():
+            with self.keyboard.release():
                 return input(f"{printable(question)} [y/N] ").strip().lower() in ("y", "yes")
         except (EOFError, KeyboardInterrupt):
             self.say("")
             return False
 
     def wait_for_model(self) -> None:
-        """Say how far it is until it is there. Raises what loading it raised."""
-        loading = self.talk.loading
-        assert loading is not None, "run() began to load"
+        """Show the progress of loading until it is done. Raises what loading raised."""
+        loading = self.state.loading
+        assert loading is not None, "run() starts loading"
         try:
-            while not loading.wait(_LOOK_S):
-                stage = status.stage(self.talk)
-                waits = f"{stage}; your message waits (Ctrl-C takes it back)"
+            while not loading.wait(_POLL_S):
+                stage = status.loading_stage(self.state)
+                queued = f"{stage}; your message will be sent then (Ctrl-C: cancel)"
                 room = self.screen.size.columns - len("100%  ")
-                stage = status.longest((waits, stage), room) if self.edits else stage
+                stage = status.longest((queued, stage), room) if self.rich else stage
                 self.report(stage, loading.share)
         finally:
-            self.screen.pass_by("")
+            self.screen.show_transient("")
         try:
             loading.result()
         except Exception as error:
             raise LoadFailed(error) from error
-        self.reader.tell()
-        self._look()
+        self.reader.flush()
+        self._update_status()
 
     def _take_draft(self) -> str:
         draft, self._draft = self._draft, ""
         return draft
 
-    def _moved(self) -> None:
+    def _on_progress(self) -> None:
         self.reader.refresh()
 
-    def _loaded(self, failure: BaseException | None) -> None:
-        """In the loading thread: say what runs, or let the message wait no longer."""
+    def _on_loaded(self, failure: BaseException | None) -> None:
+        """In the loading thread: announce the model, or make `read` raise LoadFailed."""
         if failure is None:
-            self._look()
-            self.reader.announce([*self.talk.news, *self._recap()])
+            self._update_status()
+            self.reader.announce([*self.state.notices, *self._recap()])
         elif not isinstance(failure, Cancelled):
             self.reader.fail(LoadFailed(failure))
 
-    def _look(self) -> None:
-        """Take note of what the status line shows; counting tokens takes a moment."""
-        if self.edits and self.talk.ready:
+    def _update_status(self) -> None:
+        """Update the status line; not on every redraw, since counting tokens takes a moment."""
+        if self.rich and self.state.ready:
             with contextlib.suppress(EdgesppoError):
-                self._status = status.status_lines(self.talk, self.talk.n_tokens())
+                self._status = status.status_lines(self.state, self.state.n_tokens())
 
     def _toolbar(self) -> str:
         columns = self.screen.size.columns - 1
         if self._status:
             return status.longest(self._status, columns)
-        loading = self.talk.loading
+        loading = self.state.loading
         share = f" {loading.share:.0%}" if loading is not None and loading.share else ""
-        stage = f"{status.stage(self.talk)}{share}"
-        return status.longest((f"{stage}; you may type, the message waits", stage), columns)
+        stage = f"{status.loading_stage(self.state)}{share}"
+        return status.longest((f"{stage}; you can already type a message", stage), columns)
 
 
 def wants_plain() -> bool:
-    """Whether the terminal can do no more than write lines."""
+    """Whether the terminal can only write lines, as TERM says."""
     return os.environ.get("TERM", "") in ("dumb", "unknown") and sys.platform != "win32"

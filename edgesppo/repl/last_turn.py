@@ -1,11 +1,11 @@
-"""Owns how the last turn of a chat reads when somebody comes back to it. Pure."""
+"""A short form of the last turn, shown when a chat is resumed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from edgesppo.system.sanitize import printable
-from edgesppo.terminal.columns import between_words
+from edgesppo.terminal.columns import wrap_words
 from edgesppo.terminal.format import n_turns
 
 if TYPE_CHECKING:
@@ -13,31 +13,29 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.template import Message
 
-_ASKED, _FIRST, _LAST = 3, 4, 4  # lines of the question; of the answer's beginning and end
+# Lines that are shown of the question, and of the beginning and end of the answer.
+_QUESTION, _HEAD, _TAIL = 3, 4, 4
 _MARK = "  | "
-_LONGEST = 300  # characters of a line
+_LONGEST = 300  # longer lines, in characters, are cut
 
 
 def recap(messages: Sequence[Message], columns: int | None) -> list[str]:
-    """The last question and answer, shortened, each row marked as a part of them.
-
-    A row has so many columns at most; None: as many as it takes.
-    """
+    """The last question and answer, shortened, as rows of at most `columns` (None: any)."""
     if not messages:
         return []
     asked, answer = messages[-2:]
-    said = _shortened(answer.content, _FIRST, _LAST)
+    said = _shortened(answer.content, _HEAD, _TAIL)
     n = len(messages) // 2
     return [
-        f"(the last of {n_turns(n)}, shown once more)" if n > 1 else "(shown once more)",
-        *_marked("you: ", _shortened(asked.content, _ASKED, 0), columns),
+        f"(the last of {n_turns(n)})" if n > 1 else "(the last turn)",
+        *_marked("you: ", _shortened(asked.content, _QUESTION, 0), columns),
         *_marked(f"answer{unfinished(answer)}: ", said, columns),
     ]
 
 
 def unfinished(answer: Message) -> str:
-    """What is said of an answer that did not come to its end, behind a space; else nothing."""
-    return {"cancelled": " (stopped)", "length": " (cut at the limit)"}.get(
+    """Why an answer is incomplete, as " (stopped)"; empty for a complete one."""
+    return {"cancelled": " (stopped)", "length": " (cut off at the limit)"}.get(
         answer.finish_reason or "", ""
     )
 
@@ -45,7 +43,7 @@ def unfinished(answer: Message) -> str:
 def _marked(who: str, lines: Sequence[str], columns: int | None) -> list[str]:
     if columns is not None:
         room = columns - len(_MARK) - len(who)
-        lines = [row for line in lines for row in between_words(line, room)]
+        lines = [row for line in lines for row in wrap_words(line, room)]
     margins = [who, *[" " * len(who)] * (len(lines) - 1)]
     return [f"{_MARK}{margin}{line}".rstrip() for margin, line in zip(margins, lines, strict=True)]
 

@@ -1,7 +1,7 @@
-"""Owns one turn of the chat: a message or a command is done, and on the disk before the next.
+"""The chat loop: handles one message or command at a time and saves the chat after each.
 
-Errors in a turn never end it. Knows nothing of how a model is found or loaded, and nothing of
-where messages come from; a pipe's are here, a person's in person.py.
+An error in a turn is reported and does not end the chat. `PipeLoop` serves pipes; the loop for a
+terminal is `interactive.TerminalLoop`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from edgesppo.chat.template import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError
 from edgesppo.repl import status
 from edgesppo.repl.commands import registry
-from edgesppo.repl.commands import turns as asking
+from edgesppo.repl.commands import turns as turn_commands
 from edgesppo.repl.stats import SessionStats
 from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c
-from edgesppo.terminal.columns import listed
+from edgesppo.terminal.columns import format_columns
 from edgesppo.terminal.format import n_turns, speed_line
-from edgesppo.terminal.raw_mode import Keys
+from edgesppo.terminal.raw_mode import Keyboard
 from edgesppo.terminal.stream import PlainText, StyledText
 
 if TYPE_CHECKING:
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from edgesppo.chat.generation import Chunk, Result
-    from edgesppo.repl.attachments import Attached
+    from edgesppo.repl.attachments import Attachment
     from edgesppo.repl.state import ReplState
     from edgesppo.terminal.screen import Screen
     from edgesppo.terminal.stream import Renderer
 
-_SAID_EVERY = 0.25  # of a load, where nothing is drawn over
+_REPORT_STEP = 0.25  # share of progress between two lines where nothing is redrawn
 
 
 class LoadFailed(Exception):
-    """There is no model to talk to: `error` says why."""
+    """The model could not be loaded; `error` says why."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
@@ -45,27 +45,27 @@ class LoadFailed(Exception):
 
 
 class Loop:
-    """One person's chat. `read` gives messages until EOFError; None: they come from a pipe."""
+    """One chat. Provides what commands may use; see `CommandContext`."""
 
-    edits = False
-    asks = False
-    tells = False  # whether somebody waits for a long prompt
-    ends_empty = False  # whether an answer without a word is an empty line
+    rich = False  # whether messages are read with a line editor
+    interactive = False  # whether a user can be asked
+    shows_progress = False  # whether the progress of a long prompt is shown
+    newline_if_empty = False  # whether an empty answer is written as an empty line
 
-    def __init__(self, talk: ReplState, screen: Screen) -> None:
-        self.talk = talk
+    def __init__(self, state: ReplState, screen: Screen) -> None:
+        self.state = state
         self.screen = screen
-        self.totals = SessionStats()
-        self.attached: list[Attached] = []
+        self.stats = SessionStats()
+        self.attached: list[Attachment] = []
         self.leaving = False
-        self.interrupted = False  # the last answer
+        self.interrupted = False  # whether Ctrl-C stopped the last answer
         self.ctrl_c = ctrl_c.CtrlC()
-        self.keys = Keys(raw=self.edits)
+        self.keyboard = Keyboard(raw=self.rich)
         self._left_out = 0
-        self._said: tuple[str, float] = ("", 0.0)
+        self._reported: tuple[str, float] = ("", 0.0)  # the last stage and share written
 
     def turn(self, line: str) -> bool:
-        """One message or command, recorded; says so, and gives False, when it failed."""
+        """Handle one message or command and save the chat; report a failure and return False."""
         text = line.strip()
         if not text and not self.attached:
             return True
@@ -75,14 +75,14 @@ class Loop:
             else:
                 self.wait_for_model()
                 self._ask(line)
-            if self.talk.ready:
+            if self.state.ready:
                 with shielded():
-                    self.talk.record()
+                    self.state.record()
         except EdgesppoError as error:
             self.say(f"error: {' '.join(str(error).split())}")
             return False
         except (BrokenPipeError, LoadFailed):
-            raise  # nobody reads any more; there is nothing to talk to
+            raise  # the output is closed, or there is no model
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             self.say(f"error: {where}{error.strerror or error}")
@@ -92,71 +92,71 @@ class Loop:
                 raise
             self.say(
                 f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())} "
-                "(a defect of edgesppo; EDGESPPO_DEBUG=1 shows where)"
+                "(a bug in edgesppo; set EDGESPPO_DEBUG=1 to see where)"
             )
             return False
         return True
 
     def _ask(self, line: str) -> None:
-        chat = self.talk.chat
-        asked, turns = asking.message(self, line), len(chat.messages)
+        chat = self.state.chat
+        asked, turns = turn_commands.message(self, line), len(chat.messages)
         try:
             self.show(chat.stream(asked), asked)
         except ContextOverflow:
             if self.attached:
-                self.say(f"({self.attached[-1].name} waits still; /undo takes it back)")
+                self.say(f"({self.attached[-1].name} is still attached; /undo removes it)")
             raise
         if len(chat.messages) > turns:
             self.attached.clear()
 
     def say(self, text: str) -> None:
-        """A line beside the answers."""
+        """Write a message to standard error."""
         self.screen.say(text)
 
     def say_list(self, items: Sequence[Sequence[str]]) -> None:
-        """Items in columns."""
-        for row in listed(items, self.screen.said_columns):
+        """Write a list in aligned columns to standard error."""
+        for row in format_columns(items, self.screen.message_columns):
             self.say(row)
 
     def recall(self) -> None:
-        """A script knows where it was."""
+        """Show the last turn of the chat; not needed in a pipe."""
 
     def write(self, text: str) -> None:
-        """Straight to standard output."""
+        """Write to standard output."""
         self.screen.write(text)
 
     def confirm(self, _question: str) -> bool:
-        """A script said yes by asking."""
+        """Ask a yes-or-no question; in a pipe the answer is yes."""
         return True
 
-    def free_keys(self) -> AbstractContextManager[None]:
-        """A pipe has no keys."""
+    def release_keyboard(self) -> AbstractContextManager[None]:
+        """Restore the keyboard settings in the block; a pipe has none."""
         return contextlib.nullcontext()
 
     def wait_for_model(self) -> None:
-        """Nothing to wait for: it was loaded before."""
+        """Wait for the model; in a pipe it is loaded before the first message."""
 
     def report(self, stage: str, share: float) -> None:
-        """How far something long is: a line that passes, or now and then one that stays."""
-        if self.screen.moves:
-            self.screen.pass_by(f"{share:4.0%} {stage}" if stage else "")
-        elif stage and (stage != self._said[0] or share >= self._said[1] + _SAID_EVERY):
-            self._said = (stage, share)
+        """Show progress (share from 0 to 1): as a transient line, else now and then as a line."""
+        if self.screen.redraws:
+            self.screen.show_transient(f"{share:4.0%} {stage}" if stage else "")
+        elif stage and (stage != self._reported[0] or share >= self._reported[1] + _REPORT_STEP):
+            self._reported = (stage, share)
             self.say(f"{stage} {share:.0%}" if share else stage)
 
     def show(self, chunks: Generator[Chunk, None, None], question: str) -> None:
-        """Print an answer as it comes; Ctrl-C stops it and keeps what came."""
-        chat = self.talk.chat
+        """Stream an answer to the screen; Ctrl-C stops it and keeps the text so far."""
+        chat = self.state.chat
         before = chat.last if chat.answered else None
         renderer: Renderer = (StyledText if self.screen.styled else PlainText)(self.screen)
-        size, rate = self._prompt_size(question), self.totals.prefill_tps
-        prefill = status.Prefill(self.screen, *size, rate, tells=self.tells)
+        size, rate = self._prompt_size(question), self.stats.prefill_tps
+        prefill = status.Prefill(self.screen, *size, rate, shows_progress=self.shows_progress)
         self.interrupted = failed = False
         try:
-            with self.keys.held(), prefill, self.ctrl_c.stopping():
+            with self.keyboard.hold(), prefill, self.ctrl_c.stopping():
                 for chunk in chunks:
-                    with self.ctrl_c.held():
-                        prefill.heard(chunk)
+                    with self.ctrl_c.deferred():
+                        prefill.update(chunk)
                         renderer.feed(chunk.text)
         except KeyboardInterrupt:
             self.interrupted = True
@@ -164,51 +164,52 @@ class Loop:
             failed = True
             raise
         finally:
-            # Where Ctrl-C came between two chunks, the answer does not know of it yet.
+            # After a Ctrl-C between two chunks the generator is still open.
             chunks.close()
-            if renderer.begun or (self.ends_empty and not failed):
+            if renderer.started or (self.newline_if_empty and not failed):
                 renderer.finish()
         new = chat.last if chat.answered and chat.last is not before else None
         if new is not None:
-            self.totals.add(new)
-        self._mark(new, stopped=self.interrupted)
+            self.stats.add(new)
+        self._report_outcome(new, stopped=self.interrupted)
 
     def _prompt_size(self, question: str) -> tuple[int, int]:
-        """Tokens of the prompt, and how many of them are held: for the estimate only."""
-        if not self.tells or not question:
+        """(tokens of the prompt, those in the KV cache), to estimate the time; (0, 0): unknown."""
+        if not self.shows_progress or not question:
             return 0, 0
         with contextlib.suppress(EdgesppoError):
-            chat = self.talk.chat
-            if self.talk.loaded.model.fewest_tokens(question) >= self.talk.loaded.engine.n_ctx:
-                return 0, 0  # it will not fit, and counting it would take its time
+            chat = self.state.chat
+            if self.state.loaded.model.fewest_tokens(question) >= self.state.loaded.engine.n_ctx:
+                return 0, 0  # it does not fit, and counting its tokens would take long
             ids = chat.encode([Message("user", question)], left_out=chat.left_out)
-            return len(ids), self.talk.loaded.engine.held(ids)
+            return len(ids), self.state.loaded.engine.held(ids)
         return 0, 0
 
-    def _mark(self, new: Result | None, *, stopped: bool) -> None:
-        """Say what the answer itself does not show."""
+    def _report_outcome(self, new: Result | None, *, stopped: bool) -> None:
+        """Say whether the answer was stopped or cut off, and how many old turns were left out."""
         reason = new.finish_reason if new is not None else ""
         if stopped or reason == "cancelled":
-            came = new is not None and new.text
-            self.say("(stopped; /continue goes on)" if came else "(stopped before the first word)")
+            has_text = new is not None and new.text
+            way = "; /continue resumes the answer" if has_text else " before the first word"
+            self.say(f"(stopped{way})")
         elif reason == "length":
-            self.say("(cut at the limit; /continue goes on)")
-        left_out = self.talk.chat.left_out
+            self.say("(cut off at the limit; /continue resumes the answer)")
+        left_out = self.state.chat.left_out
         if left_out > self._left_out:
-            self.say(f"(the oldest {n_turns(left_out)} no longer fit the context)")
+            self.say(f"(the oldest {n_turns(left_out)} no longer fit into the context)")
         self._left_out = left_out
 
 
 class PipeLoop(Loop):
-    """Every line of a pipe is one message. Ctrl-C ends them all."""
+    """A chat through a pipe: every line is one message, and Ctrl-C ends the chat."""
 
-    ends_empty = True
+    newline_if_empty = True
 
     def show(self, chunks: Generator[Chunk, None, None], question: str) -> None:
-        """The answer, and its figures beside it."""
+        """Stream an answer, then write its token counts and speed to standard error."""
         super().show(chunks, question)
-        if self.talk.chat.answered:
-            self.say(speed_line(self.talk.chat.last))
+        if self.state.chat.answered:
+            self.say(speed_line(self.state.chat.last))
         if self.interrupted:
             raise KeyboardInterrupt
 

@@ -1,6 +1,6 @@
-"""Owns the sampling parameters as a person sees and sets them in a chat.
+"""The sampling parameters as `/set` shows and changes them.
 
-Names, values, ranges and meanings are those of SamplingParams, whatever it has.
+Names, ranges and meanings are read from the fields of SamplingParams.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT, _NONE = "default", "none"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One parameter: its name, its value as it is written, what it takes, what it does."""
+    """One parameter: its name, its value as text, the values it takes, and its meaning."""
 
     name: str
     value: str
@@ -30,7 +30,7 @@ class Setting:
 
 
 def settings(params: SamplingParams) -> Iterator[Setting]:
-    """Every parameter, in the order of its definition."""
+    """Every parameter, in the order in which SamplingParams defines them."""
     for field in dataclasses.fields(params):
         kind: Kind = field.metadata["kind"]
         value = _shown(field.name, getattr(params, field.name))
@@ -38,58 +38,58 @@ def settings(params: SamplingParams) -> Iterator[Setting]:
 
 
 def names() -> list[str]:
-    """Every parameter's name."""
+    """The names of all parameters."""
     return [field.name for field in dataclasses.fields(SamplingParams)]
 
 
-def unknown(name: str) -> UsageError:
-    """Nothing is called that; what is called nearly so."""
+def unknown_parameter(name: str) -> UsageError:
+    """The error for an unknown name, with the most similar known one."""
     return UsageError(
-        f"no parameter is called {name!r}{did_you_mean(name, names())}; /set lists them"
+        f"unknown parameter {name!r}{did_you_mean(name, names())}; /set lists the parameters"
     )
 
 
 def changed(
-    params: SamplingParams, defaults: SamplingParams, name: str, word: str
+    params: SamplingParams, defaults: SamplingParams, name: str, text: str
 ) -> SamplingParams:
-    """The parameters with one of them as the person typed it; "default" takes it back.
+    """The parameters with one of them set from text; "default" resets it to `defaults`.
 
-    Raises UsageError, naming the parameter and what it takes.
+    Raises UsageError, naming the parameter and the values it takes.
     """
     name = name.replace("-", "_")
     if name not in names():
-        raise unknown(name)
-    value = getattr(defaults, name) if word == DEFAULT else _parsed(name, word)
+        raise unknown_parameter(name)
+    value = getattr(defaults, name) if text == DEFAULT else _parsed(name, text)
     return params.replace(**{name: value})
 
 
-def _parsed(name: str, word: str) -> Any:
+def _parsed(name: str, text: str) -> Any:
     kind = _kind(name)
-    if isinstance(kind, OptionalInteger) and word in (kind.without, _NONE):
+    if isinstance(kind, OptionalInteger) and text in (kind.without, _NONE):
         return None
     if isinstance(kind, Number | Choice):
-        return _number(word)
-    if word == _NONE:
+        return _number(text)
+    if text == _NONE:
         return ()
     if isinstance(kind, Strings):
-        return (word.replace("\\n", "\n").replace("\\t", "\t"),)
-    return kind.parse(name, tuple(word.split()) if kind.repeatable else word)
+        return (text.replace("\\n", "\n").replace("\\t", "\t"),)
+    return kind.parse(name, tuple(text.split()) if kind.repeatable else text)
 
 
-def _number(word: str) -> Any:
+def _number(text: str) -> Any:
     for number in (int, float):
         try:
-            return number(word)
+            return number(text)
         except ValueError:
             continue
-    return word  # which is refused in the kind's own words
+    return text  # SamplingParams refuses it and names the range
 
 
 def _kind(name: str) -> Kind:
-    found: Kind = next(
+    kind: Kind = next(
         field.metadata["kind"] for field in dataclasses.fields(SamplingParams) if field.name == name
     )
-    return found
+    return kind
 
 
 def _shown(name: str, value: Any) -> str:
@@ -97,7 +97,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _takes(kind: Kind) -> str:
-    """What the kind takes, in short."""
+    """The values that a kind takes, in short."""
     if isinstance(kind, Number):
         range_ = (
             f"{kind.low:g} or more" if kind.high >= MAX_INT else f"{kind.low:g} to {kind.high:g}"

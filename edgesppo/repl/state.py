@@ -1,6 +1,7 @@
-"""Owns what is being talked in: the model (loading or loaded), the chat, and where it is kept.
+"""The state of an interactive chat: the model (loading or loaded), the chat, and its session.
 
-Knows nothing of terminals. The model is loaded in a thread; all else belongs to the main thread.
+The model is loaded in a background thread; everything else runs in the main thread. Nothing here
+writes to a terminal: what to say is returned as lines.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.repl.background import BackgroundTask
-from edgesppo.sessions import persistent_chat as saved_chats
+from edgesppo.sessions import persistent_chat
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, resumed_line
 
@@ -33,11 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Setup:
-    """What a chat begins with.
+    """What an interactive chat starts with.
 
-    `open_model` loads what was found, reporting (stage, share done); `find` finds what a person
-    typed. `session` is held until the talk is closed; None keeps nothing. `options` are the
-    system text and sampling parameters that were given, which go before those of the session.
+    found       the model to load
+    open_model  loads a model, reporting (stage, share from 0 to 1)
+    find        finds the model for a name or path that the user typed
+    session     where the chat is saved; closed with the chat. None: the chat is not saved
+    snapshots   how many KV cache snapshots to keep
+    options     system text and sampling parameters, which override those of the session
     """
 
     found: Found
@@ -45,101 +49,104 @@ class Setup:
     find: Callable[[str], Found]
     sessions: Sessions
     session: Session | None = None
-    snapshots: int = saved_chats.DEFAULT_CAP
+    snapshots: int = persistent_chat.DEFAULT_CAP
     options: dict[str, Any] = field(default_factory=dict)
 
 
 class ReplState:
-    """The model, its chat and its session. `close()` puts everything on the disk and frees it."""
+    """The model, its chat and its session. `close()` saves everything and frees the model."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.found = setup.found
         self.session = setup.session
         self.loading: BackgroundTask[None] | None = None
-        self.abandoned = False  # a thread is still in native code, and will be as we end
-        self.news: list[str] = []  # what is to be said of the model and the chat once it is there
+        self.abandoned = False  # a loading thread did not stop: it is still in native code
+        self.notices: list[str] = []  # lines to show when the model is loaded
         self._loaded: LoadedModel | None = None
         self._saved: PersistentChat | None = None
         self._chat: Chat | None = None
-        self._left: tuple[dict[str, Any], list[Message]] | None = None  # of a chat without a model
+        # Options and messages of the chat while there is no model.
+        self._suspended: tuple[dict[str, Any], list[Message]] | None = None
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model. UsageError while there is none."""
+        """The loaded model. Raises UsageError while there is none."""
         if self._loaded is None:
             raise self._no_model()
         return self._loaded
 
     @property
     def chat(self) -> Chat:
-        """The chat. UsageError while there is no model."""
+        """The chat. Raises UsageError while there is no model."""
         if self._chat is None:
             raise self._no_model()
         return self._chat
 
     def _no_model(self) -> UsageError:
-        if self._left is None:
+        if self._suspended is None:
             return UsageError("the model is not loaded yet")
-        return UsageError("there is no model any more; /model NAME loads one, and the chat goes on")
+        return UsageError("no model is loaded; load one with /model NAME to continue the chat")
 
     @property
     def ready(self) -> bool:
-        """Whether there is a model to talk to."""
+        """Whether a model is loaded."""
         return self._chat is not None
 
     @property
     def name(self) -> str:
-        """The session's name; empty where nothing is kept."""
+        """The name of the session; empty if the chat is not saved."""
         return self.session.name if self.session is not None else ""
 
     def load(
-        self, *, moved: Callable[[], None], ended: Callable[[BaseException | None], None]
+        self, *, on_progress: Callable[[], None], on_done: Callable[[BaseException | None], None]
     ) -> None:
-        """Begin to load the model in a thread; see Loading."""
-        with shielded():  # or nobody would know of the thread
-            self.loading = BackgroundTask(self.load_now, moved=moved, ended=ended)
+        """Start loading the model in a thread; see BackgroundTask for the callbacks."""
+        with shielded():  # an interrupt must not lose the reference to the thread
+            self.loading = BackgroundTask(self.load_now, on_progress=on_progress, on_done=on_done)
 
     def load_now(self, report: Report) -> None:
-        """Load the model and begin the chat, or go on with it where it was."""
+        """Load the model and start the chat, or resume it if the session has turns."""
         self._loaded = self.setup.open_model(self.found, report)
-        self.news.append(describe(self._loaded))
-        self.news += self._begin(self.session, dict(self.setup.options))
+        self.notices.append(describe(self._loaded))
+        self.notices += self._begin(self.session, dict(self.setup.options))
 
     def _begin(self, session: Session | None, options: dict[str, Any]) -> list[str]:
-        """Begin the chat, or go on with it where it was; what came back, in words.
+        """Start or resume a chat in a session; return lines that say what was restored.
 
-        Where that fails, nothing has changed. The session before it is not closed.
+        If it fails, nothing has changed. The previous session is not closed.
         """
-        given = {name: value for name, value in options.items() if value is not None}
+        set_options = {name: value for name, value in options.items() if value is not None}
         if session is None:
-            self._chat = self.loaded.chat(**given)
+            self._chat = self.loaded.chat(**set_options)
             return []
-        kept = self.loaded.keep(session, snapshots=self.setup.snapshots, **given)
+        saved = self.loaded.keep(session, snapshots=self.setup.snapshots, **set_options)
         with shielded():
-            self.session, self._saved, self._chat = session, kept, kept.chat
-        return [] if kept.resumed is None else [resumed_line(self.name, kept.resumed)]
+            self.session, self._saved, self._chat = session, saved, saved.chat
+        return [] if saved.resumed is None else [resumed_line(self.name, saved.resumed)]
 
     def record(self) -> None:
-        """Put on the disk what changed. Raises OutputError, also where nobody keeps the chat."""
+        """Save what has changed. Raises OutputError, also if saving has stopped after an error."""
         if self._saved is not None:
             self._saved.record()
         elif self.session is not None:
-            raise OutputError(f"the chat {self.name!r} is no longer saved; /export FILE writes it")
+            raise OutputError(
+                f"the chat {self.name!r} is no longer saved; write it to a file with /export FILE"
+            )
 
     def settings(self) -> dict[str, Any]:
-        """The options that would begin a chat like this one."""
+        """The options with which to start a chat like this one."""
         return {"system": self.chat.system, **dataclasses.asdict(self.chat.params)}
 
     def n_tokens(self) -> int:
-        """How many tokens of the context the chat takes."""
+        """The number of tokens that the chat takes in the context."""
         return len(self.chat.history_ids()) if self.chat.messages or self.chat.system else 0
 
     def switch(self, session: Session) -> list[str]:
-        """Go on with another chat, or a new one; this one is put on the disk. What to say of it.
+        """Save this chat and switch to another or a new one; return lines to show.
 
-        Where that one cannot be had, or this one not be put on the disk, this one goes on; so it
-        does when it is interrupted.
+        If this chat cannot be saved, the other cannot be resumed, or the switch is interrupted,
+        this chat stays the current one.
         """
         before = self.session
         try:
@@ -147,17 +154,16 @@ class ReplState:
             self._save()
             said = self._begin(session, fresh)
         finally:
-            # Of the two, the one that is not talked in is let go of.
-            left = before if self.session is session else session
-            if left is not None:
-                left.close()
+            unused = before if self.session is session else session
+            if unused is not None:
+                unused.close()
         return [*session.notices, *said]
 
-    def keep_as(self, session: Session) -> None:
-        """Keep the chat, which nobody kept so far, in a new session."""
+    def save_as(self, session: Session) -> None:
+        """Save a chat that was not saved so far in a new session, from now on."""
         try:
             messages, left_out = self.chat.messages, self.chat.left_out
-            session.record(saved_chats.conversation(self.chat, self.loaded.mark))
+            session.record(persistent_chat.conversation(self.chat, self.loaded.mark))
             self._begin(session, self.settings())
         finally:
             if self.session is not session:
@@ -165,14 +171,14 @@ class ReplState:
         self.chat.messages[:], self.chat.left_out = messages, left_out
 
     def copy_to(self, session: Session) -> None:
-        """Write the chat as it is now into a new session, and let go of that."""
+        """Write a copy of the chat into a new session and close that."""
         with session:
-            session.record(saved_chats.conversation(self.chat, self.loaded.mark))
+            session.record(persistent_chat.conversation(self.chat, self.loaded.mark))
 
-    def forget_session(self) -> None:
-        """Delete the session; the chat that is in it goes with it, and a new one begins."""
+    def delete_session(self) -> None:
+        """Delete the session with its chat, and start a new chat in a new session."""
         before = self.session
-        assert before is not None, "somebody asked for a session to be deleted"
+        assert before is not None, "only a saved chat can be deleted"
         fresh = self.setup.sessions.unnamed()
         with shielded():
             try:
@@ -182,23 +188,25 @@ class ReplState:
                 (before if self.session is fresh else fresh).close()
 
     def use_model(self, found: Found, report: Report) -> list[str]:
-        """Go on with another model. There is memory for one: this one goes first, and comes back
-        if that fails. Ctrl-C gives the new one up, and waits for the old one. Where that fails,
-        too, the chat waits for a third.
+        """Continue the chat with another model; return lines to show.
+
+        There is memory for one model only, so the current one is closed first, and loaded again if
+        the new one fails or is interrupted. If that fails, too, the chat has no model until the
+        next call.
         """
         before = self.found
-        options, messages = self._left or (self.settings(), list(self.chat.messages))
-        self._save()  # where that fails, or is interrupted, all is as it was
+        options, messages = self._suspended or (self.settings(), list(self.chat.messages))
+        self._save()  # if it fails or is interrupted, nothing has changed
         try:
             with shielded():
                 self._close_model()
-                self._left = options, messages
+                self._suspended = options, messages
             return self._open(found, options, messages, report)
         except BaseException:
             with shielded():
                 with suppress(EdgesppoError):
                     self._close_model()
-                with suppress(EdgesppoError):  # why the new one failed says more
+                with suppress(EdgesppoError):  # the first error is the one to report
                     self._open(before, options, messages, report)
             raise
 
@@ -211,17 +219,17 @@ class ReplState:
             self.session.close()
             self.session = self.setup.sessions.open(self.name)
         said = self._begin(self.session, options)
-        if self.session is None:  # what the tokens of another model mean is unknown to this one
+        if self.session is None:  # the token ids of another model mean nothing to this one
             self.chat.messages[:] = [dataclasses.replace(message, ids=None) for message in messages]
-        self._left = None
+        self._suspended = None
         return [describe(self._loaded), *said]
 
     def _save(self) -> None:
-        """Put everything on the disk, and go on. Raises OutputError."""
+        """Save everything; the chat stays open. Raises OutputError."""
         if self._saved is not None:
             self._saved.save()
 
-    def _leave_chat(self) -> None:
+    def _close_chat(self) -> None:
         saved, self._saved = self._saved, None
         if saved is not None:
             saved.close()
@@ -229,16 +237,16 @@ class ReplState:
             self.session.close()
 
     def _close_model(self) -> None:
-        self._leave_chat()
+        self._close_chat()
         loaded, self._loaded, self._chat = self._loaded, None, None
         if loaded is not None:
             loaded.close()
 
     def close(self) -> None:
-        """Put everything on the disk and free the model. Raises OutputError."""
+        """Save everything and free the model. Raises OutputError."""
         if self.loading is not None and not self.loading.done:
             with suppress(EdgesppoError):
-                self.abandoned = not self.loading.give_up()
+                self.abandoned = not self.loading.cancel()
         try:
             self._close_model()
         finally:

@@ -1,4 +1,4 @@
-"""Owns the words on what goes on: the status line, and how far a prompt is."""
+"""The status line, and the progress of a prompt."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from edgesppo.terminal.screen import Screen
 
 _TICK_S = 0.5
-_QUIET_S = 0.4  # what is over sooner needs no words
-_SAID_S = 5.0  # between words that stay
+_QUIET_S = 0.4  # shorter prompts show no progress
+_LINE_S = 5.0  # between two progress lines where nothing is redrawn
 
 
-def stage(talk: ReplState) -> str:
-    """What is being done until the model is there."""
-    found = talk.loading.stage if talk.loading is not None else ""
-    return found or f"Loading {talk.found.name}"
+def loading_stage(state: ReplState) -> str:
+    """The current step of loading the model, as text."""
+    reported = state.loading.stage if state.loading is not None else ""
+    return reported or f"Loading {state.found.name}"
 
 
-def status_lines(talk: ReplState, n_tokens: int) -> list[str]:
-    """The model, how full the context is, tokens per second, the session; then in fewer words."""
-    n_ctx = talk.loaded.engine.n_ctx
+def status_lines(state: ReplState, n_tokens: int) -> list[str]:
+    """Model, context use, tokens per second and session as one line, in ever shorter versions."""
+    n_ctx = state.loaded.engine.n_ctx
     share = f"{min(1.0, n_tokens / n_ctx):.0%}"
     full = f"{n_tokens:,} of {n_ctx:,} tokens, {share}"
     if n_tokens > n_ctx:
-        full = f"{n_ctx:,} tokens full, the oldest turns will be left out"
-    model, name = talk.loaded.name, talk.name or "not saved"
-    rate = talk.chat.last.timings.decode_tps if talk.chat.answered else None
+        full = f"context of {n_ctx:,} full, the oldest turns will be left out"
+    model, name = state.loaded.name, state.name or "not saved"
+    rate = state.chat.last.timings.decode_tps if state.chat.answered else None
     speed = [f"{rate:,.1f} t/s"] if rate else []
     lines = [
         [model, full, *speed, name],
@@ -46,24 +46,28 @@ def status_lines(talk: ReplState, n_tokens: int) -> list[str]:
 
 
 def longest(lines: Sequence[str], columns: int) -> str:
-    """The first of the lines that fits; else the last, as far as it does."""
-    found = next((line for line in lines if cells.width(line) <= columns), lines[-1])
-    return cells.text_of(cells.rows(cells.cells(found), columns)[0])
+    """The first of several versions of a line that fits; else the last one, cut."""
+    fitting = next((line for line in lines if cells.width(line) <= columns), lines[-1])
+    return cells.text_of(cells.wrap(cells.cells(fitting), columns)[0])
 
 
 class Prefill:
-    """Says how far the prompt is, until the first token comes; estimates between the steps.
+    """Shows the progress of a prompt until the first token of the answer.
 
-    A context manager around an answer. Where nothing is drawn over, a line is said now and then,
-    if `tells`. Of its `total` tokens (0: unknown) `held` are in the KV
-    cache; `rate` is the prefill's tokens per second as last measured, 0 where it never was.
+    A context manager around an answer. On a screen that redraws it shows a transient line;
+    elsewhere, if `shows_progress`, a line every few seconds. Between two chunks the progress is
+    estimated.
+
+    total  tokens of the prompt; 0 if unknown
+    held   how many of them are in the KV cache already
+    rate   prefill tokens per second, as last measured; 0 if unknown
     """
 
     def __init__(
-        self, screen: Screen, total: int, held: int, rate: float, *, tells: bool = True
+        self, screen: Screen, total: int, held: int, rate: float, *, shows_progress: bool = True
     ) -> None:
         self._screen = screen
-        self._tells = tells
+        self._shows_progress = shows_progress
         self._rate = rate
         self._began = time.monotonic()
         self._total, self._done = total, held
@@ -72,7 +76,7 @@ class Prefill:
         self._thread = threading.Thread(target=self._draw, name="edgesppo-progress", daemon=True)
 
     def __enter__(self) -> Prefill:
-        if self._screen.moves or self._tells:
+        if self._screen.redraws or self._shows_progress:
             self._thread.start()
         return self
 
@@ -81,11 +85,11 @@ class Prefill:
 
     @property
     def drawing(self) -> bool:
-        """Whether anybody is told."""
+        """Whether progress is being shown."""
         return self._thread.is_alive()
 
-    def heard(self, chunk: Chunk) -> None:
-        """A piece of the answer, or of the prompt's way."""
+    def update(self, chunk: Chunk) -> None:
+        """Take the progress from a chunk; the first one with text ends the display."""
         if self._over.is_set():
             return
         if chunk.text or chunk.finish_reason is not None:
@@ -97,14 +101,14 @@ class Prefill:
         self._done, self._total, self._done_at = chunk.prefilled, chunk.prompt_tokens, now
 
     def end(self) -> None:
-        """Take the line away, for good."""
+        """Remove the line and show no more."""
         with self._screen.lock:
             if not self._over.is_set():
                 self._over.set()
-                self._screen.pass_by("")
+                self._screen.show_transient("")
 
     def _draw(self) -> None:
-        wait, then = (_QUIET_S, _TICK_S) if self._screen.moves else (_SAID_S, _SAID_S)
+        wait, then = (_QUIET_S, _TICK_S) if self._screen.redraws else (_LINE_S, _LINE_S)
         while not self._over.wait(wait):
             wait = then
             with self._screen.lock:
@@ -112,19 +116,19 @@ class Prefill:
                     self._show()
 
     def _show(self) -> None:
-        if self._screen.moves:
-            self._screen.pass_by(longest(self._lines(), self._screen.size.columns - 1))
+        if self._screen.redraws:
+            self._screen.show_transient(longest(self._lines(), self._screen.size.columns - 1))
         else:
             self._screen.say(self._lines()[0])
 
     def _lines(self) -> list[str]:
-        """How far it is, and in fewer words."""
+        """The progress line, in ever shorter versions."""
         now = time.monotonic()
         if not self._total:
-            line = f"reading the prompt, {now - self._began:.0f} s so far"
-            return [f"{line} (Ctrl-C stops)", line]
+            line = f"processing the prompt, {now - self._began:.0f} s so far"
+            return [f"{line} (Ctrl-C: stop)", line]
         done = min(self._total, self._done + self._rate * (now - self._done_at))
-        way = f"{done:,.0f} of {self._total:,} tokens"
+        progress = f"{done:,.0f} of {self._total:,} tokens"
         left = f", {(self._total - done) / self._rate:.0f} s left" if self._rate else ""
-        line = f"reading the prompt: {way}{left}"
-        return [f"{line} (Ctrl-C stops)", line, f"{way}{left}"]
+        line = f"processing the prompt: {progress}{left}"
+        return [f"{line} (Ctrl-C: stop)", line, f"{progress}{left}"]

@@ -1,4 +1,5 @@
-"""Text on a terminal: cells, colours, Markdown, progress, the editor, the clipboard.
+"""Text on a terminal: columns, colours, Markdown, progress, keyboard, editor, clipboard.
 
-Nothing here knows what a chat is.
+Nothing here depends on the chat. `cells`, `columns`, `format`, `highlight`, `markdown` and `style`
+only compute text; `screen`, `stream`, `output` and `progress` write it.
 """

@@ -1,8 +1,8 @@
-"""Owns columns: how wide text is on a terminal, and where a row of it ends. Pure.
+"""The width of text in terminal columns, and wrapping it into rows.
 
-A cell is what must not be torn apart (a letter with its accents, an emoji with its variation
-selector) and the style it is written in. What a sequence joined by U+200D takes differs between
-terminals; it counts as the sum of its parts, so that no row is ever too long.
+A cell is a unit that must not be split (a letter with its accents, an emoji with its variation
+selector), together with its style. Terminals disagree on the width of a sequence joined by
+U+200D; it counts as the sum of its parts, so that no row is ever too long.
 """
 
 from __future__ import annotations
@@ -15,52 +15,54 @@ from wcwidth import wcwidth
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    Cell = tuple[str, str]  # the text, and the style: what stands in ESC [ ... m
+    Cell = tuple[str, str]  # text, style: the parameters of ESC [ ... m
 
 TAB = 8
 _EMOJI_STYLE, _JOINER = "\ufe0f", "\u200d"
 
 
 @functools.lru_cache(4096)
-def _letter(letter: str) -> int:
+def _char_width(letter: str) -> int:
     return max(0, wcwidth(letter))
 
 
 def width(text: str) -> int:
-    """Columns that a text without tabs and control characters takes."""
+    """The number of columns of a text that has no tabs or control characters."""
     return sum(_cell_width(cell) for cell, _ in cells(text))
 
 
 def cells(text: str, style: str = "") -> Iterator[Cell]:
-    """The cells of a text, all in one style."""
-    held = ""
+    """Split a text into cells, all in one style."""
+    cell = ""
     for letter in text:
-        joins = held.endswith(_JOINER) or (letter == _JOINER and held)
-        if held and (joins or letter == _EMOJI_STYLE or (_letter(letter) == 0 and held != "\t")):
-            held += letter
+        joins = cell.endswith(_JOINER) or (letter == _JOINER and cell)
+        if cell and (
+            joins or letter == _EMOJI_STYLE or (_char_width(letter) == 0 and cell != "\t")
+        ):
+            cell += letter
             continue
-        if held:
-            yield held, style
-        held = letter
-    if held:
-        yield held, style
+        if cell:
+            yield cell, style
+        cell = letter
+    if cell:
+        yield cell, style
 
 
 def _cell_width(cell: str) -> int:
-    total = sum(_letter(letter) for letter in cell)
+    total = sum(_char_width(letter) for letter in cell)
     return total + (total == 1 and _EMOJI_STYLE in cell)
 
 
-def rows(row: Iterable[Cell], columns: int) -> list[list[Cell]]:
-    """The cells in rows of so many columns at most, broken between words where that can be done.
+def wrap(row: Iterable[Cell], columns: int) -> list[list[Cell]]:
+    """Wrap cells into rows of at most `columns` columns, between words where possible.
 
-    Spaces at the end of a row are dropped; a row that has no place to break is cut.
+    Spaces at the end of a row are dropped; a word that is longer than a row is cut.
     """
-    return [_without_end_spaces(line) for line in broken(row, columns)]
+    return [_without_end_spaces(line) for line in wrap_untrimmed(row, columns)]
 
 
-def broken(row: Iterable[Cell], columns: int) -> list[list[Cell]]:
-    """The same with every cell: the spaces at the end of the rows may hang over the edge."""
+def wrap_untrimmed(row: Iterable[Cell], columns: int) -> list[list[Cell]]:
+    """Wrap like `wrap`, but keep every cell: spaces at the end of a row may exceed `columns`."""
     done: list[list[Cell]] = []
     line: list[Cell] = []
     used = 0
@@ -77,7 +79,7 @@ def broken(row: Iterable[Cell], columns: int) -> list[list[Cell]]:
 
 
 def _break(line: Sequence[Cell]) -> int:
-    """Where a row that became too long is broken: after a space or a wide letter, else here."""
+    """The index at which to break a row: after the last space or wide letter, else its end."""
     for at in range(len(line) - 1, 0, -1):
         text = line[at][0]
         if text == " " or _cell_width(text) == 2:
@@ -93,19 +95,19 @@ def _without_end_spaces(line: list[Cell]) -> list[Cell]:
 
 
 def text_of(row: Iterable[Cell]) -> str:
-    """What stands in a row, without its styles."""
+    """The text of a row without its styles."""
     return "".join(text for text, _ in row)
 
 
 def n_rows(text: str, columns: int) -> int:
-    """How many rows a terminal of so many columns takes for a line that it breaks by itself."""
-    found, used = 1, 0
+    """The number of rows that a terminal needs for a line that it wraps by itself."""
+    n, used = 1, 0
     for cell, _ in cells(text):
         wide = TAB - used % TAB if cell == "\t" else _cell_width(cell)
         if cell == "\t":
             used = min(used + wide, columns - 1)  # a tab stops at the last column
         elif used + wide > columns:
-            found, used = found + 1, wide
+            n, used = n + 1, wide
         else:
             used += wide
-    return found
+    return n

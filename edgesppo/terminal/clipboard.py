@@ -1,4 +1,4 @@
-"""Owns the way to the clipboard: a program of the system, or the terminal itself (OSC 52)."""
+"""Copying text to the clipboard: by a program of the system, or by the terminal (OSC 52)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 import subprocess
 
 _TIMEOUT_S = 5
-# Terminals drop what is longer: xterm takes this many characters of base64.
+# Terminals ignore longer sequences: this is the limit of xterm, in characters of base64.
 _MAX_ENCODED = 100_000
-# (program, what it needs to reach a clipboard at all)
+# (command, the environment variable without which it cannot reach a clipboard)
 _PROGRAMS: tuple[tuple[tuple[str, ...], str | None], ...] = (
     (("pbcopy",), None),
     (("wl-copy",), "WAYLAND_DISPLAY"),
@@ -20,10 +20,10 @@ _PROGRAMS: tuple[tuple[tuple[str, ...], str | None], ...] = (
 )
 
 
-def by_program(text: str) -> str | None:
-    """Copy by a program; its name, or None where there is none that can.
+def copy_with_program(text: str) -> str | None:
+    """Copy the text with a program of the system; return its name, None if no program can.
 
-    Over SSH there is none: its clipboard would be that of the other machine.
+    Over SSH none is tried: it would copy to the clipboard of the remote machine.
     """
     if os.environ.get("SSH_TTY") or os.environ.get("SSH_CONNECTION"):
         return None
@@ -31,7 +31,7 @@ def by_program(text: str) -> str | None:
         path = shutil.which(command[0])
         if path is None or (needs and not os.environ.get(needs)):
             continue
-        # clip.exe reads UTF-8 only behind a mark; the others read it as it is.
+        # clip.exe needs a byte order mark, which "utf-16" writes; the others read plain UTF-8.
         data = text.encode("utf-16" if command[0] == "clip.exe" else "utf-8", "replace")
         try:
             subprocess.run(
@@ -48,7 +48,7 @@ def by_program(text: str) -> str | None:
     return None
 
 
-def by_terminal(text: str) -> str | None:
-    """What to write to a terminal so that it copies; None for what is too long for it."""
+def osc52(text: str) -> str | None:
+    """The escape sequence that makes a terminal copy the text; None if it is too long."""
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
     return f"\x1b]52;c;{encoded}\x07" if len(encoded) <= _MAX_ENCODED else None

@@ -1,4 +1,4 @@
-"""Owns lists in columns as they fit a terminal: what stands last hangs beside the others. Pure."""
+"""Lists in aligned columns, the last of which is wrapped to fit the terminal."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MARGIN, _GAP = "  ", "  "
-_WIDEST = 24  # columns of what makes its whole column wide; a wider one gets a row of its own
-_ROOM = 30  # columns that the last one needs beside the others; with less it stands below
-_BELOW = 6  # its indent there
+_WIDEST = 24  # a wider entry does not widen its column, but gets a row of its own
+_ROOM = 30  # the least width of the last column; with less it goes below the others
+_BELOW = 6  # its indent in that case
 
 
-def listed(items: Sequence[Sequence[str]], columns: int | None) -> list[str]:
-    """The items' rows, each of so many columns at most; None: as wide as they are.
+def format_columns(items: Sequence[Sequence[str]], columns: int | None) -> list[str]:
+    """The rows of a list, at most `columns` wide (None: unlimited).
 
-    Every item has the same number of parts. No word is broken.
+    Every item has the same number of parts, one for each column. Words are not broken, so a row
+    with a very long word may be wider.
     """
     heads = [item[:-1] for item in items]
     widths = [
         max((cells.width(part) for part in parts if cells.width(part) <= _WIDEST), default=0)
         for parts in zip(*heads, strict=True)
     ]
-    found: list[str] = []
+    rows: list[str] = []
     for head, text in zip(heads, (item[-1] for item in items), strict=True):
         aligned = (_aligned(part, wide) + _GAP for part, wide in zip(head, widths, strict=True))
-        found += _item(_MARGIN + "".join(aligned), text, widths, columns)
-    return found
+        rows += _item(_MARGIN + "".join(aligned), text, widths, columns)
+    return rows
 
 
 def _item(head: str, text: str, widths: Sequence[int], columns: int | None) -> list[str]:
@@ -38,7 +39,7 @@ def _item(head: str, text: str, widths: Sequence[int], columns: int | None) -> l
         return [(head + text).rstrip()]
     if columns - indent < _ROOM:
         indent = _BELOW
-    first, *rest = between_words(text, columns - indent)
+    first, *rest = wrap_words(text, columns - indent)
     rows = [" " * indent + row for row in rest]
     if cells.width(head) <= indent:
         return [(head + first).rstrip(), *rows]
@@ -49,10 +50,11 @@ def _aligned(part: str, wide: int) -> str:
     return part + " " * max(0, wide - cells.width(part))
 
 
-def between_words(text: str, columns: int) -> list[str]:
-    """A line broken where it has spaces, and nowhere else: what is copied stays in one piece.
+def wrap_words(text: str, columns: int) -> list[str]:
+    """Wrap a line at spaces only, so that a path or an id can be copied in one piece.
 
-    What follows stands under its first letter. A word that no row holds is not moved to one.
+    Rows after the first keep the line's indent. A word longer than a row stays where it is
+    instead of starting a new row.
     """
     margin = text[: len(text) - len(text.lstrip(" "))]
     rows, row = [], margin

@@ -1,6 +1,6 @@
-"""Owns what Ctrl-C means in a chat: it stops an answer; twice within a second, it leaves.
+"""Ctrl-C while an answer is generated: once stops the answer, twice within a second quits.
 
-Knows nothing of chats or of terminals. Main thread only, as signals are.
+For the main thread only: Python delivers signals nowhere else.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ TWICE_S = 1.0
 
 
 class CtrlC:
-    """Ctrl-C while an answer is made, and how long ago the last one was."""
+    """Counts Ctrl-C, and turns the first one of an answer into KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.leaving = False  # it was pressed twice
-        self._at = -TWICE_S
-        self._held = False
+        self.leaving = False  # whether it was pressed twice within TWICE_S
+        self._at = -TWICE_S  # when it was last pressed, by time.monotonic()
+        self._deferring = False
         self._stopped = False
 
     def pressed(self) -> None:
-        """Take note of one; the second within a second means to leave."""
+        """Record one Ctrl-C; a second one within TWICE_S sets `leaving`."""
         now = time.monotonic()
         self.leaving = self.leaving or now - self._at < TWICE_S
         self._at = now
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
-        """The first raises KeyboardInterrupt; those after it are only noted."""
-        self._stopped = self._held = False
+        """In the block, the first Ctrl-C raises KeyboardInterrupt; later ones are only recorded."""
+        self._stopped = self._deferring = False
         before = signal.getsignal(signal.SIGINT)
-        if before is not signal.SIG_IGN:  # as whoever started us has it
+        if before is not signal.SIG_IGN:  # the parent process wants it ignored
             signal.signal(signal.SIGINT, self._interrupt)
         try:
             yield
@@ -44,13 +44,13 @@ class CtrlC:
             signal.signal(signal.SIGINT, before)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """What is written now is written whole: an interrupt comes after it."""
-        self._held = True
+    def deferred(self) -> Iterator[None]:
+        """Raise the KeyboardInterrupt after the block, so that what it writes is complete."""
+        self._deferring = True
         try:
             yield
         finally:
-            self._held = False
+            self._deferring = False
         if self._stopped:
             raise KeyboardInterrupt
 
@@ -59,13 +59,13 @@ class CtrlC:
         if self._stopped:
             return
         self._stopped = True
-        if not self._held:
+        if not self._deferring:
             raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def ignored() -> Iterator[None]:
-    """Ctrl-C is for another program on this terminal; that one starts with its usual meaning."""
+    """Ignore Ctrl-C while a child process has the terminal; the child gets the default handler."""
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Owns writing a text in the person's own editor."""
+"""Editing a text in the user's editor."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edgesppo.errors import UsageError
 from edgesppo.system import validate
 from edgesppo.terminal import ctrl_c
 
-_USUAL = ("sensible-editor", "editor", "nano", "vim", "vi", "notepad")
+_FALLBACKS = ("sensible-editor", "editor", "nano", "vim", "vi", "notepad")
 
 
 def edit(text: str) -> str:
-    """The text as it comes out of $VISUAL or $EDITOR; without one, of what is usual here.
+    """Open the text in $VISUAL or $EDITOR, or a common editor, and return it as saved.
 
-    Raises UsageError when there is none, or it fails: then nothing changes.
+    Raises UsageError if there is no editor or it fails.
     """
     validate.text("the message", text)
     command = _command()
-    # A folder of our own, readable by its owner only: editors leave copies beside a file.
+    # A private temporary folder, since editors leave copies beside the file.
     with tempfile.TemporaryDirectory(prefix="edgesppo-") as folder:
         file = Path(folder) / "message.md"
         file.write_text(text + "\n" if text else "", encoding="utf-8")
@@ -31,10 +31,10 @@ def edit(text: str) -> str:
             with ctrl_c.ignored():
                 code = subprocess.run([*command, str(file)], check=False).returncode
             if code:
-                raise UsageError(f"{command[0]} ended with code {code}; the message is as it was")
+                raise UsageError(f"{command[0]} failed (exit code {code}); nothing was changed")
             return file.read_text(encoding="utf-8").strip("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{command[0]}: {error}; $EDITOR names another editor") from None
+            raise UsageError(f"{command[0]}: {error}; set $EDITOR to use another editor") from None
 
 
 def _command() -> list[str]:
@@ -43,8 +43,8 @@ def _command() -> list[str]:
             try:
                 return shlex.split(own, posix=os.name != "nt")
             except ValueError as error:
-                raise UsageError(f"${name} is {own!r}: {error}") from None
-    found = next((path for name in _USUAL if (path := shutil.which(name))), None)
-    if found is None:
-        raise UsageError("no editor: set EDITOR to the one you use")
-    return [found]
+                raise UsageError(f"${name} is {own!r}, not a valid command: {error}") from None
+    path = next(filter(None, map(shutil.which, _FALLBACKS)), None)
+    if path is None:
+        raise UsageError("no editor found: set $EDITOR to the one you use")
+    return [path]

@@ -1,4 +1,4 @@
-"""Owns how models, answers and their figures read on a terminal."""
+"""Models, answers, figures and times as text for a terminal."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _LABEL, _COLUMNS = 8, 79
-_ENDS = {"stop": "", "length": " | cut at the limit", "cancelled": " | stopped"}
+_ENDS = {"stop": "", "length": " | cut off at the limit", "cancelled": " | stopped"}
 
 
 def speed_line(result: Result) -> str:
-    """Tokens, time to the first token, and tokens per second of one answer."""
+    """One line: tokens, time to the first token in seconds, and tokens per second of an answer."""
     usage, timings = result.usage, result.timings
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
     parts = [f"{usage.prompt_tokens} tokens in{cached}, {usage.completion_tokens} out"]
     if timings.ttft_s is None:
         parts.append(f"prefill {timings.prefill_tps:,.1f} t/s | stopped before the first token")
     else:
-        parts.append(f"first {timings.ttft_s:.2f} s")
+        parts.append(f"first token {timings.ttft_s:.2f} s")
         rates = f"prefill {timings.prefill_tps:,.1f} t/s, decode {timings.decode_tps:,.1f} t/s"
         parts.append(rates + _ENDS[result.finish_reason])
     if result.left_out:
@@ -34,17 +34,17 @@ def speed_line(result: Result) -> str:
 
 
 def n_turns(n: int) -> str:
-    """So many turns."""
+    """A number of turns: "1 turn", "2 turns"."""
     return "1 turn" if n == 1 else f"{n:,} turns"
 
 
 def n_tokens(n: int) -> str:
-    """So many tokens."""
+    """A number of tokens: "1 token", "1,024 tokens"."""
     return "1 token" if n == 1 else f"{n:,} tokens"
 
 
 def describe(loaded: LoadedModel) -> str:
-    """One line of what runs: model, size, context, where it computes, threads."""
+    """One line on a loaded model: name, size, context, device, threads, seconds to load."""
     n_layers = loaded.model.n_gpu_layers
     where = f"{n_layers} layers on the GPU" if n_layers else "CPU"
     return (
@@ -59,18 +59,18 @@ def _seconds(s: float) -> str:
 
 
 def _short(n: float, billions: str) -> str:
-    """3.8 M, or from a billion on 9.2 G or B, as is said of the thing."""
+    """3.8 M; from a billion on 9.2 and `billions`: "B" for parameters, "G" for bytes."""
     return f"{n / 1e9:,.1f} {billions}" if n >= 1e9 else f"{n / 1e6:,.1f} M"
 
 
 def _threads(engine: Engine) -> str:
-    """How many compute; for the prompt apart, where they are not as many."""
+    """The number of threads, and that for prompts if it differs."""
     n, n_batch = engine.n_threads, engine.n_threads_batch
     return f"{n} threads" if n == n_batch else f"{n} threads ({n_batch} for the prompt)"
 
 
 def resumed_line(name: str, resumed: Resumed) -> str:
-    """What came back of a chat, and what that saved."""
+    """One line on a resumed chat: turns, tokens restored, and the time that this saved."""
     line = f"Resumed {name!r}: {n_turns(resumed.n_turns)}"
     if resumed.n_tokens:
         line += f", {resumed.n_tokens:,} tokens restored"
@@ -78,14 +78,14 @@ def resumed_line(name: str, resumed: Resumed) -> str:
             digits = 1 if resumed.saved_s >= 1 else 2
             line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
     elif resumed.n_turns:
-        line += ", to be prefilled anew"
+        line += ", which will be prefilled again"
     if resumed.other_model is not None and resumed.n_turns:
         line += f" (the last answer was by another model, {resumed.other_model})"
     return line
 
 
 def ago(when: float) -> str:
-    """How long ago a time in seconds since 1970 is."""
+    """How long ago a Unix time is: "just now", "5 min ago", "3 days ago"."""
     seconds = max(0.0, time.time() - when)
     if seconds < _MINUTE:
         return "just now"
@@ -97,7 +97,7 @@ def ago(when: float) -> str:
 
 
 def labelled(label: str, text: str) -> str:
-    """A line with a label, on as many lines of a usual terminal as it takes."""
+    """An indented label and a text, wrapped to 79 columns under its own start."""
     start = f"  {label:<{_LABEL}} "
     indent = " " * len(start)
     return textwrap.fill(

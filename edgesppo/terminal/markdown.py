@@ -1,8 +1,8 @@
-"""Owns how one line of Markdown looks: its text in styled cells. Pure, and knows no terminal.
+"""Markdown as styled cells, one line at a time.
 
-What streams is rendered line by line: a model writes a paragraph as one line. Understood are
-headings, lists, quotes, rules, tables, emphasis, code spans and links; what is not stays as it is
-written, and no character of it is lost.
+An answer is rendered line by line as it streams; models write a paragraph as one line. Supported
+are headings, lists, quotes, rules, tables, emphasis, code spans and links. Anything else stays as
+it was written, and no character of it is lost.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ITEM = re.compile(r"([ \t]*)([-*+]|\d{1,9}[.)])([ \t]+)(\[[ xX]\] )?(?=\S)")
 _QUOTE = re.compile(r" {0,3}((?:> ?){1,8})")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
 _DIVIDER = re.compile(r"[ \t]*\|?([ \t]*:?-+:?[ \t]*\|)+([ \t]*:?-+:?[ \t]*)?")
-# In the order in which they are tried. A span holds no space at its ends, and underscores inside
-# of words are letters: snake_case, __init__ in code spans. So is a star: 2*3*4, x**2.
+# Alternatives in the order in which they are tried. A span neither begins nor ends with a space.
+# Underscores and stars inside of words are plain characters: snake_case, 2*3*4, x**2.
 _INLINE = re.compile(
     r"(?P<escape>\\(?P<escaped>[!-/:-@\[-`{-~]))"
     r"|(?P<ticks>`+)"
@@ -49,16 +49,16 @@ _SPANS = {
     "italic2": style.ITALIC,
     "struck": style.STRUCK,
 }
-_DEEPEST = 4
-_MOST_BARS = 8  # of quotes within quotes
-# Characters of a line, and of a table, that are rendered: what is longer is no prose, and the time
-# it takes grows faster than it does.
+_DEEPEST = 4  # levels of emphasis and links within each other
+_MOST_BARS = 8  # levels of quotes within quotes
+# The longest line and table that are rendered, in characters: longer ones are hardly prose, and
+# the time to parse them grows faster than their length.
 LONGEST, LONGEST_TABLE = 4_000, 20_000
 
 
 @dataclass(frozen=True)
-class Signs:
-    """What is drawn; a terminal that is not UTF-8 has only ASCII."""
+class Symbols:
+    """The symbols to draw with; `ASCII` is for terminals that are not UTF-8."""
 
     bullet: str = "•"
     bar: str = "│"
@@ -66,68 +66,68 @@ class Signs:
     boxes: tuple[str, str] = ("☐", "☑")
 
 
-ASCII = Signs("*", "|", "-", ("[ ]", "[x]"))
+ASCII = Symbols("*", "|", "-", ("[ ]", "[x]"))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One rendered line: its cells, and what stands before the rows that it is broken into."""
+    """One rendered line: its cells, and the indent of its rows after the first when wrapped."""
 
     cells: list[Cell]
     indent: str = ""
 
 
-def line(source: str, signs: Signs, columns: int) -> Line:
-    """One line of Markdown, outside of code and tables; rules are `columns` wide."""
+def line(source: str, symbols: Symbols, columns: int) -> Line:
+    """Render one line outside of code blocks and tables; a rule is at most `columns` wide."""
     if len(source) > LONGEST:
         return Line([*cells(source)])
     n, text = 0, source
     while n < _MOST_BARS and not _RULE.fullmatch(text) and (quote := _QUOTE.match(text)):
         n, text = n + quote[1].count(">"), text[quote.end() :]
-    found = _unquoted(text, signs, columns)
+    inner = _unquoted(text, symbols, columns)
     if not n:
-        return found
-    bar = (signs.bar + " ") * n
-    return Line([*cells(bar, style.FAINT), *found.cells], bar + found.indent)
+        return inner
+    bar = (symbols.bar + " ") * n
+    return Line([*cells(bar, style.FAINT), *inner.cells], bar + inner.indent)
 
 
-def _unquoted(source: str, signs: Signs, columns: int) -> Line:
-    """A line that is no quote, or what stands in one."""
+def _unquoted(source: str, symbols: Symbols, columns: int) -> Line:
+    """Render a line without its quote marks."""
     if _RULE.fullmatch(source):
-        return Line([*cells(signs.rule * min(columns, 40), style.FAINT)])
+        return Line([*cells(symbols.rule * min(columns, 40), style.FAINT)])
     if heading := _HEADING.fullmatch(source):
-        return Line([*_inline(_without_end(heading[1]), style.BOLD)])
+        return Line([*_inline(_without_closing_marks(heading[1]), style.BOLD)])
     if item := _ITEM.match(source):
-        return _item(item, source[item.end() :], signs)
+        return _item(item, source[item.end() :], symbols)
     return Line([*_inline(source)])
 
 
-def _without_end(heading: str) -> str:
-    """A heading without the marks behind it; those that no space parts from it are its own: C#."""
+def _without_closing_marks(heading: str) -> str:
+    """A heading without the marks that close it; a mark without a space before it stays: C#."""
     text = heading.rstrip(" \t")
     short = text.rstrip("#")
     return short.rstrip(" \t") if not short or short[-1] in " \t" else text
 
 
-def _item(item: re.Match[str], text: str, signs: Signs) -> Line:
+def _item(item: re.Match[str], text: str, symbols: Symbols) -> Line:
     margin, sign, _, box = item.groups()
-    mark = sign if sign[0].isdigit() else signs.bullet
+    mark = sign if sign[0].isdigit() else symbols.bullet
     if box:
-        mark = signs.boxes[box[1] != " "]
+        mark = symbols.boxes[box[1] != " "]
     head = f"{margin.expandtabs(4)}{mark} "
     return Line([*cells(head), *_inline(text)], " " * width(head))
 
 
 def _inline(text: str, base: str = "", depth: int = 0) -> Iterator[Cell]:
-    """Emphasis, code spans and links, one within the other."""
+    """Render emphasis, code spans and links, which may be nested."""
     at = begin = 0
     ticks = _Ticks(text)
     while depth < _DEEPEST and (match := _INLINE.search(text, begin)):
         begin = match.end()
         if match["ticks"]:
-            end = ticks.after(match)
+            end = ticks.closing(match)
             if end is None:
-                continue  # they stand for themselves
+                continue  # no closing run: the backticks are text
             begin = end + len(match["ticks"])
             yield from cells(text[at : match.start()], base)
             code = _code_span(text[match.end() : end])
@@ -140,15 +140,15 @@ def _inline(text: str, base: str = "", depth: int = 0) -> Iterator[Cell]:
 
 
 class _Ticks:
-    """Where the runs of backticks of a text are, by their length."""
+    """The positions of the runs of backticks in a text, by length."""
 
     def __init__(self, text: str) -> None:
         self._runs: dict[int, list[int]] = {}
         for run in _TICKS.finditer(text):
             self._runs.setdefault(len(run[0]), []).append(run.start())
 
-    def after(self, opening: re.Match[str]) -> int | None:
-        """Where the run is that closes what this one opens: the next one of its length."""
+    def closing(self, opening: re.Match[str]) -> int | None:
+        """The position of the run that closes this one: the next of the same length."""
         starts = self._runs.get(len(opening["ticks"]), [])
         n = bisect.bisect_left(starts, opening.end())
         return starts[n] if n < len(starts) else None
@@ -176,8 +176,8 @@ def is_row(source: str) -> bool:
     return source.lstrip().startswith("|")
 
 
-def table(sources: Sequence[str], signs: Signs, columns: int) -> list[list[Cell]] | None:
-    """The rows of a table with their columns aligned; None for what is none, or is too wide."""
+def table(sources: Sequence[str], symbols: Symbols, columns: int) -> list[list[Cell]] | None:
+    """Render a table with aligned columns; None if it is not a table, or wider than `columns`."""
     if len(sources) < 2 or sum(map(len, sources)) > LONGEST_TABLE:
         return None
     if max(map(len, sources)) > LONGEST or not _DIVIDER.fullmatch(sources[1]):
@@ -191,23 +191,23 @@ def table(sources: Sequence[str], signs: Signs, columns: int) -> list[list[Cell]
     right = [field.endswith(":") and not field.startswith(":") for field in _fields(sources[1])]
     right += [False] * (n - len(right))
     head, *body = [_aligned(row, widths, right) for row in grid]
-    rule: list[Cell] = [*cells(signs.rule * (sum(widths) + 3 * (n - 1)), style.FAINT)]
+    rule: list[Cell] = [*cells(symbols.rule * (sum(widths) + 3 * (n - 1)), style.FAINT)]
     return [[(text, style.join(was, style.BOLD)) for text, was in head], rule, *body]
 
 
 def _fields(source: str) -> list[str]:
-    """What stands between the bars; an escaped bar is none."""
+    """The fields between the bars of a row; an escaped bar is part of a field."""
     inner = source.strip().removeprefix("|").removesuffix("|")
     return [field.strip().replace("\\|", "|") for field in re.split(r"(?<!\\)\|", inner)]
 
 
 def _aligned(row: list[list[Cell]], widths: list[int], right: list[bool]) -> list[Cell]:
-    found: list[Cell] = []
+    aligned: list[Cell] = []
     for at, field in enumerate(row):
         room: list[Cell] = [(" ", "")] * (widths[at] - _cells_width(field))
         gap: list[Cell] = [(" ", "")] * (3 if at else 0)
-        found += gap + (room + field if right[at] else field + room)
-    return found
+        aligned += gap + (room + field if right[at] else field + room)
+    return aligned
 
 
 def _cells_width(row: list[Cell]) -> int:

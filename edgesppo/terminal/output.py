@@ -1,4 +1,4 @@
-"""What is said on standard error, beside an answer: whole lines, and one line redrawn in place."""
+"""Standard error: plain lines, and one line that is redrawn in place."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import click
 
 
 def aside(text: str = "", *, newline: bool = True) -> None:
-    """Write to standard error; where that fails, what goes on beside it stands all the same."""
+    """Write a line to standard error. A failure to write is ignored: the work goes on."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True, nl=newline)
 
 
 class StatusLine:
-    """A line on a terminal that is drawn again in place; elsewhere every drawing is a line."""
+    """A line that is redrawn in place on a terminal; elsewhere each text is a line of its own."""
 
-    # The line that the cursor stands behind: another one that is drawn begins below it.
+    # The line that the cursor is on: drawing another one starts a new line first.
     _open: StatusLine | None = None
 
     def __init__(self) -> None:
@@ -27,11 +27,11 @@ class StatusLine:
 
     @property
     def width(self) -> int:
-        """Columns of the line: one less than the terminal has, or each drawing would begin anew."""
+        """Columns of the line: one less than the terminal has, so that it never wraps."""
         return shutil.get_terminal_size().columns - 1
 
     def draw(self, text: str) -> None:
-        """Show the text, in place of what the line showed."""
+        """Replace the text of the line."""
         if not self.on_terminal:
             aside(text)
             return
@@ -41,7 +41,7 @@ class StatusLine:
         self._put(text)
 
     def flash(self, text: str) -> None:
-        """Show the text until `erase`, or until something else is written over it."""
+        """Show the text until `erase`, or until other output overwrites it."""
         if not self.on_terminal:
             aside(text)
             return
@@ -49,13 +49,13 @@ class StatusLine:
         self._shown = True
 
     def erase(self) -> None:
-        """Take away what `flash` shows."""
+        """Remove the text that `flash` shows."""
         if self._shown:
             self._put("", back="\r")
             self._shown = False
 
     def end(self) -> None:
-        """Leave the line as it stands; what is written next begins below it."""
+        """Keep the line as it is; later output starts below it."""
         if StatusLine._open is self:
             StatusLine._open = None
             aside()

@@ -1,6 +1,6 @@
-"""Progress on standard error: bars for work, the rate of a download, retries of the network.
+"""Progress on standard error: bars for work, the rate of a download, network retries.
 
-On a terminal each is one line that is drawn again; elsewhere it is a few plain lines.
+On a terminal each is one line that is redrawn; elsewhere it is a few plain lines.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ if TYPE_CHECKING:
 
 _BAR = 30
 _REDRAW_S = 0.1
-_PLAIN_S = 30.0  # between two lines of a download, away from a terminal
-_PATIENCE_S = 1.0
-_WINDOW_S = 10.0  # what the rate of a download is taken over
+_PLAIN_S = 30.0  # between two lines of a download where there is no terminal
+_PATIENCE_S = 1.0  # shorter work before and after a conversion is not shown
+_WINDOW_S = 10.0  # over which the rate of a download is measured
 
 
 class Meter:
-    """Draws bytes done of a total on standard error, or parts of what is no bytes.
+    """A progress bar: bytes done of a total, or (`in_bytes=False`) only the share done.
 
-    What was through at the first update was not done now: the time left is reckoned from what
-    came later, and from the time in which no other meter moved. Nothing is drawn before
-    `patience` seconds of that have passed.
+    The time left is estimated from the progress since the first update, because earlier progress
+    was resumed, and from the time in which no other meter was updated. Nothing is drawn before
+    `patience` seconds of that time have passed.
     """
 
-    _moving: Meter | None = None  # the last that was updated
+    _active: Meter | None = None  # the one that was updated last
 
     def __init__(self, title: str, *, in_bytes: bool = True, patience: float = 0.0) -> None:
         self._title = one_line(title)
         self._in_bytes = in_bytes
         self._patience = patience
-        self._base: float | None = None  # what was through at first
-        self._busy = 0.0  # seconds
+        self._base: float | None = None  # done at the first update
+        self._busy = 0.0  # seconds in which no other meter was updated
         self._updated_at = 0.0
         self._drawn_at = 0.0
         self._line = StatusLine()
-        self._begun = False
+        self._started = False
 
     def update(self, done: float, total: float) -> None:
-        """Show that `done` of `total` are through."""
+        """Show that `done` of `total` is complete."""
         now = time.perf_counter()
         if self._base is None:
             self._base = done
-        elif Meter._moving is self:
+        elif Meter._active is self:
             self._busy += now - self._updated_at
-        self._updated_at, Meter._moving = now, self
+        self._updated_at, Meter._active = now, self
         if self._busy < self._patience:
             return
-        if not self._begun:
-            self._begun = True
+        if not self._started:
+            self._started = True
             if not self._line.on_terminal:
                 of = f": {megabytes(total)}" if self._in_bytes else ""
                 aside(f"{self._title}{of} ...")
@@ -74,30 +74,31 @@ class Meter:
 
     def _bar(self, done: float, total: float) -> str:
         share = done / total if total else 1.0
-        through = f" {done / 1e6:,.1f}/{megabytes(total)}" if self._in_bytes else ""
-        figures = f"{share:4.0%}{through}{self._left(done, total)}"
+        bytes_done = f" {done / 1e6:,.1f}/{megabytes(total)}" if self._in_bytes else ""
+        figures = f"{share:4.0%}{bytes_done}{self._left(done, total)}"
         width = min(_BAR, self._line.width - len(self._title) - len(figures) - 4)
         bar = f"[{'#' * int(share * width):<{width}}] " if width > 0 else ""
         return f"{self._title} {bar}{figures}"
 
     def _left(self, done: float, total: float) -> str:
-        """How long it will take; nothing while there is no telling."""
-        through = done - (self._base or 0.0)
-        if done < total and (through <= 0 or self._busy <= 0):
+        """The time left in seconds; empty while it cannot be estimated."""
+        progress = done - (self._base or 0.0)
+        if done < total and (progress <= 0 or self._busy <= 0):
             return ""
-        return f" {(total - done) * self._busy / max(through, 1e-9):.0f} s left"
+        return f" {(total - done) * self._busy / max(progress, 1e-9):.0f} s left"
 
 
 @contextlib.contextmanager
 def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
-    """A callback for `convert(progress=...)` that draws; nothing is drawn if it is never called.
+    """A callback for `convert(progress=...)` that draws a bar once it is called.
 
-    What comes before and after the conversion is shown only where it takes its time.
+    Checking an interrupted conversion and verifying the output are shown only if they take longer
+    than a second.
     """
     meters = {
-        "checking": Meter("Checking what is there of it", patience=_PATIENCE_S),
+        "checking": Meter("Checking the interrupted conversion", patience=_PATIENCE_S),
         "converting": Meter(title),
-        "reading back": Meter("Reading it back", patience=_PATIENCE_S),
+        "reading back": Meter("Verifying the output", patience=_PATIENCE_S),
     }
     try:
         yield lambda progress: meters[progress.stage].update(
@@ -110,14 +111,14 @@ def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
 
 @contextlib.contextmanager
 def tuning_progress() -> Iterator[Callable[[float], None]]:
-    """A callback for `load(on_tune=...)`; nothing is drawn where nothing has to be measured."""
+    """A callback for `load(on_tune=...)`; nothing is drawn if nothing has to be measured."""
     with measuring("Finding the fastest settings for this machine (once)") as report:
         yield report
 
 
 @contextlib.contextmanager
 def measuring(title: str) -> Iterator[Callable[[float], None]]:
-    """A callback that draws which part is done; nothing is drawn if it is never called."""
+    """A callback that draws the share done, from 0 to 1, once it is called."""
     meter = Meter(title, in_bytes=False)
     try:
         yield lambda share: meter.update(share, 1.0)
@@ -127,7 +128,7 @@ def measuring(title: str) -> Iterator[Callable[[float], None]]:
 
 @contextlib.contextmanager
 def fetch_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback for `convert(fetched=...)`: a bar or a line for every file."""
+    """A callback for `convert(fetched=...)` that draws a bar or a line for every file."""
     meters: dict[str, Meter] = {}
 
     def report(file: str, done: int, total: int) -> None:
@@ -141,13 +142,13 @@ def fetch_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class Transfer:
-    """Bytes of all files together: how many are there, how fast they come, how long it takes."""
+    """The progress line of a download of several files: bytes, rate and time left in total."""
 
-    def __init__(self, title: str, total: int, there: int) -> None:
+    def __init__(self, title: str, total: int, present: int) -> None:
         self._title = title
         self._total = total
         self._done: dict[str, int] = {}
-        self._rest = there  # of files that are whole
+        self._present = present  # bytes of files that were complete before
         self._line = StatusLine()
         self._pause = _REDRAW_S if self._line.on_terminal else _PLAIN_S
         self._next = time.monotonic() + (0 if self._line.on_terminal else _PLAIN_S)
@@ -155,62 +156,62 @@ class Transfer:
         if not self._line.on_terminal:
             aside(f"{title}: {size(total)} ...")
 
-    def heard(self, file: str, done: int, _total: int) -> None:
-        """`done` bytes of a file are there."""
+    def update(self, file: str, done: int, _total: int) -> None:
+        """Record that `done` bytes of a file have arrived."""
         self._done[file] = done
-        now, whole = time.monotonic(), self._rest + sum(self._done.values())
-        self._seen.append((now, whole))
+        now, received = time.monotonic(), self._present + sum(self._done.values())
+        self._seen.append((now, received))
         while now - self._seen[0][0] > _WINDOW_S:
             self._seen.popleft()
-        if now >= self._next or whole >= self._total:
+        if now >= self._next or received >= self._total:
             self._next = now + self._pause
-            self._line.draw(self._figures(now, whole))
+            self._line.draw(self._figures(now, received))
 
     def close(self) -> None:
         """End the line."""
         self._line.end()
 
-    def _figures(self, now: float, whole: int) -> str:
+    def _figures(self, now: float, received: int) -> str:
         first, before = self._seen[0]
-        rate = (whole - before) / (now - first) if now - first > 0 else 0.0
-        share = whole / self._total if self._total else 1.0
-        parts = [f"{self._title} {share:4.0%}", f"{size(whole)} of {size(self._total)}"]
+        rate = (received - before) / (now - first) if now - first > 0 else 0.0
+        share = received / self._total if self._total else 1.0
+        parts = [f"{self._title} {share:4.0%}", f"{size(received)} of {size(self._total)}"]
         if rate > 0:
-            parts += [f"{size(int(rate))}/s", f"{duration((self._total - whole) / rate)} left"]
+            parts += [f"{size(int(rate))}/s", f"{duration((self._total - received) / rate)} left"]
         return " | ".join(parts)
 
 
 @contextlib.contextmanager
-def transfer(title: str, total: int, there: int) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback for what fetches; the line ends when the block does."""
-    drawn = Transfer(title, total, there)
+def transfer(title: str, total: int, present: int) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for downloads of `total` bytes, of which `present` are on the disk already."""
+    line = Transfer(title, total, present)
     try:
-        yield drawn.heard
+        yield line.update
     finally:
-        drawn.close()
+        line.close()
 
 
-class _Notice:
-    """The line; it goes when something has come, or when all is over."""
+class _RetryLine:
+    """The line that announces a retry; erased when data arrives or the block ends."""
 
     def __init__(self) -> None:
         self._line = StatusLine()
-        self._one_at_a_time = threading.Lock()  # files are fetched side by side
+        self._lock = threading.Lock()  # several files are downloaded at a time
 
-    def heard(self, retry: Retry | None) -> None:
-        with self._one_at_a_time:
+    def update(self, retry: Retry | None) -> None:
+        with self._lock:
             if retry is None:
                 self._line.erase()
             else:
-                self._line.flash(_worded(retry))
+                self._line.flash(_describe(retry))
 
     def close(self) -> None:
-        with self._one_at_a_time:
+        with self._lock:
             self._line.erase()
 
 
-def _worded(retry: Retry) -> str:
-    """What a terminal's edge may cut stands last."""
+def _describe(retry: Retry) -> str:
+    """The text of the line; the file comes last, since a narrow terminal cuts the end off."""
     return printable(
         f"Trying again in {retry.wait:.0f} s (attempt {retry.attempt} of {retry.attempts}):"
         f" {retry.reason}: {retry.what}"
@@ -218,11 +219,11 @@ def _worded(retry: Retry) -> str:
 
 
 @contextlib.contextmanager
-def retries_told() -> Iterator[None]:
-    """While the block runs, it is said when the network fails and is tried again."""
-    notice = _Notice()
+def retry_notices() -> Iterator[None]:
+    """Show network failures and retries while the block runs."""
+    line = _RetryLine()
     try:
-        with on_retry(notice.heard):
+        with on_retry(line.update):
             yield
     finally:
-        notice.close()
+        line.close()

@@ -1,7 +1,7 @@
-"""Owns what the terminal does with keys while nobody reads them.
+"""Keyboard settings (termios) between two prompts: keys are buffered and not echoed.
 
-Between two prompts they are kept for the next one, and not shown amid an answer. Enter stays
-Enter, Ctrl-C is a signal all the same.
+So what is typed during an answer does not appear in it, and reaches the next prompt. Ctrl-C still
+raises a signal.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Keys:
-    """The keyboard's settings; without a terminal, and on Windows, nothing happens.
+class Keyboard:
+    """The keyboard of standard input; does nothing without a terminal or on Windows.
 
-    `raw` keeps Enter as the key that it is, for a prompt that reads keys and not lines.
+    `raw` also turns off line editing and the translation of Enter to a newline while keys are
+    held, for a prompt that reads single keys.
     """
 
     def __init__(self, *, raw: bool) -> None:
         self._raw = raw
-        self._usual = _settings()
+        self._original = _settings()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Nothing that is typed is shown."""
-        with self._set(_held(self._usual, raw=self._raw)):
+    def hold(self) -> Iterator[None]:
+        """Buffer keys without echo in the block."""
+        with self._set(_without_echo(self._original, raw=self._raw)):
             yield
 
     @contextlib.contextmanager
-    def free(self) -> Iterator[None]:
-        """Keys work as they did before us: for another program, or for reading a line."""
-        with self._set(self._usual):
+    def release(self) -> Iterator[None]:
+        """Restore the original settings in the block: for another program, or to read a line."""
+        with self._set(self._original):
             yield
 
     @contextlib.contextmanager
@@ -55,17 +56,17 @@ def _settings() -> list[Any] | None:
     return None
 
 
-def _held(usual: list[Any] | None, *, raw: bool) -> list[Any] | None:
-    if sys.platform == "win32" or usual is None:
+def _without_echo(original: list[Any] | None, *, raw: bool) -> list[Any] | None:
+    if sys.platform == "win32" or original is None:
         return None
     import termios
 
-    found = [*usual]
-    found[3] &= ~termios.ECHO
+    settings = [*original]
+    settings[3] &= ~termios.ECHO
     if raw:
-        found[0] &= ~termios.ICRNL
-        found[3] &= ~termios.ICANON
-    return found
+        settings[0] &= ~termios.ICRNL
+        settings[3] &= ~termios.ICANON
+    return settings
 
 
 def _apply(wanted: list[Any] | None) -> None:

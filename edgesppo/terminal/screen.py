@@ -1,7 +1,7 @@
-"""Owns the terminal as the chat writes to it: answers, words beside them, a line that passes.
+"""Output of an interactive program: standard output, messages beside it, a transient line.
 
-A passing line (how far a prompt is, that a model is loading) is gone when anything else is
-written. Knows nothing of chats.
+The transient line (progress of a prompt or of loading a model) disappears as soon as anything
+else is written.
 """
 
 from __future__ import annotations
@@ -16,89 +16,89 @@ from typing import TextIO
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import detach_terminal
 from edgesppo.terminal import cells
-from edgesppo.terminal.columns import between_words
+from edgesppo.terminal.columns import wrap_words
 
-_TEXT_WIDTH = 100  # columns of prose: longer rows are hard to read
+_TEXT_WIDTH = 100  # the most columns of prose: longer rows are hard to read
 
 
 class Screen:
-    """Standard output and standard error of one person's terminal.
+    """Standard output and standard error, which are a terminal or a pipe.
 
-    `moves` allows what goes back over what was written, `styled` colours and weight; without
-    them every character stands where it was first written.
+    `redraws` allows writing over earlier output, `styled` colours and bold text; without them
+    every character stays where it was first written.
     """
 
-    def __init__(self, *, moves: bool, styled: bool) -> None:
-        self.moves = moves
+    def __init__(self, *, redraws: bool, styled: bool) -> None:
+        self.redraws = redraws
         self.styled = styled
         self.lock = threading.RLock()
-        self._passing = ""
+        self._transient = ""
         if styled:
-            _understand_escapes()
+            _enable_escapes()
 
     @property
     def size(self) -> os.terminal_size:
-        """Columns and rows, as they are now."""
+        """The current number of columns and rows; 80 by 24 if unknown."""
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            found = os.get_terminal_size(sys.stdout.fileno())
-            if found.columns > 0 and found.lines > 0:
-                return found
+            size = os.get_terminal_size(sys.stdout.fileno())
+            if size.columns > 0 and size.lines > 0:
+                return size
         return os.terminal_size((80, 24))
 
     @property
     def text_columns(self) -> int:
-        """How wide prose is; the last column stays free, as terminals differ in what it does."""
+        """The width of prose. The last column stays free: terminals differ in when it wraps."""
         return max(10, min(_TEXT_WIDTH, self.size.columns - 1))
 
     @property
-    def said_columns(self) -> int | None:
-        """How wide what is said may be; None where nobody sees columns."""
+    def message_columns(self) -> int | None:
+        """The width of messages on standard error; None (unlimited) if that is no terminal."""
         return max(10, self.size.columns - 1) if sys.stderr.isatty() else None
 
     @property
     def utf8(self) -> bool:
-        """Whether more than ASCII can be drawn."""
+        """Whether characters beyond ASCII can be written."""
         return "utf" in (sys.stdout.encoding or "").lower()
 
     @staticmethod
     def clean(text: str) -> str:
-        """Text from outside as it may be written: a terminal must not be steered by it."""
+        """Untrusted text with its control characters made visible if it goes to a terminal."""
         return printable(text) if sys.stdout.isatty() else text
 
     def write(self, text: str) -> None:
-        """Write to standard output at once. What of it came from outside must be printable."""
+        """Write to standard output and flush. Untrusted text must be cleaned before."""
         with self.lock:
-            self.pass_by("")
+            self.show_transient("")
             _put(sys.stdout, text)
 
     def say(self, text: str) -> None:
-        """A line beside the answers: standard error, control characters made visible."""
+        """Write a message to standard error, wrapped, its control characters made visible."""
         with self.lock:
-            self.pass_by("")
+            self.show_transient("")
             sys.stdout.flush()
             text = printable(text)
-            if columns := self.said_columns:
-                lines = (between_words(line, columns) for line in text.split("\n"))
+            if columns := self.message_columns:
+                lines = (wrap_words(line, columns) for line in text.split("\n"))
                 text = "\n".join(row for rows in lines for row in rows)
-            with contextlib.suppress(OSError):  # the chat goes on where it cannot be said
+            with contextlib.suppress(OSError):  # a lost message does not end the chat
                 _put(sys.stderr, text + "\n")
 
-    def pass_by(self, text: str) -> None:
-        """Show a line that the next one takes the place of; an empty one takes it away."""
-        if not self.moves:
+    def show_transient(self, text: str) -> None:
+        """Show a line that the next output replaces; an empty text removes it."""
+        if not self.redraws:
             return
         with self.lock:
-            if text == self._passing:
-                return  # a slow line has better things to carry
-            row = cells.rows(cells.cells(printable(text)), self.size.columns - 1)[0]
+            if text == self._transient:
+                return  # saves bytes on a slow connection
+            row = cells.wrap(cells.cells(printable(text)), self.size.columns - 1)[0]
             _put(sys.stdout, "\r\x1b[K" + cells.text_of(row))
-            self._passing = text
+            self._transient = text
 
 
 def _put(out: TextIO, text: str) -> None:
-    """What the terminal's encoding does not have becomes a question mark, and no error.
+    """Write and flush; a character that the encoding lacks becomes a question mark.
 
-    A terminal that is gone must not keep a chat from being saved.
+    A terminal that has been closed (EIO) is not an error, so that the chat can still be saved.
     """
     encoding = out.encoding or "utf-8"
     try:
@@ -110,8 +110,8 @@ def _put(out: TextIO, text: str) -> None:
         detach_terminal()
 
 
-def _understand_escapes() -> None:
-    """Windows consoles obey escapes when told to."""
+def _enable_escapes() -> None:
+    """Turn on escape sequences in a Windows console."""
     if sys.platform == "win32":
         import ctypes
 

@@ -1,9 +1,9 @@
-"""Owns an answer as it appears: what grows is plain, what is finished is rendered once.
+"""Renderers of a streamed answer: plain text, or Markdown that is rendered line by line.
 
-A block is a line, or a table. While it grows its text is written as it comes, broken between
-words; when it ends and has anything to render, it is written over in one stroke. Never again:
-nothing flickers, and what has scrolled away is left alone. A block that no longer fits the screen,
-or whose screen changed its size meanwhile, stays plain.
+A block is a line or a table. While it grows its text is written plainly, wrapped between words.
+When it ends and contains Markdown, it is overwritten once, in one write: nothing flickers, and
+what has scrolled away is not touched. A block that no longer fits the screen, or whose screen was
+resized meanwhile, stays plain.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`]*")
 _LONGEST_FENCE = 200
 _TAB = "    "
-# A terminal that understands them shows what is between in one piece; others ignore them.
-_AT_ONCE, _DONE = "\x1b[?2026h", "\x1b[?2026l"
+# Synchronised update: terminals that support it draw what is between at once, others ignore it.
+_BEGIN_SYNC, _END_SYNC = "\x1b[?2026h", "\x1b[?2026l"
 
 
 class Renderer(Protocol):
-    """Takes an answer's text as it comes; `begun` once there was any."""
+    """Shows the text of an answer as it streams; `started` is True after the first text."""
 
-    begun: bool
+    started: bool
 
     def feed(self, text: str) -> None:
-        """Show more of it."""
+        """Show more text."""
 
     def finish(self) -> None:
-        """Show what is left, and end the line."""
+        """Show the rest, and end the last line."""
 
 
 class PlainText:
-    """The answer as it is; on a terminal, control characters are made visible."""
+    """Shows an answer unchanged; on a terminal, control characters are made visible."""
 
     def __init__(self, screen: Screen) -> None:
-        self.begun = False
+        self.started = False
         self._screen = screen
 
     def feed(self, text: str) -> None:
-        """Write it."""
+        """Write the text."""
         if text:
-            self.begun = True
+            self.started = True
             self._screen.write(self._screen.clean(text))
 
     def finish(self) -> None:
@@ -57,21 +57,21 @@ class PlainText:
 
 
 class StyledText:
-    """The answer as Markdown."""
+    """Shows an answer as rendered Markdown."""
 
     def __init__(self, screen: Screen) -> None:
-        self.begun = False
+        self.started = False
         self._screen = screen
-        self._signs = markdown.Signs() if screen.utf8 else markdown.ASCII
-        self._line = ""  # the source of the line that grows
+        self._symbols = markdown.Symbols() if screen.utf8 else markdown.ASCII
+        self._line = ""  # the source of the growing line
         self._block = _Block(screen)
-        self._table: list[str] = []  # lines before it that are rows
+        self._table: list[str] = []  # the source of the table rows before it
         self._fence: re.Match[str] | None = None
         self._code: Highlighter | None = None
 
     def feed(self, text: str) -> None:
-        """Show more: every line that ends here is finished."""
-        self.begun = self.begun or bool(text)
+        """Show more text, and render every line that is now complete."""
+        self.started = self.started or bool(text)
         first, *others = printable(text).split("\n")
         self._grow(first)
         for part in others:
@@ -79,7 +79,7 @@ class StyledText:
             self._grow(part)
 
     def finish(self) -> None:
-        """Finish what is left."""
+        """Render the last line or table."""
         if self._line:
             self._end_line()
         self._close_table()
@@ -88,7 +88,7 @@ class StyledText:
         before = self._line
         self._line += text
         if self._table and not before.strip():
-            # Whether the table goes on shows at the first letter.
+            # The first letter decides whether the table continues.
             if not self._line.strip():
                 return
             if not markdown.is_row(self._line):
@@ -114,7 +114,7 @@ class StyledText:
             self._end_prose(source.replace("\t", _TAB))
 
     def _end_code_line(self, source: str, code: Highlighter) -> None:
-        assert self._fence is not None, "code stands behind a fence"
+        assert self._fence is not None, "code comes after a fence"
         margin, marks = self._fence[1], self._fence[2]
         text = source.strip()
         if len(text) >= len(marks) and text == marks[0] * len(text):
@@ -126,11 +126,11 @@ class StyledText:
     def _end_prose(self, source: str) -> None:
         columns = self._screen.text_columns
         try:
-            found = markdown.line(source, self._signs, columns)
-        except Exception:  # how it looks must never cost an answer
-            found = markdown.Line([*cells.cells(source)])
-        if found.indent or found.cells != [*cells.cells(source)]:
-            self._block.replace(_rows(found, columns))
+            rendered = markdown.line(source, self._symbols, columns)
+        except Exception:  # a bug in rendering must not cost an answer
+            rendered = markdown.Line([*cells.cells(source)])
+        if rendered.indent or rendered.cells != [*cells.cells(source)]:
+            self._block.replace(_rows(rendered, columns))
         else:
             self._block.end()
 
@@ -138,45 +138,45 @@ class StyledText:
         sources, self._table = self._table, []
         if sources:
             try:
-                rows = markdown.table(sources, self._signs, self._screen.size.columns - 1)
+                rows = markdown.table(sources, self._symbols, self._screen.size.columns - 1)
             except Exception:
                 rows = None
             if rows is None:
-                self._block.forget()
+                self._block.reset()
             else:
                 self._block.replace(rows)
 
 
-def _rows(found: markdown.Line, columns: int) -> list[list[Cell]]:
-    """The rows of a line; of an item or a quote those after the first behind its indent."""
-    first, *more = cells.rows(found.cells, columns)
-    if not more or not found.indent:
+def _rows(line: markdown.Line, columns: int) -> list[list[Cell]]:
+    """Wrap a rendered line; rows after the first get its indent."""
+    first, *more = cells.wrap(line.cells, columns)
+    if not more or not line.indent:
         return [first, *more]
-    rest = found.cells[len(first) :]
+    rest = line.cells[len(first) :]
     while rest and rest[0][0] == " ":
         rest = rest[1:]
-    room = max(10, columns - cells.width(found.indent))
-    indent = [*cells.cells(found.indent, style.FAINT)]
-    return [first, *([*indent, *row] for row in cells.rows(rest, room))]
+    room = max(10, columns - cells.width(line.indent))
+    indent = [*cells.cells(line.indent, style.FAINT)]
+    return [first, *([*indent, *row] for row in cells.wrap(rest, room))]
 
 
 class _Block:
-    """What stands plain on the screen and may be written over: rows, the last of which grows."""
+    """The plain rows of a growing block on the screen, which may be overwritten when it ends."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """What stands there stays; the next block begins at the start of a row."""
-        self._above = 0  # rows over the one that grows
+    def reset(self) -> None:
+        """Keep what is on the screen, and start a new block at the start of a row."""
+        self._above = 0  # rows above the growing one
         self._row = ""
         self._size: tuple[int, int] | None = None  # of the screen when the block began
         self._columns = 0
         self._wrapped = True
 
     def write(self, text: str, *, wrapped: bool) -> None:
-        """Show more; `wrapped` breaks rows between words, else the terminal breaks them."""
+        """Write more text; `wrapped` wraps it between words, otherwise the terminal wraps it."""
         if self._size is None:
             self._size, self._columns = self._screen.size, self._screen.text_columns
         self._wrapped = wrapped
@@ -185,7 +185,9 @@ class _Block:
             self._screen.write(text)
             return
         was, text = self._row.rstrip(" "), self._row + text.replace("\t", _TAB)
-        rows = [cells.text_of(row) for row in cells.broken(cells.cells(text), self._columns)]
+        rows = [
+            cells.text_of(row) for row in cells.wrap_untrimmed(cells.cells(text), self._columns)
+        ]
         first, *more = (row.rstrip(" ") for row in rows)
         out = first[len(was) :] if first.startswith(was) else f"\r\x1b[K{first}"
         self._screen.write("\n".join([out, *more]))
@@ -193,18 +195,18 @@ class _Block:
         self._row = rows[-1]
 
     def newline(self) -> None:
-        """The row is at its end, the block is not."""
+        """End the row, but not the block."""
         self._screen.write("\n")
         self._above += self._height()
         self._row = ""
 
     def end(self) -> None:
-        """The block stays as it stands."""
+        """End the block and leave it plain."""
         self._screen.write("\n")
-        self.forget()
+        self.reset()
 
     def replace(self, rows: list[list[Cell]]) -> None:
-        """Write rendered rows over it, or end it where that can no longer be done."""
+        """Overwrite the block with rendered rows; leave it plain if that is no longer possible."""
         above = self._above + self._height() - 1
         if self._size is not None and (
             self._size != self._screen.size or above >= self._screen.size.lines - 1
@@ -213,10 +215,10 @@ class _Block:
                 self._screen.write("\n")
         else:
             up = f"\x1b[{above}A" if above else ""
-            text = "".join(style.written(row) + "\n" for row in rows)
-            self._screen.write(f"{_AT_ONCE}\r{up}\x1b[J{text}{_DONE}")
-        self.forget()
+            text = "".join(style.render(row) + "\n" for row in rows)
+            self._screen.write(f"{_BEGIN_SYNC}\r{up}\x1b[J{text}{_END_SYNC}")
+        self.reset()
 
     def _height(self) -> int:
-        """Rows that the growing one takes on the screen."""
+        """The number of rows that the growing row takes on the screen."""
         return 1 if self._wrapped else cells.n_rows(self._row, self._screen.size.columns)

@@ -1,7 +1,8 @@
-"""Owns the few styles that the chat is written in, as the numbers of ESC [ ... m.
+"""Text styles, as the parameters of ESC [ ... m (SGR).
 
-Only what can be read on light and on dark: weight, and of the sixteen colours those that every
-palette keeps away from both black and white. What differs in colour differs in words, too.
+Only styles that are readable on light and dark backgrounds: bold, faint, italic, and those of the
+sixteen colours that every palette keeps away from black and white. Colour never carries meaning
+alone: what differs in colour differs in text, too.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ RED, GREEN, MAGENTA = "31", "32", "35"
 
 
 def join(*styles: str) -> str:
-    """Several styles at once."""
+    """Combine styles into one."""
     return ";".join(dict.fromkeys(part for style in styles for part in style.split(";") if part))
 
 
-def written(row: Iterable[Cell]) -> str:
-    """A row as a terminal takes it: every style ends where its text does."""
+def render(row: Iterable[Cell]) -> str:
+    """A row as text with escape sequences; every style is reset after its text."""
     return "".join(
         styled("".join(text for text, _ in run), style)
         for style, run in groupby(row, key=lambda cell: cell[1])
@@ -33,5 +34,5 @@ def written(row: Iterable[Cell]) -> str:
 
 
 def styled(text: str, style: str) -> str:
-    """A text in a style."""
+    """A text with the escape sequences of a style."""
     return f"\x1b[{style}m{text}\x1b[0m" if style and text else text

@@ -1,4 +1,4 @@
-"""Did you mean ...?: the known word that a mistyped one is nearest to."""
+"""Suggestions for mistyped words ("did you mean ...?")."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# How much of two words must be the same, from 0 to 1: where the guess only explains an error, less.
-_ALIKE, _RATHER_ALIKE = 0.75, 0.6
+# The least similarity of two words, from 0 to 1; less is enough where the guess only adds to an
+# error message.
+_SIMILAR, _SOMEWHAT_SIMILAR = 0.75, 0.6
 
 
-def nearest(word: str, known: Iterable[str], alike: float = _ALIKE) -> str | None:
-    """The known word that was probably meant, if any is near enough."""
+def nearest(word: str, known: Iterable[str], similarity: float = _SIMILAR) -> str | None:
+    """The known word that is most similar, None if none is similar enough (0 to 1)."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(word.lower(), list(known), 1, alike)), None)
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), 1, similarity)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ " (did you mean ...?)" with the known word that is nearest; empty where none is near."""
-    near = nearest(word, known, _RATHER_ALIKE)
+    """The text " (did you mean ...?)" with the most similar known word; empty if there is none."""
+    near = nearest(word, known, _SOMEWHAT_SIMILAR)
     return f" (did you mean {near}?)" if near else ""

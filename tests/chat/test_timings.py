@@ -55,7 +55,7 @@ def test_an_answer_stopped_in_its_prefill_tells_how_far_it_came(demo: LoadedMode
     line = speed_line(result)
     assert "stopped before the first token" in line
     assert "decode" not in line
-    assert "first 0.00" not in line
+    assert "first token 0.00" not in line
 
 
 def test_what_was_computed_for_one_is_not_counted_for_another(demo: LoadedModel) -> None:
@@ -99,8 +99,8 @@ def test_the_line_under_an_answer() -> None:
     timings = Timings(0.5, 100.0, 10.0)
     result = Result("x", "length", Usage(20, 5, 7), timings, seed=1, left_out=2)
     assert speed_line(result) == (
-        "[20 tokens in (5 cached), 7 out | first 0.50 s | prefill 100.0 t/s, decode 10.0 t/s"
-        " | cut at the limit | the oldest 2 turns left out]"
+        "[20 tokens in (5 cached), 7 out | first token 0.50 s | prefill 100.0 t/s, decode 10.0 t/s"
+        " | cut off at the limit | the oldest 2 turns left out]"
     )
     stopped = Result("", "cancelled", Usage(20, 0, 0), Timings(None, 80.0, 0.0), seed=1)
     assert speed_line(stopped) == (

@@ -118,7 +118,7 @@ def test_snapshots_0_writes_none(demo_gguf: Path) -> None:
     _run("run", demo_gguf, "hi", "--session", "ada", "--snapshots", "0", *GREEDY)
     assert Sessions().entries()[0].n_state_bytes == 0
     resumed = _run("run", "hi", "--session", "ada", "--snapshots", "1MB")
-    assert "Resumed 'ada': 1 turn, to be prefilled anew" in resumed.stderr
+    assert "Resumed 'ada': 1 turn, which will be prefilled again" in resumed.stderr
     assert 0 < Sessions().entries()[0].n_state_bytes < 10**6
 
 
@@ -207,7 +207,7 @@ if os.name != "nt":
         (name,) = _names()
         assert re.fullmatch(r"\d{4}-\d\d-\d\d-1", name)
         chat = _chat("--resume")
-        chat.expect(f"Resumed '{name}': 1 turn, to be prefilled anew")
+        chat.expect(f"Resumed '{name}': 1 turn, which will be prefilled again")
         chat.expect(">>>")
         chat.type("What is my name?\r")
         chat.expect("Ada")

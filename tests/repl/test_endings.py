@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,7 +49,7 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path
     chat = on_terminal(demo_gguf)
     chat.expect(">>>")
     chat.type("half a thought" + CTRL_C)
-    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.expect("(to quit, press Ctrl-D or type /exit)")
     chat.type("/help\r")
     chat.expect("/regen")
     chat.expect("Ctrl-R")
@@ -64,14 +65,14 @@ def test_ctrl_c_stops_an_answer_which_can_go_on(babbler: Path, tmp_path: Path) -
     chat.expect("Hello")
     chat.wait_for_more(500)
     chat.type(CTRL_C)
-    chat.expect("(stopped; /continue goes on)")
+    chat.expect("(stopped; /continue resumes the answer)")
     chat.expect(">>>")
     first = _exported(chat, tmp_path / "first.json")
     chat.type("/continue\r")
     chat.expect("/continue")
     chat.wait_for_more(500)
     chat.type(CTRL_C)
-    chat.expect("(stopped; /continue goes on)")
+    chat.expect("(stopped; /continue resumes the answer)")
     chat.type(CTRL_D)
     assert chat.close() == 0
     asked, answer = messages_of("babble")
@@ -92,9 +93,9 @@ def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_pat
     chat = on_terminal(babbler, "--max-tokens", "8000", cwd=tmp_path)
     chat.expect("| loaded")
     chat.type("/read long.txt\r")
-    chat.expect("tokens; it goes with the next message")
+    chat.expect("tokens, attached to the next message")
     chat.type("Sum it up.\r")
-    chat.expect("reading the prompt")
+    chat.expect("processing the prompt")
     chat.type(CTRL_C)
     chat.expect("(stopped before the first word)")
     chat.expect(">>> Sum it up.")
@@ -147,7 +148,7 @@ def test_a_question_shows_a_files_name_and_obeys_none_of_it(
     chat = on_terminal(demo_gguf, "--session", "ada", cwd=tmp_path)
     chat.expect("| loaded")
     chat.type("\x1b[200~/export a\x1b]0;owned\x07.md\x1b[201~\r")
-    chat.expect("Replace a\\x1b]0;owned\\x07.md? [y/N]")
+    chat.expect("Overwrite a\\x1b]0;owned\\x07.md? [y/N]")
     chat.type("n\r")
     chat.expect("(nothing written)")
     chat.type(CTRL_D)
@@ -163,7 +164,7 @@ def test_a_draft_with_a_stray_byte_does_not_break_the_editor(demo_gguf: Path) ->
     chat.expect("error: the message has a lone surrogate")
     chat.expect(">>> caf")
     chat.type(CTRL_C)
-    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.expect("(to quit, press Ctrl-D or type /exit)")
     chat.expect(">>>")
     chat.type(CTRL_D)
     assert chat.close() == 0
@@ -235,6 +236,7 @@ def test_ctrl_c_at_a_question_is_130_and_a_no(home: Path, demo_gguf: Path) -> No
     copy.with_suffix(".from").write_text(str(home / "no-folder"))
     terminal = Terminal([sys.executable, "-m", "edgesppo", "gc"])
     terminal.expect("[y/N]")
+    time.sleep(0.3)  # readline misses a Ctrl-C between its prompt and its first wait for a key
     terminal.type(CTRL_C)
     terminal.expect("taken as no")
     assert terminal.close() == 130

@@ -62,7 +62,7 @@ def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
         ">>> What is my name?",
         "Your name is Ada.",
         ">>>",
-        "Saved as ada; edgesppo chat --resume goes on with it.",
+        "Saved as ada. To continue this chat: edgesppo chat --resume",
     ]
 
 
@@ -78,7 +78,7 @@ def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
         chat.type(CTRL_D)
         assert chat.close() == 0
         rows = chat.rows()
-        begin = rows.index("(the last of 2 turns, shown once more)")
+        begin = rows.index("(the last of 2 turns)")
         assert rows[begin + 1 : begin + 4] == [
             "  | you: What is my name?",
             "  | answer: Your name is Ada.",
@@ -140,8 +140,8 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     chat = on_terminal(demo_gguf)
     chat.expect("| loaded")
     chat.type("/s")
-    chat.expect("the saved chats")
-    assert any("/set" in row and "how answers are drawn" in row for row in chat.rows())
+    chat.expect("list the saved chats")
+    assert any("/set" in row and "the sampling parameters" in row for row in chat.rows())
     chat.type("et temp")
     chat.expect("always takes the most probable token")
     chat.type("\t")
@@ -183,11 +183,11 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
     chat.expect(">>>")
     time.sleep(0.3)  # readline misses a Ctrl-C between its prompt and its first wait for a key
     chat.type(CTRL_C)
-    chat.expect("(Ctrl-D or /exit leaves)")
+    chat.expect("(to quit, press Ctrl-D or type /exit)")
     chat.expect(">>>")
     chat.type(CTRL_D)
     assert chat.close() == 0
-    assert "(Ctrl-D or /exit leaves)" in chat.rows()
+    assert "(to quit, press Ctrl-D or type /exit)" in chat.rows()
     assert any(row.startswith("Saved as") for row in chat.rows())
     assert re.findall(rb"\x1b(?!\[\?2004[hl])", chat.screen) == []  # readline's pasting apart
     assert b"t/s" not in chat.screen

@@ -18,7 +18,7 @@ from edgesppo.store.locate import Found
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c as signals
-from edgesppo.terminal.raw_mode import Keys
+from edgesppo.terminal.raw_mode import Keyboard
 from edgesppo.terminal.screen import Screen
 from edgesppo.terminal.stream import PlainText
 
@@ -64,20 +64,20 @@ def begin(
         return made[-1]
 
     yield begin
-    for talk in made:
-        talk.close()
+    for state in made:
+        state.close()
 
 
-def _ask(talk: ReplState, text: str) -> None:
-    talk.chat.ask(text)
-    talk.record()
+def _ask(state: ReplState, text: str) -> None:
+    state.chat.ask(text)
+    state.record()
 
 
-def _asked(talk: ReplState, name: str) -> list[str]:
+def _asked(state: ReplState, name: str) -> list[str]:
     """What was asked in a chat, as another process finds it on the disk."""
-    entries = [entry.name for entry in talk.setup.sessions.entries()]
+    entries = [entry.name for entry in state.setup.sessions.entries()]
     assert name in entries
-    with talk.setup.sessions.open(name) as session:
+    with state.setup.sessions.open(name) as session:
         assert session.transcript is not None
         return [turn.user for turn in session.transcript.turns]
 
@@ -95,37 +95,37 @@ def _interrupted(work: Callable[..., Any]) -> Callable[..., Any]:
 def test_an_interrupted_switch_leaves_the_chat_saved_as_before(
     begin: Callable[[str], ReplState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    talk = begin("kept")
-    _ask(talk, "My name is Ada.")
+    state = begin("kept")
+    _ask(state, "My name is Ada.")
     with monkeypatch.context() as patch:
         patch.setattr(kv_snapshot, "write", _interrupted(kv_snapshot.write))
-        other = talk.setup.sessions.open("other")
+        other = state.setup.sessions.open("other")
         with pytest.raises(KeyboardInterrupt):
-            talk.switch(other)
-    assert talk.name == "kept"
-    _ask(talk, "What is my name?")
-    talk.switch(talk.setup.sessions.open("other"))
-    assert talk.name == "other"
-    assert _asked(talk, "kept") == ["My name is Ada.", "What is my name?"]
+            state.switch(other)
+    assert state.name == "kept"
+    _ask(state, "What is my name?")
+    state.switch(state.setup.sessions.open("other"))
+    assert state.name == "other"
+    assert _asked(state, "kept") == ["My name is Ada.", "What is my name?"]
 
 
 def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
     begin: Callable[[str], ReplState], disk: Disk
 ) -> None:
-    talk = begin("kept")
-    _ask(talk, "My name is Ada.")
+    state = begin("kept")
+    _ask(state, "My name is Ada.")
     disk.full = True
     with pytest.raises(OutputError):
-        _ask(talk, "What is my name?")
+        _ask(state, "What is my name?")
     with pytest.raises(OutputError):
-        talk.switch(talk.setup.sessions.open("other"))
-    found = Found("demo", talk.loaded.model.path, is_checkpoint=False)
+        state.switch(state.setup.sessions.open("other"))
+    found = Found("demo", state.loaded.model.path, is_checkpoint=False)
     with pytest.raises(OutputError):
-        talk.use_model(found, lambda *_: None)
-    assert (talk.name, len(talk.chat.messages)) == ("kept", 4)
+        state.use_model(found, lambda *_: None)
+    assert (state.name, len(state.chat.messages)) == ("kept", 4)
     disk.full = False
-    talk.switch(talk.setup.sessions.open("other"))
-    assert _asked(talk, "kept") == ["My name is Ada.", "What is my name?"]
+    state.switch(state.setup.sessions.open("other"))
+    assert _asked(state, "kept") == ["My name is Ada.", "What is my name?"]
 
 
 @pytest.mark.parametrize("name", ["", "kept"])
@@ -135,34 +135,34 @@ def test_a_chat_that_cannot_be_had_changes_nothing(
     def fails(*_: Any, **__: Any) -> None:
         raise BadChat("no chat at all")
 
-    talk = begin(name)
-    _ask(talk, "My name is Ada.")
-    bad = talk.setup.sessions.open("bad")
+    state = begin(name)
+    _ask(state, "My name is Ada.")
+    bad = state.setup.sessions.open("bad")
     with monkeypatch.context() as patch:
-        patch.setattr(type(talk.loaded), "keep", fails)
+        patch.setattr(type(state.loaded), "keep", fails)
         with pytest.raises(BadChat):
-            talk.switch(bad)
-    assert (talk.name, len(talk.chat.messages)) == (name, 2)
+            state.switch(bad)
+    assert (state.name, len(state.chat.messages)) == (name, 2)
     assert bad.closed
-    _ask(talk, "What is my name?")
+    _ask(state, "What is my name?")
 
 
 def test_what_nobody_keeps_is_said_instead_of_recorded(begin: Callable[[str], ReplState]) -> None:
-    talk = begin("kept")
-    saved, talk._saved = talk._saved, None
+    state = begin("kept")
+    saved, state._saved = state._saved, None
     with pytest.raises(OutputError, match="'kept' is no longer saved"):
-        talk.record()
-    talk._saved = saved
+        state.record()
+    state._saved = saved
 
 
 def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], ReplState]) -> None:
-    talk = begin("kept")
-    _ask(talk, "My name is Ada.")
-    talk.setup.open_model = _interrupted(talk.setup.open_model)  # the new one, and the old one
+    state = begin("kept")
+    _ask(state, "My name is Ada.")
+    state.setup.open_model = _interrupted(state.setup.open_model)  # the new one, and the old one
     with pytest.raises(KeyboardInterrupt):
-        talk.use_model(talk.found, lambda *_: None)
-    _ask(talk, "What is my name?")
-    assert [message.content for message in talk.chat.messages[::2]] == [
+        state.use_model(state.found, lambda *_: None)
+    _ask(state, "What is my name?")
+    assert [message.content for message in state.chat.messages[::2]] == [
         "My name is Ada.",
         "What is my name?",
     ]
@@ -172,32 +172,32 @@ def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], ReplSt
 def test_a_chat_waits_for_a_model_where_neither_can_be_had(
     begin: Callable[[str], ReplState], name: str
 ) -> None:
-    talk = begin(name)
-    _ask(talk, "My name is Ada.")
+    state = begin(name)
+    _ask(state, "My name is Ada.")
 
     def fails(*_: object) -> Any:
         raise OutOfMemory("no memory at all")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(talk.setup, "open_model", fails)
+        patch.setattr(state.setup, "open_model", fails)
         for _ in range(2):
             with pytest.raises(OutOfMemory):
-                talk.use_model(talk.found, lambda *_: None)
-            with pytest.raises(UsageError, match="/model NAME loads one, and the chat goes on"):
-                _ask(talk, "What is my name?")
-            with pytest.raises(UsageError, match="no model any more"):
-                talk.switch(talk.setup.sessions.open("other"))
-            talk.setup.sessions.open("other").close()
-    talk.use_model(talk.found, lambda *_: None)
-    _ask(talk, "What is my name?")
-    assert len(talk.chat.messages) == 4
+                state.use_model(state.found, lambda *_: None)
+            with pytest.raises(UsageError, match="load one with /model NAME to continue the chat"):
+                _ask(state, "What is my name?")
+            with pytest.raises(UsageError, match="no model is loaded"):
+                state.switch(state.setup.sessions.open("other"))
+            state.setup.sessions.open("other").close()
+    state.use_model(state.found, lambda *_: None)
+    _ask(state, "What is my name?")
+    assert len(state.chat.messages) == 4
 
 
 class Interrupting(Screen):
     """Ctrl-C comes in the middle of everything that is written."""
 
     def __init__(self) -> None:
-        super().__init__(moves=False, styled=False)
+        super().__init__(redraws=False, styled=False)
         self.written = ""
 
     def write(self, text: str) -> None:
@@ -217,9 +217,9 @@ def test_a_piece_of_an_answer_is_written_whole_before_ctrl_c(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PlainText, "finish", lambda _: None)
         assert loop.turn("What is the capital of France?")
-    answer = loop.talk.chat.messages[-1].content
+    answer = loop.state.chat.messages[-1].content
     assert answer
-    assert screen.written == f"{answer}[(stopped; /continue goes on)]"
+    assert screen.written == f"{answer}[(stopped; /continue resumes the answer)]"
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -234,11 +234,11 @@ def test_keys_are_not_shown_while_they_are_held(raw: bool, monkeypatch: pytest.M
 
     with open(slave, closefd=False) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        keys = Keys(raw=raw)
+        keyboard = Keyboard(raw=raw)
         assert flags() == (True, True, True)
-        with keys.held():
+        with keyboard.hold():
             assert flags() == (False, not raw, not raw)
-            with keys.free():
+            with keyboard.release():
                 assert flags() == (True, True, True)
             assert flags() == (False, not raw, not raw)
         assert flags() == (True, True, True)

@@ -14,7 +14,7 @@ from edgesppo.repl.input import PlainReader, is_open, unquoted
 from edgesppo.repl.last_turn import recap
 from edgesppo.repl.status import longest
 from edgesppo.terminal.cells import width
-from edgesppo.terminal.columns import between_words, listed
+from edgesppo.terminal.columns import format_columns, wrap_words
 from edgesppo.terminal.screen import Screen
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ITEMS = [
 
 
 def test_the_last_column_hangs_beside_the_others() -> None:
-    assert listed(ITEMS, 60) == [
+    assert format_columns(ITEMS, 60) == [
         "  temperature  0.7   0 always takes the most probable token",
         "                     (0, 0.0001 to 100)",
         "  日本         penalties, dry, top_k, typical_p",
@@ -38,7 +38,7 @@ def test_the_last_column_hangs_beside_the_others() -> None:
 
 
 def test_where_there_is_little_room_it_stands_below() -> None:
-    rows = listed(ITEMS, 40)
+    rows = format_columns(ITEMS, 40)
     assert rows[:3] == [
         "  temperature  0.7",
         "      0 always takes the most probable",
@@ -48,15 +48,15 @@ def test_where_there_is_little_room_it_stands_below() -> None:
 
 @pytest.mark.parametrize("columns", [12, 30, 60, 100, 200])
 def test_a_list_loses_no_word_and_keeps_to_its_columns(columns: int) -> None:
-    rows = listed(ITEMS, columns)
+    rows = format_columns(ITEMS, columns)
     assert " ".join(" ".join(rows).split()) == " ".join(" ".join(item) for item in ITEMS)
     longest_word = max(width(" ".join(item[:2])) for item in ITEMS) + 20
     assert all(width(row) <= max(columns, longest_word) for row in rows)
-    assert len(listed(ITEMS, None)) == len(ITEMS)
+    assert len(format_columns(ITEMS, None)) == len(ITEMS)
 
 
 def test_a_word_that_no_row_holds_stays_where_it_is() -> None:
-    assert between_words("  file  /a/very/long/path to it", 12) == [
+    assert wrap_words("  file  /a/very/long/path to it", 12) == [
         "  file  /a/very/long/path",
         "  to it",
     ]
@@ -65,7 +65,7 @@ def test_a_word_that_no_row_holds_stays_where_it_is() -> None:
 def test_a_long_turn_is_shortened_and_every_row_is_marked() -> None:
     answer = "\x1b[2J\tfirst\n\n" + "\n".join(f"line {n}" for n in range(40)) + "\n" + "word " * 200
     rows = recap([Message("user", "a\nb"), Message("assistant", answer)] * 2, 60)
-    assert rows[:3] == ["(the last of 2 turns, shown once more)", "  | you: a", "  |      b"]
+    assert rows[:3] == ["(the last of 2 turns)", "  | you: a", "  |      b"]
     assert "\x1b" not in "".join(rows)
     assert any("[... 34 more lines]" in row for row in rows)
     assert rows[-1].endswith("[...]")
@@ -81,14 +81,14 @@ def test_a_long_turn_is_shortened_and_every_row_is_marked() -> None:
 def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    screen, heard, said = Screen(moves=False, styled=False), threading.Event(), list[str]()
+    screen, heard, said = Screen(redraws=False, styled=False), threading.Event(), list[str]()
     monkeypatch.setattr(screen, "say", lambda text: (said.append(text), heard.set()))
-    monkeypatch.setattr(status, "_SAID_S", 0.001)
+    monkeypatch.setattr(status, "_LINE_S", 0.001)
     with status.Prefill(screen, 6000, 1000, 0.0):
         assert heard.wait(10)
-    assert said[0] == "reading the prompt: 1,000 of 6,000 tokens (Ctrl-C stops)"
+    assert said[0] == "processing the prompt: 1,000 of 6,000 tokens (Ctrl-C: stop)"
     told = len(said)
-    with status.Prefill(screen, 6000, 1000, 0.0, tells=False) as prefill:
+    with status.Prefill(screen, 6000, 1000, 0.0, shows_progress=False) as prefill:
         assert not prefill.drawing
     assert len(said) == told
 

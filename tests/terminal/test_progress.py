@@ -12,7 +12,7 @@ import pytest
 
 from edgesppo.errors import DownloadError
 from edgesppo.hub.retry import ATTEMPTS, RetryPolicy
-from edgesppo.terminal.progress import Meter, conversion_progress, retries_told
+from edgesppo.terminal.progress import Meter, conversion_progress, retry_notices
 from edgesppo_convert import Progress
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def test_stages_before_and_after_are_shown_where_they_take_time(
                 report(Progress("", done * 10**8, 3 * 10**8, stage))
                 clock.now += 0.4 if stage == "checking" else 2
     lines = terminal.getvalue()
-    assert "Reading it back" in lines
-    assert "Checking what is there" in lines
-    assert lines.index("Checking") < lines.index("Converting") < lines.index("Reading")
+    assert "Verifying the output" in lines
+    assert "Checking the interrupted" in lines
+    assert lines.index("Checking") < lines.index("Converting") < lines.index("Verifying")
     before = len(lines)
     with conversion_progress("Converting") as report:
         report(Progress("", 0, 10, "reading back"))
@@ -144,7 +144,7 @@ def test_a_retry_is_told_in_place_and_goes_when_something_comes(
 ) -> None:
     terminal = a_terminal(monkeypatch)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 24)))
-    with retries_told():
+    with retry_notices():
         patience = RetryPolicy("http://hub", lambda _: None)
         failures = fail(patience, 3)
         lines = terminal.getvalue().split("\r")
@@ -164,7 +164,7 @@ def test_a_retry_that_is_the_last_leaves_its_line_to_the_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = a_terminal(monkeypatch)
-    with pytest.raises(DownloadError, match="6 times"), retries_told():
+    with pytest.raises(DownloadError, match="6 times"), retry_notices():
         fail(RetryPolicy("http://hub", lambda _: None), ATTEMPTS)
     assert terminal.getvalue().split("\r")[-2].strip() == ""
     fail(RetryPolicy("http://hub", lambda _: None), 1)  # nobody listens any more

@@ -56,7 +56,7 @@ class Shown:
         self.display.set_mode(pyte.modes.LNM)
         self._stream = pyte.Stream(self.display)
         self.written = ""
-        self.screen = Screen(moves=True, styled=True)
+        self.screen = Screen(redraws=True, styled=True)
         self.columns, self.lines = columns, lines
 
     def patch(self, patch: pytest.MonkeyPatch) -> Shown:
@@ -149,7 +149,7 @@ def test_rendering_loses_no_letter(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="abc  日👍é", max_size=120), st.integers(2, 30))
 def test_no_row_is_wider_than_it_may_be_and_no_word_is_lost(text: str, columns: int) -> None:
-    rows = [cells.text_of(row) for row in cells.rows(cells.cells(text), columns)]
+    rows = [cells.text_of(row) for row in cells.wrap(cells.cells(text), columns)]
     assert all(cells.width(row) <= columns for row in rows)
     assert "".join(rows).replace(" ", "") == text.replace(" ", "")
 
@@ -181,7 +181,7 @@ def test_what_a_model_repeats_without_end_is_rendered_and_costs_no_letter(piece:
     ],
 )
 def test_backticks_headings_and_quotes_end_where_they_do(text: str, found: str) -> None:
-    assert cells.text_of(markdown.line(text, markdown.Signs(), 80).cells) == found
+    assert cells.text_of(markdown.line(text, markdown.Symbols(), 80).cells) == found
 
 
 def test_a_fault_in_rendering_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_a_fault_in_rendering_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -
 
     for name in ("line", "table"):
         monkeypatch.setattr(markdown, name, fails)
-    monkeypatch.setattr(Highlighter, "_coloured", fails)
+    monkeypatch.setattr(Highlighter, "_highlighted", fails)
     answer = "**bold**\n| a |\n|---|\n\n```python\nx = 1\n```"
     assert _shown([answer]).rows() == answer.split("\n")
 
@@ -259,7 +259,7 @@ def test_an_answer_cannot_steer_the_terminal(
 def test_a_terminal_without_utf8_gets_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", out)
-    renderer = StyledText(Screen(moves=True, styled=True))
+    renderer = StyledText(Screen(redraws=True, styled=True))
     renderer.feed("- é\n")
     renderer.finish()
     assert b"* ?\n" in out.buffer.getvalue()  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ def record() -> str:
             chat,
             ("What is my name?\r", "t/s | rome"),
             ("/context\r", "in the KV cache"),
-            ("/s", "the saved chats"),
+            ("/s", "list the saved chats"),
             ("", "rome"),
         )
         found = picture(chat.display)

@@ -1,1 +1,1 @@
-"""The commands of a chat: what begins with a slash."""
+"""The slash commands of the chat: `registry` lists them, the other files implement them."""

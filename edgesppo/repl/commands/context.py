@@ -1,4 +1,4 @@
-"""Owns what commands may use of the chat's loop: the talk, and ways to show, say and ask."""
+"""The interface of the chat loop that commands use."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from edgesppo.chat.generation import Chunk
-    from edgesppo.repl.attachments import Attached
+    from edgesppo.repl.attachments import Attachment
     from edgesppo.repl.state import ReplState
     from edgesppo.repl.stats import SessionStats
 
 
 class CommandContext(Protocol):
-    """The loop, as commands see it."""
+    """What a command may read and call; the loop implements it."""
 
-    talk: ReplState
-    totals: SessionStats
-    attached: list[Attached]
+    state: ReplState
+    stats: SessionStats
+    attached: list[Attachment]
     leaving: bool
-    edits: bool  # whether there are keys to tell of
-    asks: bool  # whether there is a person to be asked, at a terminal
+    rich: bool  # whether messages are read with a line editor
+    interactive: bool  # whether there is a user at a terminal who can be asked
 
     def say(self, text: str) -> None:
-        """A line beside the answers."""
+        """Write a message to standard error."""
 
     def say_list(self, items: Sequence[Sequence[str]]) -> None:
-        """Items in columns, beside the answers; the last column is broken where it must."""
+        """Write a list in aligned columns to standard error; the last column is wrapped."""
 
     def recall(self) -> None:
-        """Show where the chat was, to a person who comes back to it."""
+        """Show the last turn of the chat to a user who resumes it."""
 
     def write(self, text: str) -> None:
-        """Straight to standard output: escapes of our own."""
+        """Write to standard output unchanged; not for untrusted text."""
 
     def show(self, chunks: Generator[Chunk, None, None], question: str) -> None:
-        """An answer as it comes; Ctrl-C stops it."""
+        """Stream an answer to the screen; Ctrl-C stops it. `question` is empty if unknown."""
 
     def confirm(self, question: str) -> bool:
-        """Whether the person says yes; a script said so by asking."""
+        """Ask a yes-or-no question; without a user the answer is yes."""
 
-    def free_keys(self) -> AbstractContextManager[None]:
-        """Let another program have the keyboard."""
+    def release_keyboard(self) -> AbstractContextManager[None]:
+        """Restore the keyboard settings in the block, for another program."""
 
     def wait_for_model(self) -> None:
-        """Return when there is a model to talk to; KeyboardInterrupt ends the wait."""
+        """Wait until the model is loaded. Raises KeyboardInterrupt on Ctrl-C."""
 
     def report(self, stage: str, share: float) -> None:
-        """How far something long is."""
+        """Show the progress of a long operation: its step, and the share done from 0 to 1."""

@@ -1,4 +1,4 @@
-"""Owns the commands that give the chat away: to a file, to the clipboard."""
+"""Commands that copy the chat elsewhere: /export to a file, /copy to the clipboard."""
 
 from __future__ import annotations
 
@@ -26,68 +26,70 @@ _SUFFIXES = (".md", ".json")
 _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|\Z)", re.M | re.S)
 
 
-def export(desk: CommandContext, rest: str) -> None:
-    """/export [FILE]."""
-    talk, chat = desk.talk, desk.talk.chat
+def export(ctx: CommandContext, argument: str) -> None:
+    """/export [FILE]: write the chat as Markdown or JSON, by the suffix."""
+    state, chat = ctx.state, ctx.state.chat
     if not chat.messages:
         raise UsageError("there is nothing to export yet")
-    path = expand_user("the file to write", rest or f"{talk.name or 'chat'}.md")
+    path = expand_user("the file to write", argument or f"{state.name or 'chat'}.md")
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"{path} is to end in {' or '.join(_SUFFIXES)}")
+        raise UsageError(f"{path} must end in {' or '.join(_SUFFIXES)}")
     if os.path.lexists(path):
-        if not desk.asks:
-            raise UsageError(f"{path} is there already; remove it, or choose another name")
-        if not desk.confirm(f"Replace {path}?"):
-            desk.say("(nothing written)")
+        if not ctx.interactive:
+            raise UsageError(f"{path} already exists; remove it, or choose another name")
+        if not ctx.confirm(f"Overwrite {path}?"):
+            ctx.say("(nothing written)")
             return
     if path.suffix.lower() == ".json":
         sampling = dataclasses.asdict(chat.params)
-        text = to_json(talk.loaded.name, chat.system, sampling, chat.messages)
+        text = to_json(state.loaded.name, chat.system, sampling, chat.messages)
     else:
-        title = talk.name or "Chat"
-        text = to_markdown(title, talk.loaded.name, chat.system, chat.messages)
+        title = state.name or "Chat"
+        text = to_markdown(title, state.loaded.name, chat.system, chat.messages)
     _write(path, text)
-    desk.say(f"(wrote {path}: {n_turns(len(chat.messages) // 2)})")
+    ctx.say(f"(wrote {path}: {n_turns(len(chat.messages) // 2)})")
 
 
 def _write(path: Path, text: str) -> None:
-    """The file whole, or not at all; what a link names, and not the link."""
+    """Write the file atomically; a symbolic link stays, its target is replaced."""
     try:
         atomic_write(Path(os.path.realpath(path)), text.encode("utf-8"), files=FileSystem())
     except OSError as error:
         raise cannot_write(path, error) from None
 
 
-def copy(desk: CommandContext, rest: str) -> None:
-    """/copy [code]."""
-    messages = desk.talk.chat.messages
+def copy(ctx: CommandContext, argument: str) -> None:
+    """/copy [code]: copy the last answer, or its last code block."""
+    messages = ctx.state.chat.messages
     if not messages:
         raise UsageError("there is no answer to copy yet")
     text = messages[-1].content
-    if rest == "code":
+    if argument == "code":
         blocks = _CODE.findall(text)
         if not blocks:
-            raise UsageError("the last answer has no block of code")
+            raise UsageError("the last answer has no code block")
         text = blocks[-1][1]
-    elif rest:
-        raise UsageError(f"/copy takes nothing, or the word code, not {rest!r}")
-    _copy(desk, text)
+    elif argument:
+        raise UsageError(f"/copy takes no argument or the word code, not {argument!r}")
+    _copy(ctx, text)
 
 
-def _copy(desk: CommandContext, text: str) -> None:
-    program = clipboard.by_program(text)
+def _copy(ctx: CommandContext, text: str) -> None:
+    program = clipboard.copy_with_program(text)
     if program is not None:
-        desk.say(f"(copied {len(text):,} characters, with {program})")
+        ctx.say(f"(copied {len(text):,} characters with {program})")
         return
-    escape = clipboard.by_terminal(text)
-    if escape is None or not desk.edits:
-        raise UsageError("no way to the clipboard from here; /export FILE writes the chat")
-    desk.write(escape)
-    desk.say(f"(asked the terminal to copy {len(text):,} characters)")
+    escape = clipboard.osc52(text)
+    if escape is None or not ctx.rich:
+        raise UsageError(
+            "no clipboard can be reached from here; write the chat to a file with /export FILE"
+        )
+    ctx.write(escape)
+    ctx.say(f"(asked the terminal to copy {len(text):,} characters)")
 
 
 def to_markdown(title: str, model: str, system: str | None, messages: Sequence[Message]) -> str:
-    """The chat as a person reads it; what was said is not changed."""
+    """The chat as Markdown; the text of its messages is not changed."""
     parts = [f"# {title}", f"Model: {model}"]
     if system:
         parts += ["## System", system]
@@ -100,12 +102,12 @@ def to_markdown(title: str, model: str, system: str | None, messages: Sequence[M
 def to_json(
     model: str, system: str | None, sampling: Mapping[str, Any], messages: Sequence[Message]
 ) -> str:
-    """The chat as roles and contents, how each answer ended, and how it was sampled."""
+    """The chat as JSON: model, sampling parameters, and messages with finish reasons."""
     head = [{"role": "system", "content": system}] if system else []
     turns = [
         {"role": message.role, "content": message.content}
         | ({"finish_reason": message.finish_reason} if message.finish_reason else {})
         for message in messages
     ]
-    found = {"model": model, "sampling": dict(sampling), "messages": [*head, *turns]}
-    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    chat = {"model": model, "sampling": dict(sampling), "messages": [*head, *turns]}
+    return json.dumps(chat, ensure_ascii=False, indent=1) + "\n"

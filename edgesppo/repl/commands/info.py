@@ -1,4 +1,4 @@
-"""Owns the commands that tell or set how answers come about: model, parameters, context."""
+"""Commands that show or change the model, the sampling parameters and the system text."""
 
 from __future__ import annotations
 
@@ -15,122 +15,128 @@ if TYPE_CHECKING:
 
 _NONE = ("none", '""', "''")
 _MOST_PIECES = 200
+NOT_SAVED = "not saved; save it with /save NAME"
 
 
-def system(desk: CommandContext, rest: str) -> None:
-    """/system."""
-    chat = desk.talk.chat
-    if rest:
-        validate.text("the system text", rest)
-        chat.system = None if rest in _NONE else rest
-    desk.say(f"system: {chat.system}" if chat.system else "(no system text)")
+def system(ctx: CommandContext, argument: str) -> None:
+    """/system [TEXT]: show, set or remove the system text."""
+    chat = ctx.state.chat
+    if argument:
+        validate.text("the system text", argument)
+        chat.system = None if argument in _NONE else argument
+    ctx.say(f"system: {chat.system}" if chat.system else "(no system text)")
 
 
-def set_(desk: CommandContext, rest: str) -> None:
-    """/set, and /set parameter NAME VALUE as others have it."""
-    words = rest.split(None, 2)
+def set_(ctx: CommandContext, argument: str) -> None:
+    """/set [NAME [VALUE]]: show or change parameters.
+
+    Also accepts Ollama's `/set parameter NAME VALUE` and `/set system TEXT`.
+    """
+    words = argument.split(None, 2)
     if words[:1] == ["parameter"]:
-        words = rest.split(None, 3)[1:]
+        words = argument.split(None, 3)[1:]
     if words[:1] == ["system"]:
-        system(desk, rest.partition("system")[2].strip())
+        system(ctx, argument.partition("system")[2].strip())
         return
     if len(words) < 2:
-        _tell(desk, words[0] if words else "")
+        _show_parameters(ctx, words[0] if words else "")
         return
-    chat, talk = desk.talk.chat, desk.talk
+    chat, state = ctx.state.chat, ctx.state
     if words[0] == "logprobs":
-        raise UsageError("a chat shows no log-probabilities; edgesppo run --json does")
+        raise UsageError("the chat cannot show log-probabilities; use edgesppo run --json")
     name, word = words[0], " ".join(words[1:])
-    chat.params = sampling_settings.changed(chat.params, talk.loaded.defaults, name, word)
-    _tell(desk, name)
+    chat.params = sampling_settings.changed(chat.params, state.loaded.defaults, name, word)
+    _show_parameters(ctx, name)
 
 
-def _tell(desk: CommandContext, name: str) -> None:
-    found = [*sampling_settings.settings(desk.talk.chat.params)]
+def _show_parameters(ctx: CommandContext, name: str) -> None:
+    shown = [*sampling_settings.settings(ctx.state.chat.params)]
     if name:
-        found = [one for one in found if one.name == name.replace("-", "_")]
-        if not found:
-            raise sampling_settings.unknown(name)
-    desk.say_list([(one.name, one.value, f"{one.meaning} ({one.takes})") for one in found])
+        shown = [one for one in shown if one.name == name.replace("-", "_")]
+        if not shown:
+            raise sampling_settings.unknown_parameter(name)
+    ctx.say_list([(one.name, one.value, f"{one.meaning} ({one.takes})") for one in shown])
     if not name:
-        desk.say("/set NAME VALUE sets one; default as VALUE takes it back.")
+        ctx.say("/set NAME VALUE changes one, /set NAME default resets it.")
 
 
-def show(desk: CommandContext, _rest: str) -> None:
-    """/show."""
-    talk = desk.talk
-    desk.say(describe(talk.loaded))
-    desk.say(f"  file     {talk.loaded.model.path}")
-    kept = f"{talk.name}, in {talk.session.path}" if talk.session else "not saved; /save NAME does"
-    desk.say(f"  chat     {kept}")
-    desk.say(f"  turns    {len(talk.chat.messages) // 2:,}")
-    desk.say(f"  system   {talk.chat.system or 'none'}")
-    defaults = {one.name: one.value for one in sampling_settings.settings(talk.loaded.defaults)}
+def show(ctx: CommandContext, _argument: str) -> None:
+    """/show: the model, the chat's file and its settings."""
+    state = ctx.state
+    ctx.say(describe(state.loaded))
+    ctx.say(f"  file     {state.loaded.model.path}")
+    saved = f"{state.name}, in {state.session.path}" if state.session else NOT_SAVED
+    ctx.say(f"  chat     {saved}")
+    ctx.say(f"  turns    {len(state.chat.messages) // 2:,}")
+    ctx.say(f"  system   {state.chat.system or 'none'}")
+    defaults = {one.name: one.value for one in sampling_settings.settings(state.loaded.defaults)}
     own = [
         f"{one.name} {one.value}"
-        for one in sampling_settings.settings(talk.chat.params)
+        for one in sampling_settings.settings(state.chat.params)
         if one.value != defaults[one.name]
     ]
-    desk.say(f"  set      {', '.join(own) or 'nothing beyond the defaults'} (/set lists all)")
+    ctx.say(f"  set      {', '.join(own) or 'only defaults'} (/set lists all)")
 
 
-def stats(desk: CommandContext, _rest: str) -> None:
-    """/stats."""
-    chat = desk.talk.chat
-    desk.say(speed_line(chat.last) if chat.answered else "(no answer yet)")
-    if desk.totals.answers:
-        desk.say(str(desk.totals))
+def stats(ctx: CommandContext, _argument: str) -> None:
+    """/stats: tokens and speed of the last answer, and totals."""
+    chat = ctx.state.chat
+    ctx.say(speed_line(chat.last) if chat.answered else "(no answer yet)")
+    if ctx.stats.answers:
+        ctx.say(str(ctx.stats))
 
 
-def tokens(desk: CommandContext, rest: str) -> None:
-    """/tokens."""
-    talk = desk.talk
-    if not rest:
-        desk.say(f"{n_tokens(talk.n_tokens())} in this chat; /tokens TEXT shows those of a text")
+def tokens(ctx: CommandContext, argument: str) -> None:
+    """/tokens [TEXT]: the tokens of a text, or their number in the chat."""
+    state = ctx.state
+    if not argument:
+        ctx.say(
+            f"{n_tokens(state.n_tokens())} in this chat; /tokens TEXT shows the tokens of a text"
+        )
         return
-    ids = talk.loaded.tokenize(rest)
-    pieces = [_piece(talk.loaded.model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
+    ids = state.loaded.tokenize(argument)
+    pieces = [_piece(state.loaded.model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
     more = " ..." if len(ids) > _MOST_PIECES else ""
-    desk.say(f"{n_tokens(len(ids))}: {' '.join(pieces)}{more}")
+    ctx.say(f"{n_tokens(len(ids))}: {' '.join(pieces)}{more}")
 
 
 def _piece(data: bytes) -> str:
-    """Between quotes; what is a part of a character only, as bytes."""
+    """A token in quotes; as bytes if it is only a part of a character."""
     try:
         return repr(data.decode("utf-8"))
     except UnicodeDecodeError:
         return repr(data)
 
 
-def context(desk: CommandContext, _rest: str) -> None:
-    """/context."""
-    talk, chat = desk.talk, desk.talk.chat
-    n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
+def context(ctx: CommandContext, _argument: str) -> None:
+    """/context: what fills the context, and what is free."""
+    state, chat = ctx.state, ctx.state.chat
+    n_ctx, used = state.loaded.engine.n_ctx, state.n_tokens()
     share = f"{min(1.0, used / n_ctx):.0%}"
-    of_system = len(talk.loaded.tokenize(chat.system)) if chat.system else 0
+    of_system = len(state.loaded.tokenize(chat.system)) if chat.system else 0
     left = max(0, n_ctx - used)
     turns = len(chat.messages) // 2 - chat.left_out
-    desk.say(f"  {n_ctx:>9,}  tokens in the context of {talk.loaded.name}")
-    desk.say(f"  {used:>9,}  used, {share}: {n_turns(turns)}, system text {of_system:,}")
-    desk.say(f"  {left:>9,}  left")
-    held = talk.loaded.engine.held(chat.encode([Message("user", "")], left_out=chat.left_out))
-    desk.say(f"  {held:>9,}  in the KV cache, so that they need not be read again")
+    ctx.say(f"  {n_ctx:>9,}  tokens in the context of {state.loaded.name}")
+    ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
+    ctx.say(f"  {left:>9,}  free")
+    held = state.loaded.engine.held(chat.encode([Message("user", "")], left_out=chat.left_out))
+    ctx.say(f"  {held:>9,}  in the KV cache, not to be computed again")
     if used > n_ctx:
-        desk.say("  That is more than it holds: the next message leaves out the oldest turns.")
+        ctx.say("  The chat exceeds the context: the next message leaves out the oldest turns.")
     if chat.left_out:
-        desk.say(f"  The oldest {n_turns(chat.left_out)} no longer fit and are left out.")
+        ctx.say(f"  The oldest {n_turns(chat.left_out)} no longer fit and are left out.")
 
 
-def model(desk: CommandContext, rest: str) -> None:
-    """/model."""
-    talk = desk.talk
-    if not rest:
-        desk.say(describe(talk.loaded))
+def model(ctx: CommandContext, argument: str) -> None:
+    """/model [MODEL]: show the model, or continue with another one."""
+    state = ctx.state
+    if not argument:
+        ctx.say(describe(state.loaded))
         return
-    found = talk.setup.find(rest)
+    found = state.setup.find(argument)
     try:
-        lines = talk.use_model(found, desk.report)
+        lines = state.use_model(found, ctx.report)
     finally:
-        desk.report("", 0.0)
+        ctx.report("", 0.0)
     for line in lines:
-        desk.say(line)
+        ctx.say(line)

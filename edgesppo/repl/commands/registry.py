@@ -1,7 +1,7 @@
-"""Owns the list of commands: names, what stands behind them, a line of help, what they do.
+"""The table of commands: names, arguments, one line of help, and the functions that run them.
 
-Each is a function of the desk (what a command may use of the chat's loop) and the rest of the
-line. They raise EdgesppoError for what makes no sense; the loop says it.
+A command is a function of the CommandContext and the rest of the line. It raises EdgesppoError
+for invalid input, and the loop prints the message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """One command. `takes` says what completes it; `early` ones need no model."""
+    """One command.
+
+    takes  the kind of its argument, for completion
+    early  whether it can run before the model is loaded
+    """
 
     name: str
     usage: str
@@ -31,73 +35,87 @@ class Command:
     early: bool = False
 
 
-def _help(desk: CommandContext, rest: str) -> None:
-    if rest:
-        command = named(rest if rest.startswith("/") else f"/{rest}")
+def _help(ctx: CommandContext, argument: str) -> None:
+    if argument:
+        command = named(argument if argument.startswith("/") else f"/{argument}")
         if command is None:
-            raise _unknown(rest)
-        desk.say(f"{command.name} {command.usage}".rstrip() + f"   {command.help}")
+            raise _unknown(argument)
+        ctx.say(f"{command.name} {command.usage}".rstrip() + f"   {command.help}")
         others = [alias for alias, name in _ALIASES.items() if name == command.name]
         if others:
-            desk.say(f"The same: {', '.join(others)}")
+            ctx.say(f"Aliases: {', '.join(others)}")
         return
-    desk.say_list([(f"{one.name} {one.usage}", one.help) for one in COMMANDS])
-    desk.say("")
-    desk.say_list(KEYS if desk.edits else PLAIN_KEYS)
+    ctx.say_list([(f"{one.name} {one.usage}", one.help) for one in COMMANDS])
+    ctx.say("")
+    ctx.say_list(KEYS if ctx.rich else PLAIN_KEYS)
 
 
 def _unknown(word: str) -> UsageError:
     names = [*(command.name for command in COMMANDS), *_ALIASES]
     return UsageError(
-        f"unknown command {word!r}{did_you_mean(word, names)}; /help lists them, and a message"
-        " that begins with a slash takes a space before it"
+        f"unknown command {word!r}{did_you_mean(word, names)}; /help lists the commands; to send"
+        " a message that begins with a slash, put a space before it"
     )
 
 
-def _exit(desk: CommandContext, _rest: str) -> None:
-    desk.leaving = True
+def _exit(ctx: CommandContext, _argument: str) -> None:
+    ctx.leaving = True
 
 
-_MANY_LINES = ('""" ... """', "many lines; a line that begins with a space is no command")
-_STOP = ("Ctrl-C", "stop an answer, what came is kept; twice within a second: leave")
-PLAIN_KEYS = (_MANY_LINES, _STOP, ("Ctrl-D", "leave"))
+_MANY_LINES = ('""" ... """', "a message of several lines")
+_SLASH = ("Space /", "a message that begins with a slash")
+_STOP = ("Ctrl-C", "stop the answer and keep its text so far; twice within a second: quit")
+_QUIT = ("Ctrl-D", "quit")
+PLAIN_KEYS = (_MANY_LINES, _SLASH, _STOP, _QUIT)
 KEYS = (
-    ("Alt-Enter, Ctrl-J", "a new line"),
+    ("Alt-Enter, Ctrl-J", "start a new line"),
     _MANY_LINES,
-    ("Tab", "complete a command, a file's name, a chat's name"),
-    ("Ctrl-R", "search what was typed before, in other chats too"),
+    _SLASH,
+    ("Tab", "complete a command, a file name or the name of a chat"),
+    ("Ctrl-R", "search earlier messages, also those of other chats"),
     ("Ctrl-G", "write the message in $EDITOR"),
     _STOP,
-    ("Ctrl-D", "leave"),
+    _QUIT,
 )
 COMMANDS = (
-    Command("/help", "[COMMAND]", "this list", _help, "command", early=True),
-    Command("/exit", "", "leave; the chat is saved", _exit, early=True),
-    Command("/regen", "", "answer the last message anew", turns.regenerate),
-    Command("/continue", "", "go on with an answer that was cut", turns.continue_),
-    Command("/edit", "", "change the last message in $EDITOR and ask again", turns.edit),
-    Command("/undo", "", "take back the last turn, or a file not sent yet", turns.undo),
-    Command("/clear", "", "forget the turns of this chat", turns.clear),
-    Command("/read", "FILE", "put a text file into the next message", turns.read, "path"),
     Command(
-        "/system", "[TEXT]", "show or set the system text (none: without)", info.system, "text"
+        "/help",
+        "[COMMAND]",
+        "list the commands and keys, or explain one command",
+        _help,
+        "command",
+        early=True,
     ),
-    Command("/set", "[NAME VALUE]", "show or set how answers are drawn", info.set_, "parameter"),
-    Command("/show", "", "what runs, how, and where the chat is kept", info.show),
-    Command("/stats", "", "tokens and speed of the last answer, and of all", info.stats),
-    Command("/tokens", "[TEXT]", "the tokens of a text, or of the chat", info.tokens, "text"),
-    Command("/context", "", "what fills the context, and what is left of it", info.context),
-    Command("/model", "[MODEL]", "show the model, or go on with another", info.model, "model"),
-    Command("/sessions", "", "the saved chats", sessions.sessions, early=True),
-    Command("/new", "[NAME]", "begin another chat; this one stays saved", sessions.new),
-    Command("/load", "NAME", "go on with a saved chat", sessions.load, "session"),
-    Command("/save", "NAME", "save a copy of this chat as it is now", sessions.save),
-    Command("/rename", "NAME", "give this chat a name", sessions.rename),
+    Command("/exit", "", "quit; a saved chat can be continued later", _exit, early=True),
+    Command("/regen", "", "answer the last message again", turns.regenerate),
+    Command("/continue", "", "continue an answer that was stopped or cut off", turns.continue_),
+    Command("/edit", "", "edit the last message in $EDITOR and send it again", turns.edit),
+    Command("/undo", "", "remove the last turn, or an attached file", turns.undo),
+    Command("/clear", "", "remove all turns of this chat", turns.clear),
+    Command("/read", "FILE", "attach a text file to the next message", turns.read, "path"),
+    Command(
+        "/system", "[TEXT]", "show or set the system text (none removes it)", info.system, "text"
+    ),
+    Command("/set", "[NAME VALUE]", "show or set the sampling parameters", info.set_, "parameter"),
+    Command("/show", "", "show the model, the chat's file and its settings", info.show),
+    Command("/stats", "", "show tokens and speed of the last answer, and totals", info.stats),
+    Command(
+        "/tokens",
+        "[TEXT]",
+        "show the tokens of a text, or how many the chat has",
+        info.tokens,
+        "text",
+    ),
+    Command("/context", "", "show how full the context is", info.context),
+    Command("/model", "[MODEL]", "show the model, or continue with another", info.model, "model"),
+    Command("/sessions", "", "list the saved chats", sessions.sessions, early=True),
+    Command("/new", "[NAME]", "start another chat; this one stays saved", sessions.new),
+    Command("/load", "NAME", "continue a saved chat", sessions.load, "session"),
+    Command("/save", "NAME", "save this chat, or a copy of it, under a name", sessions.save),
+    Command("/rename", "NAME", "rename this chat", sessions.rename),
     Command("/delete", "[NAME]", "delete a saved chat, or this one", sessions.delete, "session"),
     Command("/export", "[FILE]", "write the chat to a .md or .json file", export.export, "path"),
-    Command(
-        "/copy", "[code]", "the last answer, or its code, to the clipboard", export.copy, "copy"
-    ),
+    Command("/copy", "[code]", "copy the last answer or its last code block", export.copy, "copy"),
 )
 _ALIASES = {
     "/?": "/help",
@@ -114,13 +132,16 @@ _ALIASES = {
 
 
 def named(word: str) -> Command | None:
-    """The command of that name or alias."""
+    """The command with this name or alias; None if there is none."""
     name = _ALIASES.get(word, word)
     return next((command for command in COMMANDS if command.name == name), None)
 
 
 def is_command(line: str) -> bool:
-    """Whether it is one: it begins with a slash; of several lines only one that takes a text."""
+    """Whether a message is a command: it begins with a slash.
+
+    A message of several lines is one only if the command takes a text.
+    """
     if not line.startswith("/"):
         return False
     if "\n" not in line.strip():
@@ -129,13 +150,13 @@ def is_command(line: str) -> bool:
     return command is not None and command.takes == "text"
 
 
-def run(desk: CommandContext, line: str) -> None:
-    """Do what a command says. Raises EdgesppoError."""
+def run(ctx: CommandContext, line: str) -> None:
+    """Run a command line, waiting for the model if needed. Raises EdgesppoError."""
     word, *more = line.strip().split(None, 1)
-    rest = more[0] if more else ""
+    argument = more[0] if more else ""
     command = named(word)
     if command is None:
         raise _unknown(word)
     if not command.early:
-        desk.wait_for_model()
-    command.run(desk, rest.strip())
+        ctx.wait_for_model()
+    command.run(ctx, argument.strip())

@@ -1,4 +1,4 @@
-"""Owns the commands on saved chats: which there are, going on with one, naming, deleting."""
+"""Commands on saved chats: list, start, load, save, rename and delete them."""
 
 from __future__ import annotations
 
@@ -13,100 +13,100 @@ if TYPE_CHECKING:
     from edgesppo.sessions.session import Session
 
 
-def sessions(desk: CommandContext, _rest: str) -> None:
-    """/sessions."""
-    entries = desk.talk.setup.sessions.entries()
+def sessions(ctx: CommandContext, _argument: str) -> None:
+    """/sessions: list the saved chats."""
+    entries = ctx.state.setup.sessions.entries()
     if not entries:
-        desk.say("(no saved chats)")
-    desk.say_list([_described(entry, desk.talk.name) for entry in entries])
+        ctx.say("(no saved chats)")
+    ctx.say_list([_described(entry, ctx.state.name) for entry in entries])
 
 
-def _described(entry: Entry, here: str) -> tuple[str, ...]:
-    marked = f"{entry.name} (here)" if entry.name == here else entry.name
+def _described(entry: Entry, current: str) -> tuple[str, ...]:
+    marked = f"{entry.name} (current)" if entry.name == current else entry.name
     problem = f" ({entry.problem})" if entry.problem else ""
     return (marked, n_turns(entry.n_turns), ago(entry.last_used), f"{entry.model}{problem}")
 
 
-def new(desk: CommandContext, rest: str) -> None:
-    """/new [NAME]."""
-    _switch(desk, _fresh(desk, rest) if rest else desk.talk.setup.sessions.unnamed())
-    desk.say(f"(a new chat, {desk.talk.name}; /load goes back)")
+def new(ctx: CommandContext, argument: str) -> None:
+    """/new [NAME]: start another chat."""
+    _switch(ctx, _new_session(ctx, argument) if argument else ctx.state.setup.sessions.unnamed())
+    ctx.say(f"(started a new chat, {ctx.state.name}; /load NAME continues an earlier one)")
 
 
-def load(desk: CommandContext, rest: str) -> None:
-    """/load NAME."""
-    if not rest:
-        sessions(desk, "")
+def load(ctx: CommandContext, argument: str) -> None:
+    """/load NAME: continue a saved chat; without a name, list them."""
+    if not argument:
+        sessions(ctx, "")
         return
-    if rest == desk.talk.name:
-        raise UsageError(f"{rest!r} is the chat you are in")
-    _switch(desk, desk.talk.setup.sessions.resume(rest))
+    if argument == ctx.state.name:
+        raise UsageError(f"you are already in the chat {argument!r}")
+    _switch(ctx, ctx.state.setup.sessions.resume(argument))
 
 
-def save(desk: CommandContext, rest: str) -> None:
-    """/save NAME: a copy; what nobody kept so far is kept from now on."""
-    talk = desk.talk
-    if not rest:
-        desk.say(
-            f"(saved as {talk.name}: every turn is on the disk when the prompt comes back)"
-            if talk.session
-            else "(not saved; /save NAME does)"
+def save(ctx: CommandContext, argument: str) -> None:
+    """/save NAME: save a copy, or start saving a chat that is not saved yet."""
+    state = ctx.state
+    if not argument:
+        ctx.say(
+            f"(saved as {state.name}: each turn is written to disk before the next prompt)"
+            if state.session
+            else "(not saved; save it with /save NAME)"
         )
         return
-    if not talk.chat.messages:
+    if not state.chat.messages:
         raise UsageError("there is nothing to save yet")
-    session = _fresh(desk, rest)
-    if talk.session is None:
-        talk.keep_as(session)
-        desk.say(f"(saved as {rest}, and every turn from now on)")
+    session = _new_session(ctx, argument)
+    if state.session is None:
+        state.save_as(session)
+        ctx.say(f"(saved as {argument}; every further turn will be saved, too)")
     else:
-        talk.copy_to(session)
-        desk.say(f"(a copy is saved as {rest}; this chat goes on as {talk.name})")
+        state.copy_to(session)
+        ctx.say(f"(saved a copy as {argument}; you are still in {state.name})")
 
 
-def rename(desk: CommandContext, rest: str) -> None:
-    """/rename NAME."""
-    talk = desk.talk
-    if talk.session is None:
-        raise UsageError("this chat is not saved; /save NAME does")
-    if not rest:
-        raise UsageError("/rename NAME, the new name")
-    talk.session.rename(talk.setup.sessions.path(rest))
-    desk.say(f"(this chat is now called {talk.name})")
+def rename(ctx: CommandContext, argument: str) -> None:
+    """/rename NAME: give this chat another name."""
+    state = ctx.state
+    if state.session is None:
+        raise UsageError("this chat is not saved; save it with /save NAME")
+    if not argument:
+        raise UsageError("/rename needs the new name: /rename NAME")
+    state.session.rename(state.setup.sessions.path(argument))
+    ctx.say(f"(this chat is now called {state.name})")
 
 
-def delete(desk: CommandContext, rest: str) -> None:
-    """/delete [NAME]."""
-    talk = desk.talk
-    name = rest or talk.name
+def delete(ctx: CommandContext, argument: str) -> None:
+    """/delete [NAME]: delete a saved chat, or the current one."""
+    state = ctx.state
+    name = argument or state.name
     if not name:
-        raise UsageError("this chat is not saved")
-    if name != talk.name:
-        talk.setup.sessions.existing(name)
-    if not desk.confirm(f"Delete the chat {name!r} for good?"):
-        desk.say("(kept)")
+        raise UsageError("this chat is not saved, so there is nothing to delete")
+    if name != state.name:
+        state.setup.sessions.existing(name)
+    if not ctx.confirm(f"Permanently delete the chat {name!r}?"):
+        ctx.say("(not deleted)")
         return
-    if name == talk.name:
-        # Turns that were taken back are in the file all the same.
-        if talk.chat.messages or (talk.session and talk.session.transcript is not None):
-            talk.forget_session()
-        desk.say(f"(deleted; a new chat begins, {talk.name})")
+    if name == state.name:
+        # Removed turns are still in the file.
+        if state.chat.messages or (state.session and state.session.transcript is not None):
+            state.delete_session()
+        ctx.say(f"(deleted; started a new chat, {state.name})")
     else:
-        talk.setup.sessions.delete(name)
-        desk.say(f"(deleted {name})")
+        state.setup.sessions.delete(name)
+        ctx.say(f"(deleted {name})")
 
 
-def _switch(desk: CommandContext, session: Session) -> None:
-    for line in desk.talk.switch(session):
-        desk.say(line)
-    desk.attached.clear()
-    desk.recall()
+def _switch(ctx: CommandContext, session: Session) -> None:
+    for line in ctx.state.switch(session):
+        ctx.say(line)
+    ctx.attached.clear()
+    ctx.recall()
 
 
-def _fresh(desk: CommandContext, name: str) -> Session:
-    """A session that does not exist yet."""
-    session = desk.talk.setup.sessions.open(name)
+def _new_session(ctx: CommandContext, name: str) -> Session:
+    """Open a session that does not exist yet. Raises UsageError if it does."""
+    session = ctx.state.setup.sessions.open(name)
     if session.transcript is not None:
         session.close()
-        raise UsageError(f"there is a chat {name!r} already; choose another name")
+        raise UsageError(f"a chat {name!r} already exists; choose another name")
     return session

@@ -1,4 +1,4 @@
-"""Owns the commands that ask, or change what was asked."""
+"""Commands on turns: answer again, continue, edit, undo, clear, attach files."""
 
 from __future__ import annotations
 
@@ -15,79 +15,83 @@ if TYPE_CHECKING:
     from edgesppo.repl.commands.context import CommandContext
 
 
-def regenerate(desk: CommandContext, _rest: str) -> None:
-    """/regen."""
-    chat = desk.talk.chat
-    desk.show(chat.regenerate(), "")
+def regenerate(ctx: CommandContext, _argument: str) -> None:
+    """/regen: answer the last message again."""
+    chat = ctx.state.chat
+    ctx.show(chat.regenerate(), "")
 
 
-def continue_(desk: CommandContext, _rest: str) -> None:
-    """/continue."""
-    chat = desk.talk.chat
+def continue_(ctx: CommandContext, _argument: str) -> None:
+    """/continue: continue the last answer."""
+    chat = ctx.state.chat
     before = chat.messages[-1:]
-    desk.show(chat.continue_(), "")
+    ctx.show(chat.continue_(), "")
     if chat.messages[-1:] == before:
-        desk.say("(nothing more: the answer had come to its end)")
+        ctx.say("(nothing to add: the answer is complete)")
 
 
-def edit(desk: CommandContext, _rest: str) -> None:
-    """/edit: the last message once more, or a first one."""
-    if not desk.asks:
-        raise UsageError("/edit needs a person at a terminal; /undo takes a message back")
-    chat = desk.talk.chat
+def edit(ctx: CommandContext, _argument: str) -> None:
+    """/edit: edit and resend the last message, or write the first one."""
+    if not ctx.interactive:
+        raise UsageError("/edit needs a terminal; /undo removes the last turn")
+    chat = ctx.state.chat
     asked = chat.messages[-2].content if chat.messages else ""
-    with desk.free_keys():
+    with ctx.release_keyboard():
         text = editor.edit(asked)
     if not text.strip() or text == asked:
-        desk.say("(nothing changed)")
+        ctx.say("(nothing changed)")
         return
-    desk.say("\n".join(f"> {line}" for line in text.split("\n")))
-    desk.show(chat.regenerate(text) if chat.messages else chat.stream(text), text)
+    ctx.say("\n".join(f"> {line}" for line in text.split("\n")))
+    ctx.show(chat.regenerate(text) if chat.messages else chat.stream(text), text)
 
 
-def undo(desk: CommandContext, _rest: str) -> None:
-    """/undo."""
-    if desk.attached:
-        desk.say(f"(took back the file {desk.attached.pop().name})")
+def undo(ctx: CommandContext, _argument: str) -> None:
+    """/undo: remove the last attached file, or the last turn."""
+    if ctx.attached:
+        ctx.say(f"(removed the file {ctx.attached.pop().name})")
         return
-    desk.say(f"(took back: {_first_line(desk.talk.chat.undo())})")
+    ctx.say(f"(removed: {_first_line(ctx.state.chat.undo())})")
 
 
-def clear(desk: CommandContext, _rest: str) -> None:
-    """/clear."""
-    desk.talk.chat.clear()
-    desk.attached.clear()
-    desk.say("(the chat is forgotten)")
+def clear(ctx: CommandContext, _argument: str) -> None:
+    """/clear: remove all turns."""
+    ctx.state.chat.clear()
+    ctx.attached.clear()
+    ctx.say("(removed all turns of this chat)")
 
 
-def read(desk: CommandContext, rest: str) -> None:
-    """/read FILE: say how large it is before it is sent."""
-    if not rest:
-        names = ", ".join(file.name for file in desk.attached)
-        desk.say(f"(goes with the next message: {names})" if names else "/read FILE, a text file")
+def read(ctx: CommandContext, argument: str) -> None:
+    """/read FILE: attach a file to the next message, and say how many tokens it has."""
+    if not argument:
+        names = ", ".join(file.name for file in ctx.attached)
+        ctx.say(
+            f"(attached to the next message: {names})"
+            if names
+            else "(no file is attached; /read FILE attaches one)"
+        )
         return
-    file = attachments.read(rest)
-    desk.attached.append(file)
-    talk = desk.talk
-    n_ctx, used = talk.loaded.engine.n_ctx, talk.n_tokens()
-    size, n = _size(desk, [file])
-    desk.say(f"({file.name}: {size}; it goes with the next message, /undo takes it back)")
-    size, waiting = (size, n) if len(desk.attached) == 1 else _size(desk, desk.attached)
+    file = attachments.read(argument)
+    ctx.attached.append(file)
+    state = ctx.state
+    n_ctx, used = state.loaded.engine.n_ctx, state.n_tokens()
+    size, n = _size(ctx, [file])
+    ctx.say(f"({file.name}: {size}, attached to the next message; /undo removes it)")
+    size, waiting = (size, n) if len(ctx.attached) == 1 else _size(ctx, ctx.attached)
     if waiting >= n_ctx:
-        desk.say(
-            f"warning: that does not fit: {size}, and the context holds {n_ctx:,}; "
-            "take it back with /undo, or load the model with a larger --n-ctx"
+        ctx.say(
+            f"warning: this does not fit: {size}, but the context holds {n_ctx:,}; "
+            "remove it with /undo, or restart with a larger --n-ctx"
         )
     elif used + waiting >= n_ctx:
-        desk.say(
-            f"warning: with the {used:,} tokens of the chat that is more than the {n_ctx:,} of the "
-            "context: its oldest turns will be left out"
+        ctx.say(
+            f"warning: with the {used:,} tokens of the chat this exceeds the context of {n_ctx:,} "
+            "tokens: the oldest turns will be left out"
         )
 
 
-def _size(desk: CommandContext, files: Sequence[attachments.Attached]) -> tuple[str, int]:
-    """How many tokens files take, in words too; no more are counted than there can be of use."""
-    text, loaded = attachments.joined(files, ""), desk.talk.loaded
+def _size(ctx: CommandContext, files: Sequence[attachments.Attachment]) -> tuple[str, int]:
+    """The number of tokens of files, as text and as int; a lower bound if they cannot fit."""
+    text, loaded = attachments.join(files, ""), ctx.state.loaded
     fewest = loaded.model.fewest_tokens(text)
     if fewest >= loaded.engine.n_ctx:
         return f"at least {n_tokens(fewest)}", fewest
@@ -100,8 +104,8 @@ def _first_line(text: str, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
-def message(desk: CommandContext, text: str) -> str:
-    """The whole next message, its files with it."""
-    if not text.strip() and not desk.attached:
-        raise UsageError("an empty message")
-    return attachments.joined(desk.attached, text)
+def message(ctx: CommandContext, text: str) -> str:
+    """The next message with its attached files. Raises UsageError if it is empty."""
+    if not text.strip() and not ctx.attached:
+        raise UsageError("the message is empty")
+    return attachments.join(ctx.attached, text)
