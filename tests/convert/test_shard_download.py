@@ -23,9 +23,10 @@ from edgesppo_convert import convert, pipeline
 from edgesppo_convert.output import output
 from edgesppo_convert.source.hub_checkpoint import RemoteCheckpoint
 from edgesppo_convert.source.safetensors import Shard
+from tests.conftest import LONG
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.fake_hub import REPOSITORY, REVISION, Direct, FakeHub, serve
-from tests.support.faulty import Counting, Faulty, Short
+from tests.support.faulty import Counting, Faulty, Short, places
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -451,7 +452,7 @@ def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
 ) -> None:
     done = operations(out, keep=keep)
     gone_on_from = set()  # what a run makes of a state of the disk need be seen once only
-    for error, number in product(errors, range(1, len(done) + 1)):
+    for error, number in product(errors, places(done)):
         with suppress(OutputError, KeyboardInterrupt):
             run(out, Faulty(number, error), keep=keep)
         if not out.exists():
@@ -514,7 +515,7 @@ def test_killed_at_any_operation_the_next_run_gives_the_same_file(
     folder: Path, out: Path, whole: bytes
 ) -> None:
     done = operations(out)
-    numbers = range(1, len(done) + 1)
+    numbers = places(done)
     words = [sys.executable, "-c", KILLED, SOURCE, str(out), str(folder), *map(str, numbers)]
     subprocess.run(words, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
     resumed = []
@@ -527,5 +528,6 @@ def test_killed_at_any_operation_the_next_run_gives_the_same_file(
                 run(victim, Counting())
         assert victim.read_bytes() == whole, f"operation {number}, {done[number - 1]}"
     assert resumed == sorted(resumed)
-    assert {*resumed} == {*range(TENSORS + 1)}
+    every = {*range(TENSORS + 1)}
+    assert (every if LONG else {0, TENSORS}) <= {*resumed} <= every
     assert names(out) == {out.name + str(number) for number in numbers}

@@ -10,6 +10,7 @@ from gguf import GGUFReader
 
 from edgesppo_convert import convert
 from edgesppo_convert.quant.recipe import OVERRIDES, RECIPES
+from tests.conftest import LONG
 from tests.convert.test_bytes import gguf_name
 from tests.support.checkpoints import SHAPES, resized, tensor_shapes, write_checkpoint
 from tests.support.imatrix_files import means, random_sums, write_dat, write_gguf
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SMALL = {
     # enough layers for every rule on layers; four heads to a KV head
-    "deep": resized(SHAPES["tiny"], layers=17, ffn=256),
+    "deep": resized(SHAPES["tiny"], layers=17 if LONG else 9, ffn=256),
     "shared": resized(SHAPES["tiny"], layers=9, ffn=256, kv_heads=1),
     "odd": SHAPES["odd"],  # rows that 256 does not divide
     "odder": SHAPES["odder"],  # nor does 32
