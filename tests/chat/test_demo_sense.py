@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.dev.train_demo import heldout
-from tests.conftest import LONG
 from tests.support.demo_questions import DIALOGUES, QUESTIONS, is_right
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     import pytest

@@ -151,7 +151,10 @@ def test_kernels_are_chosen_by_option_or_environment(small: Path, tmp_path: Path
 @pytest.mark.usefixtures("checked_briefly")
 def test_fast_kernels_leave_calibrated_tensors_to_ggml(small: Path, tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    imatrix = write_gguf(tmp_path / "imatrix", random_sums({"blk.0.attn_q.weight": 256, "blk.0.ffn_down.weight": 512}))
+    imatrix = write_gguf(
+        tmp_path / "imatrix",
+        random_sums({"blk.0.attn_q.weight": 256, "blk.0.ffn_down.weight": 512}),
+    )
     made = [
         convert(small, tmp_path / name, imatrix=imatrix, kernels=name) for name in ("fast", "ggml")
     ]

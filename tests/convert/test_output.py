@@ -23,7 +23,8 @@ from edgesppo_convert.output import part_file
 from edgesppo_convert.output.output import Output
 from edgesppo_convert.source.safetensors import Tensor
 from tests.support.checkpoints import Shape, write_checkpoint
-from tests.support.faulty import Counting, Faulty, Short, places
+from tests.support.faulty import Counting, Faulty, Short
+from tests.support.sweeps import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable

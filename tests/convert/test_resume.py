@@ -22,11 +22,11 @@ from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.output import journal_path, part_path
 from edgesppo_convert.output.part_file import Part
 from edgesppo_convert.source.safetensors import Shard
-from tests.conftest import LONG
 from tests.support.checkpoints import Shape, write_checkpoint
-from tests.support.faulty import STRIDE, Counting, Faulty, PowerCut, Short, Volatile, places
+from tests.support.faulty import Counting, Faulty, PowerCut, Short, Volatile
 from tests.support.imatrix_files import random_sums, write_dat
 from tests.support.paths import ROOT
+from tests.support.sweeps import LONG, STRIDE, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,11 +23,11 @@ from edgesppo_convert import convert, pipeline
 from edgesppo_convert.output import output
 from edgesppo_convert.source.hub_checkpoint import RemoteCheckpoint
 from edgesppo_convert.source.safetensors import Shard
-from tests.conftest import LONG
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.fake_hub import REPOSITORY, REVISION, Direct, FakeHub, serve
-from tests.support.faulty import Counting, Faulty, Short, places
+from tests.support.faulty import Counting, Faulty, Short
 from tests.support.paths import ROOT
+from tests.support.sweeps import LONG, places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

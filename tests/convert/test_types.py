@@ -10,11 +10,11 @@ from gguf import GGUFReader
 
 from edgesppo_convert import convert
 from edgesppo_convert.quant.recipe import OVERRIDES, RECIPES
-from tests.conftest import LONG
 from tests.convert.test_bytes import gguf_name
 from tests.support.checkpoints import SHAPES, resized, tensor_shapes, write_checkpoint
 from tests.support.imatrix_files import means, random_sums, write_dat, write_gguf
 from tests.support.llama_quantizer import FILE_TYPES, differences, llama_quantize
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path

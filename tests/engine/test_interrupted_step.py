@@ -16,8 +16,8 @@ from edgesppo.chat import chat, generation
 from edgesppo.engine import accept, engine, kv_cache, request, runner, scheduler
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
-from tests.conftest import LONG
 from tests.support import near_ties
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path

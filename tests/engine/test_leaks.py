@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from tests.conftest import LONG
 from tests.support.resources import native_handles, open_files
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.grammar_sampler import ConstrainedChain
 from edgesppo.llama.sampler_chain import Grammar, build_chain
-from tests.conftest import LONG
 from tests.support.schema_cases import CASES, Case
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,6 @@ from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.sampling.params import STAGES
 from edgesppo.sampling.stages import stages
 from edgesppo_convert import convert
-from tests.conftest import LONG
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.sampling_exact import (
     LARGEST_Z,
@@ -29,6 +28,7 @@ from tests.support.sampling_exact import (
     uniform,
     z_score,
 )
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

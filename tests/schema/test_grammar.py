@@ -19,9 +19,9 @@ import edgesppo
 from edgesppo import schema
 from edgesppo.schema import automaton, formats, limits, numbers, patterns
 from edgesppo.schema.limits import Work
-from tests.conftest import LONG
 from tests.support.gbnf import Reader
 from tests.support.schema_cases import CASES, FORMATS, REFUSED, Case
+from tests.support.sweeps import LONG
 
 # Ways of reading a text that may be open at once; long strings are counted in blocks.
 MOST_OPEN = 12

@@ -23,10 +23,10 @@ from edgesppo.sessions.folder import Sessions
 from edgesppo.sessions.session import Session
 from edgesppo.sessions.transcript import Conversation, ModelMark
 from edgesppo.system import jsonl
-from tests.conftest import LONG
 from tests.support.command_line import started
 from tests.support.faulty import Counting, Faulty, Short
 from tests.support.paths import ROOT
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -504,7 +504,8 @@ def test_killed_at_random_moments_a_chat_only_grows(path: Path) -> None:
         words = [sys.executable, "-c", VICTIM, str(path)]
         with started(words, stdout=subprocess.PIPE, cwd=ROOT) as child:
             assert child.stdout is not None
-            child.stdout.readline()
+            for _ in range(rng.randrange(1, 5)):
+                child.stdout.readline()
             time.sleep(rng.random() * 0.05)
             child.kill()
             told = child.stdout.read().split(b"\n")

@@ -8,26 +8,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.system.fs import FileSystem
-from tests.conftest import LONG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-STRIDE = 7
 OPERATIONS = tuple(name for name in vars(FileSystem) if not name.startswith("_"))
-
-
-def places(done: Sequence[str], last: int | None = None) -> list[int]:
-    """The numbers, from 1, of the operations that a sweep tries; at most up to the `last` one.
-
-    Each of them with EDGESPPO_LONG=1; else the first and the last of each kind and every 7th.
-    """
-    numbers = range(1, (last or len(done)) + 1)
-    if LONG:
-        return [*numbers]
-    first = {done[number - 1]: number for number in reversed(numbers)}
-    final = {done[number - 1]: number for number in numbers}
-    return sorted({*first.values(), *final.values(), *numbers[::STRIDE]})
 
 
 class Counting(FileSystem):

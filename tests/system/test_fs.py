@@ -24,7 +24,7 @@ def test_writers_of_the_same_file_never_meet(tmp_path: Path) -> None:
         """All drafts are there at once."""
 
         def replace(self, source: Path, target: Path) -> None:
-            together.wait(10)
+            together.wait(60)
             super().replace(source, target)
 
     def write(text: bytes) -> None:
