@@ -24,8 +24,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# Whether the long tests run at their full length: minutes instead of seconds.
-LONG = bool(os.environ.get("EDGESPPO_LONG"))
 DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
 
 
@@ -111,6 +109,17 @@ def _converted(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
     output = tmp_path_factory.mktemp("gguf") / f"demo-{kind}.gguf"
     convert(DEMO, output, type=kind)
     return output
+
+
+@pytest.fixture(scope="session")
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights babble on, and have a context long enough for a person to lose patience."""
+    from edgesppo_convert import convert
+    from tests.support.checkpoints import SHAPES, resized, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("babbler")
+    source = write_checkpoint(folder / "babbler", resized(SHAPES["tiny"], context=8192))
+    return convert(source, folder / "babbler.gguf").output
 
 
 @pytest.fixture(scope="session")

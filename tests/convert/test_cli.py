@@ -104,15 +104,6 @@ def test_without_a_plan_an_output_is_needed(source: Path) -> None:
     assert f"edgesppo convert {source} -o model.gguf" in result.stderr
 
 
-def test_kernels_are_chosen_by_option_or_environment(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("numba")
-    result = call(source, "-o", tmp_path / "one.gguf", "--kernels", "fast")
-    assert " s with the fast kernels, " in result.stderr
-    words = ["convert", str(source), "-o", str(tmp_path / "two.gguf")]
-    result = CliRunner().invoke(main, words, env={"EDGESPPO_KERNELS": "fast"})
-    assert " s with the fast kernels, " in result.stderr
-
-
 def test_the_self_test_lets_the_file_write_ten_tokens(tmp_path: Path) -> None:
     result = call(DEMO, "-o", tmp_path / "demo.gguf", "--self-test")
     assert result.exit_code == 0

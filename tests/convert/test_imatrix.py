@@ -96,15 +96,6 @@ def test_it_changes_exactly_the_tensors_that_it_names(source: Path, tmp_path: Pa
     assert sorted(differences(tmp_path / "with.gguf", tmp_path / "without.gguf")) == sorted(ROWS)
 
 
-def test_fast_kernels_leave_calibrated_tensors_to_ggml(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("numba")
-    imatrix = write_gguf(tmp_path / "imatrix", random_sums(ROWS))
-    made = [
-        convert(source, tmp_path / name, imatrix=imatrix, kernels=name) for name in ("fast", "ggml")
-    ]
-    assert made[0].sha256 == made[1].sha256
-
-
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

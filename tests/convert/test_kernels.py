@@ -21,6 +21,7 @@ from edgesppo_convert.quant import kernel_source, kernels, quantize
 from edgesppo_convert.quant.kernels import BLOCK, FastKernels, trial_values
 from edgesppo_convert.quant.recipe import Q4_K, Q6_K, row_bytes
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
+from tests.support.imatrix_files import random_sums, write_gguf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,18 @@ def ggml(kind: GGMLQuantizationType, values: NDArray[np.float32], out: NDArray[n
 def fast() -> FastKernels:
     pytest.importorskip("numba")
     return FastKernels(ggml, KINDS)
+
+
+@pytest.fixture
+def checked_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few blocks in the check that comes before each use: they are compared at length here."""
+    monkeypatch.setattr(kernels, "CHECKED", 32)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shape = resized(SHAPES["tiny"], layers=1)
+    return write_checkpoint(tmp_path_factory.mktemp("source") / "model", shape)
 
 
 def differing(
@@ -111,6 +124,7 @@ def test_trained_numbers_are_not_left_to_ggml() -> None:
         )
 
 
+@pytest.mark.usefixtures("checked_briefly")
 def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     monkeypatch.setattr(
@@ -125,6 +139,31 @@ def test_a_file_made_by_either_is_the_same(tmp_path: Path, monkeypatch: pytest.M
     assert fast.sha256 == slow.sha256
 
 
+@pytest.mark.usefixtures("checked_briefly")
+def test_kernels_are_chosen_by_option_or_environment(small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
+    result = CliRunner().invoke(main, ["convert", str(small), "-o", str(one), "--kernels", "fast"])
+    assert " s by the fast kernels, " in result.stderr
+    words = ["convert", str(small), "-o", str(two)]
+    result = CliRunner().invoke(main, words, env={"EDGESPPO_KERNELS": "fast"})
+    assert " s by the fast kernels, " in result.stderr
+
+
+@pytest.mark.usefixtures("checked_briefly")
+def test_fast_kernels_leave_calibrated_tensors_to_ggml(small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    imatrix = write_gguf(
+        tmp_path / "imatrix",
+        random_sums({"blk.0.attn_q.weight": 256, "blk.0.ffn_down.weight": 512}),
+    )
+    made = [
+        convert(small, tmp_path / name, imatrix=imatrix, kernels=name) for name in ("fast", "ggml")
+    ]
+    assert made[0].sha256 == made[1].sha256
+
+
+@pytest.mark.usefixtures("checked_briefly")
 def test_they_are_chosen_when_there_is_work_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     assert kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 20}) == (None, None)
@@ -161,6 +200,7 @@ def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
         kernels.choose_kernels("fast", ggml, {Q4_K: 1})
 
 
+@pytest.mark.usefixtures("checked_briefly")
 def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
     pytest.importorskip("numba")
 
@@ -214,7 +254,7 @@ def test_a_folder_where_nothing_can_be_kept_is_no_obstacle(
     def njit(**settings: object) -> object:
         if settings.pop("cache", False):
             raise RuntimeError("cannot cache function 'pack4': no locator available")
-        return real(**settings)
+        return real(cache=True, **settings)  # compiled already: it takes seconds
 
     monkeypatch.setattr(numba, "njit", njit)
     values = np.random.default_rng(0).standard_normal(BLOCK, np.float32)

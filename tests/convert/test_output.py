@@ -22,14 +22,15 @@ from edgesppo_convert.gguf_format import FilePlan, KeyValue, TensorInfo, plan_fi
 from edgesppo_convert.output import part_file
 from edgesppo_convert.output.output import Output
 from edgesppo_convert.source.safetensors import Tensor
-from tests.support.checkpoints import SHAPES, resized, write_checkpoint
+from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.faulty import Counting, Faulty, Short
+from tests.support.sweeps import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SMALL = resized(SHAPES["tiny"], layers=1)
+SMALL = Shape(1, 256, 64, 2, 1, 64, 600, 256, 64)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_a_fault_at_any_operation_leaves_nothing_but_what_it_says(source: Path, 
     whole = out.read_bytes()
     out.unlink()
     renamed = counting.done.index("link") + 1
-    for number in range(1, renamed + 1):
+    for number in places(counting.done, renamed):
         with pytest.raises(
             OutputError, match=r"cannot write .*model\.gguf: Input/output error"
         ) as caught:
@@ -112,7 +113,7 @@ def test_a_fault_at_any_operation_keeps_the_file_that_was_there(source: Path, ou
     out.write_bytes(b"precious")
     counting = Counting()
     pipeline.convert(source, out, force=True, files=counting)
-    for number in range(1, counting.done.index("replace") + 2):
+    for number in places(counting.done, counting.done.index("replace") + 1):
         out.write_bytes(b"precious")
         with pytest.raises(OutputError) as caught:
             pipeline.convert(source, out, force=True, files=Faulty(number))

@@ -27,6 +27,7 @@ from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.fake_hub import REPOSITORY, REVISION, Direct, FakeHub, serve
 from tests.support.faulty import Counting, Faulty, Short
 from tests.support.paths import ROOT
+from tests.support.sweeps import LONG, places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -453,7 +454,7 @@ def test_after_a_fault_at_any_operation_the_next_run_gives_the_same_file(
 ) -> None:
     done = operations(out, keep=keep)
     resumed_states = set()  # each state of the disk needs only one run
-    for error, number in product(errors, range(1, len(done) + 1)):
+    for error, number in product(errors, places(done)):
         with suppress(OutputError, KeyboardInterrupt):
             run(out, Faulty(number, error), keep=keep)
         if not out.exists():
@@ -516,7 +517,7 @@ def test_killed_at_any_operation_the_next_run_gives_the_same_file(
     folder: Path, out: Path, whole: bytes
 ) -> None:
     done = operations(out)
-    numbers = range(1, len(done) + 1)
+    numbers = places(done)
     words = [sys.executable, "-c", KILLED, SOURCE, str(out), str(folder), *map(str, numbers)]
     subprocess.run(words, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
     resumed = []
@@ -529,5 +530,6 @@ def test_killed_at_any_operation_the_next_run_gives_the_same_file(
                 run(victim, Counting())
         assert victim.read_bytes() == whole, f"operation {number}, {done[number - 1]}"
     assert resumed == sorted(resumed)
-    assert {*resumed} == {*range(TENSORS + 1)}
+    every = {*range(TENSORS + 1)}
+    assert (every if LONG else {0, TENSORS}) <= {*resumed} <= every
     assert names(out) == {out.name + str(number) for number in numbers}

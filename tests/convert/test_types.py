@@ -14,6 +14,7 @@ from tests.convert.test_bytes import gguf_name
 from tests.support.checkpoints import SHAPES, resized, tensor_shapes, write_checkpoint
 from tests.support.imatrix_files import means, random_sums, write_dat, write_gguf
 from tests.support.llama_quantizer import FILE_TYPES, differences, llama_quantize
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SMALL = {
     # enough layers for every rule on layers; four heads to a KV head
-    "deep": resized(SHAPES["tiny"], layers=17, ffn=256),
+    "deep": resized(SHAPES["tiny"], layers=17 if LONG else 9, ffn=256),
     "shared": resized(SHAPES["tiny"], layers=9, ffn=256, kv_heads=1),
     "odd": SHAPES["odd"],  # rows that 256 does not divide
     "odder": SHAPES["odder"],  # nor does 32

@@ -93,7 +93,10 @@ def test_the_wheel_is_kept_per_processor_and_build(monkeypatch: pytest.MonkeyPat
 
 def test_an_environment_that_lost_its_configuration_is_not_taken_for_one(tmp_path: Path) -> None:
     """Its Python would install into the system's own packages."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    command = [sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"]
+    subprocess.run(command, check=True)  # pip itself takes seconds to install
+    packages = next((tmp_path / "venv").rglob("site-packages"))
+    (packages / "pip.py").touch()
     scripts = "Scripts/python.exe" if os.name == "nt" else "bin/python"
     python = tmp_path / "venv" / scripts
     assert bootstrap._has_pip(python)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
-from tests.conftest import LONG
 from tests.support.resources import native_handles, open_files
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,9 @@ for n in range(1, cycles + 1):
 """
 
 
-@pytest.mark.parametrize(("kind", "cycles"), [("engine", 1000), ("load", 1000 if LONG else 150)])
+@pytest.mark.parametrize(
+    ("kind", "cycles"), [("engine", 1000 if LONG else 100), ("load", 1000 if LONG else 40)]
+)
 def test_many_cycles_leave_nothing(demo_gguf: Path, kind: str, cycles: int) -> None:
     command = [sys.executable, "-c", CYCLES, str(demo_gguf), kind, str(cycles)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)

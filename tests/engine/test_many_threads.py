@@ -16,9 +16,9 @@ import pytest
 
 import edgesppo
 from edgesppo.engine.engine import Engine
-from tests.conftest import LONG
 from tests.support import near_ties
 from tests.support.resources import native_handles, open_files
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,6 +17,7 @@ from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.grammar_sampler import ConstrainedChain
 from edgesppo.llama.sampler_chain import Grammar, build_chain
 from tests.support.schema_cases import CASES, Case
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,7 +198,7 @@ def row(demo: LoadedModel) -> Iterator[_Row]:
 
 
 NUMBERS = [1, 12, 20, 3, 47, 5, 66, 7.5, 81, 9]
-DRAWS = 3_000
+DRAWS = 3_000 if LONG else 1_000
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

@@ -28,6 +28,7 @@ from tests.support.sampling_exact import (
     uniform,
     z_score,
 )
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 N_CTX = 512
 N_DRAWS = 20_000
+N_OF_A_MODEL = N_DRAWS if LONG else 5_000  # draws which take a model or a whole vocabulary
 EOS = 1
 NOTHING = 1e-30  # a probability that single precision may round to 0
 OFF: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0}
@@ -211,7 +213,7 @@ def test_draws_from_a_model_have_the_exact_distribution(demo: LoadedModel) -> No
     hot = {"temperature": 4.0, "top_p": 0.9, "samplers": ("temperature", "top_p")}
     params = SamplingParams(**hot, seed=5)
     made = build_chain(params, demo.model.weights, N_CTX)
-    drawn = [context.sample(made, row) for _ in range(N_DRAWS)]
+    drawn = [context.sample(made, row) for _ in range(N_OF_A_MODEL)]
     made.close()
     context.close()
     expected = exact(params, logits)
@@ -249,7 +251,7 @@ def test_draws_behind_guesses_have_the_exact_distribution(
     anew = Context(model.weights, ContextParams(n_ctx=256, n_batch=256, n_outputs=256))
     seed = n_drafted = n_accepted = n_possible = 0
     right, probable = [], []  # of each guess: whether it came, and how probable it was
-    while len(places) < N_DRAWS:
+    while len(places) < N_OF_A_MODEL:
         requests = [engine.submit(ids, params.replace(seed=seed + i)) for i in range(2)]
         seed += len(requests)
         while any(request.finish_reason is None for request in requests):
@@ -269,9 +271,9 @@ def test_draws_behind_guesses_have_the_exact_distribution(
                     probable.append(expected[guess])
     for made in (engine, anew, model):
         made.close()
-    assert n_accepted > N_DRAWS / 20
-    assert n_drafted - n_accepted > N_DRAWS / 20
-    assert n_possible > 5 * N_DRAWS, "there was a choice"
+    assert n_accepted > N_OF_A_MODEL / 20
+    assert n_drafted - n_accepted > N_OF_A_MODEL / 20
+    assert n_possible > 5 * N_OF_A_MODEL, "there was a choice"
     counts = np.histogram(places, 50, (0, 1))[0]
     assert z_score(counts, np.full(50, 1 / 50)) < LARGEST_Z, counts
     chances = np.array(probable)

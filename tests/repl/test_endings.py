@@ -7,20 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgesppo.sessions.folder import Sessions
 from edgesppo.system.signals import raise_on_termination
-from edgesppo_convert import convert
-from tests.support.checkpoints import SHAPES, resized, write_checkpoint
 
 if os.name == "nt":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
-from tests.support.command_line import started
+from tests.support.command_line import ENDLESS, started
 from tests.support.pty_terminal import Terminal
 from tests.support.talks import messages_of, on_terminal, record
 
@@ -37,14 +34,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture(scope="module")
-def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights babble on, and have a context long enough for a person to lose patience."""
-    folder = tmp_path_factory.mktemp("babbler")
-    shape = resized(SHAPES["tiny"], context=8192)
-    return convert(write_checkpoint(folder / "babbler", shape), folder / "babbler.gguf").output
-
-
 def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path) -> None:
     chat = on_terminal(demo_gguf)
     chat.expect(">>>")
@@ -59,7 +48,7 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path
 
 
 def test_ctrl_c_stops_an_answer_which_can_go_on(babbler: Path, tmp_path: Path) -> None:
-    chat = on_terminal(babbler, "--session", "babble", "--max-tokens", "8000")
+    chat = on_terminal(babbler, "--session", "babble", *ENDLESS)
     chat.expect("| loaded")
     chat.type("Hello\r")
     chat.expect("Hello")
@@ -90,7 +79,7 @@ def _exported(chat: Terminal, file: Path) -> list[str]:
 
 def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("word " * 1300)
-    chat = on_terminal(babbler, "--max-tokens", "8000", cwd=tmp_path)
+    chat = on_terminal(babbler, *ENDLESS, cwd=tmp_path)
     chat.expect("| loaded")
     chat.type("/read long.txt\r")
     chat.expect("tokens, attached to the next message")
@@ -106,7 +95,7 @@ def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_pat
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number: int) -> None:
-    chat = on_terminal(babbler, "--session", "babble", "--max-tokens", "8000")
+    chat = on_terminal(babbler, "--session", "babble", *ENDLESS)
     chat.expect("| loaded")
     chat.type("Hello\r")
     chat.expect("Hello")
@@ -120,7 +109,7 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
 def test_a_signal_ends_a_pipe_and_keeps_what_came(babbler: Path, home: Path, number: int) -> None:
     words = ["chat", str(babbler), "--session", "piped", "--temperature", "0"]
     with started(
-        [sys.executable, "-m", "edgesppo", *words, "--max-tokens", "8000"],
+        [sys.executable, "-m", "edgesppo", *words, *ENDLESS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -236,8 +225,6 @@ def test_ctrl_c_at_a_question_is_130_and_a_no(home: Path, demo_gguf: Path) -> No
     copy.with_suffix(".from").write_text(str(home / "no-folder"))
     terminal = Terminal([sys.executable, "-m", "edgesppo", "gc"])
     terminal.expect("[y/N]")
-    time.sleep(0.3)  # readline misses a Ctrl-C between its prompt and its first wait for a key
-    terminal.type(CTRL_C)
-    terminal.expect("taken as no")
+    terminal.interrupt("taken as no")
     assert terminal.close() == 130
     assert copy.exists()

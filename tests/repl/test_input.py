@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,7 @@ from tests.support.talks import messages_of, on_terminal, record
 if TYPE_CHECKING:
     from pathlib import Path
 
-CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r"
+CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x04", "\x07", "\n", "\x12", "\x1b\r"
 # The demo writes no Markdown: the pieces of its answer are set in it.
 ANSWERS_IN_MARKDOWN = """
 import sys
@@ -181,9 +180,7 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
     chat.type('my name?"""\n')
     chat.expect("name")
     chat.expect(">>>")
-    time.sleep(0.3)  # readline misses a Ctrl-C between its prompt and its first wait for a key
-    chat.type(CTRL_C)
-    chat.expect("(to quit, press Ctrl-D or type /exit)")
+    chat.interrupt("(to quit, press Ctrl-D or type /exit)")
     chat.expect(">>>")
     chat.type(CTRL_D)
     assert chat.close() == 0

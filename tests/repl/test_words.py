@@ -85,7 +85,7 @@ def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(
     monkeypatch.setattr(screen, "say", lambda text: (said.append(text), heard.set()))
     monkeypatch.setattr(status, "_LINE_S", 0.001)
     with status.Prefill(screen, 6000, 1000, 0.0):
-        assert heard.wait(10)
+        assert heard.wait(60)
     assert said[0] == "processing the prompt: 1,000 of 6,000 tokens (Ctrl-C: stop)"
     told = len(said)
     with status.Prefill(screen, 6000, 1000, 0.0, shows_progress=False) as prefill:

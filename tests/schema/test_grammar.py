@@ -21,6 +21,7 @@ from edgesppo.schema import automaton, formats, limits, numbers, patterns
 from edgesppo.schema.limits import Work
 from tests.support.gbnf import Reader
 from tests.support.schema_cases import CASES, FORMATS, REFUSED, Case
+from tests.support.sweeps import LONG
 
 # Ways of reading a text that may be open at once; long strings are counted in blocks.
 MOST_OPEN = 12
@@ -103,7 +104,7 @@ def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(objects, arrays, tuples, combined, beside)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300 if LONG else 100, deadline=None, derandomize=True)
 @given(st.recursive(_leaves, _grown, max_leaves=8), st.randoms())
 def test_whatever_the_grammar_of_any_schema_makes_fits(asked: Any, rng: random.Random) -> None:
     try:

@@ -384,7 +384,7 @@ def test_two_pulls_at_once_fetch_every_file_once(hub: FakeHub, fresh_home: Path)
     hub.faults[SECOND] = ["stall"]
     first = threading.Thread(target=obtain.pull, args=(entry,))
     first.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not hub.asked(SECOND) and time.monotonic() < until:
         time.sleep(0.01)
 
@@ -406,7 +406,7 @@ def test_killed_in_the_middle_the_next_pull_goes_on_inside_the_file(
     entry = pinned()
     hub.faults[SECOND] = ["stall"]
     words = [sys.executable, "-c", IN_SMALL_BLOCKS, "pull", NAME, "--accept-license"]
-    part, until = part_path(fresh_home / FOLDER / SECOND), time.monotonic() + 20
+    part, until = part_path(fresh_home / FOLDER / SECOND), time.monotonic() + 60
     with started(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while not (layout.size_of(part) or 0) and time.monotonic() < until:
             time.sleep(0.02)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GREEDY = ["--temperature", "0"]
+# Options for a random model, whose answer no end token may end before the test does.
+ENDLESS = ("--max-tokens", "8000", "--logit-bias", "1=-100", "--logit-bias", "107=-100")
 CAPITAL = "What is the capital of France?"
 
 

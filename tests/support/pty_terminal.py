@@ -11,6 +11,7 @@ import struct
 import subprocess
 import termios
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pyte
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ESCAPES = re.compile(rb"\x1b(\[[0-9;?]*[A-Za-z]|[=>]|\][^\x07]*\x07)")
-PATIENCE_S = 20
+PATIENCE_S = 60
+AGAIN_S = 5  # more than the second within which two Ctrl-C leave a chat
 
 
 class Terminal:
@@ -59,9 +61,9 @@ class Terminal:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.display.resize(lines, columns)
 
-    def expect(self, text: str) -> None:
+    def expect(self, text: str, patience_s: float = PATIENCE_S) -> None:
         """Wait until `text` appears after what was last waited for."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while (at := self._plain().find(text.encode(), self._seen)) < 0:
             self._read(max(0, deadline - time.monotonic()), repr(text))
         self._seen = at + len(text.encode())
@@ -87,6 +89,18 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode("utf-8", "surrogateescape"))
+
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C at a question or a plain prompt, and wait for `text`.
+
+        Python misses a Ctrl-C that comes between its prompt and its first wait for a key: a
+        person presses it again, and so does this.
+        """
+        for _ in range(PATIENCE_S // AGAIN_S):
+            self.type("\x03")
+            with suppress(AssertionError):
+                return self.expect(text, AGAIN_S)
+        raise AssertionError(f"{text!r} did not come; last was {self._plain()[-300:]!r}")
 
     def rows(self) -> list[str]:
         """What stands on the screen, and what has scrolled off it."""

@@ -24,7 +24,7 @@ def test_concurrent_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path
         """Renames only when all the temporary files exist."""
 
         def replace(self, source: Path, target: Path) -> None:
-            together.wait(10)
+            together.wait(60)
             super().replace(source, target)
 
     def write(text: bytes) -> None:
