@@ -178,7 +178,9 @@ def _files(folder: str) -> dict[str, list[Path]]:
     """The files of each module or package right under a folder, by its name."""
     files: dict[str, list[Path]] = {}
     for path in (ROOT / folder).iterdir():
-        if path.suffix == ".py" and path.stem not in ("__init__", "__main__", "bootstrap"):
+        if path.suffix == ".py" and path.stem.startswith(("__", "bootstrap")):
+            continue
+        if path.suffix == ".py":
             files[path.stem] = [path]
         elif path.is_dir() and path.name not in ("demo", "__pycache__"):
             files[path.name] = list(path.rglob("*.py"))
