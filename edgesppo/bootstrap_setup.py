@@ -212,7 +212,7 @@ class _SetUp:
             raise SetupError(f"{self._venv} holds other files; VENV names another folder")
         why = f" for Python {_OWN_PYTHON}, it was made for {python}" if python else ""
         say(f"Making the virtual environment {self._venv.name}{' anew' if old else ''}{why}")
-        base = getattr(sys, "_base_executable", None) or sys.executable
+        base: str = getattr(sys, "_base_executable", None) or sys.executable
         with self._changing():
             for path in old:
                 if path.is_dir() and not path.is_symlink():
