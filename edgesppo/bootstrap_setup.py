@@ -143,7 +143,8 @@ class _SetUp:
         if kept_wheel(self._wheels) is None:
             faults += [compiler_fault()]
             faults += [_write_fault(self._wheels, "EDGESPPO_HOME names another folder for it")]
-        faults += [_write_fault(self._venv, "VENV names another folder for the environment")]
+        if not any(faults):
+            faults = [_write_fault(self._venv, "VENV names another folder for the environment")]
         if found := list(filter(None, faults)):
             raise SetupError("\n".join(found))
 
@@ -195,7 +196,7 @@ class _SetUp:
     def _probe(self) -> tuple[str, str]:
         """The versions of the environment's Python and pip; empty where it does not work."""
         try:
-            command = [self._python, "-I", "-c", _PROBE]
+            command = [str(self._python), "-I", "-c", _PROBE]
             *_, line = run(command, clean_environment(self._scratch), "looking at its Python")
             python, pip = line.split()
         except (Failed, OSError, ValueError):
@@ -219,7 +220,7 @@ class _SetUp:
                     shutil.rmtree(path)
                 elif path != self._unfinished:
                     path.unlink()
-            command: list[str | Path] = [base, "-m", "venv", self._venv]
+            command = [base, "-m", "venv", str(self._venv)]
             run(command, clean_environment(self._scratch), "making the virtual environment")
 
     def _renew(self, pip: Pip, version: str) -> None:
