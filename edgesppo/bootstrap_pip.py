@@ -44,26 +44,32 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 _stopped: list[int] = []
 
 
-class Interrupted(Exception):
-    """Somebody wants the set-up to end."""
-
-
 class SetupError(Exception):
     """The set-up cannot go on; the text says what was found and what to do."""
 
 
-class Failed(SetupError):
-    """A child failed: what it was doing, and the last lines that it printed."""
+class CutShort(Exception):
+    """Something did not come to its end; `lines` are the last ones that a child printed."""
 
-    def __init__(self, doing: str, lines: Sequence[str]) -> None:
-        super().__init__(f"while {doing}")
-        self.lines = list(lines)
+    lines: Sequence[str] = ()
+
+    def changed_packages(self) -> bool:
+        """Whether pip had downloaded all it needs, and had begun to install it."""
+        return any(map(_UNPACKING.match, self.lines))
+
+
+class Interrupted(CutShort):
+    """Somebody wants the set-up to end."""
+
+
+class Failed(CutShort):
+    """A child failed at what its text says."""
 
     def reason(self) -> str:
-        """The last line that calls itself an error, else the last line."""
-        told = [line for line in self.lines if line.strip()]
-        errors = [line for line in told if line.upper().startswith("ERROR")]
-        return (errors or told or ["it said nothing"])[-1]
+        """Its first line that calls itself an error, else its last lines, as one."""
+        told = [line.strip() for line in self.lines if line.strip()]
+        errors = [line for line in told if line.startswith("ERROR")]
+        return " ".join(errors[:1] or told[-4:])
 
     def has_no_wheel_of(self, packages: Sequence[str]) -> bool:
         """Whether pip found no version of one of these packages that it may install."""
@@ -120,14 +126,16 @@ def run(command: Command, environment: Mapping[str, str], doing: str, done: str 
     output = _Output(child)
     try:
         _watch(child, output, started if done else None)
-    finally:
+        if child.returncode:
+            raise Failed(f"while {doing}")
+    except CutShort as error:
         _stop(child)
-        output.join(timeout=1)
-    if child.returncode:
-        raise Failed(doing, output.lines)
+        error.lines = output.end()
+        raise
+    lines = output.end()
     if done:
         say(f"  {done} in {time.monotonic() - started:.0f} s{_erase()}")
-    return list(output.lines)
+    return lines
 
 
 def _watch(child: subprocess.Popen[str], output: _Output, started: float | None) -> None:
@@ -169,6 +177,13 @@ class _Output(threading.Thread):
         self.status = "preparing"
         self._child = child
         self.start()
+
+    def end(self) -> list[str]:
+        """Its last lines. What its own children go on printing is not waited for."""
+        self.join(timeout=1)
+        if self._child.stdout is not None and not self.is_alive():
+            self._child.stdout.close()
+        return list(self.lines)
 
     def run(self) -> None:
         """Read until the end."""

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import locked
 from edgesppo.bootstrap_pip import (
+    CutShort,
     Failed,
     Interrupted,
     Pip,
@@ -72,6 +73,7 @@ _HINTS = (
         "NewConnectionError|NameResolutionError|connection broken by|Max retries exceeded",
         "the package index was not reached; PIP_INDEX_URL names another, HTTPS_PROXY a proxy",
     ),
+    ("from versions: none", "the package index was not reached, or it lacks this package"),
 )
 
 
@@ -128,7 +130,7 @@ class _SetUp:
                 self._renew(pip, pip_version)
             wheel = kept_wheel(self._wheels) or compile_wheel(pip, self._version, self._wheels)
             say("Installing edgesppo and its Python packages")
-            with self._changing():
+            with self._installing():
                 self._install(pip, wheel)
             self._done.write_text(self._wanted)
 
@@ -176,10 +178,15 @@ class _SetUp:
                 lock.release()
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Marked as unfinished, and left so by whatever cuts this short."""
+    def _installing(self) -> Iterator[None]:
+        """Marked as unfinished, and left so by whatever cuts an installation short."""
         self._unfinished.touch()
-        yield
+        try:
+            yield
+        except CutShort as error:
+            if not error.changed_packages():
+                self._unfinished.unlink()
+            raise
         self._unfinished.unlink()
 
     def _usable_environment(self) -> str:
@@ -214,20 +221,21 @@ class _SetUp:
         why = f" for Python {_OWN_PYTHON}, it was made for {python}" if python else ""
         say(f"Making the virtual environment {self._venv.name}{' anew' if old else ''}{why}")
         base: str = getattr(sys, "_base_executable", None) or sys.executable
-        with self._changing():
-            for path in old:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                elif path != self._unfinished:
-                    path.unlink()
-            command = [base, "-m", "venv", str(self._venv)]
-            run(command, clean_environment(self._scratch), "making the virtual environment")
+        self._unfinished.touch()
+        for path in old:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != self._unfinished:
+                path.unlink()
+        command = [base, "-m", "venv", str(self._venv)]
+        run(command, clean_environment(self._scratch), "making the virtual environment")
+        self._unfinished.unlink()
 
     def _renew(self, pip: Pip, version: str) -> None:
         """Bring pip up to date."""
         oldest = ".".join(map(str, _OLDEST_PIP))
         doing = f"bringing pip {version} up to date ({oldest} or newer is needed)"
-        with self._changing():
+        with self._installing():
             pip.run("install", "--upgrade", f"pip>={oldest}", doing=doing)
 
     def _install(self, pip: Pip, wheel: Path) -> None:
