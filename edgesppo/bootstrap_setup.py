@@ -61,6 +61,8 @@ _OWN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _OLDEST_PIP = (23, 1)  # the first that knows -C, which passes options to a compilation
 _OPTIONAL = "fast"  # an extra that is left out where there is no wheel of what it brings
 _WHEELS_ONLY = ("numba", "llvmlite")
+_HOME_ADVICE = "EDGESPPO_HOME=FOLDER keeps the compiled llama.cpp elsewhere"
+_VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _TAIL = 25
 _HINTS = (
@@ -144,9 +146,9 @@ class _SetUp:
         faults = [] if self._python.exists() else [_venv_fault()]
         if kept_wheel(self._wheels) is None:
             faults += [compiler_fault()]
-            faults += [_write_fault(self._wheels, "EDGESPPO_HOME names another folder for it")]
+            faults += [_write_fault(self._wheels, _HOME_ADVICE)]
         if not any(faults):
-            faults = [_write_fault(self._venv, "VENV names another folder for the environment")]
+            faults = [_write_fault(self._venv, _VENV_ADVICE)]
         if found := list(filter(None, faults)):
             raise SetupError("\n".join(found))
 
@@ -217,7 +219,7 @@ class _SetUp:
         old = [path for path in self._venv.iterdir() if path.name not in (_LOCK, _SCRATCH)]
         known = ("pyvenv.cfg", "bin", "Scripts", _UNFINISHED)
         if old and not any((self._venv / name).exists() for name in known):
-            raise SetupError(f"{self._venv} holds other files; VENV names another folder")
+            raise SetupError(f"{self._venv} holds other files; {_VENV_ADVICE}")
         why = f" for Python {_OWN_PYTHON}, it was made for {python}" if python else ""
         say(f"Making the virtual environment {self._venv.name}{' anew' if old else ''}{why}")
         base: str = getattr(sys, "_base_executable", None) or sys.executable

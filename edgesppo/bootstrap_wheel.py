@@ -41,7 +41,10 @@ def llama_version() -> str:
 def wheel_folder(version: str) -> Path:
     """Where the wheel built for this very machine is kept: it uses all its processor can."""
     build = hashlib.sha256(f"{_processor()}{_CMAKE}".encode()).hexdigest()[:12]
-    return home() / "wheels" / f"{version}-{platform.machine()}-{build}"
+    try:
+        return home() / "wheels" / f"{version}-{platform.machine()}-{build}"
+    except RuntimeError:
+        raise SetupError("you have no home folder; EDGESPPO_HOME=FOLDER names one") from None
 
 
 def _processor() -> str:
