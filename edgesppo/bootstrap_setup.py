@@ -65,18 +65,14 @@ _HOME_ADVICE = "EDGESPPO_HOME=FOLDER keeps the compiled llama.cpp elsewhere"
 _VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _TAIL = 25
-_HINTS = (
-    ("No space left on device|Disk quota exceeded", "the disk of {venv} is full"),
-    (
-        "Killed signal|Cannot allocate memory|out of memory",
-        "too little memory; CMAKE_BUILD_PARALLEL_LEVEL=1 compiles one file at a time",
-    ),
-    (
-        "NewConnectionError|NameResolutionError|connection broken by|Max retries exceeded",
-        "the package index was not reached; PIP_INDEX_URL names another, HTTPS_PROXY a proxy",
-    ),
-    ("from versions: none", "the package index was not reached, or it lacks this package"),
-)
+_FULL = "No space left on device|Disk quota exceeded"
+_HINTS = {
+    "Killed signal|Cannot allocate memory|out of memory": "too little memory; "
+    "CMAKE_BUILD_PARALLEL_LEVEL=1 compiles one file at a time",
+    "NewConnectionError|NameResolutionError|connection broken by|Max retries exceeded": "the "
+    "package index was not reached; PIP_INDEX_URL names another, HTTPS_PROXY a proxy",
+    "from versions: none": "the package index was not reached, or it lacks this package",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -89,10 +85,7 @@ def main(arguments: Sequence[str]) -> int:
         say("\nset-up interrupted; the same command goes on with it")
         return 130
     except Failed as error:
-        tail = "\n".join(error.lines[-_TAIL:])
-        hints = [hint.format(venv=venv) for signs, hint in _HINTS if re.search(signs, tail)]
-        say(tail)
-        say(f"set-up failed {error}: {[*hints, error.reason()][0]}")
+        _explain(error, venv)
         return 1
     except (SetupError, EdgesppoError) as error:
         say(str(error))
@@ -103,6 +96,17 @@ def main(arguments: Sequence[str]) -> int:
         say(f"set-up failed: {what}; EDGESPPO_HOME and VENV name other folders")
         return 1
     return 0
+
+
+def _explain(error: Failed, venv: Path) -> None:
+    """Say why a child failed: what it printed last, and a line that sums it up."""
+    tail = "\n".join(error.lines[-_TAIL:])
+    hints = [hint for signs, hint in _HINTS.items() if re.search(signs, tail)]
+    if re.search(_FULL, tail):
+        hints = [f"the disk of {venv} is full"]
+    else:
+        say(tail)
+    say(f"set-up failed {error}: {[*hints, error.reason()][0]}")
 
 
 class _SetUp:
@@ -229,8 +233,10 @@ class _SetUp:
                 shutil.rmtree(path)
             elif path != self._unfinished:
                 path.unlink()
-        command = [base, "-m", "venv", str(self._venv)]
-        run(command, clean_environment(self._scratch), "making the virtual environment")
+        # In two steps: venv would keep to itself why pip could not be installed.
+        environment, doing = clean_environment(self._scratch), "making the virtual environment"
+        run([base, "-m", "venv", "--without-pip", self._venv], environment, doing)
+        run([self._python, "-I", "-m", "ensurepip", "--default-pip"], environment, doing)
         self._unfinished.unlink()
 
     def _renew(self, pip: Pip, version: str) -> None:
