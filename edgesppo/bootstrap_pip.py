@@ -39,6 +39,7 @@ _SETTINGS = (
 _SETTING = re.compile(r"^(global|install)\.([a-z-]+)=(.+)$")
 _NO_VERSION = ("No matching distribution found", "conflicting dependencies")
 _KEPT_LINES = 400
+_CLEAR = f"\r{'':60}\r"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 _stopped: list[int] = []
@@ -108,7 +109,7 @@ def say(text: str, end: str = "\n") -> None:
 def run(command: Command, environment: Mapping[str, str], doing: str, done: str = "") -> list[str]:
     """Run a child to its end and give its last lines; raises Failed, Interrupted, OSError.
 
-    With `done` it is shown how far it is, and for how long it has been at it.
+    Meanwhile it is shown how far it is; `done` is what it has done in the end, if that is told.
     """
     check_signals()
     started = time.monotonic()
@@ -125,8 +126,9 @@ def run(command: Command, environment: Mapping[str, str], doing: str, done: str 
     )
     output = _Output(child)
     try:
-        _watch(child, output, started if done else None)
+        _watch(child, output, started)
         if child.returncode:
+            check_signals()  # on Windows a child hears Ctrl-C, too
             raise Failed(f"while {doing}")
     except CutShort as error:
         _stop(child)
@@ -134,28 +136,27 @@ def run(command: Command, environment: Mapping[str, str], doing: str, done: str 
         raise
     lines = output.end()
     if done:
-        say(f"  {done} in {time.monotonic() - started:.0f} s{_erase()}")
+        say(f"  {done} in {time.monotonic() - started:.0f} s")
     return lines
 
 
-def _watch(child: subprocess.Popen[str], output: _Output, started: float | None) -> None:
+def _watch(child: subprocess.Popen[str], output: _Output, started: float) -> None:
     """Wait for the child's end, or a signal; tell what it is at."""
-    every, end = (0.5, "\r") if sys.stderr.isatty() else (15, "\n")
-    due = time.monotonic() + every
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=0.1)
-            return
-        check_signals()
-        now = time.monotonic()
-        if started is not None and now >= due:
-            due = now + every
-            say(f"  {output.status}, {now - started:.0f} s{_erase()}", end)
-
-
-def _erase() -> str:
-    """What covers the rest of a longer line that was shown in the same place."""
-    return f"{'':20}" if sys.stderr.isatty() else ""
+    terminal = sys.stderr.isatty()
+    due = time.monotonic()
+    try:
+        while True:
+            due += 0.5 if terminal else 15
+            while time.monotonic() < due:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=0.1)
+                    return
+                check_signals()
+            told = f"  {output.status}, {time.monotonic() - started:.0f} s"
+            say(f"{_CLEAR}{told}" if terminal else told, end="" if terminal else "\n")
+    finally:
+        if terminal:
+            say(_CLEAR, end="")
 
 
 def _stop(child: subprocess.Popen[str]) -> None:

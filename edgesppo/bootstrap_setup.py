@@ -38,7 +38,9 @@ from edgesppo.bootstrap_pip import (
     say,
 )
 from edgesppo.bootstrap_wheel import (
+    ADVICE,
     CHECKOUT,
+    cannot_write,
     compile_wheel,
     compiler_fault,
     kept_wheel,
@@ -46,7 +48,7 @@ from edgesppo.bootstrap_wheel import (
     wheel_folder,
 )
 from edgesppo.errors import EdgesppoError
-from edgesppo.files import NO_SPACE, Files
+from edgesppo.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +63,6 @@ _OWN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _OLDEST_PIP = (23, 1)  # the first that knows -C, which passes options to a compilation
 _OPTIONAL = "fast"  # an extra that is left out where there is no wheel of what it brings
 _WHEELS_ONLY = ("numba", "llvmlite")
-_HOME_ADVICE = "EDGESPPO_HOME=FOLDER keeps the compiled llama.cpp elsewhere"
 _VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _TAIL = 25
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
         with heeding_signals():
             _SetUp(venv, extras).run()
     except Interrupted:
-        say("\nset-up interrupted; the same command goes on with it")
+        say("set-up interrupted; the same command goes on with it")
         return 130
     except Failed as error:
         _explain(error, venv)
@@ -91,9 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         say(str(error))
         return 1
     except OSError as error:
-        full = error.errno in NO_SPACE
-        what = f"the disk of {error.filename} is full" if full else str(error)
-        say(f"set-up failed: {what}; EDGESPPO_HOME and VENV name other folders")
+        say(f"set-up failed: {error.filename or venv}: {error.strerror or error}")
         return 1
     return 0
 
@@ -150,7 +149,7 @@ class _SetUp:
         faults = [] if self._python.exists() else [_venv_fault()]
         if kept_wheel(self._wheels) is None:
             faults += [compiler_fault()]
-            faults += [_write_fault(self._wheels, _HOME_ADVICE)]
+            faults += [_write_fault(self._wheels, ADVICE)]
         if not any(faults):
             faults = [_write_fault(self._venv, _VENV_ADVICE)]
         if found := list(filter(None, faults)):
@@ -232,7 +231,7 @@ class _SetUp:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path != self._unfinished:
-                path.unlink()
+                path.unlink(missing_ok=True)
         # In two steps: venv would keep to itself why pip could not be installed.
         environment, doing = clean_environment(self._scratch), "making the virtual environment"
         run([base, "-m", "venv", "--without-pip", self._venv], environment, doing)
@@ -282,11 +281,12 @@ def _write_fault(folder: Path, advice: str) -> str | None:
         with tempfile.TemporaryFile(dir=folder):
             return None
     except OSError as error:
-        return f"cannot write to {folder}: {error.strerror}; {advice}"
+        return cannot_write(folder, error, advice)
 
 
 def _fingerprint(build: str) -> str:
     """Of all that an environment depends on: it is set up again when that changes."""
     files = [CHECKOUT / "pyproject.toml", *sorted(Path(__file__).parent.glob("bootstrap*.py"))]
     data = b"".join(path.read_bytes() for path in files)
-    return hashlib.sha256(data + f"{CHECKOUT}{build}{_OWN_PYTHON}".encode()).hexdigest()
+    data += os.fsencode(CHECKOUT) + f"{build}{_OWN_PYTHON}".encode()
+    return hashlib.sha256(data).hexdigest()

@@ -17,6 +17,7 @@ from edgesppo.home import home
 if TYPE_CHECKING:
     from edgesppo.bootstrap_pip import Pip
 
+ADVICE = "EDGESPPO_HOME=FOLDER keeps the compiled llama.cpp elsewhere"
 CHECKOUT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").is_file())
 _PIN = re.compile(r'"llama-cpp-python==([0-9.]+)"')
 # llama.cpp's `common` library and its tools are most of the compiling, and we load neither.
@@ -72,6 +73,11 @@ def compiler_fault() -> str | None:
     )
 
 
+def cannot_write(where: Path, error: OSError, advice: str) -> str:
+    """A line for an error of the system's."""
+    return f"cannot write to {where}: {error.strerror or error}; {advice}"
+
+
 def compile_wheel(pip: Pip, version: str, folder: Path) -> Path:
     """Compile the wheel and put it whole into the folder; raises Failed, Interrupted, OSError."""
     say(f"Compiling llama.cpp (llama-cpp-python {version}) for this machine, once: some minutes")
@@ -101,5 +107,7 @@ def _keep(wheel: Path, folder: Path) -> Path:
             file.flush()
             os.fsync(file.fileno())
         return part.replace(folder / wheel.name)
+    except OSError as error:
+        raise SetupError(cannot_write(folder, error, ADVICE)) from error
     finally:
         part.unlink(missing_ok=True)
