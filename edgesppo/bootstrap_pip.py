@@ -160,12 +160,19 @@ def _watch(child: subprocess.Popen[str], output: _Output, started: float) -> Non
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    """End what is left of the child's group; what they leave in the scratch folder goes later."""
+    """End the child and all of its group; what they leave in the scratch folder goes later."""
     if sys.platform == "win32":
         child.kill()
     else:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        # First kindly: ninja has each compiler in another group, and ends those when it is told.
+        for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 1.0)):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, number)
+                until = time.monotonic() + patience
+                while time.monotonic() < until:
+                    child.poll()  # it is of its group until its end was seen
+                    os.killpg(child.pid, 0)
+                    time.sleep(0.02)
     child.wait()
 
 
