@@ -1,104 +1,407 @@
-"""The first set-up, but for the compiling."""
+"""The first set-up, with a Python whose environments and whose pip are fakes."""
 
 from __future__ import annotations
 
+import ast
+import errno
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo.dev import bootstrap
+from edgesppo.dev import bootstrap_pip, bootstrap_setup, bootstrap_wheel
+from edgesppo.dev.bootstrap_pip import Failed
 from edgesppo.lockfile.toml import tomllib
+from tests.support.fake_python import FakePython
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+ENTRY = ROOT / "edgesppo" / "dev" / "bootstrap.py"
+FULL = "OSError: [Errno 28] No space left on device"
+NO_NUMBA = "ERROR: No matching distribution found for numba>=0.60; extra == 'fast'"
+UNPACKING = "Installing collected packages: numpy, edgesppo"
+
+
+@pytest.fixture
+def fake(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> FakePython:
+    assert fresh_home.is_dir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "fake").mkdir()
+    python = FakePython(tmp_path / "fake", tmp_path / "venv")
+    monkeypatch.setattr(sys, "_base_executable", str(python.path))
+    python.keep_a_wheel()
+    return python
+
+
+def set_up(fake: FakePython, *extras: str) -> int:
+    return bootstrap_setup.main([str(fake.venv), *extras])
+
 
 def test_the_pinned_version_is_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert f"llama-cpp-python=={bootstrap.llama_version()}" in project["dependencies"]
+    assert f"llama-cpp-python=={bootstrap_wheel.llama_version()}" in project["dependencies"]
 
 
-def test_a_set_up_environment_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_environment_is_made_and_filled_once(fake: FakePython) -> None:
+    assert set_up(fake, "test") == 0
+    made, pip, llama, edgesppo = fake.installed()
+    assert "-m venv" in made
+    assert "ensurepip" in pip
+    assert "llama_cpp_python-0.whl" in llama
+    assert f"--editable {ROOT}[test]" in edgesppo
+    assert set_up(fake, "test") == 0
+    assert fake.calls() == []
+    assert not [path for path in fake.venv.iterdir() if path.name.startswith(".edgesppo-s")]
+
+
+def test_it_is_filled_again_for_other_extras_and_for_a_changed_project(fake: FakePython) -> None:
+    set_up(fake)
+    fake.calls()
+    assert set_up(fake, "test") == 0
+    assert [("--editable" in line) for line in fake.installed()] == [False, True]
+    (fake.venv / ".edgesppo-base").write_text("of another project")
+    assert set_up(fake) == 0
+    assert len(fake.installed()) == 2
+
+
+def test_it_is_made_anew_for_another_python(
+    fake: FakePython, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / ".edgesppo-base-test").write_text(bootstrap._fingerprint())
-    monkeypatch.setattr(bootstrap, "_set_up", lambda *_: pytest.fail("it was set up again"))
-    assert bootstrap.main([str(tmp_path), "test"]) == 0
+    set_up(fake)
+    (fake.venv / "left.txt").touch()
+    fake.behave(python="3.9")
+    (fake.venv / ".edgesppo-base").write_text("of another Python")
+    assert set_up(fake) == 1  # the fake's new environment is none of this Python either
+    assert "anew for Python" in capsys.readouterr().err
+    assert not (fake.venv / "left.txt").exists()
 
 
-def test_another_checkout_or_project_is_set_up_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".edgesppo-base").write_text("something else")
-    done: list[object] = []
-    monkeypatch.setattr(bootstrap, "_set_up", lambda *arguments: done.append(arguments))
-    assert bootstrap.main([str(tmp_path)]) == 0
-    assert done == [(tmp_path, [])]
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [
-        (subprocess.CalledProcessError(1, ["pip", "wheel"]), 1, "set-up failed: pip wheel"),
-        (PermissionError(13, "Permission denied", "/x"), 1, "/x: Permission denied"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-    ],
-)
-def test_a_failure_is_one_line_and_leaves_no_mark(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: BaseException,
-    code: int,
-    said: str,
-) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(bootstrap, "_set_up", fail)
-    assert bootstrap.main([str(tmp_path)]) == code
-    assert said in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_compilation_shows_its_steps_and_on_failure_its_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bootstrap.time, "sleep", lambda _: None)
-    good = [sys.executable, "-c", "print('  [3/7] Building CXX object x.o')"]
-    bootstrap._run_visibly(good, tmp_path / "log")
-    assert "compiled in" in capsys.readouterr().err
-    bad = [sys.executable, "-c", "print('error: no such header'); raise SystemExit(1)"]
-    with pytest.raises(subprocess.CalledProcessError):
-        bootstrap._run_visibly(bad, tmp_path / "log")
-    assert "error: no such header" in capsys.readouterr().err
-
-
-def test_without_a_compiler_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda _: None)
-    with pytest.raises(SystemExit, match="no C\\+\\+ compiler found"):
-        bootstrap._need_compiler()
-
-
-def test_the_wheel_is_kept_per_processor_and_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = bootstrap.wheel_folder("0.3.36")
-    monkeypatch.setattr(bootstrap, "_processor", lambda: "another")
-    assert bootstrap.wheel_folder("0.3.36") != one
-    assert os.environ["EDGESPPO_HOME"] in str(one)
+def test_one_whose_python_is_gone_is_made_anew(fake: FakePython) -> None:
+    set_up(fake)
+    fake.calls()
+    (fake.venv / "bin" / "python").unlink()
+    assert set_up(fake) == 0
+    assert "-m venv" in fake.installed()[0]
 
 
 def test_an_environment_that_lost_its_configuration_is_not_taken_for_one(tmp_path: Path) -> None:
     """Its Python would install into the system's own packages."""
-    command = [sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"]
-    subprocess.run(command, check=True)  # pip itself takes seconds to install
-    packages = next((tmp_path / "venv").rglob("site-packages"))
-    (packages / "pip.py").touch()
-    scripts = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-    python = tmp_path / "venv" / scripts
-    assert bootstrap._has_pip(python)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    set_up = bootstrap_setup._SetUp(tmp_path / "venv", [])
+    assert set_up._probe()[0] == bootstrap_setup._OWN_PYTHON
     (tmp_path / "venv" / "pyvenv.cfg").unlink()
-    assert not bootstrap._has_pip(python)
+    assert set_up._probe() == ("", "")
+
+
+def test_a_folder_of_other_files_is_left_as_it_is(
+    fake: FakePython, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.venv.mkdir()
+    (fake.venv / "thesis.txt").touch()
+    assert set_up(fake) == 1
+    assert capsys.readouterr().err == (
+        f"{fake.venv} holds other files; VENV=FOLDER makes the environment elsewhere\n"
+    )
+    assert [path.name for path in fake.venv.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("pip", ["21.2.3", "22.0.2", "23.0.1"])
+def test_an_old_pip_is_brought_up_to_date_before_anything_else(fake: FakePython, pip: str) -> None:
+    fake.behave(pip=pip)
+    assert set_up(fake) == 0
+    assert "install --upgrade pip>=23.1" in fake.installed()[2]
+
+
+@pytest.mark.parametrize("pip", ["23.1", "26.3"])
+def test_a_newer_pip_stays(fake: FakePython, pip: str) -> None:
+    fake.behave(pip=pip)
+    assert set_up(fake) == 0
+    assert not any("--upgrade" in line for line in fake.installed())
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        ("after connection broken by 'NewConnectionError", "the package index was not reached"),
+        ("ERROR: No matching distribution found for pip>=23.1", "ERROR: No matching"),
+    ],
+)
+def test_an_old_pip_that_cannot_be_brought_up_to_date_is_named(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], printed: str, said: str
+) -> None:
+    fake.behave({"--upgrade": {"prints": printed, "exit": 1}}, pip="23.0.1")
+    assert set_up(fake) == 1
+    *_, shown, line = capsys.readouterr().err.splitlines()
+    assert shown == printed
+    assert "bringing pip 23.0.1 up to date (23.1 or newer is needed): " + said in line
+
+
+def test_what_is_missing_is_named_together_before_anything_is_made(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.keep_a_wheel().unlink()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "ensurepip" or None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert set_up(fake) == 1
+    venv, compiler = capsys.readouterr().err.splitlines()
+    assert f"apt install python{bootstrap_setup._OWN_PYTHON}-venv" in venv
+    assert "no C++ compiler found" in compiler
+    assert not fake.venv.exists()
+
+
+@pytest.mark.parametrize("step", ["-m venv", "ensurepip"])
+def test_an_environment_that_cannot_be_made_says_why_and_is_made_later(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    fake.behave({step: {"prints": "Error: no such thing", "exit": 1}})
+    assert set_up(fake) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "set-up failed while making the virtual environment: Error: no such thing"
+    fake.behave()
+    assert set_up(fake) == 0
+
+
+def test_only_pips_settings_of_where_packages_are_reach_it(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_USER", "1")
+    monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    monkeypatch.setenv("PIP_ONLY_BINARY", ":all:")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://own.example/simple")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    listed = [
+        "For variant 'global', will try loading '/etc/pip.conf'",
+        "global.index-url='https://overruled.example'",
+        "global.proxy='http://overruled.example'",
+        "global.user='true'",
+        "install.proxy='http://proxy.example'",
+        "install.no-binary=':all:'",
+    ]
+    fake.behave({"config list": {"prints": "\n".join(listed)}})
+    assert set_up(fake) == 0
+    line, env = fake.calls()[-1]
+    assert "--editable" in line
+    assert env == {
+        "PIP_INDEX_URL": "https://own.example/simple",
+        "PIP_PROXY": "http://proxy.example",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INPUT": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_PROGRESS_BAR": "off",
+        "TMPDIR": str(fake.venv / ".edgesppo-scratch"),
+    }
+
+
+def test_a_configuration_that_pip_cannot_read_is_done_without(
+    fake: FakePython, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.behave({"config list": {"prints": "ERROR: no section headers", "exit": 1}})
+    assert set_up(fake) == 0
+    said = "Going on without pip's configuration, which it cannot read: ERROR: no section headers"
+    assert said in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_pip_prints_is_shown_only_when_it_fails(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], fails: bool
+) -> None:
+    lines = [f"WARNING: odd {number}" for number in range(40)]
+    fake.behave({"--editable": {"prints": "\n".join(lines), "exit": int(fails)}})
+    assert set_up(fake) == int(fails)
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARN")]
+    assert shown == (lines[-len(shown) :] if fails else [])
+    assert bool(shown) == fails
+
+
+@pytest.mark.parametrize(
+    ("printed", "again"), [("ERROR: it is not there", 2), (f"{UNPACKING}\nERROR: it is torn", 4)]
+)
+def test_only_a_failure_while_packages_change_makes_the_environment_anew(
+    fake: FakePython, printed: str, again: int
+) -> None:
+    set_up(fake)
+    fake.behave({"--editable": {"prints": printed, "exit": 1}})
+    assert set_up(fake, "test") == 1
+    fake.calls()
+    fake.behave()
+    assert set_up(fake, "test") == 0
+    assert len(fake.installed()) == again
+    assert set_up(fake) == 0
+
+
+def test_numba_is_never_compiled_and_done_without_where_it_has_no_wheel(
+    fake: FakePython, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.behave({f"{ROOT}[fast]": {"prints": NO_NUMBA, "exit": 1}})
+    assert set_up(fake, "fast") == 0
+    with_it, without = fake.installed()[-2:]
+    assert "--only-binary numba,llvmlite" in with_it
+    assert without.endswith(f"--editable {ROOT}")
+    assert capsys.readouterr().err.count("numba") == 1
+    assert set_up(fake, "fast") == 0
+    assert fake.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "printed"), [("fast", "ERROR: numba: connection lost"), ("test", NO_NUMBA)]
+)
+def test_another_failure_is_not_laid_to_numba(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], extra: str, printed: str
+) -> None:
+    fake.behave({"--editable": {"prints": printed, "exit": 1}})
+    assert set_up(fake, extra) == 1
+    assert capsys.readouterr().err.endswith(f"while installing the packages: {printed}\n")
+
+
+def test_a_home_that_cannot_be_written_is_named_before_anything_is_made(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = fake.root / "told" / "home"  # below a file
+    monkeypatch.setenv("EDGESPPO_HOME", str(home))
+    assert set_up(fake) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cannot write to {home}/wheels/")
+    assert "Not a directory; EDGESPPO_HOME=FOLDER" in line
+    assert not fake.venv.exists()
+
+
+def test_no_home_at_all_is_a_line(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(bootstrap_wheel, "cache_dir", fail)
+    assert set_up(fake) == 1
+    assert capsys.readouterr().err == "you have no home folder; EDGESPPO_HOME=FOLDER names one\n"
+
+
+@pytest.mark.parametrize("below", ["", "venv"])
+def test_an_environment_that_cannot_be_written_is_named(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    venv = fake.root / "told" / below
+    assert bootstrap_setup.main([str(venv)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cannot write to {venv}: ")
+    assert line.endswith("; VENV=FOLDER makes the environment elsewhere")
+
+
+@pytest.mark.parametrize("step", ["ensurepip", "--upgrade", "pip wheel", "--editable"])
+def test_a_full_disk_is_called_that_in_one_line(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    fake.keep_a_wheel().unlink()
+    fake.behave({step: {"prints": f"Traceback ...\n{FULL}", "exit": 1}}, pip="23.0.1")
+    assert set_up(fake) == 1
+    shown = capsys.readouterr().err
+    assert shown.endswith(f": the disk of {fake.venv} is full\n")
+    assert "Traceback" not in shown
+
+
+def test_a_wheel_for_which_there_is_no_room_is_not_kept_by_half(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    kept = fake.keep_a_wheel()
+    kept.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        assert set_up(fake) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"cannot write to {kept.parent}: No space left on device; EDGESPPO_HOME")
+    assert list(kept.parent.iterdir()) == []
+    assert set_up(fake) == 0
+
+
+def test_half_a_wheel_is_compiled_again(fake: FakePython) -> None:
+    kept = fake.keep_a_wheel()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert set_up(fake) == 0
+    compiled = [line for line, _ in fake.calls() if "pip wheel" in line]
+    assert len(compiled) == 1
+    assert "--no-binary llama-cpp-python" in compiled[0]
+
+
+def test_the_wheel_is_kept_per_processor_and_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bootstrap_wheel.wheel_folder("0.3.36")
+    monkeypatch.setattr(bootstrap_wheel, "_processor", lambda: "another")
+    assert bootstrap_wheel.wheel_folder("0.3.36") != one
+    assert os.environ["EDGESPPO_HOME"] in str(one)
+
+
+def test_it_is_told_what_a_child_is_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    program = (
+        "import time; print('  [3/7] Building x.o', flush=True); time.sleep(1.2);"
+        "print('Collecting numpy>=1.24', flush=True); time.sleep(1)"
+    )
+    bootstrap_pip.run([sys.executable, "-c", program], os.environ, "trying", "tried")
+    shown = capsys.readouterr().err
+    assert "  step 3 of 7, " in shown
+    assert "  numpy, " in shown
+    assert "  tried in " in shown
+
+
+def test_a_failed_child_tells_its_last_lines() -> None:
+    program = "print('error: no such header'); raise SystemExit(1)"
+    with pytest.raises(Failed, match="while trying") as caught:
+        bootstrap_pip.run([sys.executable, "-c", program], os.environ, "trying")
+    assert caught.value.lines == ["error: no such header"]
+
+
+def test_a_reader_that_went_away_is_no_failure(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("builtins.print", fail)
+    assert set_up(fake) == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "said"),
+    [
+        ((3, 9), 1, "This is Python 3.9; edgesppo runs on 3.10 to 3.13: `make try PYTHON=python3."),
+        ((2, 7), 1, "This is Python 2.7; edgesppo runs on 3.10 to 3.13: `make try PYTHON=python3."),
+        ((3, 14), 0, "This is Python 3.14; edgesppo runs on 3.10 to 3.13: "),
+    ],
+)
+def test_a_python_that_is_not_supported_is_told_which_are(
+    fake: FakePython, version: tuple[int, int], code: int, said: str
+) -> None:
+    """An older one ends there; a newer one goes on, it may well do."""
+    set_up(fake)
+    own = (fake.venv / ".edgesppo-base").read_text()
+    (fake.root / "python3.11").symlink_to(sys.executable)
+    program = (
+        f"import runpy, sys; sys.argv = [{str(ENTRY)!r}, {str(fake.venv)!r}]; "
+        f"import edgesppo.dev.bootstrap_setup as s; s._fingerprint = lambda _: {own!r}; "
+        f"sys.version_info = {(*version, 0, 'final', 0)}; "
+        f"runpy.run_path({str(ENTRY)!r}, run_name='__main__')"
+    )
+    env = os.environ | {"PATH": str(fake.root)}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == code
+    assert ended.stderr.startswith(said)
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_old_python_can_parse_the_first_file() -> None:
+    tree = ast.parse(ENTRY.read_bytes().decode("ascii"), feature_version=(3, 4))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.FunctionDef, ast.AsyncFunctionDef)
+    assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
+    assert not [
+        n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "__future__"
+    ]

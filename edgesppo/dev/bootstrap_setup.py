@@ -1,0 +1,294 @@
+"""Makes a virtual environment hold edgesppo: the environment, llama.cpp's wheel, the packages.
+
+What is needed to go on after any end is kept in the environment's own folder:
+
+    VENV/.edgesppo-base-test      all is installed, with the extra `test`, of this checkout
+    VENV/.edgesppo-unfinished     it is being changed; whoever finds it later makes it anew
+    VENV/.edgesppo-lock           held by the one set-up that is at work
+    VENV/.edgesppo-scratch        what pip and the compiler write meanwhile
+
+Runs before anything is installed: standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgesppo.dev.bootstrap_pip import (
+    CutShort,
+    Failed,
+    Interrupted,
+    Pip,
+    SetupError,
+    check_signals,
+    clean_environment,
+    heeding_signals,
+    run,
+    say,
+)
+from edgesppo.dev.bootstrap_wheel import (
+    ADVICE,
+    CHECKOUT,
+    cannot_write,
+    compile_wheel,
+    compiler_fault,
+    kept_wheel,
+    llama_version,
+    wheel_folder,
+)
+from edgesppo.errors import EdgesppoError
+from edgesppo.system import filelock
+from edgesppo.system.fs import FileSystem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_LOCK, _UNFINISHED, _SCRATCH = ".edgesppo-lock", ".edgesppo-unfinished", ".edgesppo-scratch"
+# Without pyvenv.cfg an environment's Python is the system's own: nothing may be installed there.
+_PROBE = (
+    "import pip, sys; assert sys.prefix != sys.base_prefix; "
+    "print('%d.%d' % sys.version_info[:2], pip.__version__)"
+)
+_OWN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+_OLDEST_PIP = (23, 1)  # the first that knows -C, which passes options to a compilation
+_OPTIONAL = "fast"  # an extra that is left out where there is no wheel of what it brings
+_WHEELS_ONLY = ("numba", "llvmlite")
+_VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_TAIL = 25
+_FULL = "No space left on device|Disk quota exceeded"
+_HINTS = {
+    "Killed signal|Cannot allocate memory|out of memory": "too little memory; "
+    "CMAKE_BUILD_PARALLEL_LEVEL=1 compiles one file at a time",
+    "NewConnectionError|NameResolutionError|connection broken by|Max retries exceeded": "the "
+    "package index was not reached; PIP_INDEX_URL names another, HTTPS_PROXY a proxy",
+    "from versions: none": "the package index was not reached, or it lacks this package",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the environment `arguments[0]` hold edgesppo with the extras that follow."""
+    venv, extras = Path(arguments[0]).absolute(), list(arguments[1:])
+    try:
+        with heeding_signals():
+            _SetUp(venv, extras).run()
+    except Interrupted:
+        say("set-up interrupted; the same command goes on with it")
+        return 130
+    except Failed as error:
+        _explain(error, venv)
+        return 1
+    except (SetupError, EdgesppoError) as error:
+        say(str(error))
+        return 1
+    except OSError as error:
+        say(f"set-up failed: {error.filename or venv}: {error.strerror or error}")
+        return 1
+    return 0
+
+
+def _explain(error: Failed, venv: Path) -> None:
+    """Say why a child failed: what it printed last, and a line that sums it up."""
+    tail = "\n".join(error.lines[-_TAIL:])
+    hints = [hint for signs, hint in _HINTS.items() if re.search(signs, tail)]
+    if re.search(_FULL, tail):
+        hints = [f"the disk of {venv} is full"]
+    else:
+        say(tail)
+    say(f"set-up failed {error}: {[*hints, error.reason()][0]}")
+
+
+class _SetUp:
+    """One set-up of one environment."""
+
+    def __init__(self, venv: Path, extras: Sequence[str]) -> None:
+        self._venv, self._extras = venv, extras
+        self._python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        self._done = venv / f".edgesppo-{'-'.join(['base', *extras])}"
+        self._unfinished = venv / _UNFINISHED
+        self._scratch = venv / _SCRATCH
+        self._version = llama_version()
+        self._wheels = wheel_folder(self._version)
+        self._wanted = _fingerprint(self._wheels.name)
+
+    def run(self) -> None:
+        """Do what is not yet done. Raises SetupError, Interrupted, OSError."""
+        if self._is_done():
+            return
+        self._check_needs()
+        with self._alone():
+            if self._is_done():
+                return
+            pip_version = self._usable_environment()
+            pip = Pip(self._python, self._scratch)
+            if tuple(map(int, re.findall(r"\d+", pip_version)[:2])) < _OLDEST_PIP:
+                self._renew(pip, pip_version)
+            wheel = kept_wheel(self._wheels) or compile_wheel(pip, self._version, self._wheels)
+            say("Installing edgesppo and its Python packages")
+            with self._installing():
+                self._install(pip, wheel)
+            self._done.write_text(self._wanted)
+
+    def _is_done(self) -> bool:
+        if self._unfinished.exists() or not self._python.exists():
+            return False
+        return self._done.exists() and self._done.read_text() == self._wanted
+
+    def _check_needs(self) -> None:
+        """Raise SetupError for all that is missing, before anything is done."""
+        faults = [] if self._python.exists() else [_venv_fault()]
+        if kept_wheel(self._wheels) is None:
+            faults += [compiler_fault()]
+            faults += [_write_fault(self._wheels, ADVICE)]
+        if not any(faults):
+            faults = [_write_fault(self._venv, _VENV_ADVICE)]
+        if found := list(filter(None, faults)):
+            raise SetupError("\n".join(found))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other set-up changes this environment; with an empty scratch folder."""
+        lock = None
+        try:
+            lock = self._lock()
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        try:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.mkdir(exist_ok=True)
+            yield
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            if lock is not None:
+                lock.release()
+
+    def _lock(self) -> filelock.FileLock:
+        told: set[str] = set()
+        while True:
+            try:
+                return filelock.acquire(self._venv / _LOCK, FileSystem(), timeout=_POLL_S)
+            except filelock.LockHeld as held:
+                if held.owner not in told:
+                    say(f"Waiting for another set-up of this checkout ({held.owner})")
+                told.add(held.owner)
+            check_signals()
+
+    @contextmanager
+    def _installing(self) -> Iterator[None]:
+        """Marked as unfinished, and left so by whatever cuts an installation short."""
+        self._unfinished.touch()
+        try:
+            yield
+        except CutShort as error:
+            if not error.changed_packages():
+                self._unfinished.unlink()
+            raise
+        self._unfinished.unlink()
+
+    def _usable_environment(self) -> str:
+        """See to it that the environment works and is this Python's; the version of its pip."""
+        python, pip = ("", "") if self._unfinished.exists() else self._probe()
+        if python == _OWN_PYTHON:
+            return pip
+        self._make_environment(python)
+        python, pip = self._probe()
+        if python != _OWN_PYTHON:
+            raise SetupError(f"{self._python} does not run, though it was just made")
+        return pip
+
+    def _probe(self) -> tuple[str, str]:
+        """The versions of the environment's Python and pip; empty where it does not work."""
+        try:
+            command = [str(self._python), "-I", "-c", _PROBE]
+            *_, line = run(command, clean_environment(self._scratch), "looking at its Python")
+            python, pip = line.split()
+        except (Failed, OSError, ValueError):
+            return "", ""
+        return python, pip
+
+    def _make_environment(self, python: str) -> None:
+        """Make it, in the place of what is left of another Python's or of a broken one."""
+        if fault := _venv_fault():
+            raise SetupError(fault)
+        old = [path for path in self._venv.iterdir() if path.name not in (_LOCK, _SCRATCH)]
+        known = ("pyvenv.cfg", "bin", "Scripts", _UNFINISHED)
+        if old and not any((self._venv / name).exists() for name in known):
+            raise SetupError(f"{self._venv} holds other files; {_VENV_ADVICE}")
+        why = f" for Python {_OWN_PYTHON}, it was made for {python}" if python else ""
+        say(f"Making the virtual environment {self._venv.name}{' anew' if old else ''}{why}")
+        base: str = getattr(sys, "_base_executable", None) or sys.executable
+        self._unfinished.touch()
+        for path in old:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != self._unfinished:
+                path.unlink(missing_ok=True)
+        # In two steps: venv would keep to itself why pip could not be installed.
+        environment, doing = clean_environment(self._scratch), "making the virtual environment"
+        run([base, "-m", "venv", "--without-pip", self._venv], environment, doing)
+        run([self._python, "-I", "-m", "ensurepip", "--default-pip"], environment, doing)
+        self._unfinished.unlink()
+
+    def _renew(self, pip: Pip, version: str) -> None:
+        """Bring pip up to date."""
+        oldest = ".".join(map(str, _OLDEST_PIP))
+        doing = f"bringing pip {version} up to date ({oldest} or newer is needed)"
+        with self._installing():
+            pip.run("install", "--upgrade", f"pip>={oldest}", doing=doing)
+
+    def _install(self, pip: Pip, wheel: Path) -> None:
+        doing = "installing the packages"
+        # By force: a wheel of the same version that was compiled otherwise is another one.
+        pip.run("install", "--no-deps", "--force-reinstall", wheel, doing=doing)
+        command = ["install", "--only-binary", ",".join(_WHEELS_ONLY), "--editable"]
+        try:
+            pip.run(*command, _target(self._extras), doing=doing, done="installed")
+        except Failed as error:
+            if _OPTIONAL not in self._extras or not error.has_no_wheel_of(_WHEELS_ONLY):
+                raise
+            say("numba has no wheel for this Python and machine: conversions take longer without")
+            extras = [extra for extra in self._extras if extra != _OPTIONAL]
+            pip.run(*command, _target(extras), doing=doing, done="installed")
+
+
+def _target(extras: Sequence[str]) -> str:
+    return f"{CHECKOUT}[{','.join(extras)}]" if extras else str(CHECKOUT)
+
+
+def _venv_fault() -> str | None:
+    """What to install when this Python makes no virtual environments; Debian's does not alone."""
+    if importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip"):
+        return None
+    return (
+        f"{sys.executable} has no ensurepip, which makes virtual environments; install it "
+        f"(Debian, Ubuntu, Raspberry Pi OS: apt install python{_OWN_PYTHON}-venv)"
+    )
+
+
+def _write_fault(folder: Path, advice: str) -> str | None:
+    """What keeps us from writing into a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return cannot_write(folder, error, advice)
+
+
+def _fingerprint(build: str) -> str:
+    """Of all that an environment depends on: it is set up again when that changes."""
+    files = [CHECKOUT / "pyproject.toml", *sorted(Path(__file__).parent.glob("bootstrap*.py"))]
+    data = b"".join(path.read_bytes() for path in files)
+    data += os.fsencode(CHECKOUT) + f"{build}{_OWN_PYTHON}".encode()
+    return hashlib.sha256(data).hexdigest()

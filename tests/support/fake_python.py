@@ -1,0 +1,109 @@
+"""A Python that makes environments of itself, and whose pip does as it is told: nothing is real.
+
+Every call is written down with the settings that reached it. A rule holds for the first call whose
+arguments contain its word: what is printed, the exit code, and whether the call never ends by
+itself, with a child that does not either.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesppo.dev import bootstrap_setup, bootstrap_wheel
+
+_PYTHON = """\
+#!{python} -IS
+import json, os, shutil, subprocess, sys, time
+root, args = {root!r}, sys.argv[1:]
+line = " ".join(args)
+env = {{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "PYTHON", "TMPDIR"))}}
+with open(root + "/calls", "a") as file:
+    file.write(json.dumps([line, env]) + chr(10))
+told = json.load(open(root + "/told"))
+if "venv" in args:
+    os.makedirs(args[-1] + "/bin")
+    open(args[-1] + "/pyvenv.cfg", "w").close()
+    shutil.copy(__file__, args[-1] + "/bin/python")
+    with open(args[-1] + "/bin/edgesppo", "w") as file:
+        file.write("#!/bin/sh" + chr(10) + "echo a chat")
+    os.chmod(args[-1] + "/bin/edgesppo", 0o755)
+elif "-c" in args:
+    print(told["python"], told["pip"])
+elif "wheel" in args:
+    folder = args[args.index("--wheel-dir") + 1]
+    os.makedirs(folder)
+    shutil.copy(root + "/made.whl", folder + "/llama_cpp_python-0-py3-none-any.whl")
+for word, rule in told["rules"].items():
+    if word in line:
+        print(rule.get("prints", ""), flush=True)
+        if rule.get("hangs"):
+            child = subprocess.Popen([{python!r}, "-IS", "-c", "import time; time.sleep(600)"])
+            with open(root + "/pids", "w") as file:
+                file.write(str(os.getpid()) + " " + str(child.pid) + chr(10))
+            time.sleep(600)
+        sys.exit(rule.get("exit", 0))
+"""
+
+
+@dataclass(frozen=True)
+class FakePython:
+    """The folder it keeps its books in, and the environment that is set up with it."""
+
+    root: Path
+    venv: Path
+
+    def __post_init__(self) -> None:
+        self.path.write_text(_PYTHON.format(python=sys.executable, root=str(self.root)))
+        self.path.chmod(0o755)
+        self.behave()
+        with zipfile.ZipFile(self.root / "made.whl", "w") as archive:
+            archive.writestr("llama_cpp/__init__.py", "")
+
+    @property
+    def path(self) -> Path:
+        return self.root / "python"
+
+    def behave(
+        self,
+        rules: dict[str, dict[str, Any]] | None = None,
+        *,
+        python: str = bootstrap_setup._OWN_PYTHON,
+        pip: str = "25.0",
+    ) -> None:
+        """What it does from now on, and the versions that an environment's probe finds."""
+        text = json.dumps({"python": python, "pip": pip, "rules": rules or {}})
+        (self.root / "told").write_text(text)
+
+    def calls(self) -> list[tuple[str, dict[str, str]]]:
+        """What it was called with since this was last asked."""
+        path = self.root / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.write_text("")
+        return [(line, env) for line, env in map(json.loads, lines)]
+
+    def installed(self) -> list[str]:
+        """The arguments of what changed the environment, in order."""
+        words = ("-m venv", "ensurepip", "pip install")
+        return [line for line, _ in self.calls() if any(word in line for word in words)]
+
+    def hanging(self) -> list[int]:
+        """The processes of the call that never ends, once it is there."""
+        path = self.root / "pids"
+        while not path.exists() or not path.read_text().endswith("\n"):
+            time.sleep(0.02)
+        pids = [int(word) for word in path.read_text().split()]
+        path.unlink()
+        return pids
+
+    def keep_a_wheel(self) -> Path:
+        """As if llama.cpp had been compiled before."""
+        folder = bootstrap_wheel.wheel_folder(bootstrap_wheel.llama_version())
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(self.root / "made.whl", folder / "llama_cpp_python-0.whl"))
