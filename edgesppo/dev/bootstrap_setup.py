@@ -63,6 +63,7 @@ _OWN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _OLDEST_PIP = (23, 1)  # the first that knows -C, which passes options to a compilation
 _OPTIONAL = "fast"  # an extra that is left out where there is no wheel of what it brings
 _WHEELS_ONLY = ("numba", "llvmlite")
+_POLL_S = 0.2
 _VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _TAIL = 25
