@@ -94,7 +94,7 @@ def run_command(
 
 
 def _wanted(schema_file: str) -> Wanted:
-    """What the schema of a file asks for. UsageError when it is no schema, or not honoured."""
+    """What the schema of a file asks for. UsageError when it is no schema, or not supported."""
     from edgesppo import schema
     from edgesppo.chat import structured
 
