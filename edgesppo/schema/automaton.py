@@ -1,7 +1,7 @@
-"""Owns finite automata over characters: an NFA that is built, the DFA that it is made into.
+"""Finite automata over characters: NFAs, and the DFAs that they are converted to.
 
-A DFA is what keeps a grammar cheap: after any text exactly one of its states is alive, however
-a pattern was written. Knows nothing of patterns, JSON or grammars.
+A DFA keeps a grammar cheap: after any text exactly one of its states is active, however the pattern
+was written.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ if TYPE_CHECKING:
     from edgesppo.schema.charset import Charset
     from edgesppo.schema.limits import Work
 
-ALWAYS, AT_START, AT_END = 0, 1, 2  # when a step that reads nothing may be taken
+ALWAYS, AT_START, AT_END = 0, 1, 2  # where in a text an epsilon transition is allowed
 
 
 @dataclass
 class Nfa:
-    """States are numbers; state 0 is the start, state 1 the end."""
+    """An NFA under construction. States are numbers; state 0 is the start, state 1 the end."""
 
     work: Work
     edges: list[list[tuple[Charset, int]]] = field(default_factory=lambda: [[], []])
-    steps: list[list[tuple[int, int]]] = field(default_factory=lambda: [[], []])
+    epsilons: list[list[tuple[int, int]]] = field(default_factory=lambda: [[], []])
 
     def state(self) -> int:
-        """A new state."""
+        """Add a state; returns its number."""
         self.work.spend()
         self.edges.append([])
-        self.steps.append([])
+        self.epsilons.append([])
         return len(self.edges) - 1
 
-    def reads(self, source: int, letters: Charset, target: int) -> None:
-        """From `source` to `target` by one of the letters."""
+    def add_edge(self, source: int, letters: Charset, target: int) -> None:
+        """Add a transition that reads one of the letters."""
         self.edges[source].append((letters, target))
 
-    def passes(self, source: int, target: int, when: int = ALWAYS) -> None:
-        """From `source` to `target` by nothing."""
-        self.steps[source].append((target, when))
+    def add_epsilon(self, source: int, target: int, when: int = ALWAYS) -> None:
+        """Add a transition that reads nothing, allowed at `when`."""
+        self.epsilons[source].append((target, when))
 
 
 @dataclass(frozen=True)
 class Dfa:
-    """`edges[state]` are (characters, next state), pairwise disjoint; the start is 0.
+    """A DFA: `edges[state]` are pairs of disjoint characters and the next state; 0 is the start.
 
-    Every state can still reach an end, unless there is no text at all: then `edges` is empty.
+    An end can be reached from every state. If there is no text at all, `edges` is empty.
     """
 
     edges: tuple[tuple[tuple[Charset, int], ...], ...]
     ends: frozenset[int]
 
 
-def determinised(nfa: Nfa) -> Dfa:
-    """The same texts, read by one state at a time."""
+def determinise(nfa: Nfa) -> Dfa:
+    """The DFA that accepts the same texts as an NFA."""
     first = _closure(nfa, [0], {AT_START})
-    # The start keeps a number of its own, also where the same states are come back to.
+    # The start has a number of its own, even if its set of states occurs again later.
     numbers: dict[frozenset[int] | None, int] = {None: 0}
     todo: list[frozenset[int] | None] = [None]
     edges, ends = [], set()
@@ -81,18 +81,19 @@ def determinised(nfa: Nfa) -> Dfa:
 
 
 def _closure(nfa: Nfa, states: Iterable[int], when: set[int]) -> frozenset[int]:
-    found, todo = set(states), list(states)
+    """All states reachable from `states` by epsilon transitions allowed at `when`."""
+    reached, todo = set(states), list(states)
     while todo:
-        for target, needed in nfa.steps[todo.pop()]:
+        for target, needed in nfa.epsilons[todo.pop()]:
             nfa.work.spend()
-            if (needed == ALWAYS or needed in when) and target not in found:
-                found.add(target)
+            if (needed == ALWAYS or needed in when) and target not in reached:
+                reached.add(target)
                 todo.append(target)
-    return frozenset(found)
+    return frozenset(reached)
 
 
-def intersected(a: Dfa, b: Dfa, work: Work) -> Dfa:
-    """The texts that both read."""
+def intersection(a: Dfa, b: Dfa, work: Work) -> Dfa:
+    """The DFA of the texts that both accept."""
     if not a.edges or not b.edges:
         return Dfa((), frozenset())
     numbers, todo, edges, ends = {(0, 0): 0}, [(0, 0)], [], set()
@@ -104,7 +105,7 @@ def intersected(a: Dfa, b: Dfa, work: Work) -> Dfa:
         for letters_a, next_a in a.edges[pair[0]]:
             for letters_b, next_b in b.edges[pair[1]]:
                 work.spend()
-                both = charset.common(letters_a, letters_b)
+                both = charset.intersection(letters_a, letters_b)
                 if not both:
                     continue
                 if (next_a, next_b) not in numbers:
@@ -116,7 +117,7 @@ def intersected(a: Dfa, b: Dfa, work: Work) -> Dfa:
 
 
 def of_length(low: int, high: int | None, work: Work) -> Dfa:
-    """All texts of `low` to `high` characters."""
+    """The DFA of all texts of `low` to `high` characters; None for no upper limit."""
     top = low if high is None else high
     work.spend(top)
     edges: list[list[tuple[Charset, int]]] = [[(charset.ANY, n + 1)] for n in range(top)]
@@ -124,8 +125,8 @@ def of_length(low: int, high: int | None, work: Work) -> Dfa:
     return _trimmed(edges, set(range(low, top + 1)))
 
 
-def explored(start: object, step: Step, is_end: IsEnd, letters: str, work: Work) -> Dfa:
-    """The DFA that a function describes: `step(state, letter)` is the next state, or None."""
+def from_function(start: object, step: Step, is_end: IsEnd, letters: str, work: Work) -> Dfa:
+    """The DFA described by functions: `step(state, letter)` returns the next state, or None."""
     numbers: dict[object, int] = {start: 0}
     todo, edges, ends = [start], [], set()
     while todo:
@@ -142,12 +143,12 @@ def explored(start: object, step: Step, is_end: IsEnd, letters: str, work: Work)
                 numbers[following] = len(numbers)
                 todo.append(following)
             out[numbers[following]] = out.get(numbers[following], "") + letter
-        edges.append([(charset.of(found), target) for target, found in out.items()])
+        edges.append([(charset.of(read), target) for target, read in out.items()])
     return _trimmed(edges, ends)
 
 
 def _trimmed(edges: list[list[tuple[Charset, int]]], ends: set[int]) -> Dfa:
-    """Without the states from which no end can be reached."""
+    """The DFA without the states from which no end can be reached."""
     sources: dict[int, list[int]] = {}
     for source, out in enumerate(edges):
         for _, target in out:
@@ -161,11 +162,11 @@ def _trimmed(edges: list[list[tuple[Charset, int]]], ends: set[int]) -> Dfa:
     if 0 not in alive:
         return Dfa((), frozenset())
     numbers = {state: number for number, state in enumerate(sorted(alive))}
-    kept = tuple(
+    trimmed = tuple(
         tuple((letters, numbers[target]) for letters, target in edges[state] if target in alive)
         for state in sorted(alive)
     )
-    return Dfa(kept, frozenset(numbers[end] for end in ends))
+    return Dfa(trimmed, frozenset(numbers[end] for end in ends))
 
 
 if TYPE_CHECKING:

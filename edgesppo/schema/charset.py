@@ -1,4 +1,4 @@
-"""Owns sets of characters: sorted, disjoint ranges of code points, both ends included."""
+"""Sets of characters as sorted, disjoint ranges of code points, both ends included."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 Charset: TypeAlias = tuple[tuple[int, int], ...]
 
-# Every character; surrogates are none.
+# All characters; surrogates are not characters.
 ANY: Charset = ((0, 0xD7FF), (0xE000, 0x10FFFF))
 
 
@@ -29,38 +29,38 @@ def union(ranges: Iterable[tuple[int, int]]) -> Charset:
     return tuple(merged)
 
 
-def common(a: Charset, b: Charset) -> Charset:
+def intersection(a: Charset, b: Charset) -> Charset:
     """The characters in both sets."""
-    found = []
+    ranges = []
     i = j = 0
     while i < len(a) and j < len(b):
         low, high = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
         if low <= high:
-            found.append((low, high))
+            ranges.append((low, high))
         if a[i][1] < b[j][1]:
             i += 1
         else:
             j += 1
-    return tuple(found)
+    return tuple(ranges)
 
 
-def minus(a: Charset, b: Charset) -> Charset:
+def difference(a: Charset, b: Charset) -> Charset:
     """The characters of `a` that are not in `b`."""
-    return common(a, _gaps(b))
+    return intersection(a, _gaps(b))
 
 
 def _gaps(a: Charset) -> Charset:
-    found = []
+    ranges = []
     start = 0
     for low, high in a:
         if low > start:
-            found.append((start, low - 1))
+            ranges.append((start, low - 1))
         start = high + 1
-    return (*found, (start, 0x10FFFF)) if start <= 0x10FFFF else tuple(found)
+    return (*ranges, (start, 0x10FFFF)) if start <= 0x10FFFF else tuple(ranges)
 
 
 def atoms(sets: list[Charset]) -> dict[frozenset[int], Charset]:
-    """The characters sorted by which of the sets (by index) hold them; those in none left out."""
+    """The characters grouped by the sets (their indices) that contain them; at least one."""
     events = sorted(
         event
         for index, charset in enumerate(sets)
@@ -68,13 +68,13 @@ def atoms(sets: list[Charset]) -> dict[frozenset[int], Charset]:
         for event in ((low, 1, index), (high + 1, 0, index))
     )
     inside: dict[int, int] = {}
-    found: dict[frozenset[int], list[tuple[int, int]]] = {}
+    grouped: dict[frozenset[int], list[tuple[int, int]]] = {}
     before = 0
     for at, opens, index in events:
         if at > before and inside:
-            found.setdefault(frozenset(inside), []).append((before, at - 1))
+            grouped.setdefault(frozenset(inside), []).append((before, at - 1))
         before = at
         count = inside.pop(index, 0) + (1 if opens else -1)
         if count:
             inside[index] = count
-    return {members: union(ranges) for members, ranges in found.items()}
+    return {members: union(ranges) for members, ranges in grouped.items()}

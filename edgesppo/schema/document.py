@@ -1,7 +1,4 @@
-"""Owns a schema as a document: that it is JSON of a bounded size, and where `$ref` points to.
-
-Knows nothing of what the keywords mean.
-"""
+"""A schema as a document: JSON of a bounded size, with JSON pointers and `$ref` targets."""
 
 from __future__ import annotations
 
@@ -11,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from edgesppo.errors import UsageError
-from edgesppo.schema.limits import MAX_BYTES, MAX_NESTING, MAX_NODES, MAX_SHOWN, refused, shown
+from edgesppo.schema.limits import (
+    MAX_BYTES,
+    MAX_NESTING,
+    MAX_NODES,
+    MAX_SHOWN,
+    quoted,
+    schema_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,27 +24,27 @@ _MAX_BITS = 1_000
 
 
 def parse(data: bytes, name: str) -> Any:
-    """A schema from the bytes of a file called `name`. UsageError when they are no JSON."""
+    """Parse the bytes of a schema file called `name`. Raises UsageError if they are not JSON."""
     if len(data) > MAX_BYTES:
         raise UsageError(f"{name}: {len(data)} bytes or more, expected at most {MAX_BYTES}")
     try:
-        return json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
+        return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except RecursionError:
         raise UsageError(
-            f"{name}: nested too deep, expected at most {MAX_NESTING} arrays and objects"
+            f"{name}: nested too deeply, expected at most {MAX_NESTING} arrays and objects"
         ) from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: not UTF-8 at byte {error.start}; re-encode it") from None
+        raise UsageError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except ValueError as error:
         raise UsageError(f"{name}: not JSON: {error}") from None
 
 
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 class Document:
-    """A schema that was checked and copied; `where` says where in it a value stands."""
+    """A checked copy of a schema that knows the JSON pointer of each array and object in it."""
 
     def __init__(self, schema: Any) -> None:
         self._pointers: dict[int, str] = {}
@@ -49,17 +53,17 @@ class Document:
     def where(self, value: Any) -> str:
         """The JSON pointer of an array or object of this document; "" is the root.
 
-        Only its beginning, where it is long: many places may stand below a name of a megabyte.
+        A long pointer is cut, as many values may be below a name of a megabyte.
         """
         return self._pointers.get(id(value), "")
 
     def at(self, value: Any, pointer: str) -> Any:
-        """The same value, from now on known to stand at `pointer`: for one that was made up."""
+        """Register a constructed value under a JSON pointer; returns the value."""
         self._pointers[id(value)] = pointer
         return value
 
     def _copy(self, schema: Any) -> Any:
-        """A copy without shared parts, so that each has one place. Never recursive."""
+        """A copy without shared parts, so that each has one pointer; does not recurse."""
         box: list[Any] = [None]
         todo: list[tuple[Any, Any, Any, str, int]] = [(schema, box, 0, "", 0)]
         nodes, size = 1, 0
@@ -68,11 +72,13 @@ class Document:
             size += _size(value, pointer)
             nodes += len(value) if isinstance(value, dict | list) else 0
             if nodes > MAX_NODES or size > MAX_BYTES:
-                raise refused(
+                raise schema_error(
                     pointer, f"too large, expected at most {MAX_NODES} values in {MAX_BYTES} bytes"
                 )
             if depth > MAX_NESTING:
-                raise refused(pointer, f"nested too deep, expected at most {MAX_NESTING} levels")
+                raise schema_error(
+                    pointer, f"nested too deeply, expected at most {MAX_NESTING} levels"
+                )
             if not isinstance(value, dict | list):
                 parent[key] = value
                 continue
@@ -87,25 +93,27 @@ class Document:
         return box[0]
 
     def target(self, reference: Any, where: str) -> Any:
-        """What `$ref` points to. UsageError when that is not in this document."""
+        """The value that `$ref` points to. Raises UsageError if it is not in this document."""
         if not isinstance(reference, str) or not (reference == "#" or reference[:2] == "#/"):
-            raise refused(
+            raise schema_error(
                 where,
-                f"$ref is {shown(reference)}, expected '#' or '#/...': only references into the "
-                "schema itself are honoured",
+                f"$ref is {quoted(reference)}, expected '#' or '#/...': only references into the "
+                "schema itself are supported",
             )
         value = self.root
         for step in unquote(reference[1:]).split("/")[1:]:
             inner = value is not self.root and isinstance(value, dict)
-            if inner and isinstance(value.get("$id"), str):  # references in it count from there
-                raise refused(where, f"$ref is {shown(reference)}, which leads through an $id")
+            if inner and isinstance(value.get("$id"), str):  # references in it are relative to that
+                raise schema_error(
+                    where, f"$ref is {quoted(reference)}, which leads through an $id"
+                )
             name = step.replace("~1", "/").replace("~0", "~")
             if isinstance(value, dict) and name in value:
                 value = value[name]
             elif isinstance(value, list) and name.isdecimal() and int(name[:9]) < len(value):
                 value = value[int(name[:9])]
             else:
-                raise refused(where, f"$ref is {shown(reference)}, but nothing stands there")
+                raise schema_error(where, f"$ref is {quoted(reference)}, but there is nothing")
         return value
 
 
@@ -125,7 +133,7 @@ def _children(value: Any, pointer: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _size(value: Any, pointer: str) -> int:
-    """Roughly how many bytes the value itself takes as JSON. UsageError when it is no JSON."""
+    """The approximate bytes of a value itself as JSON. Raises UsageError if it is not JSON."""
     if isinstance(value, dict):
         return 2 + sum(len(name) + 4 if isinstance(name, str) else 0 for name in value)
     if value is None or isinstance(value, bool | list):
@@ -135,17 +143,19 @@ def _size(value: Any, pointer: str) -> int:
         return len(value) + 2
     if isinstance(value, int):
         if value.bit_length() > _MAX_BITS:
-            raise refused(pointer, f"an integer of {value.bit_length()} bits is too large")
+            raise schema_error(pointer, f"an integer of {value.bit_length()} bits is too large")
         return 20
     if isinstance(value, float):
         if math.isfinite(value):
             return 20
-        raise refused(pointer, f"{value} is no JSON number")
-    raise refused(pointer, f"{shown(value)} is no JSON value")
+        raise schema_error(pointer, f"{value} is not a JSON number")
+    raise schema_error(pointer, f"{quoted(value)} is not a JSON value")
 
 
 def _check_text(text: Any, pointer: str) -> None:
     if not isinstance(text, str):
-        raise refused(pointer, f"the name {shown(text)} is no string")
+        raise schema_error(pointer, f"the name {quoted(text)} is not a string")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise refused(pointer, f"{shown(text)} holds a lone surrogate, which is no character")
+        raise schema_error(
+            pointer, f"{quoted(text)} contains a lone surrogate, which is half a character"
+        )

@@ -1,14 +1,14 @@
-"""Owns the values of `format` that are honoured, each as a pattern of the texts that are made.
+"""The supported values of `format`, each as a pattern.
 
-They are stricter than the standards where those leave choices that readers disagree about: no
-leap seconds, no quoted or international addresses, no host without a dot, no year 0, no
-duration of months or years, no IPv6 address with an IPv4 one inside.
+The patterns are stricter than the standards where parsers disagree: no leap seconds, no quoted or
+international addresses, no host without a dot, no year 0, no durations in months or years, no IPv6
+address that contains an IPv4 address.
 """
 
 from __future__ import annotations
 
 _YEAR = "(?:000[1-9]|00[1-9]\\d|0[1-9]\\d{2}|[1-9]\\d{3})"
-# Those that 4 divides and 100 does not, and those that 400 divides.
+# Years divisible by 4 but not by 100, or by 400.
 _LEAP_YEAR = "(?:\\d{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
 _DATE = (
     f"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])"
@@ -28,7 +28,7 @@ _IPV6 = "|".join(
 )
 _URI_LETTER = "(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})"
 
-# Of `contentEncoding`, its only value that is honoured.
+# The only supported value of `contentEncoding`.
 BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 FORMATS = {

@@ -1,6 +1,6 @@
-"""Owns which keywords there are: those that are honoured, and those that say nothing of values.
+"""The keywords of JSON Schema: those that are supported, and those that do not restrict values.
 
-Everything else is refused by name, so that no part of a schema is silently left out.
+All others are refused with their name, so that no part of a schema is silently ignored.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.schema.formats import FORMATS
-from edgesppo.schema.limits import MAX_ITEMS, MAX_LENGTH, refused, shown
+from edgesppo.schema.limits import MAX_ITEMS, MAX_LENGTH, quoted, schema_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
-# keyword -> the types that it says something about
+# keyword -> the types that it applies to
 OF_TYPE = {
     "properties": ("object",),
     "required": ("object",),
@@ -35,9 +35,9 @@ OF_TYPE = {
     "exclusiveMinimum": ("integer", "number"),
     "exclusiveMaximum": ("integer", "number"),
 }
-_SAY_NOTHING = ("$defs", "definitions", "contentMediaType")  # but their values are checked
+_CHECKED_ONLY = ("$defs", "definitions", "contentMediaType")  # do not restrict values
 COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
-HONOURED = ("type", "enum", "const", *OF_TYPE, *COMBINING, *_SAY_NOTHING)
+SUPPORTED = ("type", "enum", "const", *OF_TYPE, *COMBINING, *_CHECKED_ONLY)
 ANNOTATIONS = (
     *("$schema", "$id", "$comment", "$anchor", "title", "description", "default", "examples"),
     *("deprecated", "readOnly", "writeOnly"),
@@ -57,30 +57,33 @@ _SCHEMAS = ("additionalProperties", "additionalItems")
 
 
 def check(schema: Any, where: str) -> dict[str, Any]:
-    """The keywords of a schema that say something of values. UsageError for any other."""
+    """The keywords that restrict values. Raises UsageError for unsupported ones."""
     if schema is True:
         return {}
     if schema is False:
         return {"enum": []}
     if not isinstance(schema, dict):
-        raise refused(where, f"{shown(schema)} is no schema, expected an object or a boolean")
-    found = {}
+        raise schema_error(
+            where, f"{quoted(schema)} is not a schema, expected an object or a boolean"
+        )
+    restricting = {}
     for name, value in schema.items():
         if name in ANNOTATIONS or name.startswith("x-"):
             if name == "$id" and where:
-                raise refused(where, "$id below the root is not honoured; leave it out")
+                raise schema_error(where, "$id below the root is not supported; remove it")
             continue
-        if name not in HONOURED:
-            raise refused(
+        if name not in SUPPORTED:
+            raise schema_error(
                 where,
-                f"the keyword {shown(name)} is not honoured; honoured are {', '.join(HONOURED)}",
+                f"the keyword {quoted(name)} is not supported; "
+                f"supported are {', '.join(SUPPORTED)}",
             )
         if name in _OF_STRINGS and not _may_be_string(schema):
-            continue  # "int32" and the like: says nothing of what JSON can tell apart
+            continue  # "int32" and the like: JSON does not distinguish them
         _check_value(name, value, where)
-        if name not in _SAY_NOTHING:
-            found[name] = value
-    return found
+        if name not in _CHECKED_ONLY:
+            restricting[name] = value
+    return restricting
 
 
 def _may_be_string(schema: dict[str, Any]) -> bool:
@@ -91,15 +94,16 @@ def _may_be_string(schema: dict[str, Any]) -> bool:
 def _check_value(name: str, value: Any, where: str) -> None:
     expected = _expected(name, value)
     if expected:
-        raise refused(where, f"{name} is {shown(value)}, expected {expected}")
+        raise schema_error(where, f"{name} is {quoted(value)}, expected {expected}")
     if name == "format" and value not in FORMATS:
-        raise refused(
-            where, f"the format {shown(value)} is not honoured; honoured are {', '.join(FORMATS)}"
+        raise schema_error(
+            where,
+            f"the format {quoted(value)} is not supported; supported are {', '.join(FORMATS)}",
         )
 
 
 def _expected(name: str, value: Any) -> str | None:
-    """What should have been there; None when it is."""
+    """What the value of a keyword should be; None if it is that."""
     if name in _COUNTS:
         most = _COUNTS[name]
         whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
@@ -138,8 +142,8 @@ def _expected_otherwise(name: str, value: Any) -> str | None:
     if name in ("pattern", "format"):
         return None if isinstance(value, str) else "a string"
     if name == "contentEncoding":
-        return None if value == "base64" else "base64, as no other is honoured"
+        return None if value == "base64" else "base64, the only supported one"
     if name == "contentMediaType":
         text = isinstance(value, str) and value.startswith("text/")
-        return None if text else "text/..., as no other is honoured"
+        return None if text else "text/..., the only supported ones"
     return None

@@ -1,6 +1,6 @@
-"""Owns what a schema may cost: sizes, counts, and the work of turning it into a grammar.
+"""Limits on a schema: its size, its counts, and the work of compiling it to a grammar.
 
-All are counted, none is timed, so that a schema is refused on every machine or on none.
+Work is counted instead of timed, so that a schema is refused on all machines or on none.
 """
 
 from __future__ import annotations
@@ -8,50 +8,50 @@ from __future__ import annotations
 from edgesppo.errors import UsageError
 
 MAX_BYTES = 1_000_000  # of the schema as JSON
-MAX_NODES = 50_000  # values in it
-MAX_NESTING = 200  # of arrays and objects in it
-MAX_ALTERNATIVES = 1_000  # of anyOf and oneOf, after allOf was multiplied out
+MAX_NODES = 50_000  # values in the schema
+MAX_NESTING = 200  # of arrays and objects in the schema
+MAX_ALTERNATIVES = 1_000  # of anyOf and oneOf, after allOf has been expanded
 MAX_ENUM = 10_000
 MAX_ITEMS = 1_000  # the largest minItems and maxItems
 MAX_LENGTH = 1_000_000_000  # the largest minLength and maxLength
 MAX_PATTERN = 2_000  # characters
-MAX_GROUPS = 50  # groups inside one another in a pattern
+MAX_GROUPS = 50  # nested groups in a pattern
 MAX_RULES = 20_000
 MAX_WORK = 250_000
-MAX_SHOWN = 80  # characters of a place or a value in a message
+MAX_SHOWN = 80  # characters of a pointer or a value in a message
 
 
-def refused(where: str, text: str) -> UsageError:
-    """The error for a place in the schema, given as a JSON pointer."""
+def schema_error(where: str, text: str) -> UsageError:
+    """The error to raise; `where` is the JSON pointer of the part of the schema at fault."""
     return UsageError(f"schema, at #{_shown(where)}: {text}")
 
 
-def shown(value: object) -> str:
-    """A value from the schema, short enough for a message, on one line."""
+def quoted(value: object) -> str:
+    """A value from the schema on one line, cut to a length that suits a message."""
     try:
         return _shown(repr(value))
-    except (ValueError, RecursionError):  # too many digits, or too deep
+    except (ValueError, RecursionError):  # too many digits, or nested too deeply
         return f"a {type(value).__name__}"
 
 
-def _shown(text: str, room: int = MAX_SHOWN) -> str:
-    clean = "".join(letter if letter.isprintable() else "?" for letter in text[: room + 1])
-    return clean if len(clean) <= room else clean[: room - 3] + "..."
+def _shown(text: str, limit: int = MAX_SHOWN) -> str:
+    clean = "".join(letter if letter.isprintable() else "?" for letter in text[: limit + 1])
+    return clean if len(clean) <= limit else clean[: limit - 3] + "..."
 
 
 class Work:
-    """What is left of the work that one schema may take; `where` is the place worked on."""
+    """The work that may still be spent on one schema; `where` is the JSON pointer worked on."""
 
     def __init__(self) -> None:
         self.left = MAX_WORK
         self.where = ""
 
     def spend(self, n: int = 1) -> None:
-        """Raise UsageError once it is used up."""
+        """Count `n` units of work; raises UsageError once the limit is exceeded."""
         self.left -= n
         if self.left < 0:
-            raise refused(
+            raise schema_error(
                 self.where,
-                "too much for a grammar: fewer alternatives, shorter patterns or smaller bounds "
-                "are needed here or before",
+                "too complex for a grammar; use fewer alternatives, shorter patterns or smaller "
+                "bounds here or before",
             )

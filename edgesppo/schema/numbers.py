@@ -1,9 +1,8 @@
-"""Owns how numbers are written: the texts of all integers or decimals between two bounds.
+"""An automaton for the texts of all integers or decimals between two bounds.
 
-Exact for integers of up to 40 digits: only what never rounds is done with their bounds. Decimals
-are written with at most 15 digits and, between bounds, without an exponent: then two different
-texts are two different doubles, and a text is within the bounds exactly when the double that a
-reader makes of it is.
+Integers of up to 40 digits are exact, as only operations that never round are applied to their
+bounds. Decimals have at most 15 digits and, between bounds, no exponent: then different texts are
+different doubles, and a text is within the bounds exactly if the double parsed from it is.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from edgesppo.schema.automaton import explored
-from edgesppo.schema.limits import refused
+from edgesppo.schema.automaton import from_function
+from edgesppo.schema.limits import schema_error
 
 if TYPE_CHECKING:
     from edgesppo.schema.automaton import Dfa
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
 
 PLAIN_NUMBER = "^-?(?:0|[1-9]\\d{0,14})(?:\\.\\d{1,15})?(?:[eE][+-]?\\d{1,2})?$"
 _DIGITS_OF_NUMBERS = 15
-_DIGITS_OF_INTEGERS = 18  # where there is no bound
-_MOST_DIGITS = 40  # of a bound
+_DIGITS_OF_INTEGERS = 18  # of an integer without bounds
+_MAX_DIGITS = 40  # of a bound
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """`low` and `high`, None for none; `open_*`: the bound itself is left out."""
+    """`low` and `high`, None if there is none; `open_*` excludes the bound itself."""
 
     low: Decimal | None = None
     high: Decimal | None = None
@@ -37,7 +36,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class _Magnitudes:
-    """Bounds of the digits behind the sign: low as (digits before, digits behind the point)."""
+    """Bounds without sign, each as (digits before the point, digits after it)."""
 
     low: tuple[str, str]
     high: tuple[str, str] | None
@@ -46,8 +45,8 @@ class _Magnitudes:
 
 
 def between(bounds: Bounds, *, whole: bool, work: Work) -> Dfa:
-    """The texts of all numbers within the bounds."""
-    digits = _room(bounds, whole=whole)
+    """The automaton of all numbers within the bounds; `whole` for integers only."""
+    digits = _max_digits(bounds, whole=whole)
     positive = _magnitudes(bounds.low, bounds.high, bounds.open_low, bounds.open_high)
     # -m is between low and high when m is between -high and -low.
     low = None if bounds.high is None else bounds.high.copy_negate()
@@ -56,58 +55,59 @@ def between(bounds: Bounds, *, whole: bool, work: Work) -> Dfa:
     if negative is not None and whole and negative.low == ("0", ""):
         negative = _Magnitudes(("0", ""), negative.high, True, negative.open_high)  # no -0
     reader = _Reader(positive, negative, digits, whole)
-    return explored(("start",), reader.step, reader.is_end, "-.0123456789", work)
+    return from_function(("start",), reader.step, reader.is_end, "-.0123456789", work)
 
 
 def check(bound: Decimal, name: str, *, whole: bool, where: str) -> None:
-    """UsageError, with the keyword's name, for a bound that cannot be kept exactly."""
+    """Raise UsageError, with the keyword `name`, for a bound that cannot be represented exactly."""
     exponent = bound.as_tuple().exponent
     assert isinstance(exponent, int)
-    if bound.adjusted() >= _MOST_DIGITS or exponent < -_MOST_DIGITS:
-        raise refused(where, f"{name} is {bound}, beyond {_MOST_DIGITS} digits; leave it out")
+    if bound.adjusted() >= _MAX_DIGITS or exponent < -_MAX_DIGITS:
+        raise schema_error(where, f"{name} is {bound}, beyond {_MAX_DIGITS} digits; remove it")
     n = _digits(bound)
     if not whole and n > _DIGITS_OF_NUMBERS:
-        raise refused(
+        raise schema_error(
             where,
-            f"{name} is a number of {n} digits, expected at most {_DIGITS_OF_NUMBERS}, as only "
-            "those are exact",
+            f"{name} is a number of {n} digits, expected at most {_DIGITS_OF_NUMBERS}, which "
+            "are exact in JSON",
         )
 
 
-def _room(bounds: Bounds, *, whole: bool) -> int:
-    """How many digits a number may have."""
+def _max_digits(bounds: Bounds, *, whole: bool) -> int:
+    """The most digits that a number may have."""
     digits = [_digits(bound) for bound in (bounds.low, bounds.high) if bound is not None]
     return max(_DIGITS_OF_INTEGERS, *(n + 1 for n in digits), 0) if whole else _DIGITS_OF_NUMBERS
 
 
 def _digits(bound: Decimal) -> int:
-    before, behind = _written(bound)
-    return len(before) + len(behind)
+    before, after = _split(bound)
+    return len(before) + len(after)
 
 
-def _written(value: Decimal) -> tuple[str, str]:
-    """The digits before and behind the point, without the sign that 0 may have, too."""
-    before, _, behind = f"{value.copy_abs():f}".partition(".")
-    return before, behind.rstrip("0")
+def _split(value: Decimal) -> tuple[str, str]:
+    """The digits before and after the point, without the sign (0 may have one, too)."""
+    before, _, after = f"{value.copy_abs():f}".partition(".")
+    return before, after.rstrip("0")
 
 
 def _magnitudes(
     low: Decimal | None, high: Decimal | None, open_low: bool, open_high: bool
 ) -> _Magnitudes | None:
-    """The part of the bounds that is not negative; None if there is none."""
+    """The bounds of the numbers that are not negative; None if there are none."""
     if high is not None and (high < 0 or (high == 0 and open_high)):
         return None
     if low is None or low < 0:
         low, open_low = Decimal(0), False
-    top = None if high is None else _written(high)
-    return _Magnitudes(_written(low), top, open_low, open_high)
+    top = None if high is None else _split(high)
+    return _Magnitudes(_split(low), top, open_low, open_high)
 
 
 class _Reader:
-    """Reads a number's text letter by letter, comparing it with both bounds as it goes.
+    """Reads a number's text character by character and compares it with both bounds.
 
-    A state is (stage, sign, digits so far, comparison with low, with high): stage "int" or
-    "frac", a comparison "<", "=" or ">", of the digits so far with as many of the bound's.
+    A state is (stage, sign, digits so far, comparison with low, comparison with high, digits left,
+    whether it began with 0). The stage is "int", "point" or "frac"; a comparison is "<", "=" or
+    ">", of the digits so far with as many digits of the bound.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class _Reader:
         if letter == ".":
             if self._whole or stage != "int" or room == 0:
                 return None
-            return ("point", sign, 0, *self._whole_part(side, n, low, high), room, False)
+            return ("point", sign, 0, *self._compare_integer_part(side, n, low, high), room, False)
         if letter == "-" or room == 0 or (stage == "int" and zero):
             return None
         digits = [bound[0 if stage == "int" else 1] if bound else "" for bound in _ends(side)]
@@ -147,13 +147,15 @@ class _Reader:
         low, high = (_compared("=", letter, b[0][:1] if b else "0") for b in _ends(side))
         return ("int", sign, 1, low, high, self._room - 1, letter == "0")
 
-    def _whole_part(self, side: _Magnitudes, n: int, low: str, high: str) -> tuple[str, str]:
-        """The comparisons once the digits before the point are complete."""
-        found = []
+    def _compare_integer_part(
+        self, side: _Magnitudes, n: int, low: str, high: str
+    ) -> tuple[str, str]:
+        """The comparisons with both bounds once the digits before the point are complete."""
+        results = []
         for so_far, bound in zip((low, high), _ends(side), strict=True):
             length = len(bound[0]) if bound else n
-            found.append(so_far if n == length else "<" if n < length else ">")
-        return found[0], found[1]
+            results.append(so_far if n == length else "<" if n < length else ">")
+        return results[0], results[1]
 
     def is_end(self, state: object) -> bool:
         assert isinstance(state, tuple)
@@ -163,7 +165,7 @@ class _Reader:
         side = self._sides[sign]
         assert side is not None
         if stage == "int":
-            low, high = self._whole_part(side, n, low, high)
+            low, high = self._compare_integer_part(side, n, low, high)
             n = 0
         low_rest, high_rest = ((bound[1][n:] if bound else "") for bound in _ends(side))
         low = "<" if low == "=" and low_rest else low

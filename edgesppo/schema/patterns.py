@@ -1,71 +1,45 @@
-"""Owns the regular expressions of `pattern`: ECMA 262's, but for what no finite automaton can do.
+"""Compile the regular expressions of `pattern` (ECMA 262) to finite automata.
 
-Honoured: characters, escapes, `.`, classes, `\\d \\w \\s` and their opposites, groups (also named),
-`|`, `^`, `$`, `* + ? {m} {m,} {m,n}`, lazy or not. Refused by name: look-around, back-references,
-`\\b`, `\\p`, flags. As JSON Schema has it, a pattern without anchors matches anywhere in a text.
-Dialects differ in what `\\w`, `\\d` and `\\s` mean beyond ASCII: what is made suits all.
+As in JSON Schema, a pattern without anchors matches anywhere in a text.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from edgesppo.schema import charset
-from edgesppo.schema.automaton import AT_END, AT_START, Nfa, determinised
-from edgesppo.schema.limits import MAX_GROUPS, MAX_PATTERN, refused, shown
+from edgesppo.schema.automaton import AT_END, AT_START, Nfa, determinise
+from edgesppo.schema.limits import MAX_PATTERN, schema_error
+from edgesppo.schema.pattern_parser import Parser
 
 if TYPE_CHECKING:
     from edgesppo.schema.automaton import Dfa
-    from edgesppo.schema.charset import Charset
     from edgesppo.schema.limits import Work
-
-# A set of characters, a step ("^" or "$"), or an operation over parts.
-Node: TypeAlias = tuple[object, ...]
-
-_DIGITS = charset.of("0123456789")
-_WORD = charset.union([(48, 57), (65, 90), (95, 95), (97, 122)])
-_SPACE = charset.of(" \t\n\v\f\r")
-_ASCII: Charset = ((0, 0x7F),)
-# What some dialect calls a space, so that \S means none of them.
-_ANY_SPACE = charset.of(
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
-    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-)
-_LINE_ENDS = charset.of("\n\r\u2028\u2029")
-_CLASSES = {
-    "d": _DIGITS,
-    "D": charset.minus(_ASCII, _DIGITS),
-    "w": _WORD,
-    "W": charset.minus(_ASCII, _WORD),
-    "s": _SPACE,
-    "S": charset.minus(charset.ANY, _ANY_SPACE),
-}
-_CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
-_DIFFERING = "dDwWsS"
+    from edgesppo.schema.pattern_parser import Node
 
 
 def automaton(pattern: str, work: Work) -> Dfa:
-    """The texts in which the pattern matches. Raises UsageError for what is not honoured."""
+    """The DFA of the texts that a pattern matches. Raises UsageError for unsupported syntax."""
     if len(pattern) > MAX_PATTERN:
-        found = f"pattern has {len(pattern)} characters, expected at most {MAX_PATTERN}"
-        raise refused(work.where, found)
+        text = f"pattern has {len(pattern)} characters, expected at most {MAX_PATTERN}"
+        raise schema_error(work.where, text)
     nfa = Nfa(work)
     begin, end = nfa.state(), nfa.state()
-    nfa.passes(0, begin)
-    nfa.passes(end, 1)
-    nfa.reads(begin, charset.ANY, begin)
-    nfa.reads(end, charset.ANY, end)
-    _build(nfa, _Parser(pattern, work.where).parse(), begin, end)
-    return determinised(nfa)
+    nfa.add_epsilon(0, begin)
+    nfa.add_epsilon(end, 1)
+    nfa.add_edge(begin, charset.ANY, begin)
+    nfa.add_edge(end, charset.ANY, end)
+    _build(nfa, Parser(pattern, work.where).parse(), begin, end)
+    return determinise(nfa)
 
 
 def _build(nfa: Nfa, node: Node, source: int, target: int) -> None:
-    """Add states that lead from `source` to `target` by what the node matches."""
+    """Add states to the NFA that lead from `source` to `target` by the texts of a node."""
     kind = node[0]
     if kind == "set":
-        nfa.reads(source, node[1], target)  # type: ignore[arg-type]
+        nfa.add_edge(source, node[1], target)  # type: ignore[arg-type]
     elif kind in ("^", "$"):
-        nfa.passes(source, target, AT_START if kind == "^" else AT_END)
+        nfa.add_epsilon(source, target, AT_START if kind == "^" else AT_END)
     elif kind == "or":
         for part in node[1:]:
             _build(nfa, part, source, target)  # type: ignore[arg-type]
@@ -74,7 +48,7 @@ def _build(nfa: Nfa, node: Node, source: int, target: int) -> None:
             following = nfa.state()
             _build(nfa, part, source, following)  # type: ignore[arg-type]
             source = following
-        nfa.passes(source, target)
+        nfa.add_epsilon(source, target)
     else:
         _build_repeat(nfa, node, source, target)
 
@@ -88,213 +62,16 @@ def _build_repeat(nfa: Nfa, node: Node, source: int, target: int) -> None:
         source = following
     if high is None:
         loop = nfa.state()
-        nfa.passes(source, loop)
+        nfa.add_epsilon(source, loop)
         again = nfa.state()
         _build(nfa, part, loop, again)  # type: ignore[arg-type]
-        nfa.passes(again, loop)
-        nfa.passes(loop, target)
+        nfa.add_epsilon(again, loop)
+        nfa.add_epsilon(loop, target)
         return
     assert isinstance(high, int)
     for _ in range(high - low):
-        nfa.passes(source, target)
+        nfa.add_epsilon(source, target)
         following = nfa.state()
         _build(nfa, part, source, following)  # type: ignore[arg-type]
         source = following
-    nfa.passes(source, target)
-
-
-class _Parser:
-    """Recursive descent; groups may nest MAX_GROUPS deep."""
-
-    def __init__(self, pattern: str, where: str) -> None:
-        self._text = pattern
-        self._at = 0
-        self._depth = 0
-        self._where = where
-
-    def parse(self) -> Node:
-        node = self._alternatives()
-        if self._at < len(self._text):
-            raise self._refused("a ')' without its '('")
-        return node
-
-    def _refused(self, what: str) -> Exception:
-        return refused(
-            self._where,
-            f"pattern {shown(self._text)} has {what} at position {self._at}, which is not "
-            "honoured; expected characters, classes, groups, |, ^, $ and repetitions",
-        )
-
-    def _next(self, n: int = 1) -> str:
-        return self._text[self._at : self._at + n]
-
-    def _takes(self, text: str) -> bool:
-        if self._text.startswith(text, self._at):
-            self._at += len(text)
-            return True
-        return False
-
-    def _alternatives(self) -> Node:
-        parts = [self._sequence()]
-        while self._takes("|"):
-            parts.append(self._sequence())
-        return parts[0] if len(parts) == 1 else ("or", *parts)
-
-    def _sequence(self) -> Node:
-        parts = []
-        while self._at < len(self._text) and self._next() not in "|)":
-            parts.append(self._repeated(self._atom()))
-        return parts[0] if len(parts) == 1 else ("then", *parts)
-
-    def _repeated(self, node: Node) -> Node:
-        bounds = self._bounds()
-        if bounds is None:
-            return node
-        if node[0] in ("^", "$"):
-            raise self._refused("a repeated anchor")
-        self._takes("?")
-        return ("repeat", node, *bounds)
-
-    def _bounds(self) -> tuple[int, int | None] | None:
-        for sign, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
-            if self._takes(sign):
-                return bounds
-        if not self._takes("{"):
-            return None
-        low = self._number()
-        high: int | None = low
-        if self._takes(","):
-            high = None if self._next() == "}" else self._number()
-        if not self._takes("}"):
-            raise self._refused("an unfinished repetition")
-        if high is not None and high < low:
-            raise self._refused(f"the repetition {{{low},{high}}}, its bounds the wrong way round")
-        return low, high
-
-    def _number(self) -> int:
-        start = self._at
-        while self._next() and self._next() in "0123456789":
-            self._at += 1
-        if not 1 <= self._at - start <= 6:
-            raise self._refused("a repetition whose bound is no number of 1 to 6 digits")
-        return int(self._text[start : self._at])
-
-    def _atom(self) -> Node:
-        letter = self._next()
-        if letter in "*+?{":
-            raise self._refused(f"{letter!r} with nothing before it")
-        if letter in "}]":
-            raise self._refused(f"{letter!r} without its beginning")
-        self._at += 1
-        if letter == "(":
-            return self._group()
-        if letter == "[":
-            return ("set", self._class())
-        if letter in "^$":
-            return (letter,)
-        if letter == ".":
-            return ("set", charset.minus(charset.ANY, _LINE_ENDS))
-        if letter == "\\":
-            return ("set", self._escape(in_class=False)[0])
-        return ("set", self._plain(letter))
-
-    def _plain(self, letter: str) -> Charset:
-        if 0xD800 <= ord(letter) <= 0xDFFF:
-            raise self._refused("a lone surrogate")
-        return ((ord(letter), ord(letter)),)
-
-    def _group(self) -> Node:
-        for sign in ("?=", "?!", "?<=", "?<!"):
-            if self._text.startswith(sign, self._at):
-                raise self._refused(f"look-around ({sign})")
-        if self._takes("?<"):
-            while self._next().isidentifier() or self._next().isdecimal():
-                self._at += 1
-            if not self._takes(">"):
-                raise self._refused("a group name without its '>'")
-        elif self._takes("?") and not self._takes(":"):
-            raise self._refused("a group with flags")
-        self._depth += 1
-        if self._depth > MAX_GROUPS:
-            raise self._refused(f"more than {MAX_GROUPS} groups inside one another")
-        node = self._alternatives()
-        self._depth -= 1
-        if not self._takes(")"):
-            raise self._refused("a '(' without its ')'")
-        return node
-
-    def _class(self) -> Charset:
-        negated = self._takes("^")
-        ranges: list[tuple[int, int]] = []
-        dialects_differ = False
-        while not self._takes("]"):
-            if self._at >= len(self._text):
-                raise self._refused("a '[' without its ']'")
-            low, differs = self._member()
-            dialects_differ |= differs
-            if self._next() == "-" and self._next(2) not in ("-]", "-"):
-                self._at += 1
-                high, _ = self._member()
-                single = [len(ends) == 1 and ends[0][0] == ends[0][1] for ends in (low, high)]
-                if not all(single) or high[0][0] < low[0][0]:
-                    raise self._refused("a range whose ends are no characters in order")
-                ranges += charset.common(((low[0][0], high[0][0]),), charset.ANY)
-            else:
-                ranges += low
-        found = charset.union(ranges)
-        if not negated:
-            return found
-        return charset.minus(_ASCII if dialects_differ else charset.ANY, found)
-
-    def _member(self) -> tuple[Charset, bool]:
-        letter = self._next()
-        if not letter:
-            raise self._refused("a '[' without its ']'")
-        self._at += 1
-        return self._escape(in_class=True) if letter == "\\" else (self._plain(letter), False)
-
-    def _escape(self, *, in_class: bool) -> tuple[Charset, bool]:
-        """What follows a backslash, and whether dialects differ about it."""
-        letter = self._next()
-        self._at += 1
-        if letter and letter in _CLASSES:
-            return _CLASSES[letter], letter in _DIFFERING
-        if letter == "0" and self._next().isdecimal():
-            raise self._refused("an octal escape")
-        if letter and letter in _CONTROLS:
-            return charset.of(_CONTROLS[letter]), False
-        if letter == "b" and in_class:
-            return charset.of("\b"), False
-        if letter == "c" and self._next().isalpha() and self._next().isascii():
-            self._at += 1
-            return charset.of(chr(ord(self._text[self._at - 1]) % 32)), False
-        if letter and letter in "xu":
-            return self._plain(chr(self._code_point(letter))), False
-        if not letter or letter.isalnum() or not letter.isascii():
-            self._at -= 1
-            raise self._refused(f"the escape \\{letter}")
-        return charset.of(letter), False
-
-    def _code_point(self, letter: str) -> int:
-        if letter == "u" and self._takes("{"):
-            end = self._text.find("}", self._at)
-            digits = self._text[self._at : end] if end >= 0 else ""
-            self._at = end + 1 if end >= 0 else self._at
-        else:
-            digits = self._next(2 if letter == "x" else 4)
-            self._at += len(digits)
-            if len(digits) != (2 if letter == "x" else 4):
-                digits = ""
-        value = self._hex(digits, letter)
-        if letter == "u" and 0xD800 <= value <= 0xDBFF and self._next(2) == "\\u":
-            low = self._hex(self._text[self._at + 2 : self._at + 6], letter)
-            self._at += 6
-            value = 0x10000 + ((value - 0xD800) << 10) + (low - 0xDC00)
-        if not 0 <= value <= 0x10FFFF:
-            raise self._refused("an escape beyond Unicode")
-        return value
-
-    def _hex(self, digits: str, letter: str) -> int:
-        if not 1 <= len(digits) <= 6 or any(d not in "0123456789abcdefABCDEF" for d in digits):
-            raise self._refused(f"an unfinished \\{letter} escape")
-        return int(digits, 16)
+    nfa.add_epsilon(source, target)

@@ -1,10 +1,10 @@
-"""Owns the grammar in the making: rules of characters and references, and their GBNF text.
+"""A grammar under construction: rules of characters and references, and their GBNF text.
 
-What is handed to llama.cpp must not be able to hurt it: its parser and its search for left
-recursion call themselves, and a grammar whose alternatives begin alike can double the positions
-it keeps at every step. So `text` first drops what can never be completed, then merges
-alternatives that begin alike until one character tells them apart, and writes rules without
-groups or repetitions. Knows nothing of JSON or schemas.
+The text must be safe for llama.cpp: its parser and its check for left recursion are recursive, and
+a grammar whose alternatives begin with the same characters can double the positions that it tracks
+at every step. So `text` first drops rules that can never be completed, then merges alternatives
+with a common beginning until one character tells them apart, and writes rules without groups or
+repetitions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from edgesppo.schema import charset
-from edgesppo.schema.limits import MAX_RULES, refused
+from edgesppo.schema.limits import MAX_RULES, schema_error
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -20,42 +20,42 @@ if TYPE_CHECKING:
     from edgesppo.schema.charset import Charset
     from edgesppo.schema.limits import Work
 
-# The number of a rule, or a set of characters of which one stands here.
+# The number of a rule, or a set of characters that stands for one of them.
 Element: TypeAlias = "int | Charset"
 Sequence: TypeAlias = tuple[Element, ...]
 
 _MAX_MERGED = 4_000  # places where alternatives were merged
-_MAX_BEHIND = 5_000  # what may still follow such a place
+_MAX_FOLLOWING = 5_000  # elements that may follow such a place
 _TOO_ALIKE = (
-    "its alternatives begin alike for too long to be told apart; give each a first property with "
-    "a const of its own, or merge them"
+    "its alternatives have too long a common beginning; give each a first property with a const of "
+    "its own, or merge them"
 )
 
 
 def literal(text: str) -> Sequence:
-    """The characters of a text, one after the other."""
+    """A sequence that spells a text."""
     return tuple(((ord(letter), ord(letter)),) for letter in text)
 
 
 class Rules:
-    """Rules by number; rule 0 is the root. A rule is a list of alternative sequences."""
+    """The rules by number; rule 0 is the root. A rule is a list of alternative sequences."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._bodies: list[list[Sequence]] = []
         self._where: list[str] = []
         self._known: dict[Hashable, int] = {}
-        self._settled: set[int] = set()
+        self._may_overlap: set[int] = set()
         self._firsts: dict[int, tuple[Charset, bool]] = {}
         self._merged: dict[frozenset[Sequence], int] = {}
 
     def reserve(self, key: Hashable = None) -> tuple[int, bool]:
-        """A rule's number, and whether it is new; the same key gives the same rule."""
+        """The number of a rule, and whether it is new; the same key gives the same rule."""
         if key is not None and key in self._known:
             return self._known[key], False
         number = len(self._bodies)
         if number >= MAX_RULES:
-            raise refused(self._work.where, f"the grammar needs more than {MAX_RULES} rules")
+            raise schema_error(self._work.where, f"the grammar needs more than {MAX_RULES} rules")
         self._work.spend()
         self._bodies.append([])
         self._where.append(self._work.where)
@@ -63,39 +63,39 @@ class Rules:
             self._known[key] = number
         return number, True
 
-    def define(self, rule: int, body: Iterable[Sequence], *, settled: bool = False) -> None:
-        """Give a rule its alternatives. `settled`: they may begin alike, that was thought of."""
+    def define(self, rule: int, body: Iterable[Sequence], *, may_overlap: bool = False) -> None:
+        """Set the alternatives of a rule; `may_overlap` leaves those with a common beginning."""
         self._bodies[rule] = list(body)
         self._work.spend(sum(1 + len(sequence) // 16 for sequence in self._bodies[rule]))
-        if settled:
-            self._settled.add(rule)
+        if may_overlap:
+            self._may_overlap.add(rule)
 
-    def add(self, body: Iterable[Sequence], *, settled: bool = False) -> int:
-        """A new rule."""
+    def add(self, body: Iterable[Sequence], *, may_overlap: bool = False) -> int:
+        """Add a rule; returns its number."""
         rule, _ = self.reserve()
-        self.define(rule, body, settled=settled)
+        self.define(rule, body, may_overlap=may_overlap)
         return rule
 
     def text(self) -> str:
-        """The grammar as GBNF; UsageError when nothing fits it or it cannot be made safe."""
+        """The grammar as GBNF. Raises UsageError if nothing satisfies it or it is not safe."""
         self._drop_endless()
         if not self._bodies[0]:
-            raise refused("", "nothing can satisfy it, or only something that has no end")
+            raise schema_error("", "nothing can satisfy it, or only an infinite value")
         order, seen = [0], {0}
-        for rule in order:  # grows while it is walked
+        for rule in order:  # grows during the iteration
             self._work.where = self._where[rule]
-            if rule not in self._settled:
-                self._bodies[rule] = self._told_apart(self._bodies[rule])
+            if rule not in self._may_overlap:
+                self._bodies[rule] = self._disambiguated(self._bodies[rule])
             for element in (element for seq in self._bodies[rule] for element in seq):
                 if isinstance(element, int) and element not in seen:
                     seen.add(element)
                     order.append(element)
         return "".join(
-            f"{_name(rule)} ::= {' | '.join(map(_written, self._bodies[rule]))}\n" for rule in order
+            f"{_name(rule)} ::= {' | '.join(map(_gbnf, self._bodies[rule]))}\n" for rule in order
         )
 
     def _drop_endless(self) -> None:
-        """Drop every alternative that leads to a rule that no finite text completes."""
+        """Drop every alternative with a rule that no finite text completes."""
         users: dict[int, list[tuple[int, int]]] = {}
         missing: dict[tuple[int, int], int] = {}
         finite: set[int] = set()
@@ -124,7 +124,7 @@ class Rules:
         """The characters that a rule can begin with, and whether it can be empty."""
         known = self._firsts.get(rule)
         if known is None:
-            # Kept from going in circles: no rule can begin with itself, values never do.
+            # No rule can begin with itself, as no value does: this only guards the recursion.
             self._firsts[rule] = ((), False)
             ranges: list[tuple[int, int]] = []
             empty = False
@@ -145,24 +145,24 @@ class Rules:
                 return charset.union(ranges), False
         return charset.union(ranges), True
 
-    def _told_apart(self, body: list[Sequence]) -> list[Sequence]:
-        """The same alternatives, no two of which begin with the same character."""
+    def _disambiguated(self, body: list[Sequence]) -> list[Sequence]:
+        """Equivalent alternatives, no two of which begin with the same character."""
         done: list[Sequence] = []
         todo = [list(dict.fromkeys(body))]
         while todo:
-            for group in self._alike(todo.pop()):
+            for group in self._groups(todo.pop()):
                 if len(group) == 1:
                     done += group
                 elif len({sequence[0] for sequence in group}) == 1:
                     done.append((group[0][0], *self._rest(group)))
                 elif all(not isinstance(sequence[0], int) for sequence in group):
-                    done += self._by_letter(group)
+                    done += self._split_by_letter(group)
                 else:
-                    todo.append(self._opened(group))
+                    todo.append(self._expanded(group))
         return done
 
-    def _alike(self, body: list[Sequence]) -> list[list[Sequence]]:
-        """The alternatives in groups; those of different groups share no first character."""
+    def _groups(self, body: list[Sequence]) -> list[list[Sequence]]:
+        """The alternatives in groups; different groups have no first character in common."""
         spans = sorted(
             (low, high, index)
             for index, sequence in enumerate(body)
@@ -187,17 +187,17 @@ class Rules:
             groups.setdefault(lead(index), []).append(sequence)
         return list(groups.values())
 
-    def _by_letter(self, group: list[Sequence]) -> list[Sequence]:
-        """Alternatives that begin with characters, split by which of them a character begins."""
-        found = []
+    def _split_by_letter(self, group: list[Sequence]) -> list[Sequence]:
+        """Alternatives that begin with characters, split so that each character begins one."""
+        alternatives = []
         firsts = [sequence[0] for sequence in group]
         for members, letters in charset.atoms(firsts).items():  # type: ignore[arg-type]
             rests = [group[member] for member in sorted(members)]
-            found.append((letters, *self._rest(rests)))
-        return found
+            alternatives.append((letters, *self._rest(rests)))
+        return alternatives
 
     def _rest(self, group: list[Sequence]) -> Sequence:
-        """What follows the first element of the alternatives."""
+        """What follows the common first element of the alternatives."""
         rests = dict.fromkeys(sequence[1:] for sequence in group)
         if len(rests) == 1:
             return next(iter(rests))
@@ -205,27 +205,27 @@ class Rules:
         if key not in self._merged:
             self._merged[key] = self.add(rests)
             longest = max(len(rest) for rest in rests)
-            if len(self._merged) > _MAX_MERGED or longest > _MAX_BEHIND:
-                raise refused(self._work.where, _TOO_ALIKE)
+            if len(self._merged) > _MAX_MERGED or longest > _MAX_FOLLOWING:
+                raise schema_error(self._work.where, _TOO_ALIKE)
         return (self._merged[key],)
 
-    def _opened(self, group: list[Sequence]) -> list[Sequence]:
-        """Every rule that an alternative begins with is replaced by what it stands for."""
-        found: list[Sequence] = []
+    def _expanded(self, group: list[Sequence]) -> list[Sequence]:
+        """The alternatives with each rule that begins one replaced by the rule's alternatives."""
+        expanded: list[Sequence] = []
         for sequence in group:
             head, rest = sequence[0], sequence[1:]
             bodies = self._bodies[head] if isinstance(head, int) else [(head,)]
-            found += [(*body, *rest) for body in bodies]
-        self._work.spend(sum(1 + len(sequence) // 8 for sequence in found))
-        return list(dict.fromkeys(found))
+            expanded += [(*body, *rest) for body in bodies]
+        self._work.spend(sum(1 + len(sequence) // 8 for sequence in expanded))
+        return list(dict.fromkeys(expanded))
 
 
 def _name(rule: int) -> str:
     return f"r{rule}" if rule else "root"
 
 
-def _written(sequence: Sequence) -> str:
-    """A sequence in GBNF; characters in a row become one literal."""
+def _gbnf(sequence: Sequence) -> str:
+    """A sequence in GBNF; adjacent characters become one literal."""
     parts: list[str] = []
     letters = ""
     for element in sequence:

@@ -1,7 +1,7 @@
-"""Owns how schemas combine: `$ref`, `allOf`, `anyOf` and `oneOf` are multiplied out.
+"""Expand `$ref`, `allOf`, `anyOf` and `oneOf` into a list of alternative shapes.
 
-What is left of a schema is a list of shapes: keywords about one value that no combination is
-among. A value fits the schema when it fits one of them. Knows nothing of grammars.
+A shape is a schema without these keywords. A value satisfies the schema if it satisfies one of its
+shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.schema import keywords
 from edgesppo.schema.formats import BASE64
 from edgesppo.schema.keywords import COMBINING, OF_TYPE, TYPES
-from edgesppo.schema.limits import MAX_ALTERNATIVES, refused
+from edgesppo.schema.limits import MAX_ALTERNATIVES, schema_error
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -19,48 +19,48 @@ if TYPE_CHECKING:
     from edgesppo.schema.document import Document
     from edgesppo.schema.limits import Work
 
-# As in a schema, but "type" is a list, "pattern" and "format" are lists of all that must hold,
-# and a list of items is "prefixItems" and what follows it "items".
+# Like a schema, but "type" is a list, "pattern" and "format" are lists of all that must match, and
+# a list of items is "prefixItems" followed by "items".
 Shape = dict[str, Any]
 
-_MOST_REFERENCES = 100  # in a row
+_MOST_REFERENCES = 100  # followed in a row
 _LARGER = ("minItems", "minLength", "minimum", "exclusiveMinimum")
 _SMALLER = ("maxItems", "maxLength", "maximum", "exclusiveMaximum")
-_MAX_COMPARED = 6  # objects inside one another, to tell alternatives of oneOf apart
+_MAX_COMPARED = 6  # nested objects that are compared to tell alternatives of oneOf apart
 
 
 class Shapes:
-    """The shapes of the schemas of one document."""
+    """Expands the schemas of one document into shapes."""
 
     def __init__(self, document: Document, work: Work) -> None:
         self._document = document
         self._work = work
 
     def of(self, schema: Any, trail: tuple[int, ...] = ()) -> list[Shape]:
-        """The shapes of a schema; none when nothing fits it."""
+        """The shapes of a schema; none if nothing satisfies it."""
         where = self._document.where(schema)
         self._work.spend(1 + _breadth(schema) // 16)
         if isinstance(schema, dict):
             if id(schema) in trail:
-                raise refused(where, "it refers to itself with nothing in between")
+                raise schema_error(where, "it refers directly to itself")
             if len(trail) > _MOST_REFERENCES:
-                raise refused(
+                raise schema_error(
                     where,
-                    f"more than {_MOST_REFERENCES} references and parts inside one another",
+                    f"more than {_MOST_REFERENCES} nested references and combinations",
                 )
             trail = (*trail, id(schema))
-        found = keywords.check(schema, where)
-        if "const" in found and "enum" in found:
-            self._work.spend(_weight(found["const"]) + _weight(found["enum"]))
-        shapes = [_normal({k: v for k, v in found.items() if k not in COMBINING}, where)]
-        if "$ref" in found:
-            target = self._document.target(found["$ref"], where)
+        restricting = keywords.check(schema, where)
+        if "const" in restricting and "enum" in restricting:
+            self._work.spend(_weight(restricting["const"]) + _weight(restricting["enum"]))
+        shapes = [_normal({k: v for k, v in restricting.items() if k not in COMBINING}, where)]
+        if "$ref" in restricting:
+            target = self._document.target(restricting["$ref"], where)
             shapes = self._times(shapes, self.of(target, trail), where)
-        for part in found.get("allOf", ()):
+        for part in restricting.get("allOf", ()):
             shapes = self._times(shapes, self.of(part, trail), where)
         for name in ("anyOf", "oneOf"):
-            if name in found:
-                parts = [self.of(part, trail) for part in found[name]]
+            if name in restricting:
+                parts = [self.of(part, trail) for part in restricting[name]]
                 if name == "oneOf":
                     self._check_one_of(parts, where)
                 shapes = self._times(shapes, [shape for part in parts for shape in part], where)
@@ -68,7 +68,7 @@ class Shapes:
 
     def _times(self, a: list[Shape], b: list[Shape], where: str) -> list[Shape]:
         if len(a) * len(b) > MAX_ALTERNATIVES:
-            raise refused(
+            raise schema_error(
                 where,
                 f"{len(a) * len(b)} alternatives, expected at most {MAX_ALTERNATIVES}",
             )
@@ -77,7 +77,7 @@ class Shapes:
         return [shape for shape in both if shape is not None]
 
     def _merged(self, a: Shape, b: Shape, where: str) -> Shape | None:
-        """What fits both; None when their types show that nothing does."""
+        """The shape of what satisfies both; None if their types show that nothing does."""
         if not a or not b:
             return a or b
         self._work.spend((_breadth(a) + _breadth(b)) // 16)
@@ -119,7 +119,7 @@ class Shapes:
             shape["items"] = self._both(a.get("items", True), b.get("items", True), where)
 
     def _both(self, a: Any, b: Any, where: str) -> Any:
-        """A schema for what fits both."""
+        """A schema for what satisfies both."""
         if a is True or b is True:
             return b if a is True else a
         if a is False or b is False:
@@ -128,27 +128,27 @@ class Shapes:
         return self._document.at({"allOf": [a, b]}, self._document.where(a) or where)
 
     def _check_one_of(self, parts: list[list[Shape]], where: str) -> None:
-        """UsageError unless no value can fit two of the alternatives."""
+        """Raise UsageError unless the alternatives exclude each other."""
         for index, part in enumerate(parts):
             for other in range(len(parts)):
-                if index != other and not self._never(part, parts[other], 0):
-                    raise refused(
+                if index != other and not self._excludes(part, parts[other], 0):
+                    raise schema_error(
                         where,
-                        f"oneOf is honoured where types or consts tell its alternatives apart, "
-                        f"but {index} and {other} can fit the same value; use anyOf",
+                        f"oneOf is supported if types or consts make its alternatives exclusive, "
+                        f"but {index} and {other} can match the same value; use anyOf",
                     )
 
-    def _never(self, made: list[Shape], other: list[Shape], depth: int) -> bool:
-        """Whether no value that is made from some shapes can fit one of the others."""
+    def _excludes(self, made: list[Shape], other: list[Shape], depth: int) -> bool:
+        """Whether no value that is generated from some shapes can satisfy one of the others."""
         self._work.spend(len(made) * len(other))
         return all(
-            self._never_as(kind, one, two, depth)
+            self._excludes_as(kind, one, two, depth)
             for one in made
             for two in other
             for kind in types_of(one)
         )
 
-    def _never_as(self, kind: str, made: Shape, other: Shape, depth: int) -> bool:
+    def _excludes_as(self, kind: str, made: Shape, other: Shape, depth: int) -> bool:
         accepted = types_of(other) if "enum" in other else other.get("type", TYPES)
         if kind not in accepted and not (
             kind in ("integer", "number") and {"integer", "number"} & set(accepted)
@@ -165,31 +165,33 @@ class Shapes:
             if any(name not in declared for name in other.get("required", ())):
                 return True
         return any(
-            self._never(self.of(_property(made, name)), self.of(_property(other, name)), depth + 1)
+            self._excludes(
+                self.of(_property(made, name)), self.of(_property(other, name)), depth + 1
+            )
             for name in made.get("required", ())
             if _property(other, name) is not True
         )
 
 
 def types_of(shape: Shape) -> list[str]:
-    """The types that values of a shape are made of, "number" standing for "integer", too.
+    """The types of the values of a shape; "number" includes "integer".
 
-    Without `type`: those of `enum`, else those that its keywords speak of, else all.
+    Without `type`, these are the types of `enum`, else those that its keywords apply to, else all.
     """
     if "enum" in shape:
         found = {_type_of(value) for value in shape["enum"] if _has_type(value, shape)}
         return [name for name in TYPES if name in found]
     found = set(shape.get("type", ()))
     if not found:
-        spoken_of = {name for keyword in shape for name in OF_TYPE.get(keyword, ())}
-        found = spoken_of or set(TYPES)
+        applied_to = {name for keyword in shape for name in OF_TYPE.get(keyword, ())}
+        found = applied_to or set(TYPES)
     if "number" in found:
         found -= {"integer"}
     return [name for name in TYPES if name in found]
 
 
 def values_of(shape: Shape) -> list[Any]:
-    """The values of a shape's `enum` that have one of its types."""
+    """The values of a shape's `enum` that have one of the shape's types."""
     return [value for value in shape["enum"] if _has_type(value, shape)]
 
 
@@ -210,7 +212,7 @@ def _has_type(value: Any, shape: Shape) -> bool:
 
 
 def same(value: Any) -> Hashable:
-    """Equal for values that JSON Schema calls equal: 1 and 1.0 are, 1 and true are not."""
+    """A key that is equal for values equal in JSON Schema: 1 and 1.0 are, 1 and true are not."""
     if isinstance(value, list):
         return ("array", *(same(item) for item in value))
     if isinstance(value, dict):
@@ -219,14 +221,14 @@ def same(value: Any) -> Hashable:
 
 
 def _breadth(schema: Any) -> int:
-    """How many parts a schema has that are looked at one by one."""
+    """The number of parts of a schema that are processed one by one."""
     if not isinstance(schema, dict):
         return 0
     return sum(len(value) if isinstance(value, dict | list) else 1 for value in schema.values())
 
 
 def _weight(value: Any) -> int:
-    """How many values are in a value, itself counted."""
+    """The number of values in a value, including itself."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list):
@@ -234,8 +236,8 @@ def _weight(value: Any) -> int:
     return 1 + sum(map(_weight, value))
 
 
-def _normal(found: dict[str, Any], where: str) -> Shape:
-    shape = dict(found)
+def _normal(restricting: dict[str, Any], where: str) -> Shape:
+    shape = dict(restricting)
     if "type" in shape:
         types = shape["type"]
         shape["type"] = [types] if isinstance(types, str) else list(dict.fromkeys(types))
@@ -250,7 +252,7 @@ def _normal(found: dict[str, Any], where: str) -> Shape:
         shape["pattern"] = [*shape.get("pattern", ()), BASE64]
     if isinstance(shape.get("items"), list):
         if "prefixItems" in shape:
-            raise refused(where, "items is a list beside prefixItems; expected one of them")
+            raise schema_error(where, "items is a list beside prefixItems; use only one of them")
         shape["prefixItems"] = shape.pop("items")
         if "additionalItems" in shape:
             shape["items"] = shape["additionalItems"]

@@ -1,8 +1,8 @@
-"""Owns how strings and tries become rules: JSON's spelling of characters, lengths, patterns.
+"""Grammar rules for strings (JSON escapes, lengths, patterns), and tries of texts.
 
-A string without a pattern may spell its characters in any way JSON has; one with a pattern is
-spelled the short way, and control characters without an escape of one letter only where nothing
-else can stand.
+A string without a pattern may spell its characters in any way that JSON allows. One with a pattern
+uses the shortest spelling, and control characters without a short escape only where no other
+character is possible.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.schema import automaton, charset, patterns
 from edgesppo.schema.formats import FORMATS
-from edgesppo.schema.limits import refused
+from edgesppo.schema.limits import schema_error
 from edgesppo.schema.rules import literal
 
 if TYPE_CHECKING:
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from edgesppo.schema.limits import Work
     from edgesppo.schema.rules import Rules, Sequence
 
-# What stands in a JSON string as itself, and what has an escape of one letter.
-RAW = charset.minus(charset.ANY, charset.union([(0, 0x1F), *charset.of('"\\')]))
+# The characters of a JSON string without an escape, and those with an escape of one letter.
+RAW = charset.difference(charset.ANY, charset.union([(0, 0x1F), *charset.of('"\\')]))
 _ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 _ESCAPABLE = charset.of("".join(_ESCAPES))
 _HEX = charset.of("0123456789abcdefABCDEF")
-_CHAIN = 64  # repetitions counted one by one; more are counted in blocks of as many
+_CHAIN = 64  # repetitions that are counted one by one; more are counted in blocks of this size
 _MAX_LENGTH_OF_PATTERNS = 2_000
 
 
 class Strings:
-    """Makes the rules of strings; each is made once."""
+    """Adds the rules of strings to a grammar, each rule once."""
 
     def __init__(self, rules: Rules, work: Work) -> None:
         self._rules = rules
         self._work = work
 
     def any(self) -> Sequence:
-        """Any string."""
+        """Any string, in quotes."""
         rest, new = self._rules.reserve("letters")
         if new:
             self._rules.define(rest, [(self.letter(), rest), literal('"')])
@@ -49,20 +49,20 @@ class Strings:
         self, low: int, high: int | None, sources: Iterable[str], formats: Iterable[str]
     ) -> Sequence:
         """Strings of `low` to `high` characters that match all patterns and formats."""
-        wanted = (*sources, *(FORMATS[name] for name in formats))
-        if not wanted and low == 0 and high is None:
+        required = (*sources, *(FORMATS[name] for name in formats))
+        if not required and low == 0 and high is None:
             return self.any()
-        rule, new = self._rules.reserve(("string", low, high, wanted))
+        rule, new = self._rules.reserve(("string", low, high, required))
         if not new:
             return (rule,)
-        if wanted:
-            self._rules.define(rule, [self._matching(low, high, wanted)])
+        if required:
+            self._rules.define(rule, [self._matching(low, high, required)])
         else:
             self._rules.define(rule, [self._counted(low, high)])
         return (rule,)
 
     def letter(self) -> int:
-        """One character, spelled in any way; a pair of surrogate escapes is one."""
+        """One character in any spelling; a pair of surrogate escapes is one character."""
         rule, new = self._rules.reserve("letter")
         if new:
             low = (*literal("\\u"), charset.of("dD"), charset.of("cdefCDEF"), _HEX, _HEX)
@@ -74,7 +74,7 @@ class Strings:
             )
             code = self._rules.add(
                 [
-                    (charset.minus(_HEX, charset.of("dD")), _HEX, _HEX, _HEX),
+                    (charset.difference(_HEX, charset.of("dD")), _HEX, _HEX, _HEX),
                     (charset.of("dD"), surrogate),
                 ]
             )
@@ -92,25 +92,28 @@ class Strings:
         return (*literal('"'), *head, *self._up_to(letter, high - low), *literal('"'))
 
     def _exactly(self, letter: int, n: int) -> Sequence:
-        """`n` times, in blocks of blocks of letters."""
-        found: list[int] = []
+        """`n` characters, in nested blocks."""
+        parts: list[int] = []
         block = letter
         while n:
-            found = [block] * (n % _CHAIN) + found
+            parts = [block] * (n % _CHAIN) + parts
             n //= _CHAIN
             block = self._block(block) if n else block
-        return tuple(found)
+        return tuple(parts)
 
     def _block(self, part: int) -> int:
-        """A block of letters, or of blocks."""
+        """A block of _CHAIN characters or smaller blocks."""
         rule, new = self._rules.reserve(("block", part))
         if new:
             self._rules.define(rule, [(part,) * _CHAIN])
         return rule
 
     def _up_to(self, letter: int, n: int) -> Sequence:
-        """Up to `n` times. Inside a block it is open whether this is the last one, so llama.cpp
-        follows one position for each size of block; a string's end leaves one again."""
+        """Up to `n` characters.
+
+        Within a block it is open whether it is the last one, so llama.cpp follows one position for
+        each size of block; the end of the string leaves one again.
+        """
         sizes = [(letter, 1)]
         while sizes[-1][1] * _CHAIN <= n:
             block, size = sizes[-1]
@@ -121,7 +124,7 @@ class Strings:
         return rest
 
     def _fewer(self, sizes: list[tuple[int, int]], size: int) -> Sequence:
-        """Up to one less than `size` letters."""
+        """Fewer than `size` characters."""
         rest: Sequence = ()
         for block, smaller in sizes:
             if smaller < size:
@@ -134,29 +137,29 @@ class Strings:
             rule, new = self._rules.reserve(("blocks", block, full, fewer))
             if new:
                 body = [(block, *full), fewer]
-                self._rules.define(rule, body, settled=bool(fewer))
+                self._rules.define(rule, body, may_overlap=bool(fewer))
             full = (rule,)
         return full
 
-    def _matching(self, low: int, high: int | None, wanted: tuple[str, ...]) -> Sequence:
-        found = patterns.automaton(wanted[0], self._work)
-        for pattern in wanted[1:]:
+    def _matching(self, low: int, high: int | None, required: tuple[str, ...]) -> Sequence:
+        dfa = patterns.automaton(required[0], self._work)
+        for pattern in required[1:]:
             other = patterns.automaton(pattern, self._work)
-            found = automaton.intersected(found, other, self._work)
+            dfa = automaton.intersection(dfa, other, self._work)
         if low or high is not None:
             most = low if high is None else high
             if most > _MAX_LENGTH_OF_PATTERNS:
-                raise refused(
+                raise schema_error(
                     self._work.where,
                     f"minLength or maxLength is {most} beside a pattern or format, "
                     f"expected at most {_MAX_LENGTH_OF_PATTERNS}",
                 )
             lengths = automaton.of_length(low, high, self._work)
-            found = automaton.intersected(found, lengths, self._work)
-        return (*literal('"'), *self._read_by(found))
+            dfa = automaton.intersection(dfa, lengths, self._work)
+        return (*literal('"'), *self._rules_of(dfa))
 
-    def _read_by(self, dfa: Dfa) -> Sequence:
-        """The spelled characters of an automaton's texts, with the closing quote."""
+    def _rules_of(self, dfa: Dfa) -> Sequence:
+        """The texts of an automaton as spelled in JSON, with the closing quote."""
         states = [self._rules.reserve()[0] for _ in dfa.edges] or [self._rules.add([])]
         for state, edges in enumerate(dfa.edges):
             body: list[Sequence] = [literal('"')] if state in dfa.ends else []
@@ -168,25 +171,25 @@ class Strings:
     def _spelled(self, letters: charset.Charset, following: int) -> list[Sequence]:
         if letters == charset.ANY:
             return [(self.letter(), following)]
-        found: list[Sequence] = []
-        plain = charset.common(letters, RAW)
+        spellings: list[Sequence] = []
+        plain = charset.intersection(letters, RAW)
         if plain:
-            found.append((plain, following))
-        escaped = charset.common(letters, _ESCAPABLE)
+            spellings.append((plain, following))
+        escaped = charset.intersection(letters, _ESCAPABLE)
         if escaped:
             points = [point for low, high in escaped for point in range(low, high + 1)]
             signs = charset.of("".join(_ESCAPES[chr(point)] for point in points))
-            found.append((*literal("\\"), signs, following))
-        if not found:
+            spellings.append((*literal("\\"), signs, following))
+        if not spellings:
             points = [point for low, high in letters for point in range(low, high + 1)]
-            found = [(*literal(f"\\u{point:04x}"), following) for point in points]
-        return found
+            spellings = [(*literal(f"\\u{point:04x}"), following) for point in points]
+        return spellings
 
 
 def trie(rules: Rules, entries: list[tuple[str, Sequence]]) -> list[Sequence]:
-    """Alternatives for texts, each with what follows it; common beginnings are written once.
+    """Alternatives for texts, each with what follows it; common prefixes are written once.
 
-    A text may be the beginning of another only where what follows tells the two apart.
+    A text may be a prefix of another only if what follows tells them apart.
     """
     ordered = sorted(dict(entries).items())
     bodies: dict[int | None, list[Sequence]] = {None: []}
@@ -202,7 +205,7 @@ def trie(rules: Rules, entries: list[tuple[str, Sequence]]) -> list[Sequence]:
                 while stop < end and ordered[stop][0][at] == text[at]:
                     stop += 1
                 if stop > start + 1:
-                    shared = _shared(text, ordered[stop - 1][0], at)
+                    shared = _common_end(text, ordered[stop - 1][0], at)
                     inner, _ = rules.reserve()
                     bodies[rule].append((*literal(text[at:shared]), inner))
                     bodies[inner] = []
@@ -217,13 +220,13 @@ def trie(rules: Rules, entries: list[tuple[str, Sequence]]) -> list[Sequence]:
     return body
 
 
-def _shared(a: str, b: str, at: int) -> int:
-    """Up to where two texts, alike before `at`, are alike."""
+def _common_end(a: str, b: str, at: int) -> int:
+    """The end of the common prefix of two texts that are equal before `at`."""
     while at < len(a) and at < len(b) and a[at] == b[at]:
         at += 1
     return at
 
 
-def written(value: object) -> str:
-    """A value as JSON, the short way."""
+def to_json(value: object) -> str:
+    """A value as JSON in its shortest form."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,6 +1,6 @@
-"""Owns how each kind of JSON value becomes rules; objects and arrays are read in order.
+"""Compile the values that a schema allows to grammar rules, objects and arrays in order.
 
-Blanks: at most one behind each comma and colon, so that a model cannot write them for ever.
+There is at most one space after each comma and colon, so that a model cannot write them for ever.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.schema import charset, numbers, patterns
 from edgesppo.schema.keywords import BOUNDS, OF_TYPE
-from edgesppo.schema.limits import MAX_ENUM, Work, refused
+from edgesppo.schema.limits import MAX_ENUM, Work, schema_error
 from edgesppo.schema.rules import Rules, literal
 from edgesppo.schema.shapes import Shapes, types_of, values_of
-from edgesppo.schema.strings import RAW, Strings, trie, written
+from edgesppo.schema.strings import RAW, Strings, to_json, trie
 
 if TYPE_CHECKING:
     from edgesppo.schema.automaton import Dfa
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Values:
-    """Turns the schemas of a document into rules, the root's first."""
+    """Compiles the schemas of a document to rules, starting at the root."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -35,7 +35,7 @@ class Values:
         self._todo: collections.deque[tuple[int, Any]] = collections.deque()
 
     def grammar(self) -> str:
-        """The GBNF of the document."""
+        """The GBNF text of the document."""
         root, _ = self._rules.reserve()
         self._rules.define(root, [(self._value(self._document.root),)])
         while self._todo:
@@ -48,8 +48,8 @@ class Values:
         return self._rules.text()
 
     def _value(self, schema: Any) -> int:
-        """The rule of a schema; what it says is looked at later, so that it may hold itself."""
-        text = written(schema)
+        """The rule of a schema, which is compiled later, so that it may be recursive."""
+        text = to_json(schema)
         self._work.spend(len(text) // 100)
         rule, new = self._rules.reserve(("value", text))
         if new:
@@ -67,8 +67,8 @@ class Values:
                 body += [literal("true"), literal("false")]
             elif kind == "string":
                 low, high = _counts(shape, "minLength", "maxLength")
-                wanted = shape.get("pattern", ()), shape.get("format", ())
-                body.append(self._strings.of(low, high, *wanted))
+                restrictions = shape.get("pattern", ()), shape.get("format", ())
+                body.append(self._strings.of(low, high, *restrictions))
             elif kind == "array":
                 body.append(self._array(shape))
             elif kind == "object":
@@ -81,15 +81,15 @@ class Values:
         kinds = set(types_of(shape))
         others = [name for name in shape if kinds & set(OF_TYPE.get(name, ()))]
         if others:
-            raise refused(
-                self._work.where, f"{others[0]} beside enum or const is not honoured; leave it out"
+            raise schema_error(
+                self._work.where, f"{others[0]} beside enum or const is not supported; remove it"
             )
         if len(shape["enum"]) > MAX_ENUM:
-            raise refused(
+            raise schema_error(
                 self._work.where,
                 f"enum has {len(shape['enum'])} values, expected at most {MAX_ENUM}",
             )
-        texts = [written(value) for value in values_of(shape)]
+        texts = [to_json(value) for value in values_of(shape)]
         self._work.spend(len(texts) + sum(map(len, texts)) // 16)
         return trie(self._rules, [(text, ()) for text in texts])
 
@@ -106,11 +106,11 @@ class Values:
             dfa = numbers.between(bounds, whole=whole, work=self._work)
         else:
             dfa = patterns.automaton(numbers.PLAIN_NUMBER, self._work)
-        self._rules.define(rule, self._plainly(dfa))
+        self._rules.define(rule, self._rules_of(dfa))
         return rule
 
-    def _plainly(self, dfa: Dfa) -> list[Sequence]:
-        """Alternatives for an automaton's texts, its characters standing for themselves."""
+    def _rules_of(self, dfa: Dfa) -> list[Sequence]:
+        """The texts of an automaton as alternatives, without quotes or escapes."""
         states = [self._rules.reserve()[0] for _ in dfa.edges]
         for state, edges in enumerate(dfa.edges):
             body: list[Sequence] = [()] if state in dfa.ends else []
@@ -123,7 +123,7 @@ class Values:
     def _array(self, shape: Shape) -> Sequence:
         prefix = shape.get("prefixItems", [])
         low, high = _counts(shape, "minItems", "maxItems")
-        # What need not be there is left out where the schema does not say what it is.
+        # Optional items without a schema are left out.
         further = shape.get("items", not prefix or low > len(prefix))
         most = len(prefix) if further is False else None
         most = high if most is None else min(most, high) if high is not None else most
@@ -149,7 +149,7 @@ class Values:
 
     def _object(self, shape: Shape) -> Sequence:
         names = list(dict.fromkeys([*shape.get("properties", ()), *shape.get("required", ())]))
-        # What need not be there is left out where the schema does not say what it is.
+        # Optional properties without a schema are left out.
         extra = shape.get("additionalProperties", not names)
         return _Object(self, shape, names, extra).rule()
 
@@ -167,9 +167,9 @@ class Values:
 
 
 class _Object:
-    """One object: its properties in the schema's order, then those it does not name.
+    """One object: its properties in the order of the schema, then additional ones.
 
-    `_behind(i)` is what may follow a property when those from number i on are still to come.
+    `_following[i]` is the rule of what may follow a property when those from index i on remain.
     """
 
     def __init__(self, values: Values, shape: Shape, names: list[str], extra: Any) -> None:
@@ -181,21 +181,21 @@ class _Object:
         missing = shape.get("additionalProperties", True)
         self._rule_of = [values._value(properties.get(name, missing)) for name in names]
         self._extra = None if extra is False else values._value(extra)
-        self._behind = [self._rules.reserve()[0] for _ in range(len(names) + 1)]
+        self._following = [self._rules.reserve()[0] for _ in range(len(names) + 1)]
 
         colon = values._colon()
         self._entries = [
-            (written(name), (*colon, self._rule_of[index], self._behind[index + 1]))
+            (to_json(name), (*colon, self._rule_of[index], self._following[index + 1]))
             for index, name in enumerate(names)
         ]
 
     def rule(self) -> Sequence:
-        """The object as a sequence."""
+        """The sequence of the whole object."""
         more = self._more_properties() if self._extra is not None else None
         choices = [self._choice(at, more) for at in range(len(self._names) + 1)]
         comma = self._values._comma()
-        for at, behind in enumerate(self._behind):
-            self._rules.define(behind, self._end(at) + self._after(comma, choices[at]))
+        for at, following in enumerate(self._following):
+            self._rules.define(following, self._end(at) + self._after(comma, choices[at]))
         return (*literal("{"), self._rules.add(self._end(0) + self._after((), choices[0])))
 
     def _after(self, sign: Sequence, choice: int | None) -> list[Sequence]:
@@ -206,7 +206,7 @@ class _Object:
         return [] if needed else [literal("}")]
 
     def _choice(self, at: int, more: Sequence | None) -> int | None:
-        """The properties that can come next, up to the first that must not be left out."""
+        """The properties that can come next, up to and including the first required one."""
         entries = []
         for index in range(at, len(self._names)):
             self._work.spend(2 + len(self._entries[index][0]) // 8)
@@ -216,32 +216,32 @@ class _Object:
         body = trie(self._rules, entries)
         if more is not None and self._end(at):
             body.append(more)
-        # A name is either among the known ones or not: one position is left at its end.
-        return self._rules.add(body, settled=more is not None) if body else None
+        # A name is either a known one or not: at its end one position is left.
+        return self._rules.add(body, may_overlap=more is not None) if body else None
 
     def _more_properties(self) -> Sequence:
-        """A property that the schema does not name, and what may follow it."""
+        """An additional property, and what may follow it."""
         assert self._extra is not None
-        behind, _ = self._rules.reserve()
-        one = (*self._other_name(), *self._values._colon(), self._extra, behind)
-        self._rules.define(behind, [literal("}"), (*self._values._comma(), *one)])
+        following, _ = self._rules.reserve()
+        one = (*self._other_name(), *self._values._colon(), self._extra, following)
+        self._rules.define(following, [literal("}"), (*self._values._comma(), *one)])
         return one
 
     def _other_name(self) -> Sequence:
-        """Any string, written without escapes, that is none of the names."""
+        """Any string, without escapes, except the names of the properties."""
         if not self._names:
             return self._values._strings.any()
         free, new = self._rules.reserve("name")
         if new:
             self._rules.define(free, [(RAW, free), literal('"')])
-        # From the rule of each beginning of a name to those of the beginnings one letter longer.
+        # The rule of each prefix of a name -> the rules of the prefixes one letter longer.
         start, _ = self._rules.reserve()
         longer: dict[int, dict[str, int]] = {start: {}}
-        whole = set()
+        complete = set()
         for name in self._names:
             rule = start
             for letter in name:
-                if not charset.common(RAW, charset.of(letter)):
+                if not charset.intersection(RAW, charset.of(letter)):
                     break
                 self._work.spend()
                 if letter not in longer[rule]:
@@ -249,26 +249,26 @@ class _Object:
                     longer[longer[rule][letter]] = {}
                 rule = longer[rule][letter]
             else:
-                whole.add(rule)
+                complete.add(rule)
         for rule, following in longer.items():
-            others = charset.minus(RAW, charset.of("".join(following)))
-            body: list[Sequence] = [] if rule in whole else [literal('"')]
+            others = charset.difference(RAW, charset.of("".join(following)))
+            body: list[Sequence] = [] if rule in complete else [literal('"')]
             body += [(*literal(letter), child) for letter, child in following.items()]
             self._rules.define(rule, [*body, (others, free)])
         return (*literal('"'), start)
 
 
 def _counts(shape: Shape, least: str, most: str) -> tuple[int, int | None]:
-    """Two bounds of a count, of which a schema may also write 2 as 2.0."""
+    """The two bounds of a count, which a schema may also write as 2.0."""
     high = shape.get(most)
     return int(shape.get(least, 0)), None if high is None else int(high)
 
 
 def _bounds(shape: Shape, *, whole: bool) -> numbers.Bounds:
-    """The tightest bounds of a shape; for whole numbers whole ones, themselves within."""
+    """The tightest bounds of a shape; for whole numbers rounded inwards and inclusive."""
     low, open_low = _tightest(shape, "minimum", "exclusiveMinimum")
     high, open_high = _tightest(shape, "maximum", "exclusiveMaximum")
-    # Integers are exact, arithmetic of decimals rounds to 28 digits.
+    # Integers are exact; Decimal arithmetic rounds to 28 digits.
     if whole and low is not None:
         up = int(low.to_integral_value(ROUND_CEILING))
         low, open_low = Decimal(up + 1 if open_low and up == low else up), False

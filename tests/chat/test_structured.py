@@ -130,7 +130,7 @@ def test_a_schema_is_refused_before_anything_is_asked(demo: LoadedModel) -> None
     chat = demo.chat()
     with pytest.raises(edgesppo.UsageError, match="the keyword 'not'"):
         chat.ask("A city?", schema={"not": {}})
-    with pytest.raises(edgesppo.UsageError, match="is no schema"):
+    with pytest.raises(edgesppo.UsageError, match="is not a schema"):
         chat.ask("A city?", schema="json")
     assert chat.messages == []
 
@@ -175,7 +175,7 @@ def test_run_exits_with_one_line_when_the_answer_was_cut(tmp_path: Path, demo_gg
     ("schema", "message"),
     [
         ("{", "not JSON"),
-        ({"not": {}}, "the keyword 'not' is not honoured"),
+        ({"not": {}}, "the keyword 'not' is not supported"),
         ("[" * 50_000, "nested too deep"),
         (" " * 1_000_001, "expected at most 1000000"),
     ],

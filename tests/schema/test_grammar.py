@@ -1,4 +1,4 @@
-"""JSON Schema -> grammar: what is made fits, what fits is made, the rest is refused by name."""
+"""A grammar generates what satisfies its schema and nothing else; other schemas are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_OPEN = 12
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_grammar_makes_what_fits_and_nothing_else(case: Case) -> None:
+def test_a_grammar_generates_what_satisfies_the_schema_and_nothing_else(case: Case) -> None:
     reader = Reader(schema.grammar(case.schema))
     for text in case.valid:
         assert reader.reads(text), text
@@ -38,7 +38,7 @@ def test_a_grammar_makes_what_fits_and_nothing_else(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_cases_are_what_a_validator_says(case: Case) -> None:
+def test_the_cases_agree_with_a_validator(case: Case) -> None:
     validator = jsonschema.validators.validator_for(case.schema)
     if "draft 7" in case.name:
         validator = jsonschema.Draft7Validator
@@ -57,7 +57,7 @@ def _fits(validator: Any, text: str) -> bool:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_whatever_a_grammar_makes_fits(case: Case) -> None:
+def test_whatever_a_grammar_generates_satisfies_its_schema(case: Case) -> None:
     _check_what_is_made(case.schema, random.Random(1), 30)
 
 
@@ -106,7 +106,9 @@ def _grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @settings(max_examples=300 if LONG else 100, deadline=None, derandomize=True)
 @given(st.recursive(_leaves, _grown, max_leaves=8), st.randoms())
-def test_whatever_the_grammar_of_any_schema_makes_fits(asked: Any, rng: random.Random) -> None:
+def test_whatever_the_grammar_of_a_random_schema_generates_satisfies_it(
+    asked: Any, rng: random.Random
+) -> None:
     try:
         _check_what_is_made(asked, rng, 5)
     except edgesppo.UsageError:
@@ -114,7 +116,7 @@ def test_whatever_the_grammar_of_any_schema_makes_fits(asked: Any, rng: random.R
 
 
 @pytest.mark.parametrize("name", formats.FORMATS)
-def test_a_format_makes_what_it_should(name: str) -> None:
+def test_a_format_accepts_good_texts_and_refuses_bad_ones(name: str) -> None:
     reader = Reader(schema.grammar({"type": "string", "format": name}))
     good, bad = FORMATS[name]
     for text in good:
@@ -124,18 +126,18 @@ def test_a_format_makes_what_it_should(name: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "message"), REFUSED, ids=lambda value: str(value)[:40])
-def test_what_is_not_honoured_is_refused_by_name(asked: Any, message: str) -> None:
+def test_an_unsupported_schema_is_refused_with_its_position(asked: Any, message: str) -> None:
     with pytest.raises(edgesppo.UsageError, match=message) as caught:
         schema.grammar(asked)
     assert str(caught.value).startswith("schema, at #")
     assert "\n" not in str(caught.value)
 
 
-def test_the_documentation_lists_exactly_what_is_honoured() -> None:
+def test_the_documentation_lists_exactly_the_supported_keywords() -> None:
     table = re.search(r"keyword +how\n(.*?)\n\n", schema.__doc__ or "", re.DOTALL)
     assert table
     names = " ".join(line[4:30] for line in table[1].splitlines())
-    assert set(re.findall(r"[$\w]+", names)) == {*schema.HONOURED} - {"additionalItems"}
+    assert set(re.findall(r"[$\w]+", names)) == {*schema.SUPPORTED} - {"additionalItems"}
     assert "additionalItems" in table[1]
 
 
@@ -147,7 +149,7 @@ def _nested(n: int) -> Any:
 
 
 def _doubled(n: int, name: str) -> Any:
-    """Every definition refers to the next one twice."""
+    """Definitions that each refer to the next one twice."""
     defs: dict[str, Any] = {
         f"d{i}": {name: [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]}
         for i in range(n)
@@ -156,7 +158,7 @@ def _doubled(n: int, name: str) -> Any:
 
 
 def _alike(n: int) -> Any:
-    """Alternatives that stay alike for ever, n times within each other."""
+    """Alternatives with an endless common beginning, nested n times."""
     found: Any = {"type": "string"}
     for _ in range(n):
         array = {"type": "array", "items": found}
@@ -287,7 +289,7 @@ HARD = {
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_a_hard_schema_that_is_honoured_costs_little_at_every_step(name: str) -> None:
+def test_a_hard_supported_schema_costs_little_at_every_step(name: str) -> None:
     gbnf = schema.grammar(HARD[name])
     assert len(gbnf) < 40 * limits.MAX_RULES
     reader = Reader(gbnf)
@@ -351,7 +353,7 @@ _decimals = st.decimals(-1_200, 1_200, allow_nan=False, places=2)
 
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(_decimals, _decimals, st.booleans(), st.booleans(), st.booleans(), st.randoms())
-def test_numbers_between_bounds_are_exactly_those(
+def test_exactly_the_numbers_between_the_bounds_are_accepted(
     a: Any, b: Any, open_low: bool, open_high: bool, whole: bool, rng: random.Random
 ) -> None:
     low, high = min(a, b), max(a, b)
@@ -387,16 +389,16 @@ def test_the_same_schema_gives_the_same_grammar() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"[" * 100_000, "nested too deep"),
+        (b"[" * 100_000, "nested too deeply"),
         (b" " * (limits.MAX_BYTES + 1), "expected at most"),
         (b"\xff\xfe", "not UTF-8 at byte 0"),
         (b"{", "not JSON"),
-        (b'{"const": NaN}', "NaN is no JSON number"),
+        (b'{"const": NaN}', "NaN is not a JSON number"),
         (b'{"const": ' + b"9" * 10_000 + b"}", "not JSON"),
         (b"", "not JSON"),
     ],
 )
-def test_a_schema_file_that_is_none_is_refused(data: bytes, message: str) -> None:
+def test_an_invalid_schema_file_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(edgesppo.UsageError, match=f"s.json: .*{message}"):
         schema.parse(data, "s.json")
 

@@ -1,4 +1,4 @@
-"""The judge of public schema suites: it tells right from wrong, and finds nothing wrong of ours."""
+"""The checker of public schema suites detects wrong grammars, and finds none of ours wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAIR = _case(
 )
 
 
-def test_a_right_grammar_is_accepted_and_what_it_makes_is_counted() -> None:
+def test_a_right_grammar_is_accepted_and_its_texts_are_counted() -> None:
     verdict = judged(PAIR, "draft2020-12")
     assert verdict[1:] == ("accepted", "", 1, 2, 1)
     assert judged(SMALL, "draft7").n_made == 2
@@ -43,7 +43,7 @@ def test_a_right_grammar_is_accepted_and_what_it_makes_is_counted() -> None:
         (_case({"type": "null"}), schema.grammar({"const": "x"}), 'makes "x", which is invalid'),
     ],
 )
-def test_a_grammar_that_makes_what_is_invalid_is_wrong(
+def test_a_grammar_that_generates_invalid_values_is_wrong(
     case: dict[str, Any], grammar: str, detail: str
 ) -> None:
     verdict = judged(case, "draft2020-12", lambda _: grammar)
@@ -60,7 +60,7 @@ def test_a_grammar_that_makes_what_is_invalid_is_wrong(
         ({"type": "string", "minLength": 2, "maxLength": 1}, ["ab"], ("wrong", "'ab' fits, but")),
     ],
 )
-def test_a_refusal_is_right_where_it_names_the_keyword(
+def test_a_refusal_is_right_if_it_names_the_keyword(
     asked: Any, valid: list[Any], outcome: tuple[str, str]
 ) -> None:
     verdict = judged(_case(asked, *((value, True) for value in valid)), "draft2020-12")

@@ -77,7 +77,7 @@ def judged(
 
 
 def _of_refusal(message: str, asked: Any, valid: list[Any]) -> dict[str, str]:
-    said = message.partition(": ")[2].partition("; honoured are")[0]
+    said = message.partition(": ")[2].partition("; supported are")[0]
     if _NOTHING in said:
         if valid:
             return {"outcome": "wrong", "detail": f"{valid[0]!r} fits, but: {message}"}
