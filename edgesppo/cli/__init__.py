@@ -34,7 +34,7 @@ COMMANDS = {
     "run": ("edgesppo.cli.run", "Answer one prompt."),
     "convert": ("edgesppo.cli.convert", "Convert a checkpoint folder to a GGUF file."),
     "show": ("edgesppo.cli.show", "Show a model file's metadata."),
-    "pull": ("edgesppo.cli.pull", "Download a model from the hub, or resume that."),
+    "pull": ("edgesppo.cli.pull", "Download a model from the hub, or resume a download."),
     "lock": ("edgesppo.cli.lock", "Pin a model of the hub to its current commit."),
     "list": ("edgesppo.cli.list", "List the models, and which are on this machine."),
     "path": ("edgesppo.cli.path", "Print the path of a model."),

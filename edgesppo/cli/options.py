@@ -66,47 +66,51 @@ tune_option = _model_option(
 )
 
 
+_MODEL_OPTIONS = [
+    _model_option(
+        "--n-ctx",
+        type=click.IntRange(16, _MOST),
+        help="Context length in tokens. [default: the model's]",
+    ),
+    _model_option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        help="Number of threads. [default: all this process may use]",
+    ),
+    _model_option(
+        "--force", is_flag=True, help="Load the model even if it will not fit into memory."
+    ),
+    _model_option(
+        "--gpu",
+        default="auto",
+        show_default=True,
+        callback=_gpu,
+        help="Layers to compute on the GPU: auto, off or a number.",
+    ),
+    _model_option(
+        "--cache-type",
+        type=click.Choice(list(CACHE_TYPES)),
+        default="f16",
+        show_default=True,
+        help="Data type of the KV cache.",
+    ),
+    tune_option,
+    _model_option(
+        "--drafts/--no-drafts",
+        default=True,
+        help="Guess the next tokens where that is faster (speculative decoding); answers change"
+        " only by rounding. [default: on]",
+    ),
+    _model_option(
+        "--draft",
+        metavar="FILE",
+        help="A smaller model for the guesses: a GGUF file with the same vocabulary.",
+    ),
+]
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for loading a model; the command receives them as one dict, `loading`."""
-    options = [
-        _model_option(
-            "--n-ctx",
-            type=click.IntRange(16, _MOST),
-            help="Context length in tokens. [default: the model's]",
-        ),
-        _model_option(
-            "--threads",
-            type=click.IntRange(1, 1024),
-            help="Number of threads. [default: all this process may use]",
-        ),
-        _model_option("--force", is_flag=True, help="Load a model even if it exceeds the memory."),
-        _model_option(
-            "--gpu",
-            default="auto",
-            show_default=True,
-            callback=_gpu,
-            help="Layers to compute on the GPU: auto, off or a number.",
-        ),
-        _model_option(
-            "--cache-type",
-            type=click.Choice(list(CACHE_TYPES)),
-            default="f16",
-            show_default=True,
-            help="Data type of the KV cache.",
-        ),
-        tune_option,
-        _model_option(
-            "--drafts/--no-drafts",
-            default=True,
-            help="Guess the next tokens where that is faster (speculative decoding); answers change"
-            " only by rounding. [default: on]",
-        ),
-        _model_option(
-            "--draft",
-            metavar="FILE",
-            help="A smaller model for the guesses: a GGUF file with the same vocabulary.",
-        ),
-    ]
 
     @functools.wraps(command)
     def wrapped(*args: Any, threads: int | None, gpu: str | int, **kwargs: Any) -> Any:
@@ -119,7 +123,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             loading["drafts"] = draft
         return command(*args, loading=loading, **kwargs)
 
-    return _decorate(wrapped, options)
+    return _decorate(wrapped, _MODEL_OPTIONS)
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:

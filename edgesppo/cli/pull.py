@@ -71,17 +71,23 @@ def pull_command(
             say(f"{entry.name} is now pinned to commit {entry.revision} in {where}")
         fetched += _get(entry, convert=convert, accept=accept_license)
         path = of_entry(layers.read().models[entry.name]).path
-    if convert and (entry.kind != CHECKPOINT or entry.repository is None):
-        is_gguf = entry.kind != CHECKPOINT
-        why = "is already a GGUF file" if is_gguf else "is not a model of the hub"
-        say(f"{entry.name} {why}, so --convert has no effect")
+    if convert:
+        _note_no_conversion(entry)
     if as_json:
         seconds = time.monotonic() - started
         figures = {"path": str(path), "fetched_bytes": fetched, "seconds": seconds}
         emit_json({**described(entry), **figures})
     else:
-        say(f"{entry.name} is in {path}")
+        say(f"{entry.name} is ready: {path}")
         say(f"Next: edgesppo chat {entry.name}")
+
+
+def _note_no_conversion(entry: PinnedModel) -> None:
+    """Say so if --convert has no effect on this entry."""
+    if entry.kind != CHECKPOINT:
+        say(f"{entry.name} is already a GGUF file, so --convert has no effect")
+    elif entry.repository is None:
+        say(f"{entry.name} is not a model of the hub, so --convert has no effect")
 
 
 def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:

@@ -43,7 +43,9 @@ def rm_command(name: str, yes: bool, as_json: bool) -> None:
         say(f"Files that are also used by {', '.join(others)} are kept")
     items = remove.removable(entry)
     if not items and not others:
-        raise ModelNotFound(f"nothing of {entry.name} is on this machine")
+        raise ModelNotFound(
+            f"{entry.name} has no files on this machine, so there is nothing to remove"
+        )
     remove.check_free(entry)
     confirm_removal(items, yes=yes)
     report_removed(remove.remove(entry, items), {"name": entry.name}, as_json=as_json)

@@ -54,7 +54,7 @@ def _checked(entry: PinnedModel, *, as_json: bool) -> list[CheckedFile]:
         found = list(verify.check(entry, meter.update))
     if not as_json:
         for checked in found:
-            state = "sound" if checked.is_sound else "DAMAGED"
+            state = "ok" if checked.is_sound else "DAMAGED"
             tell(f"{state:<8} {checked.path}")
             if not checked.is_sound:
                 tell(f"{'':<8} {_mismatch(checked)}")

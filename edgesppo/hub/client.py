@@ -81,7 +81,8 @@ def require_online() -> None:
     if variable := offline():
         option = "--offline was given, or " if variable == "EDGESPPO_OFFLINE" else ""
         raise UsageError(
-            f"{option}{variable} is set, so nothing is fetched; go online, or use a local folder"
+            f"{option}{variable} is set, so nothing is fetched; run without it, or use a local"
+            " folder"
         )
     endpoint()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgesppo.store.verify import CheckedFile
 
 
-COPY, ORPHAN = "a converted copy", "a converted copy of a folder that is gone"
+COPY, ORPHAN = "a converted copy", "a converted copy of a folder that no longer exists"
 
 
 @dataclass(frozen=True)

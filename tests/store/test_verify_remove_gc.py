@@ -95,7 +95,7 @@ def test_an_absent_model_says_how_to_get_it(fresh_home: Path) -> None:
 
 def test_verify_names_the_damaged_file_and_repair_fetches_only_that(hub: FakeHub) -> None:
     folder = pull()
-    assert run("verify", NAME).output.count("sound ") == len(list(folder.iterdir()))
+    assert run("verify", NAME).output.count("ok  ") == len(list(folder.iterdir()))
     data = bytearray((folder / SECOND).read_bytes())
     whole = bytes(data)
     data[-1] ^= 1
@@ -191,7 +191,7 @@ def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path)
     assert figures["freed_bytes"] == size
     assert not made.exists()
     assert layers.read().models[NAME].revision == REVISION
-    assert "nothing of sppo-iter3" in run("rm", NAME, code=1).stderr
+    assert "there is nothing to remove" in run("rm", NAME, code=1).stderr
     folder = pull()
     locate.find(NAME)
     run("rm", NAME)
