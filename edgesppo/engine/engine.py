@@ -15,7 +15,6 @@ import weakref
 from typing import TYPE_CHECKING
 
 from edgesppo.engine import config
-from edgesppo.engine.accept import accept
 from edgesppo.engine.draft_model import DraftModel
 from edgesppo.engine.kv_cache import KVCache
 from edgesppo.engine.ngram_draft import Drafter
@@ -301,7 +300,7 @@ class Engine:
         came: list[int] = []
         reason = None
         if end == len(request.tokens):
-            came, reason = accept(context, request, part.entry)
+            came, reason = self._runner.sample(request, part.entry)
         slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(came) - 1)])
         request.note(end, sampled=bool(came))
         if request.draft:

@@ -9,8 +9,8 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.engine.accept import accept
 from edgesppo.engine.engine import Engine
+from edgesppo.engine.runner import Runner
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.model import Model
@@ -237,14 +237,16 @@ def test_draws_behind_guesses_have_the_exact_distribution(
     ids = [model.bos, *range(300, 310)]
     guesses: dict[tuple[int, int], int] = {}  # of a request (its seed), for the token at a place
 
-    def noted(context: Context, request: Request, *rest: Any) -> list[int]:
-        seen, draft = len(request.tokens), list(request.draft)
-        came = accept(context, request, *rest)
-        for i, guess in enumerate(draft[: len(came)]):
-            guesses[request.params.seed or 0, seen + i] = guess
-        return came
+    sample = Runner.sample
 
-    monkeypatch.setattr("edgesppo.engine.engine.accept", noted)
+    def noted(runner: Runner, request: Request, entry: int) -> tuple[list[int], str | None]:
+        seen, draft = len(request.tokens), list(request.draft)
+        drawn, reason = sample(runner, request, entry)
+        for i, guess in enumerate(draft[: len(drawn)]):
+            guesses[request.params.seed or 0, seen + i] = guess
+        return drawn, reason
+
+    monkeypatch.setattr(Runner, "sample", noted)
     engine = Engine(model, n_seqs=2, n_threads=1, draft_costs=(1.0, 1.2, 1.5, 2.0))
     anew = Context(model.weights, ContextParams(n_ctx=256, n_batch=256, n_outputs=256))
     seed = n_drafted = n_accepted = n_possible = 0
