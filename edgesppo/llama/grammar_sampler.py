@@ -76,7 +76,7 @@ class ConstrainedChain:
         self, chain: SamplerChain, model: Model, gbnf: str, *, seed: int, greedy: bool
     ) -> None:
         self._chain = chain
-        self._model = model
+        self._tokenizer = model.tokenizer
         self._vocabulary = _vocabulary(model.weights)
         self._grammar = Grammar(model.weights, gbnf)
         self._random = np.random.default_rng(seed)
@@ -103,7 +103,7 @@ class ConstrainedChain:
             token = self._among_all(context, row) if again is None else again
         self._chain.accept(token)
         self._grammar.accept(token)
-        text = b"" if self._model.is_control(token) else self._model.piece(token)
+        text = self._tokenizer.text(token)
         self._last_byte = text[-1] if text else 0
         return token
 

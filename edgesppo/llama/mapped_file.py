@@ -61,7 +61,7 @@ class MappedFile:
                 f"{self.path}: was written to in place while it was loaded; {_AGAIN}"
             )
 
-    def check_place(self) -> None:
+    def check_path(self) -> None:
         """Raises BadModelFile when the path now names another file than the one held open."""
         self.check()
         try:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import edgesppo
 from edgesppo.chat.template import encode
-from edgesppo.llama.model import Model, as_utf8
+from edgesppo.llama.model import Model
 from edgesppo.llama.text_splitter import TextSplitter
+from edgesppo.llama.tokenizer import as_utf8
 from tests.llama.test_tokenizer import CONTROL, PLAIN
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ texts = st.lists(
 @settings(max_examples=300, deadline=None)
 def test_the_tokens_of_a_text_are_those_of_its_parts(model: Model, text: str, size: int) -> None:
     text = as_utf8(text).decode()
-    parts = list(model._find_cuts().parts(text, size))
+    parts = list(model.tokenizer._splitter().parts(text, size))
     assert "".join(parts) == text
     assert all(parts)
     tokens = [id_ for part in parts for id_ in model.weights.tokenize(part.encode(), special=False)]
@@ -57,7 +58,7 @@ def test_a_long_text_has_the_tokens_of_the_whole(model: Model) -> None:
     rng = random.Random(5)
     for _ in range(5):
         text = "".join(rng.choices(PLAIN, k=9000))
-        whole = model._tokenize(as_utf8(text))
+        whole = model.tokenizer._tokenize(as_utf8(text))
         assert model.tokenize(text) == whole
         assert model.fewest_tokens(text) <= len(whole)
 
