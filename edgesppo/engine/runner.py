@@ -37,7 +37,7 @@ class Runner:
         """
         context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
         if not short or caller != self._computed_on:  # then threads are started
-            advice = "end other programs"
+            advice = "close other programs"
             memory_guard.require(
                 "starting threads to compute", memory=self._thread_bytes, advice=advice
             )
@@ -59,7 +59,7 @@ class Runner:
         context = self._context
         drawn: list[int] = []
         draft, n_logprobs = request.draft, request.params.logprobs
-        for row, guess in enumerate([*draft, None], entry - len(draft)):
+        for row, drafted in enumerate([*draft, None], entry - len(draft)):
             token = context.sample(request.chain, row)
             drawn.append(token)
             if token in request.end_tokens:
@@ -70,6 +70,6 @@ class Runner:
             request.tokens.append(token)
             if request.is_full:
                 return drawn, "length"
-            if token != guess:
+            if token != drafted:
                 break
         return drawn, None

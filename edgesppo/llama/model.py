@@ -127,7 +127,7 @@ class Model:
             f"{self.path}: loading it",
             memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0) + memory_guard.LOADING,
             mapped=self.summary.file_bytes,
-            advice="end other programs, or use a smaller model or type",
+            advice="close other programs, or use a smaller model or type",
         )
 
     def _check_file(self) -> None:

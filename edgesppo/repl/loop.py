@@ -182,7 +182,7 @@ class Loop:
             if self.talk.loaded.model.fewest_tokens(question) >= self.talk.loaded.engine.n_ctx:
                 return 0, 0  # it will not fit, and counting it would take its time
             ids = chat.encode([Message("user", question)], left_out=chat.left_out)
-            return len(ids), self.talk.loaded.engine.held(ids)
+            return len(ids), self.talk.loaded.engine.count_cached(ids)
         return 0, 0
 
     def _mark(self, new: Result | None, *, stopped: bool) -> None:

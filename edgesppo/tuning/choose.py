@@ -156,5 +156,5 @@ def _plan(summary: Summary, tuning: RunConfig, wishes: LoadOptions) -> MemoryPla
     )
     if wishes.draft is None:
         return made
-    second = draft_model.needs(wishes.draft, tuning, n_ctx)
+    second = draft_model.plan_memory(wishes.draft, tuning, n_ctx)
     return replace(made, draft=second.total - memory_plan.PROGRAM_BYTES)

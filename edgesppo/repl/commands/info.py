@@ -113,7 +113,9 @@ def context(desk: CommandContext, _rest: str) -> None:
     desk.say(f"  {n_ctx:>9,}  tokens in the context of {talk.loaded.name}")
     desk.say(f"  {used:>9,}  used, {share}: {n_turns(turns)}, system text {of_system:,}")
     desk.say(f"  {left:>9,}  left")
-    held = talk.loaded.engine.held(chat.encode([Message("user", "")], left_out=chat.left_out))
+    held = talk.loaded.engine.count_cached(
+        chat.encode([Message("user", "")], left_out=chat.left_out)
+    )
     desk.say(f"  {held:>9,}  in the KV cache, so that they need not be read again")
     if used > n_ctx:
         desk.say("  That is more than it holds: the next message leaves out the oldest turns.")
