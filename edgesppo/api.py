@@ -21,7 +21,8 @@ from edgesppo.engine.engine import Engine
 from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.gguf import gemma2
 from edgesppo.llama.library import LIBRARY_VERSION, system_info
-from edgesppo.llama.model import Model, as_utf8
+from edgesppo.llama.model import Model
+from edgesppo.llama.tokenizer import as_utf8
 from edgesppo.planning.run_config import is_small
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.sessions import persistent_chat

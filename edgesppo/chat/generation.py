@@ -117,6 +117,7 @@ class Generation:
     ) -> None:
         self.params = params.with_seed()
         self._engine = engine
+        self._tokenizer = engine.model.tokenizer
         self._left_out = left_out
         self._request: Request = engine.submit(prompt, self.params, owner=self, grammar=grammar)
         self._decoder = Utf8Decoder()
@@ -169,7 +170,7 @@ class Generation:
         if event.token is None:
             return ""
         self._n_tokens += 1
-        data = self._engine.model.text(event.token)
+        data = self._tokenizer.text(event.token)
         text = self._stops.decode(self._decoder.decode(data))
         self._text.append(text)
         return text
@@ -205,7 +206,7 @@ class Generation:
     def _entry(
         self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()
     ) -> TokenLogprob:
-        return TokenLogprob(token, self._engine.model.piece(token), logprob, top)
+        return TokenLogprob(token, self._tokenizer.piece(token), logprob, top)
 
     def _usage(self) -> Usage:
         request = self._request

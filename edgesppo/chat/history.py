@@ -14,7 +14,7 @@ from edgesppo.chat import template
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.chat.template import Message, Tokenizer
+    from edgesppo.chat.template import ChatTokenizer, Message
 
 # A trimmed prompt may take this part of the room: it is small so that a long chat pays for a new
 # prefill seldom, not at every turn.
@@ -31,7 +31,7 @@ class History:
 
     def __init__(
         self,
-        model: Tokenizer,
+        model: ChatTokenizer,
         messages: Sequence[Message] = (),
         *,
         system: str | None = None,

@@ -38,8 +38,8 @@ class Message:
     finish_reason: str | None = None
 
 
-class Tokenizer(Protocol):
-    """What is needed of a model here."""
+class ChatTokenizer(Protocol):
+    """The tokenizer and the special tokens that the template needs; `Model` has them all."""
 
     bos: int
     start_of_turn: int
@@ -58,7 +58,7 @@ class Tokenizer(Protocol):
 Encoder = Callable[[int, Message, str], list[int]]
 
 
-def encode(model: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def encode(model: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids of a chat, ready for the model's answer.
 
     An optional system message comes first; Gemma-2 has no such role, so its text goes in front of
@@ -78,7 +78,7 @@ def encode(model: Tokenizer, messages: Sequence[Message]) -> list[int]:
 
 
 def assemble(
-    model: Tokenizer,
+    model: ChatTokenizer,
     messages: Sequence[Message],
     ids_of: Encoder,
     *,
@@ -106,7 +106,7 @@ def check(n: int, message: Message) -> None:
     validate.text(f"the content of message {n}", message.content)
 
 
-def message_ids(model: Tokenizer, message: Message, system: str = "") -> list[int]:
+def message_ids(model: ChatTokenizer, message: Message, system: str = "") -> list[int]:
     """The ids of one message in its turn's frame, the system text in front of its own."""
     if message.ids is None:
         text = message.content.strip()

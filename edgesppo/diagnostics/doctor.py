@@ -107,7 +107,7 @@ def _build() -> Iterator[Finding]:
     wrong = wanted not in (None, version)
     state, advice = (FAIL, install) if wrong else (OK, None)
     yield Finding("library", state, f"{_LIBRARY} {version}", advice)
-    code, info = build_info.info()
+    code, info = build_info.query()
     if code:
         illegal = code in build_info.ILLEGAL
         why = "by an instruction that this processor lacks" if illegal else f"with status {code}"
@@ -125,11 +125,11 @@ def _build() -> Iterator[Finding]:
 
 def _features(info: str) -> Finding:
     """What the library was compiled for, against what the processor has."""
-    if beyond := build_info.beyond(info):
+    if beyond := build_info.missing_features(info):
         text = f"uses {', '.join(beyond)}, which this processor lacks: it would end the program"
         return Finding("features", FAIL, text, _REBUILD)
-    text = f"uses {', '.join(build_info.used(info)) or 'no feature that we know'}"
-    if lacking := build_info.lacking(info):
+    text = f"uses {', '.join(build_info.used_features(info)) or 'no feature that we know'}"
+    if lacking := build_info.unused_features(info):
         text += f"; not {', '.join(lacking)}, which this processor has"
     return Finding("features", WARN if lacking else OK, text, _REBUILD if lacking else None)
 

@@ -1,4 +1,4 @@
-"""Continuous batching of many sequences over one context.
+"""Continuous batching of many sequences over one llama.cpp context.
 
-Token ids in, token ids out: nothing here knows of text, chats or who asks.
+Token ids in, token ids out. This room knows no text, no chats and no callers.
 """

@@ -1,7 +1,4 @@
-"""Owns the engine's settings: which make sense, and whether there is memory for them.
-
-Knows nothing of requests.
-"""
+"""Check the engine's settings, fill in defaults, and check that there is memory for them."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgesppo.gguf.gemma2 import Summary
 
-# Setting -> the least and the most that makes sense; n_ctx ends at what the model was trained for.
+# Setting -> its least and greatest value; n_ctx is also limited by what the model was trained for.
 _LIMITS = {
     "n_ctx": (16, 2**31 - 1),
     "n_seqs": (1, 64),
@@ -26,8 +23,8 @@ _LIMITS = {
     "n_threads": (1, 1024),
     "n_threads_batch": (1, 1024),
 }
-# Those that None leaves to be chosen.
-_CHOSEN = ("n_ctx", "n_threads", "n_threads_batch")
+# Settings that may be None, which means the default.
+_OPTIONAL = ("n_ctx", "n_threads", "n_threads_batch")
 _CHOICES: dict[str, Iterable[str]] = {"cache_type": CACHE_TYPES, "flash_attention": FLASH_ATTENTION}
 
 
@@ -37,29 +34,29 @@ def context_params(
     n_seqs: int,
     n_batch: int,
     draft_costs: Sequence[float] | None,
-    **chosen: Any,
+    **settings: Any,
 ) -> ContextParams:
-    """The shape of an engine's context; what is None is chosen here. Raises UsageError."""
-    check(n_ctx_train, n_seqs=n_seqs, n_batch=n_batch, **chosen)
+    """The settings of an engine's context, with defaults in place of None. Raises UsageError."""
+    check(n_ctx_train, n_seqs=n_seqs, n_batch=n_batch, **settings)
     _check_costs(draft_costs)
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    chosen.setdefault("n_ctx", n_ctx_train)
-    chosen.setdefault("n_threads", hardware.cores())
-    chosen.setdefault("n_threads_batch", chosen["n_threads"])
-    n_ubatch = min(n_batch, chosen.pop("n_ubatch"))
+    settings = {name: value for name, value in settings.items() if value is not None}
+    settings.setdefault("n_ctx", n_ctx_train)
+    settings.setdefault("n_threads", hardware.cores())
+    settings.setdefault("n_threads_batch", settings["n_threads"])
+    n_ubatch = min(n_batch, settings.pop("n_ubatch"))
     return ContextParams(
         n_seqs=n_seqs,
-        n_outputs=n_seqs + (MAX_DRAFT if may_guess(n_ubatch, draft_costs) else 0),
+        n_outputs=n_seqs + (MAX_DRAFT if drafts_enabled(n_ubatch, draft_costs) else 0),
         n_batch=n_batch,
         n_ubatch=n_ubatch,
-        **chosen,
+        **settings,
     )
 
 
-def may_guess(n_ubatch: int, draft_costs: Sequence[float] | None) -> bool:
-    """Whether guesses are made at all.
+def drafts_enabled(n_ubatch: int, draft_costs: Sequence[float] | None) -> bool:
+    """Whether tokens are drafted at all.
 
-    Their rows must lie in one micro-batch: those that are wrong are taken back.
+    A draft's rows must fit into one micro-batch, because the rejected ones are removed again.
     """
     return bool(draft_costs) and n_ubatch > MAX_DRAFT
 
@@ -74,9 +71,9 @@ def _check_costs(costs: Any) -> None:
 
 
 def check(n_ctx_train: int, **settings: Any) -> None:
-    """Raises UsageError, naming it, for a setting that makes no sense."""
+    """Raise UsageError for a setting that is out of range, with its name."""
     for name, value in settings.items():
-        if value is None and name in _CHOSEN:
+        if value is None and name in _OPTIONAL:
             continue
         if name in _CHOICES:
             validate.choice(name, value, _CHOICES[name])
@@ -87,16 +84,16 @@ def check(n_ctx_train: int, **settings: Any) -> None:
         raise validate.invalid_value("n_batch", settings["n_batch"], "at least as much as n_seqs")
 
 
-def threads(params: ContextParams) -> int:
-    """Bytes for the threads that a step may start: those that compute, and one to wait for them."""
+def thread_bytes(params: ContextParams) -> int:
+    """Memory in bytes for the threads that a step may start: to compute, and one to wait."""
     n_threads = max(params.n_threads, params.n_threads_batch) + 1
     return memory_guard.stack_bytes(n_threads) + memory_guard.COMPUTING_RESERVE
 
 
-def ask_for_memory(summary: Summary, params: ContextParams) -> None:
-    """Raises OutOfMemory where making the context, or its first steps, would end the process.
+def require_memory(summary: Summary, params: ContextParams) -> None:
+    """Raise OutOfMemory if creating the context, or its first steps, would end the process.
 
-    llama.cpp reports a cache that it cannot have, but not what it allocates on the side.
+    llama.cpp reports it when it cannot allocate the cache, but not for its smaller allocations.
     """
     tuning = RunConfig(
         params.n_threads,
@@ -117,7 +114,7 @@ def ask_for_memory(summary: Summary, params: ContextParams) -> None:
         memory=needs.kv
         + needs.compute
         + needs.logits
-        + threads(params)
+        + thread_bytes(params)
         + memory_guard.LOADING_RESERVE,
         advice="use a smaller n_ctx (--n-ctx)",
     )

@@ -1,8 +1,8 @@
-"""Owns guesses that a second, smaller model of the same vocabulary makes.
+"""Draft tokens with a second, smaller model of the same vocabulary.
 
-It follows one text at a time in a context of its own; what it still holds of the text is kept.
-What it has to catch up with it reads in slices, one a step of the engine: meanwhile it guesses
-nothing, and nobody's answer waits for it longer than for a slice of a prompt.
+The draft model follows one text at a time in a context of its own, and keeps the part that the
+next text shares. It catches up with a text in slices, one per step of the engine. Until it has, it
+drafts nothing; so no answer waits for it longer than for a slice of a prompt.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from edgesppo.planning.memory_plan import MemoryPlan
     from edgesppo.planning.run_config import RunConfig
 
-# Tokens of the text that it reads in one step, at most.
+# The most tokens of a text that the draft model reads in one step.
 SLICE = 64
 
 
-def needs(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
-    """What such a model takes beside one of `n_ctx` tokens with these settings."""
+def plan_memory(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
+    """The memory of a draft model for a target with `n_ctx` tokens and these settings."""
     own = dataclasses.replace(tuning, flash_attention="auto", n_ubatch=SLICE)
     n_ctx = min(n_ctx, memory_plan.trained_context(summary))
     return memory_plan.plan_memory(
@@ -44,7 +44,10 @@ def needs(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
 def open_draft_model(
     summary: Summary, target: Model, tuning: RunConfig, *, n_ctx: int | None, gpu: str | int
 ) -> DraftModel:
-    """Load a file to guess for `target`, with the settings that are its. Raises UsageError."""
+    """Load a file as the draft model of `target`, with the target's settings.
+
+    Raises what `Model` and `DraftModel` raise.
+    """
     model = Model(summary.path, gpu=gpu, repack=tuning.repack, summary=summary)
     try:
         return DraftModel(
@@ -60,9 +63,9 @@ def open_draft_model(
 
 
 class DraftModel:
-    """A model that guesses for another. `close()` frees its context and its weights.
+    """A smaller model that drafts tokens for `target`. `close()` frees its context and weights.
 
-    Raises UsageError where its vocabulary is another: its guesses would mean something else.
+    Raises UsageError if the two vocabularies differ, because its tokens would mean something else.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class DraftModel:
         check_vocabulary(model, target)
         self._model = model
         self._n_ctx = min(n_ctx, model.n_ctx_train)
-        # Both read all of their weights for every token, and that is what a token costs.
+        # A token costs reading all of a model's weights, in both models.
         self.cost = model.summary.data_bytes / target.summary.data_bytes
         params = ContextParams(
             n_ctx=self._n_ctx,
@@ -86,32 +89,33 @@ class DraftModel:
             n_threads=n_threads,
             n_threads_batch=n_threads_batch or n_threads,
         )
-        config.ask_for_memory(model.summary, params)
+        config.require_memory(model.summary, params)
         self._chain = build_chain(SamplingParams(temperature=0), model.weights, self._n_ctx)
         self._batch = Batch(SLICE)
-        self._held: list[int] = []
+        self._cached: list[int] = []  # the token ids in the KV cache
         self._lock = threading.Lock()
         self._context = Context(model.weights, params)
 
     def close(self) -> None:
-        """Free everything."""
+        """Free the sampler, the context and the weights."""
         with self._lock:
             self._chain.close()
             self._context.close()
             self._model.close()
 
     def stop(self) -> None:
-        """End the guess under way, from any thread; until `go_on` there is no other."""
+        """Stop drafting, from any thread, until `resume`."""
         self._context.abort.set()
 
-    def go_on(self) -> None:
-        """Guess again after a `stop`."""
+    def resume(self) -> None:
+        """Allow drafting again after `stop`."""
         self._context.abort.clear()
 
-    def guess(self, tokens: Sequence[int], n: int) -> list[int]:
-        """The `n` tokens that this model finds most probable behind `tokens`; fewer on failure.
+    def propose(self, tokens: Sequence[int], n: int) -> list[int]:
+        """The `n` tokens that this model finds most probable after `tokens`.
 
-        None while it catches up with the text. Raises BadModelFile when its file was changed.
+        Empty while it catches up with the text, fewer than `n` if decoding fails. Raises
+        BadModelFile when its file was changed.
         """
         found: list[int] = []
         if not tokens or len(tokens) + n > self._n_ctx:
@@ -119,50 +123,51 @@ class DraftModel:
         with self._lock:
             self._model.file.check()
             try:
-                if not self._follow(tokens):
+                if not self._catch_up(tokens):
                     return found
                 for _ in range(n):
                     row = len(self._batch) - 1
                     found.append(self._context.sample(self._chain, row))
                     if len(found) < n:
                         self._decode(found[-1:])
-            except Cancelled:  # what it has read stays
+            except Cancelled:  # what is in the cache stays
                 return []
             except EdgesppoError:
-                self._forget(0)
+                self._truncate(0)
         return found
 
-    def _follow(self, tokens: Sequence[int]) -> bool:
-        """Read the text, or the next slice of it; whether that was all.
+    def _catch_up(self, tokens: Sequence[int]) -> bool:
+        """Decode the rest of the text, or the next slice of it; returns whether that was all.
 
-        The last token is always computed anew, for what follows it.
+        The last token is always decoded again, because its logits are needed.
         """
         keep = 0
-        for one, other in zip(self._held, tokens[:-1], strict=False):
+        for one, other in zip(self._cached, tokens[:-1], strict=False):
             if one != other:
                 break
             keep += 1
-        # Cells that the sliding window has overwritten do not come back.
+        # Cells that the sliding window has overwritten cannot be reused.
         start = max(0, keep - self._model.weights.n_swa)
         if not 0 <= self._context.first_position(0) <= start:
             keep = 0
-        self._forget(keep)
+        self._truncate(keep)
         self._decode(tokens[keep : keep + SLICE])
-        return len(self._held) == len(tokens)
+        return len(self._cached) == len(tokens)
 
-    def _forget(self, keep: int) -> None:
-        del self._held[keep:]
+    def _truncate(self, keep: int) -> None:
+        """Keep only the first `keep` tokens in the cache."""
+        del self._cached[keep:]
         self._context.remove(0, keep)
 
     def _decode(self, tokens: Sequence[int]) -> None:
         self._batch.clear()
-        self._batch.add(0, len(self._held), tokens, logits=1)
+        self._batch.add(0, len(self._cached), tokens, logits=1)
         run_interruptibly(lambda: self._context.decode(self._batch), self._context.abort.set)
-        self._held.extend(tokens)
+        self._cached.extend(tokens)
 
 
 def check_vocabulary(model: Model, target: Model) -> None:
-    """Raises UsageError, naming the first token that differs."""
+    """Raise UsageError if the vocabularies differ, with the first token that does."""
     if model.n_vocab != target.n_vocab:
         raise UsageError(
             f"the draft model {model.path} has {model.n_vocab:,} tokens, {target.path} has "

@@ -1,10 +1,12 @@
-"""Owns one llama context and the many sequences in it; purely token ids, no text, no chats.
+"""The engine: generates many answers at once in one llama.cpp context.
 
 `step()` takes what every running request still has to feed (one token, or a slice of a prompt),
-decodes it all as one batch and samples each request that reached its end. Whoever waits for a
-token pumps `step()`: there is no thread of the engine's own. A request's `tokens` are the truth;
-a slot's `ids` say which of them the KV cache holds, and change only after a decode succeeded. So
-an interrupt at any point leaves at most extra cells behind, and those are removed.
+decodes it all as one batch and samples each request whose tokens are all decoded. Whoever waits
+for a token calls `step()`: the engine has no thread of its own.
+
+A request's `tokens` are the truth. A slot's `ids` say which of them the KV cache holds, and change
+only after a decode succeeded. So an interrupt at any point leaves at most surplus cells in the
+cache, and the next step removes those.
 """
 
 from __future__ import annotations
@@ -14,11 +16,10 @@ import weakref
 from typing import TYPE_CHECKING
 
 from edgesppo.engine import config
-from edgesppo.engine.accept import accept
 from edgesppo.engine.draft_model import DraftModel
 from edgesppo.engine.kv_cache import KVCache
 from edgesppo.engine.ngram_draft import Drafter
-from edgesppo.engine.request import CLOSED, FAILED, Event, Request, check_tokens, new_request
+from edgesppo.engine.request import CLOSED, FAILED, Event, Request, new_request
 from edgesppo.engine.runner import Runner
 from edgesppo.engine.scheduler import Part, Scheduler
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
@@ -35,15 +36,19 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """Many sequences over one model. Close it before the model.
+    """Generates answers for many sequences with one model. Close it before the model.
 
     `n_ctx` is in tokens, by default what the model was trained for; all `n_seqs` sequences share
     it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
-    `n_threads`, by default one a core. `cache_type` is the type of the KV cache: "f16", "f32" or
-    "q8_0". What probably comes next is guessed from the text so far, and computed with the next
-    token where that pays: `draft_costs` says what a batch of ROWS rows costs against one,
-    None does without. `draft_model` guesses, too; it is closed with the engine. Guesses change no
-    answer but by the rounding of larger batches, which may turn near ties.
+    `n_threads`, by default one per core. `cache_type` is the type of the KV cache: "f16", "f32"
+    or "q8_0".
+
+    With `draft_costs`, the next tokens are predicted from the text so far and verified in one
+    batch where that pays: the costs are those of batches of ROWS rows, relative to one row. None
+    turns that off. `draft_model` predicts as well; it is closed with the engine. Drafts change no
+    answer except by the rounding of larger batches, which can decide near ties.
+
+    Raises UsageError for settings out of range, and OutOfMemory.
     """
 
     def __init__(
@@ -76,29 +81,32 @@ class Engine:
             flash_attention=flash_attention,
             draft_costs=draft_costs,
         )
-        config.ask_for_memory(model.summary, params)
+        config.require_memory(model.summary, params)
         self._context: Context | None = Context(model.weights, params)
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = params.n_ctx
         self.n_threads = params.n_threads
         self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention
-        may_guess = config.may_guess(params.n_ubatch, draft_costs)
-        self._draft_costs = draft_costs if may_guess else None
+        drafts = config.drafts_enabled(params.n_ubatch, draft_costs)
+        self._draft_costs = draft_costs if drafts else None
         self._draft_model = draft_model
         self._batch = Batch(self._context.n_batch)
-        self._runner = Runner(self._context, config.threads(params))
+        self._runner = Runner(self._context, config.thread_bytes(params))
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._schedule = Scheduler(self._cache)
-        self._unsettled = False  # whether a step was left before its end
+        self._unfinished = False  # whether the last step was left before its end
         self._closing = False
         self._lock = threading.RLock()
 
     def close(self) -> None:
-        """End every request, its stream with Closed, and free the context; may be repeated."""
-        self._closing = True  # or threads that pump could keep the lock among themselves
+        """End every request and free the context; harmless when repeated.
+
+        Streams of unfinished requests raise Closed.
+        """
+        self._closing = True  # so that threads in `stream` do not keep the lock among themselves
         if self._context is not None:
-            self._stop()
+            self._abort()
         with self._lock:
             context, self._context = self._context, None
             for request in self._schedule.requests():
@@ -116,70 +124,54 @@ class Engine:
         owner: object = None,
         grammar: str | None = None,
     ) -> Request:
-        """Queue a prompt; `grammar`, of `schema.grammar`, is what its answer is bound to.
+        """Queue a prompt for an answer.
 
-        Raises ContextOverflow when the prompt leaves no room for an answer. Where an `owner` is
-        given, the request ends with it: an interrupt can hit the very code that would have
-        cancelled it.
+        With a `grammar`, made by `schema.grammar`, the answer follows it. With an `owner`, the
+        request is cancelled when the owner is garbage-collected: an interrupt can hit the very
+        code that would have cancelled it.
+
+        Raises ContextOverflow when the prompt leaves no room for an answer, UsageError for ids
+        outside the vocabulary, and Closed.
         """
-        tokens = list(prompt)
-        check_tokens(tokens, self.model.n_vocab)
-        if len(tokens) >= self.n_ctx:
-            raise self.overflow(len(tokens))
-        request = new_request(tokens, params, grammar, self.model, self.n_ctx)
+        request = new_request(prompt, params, model=self.model, n_ctx=self.n_ctx, grammar=grammar)
         if owner is not None:
             request.owner = weakref.ref(owner)
         if self._draft_costs:
-            request.drafter = Drafter(tokens, self._draft_costs, self._draft_model)
+            request.drafter = Drafter(request.tokens, self._draft_costs, self._draft_model)
         with self._lock:
             self._open_context()
             self._schedule.add(request)
         return request
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
-        """The error for a prompt of so many tokens, to be raised."""
+        """The error for a prompt of `n_tokens`, or of `at_least` as many, to be raised."""
         trained = self.model.n_ctx_train
         return ContextOverflow.of_prompt(n_tokens, self.n_ctx, trained, at_least=at_least)
 
     def cancel(self, request: Request) -> None:
-        """Stop a request, from any thread, also in the middle of its prefill."""
+        """Stop a request. Any thread may call this, also in the middle of the prefill."""
         if request.finish_reason is not None:
             return
         request.cancelled = True
-        self._stop()
+        self._abort()
         with self._lock:
-            self._unsettled = True  # should this be interrupted
+            self._unfinished = True  # in case this is interrupted
             self._schedule.drop_unwanted()
 
-    def _stop(self) -> None:
-        """End the computation under way."""
-        context = self._context
-        if context is not None:
-            context.abort.set()
-        if self._draft_model is not None:
-            self._draft_model.stop()
-
-    def _go_on(self) -> Context:
-        """Let computations run again. Who stops one says why before: that is looked at next."""
-        if self._context is not None:
-            self._context.abort.clear()
-        if self._draft_model is not None:
-            self._draft_model.go_on()
-        return self._open_context()
-
     def stream(self, request: Request) -> Generator[Event, None, None]:
-        """The events of one request, pumping `step()` while there are none.
+        """The events of one request, calling `step()` while there are none.
 
         An event without token and reason means that a slice of the prompt was prefilled. Leaving
-        the iterator early cancels the request. Raises Closed when the engine was closed meanwhile.
+        the iterator early cancels the request. Raises Closed when the engine is closed meanwhile,
+        and what made sampling fail.
         """
-        given, prefilled = request.n_prompt, request.n_prefilled
+        n_given, prefilled = request.n_prompt, request.n_prefilled
         try:
             while True:
-                reason = request.finish_reason  # looked at first: no token comes after it
-                while given < len(request.tokens):
-                    given += 1
-                    yield Event(request.tokens[given - 1])
+                reason = request.finish_reason  # read before the tokens: none follow it
+                while n_given < len(request.tokens):
+                    n_given += 1
+                    yield Event(request.tokens[n_given - 1])
                 if reason == CLOSED:
                     raise Closed("the model was closed while it was answering")
                 if request.error is not None:
@@ -191,70 +183,84 @@ class Engine:
                     prefilled = request.n_prefilled
                     yield Event(None)
                 with self._lock:
-                    if not request.has_more_than(given, prefilled):
+                    if not request.has_more_than(n_given, prefilled):
                         self.step()
         finally:
             self.cancel(request)
 
-    def held(self, tokens: Sequence[int]) -> int:
-        """How many of a prompt's tokens are in the KV cache, so that they need no prefill."""
+    def count_cached(self, tokens: Sequence[int]) -> int:
+        """The number of a prompt's tokens that are in the KV cache, and so need no prefill."""
         with self._lock:
             self._open_context()
-            return self._cache.held(tokens)
+            return self._cache.count_cached(tokens)
 
     def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
-        """The ids and the KV cells that are held for a prompt like `tokens`, if any are.
+        """The cached ids and KV cells of the sequence that shares the most with `tokens`.
 
-        None, too, where the cells take more than `limit` bytes.
+        None if no sequence shares anything, or its cells take more than `limit` bytes.
         """
         with self._lock:
             self._open_context()
             return self._cache.state(tokens, limit)
 
     def restore(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
-        """Put KV cells back, made by `state` under the same settings; False if they do not fit."""
+        """Put back KV cells that `state` returned under the same settings.
+
+        Returns False if they do not fit.
+        """
         with self._lock:
             self._open_context()
-            self._schedule.hold()
+            self._schedule.sync_slots()
             return len(ids) < self.n_ctx and self._cache.put(ids, state)
 
     def step(self) -> None:
-        """Decode one batch for all requests. Whoever waits for one sees it grow.
+        """Decode one batch for all requests, and sample their next tokens.
 
-        Left by an exception at any point, Ctrl-C's included, it costs at most what it did.
+        An exception at any point, KeyboardInterrupt included, loses at most this step's work.
         """
         with self._lock:
-            context = self._go_on()
-            unsettled, self._unsettled = self._unsettled, True
-            if unsettled:
-                self._schedule.tidy()
-                self._cache.forget_extra()
+            context = self._resume()
+            unfinished, self._unfinished = self._unfinished, True
+            if unfinished:
+                self._schedule.recover()
+                self._cache.remove_surplus()
             else:
                 self._schedule.drop_unwanted()
             self._schedule.admit()
-            parts = self._decoded()
+            parts = self._decode()
             if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
                 run_interruptibly(lambda: self._advance_all(context, parts), lambda: None)
             else:
                 self._advance_all(context, parts)
-            self._unsettled = not parts
-
-    def _advance_all(self, context: Context, parts: list[Part]) -> None:
-        """Take what the decode brought. One request's failure is its own."""
-        for part in parts:
-            try:
-                self._advance(context, part)
-            except EdgesppoError as error:
-                part.request.error = error
-                self._schedule.finish(part.request, FAILED)
+            self._unfinished = not parts
 
     def _open_context(self) -> Context:
+        """The context. Raises Closed after `close()`."""
         if self._context is None or self._closing:
             raise Closed("the engine was closed; load the model again")
         return self._context
 
-    def _decoded(self) -> list[Part]:
-        """Decode a batch; returns its parts, none when there were none or it was stopped."""
+    def _abort(self) -> None:
+        """Stop the running decode, or the next one."""
+        context = self._context
+        if context is not None:
+            context.abort.set()
+        if self._draft_model is not None:
+            self._draft_model.stop()
+
+    def _resume(self) -> Context:
+        """Allow decodes again, and return the context.
+
+        Whoever called `_abort` recorded the reason first, and `step` checks it next.
+        """
+        if self._context is not None:
+            self._context.abort.clear()
+        if self._draft_model is not None:
+            self._draft_model.resume()
+        return self._open_context()
+
+    def _decode(self) -> list[Part]:
+        """Decode a batch and return its parts; none if nothing is running or it was cancelled."""
         while parts := self._schedule.fill(self._batch):
             self.model.file.check()
             try:
@@ -267,26 +273,35 @@ class Engine:
                     raise
         return parts
 
-    def _advance(self, context: Context, part: Part) -> None:
-        """Take what the decode brought for a request.
+    def _advance_all(self, context: Context, parts: list[Part]) -> None:
+        """Advance every request of the batch. A failure ends only the request it belongs to."""
+        for part in parts:
+            try:
+                self._advance(context, part)
+            except EdgesppoError as error:
+                part.request.error = error
+                self._schedule.finish(part.request, FAILED)
 
-        Its tokens grow before the slot's ids do: what an interrupt leaves out of those is decoded
-        again.
+    def _advance(self, context: Context, part: Part) -> None:
+        """Sample a request's decoded part, and record what the KV cache now holds of it.
+
+        The request's tokens grow before the slot's ids: tokens that an interrupt keeps out of the
+        ids are decoded again.
         """
         request, end = part.request, part.end
         slot = request.slot
         if slot is None or request.finish_reason is not None:
             return
-        came: list[int] = []
+        drawn: list[int] = []
         reason = None
         if end == len(request.tokens):
-            came, reason = accept(context, request, part.entry)
-        slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(came) - 1)])
-        request.note(end, sampled=bool(came))
+            drawn, reason = self._runner.sample(request, part.entry)
+        slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(drawn) - 1)])
+        request.record_progress(end, sampled=bool(drawn))
         if request.draft:
             context.remove(slot.seq, len(slot.ids))
-        if came and request.drafter is not None:
-            request.drafter.learn(request.draft, came)
+        if drawn and request.drafter is not None:
+            request.drafter.learn(request.draft, drawn)
         request.draft = []
         if reason is not None:
             self._schedule.finish(request, reason)

@@ -1,7 +1,7 @@
-"""Owns the KV cache's sequences: which ids each holds, and what of them a new prompt can keep.
+"""The KV cache: its slots, the token ids that each holds, and what a new prompt can reuse.
 
 A slot's `ids` grow only after a decode succeeded, so an interrupt at any point leaves at most
-extra cells behind; `forget_extra` removes those. Token ids only; knows nothing of sampling.
+surplus cells behind; `remove_surplus` removes those.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from edgesppo.llama.context import Context
 
 
-# What a prompt found in the cache: nothing of use, an earlier prompt and its answer, cells that
-# another sequence holds, or cells that came from a file.
+# What a prompt reuses of the cache: nothing, an earlier prompt and its answer, cells of another
+# sequence, or cells restored from a file.
 NOTHING, EARLIER, SHARED, RESTORED = "nothing", "earlier", "shared", "restored"
 
 
 @dataclass(eq=False)
 class Slot:
-    """One sequence of the cache: its number and the ids that it holds from position 0 on.
+    """One sequence of the cache: its number, and the ids that it holds from position 0 on.
 
-    `reused` says what the prompt that has it, or had it last, found in the cache.
+    `busy` says whether a request is running in it; `reused` what its latest request reused.
     """
 
     seq: int
@@ -37,7 +37,7 @@ class Slot:
 
 
 class KVCache:
-    """The slots of one context. `n_swa` is the sliding window's length in tokens."""
+    """The `n_seqs` slots of one context. `n_swa` is the sliding window's length in tokens."""
 
     def __init__(self, context: Context, n_seqs: int, n_swa: int) -> None:
         self._context = context
@@ -45,54 +45,54 @@ class KVCache:
         self._slots = [Slot(seq) for seq in range(n_seqs)]
 
     def take(self, tokens: Sequence[int]) -> Slot | None:
-        """A free slot for a prompt, holding what it shares with it; None when all are busy.
+        """Take a free slot for a prompt, with the prefix that can be reused; None if all are busy.
 
-        It is the free one that shares the most. Where a busy one shares more, a free one takes
-        part in its cells: a system text is held once, whoever uses it.
+        It is the free slot with the longest common prefix. If more can be reused of another slot,
+        its cells are shared: a system text is held once for all chats.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
         slot = max(free, key=lambda s: (_common(s.ids, tokens), -s.last_used))
-        keep = self._keepable(slot, tokens)
-        lender = max(self._slots, key=lambda s: self._keepable(s, tokens))
-        shared = self._keepable(lender, tokens)
+        keep = self._reusable(slot, tokens)
+        lender = max(self._slots, key=lambda s: self._reusable(s, tokens))
+        shared = self._reusable(lender, tokens)
         if shared > keep:
             slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
             self._share(lender, slot, shared)
         else:
-            self._shorten(slot, keep)
+            self._truncate(slot, keep)
             slot.reused = (RESTORED if slot.restored else EARLIER) if keep else NOTHING
         slot.restored = False
         slot.busy = True
         return slot
 
-    def held(self, tokens: Sequence[int]) -> int:
-        """How many of a prompt's tokens need not be prefilled."""
-        return max(self._keepable(slot, tokens) for slot in self._slots)
+    def count_cached(self, tokens: Sequence[int]) -> int:
+        """The number of a prompt's tokens that need no prefill."""
+        return max(self._reusable(slot, tokens) for slot in self._slots)
 
     def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
         """The ids and cells of the slot that shares the most with `tokens`, for `put`.
 
-        None where none shares anything, or its cells take more than `limit` bytes.
+        None if no slot shares anything, or its cells take more than `limit` bytes.
         """
         slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
         if not _common(slot.ids, tokens):
             return None
-        # Only the window before the last cell is written: cells that an interrupted decode left
-        # behind the ids would move it, and nobody could go on from the ids' own end.
-        self._shorten(slot, len(slot.ids))
+        # llama.cpp writes only the window before the last cell. Surplus cells of an interrupted
+        # decode would move it, and the sequence could not be continued after its ids.
+        self._truncate(slot, len(slot.ids))
         if self._context.state_size(slot.seq) > limit:
             return None
         return list(slot.ids), self._context.state(slot.seq)
 
     def put(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
-        """Fill a free slot with the cells of `ids`; False when there is none or they do not fit."""
+        """Fill a free slot with the cells of `ids`; False if none is free or they do not fit."""
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return False
         slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
-        self._shorten(slot, 0)
+        self._truncate(slot, 0)
         if not self._context.restore(slot.seq, state):
             return False
         slot.ids.extend(ids)
@@ -100,57 +100,58 @@ class KVCache:
         slot.last_used = time.perf_counter()
         return True
 
-    def hold(self, slots: Sequence[Slot | None]) -> None:
-        """Let these slots be the busy ones."""
+    def set_busy(self, slots: Sequence[Slot | None]) -> None:
+        """Mark these slots as busy, and all others as free."""
         for slot in self._slots:
             slot.busy = slot in slots
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back; what it holds stays until another prompt needs the room."""
+        """Free a slot; its cells stay until another prompt needs the room."""
         slot.busy = False
         slot.last_used = time.perf_counter()
 
-    def forget_extra(self) -> None:
-        """Remove cells that a decode left which was interrupted or failed."""
+    def remove_surplus(self) -> None:
+        """Remove the cells that an interrupted or failed decode left behind."""
         for slot in self._slots:
             if slot.busy:
                 self._context.remove(slot.seq, len(slot.ids))
                 if not self._reaches_back(slot, len(slot.ids)):
-                    self._shorten(slot, 0)
+                    self._truncate(slot, 0)
 
-    def forget_idle(self) -> bool:
-        """Make room by dropping what is held for nobody; False if there was nothing."""
+    def evict_idle(self) -> bool:
+        """Make room by emptying the free slots; False if they were empty already."""
         idle = [slot for slot in self._slots if not slot.busy and slot.ids]
         for slot in idle:
-            self._shorten(slot, 0)
+            self._truncate(slot, 0)
         return bool(idle)
 
-    def _keepable(self, slot: Slot, tokens: Sequence[int]) -> int:
-        """How many of the slot's ids serve the prompt as they are."""
-        # The last token is always decoded anew, as its logits are needed.
+    def _reusable(self, slot: Slot, tokens: Sequence[int]) -> int:
+        """The number of the slot's ids that the prompt can reuse."""
+        # The last token is always decoded again, because its logits are needed.
         keep = min(_common(slot.ids, tokens), len(tokens) - 1)
         return keep if self._reaches_back(slot, keep) else 0
 
     def _reaches_back(self, slot: Slot, n: int) -> bool:
-        """Whether the sequence can go on from its first `n` ids.
+        """Whether the sequence can be continued after its first `n` ids.
 
-        The window's cells are overwritten as a sequence grows, and llama.cpp goes back to a
-        position without complaint when the cells before it are gone: the logits are wrong then.
+        The sliding window's cells are overwritten as a sequence grows. llama.cpp goes back to a
+        position without an error even if the cells before it are gone, and gives wrong logits.
         """
         return 0 <= self._context.first_position(slot.seq) <= max(0, n - self._n_swa)
 
     def _share(self, lender: Slot, slot: Slot, n: int) -> None:
-        """Let a slot begin with the first `n` cells of another: no cell is copied."""
+        """Let `slot` begin with the first `n` cells of `lender`, without copying them."""
         slot.reused = SHARED
         if slot is lender:
-            self._shorten(slot, n)
+            self._truncate(slot, n)
             slot.reused = EARLIER
             return
-        self._shorten(slot, 0)
+        self._truncate(slot, 0)
         self._context.copy(lender.seq, slot.seq, n)
         slot.ids.extend(lender.ids[:n])
 
-    def _shorten(self, slot: Slot, n: int) -> None:
+    def _truncate(self, slot: Slot, n: int) -> None:
+        """Keep only the first `n` ids and cells."""
         del slot.ids[n:]
         self._context.remove(slot.seq, n)
 
@@ -158,6 +159,6 @@ class KVCache:
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the longest common prefix."""
     n = min(len(a), len(b))
-    if list(a[:n]) == list(b[:n]):  # a chat goes on: this is quicker
+    if list(a[:n]) == list(b[:n]):  # the usual case, a chat that goes on: faster
         return n
     return next(i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)

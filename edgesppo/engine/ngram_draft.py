@@ -1,9 +1,9 @@
-"""Owns guesses of the next tokens: from the text so far, and whether they are worth their rows.
+"""Draft the next tokens from the text so far, as long as that pays (n-gram speculative decoding).
 
-A guess is free to make and costs rows in the next batch; what of it is right saves a step each.
-So two things are weighed for every guess: how often guesses like it were right, and what a batch
-of more rows costs on this machine. No clock is read here: the same tokens give the same guesses,
-so that a seed repeats its answer. Pure; knows nothing of llama.cpp.
+A draft takes rows in the next batch, and every accepted token of it saves a step. So its length is
+chosen by how often drafts of its kind were accepted, and by what a batch of more rows costs on
+this machine. No clock is read here: the same tokens give the same drafts, so that a seed repeats
+its answer.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from edgesppo.planning.run_config import DEFAULT_ROW_COSTS, MAX_DRAFT, ROWS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Tokens that must agree before what followed them the last time is a guess at all.
-_N = 3  # as many as `NgramIndex.extend` puts side by side
+# A draft continues the latest earlier occurrence of the last _N tokens.
+_N = 3  # `NgramIndex.extend` zips as many
 _LONGEST_MATCH = 32
-# How likely a guess is to be right, by how long the text before it agrees: until it is known.
-# The last is for guesses that are no repetition.
+# Kinds of drafts: the shortest match, in tokens, and the first estimate of its acceptance rate.
+# The last kind is for drafts of a draft model.
 _PRIORS = ((16, 0.95), (8, 0.85), (5, 0.7), (0, 0.4), (-1, 0.7))
-_GUESSED = len(_PRIORS) - 1
-_NEWEST = 0.15  # what the latest guess weighs
-_FORGET = 0.01  # how far an unused estimate goes back to where it began, with each token
+_BY_MODEL = len(_PRIORS) - 1
+_NEWEST = 0.15  # weight of the latest token in an estimate
+_DECAY = 0.01  # how far an estimate returns to its prior with every step
 
 
-class Guesser(Protocol):
-    """Something else that guesses, such as a smaller model."""
+class Proposer(Protocol):
+    """Another source of drafts, such as a smaller model."""
 
-    cost: float  # of each token guessed, against a step of the model itself
+    cost: float  # of each drafted token, relative to a step of the target model
 
-    def guess(self, tokens: Sequence[int], n: int) -> list[int]:
-        """At most `n` tokens that may come behind `tokens`."""
+    def propose(self, tokens: Sequence[int], n: int) -> list[int]:
+        """At most `n` tokens that may follow `tokens`."""
 
 
 class NgramIndex:
-    """Where every run of three tokens was last seen; constant time a token."""
+    """The latest position after every run of three tokens; constant time per token."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -44,95 +44,106 @@ class NgramIndex:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens."""
-        known, place = self.tokens, max(_N, len(self.tokens))
+        known, start = self.tokens, max(_N, len(self.tokens))
         known.extend(tokens)
-        runs = zip(known[place - 3 :], known[place - 2 :], known[place - 1 :], strict=False)
-        self._after.update(zip(runs, range(place, len(known)), strict=False))
+        runs = zip(known[start - 3 :], known[start - 2 :], known[start - 1 :], strict=False)
+        self._after.update(zip(runs, range(start, len(known)), strict=False))
 
     def find(self) -> tuple[int, int]:
-        """The place after the latest earlier run that ends like the text, and how long it agrees.
+        """The position after the latest earlier match of the text's end, and the match's length.
 
-        (0, 0) where there is none.
+        (0, 0) if the last three tokens occurred nowhere before.
         """
-        place = self._after.get(tuple(self.tokens[-_N:]), 0)
-        if not place:
+        position = self._after.get(tuple(self.tokens[-_N:]), 0)
+        if not position:
             return 0, 0
         length, end = _N, len(self.tokens)
-        while length < _LONGEST_MATCH and length < place:
-            if self.tokens[place - 1 - length] != self.tokens[end - 1 - length]:
+        while length < _LONGEST_MATCH and length < position:
+            if self.tokens[position - 1 - length] != self.tokens[end - 1 - length]:
                 break
             length += 1
-        return place, length
+        return position, length
 
 
 class Drafter:
-    """The guesses for one answer. `costs` are those of batches of ROWS rows against one row."""
+    """Drafts tokens for one answer.
+
+    `costs` are those of batches of ROWS rows, relative to one row. `proposer` is asked when the
+    text so far gives no draft.
+    """
 
     def __init__(
         self,
         prompt: Sequence[int],
         costs: Sequence[float] = DEFAULT_ROW_COSTS,
-        guesser: Guesser | None = None,
+        proposer: Proposer | None = None,
     ) -> None:
         self._index = NgramIndex()
         self._index.extend(prompt)
         self._costs = costs
-        self._guesser = guesser
-        self._right = [prior for _, prior in _PRIORS]
+        self._proposer = proposer
+        self._acceptance = [prior for _, prior in _PRIORS]
         self._kind = 0
         self.n_drafted = 0
         self.n_accepted = 0
 
-    def propose(self, most: int, others: int = 0) -> list[int]:
-        """At most so many tokens that may come next; none where they would not pay.
+    def propose(self, n_max: int, others: int = 0) -> list[int]:
+        """At most `n_max` tokens that may come next; none if they would not pay.
 
-        `others` are the rows that the batch has already, of other sequences.
+        `others` is the number of rows that the batch has of other sequences.
         """
-        place, length = self._index.find()
+        position, length = self._index.find()
         self._kind = next(n for n, (least, _) in enumerate(_PRIORS) if length >= least)
-        self._forget()
-        most = min(most, MAX_DRAFT)
-        n = self._best(most, others) if place else 0
-        if n or self._guesser is None or others:
-            return self._index.tokens[place : place + n]
-        self._kind = _GUESSED
-        n = self._best(most, others, self._guesser.cost)
-        return self._guesser.guess(self._index.tokens, n) if n else []
+        self._decay()
+        n_max = min(n_max, MAX_DRAFT)
+        n = self._best_length(n_max, others) if position else 0
+        if n or self._proposer is None or others:
+            return self._index.tokens[position : position + n]
+        self._kind = _BY_MODEL
+        n = self._best_length(n_max, others, self._proposer.cost)
+        return self._proposer.propose(self._index.tokens, n) if n else []
 
     def learn(self, drafted: Sequence[int], accepted: Sequence[int]) -> None:
-        """Hear what came: the last of `accepted` is the token that no guess foresaw."""
-        right = len(accepted) - 1
+        """Record the tokens that came after a draft.
+
+        The last of `accepted` is the token sampled after the draft's last accepted one.
+        """
+        n_right = len(accepted) - 1
         if drafted:
             self.n_drafted += len(drafted)
-            self.n_accepted += right
-            # Where the first wrong guess ended it, the later ones were not put to the test.
-            tested = min(right + 1, len(drafted))
-            for place in range(tested):
-                hit = 1.0 if place < right else 0.0
-                self._right[self._kind] += _NEWEST * (hit - self._right[self._kind])
+            self.n_accepted += n_right
+            # Draft tokens after the first rejected one were never tested.
+            n_tested = min(n_right + 1, len(drafted))
+            for n in range(n_tested):
+                hit = 1.0 if n < n_right else 0.0
+                self._acceptance[self._kind] += _NEWEST * (hit - self._acceptance[self._kind])
         self._index.extend(accepted)
 
-    def _best(self, most: int, others: int, each: float = 0.0) -> int:
-        """The length that gives the most tokens for its cost; 0 where none beats guessing not."""
-        p = min(self._right[self._kind], 0.99)
+    def _best_length(self, n_max: int, others: int, token_cost: float = 0.0) -> int:
+        """The draft length that gives the most tokens for its cost; 0 if no draft pays.
+
+        With acceptance rate p, a draft of n tokens gives 1 + p + ... + p^n tokens on average.
+        """
+        p = min(self._acceptance[self._kind], 0.99)
         best, gain = 0, 1.0
-        alone = (others + 1) / self._cost(others + 1)
+        without = (others + 1) / self._cost(others + 1)
         for rows in ROWS[1:]:
-            n = min(rows - 1, most)
+            n = min(rows - 1, n_max)
             expected = (1 - p ** (n + 1)) / (1 - p)
-            ratio = (others + expected) / (self._cost(others + 1 + n) + each * n) / alone
+            ratio = (others + expected) / (self._cost(others + 1 + n) + token_cost * n) / without
             if n > best and ratio > gain:
                 best, gain = n, ratio
         return best
 
     def _cost(self, rows: int) -> float:
-        """Of a batch, against one row; between the known ones on a straight line."""
+        """The cost of a batch relative to one row, interpolated between the known ones."""
         if rows >= ROWS[-1]:
             return self._costs[-1] * rows / ROWS[-1]
-        n = next(place for place, known in enumerate(ROWS) if known > rows)
+        n = next(n for n, known in enumerate(ROWS) if known > rows)
         share = (rows - ROWS[n - 1]) / (ROWS[n] - ROWS[n - 1])
         return self._costs[n - 1] + share * (self._costs[n] - self._costs[n - 1])
 
-    def _forget(self) -> None:
+    def _decay(self) -> None:
+        """Move all acceptance estimates towards their priors."""
         for kind, (_, prior) in enumerate(_PRIORS):
-            self._right[kind] += _FORGET * (prior - self._right[kind])
+            self._acceptance[kind] += _DECAY * (prior - self._acceptance[kind])

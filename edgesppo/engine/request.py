@@ -1,7 +1,4 @@
-"""Owns one answer on its way through the engine: `Request`, and what each step brings it: `Event`.
-
-Token ids only; knows nothing of text or chats.
-"""
+"""One answer that the engine generates (`Request`), and what a caller receives of it (`Event`)."""
 
 from __future__ import annotations
 
@@ -10,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgesppo.engine.kv_cache import NOTHING
-from edgesppo.errors import UsageError
+from edgesppo.errors import ContextOverflow, UsageError
 from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
     import weakref
+    from collections.abc import Sequence
 
     from edgesppo.engine.kv_cache import Slot
     from edgesppo.engine.ngram_draft import Drafter
@@ -25,18 +23,17 @@ if TYPE_CHECKING:
     from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
-# The finish reason of what was under way when the engine was closed.
+# Internal finish reasons: the engine was closed; sampling failed with the request's `error`.
 CLOSED = "closed"
-# That of one whose sampling failed: its `error` says how.
 FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a step brought for one request: a token, or the reason why there are no more.
+    """One step's news of a request: a token, or the reason why there are no more.
 
-    `finish_reason` is "stop" (an end or stop token, which is not given out), "length" or
-    "cancelled".
+    `finish_reason` is "stop" (an end token or stop token, which is not given out), "length" or
+    "cancelled". An event with neither reports prefill progress.
     """
 
     token: int | None
@@ -47,8 +44,8 @@ class Event:
 class Request:
     """One answer being generated. Read-only for everyone but the engine.
 
-    `limit` is how many tokens it may have, its prompt's among them; any of `end_tokens` ends it
-    before, and is none of its tokens.
+    `tokens` are the prompt and the answer so far; `limit` is their greatest number. Any of
+    `end_tokens` ends the answer, without becoming part of it.
     """
 
     tokens: list[int]
@@ -59,52 +56,52 @@ class Request:
     limit: int
     end_tokens: frozenset[int]
     slot: Slot | None = None
-    n_cached: int = 0
+    n_cached: int = 0  # prompt tokens that were in the KV cache on admission
     finish_reason: str | None = None
     cancelled: bool = False
-    error: EdgesppoError | None = None  # what its sampling failed with
+    error: EdgesppoError | None = None  # why sampling failed
     owner: weakref.ref[object] | None = None
-    n_prefilled: int = 0  # of the prompt's tokens, those that are in the KV cache
+    n_prefilled: int = 0  # prompt tokens that are in the KV cache now
     reused: str = NOTHING
     admitted_at: float | None = None
     prefilled_at: float | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None
     drafter: Drafter | None = None
-    draft: list[int] = field(default_factory=list)  # guesses in the batch under way
-    logprobs: list[RowLogprobs] = field(default_factory=list)  # one a generated token, if asked for
+    draft: list[int] = field(default_factory=list)  # draft tokens in the current batch
+    logprobs: list[RowLogprobs] = field(default_factory=list)  # one per answer token, on request
 
     @property
     def n_generated(self) -> int:
-        """How many tokens have been generated."""
+        """The number of tokens generated so far."""
         return len(self.tokens) - self.n_prompt
 
     @property
     def is_answering(self) -> bool:
-        """Whether only its latest token is to be decoded, to give the next."""
+        """Whether only the latest token is left to decode, to give the next one."""
         n, slot = len(self.tokens), self.slot
         return n > self.n_prompt and slot is not None and len(slot.ids) == n - 1
 
     @property
     def is_unwanted(self) -> bool:
-        """Whether it was cancelled, or whoever asked for it is gone."""
+        """Whether the request was cancelled, or its owner no longer exists."""
         return self.cancelled or (self.owner is not None and self.owner() is None)
 
     @property
     def is_full(self) -> bool:
-        """Whether it has as many tokens as it may."""
+        """Whether the limit of tokens is reached."""
         return len(self.tokens) >= self.limit
 
     def admit(self, slot: Slot) -> None:
-        """Run in this slot, from what it holds."""
+        """Start in this slot, after the tokens that it already holds."""
         self.slot = slot
         if self.admitted_at is None:
             self.n_cached = self.n_prefilled = len(slot.ids)
             self.reused = slot.reused
             self.admitted_at = self.prefilled_at = time.perf_counter()
 
-    def note(self, end: int, *, sampled: bool) -> None:
-        """Take down that the first `end` tokens are in the cache, and when that was."""
+    def record_progress(self, end: int, *, sampled: bool) -> None:
+        """Record that the first `end` tokens are in the KV cache now, and when that was."""
         now = time.perf_counter()
         if end <= self.n_prompt:
             self.n_prefilled, self.prefilled_at = end, now
@@ -113,7 +110,7 @@ class Request:
             self.first_token_at = self.first_token_at or now
 
     def has_more_than(self, n_tokens: int, prefilled: int) -> bool:
-        """Whether there is something that a listener does not know yet, who has these tokens."""
+        """Whether there is news for a reader who has seen `n_tokens`, of which `prefilled`."""
         return (
             self.finish_reason is not None
             or n_tokens < len(self.tokens)
@@ -121,8 +118,38 @@ class Request:
         )
 
 
-def check_tokens(tokens: list[int], n_vocab: int) -> None:
-    """Raises UsageError unless these are ids of the vocabulary, one at least."""
+def new_request(
+    prompt: Sequence[int],
+    params: SamplingParams,
+    *,
+    model: Model,
+    n_ctx: int,
+    grammar: str | None = None,
+) -> Request:
+    """The request for a prompt; with a GBNF `grammar`, its answer follows it.
+
+    Raises UsageError for a prompt that is empty or has ids outside the vocabulary, and
+    ContextOverflow for one that leaves no room for an answer in `n_ctx` tokens.
+    """
+    tokens = list(prompt)
+    _check_ids(tokens, model.n_vocab)
+    n = len(tokens)
+    if n >= n_ctx:
+        raise ContextOverflow.of_prompt(n, n_ctx, model.n_ctx_train)
+    chain = _build_chain(tokens, params, grammar, model, n_ctx)
+    return Request(
+        tokens,
+        n,
+        params,
+        chain,
+        submitted_at=time.perf_counter(),
+        limit=min(n + params.max_tokens, n_ctx),
+        end_tokens=model.end_tokens.union(params.stop_tokens),
+    )
+
+
+def _check_ids(tokens: list[int], n_vocab: int) -> None:
+    """Raise UsageError unless these are ids of the vocabulary, at least one."""
     if not tokens:
         raise UsageError("the prompt has no tokens")
     if set(map(type, tokens)) != {int} or min(tokens) < 0 or max(tokens) >= n_vocab:
@@ -130,25 +157,10 @@ def check_tokens(tokens: list[int], n_vocab: int) -> None:
             validate.integer("a token of the prompt", token, 0, n_vocab - 1)
 
 
-def new_request(
-    tokens: list[int], params: SamplingParams, grammar: str | None, model: Model, n_ctx: int
-) -> Request:
-    """The request for an answer to a prompt; where there is a grammar, bound to it."""
-    return Request(
-        tokens,
-        len(tokens),
-        params,
-        _chain_for(tokens, params, grammar, model, n_ctx),
-        submitted_at=time.perf_counter(),
-        limit=min(len(tokens) + params.max_tokens, n_ctx),
-        end_tokens=model.end_tokens.union(params.stop_tokens),
-    )
-
-
-def _chain_for(
+def _build_chain(
     tokens: list[int], params: SamplingParams, grammar: str | None, model: Model, n_ctx: int
 ) -> Chain:
-    """What the answer to a prompt is drawn by; where there is a grammar, bound to it."""
+    """The sampler chain for the answer to a prompt, limited by the grammar if there is one."""
     chain = build_chain(params, model.weights, n_ctx)
     chain.recall(tokens)
     if grammar is None:

@@ -1,7 +1,4 @@
-"""Owns who is computed next: which requests run, which wait, and what of each goes into a batch.
-
-Decodes and samples nothing; knows nothing of llama.cpp.
-"""
+"""The scheduler: which requests run, which wait, and what of each goes into the next batch."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ if TYPE_CHECKING:
     from edgesppo.engine.request import Request
     from edgesppo.llama.batch import Batch
 
-# Prompt tokens in one step while answers are running: what each of them waits for at most.
+# The most prompt tokens in a step while answers are running, as every answer waits for them.
 SLICE = 64
 
 
 @dataclass(frozen=True)
 class Part:
-    """A request's part of a batch: how far its tokens go, and the batch's entry of the last.
+    """A request's part of a batch: its tokens up to `end`, then its `draft`, if any.
 
-    Guesses of what comes behind them are the request's `draft`, and their last has that entry.
+    `entry` is the batch's entry of the last of them.
     """
 
     request: Request
@@ -33,24 +30,24 @@ class Part:
 
 
 class Scheduler:
-    """The requests of one engine: first come, first served, as the cache has room for them."""
+    """The requests of one engine: first come, first served, while the cache has free slots."""
 
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
         self._waiting: collections.deque[Request] = collections.deque()
         self._running: list[Request] = []
-        self._crowded = False  # whether an answer was put back for want of room
+        self._crowded = False  # whether a running request was preempted for lack of cells
 
     def requests(self) -> list[Request]:
-        """All that are not over."""
+        """All requests that are not finished."""
         return [*self._running, *self._waiting]
 
     def add(self, request: Request) -> None:
-        """Let a request wait for its turn."""
+        """Append a request to the queue."""
         self._waiting.append(request)
 
-    def tidy(self) -> None:
-        """Make whole what an interrupt may have left half done, and end what is over."""
+    def recover(self) -> None:
+        """Restore a consistent state after an interrupted step, and finish what is complete."""
         self._running = [request for request in self._running if request.finish_reason is None]
         for request in [*self._waiting]:
             if request.finish_reason is not None or request in self._running:
@@ -59,20 +56,20 @@ class Scheduler:
         for request in [*self._running]:
             if request.is_full:
                 self.finish(request, "length")
-        self.hold()
+        self.sync_slots()
 
     def drop_unwanted(self) -> None:
-        """End what was cancelled, and what nobody asks for any more."""
+        """Finish the requests that were cancelled or whose owner no longer exists."""
         for request in [*self._running, *self._waiting]:
             if request.is_unwanted:
                 self.finish(request, "cancelled")
 
-    def hold(self) -> None:
-        """Let the slots of what runs be the busy ones."""
-        self._cache.hold([request.slot for request in self._running])
+    def sync_slots(self) -> None:
+        """Mark exactly the slots of the running requests as busy."""
+        self._cache.set_busy([request.slot for request in self._running])
 
     def admit(self) -> None:
-        """Give waiting requests free slots of the cache."""
+        """Start waiting requests while the cache has free slots."""
         while self._waiting and not (self._crowded and self._running):
             request = self._waiting[0]
             slot = self._cache.take(request.tokens)
@@ -83,7 +80,7 @@ class Scheduler:
             self._waiting.popleft()
 
     def fill(self, batch: Batch) -> list[Part]:
-        """Fill the batch with what the running requests have to feed."""
+        """Fill the batch with the tokens that the running requests have to decode next."""
         batch.clear()
         answering: list[Request] = []
         prefilling: list[Request] = []
@@ -98,18 +95,18 @@ class Scheduler:
             room = min(room, batch.capacity - len(batch))
             if room > 0:
                 before = len(batch)
-                parts.append(_add(batch, request, room))
+                parts.append(_add_prompt(batch, request, room))
                 room -= len(batch) - before
         return parts
 
     def make_room(self) -> bool:
-        """Free cells of the cache for what runs; False where there is nothing to be freed."""
-        return self._cache.forget_idle() or self._put_back()
+        """Free cells of the cache for the running requests; False if none can be freed."""
+        return self._cache.evict_idle() or self._preempt()
 
-    def _put_back(self) -> bool:
-        """Let the youngest answer wait until another is over; False if it is the only one.
+    def _preempt(self) -> bool:
+        """Put the newest request back into the queue; False if no other is running.
 
-        What it has generated stays, and is prefilled again.
+        Its generated tokens stay, and are prefilled again.
         """
         if len(self._running) < 2:
             return False
@@ -118,12 +115,12 @@ class Scheduler:
         self._running.remove(request)
         request.slot = None
         self._crowded = True
-        self.hold()
-        self._cache.forget_idle()
+        self.sync_slots()
+        self._cache.evict_idle()
         return True
 
     def finish(self, request: Request, reason: str) -> None:
-        """End a request; what its slot holds stays for the next."""
+        """End a request. The cells of its slot stay, for the next prompt."""
         if request.finish_reason is not None:
             return
         request.finish_reason = reason
@@ -138,25 +135,26 @@ class Scheduler:
 
 
 def _add_answer(batch: Batch, request: Request, n_answering: int) -> Part:
-    """The latest token, and guesses of those behind it."""
+    """Add a request's latest token and the draft tokens after it."""
     slot, n = request.slot, len(request.tokens)
     assert slot is not None, "only requests with a slot run"
     request.draft = []
     if request.drafter is not None:
         rows = min(MAX_DRAFT + 1, batch.capacity) - len(batch)
-        most = min(rows - n_answering, request.limit - n - 1)
-        if most > 0:
-            request.draft = request.drafter.propose(most, n_answering - 1)
+        n_max = min(rows - n_answering, request.limit - n - 1)
+        if n_max > 0:
+            request.draft = request.drafter.propose(n_max, n_answering - 1)
     tokens = [request.tokens[-1], *request.draft]
     return Part(request, n, batch.add(slot.seq, n - 1, tokens, logits=len(tokens)))
 
 
-def _add(batch: Batch, request: Request, room: int) -> Part:
-    """As much of the prompt as there is room for."""
+def _add_prompt(batch: Batch, request: Request, room: int) -> Part:
+    """Add the next `room` tokens of a request's prompt, or all that are left of it."""
     slot = request.slot
     assert slot is not None, "only requests with a slot run"
     start = len(slot.ids)
     end = min(len(request.tokens), start + room)
-    whole = end == len(request.tokens)
+    is_last = end == len(request.tokens)
     request.draft = []
-    return Part(request, end, batch.add(slot.seq, start, request.tokens[start:end], logits=whole))
+    entry = batch.add(slot.seq, start, request.tokens[start:end], logits=is_last)
+    return Part(request, end, entry)

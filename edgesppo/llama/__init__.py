@@ -1,5 +1,6 @@
-"""llama.cpp's objects: library, weights, context, batch, samplers, tokenizer.
+"""llama.cpp's objects: the library, weights, tokenizer, contexts, batches and samplers.
 
-The only room that touches llama_cpp, and `library` the only file that imports it. Everything
-here is token ids, bytes and handles; nothing knows of requests, chats or files of the store.
+This is the only room that touches llama_cpp, and `library` is the only file that imports it. It
+works with token ids, bytes and native handles, and knows no requests, chats or model store. Every
+native handle is freed once: by `close()` or, at the latest, when its owner is collected.
 """

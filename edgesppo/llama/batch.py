@@ -1,7 +1,4 @@
-"""Owns tokens on their way to one decode: plain arrays that native code can read.
-
-Knows nothing of llama.cpp's library, only of the layout that its `llama_batch` points into.
-"""
+"""The tokens of one decode, in arrays with the layout that llama.cpp's `llama_batch` points to."""
 
 from __future__ import annotations
 
@@ -13,16 +10,16 @@ if TYPE_CHECKING:
 
 
 class Batch:
-    """Tokens of one or many sequences on their way to one decode.
+    """The tokens of one decode, from one or many sequences; at most `capacity` of them.
 
-    Entry i: token id, position in its sequence, the sequence, and whether its logits are wanted.
-    The arrays live as long as the batch, as native code points into them.
+    Entry i holds a token id, its position in its sequence, the sequence, and whether its logits
+    are wanted. The arrays live as long as the batch, because native code points into them.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.n_tokens = 0
-        self.native: Any = None  # the `llama_batch` that whoever decodes it has made of it
+        self.native: Any = None  # the `llama_batch` over these arrays, set by the first decode
         self.token = (ctypes.c_int32 * capacity)()
         self.pos = (ctypes.c_int32 * capacity)()
         self.n_seq = (ctypes.c_int32 * capacity)(*([1] * capacity))
@@ -43,9 +40,10 @@ class Batch:
         self.n_tokens = 0
 
     def add(self, seq: int, position: int, tokens: Sequence[int], *, logits: int) -> int:
-        """Append consecutive tokens of one sequence, the last `logits` of them marked.
+        """Append consecutive tokens of one sequence, and ask for the logits of the last `logits`.
 
-        Returns the entry of the last.
+        `position` is the first token's position in the sequence. Returns the last token's entry.
+        Raises ValueError when there are no tokens, or more than there is room for.
         """
         start, end = self.n_tokens, self.n_tokens + len(tokens)
         if not tokens or end > self.capacity:
@@ -53,7 +51,7 @@ class Batch:
         self.token[start:end] = list(tokens)
         self.pos[start:end] = list(range(position, position + len(tokens)))
         self._seq[start:end] = [seq] * len(tokens)
-        for place in range(start, end):
-            self.logits[place] = int(place >= end - logits)
+        for entry in range(start, end):
+            self.logits[entry] = int(entry >= end - logits)
         self.n_tokens = end
         return end - 1

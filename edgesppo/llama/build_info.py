@@ -1,6 +1,7 @@
-"""Owns what llama.cpp was compiled for, against what this processor has.
+"""Compare the processor features that llama.cpp was compiled for with those of this machine.
 
-The library is asked in a process of its own: what was compiled for another processor ends it.
+The library is loaded in a separate process: one that was compiled for another processor kills the
+process that loads it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from edgesppo.system import hardware
 from edgesppo.system.paths import PACKAGE
 from edgesppo.system.sanitize import one_line
 
-# What a processor calls a feature -> what llama.cpp does.
+# The operating system's name of a feature -> llama.cpp's. These make computing faster.
 _FEATURES = {
     "avx": "AVX",
     "avx2": "AVX2",
@@ -29,8 +30,8 @@ _FEATURES = {
     "i8mm": "MATMUL_INT8",
     "sve": "SVE",
 }
-# The same, where only their lack matters: what was compiled for them ends the process.
-_MORE = {
+# Further features that a build may require; without them the processor cannot run it.
+_REQUIRED = {
     "pni": "SSE3",
     "ssse3": "SSSE3",
     "bmi2": "BMI2",
@@ -39,44 +40,59 @@ _MORE = {
     "asimdhp": "FP16_VA",
     "sme": "SME",
 }
-_ASK = "from edgesppo.llama.library import system_info; print(system_info())"
-ILLEGAL = (-4, 132, 3221225501)  # SIGILL; through a shell; on Windows
-_ASKED_S = 120.0
+_PROGRAM = "from edgesppo.llama.library import system_info; print(system_info())"
+# Exit statuses of an illegal instruction: SIGILL; through a shell; on Windows.
+ILLEGAL = (-4, 132, 3221225501)
+_TIMEOUT_S = 120.0
 
 
 @functools.cache
-def info() -> tuple[int, str]:
-    """The status of a process that asks the library what it was compiled for, and what that says.
+def query() -> tuple[int, str]:
+    """Load the library in a separate process and ask for its system info.
 
-    Where the status is not 0, the last line of its complaint.
+    Returns the exit status and the system info; if the status is not 0, the last line that the
+    process wrote to standard error instead.
     """
-    words = [sys.executable, "-c", _ASK]
-    places = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, "-c", _PROGRAM]
+    folders = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     done = subprocess.run(
-        words, capture_output=True, text=True, env=environment, timeout=_ASKED_S, errors="replace"
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=_TIMEOUT_S,
+        errors="replace",
     )
-    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return done.returncode, one_line(said[-1]) if said else ""
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return done.returncode, one_line(lines[-1]) if lines else ""
 
 
-def used(info: str) -> list[str]:
-    """The features that count for speed and that it was compiled for."""
-    return sorted(_built(info) & set(_FEATURES.values()))
+def used_features(info: str) -> list[str]:
+    """The features that matter for speed and that the build uses."""
+    return sorted(_built_for(info) & set(_FEATURES.values()))
 
 
-def beyond(info: str) -> list[str]:
-    """What it was compiled for and the processor lacks; nothing where the system does not tell."""
-    built, has = _built(info), hardware.features()
-    known = {**_FEATURES, **_MORE}
-    return [theirs for ours, theirs in known.items() if has and theirs in built and ours not in has]
+def missing_features(info: str) -> list[str]:
+    """The features that the build needs and the processor lacks.
+
+    Empty if the system does not tell the processor's features.
+    """
+    built, present = _built_for(info), hardware.features()
+    known = {**_FEATURES, **_REQUIRED}
+    return [
+        theirs
+        for ours, theirs in known.items()
+        if present and theirs in built and ours not in present
+    ]
 
 
-def lacking(info: str) -> list[str]:
-    """What the processor has, counts for speed, and was left out."""
-    built, has = _built(info), hardware.features()
-    return [theirs for ours, theirs in _FEATURES.items() if ours in has and theirs not in built]
+def unused_features(info: str) -> list[str]:
+    """The features that matter for speed, that the processor has and the build does not use."""
+    built, present = _built_for(info), hardware.features()
+    return [theirs for ours, theirs in _FEATURES.items() if ours in present and theirs not in built]
 
 
-def _built(info: str) -> set[str]:
+def _built_for(info: str) -> set[str]:
+    """The features that are switched on in llama.cpp's system info ("AVX2 = 1 | FMA = 0 ...")."""
     return {name for name, value in re.findall(r"(\w+) = (\d+)", info) if value != "0"}

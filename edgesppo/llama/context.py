@@ -1,7 +1,7 @@
-"""Owns a context of llama.cpp: its KV cache, what is decoded into it, and the logits that come out.
+"""One llama.cpp context: its KV cache, decoding batches into it, and reading the logits.
 
-Knows sequences and positions, nothing of who asks. Not safe for two threads at once, except
-`Context.abort`, which any thread may set.
+A context must not be used by two threads at once, except `Context.abort`, which any thread may
+set.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
 class AbortFlag:
-    """A flag that llama.cpp's compute threads read without Python.
+    """A flag that llama.cpp's compute threads can read without running Python.
 
-    They call back at every graph node; a Python callback would take the interpreter lock each
-    time. libc's strlen has the callback's shape: of an empty string it is 0 (go on), of a string
-    of one byte 1 (stop).
+    They call the abort callback at every graph node, and a Python callback would take the
+    interpreter lock each time. libc's strlen has the callback's signature: for an empty string it
+    returns 0 (go on), for a string of one byte 1 (stop).
     """
 
     def __init__(self) -> None:
@@ -42,17 +42,17 @@ class AbortFlag:
         self.data = ctypes.cast(self._bytes, ctypes.c_void_p)
 
     def set(self) -> None:
-        """Ask the decode under way, or the next one, to stop."""
+        """Stop the running decode, or the next one if none is running."""
         self._bytes[0] = b"\x01"
 
     def clear(self) -> None:
-        """Let decodes run again."""
+        """Allow decodes again."""
         self._bytes[0] = b"\x00"
 
 
 @dataclass(frozen=True)
 class ContextParams:
-    """The shape of a context; sizes in tokens, `n_outputs` in rows of logits per decode."""
+    """The settings of a context. Sizes are in tokens; `n_outputs` in rows of logits per decode."""
 
     n_ctx: int
     n_batch: int = 512
@@ -66,20 +66,23 @@ class ContextParams:
 
 
 class Chain(Protocol):
-    """What tokens are drawn by."""
+    """A sampler chain: draws the next token of a sequence from its logits."""
 
     def sample(self, context: Context, row: int) -> int:
-        """Draw a token from the logits of the batch's entry `row`, and remember it."""
+        """Draw a token from the logits of the batch's entry `row`, and accept it."""
 
     def recall(self, tokens: Sequence[int]) -> None:
-        """Hear of a prompt."""
+        """Accept a prompt's tokens, as penalties look back at them."""
 
     def close(self) -> None:
-        """Free what is native in it."""
+        """Free the native samplers."""
 
 
 class Context:
-    """One KV cache with its compute buffers (`llama_context`), holding many sequences."""
+    """A KV cache for many sequences, with its compute buffers (`llama_context`).
+
+    Raises OutOfMemory when llama.cpp cannot allocate it.
+    """
 
     def __init__(self, weights: Weights, params: ContextParams) -> None:
         native = C.llama_context_default_params()
@@ -87,12 +90,12 @@ class Context:
         native.n_batch = params.n_batch
         native.n_ubatch = min(params.n_ubatch, params.n_batch)
         native.n_seq_max = params.n_seqs
-        # llama.cpp ends the process when this is less than one row a sequence.
+        # llama.cpp ends the process when this is less than one row per sequence.
         native.n_outputs_max = max(params.n_outputs, params.n_seqs)
         native.n_threads = params.n_threads
         native.n_threads_batch = params.n_threads_batch
         native.type_k = native.type_v = _CACHE_TYPES[params.cache_type]
-        # Flash attention casts an F32 cache to F16: whoever asks for F32 wants it computed so.
+        # Flash attention casts an F32 cache to F16, which defeats the purpose of an F32 cache.
         exact = params.cache_type == "f32" and params.flash_attention == "auto"
         native.flash_attn_type = FLASH_ATTENTION["off" if exact else params.flash_attention]
         native.swa_full = False
@@ -104,7 +107,7 @@ class Context:
         log.clear()
         handle = None
         try:
-            with shielded():  # what llama.cpp writes meanwhile goes to Python code
+            with shielded():  # llama.cpp's log callback is Python, and native code calls it
                 handle = C.llama_init_from_model(weights.handle, native)
         except BaseException:
             if handle:
@@ -112,7 +115,7 @@ class Context:
             raise
         if not handle:
             raise OutOfMemory(
-                f"llama.cpp cannot make a context of {params.n_ctx} tokens: "
+                f"llama.cpp cannot create a context of {params.n_ctx} tokens: "
                 f"{reason()}; use a smaller n_ctx (--n-ctx)"
             )
         self.handle = handle  # native; valid until `close()`
@@ -122,7 +125,7 @@ class Context:
         self._finalizer = weakref.finalize(self, _free_context, handle, weights)
         self.params = params
         self.n_ctx: int = C.llama_n_ctx(handle)
-        # No more than the cache has cells; llama.cpp ends the process at a larger batch.
+        # At most the cache's number of cells; llama.cpp ends the process for a larger batch.
         self.n_batch: int = C.llama_n_batch(handle)
 
     def close(self) -> None:
@@ -130,10 +133,10 @@ class Context:
         self._finalizer()
 
     def decode(self, batch: Batch) -> None:
-        """Run one batch; its marked rows of logits can be read or sampled afterwards.
+        """Decode one batch; the logits that it asks for can be read or sampled afterwards.
 
-        Raises Cancelled when the abort flag was set (tokens already done stay in the cache),
-        ContextOverflow when the cache has no room, NativeError for anything else.
+        Raises Cancelled when the abort flag was set (tokens that were already decoded stay in the
+        cache), ContextOverflow when the cache has no room, NativeError for any other failure.
         """
         log.clear()
         native = batch.native
@@ -154,39 +157,40 @@ class Context:
         raise NativeError(f"llama_decode failed with code {code}: {reason()}")
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
-        """Decode with so many threads from now on, and prefill with so many."""
+        """Use `n_threads` for decoding single tokens and `n_threads_batch` for prefill."""
         C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
     def row(self, row: int) -> memoryview:
-        """The bytes of the n_vocab float32 logits of the batch's entry `row`.
+        """The logits of the batch's entry `row`: the bytes of n_vocab float32.
 
-        Not copied: they lie there until the next decode.
+        Not a copy: valid until the next decode. Raises NativeError if the entry did not ask for
+        logits.
         """
         pointer = C.llama_get_logits_ith(self.handle, row)
         if not pointer:
-            raise NativeError(f"entry {row} of the batch has no logits; it was not marked")
+            raise NativeError(f"entry {row} of the batch has no logits; it did not ask for them")
         kind = ctypes.POINTER(ctypes.c_float * self._n_vocab)
         return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
 
     def logits(self, row: int) -> list[float]:
-        """The n_vocab logits of the batch's entry `row`, copied."""
+        """A copy of the n_vocab logits of the batch's entry `row`."""
         return list(self.row(row).cast("f"))
 
     def remove(self, seq: int, start: int) -> None:
-        """Forget everything of sequence `seq` from position `start` on."""
+        """Remove the cells of sequence `seq` from position `start` on."""
         if not C.llama_memory_seq_rm(self._memory, seq, start, -1):
             raise NativeError(f"llama.cpp could not shorten sequence {seq} to {start} tokens")
 
     def copy(self, source: int, target: int, end: int) -> None:
-        """Let sequence `target`, which must be empty, share the first `end` cells of `source`."""
+        """Share the first `end` cells of `source` with `target`, which must be empty."""
         C.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
     def state_size(self, seq: int) -> int:
-        """The bytes that `state` takes for a sequence."""
+        """The size of a sequence's `state`, in bytes."""
         return int(C.llama_state_seq_get_size(self.handle, seq))
 
     def state(self, seq: int) -> memoryview:
-        """The cells of one sequence, as bytes that `restore` takes."""
+        """The cells of one sequence, as bytes for `restore`."""
         size = C.llama_state_seq_get_size(self.handle, seq)
         buffer = (ctypes.c_uint8 * size)()
         written = C.llama_state_seq_get_data(self.handle, buffer, size, seq)
@@ -197,7 +201,10 @@ class Context:
         return memoryview(buffer).cast("B")
 
     def restore(self, seq: int, state: bytearray | memoryview) -> bool:
-        """Put cells back into an empty sequence; False, and an empty one, if they do not fit."""
+        """Put cells back into an empty sequence.
+
+        Returns False, and leaves the sequence empty, if they do not fit.
+        """
         buffer = (ctypes.c_uint8 * len(state)).from_buffer(state)
         read = C.llama_state_seq_set_data(self.handle, buffer, len(state), seq)
         if read != len(state):
@@ -206,11 +213,11 @@ class Context:
         return True
 
     def first_position(self, seq: int) -> int:
-        """The first position of `seq` that the sliding-window cache still holds; -1 if none."""
+        """The first position of `seq` that the sliding-window cache holds; -1 if it is empty."""
         return int(C.llama_memory_seq_pos_min(self._memory, seq))
 
     def sample(self, chain: Chain, row: int) -> int:
-        """Draw a token from the logits of the batch's entry `row` and tell the chain of it."""
+        """Draw a token from the logits of the batch's entry `row`; the chain accepts it."""
         return chain.sample(self, row)
 
 
@@ -219,7 +226,7 @@ def _free_context(handle: Any, _weights: Weights) -> None:
 
 
 def _native_batch(batch: Batch) -> Any:
-    """The `llama_batch` that points into the batch's own arrays."""
+    """A `llama_batch` that points to the batch's arrays."""
     native = C.llama_batch()
     native.token = batch.token
     native.pos = batch.pos

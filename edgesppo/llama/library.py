@@ -1,8 +1,6 @@
-"""Owns the loaded library: its functions, how it was built, what it complains of.
+"""The loaded llama.cpp library: its functions, its log and how it was built.
 
-The only file that imports llama_cpp. What is made of its functions, `weights`, `context` and
-`chain` own; each handle there frees its native half once, by `close()` or, at the latest, when
-it is collected.
+The only file that imports llama_cpp.
 """
 
 from __future__ import annotations
@@ -18,71 +16,73 @@ import llama_cpp.llama_cpp as _typed
 
 from edgesppo.errors import NativeError
 
-# The binding's own annotations describe ctypes in ways that no caller can satisfy.
+# Untyped: the binding's own annotations of ctypes values are ones that no caller can satisfy.
 C: Any = _typed
 
 LIBRARY_VERSION: str = llama_cpp.__version__
 _LOG_LINES = 60
 _WARN, _ERROR = 3, 4  # ggml_log_level
 
-# What it complained of since someone last cleared it: (level, line).
+# llama.cpp's latest warnings and errors: (level, line). Cleared before each native operation.
 log: collections.deque[tuple[int, str]] = collections.deque(maxlen=_LOG_LINES)
 
 
 @C.llama_log_callback  # type: ignore[untyped-decorator]
 def capture(level: int, text: bytes, _data: object) -> None:
-    """Keep what llama.cpp complains of."""
+    """Keep llama.cpp's warnings and errors in `log`."""
     if level in (_WARN, _ERROR):
         log.append((level, text.decode("utf-8", "replace").strip()))
 
 
 @functools.cache
 def start() -> None:
-    """Make the library ready, once."""
+    """Initialise the library; only the first call does anything."""
     C.llama_log_set(capture, None)
     C.llama_backend_init()
 
 
 def reason() -> str:
-    """The first error that llama.cpp wrote, else its first warning: what follows is an echo."""
+    """The first error that llama.cpp logged, else its first warning; later ones repeat it."""
     for wanted in (_ERROR, _WARN):
         for level, line in log:
             if level == wanted and line:
                 return " ".join(line.split(": ", 1)[-1].split())
-    return "it gives no reason"
+    return "it gave no reason"
 
 
 def lacks_memory() -> bool:
-    """Whether what llama.cpp wrote speaks of memory that it did not get."""
+    """Whether llama.cpp logged a failed allocation."""
     return any(level == _ERROR and "alloc" in line for level, line in log)
 
 
 def system_info() -> str:
-    """What the library was compiled for, as llama.cpp puts it."""
+    """llama.cpp's own line on what it was compiled for ("CPU : AVX2 = 1 | FMA = 1 ...")."""
     return str(C.llama_print_system_info().decode().strip())
 
 
 def has_amx_kernels() -> bool:
     """Whether the build has llama.cpp's AMX kernels.
 
-    GCC optimises their tile configuration away, so that their first use ends the process
-    (https://github.com/ggml-org/llama.cpp/pull/26954). They sit behind the extra buffer types.
+    GCC optimises their tile configuration away, so their first use ends the process
+    (https://github.com/ggml-org/llama.cpp/pull/26954). They are used for repacked weights only.
     """
     return "AMX_INT8 = 1" in system_info()
 
 
 def can_offload() -> bool:
-    """Whether the build has a GPU back end and a device for it."""
+    """Whether the build supports a GPU and the machine has one."""
     return bool(C.llama_supports_gpu_offload())
 
 
 @functools.cache
 def ggml_base() -> ctypes.CDLL:
-    """The shipped libggml-base, with the signatures that the converter calls declared.
+    """The libggml-base of llama-cpp-python, with the functions that the converter calls declared.
 
     `ggml_quantize_chunk(type, src, dst, start, n_rows, n_per_row, imatrix)` reads float32 and
     writes blocks; `start` is in weights and must be a multiple of `n_per_row`. It may be called
-    from many threads at once (ctypes releases the GIL) once `ggml_quantize_init(type)` was called.
+    from many threads at once (ctypes releases the GIL) after `ggml_quantize_init(type)`.
+
+    Raises NativeError when the library is not installed.
     """
     folder = Path(llama_cpp.__file__).parent / "lib"
     names = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.dll")

@@ -1,8 +1,7 @@
-"""Owns the log-probabilities of one row of logits: the chosen token's and the most probable ones'.
+"""The log-probabilities of one row of logits: of the chosen token and of the most probable ones.
 
 They are the model's own: the natural logarithm of the softmax of the raw logits, before bias,
-penalties, temperature and any cut. Token ids only; knows nothing of text. numpy is imported at
-the first use.
+penalties, temperature and truncation. numpy is imported at the first use.
 """
 
 from __future__ import annotations
@@ -14,16 +13,20 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class RowLogprobs:
-    """The log-probability of the chosen token; `top`: (token, log-probability), best first."""
+    """The log-probability of the chosen token, and of the most probable ones.
+
+    `top` holds (token, log-probability) pairs, best first.
+    """
 
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
 
 
 def of_row(row: memoryview, token: int, n: int) -> RowLogprobs:
-    """What a row of logits, the bytes of n_vocab float32, says of `token` and of the `n` best.
+    """The log-probabilities of `token` and of the `n` most probable tokens.
 
-    Reads the row where it lies. Of equal logits the lower id comes first.
+    `row` holds the bytes of n_vocab float32 logits and is read without a copy. Of equal logits
+    the lower id comes first.
     """
     import numpy as np
 
@@ -34,7 +37,7 @@ def of_row(row: memoryview, token: int, n: int) -> RowLogprobs:
     log_sum = float(best) + float(np.log(powers.sum(dtype=np.float64)))
     top: list[int] = []
     if n:
-        # The n blocks with the greatest maxima hold n logits that reach the least of those.
+        # At least n logits reach the n-th greatest of the blocks' maxima.
         maxima = np.maximum.reduceat(logits, np.arange(0, logits.size, _BLOCK))
         enough = np.partition(maxima, -n)[-n] if maxima.size >= n else logits.min()
         possible = np.flatnonzero(logits >= enough)

@@ -1,9 +1,9 @@
-"""Owns the file under a loaded model: whether it is still the one that was loaded.
+"""The file that a loaded model is mapped from, and whether it has changed since.
 
-llama.cpp maps the file. One that is replaced by renaming another over it does no harm: the old
-one lives on as long as it is mapped. But pages of a file that was cut short end the process when
-they are touched, and those of one that was written over hold another model. So the file is kept
-open and looked at before they are used; only what happens while a step computes goes unnoticed.
+llama.cpp maps the file into memory. Renaming another file over it does no harm: the old one lives
+on while it is mapped. But if it is truncated, touching its lost pages kills the process, and if
+it is overwritten in place, its pages hold another model. So the file is kept open and checked
+before every step; only a change while a step computes goes unnoticed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-_AGAIN = "replace a model by renaming the new file over it, and load it again"
+_AGAIN = "load it again, and replace a model only by renaming the new file over it"
 
 
 class MappedFile:
-    """A file kept open. Raises ModelNotFound or BadModelFile when it cannot be."""
+    """A model file, kept open. Raises ModelNotFound or BadModelFile if it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,23 +46,25 @@ class MappedFile:
         self._finalizer()
 
     def check(self) -> None:
-        """Raises BadModelFile when the file was cut short or written over since it was opened."""
+        """Raise BadModelFile if the file was truncated or written to since it was opened."""
         try:
             now = os.fstat(self._descriptor)
         except OSError as error:
-            raise BadModelFile(f"{self.path}: is gone: {error.strerror or error}") from None
+            raise BadModelFile(
+                f"{self.path}: can no longer be read: {error.strerror or error}"
+            ) from None
         if now.st_size != self._was.st_size:
             raise BadModelFile(
-                f"{self.path}: was changed in place while it was loaded, from "
+                f"{self.path}: was changed in place while it was in use, from "
                 f"{self._was.st_size:,} to {now.st_size:,} bytes; {_AGAIN}"
             )
         if now.st_mtime_ns != self._was.st_mtime_ns:
             raise BadModelFile(
-                f"{self.path}: was written to in place while it was loaded; {_AGAIN}"
+                f"{self.path}: was written to in place while it was in use; {_AGAIN}"
             )
 
-    def check_place(self) -> None:
-        """Raises BadModelFile when the path now names another file than the one held open."""
+    def check_path(self) -> None:
+        """Raise BadModelFile if the path no longer names the file that is held open."""
         self.check()
         try:
             same = os.path.samestat(self.path.stat(), self._was)
@@ -74,5 +76,5 @@ class MappedFile:
             )
 
     def open(self) -> BinaryIO:
-        """The very file that was loaded, whatever has its name by now; seek before reading."""
+        """The file that was loaded, even if its path names another by now; seek before reading."""
         return os.fdopen(os.dup(self._descriptor), "rb")

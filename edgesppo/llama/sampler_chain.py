@@ -1,6 +1,6 @@
-"""Owns llama.cpp's samplers: chains of them, and the grammars that answers are bound to.
+"""llama.cpp's native samplers: the chain that draws tokens, and the grammar that limits them.
 
-Which stages a chain has, and in which order, `sampler` says.
+`edgesppo.sampling.stages` decides which samplers a chain has, and in which order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def apply(sampler: Any, rows: Any) -> tuple[int, int]:
     """Run a sampler over candidates, in place: an array of (id int32, logit and p float32).
 
-    Returns how many are left, at the front of the array, and the place of the chosen one, or -1.
+    Returns how many candidates are left, at the front of the array, and the index of the chosen
+    one, or -1 if the sampler chooses none.
     """
     data = ctypes.cast(rows.ctypes.data, ctypes.POINTER(C.llama_token_data))
     native = C.llama_token_data_array(data, len(rows), -1, False)
@@ -33,26 +34,26 @@ def apply(sampler: Any, rows: Any) -> tuple[int, int]:
 
 
 class Grammar:
-    """A GBNF grammar that follows an answer (llama.cpp's grammar sampler).
+    """A GBNF grammar and how far an answer has come in it (llama.cpp's grammar sampler).
 
-    `accept` ends the process for a token that the grammar does not allow: ask `apply` first,
-    which gives such tokens a logit of minus infinity.
+    `accept` ends the process for a token that the grammar does not allow. Call `apply` first: it
+    gives such tokens a logit of minus infinity. Raises NativeError for a text that is not GBNF.
     """
 
     def __init__(self, weights: Weights, text: str) -> None:
         start()
         self._handle = C.llama_sampler_init_grammar(weights.vocab, text.encode(), b"root")
         if not self._handle:
-            raise NativeError("llama.cpp cannot read the grammar")
+            raise NativeError("llama.cpp cannot parse the grammar")
         # The finalizer holds the weights: the grammar points to their vocabulary.
         self._finalizer = weakref.finalize(self, _free_sampler, self._handle, weights)
 
     def apply(self, rows: Any) -> None:
-        """Mark what is not allowed next; see `apply`."""
+        """Set the logits of candidates that are not allowed next to minus infinity."""
         apply(self._handle, rows)
 
     def accept(self, token: int) -> None:
-        """Go on behind a token that is allowed."""
+        """Advance by a token, which must be allowed."""
         C.llama_sampler_accept(self._handle, token)
 
     def close(self) -> None:
@@ -65,7 +66,7 @@ def _free_sampler(handle: Any, _weights: Weights) -> None:
 
 
 class SamplerChain:
-    """A chain of llama.cpp's samplers; runs in C on a copy of the context's logits."""
+    """A chain of llama.cpp's samplers. It runs in C, on a copy of the context's logits."""
 
     def __init__(self) -> None:
         start()
@@ -80,9 +81,10 @@ class SamplerChain:
         self._finalizer()
 
     def add(self, name: str, *args: Any, looks_back: int = 0) -> None:
-        """Append llama.cpp's sampler `llama_sampler_init_NAME(*args)`.
+        """Append the sampler `llama_sampler_init_NAME(*args)`.
 
-        `looks_back` is how many of the tokens that `recall` names it is told of.
+        `looks_back` is how many of a prompt's last tokens `recall` passes to it. Raises
+        NativeError if llama.cpp refuses the arguments.
         """
         native = _NATIVE_ARGUMENTS[name](*args) if name in _NATIVE_ARGUMENTS else args
         sampler = getattr(C, f"llama_sampler_init_{name}")(*native)
@@ -93,28 +95,28 @@ class SamplerChain:
             self._looking_back.append((sampler, looks_back))
 
     def recall(self, tokens: Sequence[int]) -> None:
-        """Tell the samplers that look back of a prompt; the others hear of drawn tokens only."""
+        """Let the samplers that look back accept the last tokens of a prompt."""
         for sampler, n in self._looking_back:
             for token in tokens[-n:]:
                 C.llama_sampler_accept(sampler, token)
 
     def sample(self, context: Context, row: int) -> int:
-        """Draw a token from the logits of the batch's entry `row`, and remember it."""
+        """Draw a token from the logits of the batch's entry `row`, and accept it."""
         return int(C.llama_sampler_sample(self.handle, context.handle, row))
 
     def apply(self, rows: Any) -> tuple[int, int]:
-        """Choose among candidates; see `apply`."""
+        """Choose one of the candidates; arguments and result are those of `apply`."""
         return apply(self.handle, rows)
 
     def accept(self, token: int) -> None:
-        """Tell the chain of a token that it did not draw itself (penalties look back at it)."""
+        """Accept a token that the chain did not draw itself, as penalties look back at it."""
         C.llama_sampler_accept(self.handle, token)
 
 
 def build_chain(params: SamplingParams, weights: Weights, n_ctx: int) -> SamplerChain:
-    """The native chain for `params`; n_ctx in tokens. The caller closes it.
+    """The native chain for `params`; `n_ctx` is in tokens. The caller closes it.
 
-    Raises UsageError for token ids that the vocabulary does not have.
+    Raises UsageError for token ids outside the vocabulary.
     """
     chain = SamplerChain()
     for stage in stages(params, weights, n_ctx):
@@ -139,7 +141,7 @@ def _dry_arguments(
     return vocab, multiplier, base, allowed_length, last_n, words, len(breakers)
 
 
-# What llama.cpp's samplers take that plain numbers do not express.
+# Sampler -> a function that turns its arguments into the C arrays that it takes.
 _NATIVE_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "logit_bias": _bias_arguments,
     "dry": _dry_arguments,

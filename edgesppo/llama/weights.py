@@ -1,7 +1,4 @@
-"""Owns the weights and the vocabulary of one GGUF file as llama.cpp holds them.
-
-Knows tokens and bytes, nothing of text, contexts or chats.
-"""
+"""The weights and the vocabulary of one GGUF file, as loaded by llama.cpp (`llama_model`)."""
 
 from __future__ import annotations
 
@@ -19,14 +16,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TEXT = C.LLAMA_TOKEN_ATTR_NORMAL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_BYTE
-# How llama.cpp writes a space in a token's name.
+# A space in a token's name.
 _SPACE_MARK, _SPACE = "▁".encode(), ord(" ")
-# Beside the 256 bytes that a token's text can begin with.
+# Values of `first_bytes` beside the 256 bytes: a token without text, and one that ends an answer.
 NO_TEXT, ENDS = 256, 257
 
 
 class Weights:
-    """The weights and vocabulary of one GGUF file (`llama_model`)."""
+    """The weights and the vocabulary of one GGUF file (`llama_model`).
+
+    `repack` lets llama.cpp rearrange the weights in memory; `vocabulary_only` loads none.
+    `progress` is called with the loaded fraction. Raises BadModelFile or OutOfMemory.
+    """
 
     def __init__(
         self,
@@ -46,10 +47,10 @@ class Weights:
         log.clear()
         handle = None
         try:
-            with (
-                deferred_interrupts() as look
-            ):  # Python code that native code calls must not be left
-                report = C.llama_progress_callback(_progress_callback(progress, failure, look))
+            # Ctrl-C must not raise inside the callback, which native code calls.
+            with deferred_interrupts() as check_signals:
+                callback = _progress_callback(progress, failure, check_signals)
+                report = C.llama_progress_callback(callback)
                 params.progress_callback = report
                 handle = C.llama_model_load_from_file(os.fsencode(path), params)
             if failure:
@@ -61,8 +62,7 @@ class Weights:
         if not handle:
             kind = OutOfMemory if lacks_memory() else BadModelFile
             raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
-        # The parameters point to the callback only while loading.
-        del report
+        del report  # needed only while loading
         self._handle = handle
         self.vocab = C.llama_model_get_vocab(handle)  # native; valid until `close()`
         self._finalizer = weakref.finalize(self, C.llama_model_free, handle)
@@ -75,15 +75,18 @@ class Weights:
 
     @property
     def handle(self) -> Any:
-        """The native pointer; valid until `close()`."""
+        """The native `llama_model` pointer; valid until `close()`."""
         return self._handle
 
     def close(self) -> None:
-        """Free the weights. Every context made from them must be closed before."""
+        """Free the weights. Close every context made from them first."""
         self._finalizer()
 
     def tokenize(self, text: bytes, *, special: bool) -> list[int]:
-        """Token ids of UTF-8 `text`, without `<bos>`; `special` matches control tokens in it."""
+        """The token ids of UTF-8 `text`, without `<bos>`.
+
+        `special` turns the names of control tokens in it into those tokens.
+        """
         capacity = len(text) + 8
         while True:
             ids = (ctypes.c_int32 * capacity)()
@@ -93,7 +96,7 @@ class Weights:
             capacity = -n
 
     def piece(self, token: int) -> bytes:
-        """The bytes that one token stands for; control tokens give their name."""
+        """The bytes of one token; a control token gives its name."""
         buffer = ctypes.create_string_buffer(64)
         n = C.llama_token_to_piece(self.vocab, token, buffer, 64, 0, True)
         if n < 0:
@@ -106,22 +109,23 @@ class Weights:
         return bool(C.llama_vocab_is_control(self.vocab, token))
 
     def is_text(self, token: int) -> bool:
-        """Whether the token stands for text: neither control, nor unknown, nor unused."""
+        """Whether the token stands for text: not a control, unknown or unused token."""
         return bool(C.llama_vocab_get_attr(self.vocab, token) & _TEXT)
 
     def is_user_defined(self, token: int) -> bool:
-        """Whether the token is found in a text before any merging."""
+        """Whether the token is user-defined: matched in a text before pieces are merged."""
         attributes = C.llama_vocab_get_attr(self.vocab, token)
         return bool(attributes & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def name(self, token: int) -> bytes:
-        """How the vocabulary itself writes the token."""
+        """The token as the vocabulary writes it, with U+2581 for a space."""
         return bytes(C.llama_vocab_get_text(self.vocab, token))
 
     def first_bytes(self) -> tuple[list[int], list[int]]:
-        """The first byte of every token, NO_TEXT if it has none, ENDS for an end.
+        """The first byte of every token's text, and the byte tokens.
 
-        And the tokens that stand for one byte each, whatever character that is a part of.
+        Entry i of the first list is NO_TEXT for a token without text, ENDS for one that ends an
+        answer. The second list holds the tokens that stand for a single byte each.
         """
         n, vocab = self.n_vocab, self.vocab
         attributes = list(map(C.llama_vocab_get_attr, [vocab] * n, range(n)))
@@ -147,13 +151,17 @@ class Weights:
 def _progress_callback(
     progress: Callable[[float], None] | None,
     failure: list[BaseException],
-    look: Callable[[], None],
+    check_signals: Callable[[], None],
 ) -> Callable[..., bool]:
-    """Native code cannot be left by an exception, Ctrl-C's included: it is kept for later."""
+    """A callback for llama.cpp that reports progress, and stops the load on an exception.
+
+    An exception, KeyboardInterrupt included, must not pass through native code: it is put into
+    `failure`, for the caller to raise.
+    """
 
     def report(fraction: float, _data: object) -> bool:
         try:
-            look()
+            check_signals()
             if progress is not None:
                 progress(fraction)
         except BaseException as error:

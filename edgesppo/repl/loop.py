@@ -182,7 +182,7 @@ class Loop:
             if self.state.loaded.model.fewest_tokens(question) >= self.state.loaded.engine.n_ctx:
                 return 0, 0  # it does not fit, and counting its tokens would take long
             ids = chat.encode([Message("user", question)], left_out=chat.left_out)
-            return len(ids), self.state.loaded.engine.held(ids)
+            return len(ids), self.state.loaded.engine.count_cached(ids)
         return 0, 0
 
     def _report_outcome(self, new: Result | None, *, stopped: bool) -> None:

@@ -127,7 +127,7 @@ class PersistentChat:
         if held is not None:
             self._on_disk = list(held.ids)
             self._prefill = held.prefill
-            n_tokens = self._engine.held(self.chat.history_ids())
+            n_tokens = self._engine.count_cached(self.chat.history_ids())
             if rate := self._rate():
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
         same = before.by.fingerprint == self._by.fingerprint
@@ -166,7 +166,7 @@ class PersistentChat:
         pairs = enumerate(zip(self._on_disk, ids, strict=False))
         shorter = min(len(self._on_disk), len(ids))
         written = next((n for n, (old, new) in pairs if old != new), shorter)
-        return self._engine.held(ids) - written
+        return self._engine.count_cached(ids) - written
 
     def _save_state(self) -> None:
         """Write the state if it holds more than the written one, the cap and memory allow it."""

@@ -1,14 +1,12 @@
-"""Owns which settings run a model fastest on this machine: measured once, then remembered.
+"""Find the settings that run a model fastest on this machine, by measuring them once.
 
-What is best differs from machine to machine and from model to model: llama.cpp's repacked weights
-make decode faster and prefill slower on some processors, flash attention pays from some length
-on, hyper-threads help or hurt. So both halves of a usual turn are run in short, with each setting
-that is worth trying, and the least time for the whole turn wins. The outcome is kept for this
-machine, this build and this file:
+The best settings differ between machines and models: llama.cpp's repacked weights make decode
+faster and prefill slower on some processors, flash attention pays from some length on, and
+hyper-threads help or hurt. So a shortened prefill and decode of a typical turn are timed with
+every setting worth trying, and the one with the least time for the whole turn wins. The result is
+cached for this machine, this build of llama.cpp and this model:
 
-    HOME/tuning/HASH.json       the settings, and the rates that were measured
-
-Knows nothing of chats, nor of who waits.
+    HOME/tuning/HASH.json       the settings, and the rates measured with them
 """
 
 from __future__ import annotations
@@ -43,46 +41,52 @@ if TYPE_CHECKING:
 
     from edgesppo.gguf.gemma2 import Summary
 
-# Seconds that one try of a prompt may take; it is shortened to fit.
+# Seconds that timing a prompt may take; the prompt is shortened to fit.
 _SHORT_TRY, _LONG_TRY = 4.0, 6.0
-# What is to be had by less is noise. Weights as they are in the file load faster, and the system
-# can drop them when memory is short: repacking must give more.
+# Smaller gains are noise. Repacking must gain more, because weights that are not repacked load
+# faster, and the system can drop their pages when memory is short.
 _MARGIN = 0.02
 _REPACK_MARGIN = 0.05
 
 
-def remembered(summary: Summary, goal: str) -> RunConfig | None:
-    """The best settings for a file as far as no measurement is needed; None where one is."""
+def cached_settings(summary: Summary, goal: str) -> RunConfig | None:
+    """The best settings for a model if no measurement is needed, else None.
+
+    `goal` is one of run_config.GOALS.
+    """
     if goal == OFF or is_small(summary):
         return default_config()
-    return _recall(_place(summary, goal))
+    return _read(_cache_path(summary, goal))
 
 
-def measured(
-    summary: Summary, goal: str, report: Callable[[float], None] | None = None
+def find_settings(
+    summary: Summary, goal: str, on_progress: Callable[[float], None] | None = None
 ) -> RunConfig:
-    """The best settings for a file, found now. `report` hears which part of the search is done."""
-    found = Measurement(summary.path, goal, report or (lambda _: None)).best()
-    _remember(_place(summary, goal), found)
+    """Measure the best settings for a model, and cache them; takes up to a minute.
+
+    `goal` is one of run_config.TURNS. `on_progress` is called with the fraction that is done.
+    """
+    found = Search(summary.path, goal, on_progress or (lambda _: None)).best()
+    _write(_cache_path(summary, goal), found)
     return found
 
 
-class Measurement:
-    """One search for the best settings. The file's weights are in memory once at a time."""
+class Search:
+    """A search for the best settings. Only one copy of the weights is in memory at a time."""
 
-    def __init__(self, path: Path, goal: str, report: Callable[[float], None]) -> None:
+    def __init__(self, path: Path, goal: str, on_progress: Callable[[float], None]) -> None:
         self._path = path
-        self._prompt, self._answer = TURNS[goal]
+        self._n_prompt, self._n_answer = TURNS[goal]
         self._frugal = goal == "memory"
-        self._report = report
+        self._on_progress = on_progress
         self._done, self._tries = 0, 1
 
     def best(self) -> RunConfig:
-        """Try the ways to hold the weights, then the ways to compute with the better one."""
+        """Measure the weights plain and repacked, then tune the better one."""
         start = (
             low_memory_config() if self._frugal else replace(default_config(), flash_attention="on")
         )
-        self._report(0.0)
+        self._on_progress(0.0)
         ways = [False] if self._frugal else [False, True]
         self._tries = len(ways) * len(hardware.thread_choices()) + (1 if self._frugal else 4)
         plain, *repacked = [self._threads(replace(start, repack=repack)) for repack in ways]
@@ -90,31 +94,32 @@ class Measurement:
         return self._rows(winner if self._frugal else self._attention(winner))
 
     def _threads(self, tuning: RunConfig) -> RunConfig:
-        """The best numbers of threads, for prefill and for decode apart."""
+        """The best number of threads for prefill, and the best for decode."""
         prefill: dict[int, float] = {}
         decode: dict[int, float] = {}
         with self._probe(tuning, LENGTHS[2]) as probe:
-            n = longest(probe.warm_up(), _SHORT_TRY, self._prompt)
+            n = longest(probe.warm_up(), _SHORT_TRY, self._n_prompt)
             for threads in hardware.thread_choices():
                 probe.set_threads(threads)
-                # The better of two: whatever else runs on the machine only ever slows it down.
+                # The better of two, as other programs can only slow it down.
                 turns = [probe.turn(n) for _ in range(2)]
                 prefill[threads] = max(rate for rate, _ in turns)
                 decode[threads] = max(rate for _, rate in turns)
                 self._step()
-        batch, one = max(prefill, key=prefill.__getitem__), max(decode, key=decode.__getitem__)
+        n_prefill = max(prefill, key=prefill.__getitem__)
+        n_decode = max(decode, key=decode.__getitem__)
         return replace(
             tuning,
-            n_threads=one,
-            n_threads_batch=batch,
-            prefill_tps=prefill[batch],
-            decode_tps=decode[one],
+            n_threads=n_decode,
+            n_threads_batch=n_prefill,
+            prefill_tps=prefill[n_prefill],
+            decode_tps=decode[n_decode],
         )
 
     def _attention(self, tuning: RunConfig) -> RunConfig:
-        """With or without flash attention, in large or small steps: at the prompt's own length."""
+        """The best of flash attention on or off, and of large or small micro-batches."""
         assert tuning.prefill_tps is not None
-        n = longest(tuning.prefill_tps, _LONG_TRY, self._prompt)
+        n = longest(tuning.prefill_tps, _LONG_TRY, self._n_prompt)
         ways = [
             tuning,
             replace(tuning, flash_attention="off"),
@@ -132,7 +137,7 @@ class Measurement:
         return best if self._pays(best, first, _MARGIN) else first
 
     def _rows(self, tuning: RunConfig) -> RunConfig:
-        """What guesses will cost."""
+        """The settings with the measured costs of batches of ROWS rows, for drafts."""
         with self._probe(tuning, LENGTHS[-1]) as probe:
             probe.warm_up()
             seconds = [probe.rows(n) for n in ROWS]
@@ -155,46 +160,53 @@ class Measurement:
         return self._seconds(way) < self._seconds(other) * (1 - margin)
 
     def _seconds(self, tuning: RunConfig) -> float:
-        """What the whole turn takes."""
+        """The time of the whole turn."""
         assert tuning.prefill_tps is not None
         assert tuning.decode_tps is not None
-        return self._prompt / tuning.prefill_tps + self._answer / tuning.decode_tps
+        return self._n_prompt / tuning.prefill_tps + self._n_answer / tuning.decode_tps
 
     def _step(self) -> None:
         self._done += 1
-        self._report(self._done / self._tries)
+        self._on_progress(self._done / self._tries)
 
 
-def _place(summary: Summary, goal: str) -> Path:
-    """Where the settings are kept; models of the same shapes and types share them."""
+def _cache_path(summary: Summary, goal: str) -> Path:
+    """The settings' file; models with the same tensor shapes and types share it."""
     model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
-    here = [hardware.name(), hardware.thread_choices(), LIBRARY_VERSION, system_info()]
-    digest = hashlib.sha256(json.dumps([here, model, goal]).encode()).hexdigest()
+    machine = [hardware.name(), hardware.thread_choices(), LIBRARY_VERSION, system_info()]
+    digest = hashlib.sha256(json.dumps([machine, model, goal]).encode()).hexdigest()
     return cache_dir() / "tuning" / f"{digest[:32]}.json"
 
 
-def _recall(place: Path) -> RunConfig | None:
-    """What was measured before; None where nothing was, or what is there makes no sense."""
+def _read(path: Path) -> RunConfig | None:
+    """The cached settings; None if there are none, or the file is damaged."""
     try:
-        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        costs = tuple(found.pop("row_costs"))
-        tuning = RunConfig(**found, row_costs=costs)
-        threads = (tuning.n_threads, tuning.n_threads_batch)
-        whole = all(type(n) is int and 0 < n <= 1024 for n in threads)
-        rates = (tuning.prefill_tps, tuning.decode_tps)
-        whole = whole and all(type(rate) is float and rate > 0 for rate in rates)
-        fits = whole and tuning.flash_attention in ("on", "off") and type(tuning.repack) is bool
-        sound = len(costs) == len(ROWS) and all(1 <= cost < 1000 for cost in costs)
-        return (
-            tuning if fits and sound and tuning.n_ubatch in (SMALL_UBATCH, LARGE_UBATCH) else None
-        )
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tuning = RunConfig(**found | {"row_costs": tuple(found["row_costs"])})
+        return tuning if _is_valid(tuning) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def _remember(place: Path, tuning: RunConfig) -> None:
-    """Keep it; where that cannot be done it is measured anew next time."""
+def _is_valid(tuning: RunConfig) -> bool:
+    """Whether settings from a file can be used; it may hold anything."""
+    threads = (tuning.n_threads, tuning.n_threads_batch)
+    rates = (tuning.prefill_tps, tuning.decode_tps)
+    costs = tuning.row_costs
+    return (
+        all(type(n) is int and 0 < n <= 1024 for n in threads)
+        and all(type(rate) is float and rate > 0 for rate in rates)
+        and tuning.flash_attention in ("on", "off")
+        and type(tuning.repack) is bool
+        and tuning.n_ubatch in (SMALL_UBATCH, LARGE_UBATCH)
+        and len(costs) == len(ROWS)
+        and all(1 <= cost < 1000 for cost in costs)
+    )
+
+
+def _write(path: Path, tuning: RunConfig) -> None:
+    """Cache the settings. If that fails, they are measured again next time."""
     text = json.dumps(asdict(tuning), indent=1) + "\n"
     with contextlib.suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(place, text.encode(), files=FileSystem())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, text.encode(), files=FileSystem())

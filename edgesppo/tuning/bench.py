@@ -1,7 +1,6 @@
-"""Owns a user's own figures: how fast a model runs here, what limits it, and what to change.
+"""Benchmark a model on this machine: how fast it runs, what limits it, and what to change.
 
-Everything is measured in the run that reports it, but the settings, which `tune` remembers. Knows
-nothing of terminals.
+Every figure is measured in the run that reports it; only the settings come from `autotune`.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.run_config import RunConfig
 
-_READ = 512 << 20  # bytes that all threads read together: beyond most caches
+_READ = 512 << 20  # bytes that all threads read together: more than most caches hold
 _SECONDS = 15.0  # for the longest prompt
 _SHORT = 128
-_GAIN = 1.05  # less is noise
-_BOUND = 0.7  # of the memory's speed: more is hardly to be had
+_GAIN = 1.05  # smaller gains are noise
+_BOUND = 0.7  # share of the memory's speed from which decode counts as limited by it
 
 
 @dataclass
 class Report:
-    """What was found; rates in tokens per second, sizes in bytes, bandwidth in bytes a second."""
+    """The figures: rates in tokens per second, sizes in bytes, bandwidth in bytes per second."""
 
     model: str
     bytes: int
@@ -41,47 +40,49 @@ class Report:
     library: str
     tuning: RunConfig
     bandwidth: float
-    small: bool = False  # so few weights that the figures tell of everything but them
+    small: bool = False  # the weights are too few to dominate the figures
     load_s: float = 0.0
     resident: int | None = None
-    prefill: dict[int, float] = field(default_factory=dict)  # tokens of the prompt -> rate
-    decode: dict[int, float] = field(default_factory=dict)  # tokens before -> rate
-    rows: dict[int, float] = field(default_factory=dict)  # sequences or guesses at once -> rate
+    prefill: dict[int, float] = field(default_factory=dict)  # prompt's tokens -> rate
+    decode: dict[int, float] = field(default_factory=dict)  # tokens before the answer -> rate
+    rows: dict[int, float] = field(default_factory=dict)  # rows of a batch -> rate
     threads: dict[int, tuple[float, float]] = field(default_factory=dict)  # -> prefill, decode
 
     @property
     def bound(self) -> float:
-        """The share of the memory's speed that decode reaches: every token reads all weights."""
+        """The share of the memory bandwidth that decode reaches, as a token reads all weights."""
         return max(self.decode.values()) * self.bytes / self.bandwidth
 
     def advice(self) -> list[str]:
-        """What to change to be faster, as far as these figures tell."""
+        """What would make the model faster, one line each."""
         if self.small:
             return [
-                f"with {megabytes(self.bytes)} of weights, most of this is what every step costs"
-                " with any model, and noise: nothing to conclude from it; measure the model that "
-                "you mean to use"
+                f"with only {megabytes(self.bytes)} of weights, these figures show the overhead "
+                "of a step and noise, and say nothing about larger models; benchmark the model "
+                "that you mean to use"
             ]
         found = []
         if self.bound > _BOUND:
             found.append(
-                "decode is bound by the memory's speed: only fewer bytes help, "
-                "a smaller type (convert --type q4_k_s) or a smaller model"
+                "decode is limited by memory bandwidth: only fewer bytes help, so use a smaller "
+                "type (convert --type q4_k_s) or a smaller model"
             )
         else:
             found.append(
-                f"decode uses {self.bound:.0%} of the memory's speed: the processor is the limit, "
-                "so faster cores or a GPU would help, faster memory would not"
+                f"decode uses {self.bound:.0%} of the memory bandwidth: the processor is the "
+                "limit, so faster cores or a GPU would help, and faster memory would not"
             )
         found += self._threads_advice()
-        many = max(self.rows, key=self.rows.__getitem__)
-        if many > 1:
-            gain = self.rows[many] / self.rows[1]
-            found.append(f"{many} answers at once give {gain:.1f} times the tokens of one")
+        n_best = max(self.rows, key=self.rows.__getitem__)
+        if n_best > 1:
+            gain = self.rows[n_best] / self.rows[1]
+            found.append(
+                f"{n_best} answers at once give {gain:.1f} times as many tokens per second as one"
+            )
         return found
 
     def _threads_advice(self) -> list[str]:
-        """Numbers of threads that would be faster, for prompts and for answers apart."""
+        """Advice on numbers of threads that would be faster for prompts or for answers."""
         prompts = self._better(0, self.tuning.n_threads_batch)
         answers = self._better(1, self.tuning.n_threads)
         if prompts and prompts == answers:
@@ -90,28 +91,34 @@ class Report:
         if prompts:
             found.append(
                 f"prompts are faster with {prompts} threads, answers are not: --threads {prompts} "
-                "pays where prompts are long"
+                "pays if prompts are long"
             )
         if answers:
             found.append(
                 f"answers are faster with {answers} threads, prompts are not: --threads {answers} "
-                "pays where answers are long"
+                "pays if answers are long"
             )
         return found
 
     def _better(self, half: int, now: int) -> int | None:
-        """The number of threads with the best rate, where that gains; 0: prefill, 1: decode."""
+        """The best number of threads if it beats the current one, `now`, clearly; else None.
+
+        `half` is 0 for prefill, 1 for decode.
+        """
         rates = {n: pair[half] for n, pair in self.threads.items()}
         best = max(rates, key=rates.__getitem__)
         return best if best != now and rates[best] > _GAIN * rates.get(now, 0.0) else None
 
 
 def measure(
-    summary: Summary, tuning: RunConfig, report: Callable[[float], None] | None = None
+    summary: Summary, tuning: RunConfig, on_progress: Callable[[float], None] | None = None
 ) -> Report:
-    """Run the model for a minute or so. `report` hears which part is done."""
-    tell = report or (lambda _: None)
-    tell(0.0)
+    """Run the model for about a minute and return the figures.
+
+    `on_progress` is called with the fraction that is done.
+    """
+    on_progress = on_progress or (lambda _: None)
+    on_progress(0.0)
     found = Report(
         summary.path.name,
         summary.data_bytes,
@@ -124,34 +131,37 @@ def measure(
     started = time.perf_counter()
     weights = Weights(summary.path, repack=tuning.repack)
     try:
-        most = min(LENGTHS[0], weights.n_ctx_train - 32)
-        probe = Probe(weights, tuning, most)
+        n_max = min(LENGTHS[0], weights.n_ctx_train - 32)
+        probe = Probe(weights, tuning, n_max)
         try:
             found.load_s = time.perf_counter() - started
-            tell(0.1)
-            _lengths(found, probe, most, tell)
+            on_progress(0.1)
+            _measure_lengths(found, probe, n_max, on_progress)
             found.rows = {n: n / probe.rows(n) for n in ROWS}
-            tell(0.8)
+            on_progress(0.8)
             found.resident = hardware.resident_memory()
-            _threads(found, probe)
+            _measure_threads(found, probe)
         finally:
             probe.close()
     finally:
         weights.close()
-    tell(1.0)
+    on_progress(1.0)
     return found
 
 
-def _lengths(found: Report, probe: Probe, most: int, tell: Callable[[float], None]) -> None:
-    """Prompts of growing length, as long as one is over soon; and an answer behind each."""
+def _measure_lengths(
+    found: Report, probe: Probe, n_max: int, on_progress: Callable[[float], None]
+) -> None:
+    """Time prompts of growing length, and a short answer to each."""
     rate = probe.warm_up()
-    lengths = sorted(n for n in LENGTHS if n <= most and n <= rate * _SECONDS) or [LENGTHS[-1]]
-    for place, n in enumerate(lengths, 1):
+    lengths = sorted(n for n in LENGTHS if n <= n_max and n <= rate * _SECONDS) or [LENGTHS[-1]]
+    for done, n in enumerate(lengths, 1):
         found.prefill[n], found.decode[n] = probe.turn(n)
-        tell(0.1 + 0.6 * place / len(lengths))
+        on_progress(0.1 + 0.6 * done / len(lengths))
 
 
-def _threads(found: Report, probe: Probe) -> None:
+def _measure_threads(found: Report, probe: Probe) -> None:
+    """Time a prompt and an answer with every number of threads worth trying."""
     counts = {*hardware.thread_choices(), max(1, hardware.cores() // 2)}
     for n in sorted(counts):
         probe.set_threads(n)
@@ -159,7 +169,7 @@ def _threads(found: Report, probe: Probe) -> None:
 
 
 def bandwidth(threads: int) -> float:
-    """Bytes a second that so many threads read from memory together; the best of three."""
+    """Bytes per second that `threads` threads together read from memory; the best of three."""
     import numpy as np
 
     arrays = [np.ones(_READ // threads // 8, np.int64) for _ in range(threads)]

@@ -1,6 +1,6 @@
-"""Owns how a file will be run here: what was asked for, what is fastest, what memory allows.
+"""Choose how to run a model: what the user asked for, what is fastest, what fits into memory.
 
-Joins the tuning with the plan, before anything is loaded.
+All of it is decided before the model is loaded.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 
-# Where settings come from: measured here, measured with other threads than those asked for, not
-# measured yet, the least memory, or never measured: as asked for, on a GPU, for a small model.
+# Where settings come from: measured; measured with another number of threads than was asked for;
+# not measured yet; the ones with the least memory; or never measured, because tuning is off, a GPU
+# computes, or the model is small.
 MEASURED = "measured"
 ORIGINS = (MEASURED, "other threads", "not yet", "frugal", "off", "gpu", "small")
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a user asked for."""
+    """The user's options for running a model, as in `edgesppo.load`."""
 
     n_ctx: int | None = None
     n_threads: int | None = None
@@ -42,94 +43,98 @@ class LoadOptions:
     cache_type: str = "f16"
     tune: str = "turn"
     force: bool = False
-    draft: Summary | None = None  # of a smaller model that guesses
+    draft: Summary | None = None  # of a draft model
 
 
 def choose_settings(
     summary: Summary,
-    wishes: LoadOptions,
+    options: LoadOptions,
     on_tune: Callable[[float], None] | None = None,
     *,
     measure: bool = True,
 ) -> tuple[RunConfig, MemoryPlan]:
-    """How to run a file, and what that takes. Raises OutOfMemory, with the plan, UsageError.
+    """How to run a model, and the memory that it takes.
 
-    What was not measured here before is measured now, unless `measure` is false. Settings that
-    need more memory than there is give way to those that need the least.
+    Settings that were not measured on this machine are measured now, unless `measure` is false;
+    `on_tune` is called with the fraction of that which is done. If the fastest settings do not fit
+    into memory, those that need the least are returned. Raises UsageError, and OutOfMemory, whose
+    message has the plan, if not even these fit and `force` is off.
     """
-    _check(summary, wishes)
-    frugal = _with_threads(run_config.low_memory_config(), wishes)
-    least = _plan(summary, frugal, wishes)
+    _check(summary, options)
+    frugal = _with_threads(run_config.low_memory_config(), options)
+    least = _plan(summary, frugal, options)
     if not least.fits:
-        if wishes.force:
+        if options.force:
             return frugal, least
-        raise OutOfMemory(
-            f"{summary.path} {least.explain()}; force=True (--force) loads it all the same"
-        )
-    found = _find(summary, wishes, on_tune, measure=measure)
-    tuning = _with_threads(found, wishes)
-    made = _plan(summary, tuning, wishes)
-    return (tuning, made) if made.fits else (frugal, least)
+        raise OutOfMemory(f"{summary.path} {least.explain()}; force=True (--force) loads it anyway")
+    found = _find(summary, options, on_tune, measure=measure)
+    tuning = _with_threads(found, options)
+    plan = _plan(summary, tuning, options)
+    return (tuning, plan) if plan.fits else (frugal, least)
 
 
-def origin(summary: Summary, wishes: LoadOptions, tuning: RunConfig) -> str:
-    """Where settings come from that `settle` gave: one of ORIGINS."""
+def origin(summary: Summary, options: LoadOptions, tuning: RunConfig) -> str:
+    """Where the settings that `choose_settings` returned come from: one of ORIGINS."""
     if tuning.prefill_tps is not None:
         return MEASURED
-    if tuning != _with_threads(_find(summary, wishes, None, measure=False), wishes):
+    if tuning != _with_threads(_find(summary, options, None, measure=False), options):
         return "frugal"
-    if gpu_layers(wishes.gpu):
+    if gpu_layers(options.gpu):
         return "gpu"
-    if wishes.tune == run_config.OFF:
+    if options.tune == run_config.OFF:
         return "off"
-    known = autotune.remembered(summary, _goal(summary, wishes))
+    known = autotune.cached_settings(summary, _goal(summary, options))
     if known is None:
         return "not yet"
     return "small" if known.prefill_tps is None else "other threads"
 
 
-def _check(summary: Summary, wishes: LoadOptions) -> None:
-    """Refuse what makes no sense before anything is measured or loaded."""
-    run_config.check_goal(wishes.tune)
-    validate.boolean("force", wishes.force)
-    gpu_layers(wishes.gpu)
+def _check(summary: Summary, options: LoadOptions) -> None:
+    """Raise UsageError for invalid options, before anything is measured or loaded."""
+    run_config.check_goal(options.tune)
+    validate.boolean("force", options.force)
+    gpu_layers(options.gpu)
     config.check(
         memory_plan.trained_context(summary),
-        n_ctx=wishes.n_ctx,
-        n_threads=wishes.n_threads,
-        n_seqs=wishes.n_seqs,
-        cache_type=wishes.cache_type,
+        n_ctx=options.n_ctx,
+        n_threads=options.n_threads,
+        n_seqs=options.n_seqs,
+        cache_type=options.cache_type,
     )
 
 
 def _find(
     summary: Summary,
-    wishes: LoadOptions,
+    options: LoadOptions,
     on_tune: Callable[[float], None] | None,
     *,
     measure: bool,
 ) -> RunConfig:
-    if gpu_layers(wishes.gpu):
-        return run_config.default_config()  # the device computes
-    goal = _goal(summary, wishes)
-    found = autotune.remembered(summary, goal)
+    """The fastest settings, whatever the number of threads asked for."""
+    if gpu_layers(options.gpu):
+        return run_config.default_config()  # the GPU computes
+    goal = _goal(summary, options)
+    found = autotune.cached_settings(summary, goal)
     if found is None:
         found = (
-            autotune.measured(summary, goal, on_tune) if measure else run_config.default_config()
+            autotune.find_settings(summary, goal, on_tune)
+            if measure
+            else run_config.default_config()
         )
     return found
 
 
-def _goal(summary: Summary, wishes: LoadOptions) -> str:
-    """What is measured: where there is no memory to try what is fastest, what takes the least."""
-    return wishes.tune if wishes.tune == run_config.OFF or _fits_twice(summary) else "memory"
+def _goal(summary: Summary, options: LoadOptions) -> str:
+    """The goal to tune for: least memory if there is none for trying repacked weights."""
+    return options.tune if options.tune == run_config.OFF or _fits_twice(summary) else "memory"
 
 
-def _with_threads(tuning: RunConfig, wishes: LoadOptions) -> RunConfig:
-    n = wishes.n_threads
+def _with_threads(tuning: RunConfig, options: LoadOptions) -> RunConfig:
+    """The settings with the number of threads that was asked for, if any."""
+    n = options.n_threads
     if n is None or (n, n) == (tuning.n_threads, tuning.n_threads_batch):
         return tuning
-    # What batches cost and how fast they are was measured with other threads.
+    # The rates and costs were measured with another number of threads.
     return replace(
         tuning,
         n_threads=n,
@@ -141,22 +146,23 @@ def _with_threads(tuning: RunConfig, wishes: LoadOptions) -> RunConfig:
 
 
 def _fits_twice(summary: Summary) -> bool:
-    """Whether there is memory for a second copy of the weights, as repacking may need it."""
+    """Whether there is memory for a second copy of the weights, which repacking may need."""
     free = available_memory()
     return free is None or 2 * summary.data_bytes + memory_plan.PROGRAM_BYTES < free
 
 
-def _plan(summary: Summary, tuning: RunConfig, wishes: LoadOptions) -> MemoryPlan:
-    n_ctx = wishes.n_ctx or memory_plan.trained_context(summary)
-    made = memory_plan.plan_memory(
+def _plan(summary: Summary, tuning: RunConfig, options: LoadOptions) -> MemoryPlan:
+    """The memory of the model and of the draft model, if there is one."""
+    n_ctx = options.n_ctx or memory_plan.trained_context(summary)
+    plan = memory_plan.plan_memory(
         summary,
         tuning,
         n_ctx=n_ctx,
-        n_seqs=wishes.n_seqs,
+        n_seqs=options.n_seqs,
         n_batch=DEFAULT_BATCH,
-        cache_type=wishes.cache_type,
+        cache_type=options.cache_type,
     )
-    if wishes.draft is None:
-        return made
-    second = draft_model.needs(wishes.draft, tuning, n_ctx)
-    return replace(made, draft=second.total - memory_plan.PROGRAM_BYTES)
+    if options.draft is None:
+        return plan
+    draft = draft_model.plan_memory(options.draft, tuning, n_ctx)
+    return replace(plan, draft=draft.total - memory_plan.PROGRAM_BYTES)

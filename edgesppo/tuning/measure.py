@@ -1,7 +1,4 @@
-"""Owns the timing of one model in one context: prompts, answers, batches, for a moment each.
-
-What the tokens say does not matter. Knows nothing of what the figures are for.
-"""
+"""Time one model in one context: short prompts, answers and batches of meaningless tokens."""
 
 from __future__ import annotations
 
@@ -17,15 +14,15 @@ if TYPE_CHECKING:
     from edgesppo.llama.weights import Weights
     from edgesppo.planning.run_config import RunConfig
 
-LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)
+LENGTHS = (2048, 1024, 512, 256, 128, 64, 32)  # of prompts that are timed, in tokens
 _BATCH = 512
 _WARM_UP = 32
-_DECODED = 8
+_DECODED = 8  # tokens of an answer
 _ROUNDS = 3
 
 
 class Probe:
-    """One context to time. Close it before the weights."""
+    """A context to time, for prompts of up to `n_prompt` tokens. Close it before the weights."""
 
     def __init__(self, weights: Weights, tuning: RunConfig, n_prompt: int) -> None:
         self._n_vocab = weights.n_vocab
@@ -50,27 +47,27 @@ class Probe:
         self._context.close()
 
     def set_threads(self, n: int) -> None:
-        """Compute with so many threads from now on."""
+        """Compute with `n` threads from now on."""
         self._context.set_threads(n, n)
 
     def warm_up(self) -> float:
-        """Bring the weights into memory; tokens per second of the second of two short prompts."""
+        """Run two short prompts; returns the second one's tokens per second."""
         n = min(_WARM_UP, self._room)
         self._prefill(n)
         return n / self._prefill(n)
 
     def turn(self, n: int) -> tuple[float, float]:
-        """Tokens per second of a prompt of `n` tokens, and of the answer's tokens behind it."""
+        """Tokens per second of a prompt of `n` tokens, and of a short answer to it."""
         n = min(n, self._room - 1)
         prefill = n / self._prefill(n)
         steps = min(_DECODED, self._room - n)
         started = time.perf_counter()
-        for place in range(n, n + steps):
-            self._decode(place, 1)
+        for position in range(n, n + steps):
+            self._decode(position, 1)
         return prefill, steps / (time.perf_counter() - started)
 
     def rows(self, n: int) -> float:
-        """Seconds of a batch of `n` rows that are all sampled; the best of three."""
+        """Seconds for a batch of `n` tokens with logits for each; the best of three."""
         times = []
         for _ in range(_ROUNDS):
             self._context.remove(0, 0)
@@ -87,14 +84,14 @@ class Probe:
         return time.perf_counter() - started
 
     def _decode(self, first: int, n: int, logits: int = 1) -> None:
-        tokens = [(place * 7919) % self._n_vocab for place in range(first, first + n)]
+        tokens = [(position * 7919) % self._n_vocab for position in range(first, first + n)]
         self._batch.clear()
         self._batch.add(0, first, tokens, logits=logits)
         self._context.abort.clear()
         run_interruptibly(lambda: self._context.decode(self._batch), self._context.abort.set)
 
 
-def longest(rate: float, seconds: float, most: int) -> int:
-    """The longest prompt that is prefilled in so many seconds."""
-    fitting = (n for n in LENGTHS if n <= most and n <= rate * seconds)
+def longest(rate: float, seconds: float, n_max: int) -> int:
+    """The longest of LENGTHS, up to `n_max`, that takes at most `seconds` at this rate."""
+    fitting = (n for n in LENGTHS if n <= n_max and n <= rate * seconds)
     return next(fitting, LENGTHS[-1])

@@ -29,7 +29,7 @@ from edgesppo.chat.template import Message, encode
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
-from edgesppo.tuning.autotune import Measurement
+from edgesppo.tuning.autotune import Search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--own", action="store_true", help="the demo's own answers")
     options = parser.parse_args()
-    tuning = Measurement(options.file, "turn", lambda _: None).best()
+    tuning = Search(options.file, "turn", lambda _: None).best()
     print(f"{tuning}")
     if options.own:
         main_own(options.file, tuning, options.rounds)

@@ -28,7 +28,7 @@ from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import RunConfig
-from edgesppo.tuning.autotune import Measurement
+from edgesppo.tuning.autotune import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def speed(path: Path, options: argparse.Namespace) -> None:
 def tuning(path: Path, _options: argparse.Namespace) -> None:
     """A usual turn with the settings that are found by measuring, and with llama.cpp's own."""
     started = time.perf_counter()
-    chosen = Measurement(path, "turn", lambda _: None).best()
+    chosen = Search(path, "turn", lambda _: None).best()
     print(f"  found in {time.perf_counter() - started:.1f} s: {chosen}")
     ours, defaults = _Rates(), _Rates()
     for _ in range(ROUNDS):

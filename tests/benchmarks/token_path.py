@@ -1,4 +1,4 @@
-"""Counts what a token runs through between two chunks of an answer: Python calls and their files.
+"""Count the Python calls that a token takes between two chunks of an answer, and their files.
 
     python -m tests.benchmarks.token_path FILE.gguf [--show] [--drafts]
 

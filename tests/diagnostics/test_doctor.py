@@ -46,7 +46,7 @@ def one(about: str, code: int = 0) -> dict[str, Any]:
 def test_what_the_build_has_and_the_processor_lacks_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(build_info, "info", lambda: (0, INFO))
+    monkeypatch.setattr(build_info, "query", lambda: (0, INFO))
     monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2"})
     found = one("features", 1)
     assert (found["state"], "uses AVX512, which this" in found["text"]) == ("fail", True)
@@ -62,14 +62,14 @@ def test_what_the_build_has_and_the_processor_lacks_is_told(
 @pytest.mark.usefixtures("fresh_home")
 def test_a_library_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     die = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGILL)})"
-    build_info.info.cache_clear()
-    monkeypatch.setattr(build_info, "_ASK", die)
+    build_info.query.cache_clear()
+    monkeypatch.setattr(build_info, "_PROGRAM", die)
     found = one("features", 1)
     assert "ends its process by an instruction that this processor lacks" in found["text"]
-    build_info.info.cache_clear()
-    monkeypatch.setattr(build_info, "_ASK", "raise ImportError('no libllama')")
+    build_info.query.cache_clear()
+    monkeypatch.setattr(build_info, "_PROGRAM", "raise ImportError('no libllama')")
     assert "with status 1: ImportError: no libllama" in one("features", 1)["text"]
-    build_info.info.cache_clear()
+    build_info.query.cache_clear()
 
 
 def test_the_library_is_not_loaded_in_the_process_that_asks() -> None:

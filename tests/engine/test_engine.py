@@ -76,8 +76,8 @@ def test_the_very_same_prompt_decodes_one_token_only(model: Model, engine: Engin
 
 
 def test_going_back_beyond_the_sliding_window_prefills_anew(model: Model) -> None:
-    """The window's cells are overwritten by then: reusing the prefix would give wrong logits."""
-    # With larger micro-batches llama.cpp keeps the whole context for the window's layers.
+    """The window's cells are overwritten, so reusing the prefix would give wrong logits."""
+    # With larger micro-batches llama.cpp keeps the whole context for the sliding-window layers.
     engine = Engine(model, n_ubatch=32)
     long = _prompt(model, STORY * 20)[:480]
     assert len(long) > 2 * model.weights.n_swa
@@ -144,7 +144,7 @@ def test_a_decode_stops_at_the_abort_flag_and_the_context_is_usable_again(model:
 def test_a_prefill_that_is_cancelled_midway_leaves_the_cache_right(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The abort flag goes up while the second of three slices is being decoded."""
+    """The abort flag is set while the second of three slices is being decoded."""
     prompt = _prompt(model, STORY * 20)[:480]
     engine = Engine(model, n_batch=160)
     decode, calls = Context.decode, []
@@ -266,10 +266,10 @@ def test_making_and_closing_engines_leaves_no_thread(model: Model) -> None:
 
 
 def test_a_prompt_that_finds_no_room_waits_for_the_answer_beside_it(model: Model) -> None:
-    """It holds nothing yet that could be given up: nobody gets an error for that."""
+    """No cells can be freed for it yet, and that is no error."""
     engine = Engine(model, n_ctx=256, n_seqs=2)
     long = [model.bos, *range(300, 500)]
-    short = [*range(600, 700)]  # shares no cell
+    short = [*range(600, 700)]  # shares no cells
     params = GREEDY.replace(logit_bias={1: -100, model.end_of_turn: -100})
     first = engine.submit(long, params)
     engine.step()
@@ -286,7 +286,7 @@ def test_a_prompt_that_finds_no_room_waits_for_the_answer_beside_it(model: Model
 
 
 def test_prompts_that_together_outgrow_a_small_context_go_in_more_batches(model: Model) -> None:
-    """llama.cpp ends the process at a batch of more tokens than the cache has cells."""
+    """llama.cpp ends the process for a batch of more tokens than the cache has cells."""
     engine = Engine(model, n_ctx=256, n_seqs=4)
     prompts = [[*range(300 + 70 * n, 370 + 70 * n)] for n in range(4)]
     requests = [engine.submit(prompt, GREEDY.replace(max_tokens=2)) for prompt in prompts]

@@ -1,7 +1,7 @@
-"""An interrupt at any line of the engine: nothing is lost but what was interrupted.
+"""An interrupt at any line of the engine loses nothing but the answer that it interrupts.
 
-What Ctrl-C does at random moments is done here at chosen ones: KeyboardInterrupt is raised at
-the n-th line that the engine and what it stands on execute, for many n.
+Ctrl-C arrives at random moments; here KeyboardInterrupt is raised at the n-th line that the engine
+and its callers execute, for many n.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.chat import chat, generation, history
-from edgesppo.engine import accept, engine, kv_cache, request, runner, scheduler
+from edgesppo.engine import engine, kv_cache, request, runner, scheduler
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from tests.support import near_ties
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from edgesppo.engine.engine import Request
     from edgesppo.llama.batch import Batch
 
-MODULES = (accept, chat, engine, generation, history, kv_cache, request, runner, scheduler)
+MODULES = (chat, engine, generation, history, kv_cache, request, runner, scheduler)
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
 POINTS = 10**6 if LONG else 20
-# Tokens of a prompt and of an answer, and of a context that has room for less than two of both.
+# Tokens of a prompt and of an answer; and of a context with room for less than two turns.
 TURN, ROOM = 70, 256
 
 
@@ -57,7 +57,7 @@ class InterruptAt:
 
 
 def _ask(model: LoadedModel, trace: Any) -> None:
-    """One answer, under the tracer."""
+    """Generate one answer with this trace function installed."""
     before = sys.gettrace()
     sys.settrace(trace)
     try:
@@ -105,7 +105,7 @@ def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: P
 def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch goes in micro-batches: the later ones take the window's cells of the beginning."""
+    """A batch is decoded in micro-batches, and later ones overwrite the window's first cells."""
     model = edgesppo.load(demo_gguf)
     prompt = [model.model.bos, *model.tokenize("My name is Ada. Who are you? " * 60)][:480]
     alone = _tokens(model.engine, model.engine.submit(prompt, GREEDY))
@@ -133,7 +133,7 @@ def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
 def test_answers_that_need_more_room_than_there_is_take_turns(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them get what they would get alone; nobody gets an error for another's length."""
+    """Each answer is the one that it would be alone, and none fails because of another's length."""
     model = edgesppo.load(demo_gguf)
     monkeypatch.setattr(model.model, "end_tokens", frozenset())
     params = GREEDY.replace(max_tokens=TURN)

@@ -1,4 +1,4 @@
-"""What is made and closed leaves nothing: no memory, thread, file or native handle."""
+"""Objects that are created and closed leak nothing: no memory, thread, file or native handle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENDLESS: dict[str, Any] = {"temperature": 5.0, "top_p": 1.0, "max_tokens": 10_000}
-# Bytes by which memory may grow in hundreds of cycles: the allocator settles only by and by. A
+# Bytes by which memory may grow in hundreds of cycles, as the allocator settles only gradually. A
 # context takes 8 MB, the vocabulary 1 MB.
 UNREST = 4_000_000
 
@@ -48,7 +48,7 @@ def load():
         chat.ask("Hi")
 
 def settled():
-    # What is held once the allocator gave back what it can, and ended threads are gone.
+    # The memory in use after the allocator returned what it can and finished threads are gone.
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0) if sys.platform == "linux" else None
     least = min(threads() for _ in range(20) if not time.sleep(0.01))
@@ -78,7 +78,7 @@ def test_many_cycles_leave_nothing(demo_gguf: Path, kind: str, cycles: int) -> N
 
 @pytest.fixture
 def held(demo_gguf: Path) -> Iterator[edgesppo.LoadedModel]:
-    """A model to be closed; what it held must be gone afterwards."""
+    """A model that is closed afterwards; everything that it held must be freed."""
     before = _held()
     model = edgesppo.load(demo_gguf)
     yield model
@@ -97,7 +97,7 @@ def _held() -> dict[str, int]:
 
 
 def _talk(model: edgesppo.LoadedModel, seed: int = 1) -> None:
-    """Answer upon answer: hot ones can end by themselves."""
+    """Generate answer after answer; at high temperatures they can end by themselves."""
     chat = model.chat(**ENDLESS)
     while True:
         for _ in chat.stream("Tell me a story", seed=seed):
@@ -183,11 +183,11 @@ async def _cancel(chat: edgesppo.Chat) -> None:
 
 
 class Owner:
-    """Whoever asks."""
+    """An owner of a request."""
 
 
 def test_a_request_ends_with_its_owner(held: edgesppo.LoadedModel) -> None:
-    """As after an interrupt that hit the very code which cancels."""
+    """As after an interrupt in the very code that would have cancelled it."""
     owner = Owner()
     request = held.engine.submit([2, 5, 6], edgesppo.SamplingParams(**ENDLESS), owner=owner)
     held.engine.step()

@@ -1,4 +1,4 @@
-"""Many threads, one model: each gets what it would get alone, whatever the others do.
+"""Many threads share one model, and each gets the answers that it would get alone.
 
 Three seconds by default, a minute with EDGESPPO_LONG=1.
 """
@@ -42,7 +42,7 @@ HOT: dict[str, Any] = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 30}
 
 @dataclass
 class Tally:
-    """What the threads did and found; each appends from its own."""
+    """What the threads did and found; every thread appends its own."""
 
     compared: list[str] = field(default_factory=list)
     flips: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Tally:
 
 
 class Reference:
-    """What prompts give alone: computed in an engine of its own, without guesses, once each."""
+    """The answers to prompts alone, computed once each, in a separate engine without drafts."""
 
     def __init__(self, model: LoadedModel) -> None:
         self._model = model.model
@@ -75,7 +75,7 @@ class Reference:
 
 
 class Talker:
-    """One thread: random acts, and what they gave against the reference."""
+    """One thread: performs random actions and compares the answers with the reference."""
 
     def __init__(self, model: LoadedModel, reference: Reference, tally: Tally, seed: int) -> None:
         self._model, self._reference, self._tally = model, reference, tally
@@ -126,7 +126,7 @@ class Talker:
         self._compare(chat)
 
     def _hot(self) -> None:
-        """A seed gives the same answer beside others as alone; but for near ties, not counted."""
+        """A seed gives the same answer among others as alone; near ties are not counted."""
         chat = self._chat(**HOT, seed=self._rng.randrange(5))
         chat.ask(self._question())
         assert chat.last.usage.completion_tokens == len(chat.last.ids)
@@ -139,7 +139,7 @@ class Talker:
         stream.close()
 
     def _cancel(self) -> None:
-        """From another thread, at some moment."""
+        """Cancel from another thread, at a random moment."""
         engine = self._model.engine
         prompt = [2, *self._model.tokenize(self._question())]
         request = engine.submit(prompt, self._chat(**HOT).params)
@@ -154,7 +154,7 @@ class Talker:
             self._model.ask("much " * 2000)
 
     def _compare(self, chat: Chat) -> None:
-        """The last, greedy, answer with what its prompt gives alone."""
+        """Compare the latest greedy answer with the one that its prompt gives alone."""
         prompt, last = self._prompt(chat), chat.last
         end = [self._model.model.end_of_turn] if last.finish_reason == "stop" else []
         mine, alone = [*last.ids, *end], self._reference.answer(prompt, chat.params)
@@ -173,7 +173,7 @@ class Talker:
 
 @pytest.mark.parametrize("n_seqs", [1, 4])
 def test_ten_threads_on_one_model(demo_gguf: Path, n_seqs: int) -> None:
-    """With 4 sequences they need more cells at times than the context has: some must wait."""
+    """With 4 sequences they sometimes need more cells than the context has, and some must wait."""
     held = native_handles(), open_files(), threading.active_count()
     with edgesppo.load(demo_gguf, n_seqs=n_seqs) as model:
         reference, tally = Reference(model), Tally()
@@ -201,7 +201,7 @@ def _report(n_seqs: int, tally: Tally) -> None:
 
 
 def _check_idle(model: LoadedModel, reference: Reference) -> None:
-    """Nothing runs, nothing waits, no slot is taken; and the next answer is right."""
+    """No request runs or waits, no slot is busy, and the next answer is right."""
     engine = model.engine
     engine.step()
     assert engine._schedule.requests() == []

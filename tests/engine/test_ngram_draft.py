@@ -1,4 +1,4 @@
-"""Guesses of what comes next: where they come from, when they pay, and that they change nothing."""
+"""Drafts: where they come from, when they pay, and that they change no answer."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_guess_keeps_to_its_limit_and_needs_a_run_of_three() -> None:
 
 
 def test_rows_of_other_sequences_count() -> None:
-    """Beside many others a guess must be good: it slows all of them."""
+    """Among many sequences a draft must be likely, because it slows all of them."""
     costs = (1.0, 4.0, 8.0, 16.0)
     assert Drafter(list(range(50)) * 2, costs).propose(8, others=3) == []
 
@@ -104,7 +104,7 @@ def run(made: Engine, ids: list[int], params: SamplingParams) -> Request:
 
 
 def texts(model: Model) -> list[list[int]]:
-    """Prompts whose answers repeat what was said, one of them well beyond the window."""
+    """Prompts whose answers repeat the text; one is much longer than the sliding window."""
     turn = "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
     asked = [
         "My name is Malik. What is my name?",
@@ -127,18 +127,18 @@ def texts(model: Model) -> list[list[int]]:
     ids=["greedy", "sampled", "penalised"],
 )
 def test_guesses_change_no_answer(model: Model, params: SamplingParams) -> None:
-    """In F32, where the rounding of larger batches is far below what decides."""
+    """In F32, where the rounding of larger batches is too small to decide a token."""
     drafted = 0
     for ids in texts(model):
         plain, quick = engine(model, drafts=False), engine(model, drafts=True)
-        # Ends do not end it: the answer goes on well beyond the window.
+        # No end token ends it, so that the answer is much longer than the sliding window.
         first = run(plain, ids, params)
         second = run(quick, ids, params)
         assert second.tokens == first.tokens
         assert second.finish_reason == first.finish_reason
         assert second.drafter is not None
         drafted += second.drafter.n_drafted
-        # What is held for the next turn is sound: it goes on as a fresh one would.
+        # The cache is sound: the next turn equals that of a fresh chat.
         longer = [*first.tokens, *ids[1:]][: plain.n_ctx - 20]
         fresh = engine(model, drafts=False)
         assert run(quick, longer, GREEDY).tokens == run(fresh, longer, GREEDY).tokens
@@ -202,15 +202,15 @@ def test_guesses_while_another_sequence_is_cancelled(model: Model) -> None:
 
 
 class Forced(Drafter):
-    """Proposes given tokens: all that is left of an answer, in one guess."""
+    """Drafts the tokens of a given answer, as many as are left."""
 
     def __init__(self, answer: Sequence[int]) -> None:
         super().__init__([])
         self._left = list(answer)
 
-    def propose(self, most: int, others: int = 0) -> list[int]:
+    def propose(self, n_max: int, others: int = 0) -> list[int]:
         assert others == 0
-        return self._left[: min(most, MAX_DRAFT)]
+        return self._left[: min(n_max, MAX_DRAFT)]
 
     def learn(self, drafted: Sequence[int], accepted: Sequence[int]) -> None:
         super().learn(drafted, accepted)
@@ -222,7 +222,7 @@ class Forced(Drafter):
 def test_a_stop_string_split_over_guessed_tokens_ends_the_answer_there(
     demo_f32: Path, monkeypatch: pytest.MonkeyPatch, first: int, n_tokens: int
 ) -> None:
-    """As without guesses: its text, reason and counts, and what is held for the next turn."""
+    """The text, finish reason, counts and cached tokens are those of an answer without drafts."""
     question, after = "How do I convert a checkpoint?", "What is the capital of Italy?"
     options: dict[str, Any] = {"temperature": 0, "logprobs": 1}
     with edgesppo.load(demo_f32, n_threads=1, drafts=False) as model:
@@ -230,7 +230,7 @@ def test_a_stop_string_split_over_guessed_tokens_ends_the_answer_there(
         chat.ask(question)
         answer = chat.last.ids
         pieces = [model.model.piece(token).decode() for token in answer]
-        # From within its first token to the end of its last one; the answer goes on behind it.
+        # From inside its first token to the end of its last one; the answer goes on after it.
         stop = "".join(pieces[first : first + n_tokens])[1:]
         before = "".join(pieces[:first]) + pieces[first][0]
         chat.clear()
@@ -265,7 +265,7 @@ def test_a_stop_string_split_over_guessed_tokens_ends_the_answer_there(
 
 @pytest.fixture
 def small(demo_gguf: Path) -> Iterator[Model]:
-    """The demo in fewer bits: a good guesser of what the demo says."""
+    """The demo in fewer bits, which predicts the demo's answers well."""
     model = Model(demo_gguf)
     yield model
     model.close()
@@ -292,15 +292,15 @@ def test_a_guesser_that_costs_too_much_is_not_asked() -> None:
     class Dear:
         cost = 1.0
 
-        def guess(self, tokens: object, n: int) -> list[int]:
+        def propose(self, tokens: object, n: int) -> list[int]:
             pytest.fail(f"asked for {n} behind {tokens}")
 
     assert Drafter([1, 2, 3], DEFAULT_ROW_COSTS, Dear()).propose(8) == []
 
 
 def guessed(guesser: DraftModel, ids: list[int], n: int) -> list[int]:
-    """A guess, as often asked for as the text has slices."""
-    found = [guesser.guess(ids, n) for _ in range(-(-len(ids) // SLICE))]
+    """A draft of `n` tokens, asked for until the draft model has caught up with the text."""
+    found = [guesser.propose(ids, n) for _ in range(-(-len(ids) // SLICE))]
     assert not any(found[:-1]), "nothing is guessed before all was read"
     return found[-1]
 
@@ -311,18 +311,18 @@ def test_a_guess_can_be_stopped_and_made_again(model: Model, small: Model) -> No
     assert SLICE < len(ids) < 2 * SLICE
     expected = guessed(guesser, ids, 6)
     assert len(expected) == 6
-    assert guesser.guess(ids[: len(ids) // 2], 3) != []
+    assert guesser.propose(ids[: len(ids) // 2], 3) != []
     guesser.stop()
-    assert guesser.guess(ids, 6) == []
-    guesser.go_on()
-    assert guesser.guess(ids, 6) == expected, "what it had read stayed"
-    assert guesser.guess(ids * 10, 6) == []
+    assert guesser.propose(ids, 6) == []
+    guesser.resume()
+    assert guesser.propose(ids, 6) == expected, "what it had read stayed"
+    assert guesser.propose(ids * 10, 6) == []
     guesser.close()
 
 
 @pytest.fixture
 def guessing(model: Model, small: Model) -> Iterator[tuple[Engine, DraftModel]]:
-    """An engine for two, with a draft model that costs nothing."""
+    """An engine for two sequences, and its draft model, which is said to cost nothing."""
     guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
     guesser.cost = 0.0
     made = Engine(model, n_threads=1, n_seqs=2, draft_costs=FREE, draft_model=guesser)
@@ -333,7 +333,7 @@ def guessing(model: Model, small: Model) -> Iterator[tuple[Engine, DraftModel]]:
 def test_a_draft_model_reads_a_long_text_slice_by_slice(
     model: Model, guessing: tuple[Engine, DraftModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No step takes longer for it than a slice and a guess: who waits beside it is not stalled."""
+    """A step decodes at most a slice and a draft for it, so that other sequences do not stall."""
     made, guesser = guessing
     decode, drafted, steps = Context.decode, [0], list[int]()
 
@@ -358,9 +358,9 @@ def test_a_draft_model_reads_a_long_text_slice_by_slice(
 def test_a_cancel_ends_the_draft_models_reading(
     model: Model, guessing: tuple[Engine, DraftModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also one that comes right before it begins."""
+    """Even a cancel that arrives right before the reading begins."""
     made, guesser = guessing
-    guess, decode, threads, done = guesser.guess, Context.decode, [], list[int]()
+    guess, decode, threads, done = guesser.propose, Context.decode, [], list[int]()
     prompt = texts(model)[0]
     victim = made.submit(prompt, GREEDY)
 
@@ -374,11 +374,11 @@ def test_a_cancel_ends_the_draft_models_reading(
         threads.append(threading.Thread(target=made.cancel, args=(victim,)))
         threads[0].start()
         assert stopped.wait(60)
-        monkeypatch.setattr(guesser, "guess", guess)
+        monkeypatch.setattr(guesser, "propose", guess)
         monkeypatch.setattr(Context, "decode", counted)
         return guess(tokens, n)
 
-    monkeypatch.setattr(guesser, "guess", cancelled_before)
+    monkeypatch.setattr(guesser, "propose", cancelled_before)
     n_steps = 0
     while not threads:
         made.step()
@@ -411,7 +411,7 @@ def test_a_draft_models_file_that_changes_is_one_clear_error(
 
 
 def _for_nothing(*args: Any, **options: Any) -> DraftModel:
-    """A draft model whose guesses always pay."""
+    """A draft model whose drafts always pay."""
     made = open_draft_model(*args, **options)
     made.cost = 0.0
     return made

@@ -1,4 +1,4 @@
-"""A token on its way from the decode to the text: few calls, and one place where answers end."""
+"""From decode to text, a token takes few Python calls, and answers end in one place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgesppo.api import LoadedModel
 
-# Half of what it once was; a few more where guesses are made.
+# The most Python calls per token, without and with drafts.
 MOST, MOST_GUESSING = 41, 49
 
 

@@ -1,4 +1,4 @@
-"""Sampling bound to a grammar: every answer fits, and is drawn as it would be without one."""
+"""Sampling that follows a grammar: every answer fits it, with the distribution it should have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHERS = ["I am", "The answer", "That is", "Yes", "No", "Hello", "You", "Paris"]
 
 
 class _Letters:
-    """Reads a text by llama.cpp's own grammar, byte by byte."""
+    """Checks a text against llama.cpp's own grammar, byte by byte."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -67,7 +67,7 @@ def test_llama_cpp_reads_a_grammar_as_it_is_meant(demo: LoadedModel, case: Case)
 
 
 def _answer(model: LoadedModel, asked: Any, **sampling: Any) -> tuple[str, str, list[int]]:
-    """Text, finish reason and ids of an answer that is bound to a schema."""
+    """The text, finish reason and ids of an answer that follows a schema."""
     ids = model.tokenize("Say something.", chat=True)
     params = SamplingParams(**{"max_tokens": 100, "top_p": 1.0, **sampling})
     request = model.engine.submit(ids, params, grammar=schema.grammar(asked))
@@ -159,7 +159,7 @@ def test_answers_side_by_side_follow_their_own_schemas(demo: LoadedModel) -> Non
 
 
 class _Row:
-    """The logits behind a prompt, from which draws can be made again and again."""
+    """The logits after a prompt, from which tokens can be drawn repeatedly."""
 
     def __init__(self, model: Model, ids: list[int]) -> None:
         self.model = model
@@ -179,7 +179,7 @@ class _Row:
             bound.close()
 
     def allowed(self, texts: list[str]) -> list[int]:
-        """The tokens that one of the texts begins with."""
+        """The tokens that begin one of the texts."""
         pieces = {token: self.model.piece(token) for token in range(self.model.n_vocab)}
         return [
             token
@@ -222,14 +222,14 @@ def test_draws_have_the_distribution_that_is_promised(
             continue
         chi2, dof = chi2 + (counts[token] - share) ** 2 / share, dof + 1
     assert rest_counted <= rest_expected + 6 * np.sqrt(rest_expected) + 3
-    # The chi-square distribution's upper 1e-5 lies below this for every number of degrees.
+    # The chi-square distribution's upper 1e-5 quantile is below this for all degrees of freedom.
     assert chi2 < dof + 6.5 * np.sqrt(2 * dof) + 12
 
 
 def _expected(
     logits: Any, allowed: list[int], temperature: float, cut: dict[str, Any]
 ) -> dict[int, float]:
-    """By definition: the chain's tokens and their probabilities, what is forbidden left out."""
+    """The expected distribution: the chain's tokens, without those that the grammar forbids."""
 
     def kept(tokens: Any) -> dict[int, float]:
         order = tokens[np.argsort(-logits[tokens], kind="stable")]
@@ -261,5 +261,5 @@ def test_temperature_zero_takes_the_most_probable_allowed_token(row: _Row) -> No
 
 
 def test_a_grammar_that_llama_cpp_cannot_read_is_an_error(demo: LoadedModel) -> None:
-    with pytest.raises(NativeError, match="cannot read the grammar"):
+    with pytest.raises(NativeError, match="cannot parse the grammar"):
         Grammar(demo.model.weights, "root ::= nothing\n")

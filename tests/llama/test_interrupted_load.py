@@ -1,4 +1,4 @@
-"""Ctrl-C while native code loads or makes a context: it is not lost, and nothing is left behind."""
+"""Ctrl-C while native code loads a model or creates a context is not lost and leaks nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Ctrl-C comes as llama.cpp is called, and so in whatever Python code it calls."""
+    """Send Ctrl-C when llama.cpp is called, so that it arrives in a Python callback."""
     real = getattr(C, name)
 
     def call(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Log-probabilities: the model's own, equal to the reference's softmax, one entry a token."""
+"""Log-probabilities: the model's own, equal to the reference's softmax, one entry per token."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_of_equal_logits_the_lower_id_comes_first() -> None:
 def test_they_are_the_softmax_of_the_very_row_and_near_the_references(
     demo_f32: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is ours adds nothing to see to what llama.cpp computed for that very batch.
+    """Our log-probabilities equal those of the logits that llama.cpp computed for the same batch.
 
     llama.cpp itself differs from transformers mostly by its GELU, a table in half precision: a
     float64 forward pass with such a table comes within half of that difference, and one without
@@ -76,7 +76,7 @@ def test_they_are_the_softmax_of_the_very_row_and_near_the_references(
         return of_row(row, token, n)
 
     monkeypatch.setattr(logprobs, "of_row", noted)
-    # An end token is not given out: another one is taken in its place.
+    # An end token is not part of an answer, so another token is taken in its place.
     bans = ((EOS, -100), (model.end_of_turn, -100))
     params = SamplingParams(temperature=0, max_tokens=1, logprobs=20, logit_bias=bans)
     off = off_log = off_likely = off_row = 0.0

@@ -1,4 +1,4 @@
-"""A model file that is replaced, cut short or written over while it is loaded."""
+"""A model file that is replaced, truncated or overwritten while it is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows does not let ma
 
 @pytest.fixture
 def file(demo_gguf: Path, tmp_path: Path) -> Path:
-    """A copy of the demo that may be harmed."""
+    """A copy of the demo that tests may damage."""
     return shutil.copy(demo_gguf, tmp_path / "model.gguf")
 
 
@@ -39,7 +39,7 @@ def test_a_file_replaced_by_renaming_does_no_harm(file: Path, demo_f32: Path) ->
 
 
 def test_a_snapshot_is_bound_to_the_file_that_was_loaded(file: Path, demo_f32: Path) -> None:
-    """Not to the one that has its name when the chat is saved."""
+    """And not to the file that has its name when the chat is saved."""
     saved = file.with_name("chat.json")
     with edgesppo.load(file) as model:
         chat = model.chat(temperature=0)
@@ -72,7 +72,7 @@ def _make_longer(file: Path) -> None:
 
 
 def _copy_onto(file: Path) -> None:
-    """As `cp other.gguf model.gguf` does it: the same file, emptied first."""
+    """Overwrite as `cp other.gguf model.gguf` does: the same file, truncated first."""
     file.write_bytes(b"GGUF")
 
 
@@ -99,7 +99,7 @@ print("closed")
 def test_a_file_changed_in_place_is_one_clear_error_at_the_next_request(
     file: Path, harm: object
 ) -> None:
-    """In a process of its own: touching pages that are gone ends it."""
+    """Run in a separate process, because touching truncated pages kills it."""
     name = getattr(harm, "__name__", "")
     command = [sys.executable, "-c", HARM, str(file), name, str(file.with_name("chat"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -1,6 +1,6 @@
-"""Logits through our runtime against transformers' Gemma2ForCausalLM on the same checkpoint.
+"""The runtime's logits against those of transformers' Gemma2ForCausalLM on the same checkpoint.
 
-The reference is made by `python -m edgesppo.dev.train_demo.reference`: float32, eager attention,
+The reference is written by `python -m edgesppo.dev.train_demo.reference`: float32, eager attention,
 a chat of several turns that is far longer than the sliding window.
 """
 
@@ -25,7 +25,7 @@ CLEAR_GAP = 0.1
 
 
 def _logits(gguf: Path, ids: list[int], positions: list[int], cache_type: str) -> np.ndarray:
-    """float32 [n_positions, n_vocab]: the whole prompt in one batch of every token's logits."""
+    """The logits at `positions` of a prompt in one batch: float32 [n_positions, n_vocab]."""
     model = Model(gguf)
     n_ctx = model.n_ctx_train
     params = ContextParams(n_ctx=n_ctx, n_batch=n_ctx, n_outputs=n_ctx, cache_type=cache_type)

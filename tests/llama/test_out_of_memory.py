@@ -1,4 +1,4 @@
-"""Too little memory is an error, never the end of the process."""
+"""Too little memory raises an error and never ends the process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 
-# Every try in a child of its own, with so many more bytes of address space than it has by then.
+# Each try runs in a child process that may take only so many more bytes of address space.
 TRIES = """
 import os, resource, sys, edgesppo
 from edgesppo import SamplingParams
@@ -60,7 +60,7 @@ for stage in ("load", "context", "step"):
 
 @linux
 def test_no_limit_of_memory_ends_the_process(demo_gguf: Path) -> None:
-    """While loading, while making the context, in the first steps."""
+    """Neither while loading, nor while creating the context, nor in the first steps."""
     command = [sys.executable, "-c", TRIES, str(demo_gguf)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     found = [line.split(maxsplit=2) for line in done.stdout.splitlines()]

@@ -9,8 +9,8 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
-from edgesppo.engine.accept import accept
 from edgesppo.engine.engine import Engine
+from edgesppo.engine.runner import Runner
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context, ContextParams
 from edgesppo.llama.model import Model
@@ -50,7 +50,7 @@ RECENT = [3, 0, 1, 2, 3, 0, 1]
 
 @pytest.fixture
 def chain(demo: LoadedModel, request: pytest.FixtureRequest) -> Any:
-    """Builds a chain for parameters, told of recent tokens; closed at the end."""
+    """Builds chains from parameters and recent tokens; closes them at the end."""
 
     def build(params: SamplingParams, recent: Sequence[int] = ()) -> SamplerChain:
         made = build_chain(params, demo.model.weights, N_CTX)
@@ -67,7 +67,7 @@ def _breakers(demo: LoadedModel, *texts: bytes) -> set[int]:
 
 
 def _assert_same(found: np.ndarray, expected: np.ndarray, why: object, *, astray: int = 0) -> None:
-    """Equal, but for so many small tokens that single precision puts beyond a cut."""
+    """Equal, except for `astray` tokens that single precision puts beyond a threshold."""
     wrong = (found > 0) != (expected > 0)
     wrong &= np.maximum(found, expected) > NOTHING
     assert wrong.sum() <= astray, f"cuts {np.flatnonzero(wrong)} otherwise: {why}"
@@ -224,11 +224,11 @@ def test_draws_from_a_model_have_the_exact_distribution(demo: LoadedModel) -> No
 def test_draws_behind_guesses_have_the_exact_distribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each token against the distribution behind its text, computed anew in one batch; and what
-    was guessed came as often as it is probable.
+    """Each token against the exact distribution after its prefix, computed again in one batch; and
+    draft tokens are drawn as often as they are probable.
 
-    On random weights, which take little time: so cold that they repeat themselves, and guesses
-    are right as often as wrong.
+    The weights are random, to save time, and the temperature is so low that the answers repeat
+    themselves and drafts are right as often as wrong.
     """
     shape = Shape(2, 64, 64, 2, 1, 32, 600, 256, 64)
     convert(write_checkpoint(tmp_path / "files", shape), tmp_path / "small.gguf", type="f32")
@@ -237,20 +237,22 @@ def test_draws_behind_guesses_have_the_exact_distribution(
     cold = {"temperature": 0.045, "min_p": 0.01, "samplers": ("min_p", "temperature")}
     params = SamplingParams(**cold, logit_bias=bans, max_tokens=90)
     ids = [model.bos, *range(300, 310)]
-    guesses: dict[tuple[int, int], int] = {}  # of a request (its seed), for the token at a place
+    guesses: dict[tuple[int, int], int] = {}  # (request's seed, position) -> draft token
 
-    def noted(context: Context, request: Request, *rest: Any) -> list[int]:
+    sample = Runner.sample
+
+    def noted(runner: Runner, request: Request, entry: int) -> tuple[list[int], str | None]:
         seen, draft = len(request.tokens), list(request.draft)
-        came = accept(context, request, *rest)
-        for i, guess in enumerate(draft[: len(came)]):
+        drawn, reason = sample(runner, request, entry)
+        for i, guess in enumerate(draft[: len(drawn)]):
             guesses[request.params.seed or 0, seen + i] = guess
-        return came
+        return drawn, reason
 
-    monkeypatch.setattr("edgesppo.engine.engine.accept", noted)
+    monkeypatch.setattr(Runner, "sample", noted)
     engine = Engine(model, n_seqs=2, n_threads=1, draft_costs=(1.0, 1.2, 1.5, 2.0))
     anew = Context(model.weights, ContextParams(n_ctx=256, n_batch=256, n_outputs=256))
     seed = n_drafted = n_accepted = n_possible = 0
-    right, probable = [], []  # of each guess: whether it came, and how probable it was
+    right, probable = [], []  # for each draft token: whether it was drawn, and its probability
     while len(places) < N_OF_A_MODEL:
         requests = [engine.submit(ids, params.replace(seed=seed + i)) for i in range(2)]
         seed += len(requests)
@@ -282,7 +284,7 @@ def test_draws_behind_guesses_have_the_exact_distribution(
 
 
 def _rows(context: Context, tokens: list[int]) -> list[np.ndarray]:
-    """The logits behind each token, float32 [n_vocab]; valid until the next call."""
+    """The logits after each token, float32 [n_vocab]; valid until the next call."""
     batch = Batch(len(tokens))
     batch.add(0, 0, tokens, logits=len(tokens))
     context.remove(0, 0)

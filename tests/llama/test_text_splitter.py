@@ -1,4 +1,4 @@
-"""Long texts: cut so that their tokens stay the same, refused when they can never fit."""
+"""Long texts are split without changing their tokens, and refused if they can never fit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import edgesppo
 from edgesppo.chat.template import encode
-from edgesppo.llama.model import Model, as_utf8
+from edgesppo.llama.model import Model
 from edgesppo.llama.text_splitter import TextSplitter
+from edgesppo.llama.tokenizer import as_utf8
 from tests.llama.test_tokenizer import CONTROL, PLAIN
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MEGABYTES = 10
 ONE_CHARACTER = ["a", " ", "\n", "é", "🙂", "\t", "\0", "<", "漢", "\u2581", "=", "0"]
 REPEATED = [" \n", "<h1>", "<0x0A>", "<end_of_turn>", "👩‍👩‍👧‍👦", "The quick brown fox. ", "aé"]
-# A minute at most; it takes a second or two.
+# An upper bound: the work takes a second or two.
 PATIENCE_S = 60
 
 
@@ -46,7 +47,7 @@ texts = st.lists(
 @settings(max_examples=300, deadline=None)
 def test_the_tokens_of_a_text_are_those_of_its_parts(model: Model, text: str, size: int) -> None:
     text = as_utf8(text).decode()
-    parts = list(model._find_cuts().parts(text, size))
+    parts = list(model.tokenizer._splitter().parts(text, size))
     assert "".join(parts) == text
     assert all(parts)
     tokens = [id_ for part in parts for id_ in model.weights.tokenize(part.encode(), special=False)]
@@ -57,7 +58,7 @@ def test_a_long_text_has_the_tokens_of_the_whole(model: Model) -> None:
     rng = random.Random(5)
     for _ in range(5):
         text = "".join(rng.choices(PLAIN, k=9000))
-        whole = model._tokenize(as_utf8(text))
+        whole = model.tokenizer._tokenize(as_utf8(text))
         assert model.tokenize(text) == whole
         assert model.fewest_tokens(text) <= len(whole)
 
@@ -71,7 +72,7 @@ def test_texts_are_cut_where_no_piece_goes_on() -> None:
 
 
 def _in_time(work: Any) -> Any:
-    """The outcome of some work; fails, instead of hanging, when it does not end."""
+    """The result of `work`, or the error it raised; fails instead of hanging if it does not end."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -89,7 +90,7 @@ def _in_time(work: Any) -> Any:
 
 @pytest.mark.parametrize("text", ONE_CHARACTER)
 def test_a_prompt_of_megabytes_of_one_character_ends_in_time(demo: LoadedModel, text: str) -> None:
-    """With an error that says by how much it is too long."""
+    """The error says by how many tokens the prompt is too long."""
     prompt = text * (MEGABYTES * 10**6 // len(text.encode()))
     chat = demo.chat(temperature=0)
     for overflow in ("trim", "error"):
@@ -106,7 +107,7 @@ def test_a_prompt_of_megabytes_of_one_character_ends_in_time(demo: LoadedModel, 
 def test_any_text_is_tokenised_in_time_that_grows_with_its_length(
     demo: LoadedModel, text: str
 ) -> None:
-    """A megabyte; the quadratic way takes a minute and more for some of them."""
+    """A megabyte of text, for which quadratic time would be a minute or more."""
     n = 10**6 // len(text.encode())
     ids = _in_time(lambda: demo.tokenize(text * n))
     few = demo.tokenize(text * 310)

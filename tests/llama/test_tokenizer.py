@@ -110,7 +110,7 @@ def _strings(pieces: list[str], n: int, seed: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reference() -> SentencePieceProcessor:
-    """SentencePiece on the demo's own model, with the control tokens typed CONTROL."""
+    """SentencePiece with the demo's tokenizer, its control tokens marked as CONTROL."""
     proto = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString((DEMO / "tokenizer.model").read_bytes())
     special = set(CONTROL) | {"<2mass>", "[@BOS@]"} | {f"<unused{n}>" for n in range(99)}

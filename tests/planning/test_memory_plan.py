@@ -225,7 +225,7 @@ def test_the_command_says_where_the_settings_come_from(
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "llama.cpp's defaults: not measured yet; the first run" in text
-    autotune.measured(gemma2.load_summary(demo_gguf), "memory")
+    autotune.find_settings(gemma2.load_summary(demo_gguf), "memory")
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "measured here: prefill" in text
     assert "llama.cpp's defaults" not in text

@@ -86,7 +86,11 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     with edgesppo.load(demo_gguf) as other:
         resumed = other.resume(tmp_path / "stopped.chat")
         ids = [*resumed.history_ids(), 2]
-        assert other.engine.held(ids) == demo.engine.held(ids) > 2 * demo.model.weights.n_swa
+        assert (
+            other.engine.count_cached(ids)
+            == demo.engine.count_cached(ids)
+            > 2 * demo.model.weights.n_swa
+        )
 
 
 def test_both_files_are_their_owners_only(chat: Chat, demo: LoadedModel, tmp_path: Path) -> None:

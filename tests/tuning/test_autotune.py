@@ -18,7 +18,7 @@ from edgesppo.planning.run_config import (
 )
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune, choose
-from edgesppo.tuning.autotune import Measurement, measured, remembered
+from edgesppo.tuning.autotune import Search, cached_settings, find_settings
 from edgesppo.tuning.choose import LoadOptions
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
-    """The demo as if it were worth a measurement, in a home where nothing is remembered."""
-    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
+    """The demo, as if it were large enough to be measured, and an empty cache folder."""
+    monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
     return gemma2.load_summary(demo_gguf)
 
@@ -38,7 +38,7 @@ def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("goal", run_config.TURNS)
 def test_what_is_found_was_measured_and_can_be_run(demo_gguf: Path, goal: str) -> None:
     heard: list[float] = []
-    found = Measurement(demo_gguf, goal, heard.append).best()
+    found = Search(demo_gguf, goal, heard.append).best()
     assert found.prefill_tps is not None
     assert found.prefill_tps > 0
     assert found.decode_tps is not None
@@ -50,12 +50,12 @@ def test_what_is_found_was_measured_and_can_be_run(demo_gguf: Path, goal: str) -
 
 
 def test_the_least_memory_is_what_memory_asks_for(demo_gguf: Path) -> None:
-    found = Measurement(demo_gguf, "memory", lambda _: None).best()
+    found = Search(demo_gguf, "memory", lambda _: None).best()
     assert (found.repack, found.flash_attention, found.n_ubatch) == (False, "on", 128)
 
 
 def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With rates of our own in the place of the clock's."""
+    """With made-up rates in place of measured ones."""
 
     class Fake(autotune.Probe):
         def turn(self, n: int) -> tuple[float, float]:
@@ -71,34 +71,34 @@ def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(hardware, "thread_choices", lambda: [1, 2])
     monkeypatch.setattr(autotune, "Probe", Fake)
-    found = Measurement(demo_gguf, "prefill", lambda _: None).best()
+    found = Search(demo_gguf, "prefill", lambda _: None).best()
     assert found.flash_attention == "off"
     assert (found.n_threads, found.n_threads_batch) == (1, 2)
 
 
 def test_it_is_measured_once_for_each_goal(summary: Summary) -> None:
-    assert remembered(summary, "memory") is None
-    found = measured(summary, "memory")
-    assert remembered(summary, "memory") == found
-    assert remembered(summary, "turn") is None
+    assert cached_settings(summary, "memory") is None
+    found = find_settings(summary, "memory")
+    assert cached_settings(summary, "memory") == found
+    assert cached_settings(summary, "turn") is None
 
 
 def test_another_machine_build_or_model_measures_anew(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured(summary, "memory")
+    find_settings(summary, "memory")
     other = gemma2.Summary(
         **{**vars(summary), "tensors": summary.tensors[:-1]},
     )
-    assert remembered(other, "memory") is None
+    assert cached_settings(other, "memory") is None
     for name in ("name", "thread_choices"):
         with monkeypatch.context() as patch:
             patch.setattr(hardware, name, lambda: "another")
-            assert remembered(summary, "memory") is None
+            assert cached_settings(summary, "memory") is None
     with monkeypatch.context() as patch:
         patch.setattr(autotune, "LIBRARY_VERSION", "0.0.1")
-        assert remembered(summary, "memory") is None
-    assert remembered(summary, "memory") is not None
+        assert cached_settings(summary, "memory") is None
+    assert cached_settings(summary, "memory") is not None
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,17 @@ def test_another_machine_build_or_model_measures_anew(
     ],
 )
 def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, object]) -> None:
-    measured(summary, "memory")
-    place = autotune._place(summary, "memory")
+    find_settings(summary, "memory")
+    place = autotune._cache_path(summary, "memory")
     kept = json.loads(place.read_text(encoding="utf-8"))
     place.write_text(json.dumps({**kept, **damage}), encoding="utf-8")
-    assert remembered(summary, "memory") is None
+    assert cached_settings(summary, "memory") is None
     place.write_bytes(b"\xff")
-    assert remembered(summary, "memory") is None
+    assert cached_settings(summary, "memory") is None
 
 
 def test_a_small_model_is_not_measured(demo_gguf: Path) -> None:
-    assert remembered(gemma2.load_summary(demo_gguf), "turn") == default_config()
+    assert cached_settings(gemma2.load_summary(demo_gguf), "turn") == default_config()
 
 
 @pytest.mark.usefixtures("summary")
@@ -148,8 +148,8 @@ def test_ctrl_c_while_measuring_leaves_no_half_memory(summary: Summary) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measured(summary, "turn", stop)
-    assert remembered(summary, "turn") is None
+        find_settings(summary, "turn", stop)
+    assert cached_settings(summary, "turn") is None
 
 
 @pytest.mark.usefixtures("summary")
@@ -168,7 +168,7 @@ def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costly = RunConfig(2, 2, repack=True, flash_attention="off", n_ubatch=512)
-    monkeypatch.setattr(autotune, "remembered", lambda *_: costly)
+    monkeypatch.setattr(autotune, "cached_settings", lambda *_: costly)
     found, made = choose.choose_settings(summary, LoadOptions())
     assert found == costly
     free(monkeypatch, made.total - 1)
@@ -180,7 +180,7 @@ def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
 def test_nothing_is_measured_where_even_the_least_does_not_fit(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autotune, "measured", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(autotune, "find_settings", lambda *_: pytest.fail("measured"))
     free(monkeypatch, 1_000_000)
     with pytest.raises(edgesppo.OutOfMemory, match="--force"):
         choose.choose_settings(summary, LoadOptions())
@@ -198,9 +198,9 @@ def test_threads_that_were_asked_for_are_taken(summary: Summary) -> None:
 def test_what_was_measured_with_other_threads_is_not_used(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a batch of guesses costs differs from thread to thread."""
+    """The cost of a batch depends on the number of threads."""
     known = RunConfig(2, 2, False, "on", 128, 100.0, 10.0, (1.0, 1.1, 1.2, 1.3))
-    monkeypatch.setattr(autotune, "remembered", lambda *_: known)
+    monkeypatch.setattr(autotune, "cached_settings", lambda *_: known)
     assert choose.choose_settings(summary, LoadOptions(n_threads=2))[0] == known
     other, _ = choose.choose_settings(summary, LoadOptions(n_threads=1))
     assert other.row_costs == DEFAULT_ROW_COSTS
@@ -226,7 +226,7 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
         patch.setattr(run_config, "_WORTH_TUNING", 1 << 30)
         assert origin() == "small"
     known = RunConfig(2, 2, False, "on", 512, 100.0, 10.0)
-    monkeypatch.setattr(autotune, "remembered", lambda *_: known)
+    monkeypatch.setattr(autotune, "cached_settings", lambda *_: known)
     assert origin() == choose.MEASURED
     assert origin(n_threads=1) == "other threads"
     free(monkeypatch, 1_000_000)

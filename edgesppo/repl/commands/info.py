@@ -119,8 +119,10 @@ def context(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  {n_ctx:>9,}  tokens in the context of {state.loaded.name}")
     ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
     ctx.say(f"  {left:>9,}  free")
-    held = state.loaded.engine.held(chat.encode([Message("user", "")], left_out=chat.left_out))
-    ctx.say(f"  {held:>9,}  in the KV cache, not to be computed again")
+    cached = state.loaded.engine.count_cached(
+        chat.encode([Message("user", "")], left_out=chat.left_out)
+    )
+    ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
     if used > n_ctx:
         ctx.say("  The chat exceeds the context: the next message leaves out the oldest turns.")
     if chat.left_out:
