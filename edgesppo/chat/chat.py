@@ -5,24 +5,29 @@ Knows nothing of terminals or HTTP.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+import contextlib
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from edgesppo.chat import structured
+from edgesppo.chat.answer_stream import AnswerStream, AsyncAnswerStream
 from edgesppo.chat.generation import Generation
 from edgesppo.chat.history import History
 from edgesppo.chat.template import Message
-from edgesppo.errors import EdgesppoError, UsageError
+from edgesppo.errors import ChatInUse, UsageError
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
     from edgesppo.chat.generation import Chunk, Result
     from edgesppo.engine.engine import Engine
     from edgesppo.sampling.params import SamplingParams
 
 T = TypeVar("T")
+# What is asked, how many messages stand before it, and an answer that is gone on with.
+_Place: TypeAlias = "tuple[Message, int, Message | None]"
 OVERFLOWS = ("trim", "error")
 # The part of the context that is kept free for an answer.
 _ANSWER_SHARE = 4
@@ -58,6 +63,8 @@ class Chat:
         self.system = system
         self.overflow = overflow
         self._last: Result | None = None
+        self._open: weakref.ref[AnswerStream] | None = None  # the answer under way, if any
+        self._guard = threading.Lock()  # held while an answer takes its turn
 
     @property
     def messages(self) -> list[Message]:
@@ -95,7 +102,15 @@ class Chat:
 
     @property
     def last(self) -> Result:
-        """The latest answer: text, finish reason, usage, timings. UsageError before the first."""
+        """The latest answer: text, finish reason, usage, timings. UsageError before the first.
+
+        Of an answer that is under way, or whose stream was left early, as far as it came.
+        """
+        under_way = self._under_way()
+        if under_way is not None and not under_way.is_advancing:
+            so_far = under_way.result()
+            if so_far is not None:
+                return so_far
         if self._last is None:
             raise UsageError("this chat has no answer yet; call ask() or stream() first")
         return self._last
@@ -108,7 +123,7 @@ class Chat:
         happens before the first `next()`. Leaving the loop early cancels the answer and keeps
         what came. Raises ContextOverflow, UsageError, Closed or NativeError.
         """
-        return self._answer(text, None, sampling)
+        return self._answer(lambda: (Message("user", text), len(self.messages), None), sampling)
 
     def regenerate(
         self, question: str | None = None, **sampling: Any
@@ -117,10 +132,15 @@ class Chat:
 
         The old answer goes once the new one has begun. Raises what `stream` raises.
         """
-        if not self.messages:
-            raise UsageError("this chat has no turn to answer anew")
-        asked = self.messages[-2].content if question is None else question
-        return self._answer(asked, len(self.messages) - 2, sampling)
+
+        def place() -> _Place:
+            asked, _ = self._last_turn("no turn to answer anew")
+            text = asked.content if question is None else question
+            return Message("user", text), len(self.messages) - 2, None
+
+        self.settle()
+        place()
+        return self._answer(place, sampling)
 
     def continue_(self, **sampling: Any) -> Generator[Chunk, None, None]:
         """Go on with the last answer where it ended: it was interrupted, or cut at a limit.
@@ -128,54 +148,88 @@ class Chat:
         The chunks, and `last`, are what is added; `messages[-1]` is the whole answer. Raises what
         `stream` raises.
         """
+
+        def place() -> _Place:
+            asked, begun = self._last_turn("no answer to go on with")
+            return Message("user", asked.content), len(self.messages) - 2, begun
+
+        self.settle()
+        place()
+        return self._answer(place, sampling)
+
+    def _last_turn(self, fault: str) -> tuple[Message, Message]:
         if not self.messages:
-            raise UsageError("this chat has no answer to go on with")
-        asked, begun = self.messages[-2:]
-        return self._answer(asked.content, len(self.messages) - 2, sampling, begun)
+            raise UsageError(f"this chat has {fault}")
+        asked, answer = self.messages[-2:]
+        return asked, answer
 
-    def _answer(
-        self, text: str, after: int | None, sampling: dict[str, Any], begun: Message | None = None
-    ) -> Generator[Chunk, None, None]:
-        """Answer `text` as it follows the first `after` messages, or all; what came later goes."""
-        asked = Message("user", text)
-        after = len(self.messages) if after is None else after
-        generation = self._begin(asked, after, sampling, begun)
-        try:
-            yield from generation
-        except EdgesppoError:
-            raise
-        except BaseException:
-            self._keep(asked, after, generation, begun)
-            raise
-        self._keep(asked, after, generation, begun)
+    def _answer(self, place: Callable[[], _Place], sampling: dict[str, Any]) -> AnswerStream:
+        """Answer a question in its place, which is asked for once the chat is free."""
+        before: AnswerStream | None = None
+        where: _Place | None = None
 
-    async def astream(self, text: str, **sampling: Any) -> AsyncIterator[Chunk]:
-        """The same for `async for`. The model computes beside the event loop, on its threads.
+        def claim(stream: AnswerStream) -> None:
+            nonlocal before
+            with self._guard:
+                before = self._left()
+                self._open = weakref.ref(stream)
 
-        A cancelled task, or one that leaves the loop early, stops the model at once.
+        def begin() -> Generation:
+            nonlocal before, where
+            if before is not None:
+                before.close()
+                before = None
+            where = place()
+            return self._begin(where[0], where[1], dict(sampling), where[2])
+
+        def keep(result: Result) -> None:
+            assert where is not None
+            self._keep(*where, result)
+
+        return AnswerStream(claim, begin, keep)
+
+    def astream(self, text: str, **sampling: Any) -> AsyncGenerator[Chunk, None]:
+        """As `stream`, for `async for`. The model computes beside the event loop, on its threads.
+
+        A cancelled task stops the model at once. So does a stream that is left early and no
+        longer referred to; `contextlib.aclosing` says where it ends.
         """
-        asked, after = Message("user", text), len(self.messages)
-        generation = await asyncio.to_thread(self._begin, asked, after, sampling)
-        chunks = iter(generation)
-        try:
-            while True:
-                step = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
-                try:
-                    chunk = await asyncio.shield(step)
-                except asyncio.CancelledError:
-                    generation.cancel()
-                    await asyncio.wait([step])
-                    raise
-                if chunk is None:
-                    break
-                yield chunk
-        except EdgesppoError:
-            raise
-        except BaseException:
-            generation.cancel()
-            self._keep(asked, after, generation)
-            raise
-        self._keep(asked, after, generation)
+        place = lambda: (Message("user", text), len(self.messages), None)  # noqa: E731
+        return AsyncAnswerStream(self._answer(place, sampling))
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way."""
+        return self._under_way() is not None
+
+    def cancel(self) -> None:
+        """Stop the answer that is under way, from any thread or task; what came of it is kept."""
+        under_way = self._under_way()
+        if under_way is not None:
+            under_way.cancel()
+
+    def settle(self) -> None:
+        """Let an answer whose stream was left early be a part of the history, as it is.
+
+        Whatever changes or saves the chat does so first. Raises ChatInUse while another thread or
+        task is reading an answer.
+        """
+        left = self._left()
+        if left is not None:
+            left.close()
+
+    def _under_way(self) -> AnswerStream | None:
+        stream = None if self._open is None else self._open()
+        return None if stream is None or stream.over else stream
+
+    def _left(self) -> AnswerStream | None:
+        """The stream that has to end before anything else is done; ChatInUse if it is read."""
+        stream = self._under_way()
+        if stream is None or stream.cancelled or stream.is_left:
+            return stream
+        raise ChatInUse(
+            "this chat is answering in another thread or task; wait for that, or call its cancel()"
+        )
 
     @overload
     def ask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
@@ -197,16 +251,43 @@ class Chat:
             pass
         return wanted.value(self.last)
 
+    @overload
+    async def aask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
+    @overload
+    async def aask(self, text: str, *, schema: type[T], **sampling: Any) -> T: ...
+    @overload
+    async def aask(self, text: str, *, schema: Any, **sampling: Any) -> Any: ...
+    async def aask(self, text: str, *, schema: Any = None, **sampling: Any) -> Any:
+        """As `ask`, beside the event loop. A cancelled task stops the model at once."""
+        wanted = None if schema is None else structured.wanted(schema)
+        pieces: list[str] = []
+        async with contextlib.aclosing(self.astream(text, schema=wanted, **sampling)) as chunks:
+            async for chunk in chunks:
+                pieces.append(chunk.text)
+        return "".join(pieces) if wanted is None else wanted.value(self.last)
+
+    def fork(self) -> Chat:
+        """Another chat that goes on from here: the same turns, system text and settings."""
+        self.settle()
+        return Chat(
+            self._engine,
+            self.params,
+            system=self.system,
+            overflow=self.overflow,
+            messages=self.messages,
+            left_out=self.left_out,
+        )
+
     def undo(self) -> str:
         """Take back the last turn; returns what had been asked."""
-        if not self.messages:
-            raise UsageError("this chat has no turn to take back")
-        asked, _ = self.messages[-2:]
+        self.settle()
+        asked, _ = self._last_turn("no turn to take back")
         del self.messages[-2:]
         return asked.content
 
     def clear(self) -> None:
         """Forget every turn; the system text stays."""
+        self.settle()
         self.messages.clear()
 
     def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
@@ -240,10 +321,8 @@ class Chat:
             return []
         return self._engine.model.tokenize(begun.content) if begun.ids is None else [*begun.ids]
 
-    def _keep(
-        self, asked: Message, after: int, generation: Generation, begun: Message | None = None
-    ) -> None:
-        self._last = result = generation.result()
+    def _keep(self, asked: Message, after: int, begun: Message | None, result: Result) -> None:
+        self._last = result
         if not result.text and (begun is not None or result.finish_reason == "cancelled"):
             return
         # A control token in the answer (sampling can draw any) is not fed back as one.

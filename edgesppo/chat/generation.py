@@ -126,6 +126,7 @@ class Generation:
         self._n_tokens = 0  # those that were made text
         self._logprobs: list[TokenLogprob] = []
         self._n_handed_out = 0  # of the logprobs
+        self._ended = False  # and not only left
 
     def __iter__(self) -> Iterator[Chunk]:
         request = self._request
@@ -135,6 +136,7 @@ class Generation:
             for event in events:
                 text = self._decode(event)
                 if event.finish_reason is not None or self._stops.found is not None:
+                    self._ended = True
                     break
                 fresh = () if self.params.logprobs is None else self._fresh_logprobs()
                 yield Chunk(text, request.n_prefilled, request.n_prompt, logprobs=fresh)
@@ -148,11 +150,12 @@ class Generation:
         self._engine.cancel(self._request)
 
     def result(self) -> Result:
-        """The answer so far; "cancelled" when it had not come to its end."""
+        """The answer so far; "cancelled" when it was not read to its end."""
         by_text = self._stops.found is not None
-        finished = self._request.finish_reason
+        finished = self._request.finish_reason if self._ended else None
         reason = "stop" if by_text else finished if finished in _REASONS else "cancelled"
-        ids = () if by_text else tuple(self._request.tokens[self._request.n_prompt :])
+        first = self._request.n_prompt
+        ids = () if by_text else tuple(self._request.tokens[first : first + self._n_tokens])
         self._note_logprobs(self._n_counted)
         return Result(
             "".join(self._text),
@@ -214,8 +217,9 @@ class Generation:
 
     @property
     def _n_counted(self) -> int:
-        """Tokens of the answer: where a stop string ends it, those behind it do not count."""
-        return self._n_tokens if self._stops.found is not None else self._request.n_generated
+        """Tokens of the answer: those that nobody read, or behind a stop string, do not count."""
+        cut = self._stops.found is not None or not self._ended
+        return self._n_tokens if cut else self._request.n_generated
 
     def _timings(self) -> Timings:
         request = self._request

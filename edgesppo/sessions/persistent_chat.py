@@ -187,7 +187,8 @@ class PersistentChat:
 
 
 def conversation(chat: Chat, by: ModelMark) -> Conversation:
-    """What a chat is now, to be recorded."""
+    """What a chat is now, to be recorded. Raises ChatInUse while it is answering elsewhere."""
+    chat.settle()
     # As JSON gives them back, so that what is recorded can be told from what changed.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
     return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out)
@@ -214,6 +215,7 @@ def save(chat: Chat, path: Path, engine: Engine, by: ModelMark, binding: Binding
 
     Both appear only when whole. Nothing is written where the model is closed.
     """
+    chat.settle()
     ids = chat.history_ids()
     held = engine.state(ids, room(cap)) if chat.messages else None
     file.replace(path, conversation(chat, by))

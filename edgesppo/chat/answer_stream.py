@@ -1,0 +1,205 @@
+"""An answer as it streams, for `for` and `async for`, whose end goes into its chat exactly once.
+
+A stream may be left at any moment: by `break`, by a cancelled task, or by being forgotten. What had
+come is then added to the chat's history, marked as cancelled, before the chat is used again; what
+finalises the stream later changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.chat.generation import Chunk
+from edgesppo.errors import EdgesppoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgesppo.chat.generation import Generation, Result
+
+
+class AnswerStream(Generator[Chunk, None, None]):
+    """The chunks of one answer. Nothing happens before the first `next()`.
+
+    Then `claim` is called in the caller's own thread and task, and may refuse; `begin` starts the
+    generation, on whatever thread. `keep` gets the result once the answer is over, however that
+    came about, unless it failed with an EdgesppoError.
+    """
+
+    def __init__(
+        self,
+        claim: Callable[[AnswerStream], None],
+        begin: Callable[[], Generation],
+        keep: Callable[[Result], None],
+    ) -> None:
+        self._claim = claim
+        self._begin = begin
+        self._keep = keep
+        self._claimed = False
+        self._generation: Generation | None = None
+        self._chunks: Iterator[Chunk] = iter(())
+        self._step = threading.RLock()  # held while a chunk is computed
+        self._thread = threading.current_thread()  # of whoever reads the chunks,
+        self._task: asyncio.Task[Any] | None = None  # and the task in it
+        self._advancing = False
+        self.over = False
+        self.cancelled = False
+
+    def __next__(self) -> Chunk:
+        self.take()
+        return self.advance()
+
+    def send(self, value: None) -> Chunk:
+        """The next chunk; no value is taken."""
+        del value
+        return next(self)
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Chunk:
+        """Stop as `close` does, then raise."""
+        self.close()
+        error = typ if val is None else val
+        if isinstance(error, type):
+            error = error()
+        raise error if tb is None else error.with_traceback(tb)
+
+    def close(self) -> None:
+        """Stop the answer and keep what had come; harmless when repeated."""
+        if self.over:
+            return
+        self.cancel()
+        with self._step:  # a chunk that is being computed ends first, and soon
+            self._finish()
+
+    def __del__(self) -> None:
+        with suppress(EdgesppoError):
+            self.close()
+
+    def cancel(self) -> None:
+        """Stop computing, from any thread; the consumer gets one more chunk, which says so."""
+        self.cancelled = True
+        if self._generation is not None:
+            self._generation.cancel()
+
+    def take(self) -> None:
+        """Note that the caller reads the chunks from now on, whatever thread computes them."""
+        if self._thread.ident != threading.get_ident():
+            self._thread = threading.current_thread()
+        try:
+            self._task = asyncio.current_task()
+        except RuntimeError:  # no loop runs in this thread
+            self._task = None
+        if not self._claimed:
+            self._claim(self)
+            self._claimed = True
+
+    @property
+    def is_advancing(self) -> bool:
+        """Whether a chunk is being computed now."""
+        if not self._step.acquire(blocking=False):
+            return True
+        try:
+            return self._advancing
+        finally:
+            self._step.release()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody reads it any more: it stands still, and whoever read last has ended, or
+        is the caller, who now does something else.
+        """
+        if self.is_advancing:
+            return False
+        if self._thread is not threading.current_thread():
+            return not self._thread.is_alive()
+        return self._task is None or self._task.done() or self._task is _current_task()
+
+    def result(self) -> Result | None:
+        """The answer so far; None before it has begun."""
+        return None if self._generation is None else self._generation.result()
+
+    def advance(self) -> Chunk:
+        """The next chunk, on whatever thread. Raises StopIteration at the end."""
+        with self._step:
+            if self.over:
+                raise StopIteration
+            self._advancing = True
+            try:
+                if self._generation is None:
+                    self._start()
+                return next(self._chunks)
+            except EdgesppoError:
+                self.over = True
+                raise
+            except BaseException:  # the end, or an interrupt: what had come is kept
+                self._finish()
+                raise
+            finally:
+                self._advancing = False
+
+    def _start(self) -> None:
+        generation = self._begin()
+        if self.cancelled:
+            generation.cancel()
+        self._generation, self._chunks = generation, iter(generation)
+
+    def _finish(self) -> None:
+        """Tell the chat, once. Interrupted before the last line, it is done again, alike."""
+        if self.over:
+            return
+        if self._generation is not None:
+            close = getattr(self._chunks, "close", None)
+            if close is not None:
+                close()
+            self._keep(self._generation.result())
+        self.over = True
+
+
+class AsyncAnswerStream(AsyncGenerator[Chunk, None]):
+    """The chunks of one answer for `async for`; they are computed on threads beside the loop."""
+
+    def __init__(self, stream: AnswerStream) -> None:
+        self._stream = stream
+
+    async def asend(self, value: None) -> Chunk:
+        """The next chunk; no value is taken. A cancelled task stops the model at once."""
+        del value
+        self._stream.take()
+        step = asyncio.ensure_future(asyncio.to_thread(_advance_or_none, self._stream))
+        try:
+            chunk = await asyncio.shield(step)
+        except asyncio.CancelledError:
+            self._stream.cancel()
+            await asyncio.wait([step])
+            step.exception()  # whatever it was, the cancellation is what counts
+            self._stream.close()
+            raise
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def athrow(self, typ: Any, val: Any = None, tb: Any = None) -> Chunk:
+        """Stop as `aclose` does, then raise."""
+        return self._stream.throw(typ, val, tb)
+
+    async def aclose(self) -> None:
+        """Stop the answer and keep what had come; harmless when repeated."""
+        self._stream.close()
+
+
+def _advance_or_none(stream: AnswerStream) -> Chunk | None:
+    """The next chunk or None: StopIteration cannot leave a thread of asyncio's."""
+    try:
+        return stream.advance()
+    except StopIteration:
+        return None
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
