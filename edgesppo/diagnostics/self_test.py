@@ -13,7 +13,8 @@ from edgesppo.api import load
 from edgesppo.chat import template
 from edgesppo.errors import BadModelFile
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
+from edgesppo.planning.run_config import ContextParams
 
 if TYPE_CHECKING:
     from pathlib import Path

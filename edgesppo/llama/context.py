@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
@@ -22,9 +21,10 @@ if TYPE_CHECKING:
 
     from edgesppo.llama.batch import Batch
     from edgesppo.llama.weights import Weights
+    from edgesppo.planning.run_config import ContextParams
 
 _CACHE_TYPES = {name: getattr(C, f"GGML_TYPE_{name.upper()}") for name in CACHE_TYPES}
-FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
 class AbortFlag:
@@ -48,21 +48,6 @@ class AbortFlag:
     def clear(self) -> None:
         """Allow decodes again."""
         self._bytes[0] = b"\x00"
-
-
-@dataclass(frozen=True)
-class ContextParams:
-    """The settings of a context. Sizes are in tokens; `n_outputs` in rows of logits per decode."""
-
-    n_ctx: int
-    n_batch: int = 512
-    n_ubatch: int = 512
-    n_seqs: int = 1
-    n_outputs: int = 1
-    n_threads: int = 1
-    n_threads_batch: int = 1
-    cache_type: str = "f16"
-    flash_attention: str = "auto"
 
 
 class Chain(Protocol):
@@ -97,7 +82,7 @@ class Context:
         native.type_k = native.type_v = _CACHE_TYPES[params.cache_type]
         # Flash attention casts an F32 cache to F16, which defeats the purpose of an F32 cache.
         exact = params.cache_type == "f32" and params.flash_attention == "auto"
-        native.flash_attn_type = FLASH_ATTENTION["off" if exact else params.flash_attention]
+        native.flash_attn_type = _FLASH_ATTENTION["off" if exact else params.flash_attention]
         native.swa_full = False
         native.kv_unified = True
         native.no_perf = True

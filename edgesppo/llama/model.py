@@ -11,15 +11,14 @@ from edgesppo.llama.library import can_offload
 from edgesppo.llama.mapped_file import MappedFile
 from edgesppo.llama.tokenizer import Tokenizer, model_closed
 from edgesppo.llama.weights import Weights
-from edgesppo.system import memory_guard, validate
+from edgesppo.planning.run_config import gpu_layers
+from edgesppo.system import memory_guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from edgesppo.gguf.gemma2 import Summary
 
-_ALL_LAYERS = -1
-_MAX_LAYERS = 10_000
 # Bytes that llama.cpp takes for each entry of the vocabulary, its text included.
 _ENTRY_BYTES = 300
 # GGUF's types of the tokens that are nothing but text: normal, byte.
@@ -53,7 +52,7 @@ class Model:
     ) -> None:
         self.path = Path(path)
         self.summary = summary or gemma2.load_summary(self.path)
-        self.n_gpu_layers = gpu_layers(gpu)
+        self.n_gpu_layers = gpu_layers(gpu, can_offload=can_offload())
         self._weights: Weights | None = None
         self.file = MappedFile(self.path)
         try:
@@ -168,17 +167,3 @@ class Model:
                 f"{self.path}: its <bos> is {self.bos}, expected a token below {self.n_vocab}; "
                 "convert the checkpoint again with edgesppo convert"
             )
-
-
-def gpu_layers(gpu: str | int) -> int:
-    """The number of layers to offload for `gpu`; -1 means all, 0 if there is no usable GPU.
-
-    Raises UsageError for any other value than "auto", "off" or a number of layers.
-    """
-    if isinstance(gpu, int) and not isinstance(gpu, bool) and 0 <= gpu <= _MAX_LAYERS:
-        return gpu if can_offload() else 0
-    if gpu == "off":
-        return 0
-    if gpu == "auto":
-        return _ALL_LAYERS if can_offload() else 0
-    raise validate.invalid_value("gpu", gpu, "'auto', 'off' or a number of layers")

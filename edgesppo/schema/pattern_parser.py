@@ -8,7 +8,7 @@ ASCII: the sets here satisfy all.
 
 from __future__ import annotations
 
-from typing import TypeAlias, TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from edgesppo.schema import charset
 from edgesppo.schema.limits import MAX_GROUPS, quoted, schema_error

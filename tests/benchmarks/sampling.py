@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.llama.sampler_chain import build_chain
+from edgesppo.planning.run_config import ContextParams
 from edgesppo.system import hardware
 from tests.benchmarks.engine import prompt_ids
 

@@ -51,7 +51,7 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     monkeypatch.setenv("EDGESPPO_TEST_MARK", str(mark))
-    build_info.query.cache_clear()  # so that its process is started
+    build_info._ask.cache_clear()  # so that its process is started
 
     def refuse(*_: Any, **__: Any) -> None:
         raise Forbidden

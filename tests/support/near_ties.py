@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
+from edgesppo.planning.run_config import ContextParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
