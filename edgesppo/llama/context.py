@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
+from edgesppo.llama import fork
 from edgesppo.llama.library import C, log, reason
 from edgesppo.planning.run_config import CACHE_TYPES
 from edgesppo.system.signals import shielded
@@ -108,10 +109,16 @@ class Context:
         self._memory = C.llama_get_memory(handle)
         # The finalizer holds the weights: they must outlive the context.
         self._finalizer = weakref.finalize(self, _free_context, handle, weights)
+        fork.track(self)
+        fork.note_computation()
         self.params = params
         self.n_ctx: int = C.llama_n_ctx(handle)
         # At most the cache's number of cells; llama.cpp ends the process for a larger batch.
         self.n_batch: int = C.llama_n_batch(handle)
+
+    def after_fork(self, parent: int) -> None:  # noqa: ARG002
+        """Never free what belongs to the parent process."""
+        self._finalizer.detach()
 
     def close(self) -> None:
         """Free the cache and the buffers."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
+from edgesppo.llama import fork
+from edgesppo.llama.fork import closed_by_fork
 from edgesppo.llama.library import can_offload
 from edgesppo.llama.mapped_file import MappedFile
 from edgesppo.llama.tokenizer import Tokenizer, model_closed
@@ -54,6 +56,8 @@ class Model:
         self.summary = summary or gemma2.load_summary(self.path)
         self.n_gpu_layers = gpu_layers(gpu, can_offload=can_offload())
         self._weights: Weights | None = None
+        self._parent: int | None = None  # the process that loaded it, in a child of that
+        fork.track(self)
         self.file = MappedFile(self.path)
         try:
             self._require_memory()
@@ -83,7 +87,7 @@ class Model:
     def weights(self) -> Weights:
         """The native weights. Raises Closed after `close()`."""
         if self._weights is None:
-            raise model_closed(self.path)
+            raise model_closed(self.path) if self._parent is None else closed_by_fork(self._parent)
         return self._weights
 
     @property
@@ -98,6 +102,10 @@ class Model:
             self.tokenizer.close()  # waits for the threads that are using it
             weights.close()
         self.file.close()
+
+    def after_fork(self, parent: int) -> None:
+        """Let go of the weights, which belong to the parent process."""
+        self._weights, self._parent = None, parent
 
     def tokenize(self, text: str | bytes) -> list[int]:
         """The token ids of plain text; see `Tokenizer.tokenize`."""
