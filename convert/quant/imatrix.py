@@ -3,7 +3,7 @@
 Two forms are read, both little-endian, neither trusted:
 
     GGUF   tensors NAME.in_sum2 and NAME.counts, F32; keys imatrix.{datasets, chunk_count, ...}
-           (read by the runtime's `gguf_reader`)
+           (read by the runtime's `gguf.reader`)
     .dat   entries i32 | per entry: length i32, name, calls i32, count i32, f32[count]
            | optional: chunks i32, length i32, name of the data set
 
