@@ -142,7 +142,7 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     chat.expect("list the saved chats")
     assert any("/set" in row and "the sampling parameters" in row for row in chat.rows())
     chat.type("et temp")
-    chat.expect("always takes the most probable token")
+    chat.expect("always the most probable token")
     chat.type("\t")
     chat.expect("erature")
     chat.type(" 0.5\r")
