@@ -186,7 +186,7 @@ def test_the_command_counts_the_draft_model(
     demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, code = _printed(str(demo_gguf), "--draft", str(demo_f32))
-    assert re.search(rf"^  draft +\d+\.\d MB, all of {demo_f32.name}$", text, re.MULTILINE)
+    assert re.search(rf"^  draft +\d+\.\d MB, for {demo_f32.name}$", text, re.MULTILINE)
     assert code == 0
     made = json.loads(_printed(str(demo_gguf), "--draft", str(demo_f32), "--json")[0])
     assert made["draft"] > made["weights"]
