@@ -243,7 +243,7 @@ def test_another_model_goes_on_with_the_chat(demo_gguf: Path, demo_f32: Path) ->
         "What is my name?",
         code=1,
     )
-    assert "none.gguf' is no file" in said.stderr
+    assert "none.gguf' is not a file" in said.stderr
     assert f"the last answer was by another model, {demo_gguf.stem}" in said.stderr
     assert f"{demo_f32.stem} | " in said.stderr
     assert "Ada" in _turns("here")[1][1]
