@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and that it works away from the checkout."""
+"""The wheel: its contents, and that it works outside of the checkout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCES = ["edgesppo", "convert", "pyproject.toml", "models.lock", "README.md", 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that nothing is left in the checkout."""
+    """The wheel, built from a copy so that the checkout stays clean."""
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         source = ROOT / name
@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's files laid out as an installer lays them out."""
+    """The wheel's files, laid out as an installer does."""
     folder = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)

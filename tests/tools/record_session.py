@@ -1,4 +1,4 @@
-"""Records a chat as a picture: a real session on a pseudo-terminal, its screen as SVG.
+"""Record a chat with the demo on a pseudo-terminal as an SVG picture of its screen.
 
 python -m tests.tools.record_session edgesppo/demo/session.svg
 """
@@ -26,7 +26,7 @@ _COLOURS = {"green": "#7fd08a", "magenta": "#d79be8", "red": "#f08a80"}
 
 
 def record() -> str:
-    """Chat with the demo as a person would: a picture of the screen as it stands in the end."""
+    """Chat with the demo; return the final screen as SVG."""
     with tempfile.TemporaryDirectory() as home:
         before = _chat(home, "demo", "--session", "rome", "--temperature", "0")
         told = [("My name is Ada.\r", "t/s | rome"), ("Who are you?\r", "t/s | rome")]
@@ -60,7 +60,7 @@ def _converse(chat: Terminal, *lines: tuple[str, str]) -> None:
 
 
 def picture(screen: pyte.Screen) -> str:
-    """The screen as SVG: text stays text."""
+    """The screen as SVG with real text."""
     width = COLUMNS * _CELL_W + 2 * _MARGIN
     height = LINES * _CELL_H + 2 * _MARGIN
     rows = "\n".join(_row(screen, y) for y in range(LINES))
@@ -87,13 +87,13 @@ def _run(style: pyte.screens.Char, run: list[tuple[int, pyte.screens.Char]], y: 
         ink, paper = paper, ink
     paper = _FILLED.get(style.bg, paper)
     if paper != _PAPER:
-        wide, high = len(run) * _CELL_W, _CELL_H + 0.5  # without a seam to the next row's
+        wide, high = len(run) * _CELL_W, _CELL_H + 0.5  # overlaps the next row: no seam
         found = f'<rect x="{x:.1f}" y="{top}" width="{wide:.1f}" height="{high}" fill="{paper}"/>'
     weight = ' font-weight="bold"' if style.bold else ""
     return found + "".join(
         f'<text x="{x + word.start() * _CELL_W:.1f}" y="{top + 13}" fill="{ink}"{weight} '
         f'textLength="{len(word[0]) * _CELL_W:.1f}">{escape(word[0])}</text>'
-        for word in re.finditer(r"\S+", text)  # each in its column, whatever the font
+        for word in re.finditer(r"\S+", text)  # each word in its column, whatever the font
     )
 
 
