@@ -83,7 +83,7 @@ def test_numbers_that_no_block_can_weigh_by_are_refused(
     """llama.cpp's quantiser refuses them, too: sums of their squares overflow."""
     sums = {name: np.full_like(values, 3e38) for name, values in random_sums(ROWS).items()}
     imatrix = write_gguf(tmp_path / "large.imatrix", sums, counts=1)
-    wanted = r"importance matrix has numbers too large for model\.layers\.0.*\[0, \d+\].*--imatrix"
+    wanted = r"importance matrix has values too large for model\.layers\.0.*\[0, \d+\].*--imatrix"
     with pytest.raises(BadModelFile, match=wanted):
         convert(source, tmp_path / "out.gguf", imatrix=imatrix, type=kind)
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]

@@ -348,7 +348,7 @@ def test_no_tokenizer(single: Path) -> None:
         (EMBEDDING, 5 * 288 + 17, 0x7FC0, "has the value nan at [5, 17]"),
         (EMBEDDING, 599 * 288 + 287, 0x7F80, "has the value inf at [599, 287]"),
         ("model.layers.1.mlp.down_proj.weight", 416, 0xFF80, "has the value -inf at [1, 0]"),
-        (NORM, 7, 0xFFFF, "holds nan at [7]"),
+        (NORM, 7, 0xFFFF, "has the value nan at [7]"),
     ],
 )
 def test_a_weight_that_is_no_number(
