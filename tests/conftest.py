@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,18 @@ def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("EDGESPPO_HOME", str(home))
         patch.delenv("EDGESPPO_DEBUG", raising=False)
         yield home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_share_byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where Python may leave none beside its sources, each child would compile all of them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(shared / "byte-code"))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ from tests.support import gguf_maker as make
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
 from tests.support.imatrix_files import CHUNKS, means, random_sums, write_dat, write_gguf
 from tests.support.llama_quantizer import differences
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,7 +214,9 @@ def test_every_cut_is_refused(tmp_path: Path, write: Callable[..., Path]) -> Non
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300 if LONG else 100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6))
 @WRITERS
