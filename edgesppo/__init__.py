@@ -5,8 +5,8 @@
     with edgesppo.load("demo") as model:
         print(model.ask("What is the capital of France?"))
 
-Owns the public names, and imports what is behind them only when they are first used: importing
-edgesppo loads neither numpy nor llama.cpp.
+The public names are imported when they are first used: importing edgesppo loads neither numpy nor
+llama.cpp.
 """
 
 from __future__ import annotations

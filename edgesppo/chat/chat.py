@@ -1,7 +1,4 @@
-"""Owns `Chat`: a conversation's history, and how its next answer comes about.
-
-Knows nothing of terminals or HTTP.
-"""
+"""`Chat`: a conversation with a model, and the generation of its next answer."""
 
 from __future__ import annotations
 
@@ -24,21 +21,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERFLOWS = ("trim", "error")
-# The part of the context that is kept free for an answer.
+# One part in so many of the context is kept free for the answer.
 _ANSWER_SHARE = 4
 
 
 class Chat:
-    """A conversation. What it holds is always a whole number of turns, each answered.
+    """A conversation with a loaded model; create it with `LoadedModel.chat`.
 
-    An answer that was interrupted stays, as far as it came, and `last.finish_reason` says
-    "cancelled". A turn that was interrupted before its first token, or failed, leaves the history
-    as it was.
+    The history consists of complete turns: a user's message and its answer. An answer that is
+    interrupted is kept as far as it came, and `last.finish_reason` is "cancelled". A turn that
+    fails, or is interrupted before its first token, leaves the history unchanged.
 
-    When the chat outgrows the context, `overflow="trim"` leaves its oldest turns out of the
-    prompt, never the system text and never a part of a turn; `last.left_out` says how many turns,
-    and `messages` still has them all. `overflow="error"` raises ContextOverflow instead.
-    `messages` and `left_out` (of an earlier `chat.left_out`) go on with a conversation.
+    Args:
+        engine: The engine that generates the answers.
+        params: The sampling parameters; every call can override them. Also an attribute.
+        system: The system text. Gemma-2 has no system role, so it is put in front of the first
+            user message.
+        overflow: What to do when the chat outgrows the context. "trim" leaves the oldest turns out
+            of the prompt, but never the system text or a part of a turn; `last.left_out` says how
+            many, and `messages` still has them all. "error" raises ContextOverflow.
+        messages: The messages of an earlier conversation to continue: user and assistant in turn.
+        left_out: The `left_out` of that conversation.
+
+    Raises:
+        UsageError: `overflow` or `system` is invalid.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class Chat:
 
     @property
     def messages(self) -> list[Message]:
-        """The turns, each a user's message and its answer; the list may be edited."""
+        """The history, a user's message and its answer in turn. The list may be edited."""
         return self._history.messages
 
     @messages.setter
@@ -70,7 +76,7 @@ class Chat:
 
     @property
     def system(self) -> str | None:
-        """The text that stands before the first turn. UsageError for what is no text."""
+        """The system text, or None. Setting it to anything else raises UsageError."""
         return self._history.system
 
     @system.setter
@@ -81,7 +87,7 @@ class Chat:
 
     @property
     def left_out(self) -> int:
-        """How many of the oldest turns the latest prompt left out."""
+        """The number of oldest turns that the latest prompt left out."""
         return self._history.left_out
 
     @left_out.setter
@@ -90,72 +96,93 @@ class Chat:
 
     @property
     def answered(self) -> bool:
-        """Whether there is a `last` answer, if only a part of one."""
+        """Whether there is a `last` answer, complete or not."""
         return self._last is not None
 
     @property
     def last(self) -> Result:
-        """The latest answer: text, finish reason, usage, timings. UsageError before the first."""
+        """The latest answer: text, finish reason, usage and timings.
+
+        Raises UsageError before the first answer.
+        """
         if self._last is None:
             raise UsageError("this chat has no answer yet; call ask() or stream() first")
         return self._last
 
     def stream(self, text: str, **sampling: Any) -> Generator[Chunk, None, None]:
-        """Ask, and get the answer piece by piece.
+        """Send a message and stream the answer.
 
-        `sampling` overrides the chat's parameters for this answer (see SamplingParams); `schema`
-        among it binds the answer to a JSON Schema or a pydantic model class, as in `ask`. Nothing
-        happens before the first `next()`. Leaving the loop early cancels the answer and keeps
-        what came. Raises ContextOverflow, UsageError, Closed or NativeError.
+        Nothing happens before the first `next()`. Leaving the loop early cancels the answer and
+        keeps what was generated.
+
+        Args:
+            text: The user's message.
+            **sampling: SamplingParams that override the chat's own for this answer, such as
+                temperature=0. Also `schema`: a JSON Schema or a pydantic model class that the
+                answer must follow.
+
+        Yields:
+            The answer in pieces. The last one has the finish reason, usage and timings.
+
+        Raises:
+            ContextOverflow: The prompt leaves no room for an answer.
+            UsageError: The text or a sampling parameter is invalid.
+            Closed: The model was closed.
+            NativeError: llama.cpp failed.
         """
         return self._answer(text, None, sampling)
 
     def regenerate(
         self, question: str | None = None, **sampling: Any
     ) -> Generator[Chunk, None, None]:
-        """Answer the last question anew, or another in its place.
+        """Answer the last question again, or `question` in its place.
 
-        The old answer goes once the new one has begun. Raises what `stream` raises.
+        The old answer is replaced once the new one has begun. Otherwise like `stream`; also raises
+        UsageError if there is no turn yet.
         """
         if not self.messages:
-            raise UsageError("this chat has no turn to answer anew")
-        asked = self.messages[-2].content if question is None else question
-        return self._answer(asked, len(self.messages) - 2, sampling)
+            raise UsageError("this chat has no turn to answer again; ask something first")
+        text = self.messages[-2].content if question is None else question
+        return self._answer(text, len(self.messages) - 2, sampling)
 
     def continue_(self, **sampling: Any) -> Generator[Chunk, None, None]:
-        """Go on with the last answer where it ended: it was interrupted, or cut at a limit.
+        """Continue the last answer where it ended, after an interruption or a limit.
 
-        The chunks, and `last`, are what is added; `messages[-1]` is the whole answer. Raises what
-        `stream` raises.
+        The chunks and `last` hold only what is added; `messages[-1]` is the whole answer.
+        Otherwise like `stream`; also raises UsageError if there is no answer yet.
         """
         if not self.messages:
-            raise UsageError("this chat has no answer to go on with")
-        asked, begun = self.messages[-2:]
-        return self._answer(asked.content, len(self.messages) - 2, sampling, begun)
+            raise UsageError("this chat has no answer to continue; ask something first")
+        question, partial = self.messages[-2:]
+        return self._answer(question.content, len(self.messages) - 2, sampling, partial)
 
     def _answer(
-        self, text: str, after: int | None, sampling: dict[str, Any], begun: Message | None = None
+        self, text: str, after: int | None, sampling: dict[str, Any], partial: Message | None = None
     ) -> Generator[Chunk, None, None]:
-        """Answer `text` as it follows the first `after` messages, or all; what came later goes."""
-        asked = Message("user", text)
+        """Answer `text` after the first `after` messages (None: all), and drop the later ones.
+
+        `partial` is an answer to continue.
+        """
+        question = Message("user", text)
         after = len(self.messages) if after is None else after
-        generation = self._begin(asked, after, sampling, begun)
+        generation = self._begin(question, after, sampling, partial)
         try:
             yield from generation
         except EdgesppoError:
             raise
         except BaseException:
-            self._keep(asked, after, generation, begun)
+            self._keep(question, after, generation, partial)
             raise
-        self._keep(asked, after, generation, begun)
+        self._keep(question, after, generation, partial)
 
     async def astream(self, text: str, **sampling: Any) -> AsyncIterator[Chunk]:
-        """The same for `async for`. The model computes beside the event loop, on its threads.
+        """Send a message and stream the answer with `async for`; otherwise like `stream`.
 
-        A cancelled task, or one that leaves the loop early, stops the model at once.
+        The model computes in a worker thread beside the event loop. Cancelling the task, or
+        leaving the loop early (with `contextlib.aclosing`), stops the model at once.
         """
-        asked, after = Message("user", text), len(self.messages)
-        generation = await asyncio.to_thread(self._begin, asked, after, sampling)
+        question, after = Message("user", text), len(self.messages)
+        generation = await asyncio.to_thread(self._begin, question, after, sampling)
         chunks = iter(generation)
         try:
             while True:
@@ -173,9 +200,9 @@ class Chat:
             raise
         except BaseException:
             generation.cancel()
-            self._keep(asked, after, generation)
+            self._keep(question, after, generation)
             raise
-        self._keep(asked, after, generation)
+        self._keep(question, after, generation)
 
     @overload
     def ask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
@@ -184,93 +211,116 @@ class Chat:
     @overload
     def ask(self, text: str, *, schema: Any, **sampling: Any) -> Any: ...
     def ask(self, text: str, *, schema: Any = None, **sampling: Any) -> Any:
-        """Ask, and wait for the whole answer. Raises what `stream` raises.
+        """Send a message and wait for the whole answer.
 
-        With a `schema`, a JSON Schema or a pydantic model class, the answer is bound to it, and
-        what it says is returned: parsed JSON, or an instance. Raises IncompleteAnswer, which
-        holds the text, when max_tokens or the context cut it.
+        Args:
+            text: The user's message.
+            schema: A JSON Schema (as a dict or bool), a pydantic model class, or "json_object".
+                The answer is constrained to it.
+            **sampling: SamplingParams that override the chat's own for this answer.
+
+        Returns:
+            The text of the answer. With a schema, its value: parsed JSON, or an instance of the
+            pydantic class.
+
+        Raises:
+            IncompleteAnswer: `max_tokens` or the context ended the answer before its JSON was
+                complete; the error holds the text.
+            EdgesppoError: What `stream` raises.
         """
         if schema is None:
             return "".join(chunk.text for chunk in self.stream(text, **sampling))
-        wanted = structured.wanted(schema)
-        for _ in self.stream(text, schema=wanted, **sampling):
+        answer_format = structured.answer_format(schema)
+        for _ in self.stream(text, schema=answer_format, **sampling):
             pass
-        return wanted.value(self.last)
+        return answer_format.value(self.last)
 
     def undo(self) -> str:
-        """Take back the last turn; returns what had been asked."""
+        """Remove the last turn and return its question. Raises UsageError if there is none."""
         if not self.messages:
             raise UsageError("this chat has no turn to take back")
-        asked, _ = self.messages[-2:]
+        question, _ = self.messages[-2:]
         del self.messages[-2:]
-        return asked.content
+        return question.content
 
     def clear(self) -> None:
-        """Forget every turn; the system text stays."""
+        """Remove all turns. The system text stays."""
         self.messages.clear()
 
     def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
-        """The token ids of the history, but for its oldest turns, and `more` messages."""
+        """The prompt for the history and `more` messages, without the oldest `left_out` turns.
+
+        Returns token ids, ready for the model's answer. Raises UsageError for a message out of
+        turn.
+        """
         return self._history.encode(more, left_out=left_out)
 
     def history_ids(self) -> list[int]:
-        """The token ids of the turns as they stand in the context."""
+        """The token ids of the turns that the latest prompt did not leave out."""
         return self.encode([Message("user", "")], left_out=self.left_out)
 
     def _begin(
-        self, asked: Message, after: int, sampling: dict[str, Any], begun: Message | None = None
+        self,
+        question: Message,
+        after: int,
+        sampling: dict[str, Any],
+        partial: Message | None = None,
     ) -> Generation:
-        validate.text("the message", asked.content)
+        """Check everything, build the prompt and submit it. See `_answer` for the parameters."""
+        validate.text("the message", question.content)
         schema = sampling.pop("schema", None)
-        if schema is not None and begun is not None:
-            raise UsageError("an answer that was bound to a schema cannot go on; ask again")
-        wanted = None if schema is None else structured.wanted(schema)
+        if schema is not None and partial is not None:
+            raise UsageError("an answer cannot be continued with a schema; ask again instead")
+        answer_format = None if schema is None else structured.answer_format(schema)
         params = self.params.replace(**sampling)
-        if wanted is not None:
-            wanted.check(params)
-        ids, left_out = self._fit(asked, after, self._ids(begun), params)
-        grammar = None if wanted is None else wanted.grammar
+        if answer_format is not None:
+            answer_format.check(params)
+        ids, left_out = self._fit(question, after, self._ids_of(partial), params)
+        grammar = None if answer_format is None else answer_format.grammar
         generation = Generation(self._engine, ids, params, left_out=left_out, grammar=grammar)
         self.left_out = left_out
         return generation
 
-    def _ids(self, begun: Message | None) -> list[int]:
-        """What of the answer stands already."""
-        if begun is None:
+    def _ids_of(self, partial: Message | None) -> list[int]:
+        """The token ids of an answer to continue; none if there is none."""
+        if partial is None:
             return []
-        return self._engine.model.tokenize(begun.content) if begun.ids is None else [*begun.ids]
+        if partial.ids is None:
+            return self._engine.model.tokenize(partial.content)
+        return [*partial.ids]
 
     def _keep(
-        self, asked: Message, after: int, generation: Generation, begun: Message | None = None
+        self, question: Message, after: int, generation: Generation, partial: Message | None = None
     ) -> None:
+        """Put the turn into the history, unless it was interrupted before its first token."""
         self._last = result = generation.result()
-        if not result.text and (begun is not None or result.finish_reason == "cancelled"):
+        if not result.text and (partial is not None or result.finish_reason == "cancelled"):
             return
-        # A control token in the answer (sampling can draw any) is not fed back as one.
-        plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
-        ids = result.ids if plain and result.ids else None
+        # Sampling can draw a control token, which must not be fed back as one.
+        is_plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
+        ids = result.ids if is_plain and result.ids else None
         answer = Message("assistant", result.text, ids, result.finish_reason)
-        if begun is not None:
-            answer = self._joined(begun, answer)
-        self.messages[after:] = [asked, answer]
+        if partial is not None:
+            answer = self._join(partial, answer)
+        self.messages[after:] = [question, answer]
 
-    def _joined(self, begun: Message, more: Message) -> Message:
-        """One answer of two parts. A character may have been cut in two: its bytes are joined."""
-        if begun.ids is None or more.ids is None:
-            return Message("assistant", begun.content + more.content, None, more.finish_reason)
-        ids = (*begun.ids, *more.ids)
+    def _join(self, first: Message, second: Message) -> Message:
+        """One answer of two parts, joined as bytes, as a character may be split between them."""
+        if first.ids is None or second.ids is None:
+            return Message("assistant", first.content + second.content, None, second.finish_reason)
+        ids = (*first.ids, *second.ids)
         text = self._engine.model.detokenize(ids).decode("utf-8", "replace")
-        return Message("assistant", text, ids, more.finish_reason)
+        return Message("assistant", text, ids, second.finish_reason)
 
     def _fit(
-        self, asked: Message, after: int, begun: list[int], params: SamplingParams
+        self, question: Message, after: int, partial: list[int], params: SamplingParams
     ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
-        engine, texts = self._engine, (self.system or "", asked.content)
+        engine, texts = self._engine, (self.system or "", question.content)
         fewest = sum(engine.model.fewest_tokens(text.strip()) for text in texts)
-        if fewest >= engine.n_ctx:  # not even worth tokenising
+        if fewest >= engine.n_ctx:  # too long for certain: not worth tokenising
             raise engine.overflow(fewest, at_least=True)
-        room = engine.n_ctx - min(params.max_tokens, engine.n_ctx // _ANSWER_SHARE) - len(begun)
+        room = engine.n_ctx - min(params.max_tokens, engine.n_ctx // _ANSWER_SHARE) - len(partial)
         trims = self.overflow != "error"
-        ids, left_out = self._history.fit(asked, after, room, trims=trims)
-        return [*ids, *begun], left_out
+        ids, left_out = self._history.fit(question, after, room, trims=trims)
+        return [*ids, *partial], left_out
