@@ -25,11 +25,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-<<<<<<< HEAD
-=======
-# Run the long tests at full length: minutes instead of seconds.
-LONG = bool(os.environ.get("EDGESPPO_LONG"))
->>>>>>> e4
 DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
 
 

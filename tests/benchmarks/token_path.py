@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Count the Python calls that a token takes between two chunks of an answer, and their files.
-=======
-"""Count the Python and C calls between two chunks of a streamed answer.
->>>>>>> e4
 
     python -m tests.benchmarks.token_path FILE.gguf [--show] [--drafts]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgesppo.api import _FILE_DEFAULTS
 from edgesppo.errors import BadCheckpoint, EdgesppoError, ModelNotFound, UnsupportedCheckpoint
 from edgesppo.sampling.fields import Integer
+from edgesppo.sampling.file_defaults import _KEYS
 from edgesppo.sampling.params import SamplingParams
 from edgesppo_convert import convert, look_ahead
 from tests.support.checkpoints import SHAPES, config, write_checkpoint, write_json
@@ -178,7 +178,7 @@ def test_the_last_value_that_is_allowed_is_converted(
 FIELDS = {field.name: field.metadata["kind"] for field in dataclasses.fields(SamplingParams)}
 
 
-@pytest.mark.parametrize(("name", "key"), _FILE_DEFAULTS.items())
+@pytest.mark.parametrize(("name", "key"), _KEYS.items())
 def test_sampling_is_kept_as_far_as_the_sampler_takes_it(
     single: Path, tmp_path: Path, name: str, key: str
 ) -> None:

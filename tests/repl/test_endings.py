@@ -34,19 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-<<<<<<< HEAD
-def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path) -> None:
-=======
-@pytest.fixture(scope="module")
-def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights with a long context, whose answers do not end by themselves."""
-    folder = tmp_path_factory.mktemp("babbler")
-    shape = resized(SHAPES["tiny"], context=8192)
-    return convert(write_checkpoint(folder / "babbler", shape), folder / "babbler.gguf").output
-
-
 def test_ctrl_c_at_the_prompt_says_how_to_quit_and_twice_quits(demo_gguf: Path) -> None:
->>>>>>> e4
     chat = on_terminal(demo_gguf)
     chat.expect(">>>")
     chat.type("half a thought" + CTRL_C)
@@ -59,13 +47,8 @@ def test_ctrl_c_at_the_prompt_says_how_to_quit_and_twice_quits(demo_gguf: Path) 
     assert chat.close() == 0
 
 
-<<<<<<< HEAD
 def test_ctrl_c_stops_an_answer_which_can_go_on(babbler: Path, tmp_path: Path) -> None:
     chat = on_terminal(babbler, "--session", "babble", *ENDLESS)
-=======
-def test_a_stopped_answer_can_be_continued(babbler: Path, tmp_path: Path) -> None:
-    chat = on_terminal(babbler, "--session", "babble", "--max-tokens", "8000")
->>>>>>> e4
     chat.expect("| loaded")
     chat.type("Hello\r")
     chat.expect("Hello")

@@ -18,13 +18,8 @@ from tests.support.talks import messages_of, on_terminal, record
 if TYPE_CHECKING:
     from pathlib import Path
 
-<<<<<<< HEAD
 CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x04", "\x07", "\n", "\x12", "\x1b\r"
-# The demo writes no Markdown: the pieces of its answer are set in it.
-=======
-CTRL_C, CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x03", "\x04", "\x07", "\n", "\x12", "\x1b\r"
 # Adds Markdown to the answers, since the demo writes none.
->>>>>>> e4
 ANSWERS_IN_MARKDOWN = """
 import sys
 from edgesppo.terminal.stream import PlainText, StyledText

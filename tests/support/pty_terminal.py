@@ -64,15 +64,9 @@ class Terminal:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.display.resize(lines, columns)
 
-<<<<<<< HEAD
     def expect(self, text: str, patience_s: float = PATIENCE_S) -> None:
-        """Wait until `text` appears after what was last waited for."""
-        deadline = time.monotonic() + patience_s
-=======
-    def expect(self, text: str) -> None:
         """Wait until `text` appears after the text that was last waited for."""
-        deadline = time.monotonic() + PATIENCE_S
->>>>>>> e4
+        deadline = time.monotonic() + patience_s
         while (at := self._plain().find(text.encode(), self._seen)) < 0:
             self._read(max(0, deadline - time.monotonic()), repr(text))
         self._seen = at + len(text.encode())
