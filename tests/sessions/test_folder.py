@@ -176,7 +176,7 @@ def test_entries_say_what_is_wrong_and_mend_nothing(sessions: Sessions) -> None:
     assert problems == {
         "torn": "a torn last line after turn 1",
         "bad": "damaged after turn 1",
-        "foreign": "no saved chat, or damaged from its first line on",
+        "foreign": "not a saved chat, or damaged from its first line on",
     }
     assert before == {p.name: p.read_bytes() for p in sessions.folder.iterdir() if p.is_file()}
 

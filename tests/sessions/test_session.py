@@ -241,7 +241,7 @@ def test_a_line_that_is_no_object_is_damage_wherever_it_stands(path: Path, text:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
 def test_a_pipe_in_the_place_of_a_chat_is_refused_at_once(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(BadChat, match="no regular file"):
+    with pytest.raises(BadChat, match="not a regular file"):
         Session(path)
     assert names(path) == {"rome.jsonl"}
 
