@@ -1,4 +1,4 @@
-"""doctor: what is not well is found before it ends the program, and each with what to do."""
+"""`edgesppo doctor` finds problems before they end the program, and says how to fix each."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_library_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.M
     build_info._ask.cache_clear()
     monkeypatch.setattr(build_info, "_PROGRAM", die)
     found = one("features", 1)
-    assert "ends its process by an instruction that this processor lacks" in found["text"]
+    assert "ended its process by an instruction that this processor lacks" in found["text"]
     build_info._ask.cache_clear()
     monkeypatch.setattr(build_info, "_PROGRAM", "raise ImportError('no libllama')")
     assert "with status 1: ImportError: no libllama" in one("features", 1)["text"]
