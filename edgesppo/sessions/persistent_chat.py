@@ -95,14 +95,33 @@ class PersistentChat:
         self._prefill = (0, 0.0)  # the longest one: tokens and seconds
         self._on_disk: list[int] = []  # the ids whose KV state is written
         self._write_s = 0.0  # seconds that writing it took
+        self._asked = session.transcript.asked if session.transcript else None
+        self._before_asked = chat.messages[-1:]
         self.resumed = self._resume(session.transcript) if session.transcript else None
+
+    @property
+    def asked(self) -> str | None:
+        """A question that was sent and never answered, as after a crash; None if there is none."""
+        if self.chat.messages[-1:] != self._before_asked:  # it has its answer
+            self._asked = None
+        return self._asked
+
+    def ask(self, question: str) -> None:
+        """Write a question to disk before it is answered. Raises OutputError."""
+        self._asked, self._before_asked = question, self.chat.messages[-1:]
+        self.record()
+
+    def withdraw(self) -> None:
+        """Forget the question of `ask`: it gets no answer. Raises OutputError."""
+        self._asked = None
+        self.record()
 
     def record(self) -> None:
         """Write what changed to disk, and the KV state if that saves enough time.
 
         Raises OutputError if the turns could not be written; the next call tries again.
         """
-        self.session.record(conversation(self.chat, self._by))
+        self.session.record(conversation(self.chat, self._by, self.asked))
         self._measure()
         if self._unsaved_s() > max(WORTH_S, WORTH_WRITES * self._write_s):
             self._save_state()
@@ -202,12 +221,12 @@ class PersistentChat:
             kv_snapshot.prune(self.session.path.parent, self.snapshots)
 
 
-def conversation(chat: Chat, by: ModelMark) -> Conversation:
+def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Conversation:
     """The present state of a chat, for `Session.record`. Raises ChatInUse while it is answering."""
     chat.settle()
     # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
-    return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out)
+    return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out, asked)
 
 
 def max_state_bytes(cap: int) -> int:

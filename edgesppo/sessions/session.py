@@ -77,14 +77,14 @@ class Session:
     def record(self, now: Conversation) -> None:
         """Append what changed since the last call; when this returns, it is on disk.
 
-        That is new turns, a new last answer, removed turns, other settings or another model.
-        Raises Closed, and OutputError if the disk fails; then the next call tries again.
+        That is a question, new turns, a new last answer, removed turns, other settings or another
+        model. Raises Closed, and OutputError if the disk fails; then the next call tries again.
         """
         if self.closed:
             raise Closed(f"the chat {self.name!r} was closed; open it again")
         if self.transcript is not None and not os.path.lexists(self.path):
             self._forget()  # the file was removed: everything is written again
-        if self.transcript is None and not now.messages:
+        if self.transcript is None and not now.messages and now.asked is None:
             return
         events = changes(self.transcript, now)
         if not events:
@@ -141,6 +141,9 @@ class Session:
             with suppress(OSError):
                 if parse(read(self.path, self.files))[0] is None:
                     self.files.unlink(self.path)
+        elif self._created and self._is_empty():
+            with suppress(OSError):
+                self.files.unlink(self.path)
         self._created, self.closed = False, True
         self._lock.release()
 
@@ -149,6 +152,11 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _is_empty(self) -> bool:
+        """Whether all that was written is a question that was withdrawn."""
+        saved = self.transcript
+        return saved is not None and not saved.turns and saved.asked is None
 
     def _forget(self) -> None:
         """Treat the chat as not recorded yet."""

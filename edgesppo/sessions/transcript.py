@@ -3,6 +3,8 @@
     {"edgesppo": "chat", "version": 1, "by": MODEL, "system": "..." | null, "sampling": {...}}
     {"turn": 3, "user": "...", "assistant": "...", "ids": [...] | null, "left_out": 0,
      "finish_reason": "stop" | "length" | "cancelled"}            not in older files
+    {"asked": "..." | null}                   a question that was sent; a turn answers it, null
+                                              withdraws it
     {"keep": 2}                               all turns after the second are removed
     {"system": "..." | null, "sampling": {...}}
     {"by": MODEL}                             another model, or another context, continues
@@ -62,6 +64,7 @@ class Conversation:
     sampling: dict[str, Any]
     messages: tuple[Message, ...]
     left_out: int
+    asked: str | None = None  # a question that was sent and is not answered yet
 
     @property
     def turns(self) -> list[Turn]:
@@ -86,6 +89,7 @@ class Transcript:
         self.by = _mark(header.get("by"))
         self.system, self.sampling = _settings(header)
         self.turns: list[Turn] = []
+        self.asked: str | None = None  # a question that was sent and not answered
         self._left_out = 0
 
     def drop_invalid_sampling(self) -> list[str]:
@@ -100,6 +104,8 @@ class Transcript:
         elif "keep" in event:
             keep = _count(event["keep"], len(self.turns))
             del self.turns[keep:]
+        elif "asked" in event:
+            self.asked = _text(event["asked"])
         elif "by" in event:
             self.by = _mark(event["by"])
             self._left_out = 0
@@ -117,6 +123,7 @@ class Transcript:
         end = reason if reason in FINISH_REASONS else None
         self.turns[before:] = [Turn(user, assistant, known, self.by.fingerprint, end)]
         self._left_out = left_out
+        self.asked = None
 
     def messages(self, fingerprint: str) -> list[Message]:
         """The messages of all turns, for the model with this fingerprint.
@@ -173,6 +180,8 @@ def changes(before: Transcript | None, now: Conversation) -> list[dict[str, Any]
         words = {"user": turn.user, "assistant": turn.assistant, "ids": turn.ids}
         end = {} if turn.finish_reason is None else {"finish_reason": turn.finish_reason}
         events.append({"turn": n + 1, **words, "left_out": min(now.left_out, n), **end})
+    if now.asked != (None if len(turns) > kept else before.asked):
+        events.append({"asked": now.asked})
     at = int(time.time())
     return [{**event, "at": at} for event in events]
 
@@ -200,10 +209,16 @@ def _mark(value: Any) -> ModelMark:
 
 
 def _settings(event: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    system, sampling = event.get("system"), event.get("sampling")
-    if not (system is None or isinstance(system, str)) or not isinstance(sampling, dict):
+    sampling = event.get("sampling")
+    if not isinstance(sampling, dict):
         raise ValueError("no settings")
-    return system, sampling
+    return _text(event.get("system")), sampling
+
+
+def _text(value: Any) -> str | None:
+    if not (value is None or isinstance(value, str)):
+        raise ValueError(f"{value!r} is not a text")
+    return value
 
 
 def _count(value: Any, most: int | None = None) -> int:
