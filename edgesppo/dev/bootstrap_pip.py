@@ -39,6 +39,7 @@ _SETTINGS = (
 _SETTING = re.compile(r"^(global|install)\.([a-z-]+)=(.+)$")
 _NO_VERSION = ("No matching distribution found", "conflicting dependencies")
 _KEPT_LINES = 400
+_PATIENCE = 2  # seconds for a group of processes to end by itself
 _CLEAR = f"\r{'':60}\r"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
@@ -165,14 +166,14 @@ def _stop(child: subprocess.Popen[str]) -> None:
         child.kill()
     else:
         # First kindly: ninja has each compiler in another group, and ends those when it is told.
-        for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 1.0)):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, number)
-                until = time.monotonic() + patience
-                while time.monotonic() < until:
-                    child.poll()  # it is of its group until its end was seen
-                    os.killpg(child.pid, 0)
-                    time.sleep(0.02)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGTERM)
+            until = time.monotonic() + _PATIENCE
+            while time.monotonic() < until:
+                child.poll()  # it is of its group until its end was seen
+                os.killpg(child.pid, 0)
+                time.sleep(0.02)
+            os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
