@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgesppo.api import LoadedModel, load
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
-    from edgesppo.chat.template import Message
+    from edgesppo.chat.messages import Message
     from edgesppo.errors import (
         BadChat,
         BadCheckpoint,
@@ -69,7 +69,7 @@ _NAMES_BY_MODULE = {
     ],
     "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
     "edgesppo.api": ["LoadedModel", "load"],
-    "edgesppo.chat.template": ["Message"],
+    "edgesppo.chat.messages": ["Message"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}

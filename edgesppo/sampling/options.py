@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import (  # noqa: TC003 - typing.get_type_hints looks them up
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
 
 from edgesppo.errors import UsageError

@@ -127,7 +127,7 @@ class PersistentChat:
         if held is not None:
             self._on_disk = list(held.ids)
             self._prefill = held.prefill
-            n_tokens = self._engine.count_cached(self.chat.history_ids())
+            n_tokens = self._engine.count_cached(self.chat._history_ids())
             if rate := self._rate():
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
         same = before.by.fingerprint == self._by.fingerprint
@@ -159,7 +159,7 @@ class PersistentChat:
         if bound <= WORTH_S:
             return 0.0  # without counting further
         with suppress(EdgesppoError):
-            return self._unsaved(self.chat.history_ids()) / rate
+            return self._unsaved(self.chat._history_ids()) / rate
         return 0.0
 
     def _unsaved(self, ids: list[int]) -> int:
@@ -173,7 +173,7 @@ class PersistentChat:
         started = time.perf_counter()
         # The model may be closed, the disk full: the turns are safe, and this only saves time.
         with suppress(EdgesppoError, OSError, MemoryError):
-            ids = self.chat.history_ids()
+            ids = self.chat._history_ids()
             if self._unsaved(ids) <= 0:
                 return
             held = self._engine.state(ids, room(self.snapshots))
@@ -188,7 +188,7 @@ class PersistentChat:
 
 def conversation(chat: Chat, by: ModelMark) -> Conversation:
     """What a chat is now, to be recorded. Raises ChatInUse while it is answering elsewhere."""
-    chat.settle()
+    chat._settle()
     # As JSON gives them back, so that what is recorded can be told from what changed.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
     return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out)
@@ -215,8 +215,8 @@ def save(chat: Chat, path: Path, engine: Engine, by: ModelMark, binding: Binding
 
     Both appear only when whole. Nothing is written where the model is closed.
     """
-    chat.settle()
-    ids = chat.history_ids()
+    chat._settle()
+    ids = chat._history_ids()
     held = engine.state(ids, room(cap)) if chat.messages else None
     file.replace(path, conversation(chat, by))
     if held is None:

@@ -118,7 +118,7 @@ def test_what_is_no_number_in_numpy_is_none_here(value: Any) -> None:
 
 def test_a_float_of_numpy_is_no_whole_number() -> None:
     value: Any = np.float64(3)
-    with pytest.raises(edgesppo.UsageError, match="top_k.* is .*3.0.*, expected a whole number"):
+    with pytest.raises(edgesppo.UsageError, match=r"top_k.* is .*3.0.*, expected a whole number"):
         SamplingParams(top_k=value)
 
 
