@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from edgesppo.chat import messages as chat_messages
 from edgesppo.chat import template
 from edgesppo.chat.chat import Chat
-from edgesppo.chat.template import Message
+from edgesppo.chat.choices import Overflow  # noqa: TC001 - for get_type_hints
+from edgesppo.chat.messages import Message, MessageList
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
+from edgesppo.errors import ChatNotFound, UsageError
 from edgesppo.gguf import gemma2
+from edgesppo.gguf.file_types import file_type
 from edgesppo.llama.library import LIBRARY_VERSION, system_info
 from edgesppo.llama.model import Model
 from edgesppo.llama.tokenizer import as_utf8
 from edgesppo.planning.run_config import is_small
+from edgesppo.sampling import options
 from edgesppo.sampling.file_defaults import file_defaults
+from edgesppo.sampling.options import SamplingOptions
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.kv_snapshot import Binding, fingerprint
@@ -30,17 +37,30 @@ from edgesppo.system import validate
 from edgesppo.tuning.choose import LoadOptions, choose_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from typing_extensions import Unpack
+
+    from edgesppo.chat.messages import MessageLike
+    from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.planning.run_config import CacheType, Goal, Gpu
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import Transcript
     from edgesppo_convert import Progress
 
-T = TypeVar("T")
+T = TypeVar("T", bound="PydanticClass")
+_MOST_BYTES = 2**63 - 1
+
+
+class ChatOptions(SamplingOptions, total=False):
+    """The options of a chat that is resumed: those of sampling, and the chat's own."""
+
+    system: str | None
+    overflow: Overflow
 
 
 class LoadedModel:
@@ -51,11 +71,7 @@ class LoadedModel:
 
     Attributes:
         name: The name of the model, from models.lock or its file.
-        model: The weights and the tokenizer.
-        engine: The engine that generates all answers; `engine.n_ctx` is the context in tokens.
-        defaults: The sampling parameters of new chats: those of the model's file, if it has any.
         load_s: The seconds that loading took, without converting a checkpoint.
-        plan: The memory that the model was expected to take, in bytes.
     """
 
     def __init__(
@@ -68,29 +84,69 @@ class LoadedModel:
         plan: MemoryPlan,
     ) -> None:
         self.name = name
-        self.model = model
-        self.engine = engine
-        self.defaults = defaults
         self.load_s = load_s
-        self.plan = plan
+        self._model = model
+        self._engine = engine
+        self._defaults = defaults  # of new chats: those of the model's file, if it has any
+        self._closed = False
+        self._plan = plan  # the memory that it was expected to take
 
-    def chat(self, *, system: str | None = None, overflow: str = "trim", **sampling: Any) -> Chat:
-        """Start a new conversation.
+    def __repr__(self) -> str:
+        summary = self._model.summary
+        n = sum(math.prod(tensor.dims) for tensor in summary.tensors)
+        size = f"{n / 1e9:,.1f}B" if n >= 1e9 else f"{n / 1e6:,.1f}M"
+        closed = ", closed" if self._closed else ""
+        return f"<Model {self.name} {size} {file_type(summary)}, {self.n_ctx:,} tokens{closed}>"
+
+    @property
+    def n_ctx(self) -> int:
+        """The size of the context, in tokens."""
+        return self._engine.n_ctx
+
+    @property
+    def path(self) -> Path:
+        """The GGUF file that was loaded."""
+        return self._model.path
+
+    def chat(
+        self,
+        *,
+        messages: Iterable[MessageLike] = (),
+        system: str | None = None,
+        overflow: Overflow = "trim",
+        **sampling: Unpack[SamplingOptions],
+    ) -> Chat:
+        """Start a conversation, or continue one that `messages` tells.
+
+            chat = model.chat(messages=[
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "My name is Ada."},
+                {"role": "assistant", "content": "Hello Ada."},
+            ])
+            chat.ask("What is my name?")
 
         Args:
-            system: The system text.
+            messages: Messages or dicts: the system's, if any, then user's and assistant's in turn.
+                `Chat.to_dicts` returns such dicts.
+            system: The system text, unless it is among the messages.
             overflow: What to do when the chat outgrows the context: "trim" leaves its oldest turns
                 out of the prompt, "error" raises ContextOverflow.
             **sampling: SamplingParams that override the model's defaults, such as temperature=0.
 
         Raises:
-            UsageError: An argument is invalid or unknown.
+            UsageError: An argument is invalid or unknown, or the last message is a user's.
         """
-        params = self.defaults.replace(**sampling)
-        return Chat(self.engine, params, system=system, overflow=overflow)
+        options.check_names(sampling, ("messages", "system", "overflow"))
+        params = self._defaults.replace(**sampling)
+        system, turns = chat_messages.complete_turns(messages, system)
+        return Chat(self._engine, params, system=system, overflow=overflow, messages=turns)
 
     def keep(
-        self, session: Session, *, snapshots: int = persistent_chat.DEFAULT_CAP, **options: Any
+        self,
+        session: Session,
+        *,
+        snapshots: int = persistent_chat.DEFAULT_CAP,
+        **options: Unpack[ChatOptions],
     ) -> PersistentChat:
         """Start or continue the chat of a session, which is saved turn by turn.
 
@@ -102,10 +158,9 @@ class LoadedModel:
         Raises:
             UsageError: An option is invalid or unknown.
         """
-        chat = self._resumed(session.transcript, options)
-        return PersistentChat(
-            chat, session, self.engine, self.mark, self.binding, snapshots=snapshots
-        )
+        cap = validate.integer("snapshots", snapshots, 0, _MOST_BYTES)
+        chat = self._resumed(session.transcript, {**options})
+        return PersistentChat(chat, session, self._engine, self._mark, self._binding, snapshots=cap)
 
     def save(
         self, chat: Chat, path: str | Path, *, snapshots: int = persistent_chat.DEFAULT_CAP
@@ -124,10 +179,11 @@ class LoadedModel:
             ChatInUse: Another process has the chat of that file open. Nothing is written.
             Closed: The model was closed. Nothing is written.
         """
+        cap = validate.integer("snapshots", snapshots, 0, _MOST_BYTES)
         real_path = Path(os.path.realpath(path))
-        persistent_chat.save(chat, real_path, self.engine, self.mark, self.binding, snapshots)
+        persistent_chat.save(chat, real_path, self._engine, self._mark, self._binding, cap)
 
-    def resume(self, path: str | Path, **options: Any) -> Chat:
+    def resume(self, path: str | Path, **options: Unpack[ChatOptions]) -> Chat:
         """Load a saved chat to continue it. The file is not changed.
 
         The KV state is restored if it was saved by the same model, build and settings, and is not
@@ -138,89 +194,153 @@ class LoadedModel:
             **options: Options of `chat` that override those saved with the chat.
 
         Raises:
+            ChatNotFound: There is no such file.
             BadChat: The file cannot be read, is damaged or is not a saved chat.
             UsageError: An option is invalid or unknown.
         """
         real_path = Path(os.path.realpath(path))
-        chat = self._resumed(persistent_chat.read(real_path), options)
-        persistent_chat.restore(chat, state_path(real_path), self.engine, self.binding)
+        if not os.path.lexists(real_path):
+            raise ChatNotFound(f"{path}: there is no such file; save(chat, path) writes one")
+        chat = self._resumed(persistent_chat.read(real_path), {**options})
+        persistent_chat.restore(chat, state_path(real_path), self._engine, self._binding)
         return chat
 
-    def _resumed(self, saved: Transcript | None, options: dict[str, Any]) -> Chat:
+    def _resumed(self, saved: Transcript | None, given: dict[str, Any]) -> Chat:
         """A chat with the history and settings of a saved one, and with options that override."""
         if saved is None:
-            return self.chat(**options)
-        chat = self.chat(**{"system": saved.system, **options})
-        sampling = {name: options[name] for name in options if name not in ("system", "overflow")}
-        chat.params = self.defaults.replace(**{**saved.sampling, **sampling})
-        chat.messages = saved.messages(self.mark.fingerprint)
-        chat.left_out = saved.left_out(self.mark)
+            return self.chat(**given)
+        sampling = {name: given[name] for name in given if name not in ("system", "overflow")}
+        options.check_names(sampling, ("system", "overflow"))
+        chat = self.chat(**{"system": saved.system, **given})
+        chat.params = self._defaults.replace(**{**saved.sampling, **sampling})
+        chat.messages = MessageList(saved.messages(self._mark.fingerprint))
+        chat.left_out = saved.left_out(self._mark)
         return chat
 
     @functools.cached_property
-    def mark(self) -> ModelMark:
+    def _mark(self) -> ModelMark:
         """The description of this model in saved chats: name, path, fingerprint and n_ctx.
 
         Raises Closed, or BadModelFile if the file was changed in place.
         """
-        header = self.model.summary.file_bytes - self.model.summary.data_bytes
-        _ = self.model.weights  # raises Closed
-        self.model.file.check()
-        with self.model.file.open() as file:  # its path may name another file by now
+        header = self._model.summary.file_bytes - self._model.summary.data_bytes
+        _ = self._model.weights  # raises Closed
+        self._model.file.check()
+        with self._model.file.open() as file:  # its path may name another file by now
             digest = fingerprint(file, max(0, header))
-        path = self.model.path.absolute()
-        return ModelMark(self.name, str(path), digest, self.engine.n_ctx)
+        path = self._model.path.absolute()
+        return ModelMark(self.name, str(path), digest, self._engine.n_ctx)
 
     @property
-    def binding(self) -> Binding:
+    def _binding(self) -> Binding:
         """What a saved KV state must match: this model, this build of llama.cpp, these settings."""
         library = f"{LIBRARY_VERSION} {system_info()}"
-        return Binding(self.mark.fingerprint, library, self.engine.settings)
+        return Binding(self._mark.fingerprint, library, self._engine.settings)
 
     @overload
     def ask(
-        self, text: str, *, system: str | None = None, schema: None = None, **sampling: Any
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> str: ...
     @overload
     def ask(
-        self, text: str, *, system: str | None = None, schema: type[T], **sampling: Any
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: type[T],
+        **sampling: Unpack[SamplingOptions],
     ) -> T: ...
     @overload
-    def ask(self, text: str, *, system: str | None = None, schema: Any, **sampling: Any) -> Any: ...
     def ask(
-        self, text: str, *, system: str | None = None, schema: Any = None, **sampling: Any
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: JsonSchema,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Any: ...
+    def ask(
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: Schema | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Any:
         """Ask one question in a new chat, and wait for the whole answer.
 
+        `text` may also be a list of messages, as `chat` takes them, that ends with the question.
         `system` is the system text. The other arguments, the result and the errors are those of
         `Chat.ask`.
         """
-        return self.chat(system=system, **sampling).ask(text, schema=schema)
+        options.check_names(sampling, ("system", "schema"))
+        turns: list[Message] = []
+        if isinstance(text, list | tuple):
+            system, turns, text = chat_messages.question_last(text, system)
+        chat = self.chat(messages=turns, system=system, **sampling)
+        format_: Any = schema
+        return chat.ask(text, schema=format_)  # type: ignore[arg-type]
 
-    def tokenize(self, text: str | bytes, *, chat: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str | bytes | Iterable[MessageLike], *, chat: bool = False
+    ) -> list[int]:
         """The token ids of plain text, or of a whole prompt.
 
         Args:
             text: A string, or UTF-8 bytes. Text that looks like a control token is tokenised as
-                ordinary text.
+                ordinary text. Or a list of messages, as `chat` takes them: the prompt that they
+                make, with its control tokens.
             chat: Return the prompt that asks `text` in a new chat, with its control tokens.
 
         Raises:
-            UsageError: The bytes are not UTF-8, or the string has lone surrogates.
+            UsageError: The bytes are not UTF-8, the string has lone surrogates, or the messages
+                are invalid.
             Closed: The model was closed.
         """
+        if not isinstance(text, str | bytes):
+            system, turns = chat_messages.split_system(text)
+            first = [] if system is None else [Message("system", system)]
+            if first and not turns:  # the system text goes in front of a question
+                turns = [Message("user", "")]
+            return template.encode(self._model, [*first, *turns], answering=False)
         if not chat:
-            return self.model.tokenize(text)
+            return self._model.tokenize(text)
         decoded = as_utf8(text).decode("utf-8")
-        return template.encode(self.model, [Message("user", decoded)])
+        return template.encode(self._model, [Message("user", decoded)])
+
+    def count_tokens(self, text: str | bytes | Iterable[MessageLike]) -> int:
+        """The number of tokens of plain text, or of the prompt that a list of messages makes.
+
+        A chat's own prompt is `count_tokens(chat.to_dicts())`. Raises what `tokenize` raises.
+        """
+        return len(self.tokenize(text))
+
+    def detokenize(self, ids: Iterable[int]) -> str:
+        """The text that token ids stand for; an incomplete character becomes U+FFFD.
+
+        Control tokens, such as `<end_of_turn>`, stand for no text. Raises UsageError for an id
+        outside the vocabulary, and Closed.
+        """
+        tokens = validate.plain_list(ids if hasattr(ids, "tolist") else _items(ids))
+        if tokens is None:
+            raise UsageError(f"ids is {validate.quoted(ids)}, expected a list of token ids")
+        most = self._model.n_vocab - 1
+        found = [validate.integer("a token id", token, 0, most) for token in tokens]
+        return self._model.detokenize(found).decode("utf-8", "replace")
 
     def close(self) -> None:
         """Free the context and the weights; harmless when repeated.
 
         Answers that are being generated end, and their streams raise Closed.
         """
-        self.engine.close()
-        self.model.close()
+        self._closed = True
+        self._engine.close()
+        self._model.close()
 
     def __enter__(self) -> LoadedModel:
         return self
@@ -240,9 +360,9 @@ def load(
     n_ctx: int | None = None,
     n_threads: int | None = None,
     n_seqs: int = 1,
-    gpu: str | int = "auto",
-    cache_type: str = "f16",
-    tune: str = "turn",
+    gpu: Gpu = "auto",
+    cache_type: CacheType = "f16",
+    tune: Goal = "turn",
     drafts: bool | str | Path = True,
     force: bool = False,
     on_load: Callable[[float], None] | None = None,
@@ -296,8 +416,9 @@ def load(
     if not isinstance(drafts, bool):
         draft_summary, seconds = _prepare(locate.find(drafts))
         convert_s += seconds
-    options = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, draft_summary)
-    tuning, plan = choose_settings(summary, options, on_tune)
+    n_ctx, n_threads, n_seqs, gpu = map(validate.plain, (n_ctx, n_threads, n_seqs, gpu))
+    asked = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, draft_summary)
+    tuning, plan = choose_settings(summary, asked, on_tune)
     with contextlib.ExitStack() as undo:
         path, repack = summary.path, tuning.repack
         weights = Model(path, gpu=gpu, repack=repack, summary=summary, progress=on_load)
@@ -323,6 +444,13 @@ def load(
         undo.pop_all()
     load_s = time.perf_counter() - started - convert_s
     return LoadedModel(found.name, weights, engine, defaults, load_s, plan)
+
+
+def _items(ids: Any) -> Any:
+    """The items of anything that can be iterated over, but for a text."""
+    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
+        return ids
+    return list(ids)
 
 
 def _drafts_enabled(summary: Summary, drafts: bool | str | Path) -> bool:

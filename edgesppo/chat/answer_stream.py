@@ -49,6 +49,10 @@ class AnswerStream(Generator[Chunk, None, None]):
         self.over = False
         self.cancelled = False
 
+    def __repr__(self) -> str:
+        state = "over" if self.over else "under way" if self._generation else "not begun"
+        return f"<AnswerStream, {state}; iterate over it for the answer's chunks>"
+
     def __next__(self) -> Chunk:
         self.take()
         return self.advance()
@@ -163,6 +167,9 @@ class AsyncAnswerStream(AsyncGenerator[Chunk, None]):
 
     def __init__(self, stream: AnswerStream) -> None:
         self._stream = stream
+
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._stream)[1:].replace('iterate', 'iterate with async for')}"
 
     async def asend(self, value: None) -> Chunk:
         """The next chunk; no value is taken. A cancelled task stops the model at once."""

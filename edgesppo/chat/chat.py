@@ -5,27 +5,33 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, overload
 
 from edgesppo.chat import structured
 from edgesppo.chat.answer_stream import AnswerStream, AsyncAnswerStream
+from edgesppo.chat.choices import Overflow
 from edgesppo.chat.generation import Generation
 from edgesppo.chat.history import History
-from edgesppo.chat.template import Message
+from edgesppo.chat.messages import Message, MessageList, shortened
 from edgesppo.errors import ChatInUse, UsageError
+from edgesppo.sampling import options
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+
+    from typing_extensions import Unpack
 
     from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.chat.messages import MessageLike
+    from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
     from edgesppo.engine.engine import Engine
+    from edgesppo.sampling.options import SamplingOptions
     from edgesppo.sampling.params import SamplingParams
 
-T = TypeVar("T")
+T = TypeVar("T", bound="PydanticClass")
 # A question, the number of messages before it, and an answer to continue.
 _Turn: TypeAlias = "tuple[Message, int, Message | None]"
-OVERFLOWS = ("trim", "error")
 # One part in so many of the context is kept free for the answer.
 _ANSWER_SHARE = 4
 
@@ -45,7 +51,8 @@ class Chat:
         overflow: What to do when the chat outgrows the context. "trim" leaves the oldest turns out
             of the prompt, but never the system text or a part of a turn; `last.left_out` says how
             many, and `messages` still has them all. "error" raises ContextOverflow.
-        messages: The messages of an earlier conversation to continue: user and assistant in turn.
+        messages: The messages of an earlier conversation to continue, as Messages or dicts: user
+            and assistant in turn.
         left_out: The `left_out` of that conversation.
 
     Raises:
@@ -58,11 +65,11 @@ class Chat:
         params: SamplingParams,
         *,
         system: str | None = None,
-        overflow: str = "trim",
-        messages: Sequence[Message] = (),
+        overflow: Overflow = "trim",
+        messages: Iterable[MessageLike] = (),
         left_out: int = 0,
     ) -> None:
-        validate.choice("overflow", overflow, OVERFLOWS)
+        validate.choice("overflow", overflow, get_args(Overflow))
         self._engine = engine
         self._history = History(engine.model, messages, left_out=left_out)
         self.params = params
@@ -72,14 +79,32 @@ class Chat:
         self._open: weakref.ref[AnswerStream] | None = None  # the answer under way, if any
         self._guard = threading.Lock()  # held while an answer takes its turn
 
+    def __repr__(self) -> str:
+        n = len(self.messages) // 2
+        turns = "no turn yet" if n == 0 else "1 turn" if n == 1 else f"{n:,} turns"
+        last = f", the last answer {shortened(self.messages[-1].content)}" if n else ""
+        return f"<Chat with {self._engine.model.path.name}, {turns}{last}>"
+
     @property
-    def messages(self) -> list[Message]:
-        """The history, a user's message and its answer in turn. The list may be edited."""
+    def messages(self) -> MessageList:
+        """The history, a user's message and its answer in turn.
+
+        The list may be edited, with Messages or with dicts such as {"role": "user", "content":
+        "Hi"}; `to_dicts()` has it as dicts.
+        """
         return self._history.messages
 
     @messages.setter
-    def messages(self, messages: list[Message]) -> None:
-        self._history.messages = messages
+    def messages(self, messages: Iterable[MessageLike]) -> None:
+        self._history.messages = MessageList(messages)
+
+    def to_dicts(self) -> list[dict[str, str]]:
+        """The system text, if any, and the history as dicts, which `LoadedModel.chat` takes again.
+
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+        """
+        first = [] if self.system is None else [Message("system", self.system)]
+        return [message.to_dict() for message in (*first, *self.messages)]
 
     @property
     def system(self) -> str | None:
@@ -122,7 +147,9 @@ class Chat:
             raise UsageError("this chat has no answer yet; call ask() or stream() first")
         return self._last
 
-    def stream(self, text: str, **sampling: Any) -> Generator[Chunk, None, None]:
+    def stream(
+        self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Generator[Chunk, None, None]:
         """Send a message and stream the answer.
 
         Nothing happens before the first `next()`. Leaving the loop early cancels the answer and
@@ -130,9 +157,9 @@ class Chat:
 
         Args:
             text: The user's message.
+            schema: A JSON Schema or a pydantic model class that the answer must follow.
             **sampling: SamplingParams that override the chat's own for this answer, such as
-                temperature=0. Also `schema`: a JSON Schema or a pydantic model class that the
-                answer must follow.
+                temperature=0.
 
         Yields:
             The answer in pieces. The last one has the finish reason, usage and timings.
@@ -143,10 +170,14 @@ class Chat:
             Closed: The model was closed.
             NativeError: llama.cpp failed.
         """
-        return self._answer(lambda: self._next_turn(text), sampling)
+        return self._answer(lambda: self._next_turn(text), schema, sampling)
 
     def regenerate(
-        self, question: str | None = None, **sampling: Any
+        self,
+        question: str | None = None,
+        *,
+        schema: Schema | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Generator[Chunk, None, None]:
         """Answer the last question again, or `question` in its place.
 
@@ -159,32 +190,42 @@ class Chat:
             text = asked.content if question is None else question
             return Message("user", text), len(self.messages) - 2, None
 
-        self.settle()
+        self._settle()
         turn()
-        return self._answer(turn, sampling)
+        return self._answer(turn, schema, sampling)
 
-    def continue_(self, **sampling: Any) -> Generator[Chunk, None, None]:
+    def continue_(
+        self, *, schema: None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Generator[Chunk, None, None]:
         """Continue the last answer where it ended, after an interruption or a limit.
 
         The chunks and `last` hold only what is added; `messages[-1]` is the whole answer.
-        Otherwise like `stream`; also raises UsageError if there is no answer yet.
+        Otherwise like `stream`; also raises UsageError if there is no answer yet, and for a
+        schema, which cannot be taken up in the middle of an answer.
         """
 
         def turn() -> _Turn:
             asked, partial = self._last_turn("no answer to continue")
             return Message("user", asked.content), len(self.messages) - 2, partial
 
-        self.settle()
+        self._settle()
         turn()
-        return self._answer(turn, sampling)
+        return self._answer(turn, schema, sampling)
 
     def _last_turn(self, fault: str) -> tuple[Message, Message]:
         if not self.messages:
             raise UsageError(f"this chat has {fault}; ask something first")
+        if len(self.messages) % 2:
+            raise UsageError(
+                "the last message of this chat has no answer yet: take it out of `messages`, and "
+                "pass its text to ask()"
+            )
         question, answer = self.messages[-2:]
         return question, answer
 
-    def _answer(self, turn: Callable[[], _Turn], sampling: dict[str, Any]) -> AnswerStream:
+    def _answer(
+        self, turn: Callable[[], _Turn], schema: Any, sampling: Mapping[str, Any]
+    ) -> AnswerStream:
         """Stream the answer to a turn, which is looked up once no other answer is under way."""
         before: AnswerStream | None = None
         where: _Turn | None = None
@@ -201,7 +242,7 @@ class Chat:
                 before.close()
                 before = None
             where = turn()
-            return self._begin(where[0], where[1], dict(sampling), where[2])
+            return self._begin(where[0], where[1], schema, sampling, where[2])
 
         def keep(result: Result) -> None:
             assert where is not None
@@ -209,14 +250,16 @@ class Chat:
 
         return AnswerStream(claim, begin, keep)
 
-    def astream(self, text: str, **sampling: Any) -> AsyncGenerator[Chunk, None]:
+    def astream(
+        self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> AsyncGenerator[Chunk, None]:
         """Send a message and stream the answer with `async for`; otherwise like `stream`.
 
         The model computes in a worker thread beside the event loop. Cancelling the task, or
         leaving the loop early, stops the model at once; `contextlib.aclosing` does so where the
         stream is still referred to.
         """
-        return AsyncAnswerStream(self._answer(lambda: self._next_turn(text), sampling))
+        return AsyncAnswerStream(self._answer(lambda: self._next_turn(text), schema, sampling))
 
     def _next_turn(self, text: str) -> _Turn:
         return Message("user", text), len(self.messages), None
@@ -232,7 +275,7 @@ class Chat:
         if under_way is not None:
             under_way.cancel()
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """End a stream that was left early, and add its answer to the history, as cancelled.
 
         Whatever changes or saves the chat does this first. Raises ChatInUse while another thread
@@ -256,12 +299,16 @@ class Chat:
         )
 
     @overload
-    def ask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
+    def ask(
+        self, text: str, *, schema: None = None, **sampling: Unpack[SamplingOptions]
+    ) -> str: ...
     @overload
-    def ask(self, text: str, *, schema: type[T], **sampling: Any) -> T: ...
+    def ask(self, text: str, *, schema: type[T], **sampling: Unpack[SamplingOptions]) -> T: ...
     @overload
-    def ask(self, text: str, *, schema: Any, **sampling: Any) -> Any: ...
-    def ask(self, text: str, *, schema: Any = None, **sampling: Any) -> Any:
+    def ask(self, text: str, *, schema: JsonSchema, **sampling: Unpack[SamplingOptions]) -> Any: ...
+    def ask(
+        self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Any:
         """Send a message and wait for the whole answer.
 
         Args:
@@ -279,33 +326,38 @@ class Chat:
                 complete; the error holds the text.
             EdgesppoError: What `stream` raises.
         """
-        if schema is None:
-            return "".join(chunk.text for chunk in self.stream(text, **sampling))
-        answer_format = structured.answer_format(schema)
-        for _ in self.stream(text, schema=answer_format, **sampling):
-            pass
-        return answer_format.value(self.last)
+        answer_format = None if schema is None else structured.answer_format(schema)
+        chunks = self._answer(lambda: self._next_turn(text), answer_format, sampling)
+        whole = "".join(chunk.text for chunk in chunks)
+        return whole if answer_format is None else answer_format.value(self.last)
 
     @overload
-    async def aask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
+    async def aask(
+        self, text: str, *, schema: None = None, **sampling: Unpack[SamplingOptions]
+    ) -> str: ...
     @overload
-    async def aask(self, text: str, *, schema: type[T], **sampling: Any) -> T: ...
+    async def aask(
+        self, text: str, *, schema: type[T], **sampling: Unpack[SamplingOptions]
+    ) -> T: ...
     @overload
-    async def aask(self, text: str, *, schema: Any, **sampling: Any) -> Any: ...
-    async def aask(self, text: str, *, schema: Any = None, **sampling: Any) -> Any:
+    async def aask(
+        self, text: str, *, schema: JsonSchema, **sampling: Unpack[SamplingOptions]
+    ) -> Any: ...
+    async def aask(
+        self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Any:
         """As `ask`, beside the event loop. Cancelling the task stops the model at once."""
         answer_format = None if schema is None else structured.answer_format(schema)
         pieces: list[str] = []
-        async with contextlib.aclosing(
-            self.astream(text, schema=answer_format, **sampling)
-        ) as chunks:
+        stream = self._answer(lambda: self._next_turn(text), answer_format, sampling)
+        async with contextlib.aclosing(AsyncAnswerStream(stream)) as chunks:
             async for chunk in chunks:
                 pieces.append(chunk.text)
         return "".join(pieces) if answer_format is None else answer_format.value(self.last)
 
     def fork(self) -> Chat:
         """A second chat with the same turns, system text and settings, which goes its own way."""
-        self.settle()
+        self._settle()
         return Chat(
             self._engine,
             self.params,
@@ -317,17 +369,17 @@ class Chat:
 
     def undo(self) -> str:
         """Remove the last turn and return its question. Raises UsageError if there is none."""
-        self.settle()
+        self._settle()
         question, _ = self._last_turn("no turn to take back")
         del self.messages[-2:]
         return question.content
 
     def clear(self) -> None:
         """Remove all turns. The system text stays."""
-        self.settle()
+        self._settle()
         self.messages.clear()
 
-    def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
+    def _encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
         """The prompt for the history and `more` messages, without the oldest `left_out` turns.
 
         Returns token ids, ready for the model's answer. Raises UsageError for a message out of
@@ -335,20 +387,21 @@ class Chat:
         """
         return self._history.encode(more, left_out=left_out)
 
-    def history_ids(self) -> list[int]:
+    def _history_ids(self) -> list[int]:
         """The token ids of the turns that the latest prompt did not leave out."""
-        return self.encode([Message("user", "")], left_out=self.left_out)
+        return self._encode([Message("user", "")], left_out=self.left_out)
 
     def _begin(
         self,
         question: Message,
         after: int,
-        sampling: dict[str, Any],
+        schema: Any,
+        sampling: Mapping[str, Any],
         partial: Message | None = None,
     ) -> Generation:
         """Check everything, build the prompt and submit it. See `_answer` for the parameters."""
         validate.text("the message", question.content)
-        schema = sampling.pop("schema", None)
+        options.check_names(sampling, ("schema",))
         if schema is not None and partial is not None:
             raise UsageError("an answer cannot be continued with a schema; ask again instead")
         answer_format = None if schema is None else structured.answer_format(schema)

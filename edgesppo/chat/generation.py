@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast, get_args
 
+from edgesppo.chat.choices import FinishReason
 from edgesppo.chat.detokenizer import StopFilter, Utf8Decoder
+from edgesppo.chat.messages import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from edgesppo.engine.request import Event, Request
     from edgesppo.sampling.params import SamplingParams
 
-_REASONS = ("stop", "length", "cancelled")
+_REASONS = get_args(FinishReason)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class TokenLogprob:
         return self.data.decode("utf-8", "replace")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Chunk:
     """A piece of an answer as it streams.
 
@@ -89,13 +91,19 @@ class Chunk:
     text: str
     prefilled: int = 0
     prompt_tokens: int = 0
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
 
+    def __repr__(self) -> str:
+        end = "" if self.finish_reason is None else f", {self.finish_reason}"
+        reading = self.prefilled < self.prompt_tokens
+        at = f", {self.prefilled:,} of {self.prompt_tokens:,} prompt tokens" if reading else ""
+        return f"<Chunk {shortened(self.text)}{at}{end}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """A whole answer.
 
@@ -115,14 +123,19 @@ class Result:
     """
 
     text: str
-    finish_reason: str
+    finish_reason: FinishReason
     usage: Usage
     timings: Timings
     seed: int
     left_out: int = 0
-    ids: tuple[int, ...] = field(default=(), repr=False)
+    ids: tuple[int, ...] = ()
     reused: str = "nothing"
-    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    def __repr__(self) -> str:
+        n = self.usage.completion_tokens
+        tokens = "1 token" if n == 1 else f"{n:,} tokens"
+        return f"<Result {shortened(self.text)}, {tokens}, {self.finish_reason}>"
 
 
 class Generation:
@@ -184,7 +197,7 @@ class Generation:
         self._collect_logprobs(self._n_counted)
         return Result(
             "".join(self._text),
-            reason,
+            cast("FinishReason", reason),
             self._usage(),
             self._timings(),
             self.params.seed or 0,

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.chat import template
+from edgesppo.chat.messages import MessageList
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from edgesppo.chat.template import ChatTokenizer, Message
+    from edgesppo.chat.messages import Message, MessageLike
+    from edgesppo.chat.template import ChatTokenizer
 
 # A trimmed prompt takes at most one part in so many of the room, so that a long chat is prefilled
 # again only now and then, and not at every turn.
@@ -32,12 +34,12 @@ class History:
     def __init__(
         self,
         model: ChatTokenizer,
-        messages: Sequence[Message] = (),
+        messages: Iterable[MessageLike] = (),
         *,
         system: str | None = None,
         left_out: int = 0,
     ) -> None:
-        self.messages = list(messages)
+        self.messages = MessageList(messages)
         self.system = system
         self.left_out = left_out  # turns
         self._model = model

@@ -6,11 +6,13 @@ pydantic is not imported here: its model classes have the methods that are neede
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from edgesppo import schema
 from edgesppo.errors import IncompleteAnswer, UsageError
+from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,23 @@ if TYPE_CHECKING:
 
 # The last character of a JSON text that cannot go on.
 _LAST = ("}", "]", '"')
+_ACCEPTED = "a JSON Schema (a dict, True or False), a pydantic model class or 'json_object'"
+
+
+class PydanticClass(Protocol):
+    """What is needed of a class that answers become instances of; pydantic's models have it."""
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The JSON Schema of the class."""
+
+    @classmethod
+    def model_validate_json(cls, *args: Any, **kwargs: Any) -> Any:
+        """An instance, from the text of its JSON."""
+
+
+JsonSchema: TypeAlias = Mapping[str, Any] | bool | Literal["json_object"]
+Schema: TypeAlias = JsonSchema | type[PydanticClass]
 
 
 @dataclass(frozen=True)
@@ -76,13 +95,45 @@ def answer_format(asked: Any) -> AnswerFormat:
     """The format for a JSON Schema (parsed) or a pydantic model class.
 
     "json_object", also as {"type": "json_object"}, stands for any JSON object. An AnswerFormat is
-    returned as it is. Raises UsageError for a schema that cannot be followed.
+    returned as it is. Raises UsageError for a schema that cannot be followed, and for what is no
+    schema, saying what is accepted.
     """
     if isinstance(asked, AnswerFormat):
         return asked
-    if asked in ("json_object", {"type": "json_object"}):
-        asked = {"type": "object"}
     if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
         model: Any = asked
-        return AnswerFormat(schema.grammar(model.model_json_schema()), model.model_validate_json)
+        return AnswerFormat(schema.grammar(_schema_of(model)), model.model_validate_json)
+    if isinstance(asked, Mapping):
+        asked = dict(asked)
+    elif not isinstance(asked, bool) and asked != "json_object":
+        raise UsageError(f"schema is {_found(asked)}")
+    if asked in ("json_object", {"type": "json_object"}):
+        asked = {"type": "object"}
     return AnswerFormat(schema.grammar(asked), json.loads)
+
+
+def _schema_of(model: Any) -> Any:
+    try:
+        return model.model_json_schema()
+    except Exception as error:  # pydantic's own kinds, which are not imported here
+        text = " ".join(str(error).split())
+        raise UsageError(
+            f"schema is the class {model.__name__}, which has no JSON Schema ({text[:200]}); "
+            "change its fields, or pass a JSON Schema"
+        ) from None
+
+
+def _found(asked: Any) -> str:
+    """What was given instead of a schema, what is accepted, and what to do where that is plain."""
+    kind = asked if isinstance(asked, type) else type(asked)
+    what, advice = validate.quoted(asked), ""
+    if isinstance(asked, str):
+        if asked.lstrip()[:1] in ("{", "["):
+            advice = "; parse the text first, with json.loads()"
+    elif isinstance(asked, type):
+        what = f"the class {kind.__name__}"
+        advice = "; derive it from pydantic.BaseModel, or pass its JSON Schema"
+    elif hasattr(kind, "model_json_schema"):
+        what = f"an instance of {kind.__name__}"
+        advice = f"; pass the class {kind.__name__} itself"
+    return f"{what}, expected {_ACCEPTED}{advice}"

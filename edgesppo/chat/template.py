@@ -11,9 +11,9 @@ exactly one `<bos>`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from edgesppo.chat.messages import Message
 from edgesppo.errors import UsageError
 from edgesppo.system import validate
 
@@ -21,24 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ROLES = {"user": "user", "assistant": "model"}
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message of a chat.
-
-    Attributes:
-        role: "system", "user" or "assistant".
-        content: The text.
-        ids: The token ids that an answer was generated as. They are fed back instead of the text,
-            which keeps the context as the model saw it, and so the KV cache valid.
-        finish_reason: How an answer ended: "stop", "length" or "cancelled"; None if unknown.
-    """
-
-    role: str
-    content: str
-    ids: tuple[int, ...] | None = None
-    finish_reason: str | None = None
 
 
 class ChatTokenizer(Protocol):
@@ -61,12 +43,15 @@ class ChatTokenizer(Protocol):
 Encoder = Callable[[int, Message, str], list[int]]
 
 
-def encode(model: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
+def encode(
+    model: ChatTokenizer, messages: Sequence[Message], *, answering: bool = True
+) -> list[int]:
     """The token ids of a chat, ready for the model's answer.
 
     A system message may come first; Gemma-2 has no such role, so its text is put in front of the
     first user message, with an empty line between. Then user and assistant alternate, and the last
-    message is a user's. Raises UsageError, with the message's number, if they do not.
+    message is a user's. Raises UsageError, with the message's number, if they do not. Where
+    `answering` is off the messages may also end with an answer.
     """
 
     def checked_ids(n: int, message: Message, system: str) -> list[int]:
@@ -74,10 +59,10 @@ def encode(model: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
         return message_ids(model, message, system)
 
     if not messages or messages[0].role != "system":
-        return assemble(model, messages, checked_ids)
+        return assemble(model, messages, checked_ids, answering=answering)
     check(1, messages[0])
     system = messages[0].content.strip()
-    return assemble(model, messages[1:], checked_ids, system=system, start=2)
+    return assemble(model, messages[1:], checked_ids, system=system, start=2, answering=answering)
 
 
 def assemble(
@@ -87,8 +72,12 @@ def assemble(
     *,
     system: str = "",
     start: int = 1,
+    answering: bool = True,
 ) -> list[int]:
-    """The prompt of messages whose ids `ids_of` returns; `start` is the first one's number."""
+    """The prompt of messages whose ids `ids_of` returns; `start` is the first one's number.
+
+    It ends with the beginning of an answer; where `answering` is off, only after a question.
+    """
     ids = [model.bos]
     expected = last = "none"
     for n, message in enumerate(messages, start):
@@ -97,6 +86,8 @@ def assemble(
             raise UsageError(f"message {n} has the role {last!r}, expected {expected!r}")
         ids += ids_of(n, message, system)
         system = ""
+    if last != "user" and not answering:
+        return ids
     if last != "user":
         raise UsageError(f"the last message has the role {last!r}, expected 'user'")
     ids.append(model.start_of_turn)

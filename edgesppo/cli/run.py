@@ -27,9 +27,9 @@ from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import raise_on_termination
+from edgesppo.system.suggest import nearest
 from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal.format import speed_line
-from edgesppo.terminal.suggest import nearest
 
 if TYPE_CHECKING:
     from edgesppo.api import LoadedModel
@@ -127,9 +127,10 @@ def answer(
     interrupted = False
     clean = printable if has_terminal(sys.stdout) else str
     streams = not as_json and wanted is None
+    schema: Any = wanted
     try:
         # Closed at once if the reader of a pipe is gone: the partial answer is kept.
-        with contextlib.closing(chat.stream(prompt, schema=wanted)) as chunks:
+        with contextlib.closing(chat.stream(prompt, schema=schema)) as chunks:
             for chunk in chunks:
                 if streams:
                     click.echo(clean(chunk.text), nl=False)
@@ -158,7 +159,7 @@ def _described(loaded: LoadedModel, chat: Chat) -> dict[str, Any]:
         "finish_reason": result.finish_reason,
         "usage": dataclasses.asdict(result.usage),
         "timings": {"load_s": loaded.load_s, **dataclasses.asdict(result.timings)},
-        "model": {"name": loaded.name, "path": str(loaded.model.path)},
+        "model": {"name": loaded.name, "path": str(loaded.path)},
         **({} if chat.params.logprobs is None else {"logprobs": logprobs}),
     }
 

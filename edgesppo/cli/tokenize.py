@@ -22,7 +22,8 @@ def tokenize_command(model: str, text: str, chat: bool, as_json: bool) -> None:
 
     TEXT is plain text: whatever looks like a control token is split into ordinary pieces.
     """
-    from edgesppo.chat.template import Message, encode
+    from edgesppo.chat.messages import Message
+    from edgesppo.chat.template import encode
     from edgesppo.llama.model import Model
 
     loaded = Model(gguf_path(locate.find(model)), vocabulary_only=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.api import load
 from edgesppo.chat import template
+from edgesppo.chat.messages import Message
 from edgesppo.errors import BadModelFile
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
@@ -40,19 +41,19 @@ def try_out(path: Path) -> Trial:
     Raises BadModelFile if a logit is not finite, all are equal, or the answer is empty.
     """
     with load(path, n_ctx=_N_CTX, tune="off") as loaded:
-        params = ContextParams(_N_CTX, n_threads=loaded.engine.n_threads)
-        context = Context(loaded.model.weights, params)
+        params = ContextParams(_N_CTX, n_threads=loaded._engine.n_threads)
+        context = Context(loaded._model.weights, params)
         try:
-            tokens = _generate(loaded.model, context, path)
+            tokens = _generate(loaded._model, context, path)
         finally:
             context.close()
-        text = b"".join(map(loaded.model.piece, tokens)).decode("utf-8", "replace")
+        text = b"".join(map(loaded._model.piece, tokens)).decode("utf-8", "replace")
     return Trial(len(tokens), text)
 
 
 def _generate(model: Model, context: Context, path: Path) -> list[int]:
     """The most probable tokens of an answer to QUESTION."""
-    batch, prompt = Batch(_N_CTX), template.encode(model, [template.Message("user", QUESTION)])
+    batch, prompt = Batch(_N_CTX), template.encode(model, [Message("user", QUESTION)])
     written: list[int] = []
     position, fed = 0, prompt
     while len(written) < TOKENS:

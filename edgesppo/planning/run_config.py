@@ -6,13 +6,16 @@ The defaults of all entry points are here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgesppo.system import hardware, validate
 
 if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
 
+Goal = Literal["turn", "prefill", "decode", "memory", "off"]
+CacheType = Literal["f16", "f32", "q8_0"]
+Gpu: TypeAlias = Literal["auto", "off"] | int
 # Goal -> (prompt tokens, answer tokens) of the turn that it makes as fast as possible.
 TURNS = {"turn": (512, 128), "prefill": (2048, 32), "decode": (128, 512), "memory": (512, 128)}
 OFF = "off"

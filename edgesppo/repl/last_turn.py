@@ -11,7 +11,7 @@ from edgesppo.terminal.format import n_turns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.chat.template import Message
+    from edgesppo.chat.messages import Message
 
 # Lines that are shown of the question, and of the beginning and end of the answer.
 _QUESTION, _HEAD, _TAIL = 3, 4, 4

@@ -28,7 +28,7 @@ def loading_stage(state: ReplState) -> str:
 
 def status_lines(state: ReplState, n_tokens: int) -> list[str]:
     """Model, context use, tokens per second and session as one line, in ever shorter versions."""
-    n_ctx = state.loaded.engine.n_ctx
+    n_ctx = state.loaded.n_ctx
     share = f"{min(1.0, n_tokens / n_ctx):.0%}"
     full = f"{n_tokens:,} of {n_ctx:,} tokens, {share}"
     if n_tokens > n_ctx:

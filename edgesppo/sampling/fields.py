@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from edgesppo.errors import UsageError
 from edgesppo.system import validate
+from edgesppo.system.suggest import did_you_mean
 
 MAX_INT = 2**31 - 1
 
@@ -53,13 +54,14 @@ class Number(Kind):
     _word: ClassVar[str] = "a number"
 
     def check(self, name: str, value: Any) -> Any:
-        """The value itself."""
-        if not self.accepts(value):
+        """The value as a Python number."""
+        found = validate.plain(value)
+        if not self.accepts(found):
             raise validate.invalid_value(name, value, self.expected())
-        return value
+        return found
 
     def accepts(self, value: Any) -> bool:
-        """Whether it is a number of this kind within the limits."""
+        """Whether it is a Python number of this kind within the limits."""
         if not _is_number(value, self.number):
             return False
         return self.low <= value <= self.high or (self.also is not None and value == self.also)
@@ -85,7 +87,7 @@ class OptionalInteger(Integer):
     without: str = "none"
 
     def check(self, name: str, value: Any) -> Any:
-        """The value itself."""
+        """The value as an int, or None."""
         return None if value is None else super().check(name, value)
 
     def format(self, default: Any) -> str:
@@ -101,11 +103,12 @@ class Choice(Kind):
     number: ClassVar[type] = int
 
     def check(self, name: str, value: Any) -> Any:
-        """The value itself."""
-        if not _is_number(value, int) or value not in self.known:
+        """The value as an int."""
+        found = validate.plain(value)
+        if not _is_number(found, int) or found not in self.known:
             expected = " or ".join(str(number) for number in self.known)
             raise validate.invalid_value(name, value, expected)
-        return value
+        return found
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,10 @@ class Strings(Kind):
 
     def check(self, name: str, value: Any) -> tuple[str, ...]:
         """The strings as a tuple."""
-        if not isinstance(value, str | tuple | list):
+        found = [value] if isinstance(value, str) else validate.plain_list(value)
+        if found is None:
             raise validate.invalid_value(name, value, "strings")
-        texts = (value,) if isinstance(value, str) else tuple(value)
+        texts = tuple(found)
         if len(texts) > self.most:
             raise _has(name, f"{len(texts)} strings", f"at most {self.most}")
         for text in texts:
@@ -159,7 +163,8 @@ class Names(Kind):
             raise validate.invalid_value(name, value, known)
         for item in value:
             if item not in self.known:
-                raise _has(name, validate.quoted(item), known)
+                near = did_you_mean(item, self.known) if isinstance(item, str) else ""
+                raise _has(name, f"{validate.quoted(item)}{near}", known)
             if value.count(item) > 1:
                 raise _has(name, f"{item!r} more than once", "each name once")
         return tuple(value)
@@ -181,11 +186,12 @@ class Tokens(Kind):
 
     def check(self, name: str, value: Any) -> tuple[int, ...]:
         """The ids as a tuple."""
-        if not isinstance(value, tuple | list):
+        tokens = validate.plain_list(value)
+        if tokens is None:
             raise validate.invalid_value(name, value, "token ids")
-        for token in value:
+        for token in tokens:
             _check_token(name, token)
-        return tuple(value)
+        return tuple(tokens)
 
     def parse(self, name: str, given: str) -> tuple[int, ...]:
         """The ids between the commas."""
@@ -213,6 +219,7 @@ class Biases(Kind):
         ):
             raise validate.invalid_value(name, value, "a mapping from token id to bias")
         limits = Number(self.help, self.low, self.high)
+        pairs = [(validate.plain(token), validate.plain(bias)) for token, bias in pairs]
         for token, bias in pairs:
             _check_token(name, token)
             if not limits.accepts(bias):

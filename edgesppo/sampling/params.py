@@ -20,9 +20,10 @@ import dataclasses
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from edgesppo.errors import UsageError
+from edgesppo.sampling import options
 from edgesppo.sampling.fields import (
     MAX_INT,
     Biases,
@@ -35,15 +36,18 @@ from edgesppo.sampling.fields import (
     Tokens,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
 MAX_SEED = 2**32 - 2
 MAX_LOGPROBS = 20
-STAGES = ("penalties", "dry", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature")
+STAGES: tuple[str, ...] = get_args(options.Stage)
 # Below this temperature the logits, divided by it, overflow llama.cpp's bucket sort.
 _MIN_TEMPERATURE = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SamplingParams:
     """How an answer is sampled. Raises UsageError, naming the parameter, for an invalid value.
 
@@ -126,13 +130,17 @@ class SamplingParams:
             value = field.metadata["kind"].check(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
 
-    def replace(self, **changes: Any) -> SamplingParams:
+    def replace(self, **changes: Unpack[options.SamplingOptions]) -> SamplingParams:
         """A copy with some values changed. Raises UsageError for unknown names and bad values."""
-        known = [field.name for field in dataclasses.fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UsageError(f"unknown sampling parameter {name!r}; known: {', '.join(known)}")
-        return dataclasses.replace(self, **changes) if changes else self
+        options.check_names(changes)
+        found: dict[str, Any] = {**changes}
+        return dataclasses.replace(self, **found) if found else self
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults."""
+        values = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
+        changed = (f"{field.name}={v!r}" for field, v in values if v != field.default)
+        return f"SamplingParams({', '.join(changed)})"
 
     def with_seed(self) -> SamplingParams:
         """These parameters with a random seed if they have none, so that a result can report it."""
@@ -153,8 +161,9 @@ def valid_values(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if name == "logit_bias" and isinstance(value, Mapping):
             ids = {int(key) if key.isdecimal() and len(key) < 10 else key: key for key in value}
             value = {token: value[key] for token, key in ids.items()}
+        changes: dict[str, Any] = {name: value}
         try:
-            SamplingParams().replace(**{name: value})
+            SamplingParams().replace(**changes)
         except UsageError as error:
             complaints.append(str(error))
         else:

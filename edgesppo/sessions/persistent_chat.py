@@ -161,7 +161,7 @@ class PersistentChat:
         if snapshot is not None:
             self._on_disk = list(snapshot.ids)
             self._prefill = snapshot.prefill
-            n_tokens = self._engine.count_cached(self.chat.history_ids())
+            n_tokens = self._engine.count_cached(self.chat._history_ids())
             if rate := self._rate():
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
         is_same = saved.by.fingerprint == self._by.fingerprint
@@ -193,7 +193,7 @@ class PersistentChat:
         if bound <= WORTH_S:
             return 0.0  # without counting the tokens
         with suppress(EdgesppoError):
-            return self._unsaved(self.chat.history_ids()) / rate
+            return self._unsaved(self.chat._history_ids()) / rate
         return 0.0
 
     def _unsaved(self, ids: list[int]) -> int:
@@ -208,7 +208,7 @@ class PersistentChat:
         started = time.perf_counter()
         # The model may be closed or the disk full: the turns are safe, and this only saves time.
         with suppress(EdgesppoError, OSError, MemoryError):
-            ids = self.chat.history_ids()
+            ids = self.chat._history_ids()
             if self._unsaved(ids) <= 0:
                 return
             state = self._engine.state(ids, max_state_bytes(self.snapshots))
@@ -223,7 +223,7 @@ class PersistentChat:
 
 def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Conversation:
     """The present state of a chat, for `Session.record`. Raises ChatInUse while it is answering."""
-    chat.settle()
+    chat._settle()
     # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
     return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out, asked)
@@ -250,8 +250,8 @@ def save(chat: Chat, path: Path, engine: Engine, by: ModelMark, binding: Binding
 
     Raises OutputError, ChatInUse, and Closed if the model is closed; then nothing is written.
     """
-    chat.settle()
-    ids = chat.history_ids()
+    chat._settle()
+    ids = chat._history_ids()
     state = engine.state(ids, max_state_bytes(cap)) if chat.messages else None
     file.replace(path, conversation(chat, by))
     if state is None:

@@ -20,7 +20,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.chat.template import Message
+from edgesppo.chat.messages import Message
 from edgesppo.sampling.params import valid_values
 
 if TYPE_CHECKING:

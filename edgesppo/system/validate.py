@@ -5,6 +5,7 @@ n_ctx (--n-ctx) is 0, expected a whole number from 16 to 8192
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
@@ -41,16 +42,46 @@ def quoted(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def number(name: str, value: Any, low: float, high: float) -> None:
-    """Raise UsageError unless `value` is a number within the limits, not NaN and not a bool."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+def plain(value: Any) -> Any:
+    """A number of another library, such as NumPy's, as a Python number; other values unchanged."""
+    if type(value) in (int, float, bool, str):
+        return value
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+        value = value.item()  # a scalar of NumPy's, or an array without dimensions
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    try:
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    except OverflowError:  # a fraction beyond all floats
+        return value
+
+
+def plain_list(value: Any) -> list[Any] | None:
+    """The items of a list, tuple, set, range or one-dimensional array; None for anything else."""
+    if callable(getattr(value, "tolist", None)):
+        value = value.tolist()
+    if not isinstance(value, list | tuple | set | frozenset | range):
+        return None
+    return [plain(item) for item in value]
+
+
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """The value as a Python number.
+
+    Raises UsageError unless it is a number within the limits, not NaN and not a bool.
+    """
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not low <= found <= high:
         raise invalid_value(name, value, f"a number from {low:g} to {high:.12g}")
+    return found
 
 
-def integer(name: str, value: Any, low: int, high: int) -> None:
-    """Raise UsageError unless `value` is a whole number within the limits, not a bool."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    """The value as an int. Raises UsageError unless it is whole, within the limits, and no bool."""
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, int) or not low <= found <= high:
         raise invalid_value(name, value, f"a whole number from {low} to {high}")
+    return found
 
 
 def choice(name: str, value: Any, known: Iterable[str]) -> None:

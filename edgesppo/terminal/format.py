@@ -45,12 +45,12 @@ def n_tokens(n: int) -> str:
 
 def describe(loaded: LoadedModel) -> str:
     """One line on a loaded model: name, size, context, device, threads, seconds to load."""
-    n_layers = loaded.model.n_gpu_layers
+    n_layers = loaded._model.n_gpu_layers
     where = f"{n_layers} layers on the GPU" if n_layers else "CPU"
     return (
-        f"{loaded.name} | {_short(loaded.model.weights.n_params, 'B')} params, "
-        f"{_short(loaded.model.summary.file_bytes, 'G')}B | context {loaded.engine.n_ctx} | "
-        f"{where}, {_threads(loaded.engine)} | loaded in {_seconds(loaded.load_s)} s"
+        f"{loaded.name} | {_short(loaded._model.weights.n_params, 'B')} params, "
+        f"{_short(loaded._model.summary.file_bytes, 'G')}B | context {loaded.n_ctx} | "
+        f"{where}, {_threads(loaded._engine)} | loaded in {_seconds(loaded.load_s)} s"
     )
 
 

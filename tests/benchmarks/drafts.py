@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo import SamplingParams
-from edgesppo.chat.template import Message, encode
+from edgesppo.chat.messages import Message
+from edgesppo.chat.template import encode
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import edgesppo
 from edgesppo.chat import template
 from edgesppo.chat.history import History
-from edgesppo.chat.template import Message
+from edgesppo.chat.messages import Message
 from edgesppo.llama.model import Model
 from edgesppo_convert import convert
 

@@ -31,10 +31,10 @@ def test_the_documented_example_works(demo_gguf: Path) -> None:
 
 def test_a_checkpoint_is_converted_once_and_then_reused(edgesppo_home: Path) -> None:
     with edgesppo.load("demo") as first:
-        path, changed = first.model.path, first.model.path.stat().st_mtime_ns
+        path, changed = first.path, first.path.stat().st_mtime_ns
         assert edgesppo_home in path.parents
     with edgesppo.load("demo") as second:
-        assert second.model.path == path
+        assert second.path == path
         assert path.stat().st_mtime_ns == changed
 
 
@@ -100,7 +100,7 @@ def test_a_failed_turn_leaves_the_history_as_it_was(demo: LoadedModel) -> None:
     before = list(chat.messages)
     with pytest.raises(edgesppo.ContextOverflow) as caught:
         chat.ask("word " * 5000)
-    assert caught.value.needed > caught.value.available == demo.engine.n_ctx
+    assert caught.value.needed > caught.value.available == demo.n_ctx
     with pytest.raises(edgesppo.UsageError):
         chat.ask("hi", temperature=-1)
     assert chat.messages == before
@@ -124,10 +124,10 @@ def test_undo_takes_back_a_turn_and_regenerate_answers_it_anew(demo: LoadedModel
 def test_control_tokens_that_a_model_drew_are_not_fed_back_as_such(demo: LoadedModel) -> None:
     chat = demo.chat(temperature=60.0, top_p=1.0, max_tokens=200, seed=42)
     chat.ask("Hello")
-    drawn = [id_ for id_ in chat.last.ids if demo.model.is_control(id_)]
+    drawn = [id_ for id_ in chat.last.ids if demo._model.is_control(id_)]
     assert drawn, "hot enough to draw control tokens"
-    ids = chat.encode([edgesppo.Message("user", "x")])
-    model = demo.model
+    ids = chat._encode([edgesppo.Message("user", "x")])
+    model = demo._model
     controls = [id_ for id_ in ids if model.is_control(id_)]
     turn = [model.start_of_turn, model.end_of_turn]
     assert controls == [model.bos, *turn * 3, model.start_of_turn]
@@ -191,8 +191,8 @@ def test_a_chat_that_outgrows_its_context_leaves_out_its_oldest_turns(demo: Load
     assert left_out == sorted(left_out)
     strides = sum(a != b for a, b in itertools.pairwise(left_out))
     assert strides <= 6, "every stride costs a prefill"
-    assert b"user\nBe brief." in demo.model.detokenize(
-        chat.encode([edgesppo.Message("user", "x")], left_out=left_out[-1])
+    assert b"user\nBe brief." in demo._model.detokenize(
+        chat._encode([edgesppo.Message("user", "x")], left_out=left_out[-1])
     )
 
 
@@ -200,7 +200,7 @@ def test_a_chat_that_may_not_trim_says_by_how_much_it_is_too_long(demo: LoadedMo
     chat = demo.chat(temperature=0, overflow="error")
     with pytest.raises(edgesppo.ContextOverflow, match="shorten it by") as caught:
         _fill(chat, 24)
-    assert caught.value.needed > caught.value.available == demo.engine.n_ctx
+    assert caught.value.needed > caught.value.available == demo.n_ctx
     with pytest.raises(edgesppo.UsageError, match="overflow is 'cut'"):
         demo.chat(overflow="cut")
 
@@ -275,7 +275,7 @@ def test_an_answer_at_its_end_stays_as_it_is(demo: LoadedModel) -> None:
 
 def test_a_character_cut_in_two_is_whole_when_the_answer_goes_on(demo: LoadedModel) -> None:
     chat = demo.chat()
-    ids = [demo.model.tokenize("\U0001f600")[-4:], demo.model.tokenize("x")]
+    ids = [demo._model.tokenize("\U0001f600")[-4:], demo._model.tokenize("x")]
     pieces = ids[0]
     assert len(pieces) == 4, "one token a byte"
     begun = edgesppo.Message("assistant", "\ufffd", tuple(pieces[:2]))

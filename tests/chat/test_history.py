@@ -89,7 +89,7 @@ def _anew(history: History, messages: list[Message], model: Model) -> list[int]:
 def test_an_edited_history_has_the_ids_that_it_has_when_tokenised_anew(
     demo: LoadedModel, seed: int
 ) -> None:
-    rng, model = random.Random(seed), demo.model
+    rng, model = random.Random(seed), demo._model
     history = History(model)
     for _ in range(STEPS):
         _edit(history, rng, model)
@@ -123,7 +123,7 @@ def _counted(history: History, after: int, asked: Message, room: int, model: Mod
 
 
 def test_as_many_turns_go_as_when_every_turn_is_counted_anew(demo: LoadedModel) -> None:
-    rng, model, seen = random.Random(5), demo.model, set[int]()
+    rng, model, seen = random.Random(5), demo._model, set[int]()
     history = History(model)
     for _ in range(STEPS):
         history.messages += _turn(rng, model)
@@ -140,7 +140,7 @@ def test_as_many_turns_go_as_when_every_turn_is_counted_anew(demo: LoadedModel) 
 
 def test_a_turn_that_the_system_text_makes_too_long_goes_too(demo: LoadedModel) -> None:
     """The system text's length is estimated from the turn that it was joined to before."""
-    model, answer = demo.model, Message("assistant", "x")
+    model, answer = demo._model, Message("assistant", "x")
     old = Message("user", "x", tuple(model.tokenize("What is 2 plus 3? " * 8)))
     messages = [old, answer, Message("user", "Hi"), answer]
     asked = Message("user", "Hi")
@@ -219,7 +219,7 @@ def test_a_message_that_is_put_into_a_chat_is_checked_then(demo: LoadedModel) ->
     good = list(chat.messages)
     chat.messages[2] = Message("user", None)  # type: ignore[arg-type]
     for _ in range(2):
-        with pytest.raises(edgesppo.UsageError, match="the content of message 3 is of the type"):
+        with pytest.raises(edgesppo.UsageError, match="the content of message 3 has the type"):
             chat.ask("Hi")
     chat.messages[2] = Message("user", "a\ud800")
     with pytest.raises(edgesppo.UsageError, match="the content of message 3 has a lone surrogate"):
@@ -230,9 +230,9 @@ def test_a_message_that_is_put_into_a_chat_is_checked_then(demo: LoadedModel) ->
     chat.messages = good
     chat.system = "Be brief."
     chat.messages[0] = Message("user", 5)  # type: ignore[arg-type]
-    with pytest.raises(edgesppo.UsageError, match="the content of message 2 is of the type int"):
+    with pytest.raises(edgesppo.UsageError, match="the content of message 2 has the type int"):
         chat.ask("Hi")
-    with pytest.raises(edgesppo.UsageError, match="system is of the type int, expected str"):
+    with pytest.raises(edgesppo.UsageError, match="system has the type int, expected str"):
         chat.system = 5  # type: ignore[assignment]
     assert chat.system == "Be brief."
 

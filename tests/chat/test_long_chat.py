@@ -94,7 +94,7 @@ def _regenerate(chat: Chat, _rng: random.Random) -> list[int]:
 
 def _prompt(chat: Chat, before: list[Message], text: str) -> list[int]:
     after, chat.messages = chat.messages, before
-    ids = chat.encode([Message("user", text)], left_out=chat.last.left_out)
+    ids = chat._encode([Message("user", text)], left_out=chat.last.left_out)
     chat.messages = after
     return ids
 

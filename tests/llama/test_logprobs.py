@@ -176,7 +176,7 @@ def test_the_tokens_of_a_stop_string_have_entries(demo: LoadedModel) -> None:
 
 def test_the_bytes_of_one_character_have_an_entry_each(demo: LoadedModel) -> None:
     smile = "\U0001f600"
-    ids = [token for token in demo.tokenize(smile) if len(demo.model.piece(token)) == 1]
+    ids = [token for token in demo.tokenize(smile) if len(demo._model.piece(token)) == 1]
     assert len(ids) == 4, "the demo spells it in bytes"
     chat = demo.chat(max_tokens=4, temperature=0)
     text, parts = "", []
@@ -214,6 +214,6 @@ def test_two_answers_at_once_keep_their_rows_apart(demo_gguf: Path) -> None:
 def demo_prompt(model: Model, text: str) -> list[int]:
     """A user turn, ready to be answered."""
     from edgesppo.chat import template
-    from edgesppo.chat.template import Message
+    from edgesppo.chat.messages import Message
 
     return template.encode(model, [Message("user", text)])

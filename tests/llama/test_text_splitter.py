@@ -97,7 +97,7 @@ def test_a_prompt_of_megabytes_of_one_character_ends_in_time(demo: LoadedModel, 
         chat.overflow = overflow
         error = _in_time(lambda: chat.ask(f"x{prompt}x"))
         assert isinstance(error, edgesppo.ContextOverflow)
-        assert error.needed > error.available == demo.engine.n_ctx
+        assert error.needed > error.available == demo.n_ctx
         over = f"shorten it by {error.needed - error.available:,} or more"
         assert over in str(error)
     assert chat.messages == []
@@ -122,15 +122,15 @@ def test_one_message_longer_than_the_context_says_by_how_many_tokens(
     chat.ask("My name is Ada.")
     before = list(chat.messages)
     message = edgesppo.Message("user", "a b " * words)
-    alone = len(encode(demo.model, [message]))
+    alone = len(encode(demo._model, [message]))
     with pytest.raises(edgesppo.ContextOverflow) as caught:
         chat.ask(message.content)
     assert caught.value.needed == alone + 1
     assert f"has {alone:,} tokens" in str(caught.value)
-    assert f"shorten it by {alone + 1 - demo.engine.n_ctx:,} or more" in str(caught.value)
+    assert f"shorten it by {alone + 1 - demo.n_ctx:,} or more" in str(caught.value)
     assert "n_ctx (--n-ctx)" not in str(caught.value), "it is as large as it can be"
     assert chat.messages == before
-    shorter = "a b " * (len("a b " * words) * demo.engine.n_ctx // alone // 4 - 30)
+    shorter = "a b " * (len("a b " * words) * demo.n_ctx // alone // 4 - 30)
     chat.ask(shorter, max_tokens=2)
 
 

@@ -55,7 +55,7 @@ def begin(
     made: list[ReplState] = []
 
     def begin(name: str) -> ReplState:
-        found = Found("demo", demo.model.path, is_checkpoint=False)
+        found = Found("demo", demo.path, is_checkpoint=False)
         session = sessions.open(name) if name else None
         options = {"temperature": 0.0, "max_tokens": 12}
         setup = Setup(found, lambda *_: demo, lambda _: found, sessions, session, options=options)
@@ -119,7 +119,7 @@ def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
         _ask(state, "What is my name?")
     with pytest.raises(OutputError):
         state.switch(state.setup.sessions.open("other"))
-    found = Found("demo", state.loaded.model.path, is_checkpoint=False)
+    found = Found("demo", state.loaded.path, is_checkpoint=False)
     with pytest.raises(OutputError):
         state.use_model(found, lambda *_: None)
     assert (state.name, len(state.chat.messages)) == ("kept", 4)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.chat.template import Message
+from edgesppo.chat.messages import Message
 from edgesppo.repl import status
 from edgesppo.repl.commands.export import to_json, to_markdown
 from edgesppo.repl.input import PlainReader, is_open, unquoted

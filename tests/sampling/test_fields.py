@@ -83,7 +83,7 @@ def _invalid_settings() -> list[tuple[str, Any]]:
 @pytest.mark.parametrize(("name", "value"), _invalid_settings())
 def test_engine_settings(demo: LoadedModel, name: str, value: Any) -> None:
     with _refusing(name):
-        Engine(demo.model, **{name: value})
+        Engine(demo._model, **{name: value})
 
 
 LOADING: dict[str, list[Any]] = {
@@ -137,8 +137,8 @@ def test_overflow_policies(demo: LoadedModel, value: Any) -> None:
 
 def test_a_chat_has_no_other_parameter(demo: LoadedModel) -> None:
     own = set(inspect.signature(type(demo).chat).parameters)
-    assert own == {"self", "system", "overflow", "sampling"}
-    with pytest.raises(edgesppo.UsageError, match="unknown sampling parameter 'n_ctx'"):
+    assert own == {"self", "messages", "system", "overflow", "sampling"}
+    with pytest.raises(edgesppo.UsageError, match="no sampling parameter is called 'n_ctx'"):
         demo.chat(n_ctx=5)
 
 
@@ -170,7 +170,7 @@ def test_odd_but_valid_texts_are_answered(demo: LoadedModel, text: str) -> None:
 @pytest.mark.parametrize("token", [-1, 2**31, 2**70, 1.5, NAN, True, "1", None])
 def test_invalid_tokens(demo: LoadedModel, token: Any) -> None:
     with pytest.raises(edgesppo.UsageError, match="a token of the prompt is "):
-        demo.engine.submit([2, token], SamplingParams())
+        demo._engine.submit([2, token], SamplingParams())
 
 
 def test_errors_name_the_command_line_option() -> None:

@@ -125,7 +125,8 @@ def test_stop_may_be_a_single_string() -> None:
 
 def test_an_unknown_parameter_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(
-        edgesppo.UsageError, match=r"unknown sampling parameter 'top_q'; known: .*top_p"
+        edgesppo.UsageError,
+        match=r"no sampling parameter is called 'top_q' \(did you mean top_[kp]\?\); .*top_p",
     ):
         SamplingParams().replace(top_q=1)
 

@@ -66,7 +66,7 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     demo: LoadedModel, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = demo.chat(temperature=0)
-    while not chat.messages or len(chat.history_ids()) < 3 * demo.model.weights.n_swa:
+    while not chat.messages or len(chat._history_ids()) < 3 * demo._model.weights.n_swa:
         chat.ask("What is the capital of France?")
     decode = Context.decode
     left = 3
@@ -85,11 +85,11 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     demo.save(chat, tmp_path / "stopped.chat")
     with edgesppo.load(demo_gguf) as other:
         resumed = other.resume(tmp_path / "stopped.chat")
-        ids = [*resumed.history_ids(), 2]
+        ids = [*resumed._history_ids(), 2]
         assert (
-            other.engine.count_cached(ids)
-            == demo.engine.count_cached(ids)
-            > 2 * demo.model.weights.n_swa
+            other._engine.count_cached(ids)
+            == demo._engine.count_cached(ids)
+            > 2 * demo._model.weights.n_swa
         )
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
     ("sampling", "complaint"),
     [
         ({"top_p": 7, "seed": 5}, r"ignoring an invalid setting: top_p .* is 7"),
-        ({"hot": 1, "seed": 5}, "unknown sampling parameter 'hot'"),
+        ({"hot": 1, "seed": 5}, "no sampling parameter is called 'hot'"),
         ({"logit_bias": [[50, "x"]], "seed": 5}, "has 'x' for token 50"),
         ({"logit_bias": {"-1": 1}, "seed": 5}, "logit_bias .* has '-1', expected token ids"),
     ],
@@ -215,7 +215,7 @@ def test_a_setting_that_makes_no_sense_is_left_out_with_a_warning(
     with pytest.warns(UserWarning, match=complaint) as caught:
         chat = demo.resume(path)
     assert len(caught) == 1
-    assert chat.params == demo.defaults.replace(seed=5)
+    assert chat.params == demo._defaults.replace(seed=5)
 
 
 @pytest.mark.parametrize("bias", [[[50, -1.0], [7, 2]], {"50": -1, "7": 2}])

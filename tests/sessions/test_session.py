@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.chat.template import Message
+from edgesppo.chat.messages import Message
 from edgesppo.errors import BadChat, ChatInUse, Closed, OutputError, UsageError
 from edgesppo.sessions.folder import Sessions
 from edgesppo.sessions.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.chat.template import Message
+from edgesppo.chat.messages import Message
 from edgesppo.sessions.folder import Sessions
 from edgesppo.sessions.transcript import Conversation, ModelMark
 from tests.support.pty_terminal import Terminal

@@ -135,7 +135,7 @@ def test_a_small_model_is_not_measured(demo_gguf: Path) -> None:
 def test_loading_measures_the_first_time_only(demo_gguf: Path) -> None:
     heard: list[float] = []
     with edgesppo.load(demo_gguf, tune="memory", on_tune=heard.append) as model:
-        assert model.engine.flash_attention == "on"
+        assert model._engine.flash_attention == "on"
         assert model.ask("What is the capital of France?", temperature=0).endswith("Paris.")
     assert heard[-1] == 1
     heard.clear()

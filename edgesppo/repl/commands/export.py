@@ -19,7 +19,7 @@ from edgesppo.terminal.format import n_turns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgesppo.chat.template import Message
+    from edgesppo.chat.messages import Message
     from edgesppo.repl.commands.context import CommandContext
 
 _SUFFIXES = (".md", ".json")

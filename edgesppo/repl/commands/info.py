@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo.chat.template import Message
+from edgesppo.chat.messages import Message
 from edgesppo.errors import UsageError
 from edgesppo.repl import sampling_settings
 from edgesppo.system import validate
@@ -45,7 +45,7 @@ def set_(ctx: CommandContext, argument: str) -> None:
     if words[0] == "logprobs":
         raise UsageError("the chat cannot show log-probabilities; use edgesppo run --json")
     name, word = words[0], " ".join(words[1:])
-    chat.params = sampling_settings.changed(chat.params, state.loaded.defaults, name, word)
+    chat.params = sampling_settings.changed(chat.params, state.loaded._defaults, name, word)
     _show_parameters(ctx, name)
 
 
@@ -64,12 +64,12 @@ def show(ctx: CommandContext, _argument: str) -> None:
     """/show: the model, the chat's file and its settings."""
     state = ctx.state
     ctx.say(describe(state.loaded))
-    ctx.say(f"  file     {state.loaded.model.path}")
+    ctx.say(f"  file     {state.loaded.path}")
     saved = f"{state.name}, in {state.session.path}" if state.session else NOT_SAVED
     ctx.say(f"  chat     {saved}")
     ctx.say(f"  turns    {len(state.chat.messages) // 2:,}")
     ctx.say(f"  system   {state.chat.system or 'none'}")
-    defaults = {one.name: one.value for one in sampling_settings.settings(state.loaded.defaults)}
+    defaults = {one.name: one.value for one in sampling_settings.settings(state.loaded._defaults)}
     own = [
         f"{one.name} {one.value}"
         for one in sampling_settings.settings(state.chat.params)
@@ -95,7 +95,7 @@ def tokens(ctx: CommandContext, argument: str) -> None:
         )
         return
     ids = state.loaded.tokenize(argument)
-    pieces = [_piece(state.loaded.model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
+    pieces = [_piece(state.loaded._model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
     more = " ..." if len(ids) > _MOST_PIECES else ""
     ctx.say(f"{n_tokens(len(ids))}: {' '.join(pieces)}{more}")
 
@@ -111,7 +111,7 @@ def _piece(data: bytes) -> str:
 def context(ctx: CommandContext, _argument: str) -> None:
     """/context: what fills the context, and what is free."""
     state, chat = ctx.state, ctx.state.chat
-    n_ctx, used = state.loaded.engine.n_ctx, state.n_tokens()
+    n_ctx, used = state.loaded.n_ctx, state.n_tokens()
     share = f"{min(1.0, used / n_ctx):.0%}"
     of_system = len(state.loaded.tokenize(chat.system)) if chat.system else 0
     left = max(0, n_ctx - used)
@@ -119,8 +119,8 @@ def context(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  {n_ctx:>9,}  tokens in the context of {state.loaded.name}")
     ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
     ctx.say(f"  {left:>9,}  free")
-    cached = state.loaded.engine.count_cached(
-        chat.encode([Message("user", "")], left_out=chat.left_out)
+    cached = state.loaded._engine.count_cached(
+        chat._encode([Message("user", "")], left_out=chat.left_out)
     )
     ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
     if used > n_ctx:

@@ -76,7 +76,7 @@ def read(ctx: CommandContext, argument: str) -> None:
     file = attachments.read(argument)
     ctx.attached.append(file)
     state = ctx.state
-    n_ctx, used = state.loaded.engine.n_ctx, state.n_tokens()
+    n_ctx, used = state.loaded.n_ctx, state.n_tokens()
     size, n = _size(ctx, [file])
     ctx.say(f"({file.name}: {size}, attached to the next message; /undo removes it)")
     size, waiting = (size, n) if len(ctx.attached) == 1 else _size(ctx, ctx.attached)
@@ -95,8 +95,8 @@ def read(ctx: CommandContext, argument: str) -> None:
 def _size(ctx: CommandContext, files: Sequence[attachments.Attachment]) -> tuple[str, int]:
     """The number of tokens of files, as text and as int; a lower bound if they cannot fit."""
     text, loaded = attachments.join(files, ""), ctx.state.loaded
-    fewest = loaded.model.fewest_tokens(text)
-    if fewest >= loaded.engine.n_ctx:
+    fewest = loaded._model.fewest_tokens(text)
+    if fewest >= loaded.n_ctx:
         return f"at least {n_tokens(fewest)}", fewest
     n = len(loaded.tokenize(text))
     return n_tokens(n), n
