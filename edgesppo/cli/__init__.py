@@ -22,7 +22,7 @@ from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
 from edgesppo.system.sanitize import one_line
 from edgesppo.terminal.output import aside
-from edgesppo.terminal.suggest import nearest
+from edgesppo.system.suggest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

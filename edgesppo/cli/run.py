@@ -29,7 +29,7 @@ from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal.format import speed_line
-from edgesppo.terminal.suggest import nearest
+from edgesppo.system.suggest import nearest
 
 if TYPE_CHECKING:
     from edgesppo.api import LoadedModel

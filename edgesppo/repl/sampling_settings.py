@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import UsageError
 from edgesppo.sampling.fields import MAX_INT, Choice, Kind, Number, OptionalInteger, Strings
 from edgesppo.sampling.params import SamplingParams
-from edgesppo.terminal.suggest import did_you_mean
+from edgesppo.system.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.repl.commands import export, info, sessions, turns
-from edgesppo.terminal.suggest import did_you_mean
+from edgesppo.system.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
