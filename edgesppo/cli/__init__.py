@@ -21,8 +21,8 @@ import click
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
 from edgesppo.system.sanitize import one_line
-from edgesppo.terminal.output import aside
 from edgesppo.system.suggest import nearest
+from edgesppo.terminal.output import aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,11 @@ from edgesppo.terminal.progress import Meter
 
 @click.command(name="import")
 @click.argument("path", metavar="FILE|FOLDER")
-@click.option("--name", help="What to call it. [default: the file's name]")
+@click.option(
+    "--name",
+    help="What to call it. [default: the file's name; where that is a hash, as Ollama's are, what"
+    " the file says of itself]",
+)
 @json_option
 def import_command(path: str, name: str | None, as_json: bool) -> None:
     """Give a GGUF file or a checkpoint folder of your own a name.

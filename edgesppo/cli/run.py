@@ -27,9 +27,9 @@ from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import raise_on_termination
+from edgesppo.system.suggest import nearest
 from edgesppo.system.text_input import read_stream, read_text
 from edgesppo.terminal.format import speed_line
-from edgesppo.system.suggest import nearest
 
 if TYPE_CHECKING:
     from edgesppo.api import LoadedModel
