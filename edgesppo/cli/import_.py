@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgesppo.cli.completion import complete_files
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say
 from edgesppo.lockfile import layers
@@ -15,7 +16,7 @@ from edgesppo.terminal.progress import Meter
 
 
 @click.command(name="import")
-@click.argument("path", metavar="FILE|FOLDER")
+@click.argument("path", metavar="FILE|FOLDER", shell_complete=complete_files)
 @click.option(
     "--name",
     help="What to call it. [default: the file's name; where that is a hash, as Ollama's are, what"
