@@ -7,6 +7,7 @@ there is nothing to complete then. Loads neither llama.cpp nor numpy.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     import click
 
-_MOST = 500  # entries of a folder, and saved chats
+_MOST = 500  # entries of a folder that are looked at
+# Names that mean themselves in every shell; bash takes what it is given without quoting it.
+_PLAIN = re.compile(r"[\w.,+@%-]+")
 
 
 def complete_names(
@@ -80,10 +83,10 @@ def _gguf_files(incomplete: str) -> Iterator[CompletionItem]:
 
 
 def _listed(folder: str | os.PathLike[str], suffix: str) -> list[str]:
-    """The printable names in a folder with this suffix, without hidden ones."""
+    """The names in a folder with this suffix, without hidden ones and those to be quoted."""
     with suppress(OSError), os.scandir(folder) as entries:
         names = [entry.name for entry in islice(entries, _MOST)]
-        return [n for n in names if n.endswith(suffix) and n[0] != "." and n.isprintable()]
+        return [n for n in names if n.endswith(suffix) and n[0] != "." and _PLAIN.fullmatch(n)]
     return []
 
 

@@ -1,3 +1,5 @@
+from edgesppo.terminal.output import is_quiet
+
 """The loop of a chat on a terminal. The user may type while the model is still loading."""
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ class TerminalLoop(Loop):
         """In the loading thread: announce the model, or make `read` raise LoadFailed."""
         if failure is None:
             self._update_status()
-            self.reader.announce([*self.state.notices, *self._recap()])
+            notices = [] if is_quiet() else self.state.notices
+            self.reader.announce([*notices, *self._recap()])
         elif not isinstance(failure, Cancelled):
             self.reader.fail(LoadFailed(failure))
 
