@@ -75,13 +75,15 @@ def _set_environment(variable: str) -> Callable[[click.Context, click.Parameter,
 
     def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value:
-            ctx.with_resource(_environment(variable, str(value)))
+            ctx.meta[variable] = str(value)  # for shell completion, when the context is closed
+            ctx.with_resource(environment(variable, str(value)))
 
     return callback
 
 
 @contextlib.contextmanager
-def _environment(variable: str, value: str) -> Iterator[None]:
+def environment(variable: str, value: str) -> Iterator[None]:
+    """Set an environment variable in the block."""
     before = os.environ.get(variable)
     os.environ[variable] = value
     try:

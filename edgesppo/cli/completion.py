@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem
 
+from edgesppo.cli import environment
 from edgesppo.errors import EdgesppoError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import one_line
@@ -29,17 +30,17 @@ _PLAIN = re.compile(r"[\w.,+@%-]+")
 
 
 def complete_names(
-    _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The names in the locks that begin so."""
-    return list(_names(incomplete))
+    return list(_names(ctx, incomplete))
 
 
 def complete_models(
-    _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The names and the GGUF files of this folder that begin so; else the shell's own files."""
-    found = [*_names(incomplete), *_gguf_files(incomplete)]
+    found = [*_names(ctx, incomplete), *_gguf_files(incomplete)]
     return found or [_files(incomplete)]
 
 
@@ -69,8 +70,12 @@ def complete_sessions(
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
-def _names(incomplete: str) -> Iterator[CompletionItem]:
-    with suppress(EdgesppoError, OSError):
+def _names(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
+    lock = ctx.meta.get(layers.PROJECT)
+    with (
+        suppress(EdgesppoError, OSError),
+        environment(layers.PROJECT, lock) if lock else nullcontext(),
+    ):
         for name, entry in layers.read().models.items():
             if name.startswith(incomplete):
                 yield CompletionItem(name, help=one_line(entry.description, 60))

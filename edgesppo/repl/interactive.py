@@ -1,5 +1,3 @@
-from edgesppo.terminal.output import is_quiet
-
 """The loop of a chat on a terminal. The user may type while the model is still loading."""
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from edgesppo.repl.commands import registry
 from edgesppo.repl.last_turn import recap
 from edgesppo.repl.loop import LoadFailed, Loop
 from edgesppo.system.sanitize import printable
+from edgesppo.terminal.output import is_quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,6 @@ from edgesppo.cli import COMMANDS
 from edgesppo.terminal.output import is_quiet
 from tests.conftest import DEMO
 from tests.support.command_line import CAPITAL, GREEDY, one_line_error, run
-from tests.support.fake_hub import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +66,7 @@ def test_getting_a_model_is_silent(hub: FakeHub) -> None:
 def test_errors_remain(hub: FakeHub, demo_gguf: Path, tmp_path: Path) -> None:
     assert hub.url
     assert "nobody" in one_line_error(run("path", "nobody", "--quiet"))
-    assert REPOSITORY in one_line_error(run("pull", "sppo-iter3", "--quiet"))
+    assert "is not accepted" in one_line_error(run("pull", "sppo-iter3", "--quiet"))
     assert "n_ctx" in one_line_error(run("run", demo_gguf, "hi", "--n-ctx", "9999", "--quiet"))
     result = run("run", demo_gguf, "--quiet")
     assert (result.exit_code, "no prompt" in result.stderr) == (2, True)
@@ -91,6 +90,6 @@ def test_questions_remain_with_what_they_are_about(
     assert "is ready" not in result.stderr
     result = run("rm", "sppo-iter3", "--quiet", stdin="n\n")
     assert "Free " in result.stderr
-    assert "sppo" in result.stderr
+    assert "the files from the hub" in result.stderr
     result = run("rm", "sppo-iter3", "--quiet", "--yes")
     assert (result.exit_code, result.stderr) == (0, "")
