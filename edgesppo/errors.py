@@ -102,13 +102,17 @@ class ContextOverflow(EdgesppoError):
     """A prompt does not fit into the context.
 
     `needed` and `available` are numbers of tokens: what the prompt and one token of an answer
-    take, and what the context holds.
+    take, and what the context holds. With `at_least`, `needed` is only a lower bound: the prompt
+    was too long to be worth counting.
     """
 
-    def __init__(self, message: str, *, needed: int, available: int) -> None:
+    def __init__(
+        self, message: str, *, needed: int, available: int, at_least: bool = False
+    ) -> None:
         super().__init__(message)
         self.needed = needed
         self.available = available
+        self.at_least = at_least
 
     @classmethod
     def of_prompt(
@@ -116,15 +120,18 @@ class ContextOverflow(EdgesppoError):
     ) -> ContextOverflow:
         """The error for a prompt of `n_tokens` that leaves no room for an answer.
 
-        `at_least` says that counting stopped there, so the prompt may be longer still.
+        `at_least` says that counting stopped there, so the prompt may be longer still, and by how
+        much to shorten it is not known.
         """
         larger = ", or use a larger n_ctx (--n-ctx)" if n_ctx < n_ctx_train else ""
         count = f"at least {n_tokens:,}" if at_least else f"{n_tokens:,}"
+        cut = f"to fewer than {n_ctx:,}" if at_least else f"by {n_tokens - n_ctx + 1:,} or more"
         return cls(
             f"the prompt has {count} tokens, but the context holds {n_ctx:,} and needs room for "
-            f"an answer: shorten it by {n_tokens - n_ctx + 1:,} or more{larger}",
+            f"an answer: shorten it {cut}{larger}",
             needed=n_tokens + 1,
             available=n_ctx,
+            at_least=at_least,
         )
 
 

@@ -17,12 +17,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.suggest import nearest
-from edgesppo.terminal.output import aside
+from edgesppo.terminal.output import aside, quieted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,13 +75,15 @@ def _set_environment(variable: str) -> Callable[[click.Context, click.Parameter,
 
     def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
         if value:
-            ctx.with_resource(_environment(variable, str(value)))
+            ctx.meta[variable] = str(value)  # for shell completion, when the context is closed
+            ctx.with_resource(environment(variable, str(value)))
 
     return callback
 
 
 @contextlib.contextmanager
-def _environment(variable: str, value: str) -> Iterator[None]:
+def environment(variable: str, value: str) -> Iterator[None]:
+    """Set an environment variable in the block."""
     before = os.environ.get(variable)
     os.environ[variable] = value
     try:
@@ -113,6 +116,25 @@ def _offline_option() -> click.Option:
         callback=_set_environment("EDGESPPO_OFFLINE"),
         help="Open no network connection. [env: EDGESPPO_OFFLINE, HF_HUB_OFFLINE]",
     )
+
+
+def _quiet_option() -> click.Option:
+    def callback(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.with_resource(quieted())
+
+    return click.Option(
+        ["-q", "--quiet", "quiet"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=callback,
+        help="Print nothing on standard error but errors and questions.",
+    )
+
+
+def _common_options() -> list[click.Parameter]:
+    return [_lock_option(), _offline_option(), _quiet_option()]
 
 
 def _fill_closed_streams() -> None:
@@ -155,6 +177,15 @@ class _LazyGroup(click.Group):
         finally:
             _discard_unwritten_output()
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands and options that begin so; imports none of the commands."""
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
@@ -165,14 +196,14 @@ class _LazyGroup(click.Group):
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         if not any(option.name == "offline" for option in command.params):
-            command.params += [_lock_option(), _offline_option()]
+            command.params += _common_options()
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         meant = None if args[0] in COMMANDS else nearest(args[0], COMMANDS)
-        if meant is not None:
+        if meant is not None and not ctx.resilient_parsing:  # as it is for shell completion
             ctx.fail(f"no such command: {args[0]!r}; did you mean {meant}?")
         return super().resolve_command(ctx, args)
 
@@ -187,12 +218,12 @@ class _LazyGroup(click.Group):
             raise CliError(error, as_json=ctx.meta.get(JSON_KEY, False)) from None
         except KeyboardInterrupt as stopped:
             # Some carry a text, which says how to resume.
-            aside(f"\nedgesppo: {stopped}" if stopped.args else "")
+            aside(f"\nedgesppo: {stopped}" if stopped.args else "", matters=bool(stopped.args))
             ctx.exit(INTERRUPTED)
         except click.Abort as abort:  # at a question: Ctrl-C, or the end of standard input
             if not isinstance(abort.__context__, KeyboardInterrupt):
                 raise
-            aside("\nedgesppo: interrupted; this counts as no")
+            aside("\nedgesppo: interrupted; this counts as no", matters=True)
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit):
             raise
@@ -224,4 +255,4 @@ def main() -> None:
     """
 
 
-main.params += [_lock_option(), _offline_option()]
+main.params += _common_options()

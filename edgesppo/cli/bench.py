@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.cli.completion import complete_models
 from edgesppo.cli.loading import choose_model, gguf_path
 from edgesppo.cli.options import json_option, tune_option
 from edgesppo.cli.output import emit_json, tell
@@ -23,7 +24,7 @@ _BAR = 36
 
 
 @click.command(name="bench")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_models)
 @json_option
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Number of threads. [default: the fastest]"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import is_explicit, open_model, open_reporting, open_with_meters
 from edgesppo.cli.options import json_option, model_options, sampling_options
@@ -31,7 +32,7 @@ _plain_option = click.option(
 
 
 @click.command(name="chat", cls=HeadedCommand)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_models)
 @click.option(
     "--system",
     help="System prompt; merged into the first message, as Gemma-2 has no system role.",
@@ -117,7 +118,7 @@ def try_command(
 
     Without a terminal, asks it one question and prints the answer.
     """
-    from edgesppo.cli.run import answer
+    from edgesppo.cli.answer import Form, answer
 
     if is_interactive() and not as_json:
         _talk(_setup(locate.demo(), loading, sampling), plain=plain)
@@ -125,4 +126,5 @@ def try_command(
     with open_model(locate.demo(), loading) as loaded:
         say(describe(loaded))
         say(f"> {TRY_QUESTION}")
-        answer(loaded, loaded.chat(**sampling), TRY_QUESTION, as_json=as_json)
+        form = Form.JSON if as_json else Form.TEXT
+        answer(loaded, loaded.chat(**sampling), TRY_QUESTION, form=form)

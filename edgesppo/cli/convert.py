@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cli.completion import complete_files, complete_models
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.errors import BadOverride
@@ -35,8 +36,10 @@ COLUMNS = 79
 
 
 @click.command(name="convert")
-@click.argument("source", metavar="SRC")
-@click.option("-o", "--output", metavar="OUT", help="The GGUF file to write.")
+@click.argument("source", metavar="SRC", shell_complete=complete_models)
+@click.option(
+    "-o", "--output", metavar="OUT", shell_complete=complete_files, help="The GGUF file to write."
+)
 @click.option(
     "--type",
     type=click.Choice(TYPES, case_sensitive=False),

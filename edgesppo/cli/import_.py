@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgesppo.cli.completion import complete_files
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say
 from edgesppo.lockfile import layers
@@ -15,8 +16,12 @@ from edgesppo.terminal.progress import Meter
 
 
 @click.command(name="import")
-@click.argument("path", metavar="FILE|FOLDER")
-@click.option("--name", help="What to call it. [default: the file's name]")
+@click.argument("path", metavar="FILE|FOLDER", shell_complete=complete_files)
+@click.option(
+    "--name",
+    help="What to call it. [default: the file's name; where that is a hash, as Ollama's are, what"
+    " the file says of itself]",
+)
 @json_option
 def import_command(path: str, name: str | None, as_json: bool) -> None:
     """Give a GGUF file or a checkpoint folder of your own a name.

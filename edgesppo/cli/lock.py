@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cli.completion import complete_names
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, tell
 from edgesppo.hub import license_claims
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="lock")
-@click.argument("model", metavar="NAME|OWNER/NAME[@REVISION]")
+@click.argument("model", metavar="NAME|OWNER/NAME[@REVISION]", shell_complete=complete_names)
 @click.option("--update", is_flag=True, help="Pin it again: to REVISION, or to the current main.")
 @click.option("--name", help="Name of the new entry. [default: the repository's name]")
 @click.option("--file", metavar="PATH", help="GGUF file to use, if the repository has several.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli import JSON_KEY
+from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import Headed
 from edgesppo.cli.output import say
 from edgesppo.errors import UsageError
@@ -24,7 +25,7 @@ _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 
 
 def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
-    ctx.meta[JSON_KEY] = value
+    ctx.meta[JSON_KEY] = value or ctx.meta.get(JSON_KEY, False)
     return value
 
 
@@ -37,8 +38,18 @@ json_option = click.option(
     help="Print one JSON object instead of text.",
 )
 
+json_lines_option = click.option(
+    "--json-lines",
+    "as_lines",
+    is_flag=True,
+    is_eager=True,
+    callback=_remember_json,
+    help='Stream one JSON object a line: each piece of the answer as {"text": ...}, the last with'
+    " finish_reason, usage, timings and model.",
+)
 
-def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
+
+def _gpu(ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
     """Parse --gpu: auto, off or a number of layers. Warns if there is no GPU to use."""
     if not value.isdecimal():
         if value not in ("auto", "off"):
@@ -47,7 +58,7 @@ def _gpu(_ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
     layers = int(value) if len(value) < len(str(_MOST)) else _MOST
     if layers > _MOST_LAYERS:
         raise click.BadParameter(f"{value[:20]} is too many, expected at most {_MOST_LAYERS}")
-    if layers:
+    if layers and not ctx.resilient_parsing:  # as it is for shell completion
         from edgesppo.llama.library import can_offload
 
         if not can_offload():
@@ -104,6 +115,7 @@ _MODEL_OPTIONS = [
     _model_option(
         "--draft",
         metavar="FILE",
+        shell_complete=complete_models,
         help="A smaller model for the guesses: a GGUF file with the same vocabulary.",
     ),
 ]
@@ -137,8 +149,9 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         given = {field: kwargs.pop(field.name) for field in fields}
         sampling = _parsed(given)
-        if "logprobs" in sampling and not kwargs.get("as_json"):
-            raise click.UsageError("--logprobs needs --json, which prints them; add --json")
+        if "logprobs" in sampling and not (kwargs.get("as_json") or kwargs.get("as_lines")):
+            either = "--json or --json-lines" if "as_lines" in kwargs else "--json"
+            raise click.UsageError(f"--logprobs needs {either}, to print them; add {either}")
         return command(*args, sampling=sampling, **kwargs)
 
     return _decorate(wrapped, [_sampling_option(field) for field in fields])

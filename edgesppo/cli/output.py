@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel
 
 
-def say(text: str = "", *, newline: bool = True) -> None:
+def say(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
     """Print a message on standard error, with control characters escaped.
 
-    A message that cannot be written is dropped: it must not spoil the answer.
+    A message that cannot be written is dropped: it must not spoil the answer. With --quiet only
+    what `matters` is printed: errors, and what belongs to a question.
     """
-    aside(printable(text), newline=newline)
+    aside(printable(text), newline=newline, matters=matters)
 
 
 def tell(text: str) -> None:

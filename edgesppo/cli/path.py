@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from edgesppo.cli.completion import complete_models
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, has_terminal
 from edgesppo.store import locate
@@ -13,7 +14,7 @@ from edgesppo.system.sanitize import printable
 
 
 @click.command(name="path")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_models)
 @json_option
 def path_command(name: str, as_json: bool) -> None:
     """Print the path of the model NAME: its GGUF file, or its checkpoint folder."""

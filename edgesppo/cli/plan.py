@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import gguf_path
 from edgesppo.cli.options import json_option, model_options
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="plan", cls=HeadedCommand)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @json_option
 @model_options
 def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.cli.completion import complete_names
 from edgesppo.cli.lock import described
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, has_terminal, hashing, say
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="pull")
-@click.argument("model", metavar="NAME|OWNER/NAME[@COMMIT]")
+@click.argument("model", metavar="NAME|OWNER/NAME[@COMMIT]", shell_complete=complete_names)
 @click.option(
     "--convert",
     is_flag=True,
@@ -116,8 +117,9 @@ def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
     if entry.repository is None:
         of_entry(entry)  # raises the error that says what is wrong with it
     convert = convert and entry.kind == CHECKPOINT
+    asks = not accept and not consent.is_given(entry) and _can_ask()
     for label, line in _estimated(entry, convert=convert):
-        say(labelled(label, line))
+        say(labelled(label, line), matters=asks)
     _need_license(entry, accept=accept)
     return _make(entry) if convert else _fetch(entry)
 
@@ -186,11 +188,15 @@ def _memory(weights: int, plan: MemoryPlan | None) -> str:
     return f"about {size(plan.total)} with {plan.n_ctx:,} tokens of context{room}; fits: {fits}"
 
 
+def _can_ask() -> bool:
+    return has_terminal(sys.stdin) and has_terminal(sys.stderr)
+
+
 def _need_license(entry: PinnedModel, *, accept: bool) -> None:
     """Ask the user to accept the licence if necessary; raises UsageError if it is not accepted."""
     if consent.is_given(entry):
         return
-    if not accept and has_terminal(sys.stdin) and has_terminal(sys.stderr):
+    if not accept and _can_ask():
         title = license_claims.title(entry)
         question = f"Do you accept the licence {title} of {entry.repository}?"
         accept = click.confirm(question, default=False, err=True)

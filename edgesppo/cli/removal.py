@@ -18,13 +18,14 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 def confirm_removal(items: list[Removable], *, yes: bool) -> None:
     """List what will be removed and its size; on a terminal, ask, and exit with 1 on no."""
+    asks = bool(items) and not yes and has_terminal(sys.stdin)
     for item in items:
-        say(f"{size(item.n_bytes):>10}  {item.path} ({item.what})")
-    if not items or yes or not has_terminal(sys.stdin):
+        say(f"{size(item.n_bytes):>10}  {item.path} ({item.what})", matters=asks)
+    if not asks:
         return
     total = sum(item.n_bytes for item in items)
     if not click.confirm(f"Free {size(total)}?", default=False, err=True):
-        say("Nothing was removed.")
+        say("Nothing was removed.", matters=True)
         sys.exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgesppo.cli.completion import complete_names
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say
 from edgesppo.cli.removal import confirm_removal, report_removed, yes_option
@@ -14,7 +15,7 @@ from edgesppo.system.units import size
 
 
 @click.command(name="rm")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @yes_option
 @json_option
 def rm_command(name: str, yes: bool, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import stat
 import sys
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli import INTERRUPTED
+from edgesppo.cli.answer import Form, answer
+from edgesppo.cli.completion import complete_files, complete_first_model
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import open_model
-from edgesppo.cli.options import json_option, model_options, sampling_options
-from edgesppo.cli.output import emit_json, has_terminal, say
+from edgesppo.cli.options import json_lines_option, json_option, model_options, sampling_options
+from edgesppo.cli.output import has_terminal, say
 from edgesppo.cli.session_options import (
     choose_model_for,
     held_session,
@@ -29,19 +29,15 @@ from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.suggest import nearest
 from edgesppo.system.text_input import read_stream, read_text
-from edgesppo.terminal.format import speed_line
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
-    from edgesppo.chat.chat import Chat
-    from edgesppo.chat.generation import TokenLogprob
     from edgesppo.chat.structured import AnswerFormat
 
 _STDIN = "-"
 
 
 @click.command(name="run", cls=HeadedCommand)
-@click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
+@click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]", shell_complete=complete_first_model)
 @click.option(
     "--system", help="System prompt; merged into the prompt, as Gemma-2 has no system role."
 )
@@ -49,6 +45,7 @@ _STDIN = "-"
     "--schema",
     "schema_file",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Make the answer valid JSON for the JSON Schema in FILE; printed when it is complete.",
 )
 @click.option(
@@ -57,11 +54,13 @@ _STDIN = "-"
     "files",
     multiple=True,
     metavar="FILE",
+    shell_complete=complete_files,
     help="Add a text file to the prompt, after PROMPT and before piped text; repeatable. - stands"
     " for the piped text.",
 )
 @session_options
 @json_option
+@json_lines_option
 @model_options
 @sampling_options
 def run_command(
@@ -72,6 +71,7 @@ def run_command(
     session: str | None,
     snapshots: int,
     as_json: bool,
+    as_lines: bool,
     loading: dict[str, Any],
     sampling: dict[str, Any],
 ) -> None:
@@ -84,20 +84,26 @@ def run_command(
     argument is MODEL if it is a name in models.lock or looks like a path, else PROMPT. In a shell
     loop, redirect standard input from /dev/null, or the command consumes the loop's input. With
     --session the prompt is the next turn of that chat; otherwise nothing is saved.
+
+    With --json-lines every line is one JSON object. The "text" of all of them, joined, is the
+    answer. The last has the keys of --json, too; if the command fails it is {"error": ...} instead.
     """
+    if as_json and as_lines:
+        raise click.UsageError("--json prints one object, --json-lines many; give only one")
     model, prompt = _model_and_prompt(words, files)
     wanted = None if schema_file is None else _wanted(schema_file)
     options = {"system": system, **sampling}
+    form = Form.LINES if as_lines else Form.JSON if as_json else Form.TEXT
     with (
         raise_on_termination(),
         held_session(session) as held,
         open_model(choose_model_for(model, held), loading) as loaded,
     ):
         if held is None:
-            answer(loaded, loaded.chat(**options), prompt, as_json=as_json, wanted=wanted)
+            answer(loaded, loaded.chat(**options), prompt, form=form, wanted=wanted)
             return
         with session_chat(loaded, held, snapshots=snapshots, **options) as saved:
-            answer(loaded, saved.chat, prompt, as_json=as_json, wanted=wanted)
+            answer(loaded, saved.chat, prompt, form=form, wanted=wanted)
 
 
 def _wanted(schema_file: str) -> AnswerFormat:
@@ -108,65 +114,6 @@ def _wanted(schema_file: str) -> AnswerFormat:
     with Path(schema_file).open("rb") as file:
         data = file.read(schema.MAX_BYTES + 1)
     return structured.answer_format(schema.parse(data, schema_file))
-
-
-def answer(
-    loaded: LoadedModel,
-    chat: Chat,
-    prompt: str,
-    *,
-    as_json: bool,
-    wanted: AnswerFormat | None = None,
-) -> None:
-    """Stream one answer to standard output, or print it as one JSON object.
-
-    Ctrl-C stops the answer, prints what was generated, and exits with 130. An answer with a schema
-    is printed when it is complete or interrupted; if it is cut off, IncompleteAnswer is raised
-    and nothing is printed.
-    """
-    interrupted = False
-    clean = printable if has_terminal(sys.stdout) else str
-    streams = not as_json and wanted is None
-    schema: Any = wanted
-    try:
-        # Closed at once if the reader of a pipe is gone: the partial answer is kept.
-        with contextlib.closing(chat.stream(prompt, schema=schema)) as chunks:
-            for chunk in chunks:
-                if streams:
-                    click.echo(clean(chunk.text), nl=False)
-                    sys.stdout.flush()
-    except KeyboardInterrupt:
-        interrupted = True
-        if not chat.answered:
-            raise
-    result = chat.last
-    value = {} if wanted is None or interrupted else {"value": wanted.value(result)}
-    if as_json:
-        emit_json({**_described(loaded, chat), **value})
-    else:
-        click.echo("" if streams else clean(result.text))
-        say(speed_line(result))
-    if interrupted:
-        sys.exit(INTERRUPTED)
-
-
-def _described(loaded: LoadedModel, chat: Chat) -> dict[str, Any]:
-    """The last answer as --json prints it; with log-probabilities only if they were requested."""
-    result = chat.last
-    logprobs = [_token(entry) for entry in result.logprobs]
-    return {
-        "text": result.text,
-        "finish_reason": result.finish_reason,
-        "usage": dataclasses.asdict(result.usage),
-        "timings": {"load_s": loaded.load_s, **dataclasses.asdict(result.timings)},
-        "model": {"name": loaded.name, "path": str(loaded.path)},
-        **({} if chat.params.logprobs is None else {"logprobs": logprobs}),
-    }
-
-
-def _token(entry: TokenLogprob) -> dict[str, Any]:
-    found = {"id": entry.id, "text": entry.text, "bytes": [*entry.data], "logprob": entry.logprob}
-    return {**found, "top": [_token(other) for other in entry.top]} if entry.top else found
 
 
 def _model_and_prompt(words: tuple[str, ...], files: tuple[str, ...]) -> tuple[str | None, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cli.completion import complete_sessions
 from edgesppo.cli.loading import choose_model
 from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
@@ -56,6 +57,7 @@ def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
     named = click.option(
         "--session",
         metavar="NAME",
+        shell_complete=complete_sessions,
         help="Save the chat under this name, or resume it if it exists.",
     )
     capped = click.option(
@@ -84,7 +86,7 @@ def held_session(
         return
     with session:
         for notice in session.notices:
-            say(f"edgesppo: {printable(notice)}")
+            say(f"edgesppo: {printable(notice)}", matters=True)
         yield session
 
 
@@ -103,7 +105,7 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
     try:
         return sessions.unnamed()
     except EdgesppoError as error:
-        say(f"edgesppo: this chat will not be saved: {printable(str(error))}")
+        say(f"edgesppo: this chat will not be saved: {printable(str(error))}", matters=True)
         return None
 
 
@@ -144,5 +146,5 @@ def session_chat(
             with shielded():
                 saved.close()
         except OutputError as error:
-            say(f"edgesppo: the end of this chat could not be saved: {error}")
+            say(f"edgesppo: the end of this chat could not be saved: {error}", matters=True)
             sys.exit(1)

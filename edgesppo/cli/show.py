@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cli.completion import complete_models
 from edgesppo.cli.loading import gguf_path
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, tell
@@ -26,7 +27,7 @@ _WIDTH = 80 - _LABEL - 3
 
 
 @click.command(name="show")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option("--hash", "with_hash", is_flag=True, help="Also hash the whole file (sha256).")
 @json_option
 def show_command(model: str, with_hash: bool, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from edgesppo.cli.completion import complete_models
 from edgesppo.cli.loading import gguf_path
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json
@@ -13,7 +14,7 @@ from edgesppo.store import locate
 
 
 @click.command(name="tokenize")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.argument("text")
 @click.option("--chat", is_flag=True, help="Format TEXT as a user turn, ready to be answered.")
 @json_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.cli.completion import complete_names
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, has_terminal, say, tell
 from edgesppo.errors import ModelNotFound
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="verify")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_names)
 @click.option("--all", "everything", is_flag=True, help="All models on this machine (default).")
 @json_option
 def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
@@ -87,8 +88,10 @@ def _offer(entry: PinnedModel, damaged: list[CheckedFile]) -> None:
         say(f"{entry.name} is your own file: restore it, or import it as it is now")
         return
     flags = ["--convert", "--repair"] if any(c.is_build for c in damaged) else ["--repair"]
-    say(f"To replace only the damaged files: edgesppo pull {entry.name} {' '.join(flags)}")
-    if has_terminal(sys.stdin) and click.confirm("Do that now?", default=False, err=True):
+    asks = has_terminal(sys.stdin)
+    command = f"edgesppo pull {entry.name} {' '.join(flags)}"
+    say(f"To replace only the damaged files: {command}", matters=asks)
+    if asks and click.confirm("Do that now?", default=False, err=True):
         from edgesppo.cli.pull import pull_command
 
         pull_command.main([entry.name, *flags], standalone_mode=False)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from edgesppo.errors import DownloadError, ModelNotFound, UsageError
+from edgesppo.hub.network import unreachable
 from edgesppo.hub.repository import endpoint, parse_commit, parse_listing
 from edgesppo.hub.responses import (
     NoRedirect,
@@ -99,6 +100,7 @@ class HubClient:
         self._token = _token()
         self._retries = RetryPolicy(self._endpoint, sleep)
         self._opener = urllib.request.build_opener(NoRedirect, PacedHttp, PacedHttps)
+        self._reached = set[str]()  # the hosts that have answered
 
     def files(self, repository: Repository) -> dict[str, RemoteFile]:
         """List the files at the top level of the repository, by path.
@@ -205,7 +207,7 @@ class HubClient:
                 request = urllib.request.Request(url, headers={"User-Agent": "edgesppo", **headers})
                 if self._token and origin(url) == origin(self._endpoint):
                     request.add_unredirected_header("Authorization", f"Bearer {self._token}")
-                reply = self._opener.open(request, timeout=TIMEOUT)
+                reply = self._connect(request)
             except urllib.error.HTTPError as error:
                 with error:
                     url = self._follow_or_raise(repository, url, what, error)
@@ -231,6 +233,20 @@ class HubClient:
         raise DownloadError(
             f"{what} is redirected more than {MAX_REDIRECTS} times; is HF_ENDPOINT right?"
         )
+
+    def _connect(self, request: urllib.request.Request) -> Any:
+        """Send a request. Raises Unreachable if there is no way to a host that never answered."""
+        try:
+            reply = self._opener.open(request, timeout=TIMEOUT)
+        except urllib.error.HTTPError:
+            self._reached.add(request.host)
+            raise
+        except urllib.error.URLError as error:
+            # Where it has answered before, the network was there, and may come back.
+            dead = None if request.host in self._reached else unreachable(request, error)
+            raise (dead or error) from None
+        self._reached.add(request.host)
+        return reply
 
     def _follow_or_raise(
         self, repository: Repository, url: str, what: str, error: urllib.error.HTTPError

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import DownloadError
+from edgesppo.hub.network import Unreachable
 from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
@@ -73,10 +74,15 @@ class RetryPolicy:
         """Wait for the next attempt; returns the new count of consecutive failures.
 
         `wait` is the seconds that the server asked for, if it did. Raises DownloadError after
-        ATTEMPTS failures, or where the server asks for more than LONGEST_WAIT.
+        ATTEMPTS failures, at once where there is no network, or where the server asks for more than
+        LONGEST_WAIT.
         """
         failures += 1
-        reason = _reason(error)
+        reason, attempts = _reason(error), ATTEMPTS
+        if isinstance(error, Unreachable):
+            attempts = error.attempts
+            if failures >= attempts:
+                raise DownloadError(f"{what} cannot be fetched: {error}") from None
         if failures >= ATTEMPTS:
             raise DownloadError(
                 f"{what} could not be fetched from {self._host} ({reason}, {failures} times);"
@@ -88,7 +94,7 @@ class RetryPolicy:
                 " command again then"
             ) from None
         wait = min(2.0 ** (failures - 1), LONGEST_WAIT) if wait is None else wait
-        self._listener(Retry(what, reason, wait, failures + 1, ATTEMPTS))
+        self._listener(Retry(what, reason, wait, failures + 1, attempts))
         self._sleep(wait)
         return failures
 
@@ -99,6 +105,8 @@ def _reason(error: Exception) -> str:
     Never quotes the server, whose text may echo the token that was sent to it.
     """
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(inner, Unreachable):
+        return f"{inner.host} cannot be reached"
     if isinstance(inner, OSError) and inner.strerror:
         return one_line(inner.strerror)
     if isinstance(inner, TimeoutError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgesppo.errors import UsageError
 from edgesppo.system.paths import portable_name_fault
+from edgesppo.system.suggest import did_you_mean
 
 UNRESOLVED = "unresolved"
 CHECKPOINT, GGUF = "checkpoint", "gguf"
@@ -155,3 +156,8 @@ class Lock:
         """The entry of a repository OWNER/NAME, preferably a pinned one; None if there is none."""
         matching = [model for model in self.models.values() if model.repository == repository]
         return min(matching, key=lambda model: not model.is_pinned, default=None)
+
+    def did_you_mean(self, name: str) -> str:
+        """The text " (did you mean ...?)" for a mistyped name or OWNER/NAME, or an empty text."""
+        repositories = [model.repository for model in self.models.values() if model.repository]
+        return did_you_mean(name, repositories if "/" in name else self.models)

@@ -68,7 +68,8 @@ def find(name: str) -> PinnedModel:
     entry = lock.models.get(name) or lock.of_repository(name)
     if entry is None:
         raise ModelNotFound(
-            f"{name[:80]!r} is not in models.lock; known models: {', '.join(lock.models)}"
+            f"{name[:80]!r}{lock.did_you_mean(name)} is not in models.lock;"
+            f" known models: {', '.join(lock.models)}"
         )
     return entry
 

@@ -46,7 +46,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
     try:
         with raise_on_termination():
             loop = TerminalLoop(state, screen, rich=not plain)
-            screen.say(PLAIN_KEYS if plain else KEYS)
+            screen.note(PLAIN_KEYS if plain else KEYS)
             try:
                 loop.run()
             except LoadFailed as failed:
@@ -90,7 +90,7 @@ def _close(state: ReplState, screen: Screen) -> bool:
         and session.transcript is not None
         and session.transcript.turns
     ):
-        screen.say(f"Saved as {state.name}. To continue this chat: edgesppo chat --resume")
+        screen.note(f"Saved as {state.name}. To continue this chat: edgesppo chat --resume")
     return True
 
 
@@ -108,7 +108,7 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
         try:
             state.load_now(lambda _stage, _share: None)
             for line in state.notices:
-                loop.say(line)
+                loop.note(line)
             for message in _messages(lines):
                 succeeded &= loop.turn(message)
                 if loop.leaving:

@@ -13,6 +13,7 @@ from edgesppo.repl.commands import registry
 from edgesppo.repl.last_turn import recap
 from edgesppo.repl.loop import LoadFailed, Loop
 from edgesppo.system.sanitize import one_line, printable
+from edgesppo.terminal.output import is_quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,8 @@ class TerminalLoop(Loop):
         """In the loading thread: announce the model, or make `read` raise LoadFailed."""
         if failure is None:
             self._update_status()
-            self.reader.announce([*self.state.notices, *self._recap(), *self._offer_unanswered()])
+            notices = [] if is_quiet() else self.state.notices
+            self.reader.announce([*notices, *self._recap(), *self._offer_unanswered()])
         elif not isinstance(failure, Cancelled):
             self.reader.fail(LoadFailed(failure))
 

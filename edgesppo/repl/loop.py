@@ -120,6 +120,10 @@ class Loop:
         """Write a message to standard error."""
         self.screen.say(text)
 
+    def note(self, text: str) -> None:
+        """Write a message to standard error that --quiet leaves out."""
+        self.screen.note(text)
+
     def say_list(self, items: Sequence[Sequence[str]]) -> None:
         """Write a list in aligned columns to standard error."""
         for row in format_columns(items, self.screen.message_columns):
@@ -149,7 +153,7 @@ class Loop:
             self.screen.show_transient(f"{share:4.0%} {stage}" if stage else "")
         elif stage and (stage != self._reported[0] or share >= self._reported[1] + _REPORT_STEP):
             self._reported = (stage, share)
-            self.say(f"{stage} {share:.0%}" if share else stage)
+            self.note(f"{stage} {share:.0%}" if share else stage)
 
     def show(self, chunks: Generator[Chunk, None, None], question: str) -> None:
         """Stream an answer to the screen; Ctrl-C stops it and keeps the text so far."""
@@ -198,12 +202,12 @@ class Loop:
         if stopped or reason == "cancelled":
             has_text = new is not None and new.text
             way = "; /continue resumes the answer" if has_text else " before the first word"
-            self.say(f"(stopped{way})")
+            self.note(f"(stopped{way})")
         elif reason == "length":
-            self.say("(cut off at the limit; /continue resumes the answer)")
+            self.note("(cut off at the limit; /continue resumes the answer)")
         left_out = self.state.chat.left_out
         if left_out > self._left_out:
-            self.say(f"(the oldest {n_turns(left_out)} no longer fit into the context)")
+            self.note(f"(the oldest {n_turns(left_out)} no longer fit into the context)")
         self._left_out = left_out
 
 
@@ -216,7 +220,7 @@ class PipeLoop(Loop):
         """Stream an answer, then write its token counts and speed to standard error."""
         super().show(chunks, question)
         if self.state.chat.answered:
-            self.say(speed_line(self.state.chat.last))
+            self.note(speed_line(self.state.chat.last))
         if self.interrupted:
             raise KeyboardInterrupt
 

@@ -119,7 +119,7 @@ class Prefill:
         if self._screen.redraws:
             self._screen.show_transient(longest(self._lines(), self._screen.size.columns - 1))
         else:
-            self._screen.say(self._lines()[0])
+            self._screen.note(self._lines()[0])
 
     def _lines(self) -> list[str]:
         """The progress line, in ever shorter versions."""

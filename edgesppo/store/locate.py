@@ -14,6 +14,7 @@ from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, REPOSITORY, PinnedModel
 from edgesppo.store import layout, user_state
+from edgesppo.store.near import near_model
 
 DEMO = "demo"
 REAL = "sppo-iter3"
@@ -46,7 +47,8 @@ def find(model: str | Path) -> Found:
     if entry is not None:
         return of_entry(entry)
     raise ModelNotFound(
-        f"{_shortened(str(model))!r} is not a file, a folder or the name of a model "
+        f"{_shortened(str(model))!r}{near_model(str(model), lock)} is not a file, a folder or the"
+        " name of a model "
         f"({', '.join(lock.models)}); {_advice(str(model))}"
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import DownloadError, ModelNotFound, OutputError, UsageError
@@ -18,12 +19,12 @@ from edgesppo.hub.repository import REVISION, Repository, parse_reference
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
 from edgesppo.store import commit_lock, layout
+from edgesppo.store.near import near_model
 from edgesppo.store.resolve import new_entry, resolve
 from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from edgesppo.hub.download import FetchProgress
     from edgesppo.lockfile.entries import PinnedFile, PinnedModel
@@ -49,8 +50,8 @@ def parse_request(text: str, name: str | None = None, *, may_create: bool = Fals
     repository = parse_reference(text)
     if repository is None:
         raise ModelNotFound(
-            f"{text[:80]!r} is neither a name in a lock ({', '.join(lock.models)}) nor a"
-            " repository; type OWNER/NAME, or OWNER/NAME@COMMIT"
+            f"{text[:80]!r}{lock.did_you_mean(text)} is neither a name in a lock"
+            f" ({', '.join(lock.models)}) nor a repository; type OWNER/NAME, or OWNER/NAME@COMMIT"
         )
     reference = repository.revision if "@" in text else None
     known = lock.models.get(name) if name else lock.of_repository(str(repository))
@@ -110,11 +111,14 @@ def record_in_project(entry: PinnedModel) -> PinnedModel:
 def source(text: str) -> str:
     """Translate a lock's name for the converter: to a local folder, or OWNER/NAME@COMMIT.
 
-    Returns any other text unchanged. Raises UsageError for a name that cannot be converted.
+    Returns any other text unchanged. Raises UsageError for a name that cannot be converted, and
+    ModelNotFound for one that is almost the name of a model or a folder.
     """
     lock = layers.read()
     entry = lock.models.get(text) or lock.of_repository(text)
     if entry is None:
+        if not Path(text).exists() and "@" not in text and (near := near_model(text, lock)):
+            raise ModelNotFound(f"{text[:80]!r}{near} is not a checkpoint folder or a known model")
         return text
     if entry.kind != CHECKPOINT:
         raise UsageError(

@@ -7,6 +7,7 @@ whether it has changed. The converter (edgesppo_convert) is imported only for a 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from edgesppo.lockfile.entries import (
     name_fault,
 )
 from edgesppo.store.converted import is_input
+from edgesppo.store.near import near_file
 from edgesppo.system.fs import blocks
 from edgesppo.system.paths import expand_user
 
@@ -32,11 +34,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edgesppo.gguf.gemma2 import Summary
+
     # Called with the number of bytes hashed so far, and the total.
     HashProgress = Callable[[int, int], None]
 
 _UNKNOWN = "unknown"
 _MAX_NAME = 64
+# The name of a file that is stored under its hash, with or without the hash's kind before it.
+_IS_HASH = re.compile(r"(?:sha(?:1|256|512)[-:_])?[0-9a-f]{32,128}", re.IGNORECASE)
 
 
 def register(
@@ -44,8 +50,9 @@ def register(
 ) -> PinnedModel:
     """Check, hash and record a model of the user's own; returns its new entry.
 
-    `name` defaults to one made from the file's name. Raises ModelNotFound, BadModelFile,
-    BadCheckpoint, UsageError and OutputError.
+    `name` defaults to one made from the file's name, or where that is only a hash, as of Ollama's
+    and the Hugging Face cache's files, from what the file says of itself. Raises ModelNotFound,
+    BadModelFile, BadCheckpoint, UsageError and OutputError.
     """
     source = _absolute(expand_user("the path", str(path)))
     try:
@@ -55,9 +62,12 @@ def register(
             f"{path}: the path is not valid UTF-8, so a lock cannot hold it; rename the file"
         ) from None
     folder, kind = (source, CHECKPOINT) if source.is_dir() else (source.parent, GGUF)
-    found = _checkpoint(source) if source.is_dir() else _gguf(source)
+    try:
+        title, found = _checkpoint(source) if source.is_dir() else _gguf(source)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"{error}{near_file(source)}; check the path") from None
     check_location(str(folder), str(path))
-    chosen = name or _name(source)
+    chosen = name or _name(title)
     check_model_name(chosen)
     _check_free(chosen, folder, source)
     names = [source.name] if kind == GGUF else _input_names(folder)
@@ -77,15 +87,15 @@ def _absolute(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def _checkpoint(folder: Path) -> dict[str, Any]:
-    """Check a checkpoint; returns the fields of its entry that its model card yields."""
+def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Check a checkpoint; returns its title, and the fields of its entry that its card yields."""
     from edgesppo_convert.source.checkpoint import Checkpoint
 
     with Checkpoint(folder) as checkpoint:
         card = parse_card((checkpoint.read_small("README.md") or b"").decode("utf-8", "replace"))
     licence = card.license or card.license_in_text or _UNKNOWN
     text = card.license_in_text if card.license else None
-    return {
+    return folder.name, {
         "description": f"{folder.name}, a checkpoint of your own",
         "license": licence,
         "license_in_text": text,
@@ -93,22 +103,44 @@ def _checkpoint(folder: Path) -> dict[str, Any]:
     }
 
 
-def _gguf(path: Path) -> dict[str, Any]:
-    """Check a GGUF file; returns the fields of its entry that its metadata yields."""
-    keys = gemma2.load_summary(path).keys
-    title = metadata.text(keys, "general.name") or path.stem
-    return {
-        "description": f"{title}, a file of your own",
+def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
+    """Check a GGUF file; returns its title, and the fields of its entry that its keys yield."""
+    summary = gemma2.load_summary(path)
+    keys = summary.keys
+    title = own_title(path, summary)
+    return title, {
+        "description": f"{metadata.text(keys, 'general.name') or title}, a file of your own",
         "license": metadata.text(keys, "general.license") or _UNKNOWN,
         "license_in_text": metadata.text(keys, "edgesppo.license.in_text"),
         "license_link": _link(metadata.text(keys, "general.license.link")),
     }
 
 
-def _name(path: Path) -> str:
-    """A valid entry name, made from the file's name."""
-    stem = path.name if path.is_dir() else path.stem
-    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:_MAX_NAME] or "mine"
+def own_title(path: Path, summary: Summary) -> str:
+    """The name of a GGUF file; where that is only a hash, what its keys call the model."""
+    if not _IS_HASH.fullmatch(path.stem):
+        return path.stem
+    name = metadata.text(summary.keys, "general.name") or ""
+    parts = [metadata.text(summary.keys, f"general.{key}") for key in ("basename", "size_label")]
+    parameters = sum(math.prod(tensor.dims) for tensor in summary.tensors)
+    size = f"{parameters / 1e9:.1f}b" if parameters >= 10**8 else f"{parameters / 1e6:.1f}m"
+    titles = [name, "-".join(part for part in parts if part), f"{gemma2.ARCHITECTURE}-{size}"]
+    return next(title for title in titles if _is_title(title))
+
+
+def _is_title(text: str) -> bool:
+    """Whether a valid name can be made from a text, and it says more than a hash does."""
+    name = _slug(text)
+    return bool(name) and not _IS_HASH.fullmatch(text.strip()) and name_fault(name) is None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower())[:_MAX_NAME].strip("-._")
+
+
+def _name(title: str) -> str:
+    """A valid entry name, made from a title."""
+    return _slug(title) or "mine"
 
 
 def _check_free(name: str, folder: Path, source: Path) -> None:

@@ -10,13 +10,16 @@ if TYPE_CHECKING:
 # The least similarity of two words, from 0 to 1; less is enough where the guess only adds to an
 # error message.
 _SIMILAR, _SOMEWHAT_SIMILAR = 0.75, 0.6
+_LONGEST = 300  # characters of a word that are compared
 
 
 def nearest(word: str, known: Iterable[str], similarity: float = _SIMILAR) -> str | None:
     """The known word that is most similar, None if none is similar enough (0 to 1)."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(word.lower(), list(known), 1, similarity)), None)
+    lowered = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word[:_LONGEST].lower(), lowered, 1, similarity)
+    return lowered[found[0]] if found else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -5,12 +5,40 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-def aside(text: str = "", *, newline: bool = True) -> None:
-    """Write a line to standard error. A failure to write is ignored: the work goes on."""
+# How many `quieted` blocks are open, in any thread.
+_quiet = 0
+
+
+@contextlib.contextmanager
+def quieted() -> Iterator[None]:
+    """Write nothing to standard error in the block but errors and questions (`--quiet`)."""
+    global _quiet
+    _quiet += 1
+    try:
+        yield
+    finally:
+        _quiet -= 1
+
+
+def is_quiet() -> bool:
+    """Whether only errors and questions are to be written to standard error."""
+    return _quiet > 0
+
+
+def aside(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
+    """Write a line to standard error. A failure to write is ignored: the work goes on.
+
+    With --quiet only what `matters` is written: errors, and what belongs to a question.
+    """
+    if is_quiet() and not matters:
+        return
     with contextlib.suppress(OSError):
         click.echo(text, err=True, nl=newline)
 

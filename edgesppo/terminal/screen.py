@@ -17,6 +17,7 @@ from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import detach_terminal
 from edgesppo.terminal import cells
 from edgesppo.terminal.columns import wrap_words
+from edgesppo.terminal.output import is_quiet
 
 _TEXT_WIDTH = 100  # the most columns of prose: longer rows are hard to read
 
@@ -82,6 +83,11 @@ class Screen:
                 text = "\n".join(row for rows in lines for row in rows)
             with contextlib.suppress(OSError):  # a lost message does not end the chat
                 _put(sys.stderr, text + "\n")
+
+    def note(self, text: str) -> None:
+        """Write a message that --quiet leaves out."""
+        if not is_quiet():
+            self.say(text)
 
     def show_transient(self, text: str) -> None:
         """Show a line that the next output replaces; an empty text removes it."""

@@ -14,7 +14,7 @@ import pytest
 
 from edgesppo.chat import structured
 from edgesppo.chat.chat import Chat
-from edgesppo.cli.run import answer
+from edgesppo.cli.answer import Form, answer
 from edgesppo.system import text_input
 from tests.support.command_line import CAPITAL, ENDLESS, GREEDY, one_line_error, run, started
 
@@ -144,9 +144,9 @@ def test_ctrl_c_prints_what_came_and_exits_with_130(babbler: Path) -> None:
     assert rest.endswith(b"\n")
 
 
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("form", Form)
 def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
-    demo: LoadedModel, capsys: pytest.CaptureFixture[str], as_json: bool
+    demo: LoadedModel, capsys: pytest.CaptureFixture[str], form: Form
 ) -> None:
     class Interrupted(Chat):
         def stream(self, text: str, **sampling: Any) -> Generator[Chunk, None, None]:
@@ -161,14 +161,16 @@ def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
         {"type": "array", "items": {"type": "integer"}, "minItems": 9}
     )
     with pytest.raises(SystemExit) as caught:
-        answer(demo, chat, "hi", as_json=as_json, wanted=wanted)
+        answer(demo, chat, "hi", form=form, wanted=wanted)
     assert caught.value.code == 130
     out = capsys.readouterr().out
     assert chat.last.text.startswith("[")
-    if as_json:
-        found = json.loads(out)
-        assert (found["text"], found["finish_reason"]) == (chat.last.text, "cancelled")
-        assert "value" not in found
+    if form is not Form.TEXT:
+        found = [json.loads(line) for line in out.splitlines()]
+        assert "".join(piece["text"] for piece in found) == chat.last.text
+        assert found[-1]["finish_reason"] == "cancelled"
+        assert "value" not in found[-1]
+        assert form is Form.LINES or len(found) == 1
     else:
         assert out == chat.last.text + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import http.server
 import itertools
@@ -11,7 +12,7 @@ import time
 import urllib.error
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -394,3 +395,89 @@ def test_what_is_no_file_is_told_in_words(
     with pytest.raises(DownloadError, match=words[0]):
         HubClient().read_verified(REPOSITORY, RemoteFile("a.json", 500, "0" * 40))
     assert len(answer.asked) == 2
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, error: OSError) -> list[str]:
+    """Let every look-up of a name but 127.0.0.1 fail; returns the names that are looked up."""
+    found, look_up = list[str](), socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
+        if host == "127.0.0.1":
+            return look_up(host, *args, **options)
+        found.append(host)
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "said"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), 1, "cannot be resolved"),
+        (socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure"), 1, "cannot be resolved"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), 2, "cannot be resolved"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), 1, "cannot be reached"),
+        (OSError(errno.ENETDOWN, "Network is down"), 1, "cannot be reached"),
+    ],
+)
+def test_a_dead_network_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer, error: OSError, attempts: int, said: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid:8443")
+    waits, retries = list[float](), list[Retry | None]()
+    looked_up = _failing(monkeypatch, error)
+    with on_retry(retries.append), pytest.raises(DownloadError) as caught:
+        HubClient(waits.append).files(REPOSITORY)
+    assert looked_up == ["hub.invalid"] * attempts
+    assert waits == [1.0] * (attempts - 1)
+    assert [retry.attempts for retry in retries if retry] == [2] * (attempts - 1)
+    for word in (said, "hub.invalid", str(error.strerror), "HF_ENDPOINT", "run the same command"):
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert answer.asked == []
+
+
+def test_a_proxy_that_cannot_be_found_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.invalid")
+    monkeypatch.setenv("https_proxy", "http://user:PASSWORDX@proxy.invalid:3128")
+    _failing(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    with pytest.raises(DownloadError, match=r"the name proxy\.invalid cannot be") as caught:
+        HubClient(lambda _: None).files(REPOSITORY)
+    assert "PASSWORDX" not in str(caught.value)
+    assert answer.asked == []
+
+
+def test_a_network_that_was_there_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    """A laptop that changes its network in the middle of a download goes on where it was."""
+    waits: list[float] = []
+    client = HubClient(waits.append)
+    client.files(REPOSITORY)
+    gone = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    def fail(*_: object, **__: object) -> Any:
+        raise gone
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", fail)
+        with pytest.raises(DownloadError, match="6 times"):
+            client.files(REPOSITORY)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
+    client.files(REPOSITORY)
+    assert len(answer.asked) == 2
+
+
+def test_a_redirect_to_a_name_that_is_not_there_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    answer.status = 302
+    answer.headers = {"Location": "http://cdn.invalid/x?Signature=PASSWORDX"}
+    _failing(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    refused(DownloadError, "the name cdn.invalid cannot be resolved")
+    with pytest.raises(DownloadError) as caught:
+        ask()
+    assert "PASSWORDX" not in str(caught.value)
