@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
-from edgesppo.repl.input import is_open, unquoted
+from edgesppo.repl import piped
 from edgesppo.repl.interactive import TerminalLoop, wants_plain
 from edgesppo.repl.loop import LoadFailed, PipeLoop
 from edgesppo.repl.state import ReplState, Setup
@@ -38,7 +38,8 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
     do more is served the same way. NO_COLOR turns off colours and Markdown rendering. Exits with
     1 if the chat could not be saved, and with 128 plus its number after a signal.
     """
-    _accept_any_bytes(sys.stdin)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # only the message with such bytes fails
     plain = plain or wants_plain()
     screen = Screen(redraws=not plain, styled=not plain and not os.environ.get("NO_COLOR"))
     state = ReplState(setup)
@@ -97,10 +98,10 @@ def _close(state: ReplState, screen: Screen) -> bool:
 def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
     """Answer every line as one message, for pipes and scripts; return False if one failed.
 
-    Several lines between triple quotes are one message. KeyboardInterrupt, and what
+    Several lines between triple quotes are one message; one with bytes that are not UTF-8 fails.
+    Raises what loading the model and `piped.messages` raise. KeyboardInterrupt, and what
     `raise_on_termination` raises on a signal, stop the loop; the answer so far is kept.
     """
-    _accept_any_bytes(lines)
     state = ReplState(setup)
     loop = PipeLoop(state, Screen(redraws=False, styled=False))
     succeeded = True
@@ -109,8 +110,12 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
             state.load_now(lambda _stage, _share: None)
             for line in state.notices:
                 loop.note(line)
-            for message in _messages(lines):
-                succeeded &= loop.turn(message)
+            for message in piped.messages(lines):
+                if message.fault is None:
+                    succeeded &= loop.turn(message.text)
+                else:
+                    loop.say(f"error: {message.fault}")
+                    succeeded = False
                 if loop.leaving:
                     break
         finally:
@@ -121,22 +126,3 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
                     loop.say(f"edgesppo: the last changes to this chat were not saved: {error}")
                     succeeded = False
     return succeeded
-
-
-def _accept_any_bytes(lines: object) -> None:
-    """Decode invalid UTF-8 to surrogates, so that only the message it is in fails."""
-    if isinstance(lines, io.TextIOWrapper):
-        lines.reconfigure(errors="surrogateescape")
-
-
-def _messages(lines: Iterable[str]) -> Iterable[str]:
-    """Join the lines of each triple-quoted block into one message."""
-    pending: list[str] = []
-    for line in lines:
-        pending.append(line.rstrip("\n"))
-        text = "\n".join(pending)
-        if not is_open(text):
-            yield unquoted(text)
-            pending = []
-    if pending:
-        yield unquoted("\n".join(pending))

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.system.text_input import read_text
+from edgesppo.errors import UsageError
+from edgesppo.repl import file_names
+from edgesppo.system.text_input import MAX_BYTES, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_MOST_FAULTS = 5  # that one message names
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,39 @@ class Attachment:
     text: str
 
 
-def read(path: str) -> Attachment:
-    """Read a text file. Raises UsageError if it cannot be read or is not text."""
-    return Attachment(Path(path).name, read_text(path))
+def read(line: str, attached: Sequence[Attachment] = ()) -> list[Attachment]:
+    """Read the text files that a line names: all of them, or none.
+
+    `attached` are those attached before. Raises UsageError, which names every file that is missing
+    or is not text, and if the files are larger together than any context holds.
+    """
+    paths, faults = file_names.existing(line)
+    files: list[Attachment] = []
+    room = MAX_BYTES - sum(len(file.text.encode()) for file in attached)
+    for path in paths:
+        try:
+            files.append(Attachment(_shown(path, paths), read_text(path)))
+        except UsageError as error:
+            faults.append(str(error))
+            continue
+        room -= len(files[-1].text.encode())
+        if room < 0:
+            raise UsageError(
+                f"the files have more than {MAX_BYTES:,} bytes together, more than any context"
+                " holds; attach fewer"
+            )
+    if faults:
+        more = len(faults) - _MOST_FAULTS
+        others = [f"and {more:,} more"] if more > 0 else []
+        none = ["no file was attached"] if files or len(faults) > 1 else []
+        raise UsageError("; ".join([*faults[:_MOST_FAULTS], *others, *none]))
+    return files
+
+
+def _shown(path: str, paths: Sequence[str]) -> str:
+    """The file's name; its path if another file has the same name."""
+    name = Path(path).name
+    return name if [Path(other).name for other in paths].count(name) == 1 else path
 
 
 def join(files: Sequence[Attachment], message: str) -> str:

@@ -9,7 +9,7 @@ from prompt_toolkit.document import Document
 
 from edgesppo.errors import EdgesppoError
 from edgesppo.lockfile import layers
-from edgesppo.repl import sampling_settings
+from edgesppo.repl import file_names, sampling_settings
 from edgesppo.repl.commands.registry import COMMANDS, named
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.terminal.format import ago, n_turns
@@ -42,9 +42,17 @@ class CommandCompleter(Completer):
         if command is None:
             return
         if command.takes in ("path", "model"):
-            yield from self._paths.get_completions(Document(argument, len(argument)), event)
+            yield from self._files(argument, event)
         if " " not in argument or command.takes == "session":
             yield from _matching(self._choices(command.takes), argument)
+
+    def _files(self, argument: str, event: CompleteEvent) -> Iterator[Completion]:
+        """The file names that the last word may become, quoted as it is."""
+        words, quote = file_names.split(argument)
+        begun = words[-1].text
+        for found in self._paths.get_completions(Document(begun, len(begun)), event):
+            text = found.text if quote else file_names.escaped(found.text)
+            yield Completion(text, found.start_position, found.display, found.display_meta)
 
     def _choices(self, kind: str) -> Iterator[tuple[str, str]]:
         """(text, description) of every argument of a kind; see `Command.takes`."""

@@ -31,6 +31,9 @@ class Reader(Protocol):
     def read(self, draft: str = "") -> str:
         """Read the next message; `draft` is the text to start with."""
 
+    def keep(self, text: str) -> None:
+        """Make the Up key bring this text back at the next prompt."""
+
     def announce(self, lines: Iterable[str]) -> None:
         """Show lines, from any thread, even while the user is typing."""
 
@@ -89,6 +92,7 @@ class PlainReader:
         if self._failure is not None:
             raise self._failure
         if draft:
+            self.keep(draft)
             self._say(f"(not sent: {draft})")
         try:
             text = input(PROMPT)
@@ -100,6 +104,14 @@ class PlainReader:
         if text.strip():
             self._history.store_string(text)
         return unquoted(text)
+
+    def keep(self, text: str) -> None:
+        """Add the text to readline's history; a message of several lines is not there yet."""
+        with suppress(ImportError, ValueError):  # as above
+            import readline
+
+            if readline.get_history_item(readline.get_current_history_length()) != text:
+                readline.add_history(text)
 
     def announce(self, lines: Iterable[str]) -> None:
         """Show the lines at once."""
@@ -165,6 +177,12 @@ class RichReader:
             raise self._failure
         text = self._session.prompt([("class:prompt", PROMPT)], default=draft)
         return unquoted(text)
+
+    def keep(self, text: str) -> None:
+        """Add the text to the history unless it is the last entry, as typed or without quotes."""
+        history = self._session.default_buffer.history
+        if text not in [*history.get_strings()[-1:], *map(unquoted, history.get_strings()[-1:])]:
+            history.append_string(text)
 
     def announce(self, lines: Iterable[str]) -> None:
         """Show lines above the message."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import Cancelled, EdgesppoError
 from edgesppo.repl import status
 from edgesppo.repl.commands import registry
+from edgesppo.repl.input import PROMPT
 from edgesppo.repl.last_turn import recap
 from edgesppo.repl.loop import LoadFailed, Loop
 from edgesppo.system.sanitize import one_line, printable
+from edgesppo.terminal import cells
 from edgesppo.terminal.output import is_quiet
 
 if TYPE_CHECKING:
@@ -82,8 +84,13 @@ class TerminalLoop(Loop):
         try:
             return super().turn(line)
         finally:
-            if not registry.is_command(line) and self._n_messages() == before:
-                self._draft = line
+            handled = registry.is_command(line) or registry.hint(line)
+            if not handled and self._n_messages() == before:
+                self.put_back(line)
+
+    def put_back(self, text: str) -> None:
+        """Begin the next message with this text."""
+        self._draft = text
 
     def _n_messages(self) -> int:
         return len(self.state.chat.messages) if self.state.ready else 0
@@ -135,8 +142,24 @@ class TerminalLoop(Loop):
         self._update_status()
 
     def _take_draft(self) -> str:
+        """The text to begin the next message with, if the error above it stays on the screen.
+
+        A longer one goes to the history.
+        """
         draft, self._draft = self._draft, ""
-        return draft
+        if self._n_rows(draft) <= self.screen.size.lines // 2:
+            return draft
+        self.reader.keep(draft)
+        size = f"{len(draft):,} characters"
+        self.say(f"(the message of {size} got no answer; the Up key brings it back)")
+        return ""
+
+    def _n_rows(self, text: str) -> int:
+        """The rows that a text takes at the prompt."""
+        columns, mark = self.screen.size.columns, cells.width(PROMPT)
+        if len(text) > columns * self.screen.size.lines:
+            return len(text) // columns  # measuring it would take long
+        return sum((mark + cells.width(line)) // columns + 1 for line in text.split("\n"))
 
     def _on_progress(self) -> None:
         self.reader.refresh()

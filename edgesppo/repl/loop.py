@@ -69,6 +69,9 @@ class Loop:
         text = line.strip()
         if not text and not self.attached:
             return True
+        if hint := registry.hint(line):
+            self.say(hint)
+            return False
         try:
             if registry.is_command(line):
                 registry.run(self, text)
@@ -79,19 +82,19 @@ class Loop:
                 with shielded():
                     self.state.record()
         except EdgesppoError as error:
-            self.say(f"error: {' '.join(str(error).split())}")
+            self._say_error(" ".join(str(error).split()))
             return False
         except (BrokenPipeError, LoadFailed):
             raise  # the output is closed, or there is no model
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            self.say(f"error: {where}{error.strerror or error}")
+            self._say_error(f"{where}{error.strerror or error}")
             return False
         except Exception as error:
             if os.environ.get("EDGESPPO_DEBUG"):
                 raise
-            self.say(
-                f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())} "
+            self._say_error(
+                f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
                 "(a bug in edgesppo; set EDGESPPO_DEBUG=1 to see where)"
             )
             return False
@@ -105,7 +108,9 @@ class Loop:
             self.show(chat.stream(asked), asked)
         except ContextOverflow:
             if self.attached:
-                self.say(f"({self.attached[-1].name} is still attached; /undo removes it)")
+                more = len(self.attached) - 1
+                names = self.attached[-1].name + (f" and {more} more are" if more else " is")
+                self.say(f"({names} still attached; /undo removes {'one' if more else 'it'})")
             self.state.withdraw()
             raise
         except EdgesppoError:
@@ -115,6 +120,10 @@ class Loop:
             self.attached.clear()
         else:
             self.state.withdraw()
+
+    def _say_error(self, text: str) -> None:
+        """Say what is wrong; on a terminal cut so that the beginning stays on the screen."""
+        self.say(self.screen.shortened(f"error: {text}"))
 
     def say(self, text: str) -> None:
         """Write a message to standard error."""
@@ -139,6 +148,9 @@ class Loop:
     def confirm(self, _question: str) -> bool:
         """Ask a yes-or-no question; in a pipe the answer is yes."""
         return True
+
+    def put_back(self, text: str) -> None:
+        """Offer a text again at the next prompt; a pipe has none."""
 
     def release_keyboard(self) -> AbstractContextManager[None]:
         """Restore the keyboard settings in the block; a pipe has none."""

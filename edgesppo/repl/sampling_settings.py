@@ -6,6 +6,7 @@ Names, ranges and meanings are read from the fields of SamplingParams.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT, _NONE = "default", "none"
+_ASSIGNED = re.compile(r"(?:^|(?<=\s))([A-Za-z][\w-]*)\s*=\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,28 @@ def unknown_parameter(name: str) -> UsageError:
     return UsageError(
         f"unknown parameter {name!r}{did_you_mean(name, names())}; /set lists the parameters"
     )
+
+
+def assignments(text: str) -> list[tuple[str, str]]:
+    """The (name, value) pairs of `NAME`, `NAME VALUE` or `NAME=VALUE ...`.
+
+    A value may have spaces, and is empty for `NAME` alone. Raises UsageError for `NAME=` without a
+    value.
+    """
+    found = [*_ASSIGNED.finditer(text)]
+    if not found or found[0].start():
+        name, _, value = text.partition(" ")
+        return [(name, value.strip())] if name else []
+    ends = [*(one.start() for one in found[1:]), len(text)]
+    pairs = []
+    for one, end in zip(found, ends, strict=True):
+        value = text[one.end() : end].strip()
+        if end < len(text):
+            value = value.removesuffix(",")
+        if not value:
+            raise UsageError(f"{one[1]}= has no value; give one, or show it with /set {one[1]}")
+        pairs.append((one[1], value))
+    return pairs
 
 
 def changed(

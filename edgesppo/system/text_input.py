@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MAX_BYTES = 4_000_000  # more than any context holds
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_LOOKED_AT = 400  # bytes, to tell UTF-16 without a mark
 
 
 def read_text(name: str) -> str:
@@ -34,10 +36,28 @@ def read_stream(stream: BinaryIO, name: str) -> str:
     data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes, more than any context holds")
+    if fault := why_not_utf8(data):
+        raise UsageError(f"{name} is not UTF-8 text: {fault}")
+    return data.decode("utf-8-sig").replace("\r\n", "\n")
+
+
+def why_not_utf8(data: bytes) -> str | None:
+    """Why bytes are not UTF-8 text, and what to do; None if they are."""
+    if sign := sign_of_utf16(data):
+        return f"{sign}; save it as UTF-8"
     try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
+        data.decode("utf-8")
     except UnicodeDecodeError as error:
         byte = data[error.start : error.start + 1]
-        raise UsageError(
-            f"{name} is not UTF-8 text: byte {byte!r} at position {error.start}; save it as UTF-8"
-        ) from None
+        return f"byte {byte!r} at position {error.start}; save it as UTF-8"
+    return None
+
+
+def sign_of_utf16(data: bytes) -> str | None:
+    """What shows that the beginning of a text is UTF-16, with or without a mark; else None."""
+    if data.startswith(_UTF16_MARKS):
+        return f"it begins with the byte order mark of UTF-16, {data[:2].hex(' ')}"
+    begin = data[:_LOOKED_AT]
+    if begin.count(0) > len(begin) // 3:  # valid UTF-8, but with a NUL beside every letter
+        return "it has a zero byte beside every letter, as UTF-16 has"
+    return None

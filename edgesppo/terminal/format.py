@@ -33,6 +33,12 @@ def speed_line(result: Result) -> str:
     return f"[{' | '.join(parts)}]"
 
 
+def one_line(text: str, most: int = 60) -> str:
+    """A text on one line, cut to at most so many characters."""
+    line = " ".join(text[: 10 * most].split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def n_turns(n: int) -> str:
     """A number of turns: "1 turn", "2 turns"."""
     return "1 turn" if n == 1 else f"{n:,} turns"

@@ -89,6 +89,15 @@ class Screen:
         if not is_quiet():
             self.say(text)
 
+    def shortened(self, text: str) -> str:
+        """A message without its middle if it would take more than a third of the terminal."""
+        columns = self.message_columns
+        most = (columns or 0) * max(4, self.size.lines // 3)
+        if columns is None or len(text) <= most:
+            return text
+        begin = most * 2 // 3
+        return f"{text[:begin]} [...] {text[begin + len(' [...] ') - most :]}"
+
     def show_transient(self, text: str) -> None:
         """Show a line that the next output replaces; an empty text removes it."""
         if not self.redraws:

@@ -39,6 +39,9 @@ class CommandContext(Protocol):
     def show(self, chunks: Generator[Chunk, None, None], question: str) -> None:
         """Stream an answer to the screen; Ctrl-C stops it. `question` is empty if unknown."""
 
+    def put_back(self, text: str) -> None:
+        """Offer a text that got no answer again at the next prompt; without a user do nothing."""
+
     def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question; without a user the answer is yes."""
 

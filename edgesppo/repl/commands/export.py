@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
+from edgesppo.repl import file_names
 from edgesppo.repl.last_turn import unfinished
 from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
 from edgesppo.system.paths import expand_user
@@ -31,7 +32,8 @@ def export(ctx: CommandContext, argument: str) -> None:
     state, chat = ctx.state, ctx.state.chat
     if not chat.messages:
         raise UsageError("there is nothing to export yet")
-    path = expand_user("the file to write", argument or f"{state.name or 'chat'}.md")
+    name = file_names.single(argument, "/export") or f"{state.name or 'chat'}.md"
+    path = expand_user("the file to write", name)
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{path} must end in {' or '.join(_SUFFIXES)}")
     if os.path.lexists(path):

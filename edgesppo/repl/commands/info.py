@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from edgesppo.chat.messages import Message
 from edgesppo.errors import UsageError
-from edgesppo.repl import sampling_settings
+from edgesppo.repl import file_names, sampling_settings
 from edgesppo.system import validate
 from edgesppo.terminal.format import describe, n_tokens, n_turns, speed_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgesppo.repl.commands.context import CommandContext
 
 _NONE = ("none", '""', "''")
@@ -28,36 +31,40 @@ def system(ctx: CommandContext, argument: str) -> None:
 
 
 def set_(ctx: CommandContext, argument: str) -> None:
-    """/set [NAME [VALUE]]: show or change parameters.
+    """/set [NAME [VALUE]], /set NAME=VALUE ...: show or change parameters, all of them or none.
 
     Also accepts Ollama's `/set parameter NAME VALUE` and `/set system TEXT`.
     """
-    words = argument.split(None, 2)
-    if words[:1] == ["parameter"]:
-        words = argument.split(None, 3)[1:]
-    if words[:1] == ["system"]:
-        system(ctx, argument.partition("system")[2].strip())
-        return
-    if len(words) < 2:
-        _show_parameters(ctx, words[0] if words else "")
+    first, _, rest = argument.partition(" ")
+    if first == "parameter":
+        argument = rest.strip()
+    if of_system := re.fullmatch(r"system(?:\s*=|\s|$)(.*)", argument):
+        system(ctx, of_system[1].strip())
         return
     chat, state = ctx.state.chat, ctx.state
-    if words[0] == "logprobs":
-        raise UsageError("the chat cannot show log-probabilities; use edgesppo run --json")
-    name, word = words[0], " ".join(words[1:])
-    chat.params = sampling_settings.changed(chat.params, state.loaded._defaults, name, word)
-    _show_parameters(ctx, name)
+    assigned = sampling_settings.assignments(argument)
+    params = chat.params
+    for name, value in assigned:
+        if name == "logprobs":
+            raise UsageError("the chat cannot show log-probabilities; use edgesppo run --json")
+        if value:
+            params = sampling_settings.changed(params, state.loaded._defaults, name, value)
+    chat.params = params
+    _show_parameters(ctx, [name for name, _ in assigned])
 
 
-def _show_parameters(ctx: CommandContext, name: str) -> None:
-    shown = [*sampling_settings.settings(ctx.state.chat.params)]
-    if name:
-        shown = [one for one in shown if one.name == name.replace("-", "_")]
-        if not shown:
+def _show_parameters(ctx: CommandContext, names: Sequence[str]) -> None:
+    shown = {one.name: one for one in sampling_settings.settings(ctx.state.chat.params)}
+    for name in names:
+        if name.replace("-", "_") not in shown:
             raise sampling_settings.unknown_parameter(name)
-    ctx.say_list([(one.name, one.value, f"{one.meaning} ({one.takes})") for one in shown])
-    if not name:
-        ctx.say("/set NAME VALUE changes one, /set NAME default resets it.")
+    chosen = [shown[name.replace("-", "_")] for name in dict.fromkeys(names)] or shown.values()
+    ctx.say_list([(one.name, one.value, f"{one.meaning} ({one.takes})") for one in chosen])
+    if not names:
+        ctx.say(
+            "/set NAME VALUE or NAME=VALUE changes one, NAME=VALUE NAME=VALUE several;"
+            " /set NAME default resets it."
+        )
 
 
 def show(ctx: CommandContext, _argument: str) -> None:
@@ -135,7 +142,7 @@ def model(ctx: CommandContext, argument: str) -> None:
     if not argument:
         ctx.say(describe(state.loaded))
         return
-    found = state.setup.find(argument)
+    found = state.setup.find(file_names.single(argument, "/model"))
     try:
         lines = state.use_model(found, ctx.report)
     finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import UsageError
 from edgesppo.repl.commands import export, info, sessions, turns
 from edgesppo.system.suggest import did_you_mean
+from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ class Command:
 
 def _help(ctx: CommandContext, argument: str) -> None:
     if argument:
+        if len(argument.split()) > 1:
+            raise UsageError(f"/help takes the name of one command, not {quoted(argument)}")
         command = named(argument if argument.startswith("/") else f"/{argument}")
         if command is None:
             raise _unknown(argument)
@@ -53,8 +56,8 @@ def _help(ctx: CommandContext, argument: str) -> None:
 def _unknown(word: str) -> UsageError:
     names = [*(command.name for command in COMMANDS), *_ALIASES]
     return UsageError(
-        f"unknown command {word!r}{did_you_mean(word, names)}; /help lists the commands; to send"
-        " a message that begins with a slash, put a space before it"
+        f"unknown command {quoted(word)}{did_you_mean(word, names)}; /help lists the commands; to"
+        " send a message that begins with a slash, put a space before it"
     )
 
 
@@ -89,14 +92,32 @@ COMMANDS = (
     Command("/exit", "", "quit; a saved chat can be continued later", _exit, early=True),
     Command("/regen", "", "answer the last message again", turns.regenerate),
     Command("/continue", "", "continue an answer that was stopped or cut off", turns.continue_),
-    Command("/edit", "", "edit the last message in $EDITOR and send it again", turns.edit),
-    Command("/undo", "", "remove the last turn, or an attached file", turns.undo),
+    Command(
+        "/edit",
+        "[TEXT]",
+        "edit the last message in $EDITOR and send it again, or send TEXT instead of it",
+        turns.edit,
+        "text",
+    ),
+    Command("/undo", "[N]", "remove the last turn (or N turns), or an attached file", turns.undo),
     Command("/clear", "", "remove all turns of this chat", turns.clear),
-    Command("/read", "FILE", "attach a text file to the next message", turns.read, "path"),
+    Command(
+        "/read",
+        "FILE ...",
+        "attach text files to the next message; wildcards, and quotes around spaces, work",
+        turns.read,
+        "path",
+    ),
     Command(
         "/system", "[TEXT]", "show or set the system text (none removes it)", info.system, "text"
     ),
-    Command("/set", "[NAME VALUE]", "show or set the sampling parameters", info.set_, "parameter"),
+    Command(
+        "/set",
+        "[NAME VALUE]",
+        "show or set the sampling parameters; also NAME=VALUE ...",
+        info.set_,
+        "parameter",
+    ),
     Command("/show", "", "show the model, the chat's file and its settings", info.show),
     Command("/stats", "", "show tokens and speed of the last answer, and totals", info.stats),
     Command(
@@ -129,6 +150,12 @@ _ALIASES = {
     "/system-prompt": "/system",
     "/resume": "/load",
 }
+_LEAVE, _HELP = "to leave, type /exit or press Ctrl-D", "to list the commands, type /help"
+# Words that people type to leave or to get help, alone on a line.
+_MEANT = {
+    **dict.fromkeys(("exit", "quit", "exit()", "quit()", ":q", ":q!", ":quit", ":wq"), _LEAVE),
+    **dict.fromkeys(("help", "help()", ":help"), _HELP),
+}
 
 
 def named(word: str) -> Command | None:
@@ -157,6 +184,20 @@ def run(ctx: CommandContext, line: str) -> None:
     command = named(word)
     if command is None:
         raise _unknown(word)
+    if argument and not command.usage:
+        raise UsageError(
+            f"{command.name} takes no argument, not {quoted(argument)}; type {command.name} alone,"
+            " or put a space before it to send the line as a message"
+        )
     if not command.early:
         ctx.wait_for_model()
     command.run(ctx, argument.strip())
+
+
+def hint(line: str) -> str | None:
+    """What to type instead of a word that is meant as a command ("exit"); None for a message.
+
+    With a space before it the word is a message.
+    """
+    means = _MEANT.get(line.rstrip().rstrip(".;").casefold())
+    return f"({means}; to send this word, put a space before it)" if means else None

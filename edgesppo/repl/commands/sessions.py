@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.terminal.format import ago, n_turns
+from edgesppo.terminal.format import ago, n_turns, one_line
 
 if TYPE_CHECKING:
     from edgesppo.repl.commands.context import CommandContext
@@ -28,9 +28,24 @@ def _described(entry: Entry, current: str) -> tuple[str, ...]:
 
 
 def new(ctx: CommandContext, argument: str) -> None:
-    """/new [NAME]: start another chat."""
-    _switch(ctx, _new_session(ctx, argument) if argument else ctx.state.setup.sessions.unnamed())
+    """/new [NAME]: start another chat with the same system text."""
+    name, before = _unquoted(argument), ctx.state.chat.params
+    _switch(ctx, _new_session(ctx, name) if name else ctx.state.setup.sessions.unnamed())
     ctx.say(f"(started a new chat, {ctx.state.name}; /load NAME continues an earlier one)")
+    _say_system(ctx)
+    if ctx.state.chat.params != before:
+        ctx.say("(the sampling parameters are the defaults again; /set lists them)")
+
+
+def _say_system(ctx: CommandContext) -> None:
+    """Say which system text a new chat has kept."""
+    if text := ctx.state.chat.system:
+        ctx.say(f"(it keeps the system text: {one_line(text)}; /system none removes it)")
+
+
+def _unquoted(name: str) -> str:
+    """A name of a chat without double quotes around it, which no name can contain."""
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
 def load(ctx: CommandContext, argument: str) -> None:
@@ -38,9 +53,10 @@ def load(ctx: CommandContext, argument: str) -> None:
     if not argument:
         sessions(ctx, "")
         return
-    if argument == ctx.state.name:
-        raise UsageError(f"you are already in the chat {argument!r}")
-    _switch(ctx, ctx.state.setup.sessions.resume(argument))
+    name = _unquoted(argument)
+    if name == ctx.state.name:
+        raise UsageError(f"you are already in the chat {name!r}")
+    _switch(ctx, ctx.state.setup.sessions.resume(name))
 
 
 def save(ctx: CommandContext, argument: str) -> None:
@@ -55,13 +71,14 @@ def save(ctx: CommandContext, argument: str) -> None:
         return
     if not state.chat.messages:
         raise UsageError("there is nothing to save yet")
-    session = _new_session(ctx, argument)
+    name = _unquoted(argument)
+    session = _new_session(ctx, name)
     if state.session is None:
         state.save_as(session)
-        ctx.say(f"(saved as {argument}; every further turn will be saved, too)")
+        ctx.say(f"(saved as {name}; every further turn will be saved, too)")
     else:
         state.copy_to(session)
-        ctx.say(f"(saved a copy as {argument}; you are still in {state.name})")
+        ctx.say(f"(saved a copy as {name}; you are still in {state.name})")
 
 
 def rename(ctx: CommandContext, argument: str) -> None:
@@ -71,14 +88,14 @@ def rename(ctx: CommandContext, argument: str) -> None:
         raise UsageError("this chat is not saved; save it with /save NAME")
     if not argument:
         raise UsageError("/rename needs the new name: /rename NAME")
-    state.session.rename(state.setup.sessions.path(argument))
+    state.session.rename(state.setup.sessions.path(_unquoted(argument)))
     ctx.say(f"(this chat is now called {state.name})")
 
 
 def delete(ctx: CommandContext, argument: str) -> None:
     """/delete [NAME]: delete a saved chat, or the current one."""
     state = ctx.state
-    name = argument or state.name
+    name = _unquoted(argument) or state.name
     if not name:
         raise UsageError("this chat is not saved, so there is nothing to delete")
     if name != state.name:
@@ -91,6 +108,7 @@ def delete(ctx: CommandContext, argument: str) -> None:
         if state.chat.messages or (state.session and state.session.transcript is not None):
             state.delete_session()
         ctx.say(f"(deleted; started a new chat, {state.name})")
+        _say_system(ctx)
     else:
         state.setup.sessions.delete(name)
         ctx.say(f"(deleted {name})")

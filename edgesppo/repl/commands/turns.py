@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.repl import attachments
+from edgesppo.system.validate import quoted
 from edgesppo.terminal import editor
-from edgesppo.terminal.format import n_tokens
+from edgesppo.terminal.format import n_tokens, n_turns, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,38 +35,80 @@ def continue_(ctx: CommandContext, _argument: str) -> None:
         ctx.say("(nothing to add: the answer is complete)")
 
 
-def edit(ctx: CommandContext, _argument: str) -> None:
-    """/edit: edit and resend the last message, or write the first one."""
-    if not ctx.interactive:
-        raise UsageError("/edit needs a terminal; /undo removes the last turn")
+def edit(ctx: CommandContext, argument: str) -> None:
+    """/edit [TEXT]: send TEXT, or the last message as edited, instead of the last message.
+
+    A text that gets no answer is offered again at the next prompt.
+    """
     chat = ctx.state.chat
     asked = chat.messages[-2].content if chat.messages else ""
-    with ctx.release_keyboard():
-        text = editor.edit(asked)
+    text = argument or _from_editor(ctx, asked)
     if not text.strip() or text == asked:
         ctx.say("(nothing changed)")
         return
-    ctx.say("\n".join(f"> {line}" for line in text.split("\n")))
-    ctx.show(chat.regenerate(text) if chat.messages else chat.stream(text), text)
+    if not argument:
+        ctx.say("\n".join(f"> {line}" for line in text.split("\n")))
+    before = list(chat.messages)
+    try:
+        ctx.show(chat.regenerate(text) if chat.messages else chat.stream(text), text)
+    finally:
+        if chat.messages == before:
+            ctx.put_back(f"/edit {text}")
 
 
-def undo(ctx: CommandContext, _argument: str) -> None:
-    """/undo: remove the last attached file, or the last turn."""
+def _from_editor(ctx: CommandContext, asked: str) -> str:
+    if not ctx.interactive:
+        raise UsageError("/edit needs a terminal; /edit TEXT sends TEXT instead")
+    with ctx.release_keyboard():
+        return editor.edit(asked)
+
+
+def undo(ctx: CommandContext, argument: str) -> None:
+    """/undo [N]: remove the last N turns; while files are attached, the last N files."""
+    n = _count(argument) if argument else 1
     if ctx.attached:
-        ctx.say(f"(removed the file {ctx.attached.pop().name})")
+        _detach(ctx, n)
         return
-    ctx.say(f"(removed: {_first_line(ctx.state.chat.undo())})")
+    chat = ctx.state.chat
+    chat._settle()
+    held = len(chat.messages) // 2
+    if 0 < held < n:
+        raise UsageError(f"/undo {n}: the chat has only {n_turns(held)}; /clear removes them all")
+    removed = [chat.undo() for _ in range(n)]
+    many = f" {n_turns(n)}, from" if n > 1 else ""
+    ctx.say(f"(removed{many}: {one_line(removed[-1])})")
+
+
+def _detach(ctx: CommandContext, n: int) -> None:
+    if n > len(ctx.attached):
+        raise UsageError(
+            f"/undo {n}: the files attached are {len(ctx.attached)}, and go first; remove them with"
+            f" /undo {len(ctx.attached)}, then turns"
+        )
+    names = ", ".join(file.name for file in ctx.attached[-n:])
+    del ctx.attached[-n:]
+    ctx.say(f"(removed the file {names})" if n == 1 else f"(removed {n} files: {names})")
+
+
+def _count(argument: str) -> int:
+    if re.fullmatch("0*[1-9][0-9]{0,8}", argument) is None:
+        raise UsageError(
+            f"/undo takes a number of turns, 1 or more, not {quoted(argument)}; /clear removes all"
+        )
+    return int(argument)
 
 
 def clear(ctx: CommandContext, _argument: str) -> None:
     """/clear: remove all turns."""
     ctx.state.chat.clear()
     ctx.attached.clear()
-    ctx.say("(removed all turns of this chat)")
+    system = ctx.state.chat.system
+    kept = f"; it keeps its system text: {one_line(system)}" if system else ""
+    ctx.say(f"(removed all turns of this chat{kept})")
 
 
 def read(ctx: CommandContext, argument: str) -> None:
-    """/read FILE: attach a file to the next message, and say how many tokens it has."""
+    """/read FILE ...: attach files to the next message, and say how many tokens they have."""
     if not argument:
         names = ", ".join(file.name for file in ctx.attached)
         ctx.say(
@@ -73,17 +117,19 @@ def read(ctx: CommandContext, argument: str) -> None:
             else "(no file is attached; /read FILE attaches one)"
         )
         return
-    file = attachments.read(argument)
-    ctx.attached.append(file)
+    files = attachments.read(argument, ctx.attached)
+    ctx.attached += files
     state = ctx.state
     n_ctx, used = state.loaded.n_ctx, state.n_tokens()
-    size, n = _size(ctx, [file])
-    ctx.say(f"({file.name}: {size}, attached to the next message; /undo removes it)")
-    size, waiting = (size, n) if len(ctx.attached) == 1 else _size(ctx, ctx.attached)
+    size, n = _size(ctx, files)
+    names = ", ".join(file.name for file in files)
+    removal = "it" if len(files) == 1 else f"the last one, /undo {len(files)} all"
+    ctx.say(f"({names}: {size}, attached to the next message; /undo removes {removal})")
+    size, waiting = (size, n) if len(ctx.attached) == len(files) else _size(ctx, ctx.attached)
     if waiting >= n_ctx:
         ctx.say(
             f"warning: this does not fit: {size}, but the context holds {n_ctx:,}; "
-            "remove it with /undo, or restart with a larger --n-ctx"
+            f"remove {removal.split(',')[0]} with /undo, or restart with a larger --n-ctx"
         )
     elif used + waiting >= n_ctx:
         ctx.say(
@@ -100,11 +146,6 @@ def _size(ctx: CommandContext, files: Sequence[attachments.Attachment]) -> tuple
         return f"at least {n_tokens(fewest)}", fewest
     n = len(loaded.tokenize(text))
     return n_tokens(n), n
-
-
-def _first_line(text: str, most: int = 60) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def message(ctx: CommandContext, text: str) -> str:
