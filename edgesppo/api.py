@@ -262,7 +262,8 @@ def load(
         model: A name from models.lock, a GGUF file or a checkpoint folder; or what `locate.find`
             returned for one of them.
         n_ctx: The context in tokens; by default what the model was trained for.
-        n_threads: The number of threads; by default the fastest.
+        n_threads: The number of threads; by default the fastest, and one for models of a few
+            megabytes.
         n_seqs: How many answers can be generated at the same time. They share the context.
         gpu: "auto" (all layers, if there is a usable GPU), "off", or a number of layers.
         cache_type: The type of the KV cache: "f16", "f32" or "q8_0".

@@ -27,6 +27,7 @@ from edgesppo.llama import fork
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.llama.fork import closed_by_fork
+from edgesppo.planning import run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system.signals import run_interruptibly
 
@@ -42,8 +43,8 @@ class Engine:
 
     `n_ctx` is in tokens, by default what the model was trained for; all `n_seqs` sequences share
     it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
-    `n_threads`, by default one per core. `cache_type` is the type of the KV cache: "f16", "f32"
-    or "q8_0".
+    `n_threads`, by default one per core, or one for a model of a few megabytes. `cache_type` is the
+    type of the KV cache: "f16", "f32" or "q8_0".
 
     With `draft_costs`, the next tokens are predicted from the text so far and verified in one
     batch where that pays: the costs are those of batches of ROWS rows, relative to one row. None
@@ -73,6 +74,7 @@ class Engine:
             raise UsageError(f"draft_model is {draft_model!r}, expected a DraftModel")
         params = config.context_params(
             model.n_ctx_train,
+            run_config.default_threads(model.summary),
             n_ctx=n_ctx,
             n_seqs=n_seqs,
             n_batch=n_batch,

@@ -59,7 +59,9 @@ class Report:
             return [
                 f"with only {megabytes(self.bytes)} of weights, these figures show the overhead "
                 "of a step and noise, and say nothing about larger models; benchmark the model "
-                "that you mean to use"
+                "that you mean to use",
+                "a model this small runs on one thread: with more it is slower, above all beside "
+                "other programs",
             ]
         found = []
         if self.bound > _BOUND:

@@ -64,9 +64,10 @@ def test_decode_that_reaches_the_memorys_speed_is_told_so() -> None:
 
 def test_of_a_model_of_a_few_megabytes_nothing_is_concluded() -> None:
     found = report(small=True, threads={2: (10.0, 10.0), 4: (20.0, 20.0)})
-    (advice,) = found.advice()
+    advice, threads = found.advice()
     assert "say nothing about larger models" in advice
-    assert "--threads" not in advice
+    assert "runs on one thread" in threads
+    assert "--threads" not in advice + threads
 
 
 @pytest.mark.parametrize(
