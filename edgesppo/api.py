@@ -14,6 +14,7 @@ from edgesppo.chat.chat import Chat
 from edgesppo.chat.template import Message
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
+from edgesppo.engine.pace import Pace
 from edgesppo.gguf import gemma2
 from edgesppo.llama.library import LIBRARY_VERSION, system_info
 from edgesppo.llama.model import Model
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.planning.run_config import RunConfig
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import Transcript
@@ -320,10 +322,21 @@ def load(
             cache_type=cache_type,
             draft_costs=tuning.row_costs if _drafts_enabled(summary, drafts) else None,
             draft_model=draft_model,
+            pace=_pace(tuning, weights, fixed=n_threads is not None),
         )
         undo.pop_all()
     load_s = time.perf_counter() - started - convert_s
     return LoadedModel(found.name, weights, engine, defaults, load_s, plan)
+
+
+def _pace(tuning: RunConfig, model: Model, *, fixed: bool) -> Pace | None:
+    """What adapts the number of threads; None where they do not matter or there is nothing to try.
+
+    That is where a GPU computes, and for one thread of which no rate is known.
+    """
+    if model.n_gpu_layers or (tuning.n_threads == 1 and tuning.decode_tps is None):
+        return None
+    return Pace(tuning.n_threads, tuning.n_threads_batch, tuning.decode_tps, fixed=fixed)
 
 
 def _drafts_enabled(summary: Summary, drafts: bool | str | Path) -> bool:

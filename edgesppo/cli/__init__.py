@@ -20,6 +20,7 @@ import click
 
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
+from edgesppo.system import notices
 from edgesppo.system.sanitize import one_line
 from edgesppo.terminal.output import aside
 from edgesppo.terminal.suggest import nearest
@@ -151,7 +152,12 @@ class _LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _fill_closed_streams()
         try:
-            return super().main(*args, **kwargs)
+            with notices.collected():
+                try:
+                    return super().main(*args, **kwargs)
+                finally:
+                    for line in notices.take():
+                        aside(f"edgesppo: {line}")
         finally:
             _discard_unwritten_output()
 

@@ -34,6 +34,7 @@ from edgesppo.system.signals import run_interruptibly
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from edgesppo.engine.pace import Pace
     from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
@@ -50,6 +51,8 @@ class Engine:
     batch where that pays: the costs are those of batches of ROWS rows, relative to one row. None
     turns that off. `draft_model` predicts as well; it is closed with the engine. Drafts change no
     answer except by the rounding of larger batches, which can decide near ties.
+
+    With a `pace`, the number of threads changes while answers are slow; see there.
 
     Raises UsageError for settings out of range, and OutOfMemory.
     """
@@ -68,6 +71,7 @@ class Engine:
         flash_attention: str = "auto",
         draft_costs: Sequence[float] | None = DEFAULT_ROW_COSTS,
         draft_model: DraftModel | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.model = model
         if draft_model is not None and not isinstance(draft_model, DraftModel):
@@ -96,7 +100,7 @@ class Engine:
         self._draft_costs = draft_costs if drafts else None
         self._draft_model = draft_model
         self._batch = Batch(self._context.n_batch)
-        self._runner = Runner(self._context, config.thread_bytes(params))
+        self._runner = Runner(self._context, config.thread_bytes(params), pace)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._schedule = Scheduler(self._cache)
         self._unfinished = False  # whether the last step was left before its end
@@ -177,7 +181,7 @@ class Engine:
         the iterator early cancels the request. Raises Closed when the engine is closed meanwhile,
         and what made sampling fail.
         """
-        n_given, prefilled = request.n_prompt, request.n_prefilled
+        n_given, prefilled, pace = request.n_prompt, request.n_prefilled, self._runner.pace
         try:
             while True:
                 reason = request.finish_reason  # read before the tokens: none follow it
@@ -185,7 +189,8 @@ class Engine:
                     n_given += 1
                     yield Event(request.tokens[n_given - 1])
                 if reason == CLOSED:
-                    self._open_context()  # says so if it was a fork
+                    if self._parent is not None:
+                        raise closed_by_fork(self._parent)
                     raise Closed("the model was closed while it was answering")
                 if request.error is not None:
                     raise request.error
@@ -198,6 +203,8 @@ class Engine:
                 with self._lock:
                     if not request.has_more_than(n_given, prefilled):
                         self.step()
+                if pace is not None and pace.notice is not None:
+                    self._runner.tell()
         finally:
             self.cancel(request)
 

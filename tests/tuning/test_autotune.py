@@ -18,7 +18,7 @@ from edgesppo.planning.run_config import (
     default_config,
     low_memory_config,
 )
-from edgesppo.system import hardware
+from edgesppo.system import hardware, load
 from edgesppo.terminal.format import describe
 from edgesppo.tuning import autotune, choose, settings_cache
 from edgesppo.tuning.autotune import Search, find_settings
@@ -163,6 +163,28 @@ def test_loading_measures_the_first_time_only(demo_gguf: Path) -> None:
     edgesppo.load(demo_gguf, tune="memory", on_tune=heard.append).close()
     edgesppo.load(demo_gguf, tune="off", on_tune=heard.append).close()
     assert heard == []
+
+
+@pytest.mark.parametrize(("before", "during"), [(0.4, 0.0), (0.0, 0.4), (None, 0.4)])
+def test_what_was_measured_beside_busy_programs_is_used_but_not_kept(
+    summary: Summary,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    before: float | None,
+    during: float,
+) -> None:
+    monkeypatch.setattr(load, "others", lambda: before)
+    monkeypatch.setattr(load.LoadMeter, "others", lambda _: during)
+    found, _ = choose.choose_settings(summary, LoadOptions(tune="memory"))
+    assert found.decode_tps is not None
+    assert cached_settings(summary, "memory") is None
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "while other programs used 40% of the processors: used now, measured again" in line
+    monkeypatch.setattr(load, "others", lambda: 0.1)
+    monkeypatch.setattr(load.LoadMeter, "others", lambda _: None)
+    found, _ = choose.choose_settings(summary, LoadOptions(tune="memory"))
+    assert cached_settings(summary, "memory") == found
+    assert len(caplog.records) == 1
 
 
 def test_ctrl_c_while_measuring_leaves_no_half_memory(summary: Summary) -> None:
