@@ -17,6 +17,7 @@ from edgesppo.chat.choices import Overflow  # noqa: TC001 - for get_type_hints
 from edgesppo.chat.messages import Message, MessageList
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
+from edgesppo.engine.pace import Pace
 from edgesppo.errors import ChatNotFound, UsageError
 from edgesppo.gguf import gemma2
 from edgesppo.gguf.file_types import file_type
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import MemoryPlan
-    from edgesppo.planning.run_config import CacheType, Goal, Gpu
+    from edgesppo.planning.run_config import CacheType, Goal, Gpu, RunConfig
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import Transcript
@@ -382,7 +383,8 @@ def load(
         model: A name from models.lock, a GGUF file or a checkpoint folder; or what `locate.find`
             returned for one of them.
         n_ctx: The context in tokens; by default what the model was trained for.
-        n_threads: The number of threads; by default the fastest.
+        n_threads: The number of threads; by default the fastest, and one for models of a few
+            megabytes.
         n_seqs: How many answers can be generated at the same time. They share the context.
         gpu: "auto" (all layers, if there is a usable GPU), "off", or a number of layers.
         cache_type: The type of the KV cache: "f16", "f32" or "q8_0".
@@ -440,6 +442,7 @@ def load(
             cache_type=cache_type,
             draft_costs=tuning.row_costs if _drafts_enabled(summary, drafts) else None,
             draft_model=draft_model,
+            pace=_pace(tuning, weights, fixed=n_threads is not None),
         )
         undo.pop_all()
     load_s = time.perf_counter() - started - convert_s
@@ -451,6 +454,16 @@ def _items(ids: Any) -> Any:
     if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
         return ids
     return list(ids)
+
+
+def _pace(tuning: RunConfig, model: Model, *, fixed: bool) -> Pace | None:
+    """What adapts the number of threads; None where they do not matter or there is nothing to try.
+
+    That is where a GPU computes, and for one thread of which no rate is known.
+    """
+    if model.n_gpu_layers or (tuning.n_threads == 1 and tuning.decode_tps is None):
+        return None
+    return Pace(tuning.n_threads, tuning.n_threads_batch, tuning.decode_tps, fixed=fixed)
 
 
 def _drafts_enabled(summary: Summary, drafts: bool | str | Path) -> bool:

@@ -58,6 +58,17 @@ def _models_guess() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_else_runs() -> Iterator[None]:
+    """What other programs use of this machine must not decide what a test finds."""
+    from edgesppo.system import load
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "others", lambda: 0.0)
+        patch.setattr(load.LoadMeter, "others", lambda _: 0.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_remembered(edgesppo_home: Path) -> None:
     """Forget the model used last, so that tests do not depend on each other."""

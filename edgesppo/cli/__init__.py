@@ -21,6 +21,7 @@ from click.shell_completion import CompletionItem
 
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
+from edgesppo.system import notices
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.suggest import nearest
 from edgesppo.terminal.output import aside, quieted
@@ -173,7 +174,12 @@ class _LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _fill_closed_streams()
         try:
-            return super().main(*args, **kwargs)
+            with notices.collected():
+                try:
+                    return super().main(*args, **kwargs)
+                finally:
+                    for line in notices.take():
+                        aside(f"edgesppo: {line}")
         finally:
             _discard_unwritten_output()
 

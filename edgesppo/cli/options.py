@@ -86,7 +86,7 @@ _MODEL_OPTIONS = [
     _model_option(
         "--threads",
         type=click.IntRange(1, 1024),
-        help="Number of threads. [default: all this process may use]",
+        help="Number of threads. [default: the fastest; 1 for models of a few MB]",
     ),
     _model_option(
         "--force", is_flag=True, help="Load the model even if it will not fit into memory."

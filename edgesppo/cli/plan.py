@@ -109,7 +109,11 @@ _ORIGINS: dict[str, Callable[[RunConfig], str]] = {
     "frugal": lambda _: "those with the least memory: there is not enough for faster ones",
     "off": lambda _: "llama.cpp's defaults, not measured: --tune off",
     "gpu": lambda _: "llama.cpp's defaults, not measured: the GPU computes",
-    "small": lambda _: "llama.cpp's defaults: a model this small is fast with any settings",
+    "small": lambda tuning: (
+        "one thread: a model this small is slower with more, above all on a busy machine"
+        if tuning.n_threads == 1
+        else "as asked for, not measured: a model this small is fastest with one thread"
+    ),
 }
 
 

@@ -23,7 +23,7 @@ from edgesppo.hub.client import offline
 from edgesppo.llama import build_info
 from edgesppo.lockfile import layers, toml
 from edgesppo.store import gc, layout, verify
-from edgesppo.system import hardware
+from edgesppo.system import hardware, load
 from edgesppo.system.paths import cache_dir
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
@@ -69,6 +69,7 @@ def examine() -> list[Finding]:
         _build,
         _kernels,
         _processors,
+        _load,
         _memory,
         _disk,
         _locks,
@@ -165,6 +166,17 @@ def _processors() -> Iterator[Finding]:
     if reasons := hardware.throttled():
         advice = "check the power supply and the cooling, then run: vcgencmd get_throttled"
         yield Finding("throttle", WARN, ", ".join(reasons), advice)
+
+
+def _load() -> Iterator[Finding]:
+    share = load.others()
+    if share is None:
+        yield Finding("load", OK, "this system does not tell what other programs use")
+        return
+    busy = share > load.BUSY
+    text = f"other programs use {share:.0%} of the processors"
+    advice = "answers will be slower: close them, or give the model fewer threads (--threads)"
+    yield Finding("load", WARN if busy else OK, text, advice if busy else None)
 
 
 def _memory() -> Iterator[Finding]:

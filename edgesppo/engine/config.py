@@ -14,7 +14,7 @@ from edgesppo.planning.run_config import (
     ContextParams,
     RunConfig,
 )
-from edgesppo.system import hardware, memory_guard, validate
+from edgesppo.system import memory_guard, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,6 +37,7 @@ _CHOICES: dict[str, Iterable[str]] = {"cache_type": CACHE_TYPES, "flash_attentio
 
 def context_params(
     n_ctx_train: int,
+    default_threads: int,
     *,
     n_seqs: int,
     n_batch: int,
@@ -48,7 +49,7 @@ def context_params(
     _check_costs(draft_costs)
     settings = {name: value for name, value in settings.items() if value is not None}
     settings.setdefault("n_ctx", n_ctx_train)
-    settings.setdefault("n_threads", hardware.cores())
+    settings.setdefault("n_threads", default_threads)
     settings.setdefault("n_threads_batch", settings["n_threads"])
     n_ubatch = min(n_batch, settings.pop("n_ubatch"))
     return ContextParams(

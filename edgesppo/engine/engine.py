@@ -27,12 +27,14 @@ from edgesppo.llama import fork
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.llama.fork import closed_by_fork
+from edgesppo.planning import run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from edgesppo.engine.pace import Pace
     from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
@@ -42,13 +44,15 @@ class Engine:
 
     `n_ctx` is in tokens, by default what the model was trained for; all `n_seqs` sequences share
     it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
-    `n_threads`, by default one per core. `cache_type` is the type of the KV cache: "f16", "f32"
-    or "q8_0".
+    `n_threads`, by default one per core, or one for a model of a few megabytes. `cache_type` is the
+    type of the KV cache: "f16", "f32" or "q8_0".
 
     With `draft_costs`, the next tokens are predicted from the text so far and verified in one
     batch where that pays: the costs are those of batches of ROWS rows, relative to one row. None
     turns that off. `draft_model` predicts as well; it is closed with the engine. Drafts change no
     answer except by the rounding of larger batches, which can decide near ties.
+
+    With a `pace`, the number of threads changes while answers are slow; see there.
 
     Raises UsageError for settings out of range, and OutOfMemory.
     """
@@ -67,12 +71,14 @@ class Engine:
         flash_attention: str = "auto",
         draft_costs: Sequence[float] | None = DEFAULT_ROW_COSTS,
         draft_model: DraftModel | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.model = model
         if draft_model is not None and not isinstance(draft_model, DraftModel):
             raise UsageError(f"draft_model is {draft_model!r}, expected a DraftModel")
         params = config.context_params(
             model.n_ctx_train,
+            run_config.default_threads(model.summary),
             n_ctx=n_ctx,
             n_seqs=n_seqs,
             n_batch=n_batch,
@@ -94,7 +100,7 @@ class Engine:
         self._draft_costs = draft_costs if drafts else None
         self._draft_model = draft_model
         self._batch = Batch(self._context.n_batch)
-        self._runner = Runner(self._context, config.thread_bytes(params))
+        self._runner = Runner(self._context, config.thread_bytes(params), pace)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._schedule = Scheduler(self._cache)
         self._unfinished = False  # whether the last step was left before its end
@@ -175,7 +181,7 @@ class Engine:
         the iterator early cancels the request. Raises Closed when the engine is closed meanwhile,
         and what made sampling fail.
         """
-        n_given, prefilled = request.n_prompt, request.n_prefilled
+        n_given, prefilled, pace = request.n_prompt, request.n_prefilled, self._runner.pace
         try:
             while True:
                 reason = request.finish_reason  # read before the tokens: none follow it
@@ -183,7 +189,8 @@ class Engine:
                     n_given += 1
                     yield Event(request.tokens[n_given - 1])
                 if reason == CLOSED:
-                    self._open_context()  # says so if it was a fork
+                    if self._parent is not None:
+                        raise closed_by_fork(self._parent)
                     raise Closed("the model was closed while it was answering")
                 if request.error is not None:
                     raise request.error
@@ -196,6 +203,8 @@ class Engine:
                 with self._lock:
                     if not request.has_more_than(n_given, prefilled):
                         self.step()
+                if pace is not None and pace.notice is not None:
+                    self._runner.tell()
         finally:
             self.cancel(request)
 

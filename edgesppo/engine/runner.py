@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from typing import TYPE_CHECKING
 
+from edgesppo.engine.pace import WINDOW_S, WINDOW_STEPS
+from edgesppo.errors import OutOfMemory
 from edgesppo.llama import logprobs
-from edgesppo.system import memory_guard
+from edgesppo.system import memory_guard, notices
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
+    from edgesppo.engine.pace import Pace
     from edgesppo.engine.request import Request
     from edgesppo.llama.batch import Batch
     from edgesppo.llama.context import Context
@@ -21,12 +26,16 @@ _SHORT = 8
 class Runner:
     """Decodes batches in a context and samples from them.
 
-    `thread_bytes` is the memory that the compute threads may need, in bytes.
+    `thread_bytes` is the memory that the compute threads may need, in bytes. With a `pace`, the
+    time of steps of one token is followed, and the number of threads is what it chooses.
     """
 
-    def __init__(self, context: Context, thread_bytes: int) -> None:
+    def __init__(self, context: Context, thread_bytes: int, pace: Pace | None = None) -> None:
         self._context = context
         self._thread_bytes = thread_bytes
+        self.pace = pace
+        self._steps, self._seconds = 0, 0.0  # of one token, since the pace was told
+        self._n_threads = context.params.n_threads
         self._computed_on = 0  # the thread that computed the last short batch
 
     def run(self, batch: Batch) -> None:
@@ -37,15 +46,46 @@ class Runner:
         """
         context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
         if not short or caller != self._computed_on:  # then threads are started
-            advice = "close other programs"
-            memory_guard.require(
-                "starting threads to compute", memory=self._thread_bytes, advice=advice
-            )
+            self._require_memory()
         if short:
+            started = time.perf_counter()
             context.decode(batch)
             self._computed_on = caller
+            if self.pace is not None and batch.n_tokens == 1:
+                self._steps += 1
+                self._seconds += time.perf_counter() - started
+                if self._steps >= WINDOW_STEPS and self._seconds >= WINDOW_S:
+                    self._set_pace(self.pace)
         else:
             run_interruptibly(lambda: context.decode(batch), context.abort.set)
+
+    def tell(self) -> None:
+        """Give out the notice of the pace, if there is one. Call this without any lock."""
+        if self.pace is not None and self.pace.notice is not None:
+            notice, self.pace.notice = self.pace.notice, None
+            notices.notify(notice)
+
+    def _require_memory(self) -> None:
+        memory_guard.require(
+            "starting threads to compute",
+            memory=self._thread_bytes,
+            advice="close other programs",
+        )
+
+    def _set_pace(self, pace: Pace) -> None:
+        """Tell the pace how fast the last steps were, and use the threads that it chooses."""
+        steps, seconds = self._steps, self._seconds
+        self._steps, self._seconds = 0, 0.0
+        with contextlib.suppress(Exception):  # the answer matters more
+            pace.note(steps, seconds)
+            if pace.n_threads > self._n_threads:
+                try:
+                    self._require_memory()
+                except OutOfMemory:
+                    pace.keep(self._n_threads)
+            if pace.n_threads != self._n_threads:
+                self._context.set_threads(pace.n_threads, pace.n_threads_batch)
+                self._n_threads = pace.n_threads
 
     def sample(self, request: Request, entry: int) -> tuple[list[int], str | None]:
         """Sample a request's rows of the decoded batch; `entry` is the last of them.

@@ -35,7 +35,7 @@ MAX_DRAFT = ROWS[-1] - 1
 # The time of a batch of ROWS rows relative to one row, where it was not measured: figures of a 2B
 # model on two AVX-512 cores.
 DEFAULT_ROW_COSTS = (1.0, 2.4, 4.4, 7.5)
-# Bytes of weights; a smaller model is fast in any configuration.
+# Bytes of weights; a smaller model is fast in any configuration of one thread.
 _WORTH_TUNING = 64 << 20
 
 
@@ -69,15 +69,25 @@ class ContextParams:
     flash_attention: str = "auto"
 
 
-def default_config() -> RunConfig:
-    """The configuration without measurement: a thread per core, else llama.cpp's defaults."""
-    threads = hardware.cores()
+def default_threads(summary: Summary | None = None) -> int:
+    """The number of threads without measurement: one per core, and one alone for a small model.
+
+    A small model's steps are so short that threads mostly wait for each other, and on a busy
+    machine for each other's turn on a processor: there one thread is tens of times as fast.
+    """
+    return 1 if summary is not None and is_small(summary) else hardware.cores()
+
+
+def default_config(summary: Summary | None = None) -> RunConfig:
+    """The configuration without measurement: `default_threads`, else llama.cpp's defaults."""
+    threads = default_threads(summary)
     return RunConfig(threads, threads)
 
 
-def low_memory_config() -> RunConfig:
+def low_memory_config(summary: Summary | None = None) -> RunConfig:
     """The configuration that takes the least memory, without a measurement."""
-    return replace(default_config(), repack=False, flash_attention="on", n_ubatch=SMALL_UBATCH)
+    start = default_config(summary)
+    return replace(start, repack=False, flash_attention="on", n_ubatch=SMALL_UBATCH)
 
 
 def check_goal(goal: str) -> None:

@@ -16,6 +16,7 @@ from edgesppo.repl import status
 from edgesppo.repl.commands import registry
 from edgesppo.repl.commands import turns as turn_commands
 from edgesppo.repl.stats import SessionStats
+from edgesppo.system import notices
 from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c
 from edgesppo.terminal.columns import format_columns
@@ -194,6 +195,8 @@ class Loop:
         new = chat.last if chat.answered and chat.last is not before else None
         if new is not None:
             self.stats.add(new)
+        for line in notices.take():
+            self.say(f"({line})")
         self._report_outcome(new, stopped=self.interrupted)
 
     def _prompt_size(self, question: str) -> tuple[int, int]:

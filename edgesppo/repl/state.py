@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.repl.background import BackgroundTask
 from edgesppo.sessions import persistent_chat
+from edgesppo.system import notices
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, resumed_line
 
@@ -108,7 +109,7 @@ class ReplState:
     def load_now(self, report: Report) -> None:
         """Load the model and start the chat, or resume it if the session has turns."""
         self._loaded = self.setup.open_model(self.found, report)
-        self.notices.append(describe(self._loaded))
+        self.notices += [describe(self._loaded), *_noted()]
         self.notices += self._begin(self.session, dict(self.setup.options))
 
     def _begin(self, session: Session | None, options: dict[str, Any]) -> list[str]:
@@ -237,7 +238,7 @@ class ReplState:
         if self.session is None:  # the token ids of another model mean nothing to this one
             self.chat.messages[:] = [dataclasses.replace(message, ids=None) for message in messages]
         self._suspended = None
-        return [describe(self._loaded), *said]
+        return [describe(self._loaded), *_noted(), *said]
 
     def _save(self) -> None:
         """Save everything; the chat stays open. Raises OutputError."""
@@ -267,3 +268,7 @@ class ReplState:
         finally:
             if self.session is not None:
                 self.session.close()
+
+
+def _noted() -> list[str]:
+    return [f"({line})" for line in notices.take()]

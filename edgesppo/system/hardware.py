@@ -33,12 +33,12 @@ _FAST_SHARE = 0.8
 
 def usable_cpus() -> int:
     """Logical processors this process may use: its affinity, within a container's quota; >= 1."""
-    return max(1, min(len(_allowed()), _quota()))
+    return max(1, min(len(allowed_cpus()), _quota()))
 
 
 def cores() -> int:
     """Physical cores this process may use: hyper-threads of one core count once; >= 1."""
-    return max(1, min(len({_core(cpu) for cpu in _allowed()}), usable_cpus()))
+    return max(1, min(len({_core(cpu) for cpu in allowed_cpus()}), usable_cpus()))
 
 
 def thread_choices() -> list[int]:
@@ -47,7 +47,7 @@ def thread_choices() -> list[int]:
     One thread for each fast core, for each core, and for each hyper-thread, within what this
     process may use: which is best depends on the model and on what is computed.
     """
-    allowed = _allowed()
+    allowed = allowed_cpus()
     first_threads = {_core(cpu): cpu for cpu in sorted(allowed, reverse=True)}.values()
     capacities = {cpu: _capacity(cpu) for cpu in first_threads}
     fastest = max(capacities.values(), default=1.0)
@@ -182,7 +182,7 @@ def _quota(root: Path | None = None) -> int:
         return _NO_LIMIT
 
 
-def _allowed() -> set[int]:
+def allowed_cpus() -> set[int]:
     """The numbers of the logical processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)

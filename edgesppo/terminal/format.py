@@ -72,7 +72,8 @@ def _short(n: float, billions: str) -> str:
 def _threads(engine: Engine) -> str:
     """The number of threads, and that for prompts if it differs."""
     n, n_batch = engine.n_threads, engine.n_threads_batch
-    return f"{n} threads" if n == n_batch else f"{n} threads ({n_batch} for the prompt)"
+    threads = "1 thread" if n == 1 else f"{n} threads"
+    return threads if n == n_batch else f"{threads} ({n_batch} for the prompt)"
 
 
 def resumed_line(name: str, resumed: Resumed) -> str:

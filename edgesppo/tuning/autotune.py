@@ -22,7 +22,7 @@ from edgesppo.planning.run_config import (
     default_config,
     low_memory_config,
 )
-from edgesppo.system import hardware
+from edgesppo.system import hardware, load, notices
 from edgesppo.tuning import settings_cache
 from edgesppo.tuning.measure import LENGTHS, Probe, longest
 
@@ -46,9 +46,19 @@ def find_settings(
     """Measure the best settings for a model, and cache them; takes up to a minute.
 
     `goal` is one of run_config.TURNS. `on_progress` is called with the fraction that is done.
+    What was measured beside busy programs is not cached, and a notice says so.
     """
+    watch = load.LoadWatch()
     found = Search(summary.path, goal, on_progress or (lambda _: None)).best()
-    settings_cache.store(summary, goal, found)
+    watch.stop()
+    share = load.most(watch.before, watch.during)
+    if share <= load.SPOILED:
+        settings_cache.store(summary, goal, found)
+    else:
+        notices.notify(
+            f"the fastest settings were measured while other programs used {share:.0%} of the "
+            "processors: used now, measured again next time (not with --tune off)"
+        )
     return found
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgesppo.llama.library import LIBRARY_VERSION
 from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import ROWS, is_small
-from edgesppo.system import hardware
+from edgesppo.system import hardware, load
 from edgesppo.system.units import megabytes
 from edgesppo.tuning.measure import LENGTHS, Probe
 
@@ -41,6 +41,8 @@ class Report:
     tuning: RunConfig
     bandwidth: float
     small: bool = False  # the weights are too few to dominate the figures
+    others_before: float | None = None  # share of the processors that other programs used
+    others_during: float | None = None  # the same while it was measured
     load_s: float = 0.0
     resident: int | None = None
     prefill: dict[int, float] = field(default_factory=dict)  # prompt's tokens -> rate
@@ -55,11 +57,23 @@ class Report:
 
     def advice(self) -> list[str]:
         """What would make the model faster, one line each."""
+        share = load.most(self.others_before, self.others_during)
+        if share <= load.SPOILED:
+            return self._model_advice()
+        spoiled = (
+            f"other programs used {share:.0%} of the processors, so these figures are not this "
+            "machine's: close them and measure again"
+        )
+        return [spoiled, *self._model_advice()]
+
+    def _model_advice(self) -> list[str]:
         if self.small:
             return [
                 f"with only {megabytes(self.bytes)} of weights, these figures show the overhead "
                 "of a step and noise, and say nothing about larger models; benchmark the model "
-                "that you mean to use"
+                "that you mean to use",
+                "a model this small runs on one thread: with more it is slower, above all beside "
+                "other programs",
             ]
         found = []
         if self.bound > _BOUND:
@@ -119,6 +133,7 @@ def measure(
     """
     on_progress = on_progress or (lambda _: None)
     on_progress(0.0)
+    watch = load.LoadWatch()
     found = Report(
         summary.path.name,
         summary.data_bytes,
@@ -145,6 +160,8 @@ def measure(
             probe.close()
     finally:
         weights.close()
+    watch.stop()
+    found.others_before, found.others_during = watch.before, watch.during
     on_progress(1.0)
     return found
 

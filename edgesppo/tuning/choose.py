@@ -61,7 +61,7 @@ def choose_settings(
     message has the plan, if not even these fit and `force` is off.
     """
     _check(summary, options)
-    frugal = _with_threads(run_config.low_memory_config(), options)
+    frugal = _with_threads(run_config.low_memory_config(summary), options)
     least = _plan(summary, frugal, options)
     if not least.fits:
         if options.force:
@@ -81,12 +81,12 @@ def origin(summary: Summary, options: LoadOptions, tuning: RunConfig) -> str:
         return "frugal"
     if _uses_gpu(options):
         return "gpu"
+    if run_config.is_small(summary):
+        return "small"
     if options.tune == run_config.OFF:
         return "off"
     known = settings_cache.cached_settings(summary, _goal(summary, options))
-    if known is None:
-        return "not yet"
-    return "small" if known.prefill_tps is None else "other threads"
+    return "not yet" if known is None else "other threads"
 
 
 def _check(summary: Summary, options: LoadOptions) -> None:

@@ -37,7 +37,7 @@ def cached_settings(summary: Summary, goal: str) -> RunConfig | None:
     `goal` is one of run_config.GOALS.
     """
     if goal == OFF or is_small(summary):
-        return default_config()
+        return default_config(summary)
     return _read(_cache_path(summary, goal))
 
 

@@ -16,7 +16,7 @@ from edgesppo.cli import main
 from edgesppo.diagnostics import doctor
 from edgesppo.llama import build_info
 from edgesppo.store import layout
-from edgesppo.system import hardware
+from edgesppo.system import hardware, load
 from tests.support.fake_hub import REPOSITORY
 
 if TYPE_CHECKING:
@@ -133,6 +133,19 @@ def test_a_throttled_raspberry_pi_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     kernel.parent.mkdir(parents=True)
     kernel.write_text("80008\n")
     assert one("throttle")["text"] == "it is too hot now, it was too hot"
+
+
+@pytest.mark.usefixtures("fresh_home")
+def test_busy_programs_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert one("load")["text"] == "other programs use 0% of the processors"
+    monkeypatch.setattr(load, "others", lambda: 0.53)
+    found = one("load")
+    assert (found["state"], found["text"]) == ("warn", "other programs use 53% of the processors")
+    assert "answers will be slower" in found["advice"]
+    monkeypatch.setattr(load, "others", lambda: 0.2)
+    assert one("load")["state"] == "ok"
+    monkeypatch.setattr(load, "others", lambda: None)
+    assert (one("load")["state"], "does not tell" in one("load")["text"]) == ("ok", True)
 
 
 def test_every_finding_that_is_not_well_has_advice(monkeypatch: pytest.MonkeyPatch) -> None:

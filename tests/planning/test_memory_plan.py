@@ -220,9 +220,10 @@ def test_the_command_says_where_the_settings_come_from(
     demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fresh_home.is_dir()
-    assert "a model this small" in _printed(str(demo_gguf))[0]
-    assert "--tune off" in _printed(str(demo_gguf), "--tune", "off")[0]
+    assert "one thread: a model this small" in _printed(str(demo_gguf))[0]
+    assert "as asked for, not measured" in _printed(str(demo_gguf), "--threads", "2")[0]
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
+    assert "--tune off" in _printed(str(demo_gguf), "--tune", "off")[0]
     text, _ = _printed(str(demo_gguf), "--tune", "memory")
     assert "llama.cpp's defaults: not measured yet; the first run" in text
     autotune.find_settings(gemma2.load_summary(demo_gguf), "memory")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
+from edgesppo.engine.engine import Engine
 from edgesppo.gguf import gemma2
 from edgesppo.llama import build_info
 from edgesppo.planning import memory_plan, run_config
@@ -17,7 +18,8 @@ from edgesppo.planning.run_config import (
     default_config,
     low_memory_config,
 )
-from edgesppo.system import hardware
+from edgesppo.system import hardware, load
+from edgesppo.terminal.format import describe
 from edgesppo.tuning import autotune, choose, settings_cache
 from edgesppo.tuning.autotune import Search, find_settings
 from edgesppo.tuning.choose import LoadOptions
@@ -127,8 +129,27 @@ def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, obj
     assert cached_settings(summary, "memory") is None
 
 
-def test_a_small_model_is_not_measured(demo_gguf: Path) -> None:
-    assert cached_settings(gemma2.load_summary(demo_gguf), "turn") == default_config()
+def test_a_small_model_is_not_measured_and_runs_on_one_thread(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cores", lambda: 4)
+    small = gemma2.load_summary(demo_gguf)
+    for goal in run_config.GOALS:
+        assert cached_settings(small, goal) == RunConfig(1, 1)
+    assert low_memory_config(small).n_threads == 1
+    assert default_config().n_threads == 4
+    found, made = choose.choose_settings(small, LoadOptions(n_threads=3))
+    assert (found.n_threads, found.n_threads_batch, made.n_threads) == (3, 3, 3)
+    with edgesppo.load(demo_gguf) as model:
+        assert (model.engine.n_threads, model.engine.n_threads_batch) == (1, 1)
+        assert "| CPU, 1 thread | loaded" in describe(model)
+        engine = Engine(model.model)
+        assert engine.n_threads == 1
+        engine.close()
+        monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
+        engine = Engine(model.model)
+        assert engine.n_threads == 4
+        engine.close()
 
 
 @pytest.mark.usefixtures("summary")
@@ -142,6 +163,28 @@ def test_loading_measures_the_first_time_only(demo_gguf: Path) -> None:
     edgesppo.load(demo_gguf, tune="memory", on_tune=heard.append).close()
     edgesppo.load(demo_gguf, tune="off", on_tune=heard.append).close()
     assert heard == []
+
+
+@pytest.mark.parametrize(("before", "during"), [(0.4, 0.0), (0.0, 0.4), (None, 0.4)])
+def test_what_was_measured_beside_busy_programs_is_used_but_not_kept(
+    summary: Summary,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    before: float | None,
+    during: float,
+) -> None:
+    monkeypatch.setattr(load, "others", lambda: before)
+    monkeypatch.setattr(load.LoadMeter, "others", lambda _: during)
+    found, _ = choose.choose_settings(summary, LoadOptions(tune="memory"))
+    assert found.decode_tps is not None
+    assert cached_settings(summary, "memory") is None
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "while other programs used 40% of the processors: used now, measured again" in line
+    monkeypatch.setattr(load, "others", lambda: 0.1)
+    monkeypatch.setattr(load.LoadMeter, "others", lambda _: None)
+    found, _ = choose.choose_settings(summary, LoadOptions(tune="memory"))
+    assert cached_settings(summary, "memory") == found
+    assert len(caplog.records) == 1
 
 
 def test_ctrl_c_while_measuring_leaves_no_half_memory(summary: Summary) -> None:

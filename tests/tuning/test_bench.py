@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from edgesppo.cli import main
 from edgesppo.planning.run_config import ROWS, RunConfig
+from edgesppo.system import load
 from edgesppo.tuning import bench
 from edgesppo.tuning.bench import Report
 
@@ -64,9 +65,34 @@ def test_decode_that_reaches_the_memorys_speed_is_told_so() -> None:
 
 def test_of_a_model_of_a_few_megabytes_nothing_is_concluded() -> None:
     found = report(small=True, threads={2: (10.0, 10.0), 4: (20.0, 20.0)})
-    (advice,) = found.advice()
+    advice, threads = found.advice()
     assert "say nothing about larger models" in advice
-    assert "--threads" not in advice
+    assert "runs on one thread" in threads
+    assert "--threads" not in advice + threads
+
+
+@pytest.mark.parametrize(("before", "during"), [(0.4, 0.0), (None, 0.4)])
+def test_figures_taken_beside_busy_programs_are_not_the_machines(
+    before: float | None, during: float
+) -> None:
+    for small in (False, True):
+        first, *others = report(others_before=before, others_during=during, small=small).advice()
+        assert first.startswith("other programs used 40% of the processors, so these figures are")
+        assert others == report(small=small, others_before=0.1).advice()
+        assert others == report(small=small).advice()
+
+
+def test_what_other_programs_use_is_told(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "others", lambda: 0.02)
+    monkeypatch.setattr(load.LoadMeter, "others", lambda _: 0.31)
+    text = CliRunner().invoke(main, ["bench", str(demo_gguf), "--threads", "1"]).stdout
+    line = "  others      other programs used 2% before, 31% meanwhile of the processors\n"
+    assert line in text
+    assert "used 31% of the processors, so these figures are not" in " ".join(text.split())
+    monkeypatch.setattr(load, "others", lambda: None)
+    monkeypatch.setattr(load.LoadMeter, "others", lambda _: None)
+    result = CliRunner().invoke(main, ["bench", str(demo_gguf), "--threads", "1"])
+    assert "other programs" not in result.stdout.partition("What would")[0]
 
 
 @pytest.mark.parametrize(

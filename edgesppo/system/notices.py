@@ -1,0 +1,54 @@
+"""One-line notices to the person, such as why answers are slow: warnings of the logger "edgesppo".
+
+A Python program shows, sends elsewhere or silences them with `logging`. A command collects them,
+and shows each where nothing else is being written.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from edgesppo.system.sanitize import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOGGER = logging.getLogger("edgesppo")
+_waiting: collections.deque[str] = collections.deque()
+
+
+class _Collector(logging.Handler):
+    """Keeps each notice as one line that is safe to print."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _waiting.append(one_line(record.getMessage()))
+
+
+def notify(text: str) -> None:
+    """Give out a notice. Never raises: what shows it must not spoil what it is about."""
+    with contextlib.suppress(Exception):
+        _LOGGER.warning("%s", text)
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[None]:
+    """Keep the notices of the block for `take`."""
+    collector = _Collector()
+    _waiting.clear()
+    _LOGGER.addHandler(collector)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(collector)
+
+
+def take() -> list[str]:
+    """The notices that were collected since the last call; none where nobody collects."""
+    found = []
+    with contextlib.suppress(IndexError):
+        while True:
+            found.append(_waiting.popleft())
+    return found
