@@ -79,7 +79,7 @@ def test_help_has_every_option_once_under_its_heading(command: str) -> None:
     own, loading, sampling = (option.findall(part) for part in parts[1::2])
     assert sampling == [field.name.replace("_", "-") for field in fields(SamplingParams)]
     assert {"n-ctx", "threads", "draft"} < {*loading}
-    assert own[-3:] == ["lock", "offline", "help"]
+    assert own[-4:] == ["lock", "offline", "quiet", "help"]
     assert len({*own, *loading, *sampling}) == len([*own, *loading, *sampling])
 
 
