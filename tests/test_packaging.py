@@ -1,67 +1,121 @@
-"""The wheel: its contents, and that it works outside of the checkout."""
+"""What ships: a source distribution that passes its own tests, and of it a wheel of what runs."""
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgesppo.dev.bootstrap_links import link_packages
 from tests.support.paths import ROOT
+from tests.support.sweeps import LONG
+from tests.support.tracked import GENERATED, copy_tracked, tracked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SOURCES = ["edgesppo", "convert", "pyproject.toml", "models.lock", "README.md", "LICENSE"]
+# Of those below edgesppo/ and convert/: what is of use in a checkout only.
+NOT_IN_THE_WHEEL = ("edgesppo/dev/",)
+# Of what ships, with the helpers of the tests, and of what only a checkout has.
+SOME_TESTS = (
+    "test_toml or test_public_names or test_mapped_file"
+    " or test_the_pinned_version_is_the_projects or test_an_environment_is_made_and_filled_once"
+)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that the checkout stays clean."""
-    copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy / name)
-    # As pip calls it, which would begin by copying and by looking for what else is needed.
-    build = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
-    subprocess.run([sys.executable, "-c", build], cwd=copy, check=True, capture_output=True)
-    (built,) = out.glob("*.whl")
+def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A Python with these arguments, and as if this were no test."""
+    usual = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "EDGESPPO_"))}
+    options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, check=False, env={**usual, **environment}, **options)
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """Build an `sdist` or a `wheel` as pip does, with what is installed here."""
+    program = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
+    done = run("-c", program, cwd=source)
+    assert done.returncode == 0, done.stdout
+    (built,) = out.iterdir()
     return built
 
 
 @pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution; made of a copy, in which tools and people left things."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("sdist")
+    copy_tracked(source)
+    left = ("edgesppo/__pycache__/api.cpython-310.pyc", "tests/demo.gguf", ".venv/pyvenv.cfg")
+    for name in (*left, "build/lib/edgesppo/api.py", ".hypothesis/examples", "core.1", "notes.txt"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    return build("sdist", source, out)
+
+
+@pytest.fixture(scope="module")
+def sdist(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    done = run("-m", "tarfile", "-e", archive, folder, cwd=folder)
+    assert done.returncode == 0, done.stdout
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that is built of the source distribution."""
+    return build("wheel", sdist, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's files, laid out as an installer does."""
+    """The wheel's files laid out as an installer lays them out."""
     folder = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
+    with zipfile.ZipFile(wheel) as opened:
+        opened.extractall(folder)
     return folder
 
 
-def test_the_wheel_has_these_top_level_packages_only(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        tops = {name.split("/")[0] for name in archive.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {
-        "edgesppo",
-        "edgesppo_convert",
-    }
+def in_the_wheel(name: str) -> str | None:
+    """The name in the wheel of a file of the project; None if the wheel has no use for it."""
+    if name == "models.lock":
+        return "edgesppo/pins/models.lock"
+    if name.startswith("convert/"):
+        return f"edgesppo_{name}"
+    ships = name.startswith("edgesppo/") and not name.startswith(NOT_IN_THE_WHEEL)
+    return name if ships else None
 
 
-def test_the_wheel_carries_the_demo_the_lock_and_the_licence(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        pins = archive.read("edgesppo/pins/models.lock")
-    assert pins == (ROOT / "models.lock").read_bytes()
-    for name in ("config.json", "model.safetensors", "tokenizer.model", "README.md"):
-        assert f"edgesppo/demo/{name}" in names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert {"edgesppo/py.typed", "edgesppo_convert/py.typed"} <= names
+def test_the_source_distribution_holds_all_that_is_tracked_and_nothing_else(archive: Path) -> None:
+    with tarfile.open(archive) as opened:
+        names = {member.name.split("/", 1)[1] for member in opened if member.isfile()}
+    assert {name for name in names if not name.startswith(GENERATED)} == {*tracked()}
+
+
+def test_the_source_distribution_keeps_what_may_be_executed(sdist: Path) -> None:
+    assert os.access(sdist / ".ci" / "run", os.X_OK)
+
+
+def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        names = {name for name in opened.namelist() if ".dist-info/" not in name}
+    assert names == {*filter(None, map(in_the_wheel, tracked()))}
+
+
+def test_the_wheel_carries_the_licence_and_the_readme(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        info = {name.split("/", 1)[1]: name for name in opened.namelist() if ".dist-info/" in name}
+        metadata = opened.read(info["METADATA"]).decode()
+        assert opened.read(info["licenses/LICENSE"]) == (ROOT / "LICENSE").read_bytes()
+    assert metadata.endswith((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "Description-Content-Type: text/markdown\n" in metadata
 
 
 def test_an_installed_wheel_finds_its_lock_and_runs_the_demo(
@@ -75,8 +129,49 @@ def test_an_installed_wheel_finds_its_lock_and_runs_the_demo(
         "import edgesppo_convert; assert edgesppo_convert.__file__.startswith(sys.path[0])\n"
         "with edgesppo.load('demo') as m: print(m.ask('What is 2 plus 3?', temperature=0))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = run("-c", program, cwd=tmp_path, EDGESPPO_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stdout
     assert "5" in done.stdout
+
+
+def environment(folder: Path) -> tuple[Path, Path]:
+    """A new environment with nothing in it, and its folder of packages."""
+    done = run("-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    assert done.returncode == 0, done.stdout
+    (packages,) = folder.rglob("site-packages")
+    return folder, packages
+
+
+def errors_of_types(venv: Path, folder: Path) -> str:
+    """What mypy says of a user's program, in a folder, that imports what an environment has."""
+    pytest.importorskip("mypy", reason="mypy comes with `make check`")
+    program = shutil.copy(ROOT / "tests" / "data" / "typed_program.py", folder)
+    (python,) = (*venv.glob("bin/python"), *venv.glob("Scripts/python.exe"))
+    options = ("--strict", "--config-file=", "--python-executable", python)
+    return run("-m", "mypy", *options, program, cwd=folder, MYPYPATH="", PYTHONPATH="").stdout
+
+
+def test_mypy_finds_the_types_of_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    venv, packages = environment(tmp_path / "venv")
+    assert "Cannot find implementation" in errors_of_types(venv, tmp_path)
+    shutil.copytree(installed, packages, dirs_exist_ok=True)
+    assert errors_of_types(venv, tmp_path).startswith("Success")
+
+
+def test_mypy_finds_the_types_of_a_checkout_that_is_set_up(tmp_path: Path) -> None:
+    venv, _ = environment(tmp_path / "venv")
+    link_packages(venv)
+    assert errors_of_types(venv, tmp_path).startswith("Success")
+
+
+def test_the_source_distribution_passes_its_own_tests(
+    sdist: Path, installed: Path, tmp_path: Path
+) -> None:
+    """Beside its wheel: a few of them, for all have to be collected; every one where LONG."""
+    faulthandler.cancel_dump_traceback_later()  # pytest's own, which is for one test
+    options = ["-p", "no:cacheprovider", f"--basetemp={tmp_path / 'tests'}"]
+    if not LONG:
+        options += ["-n", "0", "--assert=plain", "-k", SOME_TESTS]  # plain: half the time
+    done = run("-m", "pytest", *options, cwd=sdist, PYTHONPATH=str(installed))
+    assert done.returncode == 0, done.stdout
+    assert " error" not in done.stdout

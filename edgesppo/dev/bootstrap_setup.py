@@ -6,6 +6,7 @@ What is needed to go on after any end is kept in the environment's own folder:
     VENV/.edgesppo-unfinished     it is being changed; whoever finds it later makes it anew
     VENV/.edgesppo-lock           held by the one set-up that is at work
     VENV/.edgesppo-scratch        what pip and the compiler write meanwhile
+    VENV/.edgesppo-packages       links to the packages, for type checkers
 
 Runs before anything is installed: standard library only.
 """
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgesppo.dev.bootstrap_links import link_packages
 from edgesppo.dev.bootstrap_pip import (
     CutShort,
     Failed,
@@ -138,6 +140,7 @@ class _SetUp:
             say("Installing edgesppo and its Python packages")
             with self._installing():
                 self._install(pip, wheel)
+                link_packages(self._venv)
             self._done.write_text(self._wanted)
 
     def _is_done(self) -> bool:

@@ -7,7 +7,8 @@ import errno
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,6 @@ from edgesppo.dev.bootstrap_pip import Failed
 from edgesppo.lockfile.toml import tomllib
 from tests.support.fake_python import FakePython
 from tests.support.paths import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENTRY = ROOT / "edgesppo" / "dev" / "bootstrap.py"
 FULL = "OSError: [Errno 28] No space left on device"
@@ -57,6 +55,27 @@ def test_an_environment_is_made_and_filled_once(fake: FakePython) -> None:
     assert set_up(fake, "test") == 0
     assert fake.calls() == []
     assert not [path for path in fake.venv.iterdir() if path.name.startswith(".edgesppo-s")]
+
+
+def test_type_checkers_find_the_packages_in_it(fake: FakePython) -> None:
+    assert set_up(fake, "check") == 0
+    (names,) = fake.venv.rglob("edgesppo-checkout.pth")
+    (folder,) = names.read_text().splitlines()
+    found = {path.name: path.resolve() for path in Path(folder).iterdir()}
+    assert found == {"edgesppo": ROOT / "edgesppo", "edgesppo_convert": ROOT / "convert"}
+
+
+def test_an_environment_where_no_links_can_be_made_does_without(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", fail)
+    assert set_up(fake) == 0
+    assert "no links can be made in" in capsys.readouterr().err
+    assert not [*fake.venv.rglob("*.pth")]
+    assert set_up(fake) == 0
 
 
 def test_it_is_filled_again_for_other_extras_and_for_a_changed_project(fake: FakePython) -> None:

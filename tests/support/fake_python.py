@@ -38,6 +38,7 @@ with open(root + "/calls", "a") as file:
 told = json.load(open(root + "/told"))
 if "venv" in args:
     os.makedirs(args[-1] + "/bin")
+    os.makedirs(args[-1] + "/lib/python%d.%d/site-packages" % sys.version_info[:2])
     open(args[-1] + "/pyvenv.cfg", "w").close()
     shutil.copy(__file__, args[-1] + "/bin/python")
     with open(args[-1] + "/bin/edgesppo", "w") as file:
