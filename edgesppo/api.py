@@ -1,8 +1,4 @@
-"""Owns `load()` and what it gives: a model with its engine, ready to be asked.
-
-The one place in the library where the two roads meet: a checkpoint folder is converted on first
-use, so this file (and the command line) may import edgesppo_convert, late.
-"""
+"""The public API: `load()`, and the loaded model that it returns."""
 
 from __future__ import annotations
 
@@ -18,13 +14,12 @@ from edgesppo.chat.chat import Chat
 from edgesppo.chat.template import Message
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
-from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.gguf import gemma2
 from edgesppo.llama.library import LIBRARY_VERSION, system_info
 from edgesppo.llama.model import Model
 from edgesppo.llama.tokenizer import as_utf8
 from edgesppo.planning.run_config import is_small
-from edgesppo.sampling.params import SamplingParams
+from edgesppo.sampling.file_defaults import file_defaults
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.kv_snapshot import Binding, fingerprint
@@ -40,23 +35,28 @@ if TYPE_CHECKING:
 
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import Transcript
     from edgesppo_convert import Progress
 
 T = TypeVar("T")
-# general.sampling.* is where a GGUF says how its model wants to be sampled.
-_FILE_DEFAULTS = {
-    "temperature": "temp",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repeat_penalty": "penalty_repeat",
-}
 
 
 class LoadedModel:
-    """A model in memory, with its engine. A context manager; `close()` frees everything."""
+    """A model in memory, ready to answer; returned by `load`.
+
+    A context manager: leaving it calls `close()`, which frees everything. Several threads may use
+    one loaded model, each with chats of its own.
+
+    Attributes:
+        name: The name of the model, from models.lock or its file.
+        model: The weights and the tokenizer.
+        engine: The engine that generates all answers; `engine.n_ctx` is the context in tokens.
+        defaults: The sampling parameters of new chats: those of the model's file, if it has any.
+        load_s: The seconds that loading took, without converting a checkpoint.
+        plan: The memory that the model was expected to take, in bytes.
+    """
 
     def __init__(
         self,
@@ -72,12 +72,19 @@ class LoadedModel:
         self.engine = engine
         self.defaults = defaults
         self.load_s = load_s
-        self.plan = plan  # what it was expected to take, in bytes
+        self.plan = plan
 
     def chat(self, *, system: str | None = None, overflow: str = "trim", **sampling: Any) -> Chat:
-        """A new conversation. `sampling` as in SamplingParams: temperature, top_p, seed, ...
+        """Start a new conversation.
 
-        `overflow` says what happens when it outgrows the context: "trim" or "error".
+        Args:
+            system: The system text.
+            overflow: What to do when the chat outgrows the context: "trim" leaves its oldest turns
+                out of the prompt, "error" raises ContextOverflow.
+            **sampling: SamplingParams that override the model's defaults, such as temperature=0.
+
+        Raises:
+            UsageError: An argument is invalid or unknown.
         """
         params = self.defaults.replace(**sampling)
         return Chat(self.engine, params, system=system, overflow=overflow)
@@ -85,10 +92,15 @@ class LoadedModel:
     def keep(
         self, session: Session, *, snapshots: int = persistent_chat.DEFAULT_CAP, **options: Any
     ) -> PersistentChat:
-        """Chat in a session: new, or where it was, with its KV state. `options` as for `chat`.
+        """Start or continue the chat of a session, which is saved turn by turn.
 
-        What is not among the options is as the session has it: system text, sampling. See
-        PersistentChat; the states of all chats in the folder take `snapshots` bytes at most.
+        Args:
+            session: An open session, as `Sessions.open` returns it.
+            snapshots: The most bytes that the KV states of all chats in its folder may take.
+            **options: Options of `chat` that override those saved in the session.
+
+        Raises:
+            UsageError: An option is invalid or unknown.
         """
         chat = self._resumed(session.transcript, options)
         return PersistentChat(
@@ -98,51 +110,70 @@ class LoadedModel:
     def save(
         self, chat: Chat, path: str | Path, *, snapshots: int = persistent_chat.DEFAULT_CAP
     ) -> None:
-        """Write a chat to a file, its KV state beside it; states take `snapshots` bytes at most.
+        """Save a chat to a file, and its KV state beside it, in a file that ends in ".kv".
 
-        Raises OutputError, ChatInUse where a process goes on with the chat of that file, and
-        Closed; then nothing is written. The state's file, of the same name and ".kv", may be
-        deleted at will.
+        The state only saves the prefill when the chat is resumed; it may be deleted at any time.
+
+        Args:
+            chat: The chat to save.
+            path: The file to write or replace.
+            snapshots: The most bytes that the KV states of all chats in its folder may take.
+
+        Raises:
+            OutputError: The file could not be written.
+            ChatInUse: Another process has the chat of that file open. Nothing is written.
+            Closed: The model was closed. Nothing is written.
         """
-        place = Path(os.path.realpath(path))
-        persistent_chat.save(chat, place, self.engine, self.mark, self.binding, snapshots)
+        real_path = Path(os.path.realpath(path))
+        persistent_chat.save(chat, real_path, self.engine, self.mark, self.binding, snapshots)
 
     def resume(self, path: str | Path, **options: Any) -> Chat:
-        """Go on with a chat from a file; `options` as for `chat`. Raises BadChat.
+        """Load a saved chat to continue it. The file is not changed.
 
-        What is not among the options is as it was saved. Its KV state is restored if it was made
-        by this very model, build and settings; else, or when it is damaged, the next turn
-        prefills the history again. The file is left as it is.
+        The KV state is restored if it was saved by the same model, build and settings, and is not
+        damaged. Otherwise the next turn prefills the history again.
+
+        Args:
+            path: The file that `save` wrote.
+            **options: Options of `chat` that override those saved with the chat.
+
+        Raises:
+            BadChat: The file cannot be read, is damaged or is not a saved chat.
+            UsageError: An option is invalid or unknown.
         """
-        place = Path(os.path.realpath(path))
-        chat = self._resumed(persistent_chat.read(place), options)
-        persistent_chat.restore(chat, state_path(place), self.engine, self.binding)
+        real_path = Path(os.path.realpath(path))
+        chat = self._resumed(persistent_chat.read(real_path), options)
+        persistent_chat.restore(chat, state_path(real_path), self.engine, self.binding)
         return chat
 
-    def _resumed(self, before: Transcript | None, options: dict[str, Any]) -> Chat:
-        if before is None:
+    def _resumed(self, saved: Transcript | None, options: dict[str, Any]) -> Chat:
+        """A chat with the history and settings of a saved one, and with options that override."""
+        if saved is None:
             return self.chat(**options)
-        chat = self.chat(**{"system": before.system, **options})
-        own = {name: options[name] for name in options if name not in ("system", "overflow")}
-        chat.params = self.defaults.replace(**{**before.sampling, **own})
-        chat.messages = before.messages(self.mark.fingerprint)
-        chat.left_out = before.left_out(self.mark)
+        chat = self.chat(**{"system": saved.system, **options})
+        sampling = {name: options[name] for name in options if name not in ("system", "overflow")}
+        chat.params = self.defaults.replace(**{**saved.sampling, **sampling})
+        chat.messages = saved.messages(self.mark.fingerprint)
+        chat.left_out = saved.left_out(self.mark)
         return chat
 
     @functools.cached_property
     def mark(self) -> ModelMark:
-        """What a saved chat says of the model that answers in it."""
+        """The description of this model in saved chats: name, path, fingerprint and n_ctx.
+
+        Raises Closed, or BadModelFile if the file was changed in place.
+        """
         header = self.model.summary.file_bytes - self.model.summary.data_bytes
-        _ = self.model.weights  # a closed model says that it is
+        _ = self.model.weights  # raises Closed
         self.model.file.check()
-        with self.model.file.open() as file:  # another may have its name by now
+        with self.model.file.open() as file:  # its path may name another file by now
             digest = fingerprint(file, max(0, header))
         path = self.model.path.absolute()
         return ModelMark(self.name, str(path), digest, self.engine.n_ctx)
 
     @property
     def binding(self) -> Binding:
-        """What a KV state of this model, build and settings is bound to."""
+        """What a saved KV state must match: this model, this build of llama.cpp, these settings."""
         library = f"{LIBRARY_VERSION} {system_info()}"
         return Binding(self.mark.fingerprint, library, self.engine.settings)
 
@@ -159,18 +190,35 @@ class LoadedModel:
     def ask(
         self, text: str, *, system: str | None = None, schema: Any = None, **sampling: Any
     ) -> Any:
-        """One question, one answer; with a `schema` a value, as `Chat.ask` has it."""
+        """Ask one question in a new chat, and wait for the whole answer.
+
+        `system` is the system text. The other arguments, the result and the errors are those of
+        `Chat.ask`.
+        """
         return self.chat(system=system, **sampling).ask(text, schema=schema)
 
     def tokenize(self, text: str | bytes, *, chat: bool = False) -> list[int]:
-        """Token ids of plain text; with `chat`, of a whole user turn, ready to be answered."""
+        """The token ids of plain text, or of a whole prompt.
+
+        Args:
+            text: A string, or UTF-8 bytes. Text that looks like a control token is tokenised as
+                ordinary text.
+            chat: Return the prompt that asks `text` in a new chat, with its control tokens.
+
+        Raises:
+            UsageError: The bytes are not UTF-8, or the string has lone surrogates.
+            Closed: The model was closed.
+        """
         if not chat:
             return self.model.tokenize(text)
-        words = as_utf8(text).decode("utf-8")
-        return template.encode(self.model, [Message("user", words)])
+        decoded = as_utf8(text).decode("utf-8")
+        return template.encode(self.model, [Message("user", decoded)])
 
     def close(self) -> None:
-        """Free the context and the weights; harmless when repeated."""
+        """Free the context and the weights; harmless when repeated.
+
+        Answers that are being generated end, and their streams raise Closed.
+        """
         self.engine.close()
         self.model.close()
 
@@ -201,49 +249,64 @@ def load(
     on_convert: Callable[[Progress], None] | None = None,
     on_tune: Callable[[float], None] | None = None,
 ) -> LoadedModel:
-    """Load a model: a name from models.lock, a GGUF file or a checkpoint folder.
+    """Load a model to chat with. Nothing is downloaded.
 
-    What `locate.find` gave may stand there, too. Never downloads. A checkpoint is converted to
-    Q4_K_M once, into the cache folder. `n_ctx` is in tokens; `gpu` is "auto", "off" or a number
-    of layers; `cache_type` is "f16", "f32" or "q8_0". What will not fit into memory is refused
-    unless `force`.
+        with edgesppo.load("demo") as model:
+            print(model.ask("Why is the sky blue?"))
 
     The first time that a model of more than a few megabytes is loaded on a machine, up to a minute
-    is spent on finding the settings that are fastest there: `tune` says for what ("turn",
-    "prefill", "decode", "memory"), "off" does without.
+    is spent on measuring which settings are fastest; the result is cached. A checkpoint is
+    converted to Q4_K_M the first time, into the cache folder.
 
-    With `drafts`, what probably comes next is guessed from the text so far and computed at once
-    where that pays (not for models of a few megabytes); it changes no answer but by the rounding
-    of larger batches. A GGUF file there is a smaller model of the same vocabulary, which guesses
-    as well.
+    Args:
+        model: A name from models.lock, a GGUF file or a checkpoint folder; or what `locate.find`
+            returned for one of them.
+        n_ctx: The context in tokens; by default what the model was trained for.
+        n_threads: The number of threads; by default the fastest.
+        n_seqs: How many answers can be generated at the same time. They share the context.
+        gpu: "auto" (all layers, if there is a usable GPU), "off", or a number of layers.
+        cache_type: The type of the KV cache: "f16", "f32" or "q8_0".
+        tune: What to measure the settings for: "turn" (a typical turn), "prefill" (long prompts),
+            "decode" (long answers) or "memory" (least memory). "off" measures nothing.
+        drafts: Whether to predict the next tokens from the text so far and to verify them in one
+            batch where that pays; never for models of a few megabytes. This changes no answer
+            except by the rounding of larger batches. A model in place of True, with the same
+            vocabulary and fewer bytes, predicts as well.
+        force: Load the model even if it is not expected to fit into memory.
+        on_load: Called with the loaded fraction, from 0 to 1.
+        on_convert: Called with the progress of a conversion.
+        on_tune: Called with the fraction of the measuring that is done, from 0 to 1.
 
-    `on_load` hears the loaded fraction, `on_tune` that of the search, `on_convert` the
-    conversion's progress. A conversion does not count as a part of `load_s`.
-    Raises ModelNotFound, BadModelFile, BadCheckpoint, UsageError or OutOfMemory.
+    Raises:
+        ModelNotFound: There is no such model on this machine.
+        BadModelFile: The GGUF file is damaged, or not a Gemma-2 model.
+        BadCheckpoint: The checkpoint folder cannot be converted.
+        UsageError: An argument is invalid, or the draft model has another vocabulary.
+        OutOfMemory: The model does not fit into memory.
     """
     started = time.perf_counter()
-    listeners = {"on_load": on_load, "on_convert": on_convert, "on_tune": on_tune}
-    for name, function in listeners.items():
+    callbacks = {"on_load": on_load, "on_convert": on_convert, "on_tune": on_tune}
+    for name, function in callbacks.items():
         validate.callback(name, function)
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
         raise validate.invalid_value("drafts", drafts, "True, False or a model")
     found = model if isinstance(model, locate.Found) else locate.find(model)
-    summary, spent = _summary(found, on_convert)
-    second = None
+    summary, convert_s = _prepare(found, on_convert)
+    draft_summary = None
     if not isinstance(drafts, bool):
-        second, more = _summary(locate.find(drafts))
-        spent += more
-    wishes = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, second)
-    tuning, made = choose_settings(summary, wishes, on_tune)
+        draft_summary, seconds = _prepare(locate.find(drafts))
+        convert_s += seconds
+    options = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, draft_summary)
+    tuning, plan = choose_settings(summary, options, on_tune)
     with contextlib.ExitStack() as undo:
         path, repack = summary.path, tuning.repack
         weights = Model(path, gpu=gpu, repack=repack, summary=summary, progress=on_load)
         undo.callback(weights.close)
-        defaults = _defaults(weights)
-        guesser = None
-        if second is not None:
-            guesser = open_draft_model(second, weights, tuning, n_ctx=n_ctx, gpu=gpu)
-            undo.callback(guesser.close)
+        defaults = file_defaults(weights.path, summary.keys)
+        draft_model = None
+        if draft_summary is not None:
+            draft_model = open_draft_model(draft_summary, weights, tuning, n_ctx=n_ctx, gpu=gpu)
+            undo.callback(draft_model.close)
         engine = Engine(
             weights,
             n_ctx=n_ctx,
@@ -251,39 +314,26 @@ def load(
             n_threads=tuning.n_threads,
             n_threads_batch=tuning.n_threads_batch,
             n_ubatch=tuning.n_ubatch,
-            # Only the default cache leaves a choice: f32 forbids flash attention, q8_0 needs it.
+            # Only the f16 cache leaves a choice: f32 rules flash attention out, q8_0 needs it.
             flash_attention=tuning.flash_attention if cache_type == "f16" else "auto",
             cache_type=cache_type,
-            draft_costs=tuning.row_costs if _may_guess(summary, drafts) else None,
-            draft_model=guesser,
+            draft_costs=tuning.row_costs if _drafts_enabled(summary, drafts) else None,
+            draft_model=draft_model,
         )
         undo.pop_all()
-    seconds = time.perf_counter() - started - spent
-    return LoadedModel(found.name, weights, engine, defaults, seconds, made)
+    load_s = time.perf_counter() - started - convert_s
+    return LoadedModel(found.name, weights, engine, defaults, load_s, plan)
 
 
-def _may_guess(summary: Summary, drafts: bool | str | Path) -> bool:
-    """Guesses save steps of a model whose steps take time; who names a draft model wants it."""
+def _drafts_enabled(summary: Summary, drafts: bool | str | Path) -> bool:
+    """Whether to draft tokens: it pays only for larger models, unless a draft model was named."""
     return bool(drafts) and not (drafts is True and is_small(summary))
 
 
-def _summary(
+def _prepare(
     found: locate.Found, on_convert: Callable[[Progress], None] | None = None
 ) -> tuple[Summary, float]:
-    """The head of what was found; a checkpoint is converted before, in so many seconds."""
+    """The header of a model file, and the seconds spent on converting a checkpoint to it."""
     if not found.is_checkpoint:
         return gemma2.load_summary(found.path), 0.0
     return converted.prepare(found, on_convert)
-
-
-def _defaults(model: Model) -> SamplingParams:
-    keys = model.summary.keys
-    own = {
-        name: keys[f"general.sampling.{key}"]
-        for name, key in _FILE_DEFAULTS.items()
-        if f"general.sampling.{key}" in keys
-    }
-    try:
-        return SamplingParams().replace(**own)
-    except UsageError as error:
-        raise BadModelFile(f"{model.path}: senseless general.sampling keys: {error}") from None

@@ -1,9 +1,10 @@
-"""Owns the fixtures: a home of our own, and the demo model converted and loaded once."""
+"""Shared fixtures: a temporary home folder, and the demo model, converted and loaded once."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
     from edgesppo.api import LoadedModel
     from tests.support.fake_hub import FakeHub
 
-# Before llama.cpp is loaded: threads that wait actively for each other slow a busy machine tenfold.
+# Set before llama.cpp is loaded: threads that spin while they wait slow a busy machine tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Tests press Ctrl-C and close terminals, also where whoever started us has us ignore that, as a
-# script's background jobs do.
+# Tests rely on SIGINT and SIGHUP, which the parent process may have set to be ignored, as a shell
+# does for background jobs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -29,7 +30,7 @@ DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
 
 @pytest.fixture(scope="session", autouse=True)
 def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing a test does reaches the user's own cache folder."""
+    """Redirect the cache and data folders, so that no test touches the user's own."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGESPPO_HOME", str(home))
@@ -38,8 +39,20 @@ def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _children_share_byte_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where Python may leave none beside its sources, each child would compile all of them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(shared / "byte-code"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _models_guess() -> Iterator[None]:
-    """Let our small models guess like large ones, so that whatever is tested is tested with it."""
+    """Use speculative drafts on small models too, so that every test covers them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgesppo.api.is_small", lambda _: False)
         yield
@@ -47,13 +60,13 @@ def _models_guess() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered(edgesppo_home: Path) -> None:
-    """No test finds the model that another has used."""
+    """Forget the model used last, so that tests do not depend on each other."""
     (edgesppo_home / "remembered.json").unlink(missing_ok=True)
 
 
 @pytest.fixture
 def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of our own files with nothing in it."""
+    """An empty home folder for this test, without environment variables that change the lock."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("EDGESPPO_HOME", str(home))
@@ -64,7 +77,7 @@ def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def hub_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a repository of a small checkpoint holds."""
+    """The files of a repository with a small checkpoint."""
     from tests.support.checkpoints import Shape, write_checkpoint
 
     shape = Shape(2, 64, 64, 2, 1, 32, 2000, 256, 64)
@@ -76,7 +89,7 @@ def hub_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(fresh_home: Path, hub_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub on this machine that has a small checkpoint; nobody waits between attempts."""
+    """A local fake hub with a small checkpoint; there is no delay between retries."""
     from edgesppo.hub import client, parallel_download
     from tests.support.fake_hub import serve
 
@@ -124,7 +137,7 @@ def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(demo_gguf: Path) -> Iterator[LoadedModel]:
-    """The demo, loaded; tests must not close it."""
+    """The loaded demo model, shared by all tests, which must not close it."""
     import edgesppo
 
     with edgesppo.load(demo_gguf) as model:

@@ -1,6 +1,6 @@
-"""The rooms and their floors: imports go downwards only, and in no circle, at whatever moment.
+"""The floor plan: a room imports only from the floors below it, and there are no import cycles.
 
-An import counts wherever it stands: at the top of a file, inside a function, or for types only.
+Every import counts: at the top of a file, inside a function, or for type checking only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# From the ground up; rooms of one floor do not import each other. A wing to come has its floor.
+# From the lowest floor up; rooms on one floor do not import each other. Planned rooms are listed.
 RUNTIME = [
     {"errors", "_version"},
     {"system", "schema"},
@@ -40,12 +40,12 @@ CONVERTER = [
     {"output"},
     {"pipeline"},
 ]
-# The public names, the way in, data, and what is never shipped stand beside the floors.
+# Not on any floor: public names, entry point, data, and what is never shipped.
 BESIDE = {"__init__", "__main__", "demo", "dev"}
 TO_COME = {"server", "evaluate", "batch"}
 MAY_CONVERT = {"store", "cli"}
 SHARED = {"errors", "_version", "system", "gguf", "hub", "lockfile", "llama"}
-MOST_FILES = 8  # right in edgesppo/
+MOST_FILES = 8  # directly in edgesppo/
 
 PACKAGES = [("edgesppo", "edgesppo", RUNTIME), ("convert", "edgesppo_convert", CONVERTER)]
 
@@ -66,7 +66,10 @@ def _module(file: Path, folder: str, package: str) -> str:
 
 
 def _imports(file: Path, *, late: bool = True, types: bool = True) -> set[str]:
-    """The dotted names that a file imports: inside functions (`late`), for types only (`types`)."""
+    """The dotted names that a file imports.
+
+    `late` includes imports inside functions, `types` those for type checking only.
+    """
     found: set[str] = set()
     tree = ast.parse(file.read_text(encoding="utf-8"))
     if not types:
@@ -114,9 +117,7 @@ def test_a_room_imports_only_from_the_floors_below(
 
 
 @pytest.mark.parametrize(("folder", "package", "floors"), PACKAGES)
-def test_no_files_import_each_other_in_a_circle(
-    folder: str, package: str, floors: list[set[str]]
-) -> None:
+def test_there_are_no_import_cycles(folder: str, package: str, floors: list[set[str]]) -> None:
     assert floors
     modules = {_module(file, folder, package): file for file in _files(folder)}
     arrows = {name: _targets(_imports(file), modules) - {name} for name, file in modules.items()}
@@ -126,7 +127,7 @@ def test_no_files_import_each_other_in_a_circle(
 
 
 def _targets(imports: set[str], modules: dict[str, Path]) -> set[str]:
-    """The modules that these names are, or are in."""
+    """The modules that imported names denote or belong to."""
     return {
         name if name in modules else name.rpartition(".")[0]
         for name in imports
@@ -138,7 +139,7 @@ def _is_converters(name: str) -> bool:
     return name.split(".")[0] == "edgesppo_convert"
 
 
-def test_few_files_stand_outside_of_the_rooms() -> None:
+def test_few_files_are_outside_of_the_rooms() -> None:
     assert len(list((ROOT / "edgesppo").glob("*.py"))) <= MOST_FILES
 
 

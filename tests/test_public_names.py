@@ -1,4 +1,4 @@
-"""The public surface: its names, and that importing it is cheap."""
+"""The public names of the package, and that importing it is cheap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation: the chat template, the detokenizer, one answer in the making, and `Chat`.
+"""Conversations: the chat template, the streaming detokenizer, the generation loop and `Chat`.
 
-Nothing here knows of files, terminals or HTTP.
+This room knows no files, terminals or HTTP.
 """

@@ -1,7 +1,4 @@
-"""Owns `Chat`: a conversation's history, and how its next answer comes about.
-
-Knows nothing of terminals or HTTP.
-"""
+"""`Chat`: a conversation with a model, and the generation of its next answer."""
 
 from __future__ import annotations
 
@@ -26,24 +23,33 @@ if TYPE_CHECKING:
     from edgesppo.sampling.params import SamplingParams
 
 T = TypeVar("T")
-# What is asked, how many messages stand before it, and an answer that is gone on with.
-_Place: TypeAlias = "tuple[Message, int, Message | None]"
+# A question, the number of messages before it, and an answer to continue.
+_Turn: TypeAlias = "tuple[Message, int, Message | None]"
 OVERFLOWS = ("trim", "error")
-# The part of the context that is kept free for an answer.
+# One part in so many of the context is kept free for the answer.
 _ANSWER_SHARE = 4
 
 
 class Chat:
-    """A conversation. What it holds is always a whole number of turns, each answered.
+    """A conversation with a loaded model; create it with `LoadedModel.chat`.
 
-    An answer that was interrupted stays, as far as it came, and `last.finish_reason` says
-    "cancelled". A turn that was interrupted before its first token, or failed, leaves the history
-    as it was.
+    The history consists of complete turns: a user's message and its answer. An answer that is
+    interrupted is kept as far as it came, and `last.finish_reason` is "cancelled". A turn that
+    fails, or is interrupted before its first token, leaves the history unchanged.
 
-    When the chat outgrows the context, `overflow="trim"` leaves its oldest turns out of the
-    prompt, never the system text and never a part of a turn; `last.left_out` says how many turns,
-    and `messages` still has them all. `overflow="error"` raises ContextOverflow instead.
-    `messages` and `left_out` (of an earlier `chat.left_out`) go on with a conversation.
+    Args:
+        engine: The engine that generates the answers.
+        params: The sampling parameters; every call can override them. Also an attribute.
+        system: The system text. Gemma-2 has no system role, so it is put in front of the first
+            user message.
+        overflow: What to do when the chat outgrows the context. "trim" leaves the oldest turns out
+            of the prompt, but never the system text or a part of a turn; `last.left_out` says how
+            many, and `messages` still has them all. "error" raises ContextOverflow.
+        messages: The messages of an earlier conversation to continue: user and assistant in turn.
+        left_out: The `left_out` of that conversation.
+
+    Raises:
+        UsageError: `overflow` or `system` is invalid.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class Chat:
 
     @property
     def messages(self) -> list[Message]:
-        """The turns, each a user's message and its answer; the list may be edited."""
+        """The history, a user's message and its answer in turn. The list may be edited."""
         return self._history.messages
 
     @messages.setter
@@ -77,7 +83,7 @@ class Chat:
 
     @property
     def system(self) -> str | None:
-        """The text that stands before the first turn. UsageError for what is no text."""
+        """The system text, or None. Setting it to anything else raises UsageError."""
         return self._history.system
 
     @system.setter
@@ -88,7 +94,7 @@ class Chat:
 
     @property
     def left_out(self) -> int:
-        """How many of the oldest turns the latest prompt left out."""
+        """The number of oldest turns that the latest prompt left out."""
         return self._history.left_out
 
     @left_out.setter
@@ -97,14 +103,15 @@ class Chat:
 
     @property
     def answered(self) -> bool:
-        """Whether there is a `last` answer, if only a part of one."""
+        """Whether there is a `last` answer, complete or not."""
         return self._last is not None
 
     @property
     def last(self) -> Result:
-        """The latest answer: text, finish reason, usage, timings. UsageError before the first.
+        """The latest answer: text, finish reason, usage and timings.
 
-        Of an answer that is under way, or whose stream was left early, as far as it came.
+        While an answer is under way, or after its stream was left early, what was generated so
+        far. Raises UsageError before the first answer.
         """
         under_way = self._under_way()
         if under_way is not None and not under_way.is_advancing:
@@ -116,57 +123,71 @@ class Chat:
         return self._last
 
     def stream(self, text: str, **sampling: Any) -> Generator[Chunk, None, None]:
-        """Ask, and get the answer piece by piece.
+        """Send a message and stream the answer.
 
-        `sampling` overrides the chat's parameters for this answer (see SamplingParams); `schema`
-        among it binds the answer to a JSON Schema or a pydantic model class, as in `ask`. Nothing
-        happens before the first `next()`. Leaving the loop early cancels the answer and keeps
-        what came. Raises ContextOverflow, UsageError, Closed or NativeError.
+        Nothing happens before the first `next()`. Leaving the loop early cancels the answer and
+        keeps what was generated.
+
+        Args:
+            text: The user's message.
+            **sampling: SamplingParams that override the chat's own for this answer, such as
+                temperature=0. Also `schema`: a JSON Schema or a pydantic model class that the
+                answer must follow.
+
+        Yields:
+            The answer in pieces. The last one has the finish reason, usage and timings.
+
+        Raises:
+            ContextOverflow: The prompt leaves no room for an answer.
+            UsageError: The text or a sampling parameter is invalid.
+            Closed: The model was closed.
+            NativeError: llama.cpp failed.
         """
-        return self._answer(lambda: (Message("user", text), len(self.messages), None), sampling)
+        return self._answer(lambda: self._next_turn(text), sampling)
 
     def regenerate(
         self, question: str | None = None, **sampling: Any
     ) -> Generator[Chunk, None, None]:
-        """Answer the last question anew, or another in its place.
+        """Answer the last question again, or `question` in its place.
 
-        The old answer goes once the new one has begun. Raises what `stream` raises.
+        The old answer is replaced once the new one has begun. Otherwise like `stream`; also raises
+        UsageError if there is no turn yet.
         """
 
-        def place() -> _Place:
-            asked, _ = self._last_turn("no turn to answer anew")
+        def turn() -> _Turn:
+            asked, _ = self._last_turn("no turn to answer again")
             text = asked.content if question is None else question
             return Message("user", text), len(self.messages) - 2, None
 
         self.settle()
-        place()
-        return self._answer(place, sampling)
+        turn()
+        return self._answer(turn, sampling)
 
     def continue_(self, **sampling: Any) -> Generator[Chunk, None, None]:
-        """Go on with the last answer where it ended: it was interrupted, or cut at a limit.
+        """Continue the last answer where it ended, after an interruption or a limit.
 
-        The chunks, and `last`, are what is added; `messages[-1]` is the whole answer. Raises what
-        `stream` raises.
+        The chunks and `last` hold only what is added; `messages[-1]` is the whole answer.
+        Otherwise like `stream`; also raises UsageError if there is no answer yet.
         """
 
-        def place() -> _Place:
-            asked, begun = self._last_turn("no answer to go on with")
-            return Message("user", asked.content), len(self.messages) - 2, begun
+        def turn() -> _Turn:
+            asked, partial = self._last_turn("no answer to continue")
+            return Message("user", asked.content), len(self.messages) - 2, partial
 
         self.settle()
-        place()
-        return self._answer(place, sampling)
+        turn()
+        return self._answer(turn, sampling)
 
     def _last_turn(self, fault: str) -> tuple[Message, Message]:
         if not self.messages:
-            raise UsageError(f"this chat has {fault}")
-        asked, answer = self.messages[-2:]
-        return asked, answer
+            raise UsageError(f"this chat has {fault}; ask something first")
+        question, answer = self.messages[-2:]
+        return question, answer
 
-    def _answer(self, place: Callable[[], _Place], sampling: dict[str, Any]) -> AnswerStream:
-        """Answer a question in its place, which is asked for once the chat is free."""
+    def _answer(self, turn: Callable[[], _Turn], sampling: dict[str, Any]) -> AnswerStream:
+        """Stream the answer to a turn, which is looked up once no other answer is under way."""
         before: AnswerStream | None = None
-        where: _Place | None = None
+        where: _Turn | None = None
 
         def claim(stream: AnswerStream) -> None:
             nonlocal before
@@ -179,7 +200,7 @@ class Chat:
             if before is not None:
                 before.close()
                 before = None
-            where = place()
+            where = turn()
             return self._begin(where[0], where[1], dict(sampling), where[2])
 
         def keep(result: Result) -> None:
@@ -189,13 +210,16 @@ class Chat:
         return AnswerStream(claim, begin, keep)
 
     def astream(self, text: str, **sampling: Any) -> AsyncGenerator[Chunk, None]:
-        """As `stream`, for `async for`. The model computes beside the event loop, on its threads.
+        """Send a message and stream the answer with `async for`; otherwise like `stream`.
 
-        A cancelled task stops the model at once. So does a stream that is left early and no
-        longer referred to; `contextlib.aclosing` says where it ends.
+        The model computes in a worker thread beside the event loop. Cancelling the task, or
+        leaving the loop early, stops the model at once; `contextlib.aclosing` does so where the
+        stream is still referred to.
         """
-        place = lambda: (Message("user", text), len(self.messages), None)  # noqa: E731
-        return AsyncAnswerStream(self._answer(place, sampling))
+        return AsyncAnswerStream(self._answer(lambda: self._next_turn(text), sampling))
+
+    def _next_turn(self, text: str) -> _Turn:
+        return Message("user", text), len(self.messages), None
 
     @property
     def busy(self) -> bool:
@@ -203,16 +227,16 @@ class Chat:
         return self._under_way() is not None
 
     def cancel(self) -> None:
-        """Stop the answer that is under way, from any thread or task; what came of it is kept."""
+        """Stop the answer that is under way, from any thread or task; keeps what was generated."""
         under_way = self._under_way()
         if under_way is not None:
             under_way.cancel()
 
     def settle(self) -> None:
-        """Let an answer whose stream was left early be a part of the history, as it is.
+        """End a stream that was left early, and add its answer to the history, as cancelled.
 
-        Whatever changes or saves the chat does so first. Raises ChatInUse while another thread or
-        task is reading an answer.
+        Whatever changes or saves the chat does this first. Raises ChatInUse while another thread
+        or task is reading an answer.
         """
         left = self._left()
         if left is not None:
@@ -223,12 +247,12 @@ class Chat:
         return None if stream is None or stream.over else stream
 
     def _left(self) -> AnswerStream | None:
-        """The stream that has to end before anything else is done; ChatInUse if it is read."""
+        """The stream that was left early, if any. Raises ChatInUse if one is still being read."""
         stream = self._under_way()
         if stream is None or stream.cancelled or stream.is_left:
             return stream
         raise ChatInUse(
-            "this chat is answering in another thread or task; wait for that, or call its cancel()"
+            "this chat is answering in another thread or task; wait for it, or call cancel()"
         )
 
     @overload
@@ -238,18 +262,29 @@ class Chat:
     @overload
     def ask(self, text: str, *, schema: Any, **sampling: Any) -> Any: ...
     def ask(self, text: str, *, schema: Any = None, **sampling: Any) -> Any:
-        """Ask, and wait for the whole answer. Raises what `stream` raises.
+        """Send a message and wait for the whole answer.
 
-        With a `schema`, a JSON Schema or a pydantic model class, the answer is bound to it, and
-        what it says is returned: parsed JSON, or an instance. Raises IncompleteAnswer, which
-        holds the text, when max_tokens or the context cut it.
+        Args:
+            text: The user's message.
+            schema: A JSON Schema (as a dict or bool), a pydantic model class, or "json_object".
+                The answer is constrained to it.
+            **sampling: SamplingParams that override the chat's own for this answer.
+
+        Returns:
+            The text of the answer. With a schema, its value: parsed JSON, or an instance of the
+            pydantic class.
+
+        Raises:
+            IncompleteAnswer: `max_tokens` or the context ended the answer before its JSON was
+                complete; the error holds the text.
+            EdgesppoError: What `stream` raises.
         """
         if schema is None:
             return "".join(chunk.text for chunk in self.stream(text, **sampling))
-        wanted = structured.wanted(schema)
-        for _ in self.stream(text, schema=wanted, **sampling):
+        answer_format = structured.answer_format(schema)
+        for _ in self.stream(text, schema=answer_format, **sampling):
             pass
-        return wanted.value(self.last)
+        return answer_format.value(self.last)
 
     @overload
     async def aask(self, text: str, *, schema: None = None, **sampling: Any) -> str: ...
@@ -258,16 +293,18 @@ class Chat:
     @overload
     async def aask(self, text: str, *, schema: Any, **sampling: Any) -> Any: ...
     async def aask(self, text: str, *, schema: Any = None, **sampling: Any) -> Any:
-        """As `ask`, beside the event loop. A cancelled task stops the model at once."""
-        wanted = None if schema is None else structured.wanted(schema)
+        """As `ask`, beside the event loop. Cancelling the task stops the model at once."""
+        answer_format = None if schema is None else structured.answer_format(schema)
         pieces: list[str] = []
-        async with contextlib.aclosing(self.astream(text, schema=wanted, **sampling)) as chunks:
+        async with contextlib.aclosing(
+            self.astream(text, schema=answer_format, **sampling)
+        ) as chunks:
             async for chunk in chunks:
                 pieces.append(chunk.text)
-        return "".join(pieces) if wanted is None else wanted.value(self.last)
+        return "".join(pieces) if answer_format is None else answer_format.value(self.last)
 
     def fork(self) -> Chat:
-        """Another chat that goes on from here: the same turns, system text and settings."""
+        """A second chat with the same turns, system text and settings, which goes its own way."""
         self.settle()
         return Chat(
             self._engine,
@@ -279,77 +316,89 @@ class Chat:
         )
 
     def undo(self) -> str:
-        """Take back the last turn; returns what had been asked."""
+        """Remove the last turn and return its question. Raises UsageError if there is none."""
         self.settle()
-        asked, _ = self._last_turn("no turn to take back")
+        question, _ = self._last_turn("no turn to take back")
         del self.messages[-2:]
-        return asked.content
+        return question.content
 
     def clear(self) -> None:
-        """Forget every turn; the system text stays."""
+        """Remove all turns. The system text stays."""
         self.settle()
         self.messages.clear()
 
     def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
-        """The token ids of the history, but for its oldest turns, and `more` messages."""
+        """The prompt for the history and `more` messages, without the oldest `left_out` turns.
+
+        Returns token ids, ready for the model's answer. Raises UsageError for a message out of
+        turn.
+        """
         return self._history.encode(more, left_out=left_out)
 
     def history_ids(self) -> list[int]:
-        """The token ids of the turns as they stand in the context."""
+        """The token ids of the turns that the latest prompt did not leave out."""
         return self.encode([Message("user", "")], left_out=self.left_out)
 
     def _begin(
-        self, asked: Message, after: int, sampling: dict[str, Any], begun: Message | None = None
+        self,
+        question: Message,
+        after: int,
+        sampling: dict[str, Any],
+        partial: Message | None = None,
     ) -> Generation:
-        validate.text("the message", asked.content)
+        """Check everything, build the prompt and submit it. See `_answer` for the parameters."""
+        validate.text("the message", question.content)
         schema = sampling.pop("schema", None)
-        if schema is not None and begun is not None:
-            raise UsageError("an answer that was bound to a schema cannot go on; ask again")
-        wanted = None if schema is None else structured.wanted(schema)
+        if schema is not None and partial is not None:
+            raise UsageError("an answer cannot be continued with a schema; ask again instead")
+        answer_format = None if schema is None else structured.answer_format(schema)
         params = self.params.replace(**sampling)
-        if wanted is not None:
-            wanted.check(params)
-        ids, left_out = self._fit(asked, after, self._ids(begun), params)
-        grammar = None if wanted is None else wanted.grammar
+        if answer_format is not None:
+            answer_format.check(params)
+        ids, left_out = self._fit(question, after, self._ids_of(partial), params)
+        grammar = None if answer_format is None else answer_format.grammar
         generation = Generation(self._engine, ids, params, left_out=left_out, grammar=grammar)
         self.left_out = left_out
         return generation
 
-    def _ids(self, begun: Message | None) -> list[int]:
-        """What of the answer stands already."""
-        if begun is None:
+    def _ids_of(self, partial: Message | None) -> list[int]:
+        """The token ids of an answer to continue; none if there is none."""
+        if partial is None:
             return []
-        return self._engine.model.tokenize(begun.content) if begun.ids is None else [*begun.ids]
+        if partial.ids is None:
+            return self._engine.model.tokenize(partial.content)
+        return [*partial.ids]
 
-    def _keep(self, asked: Message, after: int, begun: Message | None, result: Result) -> None:
+    def _keep(self, question: Message, after: int, partial: Message | None, result: Result) -> None:
+        """Put the turn into the history, unless it was interrupted before its first token."""
         self._last = result
-        if not result.text and (begun is not None or result.finish_reason == "cancelled"):
+        if not result.text and (partial is not None or result.finish_reason == "cancelled"):
             return
-        # A control token in the answer (sampling can draw any) is not fed back as one.
-        plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
-        ids = result.ids if plain and result.ids else None
+        # Sampling can draw a control token, which must not be fed back as one.
+        is_plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
+        ids = result.ids if is_plain and result.ids else None
         answer = Message("assistant", result.text, ids, result.finish_reason)
-        if begun is not None:
-            answer = self._joined(begun, answer)
-        self.messages[after:] = [asked, answer]
+        if partial is not None:
+            answer = self._join(partial, answer)
+        self.messages[after:] = [question, answer]
 
-    def _joined(self, begun: Message, more: Message) -> Message:
-        """One answer of two parts. A character may have been cut in two: its bytes are joined."""
-        if begun.ids is None or more.ids is None:
-            return Message("assistant", begun.content + more.content, None, more.finish_reason)
-        ids = (*begun.ids, *more.ids)
+    def _join(self, first: Message, second: Message) -> Message:
+        """One answer of two parts, joined as bytes, as a character may be split between them."""
+        if first.ids is None or second.ids is None:
+            return Message("assistant", first.content + second.content, None, second.finish_reason)
+        ids = (*first.ids, *second.ids)
         text = self._engine.model.detokenize(ids).decode("utf-8", "replace")
-        return Message("assistant", text, ids, more.finish_reason)
+        return Message("assistant", text, ids, second.finish_reason)
 
     def _fit(
-        self, asked: Message, after: int, begun: list[int], params: SamplingParams
+        self, question: Message, after: int, partial: list[int], params: SamplingParams
     ) -> tuple[list[int], int]:
         """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
-        engine, texts = self._engine, (self.system or "", asked.content)
+        engine, texts = self._engine, (self.system or "", question.content)
         fewest = sum(engine.model.fewest_tokens(text.strip()) for text in texts)
-        if fewest >= engine.n_ctx:  # not even worth tokenising
+        if fewest >= engine.n_ctx:  # too long for certain: not worth tokenising
             raise engine.overflow(fewest, at_least=True)
-        room = engine.n_ctx - min(params.max_tokens, engine.n_ctx // _ANSWER_SHARE) - len(begun)
+        room = engine.n_ctx - min(params.max_tokens, engine.n_ctx // _ANSWER_SHARE) - len(partial)
         trims = self.overflow != "error"
-        ids, left_out = self._history.fit(asked, after, room, trims=trims)
-        return [*ids, *begun], left_out
+        ids, left_out = self._history.fit(question, after, room, trims=trims)
+        return [*ids, *partial], left_out

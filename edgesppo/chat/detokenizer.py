@@ -1,6 +1,6 @@
-"""Owns bytes -> text and text -> text without stop strings. Standard library only, no tokens.
+"""Incremental decoders: bytes -> text, and text -> text up to a stop string.
 
-Every transformer has two verbs: `decode(chunk)` gives what is certain so far, `flush()` the rest.
+Both have two methods: `decode(chunk)` returns what is certain so far, `flush()` the rest.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Utf8Decoder:
-    """Bytes -> text. Holds back an incomplete character until it is whole.
+    """Bytes -> text. Holds back an incomplete character until its last byte.
 
-    A model can produce bytes that are no UTF-8; each maximal bad run becomes U+FFFD, as in
+    Bytes that are not UTF-8, which a model can produce, become U+FFFD, as in
     `bytes.decode(errors="replace")`.
     """
 
@@ -23,19 +23,19 @@ class Utf8Decoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def decode(self, data: bytes) -> str:
-        """The text that became certain with `data`."""
+        """The text that is certain after `data`."""
         return self._decoder.decode(data)
 
     def flush(self) -> str:
-        """What was held back, as U+FFFD."""
+        """The bytes that were held back, as U+FFFD."""
         return self._decoder.decode(b"", final=True)
 
 
 class StopFilter:
-    """Text -> text up to the first stop string. Holds back what may begin one.
+    """Text -> text up to the first stop string. Holds back text that may begin one.
 
-    The stop string that is found is the one that begins first in the text; `found` names it.
-    Nothing that comes after it is given out.
+    `found` is the stop string that begins first in the text, None until then. Neither it nor any
+    text after it is returned.
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
@@ -45,14 +45,14 @@ class StopFilter:
         self.found: str | None = None
 
     def decode(self, text: str) -> str:
-        """The text that became certain with `text`."""
+        """The text that is certain after `text`."""
         if not self._stops:
             return text
         if self.found is not None:
             return ""
         held = self._held + text
         hits = [(held.find(stop), stop) for stop in self._stops]
-        # The stop that begins first, whatever the list's order; of two at one place the shorter.
+        # The stop string that begins first, whatever the list's order; if two do, the shorter.
         first = min(((at, len(stop), stop) for at, stop in hits if at >= 0), default=None)
         if first is not None and not self._may_begin_before(held, first[0]):
             self.found = first[2]
@@ -63,11 +63,12 @@ class StopFilter:
         return held[:keep]
 
     def flush(self) -> str:
-        """What was held back: at the end of the text it can no longer become a stop string."""
+        """The text that was held back; at the end it can no longer become a stop string."""
         held, self._held = self._held, ""
         return "" if self.found is not None else self._cut(held)
 
     def _cut(self, held: str) -> str:
+        """The text up to a stop string in it, if there is one."""
         hits = [(held.find(stop), len(stop), stop) for stop in self._stops if stop in held]
         if not hits:
             return held
@@ -75,11 +76,11 @@ class StopFilter:
         return held[:at]
 
     def _may_begin_before(self, held: str, at: int) -> bool:
-        """Whether a longer stop string, still incomplete, begins before `at`."""
+        """Whether an incomplete, longer stop string begins before `at`."""
         return self._held_back(held) < at
 
     def _held_back(self, held: str) -> int:
-        """Where the longest end of `held` begins that is the beginning of a stop string."""
+        """The start of the longest suffix of `held` that is a proper prefix of a stop string."""
         for start in range(max(0, len(held) - self._longest + 1), len(held)):
             tail = held[start:]
             if any(len(tail) < len(stop) and stop.startswith(tail) for stop in self._stops):

@@ -1,7 +1,4 @@
-"""Owns the three thin generators: the engine's tokens -> chunks of text -> one result.
-
-Knows tokens and text; knows nothing of chats, terminals or HTTP.
-"""
+"""Generate one answer: the engine's tokens -> chunks of text -> one result."""
 
 from __future__ import annotations
 
@@ -22,7 +19,13 @@ _REASONS = ("stop", "length", "cancelled")
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens: of the prompt, of those the ones that were still in the KV cache, of the answer."""
+    """Token counts of one answer.
+
+    Attributes:
+        prompt_tokens: The tokens of the prompt.
+        cached_tokens: Those of them that were in the KV cache and needed no prefill.
+        completion_tokens: The tokens of the answer.
+    """
 
     prompt_tokens: int
     cached_tokens: int
@@ -31,11 +34,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """How long an answer took.
+    """How fast one answer was.
 
-    `ttft_s` is in seconds from the question to the first token, None when none came.
-    `prefill_tps` counts the prompt's tokens that were computed, per second, as far as that came;
-    `decode_tps` those of the answer behind its first. Both are 0 where there were none.
+    Attributes:
+        ttft_s: Time to first token, in seconds from the question; None if there was no token.
+        prefill_tps: Prompt tokens computed per second, without the cached ones; 0 if there were
+            none.
+        decode_tps: Answer tokens per second after the first; 0 if there were none.
     """
 
     ttft_s: float | None
@@ -45,11 +50,14 @@ class Timings:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of an answer, or one that could have stood in its place.
+    """The log-probability of a token of an answer, or of an alternative to it.
 
-    `data` is its bytes, of which a character may have more (a control token gives its name);
-    `logprob` the natural logarithm of the probability that the model itself gave it, before
-    bias, penalties, temperature and any cut. `top` holds the most probable tokens, best first.
+    Attributes:
+        id: The token id.
+        data: The token's bytes, which may be only a part of a character; a control token's name.
+        logprob: The natural logarithm of the model's own probability of the token, before bias,
+            penalties, temperature and truncation.
+        top: The most probable tokens in its place, best first; empty for an alternative.
     """
 
     id: int
@@ -59,17 +67,23 @@ class TokenLogprob:
 
     @property
     def text(self) -> str:
-        """The bytes as text; those of a part of a character become U+FFFD."""
+        """The bytes as text; an incomplete character becomes U+FFFD."""
         return self.data.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of an answer as it streams. Only the last has finish reason, usage and timings.
+    """A piece of an answer as it streams.
 
-    Before the first token `text` is empty and `prefilled` counts the prompt's tokens done so far,
-    of `prompt_tokens`. `logprobs` has an entry for each token that came, also where its text is
-    still held back, as it may begin a stop string or is a part of a character.
+    Attributes:
+        text: The text of the piece; it may be empty.
+        prefilled: The prompt tokens computed so far; grows before the first token.
+        prompt_tokens: The tokens of the prompt.
+        finish_reason: "stop", "length" or "cancelled" in the last chunk, else None.
+        usage: The token counts in the last chunk, else None.
+        timings: The speed in the last chunk, else None.
+        logprobs: If asked for, an entry for each new token, even if its text is held back because
+            it may begin a stop string or is a part of a character.
     """
 
     text: str
@@ -83,13 +97,21 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Result:
-    """A whole answer. `finish_reason` is "stop", "length" or "cancelled".
+    """A whole answer.
 
-    `seed` repeats it; `left_out` counts the chat's oldest turns that no longer fitted its prompt.
-    `reused` says where the cached tokens came from: "nothing", "earlier" (an earlier prompt and
-    its answer), "shared" (another answer that was under way), "restored" (a saved chat's file).
-    `logprobs`, where they were asked for, has an entry for each of the answer's tokens: the end
-    token is none of them, those of a stop string that was cut off are.
+    Attributes:
+        text: The text, without the stop string that ended it.
+        finish_reason: "stop" (the model ended the answer, or a stop string or stop token did),
+            "length" (`max_tokens` or the context was reached) or "cancelled".
+        usage: The token counts.
+        timings: The speed.
+        seed: The seed; asking again with it repeats the answer.
+        left_out: The chat's oldest turns that were left out of the prompt because they did not fit.
+        ids: The token ids, without an end token; empty if a stop string ended the answer.
+        reused: Where the cached tokens came from: "nothing", "earlier" (an earlier prompt and its
+            answer), "shared" (another running answer) or "restored" (a saved chat's file).
+        logprobs: If asked for, an entry for each token of the answer, including those of a stop
+            string that was cut off, but not the end token.
     """
 
     text: str
@@ -104,7 +126,10 @@ class Result:
 
 
 class Generation:
-    """One answer in the making: iterate over its chunks; `result()` at any time gives it so far."""
+    """One answer being generated: iterate over it for its chunks.
+
+    `result()` returns the answer so far, at any time. Raises what `Engine.submit` raises.
+    """
 
     def __init__(
         self,
@@ -123,10 +148,10 @@ class Generation:
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []
-        self._n_tokens = 0  # those that were made text
+        self._n_tokens = 0  # tokens that were decoded to text
         self._logprobs: list[TokenLogprob] = []
-        self._n_handed_out = 0  # of the logprobs
-        self._ended = False  # and not only left
+        self._n_yielded = 0  # of the logprobs
+        self._ended = False  # whether the stream was read to its end
 
     def __iter__(self) -> Iterator[Chunk]:
         request = self._request
@@ -142,21 +167,21 @@ class Generation:
                 yield Chunk(text, request.n_prefilled, request.n_prompt, logprobs=fresh)
         finally:
             events.close()
-            rest = self._flush()
-        yield self._last_chunk(text + rest)
+            remaining = self._flush()
+        yield self._last_chunk(text + remaining)
 
     def cancel(self) -> None:
-        """Stop, from any thread, also in the middle of the prefill."""
+        """Stop generating. Any thread may call this, also in the middle of the prefill."""
         self._engine.cancel(self._request)
 
     def result(self) -> Result:
-        """The answer so far; "cancelled" when it was not read to its end."""
+        """The answer so far, with the finish reason "cancelled" if it was not read to its end."""
         by_text = self._stops.found is not None
         finished = self._request.finish_reason if self._ended else None
         reason = "stop" if by_text else finished if finished in _REASONS else "cancelled"
         first = self._request.n_prompt
         ids = () if by_text else tuple(self._request.tokens[first : first + self._n_tokens])
-        self._note_logprobs(self._n_counted)
+        self._collect_logprobs(self._n_counted)
         return Result(
             "".join(self._text),
             reason,
@@ -170,6 +195,7 @@ class Generation:
         )
 
     def _decode(self, event: Event) -> str:
+        """The text that became certain with the event's token."""
         if event.token is None:
             return ""
         self._n_tokens += 1
@@ -179,6 +205,7 @@ class Generation:
         return text
 
     def _flush(self) -> str:
+        """The text that was held back."""
         text = self._stops.decode(self._decoder.flush()) + self._stops.flush()
         self._text.append(text)
         return text
@@ -186,18 +213,18 @@ class Generation:
     def _last_chunk(self, text: str) -> Chunk:
         result = self.result()
         n = self._request.n_prompt
-        fresh = result.logprobs[self._n_handed_out :]
+        fresh = result.logprobs[self._n_yielded :]
         return Chunk(text, n, n, result.finish_reason, result.usage, result.timings, fresh)
 
     def _fresh_logprobs(self) -> tuple[TokenLogprob, ...]:
-        """The entries of the tokens that were made text since the last call."""
-        self._note_logprobs(self._n_tokens)
-        fresh = tuple(self._logprobs[self._n_handed_out : self._n_tokens])
-        self._n_handed_out += len(fresh)
+        """The entries of the tokens that were decoded to text since the last call."""
+        self._collect_logprobs(self._n_tokens)
+        fresh = tuple(self._logprobs[self._n_yielded : self._n_tokens])
+        self._n_yielded += len(fresh)
         return fresh
 
-    def _note_logprobs(self, n: int) -> None:
-        """Take down the entries of the first `n` tokens, where they were asked for."""
+    def _collect_logprobs(self, n: int) -> None:
+        """Create the entries of the first `n` tokens, if they were asked for."""
         request = self._request
         if self.params.logprobs is None:
             return
@@ -217,7 +244,7 @@ class Generation:
 
     @property
     def _n_counted(self) -> int:
-        """Tokens of the answer: those that nobody read, or behind a stop string, do not count."""
+        """The answer's number of tokens, without those that nobody read or behind a stop string."""
         cut = self._stops.found is not None or not self._ended
         return self._n_tokens if cut else self._request.n_generated
 
@@ -233,9 +260,9 @@ class Generation:
         )
 
     def _prefill_rate(self) -> float:
-        """Tokens per second of what was computed of the prompt, from when its turn came."""
+        """Prompt tokens computed per second, counted from the request's admission."""
         request = self._request
-        begun, done = request.admitted_at, request.prefilled_at
-        if begun is None or done is None or done <= begun:
+        started, done = request.admitted_at, request.prefilled_at
+        if started is None or done is None or done <= started:
             return 0.0
-        return (request.n_prefilled - request.n_cached) / (done - begun)
+        return (request.n_prefilled - request.n_cached) / (done - started)

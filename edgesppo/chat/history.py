@@ -1,8 +1,8 @@
-"""What was said in a chat, and the token ids of each message, which are made once.
+"""The messages of a chat, and their token ids, which are computed once per message.
 
-A message never changes, but the list of them may be edited by anyone. So the ids belong to the
-message and not to its place: what stands in the list newly is checked and tokenised when a prompt
-is made of it, and the rest is only joined.
+A message never changes, but anyone may edit the list of them. So the ids are kept per message, not
+per position: a new message is checked and tokenised when it first appears in a prompt, and the ids
+of the others are only joined.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.template import ChatTokenizer, Message
 
-# A trimmed prompt may take this part of the room: it is small so that a long chat pays for a new
-# prefill seldom, not at every turn.
+# A trimmed prompt takes at most one part in so many of the room, so that a long chat is prefilled
+# again only now and then, and not at every turn.
 _TRIMMED_SHARE = 2
-# In the place of a message's number.
+# The number of a message that was checked already.
 _CHECKED = 0
 
 
 class History:
-    """The messages of a chat, its system text, and how many of its oldest turns are left out.
+    """The messages of a chat, its system text, and how many of its oldest turns prompts leave out.
 
-    A turn is two messages: a user's, and the answer to it.
+    A turn is two messages: a user's and the answer to it.
     """
 
     def __init__(
@@ -41,55 +41,56 @@ class History:
         self.system = system
         self.left_out = left_out  # turns
         self._model = model
-        # By the message's id(), which is no other's while the message is held here.
+        # Keyed by the message's id(), which stays unique while the message is kept here.
         self._known: dict[int, tuple[Message, list[int]]] = {}
-        self._first: tuple[Message, str, list[int]] | None = None  # a message and a system text
+        # The first message, the system text in front of it, and the ids of both.
+        self._first: tuple[Message, str, list[int]] | None = None
 
     def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
-        """The ids of the history, but for its oldest turns, and of `more` messages.
+        """The prompt for the history, without its oldest `left_out` turns, and `more` messages.
 
-        They are those that `template.encode` gives. Raises UsageError for a message out of turn.
+        The ids equal those of `template.encode`. Raises UsageError for a message out of turn.
         """
-        ids = self._joined(left_out, len(self.messages), more)
+        ids = self._join(left_out, len(self.messages), more)
         self._remember_only(self.messages[2 * left_out :])
         return ids
 
     def fit(
-        self, asked: Message, after: int, room: int, *, trims: bool = True
+        self, question: Message, after: int, room: int, *, trims: bool = True
     ) -> tuple[list[int], int]:
-        """The prompt that asks behind the first `after` messages, and how many turns it leaves out.
+        """The prompt for a question after the first `after` messages, in at most `room` tokens.
 
-        It takes at most `room` tokens, where that can be had by leaving out the oldest turns; with
-        `trims` off none go but those that are left out already. That `asked` is a text was checked
-        by whoever brought it.
+        Returns its ids, and how many of the oldest turns it leaves out to fit. It may still be too
+        long without any turn, or if `trims` is off: then no more turns are left out than before.
+        The caller has checked that the question is valid text.
         """
         turns = after // 2
         left_out = min(self.left_out, turns)
-        new = self._ids(_CHECKED, asked, self._system_text() if after <= 2 * left_out else "")
+        new = self._ids(_CHECKED, question, self._system_text() if after <= 2 * left_out else "")
         if trims and left_out < turns:
-            left_out = self._trimmed(after, room, len(new), left_out)
-        ids = self._joined(left_out, after, [asked])
+            left_out = self._trim(after, room, len(new), left_out)
+        ids = self._join(left_out, after, [question])
         while trims and len(ids) > room and left_out < turns:
-            left_out += 1  # joined to the system text, a turn can take a token more
-            ids = self._joined(left_out, after, [asked])
-        self._remember_only([*self.messages[2 * left_out : after], asked])
+            left_out += 1  # joined to the system text, a turn can take one token more
+            ids = self._join(left_out, after, [question])
+        self._remember_only([*self.messages[2 * left_out : after], question])
         return ids, left_out
 
-    def _trimmed(self, after: int, room: int, n_asked: int, left_out: int) -> int:
-        """How many turns are to be left out, where `left_out` of them are already."""
-        room_then = room // _TRIMMED_SHARE
-        taken = n_asked + 2 + len(self._model.answer_head)  # <bos> and <start_of_turn>
-        if self._too_many(after, room - taken, left_out) == left_out:
+    def _trim(self, after: int, room: int, n_question: int, left_out: int) -> int:
+        """How many of the oldest turns to leave out, if `left_out` are left out already."""
+        trimmed_room = room // _TRIMMED_SHARE
+        taken = n_question + 2 + len(self._model.answer_head)  # <bos> and <start_of_turn>
+        if self._n_excess(after, room - taken, left_out) == left_out:
             return left_out
         at, system = 2 * left_out, self._system_text()
-        # Another turn will have the system text.
+        # The system text will be in front of another turn.
         taken += len(self._ids_at(at, system)) - len(self._ids_at(at, ""))
-        return self._too_many(after, room_then - taken, left_out)
+        return self._n_excess(after, trimmed_room - taken, left_out)
 
-    def _too_many(self, after: int, room: int, left_out: int) -> int:
-        """How many of the oldest turns must go for the rest to take at most `room` tokens.
+    def _n_excess(self, after: int, room: int, left_out: int) -> int:
+        """How many of the oldest turns to leave out, so that the rest takes at most `room` tokens.
 
-        Counted from the newest, so that a history of any length takes no more time than `room`.
+        Counts from the newest turn, so that the time depends on `room`, not on the history.
         """
         for n in range(after // 2, left_out, -1):
             system = self._system_text() if n == left_out + 1 else ""
@@ -98,7 +99,8 @@ class History:
                 return n
         return left_out
 
-    def _joined(self, left_out: int, after: int, more: Sequence[Message]) -> list[int]:
+    def _join(self, left_out: int, after: int, more: Sequence[Message]) -> list[int]:
+        """The prompt for the first `after` messages, without `left_out` turns, and for `more`."""
         start = 2 * left_out
         return template.assemble(
             self._model,
@@ -109,31 +111,32 @@ class History:
         )
 
     def _number(self, index: int) -> int:
-        """A message's number in errors; the system text is the first."""
+        """A message's number in errors; the system text, if any, is number 1."""
         return index + (2 if self.system else 1)
 
     def _ids_at(self, index: int, system: str) -> list[int]:
         return self._ids(self._number(index), self.messages[index], system)
 
     def _ids(self, n: int, message: Message, system: str) -> list[int]:
-        """The ids of message `n`, the system text, if any, in front of its own."""
+        """The ids of message number `n`, with the system text, if any, in front of its own."""
         if system:
             first = self._first
             if first is None or first[0] is not message or first[1] != system:
-                self._first = first = message, system, self._made(n, message, system)
+                self._first = first = message, system, self._compute(n, message, system)
             return first[2]
         known = self._known.get(id(message))
         if known is None:
-            known = self._known[id(message)] = message, self._made(n, message, system)
+            known = self._known[id(message)] = message, self._compute(n, message, system)
         return known[1]
 
-    def _made(self, n: int, message: Message, system: str) -> list[int]:
+    def _compute(self, n: int, message: Message, system: str) -> list[int]:
+        """Check and tokenise a message."""
         if n != _CHECKED:
             template.check(n, message)
         return template.message_ids(self._model, message, system)
 
     def _remember_only(self, messages: Sequence[Message]) -> None:
-        """Let go of the ids of all other messages."""
+        """Forget the ids of all other messages."""
         known = self._known
         kept = (id(message) for message in messages)
         self._known = {key: known[key] for key in kept if key in known}

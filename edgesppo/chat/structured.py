@@ -1,7 +1,6 @@
-"""Owns answers that follow a schema: what may be asked for, and the value that an answer is.
+"""Answers that follow a schema: from schema to grammar, and from the answer's text to a value.
 
-Knows schemas and text; knows nothing of models. pydantic is never imported here: a class of it
-brings what is needed.
+pydantic is not imported here: its model classes have the methods that are needed.
 """
 
 from __future__ import annotations
@@ -20,40 +19,40 @@ if TYPE_CHECKING:
     from edgesppo.sampling.params import SamplingParams
 
 
-# What ends a JSON text that nothing can prolong.
+# The last character of a JSON text that cannot go on.
 _LAST = ("}", "]", '"')
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What an answer is bound to (`grammar`, GBNF), and how its text becomes a value."""
+class AnswerFormat:
+    """The GBNF `grammar` that an answer must follow, and the function that parses its text."""
 
     grammar: str
     parse: Callable[[str], Any]
 
     def check(self, params: SamplingParams) -> None:
-        """UsageError for parameters that would end an answer before it is whole."""
+        """Raise UsageError for parameters that could end the answer before it is complete."""
         for name in ("stop", "stop_tokens"):
             if getattr(params, name):
                 raise UsageError(
-                    f"{name} is {getattr(params, name)!r} beside a schema, which says itself "
-                    "where an answer ends; leave one of them out"
+                    f"{name} is {getattr(params, name)!r}, but the schema decides where the "
+                    f"answer ends; leave out {name} or the schema"
                 )
 
     def value(self, result: Result) -> Any:
-        """What a finished answer says. Raises IncompleteAnswer for one that was cut."""
+        """The value of an answer. Raises IncompleteAnswer if the answer was cut."""
         if result.finish_reason == "length" and result.text.endswith(_LAST):
-            try:  # whole already, with no token left to say so
+            try:  # the JSON may be complete, with no token left for the end token
                 return self.parse(result.text)
             except (ValueError, RecursionError):
                 pass
         if result.finish_reason != "stop":
             n = result.usage.completion_tokens
             cut = result.finish_reason == "length"
-            more = "; allow more max_tokens or a larger n_ctx, or ask for less" if cut else ""
+            advice = "; use more max_tokens or a larger n_ctx, or ask for less" if cut else ""
             raise IncompleteAnswer(
                 f"the answer ended before its JSON was complete ({result.finish_reason} after {n} "
-                f"tokens){more}",
+                f"tokens){advice}",
                 text=result.text,
                 finish_reason=result.finish_reason,
             )
@@ -61,28 +60,29 @@ class Wanted:
             return self.parse(result.text)
         except RecursionError:
             raise IncompleteAnswer(
-                "the answer's JSON is nested too deep to be read; use a schema that bounds it",
+                "the answer's JSON is nested too deep to be parsed; use a schema that limits it",
                 text=result.text,
                 finish_reason=result.finish_reason,
             ) from None
         except ValueError as error:
             raise IncompleteAnswer(
-                f"the answer does not fit its schema ({' '.join(str(error).split())}); ask again",
+                f"the answer does not match its schema ({' '.join(str(error).split())}); ask again",
                 text=result.text,
                 finish_reason=result.finish_reason,
             ) from None
 
 
-def wanted(asked: Any) -> Wanted:
-    """From a JSON Schema, as Python's json gives it, or a pydantic model class. UsageError.
+def answer_format(asked: Any) -> AnswerFormat:
+    """The format for a JSON Schema (parsed) or a pydantic model class.
 
-    "json_object", also as {"type": "json_object"}, is any JSON object.
+    "json_object", also as {"type": "json_object"}, stands for any JSON object. An AnswerFormat is
+    returned as it is. Raises UsageError for a schema that cannot be followed.
     """
-    if isinstance(asked, Wanted):
+    if isinstance(asked, AnswerFormat):
         return asked
     if asked in ("json_object", {"type": "json_object"}):
         asked = {"type": "object"}
     if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
         model: Any = asked
-        return Wanted(schema.grammar(model.model_json_schema()), model.model_validate_json)
-    return Wanted(schema.grammar(asked), json.loads)
+        return AnswerFormat(schema.grammar(model.model_json_schema()), model.model_validate_json)
+    return AnswerFormat(schema.grammar(asked), json.loads)

@@ -1,11 +1,11 @@
-"""Owns messages -> token ids, segment by segment. Knows nothing of sampling.
+"""Gemma-2's chat template: messages -> token ids.
 
     <bos> <start_of_turn>user\\nTEXT<end_of_turn>\\n <start_of_turn>model\\nTEXT<end_of_turn>\\n ...
     ... <start_of_turn>model\\n
 
-The scaffold's control tokens are put in as ids; role names and texts are tokenised as plain text.
-So nothing a person, a file or a model writes can become a control token, and there is exactly
-one `<bos>`.
+The template's control tokens are inserted as ids; role names and texts are tokenised as plain
+text. So nothing that a person, a file or a model writes can become a control token, and there is
+exactly one `<bos>`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ _ROLES = {"user": "user", "assistant": "model"}
 
 @dataclass(frozen=True)
 class Message:
-    """One message: its role ("system", "user" or "assistant") and its text.
+    """One message of a chat.
 
-    `ids` are the tokens an answer was generated as: feeding them back instead of its text keeps
-    the context as the model saw it, and so the KV cache valid. `finish_reason` says how an answer
-    ended, as far as that is known: "stop", "length" or "cancelled".
+    Attributes:
+        role: "system", "user" or "assistant".
+        content: The text.
+        ids: The token ids that an answer was generated as. They are fed back instead of the text,
+            which keeps the context as the model saw it, and so the KV cache valid.
+        finish_reason: How an answer ended: "stop", "length" or "cancelled"; None if unknown.
     """
 
     role: str
@@ -44,26 +47,26 @@ class ChatTokenizer(Protocol):
     bos: int
     start_of_turn: int
     end_of_turn: int
-    newline: list[int]  # the ids of a line feed
-    answer_head: list[int]  # those of "model" and a line feed
+    newline: list[int]  # the ids of "\n"
+    answer_head: list[int]  # the ids of "model\n"
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of plain text, without any control token."""
+        """The token ids of plain text, never a control token's."""
 
     def fewest_tokens(self, text: str) -> int:
-        """How many tokens a text has at least, told without tokenising it."""
+        """A lower bound for the text's number of tokens, found without tokenising it."""
 
 
-# Gives the ids of message number n, the system text, if any, in front of its own.
+# (message's number, message, system text to put in front of it or "") -> the message's ids.
 Encoder = Callable[[int, Message, str], list[int]]
 
 
 def encode(model: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a chat, ready for the model's answer.
+    """The token ids of a chat, ready for the model's answer.
 
-    An optional system message comes first; Gemma-2 has no such role, so its text goes in front of
-    the first user message, with an empty line between. Then user and assistant take turns, and a
-    user has the last word. Raises UsageError, saying which message, when they do not.
+    A system message may come first; Gemma-2 has no such role, so its text is put in front of the
+    first user message, with an empty line between. Then user and assistant alternate, and the last
+    message is a user's. Raises UsageError, with the message's number, if they do not.
     """
 
     def checked_ids(n: int, message: Message, system: str) -> list[int]:
@@ -85,7 +88,7 @@ def assemble(
     system: str = "",
     start: int = 1,
 ) -> list[int]:
-    """The prompt of messages whose ids come from elsewhere; `start` is the first one's number."""
+    """The prompt of messages whose ids `ids_of` returns; `start` is the first one's number."""
     ids = [model.bos]
     expected = last = "none"
     for n, message in enumerate(messages, start):
@@ -102,12 +105,12 @@ def assemble(
 
 
 def check(n: int, message: Message) -> None:
-    """Raises UsageError unless the content of message `n` is a text."""
+    """Raise UsageError unless the content of message number `n` is valid text."""
     validate.text(f"the content of message {n}", message.content)
 
 
 def message_ids(model: ChatTokenizer, message: Message, system: str = "") -> list[int]:
-    """The ids of one message in its turn's frame, the system text in front of its own."""
+    """The ids of one message between its turn's control tokens, after the system text if any."""
     if message.ids is None:
         text = message.content.strip()
         text = f"{system}\n\n{text}" if system else text

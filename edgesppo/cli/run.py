@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import TokenLogprob
-    from edgesppo.chat.structured import Wanted
+    from edgesppo.chat.structured import AnswerFormat
 
 _STDIN = "-"
 
@@ -100,18 +100,23 @@ def run_command(
             answer(loaded, saved.chat, prompt, as_json=as_json, wanted=wanted)
 
 
-def _wanted(schema_file: str) -> Wanted:
+def _wanted(schema_file: str) -> AnswerFormat:
     """Read the JSON Schema in a file. Raises UsageError if it is invalid or not supported."""
     from edgesppo import schema
     from edgesppo.chat import structured
 
     with Path(schema_file).open("rb") as file:
         data = file.read(schema.MAX_BYTES + 1)
-    return structured.wanted(schema.parse(data, schema_file))
+    return structured.answer_format(schema.parse(data, schema_file))
 
 
 def answer(
-    loaded: LoadedModel, chat: Chat, prompt: str, *, as_json: bool, wanted: Wanted | None = None
+    loaded: LoadedModel,
+    chat: Chat,
+    prompt: str,
+    *,
+    as_json: bool,
+    wanted: AnswerFormat | None = None,
 ) -> None:
     """Stream one answer to standard output, or print it as one JSON object.
 

@@ -29,6 +29,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND NOT MSVC)
   add_compile_options(-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
 endif()
 """
+# A process whose OpenMP threads have computed cannot fork: the child hangs or is aborted. Beside
+# other programs ggml's own threads are faster, too.
+_DEFINES = ("LLAVA_BUILD=OFF", "GGML_OPENMP=OFF")
 
 
 def llama_version() -> str:
@@ -41,7 +44,7 @@ def llama_version() -> str:
 
 def wheel_folder(version: str) -> Path:
     """Where the wheel built for this very machine is kept: it uses all its processor can."""
-    build = hashlib.sha256(f"{_processor()}{_CMAKE}".encode()).hexdigest()[:12]
+    build = hashlib.sha256(f"{_processor()}{_CMAKE}{_DEFINES}".encode()).hexdigest()[:12]
     try:
         return cache_dir() / "wheels" / f"{version}-{platform.machine()}-{build}"
     except RuntimeError:
@@ -88,7 +91,7 @@ def compile_wheel(pip: Pip, version: str, folder: Path) -> Path:
         *("wheel", "--verbose", "--no-deps", "--wheel-dir", made),
         # Nobody's wheel of other options: neither an index's, nor one that pip built before.
         *("--no-binary", "llama-cpp-python", "--no-cache-dir"),
-        *("-C", "cmake.define.LLAVA_BUILD=OFF"),
+        *(word for define in _DEFINES for word in ("-C", f"cmake.define.{define}")),
         *("-C", f"cmake.define.CMAKE_PROJECT_llama_cpp_INCLUDE={options}"),
         f"llama-cpp-python=={version}",
         doing="compiling llama.cpp",

@@ -1,1 +1,1 @@
-"""Looking for what is wrong: with this machine and installation, and with a new model file."""
+"""Diagnostics: check this machine and installation (doctor), and a new model file (self-test)."""

@@ -1,7 +1,7 @@
-"""Owns the look at this machine: what is well, what is not, and what to type then.
+"""`edgesppo doctor`: check this machine and installation, and say how to fix what is wrong.
 
-Opens no connection, loads no model and changes nothing. No check raises: one that cannot be made
-says so. The library is asked in a process of its own, which it may end.
+It opens no connection, loads no model and changes nothing. A check that fails with an error is a
+finding, too. The library is loaded in a separate process, which a wrong build would kill.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edgesppo.lockfile.entries import PinnedModel
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-# What the real model takes, in bytes: in memory with a context of 2,048, and on the disk.
+# What the 9B model takes, in bytes: memory with a context of 2,048 tokens, and disk space.
 _REAL_MEMORY, _REAL_DISK = 6_300_000_000, 12_000_000_000
 _LIBRARY = "llama-cpp-python"
 _PYTHONS = ((3, 10), (3, 13))
@@ -43,18 +43,18 @@ _FAULTS = (
     subprocess.SubprocessError,
 )
 _MORE_CORES = (
-    "a container's quota or an affinity holds the others back; for more: docker run --cpus N, or"
-    " taskset -c 0-N"
+    "a container's quota or a CPU affinity limits this process; to allow more: docker run --cpus N,"
+    " or taskset -c 0-N"
 )
 _RM = "del" if os.name == "nt" else "rm"
-_AGAIN = "see to what it names, then again: edgesppo doctor"
+_AGAIN = "fix what the message names, then run again: edgesppo doctor"
 _DEVICES = ("CUDA", "Metal", "MTL", "Vulkan", "ROCm", "SYCL")
 _REBUILD = "compile it for this machine: make test, or pip install --no-binary :all: " + _LIBRARY
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `advice` says what to do where it is not well."""
+    """The result of one check; `advice` says what to do if it is not OK."""
 
     about: str
     state: str  # OK, WARN or FAIL
@@ -63,7 +63,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Every finding, in the order to read them."""
+    """Run all checks; the findings are in the order to read them."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
         _build,
@@ -83,7 +83,7 @@ def examine() -> list[Finding]:
             found += check()
         except _FAULTS as error:
             text = one_line(str(error))
-            if text not in [finding.text for finding in found]:  # a bad lock spoils three checks
+            if text not in [finding.text for finding in found]:  # a bad lock fails three checks
                 found.append(Finding(check.__name__.strip("_"), FAIL, text, _AGAIN))
     return found
 
@@ -92,7 +92,7 @@ def _python() -> Iterator[Finding]:
     first, last = _PYTHONS
     known = first <= sys.version_info[:2] <= last
     text = f"{platform.python_version()}, {platform.platform()}"
-    advice = "not tested with this one; install Python 3.12, and edgesppo with that"
+    advice = "edgesppo is not tested with this version; install it with Python 3.12"
     yield Finding("python", OK if known else WARN, text, None if known else advice)
 
 
@@ -111,31 +111,32 @@ def _build() -> Iterator[Finding]:
     if code:
         illegal = code in build_info.ILLEGAL
         why = "by an instruction that this processor lacks" if illegal else f"with status {code}"
-        text = f"the library ends its process {why}{': ' if info else ''}{info}"
+        text = f"the library ended its process {why}{': ' if info else ''}{info}"
         advice = _REBUILD if illegal else f"{install} --force-reinstall"
         yield Finding("features", FAIL, text, advice)
         return
     yield _features(info)
     if "AMX_INT8 = 1" in info:
-        advice = f"{_REBUILD}; make leaves them out"
-        yield Finding("amx", WARN, "has AMX kernels, run without repacking", advice)
+        advice = f"{_REBUILD}; make test builds it without them"
+        text = "the library has AMX kernels, which crash; weights are not repacked to avoid them"
+        yield Finding("amx", WARN, text, advice)
     devices = [name for name in _DEVICES if name in info]
     yield Finding("gpu", OK, ", ".join(devices) or "none: everything runs on the processor")
 
 
 def _features(info: str) -> Finding:
-    """What the library was compiled for, against what the processor has."""
+    """Compare the features that the library was compiled for with the processor's."""
     if beyond := build_info.missing_features(info):
-        text = f"uses {', '.join(beyond)}, which this processor lacks: it would end the program"
+        text = f"uses {', '.join(beyond)}, which this processor lacks: it would crash"
         return Finding("features", FAIL, text, _REBUILD)
-    text = f"uses {', '.join(build_info.used_features(info)) or 'no feature that we know'}"
+    text = f"uses {', '.join(build_info.used_features(info)) or 'no known features'}"
     if lacking := build_info.unused_features(info):
         text += f"; not {', '.join(lacking)}, which this processor has"
     return Finding("features", WARN if lacking else OK, text, _REBUILD if lacking else None)
 
 
 def _pinned_version() -> str | None:
-    """The version that this package asks for."""
+    """The version of the library that this package requires; None if unknown."""
     try:
         needs = importlib.metadata.requires("edgesppo") or []
     except importlib.metadata.PackageNotFoundError:
@@ -151,7 +152,7 @@ def _kernels() -> Iterator[Finding]:
         advice = 'conversions take about four times as long; pip install "edgesppo[fast]"'
         yield Finding("kernels", WARN, "numba is not installed", advice)
         return
-    yield Finding("kernels", OK, f"numba {version} compiles the fast ones for conversions")
+    yield Finding("kernels", OK, f"numba {version} compiles the fast kernels for conversions")
 
 
 def _processors() -> Iterator[Finding]:
@@ -162,7 +163,7 @@ def _processors() -> Iterator[Finding]:
     advice = _MORE_CORES if limited else None
     yield Finding("cores", WARN if limited else OK, text, advice)
     if reasons := hardware.throttled():
-        advice = "check the power supply and the cooling; then again: vcgencmd get_throttled"
+        advice = "check the power supply and the cooling, then run: vcgencmd get_throttled"
         yield Finding("throttle", WARN, ", ".join(reasons), advice)
 
 
@@ -177,24 +178,27 @@ def _memory() -> Iterator[Finding]:
         text += f", a container's limit of {size(limit)}"
     little = free is not None and free < _REAL_MEMORY
     advice = (
-        f"{size(_REAL_MEMORY)} are needed for the 9B; close programs, or use a smaller model, such"
-        " as gemma-2-2b-it"
+        f"the 9B model needs {size(_REAL_MEMORY)}; close other programs, or use a smaller model,"
+        " such as gemma-2-2b-it"
     )
     yield Finding("memory", WARN if little else OK, text, advice if little else None)
 
 
 def _disk() -> Iterator[Finding]:
     folder = cache_dir()
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        advice = "set EDGESPPO_HOME to a folder that can be written"
-        yield Finding("disk", FAIL, f"{folder} cannot be written", advice)
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        advice = "set EDGESPPO_HOME to a folder that you can write to"
+        yield Finding("disk", FAIL, f"{folder} is not writable", advice)
         return
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     little = free < _REAL_DISK
-    advice = f"converting the 9B takes {size(_REAL_DISK)}: edgesppo gc, or another EDGESPPO_HOME"
+    advice = (
+        f"converting the 9B model takes {size(_REAL_DISK)}; free some space with edgesppo gc, or"
+        " set EDGESPPO_HOME to a folder on another disk"
+    )
     yield Finding(
         "disk", WARN if little else OK, f"{size(free)} free in {folder}", advice if little else None
     )
@@ -209,37 +213,39 @@ def _locks() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    """What is here, and what is here in part; hashing it again is `verify`'s business."""
-    entries, sound = list(layers.read().models.values()), 0
+    """Find models that are incomplete or changed, by their files' sizes (`verify` hashes them)."""
+    entries, complete = list(layers.read().models.values()), 0
     for entry in entries:
-        made, there = layout.find_build(entry), layout.is_present(entry)
-        sound += bool(made or there)
-        if entry.location is not None and not there:
-            text = f"{entry.name} is no longer what was imported from {entry.location}"
-            yield Finding("model", FAIL, text, f"import it again, or: edgesppo rm {entry.name}")
-        elif entry.shipped is not None and not there:
-            yield Finding("model", FAIL, f"{entry.name} is incomplete", "install edgesppo again")
-        elif wrong := list(_sizes(entry)):
+        build, present = layout.find_build(entry), layout.is_present(entry)
+        complete += bool(build or present)
+        if entry.location is not None and not present:
+            text = f"{entry.name}, imported from {entry.location}, has changed or is missing"
+            advice = f"import it again, or remove it: edgesppo rm {entry.name}"
+            yield Finding("model", FAIL, text, advice)
+        elif entry.shipped is not None and not present:
+            advice = "reinstall edgesppo, which includes it"
+            yield Finding("model", FAIL, f"{entry.name} is incomplete", advice)
+        elif wrong := list(_wrong_sizes(entry)):
             advice = f"edgesppo pull {entry.name} --repair"
             yield from (Finding("model", FAIL, text, advice) for text in wrong)
-        elif verify.present(entry) and not (made or there):
+        elif verify.present(entry) and not (build or present):
             again = " --convert" if _was_built(entry) else ""
             advice = f"edgesppo pull {entry.name}{again}, or: edgesppo rm {entry.name}"
-            yield Finding("model", WARN, f"{entry.name} is here in part", advice)
-    text = f"{sound} of {len(entries)} are here, as their sizes tell; hashes were not looked at"
-    yield Finding("models", OK, f"{text}: edgesppo verify --all does that")
+            yield Finding("model", WARN, f"{entry.name} is only partly downloaded", advice)
+    text = f"{complete} of {len(entries)} are on this machine and have the right sizes"
+    yield Finding("models", OK, f"{text}; to check the hashes: edgesppo verify --all")
 
 
-def _sizes(entry: PinnedModel) -> Iterator[str]:
-    """Those of its files that have another size than is pinned."""
+def _wrong_sizes(entry: PinnedModel) -> Iterator[str]:
+    """A message for each of the model's files whose size is not the pinned one."""
     for path, pinned, _, _ in verify.present(entry):
         found = layout.size_of(path)
         if found not in (None, pinned):
-            yield f"{path.name} of {entry.name} has {found:,} bytes, {pinned:,} are pinned"
+            yield f"{path.name} of {entry.name} has {found:,} bytes, expected {pinned:,}"
 
 
 def _links() -> Iterator[Finding]:
-    """Links that lead out of our folders: nothing is written or removed through them."""
+    """Find links that lead out of edgesppo's folders; they are never written or removed through."""
     tops = {cache_dir().resolve(), layout.root().resolve()}
     found = [cache_dir() / "converted"]
     for folder, folders, names in os.walk(layout.root()):
@@ -247,28 +253,29 @@ def _links() -> Iterator[Finding]:
     for path in sorted(path for path in found if path.is_symlink()):
         real = Path(os.path.realpath(path))
         if not tops & {real, *real.parents}:
-            text = f"{path} is a link that leads out, to {real}"
+            text = f"{path} is a link to {real}, outside of edgesppo's folders"
             yield Finding("link", WARN, text, f"remove it: {_RM} {shlex.quote(str(path))}")
 
 
 def _was_built(entry: PinnedModel) -> bool:
+    """Whether the model was converted on this machine."""
     return any(is_build for *_, is_build in verify.present(entry))
 
 
 def _rubbish() -> Iterator[Finding]:
-    rests = gc.find_garbage()
-    if rests:
-        total = sum(rest.n_bytes for rest in rests)
-        advice = "go on with the download, or: edgesppo gc"
-        yield Finding("rubbish", WARN, f"{size(total)} that nothing uses", advice)
+    garbage = gc.find_garbage()
+    if garbage:
+        total = sum(item.n_bytes for item in garbage)
+        advice = "finish the download, or remove them: edgesppo gc"
+        yield Finding("rubbish", WARN, f"{size(total)} in files that nothing uses", advice)
 
 
 def _network() -> Iterator[Finding]:
     if name := offline():
-        yield Finding("offline", OK, f"{name} is set: nothing is fetched")
+        yield Finding("offline", OK, f"{name} is set: nothing is downloaded")
     from huggingface_hub import get_token
 
-    token = "there is one (not shown)" if get_token() else "none; needed for gated models only"
+    token = "found (not shown)" if get_token() else "none; only gated models need one"
     yield Finding("token", OK, token, None)
     if os.environ.get("HF_ENDPOINT"):
         from edgesppo.hub.repository import endpoint

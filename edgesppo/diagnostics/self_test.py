@@ -1,6 +1,6 @@
-"""Owns the trial of a model file: ten tokens, the most probable each time, every logit looked at.
+"""The self-test of a model file: generate ten tokens greedily, and check every logit.
 
-A file may be sound byte for byte and still hold a model that says nothing.
+Every byte of a file can be correct and the model still useless.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from edgesppo.api import load
 from edgesppo.chat import template
 from edgesppo.errors import BadModelFile
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
+from edgesppo.planning.run_config import ContextParams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,29 +28,33 @@ _N_CTX = 256
 
 @dataclass(frozen=True)
 class Trial:
-    """What a model wrote: `TOKENS` tokens, or fewer where it ended its answer itself."""
+    """What the model generated: `TOKENS` tokens, or fewer if it ended its answer before."""
 
     n_tokens: int
     text: str
 
 
 def try_out(path: Path) -> Trial:
-    """Load the file and let it write. Raises BadModelFile where what it computes is no answer."""
+    """Load the file and generate an answer.
+
+    Raises BadModelFile if a logit is not finite, all are equal, or the answer is empty.
+    """
     with load(path, n_ctx=_N_CTX, tune="off") as loaded:
         params = ContextParams(_N_CTX, n_threads=loaded.engine.n_threads)
         context = Context(loaded.model.weights, params)
         try:
-            tokens = _write(loaded.model, context, path)
+            tokens = _generate(loaded.model, context, path)
         finally:
             context.close()
         text = b"".join(map(loaded.model.piece, tokens)).decode("utf-8", "replace")
     return Trial(len(tokens), text)
 
 
-def _write(model: Model, context: Context, path: Path) -> list[int]:
-    batch, tokens = Batch(_N_CTX), template.encode(model, [template.Message("user", QUESTION)])
+def _generate(model: Model, context: Context, path: Path) -> list[int]:
+    """The most probable tokens of an answer to QUESTION."""
+    batch, prompt = Batch(_N_CTX), template.encode(model, [template.Message("user", QUESTION)])
     written: list[int] = []
-    position, fed = 0, tokens
+    position, fed = 0, prompt
     while len(written) < TOKENS:
         batch.clear()
         row = batch.add(0, position, fed, logits=True)
@@ -65,6 +70,7 @@ def _write(model: Model, context: Context, path: Path) -> list[int]:
 
 
 def _best(logits: list[float], path: Path) -> int:
+    """The token with the greatest logit. Raises BadModelFile for logits that cannot be right."""
     if not all(map(math.isfinite, logits)):
         raise BadModelFile(f"{path} failed its self-test: its logits are not finite")
     best = max(logits)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.llama.context import FLASH_ATTENTION, ContextParams
 from edgesppo.planning import memory_plan
-from edgesppo.planning.run_config import CACHE_TYPES, DEFAULT_BATCH, MAX_DRAFT, ROWS, RunConfig
+from edgesppo.planning.run_config import (
+    CACHE_TYPES,
+    DEFAULT_BATCH,
+    FLASH_ATTENTION,
+    MAX_DRAFT,
+    ROWS,
+    ContextParams,
+    RunConfig,
+)
 from edgesppo.system import hardware, memory_guard, validate
 
 if TYPE_CHECKING:

@@ -7,17 +7,16 @@ drafts nothing; so no answer waits for it longer than for a slice of a prompt.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from typing import TYPE_CHECKING
 
 from edgesppo.engine import config
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.llama.sampler_chain import build_chain
-from edgesppo.planning import memory_plan
+from edgesppo.planning.run_config import DRAFT_SLICE, ContextParams
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.system.signals import run_interruptibly
 
@@ -25,20 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.memory_plan import MemoryPlan
     from edgesppo.planning.run_config import RunConfig
-
-# The most tokens of a text that the draft model reads in one step.
-SLICE = 64
-
-
-def plan_memory(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
-    """The memory of a draft model for a target with `n_ctx` tokens and these settings."""
-    own = dataclasses.replace(tuning, flash_attention="auto", n_ubatch=SLICE)
-    n_ctx = min(n_ctx, memory_plan.trained_context(summary))
-    return memory_plan.plan_memory(
-        summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=SLICE, cache_type="f16"
-    )
 
 
 def open_draft_model(
@@ -84,14 +70,14 @@ class DraftModel:
         self.cost = model.summary.data_bytes / target.summary.data_bytes
         params = ContextParams(
             n_ctx=self._n_ctx,
-            n_batch=SLICE,
-            n_ubatch=SLICE,
+            n_batch=DRAFT_SLICE,
+            n_ubatch=DRAFT_SLICE,
             n_threads=n_threads,
             n_threads_batch=n_threads_batch or n_threads,
         )
         config.require_memory(model.summary, params)
         self._chain = build_chain(SamplingParams(temperature=0), model.weights, self._n_ctx)
-        self._batch = Batch(SLICE)
+        self._batch = Batch(DRAFT_SLICE)
         self._cached: list[int] = []  # the token ids in the KV cache
         self._lock = threading.Lock()
         self._context = Context(model.weights, params)
@@ -151,7 +137,7 @@ class DraftModel:
         if not 0 <= self._context.first_position(0) <= start:
             keep = 0
         self._truncate(keep)
-        self._decode(tokens[keep : keep + SLICE])
+        self._decode(tokens[keep : keep + DRAFT_SLICE])
         return len(self._cached) == len(tokens)
 
     def _truncate(self, keep: int) -> None:

@@ -23,8 +23,10 @@ from edgesppo.engine.request import CLOSED, FAILED, Event, Request, new_request
 from edgesppo.engine.runner import Runner
 from edgesppo.engine.scheduler import Part, Scheduler
 from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
+from edgesppo.llama import fork
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
+from edgesppo.llama.fork import closed_by_fork
 from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system.signals import run_interruptibly
 
@@ -97,7 +99,9 @@ class Engine:
         self._schedule = Scheduler(self._cache)
         self._unfinished = False  # whether the last step was left before its end
         self._closing = False
+        self._parent: int | None = None  # the process that made it, in a child of that
         self._lock = threading.RLock()
+        fork.track(self)
 
     def close(self) -> None:
         """End every request and free the context; harmless when repeated.
@@ -115,6 +119,12 @@ class Engine:
                 context.close()
                 if self._draft_model is not None:
                     self._draft_model.close()
+
+    def after_fork(self, parent: int) -> None:
+        """Let go of the context: a thread that no longer exists may hold the lock."""
+        self._context, self._parent, self._lock = None, parent, threading.RLock()
+        for request in self._schedule.requests():
+            request.finish_reason = CLOSED
 
     def submit(
         self,
@@ -173,6 +183,7 @@ class Engine:
                     n_given += 1
                     yield Event(request.tokens[n_given - 1])
                 if reason == CLOSED:
+                    self._open_context()  # says so if it was a fork
                     raise Closed("the model was closed while it was answering")
                 if request.error is not None:
                     raise request.error
@@ -236,6 +247,8 @@ class Engine:
 
     def _open_context(self) -> Context:
         """The context. Raises Closed after `close()`."""
+        if self._parent is not None:
+            raise closed_by_fork(self._parent)
         if self._context is None or self._closing:
             raise Closed("the engine was closed; load the model again")
         return self._context

@@ -7,6 +7,7 @@ process that loads it.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -40,19 +41,30 @@ _REQUIRED = {
     "asimdhp": "FP16_VA",
     "sme": "SME",
 }
-_PROGRAM = "from edgesppo.llama.library import system_info; print(system_info())"
+_LIBRARY = "edgesppo.llama.library"
+_PROGRAM = f"""\
+import json
+from {_LIBRARY} import LIBRARY_VERSION, can_offload, system_info
+print(json.dumps([LIBRARY_VERSION, system_info(), can_offload()]))
+"""
 # Exit statuses of an illegal instruction: SIGILL; through a shell; on Windows.
 ILLEGAL = (-4, 132, 3221225501)
 _TIMEOUT_S = 120.0
 
 
-@functools.cache
 def query() -> tuple[int, str]:
     """Load the library in a separate process and ask for its system info.
 
     Returns the exit status and the system info; if the status is not 0, the last line that the
     process wrote to standard error instead.
     """
+    status, reply = _ask()
+    return (status, json.loads(reply)[1]) if status == 0 else (status, one_line(reply))
+
+
+@functools.cache
+def _ask() -> tuple[int, str]:
+    """The exit status of a process that loads the library, and the last line that it wrote."""
     command = [sys.executable, "-c", _PROGRAM]
     folders = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
@@ -65,7 +77,26 @@ def query() -> tuple[int, str]:
         errors="replace",
     )
     lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return done.returncode, one_line(lines[-1]) if lines else ""
+    return done.returncode, lines[-1] if lines else ""
+
+
+@functools.cache
+def library() -> tuple[str, str, bool]:
+    """The library's version, its system info, and whether it can offload to a GPU here.
+
+    The library is asked in this process if it is loaded, else in a separate one; ("", "", False)
+    if that cannot load it.
+    """
+    if _LIBRARY in sys.modules:
+        from edgesppo.llama.library import LIBRARY_VERSION, can_offload, system_info
+
+        return LIBRARY_VERSION, system_info(), can_offload()
+    status, reply = _ask()
+    try:
+        version, info, offloads = json.loads(reply)
+    except ValueError:
+        return "", "", False
+    return (version, info, offloads) if status == 0 else ("", "", False)
 
 
 def used_features(info: str) -> list[str]:

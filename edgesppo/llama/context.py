@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 import sys
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
+from edgesppo.llama import fork
 from edgesppo.llama.library import C, log, reason
 from edgesppo.planning.run_config import CACHE_TYPES
 from edgesppo.system.signals import shielded
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from edgesppo.llama.batch import Batch
     from edgesppo.llama.weights import Weights
+    from edgesppo.planning.run_config import ContextParams
 
 _CACHE_TYPES = {name: getattr(C, f"GGML_TYPE_{name.upper()}") for name in CACHE_TYPES}
-FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+_FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 
 
 class AbortFlag:
@@ -48,21 +49,6 @@ class AbortFlag:
     def clear(self) -> None:
         """Allow decodes again."""
         self._bytes[0] = b"\x00"
-
-
-@dataclass(frozen=True)
-class ContextParams:
-    """The settings of a context. Sizes are in tokens; `n_outputs` in rows of logits per decode."""
-
-    n_ctx: int
-    n_batch: int = 512
-    n_ubatch: int = 512
-    n_seqs: int = 1
-    n_outputs: int = 1
-    n_threads: int = 1
-    n_threads_batch: int = 1
-    cache_type: str = "f16"
-    flash_attention: str = "auto"
 
 
 class Chain(Protocol):
@@ -97,7 +83,7 @@ class Context:
         native.type_k = native.type_v = _CACHE_TYPES[params.cache_type]
         # Flash attention casts an F32 cache to F16, which defeats the purpose of an F32 cache.
         exact = params.cache_type == "f32" and params.flash_attention == "auto"
-        native.flash_attn_type = FLASH_ATTENTION["off" if exact else params.flash_attention]
+        native.flash_attn_type = _FLASH_ATTENTION["off" if exact else params.flash_attention]
         native.swa_full = False
         native.kv_unified = True
         native.no_perf = True
@@ -123,10 +109,16 @@ class Context:
         self._memory = C.llama_get_memory(handle)
         # The finalizer holds the weights: they must outlive the context.
         self._finalizer = weakref.finalize(self, _free_context, handle, weights)
+        fork.track(self)
+        fork.note_computation()
         self.params = params
         self.n_ctx: int = C.llama_n_ctx(handle)
         # At most the cache's number of cells; llama.cpp ends the process for a larger batch.
         self.n_batch: int = C.llama_n_batch(handle)
+
+    def after_fork(self, parent: int) -> None:  # noqa: ARG002
+        """Never free what belongs to the parent process."""
+        self._finalizer.detach()
 
     def close(self) -> None:
         """Free the cache and the buffers."""

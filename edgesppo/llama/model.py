@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
+from edgesppo.llama import fork
+from edgesppo.llama.fork import closed_by_fork
 from edgesppo.llama.library import can_offload
 from edgesppo.llama.mapped_file import MappedFile
 from edgesppo.llama.tokenizer import Tokenizer, model_closed
 from edgesppo.llama.weights import Weights
-from edgesppo.system import memory_guard, validate
+from edgesppo.planning.run_config import gpu_layers
+from edgesppo.system import memory_guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from edgesppo.gguf.gemma2 import Summary
 
-_ALL_LAYERS = -1
-_MAX_LAYERS = 10_000
 # Bytes that llama.cpp takes for each entry of the vocabulary, its text included.
 _ENTRY_BYTES = 300
 # GGUF's types of the tokens that are nothing but text: normal, byte.
@@ -53,8 +54,10 @@ class Model:
     ) -> None:
         self.path = Path(path)
         self.summary = summary or gemma2.load_summary(self.path)
-        self.n_gpu_layers = gpu_layers(gpu)
+        self.n_gpu_layers = gpu_layers(gpu, can_offload=can_offload())
         self._weights: Weights | None = None
+        self._parent: int | None = None  # the process that loaded it, in a child of that
+        fork.track(self)
         self.file = MappedFile(self.path)
         try:
             self._require_memory()
@@ -84,7 +87,7 @@ class Model:
     def weights(self) -> Weights:
         """The native weights. Raises Closed after `close()`."""
         if self._weights is None:
-            raise model_closed(self.path)
+            raise model_closed(self.path) if self._parent is None else closed_by_fork(self._parent)
         return self._weights
 
     @property
@@ -99,6 +102,10 @@ class Model:
             self.tokenizer.close()  # waits for the threads that are using it
             weights.close()
         self.file.close()
+
+    def after_fork(self, parent: int) -> None:
+        """Let go of the weights, which belong to the parent process."""
+        self._weights, self._parent = None, parent
 
     def tokenize(self, text: str | bytes) -> list[int]:
         """The token ids of plain text; see `Tokenizer.tokenize`."""
@@ -168,17 +175,3 @@ class Model:
                 f"{self.path}: its <bos> is {self.bos}, expected a token below {self.n_vocab}; "
                 "convert the checkpoint again with edgesppo convert"
             )
-
-
-def gpu_layers(gpu: str | int) -> int:
-    """The number of layers to offload for `gpu`; -1 means all, 0 if there is no usable GPU.
-
-    Raises UsageError for any other value than "auto", "off" or a number of layers.
-    """
-    if isinstance(gpu, int) and not isinstance(gpu, bool) and 0 <= gpu <= _MAX_LAYERS:
-        return gpu if can_offload() else 0
-    if gpu == "off":
-        return 0
-    if gpu == "auto":
-        return _ALL_LAYERS if can_offload() else 0
-    raise validate.invalid_value("gpu", gpu, "'auto', 'off' or a number of layers")

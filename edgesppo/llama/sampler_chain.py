@@ -10,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import NativeError
+from edgesppo.llama import fork
 from edgesppo.llama.library import C, start
 from edgesppo.sampling.stages import stages
 
@@ -47,6 +48,7 @@ class Grammar:
             raise NativeError("llama.cpp cannot parse the grammar")
         # The finalizer holds the weights: the grammar points to their vocabulary.
         self._finalizer = weakref.finalize(self, _free_sampler, self._handle, weights)
+        fork.track(self)
 
     def apply(self, rows: Any) -> None:
         """Set the logits of candidates that are not allowed next to minus infinity."""
@@ -55,6 +57,10 @@ class Grammar:
     def accept(self, token: int) -> None:
         """Advance by a token, which must be allowed."""
         C.llama_sampler_accept(self._handle, token)
+
+    def after_fork(self, parent: int) -> None:  # noqa: ARG002
+        """Never free what belongs to the parent process."""
+        self._finalizer.detach()
 
     def close(self) -> None:
         """Free the grammar."""
@@ -75,6 +81,11 @@ class SamplerChain:
         self.handle = C.llama_sampler_chain_init(params)
         self._looking_back: list[tuple[Any, int]] = []
         self._finalizer = weakref.finalize(self, C.llama_sampler_free, self.handle)
+        fork.track(self)
+
+    def after_fork(self, parent: int) -> None:  # noqa: ARG002
+        """Never free what belongs to the parent process."""
+        self._finalizer.detach()
 
     def close(self) -> None:
         """Free the chain and every sampler in it."""

@@ -15,6 +15,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import Closed, UsageError
+from edgesppo.llama import fork
+from edgesppo.llama.fork import closed_by_fork
 from edgesppo.llama.text_splitter import TextSplitter
 from edgesppo.system import validate
 
@@ -43,6 +45,8 @@ class Tokenizer:
         self._open_weights: Weights | None = weights
         # Native code must not be inside the vocabulary while another thread frees it.
         self._lock = threading.RLock()
+        self._parent: int | None = None  # the process that loaded the model, in a child of it
+        fork.track(self)
         self._pieces: dict[int, bytes] = {}
         self._texts: dict[int, bytes] = {}
         self._known_splitter: TextSplitter | None = None
@@ -51,6 +55,10 @@ class Tokenizer:
         """Let go of the weights, once no thread is using them; they are not freed here."""
         with self._lock:
             self._open_weights = None
+
+    def after_fork(self, parent: int) -> None:
+        """Let go of the weights: a thread that no longer exists may hold the lock."""
+        self._open_weights, self._parent, self._lock = None, parent, threading.RLock()
 
     def tokenize(self, text: str | bytes) -> list[int]:
         """The token ids of plain text, equal to SentencePiece's; never a control token's id.
@@ -101,7 +109,7 @@ class Tokenizer:
     @property
     def _weights(self) -> Weights:
         if self._open_weights is None:
-            raise model_closed(self._path)
+            raise model_closed(self._path) if self._parent is None else closed_by_fork(self._parent)
         return self._open_weights
 
     def _tokenize(self, data: bytes) -> list[int]:

@@ -8,7 +8,16 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile, OutOfMemory
-from edgesppo.llama.library import C, has_amx_kernels, lacks_memory, log, reason, start
+from edgesppo.llama import fork
+from edgesppo.llama.library import (
+    C,
+    has_amx_kernels,
+    lacks_memory,
+    log,
+    reason,
+    start,
+    system_info,
+)
 from edgesppo.system.signals import deferred_interrupts
 
 if TYPE_CHECKING:
@@ -39,6 +48,7 @@ class Weights:
         progress: Callable[[float], None] | None = None,
     ) -> None:
         start()
+        fork.check_library(system_info())
         params = C.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack and not has_amx_kernels()
@@ -66,6 +76,7 @@ class Weights:
         self._handle = handle
         self.vocab = C.llama_model_get_vocab(handle)  # native; valid until `close()`
         self._finalizer = weakref.finalize(self, C.llama_model_free, handle)
+        fork.track(self)
         self.n_vocab: int = C.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = C.llama_model_n_ctx_train(handle)
         self.n_swa: int = C.llama_model_n_swa(handle)
@@ -77,6 +88,10 @@ class Weights:
     def handle(self) -> Any:
         """The native `llama_model` pointer; valid until `close()`."""
         return self._handle
+
+    def after_fork(self, parent: int) -> None:  # noqa: ARG002
+        """Never free what belongs to the parent process."""
+        self._finalizer.detach()
 
     def close(self) -> None:
         """Free the weights. Close every context made from them first."""

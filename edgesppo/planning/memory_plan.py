@@ -7,10 +7,10 @@ size"): KV is exact, compute within a tenth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.planning.run_config import CACHE_TYPES
+from edgesppo.planning.run_config import CACHE_TYPES, DRAFT_SLICE
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.units import megabytes
 
@@ -131,6 +131,13 @@ def plan_memory(
         n_threads_batch=config.n_threads_batch,
         available=available_memory(),
     )
+
+
+def plan_draft_memory(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
+    """The memory of a draft model for a target with `n_ctx` tokens and these settings."""
+    own = replace(tuning, flash_attention="auto", n_ubatch=DRAFT_SLICE)
+    n_ctx = min(n_ctx, trained_context(summary))
+    return plan_memory(summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=DRAFT_SLICE, cache_type="f16")
 
 
 def _resident(summary: Summary, *, repack: bool) -> int:

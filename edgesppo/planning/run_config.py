@@ -19,10 +19,15 @@ OFF = "off"
 GOALS = (*TURNS, OFF)
 # Bytes per element of the KV cache; q8_0 stores 32 elements in 34 bytes.
 CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+FLASH_ATTENTION = ("auto", "off", "on")
 DEFAULT_BATCH = 512
+_ALL_LAYERS = -1
+_MAX_LAYERS = 10_000
 SMALL_UBATCH, LARGE_UBATCH = 128, 512
 # Rows of a batch: one for the last token, the others for drafts; kernels work on groups of four.
 ROWS = (1, 4, 8, 16)
+# The most tokens of a text that a draft model reads in one step.
+DRAFT_SLICE = 64
 MAX_DRAFT = ROWS[-1] - 1
 # The time of a batch of ROWS rows relative to one row, where it was not measured: figures of a 2B
 # model on two AVX-512 cores.
@@ -46,6 +51,21 @@ class RunConfig:
     row_costs: tuple[float, ...] = DEFAULT_ROW_COSTS
 
 
+@dataclass(frozen=True)
+class ContextParams:
+    """The settings of a context. Sizes are in tokens; `n_outputs` in rows of logits per decode."""
+
+    n_ctx: int
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_seqs: int = 1
+    n_outputs: int = 1
+    n_threads: int = 1
+    n_threads_batch: int = 1
+    cache_type: str = "f16"
+    flash_attention: str = "auto"
+
+
 def default_config() -> RunConfig:
     """The configuration without measurement: a thread per core, else llama.cpp's defaults."""
     threads = hardware.cores()
@@ -65,3 +85,17 @@ def check_goal(goal: str) -> None:
 def is_small(summary: Summary) -> bool:
     """Whether the model is too small for tuning: reading its weights is not what takes time."""
     return summary.data_bytes < _WORTH_TUNING
+
+
+def gpu_layers(gpu: str | int, *, can_offload: bool) -> int:
+    """The number of layers to offload for `gpu`; -1 means all, 0 if there is no usable GPU.
+
+    Raises UsageError for any other value than "auto", "off" or a number of layers.
+    """
+    if isinstance(gpu, int) and not isinstance(gpu, bool) and 0 <= gpu <= _MAX_LAYERS:
+        return gpu if can_offload else 0
+    if gpu == "off":
+        return 0
+    if gpu == "auto":
+        return _ALL_LAYERS if can_offload else 0
+    raise validate.invalid_value("gpu", gpu, "'auto', 'off' or a number of layers")

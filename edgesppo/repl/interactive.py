@@ -12,7 +12,7 @@ from edgesppo.repl import status
 from edgesppo.repl.commands import registry
 from edgesppo.repl.last_turn import recap
 from edgesppo.repl.loop import LoadFailed, Loop
-from edgesppo.system.sanitize import printable
+from edgesppo.system.sanitize import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,11 +89,20 @@ class TerminalLoop(Loop):
 
     def recall(self) -> None:
         """Show the last turn of the chat."""
-        for line in self._recap():
+        for line in (*self._recap(), *self._offer_unanswered()):
             self.say(line)
 
     def _recap(self) -> list[str]:
         return recap(self.state.chat.messages, self.screen.message_columns)
+
+    def _offer_unanswered(self) -> list[str]:
+        """A line about the message that an earlier run did not get to answer, if there is one."""
+        if not self.state.asked:
+            return []
+        start, end = "(not answered: ", "; /regen answers it)"
+        columns = self.screen.message_columns or self.screen.size.columns
+        room = max(20, columns - len(start + end))
+        return [f"{start}{one_line(self.state.asked, room)}{end}"]
 
     def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question; anything but y or yes is no."""
@@ -135,7 +144,7 @@ class TerminalLoop(Loop):
         """In the loading thread: announce the model, or make `read` raise LoadFailed."""
         if failure is None:
             self._update_status()
-            self.reader.announce([*self.state.notices, *self._recap()])
+            self.reader.announce([*self.state.notices, *self._recap(), *self._offer_unanswered()])
         elif not isinstance(failure, Cancelled):
             self.reader.fail(LoadFailed(failure))
 

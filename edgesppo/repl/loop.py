@@ -100,14 +100,21 @@ class Loop:
     def _ask(self, line: str) -> None:
         chat = self.state.chat
         asked, turns = turn_commands.message(self, line), len(chat.messages)
+        self.state.ask(asked)
         try:
             self.show(chat.stream(asked), asked)
         except ContextOverflow:
             if self.attached:
                 self.say(f"({self.attached[-1].name} is still attached; /undo removes it)")
+            self.state.withdraw()
+            raise
+        except EdgesppoError:
+            self.state.withdraw()
             raise
         if len(chat.messages) > turns:
             self.attached.clear()
+        else:
+            self.state.withdraw()
 
     def say(self, text: str) -> None:
         """Write a message to standard error."""

@@ -125,6 +125,21 @@ class ReplState:
             self.session, self._saved, self._chat = session, saved, saved.chat
         return [] if saved.resumed is None else [resumed_line(self.name, saved.resumed)]
 
+    @property
+    def asked(self) -> str:
+        """A message of an earlier run that was sent and never answered; empty if there is none."""
+        return (self._saved.asked or "") if self._saved is not None else ""
+
+    def ask(self, question: str) -> None:
+        """Save a message before it is answered. Raises OutputError."""
+        if self._saved is not None:
+            self._saved.ask(question)
+
+    def withdraw(self) -> None:
+        """Forget the message of `ask`, which got no answer. Raises OutputError."""
+        if self._saved is not None:
+            self._saved.withdraw()
+
     def record(self) -> None:
         """Save what has changed. Raises OutputError, also if saving has stopped after an error."""
         if self._saved is not None:

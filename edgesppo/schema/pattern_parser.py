@@ -1,14 +1,14 @@
 """Parse the regular expressions of `pattern` (ECMA 262) to a tree of nodes.
 
-Supported: characters, escapes, `.`, classes, `\\d \\w \\s` and their complements, groups, also
-named ones, `|`, `^`, `$`, `* + ? {m} {m,} {m,n}`, lazy or not. Refused: look-around,
-back-references, `\\b`, `\\p`, flags. Dialects differ in what `\\w`, `\\d` and `\\s` mean beyond
-ASCII: the sets here satisfy all.
+Supported: characters, escapes, `.`, classes, `\\d \\w \\s` and their complements, groups (also
+named), `|`, `^`, `$`, `* + ? {m} {m,} {m,n}`, lazy or not. Refused: look-around, back-references,
+`\\b`, `\\p`, flags. Dialects differ in what `\\w`, `\\d` and `\\s` mean beyond ASCII: the sets of
+characters here satisfy all of them.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias, TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from edgesppo.schema import charset
 from edgesppo.schema.limits import MAX_GROUPS, quoted, schema_error

@@ -1,1 +1,4 @@
-"""Chats on the disk: their turns, checksummed line by line, and the KV state beside them."""
+"""Chats on disk: their turns, with a checksum on every line, and their KV state beside them.
+
+This room knows no terminals.
+"""

@@ -1,7 +1,4 @@
-"""Owns a saved chat's file: reading it, telling what of it is sound, writing it whole.
-
-Knows nothing of sessions that go on in it.
-"""
+"""The file of a saved chat: read it, find its undamaged part, replace it, lock it."""
 
 from __future__ import annotations
 
@@ -22,19 +19,19 @@ if TYPE_CHECKING:
 
 SUFFIX = ".jsonl"
 MODE = 0o600
-_MAX_BYTES = 1 << 28  # ten thousand of the longest answers take half of it
+_MAX_BYTES = 1 << 28  # twice what ten thousand of the longest answers take
 
 
 def state_path(path: Path) -> Path:
-    """Where the KV state of the chat at `path` is."""
+    """The file of the KV state of the chat at `path`."""
     return path.with_name(path.name + kv_snapshot.SUFFIX)
 
 
 def read(path: Path, files: FileSystem | None = None) -> bytes:
-    """The bytes of a saved chat; none where there is no file.
+    """The bytes of a saved chat; empty if there is no file.
 
-    Raises BadChat for a file of a newer version, for one that is too large, and for what is no
-    file, such as a pipe, which is not waited for; OSError.
+    Raises BadChat for a file of a newer version, one that is too large, and anything that is not a
+    regular file (a pipe is not waited for); OSError if reading fails.
     """
     files = files or FileSystem()
     try:
@@ -43,7 +40,7 @@ def read(path: Path, files: FileSystem | None = None) -> bytes:
         return b""
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadChat(f"{path}: no regular file, so no saved chat; move it away")
+            raise BadChat(f"{path}: not a regular file, so not a saved chat; move it away")
         data = read_all(files, descriptor, _MAX_BYTES + 1)
     finally:
         files.close(descriptor)
@@ -53,40 +50,44 @@ def read(path: Path, files: FileSystem | None = None) -> bytes:
     if version is not None and version > VERSION:
         raise BadChat(
             f"{path}: written by a newer edgesppo (version {version}, this one reads {VERSION}); "
-            "use that one, or another name"
+            "use that version, or another name for the chat"
         )
     return data
 
 
-def understand(data: bytes) -> tuple[Transcript | None, tuple[int, int]]:
-    """What the sound part of a file tells, and where that part ends, with its checksum.
+def parse(data: bytes) -> tuple[Transcript | None, tuple[int, int]]:
+    """The transcript of a file's undamaged part; None if there is no such part.
 
-    A last line that lacks only its newline is sound, too: the end is then behind the data.
+    Also returns where that part ends, in bytes, and its running checksum; (0, 0) without one. A
+    last line that lacks only its newline is undamaged: the end is then one byte after the data.
     """
     found = max((jsonl.read_valid(d) for d in (data, data + b"\n", data[:-1] + b"\n")), key=len)
-    transcript, sound = replay([line.event for line in found])
-    return transcript, ((found[sound - 1].end, found[sound - 1].crc) if transcript else (0, 0))
+    transcript, n_valid = replay([line.event for line in found])
+    return transcript, ((found[n_valid - 1].end, found[n_valid - 1].crc) if transcript else (0, 0))
 
 
 def is_torn(data: bytes, end: int) -> bool:
-    """Whether what follows the sound part can be one line of ours that was never finished."""
+    """Whether the bytes after the undamaged part can be one line that was not written in full."""
     return b"\n" not in data[end:] and jsonl.is_unfinished(data[end:])
 
 
 def replace(path: Path, now: Conversation, files: FileSystem | None = None) -> None:
-    """Write a chat anew, whole, in place of what had that name. Raises OutputError, ChatInUse."""
+    """Write a chat to a file atomically, replacing any file there.
+
+    Raises OutputError, and ChatInUse if another process has the chat of that file open.
+    """
     files = files or FileSystem()
-    held = lock(path, files)
+    file_lock = lock(path, files)
     try:
         atomic_write(path, jsonl.encode(changes(None, now))[0], files=files, mode=MODE)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
-        held.release()
+        file_lock.release()
 
 
 def _version(data: bytes) -> int | None:
-    """What the first line says. Lines and this key are the same in every version."""
+    """The version in the first line, whose format is the same in every version."""
     found = jsonl.read_valid(data[: data.find(b"\n") + 1])
     header = found[0].event if found else {}
     version = header.get("version") if "edgesppo" in header else None
@@ -94,13 +95,16 @@ def _version(data: bytes) -> int | None:
 
 
 def lock(path: Path, files: FileSystem) -> filelock.FileLock:
-    """Let no other process work on the chat at `path`. Raises ChatInUse, OutputError."""
+    """Lock the chat at `path` for this process.
+
+    Raises ChatInUse if another process has it open, OutputError if it cannot be locked.
+    """
     try:
         return filelock.FileLock(path.with_name(f".{path.name}.lock"), files)
     except filelock.LockHeld as held:
         name = path.name.removesuffix(SUFFIX)
         raise ChatInUse(
-            f"the chat {name!r} is open in {held.owner}; leave it there first, or use another name"
+            f"the chat {name!r} is open in {held.owner}; close it there first, or use another name"
         ) from None
     except OSError as error:
         raise cannot_write(path, error) from None

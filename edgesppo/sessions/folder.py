@@ -1,9 +1,7 @@
-"""Owns the folder of saved chats: their names, which there are, and which was used last.
+"""The folder of saved chats: list, open, rename and delete them by name.
 
-    sessions = Sessions()
-    with sessions.open("rome") as session: ...
-
-Knows nothing of models or of terminals.
+sessions = Sessions()
+with sessions.open("rome") as session: ...
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadChat, ChatInUse, ChatNotFound, UsageError
-from edgesppo.sessions.file import SUFFIX, is_torn, read, state_path, understand
+from edgesppo.sessions.file import SUFFIX, is_torn, parse, read, state_path
 from edgesppo.sessions.session import Session
 from edgesppo.system.fs import FileSystem, cannot_write
 from edgesppo.system.paths import data_dir, portable_name_fault
@@ -27,17 +25,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_NAME = 64
-# A file's name has at most 255 bytes, and ours are longer than the chat's.
+# A file name has at most 255 bytes, and a chat's files have longer names than the chat.
 _MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One saved chat, as far as can be told without opening it.
+    """What is known of a saved chat without opening it.
 
-    `model` is the name of the model that answered last, `last_used` seconds since 1970, `n_bytes`
-    and `n_state_bytes` the sizes of the chat's file and of its KV state. `problem` says what is
-    wrong with the file, if anything is; opening it mends what can be mended.
+    Attributes:
+        name: The chat's name.
+        model: The name of the model that answered last.
+        n_turns: The number of turns that can be read.
+        last_used: When the chat was written last, in seconds since 1970.
+        n_bytes: The size of the chat's file.
+        n_state_bytes: The size of its KV state; 0 if there is none.
+        problem: What is wrong with the file, or None. Opening the chat repairs what can be.
     """
 
     name: str
@@ -50,44 +53,46 @@ class Entry:
 
 
 class Sessions:
-    """The saved chats of a folder, by default that of this user."""
+    """The saved chats in a folder, by default the user's own."""
 
     def __init__(self, folder: Path | None = None, files: FileSystem | None = None) -> None:
         self.folder = data_dir() / "sessions" if folder is None else folder
         self._files = files or FileSystem()
 
     def open(self, name: str) -> Session:
-        """Go on with the chat of this name, or begin it. Raises what Session does, UsageError."""
+        """Open the chat of this name, or begin a new one.
+
+        Raises what `Session` raises, and UsageError for an invalid name.
+        """
         return Session(self._path(name, make=True), self._files)
 
     def resume(self, name: str) -> Session:
-        """Go on with the chat of this name. Raises ChatNotFound where there is none."""
+        """Open the chat of this name. Raises ChatNotFound if there is none."""
         self.existing(name)
         return self.open(name)
 
     def latest(self) -> Session:
-        """Go on with the chat that was used last, of those that can be read.
+        """Open the chat that was used last, skipping chats that cannot be read.
 
-        Those that are passed over are among the session's notices. Raises ChatNotFound where
-        there is none.
+        The session's notices name the skipped ones. Raises ChatNotFound if there is no chat.
         """
-        passed: list[str] = []
+        skipped: list[str] = []
         for entry in self.entries():
             try:
                 session = self.open(entry.name)
             except BadChat as error:
-                passed.append(f"not resumed: {error}")
+                skipped.append(f"not resumed: {error}")
                 continue
             if session.transcript is not None:
-                session.notices[:0] = passed
+                session.notices[:0] = skipped
                 return session
-            passed += session.notices
+            skipped += session.notices
             session.close()
-        why = "".join(f" ({text})" for text in passed)
-        raise ChatNotFound(f"there is no saved chat to resume{why}; edgesppo chat begins one")
+        why = "".join(f" ({text})" for text in skipped)
+        raise ChatNotFound(f"there is no saved chat to resume{why}; begin one: edgesppo chat")
 
     def unnamed(self) -> Session:
-        """Begin a chat that is called by its day: 2026-11-22-1, 2026-11-22-2, ..."""
+        """Begin a chat that is named after today's date: 2026-11-22-1, 2026-11-22-2, ..."""
         day = time.strftime("%Y-%m-%d")
         n = 0
         while True:
@@ -99,16 +104,16 @@ class Sessions:
                 session = Session(path, self._files)
                 if session.transcript is None:
                     return session
-                session.close()  # somebody was quicker
+                session.close()  # another process was faster
 
     def entries(self) -> list[Entry]:
-        """The saved chats, the one used last first. Opens none and mends none."""
+        """The saved chats, the latest first. Opens and repairs none of them."""
         return sorted(self._found(), key=lambda entry: entry.last_used, reverse=True)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a chat another name, its KV state with it.
+        """Rename a chat and its KV state.
 
-        Raises ChatNotFound, ChatInUse, and UsageError where the new name is taken or is none.
+        Raises ChatNotFound, ChatInUse, and UsageError if the new name is taken or invalid.
         """
         path = self._path(new)
         with self.resume(old) as session:
@@ -120,14 +125,14 @@ class Sessions:
             session.delete()
 
     def existing(self, name: str) -> Path:
-        """Where the chat of this name is. Raises ChatNotFound, UsageError for what is no name."""
+        """The file of an existing chat. Raises ChatNotFound, and UsageError for an invalid name."""
         path = self._path(name)
         if not os.path.lexists(path):
             raise ChatNotFound(f"there is no saved chat {name!r} in {self.folder}")
         return path
 
     def path(self, name: str) -> Path:
-        """Where the chat of this name is, or belongs. Raises UsageError for what is no name."""
+        """The file of the chat of this name. Raises UsageError for an invalid name."""
         return self.folder / (checked_name(name) + SUFFIX)
 
     def _path(self, name: str, *, make: bool = False) -> Path:
@@ -159,9 +164,9 @@ def _entry(name: str, path: Path, status: os.stat_result) -> Entry:
     model, turns, problem = "", 0, None
     try:
         data = read(path)
-        transcript, (end, _) = understand(data)
+        transcript, (end, _) = parse(data)
         if transcript is None:
-            problem = "no saved chat, or damaged from its first line on"
+            problem = "not a saved chat, or damaged from its first line on"
         else:
             model, turns = transcript.by.name, len(transcript.turns)
             if end < len(data):
@@ -176,19 +181,23 @@ def _entry(name: str, path: Path, status: os.stat_result) -> Entry:
 
 
 def checked_name(name: str) -> str:
-    """A chat's name as it is used, or UsageError: a name must be a file's name everywhere."""
+    """A chat's name in Unicode's NFC.
+
+    Raises UsageError for a name that cannot be a file name on every system.
+    """
     name = unicodedata.normalize("NFC", name)
-    wrong = _wrong(name)
-    if wrong:
-        raise UsageError(f"{name[:80]!r} cannot be the name of a chat: {wrong}")
+    fault = _name_fault(name)
+    if fault:
+        raise UsageError(f"{name[:80]!r} cannot be the name of a chat: {fault}")
     return name
 
 
-def _wrong(name: str) -> str | None:
+def _name_fault(name: str) -> str | None:
+    """What is wrong with a chat's name; None if nothing is."""
     if not name or name != name.strip():
         return "it is empty, or begins or ends with a space"
     if len(name) > MAX_NAME or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
-        return f"it has more than {MAX_NAME} letters or {_MAX_NAME_BYTES} bytes"
+        return f"it has more than {MAX_NAME} characters or {_MAX_NAME_BYTES} bytes"
     if name.startswith("."):
         return "it begins with a dot"
     fault = portable_name_fault(name)

@@ -1,11 +1,11 @@
-"""Owns KV state on disk, bound to what it was made from. Knows nothing of chats.
+"""KV snapshots: the KV cells of a token sequence, in a file.
 
     file:  magic | header length u32 | header (JSON) | ids i32[n_ids] | cells
 
-The header repeats the binding: the model's fingerprint, the library's build and the context's
-settings. Whatever differs, is damaged or is cut short is no error: `read` gives None, and the
-prompt is prefilled again. A file is dated by its last use; where there are too many, the oldest
-go first.
+The header names what the cells depend on: the model's fingerprint, the library's build and the
+context's settings. If any of it differs, or the file is damaged or truncated, `read` returns None
+and the prompt is prefilled again: that is no error. A file's modification time is its last use;
+`prune` removes the oldest files first.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MAGIC = b"edgesppo-kv-1\n"
 SUFFIX = ".kv"
 _MAX_HEADER = 4096
 MAX_BYTES = 1 << 36
-# The fingerprint reads the header and this many places of the tensors, of this many bytes.
-_PLACES, _PLACE_BYTES = 64, 1 << 16
+# The fingerprint reads the header, and this many samples of this many bytes from the tensors.
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 
 
 @dataclass(frozen=True)
 class Binding:
-    """What a state was made from; it serves nothing else."""
+    """What KV cells depend on: they can be used only with the same binding."""
 
     model: str
     library: str
@@ -46,9 +46,10 @@ class Binding:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The KV cells of the tokens `ids`, as the engine gives and takes them.
+    """The KV cells of the tokens `ids`, as `Engine.state` returns them.
 
-    `prefill` is the longest prefill measured with them: tokens and seconds; (0, 0) is unknown.
+    `prefill` is the longest prefill measured in the chat, in tokens and seconds; (0, 0.0) if
+    unknown.
     """
 
     ids: Sequence[int]
@@ -57,38 +58,43 @@ class Snapshot:
 
 
 def fingerprint(file: BinaryIO, header_bytes: int) -> str:
-    """Tells a model file from any other that is not made to deceive, without reading it all.
+    """A hash that tells a model file from others without reading all of it.
 
-    Hashes its size, its header (the first `header_bytes`) and samples all over its tensors: two
-    fine-tunes of one architecture differ everywhere.
+    Covers its size, its header (the first `header_bytes`) and samples from all over its tensors:
+    two fine-tunes of one architecture differ everywhere. It does not detect a file that was made
+    to have the same fingerprint.
     """
     size = file.seek(0, os.SEEK_END)
     digest = hashlib.sha256(str(size).encode())
     file.seek(0)
     digest.update(file.read(header_bytes))
-    for n in range(_PLACES):
-        file.seek(header_bytes + (size - header_bytes) * n // _PLACES)
-        digest.update(file.read(_PLACE_BYTES))
+    for n in range(_SAMPLES):
+        file.seek(header_bytes + (size - header_bytes) * n // _SAMPLES)
+        digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 
 
-def write(path: Path, binding: Binding, held: Snapshot, files: FileSystem | None = None) -> None:
-    """Write a snapshot; it appears under its name only when whole, readable by its owner only."""
-    numbers = array.array("i", held.ids).tobytes()
+def write(
+    path: Path, binding: Binding, snapshot: Snapshot, files: FileSystem | None = None
+) -> None:
+    """Write a snapshot atomically, readable only by its owner. Raises OSError."""
+    numbers = array.array("i", snapshot.ids).tobytes()
     digest = hashlib.sha256(numbers)
-    digest.update(held.cells)
-    sizes = {"n_ids": len(held.ids), "n_state": len(held.cells)}
-    header = {**asdict(binding), **sizes, "prefill": held.prefill, "sha256": digest.hexdigest()}
+    digest.update(snapshot.cells)
+    sizes = {"n_ids": len(snapshot.ids), "n_state": len(snapshot.cells)}
+    prefill, checksum = snapshot.prefill, digest.hexdigest()
+    header = {**asdict(binding), **sizes, "prefill": prefill, "sha256": checksum}
     text = json.dumps(header).encode()
     head = MAGIC + struct.pack("<I", len(text)) + text + numbers
-    # Not waited for: what a power failure damages is told by its checksum, and prefilled again.
-    atomic_write(path, head, held.cells, files=files or FileSystem(), mode=0o600, sync=False)
+    # No fsync: the checksum detects what a power failure damages, and it is prefilled again.
+    atomic_write(path, head, snapshot.cells, files=files or FileSystem(), mode=0o600, sync=False)
 
 
 def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | None:
-    """What a file holds that was made under this very binding, or None.
+    """Read a snapshot, and mark its file as used.
 
-    Not where its cells take more than `limit` bytes. A file that is read counts as used.
+    None if there is no such file, it has another binding, is damaged, or its cells take more than
+    `limit` bytes.
     """
     try:
         with os.fdopen(FileSystem().open_to_read(path), "rb") as file:
@@ -100,8 +106,8 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
                 return None
             n_ids, n_state = int(header["n_ids"]), int(header["n_state"])
             most = MAX_BYTES if limit is None else limit
-            rest = path.stat().st_size - file.tell()
-            if not 0 < n_state <= most or n_ids < 0 or rest != 4 * n_ids + n_state:
+            remaining = path.stat().st_size - file.tell()
+            if not 0 < n_state <= most or n_ids < 0 or remaining != 4 * n_ids + n_state:
                 return None
             numbers, cells = file.read(4 * n_ids), bytearray(n_state)
             if file.readinto(cells) != n_state:
@@ -119,9 +125,9 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
 
 
 def prune(folder: Path, cap: int) -> None:
-    """Remove the oldest snapshots of a folder until they take at most `cap` bytes.
+    """Remove the oldest snapshots in a folder until the others take at most `cap` bytes.
 
-    What a killed process left half-written goes first.
+    Unfinished files of killed processes are removed first.
     """
     found = []
     for path in folder.iterdir():
@@ -140,8 +146,8 @@ def prune(folder: Path, cap: int) -> None:
             total -= size
 
 
-def sweep(path: Path, files: FileSystem) -> None:
-    """Remove what a killed process left of writing the snapshot at `path`; nobody may be at it."""
+def remove_unfinished(path: Path, files: FileSystem) -> None:
+    """Remove unfinished files of the snapshot at `path`. No process may be writing one."""
     for draft in path.parent.iterdir():
         if draft.name.startswith(f".{path.name}.") and is_temporary(draft, SUFFIX):
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""Owns a chat that is kept on disk as it goes: its turns in a session, its KV state beside it.
+"""A chat that saves itself: its turns in a session's file, its KV state beside it.
 
-The turns are the chat; the state only saves time. Whatever is wrong with the state, it is left
-out silently and the prompt is prefilled again. Knows nothing of terminals.
+The turns are the chat, the state only saves time. If anything is wrong with the state, it is
+silently ignored and the prompt is prefilled again.
 """
 
 from __future__ import annotations
@@ -30,20 +30,24 @@ if TYPE_CHECKING:
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import ModelMark, Transcript
 
-DEFAULT_CAP = 2_000_000_000
-# After a turn, the state is written if prefilling what the last one lacks would take this long,
-# and this many times as long as writing did: so the disk costs at most a quarter of what it saves.
+DEFAULT_CAP = 2_000_000_000  # bytes of the KV states in a folder
+# After a turn, the state is written if prefilling what the written one lacks would take more than
+# this many seconds, and this many times as long as writing it: so writing takes at most a quarter
+# of the time that it saves.
 WORTH_S = 5.0
 WORTH_WRITES = 4.0
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What came back of a chat.
+    """What was restored of a saved chat.
 
-    `n_tokens` of its prompt are in the KV cache again, which saved `saved_s` seconds: their
-    prefill at the rate measured when they were saved, less what restoring took; None where no
-    rate is known. `other_model` names the model that gave the last answer if it was another one.
+    Attributes:
+        n_turns: The number of turns.
+        n_tokens: The tokens of its prompt that are in the KV cache again.
+        saved_s: The seconds that this saved: their prefill at the rate measured when they were
+            saved, less the time to restore them; None if no rate is known.
+        other_model: The name of the model that gave the last answer, if it was another one.
     """
 
     n_turns: int
@@ -53,21 +57,28 @@ class Resumed:
 
 
 class PersistentChat:
-    """A chat that goes on in a session; a context manager, `close()` lets go of the session.
+    """A chat that is saved in a session; create it with `LoadedModel.keep`.
 
         with loaded.keep(sessions.open("rome")) as saved:
             saved.chat.ask("...")
             saved.record()
 
-    Call `record()` after whatever may have changed the chat: a turn, undo, clear, other settings.
-    When it returns, that is on the disk. `resumed` says what came back, None for a new chat.
-    The states of all chats in the folder take `snapshots` bytes at most; 0 writes none.
+    A context manager: leaving it saves everything and closes the session. Call `record()` after
+    anything that may have changed the chat: a turn, undo, clear, other settings. When it returns,
+    the change is on disk.
+
+    Attributes:
+        chat: The chat.
+        session: The session.
+        snapshots: The most bytes that the KV states of all chats in the folder may take; 0 writes
+            none.
+        resumed: What was restored of the session's chat; None for a new one.
     """
 
     def __init__(
         self,
         chat: Chat,
-        held: Session,
+        session: Session,
         engine: Engine,
         by: ModelMark,
         binding: Binding,
@@ -75,29 +86,48 @@ class PersistentChat:
         snapshots: int = DEFAULT_CAP,
     ) -> None:
         self.chat = chat
-        self.session = held
+        self.session = session
         self.snapshots = snapshots
         self._engine = engine
         self._by = by
         self._binding = binding
         self._measured: Result | None = None
-        self._prefill = (0, 0.0)  # the longest: tokens and seconds
-        self._on_disk: list[int] = []  # the ids whose state is written
-        self._write_s = 0.0  # what writing it took
-        self.resumed = self._resume(held.transcript) if held.transcript else None
+        self._prefill = (0, 0.0)  # the longest one: tokens and seconds
+        self._on_disk: list[int] = []  # the ids whose KV state is written
+        self._write_s = 0.0  # seconds that writing it took
+        self._asked = session.transcript.asked if session.transcript else None
+        self._before_asked = chat.messages[-1:]
+        self.resumed = self._resume(session.transcript) if session.transcript else None
+
+    @property
+    def asked(self) -> str | None:
+        """A question that was sent and never answered, as after a crash; None if there is none."""
+        if self.chat.messages[-1:] != self._before_asked:  # it has its answer
+            self._asked = None
+        return self._asked
+
+    def ask(self, question: str) -> None:
+        """Write a question to disk before it is answered. Raises OutputError."""
+        self._asked, self._before_asked = question, self.chat.messages[-1:]
+        self.record()
+
+    def withdraw(self) -> None:
+        """Forget the question of `ask`: it gets no answer. Raises OutputError."""
+        self._asked = None
+        self.record()
 
     def record(self) -> None:
-        """Put on disk what changed; the KV state, too, when that is worth it.
+        """Write what changed to disk, and the KV state if that saves enough time.
 
-        Raises OutputError where the turns could not be written; the next call tries again.
+        Raises OutputError if the turns could not be written; the next call tries again.
         """
-        self.session.record(conversation(self.chat, self._by))
+        self.session.record(conversation(self.chat, self._by, self.asked))
         self._measure()
         if self._unsaved_s() > max(WORTH_S, WORTH_WRITES * self._write_s):
             self._save_state()
 
     def save(self) -> None:
-        """Put everything on disk, the KV state included. Raises OutputError."""
+        """Write everything to disk, including the KV state. Raises OutputError."""
         self.record()
         if self.chat.messages:
             self._save_state()
@@ -105,7 +135,10 @@ class PersistentChat:
             self.session.delete_state()
 
     def close(self) -> None:
-        """Put everything on disk, the KV state included, and let go; harmless when repeated."""
+        """Write everything to disk and close the session; harmless when repeated.
+
+        Raises OutputError; the session is closed nevertheless.
+        """
         if self.session.closed:
             return
         try:
@@ -119,23 +152,24 @@ class PersistentChat:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _resume(self, before: Transcript) -> Resumed:
+    def _resume(self, saved: Transcript) -> Resumed:
+        """Restore the KV state, and tell what was restored."""
         started = time.perf_counter()
-        held = restore(self.chat, self.session.state_path, self._engine, self._binding)
+        snapshot = restore(self.chat, self.session.state_path, self._engine, self._binding)
         n_tokens = 0
         saved_s = None
-        if held is not None:
-            self._on_disk = list(held.ids)
-            self._prefill = held.prefill
+        if snapshot is not None:
+            self._on_disk = list(snapshot.ids)
+            self._prefill = snapshot.prefill
             n_tokens = self._engine.count_cached(self.chat.history_ids())
             if rate := self._rate():
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
-        same = before.by.fingerprint == self._by.fingerprint
-        other = None if same else before.by.name
-        return Resumed(len(before.turns), n_tokens, saved_s, other)
+        is_same = saved.by.fingerprint == self._by.fingerprint
+        other_model = None if is_same else saved.by.name
+        return Resumed(len(saved.turns), n_tokens, saved_s, other_model)
 
     def _measure(self) -> None:
-        """Remember the longest prefill: it comes closest to that of a whole chat."""
+        """Remember the longest prefill, as its rate is the closest to that of a whole chat."""
         last = self.chat.last if self.chat.answered else None
         if last is None or last is self._measured:
             return
@@ -145,92 +179,93 @@ class PersistentChat:
             self._prefill = (tokens, tokens / last.timings.prefill_tps)
 
     def _rate(self) -> float:
-        """Tokens per second of prefill, as measured; 0 where nothing was."""
+        """Tokens per second of the longest prefill; 0 if there was none."""
         tokens, seconds = self._prefill
         return tokens / seconds if seconds > 0 else 0.0
 
     def _unsaved_s(self) -> float:
-        """How long it would take to prefill what is held now and not in the written state."""
+        """The seconds to prefill what is in the KV cache and not in the written state."""
         rate = self._rate()
         if not rate or not self.chat.answered or self.snapshots <= 0:
             return 0.0
         usage = self.chat.last.usage
         bound = (usage.prompt_tokens + usage.completion_tokens) / rate
         if bound <= WORTH_S:
-            return 0.0  # without counting further
+            return 0.0  # without counting the tokens
         with suppress(EdgesppoError):
             return self._unsaved(self.chat.history_ids()) / rate
         return 0.0
 
     def _unsaved(self, ids: list[int]) -> int:
+        """The number of these tokens that are in the KV cache and not in the written state."""
         pairs = enumerate(zip(self._on_disk, ids, strict=False))
         shorter = min(len(self._on_disk), len(ids))
         written = next((n for n, (old, new) in pairs if old != new), shorter)
         return self._engine.count_cached(ids) - written
 
     def _save_state(self) -> None:
-        """Write the state if it holds more than the written one, the cap and memory allow it."""
+        """Write the KV state if it has more than the written one, and cap and memory allow it."""
         started = time.perf_counter()
-        # The model may be closed, the disk full: the turns are safe, and this only saves time.
+        # The model may be closed or the disk full: the turns are safe, and this only saves time.
         with suppress(EdgesppoError, OSError, MemoryError):
             ids = self.chat.history_ids()
             if self._unsaved(ids) <= 0:
                 return
-            held = self._engine.state(ids, room(self.snapshots))
-            if held is None:
+            state = self._engine.state(ids, max_state_bytes(self.snapshots))
+            if state is None:
                 return
-            found = Snapshot(held[0], held[1], self._prefill)
-            kv_snapshot.write(self.session.state_path, self._binding, found, self.session.files)
-            self._on_disk = held[0]
+            snapshot = Snapshot(state[0], state[1], self._prefill)
+            kv_snapshot.write(self.session.state_path, self._binding, snapshot, self.session.files)
+            self._on_disk = state[0]
             self._write_s = time.perf_counter() - started
             kv_snapshot.prune(self.session.path.parent, self.snapshots)
 
 
-def conversation(chat: Chat, by: ModelMark) -> Conversation:
-    """What a chat is now, to be recorded. Raises ChatInUse while it is answering elsewhere."""
+def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Conversation:
+    """The present state of a chat, for `Session.record`. Raises ChatInUse while it is answering."""
     chat.settle()
-    # As JSON gives them back, so that what is recorded can be told from what changed.
+    # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
-    return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out)
+    return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out, asked)
 
 
-def room(cap: int) -> int:
-    """The most bytes of a state that the cap and half of the free memory allow."""
+def max_state_bytes(cap: int) -> int:
+    """The largest KV state that the cap and half of the free memory allow, in bytes."""
     available = hardware.available_memory()
     return cap if available is None else min(cap, available // 2)
 
 
 def restore(chat: Chat, path: Path, engine: Engine, binding: Binding) -> Snapshot | None:
-    """Put a chat's KV state back; None when there is none that fits."""
+    """Restore a chat's KV state from a file; None if there is none that can be used."""
     if not chat.messages:
         return None
-    held = kv_snapshot.read(path, binding, room(kv_snapshot.MAX_BYTES))
-    if held is None or not engine.restore(held.ids, held.cells):
+    snapshot = kv_snapshot.read(path, binding, max_state_bytes(kv_snapshot.MAX_BYTES))
+    if snapshot is None or not engine.restore(snapshot.ids, snapshot.cells):
         return None
-    return held
+    return snapshot
 
 
 def save(chat: Chat, path: Path, engine: Engine, by: ModelMark, binding: Binding, cap: int) -> None:
-    """Write a chat to a file of its own, its KV state beside it. Raises OutputError, Closed.
+    """Write a chat to a file, and its KV state beside it, both atomically.
 
-    Both appear only when whole. Nothing is written where the model is closed.
+    Raises OutputError, ChatInUse, and Closed if the model is closed; then nothing is written.
     """
     chat.settle()
     ids = chat.history_ids()
-    held = engine.state(ids, room(cap)) if chat.messages else None
+    state = engine.state(ids, max_state_bytes(cap)) if chat.messages else None
     file.replace(path, conversation(chat, by))
-    if held is None:
+    if state is None:
         return
     with suppress(OSError):
-        kv_snapshot.write(file.state_path(path), binding, Snapshot(*held))
+        kv_snapshot.write(file.state_path(path), binding, Snapshot(*state))
         kv_snapshot.prune(path.parent, cap)
 
 
 def read(path: Path) -> Transcript:
-    """A chat's file, as it is. Raises BadChat, saying what is wrong.
+    """Read a saved chat without changing its file. Raises BadChat, with what is wrong.
 
-    A torn last line is left out: it was never said to be on the disk. Sampling parameters that
-    make no sense are left out with a warning.
+    A torn last line is ignored: it was never reported to be on disk. Invalid sampling parameters
+    are ignored with a warning.
     """
     try:
         data = file.read(path)
@@ -238,11 +273,11 @@ def read(path: Path) -> Transcript:
         raise BadChat(f"{path}: cannot be read: {error.strerror or error}") from None
     if not data:
         raise BadChat(f"{path}: cannot be read: there is no such file, or it is empty")
-    transcript, (end, _) = file.understand(data)
+    transcript, (end, _) = file.parse(data)
     if transcript is None:
         raise BadChat(f"{path}: not a saved chat, or damaged from its first line on")
     if end < len(data) and not file.is_torn(data, end):
         raise BadChat(f"{path}: damaged after turn {len(transcript.turns)}")
-    for complaint in transcript.drop_senseless():
-        warnings.warn(f"{path}: goes on without a setting: {complaint}", stacklevel=4)
+    for complaint in transcript.drop_invalid_sampling():
+        warnings.warn(f"{path}: ignoring an invalid setting: {complaint}", stacklevel=4)
     return transcript

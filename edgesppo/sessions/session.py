@@ -1,11 +1,11 @@
-"""Owns one saved chat on disk: an append-only file, held by one process at a time.
+"""One saved chat on disk: an append-only file that one process at a time has open.
 
-    NAME.jsonl              its events, one checksummed line each (see lines.py, transcript.py)
-    NAME.jsonl.kv           its KV state (see snapshot.py)
-    .NAME.jsonl.lock        who has it open
-    NAME.jsonl.damaged-N    what was found damaged, as it was found
+    NAME.jsonl              its events, one line with a checksum each (see jsonl.py, transcript.py)
+    NAME.jsonl.kv           its KV state (see kv_snapshot.py)
+    .NAME.jsonl.lock        the process that has it open
+    NAME.jsonl.damaged-N    a copy of the file as it was when damage was found
 
-All are readable by their owner only. Knows nothing of the folder, of models or of terminals.
+Only their owner can read them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import Closed, OutputError, UsageError
 from edgesppo.sessions import kv_snapshot
-from edgesppo.sessions.file import MODE, SUFFIX, is_torn, lock, read, state_path, understand
+from edgesppo.sessions.file import MODE, SUFFIX, is_torn, lock, parse, read, state_path
 from edgesppo.sessions.transcript import Transcript, changes
 from edgesppo.system import jsonl
 from edgesppo.system.fs import FileSystem, cannot_write, write_all
@@ -28,13 +28,21 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A saved chat that this process holds; a context manager, `close()` lets go of it.
+    """A saved chat that this process has open. A context manager: leaving it closes the chat.
 
-    The file need not be there: it comes with the first turn, so that an empty chat leaves none.
-    `transcript` is what is recorded (None: nothing yet). `notices` says, in one line each, what
-    had to be mended on opening, and which settings made no sense and are left out.
-    Raises ChatInUse, naming the process that holds it; BadChat where a newer version wrote it, or
-    where it is no regular file; OutputError where the disk fails.
+    The file is created with the first turn, so that an empty chat leaves none.
+
+    Attributes:
+        path: The chat's file.
+        transcript: What is recorded; None if nothing is yet.
+        notices: One line each for what was repaired on opening, and for invalid settings that are
+            ignored.
+        closed: Whether the session was closed.
+
+    Raises:
+        ChatInUse: Another process, which the error names, has the chat open.
+        BadChat: A newer version wrote the file, or it is not a regular file.
+        OutputError: The disk failed.
     """
 
     def __init__(self, path: Path, files: FileSystem | None = None) -> None:
@@ -43,11 +51,11 @@ class Session:
         self.transcript: Transcript | None = None
         self.files = files or FileSystem()
         self.closed = False
-        self._begun = False  # the file, by us
-        self._at = (0, 0)  # where what is recorded ends, and its checksum: set at one stroke
+        self._created = False  # whether this session created the file
+        self._end = (0, 0)  # where the recorded lines end, and their checksum; set in one statement
         self._lock = lock(path, self.files)
         try:
-            kv_snapshot.sweep(state_path(path), self.files)
+            kv_snapshot.remove_unfinished(state_path(path), self.files)
             self._load()
         except OSError as error:
             self.close()
@@ -58,25 +66,25 @@ class Session:
 
     @property
     def name(self) -> str:
-        """What the person calls it."""
+        """The chat's name."""
         return self.path.name.removesuffix(SUFFIX)
 
     @property
     def state_path(self) -> Path:
-        """Where its KV state is."""
+        """The file of its KV state."""
         return state_path(self.path)
 
     def record(self, now: Conversation) -> None:
-        """Append what changed since the last time; when this returns, it is on the disk.
+        """Append what changed since the last call; when this returns, it is on disk.
 
-        New turns, a new answer in place of the last, turns taken back, other settings, another
-        model. After a failure (OutputError) the next call records what this one could not.
+        That is a question, new turns, a new last answer, removed turns, other settings or another
+        model. Raises Closed, and OutputError if the disk fails; then the next call tries again.
         """
         if self.closed:
             raise Closed(f"the chat {self.name!r} was closed; open it again")
         if self.transcript is not None and not os.path.lexists(self.path):
-            self._forget()  # somebody removed the file: it is written anew, whole
-        if self.transcript is None and not now.messages:
+            self._forget()  # the file was removed: everything is written again
+        if self.transcript is None and not now.messages and now.asked is None:
             return
         events = changes(self.transcript, now)
         if not events:
@@ -89,10 +97,10 @@ class Session:
                 self.transcript.apply(event)
 
     def rename(self, path: Path) -> None:
-        """Give it another name, its state with it. Raises UsageError where there is one."""
+        """Rename the chat's files to `path`. Raises UsageError if there is a chat of that name."""
         if path == self.path:
             return
-        held = lock(path, self.files)
+        new_lock = lock(path, self.files)
         try:
             if os.path.lexists(path):
                 raise UsageError(f"there is a chat {path.name.removesuffix(SUFFIX)!r} already")
@@ -102,16 +110,16 @@ class Session:
             with suppress(OSError):
                 self.files.replace(self.state_path, state_path(path))
         except OSError as error:
-            held.release()
+            new_lock.release()
             raise cannot_write(path, error) from None
         except BaseException:
-            held.release()
+            new_lock.release()
             raise
         self._lock.release()
-        self.path, self._lock = path, held
+        self.path, self._lock = path, new_lock
 
     def delete(self) -> None:
-        """Remove it and its state; damaged copies stay. Raises OutputError."""
+        """Delete the chat and its KV state, but no damaged copies. Raises OutputError."""
         self.delete_state()
         try:
             self.files.unlink(self.path)
@@ -123,17 +131,20 @@ class Session:
         self._forget()
 
     def delete_state(self) -> None:
-        """Remove its KV state, where that can be done: what is left of it serves nobody."""
+        """Delete the KV state if possible; an error is ignored, as the state only saves time."""
         with suppress(OSError):
             self.files.unlink(self.state_path)
 
     def close(self) -> None:
-        """Let go of it; harmless when repeated."""
-        if self._begun and self._at == (0, 0):  # it may hold a line that nobody waited for
+        """Unlock the chat; harmless when repeated."""
+        if self._created and self._end == (0, 0):  # the first write failed, perhaps halfway
             with suppress(OSError):
-                if understand(read(self.path, self.files))[0] is None:
+                if parse(read(self.path, self.files))[0] is None:
                     self.files.unlink(self.path)
-        self._begun, self.closed = False, True
+        elif self._created and self._is_empty():
+            with suppress(OSError):
+                self.files.unlink(self.path)
+        self._created, self.closed = False, True
         self._lock.release()
 
     def __enter__(self) -> Session:
@@ -142,72 +153,85 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _is_empty(self) -> bool:
+        """Whether all that was written is a question that was withdrawn."""
+        saved = self.transcript
+        return saved is not None and not saved.turns and saved.asked is None
+
     def _forget(self) -> None:
+        """Treat the chat as not recorded yet."""
         self.transcript = None
-        self._at = (0, 0)
+        self._end = (0, 0)
 
     def _load(self) -> None:
+        """Read the file, and repair it if it is damaged."""
         data = read(self.path, self.files)
-        self.transcript, self._at = understand(data)
-        end = self._at[0]
+        self.transcript, self._end = parse(data)
+        end = self._end[0]
         if self.transcript is None:
             if data:
                 self._set_aside()
         elif data[end - 1 : end] != b"\n":
             self._write(self.files.open(self.path), b"\n", end - 1)
         elif end < len(data):
-            self._mend(data, len(self.transcript.turns))
-        for complaint in self.transcript.drop_senseless() if self.transcript else ():
-            self.notices.append(f"the chat {self.name!r} goes on without a setting: {complaint}")
+            self._repair(data, len(self.transcript.turns))
+        for complaint in self.transcript.drop_invalid_sampling() if self.transcript else ():
+            self.notices.append(
+                f"the chat {self.name!r} continues without an invalid setting: {complaint}"
+            )
 
-    def _mend(self, data: bytes, turns: int) -> None:
-        """Cut off what is not sound; but for a torn line, keep the file as it was found."""
-        end, _ = self._at
+    def _repair(self, data: bytes, turns: int) -> None:
+        """Cut off the damaged part; keep a copy of the file unless it is just a torn line."""
+        end, _ = self._end
         if is_torn(data, end):
-            text = f"had a torn last line, as a crash leaves it; it goes on after turn {turns}"
+            text = f"had a torn last line, as a crash leaves it; it continues after turn {turns}"
         else:
             copy = self._free_name()
             self._write(self.files.create(copy, MODE), data, 0)
             self.files.sync_folder(copy.parent)
             text = (
-                f"is damaged after turn {turns} and goes on there; as found, it is kept as {copy}"
+                f"is damaged after turn {turns} and continues there; the damaged file was kept as "
+                f"{copy}"
             )
         self._write(self.files.open(self.path), b"", end)
         self.notices.append(f"the chat {self.name!r} {text}")
 
     def _set_aside(self) -> None:
+        """Rename a file of which nothing can be read."""
         name = self._free_name()
         self.files.replace(self.path, name)
         self.files.sync_folder(name.parent)
         self.notices.append(
-            f"the chat {self.name!r} is damaged from its first line on, or no chat of ours; its "
-            f"file is now {name}, and a new chat begins"
+            f"the chat {self.name!r} is damaged from its first line on, or was not saved by "
+            f"edgesppo; its file was renamed to {name}, and a new chat begins"
         )
 
     def _free_name(self) -> Path:
+        """The next free name for a damaged file."""
         n = 1
         while os.path.lexists(name := self.path.with_name(f"{self.path.name}.damaged-{n}")):
             n += 1
         return name
 
     def _append(self, events: list[dict[str, Any]]) -> None:
-        end, before = self._at
-        data, crc = jsonl.encode(events, before)
-        new = self.transcript is None
-        self._begun |= new
+        """Append events to the file. Raises OutputError."""
+        end, previous_crc = self._end
+        data, crc = jsonl.encode(events, previous_crc)
+        is_new = self.transcript is None
+        self._created |= is_new
         try:
-            open_ = self.files.open_or_create if new else self.files.open
-            self._write(open_(self.path, *((MODE,) if new else ())), data, end)
-            if new:
+            open_ = self.files.open_or_create if is_new else self.files.open
+            self._write(open_(self.path, *((MODE,) if is_new else ())), data, end)
+            if is_new:
                 self.files.sync_folder(self.path.parent)
         except OSError as error:
             raise cannot_write(self.path, error) from None
-        self._at = (end + len(data), crc)
+        self._end = (end + len(data), crc)
 
     def _write(self, descriptor: int, data: bytes, at: int) -> None:
-        """Let `data` be what follows `at`, and wait until it is on the disk."""
+        """Replace everything from byte `at` on with `data`, and wait until it is on disk."""
         try:
-            self.files.truncate(descriptor, at)  # what an earlier failure left
+            self.files.truncate(descriptor, at)  # remove what a failed write left
             write_all(self.files, descriptor, data, at)
             self.files.sync(descriptor)
         finally:

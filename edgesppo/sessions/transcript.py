@@ -1,15 +1,17 @@
-"""Owns what the lines of a saved chat mean: events <-> its turns and settings.
+"""The events of a saved chat, and the turns and settings that they describe.
 
     {"edgesppo": "chat", "version": 1, "by": MODEL, "system": "..." | null, "sampling": {...}}
     {"turn": 3, "user": "...", "assistant": "...", "ids": [...] | null, "left_out": 0,
-     "finish_reason": "stop" | "length" | "cancelled"}            which older files do not tell
-    {"keep": 2}                               the turns after the second are taken back
+     "finish_reason": "stop" | "length" | "cancelled"}            not in older files
+    {"asked": "..." | null}                   a question that was sent; a turn answers it, null
+                                              withdraws it
+    {"keep": 2}                               all turns after the second are removed
     {"system": "..." | null, "sampling": {...}}
-    {"by": MODEL}                             another model, or another context, goes on
+    {"by": MODEL}                             another model, or another context, continues
 
-MODEL is {"name", "path", "fingerprint", "n_ctx"}; every event has "at", seconds since 1970. Turn N
-stands after the N-1 before it and takes the place of what stood there: a new answer to the last
-question is one event. Nothing written is ever changed. Pure: knows nothing of files.
+MODEL is {"name", "path", "fingerprint", "n_ctx"}; every event has "at", in seconds since 1970. An
+event of turn N replaces turn N and all later ones, so a new answer to the last question is one
+event. Events are only ever appended.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ FINISH_REASONS = ("stop", "length", "cancelled")
 
 @dataclass(frozen=True)
 class ModelMark:
-    """The model that answers: name, file, what tells it from others, and its context in tokens."""
+    """The model that answers: its name, file, fingerprint, and context in tokens."""
 
     name: str
     path: str
@@ -40,9 +42,10 @@ class ModelMark:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer; `ids` are the answer's tokens, of the model of `fingerprint`.
+    """A question and its answer.
 
-    `finish_reason` says how the answer ended, None where that is not known.
+    `ids` are the answer's token ids, in the vocabulary of the model with this `fingerprint`.
+    `finish_reason` says how the answer ended; None if unknown.
     """
 
     user: str
@@ -54,17 +57,18 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a chat is at a moment: who answers, its settings, its turns."""
+    """The state of a chat at a moment: the model that answers, the settings and the messages."""
 
     by: ModelMark
     system: str | None
     sampling: dict[str, Any]
     messages: tuple[Message, ...]
     left_out: int
+    asked: str | None = None  # a question that was sent and is not answered yet
 
     @property
     def turns(self) -> list[Turn]:
-        """The messages in pairs."""
+        """The messages as turns."""
         pairs = zip(self.messages[::2], self.messages[1::2], strict=True)
         mark = self.by.fingerprint
         return [
@@ -74,7 +78,10 @@ class Conversation:
 
 
 class Transcript:
-    """A chat as its events tell it. `apply` raises ValueError for an event that makes no sense."""
+    """The state of a chat after its events so far.
+
+    The constructor and `apply` raise ValueError or TypeError for an invalid event.
+    """
 
     def __init__(self, header: dict[str, Any]) -> None:
         if header.get("edgesppo") != KIND or header.get("version") != VERSION:
@@ -82,20 +89,23 @@ class Transcript:
         self.by = _mark(header.get("by"))
         self.system, self.sampling = _settings(header)
         self.turns: list[Turn] = []
+        self.asked: str | None = None  # a question that was sent and not answered
         self._left_out = 0
 
-    def drop_senseless(self) -> list[str]:
-        """Go on without the sampling parameters that make no sense; what is wrong with each."""
+    def drop_invalid_sampling(self) -> list[str]:
+        """Remove invalid sampling parameters; returns a message for each."""
         self.sampling, complaints = valid_values(self.sampling)
         return complaints
 
     def apply(self, event: dict[str, Any]) -> None:
-        """Go on by one event."""
+        """Apply the next event."""
         if "turn" in event:
             self._apply_turn(event)
         elif "keep" in event:
             keep = _count(event["keep"], len(self.turns))
             del self.turns[keep:]
+        elif "asked" in event:
+            self.asked = _text(event["asked"])
         elif "by" in event:
             self.by = _mark(event["by"])
             self._left_out = 0
@@ -113,10 +123,12 @@ class Transcript:
         end = reason if reason in FINISH_REASONS else None
         self.turns[before:] = [Turn(user, assistant, known, self.by.fingerprint, end)]
         self._left_out = left_out
+        self.asked = None
 
     def messages(self, fingerprint: str) -> list[Message]:
-        """The turns for a model. Answers have their tokens only if it is the one that gave them:
-        to another they mean something else, or nothing.
+        """The messages of all turns, for the model with this fingerprint.
+
+        An answer has its token ids only if this model gave it: they mean nothing to another.
         """
         found: list[Message] = []
         for turn in self.turns:
@@ -126,13 +138,16 @@ class Transcript:
         return found
 
     def left_out(self, by: ModelMark) -> int:
-        """How many of the oldest turns the prompt left out; 0 for another model or context."""
+        """How many of the oldest turns the last prompt left out; 0 for another model or context."""
         same = (by.fingerprint, by.n_ctx) == (self.by.fingerprint, self.by.n_ctx)
         return min(self._left_out, len(self.turns)) if same else 0
 
 
 def replay(events: Sequence[dict[str, Any]]) -> tuple[Transcript | None, int]:
-    """What the events tell, and how many of them make sense; no transcript without a header."""
+    """Apply events up to the first invalid one; returns the transcript, and how many were valid.
+
+    The transcript is None if the first event is not a valid header.
+    """
     transcript: Transcript | None = None
     for n, event in enumerate(events):
         try:
@@ -146,7 +161,7 @@ def replay(events: Sequence[dict[str, Any]]) -> tuple[Transcript | None, int]:
 
 
 def changes(before: Transcript | None, now: Conversation) -> list[dict[str, Any]]:
-    """The events that lead from what is recorded to what the chat is now."""
+    """The events that turn the recorded state (None: nothing recorded) into the present one."""
     settings = {"system": now.system, "sampling": now.sampling}
     events: list[dict[str, Any]] = []
     if before is None:
@@ -165,12 +180,14 @@ def changes(before: Transcript | None, now: Conversation) -> list[dict[str, Any]
         words = {"user": turn.user, "assistant": turn.assistant, "ids": turn.ids}
         end = {} if turn.finish_reason is None else {"finish_reason": turn.finish_reason}
         events.append({"turn": n + 1, **words, "left_out": min(now.left_out, n), **end})
+    if now.asked != (None if len(turns) > kept else before.asked):
+        events.append({"asked": now.asked})
     at = int(time.time())
     return [{**event, "at": at} for event in events]
 
 
 def _common(recorded: Iterable[Turn], turns: Iterable[Turn], fingerprint: str) -> int:
-    """How many turns are recorded as they are; another model's tokens are none to this one."""
+    """How many leading turns are recorded unchanged, ignoring token ids of another model."""
     n = 0
     for old, new in zip(recorded, turns, strict=False):
         ids = old.ids if old.fingerprint == fingerprint else None
@@ -192,13 +209,19 @@ def _mark(value: Any) -> ModelMark:
 
 
 def _settings(event: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    system, sampling = event.get("system"), event.get("sampling")
-    if not (system is None or isinstance(system, str)) or not isinstance(sampling, dict):
+    sampling = event.get("sampling")
+    if not isinstance(sampling, dict):
         raise ValueError("no settings")
-    return system, sampling
+    return _text(event.get("system")), sampling
+
+
+def _text(value: Any) -> str | None:
+    if not (value is None or isinstance(value, str)):
+        raise ValueError(f"{value!r} is not a text")
+    return value
 
 
 def _count(value: Any, most: int | None = None) -> int:
     if type(value) is not int or value < 0 or (most is not None and value > most):
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value

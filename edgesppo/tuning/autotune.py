@@ -4,35 +4,26 @@ The best settings differ between machines and models: llama.cpp's repacked weigh
 faster and prefill slower on some processors, flash attention pays from some length on, and
 hyper-threads help or hurt. So a shortened prefill and decode of a typical turn are timed with
 every setting worth trying, and the one with the least time for the whole turn wins. The result is
-cached for this machine, this build of llama.cpp and this model:
-
-    HOME/tuning/HASH.json       the settings, and the rates measured with them
+cached; see settings_cache.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from edgesppo.llama.library import LIBRARY_VERSION, system_info
 from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import (
-    LARGE_UBATCH,
-    OFF,
     ROWS,
     SMALL_UBATCH,
     TURNS,
     RunConfig,
     default_config,
-    is_small,
     low_memory_config,
 )
 from edgesppo.system import hardware
-from edgesppo.system.fs import FileSystem, atomic_write
-from edgesppo.system.paths import cache_dir
+from edgesppo.tuning import settings_cache
 from edgesppo.tuning.measure import LENGTHS, Probe, longest
 
 if TYPE_CHECKING:
@@ -49,16 +40,6 @@ _MARGIN = 0.02
 _REPACK_MARGIN = 0.05
 
 
-def cached_settings(summary: Summary, goal: str) -> RunConfig | None:
-    """The best settings for a model if no measurement is needed, else None.
-
-    `goal` is one of run_config.GOALS.
-    """
-    if goal == OFF or is_small(summary):
-        return default_config()
-    return _read(_cache_path(summary, goal))
-
-
 def find_settings(
     summary: Summary, goal: str, on_progress: Callable[[float], None] | None = None
 ) -> RunConfig:
@@ -67,7 +48,7 @@ def find_settings(
     `goal` is one of run_config.TURNS. `on_progress` is called with the fraction that is done.
     """
     found = Search(summary.path, goal, on_progress or (lambda _: None)).best()
-    _write(_cache_path(summary, goal), found)
+    settings_cache.store(summary, goal, found)
     return found
 
 
@@ -168,45 +149,3 @@ class Search:
     def _step(self) -> None:
         self._done += 1
         self._on_progress(self._done / self._tries)
-
-
-def _cache_path(summary: Summary, goal: str) -> Path:
-    """The settings' file; models with the same tensor shapes and types share it."""
-    model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
-    machine = [hardware.name(), hardware.thread_choices(), LIBRARY_VERSION, system_info()]
-    digest = hashlib.sha256(json.dumps([machine, model, goal]).encode()).hexdigest()
-    return cache_dir() / "tuning" / f"{digest[:32]}.json"
-
-
-def _read(path: Path) -> RunConfig | None:
-    """The cached settings; None if there are none, or the file is damaged."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tuning = RunConfig(**found | {"row_costs": tuple(found["row_costs"])})
-        return tuning if _is_valid(tuning) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _is_valid(tuning: RunConfig) -> bool:
-    """Whether settings from a file can be used; it may hold anything."""
-    threads = (tuning.n_threads, tuning.n_threads_batch)
-    rates = (tuning.prefill_tps, tuning.decode_tps)
-    costs = tuning.row_costs
-    return (
-        all(type(n) is int and 0 < n <= 1024 for n in threads)
-        and all(type(rate) is float and rate > 0 for rate in rates)
-        and tuning.flash_attention in ("on", "off")
-        and type(tuning.repack) is bool
-        and tuning.n_ubatch in (SMALL_UBATCH, LARGE_UBATCH)
-        and len(costs) == len(ROWS)
-        and all(1 <= cost < 1000 for cost in costs)
-    )
-
-
-def _write(path: Path, tuning: RunConfig) -> None:
-    """Cache the settings. If that fails, they are measured again next time."""
-    text = json.dumps(asdict(tuning), indent=1) + "\n"
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, text.encode(), files=FileSystem())

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgesppo.engine import config, draft_model
+from edgesppo.engine import config
 from edgesppo.errors import OutOfMemory
-from edgesppo.llama.model import gpu_layers
+from edgesppo.llama import build_info
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system import validate
 from edgesppo.system.hardware import available_memory
-from edgesppo.tuning import autotune
+from edgesppo.tuning import settings_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +79,11 @@ def origin(summary: Summary, options: LoadOptions, tuning: RunConfig) -> str:
         return MEASURED
     if tuning != _with_threads(_find(summary, options, None, measure=False), options):
         return "frugal"
-    if gpu_layers(options.gpu):
+    if _uses_gpu(options):
         return "gpu"
     if options.tune == run_config.OFF:
         return "off"
-    known = autotune.cached_settings(summary, _goal(summary, options))
+    known = settings_cache.cached_settings(summary, _goal(summary, options))
     if known is None:
         return "not yet"
     return "small" if known.prefill_tps is None else "other threads"
@@ -93,7 +93,7 @@ def _check(summary: Summary, options: LoadOptions) -> None:
     """Raise UsageError for invalid options, before anything is measured or loaded."""
     run_config.check_goal(options.tune)
     validate.boolean("force", options.force)
-    gpu_layers(options.gpu)
+    _uses_gpu(options)
     config.check(
         memory_plan.trained_context(summary),
         n_ctx=options.n_ctx,
@@ -111,17 +111,23 @@ def _find(
     measure: bool,
 ) -> RunConfig:
     """The fastest settings, whatever the number of threads asked for."""
-    if gpu_layers(options.gpu):
+    if _uses_gpu(options):
         return run_config.default_config()  # the GPU computes
     goal = _goal(summary, options)
-    found = autotune.cached_settings(summary, goal)
+    found = settings_cache.cached_settings(summary, goal)
     if found is None:
-        found = (
-            autotune.find_settings(summary, goal, on_tune)
-            if measure
-            else run_config.default_config()
-        )
+        if not measure:
+            return run_config.default_config()
+        from edgesppo.tuning.autotune import find_settings  # loads llama.cpp
+
+        found = find_settings(summary, goal, on_tune)
     return found
+
+
+def _uses_gpu(options: LoadOptions) -> bool:
+    """Whether layers are offloaded. Raises UsageError for an invalid `gpu`."""
+    _, _, can_offload = build_info.library()
+    return bool(run_config.gpu_layers(options.gpu, can_offload=can_offload))
 
 
 def _goal(summary: Summary, options: LoadOptions) -> str:
@@ -164,5 +170,5 @@ def _plan(summary: Summary, tuning: RunConfig, options: LoadOptions) -> MemoryPl
     )
     if options.draft is None:
         return plan
-    draft = draft_model.plan_memory(options.draft, tuning, n_ctx)
+    draft = memory_plan.plan_draft_memory(options.draft, tuning, n_ctx)
     return replace(plan, draft=draft.total - memory_plan.PROGRAM_BYTES)

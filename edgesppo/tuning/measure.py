@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
-from edgesppo.planning.run_config import ROWS
+from edgesppo.llama.context import Context
+from edgesppo.planning.run_config import ROWS, ContextParams
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
-"""Races the converter against llama.cpp's two steps on one checkpoint, in one run.
+"""Race the converter against llama.cpp's two steps on one checkpoint, in one run.
 
     python -m tests.benchmarks.convert --python PYTHON [--sources FOLDER] [--work FOLDER]
 
 Theirs is `convert_hf_to_gguf.py` to bf16, which needs an interpreter with torch, transformers and
 sentencepiece, then `llama-quantize` to Q4_K_M, built here from llama-cpp-python's source
-distribution. Every contender gets the same threads, the same disk, and a checkpoint that the
-system has just read. Ours waits until its file is on the disk; theirs does not. What was promised
-is checked, and a promise that is not kept ends the program with exit code 1. Linux only.
+distribution. Both get the same number of threads, the same disk, and a checkpoint in the page
+cache. Only edgesppo waits until its file is synced to disk. The promised limits are checked; a
+broken one makes the exit code 1. Linux only.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pathlib import Path
 from tests.support.checkpoints import SHAPES, write_checkpoint
 
 RELEASE = "llama-cpp-python==0.3.36"
-# What ours may take at most: of their time with either kernels, of the bytes that they write, and
-# of memory.
+# The limits for edgesppo: its time with each kind of kernels and its bytes written, as shares of
+# llama.cpp's, and its memory in bytes.
 FAST_TIME, GGML_TIME, WRITTEN, MEMORY = 0.25, 0.75, 0.26, 700e6
 INTERVAL = 0.05  # seconds between looks at a process's memory
 CMAKE = [
@@ -39,12 +39,12 @@ CMAKE = [
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took."""
+    """The resources that one process used."""
 
     name: str
     seconds: float
-    cpu: float  # seconds of all processors together: what it takes, however busy the machine is
-    written: int  # bytes that it gave the system to write, as the system counts them
+    cpu: float  # seconds on all cores together, which depend little on the load of the machine
+    written: int  # bytes written, as counted by the system
     memory: int  # most bytes of anonymous memory
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Run:
 
 
 def measure(name: str, command: list[str | Path], **environment: str) -> Run:
-    """Run the command."""
+    """Run a command and measure it."""
     os.sync()
     words = [str(word) for word in command]
     started, most = time.monotonic(), 0
@@ -80,12 +80,12 @@ def measure(name: str, command: list[str | Path], **environment: str) -> Run:
 
 
 def is_over(process: int) -> bool:
-    """Whether the process has ended; it stays there to be asked what it has done."""
+    """Whether the process has ended; it is not reaped, so that its counters stay readable."""
     return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def written(process: int) -> int:
-    """Bytes that the process caused to be written to a disk, all its threads together."""
+    """Bytes that all threads of the process caused to be written to disk."""
     found = re.search(r"^write_bytes: (\d+)$", Path(f"/proc/{process}/io").read_text(), re.M)
     if found is None:
         sys.exit("the kernel does not count what a process writes")
@@ -111,7 +111,7 @@ def download_sources(folder: Path) -> Path:
 
 
 def build_quantizer(sources: Path, folder: Path) -> Path:
-    """llama-quantize, built if it is not there yet."""
+    """Build llama-quantize if needed; return its path."""
     subprocess.run(["cmake", "-S", sources, "-B", folder, *CMAKE], check=True, stdout=sys.stderr)
     build = ["cmake", "--build", folder, "--target", "llama-quantize", "--parallel"]
     subprocess.run([*build, str(os.cpu_count())], check=True, stdout=sys.stderr)
@@ -119,7 +119,7 @@ def build_quantizer(sources: Path, folder: Path) -> Path:
 
 
 def race_theirs(options: argparse.Namespace, checkpoint: Path, work: Path) -> list[Run]:
-    """llama.cpp's two steps."""
+    """Run llama.cpp's two steps."""
     sources = options.sources or download_sources(work)
     llama_cpp = sources / "vendor" / "llama.cpp"
     quantizer = build_quantizer(llama_cpp, work / "build")
@@ -136,7 +136,7 @@ def race_theirs(options: argparse.Namespace, checkpoint: Path, work: Path) -> li
 
 
 def race_ours(options: argparse.Namespace, checkpoint: Path, work: Path) -> list[Run]:
-    """Once with an empty cache of compiled kernels, once with a full one, once without kernels."""
+    """Run edgesppo with an empty cache of compiled kernels, a full one, and without kernels."""
     output = work / "ours.gguf"
     command: list[str | Path] = [sys.executable, "-m", "edgesppo", "convert", checkpoint]
     command += ["-o", output, "--force", "--threads", str(options.threads), "--kernels"]
@@ -155,7 +155,7 @@ def race_ours(options: argparse.Namespace, checkpoint: Path, work: Path) -> list
 
 
 def warm(folder: Path) -> None:
-    """Let the system read the checkpoint: some machines forget within a minute what was read."""
+    """Read the checkpoint into the page cache; some machines drop it within a minute."""
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             while file.read(1 << 24):
@@ -163,7 +163,7 @@ def warm(folder: Path) -> None:
 
 
 def report(theirs: list[Run], ours: list[Run]) -> None:
-    """Each of ours as a part of the sum of theirs."""
+    """Print each run of edgesppo as a share of llama.cpp's total."""
     seconds = sum(run.seconds for run in theirs)
     cpu = sum(run.cpu for run in theirs)
     written = sum(run.written for run in theirs)
@@ -177,7 +177,7 @@ def report(theirs: list[Run], ours: list[Run]) -> None:
 
 
 def keeps_promises(theirs: list[Run], ours: list[Run]) -> bool:
-    """Say of each promise whether it is kept; those that need a race, after one only."""
+    """Print whether each promise is kept; ratios are checked only if llama.cpp ran."""
     _, fast, ggml = ours
     promises = [(f"memory of {run.name}", run.memory, MEMORY) for run in ours]
     if theirs:
@@ -198,10 +198,14 @@ def keeps_promises(theirs: list[Run], ours: list[Run]) -> bool:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--shape", choices=SHAPES, default="2b")
-    parser.add_argument("--checkpoint", type=Path, help="use this one; do not make one")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="use this checkpoint instead of a random one"
+    )
     parser.add_argument("--sources", type=Path, help="unpacked llama-cpp-python [download]")
-    parser.add_argument("--python", default=sys.executable, help="has torch and transformers")
-    parser.add_argument("--work", type=Path, help="where files go [a temporary folder]")
+    parser.add_argument(
+        "--python", default=sys.executable, help="an interpreter with torch and transformers"
+    )
+    parser.add_argument("--work", type=Path, help="folder for files [a temporary folder]")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only-ours", action="store_true")
     return parser.parse_args()

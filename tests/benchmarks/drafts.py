@@ -1,15 +1,15 @@
-"""Owns the measurement of guesses: decode with and without them, on answers that are given.
+"""Measure speculative decoding: with and without drafts, on answers that are given.
 
     python -m tests.benchmarks.drafts FILE.gguf [--rounds N]
     python -m tests.benchmarks.drafts DEMO.gguf --own [--rounds N]
 
-Random weights have no sense, so the answer's tokens are put in the place of those that were
-sampled (the sampling itself is done, and counts). One answer quotes its prompt with small changes,
-one has nothing that was there before, one repeats short runs that go on otherwise each time. The
-peer is llama-cpp-python's `Llama`: with its `LlamaPromptLookupDecoding` against without.
+Random weights give meaningless answers, so the given answer's tokens replace the sampled ones (the
+sampling is still done and timed). One answer quotes its prompt with small changes, one contains
+only new tokens, one repeats short runs that continue differently each time. The peer is
+llama-cpp-python's `Llama`, with and without its `LlamaPromptLookupDecoding`.
 
-With `--own` nothing is forced: the demo answers prompts of its own, one of each kind that it was
-trained for, and what its answers gain is printed, with the tokens that a step brings.
+With `--own` nothing is forced: the demo answers its own kinds of prompts, and the speed-up and the
+tokens per step are printed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ANSWER = 192
 
 
 def works(model: Model) -> dict[str, tuple[list[int], list[int]]]:
-    """A prompt and an answer each: copied but for a token here and there, and all new."""
+    """(prompt, answer) of each kind, as token ids."""
     rng = random.Random(5)
     ids = [rng.randrange(300, model.n_vocab) for _ in range(4 * ANSWER)]
     ids = [token for token in ids if not model.is_control(token)]
@@ -58,7 +58,7 @@ def works(model: Model) -> dict[str, tuple[list[int], list[int]]]:
 def ours(
     model: Model, tuning: RunConfig, prompt: list[int], answer: list[int], *, drafts: bool
 ) -> float:
-    """Tokens per second of the answer."""
+    """Tokens per second of the answer by edgesppo."""
     engine = Engine(
         model,
         n_ctx=1024,
@@ -133,7 +133,7 @@ OWN = {
 
 
 def own(path: Path, tuning: RunConfig, *, drafts: bool) -> dict[str, tuple[float, int, int]]:
-    """Of each dialogue of OWN: the seconds of its answers' steps, their tokens, and their steps."""
+    """(seconds, tokens, steps) of the decoding in each dialogue of OWN."""
     model = Model(path, gpu="off", repack=tuning.repack)
     found = {}
     for name, texts in OWN.items():
@@ -146,7 +146,7 @@ def own(path: Path, tuning: RunConfig, *, drafts: bool) -> dict[str, tuple[float
             ids = encode(model, messages)
             request = engine.submit(ids, SamplingParams(temperature=0, max_tokens=ANSWER))
             while request.n_generated == 0 and request.finish_reason is None:
-                engine.step()  # the prefill brings the first token
+                engine.step()  # the prefill gives the first token
             first, started = request.n_generated, time.perf_counter()
             while request.finish_reason is None:
                 engine.step()
@@ -162,8 +162,8 @@ def own(path: Path, tuning: RunConfig, *, drafts: bool) -> dict[str, tuple[float
 
 
 def main_own(path: Path, tuning: RunConfig, rounds: int) -> None:
-    """Print what guesses gain for each of the demo's own dialogues."""
-    own(path, tuning, drafts=True)  # the first is warm-up
+    """Print the speed-up by drafts for each of the demo's own dialogues."""
+    own(path, tuning, drafts=True)  # warm-up
     runs = [[own(path, tuning, drafts=drafts) for drafts in (False, True)] for _ in range(rounds)]
     for name in OWN:
         rates = [
@@ -179,7 +179,7 @@ def main_own(path: Path, tuning: RunConfig, rounds: int) -> None:
 
 
 def peer(path: Path, prompt: list[int], answer: list[int], *, drafts: bool) -> float | None:
-    """The same by `Llama`; None where it fails."""
+    """Tokens per second of the answer by `Llama`; None if it fails."""
     words = [json.dumps(value) for value in (prompt, answer, drafts)]
     done = subprocess.run([sys.executable, "-c", _PEER, str(path), *words], capture_output=True)
     return None if done.returncode else float(done.stdout.splitlines()[-1])
@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--own", action="store_true", help="the demo's own answers")
+    parser.add_argument("--own", action="store_true", help="measure the demo's own answers")
     options = parser.parse_args()
     tuning = Search(options.file, "turn", lambda _: None).best()
     print(f"{tuning}")

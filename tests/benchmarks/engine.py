@@ -1,10 +1,10 @@
-"""Owns the runtime's measurements: us and the peers in one run, on the same file, as ratios.
+"""Measure the runtime against its peers, in one run on the same file, as ratios.
 
     python -m tests.benchmarks.engine FILE.gguf [--llama-bench PATH] [--only NAME ...]
 
 Peers are llama.cpp's llama-bench (built from the source distribution of llama-cpp-python) and
-llama-cpp-python's `Llama`. Machines are noisy: rounds alternate, medians are taken, and only
-ratios are worth remembering. Every figure printed was measured in this run.
+llama-cpp-python's `Llama`. Because machines are noisy, rounds alternate, medians are taken, and
+only ratios are comparable between machines. Every printed figure was measured in this run.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROMPT, ANSWER, ROUNDS = 512, 48, 3
-TURN = 128  # tokens of a usual answer
+TURN = 128  # tokens of a typical answer
 THREADS = 2
 DEFAULTS = RunConfig(THREADS, THREADS, flash_attention="on")
 GREEDY = SamplingParams(temperature=0, max_tokens=ANSWER)
 
 
 def prompt_ids(model: Model, n: int, seed: int = 1) -> list[int]:
-    """`n` random ordinary tokens behind `<bos>`: random weights see no sense anyway."""
+    """`<bos>` and random ordinary tokens, `n` in total; for timing any text will do."""
     rng = random.Random(seed)
     ids = [model.bos]
     while len(ids) < n:
@@ -52,7 +52,7 @@ def prompt_ids(model: Model, n: int, seed: int = 1) -> list[int]:
 
 
 def answer(engine: Engine, ids: list[int], n: int = ANSWER) -> tuple[float, float]:
-    """Seconds to the first token, and for each later one. End tokens do not end it."""
+    """Seconds to the first token, and per later token, of an answer of `n` tokens."""
     request = engine.submit(ids, GREEDY.replace(max_tokens=n))
     for _ in engine.stream(request):
         pass
@@ -64,7 +64,7 @@ def answer(engine: Engine, ids: list[int], n: int = ANSWER) -> tuple[float, floa
 
 
 def speed(path: Path, options: argparse.Namespace) -> None:
-    """Prefill and decode with the same settings as llama-bench, and `Llama` streaming."""
+    """Compare prefill and decode to llama-bench with the same settings, and to `Llama`."""
     ours, bench, llama = _Rates(), _Rates(), _Rates()
     for _ in range(ROUNDS):
         ours.add(_our_rates(path, DEFAULTS, ANSWER))
@@ -81,7 +81,7 @@ def speed(path: Path, options: argparse.Namespace) -> None:
 
 
 def tuning(path: Path, _options: argparse.Namespace) -> None:
-    """A usual turn with the settings that are found by measuring, and with llama.cpp's own."""
+    """Compare a typical turn with autotuned settings to one with llama.cpp's defaults."""
     started = time.perf_counter()
     chosen = Search(path, "turn", lambda _: None).best()
     print(f"  found in {time.perf_counter() - started:.1f} s: {chosen}")
@@ -96,7 +96,7 @@ def tuning(path: Path, _options: argparse.Namespace) -> None:
 
 
 class _Rates:
-    """Tokens per second of prefill and decode, round by round."""
+    """Tokens per second of prefill and decode in each round."""
 
     def __init__(self) -> None:
         self.found: list[dict[str, float]] = []
@@ -108,7 +108,7 @@ class _Rates:
         return statistics.median(rates[name] for rates in self.found)
 
     def seconds(self) -> float:
-        """Of a whole turn; the median of the rounds."""
+        """Median seconds of a whole turn."""
         return statistics.median(
             PROMPT / rates["prefill"] + TURN / rates["decode"] for rates in self.found
         )
@@ -137,7 +137,7 @@ def _engine(path: Path, **options: Any) -> tuple[Model, Engine]:
 
 
 def _llama_bench(path: Path, program: Path) -> dict[str, float]:
-    """The prompt from nothing, and the answer behind a prompt as long as ours."""
+    """llama-bench: the prompt alone, and an answer after a prompt of the same length."""
     works = {
         "prefill": ["-p", PROMPT, "-n", 0],
         "decode": ["-p", 0, "-n", ANSWER, "-d", PROMPT],
@@ -180,7 +180,7 @@ def _llama_streaming(path: Path) -> dict[str, float]:
 
 
 def python_share(path: Path, _options: argparse.Namespace) -> None:
-    """What of a decode step is not spent in llama.cpp."""
+    """Measure the share of a decode step that is not spent in llama.cpp."""
     native = 0.0
 
     def timed(name: str) -> Callable[..., Any]:
@@ -213,7 +213,7 @@ def python_share(path: Path, _options: argparse.Namespace) -> None:
 
 
 def batching(path: Path, _options: argparse.Namespace) -> None:
-    """Tokens per second of 1, 4 and 8 sequences decoding at once."""
+    """Measure tokens per second of 1, 4 and 8 sequences decoding at once."""
     rates: dict[int, float] = {}
     for n in (1, 4, 8):
         model, engine = _engine(path, n_seqs=n, n_ctx=4096)
@@ -238,7 +238,7 @@ def batching(path: Path, _options: argparse.Namespace) -> None:
 
 
 def turns(path: Path, _options: argparse.Namespace) -> None:
-    """Time to the first token at turn 10 against turn 1, with the same number of new tokens."""
+    """Compare the time to the first token of turn 10 to turn 1, with as many new tokens."""
     model, engine = _engine(path, n_ctx=2048)
     ids: list[int] = [model.bos]
     waits = []
@@ -256,7 +256,7 @@ def turns(path: Path, _options: argparse.Namespace) -> None:
 
 
 def restart(path: Path, _options: argparse.Namespace) -> None:
-    """2,000 tokens of history: restored from a snapshot against prefilled again."""
+    """Compare restoring 2,000 tokens of history from a snapshot to prefilling them."""
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "chat.json"
         with edgesppo.load(path, n_ctx=4096, n_threads=THREADS, gpu="off") as first:
@@ -282,7 +282,7 @@ def restart(path: Path, _options: argparse.Namespace) -> None:
 
 
 def cancel(path: Path, _options: argparse.Namespace) -> None:
-    """How soon a cancel in the middle of a prefill returns, as a share of that prefill."""
+    """Measure how soon a cancelled prefill returns, as a share of the whole prefill."""
     model, engine = _engine(path, n_ctx=4096 + 64)
     ids = prompt_ids(model, 4000)
     rate = PROMPT / answer(engine, prompt_ids(model, PROMPT, seed=9), 1)[0]
@@ -320,7 +320,7 @@ BENCHMARKS = {
 
 
 def main() -> None:
-    """Run all benchmarks, or those named."""
+    """Run all benchmarks, or the named ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--llama-bench", type=Path)

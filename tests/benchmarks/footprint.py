@@ -1,8 +1,8 @@
-"""Owns the measurements of what we weigh: resident memory after load, and seconds to import.
+"""Measure the footprint of edgesppo: resident memory after loading, and import time.
 
     python -m tests.benchmarks.footprint FILE.gguf [--standard FILE.gguf]
 
-Each program runs in a process of its own. The peer is llama-cpp-python's `Llama`, on the same file
+Each program runs in a separate process. The peer is llama-cpp-python's `Llama`, on the same file
 and on the same weights in llama.cpp's own order. Linux only.
 """
 
@@ -34,7 +34,7 @@ print(open("/proc/self/status").read())
 
 
 def memory(path: Path, standard: Path | None) -> None:
-    """Resident memory after load: against what llama.cpp reports, and against `Llama`'s."""
+    """Compare resident memory after loading to llama.cpp's own report, and to `Llama`."""
     ours, log = _rss(_RSS_OURS, path)
     sizes = [float(size) for size in re.findall(r"buffer size = +([\d.]+) MiB", log)]
     reported = sum(sizes) * 2**20
@@ -49,7 +49,7 @@ def memory(path: Path, standard: Path | None) -> None:
 
 
 def _rss(program: str, path: Path) -> tuple[int, str]:
-    """Resident bytes of a program at its end, and what it printed."""
+    """Resident bytes of a program at its end, and its output."""
     command = [sys.executable, "-c", program, str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     (line,) = [text for text in done.stdout.splitlines() if text.startswith("VmRSS:")]
@@ -57,7 +57,7 @@ def _rss(program: str, path: Path) -> tuple[int, str]:
 
 
 def imports() -> None:
-    """`import edgesppo` and `edgesppo --help` against `import click`."""
+    """Compare the time of `import edgesppo` and `edgesppo --help` to `import click`."""
     programs = {
         "import click": ["-c", "import click"],
         "import edgesppo": ["-c", "import edgesppo"],

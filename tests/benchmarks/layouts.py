@@ -1,9 +1,9 @@
-"""Owns the measurement of what the order of tensors in a file does to resident memory.
+"""Measure how the order of tensors in a GGUF file affects resident memory.
 
     python -m tests.benchmarks.layouts CHECKPOINT [--work FOLDER]
 
-One checkpoint, converted in both layouts; each file is then loaded by the installed, unchanged
-llama.cpp with its own defaults, in a process of its own. Linux only.
+Converts one checkpoint in both layouts, and loads each file in a separate process with the
+installed llama.cpp and its own defaults. Linux only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ print(open("/proc/self/status").read())
 
 
 def resident(path: Path) -> dict[str, int]:
-    """Bytes in memory after load: all of them, and those that are no page of a file."""
+    """Bytes of memory after loading: resident in total (VmRSS), and anonymous (RssAnon)."""
     command = [sys.executable, "-c", PROGRAM, str(path)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     status = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -1,10 +1,10 @@
-"""How long the check of a GGUF file takes, against the load that follows it.
+"""Measure the preflight check of a GGUF file, against loading it.
 
     python -m tests.benchmarks.preflight FILE
 
-The two by turns, so that both see the same machine; the medians, and their ratio: 0.3 at most is
-what is promised, for a file of a full vocabulary that is in the page cache. Each load is the
-fastest there is: weights mapped, not repacked.
+Rounds alternate; prints the medians and their ratio. The promise is a ratio of at most 0.3 for a
+file with a full vocabulary that is in the page cache. The load is the fastest possible: weights
+mapped, not repacked.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ PROMISED = 0.3
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print, and exit with 1 where the promise is broken."""
+    """Measure and print; return 1 if the promise is broken, else 0."""
     path = Path(arguments[0])
     checks, loads = list[float](), list[float]()
-    for _ in range(ROUNDS + 1):  # the first warms up
+    for _ in range(ROUNDS + 1):  # the first round is warm-up
         checks.append(_seconds(lambda: gemma2.load_summary(path)))
         loads.append(_seconds(lambda: Weights(path, repack=False).close()))
     check, load = (statistics.median(times[1:]) for times in (checks, loads))
     print(f"{path.name}: {path.stat().st_size / 1e6:,.0f} MB")
     print(f"preflight {check * 1e3:7.1f} ms ({min(checks) * 1e3:.1f} at best)")
     print(f"load      {load * 1e3:7.1f} ms ({min(loads) * 1e3:.1f} at best)")
-    print(f"ratio     {check / load:7.2f}, promised is at most {PROMISED}")
+    print(f"ratio     {check / load:7.2f}, promised: at most {PROMISED}")
     return int(check / load > PROMISED)
 
 

@@ -1,12 +1,12 @@
-"""How long a turn takes to fit its prompt behind a long history, against tokenising all of it.
+"""Measure building the prompt of a turn after a long history, against tokenising all of it.
 
     python -m tests.benchmarks.prompt [--tokens N]
 
-The demo's vocabulary in a context of 8,192 tokens. The history has N tokens (5,288), its answers
-with the tokens that they were generated as, or as texts, as a chat has them that came from
-another model. By turns: the prompt of a new message, as a chat makes it, and the same prompt
-tokenised whole, `template.encode`, once (a turn that counts before it encodes does that twice). The
-medians, their ratio, and how often the tokenizer is called for each.
+Uses the demo's vocabulary in a context of 8,192 tokens. The history has N tokens (5,288); its
+answers carry their token ids, or only text, as in a chat from another model. Rounds alternate
+between building the prompt of a new message as a chat does, and tokenising the same prompt
+completely with `template.encode`. Prints the medians, their ratio, and the number of calls of the
+tokenizer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ANSWER = "The capital of France is Paris. To convert a checkpoint, name its fold
 
 
 def main() -> None:
-    """Measure, and print the ratio."""
+    """Run the measurement for both kinds of history."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the history")
     n_tokens = parser.parse_args().tokens
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def long_demo(folder: Path) -> Path:
-    """The demo, its head changed to say that it was trained for `N_CTX` tokens."""
+    """The demo, converted with its context length set to `N_CTX`."""
     ignored = shutil.ignore_patterns("training", "*.py")
     source = Path(shutil.copytree(DEMO, folder / "demo", ignore=ignored))
     config = json.loads((source / "config.json").read_text())
@@ -64,7 +64,7 @@ def long_demo(folder: Path) -> Path:
 
 
 def history(model: Model, n_tokens: int, *, with_ids: bool) -> list[Message]:
-    """Turns of about so many tokens."""
+    """Turns of about `n_tokens` tokens in total."""
     ids = tuple(model.tokenize(ANSWER.strip())) if with_ids else None
     messages: list[Message] = []
     while len(template.encode(model, [*messages, Message("user", "")])) < n_tokens:
@@ -74,7 +74,7 @@ def history(model: Model, n_tokens: int, *, with_ids: bool) -> list[Message]:
 
 
 def measure(model: Model, messages: list[Message], *, with_ids: bool) -> None:
-    """Print what a turn behind these messages takes."""
+    """Print the time to build the prompt of a turn after these messages."""
     chat, room = History(model, messages), N_CTX * 3 // 4
     made: list[list[int]] = []
 
@@ -89,13 +89,13 @@ def measure(model: Model, messages: list[Message], *, with_ids: bool) -> None:
     for _ in range(ROUNDS):
         fits.append(_seconds(fit))
         wholes.append(_seconds(encode))
-    assert all(ids == made[0] for ids in made), "one prompt, however it is made"
+    assert all(ids == made[0] for ids in made), "both ways give the same prompt"
     fitted, whole = statistics.median(fits), statistics.median(wholes)
     print(f"{len(messages) // 2} turns, {len(made[0]):,} tokens, ", end="")
     print("answers with their tokens" if with_ids else "answers as texts")
     print(f"  fitted      {fitted * 1e3:7.3f} ms, {_calls(model, fit)} calls of the tokenizer")
     print(f"  all of it   {whole * 1e3:7.3f} ms, {_calls(model, encode)} calls")
-    print(f"  at first    {cold * 1e3:7.3f} ms, where the chat knows nothing of its history yet")
+    print(f"  first time  {cold * 1e3:7.3f} ms, when the chat has not encoded its history yet")
     print(f"  ratio       {fitted / whole:7.4f}")
 
 

@@ -1,8 +1,8 @@
-"""Owns what sampling costs: log-probabilities against plain decoding, each stage a token.
+"""Measure the cost of sampling: log-probabilities against plain decoding, and each stage.
 
     python -m tests.benchmarks.sampling FILE.gguf [--tokens N]
 
-Random weights have flat distributions, which is the worst case for stages that sort.
+Use a file of random weights: their flat distributions are the worst case for stages that sort.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.llama.sampler_chain import build_chain
+from edgesppo.planning.run_config import ContextParams
 from edgesppo.system import hardware
 from tests.benchmarks.engine import prompt_ids
 
@@ -41,7 +42,7 @@ STAGES = {
 
 
 def logprobs(model: Model, n_tokens: int) -> None:
-    """Decode with the top 5 against plain decode, token by token in turns; memory of each."""
+    """Compare decoding with the top 5 log-probabilities to plain decoding, alternating by token."""
     engine = Engine(model, n_ctx=1024, n_threads=THREADS, flash_attention="on", draft_costs=None)
     kinds = {"plain": PLAIN, "top 5": PLAIN.replace(logprobs=5)}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
@@ -61,7 +62,7 @@ def logprobs(model: Model, n_tokens: int) -> None:
 
 
 def stages(model: Model) -> None:
-    """Milliseconds that a token's choice takes, beside those of its decode step."""
+    """Print the milliseconds to sample a token with each stage, and those of a decode step."""
     context = Context(model.weights, ContextParams(n_ctx=512, n_threads=THREADS))
     batch, ids = Batch(64), prompt_ids(model, 48)
     batch.add(0, 0, ids[:32], logits=1)
@@ -93,7 +94,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Run both."""
+    """Run both measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--tokens", type=int, default=300)

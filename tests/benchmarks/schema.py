@@ -1,11 +1,11 @@
-"""Owns the measurement of schema-bound decoding: us bound and free, and `Llama` bound.
+"""Measure decoding bound to a schema, against free decoding and against `Llama`.
 
     python -m tests.benchmarks.schema FILE.gguf
 
-All in one run on the same file, with the same grammar; rounds alternate, medians are taken, only
-ratios are worth remembering. On a file of random weights nearly every free draw is forbidden
-where the grammar wants a sign or a name, so it is the hardest case; sampling with the defaults
-keeps nearly the whole vocabulary there.
+All in one run on the same file with the same grammar. Rounds alternate and medians are taken; only
+ratios are comparable between machines. A file of random weights is the hardest case: where the
+grammar requires a certain text nearly every free draw is forbidden, and sampling with the defaults
+keeps nearly the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ print(json.dumps((len(times) - 1) / (times[-1] - times[0])))
 
 
 def ours(engine: Engine, ids: list[int], sampling: dict[str, float], gbnf: str | None) -> float:
-    """Tokens per second of an answer."""
+    """Tokens per second of an answer by edgesppo; `gbnf` None: not bound."""
     params = SamplingParams(max_tokens=ANSWER, seed=1, **sampling)  # type: ignore[arg-type]
     request = engine.submit(ids, params, grammar=gbnf)
     for _ in engine.stream(request):
@@ -71,7 +71,7 @@ def ours(engine: Engine, ids: list[int], sampling: dict[str, float], gbnf: str |
 
 
 def llama(path: Path, ids: list[int], sampling: dict[str, float], gbnf: str) -> float:
-    """The same of llama-cpp-python's `Llama`, bound by the same grammar."""
+    """Tokens per second of llama-cpp-python's `Llama`, bound to the same grammar."""
     work = {"ids": ids, "grammar": gbnf, "n": ANSWER, "threads": THREADS, **sampling}
     command = [sys.executable, "-c", _LLAMA_PROGRAM, str(path), json.dumps(work)]
     done = subprocess.run(command, check=True, capture_output=True)
@@ -79,19 +79,17 @@ def llama(path: Path, ids: list[int], sampling: dict[str, float], gbnf: str) -> 
 
 
 def measured(path: Path, sampling: dict[str, float], rounds: int) -> dict[str, float]:
-    """Medians of the rounds: tokens per second, bound, free and the peer's."""
+    """Median tokens per second over the rounds: bound, free, and of `Llama`."""
     gbnf = grammar(BOOKS)
     rates: dict[str, list[float]] = {"bound": [], "free": [], "Llama": []}
     for _ in range(rounds):
         model = Model(path, gpu="off")
-        # Guesses are another matter: here every token is computed by itself.
+        # Without drafts, so that every token is decoded by itself.
         engine = Engine(
             model, n_ctx=2048, n_threads=THREADS, flash_attention="on", draft_costs=None
         )
         ids = prompt_ids(model, PROMPT)
-        engine.cancel(
-            engine.submit(ids, SamplingParams(), grammar=gbnf)
-        )  # reads the vocabulary, once
+        engine.cancel(engine.submit(ids, SamplingParams(), grammar=gbnf))  # reads the vocabulary
         rates["free"].append(ours(engine, ids, sampling, None))
         rates["bound"].append(ours(engine, ids, sampling, gbnf))
         engine.close()

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.token_path FILE.gguf [--show] [--drafts]
 
 One sequence, greedy, in the middle of its answer, through `Chat.stream`. `sys.setprofile` counts
-the calls of Python functions (a generator that goes on is one, too) and, apart from them, those
-of functions that are written in C. What a token costs is the median over the answer.
+calls of Python functions (resuming a generator counts as one) and, separately, of C functions. The
+result is the median over the tokens of the answer.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from types import FrameType
 
 QUESTION = "Tell me how to convert a checkpoint, please, and what I need for it."
-# Tokens that come before the first that is counted: the prompt's prefill is over by then.
+# Tokens before the first one that is counted; the prefill is over by then.
 BEGINNING = 3
 
 
 @dataclass
 class TokenPath:
-    """What one token ran through: (file, function) of each Python call, and the C calls' number."""
+    """The calls for one token: (file, function) of each Python call, and the number of C calls."""
 
     calls: list[tuple[str, str]]
     n_native: int
 
     @property
     def files(self) -> set[str]:
-        """Those of ours: what is in Python's own library is called, too, but not counted here."""
+        """The files of edgesppo among them, without those of the standard library."""
         return {file for file, _ in self.calls if "edgesppo" in Path(file).parts}
 
 
 def follow(chat: Chat, question: str = QUESTION) -> list[TokenPath]:
-    """The paths of an answer's tokens, but for the first few and the last."""
+    """The calls for each token of an answer, without the first few and the last."""
     found: list[TokenPath] = []
     stream = chat.stream(question)
     for _ in range(BEGINNING):
@@ -71,7 +71,7 @@ def follow(chat: Chat, question: str = QUESTION) -> list[TokenPath]:
 
 
 def typical(engine: Engine) -> TokenPath:
-    """The path of the median length, of an answer whose tokens have all been there before."""
+    """The median token of an answer that is generated for the second time (warm caches)."""
     chat = Chat(engine, SamplingParams(temperature=0))
     chat.ask(QUESTION)
     chat.clear()
@@ -80,11 +80,11 @@ def typical(engine: Engine) -> TokenPath:
 
 
 def main() -> None:
-    """Print what a token runs through."""
+    """Print the calls for a token."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--show", action="store_true", help="every call, in order")
-    parser.add_argument("--drafts", action="store_true", help="with guesses of the next tokens")
+    parser.add_argument("--drafts", action="store_true", help="with speculative drafts")
     options = parser.parse_args()
     model = Model(options.file)
     engine = Engine(model, draft_costs=DEFAULT_ROW_COSTS if options.drafts else None)
@@ -96,7 +96,7 @@ def main() -> None:
             print(f"  {Path(file).stem}.{name}")
     most = collections.Counter(Path(file).stem for file, _ in path.calls).most_common(4)
     print(
-        f"  a token: {len(path.calls)} Python calls in {len(path.files)} files of ours, "
+        f"  a token: {len(path.calls)} Python calls in {len(path.files)} files of edgesppo, "
         f"{path.n_native} C calls; most in {', '.join(f'{stem} ({n})' for stem, n in most)}"
     )
 

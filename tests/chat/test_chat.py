@@ -77,7 +77,7 @@ def test_a_stop_string_ends_the_answer_before_it(demo: LoadedModel) -> None:
     chat = demo.chat(temperature=0)
     assert chat.ask("Who are you?", stop=(stop,)) == whole[: whole.index(stop)]
     assert chat.last.finish_reason == "stop"
-    # What the model had said beyond the stop is not part of the chat.
+    # What the model generated after the stop string is not part of the chat.
     assert chat.messages[-1].content == whole[: whole.index(stop)]
     assert chat.messages[-1].ids is None
 
@@ -269,7 +269,7 @@ def test_an_answer_at_its_end_stays_as_it_is(demo: LoadedModel) -> None:
     before = list(chat.messages)
     assert "".join(chunk.text for chunk in chat.continue_()) == ""
     assert chat.messages == before
-    with pytest.raises(edgesppo.UsageError, match="no answer to go on with"):
+    with pytest.raises(edgesppo.UsageError, match="no answer to continue"):
         demo.chat().continue_()
 
 
@@ -280,7 +280,7 @@ def test_a_character_cut_in_two_is_whole_when_the_answer_goes_on(demo: LoadedMod
     assert len(pieces) == 4, "one token a byte"
     begun = edgesppo.Message("assistant", "\ufffd", tuple(pieces[:2]))
     more = edgesppo.Message("assistant", "\ufffd", tuple(pieces[2:]))
-    assert chat._joined(begun, more).content == "\U0001f600"
+    assert chat._join(begun, more).content == "\U0001f600"
 
 
 def test_another_question_can_take_the_place_of_the_last(demo: LoadedModel) -> None:

@@ -1,4 +1,4 @@
-"""Bytes -> text -> text without stop strings, however the input is cut."""
+"""Bytes -> text -> text up to a stop string gives the same result however the input is cut."""
 
 from __future__ import annotations
 

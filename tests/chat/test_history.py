@@ -1,4 +1,4 @@
-"""A chat's prompt out of ids that are kept: the same as tokenised anew, whatever was edited."""
+"""A chat's prompt from cached ids equals the one tokenised from scratch, whatever was edited."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TURNS = 50
 
 @pytest.fixture(scope="module")
 def long_context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    """A small model that says nothing of sense, in a context that holds many turns."""
+    """A small model with random weights, whose context holds many turns."""
     folder = tmp_path_factory.mktemp("long")
     source = write_checkpoint(folder / "files", Shape(1, 64, 64, 2, 1, 32, 600, 4096, 4096))
     model = Model(convert(source, folder / "long.gguf").output)
@@ -62,7 +62,7 @@ def _turn(rng: random.Random, model: Model) -> list[Message]:
 
 
 def _edit(history: History, rng: random.Random, model: Model) -> None:
-    """What anyone may do to a chat."""
+    """Do a random thing that a user may do to a chat."""
     messages = history.messages
     place = rng.randrange(len(messages) // 2) if messages else 0
     act = rng.randrange(8)
@@ -107,7 +107,7 @@ def test_an_edited_history_has_the_ids_that_it_has_when_tokenised_anew(
 
 
 def _counted(history: History, after: int, asked: Message, room: int, model: Model) -> int:
-    """How many turns go, by tokenising every turn each time; there is no system text."""
+    """The expected number of turns left out, by tokenising every turn; without a system text."""
 
     def too_many(room: int) -> int:
         taken = len(template.encode(model, [asked]))
@@ -139,7 +139,7 @@ def test_as_many_turns_go_as_when_every_turn_is_counted_anew(demo: LoadedModel) 
 
 
 def test_a_turn_that_the_system_text_makes_too_long_goes_too(demo: LoadedModel) -> None:
-    """How much it takes there is reckoned from the turn that it joined before."""
+    """The system text's length is estimated from the turn that it was joined to before."""
     model, answer = demo.model, Message("assistant", "x")
     old = Message("user", "x", tuple(model.tokenize("What is 2 plus 3? " * 8)))
     messages = [old, answer, Message("user", "Hi"), answer]
@@ -155,7 +155,7 @@ def test_a_turn_that_the_system_text_makes_too_long_goes_too(demo: LoadedModel) 
 def _calls_of_each_turn(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, n: int = TURNS
 ) -> tuple[list[int], list[int]]:
-    """Calls of the tokenizer, and of the check of a text, in each of so many turns."""
+    """The calls of the tokenizer and of the check of a text, in each of the turns."""
     real, check, calls, checked = C.llama_tokenize, validate.text, list[int](), list[int]()
     seen: list[int] = [0, 0]
 
@@ -183,7 +183,7 @@ def test_a_turn_tokenises_its_new_message_alone(
     long_context: Model, monkeypatch: pytest.MonkeyPatch, system: str | None
 ) -> None:
     engine = Engine(long_context)
-    bans = dict.fromkeys(range(108), -100.0)  # a control token among them would end the answer
+    bans = dict.fromkeys(range(108), -100.0)  # a control token would end the answer
     params = SamplingParams(temperature=0, max_tokens=8, logit_bias=bans)
     chat = Chat(engine, params, system=system)
     calls, checked = _calls_of_each_turn(chat, monkeypatch)
@@ -199,7 +199,7 @@ def test_a_turn_tokenises_its_new_message_alone(
 def test_a_turn_tokenises_its_new_message_alone_in_a_chat_that_is_trimmed(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch, system: str | None
 ) -> None:
-    """But where turns go: the system text joins another one then, which is tokenised with it."""
+    """Except when turns are left out: the system text is then tokenised with another turn."""
     chat = demo.chat(temperature=0, max_tokens=8, system=system)
     left_out: list[int] = []
     calls: list[int] = []

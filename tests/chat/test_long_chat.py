@@ -1,4 +1,4 @@
-"""A chat far beyond the sliding window, edited in the middle, against a fresh context."""
+"""A chat much longer than the sliding window, edited in the middle, against a fresh context."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ ASKED = [
 ]
 
 
-# With small micro-batches llama.cpp keeps 256 cells for the window's layers, not the whole context.
+# With small micro-batches llama.cpp keeps 256 cells for the sliding-window layers.
 N_UBATCH = 32
 
 
 @dataclass
 class Setting:
-    """A model, and how it is computed."""
+    """A model, and the settings it is run with."""
 
     model: Model
     kind: str
@@ -58,7 +58,7 @@ def tested(request: pytest.FixtureRequest) -> Iterator[Setting]:
 
 
 def _ask(chat: Chat, rng: random.Random) -> list[int]:
-    """The next turn; returns the prompt that it made."""
+    """Ask the next question; returns its prompt."""
     text = rng.choice(ASKED)
     before = list(chat.messages)
     chat.ask(text)
@@ -66,20 +66,20 @@ def _ask(chat: Chat, rng: random.Random) -> list[int]:
 
 
 def _undo(chat: Chat, rng: random.Random) -> list[int]:
-    """Another question in the place of the last."""
+    """Ask another question in place of the last one."""
     chat.undo()
     return _ask(chat, rng)
 
 
 def _undo_far(chat: Chat, rng: random.Random) -> list[int]:
-    """Back by more than the window holds."""
+    """Undo more turns than the window holds."""
     for _ in range(min(5, len(chat.messages) // 2)):
         chat.undo()
     return _ask(chat, rng)
 
 
 def _change(chat: Chat, rng: random.Random) -> list[int]:
-    """A question in the middle is worded otherwise; its answer stays."""
+    """Reword a question in the middle and keep its answer."""
     place = rng.randrange(len(chat.messages) // 4, len(chat.messages) // 2) * 2
     chat.messages[place] = replace(chat.messages[place], content=f"{rng.choice(ASKED)} Please.")
     return _ask(chat, rng)
@@ -111,10 +111,10 @@ def _plan(rng: random.Random) -> list[Callable[[Chat, random.Random], list[int]]
 def test_a_long_edited_chat_goes_as_in_a_fresh_context(
     tested: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Token for token, but where the two best tokens lie within the rounding (see near_ties).
+    """Token for token, except where rounding decides between the two best (see near_ties).
 
-    And the logits of each answer's first token are those of a fresh context: where cells of the
-    window are missing, those differ long before another token is the best.
+    The logits of each answer's first token also equal those of a fresh context: if cells of the
+    window are missing, they differ long before another token becomes the best.
     """
     sample, seen = Context.sample, []
 
@@ -155,13 +155,13 @@ def test_a_long_edited_chat_goes_as_in_a_fresh_context(
 
 
 def first_position(engine: Engine) -> int:
-    """The first position that the window's layers still have."""
+    """The first position that the sliding-window layers still hold."""
     assert engine._context is not None
     return engine._context.first_position(0)
 
 
 def _answers(tested: Setting, chat: Chat, prompt: list[int]) -> tuple[list[int], list[int]]:
-    """What the chat got, and what a new context gives for the same prompt; with their ends."""
+    """The chat's answer and that of a new context for the same prompt, with their end tokens."""
     engine = tested.engine(draft_costs=None)
     request = engine.submit(prompt, chat.params)
     tokens = [event.token for event in engine.stream(request) if event.token is not None]
@@ -172,7 +172,7 @@ def _answers(tested: Setting, chat: Chat, prompt: list[int]) -> tuple[list[int],
 
 
 def test_the_margins_for_near_ties_hold_the_rounding(tested: Setting) -> None:
-    """Else a flip that only rounding made would count as an error, or the other way about."""
+    """Otherwise a flip caused by rounding would count as an error, or an error as rounding."""
     text = "My name is Ada. What is 2 plus 3? Who are you? " * 20
     worst = 0.0
     for n in (20, 100, 300, 480):

@@ -1,4 +1,4 @@
-"""Answers that follow a schema, as a user asks for them: from Python and on the command line."""
+"""Answers that follow a schema, from Python and on the command line."""
 
 from __future__ import annotations
 
@@ -115,14 +115,14 @@ def test_what_is_nested_deeper_than_python_reads_is_an_error(demo: LoadedModel) 
     chat.ask("A city?", max_tokens=1)
     deep = dataclasses.replace(chat.last, text="[" * 90_000 + "]" * 90_000, finish_reason="stop")
     with pytest.raises(edgesppo.IncompleteAnswer, match="nested too deep") as caught:
-        structured.wanted(True).value(deep)
+        structured.answer_format(True).value(deep)
     assert caught.value.text == deep.text
 
 
 def test_stop_strings_beside_a_schema_are_refused(demo: LoadedModel) -> None:
-    with pytest.raises(edgesppo.UsageError, match=r"stop is .* beside a schema"):
+    with pytest.raises(edgesppo.UsageError, match=r"stop is .*, but the schema decides"):
         demo.ask("A city?", schema=CITY, stop="}")
-    with pytest.raises(edgesppo.UsageError, match=r"stop_tokens is .* beside a schema"):
+    with pytest.raises(edgesppo.UsageError, match=r"stop_tokens is .*, but the schema decides"):
         demo.ask("A city?", schema=CITY, stop_tokens=[5])
 
 

@@ -31,7 +31,7 @@ CHATS = [
 
 
 def _by_template(demo: LoadedModel, chat: list[tuple[str, str]]) -> list[int]:
-    """The template's text, tokenised with control tokens matched, as transformers does it."""
+    """The rendered template, tokenised with control tokens recognised, as transformers does."""
     config = json.loads((DEMO / "tokenizer_config.json").read_text())
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(config["chat_template"]).render(

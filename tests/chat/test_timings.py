@@ -1,4 +1,4 @@
-"""What every answer says of itself: tokens, times, rates, and what was reused."""
+"""What every result reports: tokens, times, rates, and what was reused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_answer_stopped_in_its_prefill_tells_how_far_it_came(demo: LoadedMode
 
 
 def test_what_was_computed_for_one_is_not_counted_for_another(demo: LoadedModel) -> None:
-    """A result keeps its figures when its place in the cache goes to another prompt."""
+    """A result keeps its figures when its slot in the cache goes to another prompt."""
     engine = Engine(demo.model, n_batch=64)
     stopped = Chat(engine, GREEDY)
     stream: Any = stopped.stream(LONG)

@@ -102,12 +102,12 @@ def test_options_are_kept_and_can_be_changed(demo_gguf: Path) -> None:
 def test_a_bias_is_kept_and_a_senseless_setting_is_left_out_with_a_word(demo_gguf: Path) -> None:
     _run("run", demo_gguf, "hi", "--session", "lb", "--logit-bias", "50=-1", *GREEDY)
     again = _run("run", "hi", "--session", "lb")
-    assert "without a setting" not in again.stderr
+    assert "without an invalid setting" not in again.stderr
     path = Sessions().path("lb")
     (head, *_) = jsonl.read_valid(path.read_bytes())
     path.write_bytes(jsonl.encode([{**head.event, "sampling": {"top_p": 7, "seed": 3}}])[0])
     odd = _run("run", "hi", "--session", "lb")
-    assert "edgesppo: the chat 'lb' goes on without a setting: top_p" in odd.stderr
+    assert "edgesppo: the chat 'lb' continues without an invalid setting: top_p" in odd.stderr
     assert "goes on without" not in _run("run", "hi", "--session", "lb").stderr
     with Sessions().open("lb") as session:
         assert session.transcript is not None

@@ -157,7 +157,9 @@ def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
                 yield chunk
 
     chat = Interrupted(demo.engine, demo.defaults.replace(temperature=0))
-    wanted = structured.wanted({"type": "array", "items": {"type": "integer"}, "minItems": 9})
+    wanted = structured.answer_format(
+        {"type": "array", "items": {"type": "integer"}, "minItems": 9}
+    )
     with pytest.raises(SystemExit) as caught:
         answer(demo, chat, "hi", as_json=as_json, wanted=wanted)
     assert caught.value.code == 130

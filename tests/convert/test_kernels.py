@@ -195,7 +195,7 @@ def test_a_compiler_that_fails_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(numba, "njit", njit)
     chosen, doubt = kernels.choose_kernels("auto", ggml, {Q4_K: 1 << 30})
     assert chosen is None
-    assert doubt == "numba fails: [Errno 28] No space left on device"
+    assert doubt == "numba failed: [Errno 28] No space left on device"
     with pytest.raises(UsageError, match=r"numba failed: .*No space left"):
         kernels.choose_kernels("fast", ggml, {Q4_K: 1})
 
@@ -210,7 +210,7 @@ def test_kernels_that_disagree_with_ggml_are_not_used() -> None:
         ggml(kind, values, out)
         out[-1] ^= 1  # as contraction to fused multiply-add would give
 
-    doubt = "on this machine they do not make the bytes that ggml makes"
+    doubt = "on this machine they do not make the same bytes as ggml"
     assert kernels.choose_kernels("auto", other, {Q4_K: 1 << 30}) == (None, doubt)
     with pytest.raises(UsageError, match="do not make the same bytes as ggml"):
         kernels.choose_kernels("fast", other, {Q6_K: 1})
@@ -225,7 +225,7 @@ def test_kernels_that_were_left_out_are_told_of(
     source = write_checkpoint(tmp_path / "source", resized(SHAPES["tiny"], layers=1))
     words = ["convert", str(source), "-o", str(tmp_path / "out.gguf")]
     told = " ".join(CliRunner().invoke(main, words).stderr.split())
-    assert "fast kernels were not used: on this machine they do not make the bytes that" in told
+    assert "fast kernels were not used: on this machine they do not make the same bytes" in told
 
 
 def test_compiled_code_is_found_again_only_while_its_constants_are_the_same(
@@ -234,7 +234,7 @@ def test_compiled_code_is_found_again_only_while_its_constants_are_the_same(
     source = kernel_source.q6_search()
     names = [kernels._cache_name("search6", source)]
     monkeypatch.setitem(kernels.CONSTANTS, "LIMIT", np.float32(3e6))
-    names += [kernels._cache_name("search6", source), kernels._named("search6", source + " ")]
+    names += [kernels._cache_name("search6", source), kernels._cache_name("search6", source + " ")]
     assert len(set(names)) == 3
 
 

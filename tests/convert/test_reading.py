@@ -93,7 +93,7 @@ def test_a_hostile_header_takes_no_more_than_a_little_memory(
     words = [sys.executable, "-c", READ, str(path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert (
-        "announces a header of" if length > safetensors.MAX_HEADER else "expected a text"
+        "says that its header has" if length > safetensors.MAX_HEADER else "expected a string"
     ) in done.stdout
 
 

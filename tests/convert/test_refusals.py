@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edgesppo.api import _FILE_DEFAULTS
 from edgesppo.errors import BadCheckpoint, EdgesppoError, ModelNotFound, UnsupportedCheckpoint
 from edgesppo.sampling.fields import Integer
+from edgesppo.sampling.file_defaults import _KEYS
 from edgesppo.sampling.params import SamplingParams
 from edgesppo_convert import convert, look_ahead
 from tests.support.checkpoints import SHAPES, config, write_checkpoint, write_json
@@ -178,7 +178,7 @@ def test_the_last_value_that_is_allowed_is_converted(
 FIELDS = {field.name: field.metadata["kind"] for field in dataclasses.fields(SamplingParams)}
 
 
-@pytest.mark.parametrize(("name", "key"), _FILE_DEFAULTS.items())
+@pytest.mark.parametrize(("name", "key"), _KEYS.items())
 def test_sampling_is_kept_as_far_as_the_sampler_takes_it(
     single: Path, tmp_path: Path, name: str, key: str
 ) -> None:
@@ -348,7 +348,7 @@ def test_no_tokenizer(single: Path) -> None:
         (EMBEDDING, 5 * 288 + 17, 0x7FC0, "has the value nan at [5, 17]"),
         (EMBEDDING, 599 * 288 + 287, 0x7F80, "has the value inf at [599, 287]"),
         ("model.layers.1.mlp.down_proj.weight", 416, 0xFF80, "has the value -inf at [1, 0]"),
-        (NORM, 7, 0xFFFF, "holds nan at [7]"),
+        (NORM, 7, 0xFFFF, "has the value nan at [7]"),
     ],
 )
 def test_a_weight_that_is_no_number(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SMALL = {
     # enough layers for every rule on layers; four heads to a KV head
-    "deep": resized(SHAPES["tiny"], layers=17 if LONG else 9, ffn=256),
-    "shared": resized(SHAPES["tiny"], layers=9, ffn=256, kv_heads=1),
+    "deep": resized(SHAPES["tiny"], layers=17 if LONG else 9, ffn=256, head_dim=64 if LONG else 16),
+    "shared": resized(SHAPES["tiny"], layers=9 if LONG else 3, ffn=256, kv_heads=1),
     "odd": SHAPES["odd"],  # rows that 256 does not divide
     "odder": SHAPES["odder"],  # nor does 32
 }

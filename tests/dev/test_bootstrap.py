@@ -110,9 +110,12 @@ def test_one_whose_python_is_gone_is_made_anew(fake: FakePython) -> None:
 
 def test_an_environment_that_lost_its_configuration_is_not_taken_for_one(tmp_path: Path) -> None:
     """Its Python would install into the system's own packages."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    command = [sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"]
+    subprocess.run(command, check=True)
+    (pip,) = (tmp_path / "venv").rglob("site-packages")
+    (pip / "pip.py").write_text("__version__ = '25.0'")
     set_up = bootstrap_setup._SetUp(tmp_path / "venv", [])
-    assert set_up._probe()[0] == bootstrap_setup._OWN_PYTHON
+    assert set_up._probe() == (bootstrap_setup._OWN_PYTHON, "25.0")
     (tmp_path / "venv" / "pyvenv.cfg").unlink()
     assert set_up._probe() == ("", "")
 
@@ -327,6 +330,7 @@ def test_a_wheel_for_which_there_is_no_room_is_not_kept_by_half(
     fake: FakePython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_: int) -> None:
+        assert not list(kept.parent.glob("*.whl"))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     kept = fake.keep_a_wheel()

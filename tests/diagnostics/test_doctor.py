@@ -1,4 +1,4 @@
-"""doctor: what is not well is found before it ends the program, and each with what to do."""
+"""`edgesppo doctor` finds problems before they end the program, and says how to fix each."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_what_the_build_has_and_the_processor_lacks_is_told(
 @pytest.mark.usefixtures("fresh_home")
 def test_a_library_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     die = f"import os, signal; os.kill(os.getpid(), {int(signal.SIGILL)})"
-    build_info.query.cache_clear()
+    build_info._ask.cache_clear()
     monkeypatch.setattr(build_info, "_PROGRAM", die)
     found = one("features", 1)
-    assert "ends its process by an instruction that this processor lacks" in found["text"]
-    build_info.query.cache_clear()
+    assert "ended its process by an instruction that this processor lacks" in found["text"]
+    build_info._ask.cache_clear()
     monkeypatch.setattr(build_info, "_PROGRAM", "raise ImportError('no libllama')")
     assert "with status 1: ImportError: no libllama" in one("features", 1)["text"]
-    build_info.query.cache_clear()
+    build_info._ask.cache_clear()
 
 
 def test_the_library_is_not_loaded_in_the_process_that_asks() -> None:

@@ -1,4 +1,4 @@
-"""The self-test of a fresh file: it must really write, and its numbers must be numbers."""
+"""The self-test of a new file: the model must generate an answer, from finite logits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def model(tmp_path: Path, demo_gguf: Path) -> Path:
 
 
 def fill_norm(path: Path, value: float) -> None:
-    """Set the last norm, by which every logit is made, to one number."""
+    """Set every weight of the last norm, on which all logits depend, to one value."""
     [norm] = (t for t in gemma2.load_summary(path).tensors if t.name == "output_norm.weight")
     with path.open("r+b") as file:
         file.seek(norm.offset)

@@ -13,8 +13,9 @@ import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine, Request
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
+from edgesppo.planning.run_config import ContextParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

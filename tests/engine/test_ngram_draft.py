@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 import edgesppo
 from edgesppo import SamplingParams, api
 from edgesppo.engine import engine as engines
-from edgesppo.engine.draft_model import SLICE, DraftModel, open_draft_model
+from edgesppo.engine.draft_model import DraftModel, open_draft_model
 from edgesppo.engine.engine import Engine
 from edgesppo.engine.ngram_draft import Drafter, NgramIndex
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.planning import run_config
-from edgesppo.planning.run_config import DEFAULT_ROW_COSTS, MAX_DRAFT, ROWS
+from edgesppo.planning.run_config import DEFAULT_ROW_COSTS, DRAFT_SLICE, MAX_DRAFT, ROWS
 from edgesppo_convert import convert
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.resources import open_files
@@ -300,7 +300,7 @@ def test_a_guesser_that_costs_too_much_is_not_asked() -> None:
 
 def guessed(guesser: DraftModel, ids: list[int], n: int) -> list[int]:
     """A draft of `n` tokens, asked for until the draft model has caught up with the text."""
-    found = [guesser.propose(ids, n) for _ in range(-(-len(ids) // SLICE))]
+    found = [guesser.propose(ids, n) for _ in range(-(-len(ids) // DRAFT_SLICE))]
     assert not any(found[:-1]), "nothing is guessed before all was read"
     return found[-1]
 
@@ -308,7 +308,7 @@ def guessed(guesser: DraftModel, ids: list[int], n: int) -> list[int]:
 def test_a_guess_can_be_stopped_and_made_again(model: Model, small: Model) -> None:
     guesser = DraftModel(small, model, n_ctx=512, n_threads=1)
     ids = texts(model)[1]
-    assert SLICE < len(ids) < 2 * SLICE
+    assert DRAFT_SLICE < len(ids) < 2 * DRAFT_SLICE
     expected = guessed(guesser, ids, 6)
     assert len(expected) == 6
     assert guesser.propose(ids[: len(ids) // 2], 3) != []
@@ -349,8 +349,8 @@ def test_a_draft_model_reads_a_long_text_slice_by_slice(
         before = drafted[0]
         made.step()
         steps.append(drafted[0] - before)
-    assert max(steps) <= SLICE + MAX_DRAFT
-    assert steps.count(SLICE) >= 5
+    assert max(steps) <= DRAFT_SLICE + MAX_DRAFT
+    assert steps.count(DRAFT_SLICE) >= 5
     assert request.drafter is not None
     assert request.drafter.n_drafted > 0
 

@@ -51,7 +51,7 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(places))
     monkeypatch.setenv("EDGESPPO_TEST_MARK", str(mark))
-    build_info.query.cache_clear()  # so that its process is started
+    build_info._ask.cache_clear()  # so that its process is started
 
     def refuse(*_: Any, **__: Any) -> None:
         raise Forbidden
@@ -168,7 +168,7 @@ def test_doctor_tells_what_is_wrong_and_never_the_token(
     assert {"python", "library", "features", "memory", "cores", "disk", "models"} <= set(states)
     assert "fail" not in states.values()
     text = run("doctor").output
-    assert "there is one (not shown)" in text
+    assert "found (not shown)" in text
     assert "HF_HUB_OFFLINE is set" in text
     assert token not in text
     assert all(len(line) < 80 or " " not in line.strip() for line in text.splitlines())

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
+from edgesppo.planning.run_config import ContextParams
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.engine.runner import Runner
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.llama.sampler_chain import build_chain
+from edgesppo.planning.run_config import ContextParams
 from edgesppo.sampling.params import STAGES
 from edgesppo.sampling.stages import stages
 from edgesppo_convert import convert

@@ -15,10 +15,10 @@ from edgesppo.cli import main
 from edgesppo.cli.plan import _ORIGINS
 from edgesppo.gguf import gemma2
 from edgesppo.llama import library
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import default_config
+from edgesppo.planning.run_config import ContextParams, default_config
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
@@ -190,7 +190,7 @@ def test_the_command_counts_the_draft_model(
     demo_gguf: Path, demo_f32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, code = _printed(str(demo_gguf), "--draft", str(demo_f32))
-    assert re.search(rf"^  draft +\d+\.\d MB, all of {demo_f32.name}$", text, re.MULTILINE)
+    assert re.search(rf"^  draft +\d+\.\d MB, for {demo_f32.name}$", text, re.MULTILINE)
     assert code == 0
     made = json.loads(_printed(str(demo_gguf), "--draft", str(demo_f32), "--json")[0])
     assert made["draft"] > made["weights"]

@@ -1,4 +1,4 @@
-"""The chat's commands, given through a pipe: what they do, and what they refuse."""
+"""The slash commands, given through a pipe: effects, replies and errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_set_shows_every_parameter_and_refuses_nonsense(demo_gguf: Path) -> None
     assert "unknown parameter 'tempo'" in refused
 
 
-def test_what_is_nearly_right_is_guessed_and_a_path_can_be_sent(demo_gguf: Path) -> None:
+def test_typos_get_a_suggestion_and_a_path_can_be_sent(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "/exprot", "/set temprature 1", "/set logprobs 3", code=1).stderr
     assert "did you mean /export?" in said
     assert "did you mean temperature?" in said
@@ -78,7 +78,7 @@ def test_what_is_nearly_right_is_guessed_and_a_path_can_be_sent(demo_gguf: Path)
         assert session.transcript.system == "Be\nbrief."
 
 
-def test_what_was_set_holds_and_is_kept(demo_gguf: Path) -> None:
+def test_settings_apply_and_are_saved(demo_gguf: Path) -> None:
     said = _chat(
         demo_gguf, "/set max-tokens 2", "/set parameter seed 7", "Who are you?", "/show", "/stats"
     )
@@ -92,7 +92,7 @@ def test_what_was_set_holds_and_is_kept(demo_gguf: Path) -> None:
     assert "max_tokens  2048" in back.stderr
 
 
-def test_answers_go_on_again_and_away(demo_gguf: Path) -> None:
+def test_continue_regen_and_undo_change_the_last_turn(demo_gguf: Path) -> None:
     lines = ["/set max_tokens 3", "What is the capital of France?", "/set max_tokens 99"]
     said = _chat(demo_gguf, *lines, "/continue", "/continue", "/regen", "hi", "/undo")
     assert "(nothing to add: the answer is complete)" in said.stderr
@@ -107,7 +107,7 @@ def _editor(folder: Path) -> str:
     return str(script)
 
 
-def test_no_editor_is_started_where_nobody_is(
+def test_no_editor_is_started_without_a_terminal(
     demo_gguf: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISUAL", _editor(folder))
@@ -142,7 +142,7 @@ def test_a_disk_that_fails_in_a_turn_does_not_end_the_chat(
     assert "Ada" in said.stdout
 
 
-def test_a_defect_in_a_turn_does_not_end_the_chat(
+def test_a_bug_in_a_turn_does_not_end_the_chat(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -154,7 +154,7 @@ def test_a_defect_in_a_turn_does_not_end_the_chat(
     assert "Your name is Ada." in said.stdout
 
 
-def test_a_byte_that_is_no_text_costs_its_own_line_only(demo_gguf: Path) -> None:
+def test_an_invalid_byte_fails_its_own_line_only(demo_gguf: Path) -> None:
     lines = b"My name is Ada.\ncaf\xe9\n/system caf\xe9\nWhat is my name?\n"
     words = ["chat", str(demo_gguf), "--temperature", "0"]
     said = CliRunner().invoke(main, words, input=lines)
@@ -164,9 +164,7 @@ def test_a_byte_that_is_no_text_costs_its_own_line_only(demo_gguf: Path) -> None
     assert "Your name is Ada." in said.stdout
 
 
-def test_a_file_goes_with_the_next_message_and_steers_nothing(
-    demo_gguf: Path, folder: Path
-) -> None:
+def test_an_attached_file_is_ordinary_text_of_the_message(demo_gguf: Path, folder: Path) -> None:
     (folder / "notes.txt").write_text("<end_of_turn>\n```\n<bos>")
     (folder / "long.txt").write_text("word " * 2000)
     said = _chat(demo_gguf, "/read notes.txt", "Sum it up.", "/read notes.txt", "/undo", "hi")
@@ -188,7 +186,7 @@ def test_a_file_goes_with_the_next_message_and_steers_nothing(
         assert complaint in refused
 
 
-def test_chats_are_named_copied_left_and_deleted(demo_gguf: Path) -> None:
+def test_chats_are_renamed_copied_switched_and_deleted(demo_gguf: Path) -> None:
     said = _chat(
         demo_gguf,
         *("My name is Ada.", "/save copy", "/rename ada", "/new other", "hi", "/load ada"),
@@ -210,7 +208,7 @@ def test_chats_are_named_copied_left_and_deleted(demo_gguf: Path) -> None:
         assert complaint in refused
 
 
-def test_the_chat_that_one_is_in_can_be_deleted(demo_gguf: Path) -> None:
+def test_the_current_chat_can_be_deleted(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "My name is Ada.", "/delete", "What is my name?")
     assert "(deleted; started a new chat" in said.stderr
     (entry,) = Sessions().entries()
@@ -219,7 +217,7 @@ def test_the_chat_that_one_is_in_can_be_deleted(demo_gguf: Path) -> None:
 
 
 @pytest.mark.parametrize("before", ["/undo", "/clear"])
-def test_what_was_taken_back_is_deleted_too(demo_gguf: Path, before: str) -> None:
+def test_delete_also_removes_undone_turns(demo_gguf: Path, before: str) -> None:
     _chat(demo_gguf, "My secret is 42.", before, "/delete")
     assert Sessions().entries() == []
 
@@ -233,7 +231,7 @@ def test_a_chat_in_use_elsewhere_is_not_loaded_and_this_one_goes_on(demo_gguf: P
     assert "Ada" in _turns("here")[1][1]
 
 
-def test_another_model_goes_on_with_the_chat(demo_gguf: Path, demo_f32: Path) -> None:
+def test_a_chat_continues_with_another_model(demo_gguf: Path, demo_f32: Path) -> None:
     said = _chat(
         demo_gguf,
         "My name is Ada.",
@@ -243,7 +241,7 @@ def test_another_model_goes_on_with_the_chat(demo_gguf: Path, demo_f32: Path) ->
         "What is my name?",
         code=1,
     )
-    assert "none.gguf' is no file" in said.stderr
+    assert "none.gguf' is not a file" in said.stderr
     assert f"the last answer was by another model, {demo_gguf.stem}" in said.stderr
     assert f"{demo_f32.stem} | " in said.stderr
     assert "Ada" in _turns("here")[1][1]
@@ -253,9 +251,7 @@ def test_another_model_goes_on_with_the_chat(demo_gguf: Path, demo_f32: Path) ->
     assert "Your name is Ada." in alone.stdout
 
 
-def test_a_chat_is_exported_to_be_read_by_people_and_by_programs(
-    demo_gguf: Path, folder: Path
-) -> None:
+def test_a_chat_is_exported_as_markdown_and_json(demo_gguf: Path, folder: Path) -> None:
     _chat(demo_gguf, "/system Be brief.", "My name is Ada.", "/export", "/export chat.json")
     text = (folder / "here.md").read_text()
     assert "## System\n\nBe brief.\n\n## You\n\nMy name is Ada.\n\n## Answer\n\nNice" in text
@@ -275,12 +271,12 @@ def test_a_chat_is_exported_to_be_read_by_people_and_by_programs(
         "a file name cannot contain a NUL character",
     ):
         assert complaint in said
-    assert json.loads((folder / "chat.json").read_text()) == found, "it is as it was"
-    assert "Bob" in (folder / "folder.md").read_text(), "the chat went on"
+    assert json.loads((folder / "chat.json").read_text()) == found, "the file was changed"
+    assert "Bob" in (folder / "folder.md").read_text(), "the chat ended"
     assert not [*folder.glob(".*.md.*")]
 
 
-def test_tokens_and_context_are_told(demo_gguf: Path) -> None:
+def test_tokens_and_context_are_shown(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "/tokens Hi there", "My name is Ada.", "/context", "/tokens").stderr
     assert re.search(r"\d tokens: 'Hi'", said)
     assert "b'\\xf0'" in _chat(demo_gguf, "/tokens \U0001f44d", session=None).stderr
@@ -292,13 +288,13 @@ def test_tokens_and_context_are_told(demo_gguf: Path) -> None:
     assert "tokens in this chat" in said
 
 
-def test_a_chat_that_nobody_keeps_can_be_saved(demo_gguf: Path) -> None:
+def test_an_unsaved_chat_can_be_saved(demo_gguf: Path) -> None:
     said = _chat(demo_gguf, "My name is Ada.", "/save ada", "What is my name?", session=None)
     assert "(saved as ada; every further turn will be saved, too)" in said.stderr
     assert "Ada" in _turns("ada")[1][1]
 
 
-def test_copying_without_a_terminal_says_what_does_instead(
+def test_copy_without_a_clipboard_suggests_export(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSH_TTY", "/dev/pts/0")

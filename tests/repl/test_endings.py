@@ -1,4 +1,4 @@
-"""What ends a chat on a terminal or a pipe, and what must not: signals, faults, hostile names."""
+"""Ending a chat: Ctrl-C, signals, closed terminals, failed loads, hostile file names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_ctrl_c_at_the_prompt_says_how_to_leave_and_twice_leaves(demo_gguf: Path) -> None:
+def test_ctrl_c_at_the_prompt_says_how_to_quit_and_twice_quits(demo_gguf: Path) -> None:
     chat = on_terminal(demo_gguf)
     chat.expect(">>>")
     chat.type("half a thought" + CTRL_C)
@@ -106,7 +106,9 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_pipe_and_keeps_what_came(babbler: Path, home: Path, number: int) -> None:
+def test_a_signal_ends_a_pipe_and_keeps_the_answer_so_far(
+    babbler: Path, home: Path, number: int
+) -> None:
     words = ["chat", str(babbler), "--session", "piped", "--temperature", "0"]
     with started(
         [sys.executable, "-m", "edgesppo", *words, *ENDLESS],
@@ -129,7 +131,7 @@ def test_a_signal_ends_a_pipe_and_keeps_what_came(babbler: Path, home: Path, num
     assert not [*(home / "sessions").glob(".*.lock")]
 
 
-def test_a_question_shows_a_files_name_and_obeys_none_of_it(
+def test_a_question_escapes_control_characters_in_a_file_name(
     demo_gguf: Path, tmp_path: Path
 ) -> None:
     record("ada", "Who are you?", "I am the demo.")
@@ -166,7 +168,7 @@ def test_a_closed_window_loses_nothing(demo_gguf: Path) -> None:
     chat.type("My name is Ada.\r")
     chat.expect("t/s | ada")
     chat.type("not sent")
-    # It may see the end of its input before the signal.
+    # The process may see the end of its input before the signal.
     assert chat.abandon() in (0, 128 + signal.SIGHUP)
     assert messages_of("ada") == ["My name is Ada.", "Nice to meet you, Ada."]
 
@@ -183,7 +185,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_in_one_line(tmp_path: Path)
     assert not [row for row in chat.rows() if ">>>" in row]
 
 
-# Native code that reports nothing, as when the fastest settings are measured on a large model.
+# Loading that reports no progress, like native code that measures a large model.
 STUCK = """
 import atexit, sys, time
 from edgesppo import api
@@ -197,7 +199,7 @@ main(["chat", *sys.argv[1:]])
 @pytest.mark.parametrize(
     ("options", "keys", "code"), [([], CTRL_D, 0), (["--plain"], CTRL_C, 128 + signal.SIGINT)]
 )
-def test_leaving_while_native_code_is_at_work_frees_nothing_under_it(
+def test_quitting_while_native_code_runs_frees_nothing_it_uses(
     demo_gguf: Path, options: list[str], keys: str, code: int
 ) -> None:
     chat = Terminal([sys.executable, "-c", STUCK, str(demo_gguf), *options])
@@ -208,7 +210,7 @@ def test_leaving_while_native_code_is_at_work_frees_nothing_under_it(
     assert b"Python frees" not in chat.screen
 
 
-def test_a_signal_that_we_were_told_to_ignore_stays_ignored() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with raise_on_termination():
@@ -218,7 +220,7 @@ def test_a_signal_that_we_were_told_to_ignore_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_ctrl_c_at_a_question_is_130_and_a_no(home: Path, demo_gguf: Path) -> None:
+def test_ctrl_c_at_a_question_means_no_and_exits_with_130(home: Path, demo_gguf: Path) -> None:
     copy = home / "converted" / "gone.gguf"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(demo_gguf.read_bytes())

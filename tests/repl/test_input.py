@@ -1,4 +1,4 @@
-"""The chat on a real terminal: a pseudo-terminal with a person's keys."""
+"""The chat on a pseudo-terminal: typing, editing, completion, history, resizing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CTRL_D, CTRL_G, CTRL_J, CTRL_R, ALT_ENTER = "\x04", "\x07", "\n", "\x12", "\x1b\r"
-# The demo writes no Markdown: the pieces of its answer are set in it.
+# Adds Markdown to the answers, since the demo writes none.
 ANSWERS_IN_MARKDOWN = """
 import sys
 from edgesppo.terminal.stream import PlainText, StyledText
@@ -37,10 +37,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
+def test_the_user_can_type_before_the_model_is_loaded(demo_gguf: Path) -> None:
     chat = on_terminal(demo_gguf, "--session", "ada")
     chat.expect(">>>")
-    assert b"context" not in chat.screen, "the prompt comes before the model"
+    assert b"context" not in chat.screen, "the prompt must appear before the model is loaded"
     chat.type("My name is Ada.\r")
     chat.expect("Nice to meet you, Ada.")
     chat.expect("t/s | ada")
@@ -65,14 +65,14 @@ def test_a_person_may_type_before_the_model_is_there(demo_gguf: Path) -> None:
     ]
 
 
-def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
+def test_a_resumed_chat_shows_its_last_turn(demo_gguf: Path) -> None:
     record("ada", "Who are you?", "I am the demo.", "What is my name?", "Your name is Ada.")
     for way in ([], ["--plain"]):
         chat = on_terminal(demo_gguf, "--session", "ada", *way)
         chat.expect("| answer:")
         chat.expect(">>>")
         chat.type("/delete none\n" if way else "/delete none\r")
-        chat.expect("error: there is no saved chat 'none'")  # and no question before
+        chat.expect("error: there is no saved chat 'none'")  # without asking before
         chat.expect(">>>")
         chat.type(CTRL_D)
         assert chat.close() == 0
@@ -85,7 +85,7 @@ def test_a_chat_that_goes_on_shows_where_it_was(demo_gguf: Path) -> None:
         ]
 
 
-def test_what_was_typed_in_an_earlier_chat_is_found_again(demo_gguf: Path, home: Path) -> None:
+def test_the_history_finds_input_of_earlier_chats(demo_gguf: Path, home: Path) -> None:
     for way, keys in [
         ([], "My name is Ada.\r"),
         ([], f"{CTRL_R}name\r\r"),
@@ -133,7 +133,7 @@ def test_a_message_may_have_many_lines(demo_gguf: Path) -> None:
     assert asked == ["one\ntwo\nthree", "pasted\nover\nlines", "quoted\n\nby three"]
 
 
-def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -> None:
+def test_commands_and_names_are_completed_with_a_description(demo_gguf: Path) -> None:
     for name in ("rome-trip", "ada"):
         record(name, "Where?", "There.")
     chat = on_terminal(demo_gguf)
@@ -142,7 +142,7 @@ def test_commands_and_names_are_completed_with_a_word_on_each(demo_gguf: Path) -
     chat.expect("list the saved chats")
     assert any("/set" in row and "the sampling parameters" in row for row in chat.rows())
     chat.type("et temp")
-    chat.expect("always takes the most probable token")
+    chat.expect("always the most probable token")
     chat.type("\t")
     chat.expect("erature")
     chat.type(" 0.5\r")
@@ -172,7 +172,7 @@ def test_a_message_is_written_in_the_editor(demo_gguf: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("way", [{"TERM": "dumb"}, {"options": ["--plain"]}])
-def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None:
+def test_plain_redraws_nothing(demo_gguf: Path, way: dict[str, Any]) -> None:
     chat = on_terminal(demo_gguf, *way.pop("options", []), **way)
     chat.expect(">>>")
     chat.type('"""What is\n')
@@ -186,7 +186,8 @@ def test_plain_draws_nothing_twice(demo_gguf: Path, way: dict[str, Any]) -> None
     assert chat.close() == 0
     assert "(to quit, press Ctrl-D or type /exit)" in chat.rows()
     assert any(row.startswith("Saved as") for row in chat.rows())
-    assert re.findall(rb"\x1b(?!\[\?2004[hl])", chat.screen) == []  # readline's pasting apart
+    # The only escapes are readline's, for bracketed paste.
+    assert re.findall(rb"\x1b(?!\[\?2004[hl])", chat.screen) == []
     assert b"t/s" not in chat.screen
 
 
@@ -204,7 +205,7 @@ def test_without_colour_nothing_is_coloured_or_rendered(
     assert ("`code`" in "\n".join(chat.rows())) is not rendered
 
 
-def test_colours_that_are_pasted_as_keys_end_nothing(demo_gguf: Path) -> None:
+def test_pasted_colour_codes_do_not_end_the_chat(demo_gguf: Path) -> None:
     chat = on_terminal(demo_gguf)
     chat.expect(">>>")
     chat.expect("context 512")

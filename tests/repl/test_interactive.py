@@ -1,4 +1,4 @@
-"""What is being talked in, when something goes wrong between two chats: none is lost."""
+"""Faults while switching chats or models (interrupts, full disks): no chat is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Disk(FileSystem):
-    """One that may be full."""
+    """A disk that can be full."""
 
     full = False
 
@@ -49,7 +49,7 @@ def disk() -> Disk:
 def begin(
     demo: LoadedModel, tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], ReplState]]:
-    """Begin to talk in a session, or in none; the demo stays loaded."""
+    """Start a chat in a session, or in none (""); the demo stays loaded."""
     monkeypatch.setattr(type(demo), "close", lambda _: None)
     sessions = Sessions(tmp_path / "sessions", disk)
     made: list[ReplState] = []
@@ -74,7 +74,7 @@ def _ask(state: ReplState, text: str) -> None:
 
 
 def _asked(state: ReplState, name: str) -> list[str]:
-    """What was asked in a chat, as another process finds it on the disk."""
+    """The user messages of a chat, as saved on disk."""
     entries = [entry.name for entry in state.setup.sessions.entries()]
     assert name in entries
     with state.setup.sessions.open(name) as session:
@@ -83,7 +83,7 @@ def _asked(state: ReplState, name: str) -> list[str]:
 
 
 def _interrupted(work: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, but Ctrl-C comes in the middle of it."""
+    """The function, interrupted by Ctrl-C when it is called."""
 
     def interrupted(*words: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
 
 
 @pytest.mark.parametrize("name", ["", "kept"])
-def test_a_chat_that_cannot_be_had_changes_nothing(
+def test_a_failed_switch_changes_nothing(
     begin: Callable[[str], ReplState], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
@@ -147,7 +147,7 @@ def test_a_chat_that_cannot_be_had_changes_nothing(
     _ask(state, "What is my name?")
 
 
-def test_what_nobody_keeps_is_said_instead_of_recorded(begin: Callable[[str], ReplState]) -> None:
+def test_a_chat_that_is_no_longer_saved_says_so(begin: Callable[[str], ReplState]) -> None:
     state = begin("kept")
     saved, state._saved = state._saved, None
     with pytest.raises(OutputError, match="'kept' is no longer saved"):
@@ -155,10 +155,11 @@ def test_what_nobody_keeps_is_said_instead_of_recorded(begin: Callable[[str], Re
     state._saved = saved
 
 
-def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], ReplState]) -> None:
+def test_the_old_model_returns_after_two_interrupts(begin: Callable[[str], ReplState]) -> None:
     state = begin("kept")
     _ask(state, "My name is Ada.")
-    state.setup.open_model = _interrupted(state.setup.open_model)  # the new one, and the old one
+    # Interrupts loading the new model, and then the old one.
+    state.setup.open_model = _interrupted(state.setup.open_model)
     with pytest.raises(KeyboardInterrupt):
         state.use_model(state.found, lambda *_: None)
     _ask(state, "What is my name?")
@@ -169,7 +170,7 @@ def test_a_model_that_is_given_up_twice_comes_back(begin: Callable[[str], ReplSt
 
 
 @pytest.mark.parametrize("name", ["", "kept"])
-def test_a_chat_waits_for_a_model_where_neither_can_be_had(
+def test_a_chat_survives_when_no_model_can_be_loaded(
     begin: Callable[[str], ReplState], name: str
 ) -> None:
     state = begin(name)
@@ -194,7 +195,7 @@ def test_a_chat_waits_for_a_model_where_neither_can_be_had(
 
 
 class Interrupting(Screen):
-    """Ctrl-C comes in the middle of everything that is written."""
+    """A screen on which Ctrl-C arrives in the middle of every write."""
 
     def __init__(self) -> None:
         super().__init__(redraws=False, styled=False)
@@ -209,7 +210,7 @@ class Interrupting(Screen):
         self.written += f"[{text}]"
 
 
-def test_a_piece_of_an_answer_is_written_whole_before_ctrl_c(
+def test_ctrl_c_waits_for_the_current_write(
     begin: Callable[[str], ReplState],
 ) -> None:
     screen = Interrupting()
@@ -223,7 +224,7 @@ def test_a_piece_of_an_answer_is_written_whole_before_ctrl_c(
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_keys_are_not_shown_while_they_are_held(raw: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_keys_are_not_echoed(raw: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     termios = pytest.importorskip("termios")
     master, slave = os.openpty()
 
@@ -246,7 +247,7 @@ def test_keys_are_not_shown_while_they_are_held(raw: bool, monkeypatch: pytest.M
     os.close(master)
 
 
-def test_what_is_done_in_one_piece_is_done_before_ctrl_c() -> None:
+def test_a_shielded_block_finishes_before_ctrl_c() -> None:
     done: list[str] = []
 
     def work() -> None:
@@ -259,7 +260,7 @@ def test_what_is_done_in_one_piece_is_done_before_ctrl_c() -> None:
     assert done
 
 
-def test_only_the_second_ctrl_c_within_a_second_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_second_ctrl_c_within_a_second_quits(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([101.0, 102.5, 103.3])
     monkeypatch.setattr("time.monotonic", lambda: next(times))
     ctrl_c = signals.CtrlC()

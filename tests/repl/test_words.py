@@ -1,4 +1,4 @@
-"""What the chat says beside its answers: lists and the last turn, as they fit a terminal."""
+"""Lists, the last turn, progress and status lines, and how they fit the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ITEMS = [
 ]
 
 
-def test_the_last_column_hangs_beside_the_others() -> None:
+def test_the_last_column_is_wrapped_beside_the_others() -> None:
     assert format_columns(ITEMS, 60) == [
         "  temperature  0.7   0 always takes the most probable token",
         "                     (0, 0.0001 to 100)",
@@ -37,7 +37,7 @@ def test_the_last_column_hangs_beside_the_others() -> None:
     ]
 
 
-def test_where_there_is_little_room_it_stands_below() -> None:
+def test_in_a_narrow_terminal_the_last_column_goes_below() -> None:
     rows = format_columns(ITEMS, 40)
     assert rows[:3] == [
         "  temperature  0.7",
@@ -55,7 +55,7 @@ def test_a_list_loses_no_word_and_keeps_to_its_columns(columns: int) -> None:
     assert len(format_columns(ITEMS, None)) == len(ITEMS)
 
 
-def test_a_word_that_no_row_holds_stays_where_it_is() -> None:
+def test_a_word_longer_than_a_row_starts_no_new_row() -> None:
     assert wrap_words("  file  /a/very/long/path to it", 12) == [
         "  file  /a/very/long/path",
         "  to it",
@@ -78,7 +78,7 @@ def test_a_long_turn_is_shortened_and_every_row_is_marked() -> None:
     assert '"finish_reason": "cancelled"' in to_json("m", None, {}, stopped)
 
 
-def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(
+def test_a_long_prompt_is_reported_in_lines_without_redrawing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     screen, heard, said = Screen(redraws=False, styled=False), threading.Event(), list[str]()
@@ -93,7 +93,7 @@ def test_a_long_prompt_is_told_of_where_nothing_is_drawn_over(
     assert len(said) == told
 
 
-def test_what_is_said_in_one_row_is_said_in_as_many_words_as_fit() -> None:
+def test_the_longest_version_that_fits_is_shown() -> None:
     lines = ["model | 10 of 512", "10 of 512", "2%"]
     assert [longest(lines, n) for n in (17, 16, 9, 8, 1)] == [*lines[:2], *lines[1:], "2"]
 
@@ -109,7 +109,7 @@ def test_a_program_that_begins_with_a_docstring_can_be_sent() -> None:
         assert unquoted(text) == inner
 
 
-def test_no_line_of_the_history_keeps_the_plain_chat_from_starting(
+def test_a_damaged_history_does_not_prevent_a_plain_chat(
     fresh_home: Path,
 ) -> None:
     (fresh_home / "history").write_bytes(b"\n# then\n+a\0b\n\n# now\n+fine\n")

@@ -1,4 +1,4 @@
-"""The folder of saved chats: names, which was used last, and what is said of each."""
+"""The folder of saved chats: names, the latest one, and what is listed of each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sessions(tmp_path: Path) -> Sessions:
 
 
 def write(sessions: Sessions, name: str, *answers: str, used: int = 0) -> Path:
-    """A chat that was last used so many seconds after 1970."""
+    """Write a chat, last used so many seconds after 1970."""
     with sessions.open(name) as session:
         session.record(said(*answers or ("a",)))
         path = session.path
@@ -176,7 +176,7 @@ def test_entries_say_what_is_wrong_and_mend_nothing(sessions: Sessions) -> None:
     assert problems == {
         "torn": "a torn last line after turn 1",
         "bad": "damaged after turn 1",
-        "foreign": "no saved chat, or damaged from its first line on",
+        "foreign": "not a saved chat, or damaged from its first line on",
     }
     assert before == {p.name: p.read_bytes() for p in sessions.folder.iterdir() if p.is_file()}
 
@@ -234,7 +234,7 @@ def test_states_are_capped_over_all_chats_and_the_oldest_go_first(tmp_path: Path
 
 
 def test_what_a_killed_process_left_of_a_state_goes(sessions: Sessions) -> None:
-    """With its chat, when that is opened; that of other chats after an hour."""
+    """Its own chat removes it when opened; a prune in its folder does after an hour."""
     write(sessions, "rome")
     chats = ("rome", "paris", "oslo")
     drafts = [sessions.folder / f".{name}.jsonl.kv.{'0' * 16}" for name in chats]

@@ -1,4 +1,4 @@
-"""Chats kept as they go: a restart costs neither a turn nor, where the state fits, a prefill."""
+"""Chats that save themselves: a restart loses no turn and, if the KV state fits, no prefill."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_kept_chat_goes_on_where_it_was_after_a_restart(
 
 
 def _talk(model: LoadedModel, sessions: Sessions, name: str, **options: Any) -> Path:
-    """A chat of two turns, left as a person leaves it; where its state belongs."""
+    """Save a chat of two turns and close it; returns the path of its KV state."""
     with model.keep(sessions.open(name), **{"temperature": 0, **options}) as kept:
         for turn in TURNS:
             kept.chat.ask(turn)
@@ -61,7 +61,7 @@ def _talk(model: LoadedModel, sessions: Sessions, name: str, **options: Any) -> 
 
 
 def _go_on(model: LoadedModel, sessions: Sessions) -> tuple[str, int, persistent_chat.Resumed]:
-    """The next answer, how many of its tokens were cached, and what was said to have come back."""
+    """The next answer, how many of its tokens were cached, and what was reported as restored."""
     with sessions.open("ada") as session:
         kept = model.keep(session)
         answer = kept.chat.ask(QUESTION)

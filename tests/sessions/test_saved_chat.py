@@ -1,6 +1,6 @@
-"""Chats on disk: they come back whole, their KV state saves time or is silently left out.
+"""Chats on disk come back complete; their KV state saves time or is silently ignored.
 
-How turns survive what ends a process is tested in test_session.py.
+How turns survive the end of a process is tested in test_session.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def chat(demo: LoadedModel) -> Chat:
 
 
 def _resumed(path: Path, gguf: Path, **options: int) -> tuple[str, int]:
-    """The next answer in a new process's stead, and how many tokens were cached."""
+    """The next answer, as in a new process, and how many tokens were cached."""
     with edgesppo.load(gguf, **options) as model:  # type: ignore[arg-type]
         chat = model.resume(path, temperature=0)
         return chat.ask("What is my name?"), chat.last.usage.cached_tokens
@@ -201,7 +201,7 @@ def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
 @pytest.mark.parametrize(
     ("sampling", "complaint"),
     [
-        ({"top_p": 7, "seed": 5}, r"goes on without a setting: top_p .* is 7"),
+        ({"top_p": 7, "seed": 5}, r"ignoring an invalid setting: top_p .* is 7"),
         ({"hot": 1, "seed": 5}, "unknown sampling parameter 'hot'"),
         ({"logit_bias": [[50, "x"]], "seed": 5}, "has 'x' for token 50"),
         ({"logit_bias": {"-1": 1}, "seed": 5}, "logit_bias .* has '-1', expected token ids"),
@@ -271,7 +271,7 @@ def test_a_folder_that_is_not_there_is_one_clear_error(
 
 
 def test_the_fingerprint_tells_models_apart(tmp_path: Path) -> None:
-    """By their header, their size, and their weights, which differ everywhere in a fine-tune."""
+    """By header, size and weights, which differ everywhere in a fine-tune."""
     rng = random.Random(3)
     header, weights, tuned = rng.randbytes(999), rng.randbytes(300_000), rng.randbytes(300_000)
     files = [header + weights, header + tuned, header + weights + b"x", b"x" + header[1:] + weights]

@@ -1,5 +1,5 @@
-"""A saved chat is never lost: whatever ends its process, and when, every turn that was said to be
-on the disk comes back, and nothing that was found damaged is thrown away."""
+"""A saved chat is never lost: whatever ends its process, and when, every turn that was reported to
+be on disk comes back, and nothing damaged is thrown away."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OTHER = ModelMark("other", "/models/other.gguf", "0" * 64, 512)
 def said(
     *answers: str, by: ModelMark = BY, system: str | None = None, left_out: int = 0
 ) -> Conversation:
-    """A chat of these answers, each to a question with what JSON and lines must bear."""
+    """A chat with these answers, each to a question full of characters that need escaping."""
     messages: list[Message] = []
     for n, answer in enumerate(answers):
         asked = Message("user", f"{n}: \n\u2028\x00 Grüße \U0001f600 \ud800")
@@ -78,7 +78,7 @@ def write(path: Path, states: Iterable[Conversation] = STATES) -> bytes:
 
 
 def found(path: Path, by: ModelMark = BY) -> Conversation | None:
-    """What a person finds who opens the chat again."""
+    """The chat as it is when opened again."""
     with Session(path, Counting()) as session:
         held = session.transcript
         if held is None:
@@ -171,7 +171,7 @@ def test_a_torn_last_line_is_mended_and_said(path: Path) -> None:
 
 
 def test_whichever_bit_flips_nothing_is_thrown_away(path: Path) -> None:
-    """What is sound goes on; unless that is all, the file is kept as it was found."""
+    """The undamaged part continues; if anything is damaged, a copy of the file is kept."""
     whole = write(path)
     ends = [end for end in range(1, len(whole) + 1) if whole[end - 1 : end] == b"\n"]
     known = [path.write_bytes(whole[:end]) and found(path) for end in ends]
@@ -242,7 +242,7 @@ def test_a_line_that_is_no_object_is_damage_wherever_it_stands(path: Path, text:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
 def test_a_pipe_in_the_place_of_a_chat_is_refused_at_once(path: Path) -> None:
     os.mkfifo(path)
-    with pytest.raises(BadChat, match="no regular file"):
+    with pytest.raises(BadChat, match="not a regular file"):
         Session(path)
     assert names(path) == {"rome.jsonl"}
 
@@ -379,7 +379,7 @@ def test_the_second_process_is_told_who_has_the_chat_open(path: Path) -> None:
 
 
 def test_a_lock_whose_file_went_before_it_was_ours_locks_nothing(path: Path) -> None:
-    """As when the process that held it leaves between our opening it and our locking it."""
+    """As if the process that held it ended after we opened the file and before we locked it."""
     lock = path.with_name(".rome.jsonl.lock")
 
     class Late(Counting):
@@ -394,8 +394,10 @@ def test_a_lock_whose_file_went_before_it_was_ours_locks_nothing(path: Path) -> 
 
 
 def record_all(path: Path, files: Counting) -> tuple[int, int]:
-    """Record every state in spite of faults; the last that was said to be on the disk, and the
-    last that was tried."""
+    """Record every state in spite of faults.
+
+    Returns the last state that was reported to be on disk, and the last that was tried.
+    """
     done = tried = -1
     try:
         with Session(path, files) as session:

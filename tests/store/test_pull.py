@@ -129,7 +129,7 @@ def test_update_pins_anew_and_shows_old_and_new(hub: FakeHub) -> None:
     run("lock", NAME)
     message = run("lock", f"{REPOSITORY}@{REVISION}", "--name", NAME.upper(), code=1).stderr
     assert f"{NAME} is taken by" in message
-    assert "is a device" in run("lock", "owner/nul", code=1).stderr
+    assert "is the name of a device" in run("lock", "owner/nul", code=1).stderr
     hub.branches["main"] = OTHER
     result = run("lock", NAME, "--update")
     assert REVISION in result.output

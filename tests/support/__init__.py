@@ -1,1 +1,1 @@
-"""What tests share: small models, fakes, a terminal, faults, reference values."""
+"""Shared by tests: small models, fakes, a pseudo-terminal, fault injection, reference values."""

@@ -1,7 +1,7 @@
-"""Owns random Gemma-2 checkpoints of any shape, streamed to disk in bounded memory.
+"""Random Gemma-2 checkpoints of any shape, written to disk in bounded memory.
 
-No training and no library but numpy: the tokenizer.model is written by a few lines of protobuf.
-Run as a program it writes a named shape: python -m tests.support.checkpoints 2b FOLDER
+Needs only numpy: the tokenizer.model is encoded as protobuf by hand. As a program it writes one of
+the named shapes: python -m tests.support.checkpoints 2b FOLDER
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BLOCK = 1 << 20  # weights made at a time
+BLOCK = 1 << 20  # weights generated at a time
 WIDTH = {"bf16": 2, "f16": 2, "f32": 4}
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 START_OF_TURN, END_OF_TURN = 106, 107
@@ -85,7 +85,7 @@ def tensor_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
 def write_checkpoint(
     folder: Path, shape: Shape, *, seed: int = 0, dtype: str = "bf16", shards: int = 1
 ) -> Path:
-    """A whole checkpoint of random weights: normal, 0.02 wide, norms 0.1 wide."""
+    """Write a complete checkpoint of normal random weights: deviation 0.02, of norms 0.1."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config(shape))
     write_json(folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": [1, 107]})
@@ -106,7 +106,7 @@ def write_checkpoint(
 
 
 def write_hollow_checkpoint(folder: Path, shape: Shape) -> Path:
-    """One whose weights are all zero and, on most file systems, take no room."""
+    """Write a checkpoint of zero weights in a sparse file, which takes almost no disk space."""
     write_checkpoint(folder, resized(shape, layers=0, hidden=1))
     write_json(folder / "config.json", config(shape))
     tensors = list(tensor_shapes(shape))
@@ -166,7 +166,7 @@ def tokenizer_config() -> dict[str, Any]:
 
 
 def pieces(size: int) -> list[tuple[str, float, int]]:
-    """Text, score and type of every piece; the special ones have Gemma's ids."""
+    """(text, score, type) of every piece; the special ones have Gemma's ids."""
     found: list[tuple[str, float, int]] = [
         (text, 0.0, CONTROL) for text in ("<pad>", "<eos>", "<bos>")
     ]
@@ -182,7 +182,7 @@ def pieces(size: int) -> list[tuple[str, float, int]]:
 
 
 def _words() -> Iterator[str]:
-    """Distinct pieces: the space, single letters, then pairs, triples, ..."""
+    """Distinct texts: the space, single letters, then pairs, triples, and so on."""
     letters = "etaoinshrdlcumwfgypbvkjxqzETAOINSHRDL0123456789.,?!'"
     yield "\u2581"
     for length in count(1):
@@ -214,7 +214,7 @@ def varint(value: int) -> bytes:
 
 
 def header(tensors: list[tuple[str, tuple[int, ...]]], dtype: str) -> bytes:
-    """A safetensors header, its length in front."""
+    """A safetensors header, preceded by its length."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in tensors:
@@ -243,7 +243,7 @@ def _write_weights(
 
 
 def stored(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """The values as the checkpoint stores them; bfloat16 by cutting."""
+    """The values as the checkpoint stores them; bfloat16 by truncation."""
     if dtype == "bf16":
         return (values.view(np.uint32) >> 16).astype(np.uint16)
     return values.astype(np.float16 if dtype == "f16" else np.float32)

@@ -1,4 +1,4 @@
-"""Owns how tests run the command line, within their own process or beside it, and what they ask."""
+"""Running the command line in tests: in the same process, or as a child process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CAPITAL = "What is the capital of France?"
 
 
 def run(*args: str | Path, stdin: str | bytes = "") -> Result:
-    """The command with these words."""
+    """Run the command line in this process."""
     return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin)
 
 
 def one_line_error(result: Result) -> str:
-    """The line that a command failed with; nothing else may have been said."""
+    """The error line of a failed command; asserts that there was no other output."""
     assert result.exit_code == 1, result.output
     assert result.stdout == ""
     lines = [line for line in result.stderr.splitlines() if line]
@@ -37,7 +37,7 @@ def one_line_error(result: Result) -> str:
 
 @contextmanager
 def started(words: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that does not outlive the block, whatever fails in it."""
+    """Start a process that is killed at the end of the block."""
     with subprocess.Popen(words, **options) as process:
         try:
             yield process

@@ -1,9 +1,9 @@
-"""Owns the proof list of the demo checkpoint: questions, dialogues and what counts as right.
+"""Test questions and dialogues for the demo checkpoint, and which answers are right.
 
-Pure data and one judge. An answer, lower-cased, is right if at least one of `accepted` is found
-in it and none of `rejected` is (both are regular expressions). Texts with `unseen=True` are
-worded in ways that the training data never contain; `edgesppo.dev.train_demo.heldout` checks
-this, and that no value in `HELD_OUT_VALUES` occurs in the training data at all.
+A lower-cased answer is right if it matches at least one of `accepted` and none of `rejected`
+(regular expressions). Texts with `unseen=True` are worded in ways that the training data does not
+contain; `edgesppo.dev.train_demo.heldout` checks this, and that no value in `HELD_OUT_VALUES`
+occurs in the training data.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ class Dialogue(NamedTuple):
 
 
 def is_right(item: Question | Dialogue, answer: str) -> bool:
-    """Whether `answer` says what `item` accepts and nothing that it rejects."""
+    """Whether `answer` matches what `item` accepts and nothing that it rejects."""
     text = answer.lower()
     found = any(re.search(pattern, text) for pattern in item.accepted)
     return found and not any(re.search(pattern, text) for pattern in item.rejected)
 
 
 def _one_of(right: str, group: tuple[str, ...], text: str, *, unseen: bool = False) -> Question:
-    """The right word must occur, and no other word of its group that the question lacks."""
+    """The right word must occur, and no other word of its group unless the question has it."""
     asked = text.lower()
     wrong = tuple(rf"\b{word}\b" for word in group if word != right and word not in asked)
     return Question(text, (rf"\b{right}\b",), (REFUSAL, *wrong), unseen)
 
 
 def _number(right: int, text: str, *, unseen: bool = False) -> Question:
-    """The right whole number must occur, and no number but it and those of the question."""
+    """The right number must occur, and no other except those in the question."""
     allowed = "|".join([str(right), *re.findall(r"\d+", text)])
     wrong = rf"(?<!\d)(?!(?:{allowed})(?!\d))\d+"
     found = rf"(?<![\d-]){right}(?!\d)" if right >= 0 else rf"(?<!\d){right}(?!\d)"

@@ -1,7 +1,7 @@
-"""Owns a small hub on 127.0.0.1: the routes of the real one, and every way in which it may fail.
+"""A fake Hugging Face hub on 127.0.0.1, with the routes of the real one and faults on demand.
 
-Two servers: the hub, and the place that it redirects large files to, as the real one does. Where
-it is the disk that fails, `Direct` gives their answers without a socket, which is much quicker.
+It consists of two servers: the hub, and the CDN to which it redirects large files, as the real
+one does. `Direct` gives the same responses without sockets, which is much faster.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LARGE = (".safetensors", ".model")
 
 
 def cached(source: Path, under: Path) -> Path:
-    """The repository's folder in a Hugging Face cache, made of a folder's files."""
+    """Lay out a folder's files as a Hugging Face cache does; return the snapshot folder."""
     cache = under / f"models--{REPOSITORY.replace('/', '--')}"
     snapshot = cache / "snapshots" / REVISION
     snapshot.mkdir(parents=True)
@@ -46,7 +46,10 @@ def cached(source: Path, under: Path) -> Path:
 
 @dataclass
 class FakeHub:
-    """The folder's files at one commit, what is to go wrong, and what was asked."""
+    """The state of the hub: its files and commits, the faults to inject, the requests received.
+
+    `faults` maps a file name to the faults of its next responses; see `_Handler._answer`.
+    """
 
     folder: Path
     url: str = ""
@@ -55,15 +58,15 @@ class FakeHub:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     branches: dict[str, str] = field(default_factory=lambda: {"main": REVISION})
     card: dict[str, Any] = field(default_factory=lambda: {"license": "gemma"})
-    go_on: threading.Event = field(default_factory=threading.Event)  # ends every "stall"
+    go_on: threading.Event = field(default_factory=threading.Event)  # ends all "stall" faults
 
     def asked(self, name: str) -> list[dict[str, str]]:
-        """The headers of every request for a file at the place that gives it."""
+        """The headers of every request for the content of a file."""
         return [headers for kind, path, headers in self.requests if (kind, path) == ("data", name)]
 
     @property
     def commits(self) -> set[str]:
-        """Every commit that is known; all have the folder's files."""
+        """All known commits; each has the files of the folder."""
         return {REVISION, *self.branches.values()}
 
     def listing(self) -> list[dict[str, Any]]:
@@ -80,7 +83,7 @@ class FakeHub:
 
 
 class _Server(ThreadingHTTPServer):
-    """One of the two."""
+    """The hub or its CDN."""
 
     def __init__(self, hub: FakeHub, *, is_cdn: bool) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -92,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         hub, name = self.server.hub, self.path.rsplit("/", 1)[-1]
@@ -163,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, data, len(data) // 2 if fault in ("cut", "stall") else None, **headers)
         if fault == "stall":
             self.server.hub.go_on.wait(20)
-            with suppress(OSError):  # who asked may be gone
+            with suppress(OSError):  # the client may have disconnected
                 self.wfile.write(data[len(data) // 2 :])
         self.close_connection = True
 
@@ -177,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(folder: Path) -> Iterator[FakeHub]:
-    """The hub, for as long as the block runs."""
+    """Run the hub while the block runs."""
     hub = FakeHub(folder)
     servers = [_Server(hub, is_cdn=is_cdn) for is_cdn in (False, True)]
     hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
@@ -197,15 +200,15 @@ def serve(folder: Path) -> Iterator[FakeHub]:
 
 
 class Direct:
-    """What `urllib.request.build_opener` gives, with the servers' own answers, made in place."""
+    """A replacement for a urllib opener that gets the servers' responses without sockets."""
 
     def __init__(self, folder: Path) -> None:
         self.hub = FakeHub(folder, "http://hub.test", "http://cdn.test")
-        listing = self.hub.listing()  # hashed once: the folder does not change
+        listing = self.hub.listing()  # hash the files only once
         self.hub.listing = lambda: listing  # type: ignore[method-assign]
 
     def open(self, request: urllib.request.Request, timeout: float) -> http.client.HTTPResponse:
-        """The answer; as urllib does, an HTTPError for one that is not good."""
+        """The response; raises HTTPError for a status of 300 or more, as urllib does."""
         assert timeout > 0
         address = urlsplit(request.full_url)
         lines = [f"GET {address.path} HTTP/1.0", *(f"{k}: {v}" for k, v in request.header_items())]

@@ -1,8 +1,8 @@
 """A Python that makes environments of itself, and whose pip does as it is told: nothing is real.
 
 Every call is written down with the settings that reached it. A rule holds for the first call whose
-arguments contain its word: what is printed, the exit code, and whether the call never ends by
-itself, with a child that does not either.
+arguments contain its word: what it prints, its exit code, and whether it waits until `go_on`, with
+a child in another group of processes, which it ends as ninja ends its compilers: when it is told.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from edgesppo.dev import bootstrap_setup, bootstrap_wheel
 
 _PYTHON = """\
 #!{python} -IS
-import json, os, shutil, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
+def wait():
+    sleeper = [{python!r}, "-IS", "-c", "import time; time.sleep(600)"]
+    child = subprocess.Popen(sleeper, start_new_session=True)
+    signal.signal(signal.SIGTERM, lambda *_: (child.kill(), sys.exit(1)))
+    with open(root + "/pids", "w") as file:
+        file.write(str(os.getpid()) + " " + str(child.pid) + chr(10))
+    while not os.path.exists(root + "/go"):
+        time.sleep(0.02)
+    child.kill()
 root, args = {root!r}, sys.argv[1:]
 line = " ".join(args)
 env = {{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "PYTHON", "TMPDIR"))}}
@@ -44,11 +53,8 @@ elif "wheel" in args:
 for word, rule in told["rules"].items():
     if word in line:
         print(rule.get("prints", ""), flush=True)
-        if rule.get("hangs"):
-            child = subprocess.Popen([{python!r}, "-IS", "-c", "import time; time.sleep(600)"])
-            with open(root + "/pids", "w") as file:
-                file.write(str(os.getpid()) + " " + str(child.pid) + chr(10))
-            time.sleep(600)
+        if rule.get("waits"):
+            wait()
         sys.exit(rule.get("exit", 0))
 """
 
@@ -94,14 +100,18 @@ class FakePython:
         words = ("-m venv", "ensurepip", "pip install")
         return [line for line, _ in self.calls() if any(word in line for word in words)]
 
-    def hanging(self) -> list[int]:
-        """The processes of the call that never ends, once it is there."""
+    def waiting(self) -> list[int]:
+        """The processes of the call that waits, once it is there."""
         path = self.root / "pids"
         while not path.exists() or not path.read_text().endswith("\n"):
             time.sleep(0.02)
         pids = [int(word) for word in path.read_text().split()]
         path.unlink()
         return pids
+
+    def go_on(self) -> None:
+        """Have the call that waits go on."""
+        (self.root / "go").touch()
 
     def keep_a_wheel(self) -> Path:
         """As if llama.cpp had been compiled before."""

@@ -1,4 +1,4 @@
-"""Owns file operations that fail on purpose: each one, the N-th one, or in their own way."""
+"""Fault injection for file operations: errors, short writes and reads, power cuts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ OPERATIONS = tuple(name for name in vars(FileSystem) if not name.startswith("_")
 
 
 class Counting(FileSystem):
-    """The operations with a word said before each; `done` names those that came.
+    """Real file operations that record their names in `done` and call `before` first.
 
-    They are the real ones, but for waiting on the disk: no test here cuts the power.
+    Syncing is skipped to save time: it only matters when the power fails.
     """
 
     def __init__(self, before: Callable[[int, str], None] | None = None) -> None:
@@ -35,7 +35,7 @@ def _counted(name: str) -> Callable[..., Any]:
             self.done.append(name)
             number = len(self.done)
         if name == "close":
-            real(self, *args)  # a failing close closes all the same
+            real(self, *args)  # a close that fails still closes
             return self._before(number, name)
         self._before(number, name)
         return real(self, *args)
@@ -48,7 +48,7 @@ for _name in OPERATIONS:
 
 
 class Faulty(Counting):
-    """The `fail_at`-th operation fails; by default as a broken disk does."""
+    """File operations of which number `fail_at` fails, by default with EIO."""
 
     def __init__(self, fail_at: int, error: BaseException | int = errno.EIO) -> None:
         super().__init__(self._fail)
@@ -61,7 +61,7 @@ class Faulty(Counting):
 
 
 class Short(FileSystem):
-    """Writes and reads at most 1,000 bytes at a time, as a system may."""
+    """Reads and writes at most 1,000 bytes at a time, as operating systems may."""
 
     def write(self, descriptor: int, data: Any, offset: int) -> int:
         return super().write(descriptor, data[:1000], offset)
@@ -71,13 +71,13 @@ class Short(FileSystem):
 
 
 class PowerCut(BaseException):
-    """From here on nothing reaches the disk."""
+    """The power has failed: nothing reaches the disk any more."""
 
 
 class Volatile(Counting):
-    """A machine whose power fails at an operation: what was not synced until then is lost.
+    """A machine whose power fails at operation `cut_at`: data not synced by then is lost.
 
-    Names, lengths and the journal's lines are on the disk at once: the worst order that a system
+    Names, lengths and the journal's lines reach the disk at once: the worst order that a system
     may choose. `claimed` counts the tensors that the journal says are safe.
     """
 
@@ -111,7 +111,7 @@ class Volatile(Counting):
             count = super().write(descriptor, data, offset)
             self.claimed += bytes(data).count(b'"tensor"')
             return count
-        super().write(descriptor, b"", offset)  # it counts, but nothing is written
+        super().write(descriptor, b"", offset)  # recorded as an operation, but nothing is written
         pages.extend(bytes(max(0, offset + len(data) - len(pages))))
         pages[offset : offset + len(data)] = data
         return len(data)

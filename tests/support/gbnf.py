@@ -1,7 +1,8 @@
-"""Owns a reader of GBNF of its own, to hold grammars against texts without llama.cpp.
+"""An independent GBNF parser and matcher, to test grammars without llama.cpp.
 
-It follows every way of reading a text at once, as llama.cpp does, and says how many were open at
-most: what a grammar costs. Only what edgesppo writes is read: no groups, no repetitions.
+It follows all possible parses of a text at once, as llama.cpp does, and records the largest
+number of open parses: the cost of a grammar. It supports only what edgesppo writes: no groups and
+no repetitions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ _ENDLESS = 10**9
 
 
 class Reader:
-    """Reads texts by a grammar."""
+    """Matches texts against a grammar, and generates texts from it.
+
+    `most_open` is the largest number of parses that were open at once.
+    """
 
     def __init__(self, gbnf: str) -> None:
         self._rules: Rules = {}
@@ -34,7 +38,7 @@ class Reader:
         self.most_open = 0
 
     def reads(self, text: str) -> bool:
-        """Whether the whole text is one that the grammar makes."""
+        """Whether the grammar matches the whole text."""
         open_ = self._advanced({(("root", -1, 0),)})
         for letter in text:
             read: set[Stack] = set()
@@ -50,7 +54,7 @@ class Reader:
         return () in open_
 
     def text(self, rng: random.Random, room: int = 80) -> str:
-        """A text that the grammar makes; what is still open after `room` letters ends soon."""
+        """A random text of the grammar, which takes the shortest way out after `room` letters."""
         shortest = self._shortest()
         made: list[str] = []
         todo: list[str | Ranges] = ["root"]
@@ -67,7 +71,7 @@ class Reader:
         return "".join(made)
 
     def _shortest(self) -> dict[str, int]:
-        """The length of each rule's shortest text."""
+        """The length of the shortest text of each rule."""
         found: dict[str, int] = {}
         changed = True
         while changed:
@@ -79,7 +83,7 @@ class Reader:
         return found
 
     def _advanced(self, stacks: set[Stack]) -> set[Stack]:
-        """Every stack followed until a character is to be read, or nothing is left."""
+        """Expand every stack until it needs a character or is empty."""
         found, seen, todo = set(), set(stacks), list(stacks)
         while todo:
             stack = todo.pop()

@@ -1,4 +1,4 @@
-"""Owns small GGUF files made by hand, sound or not, byte by byte."""
+"""Small GGUF files, valid or damaged, built byte by byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ U32, I32, F32, STRING, ARRAY = 4, 5, 6, 8, 9
 BYTES = [b"<0x%02X>" % byte for byte in range(256)]
 _MARKS = [b"<pad>", b"<eos>", b"<bos>", b"<unk>", b"<start_of_turn>", b"<end_of_turn>"]
 _TYPES = [3, 3, 3, 2, 3, 3, *[6] * 256, 1]
-# Gemma-2's hyper-parameters, of a model of one block: keys' names without the prefix.
+# Hyper-parameters of a Gemma-2 model of one block; the keys lack the prefix "gemma2.".
 NUMBERS: dict[str, int | float] = {
     "context_length": 64,
     "embedding_length": 32,
@@ -55,13 +55,13 @@ def info(name: bytes, dims: list[int], kind: int, offset: int) -> bytes:
 
 
 def number(name: bytes, value: float) -> bytes:
-    """A key whose value is a whole number of 32 bits or a float32."""
+    """A key with an unsigned 32-bit or a float32 value."""
     kind, form = (F32, "<f") if isinstance(value, float) else (U32, "<I")
     return key(name, kind, struct.pack(form, value))
 
 
 def vocabulary(tokens: list[bytes], types: list[int] | None = None) -> list[bytes]:
-    """The keys of a vocabulary: tokens, scores, types."""
+    """The keys of a vocabulary: tokens, scores and types."""
     kinds = [struct.pack("<i", kind) for kind in types or [1] * len(tokens)]
     return [
         key(b"tokenizer.ggml.tokens", ARRAY, array(STRING, [string(token) for token in tokens])),
@@ -71,7 +71,7 @@ def vocabulary(tokens: list[bytes], types: list[int] | None = None) -> list[byte
 
 
 def sound_keys() -> list[bytes]:
-    """The least that a Gemma-2 file must say for the preflight."""
+    """The fewest keys with which a Gemma-2 file passes the preflight check."""
     return [
         key(b"general.architecture", STRING, string(b"gemma2")),
         *vocabulary([b"a", b"b", *BYTES]),
@@ -94,10 +94,10 @@ def model(
     tokens: list[bytes] | None = None,
     alignment: int = 32,
 ) -> bytes:
-    """A whole model that llama.cpp loads, all F32; what is given here stands instead.
+    """A complete F32 model that llama.cpp loads; the arguments replace parts of it.
 
-    A number or a tensor that is None is left out; a tensor is its dims and its type, of which
-    only F32 and F16 are known here. `tokens` has the six marks first.
+    A number or tensor that is None is left out. A tensor is (dims, type), where the type is F32 (0)
+    or F16 (1). `tokens` must begin with the six special tokens.
     """
     hyper = {**NUMBERS, **(numbers or {})}
     tokens = [*_MARKS, *BYTES, b"a"] if tokens is None else tokens
@@ -138,7 +138,7 @@ def file(
     alignment: int = 32,
     **counts: Any,
 ) -> bytes:
-    """A whole file; `counts` may lie about n_tensors and n_keys."""
+    """A complete file; `counts` can set wrong values for n_tensors and n_keys."""
     keys = sound_keys() if keys is None else keys
     infos = sound_infos() if infos is None else infos
     n_tensors = counts.get("n_tensors", len(infos))
@@ -148,7 +148,7 @@ def file(
 
 
 def assert_refused(path: Path, data: bytes, complaint: str) -> None:
-    """A file of these bytes is refused, in one line that names the file and what is wrong."""
+    """Assert that a file of these bytes is refused by one line that names the file and fault."""
     path.write_bytes(data)
     with pytest.raises(BadModelFile, match=complaint) as caught:
         gemma2.load_summary(path)

@@ -1,4 +1,4 @@
-"""Owns importance matrices in both of llama.cpp's forms, of random numbers."""
+"""Random importance matrices in both of llama.cpp's file formats."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     Sums = Mapping[str, NDArray[np.float32]]
 
-CALLS = 7  # no power of two: dividing by it rounds
+CALLS = 7  # not a power of two, so that dividing by it rounds
 CHUNKS = 5
 DATASET = "/home/someone/texts/calibration.txt"
 
 
 def random_sums(rows: Mapping[str, int], seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Sums of squares for every name, of the given length, over some six orders of magnitude."""
+    """Random sums of squares over six orders of magnitude; `rows` gives the length of each."""
     random = np.random.default_rng(seed)
     return {
         name: (10 ** random.uniform(-3, 3, count)).astype(np.float32)
@@ -31,12 +31,12 @@ def random_sums(rows: Mapping[str, int], seed: int = 0) -> dict[str, NDArray[np.
 
 
 def means(sums: Sums) -> dict[str, NDArray[np.float32]]:
-    """What llama-quantize makes of the sums."""
+    """The means that llama-quantize computes from the sums."""
     return {name: values / np.float32(CALLS) for name, values in sums.items()}
 
 
 def write_gguf(path: Path, sums: Sums, *, counts: float = CALLS, metadata: bool = True) -> Path:
-    """Today's form."""
+    """Write the current format, GGUF."""
     writer = GGUFWriter(path, "unused")
     writer.add_type("imatrix")
     if metadata:
@@ -54,7 +54,7 @@ def write_gguf(path: Path, sums: Sums, *, counts: float = CALLS, metadata: bool 
 
 
 def write_dat(path: Path, sums: Sums, *, trailer: bool = True) -> Path:
-    """The older form."""
+    """Write the older binary format."""
     data = struct.pack("<i", len(sums))
     for name, values in sums.items():
         data += struct.pack("<i", len(name)) + name.encode()

@@ -1,4 +1,4 @@
-"""Owns the call of llama.cpp's own quantiser, the judge of the converter's bytes."""
+"""llama.cpp's own quantiser, the reference for the bytes that the converter writes."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class TensorOverride(ctypes.Structure):
 
 @llama_cpp.llama_log_callback
 def _nothing(level: int, text: bytes, data: Any) -> None:
-    """llama.cpp tells every tensor's name otherwise."""
+    """Drop log messages: llama.cpp logs every tensor."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is written by llama.cpp; the runtime hears of its complaints again afterwards."""
+    """Silence llama.cpp in the block; afterwards its log goes to the runtime again."""
     library.start()
     llama_cpp.llama_log_set(_nothing, None)
     try:
@@ -100,7 +100,7 @@ def tensors(path: Path) -> dict[str, tuple[str, NDArray[Any]]]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """The names of tensors that are not the same in both, in type and bytes."""
+    """The names of tensors whose type or bytes differ between two files."""
     ours, theirs = tensors(one), tensors(other)
     return [
         name

@@ -1,10 +1,10 @@
-"""Tells a choice between two tokens that are as good as equal from a wrong one.
+"""Decides whether two answers differ because of a near tie between two tokens, or by a bug.
 
-The same tokens give slightly other logits in batches of other sizes, as other kernels compute
-them: by up to 0.2 on the demo as Q4_K_M, whose logits have a standard deviation of 2, and by up
-to 0.001 in F32. Two tokens can change places if they lie no farther apart than twice that. So
-where two answers part, the logits behind their common beginning are computed once more: both
-tokens must be that close to the best.
+The logits of the same tokens vary with the batch size, which selects other kernels: by up to 0.2
+on the demo as Q4_K_M, whose logits have a standard deviation of 2, and by up to 0.001 in F32. Two
+tokens can swap places if their logits differ by at most twice that. So at the first difference
+between two answers, the logits after their common prefix are computed again: both tokens must be
+that close to the best.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context, ContextParams
+from edgesppo.llama.context import Context
+from edgesppo.planning.run_config import ContextParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.llama.model import Model
 
-# Twice the rounding, and some room.
+# The largest allowed difference of logits: twice the variation, and some margin.
 MARGIN = {"q4_k_m": 0.5, "f32": 0.005}
 
 
 def logits(model: Model, ids: Sequence[int], slices: int = 512, cache: str = "f16") -> list[float]:
-    """The logits behind `ids`, in a fresh context, decoded `slices` tokens at a time."""
+    """The logits after `ids`, computed in a new context, `slices` tokens at a time."""
     context = Context(model.weights, ContextParams(n_ctx=512, n_threads=2, cache_type=cache))
     try:
         batch = Batch(512)
@@ -41,9 +42,9 @@ def logits(model: Model, ids: Sequence[int], slices: int = 512, cache: str = "f1
 def is_near_tie(
     model: Model, prompt: Sequence[int], one: Sequence[int], other: Sequence[int], kind: str
 ) -> bool:
-    """Whether two different answers to a prompt part where both tokens were nearly the best.
+    """Whether two different answers diverge at a near tie.
 
-    An answer that came to its end ends with the end token here.
+    A complete answer must include its end token.
     """
     n = next(n for n in range(len(one)) if list(one[: n + 1]) != list(other[: n + 1]))
     cache = "f32" if kind == "f32" else "f16"

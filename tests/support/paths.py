@@ -1,4 +1,4 @@
-"""Where a checkout has what tests read."""
+"""Paths in the checkout."""
 
 from __future__ import annotations
 

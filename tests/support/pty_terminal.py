@@ -1,4 +1,4 @@
-"""Owns a terminal for tests: a child on a pseudo-terminal, its screen, a person's keys."""
+"""A child process on a pseudo-terminal: typing keys, waiting for output, reading the screen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ AGAIN_S = 5  # more than the second within which two Ctrl-C leave a chat
 
 
 class Terminal:
-    """A child on a pseudo-terminal: type keys, wait for text, look at the screen."""
+    """Runs a command on a pseudo-terminal.
+
+    `screen` holds all bytes that were written, `display` the screen as pyte emulates it.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Terminal:
             cwd=cwd,
             env={**usual, **own},
             start_new_session=True,
-            # Its own terminal: so that Ctrl-C typed there is a signal here.
+            # Make it the controlling terminal, so that Ctrl-C typed there raises SIGINT.
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
@@ -62,7 +65,7 @@ class Terminal:
         self.display.resize(lines, columns)
 
     def expect(self, text: str, patience_s: float = PATIENCE_S) -> None:
-        """Wait until `text` appears after what was last waited for."""
+        """Wait until `text` appears after the text that was last waited for."""
         deadline = time.monotonic() + patience_s
         while (at := self._plain().find(text.encode(), self._seen)) < 0:
             self._read(max(0, deadline - time.monotonic()), repr(text))
@@ -77,12 +80,12 @@ class Terminal:
         assert data, f"{wanted} did not come; last was {self._plain()[-300:]!r}"
         self.screen += data
         self._stream.feed(data)
-        if b"\x1b[6n" in data:  # a terminal tells where its cursor is
+        if b"\x1b[6n" in data:  # answer the request for the cursor position
             cursor = self.display.cursor
             os.write(self._master, f"\x1b[{cursor.y + 1};{cursor.x + 1}R".encode())
 
     def wait_for_more(self, n_bytes: int) -> None:
-        """Wait until so much more has been written, whatever it is."""
+        """Wait until at least `n_bytes` more have been written."""
         wanted = len(self.screen) + n_bytes
         while len(self.screen) < wanted:
             self._read(PATIENCE_S, f"{n_bytes} more bytes")
@@ -103,7 +106,7 @@ class Terminal:
         raise AssertionError(f"{text!r} did not come; last was {self._plain()[-300:]!r}")
 
     def rows(self) -> list[str]:
-        """What stands on the screen, and what has scrolled off it."""
+        """The rows on the screen, and those that have scrolled off."""
         above = [
             "".join(line[x].data for x in range(self.display.columns))
             for line in self.display.history.top
@@ -117,7 +120,7 @@ class Terminal:
         return ESCAPES.sub(b"", self.screen)
 
     def close(self) -> int:
-        """Read to the end; the exit code."""
+        """Read the output to its end; return the exit code."""
         while True:
             try:
                 self._read(PATIENCE_S, "the end")
@@ -133,6 +136,6 @@ class Terminal:
             self.process.wait()
 
     def abandon(self) -> int:
-        """Close the terminal, as a window is closed; the exit code."""
+        """Close the terminal as when its window is closed; return the exit code."""
         os.close(self._master)
         return self.process.wait(PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Counts what a process holds: files, threads, memory, native handles; as far as it is told."""
+"""Counts the resources of this process: open files, threads, memory, native handles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NATIVE = (Context, SamplerChain, Weights)
 
 
 def open_files() -> int:
-    """How many files the process has open; 0 where the system does not tell."""
+    """The number of open files; 0 where the system does not report it."""
     return sum(1 for _ in FILES.iterdir()) if FILES.is_dir() else 0
 
 
 def threads() -> int:
-    """How many threads run in the process, native ones too where the system tells."""
+    """The number of threads; native ones are included where the system reports them."""
     if not STATUS.exists():
         return threading.active_count()
     (line,) = [line for line in STATUS.read_text().splitlines() if line.startswith("Threads:")]
@@ -28,7 +28,7 @@ def threads() -> int:
 
 
 def resident() -> int:
-    """Bytes of memory that the process has resident; 0 where the system does not tell."""
+    """Resident memory in bytes; 0 where the system does not report it."""
     if not STATUS.exists():
         return 0
     (line,) = [line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS:")]
@@ -36,7 +36,7 @@ def resident() -> int:
 
 
 def native_handles() -> int:
-    """How many native handles were made and not freed."""
+    """The number of native handles that have not been freed."""
     gc.collect()
     alive = [
         thing for thing in gc.get_objects() if issubclass(type(thing), NATIVE)

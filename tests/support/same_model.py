@@ -1,4 +1,4 @@
-"""Owns the comparison of two GGUF files but for what they say of their source's files."""
+"""Comparing two GGUF files without the keys that describe the source files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def keys_of(path: Path) -> dict[str, Any]:
-    """Every key but the reader's own."""
+    """All keys and values, without those that the reader adds."""
     fields = GGUFReader(path).fields
     return {
         name: field.contents() for name, field in fields.items() if not name.startswith("GGUF.")
@@ -19,7 +19,7 @@ def keys_of(path: Path) -> dict[str, Any]:
 
 
 def model_of(path: Path) -> Any:
-    """Keys but `edgesppo.source.*`, and tensors, both in order."""
+    """All keys except `edgesppo.source.*`, and all tensors, both in file order."""
     keys = [item for item in keys_of(path).items() if not item[0].startswith("edgesppo.source.")]
     tensors = [
         (tensor.name, tensor.tensor_type, tensor.shape.tolist(), tensor.data.tobytes())

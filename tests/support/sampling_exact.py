@@ -1,7 +1,7 @@
-"""Owns the published definitions of every sampling stage, in numpy, and what compares with them.
+"""The published definitions of every sampling stage in numpy, and tests of draws against them.
 
-Nothing here is computed by llama.cpp but what `Draws` asks a chain for. A row of logits is
-float64 [n]; candidates that were cut are -inf. A distribution is float64 [n].
+Only `Draws` uses llama.cpp. A row of logits is float64 [n], -inf for candidates that were cut. A
+distribution is float64 [n].
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from edgesppo.llama.sampler_chain import SamplerChain
 
-# Of a normal distribution: reached by chance once in 30,000 times.
+# A normal deviate that is exceeded by chance once in 30,000 times.
 LARGEST_Z = 4.0
-_FEWEST = 5  # expected draws a bin, as the chi-square test wants
+_FEWEST = 5  # expected draws in a bin; the chi-square test needs that many
 
 
 class Draws:
-    """A chain, applied to hand-made logits again and again; it is never told what was drawn."""
+    """Applies a sampler chain to fixed logits, without accepting the drawn tokens."""
 
     def __init__(self, chain: SamplerChain, logits: Sequence[float]) -> None:
         self._chain = chain
@@ -36,20 +36,20 @@ class Draws:
         self.n = len(logits)
 
     def one(self) -> int:
-        """The token that the chain takes."""
+        """Draw one token."""
         array = self._applied()
         return int(array.data[array.selected].id)
 
     def counts(self, n: int) -> np.ndarray:
-        """How often each token came in `n` draws, int64 [n_tokens]."""
+        """How often each token was drawn in `n` draws, int64 [n_tokens]."""
         return np.bincount([self.one() for _ in range(n)], minlength=self.n)
 
     def distribution(self) -> np.ndarray:
-        """The probabilities that the chain draws with; 0 for what was cut."""
+        """The probabilities of the tokens; 0 for those that were cut."""
         return self.one_with_distribution()[1]
 
     def one_with_distribution(self) -> tuple[int, np.ndarray]:
-        """A token, and the probabilities that it was drawn with."""
+        """Draw one token; return it and the probabilities."""
         array = self._applied()
         found = np.zeros(self.n)
         for i in range(array.size):
@@ -67,7 +67,7 @@ class Draws:
 def z_score(counts: np.ndarray, expected: np.ndarray) -> float:
     """The chi-square test of draws against probabilities, as a normal deviate (Wilson-Hilferty).
 
-    Infinite when something came that cannot come.
+    Infinite if a token of probability 0 was drawn.
     """
     wanted = expected * counts.sum()
     if counts[wanted == 0].any():
@@ -91,9 +91,9 @@ def z_score(counts: np.ndarray, expected: np.ndarray) -> float:
 
 
 def uniform(token: int, expected: np.ndarray, rng: np.random.Generator) -> float:
-    """Where a drawn token stands in its distribution, from the most probable one down: 0 to 1.
+    """The position of a drawn token in its distribution, most probable first, from 0 to 1.
 
-    Of draws from many distributions these are uniform if each came from its own.
+    Over draws from many distributions it is uniform if each draw follows its distribution.
     """
     own = expected[token]
     return float(expected[expected > own].sum() + rng.random() * own)
@@ -111,9 +111,9 @@ def exact(
     recent: Sequence[int] = (),
     breakers: Collection[int] = (),
 ) -> np.ndarray:
-    """The distribution of the next token behind `recent` tokens, by definition; not for mirostat.
+    """The distribution of the next token after `recent`, by definition; not for Mirostat.
 
-    `breakers` are the tokens that hold one of DRY's sequence breakers.
+    `breakers` are the tokens that contain one of DRY's sequence breakers.
     """
     row = np.array(logits, dtype=np.float64)
     for token, bias in params.logit_bias:
@@ -141,7 +141,7 @@ def _stage(
     recent: Sequence[int],
     breakers: Collection[int],
 ) -> list[tuple[float, np.ndarray]]:
-    """What a stage makes of a row: (probability, row), of which only XTC has two."""
+    """Apply a stage to a row: (probability, row) pairs; only XTC gives two."""
     if name == "penalties":
         return [(1.0, penalised(params, row, recent))]
     if name == "dry":
@@ -162,12 +162,12 @@ def _kept(row: np.ndarray, tokens: Any) -> np.ndarray:
 
 
 def top_k(row: np.ndarray, k: int) -> np.ndarray:
-    """The k greatest (Fan et al. 2018); 0: all."""
+    """Keep the k greatest (Fan et al. 2018); 0: all."""
     return _kept(row, np.argsort(-row, kind="stable")[:k]) if k else row
 
 
 def top_p(row: np.ndarray, p: float) -> np.ndarray:
-    """The smallest set of the most probable tokens that sums up to p (Holtzman et al. 2019)."""
+    """Keep the smallest set of most probable tokens that sums to p (Holtzman et al. 2019)."""
     if p >= 1:
         return row
     order = np.argsort(-row, kind="stable")
@@ -177,13 +177,13 @@ def top_p(row: np.ndarray, p: float) -> np.ndarray:
 
 
 def min_p(row: np.ndarray, p: float) -> np.ndarray:
-    """The tokens of at least p times the greatest probability (Nguyen et al. 2024)."""
+    """Keep the tokens of at least p times the greatest probability (Nguyen et al. 2024)."""
     found = softmax(row)
     return _kept(row, found >= p * found.max())
 
 
 def typical(row: np.ndarray, p: float) -> np.ndarray:
-    """The tokens whose surprise is nearest to the entropy, up to p (Meister et al. 2022)."""
+    """Keep the tokens whose surprise is nearest to the entropy, up to p (Meister et al. 2022)."""
     if p >= 1:
         return row
     found = softmax(row)
@@ -196,7 +196,7 @@ def typical(row: np.ndarray, p: float) -> np.ndarray:
 
 
 def xtc(row: np.ndarray, threshold: float) -> np.ndarray:
-    """Without all but the least probable of the tokens that reach the threshold (p-e-w, 2024)."""
+    """Of the tokens that reach the threshold keep only the least probable (p-e-w, 2024)."""
     found = softmax(row)
     above = np.flatnonzero((found >= threshold) & np.isfinite(row))
     if above.size < 2:
@@ -221,10 +221,10 @@ def penalised(params: SamplingParams, row: np.ndarray, recent: Sequence[int]) ->
 def dry(
     params: SamplingParams, row: np.ndarray, recent: Sequence[int], breakers: Collection[int]
 ) -> np.ndarray:
-    """Don't Repeat Yourself (p-e-w, 2024): what would prolong a repetition is penalised.
+    """Don't Repeat Yourself (p-e-w, 2024): penalise tokens that would prolong a repetition.
 
-    For each token that came before, n is the length of the longest text right before it that is
-    also the end of `recent`; no such text reaches across a breaker.
+    For each earlier token, n is the length of the longest sequence right before it that also ends
+    `recent`. Such a sequence does not extend across a breaker.
     """
     last_n = params.dry_penalty_last_n
     window = list(recent if last_n < 0 else recent[-last_n:] if last_n else ())
@@ -243,7 +243,7 @@ def dry(
 
 
 def random_params(rng: np.random.Generator, *, greedy: bool = False) -> SamplingParams:
-    """Any stage on or off, in any order; no mirostat."""
+    """Random parameters: any stage on or off, in any order; no Mirostat."""
 
     def sometimes(value: Any, off: Any) -> Any:
         return value if rng.random() < 0.5 else off

@@ -1,6 +1,6 @@
-"""Owns schemas with texts that fit them and texts that do not, keyword by keyword.
+"""JSON Schemas with matching and non-matching texts, keyword by keyword.
 
-The texts are written as a grammar may write them: properties in the schema's order, on one line.
+The texts are written as a grammar writes them: properties in the schema's order, on one line.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 
 class Case(NamedTuple):
-    """A schema, texts that its grammar makes, and texts that it does not make.
+    """A schema, texts that its grammar must match, and texts that it must not match.
 
-    `unmade` fit the schema, but are spelled in ways that are not made, or say what the schema
-    does not speak of.
+    `unmade` are texts that satisfy the schema but are not generated: other spellings, or
+    properties that the schema does not mention.
     """
 
     name: str

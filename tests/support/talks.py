@@ -1,4 +1,4 @@
-"""Owns chats on a terminal for tests: beginning one, and what is saved of it."""
+"""Chats on a pseudo-terminal: starting one, and reading or writing saved chats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def messages_of(name: str) -> list[str]:
 
 
 def record(name: str, *texts: str) -> None:
-    """A chat that another model had."""
+    """Save a chat of alternating user and assistant texts, as if by another model."""
     said = zip(("user", "assistant") * len(texts), texts, strict=False)
     messages = tuple(Message(role, text) for role, text in said)
     with Sessions().open(name) as session:

@@ -1,4 +1,4 @@
-"""How a conversion looks while it runs."""
+"""Progress bars, and the line that announces a retry."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
 
 
 def a_terminal(monkeypatch: pytest.MonkeyPatch) -> _Terminal:
-    """To be called in a test, since pytest sets standard error anew before each."""
+    """Replace standard error; call it within the test, since pytest replaces it, too."""
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     return terminal
@@ -75,7 +75,7 @@ def last_line(terminal: _Terminal) -> str:
     return terminal.getvalue().rpartition("\r")[2].rstrip()
 
 
-def test_what_was_there_before_does_not_count_as_speed(
+def test_resumed_progress_does_not_count_as_speed(
     clock: _Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = a_terminal(monkeypatch)
@@ -103,7 +103,7 @@ def test_the_time_of_another_meter_does_not_count(
     assert last_line(terminal).endswith(" 20.0/100.0 MB 8 s left")
 
 
-def test_stages_before_and_after_are_shown_where_they_take_time(
+def test_stages_before_and_after_are_shown_only_if_they_take_long(
     clock: _Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = a_terminal(monkeypatch)
@@ -124,7 +124,7 @@ def test_stages_before_and_after_are_shown_where_they_take_time(
     assert len(terminal.getvalue()) == before
 
 
-def test_away_from_a_terminal_it_is_one_plain_line(
+def test_without_a_terminal_progress_is_one_plain_line(
     drawn: Callable[[int, io.StringIO], list[str]],
 ) -> None:
     lines = drawn(80, io.StringIO())
@@ -139,7 +139,7 @@ def fail(patience: RetryPolicy, times: int) -> int:
     return failures
 
 
-def test_a_retry_is_told_in_place_and_goes_when_something_comes(
+def test_a_retry_line_is_erased_when_data_arrives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = a_terminal(monkeypatch)
@@ -160,12 +160,12 @@ def test_a_retry_is_told_in_place_and_goes_when_something_comes(
     assert max(map(len, lines)) < 60
 
 
-def test_a_retry_that_is_the_last_leaves_its_line_to_the_error(
+def test_the_last_failure_erases_the_retry_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = a_terminal(monkeypatch)
     with pytest.raises(DownloadError, match="6 times"), retry_notices():
         fail(RetryPolicy("http://hub", lambda _: None), ATTEMPTS)
     assert terminal.getvalue().split("\r")[-2].strip() == ""
-    fail(RetryPolicy("http://hub", lambda _: None), 1)  # nobody listens any more
+    fail(RetryPolicy("http://hub", lambda _: None), 1)  # outside of the block nothing is shown
     assert terminal.getvalue().count("Trying again") == ATTEMPTS - 1

@@ -1,4 +1,4 @@
-"""Answers as they appear: Markdown on a terminal, whatever the pieces it comes in."""
+"""Streamed answers as rendered Markdown, independent of the pieces in which they arrive."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Tty(io.StringIO):
 
 
 class Shown:
-    """A renderer on a screen of its own."""
+    """A screen whose output goes to a terminal emulator."""
 
     def __init__(self, columns: int = 60, lines: int = 40) -> None:
         self.display = pyte.Screen(columns, lines)
@@ -111,19 +111,19 @@ def test_an_answer_is_rendered() -> None:
 
 
 @pytest.mark.parametrize("text", ["2*3*4", "a*b*c", "*.py and *.md", "x**2 + y**2", "f(*a, *b)"])
-def test_a_star_that_stands_for_itself_stays(text: str) -> None:
+def test_a_literal_star_is_kept(text: str) -> None:
     assert _shown([text]).rows() == [text]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_the_pieces_in_which_an_answer_comes_change_nothing(size: int) -> None:
+def test_rendering_does_not_depend_on_the_pieces(size: int) -> None:
     pieces = [ANSWER[at : at + size] for at in range(0, len(ANSWER), size)]
     whole, cut = _shown([ANSWER]), _shown(pieces)
     assert cut.rows() == whole.rows()
-    assert cut.display.buffer == whole.display.buffer, "the styles, too"
+    assert cut.display.buffer == whole.display.buffer, "the styles differ"
 
 
-def test_what_is_finished_is_written_over_once_and_never_again() -> None:
+def test_each_block_is_overwritten_at_most_once() -> None:
     shown = _shown(list(ANSWER))
     rendered = shown.written.count("\x1b[?2026h")
     assert rendered <= len(ANSWER.split("\n"))
@@ -148,7 +148,7 @@ def test_rendering_loses_no_letter(text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="abc  日👍é", max_size=120), st.integers(2, 30))
-def test_no_row_is_wider_than_it_may_be_and_no_word_is_lost(text: str, columns: int) -> None:
+def test_wrapping_keeps_to_the_width_and_loses_no_word(text: str, columns: int) -> None:
     rows = [cells.text_of(row) for row in cells.wrap(cells.cells(text), columns)]
     assert all(cells.width(row) <= columns for row in rows)
     assert "".join(rows).replace(" ", "") == text.replace(" ", "")
@@ -161,10 +161,10 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_what_a_model_repeats_without_end_is_rendered_and_costs_no_letter(piece: str) -> None:
+def test_endless_repetitions_are_rendered_without_losing_text(piece: str) -> None:
     for source in (piece * 1000 + "x", "# " + piece * 1000 + "x", "```" + piece * 1000 + "x`"):
         shown = _shown([source + "\n"], lines=400)
-        assert shown.rows()[-1].endswith(("x", "x`")), "the end of it is there"
+        assert shown.rows()[-1].endswith(("x", "x`")), "the end is missing"
 
 
 @pytest.mark.parametrize(
@@ -180,11 +180,11 @@ def test_what_a_model_repeats_without_end_is_rendered_and_costs_no_letter(piece:
         ("> " * 20 + "x", "│ " * 8 + "> " * 12 + "x"),
     ],
 )
-def test_backticks_headings_and_quotes_end_where_they_do(text: str, found: str) -> None:
+def test_backticks_headings_and_quotes_end_where_they_should(text: str, found: str) -> None:
     assert cells.text_of(markdown.line(text, markdown.Symbols(), 80).cells) == found
 
 
-def test_a_fault_in_rendering_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_rendering_does_not_lose_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RecursionError
 
@@ -195,15 +195,15 @@ def test_a_fault_in_rendering_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -
     assert _shown([answer]).rows() == answer.split("\n")
 
 
-def test_code_is_copied_as_it_was_written() -> None:
+def test_code_is_not_wrapped() -> None:
     code = "```c\nint main(void) { return 0; } // " + "long " * 30 + "\n\tx\n```\n"
     shown = _shown(list(code), columns=40)
-    assert shown.written.count("\n") == code.count("\n"), "the terminal breaks the rows, not we"
+    assert shown.written.count("\n") == code.count("\n"), "code must not be wrapped"
     assert "│" not in shown.written
 
 
 @pytest.mark.parametrize("language", ["python", "c", "json", "html", "no-such-language", ""])
-def test_colours_never_cost_a_character_of_code(language: str) -> None:
+def test_highlighting_loses_no_character(language: str) -> None:
     highlighter = Highlighter(language)
     for line in [
         "def f(x):",
@@ -216,11 +216,11 @@ def test_colours_never_cost_a_character_of_code(language: str) -> None:
         assert cells.text_of(highlighter.line(line)) == line
 
 
-def test_a_lexer_that_goes_on_without_end_is_given_up() -> None:
+def test_an_endless_lexer_is_stopped() -> None:
     assert Highlighter("mcschema").line("<!--") == [("<!--", "")]
 
 
-def test_only_colours_that_are_read_on_light_and_on_dark_are_used() -> None:
+def test_only_colours_readable_on_light_and_dark_are_used() -> None:
     answer = (
         ANSWER + "\n```json\n" + '{"a": [1, null, "b"]}\n```\n```html\n<b class="x">&amp;</b>\n```'
     )
@@ -242,7 +242,7 @@ def test_a_block_that_no_longer_fits_or_whose_screen_changed_stays_plain() -> No
 
 
 @pytest.mark.parametrize("renderer", [StyledText, PlainText])
-def test_an_answer_cannot_steer_the_terminal(
+def test_an_answer_cannot_control_the_terminal(
     renderer: type[StyledText | PlainText], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = Shown().patch(monkeypatch)
@@ -256,7 +256,7 @@ def test_an_answer_cannot_steer_the_terminal(
     assert "\\x1b[31mred" in "\n".join(shown.rows())
 
 
-def test_a_terminal_without_utf8_gets_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_without_utf8_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", out)
     renderer = StyledText(Screen(redraws=True, styled=True))

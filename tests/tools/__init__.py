@@ -1,1 +1,1 @@
-"""Programs around the tests, run by hand."""
+"""Programs to run by hand: recording a chat as a picture, and a JSON Schema test suite."""

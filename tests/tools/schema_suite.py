@@ -1,18 +1,20 @@
-"""Owns holding our grammars against a public suite of JSON Schema cases, which is not shipped.
+"""Check the grammars against the public JSON Schema Test Suite, which is not shipped.
 
     python -m tests.tools.schema_suite FOLDER
 
 FOLDER holds `draft2020-12` and `draft7` as the JSON Schema Test Suite lays them out: `tests` in
-its repository, `json/tests` in the sdist of jsonschema on PyPI. A schema of the suite is judged
+its repository, `json/tests` in the sdist of jsonschema on PyPI. Verdicts on a schema:
 
-    refused     we refuse it, and say which keyword of it is why
-    empty       we refuse it because nothing fits it, and the suite names nothing that does
-    accepted    its grammar makes no instance that the suite calls invalid, and texts drawn from
-                it are valid, as the package jsonschema says with formats checked
+    refused     edgesppo refuses it and names the unsupported keyword
+    empty       edgesppo refuses it because nothing satisfies it, and the suite has no valid
+                instance
+    accepted    its grammar generates no instance that the suite calls invalid, and random texts
+                of the grammar are valid for the package jsonschema with format checks
     wrong       anything else; then the exit status is 1
 
-Of the instances that the suite calls valid, a grammar makes those in its order and of the types
-that the schema speaks of: how many is shown, but one that is not made is no fault.
+A grammar generates properties in the schema's order only, and only types that the schema
+mentions. So it may not generate every instance that the suite calls valid: their number is shown,
+but a missing one is not an error.
 """
 
 from __future__ import annotations
@@ -40,26 +42,26 @@ VALIDATORS = {
     "draft2020-12": jsonschema.Draft202012Validator,
     "draft7": jsonschema.Draft7Validator,
 }
-_DRAWN = 12  # texts of each grammar
-_MAX_TEXTS = 500  # spellings of one instance
+_DRAWN = 12  # random texts from each grammar
+_MAX_TEXTS = 500  # spellings tried for one instance
 _NOTHING = "nothing can satisfy it"
 
 
 class Verdict(NamedTuple):
-    """What came of one schema; `detail`: the keyword it was refused for, or what is wrong."""
+    """The verdict on one schema; `detail` is the refused keyword, or the fault."""
 
     name: str
     outcome: str
     detail: str = ""
     n_invalid: int = 0
     n_valid: int = 0
-    n_made: int = 0  # of the valid ones
+    n_made: int = 0  # valid ones that the grammar generates
 
 
 def judged(
     case: dict[str, Any], draft: str, convert: Callable[[Any], str] = schema.grammar
 ) -> Verdict:
-    """The verdict on one schema of the suite, with the instances that stand beside it."""
+    """The verdict on one schema of the suite and its instances."""
     asked, name = case["schema"], case["description"]
     valid = [test["data"] for test in case["tests"] if test["valid"]]
     invalid = [test["data"] for test in case["tests"] if not test["valid"]]
@@ -68,7 +70,7 @@ def judged(
         reader = Reader(convert(asked))
     except UsageError as error:
         return verdict._replace(**_of_refusal(str(error), asked, valid))
-    except Exception as error:  # a defect of ours, but no reason to keep the others unseen
+    except Exception as error:  # a bug, but the other schemas are still checked
         return verdict._replace(outcome="wrong", detail=f"raises {error!r}")
     fault = _of_instances(reader, invalid) or _of_drawn(reader, asked, draft)
     if fault:
@@ -92,7 +94,7 @@ def _of_refusal(message: str, asked: Any, valid: list[Any]) -> dict[str, str]:
 
 
 def _names(value: Any) -> set[str]:
-    """Every name in a schema."""
+    """All property names in a schema, at any depth."""
     if isinstance(value, list):
         return set().union(*map(_names, value))
     return {*value}.union(*map(_names, value.values())) if isinstance(value, dict) else set()
@@ -116,18 +118,18 @@ def _of_drawn(reader: Reader, asked: Any, draft: str) -> str:
             if not validator.is_valid(json.loads(text)):
                 return f"makes {text}, which is invalid"
         except re.error:
-            return ""  # Python, and with it jsonschema, has no \c in patterns
+            return ""  # Python, and so jsonschema, does not support \c in patterns
     return ""
 
 
 def _made(reader: Reader, value: Any) -> str | None:
-    """A spelling of the value that the grammar makes."""
+    """A spelling of the value that the grammar matches; None if there is none."""
     texts = itertools.islice(spellings(value), _MAX_TEXTS)
     return next((text for text in texts if reader.reads(text)), None)
 
 
 def spellings(value: Any) -> Iterator[str]:
-    """The ways to write a value: names in every order, with and without blanks and escapes."""
+    """The ways to write a value: properties in every order, with and without spaces and escapes."""
     for ordered in _orders(value):
         for separators in ((",", ":"), (", ", ": ")):
             yield json.dumps(ordered, ensure_ascii=False, separators=separators)
@@ -136,7 +138,7 @@ def spellings(value: Any) -> Iterator[str]:
 
 
 def _orders(value: Any) -> Iterator[Any]:
-    """The value with the names of its objects in every order, its numbers whole or not."""
+    """The value with object properties in every order, and numbers as int and as float."""
     if isinstance(value, list):
         yield from (list(items) for items in _every(value))
     elif isinstance(value, dict):
@@ -152,7 +154,7 @@ def _orders(value: Any) -> Iterator[Any]:
 
 
 def _every(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    """The product of the orders of several values, lazily: the first of each comes first."""
+    """The product of the orders of several values, lazily, starting with the first of each."""
     first, *rest = [*values, None]
     if not rest:
         yield ()
@@ -163,14 +165,14 @@ def _every(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
 
 
 def of_draft(folder: Path) -> Iterator[tuple[str, list[Verdict]]]:
-    """The verdicts on every file of a draft's folder, the optional ones among them."""
+    """The verdicts on every file in the folder of a draft, including optional ones."""
     for path in sorted(folder.rglob("*.json")):
         cases = json.loads(path.read_text(encoding="utf-8"))
         yield path.relative_to(folder).as_posix(), [judged(case, folder.name) for case in cases]
 
 
 def report(folder: Path, show: Callable[[str], None] = print) -> bool:
-    """Show the verdicts on the drafts in a folder. Whether nothing is wrong."""
+    """Show the verdicts on the drafts in a folder; return whether none is wrong."""
     drafts = [folder / name for name in VALIDATORS if (folder / name).is_dir()]
     if not drafts:
         raise SystemExit(f"{folder}: expected a folder with {' or '.join(VALIDATORS)} in it")
@@ -202,8 +204,8 @@ def _line(name: str, verdicts: list[Verdict]) -> str:
 
 
 def main() -> int:
-    """The command: 0 when nothing is wrong."""
-    parser = argparse.ArgumentParser(description="Our grammars against a JSON Schema test suite.")
+    """Run the check; return 0 if nothing is wrong, else 1."""
+    parser = argparse.ArgumentParser(description="Check the grammars against a schema test suite.")
     parser.add_argument("folder", type=Path)
     return 0 if report(parser.parse_args().folder) else 1
 

@@ -9,6 +9,7 @@ import pytest
 
 import edgesppo
 from edgesppo.gguf import gemma2
+from edgesppo.llama import build_info
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import (
     DEFAULT_ROW_COSTS,
@@ -17,9 +18,10 @@ from edgesppo.planning.run_config import (
     low_memory_config,
 )
 from edgesppo.system import hardware
-from edgesppo.tuning import autotune, choose
-from edgesppo.tuning.autotune import Search, cached_settings, find_settings
+from edgesppo.tuning import autotune, choose, settings_cache
+from edgesppo.tuning.autotune import Search, find_settings
 from edgesppo.tuning.choose import LoadOptions
+from edgesppo.tuning.settings_cache import cached_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Summary:
     """The demo, as if it were large enough to be measured, and an empty cache folder."""
-    monkeypatch.setattr(run_config, "_WORTHWHILE", 0)
+    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
     return gemma2.load_summary(demo_gguf)
 
@@ -96,7 +98,7 @@ def test_another_machine_build_or_model_measures_anew(
             patch.setattr(hardware, name, lambda: "another")
             assert cached_settings(summary, "memory") is None
     with monkeypatch.context() as patch:
-        patch.setattr(autotune, "LIBRARY_VERSION", "0.0.1")
+        patch.setattr(build_info, "library", lambda: ("0.0.1", "", False))
         assert cached_settings(summary, "memory") is None
     assert cached_settings(summary, "memory") is not None
 
@@ -117,7 +119,7 @@ def test_another_machine_build_or_model_measures_anew(
 )
 def test_a_senseless_memory_is_no_memory(summary: Summary, damage: dict[str, object]) -> None:
     find_settings(summary, "memory")
-    place = autotune._cache_path(summary, "memory")
+    place = settings_cache._cache_path(summary, "memory")
     kept = json.loads(place.read_text(encoding="utf-8"))
     place.write_text(json.dumps({**kept, **damage}), encoding="utf-8")
     assert cached_settings(summary, "memory") is None
@@ -168,7 +170,7 @@ def test_what_needs_too_much_memory_gives_way_to_what_needs_the_least(
     summary: Summary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     costly = RunConfig(2, 2, repack=True, flash_attention="off", n_ubatch=512)
-    monkeypatch.setattr(autotune, "cached_settings", lambda *_: costly)
+    monkeypatch.setattr(settings_cache, "cached_settings", lambda *_: costly)
     found, made = choose.choose_settings(summary, LoadOptions())
     assert found == costly
     free(monkeypatch, made.total - 1)
@@ -200,7 +202,7 @@ def test_what_was_measured_with_other_threads_is_not_used(
 ) -> None:
     """The cost of a batch depends on the number of threads."""
     known = RunConfig(2, 2, False, "on", 128, 100.0, 10.0, (1.0, 1.1, 1.2, 1.3))
-    monkeypatch.setattr(autotune, "cached_settings", lambda *_: known)
+    monkeypatch.setattr(settings_cache, "cached_settings", lambda *_: known)
     assert choose.choose_settings(summary, LoadOptions(n_threads=2))[0] == known
     other, _ = choose.choose_settings(summary, LoadOptions(n_threads=1))
     assert other.row_costs == DEFAULT_ROW_COSTS
@@ -220,13 +222,13 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
     assert origin() == "not yet"
     assert origin(tune="off") == "off"
     with monkeypatch.context() as patch:
-        patch.setattr(choose, "gpu_layers", lambda _: 1)
+        patch.setattr(choose, "_uses_gpu", lambda _: True)
         assert origin() == "gpu"
     with monkeypatch.context() as patch:
         patch.setattr(run_config, "_WORTH_TUNING", 1 << 30)
         assert origin() == "small"
     known = RunConfig(2, 2, False, "on", 512, 100.0, 10.0)
-    monkeypatch.setattr(autotune, "cached_settings", lambda *_: known)
+    monkeypatch.setattr(settings_cache, "cached_settings", lambda *_: known)
     assert origin() == choose.MEASURED
     assert origin(n_threads=1) == "other threads"
     free(monkeypatch, 1_000_000)

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 def regenerate(ctx: CommandContext, _argument: str) -> None:
-    """/regen: answer the last message again."""
-    chat = ctx.state.chat
-    ctx.show(chat.regenerate(), "")
+    """/regen: answer the last message again, or one that an earlier run did not get to answer."""
+    chat, unanswered = ctx.state.chat, ctx.state.asked
+    if unanswered:
+        ctx.show(chat.stream(unanswered), unanswered)
+    else:
+        ctx.show(chat.regenerate(), "")
 
 
 def continue_(ctx: CommandContext, _argument: str) -> None:

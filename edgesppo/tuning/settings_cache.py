@@ -1,0 +1,84 @@
+"""The settings that were measured on this machine, for each build of llama.cpp and kind of model.
+
+HOME/tuning/HASH.json       the settings, and the rates measured with them
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.llama import build_info
+from edgesppo.planning.run_config import (
+    LARGE_UBATCH,
+    OFF,
+    ROWS,
+    SMALL_UBATCH,
+    RunConfig,
+    default_config,
+    is_small,
+)
+from edgesppo.system import hardware
+from edgesppo.system.fs import FileSystem, atomic_write
+from edgesppo.system.paths import cache_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.gguf.gemma2 import Summary
+
+
+def cached_settings(summary: Summary, goal: str) -> RunConfig | None:
+    """The best settings for a model if no measurement is needed, else None.
+
+    `goal` is one of run_config.GOALS.
+    """
+    if goal == OFF or is_small(summary):
+        return default_config()
+    return _read(_cache_path(summary, goal))
+
+
+def _cache_path(summary: Summary, goal: str) -> Path:
+    """The settings' file; models with the same tensor shapes and types share it."""
+    model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
+    machine = [hardware.name(), hardware.thread_choices(), *build_info.library()[:2]]
+    digest = hashlib.sha256(json.dumps([machine, model, goal]).encode()).hexdigest()
+    return cache_dir() / "tuning" / f"{digest[:32]}.json"
+
+
+def _read(path: Path) -> RunConfig | None:
+    """The cached settings; None if there are none, or the file is damaged."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tuning = RunConfig(**found | {"row_costs": tuple(found["row_costs"])})
+        return tuning if _is_valid(tuning) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _is_valid(tuning: RunConfig) -> bool:
+    """Whether settings from a file can be used; it may hold anything."""
+    threads = (tuning.n_threads, tuning.n_threads_batch)
+    rates = (tuning.prefill_tps, tuning.decode_tps)
+    costs = tuning.row_costs
+    return (
+        all(type(n) is int and 0 < n <= 1024 for n in threads)
+        and all(type(rate) is float and rate > 0 for rate in rates)
+        and tuning.flash_attention in ("on", "off")
+        and type(tuning.repack) is bool
+        and tuning.n_ubatch in (SMALL_UBATCH, LARGE_UBATCH)
+        and len(costs) == len(ROWS)
+        and all(1 <= cost < 1000 for cost in costs)
+    )
+
+
+def store(summary: Summary, goal: str, tuning: RunConfig) -> None:
+    """Cache the settings. If that fails, they are measured again next time."""
+    path = _cache_path(summary, goal)
+    text = json.dumps(asdict(tuning), indent=1) + "\n"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, text.encode(), files=FileSystem())

@@ -1,0 +1,94 @@
+"""Commands that run no model load neither llama.cpp nor numpy, so that they work without them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.cli import COMMANDS
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.fake_hub import FakeHub
+
+HEAVY = {"numpy", "llama_cpp", "gguf", "numba"}
+# Runs commands one after the other, and prints the heavy modules that are loaded after each.
+PROGRAM = f"""
+import sys
+from edgesppo.cli import main
+for line in sys.argv[1:]:
+    try:
+        main(line.split("|"))
+    except SystemExit as ended:
+        code = ended.code
+    print("loaded", line, code, *sorted({HEAVY} & {{*sys.modules}}), sep="|", file=sys.stderr)
+"""
+
+
+def loaded_by(*commands: list[str]) -> dict[str, list[str]]:
+    """For each command its exit code, and the heavy modules that the process has loaded then."""
+    lines = ["|".join(words) for words in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *lines],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    told = [text for text in done.stderr.splitlines() if text.startswith("loaded|")]
+    assert len(told) == len(lines), done.stderr
+    return {
+        line: text.removeprefix(f"loaded|{line}|").split("|")
+        for line, text in zip(lines, told, strict=True)
+    }
+
+
+def test_no_help_text_needs_them() -> None:
+    found = loaded_by(["--help"], *([name, "--help"] for name in COMMANDS))
+    assert all(result == ["0"] for result in found.values()), found
+
+
+def test_looking_at_what_is_here_needs_neither(fresh_home: Path, demo_gguf: Path) -> None:
+    assert fresh_home.is_dir()
+    file = str(demo_gguf)
+    found = loaded_by(
+        ["list"],
+        ["list", "--json"],
+        ["path", "demo"],
+        ["verify", "demo"],
+        ["show", file],
+        ["plan", file, "--json"],
+        ["plan", file],
+        ["import", file, "--name", "mine"],
+        ["verify", "mine"],
+        ["rm", "mine"],
+        ["gc", "--dry-run"],
+        ["doctor", "--json"],
+    )
+    found["doctor|--json"][0] = "0"  # it may have found something on this machine
+    assert all(result == ["0"] for result in found.values()), found
+
+
+def test_getting_a_model_needs_neither(hub: FakeHub, fresh_home: Path) -> None:
+    assert hub.url
+    assert fresh_home.is_dir()
+    found = loaded_by(
+        ["lock", "sppo-iter3"],
+        ["pull", "sppo-iter3", "--accept-license"],
+        ["pull", "sppo-iter3", "--repair"],
+        ["rm", "sppo-iter3", "--yes"],
+    )
+    assert all(result == ["0"] for result in found.values()), found
+
+
+@pytest.mark.parametrize("module", ["edgesppo", "edgesppo_convert"])
+def test_importing_a_package_needs_neither(module: str) -> None:
+    program = f"import {module}, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert not HEAVY & set(done.stdout.decode().split())

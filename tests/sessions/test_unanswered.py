@@ -1,0 +1,117 @@
+"""A question is on disk from the moment it is sent: a crash in mid-answer loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.sessions.folder import Sessions
+from tests.support.command_line import ENDLESS
+from tests.support.pty_terminal import Terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo import LoadedModel
+    from edgesppo.sessions.transcript import Transcript
+
+FRANCE = "What is the capital of France?"
+LONG = "Tell me a story, please."
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Sessions:
+    return Sessions(tmp_path / "sessions")
+
+
+def transcript(sessions: Sessions, name: str = "rome") -> Transcript | None:
+    with sessions.open(name) as session:
+        return session.transcript
+
+
+def test_a_question_that_was_sent_is_there_after_a_crash(
+    demo: LoadedModel, sessions: Sessions
+) -> None:
+    session = sessions.open("rome")
+    saved = demo.keep(session)
+    saved.ask(FRANCE)
+    session.close()  # the process ends here, with nothing else written
+    found = transcript(sessions)
+    assert found is not None
+    assert (found.asked, found.turns) == (FRANCE, [])
+    with demo.keep(sessions.open("rome")) as again:
+        assert again.asked == FRANCE
+    found = transcript(sessions)
+    assert found is not None
+    assert found.asked == FRANCE, "leaving without an answer does not lose it"
+
+
+def test_an_answer_ends_the_question_also_one_that_was_cut(
+    demo: LoadedModel, sessions: Sessions
+) -> None:
+    with demo.keep(sessions.open("rome"), temperature=0) as saved:
+        saved.ask(FRANCE)
+        for chunk in saved.chat.stream(FRANCE):
+            if chunk.text:
+                break
+        saved.record()
+        assert saved.asked is None
+    found = transcript(sessions)
+    assert found is not None
+    assert found.asked is None
+    assert [turn.finish_reason for turn in found.turns] == ["cancelled"]
+
+
+def test_the_same_question_twice_is_kept_twice(demo: LoadedModel, sessions: Sessions) -> None:
+    with demo.keep(sessions.open("rome"), temperature=0) as saved:
+        saved.ask(FRANCE)
+        saved.chat.ask(FRANCE)
+        saved.record()
+        saved.ask(FRANCE)
+    found = transcript(sessions)
+    assert found is not None
+    assert (found.asked, len(found.turns)) == (FRANCE, 1)
+
+
+def test_a_question_that_is_withdrawn_leaves_no_trace(
+    demo: LoadedModel, sessions: Sessions
+) -> None:
+    with demo.keep(sessions.open("rome")) as saved:
+        saved.ask(FRANCE)
+        saved.withdraw()
+    assert list(sessions.folder.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
+def test_kill_in_mid_answer_keeps_the_question_and_resume_offers_it(
+    babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
+    endless = ["--temperature", "0", *ENDLESS]
+    command = [sys.executable, "-m", "edgesppo", "chat", str(babbler), *endless]
+    chat = Terminal([*command, "--session", "rome"])
+    chat.expect(">>>")
+    chat.type(f"{LONG}\r")
+    chat.expect(LONG)
+    chat.wait_for_more(300)
+    os.kill(chat.process.pid, signal.SIGKILL)
+    chat.close()
+    again = Terminal([*command, "--resume"])
+    again.expect(f"(not answered: {LONG}; /regen answers it)")
+    again.expect(">>>")
+    again.type("/regen\r")
+    again.expect("/regen")
+    again.wait_for_more(300)
+    again.type("\x03")
+    again.expect("(stopped; /continue resumes the answer)")
+    again.expect(">>>")
+    again.type("\x04")
+    again.close()
+    found = transcript(Sessions(tmp_path / "home" / "sessions"))
+    assert found is not None
+    assert found.asked is None
+    assert [turn.user for turn in found.turns] == [LONG]
