@@ -1,4 +1,4 @@
-"""Records a chat for the README: a real session on a pseudo-terminal, its screen as text.
+"""Record a chat with the demo for the README, on a pseudo-terminal: its final screen as text.
 
 python -m tests.tools.record_session
 """
@@ -15,7 +15,7 @@ COLUMNS, LINES = 80, 24
 
 
 def record() -> str:
-    """Chat with the demo as a person would: the lines of the screen as it stands in the end."""
+    """Chat with the demo; return the lines of the final screen."""
     with tempfile.TemporaryDirectory() as home:
         before = _chat(home, "demo", "--session", "rome", "--temperature", "0")
         told = [("My name is Ada.\r", "t/s | rome"), ("Who are you?\r", "t/s | rome")]
@@ -27,8 +27,9 @@ def record() -> str:
             ("What is my name?\r", "t/s | rome"),
             ("/context\r", "in the KV cache"),
             ("/s", "list the saved chats"),
-            ("", "rome"),
         )
+        while not _is_drawn(chat.display.display):
+            chat.wait_for_more(1)
         lines = [line.rstrip() for line in chat.display.display]
         chat.process.terminate()
         chat.close()
@@ -46,6 +47,11 @@ def _converse(chat: Terminal, *lines: tuple[str, str]) -> None:
     for keys, answer in lines:
         chat.type(keys)
         chat.expect(answer)
+
+
+def _is_drawn(lines: list[str]) -> bool:
+    """Whether the last command offered is there, and the line of the chat's state."""
+    return any("  /save " in line for line in lines) and lines[-1].rstrip().endswith("| rome")
 
 
 if __name__ == "__main__":

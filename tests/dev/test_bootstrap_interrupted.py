@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_python import FakePython
+from tests.support.fake_python import FakePython
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and make as on POSIX")
 
-ROOT = Path(__file__).parent.parent
-ENTRY = ROOT / "edgesppo" / "bootstrap.py"
+ENTRY = ROOT / "edgesppo" / "dev" / "bootstrap.py"
 PATIENCE = 60
 STEPS = ["-m venv", "ensurepip", "config list", "--upgrade", "pip wheel", "--force", "--editable"]
 UNPACKING = "Installing collected packages: numpy, edgesppo"
@@ -123,7 +123,7 @@ def test_of_two_at_once_the_second_waits_and_finds_all_done(fake: FakePython) ->
     second = start(fake)
     assert second.stderr is not None
     said = second.stderr.readline()
-    assert f"Waiting for the set-up that is at work here already (process {first.pid}" in said
+    assert f"Waiting for another set-up of this checkout (process {first.pid}" in said
     fake.go_on()
     assert end(first)[0] == end(second)[0] == 0
     assert fake.calls() == []
