@@ -159,8 +159,8 @@ def test_an_invalid_byte_fails_its_own_line_only(demo_gguf: Path) -> None:
     words = ["chat", str(demo_gguf), "--temperature", "0"]
     said = CliRunner().invoke(main, words, input=lines)
     assert said.exit_code == 1
-    assert "error: the message has a lone surrogate" in said.stderr
-    assert "error: the system text has a lone surrogate" in said.stderr
+    assert "error: line 2 of standard input is not UTF-8 text: byte" in said.stderr
+    assert "error: line 3 of standard input is not UTF-8 text: byte" in said.stderr
     assert "Your name is Ada." in said.stdout
 
 
