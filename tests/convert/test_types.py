@@ -26,7 +26,8 @@ SMALL = {
     # enough layers for every rule on layers; four heads to a KV head
     "deep": resized(SHAPES["tiny"], layers=17 if LONG else 9, ffn=256, head_dim=64 if LONG else 16),
     "shared": resized(SHAPES["tiny"], layers=9 if LONG else 3, ffn=256, kv_heads=1),
-    "odd": SHAPES["odd"],  # rows that 256 does not divide
+    # rows that 256 does not divide
+    "odd": SHAPES["odd"] if LONG else resized(SHAPES["odd"], hidden=96, ffn=160, head_dim=24),
     "odder": SHAPES["odder"],  # nor does 32
 }
 
