@@ -171,6 +171,11 @@ class AsyncAnswerStream(AsyncGenerator[Chunk, None]):
     def __repr__(self) -> str:
         return f"<Async{repr(self._stream)[1:].replace('iterate', 'iterate with async for')}"
 
+    def __del__(self) -> None:
+        # Not left to the inner stream: the thread of the last chunk may still refer to it.
+        with suppress(EdgesppoError):
+            self._stream.close()
+
     async def asend(self, value: None) -> Chunk:
         """The next chunk; no value is taken. A cancelled task stops the model at once."""
         del value

@@ -52,6 +52,7 @@ class Session:
         self.files = files or FileSystem()
         self.closed = False
         self._created = False  # whether this session created the file
+        self._had_turns = False  # whether turns were written since then
         self._end = (0, 0)  # where the recorded lines end, and their checksum; set in one statement
         self._lock = lock(path, self.files)
         try:
@@ -90,6 +91,7 @@ class Session:
         if not events:
             return
         self._append(events)
+        self._had_turns |= bool(now.messages)
         for event in events:
             if self.transcript is None:
                 self.transcript = Transcript(event)
@@ -154,9 +156,9 @@ class Session:
         self.close()
 
     def _is_empty(self) -> bool:
-        """Whether all that was written is a question that was withdrawn."""
+        """Whether all that was ever written is a question that was withdrawn."""
         saved = self.transcript
-        return saved is not None and not saved.turns and saved.asked is None
+        return saved is not None and saved.asked is None and not self._had_turns
 
     def _forget(self) -> None:
         """Treat the chat as not recorded yet."""

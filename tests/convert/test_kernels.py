@@ -144,10 +144,10 @@ def test_kernels_are_chosen_by_option_or_environment(small: Path, tmp_path: Path
     pytest.importorskip("numba")
     one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
     result = CliRunner().invoke(main, ["convert", str(small), "-o", str(one), "--kernels", "fast"])
-    assert " s by the fast kernels, " in result.stderr
+    assert " s with the fast kernels, " in result.stderr
     words = ["convert", str(small), "-o", str(two)]
     result = CliRunner().invoke(main, words, env={"EDGESPPO_KERNELS": "fast"})
-    assert " s by the fast kernels, " in result.stderr
+    assert " s with the fast kernels, " in result.stderr
 
 
 @pytest.mark.usefixtures("checked_briefly")

@@ -119,7 +119,7 @@ def test_a_full_disk_keeps_what_was_recorded_and_says_so(
         with pytest.raises(OutputError) as caught:
             pipeline.convert(source, out, files=Faulty(number, errno.ENOSPC))
         told = re.search(
-            r"; (\d+) of 13 tensors are kept in .*: the same command", str(caught.value)
+            r"; (\d+) of 13 tensors are kept in .*: run the same command", str(caught.value)
         )
         assert bool(told) == (number >= first)
         if told is None:

@@ -60,10 +60,10 @@ def with_item(index: int, item: Any) -> Callable[[list[Any]], list[Any]]:
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(108, 1)), r"CONTROL \(3\) or USER_DEFINED"),
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(500, 4)), r"'<ours>' .* expected CONTROL"),
         (change(Keys.Tokenizer.LIST, with_item(2, "<bus>")), r"<bos> has the ids \[\]"),
-        (change(Keys.Tokenizer.LIST, with_item(500, "<bos>")), "1 of its 600 tokens stand twice"),
+        (change(Keys.Tokenizer.LIST, with_item(500, "<bos>")), "599 of its 600 tokens differ"),
         (change(Keys.Tokenizer.BOS_ID, lambda _: 1), "bos_token_id is 1; expected"),
         (change(Keys.Tokenizer.ADD_BOS, lambda _: False), "add_bos_token is False"),
-        (change(Keys.Tokenizer.SCORES, lambda scores: scores[1:]), "599 entries"),
+        (change(Keys.Tokenizer.SCORES, lambda scores: scores[1:]), "599 items"),
         (change(Keys.General.ARCHITECTURE, lambda _: "gemma3"), "architecture 'gemma3'"),
         (
             lambda keys: [*keys, KeyValue("general.alignment", GGUFValueType.UINT32, 48)],

@@ -220,7 +220,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_ctrl_c_at_a_question_means_no_and_exits_with_130(home: Path, demo_gguf: Path) -> None:
+def test_ctrl_c_at_a_question_is_130_and_a_no(home: Path, demo_gguf: Path) -> None:
     copy = home / "converted" / "gone.gguf"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(demo_gguf.read_bytes())

@@ -146,7 +146,7 @@ def test_commands_and_names_are_completed_with_a_description(demo_gguf: Path) ->
     chat.type("\t")
     chat.expect("erature")
     chat.type(" 0.5\r")
-    chat.expect("temperature  0.5  0 always takes the most probable token (0, 0.0001 to 100)")
+    chat.expect("temperature  0.5  0: always the most probable token (0, 0.0001 to 100)")
     chat.type("/load ro")
     chat.expect("1 turn, ")
     chat.type("\t")

@@ -44,7 +44,7 @@ def write(sessions: Sessions, name: str, *answers: str, used: int = 0) -> Path:
         ("", "empty"),
         (" a", "begins or ends with a space"),
         ("a ", "begins or ends with a space"),
-        ("a" * 65, "more than 64 letters"),
+        ("a" * 65, "more than 64 characters"),
         ("\N{GRINNING FACE}" * 64, "200 bytes"),
         ("a/b", "one of the characters"),
         ("a\\b", "one of the characters"),

@@ -495,7 +495,8 @@ def test_nothing_outside_of_our_folder_is_removed(fresh_home: Path, tmp_path: Pa
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
 @pytest.mark.parametrize(
-    ("make", "said"), [("link", "a symbolic link"), ("fifo", "no plain"), ("folder", "no plain")]
+    ("make", "said"),
+    [("link", "a symbolic link"), ("fifo", "not a regular file"), ("folder", "not a regular file")],
 )
 def test_a_mark_of_who_is_at_work_that_is_none_of_ours_is_told(
     fresh_home: Path, tmp_path: Path, make: str, said: str
