@@ -227,6 +227,6 @@ def test_ctrl_c_at_a_question_is_130_and_a_no(home: Path, demo_gguf: Path) -> No
     copy.with_suffix(".from").write_text(str(home / "no-folder"))
     terminal = Terminal([sys.executable, "-m", "edgesppo", "gc"])
     terminal.expect("[y/N]")
-    terminal.interrupt("taken as no")
+    terminal.interrupt("counts as no")
     assert terminal.close() == 130
     assert copy.exists()
