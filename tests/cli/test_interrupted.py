@@ -59,7 +59,7 @@ def talk(model, kind):
 LONG_QUESTION = "Please remember this: " + "my name is Bob and I like tea. " * 40
 QUESTION = "What is the capital of France?"
 api.is_small = lambda _: False  # as large models do, it guesses
-with edgesppo.load(sys.argv[1], n_threads=2) as model:
+with edgesppo.load(sys.argv[1], n_threads=1) as model:
     right = model.ask(QUESTION, temperature=0)
     engine = model._engine
     held = None

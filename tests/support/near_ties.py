@@ -26,7 +26,7 @@ MARGIN = {"q4_k_m": 0.5, "f32": 0.005}
 
 def logits(model: Model, ids: Sequence[int], slices: int = 512, cache: str = "f16") -> list[float]:
     """The logits after `ids`, computed in a new context, `slices` tokens at a time."""
-    context = Context(model.weights, ContextParams(n_ctx=512, n_threads=2, cache_type=cache))
+    context = Context(model.weights, ContextParams(n_ctx=512, n_threads=1, cache_type=cache))
     try:
         batch = Batch(512)
         entry = 0
