@@ -1,13 +1,28 @@
-"""edgesppo: run Gemma-2-9B-It-SPPO on a machine you own.
+"""Run Gemma-2-9B-It-SPPO on a machine you own.
 
     import edgesppo
 
-    with edgesppo.load("demo") as model:
+    with edgesppo.load("demo") as model:                # a name, a GGUF file, a checkpoint folder
         print(model.ask("What is the capital of France?"))
+        chat = model.chat(system="Be brief.", temperature=0)
+        for chunk in chat.stream("Why is the sky blue?"):
+            print(chunk.text, end="", flush=True)
 
-The public names are imported when they are first used, so `import edgesppo` alone loads neither
-numpy nor llama.cpp.
+    load(model, n_ctx=, gpu=, ...)      -> LoadedModel; nothing is downloaded
+    model.ask(text, schema=)            -> the answer's text, or a value that follows a JSON Schema
+    model.chat(messages=, system=)      -> Chat; messages are dicts with "role" and "content"
+    model.save(chat, path)                 and model.resume(path) -> Chat
+    model.count_tokens(text)               also of messages; model.tokenize, model.detokenize
+    chat.ask(text), chat.stream(text)      and for asyncio chat.aask, chat.astream
+    chat.last                           -> Result: text, finish_reason, usage, timings
+    chat.fork(), chat.undo(), chat.regenerate(), chat.continue_(), chat.cancel(), chat.to_dicts()
+
+Sampling is set by keywords of chat, ask and stream, such as temperature=0; `SamplingParams` has
+them all. What is refused is an `EdgesppoError`, with one line of text.
 """
+
+# The public names are imported when they are first used, so that `import edgesppo` alone loads
+# neither numpy nor llama.cpp.
 
 from __future__ import annotations
 
@@ -42,6 +57,7 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
         UsageError,
     )
+    from edgesppo.sampling.options import SamplingOptions
     from edgesppo.sampling.params import SamplingParams
 
 _NAMES_BY_MODULE = {
@@ -70,6 +86,7 @@ _NAMES_BY_MODULE = {
     "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
     "edgesppo.api": ["LoadedModel", "load"],
     "edgesppo.chat.messages": ["Message"],
+    "edgesppo.sampling.options": ["SamplingOptions"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
@@ -96,6 +113,7 @@ __all__ = [
     "OutOfMemory",
     "OutputError",
     "Result",
+    "SamplingOptions",
     "SamplingParams",
     "SourceUnreadable",
     "Timings",
@@ -110,11 +128,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     module = _MODULE_OF.get(name)
     if module is None:
-        raise AttributeError(f"module 'edgesppo' has no attribute {name!r}")
+        from edgesppo.system.suggest import did_you_mean
+
+        near = did_you_mean(name, __all__) if not name.startswith("_") else ""
+        raise AttributeError(f"module 'edgesppo' has no attribute {name!r}{near}")
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return [*__all__, "__version__"]

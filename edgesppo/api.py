@@ -305,6 +305,8 @@ class LoadedModel:
         if not isinstance(text, str | bytes):
             system, turns = chat_messages.split_system(text)
             first = [] if system is None else [Message("system", system)]
+            if first and not turns:  # the system text goes in front of a question
+                turns = [Message("user", "")]
             return template.encode(self._model, [*first, *turns], answering=False)
         if not chat:
             return self._model.tokenize(text)

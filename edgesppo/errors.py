@@ -27,7 +27,15 @@ A message names what was found, what was expected, and what to do next, on one l
 from __future__ import annotations
 
 
-class EdgesppoError(Exception):
+class _Kind(type):
+    """Leaves what every exception has out of dir() and help() of the classes: they say enough."""
+
+    def __dir__(cls) -> list[str]:
+        own = {name for kind in cls.__mro__ if type(kind) is _Kind for name in vars(kind)}
+        return sorted(name for name in own if name == "__init__" or not name.startswith("_"))
+
+
+class EdgesppoError(Exception, metaclass=_Kind):
     """Base of every error that edgesppo raises on purpose."""
 
 

@@ -29,6 +29,7 @@ NAMES = {
     "OutOfMemory",
     "OutputError",
     "Result",
+    "SamplingOptions",
     "SamplingParams",
     "SourceUnreadable",
     "Timings",

@@ -76,7 +76,7 @@ def assemble(
 ) -> list[int]:
     """The prompt of messages whose ids `ids_of` returns; `start` is the first one's number.
 
-    It ends with the beginning of an answer; where `answering` is off, only if none is there yet.
+    It ends with the beginning of an answer; where `answering` is off, only after a question.
     """
     ids = [model.bos]
     expected = last = "none"
@@ -86,7 +86,7 @@ def assemble(
             raise UsageError(f"message {n} has the role {last!r}, expected {expected!r}")
         ids += ids_of(n, message, system)
         system = ""
-    if last == "assistant" and not answering:
+    if last != "user" and not answering:
         return ids
     if last != "user":
         raise UsageError(f"the last message has the role {last!r}, expected 'user'")

@@ -219,7 +219,7 @@ def test_a_message_that_is_put_into_a_chat_is_checked_then(demo: LoadedModel) ->
     good = list(chat.messages)
     chat.messages[2] = Message("user", None)  # type: ignore[arg-type]
     for _ in range(2):
-        with pytest.raises(edgesppo.UsageError, match="the content of message 3 is of the type"):
+        with pytest.raises(edgesppo.UsageError, match="the content of message 3 has the type"):
             chat.ask("Hi")
     chat.messages[2] = Message("user", "a\ud800")
     with pytest.raises(edgesppo.UsageError, match="the content of message 3 has a lone surrogate"):
@@ -230,9 +230,9 @@ def test_a_message_that_is_put_into_a_chat_is_checked_then(demo: LoadedModel) ->
     chat.messages = good
     chat.system = "Be brief."
     chat.messages[0] = Message("user", 5)  # type: ignore[arg-type]
-    with pytest.raises(edgesppo.UsageError, match="the content of message 2 is of the type int"):
+    with pytest.raises(edgesppo.UsageError, match="the content of message 2 has the type int"):
         chat.ask("Hi")
-    with pytest.raises(edgesppo.UsageError, match="system is of the type int, expected str"):
+    with pytest.raises(edgesppo.UsageError, match="system has the type int, expected str"):
         chat.system = 5  # type: ignore[assignment]
     assert chat.system == "Be brief."
 

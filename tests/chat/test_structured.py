@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable  # noqa: TC003 - pydantic looks it up
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 import pytest
@@ -130,9 +132,61 @@ def test_a_schema_is_refused_before_anything_is_asked(demo: LoadedModel) -> None
     chat = demo.chat()
     with pytest.raises(edgesppo.UsageError, match="the keyword 'not'"):
         chat.ask("A city?", schema={"not": {}})
-    with pytest.raises(edgesppo.UsageError, match="is not a schema"):
+    with pytest.raises(edgesppo.UsageError, match=r"\Aschema is 'json', expected "):
         chat.ask("A city?", schema="json")
     assert chat.messages == []
+
+
+@dataclasses.dataclass
+class Town:
+    name: str
+
+
+class Odd(pydantic.BaseModel):
+    call: Callable[[], int]
+
+
+@pytest.mark.parametrize(
+    ("schema", "found", "advice"),
+    [
+        ("json", "'json'", ""),
+        (
+            '{"type": "object"}',
+            '\'{"type": "object"}\'',
+            r"; parse the text first, with json.loads",
+        ),
+        (5, "5", ""),
+        ([CITY], r"\[\{'type': 'object'", ""),
+        (b"{}", "b'{}'", ""),
+        (int, "the class int", "; derive it from pydantic.BaseModel"),
+        (Town, "the class Town", "; derive it from pydantic.BaseModel"),
+        (Town("Rome"), r"Town\(name='Rome'\)", ""),
+        (Mayor(name="Ada"), "an instance of Mayor", "; pass the class Mayor itself"),
+        (list[int], r"list\[int\]", ""),
+    ],
+)
+def test_what_is_no_schema_is_refused_with_what_is_accepted(
+    demo: LoadedModel, schema: Any, found: str, advice: str
+) -> None:
+    accepted = r"a JSON Schema \(a dict, True or False\), a pydantic model class or 'json_object'"
+    chat = demo.chat()
+    calls: list[Callable[[], object]] = [
+        lambda: demo.ask("A city?", schema=schema),
+        lambda: chat.ask("A city?", schema=schema),
+        lambda: next(chat.stream("A city?", schema=schema)),
+    ]
+    for call in calls:
+        with pytest.raises(edgesppo.UsageError) as caught:
+            call()
+        message = str(caught.value)
+        assert re.match(rf"schema is {found}.*, expected {accepted}{advice}", message), message
+        assert "\n" not in message
+
+
+def test_a_pydantic_class_without_a_schema_is_refused_by_name(demo: LoadedModel) -> None:
+    for odd in (Odd, pydantic.BaseModel):
+        with pytest.raises(edgesppo.UsageError, match=rf"schema is the class {odd.__name__}, "):
+            demo.ask("A city?", schema=odd)
 
 
 def test_importing_structured_answers_loads_neither_numpy_nor_pydantic() -> None:

@@ -92,5 +92,5 @@ def test_turns_out_of_order_are_refused_by_number(
 
 
 def test_content_that_is_no_text_is_refused(demo: LoadedModel) -> None:
-    with pytest.raises(edgesppo.UsageError, match="message 1 is of the type NoneType"):
+    with pytest.raises(edgesppo.UsageError, match="message 1 has the type NoneType"):
         template.encode(demo._model, [Message("user", None)])  # type: ignore[arg-type]

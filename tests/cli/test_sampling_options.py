@@ -66,7 +66,11 @@ def test_log_probabilities_are_printed_only_when_asked_for(demo_gguf: Path) -> N
         ("--logit-bias", "7=nan", "logit_bias (--logit-bias) has nan for token 7, expected"),
         ("--logit-bias", "x=1", "logit_bias (--logit-bias) is 'x=1', expected ID=BIAS"),
         ("--stop-tokens", "7;8", "stop_tokens (--stop-tokens) has '7;8', expected token ids"),
-        ("--samplers", "top_q", "samplers has 'top_q', expected some of: penalties, dry"),
+        (
+            "--samplers",
+            "top_q",
+            "samplers has 'top_q' (did you mean top_p?), expected some of: penalties, dry",
+        ),
         ("--mirostat", "1", "mirostat is 1, expected 0 or 2"),
         ("--logprobs", "21", "logprobs is 21, expected a whole number from 0 to 20"),
     ],

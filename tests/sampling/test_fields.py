@@ -137,8 +137,8 @@ def test_overflow_policies(demo: LoadedModel, value: Any) -> None:
 
 def test_a_chat_has_no_other_parameter(demo: LoadedModel) -> None:
     own = set(inspect.signature(type(demo).chat).parameters)
-    assert own == {"self", "system", "overflow", "sampling"}
-    with pytest.raises(edgesppo.UsageError, match="unknown sampling parameter 'n_ctx'"):
+    assert own == {"self", "messages", "system", "overflow", "sampling"}
+    with pytest.raises(edgesppo.UsageError, match="no sampling parameter is called 'n_ctx'"):
         demo.chat(n_ctx=5)
 
 

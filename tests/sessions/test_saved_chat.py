@@ -202,7 +202,7 @@ def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
     ("sampling", "complaint"),
     [
         ({"top_p": 7, "seed": 5}, r"goes on without a setting: top_p .* is 7"),
-        ({"hot": 1, "seed": 5}, "unknown sampling parameter 'hot'"),
+        ({"hot": 1, "seed": 5}, "no sampling parameter is called 'hot'"),
         ({"logit_bias": [[50, "x"]], "seed": 5}, "has 'x' for token 50"),
         ({"logit_bias": {"-1": 1}, "seed": 5}, "logit_bias .* has '-1', expected token ids"),
     ],

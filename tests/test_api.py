@@ -1,0 +1,208 @@
+"""The loaded model as Python code sees it: figures, texts for people, and clear refusals."""
+
+from __future__ import annotations
+
+import pydoc
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gguf
+import numpy as np
+import pytest
+
+import edgesppo
+from edgesppo.gguf import file_types
+
+if TYPE_CHECKING:
+    from edgesppo.api import LoadedModel
+
+
+def test_a_model_tells_its_name_context_and_file(demo: LoadedModel, demo_gguf: Path) -> None:
+    assert demo.name == demo_gguf.stem
+    assert demo.n_ctx == 512
+    assert demo.path == demo_gguf
+
+
+def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
+    with edgesppo.load(demo_gguf) as model:
+        assert repr(model) == "<Model demo-q4_k_m 3.8M Q4_K_M, 512 tokens>"
+        chat = model.chat(temperature=0)
+        assert repr(chat) == "<Chat with demo-q4_k_m.gguf, no turn yet>"
+        assert "not begun" in repr(chat.stream("Hi"))
+        assert "async for" in repr(chat.astream("Hi"))
+        *_, last = chat.stream("What is the capital of France?", max_tokens=4)
+        assert repr(last).startswith("<Chunk ")
+        assert repr(last).endswith(", length>")
+        answer = chat.last.text
+        assert repr(chat.last) == f"<Result {answer!r}, 4 tokens, length>"
+        assert repr(chat) == f"<Chat with demo-q4_k_m.gguf, 1 turn, the last answer {answer!r}>"
+        assert repr(chat.messages[1]) == f"Message('assistant', {answer!r})"
+        chat.messages[1] = {"role": "assistant", "content": "x" * 10_000}
+        assert len(repr(chat)) < 200
+        assert len(repr(chat.messages[1])) < 100
+    assert repr(model) == "<Model demo-q4_k_m 3.8M Q4_K_M, 512 tokens, closed>"
+    assert "1 turn" in repr(chat)
+
+
+def test_the_names_of_file_types_are_those_of_the_format() -> None:
+    known = {number.value: name for name, number in gguf.LlamaFileType.__members__.items()}
+    for number, name in file_types.NAMES.items():
+        assert known[number].removeprefix("MOSTLY_").removeprefix("ALL_") == name
+
+
+@pytest.mark.parametrize("text", ["Hello there!", "", " a\n\tb ", "naïve \U0001f600"])
+def test_detokenize_gives_the_text_that_was_tokenized(demo: LoadedModel, text: str) -> None:
+    ids = demo.tokenize(text)
+    for same in (ids, tuple(ids), iter(ids), np.array(ids, dtype=np.int32), map(np.int64, ids)):
+        assert demo.detokenize(same) == text
+
+
+def test_detokenize_leaves_control_tokens_out(demo: LoadedModel) -> None:
+    assert demo.detokenize(demo.tokenize("Hi", chat=True)) == "user\nHi\nmodel\n"
+
+
+@pytest.mark.parametrize(
+    ("ids", "fault"),
+    [
+        ([-1], "a token id is -1, expected a whole number from 0"),
+        ([2**31], "a token id is 2147483648, expected"),
+        ([1.5], "a token id is 1.5, expected"),
+        ([True], "a token id is True, expected"),
+        ("Hi", "ids is 'Hi', expected a list of token ids"),
+        (5, "ids is 5, expected a list of token ids"),
+        (None, "ids is None, expected a list of token ids"),
+    ],
+)
+def test_what_is_no_token_id_is_refused(demo: LoadedModel, ids: Any, fault: str) -> None:
+    with pytest.raises(edgesppo.UsageError, match=fault):
+        demo.detokenize(ids)
+
+
+def test_numeric_arguments_take_numpy_numbers(demo_gguf: Path, tmp_path: Path) -> None:
+    n: Any = np.int64
+    zero: Any = np.int16(0)
+    with edgesppo.load(demo_gguf, n_ctx=n(256), n_threads=n(1), n_seqs=n(2), gpu=zero) as model:
+        assert model.n_ctx == 256
+        assert type(model.n_ctx) is int
+        chat = model.chat()
+        chat.ask("Hi", max_tokens=n(3), temperature=np.float32(0.5), seed=np.uint32(7))
+        assert chat.last.usage.completion_tokens <= 3
+        model.save(chat, tmp_path / "a.chat", snapshots=n(10**9))
+        assert model.resume(tmp_path / "a.chat").messages == chat.messages
+
+
+@pytest.mark.parametrize("snapshots", [-1, 1.5, True, None, "2GB"])
+def test_a_limit_for_snapshots_that_is_no_size_is_refused(
+    demo: LoadedModel, tmp_path: Path, snapshots: Any
+) -> None:
+    with pytest.raises(edgesppo.UsageError, match=r"snapshots.* is .*, expected a whole number"):
+        demo.save(demo.chat(), tmp_path / "a.chat", snapshots=snapshots)
+
+
+def test_resuming_a_chat_that_is_not_there_says_so(demo: LoadedModel, tmp_path: Path) -> None:
+    for path in (tmp_path / "none.chat", str(tmp_path / "no folder" / "none.chat")):
+        with pytest.raises(edgesppo.ChatNotFound, match=r"none\.chat: there is no such file; "):
+            demo.resume(path)
+    (tmp_path / "empty.chat").touch()
+    with pytest.raises(edgesppo.BadChat):
+        demo.resume(tmp_path / "empty.chat")
+
+
+def test_mistyped_options_are_refused_with_the_one_that_was_meant(
+    demo: LoadedModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.chat"
+    demo.save(demo.chat(messages=[]), path)
+    chat = demo.chat()
+    wrong: list[tuple[Any, str, str]] = [
+        (demo.chat, "sytem", "system"),
+        (demo.chat, "mesages", "messages"),
+        (demo.chat, "overflw", "overflow"),
+        (lambda **o: demo.ask("Hi", **o), "shema", "schema"),
+        (lambda **o: demo.ask("Hi", **o), "response_format", "schema"),
+        (lambda **o: chat.ask("Hi", **o), "shema", "schema"),
+        (lambda **o: next(chat.stream("Hi", **o)), "max_token", "max_tokens"),
+        (lambda **o: demo.resume(path, **o), "sytem", "system"),
+        (lambda **o: demo.resume(path, **o), "temprature", "temperature"),
+    ]
+    for call, name, meant in wrong:
+        with pytest.raises(edgesppo.UsageError, match=rf"{name}' \(did you mean {meant}\?\)"):
+            call(**{name: 1})
+
+
+def test_a_model_and_a_chat_show_no_internals(demo: LoadedModel) -> None:
+    public = {name for name in dir(demo) if not name.startswith("_")}
+    assert public == {
+        *("ask", "chat", "close", "count_tokens", "detokenize", "keep", "load_s", "n_ctx", "name"),
+        *("path", "resume", "save", "tokenize"),
+    }
+    public = {name for name in dir(demo.chat()) if not name.startswith("_")}
+    assert public == {
+        *("aask", "answered", "ask", "astream", "busy", "cancel", "clear", "continue_", "fork"),
+        *("last", "left_out", "messages", "overflow", "params", "regenerate", "stream", "system"),
+        *("to_dicts", "undo"),
+    }
+
+
+def test_the_help_shows_the_api_and_little_else() -> None:
+    text = pydoc.render_doc(edgesppo, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    for call in ("load(model", "model.chat(", "chat.fork()", "class LoadedModel", "class Chat("):
+        assert call in text
+    assert dir(edgesppo) == sorted([*edgesppo.__all__, "__version__"])
+    for internal in ("with_traceback", "binding", "mark(", "importlib", "TYPE_CHECKING"):
+        assert internal not in text
+    assert dir(edgesppo.ContextOverflow) == ["__init__", "of_prompt"]
+
+
+def test_a_mistyped_public_name_gets_a_suggestion() -> None:
+    with pytest.raises(AttributeError, match=r"'ChatNotfound' \(did you mean ChatNotFound\?\)"):
+        edgesppo.ChatNotfound  # noqa: B018
+
+
+MISTAKES = """
+import edgesppo, numpy
+from typing import Any
+from pydantic import BaseModel
+
+class City(BaseModel):
+    name: str
+
+with edgesppo.load("demo") as model:
+    chat = model.chat(messages=[{"role": "user", "content": "Hi"}], system="x", overflow="error")
+    chat.messages = [{"role": "user", "content": "Hi"}, edgesppo.Message("assistant", "Hello")]
+    text: str = chat.ask("Hi", temperature=numpy.float32(1), seed=numpy.int64(3), stop="x")
+    city: City = chat.ask("Hi", schema=City)
+    value: Any = model.ask([{"role": "user", "content": "Hi"}], schema={"type": "object"})
+    value = chat.ask("Hi", schema="json_object")
+    chat.ask("Hi", temprature=3)  # WRONG
+    chat.ask("Hi", temperature="hot")  # WRONG
+    model.chat(overflow="cut")  # WRONG
+    model.chat(samplers=["top_q"])  # WRONG
+    edgesppo.load("demo", cache_type="f8")  # WRONG
+    edgesppo.load("demo", tune="fast")  # WRONG
+    edgesppo.load("demo", gpu="yes")  # WRONG
+    chat.ask("Hi", schema="json")  # WRONG
+    chat.ask("Hi", schema=int)  # WRONG
+    model.resume("a.chat", temprature=3)  # WRONG
+    model._engine, model.engine  # WRONG
+"""
+
+
+def test_a_type_checker_finds_mistakes_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    file = tmp_path / "mistakes.py"
+    file.write_text(MISTAKES, encoding="utf-8")
+    words = ["--no-incremental", "--python-version=3.10", "--cache-dir", str(tmp_path / "cache")]
+    root = Path(edgesppo.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--follow-imports=silent", *words, str(file)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=False,
+    )
+    found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
+    lines = MISTAKES.splitlines()
+    assert found == {n for n, line in enumerate(lines, 1) if "# WRONG" in line}, done.stdout
