@@ -36,6 +36,7 @@ from edgesppo.bootstrap_pip import (
     heeding_signals,
     run,
     say,
+    stop_heeding,
 )
 from edgesppo.bootstrap_wheel import (
     ADVICE,
@@ -83,7 +84,6 @@ def main(arguments: Sequence[str]) -> int:
         with heeding_signals():
             _SetUp(venv, extras).run()
     except Interrupted:
-        say("set-up interrupted; the same command goes on with it")
         return 130
     except Failed as error:
         _explain(error, venv)
@@ -158,6 +158,21 @@ class _SetUp:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While no other set-up changes this environment; with an empty scratch folder."""
+        lock = self._lock()
+        try:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.mkdir(exist_ok=True)
+            yield
+        except Interrupted:
+            stop_heeding()  # some disks take many seconds to remove what a compilation leaves
+            raise
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            if lock is not None:
+                lock.release()
+
+    def _lock(self) -> locked.Lock | None:
+        """This environment's lock, once no other has it; None on a disk that knows no locks."""
         told: set[str] = set()
 
         def be_patient(held: locked.Held) -> None:
@@ -166,21 +181,13 @@ class _SetUp:
                 say(f"Waiting for the set-up that is at work here already ({held.owner})")
             told.add(held.owner)
 
-        lock = None
+        path = self._venv / _LOCK
         try:
-            path = self._venv / _LOCK
-            lock = locked.waited(lambda: locked.Lock(path, Files()), be_patient, 0.2)
+            return locked.waited(lambda: locked.Lock(path, Files()), be_patient, 0.2)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-        try:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch.mkdir(exist_ok=True)
-            yield
-        finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            if lock is not None:
-                lock.release()
+            return None
 
     @contextmanager
     def _installing(self) -> Iterator[None]:
