@@ -30,7 +30,7 @@ check:
 	@"$(BIN)/ruff" format --check .
 	@mkdir -p "$(VENV)/types"
 	@ln -sfn "$(CURDIR)/convert" "$(VENV)/types/edgesppo_convert"
-	@MYPYPATH="$(CURDIR):$(CURDIR)/$(VENV)/types" "$(BIN)/mypy"
+	@MYPYPATH="$(CURDIR):$(VENV)/types" "$(BIN)/mypy"
 
 fix:
 	@$(call set_up,test check)

@@ -117,7 +117,9 @@ def test_a_second_signal_does_not_wait_for_a_slow_disk(fake: FakePython) -> None
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(timeout=0.1)
-    assert (code, process.stderr.read()) == (-signal.SIGINT, "")
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (code, said) == (-signal.SIGINT, "")
 
 
 def test_killed_while_packages_are_installed_it_is_made_anew(fake: FakePython) -> None:
