@@ -40,7 +40,6 @@ _SETTING = re.compile(r"^(global|install)\.([a-z-]+)=(.+)$")
 _NO_VERSION = ("No matching distribution found", "conflicting dependencies")
 _KEPT_LINES = 400
 _PATIENCE = 2  # seconds for a group of processes to end by itself
-_CLEAR = f"\r{'':60}\r"
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 _stopped: list[int] = []
@@ -95,9 +94,16 @@ def heeding_signals() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
+def stop_heeding() -> None:
+    """From now on the next signal ends this process at once, and silently."""
+    for number in {signal.Signals(number) for number in _stopped}:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def check_signals() -> None:
-    """Raise Interrupted if a signal came."""
+    """Raise Interrupted if a signal came, and say so: to clean up may take a while."""
     if _stopped:
+        say(f"{_clear()}set-up interrupted; the same command goes on with it")
         raise Interrupted
 
 
@@ -105,6 +111,11 @@ def say(text: str, end: str = "\n") -> None:
     """Print for people; nobody may be reading any more."""
     with suppress(OSError):
         print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _clear() -> str:
+    """What clears a line of progress: on a terminal each is written over the last."""
+    return f"\r{'':60}\r" if sys.stderr.isatty() else ""
 
 
 def run(command: Command, environment: Mapping[str, str], doing: str, done: str = "") -> list[str]:
@@ -143,21 +154,19 @@ def run(command: Command, environment: Mapping[str, str], doing: str, done: str 
 
 def _watch(child: subprocess.Popen[str], output: _Output, started: float) -> None:
     """Wait for the child's end, or a signal; tell what it is at."""
-    terminal = sys.stderr.isatty()
+    every, end = (0.5, "") if _clear() else (15, "\n")
     due = time.monotonic()
     try:
         while True:
-            due += 0.5 if terminal else 15
+            due += every
             while time.monotonic() < due:
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=0.1)
                     return
                 check_signals()
-            told = f"  {output.status}, {time.monotonic() - started:.0f} s"
-            say(f"{_CLEAR}{told}" if terminal else told, end="" if terminal else "\n")
+            say(f"{_clear()}  {output.status}, {time.monotonic() - started:.0f} s", end)
     finally:
-        if terminal:
-            say(_CLEAR, end="")
+        say(_clear(), end="")
 
 
 def _stop(child: subprocess.Popen[str]) -> None:

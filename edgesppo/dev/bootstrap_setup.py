@@ -37,6 +37,7 @@ from edgesppo.dev.bootstrap_pip import (
     heeding_signals,
     run,
     say,
+    stop_heeding,
 )
 from edgesppo.dev.bootstrap_wheel import (
     ADVICE,
@@ -86,7 +87,6 @@ def main(arguments: Sequence[str]) -> int:
         with heeding_signals():
             _SetUp(venv, extras).run()
     except Interrupted:
-        say("set-up interrupted; the same command goes on with it")
         return 130
     except Failed as error:
         _explain(error, venv)
@@ -162,22 +162,21 @@ class _SetUp:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While no other set-up changes this environment; with an empty scratch folder."""
-        lock = None
-        try:
-            lock = self._lock()
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+        lock = self._lock()
         try:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch.mkdir(exist_ok=True)
             yield
+        except Interrupted:
+            stop_heeding()  # some disks take many seconds to remove what a compilation leaves
+            raise
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
             if lock is not None:
                 lock.release()
 
-    def _lock(self) -> filelock.FileLock:
+    def _lock(self) -> filelock.FileLock | None:
+        """This environment's lock, once no other has it; None on a disk that knows no locks."""
         told: set[str] = set()
         while True:
             try:
@@ -186,6 +185,10 @@ class _SetUp:
                 if held.owner not in told:
                     say(f"Waiting for another set-up of this checkout ({held.owner})")
                 told.add(held.owner)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                return None
             check_signals()
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -37,8 +38,8 @@ def fake(tmp_path: Path, fresh_home: Path) -> FakePython:
     return python
 
 
-def start(fake: FakePython) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN_WITH, fake.path, ENTRY, fake.venv]
+def start(fake: FakePython, before: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", before + RUN_WITH, fake.path, ENTRY, fake.venv]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
@@ -100,6 +101,25 @@ def test_it_is_made_anew_where_packages_were_being_changed(
     fake.behave()
     assert end(start(fake))[0] == 0
     assert any("-m venv" in line for line in fake.installed()) == made
+
+
+def test_a_second_signal_does_not_wait_for_a_slow_disk(fake: FakePython) -> None:
+    fake.behave({"--editable": {"waits": True}})
+    slow = "import os, shutil, time; shutil.rmtree = lambda f, **_: f.exists() and time.sleep(600);"
+    process = start(fake, slow)
+    fake.waiting()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "interrupted" not in process.stderr.readline():
+        assert process.poll() is None
+    code = None
+    while code is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(timeout=0.1)
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (code, said) == (-signal.SIGINT, "")
 
 
 def test_killed_while_packages_are_installed_it_is_made_anew(fake: FakePython) -> None:
