@@ -137,12 +137,12 @@ def _converted(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
 
 @pytest.fixture(scope="session")
 def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights babble on, and have a context long enough for a person to lose patience."""
+    """A model that babbles on, with a context long enough for a person to lose patience."""
     from edgesppo_convert import convert
-    from tests.support.checkpoints import SHAPES, resized, write_checkpoint
+    from tests.support.checkpoints import SHAPES, resized, write_endless_checkpoint
 
     folder = tmp_path_factory.mktemp("babbler")
-    source = write_checkpoint(folder / "babbler", resized(SHAPES["tiny"], context=8192))
+    source = write_endless_checkpoint(folder / "babbler", resized(SHAPES["tiny"], context=8192))
     return convert(source, folder / "babbler.gguf").output
 
 

@@ -109,9 +109,9 @@ def test_a_signal_in_the_middle_of_an_answer_loses_nothing(babbler: Path, number
 def test_a_signal_ends_a_pipe_and_keeps_the_answer_so_far(
     babbler: Path, home: Path, number: int
 ) -> None:
-    words = ["chat", str(babbler), "--session", "piped", "--temperature", "0"]
+    words = ["chat", str(babbler), "--session", "piped", *ENDLESS]
     with started(
-        [sys.executable, "-m", "edgesppo", *words, *ENDLESS],
+        [sys.executable, "-m", "edgesppo", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

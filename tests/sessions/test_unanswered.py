@@ -91,7 +91,7 @@ def test_kill_in_mid_answer_keeps_the_question_and_resume_offers_it(
     babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
-    endless = ["--temperature", "0", *ENDLESS]
+    endless = [*ENDLESS]
     command = [sys.executable, "-m", "edgesppo", "chat", str(babbler), *endless]
     chat = Terminal([*command, "--session", "rome"])
     chat.expect(">>>")

@@ -105,6 +105,23 @@ def write_checkpoint(
     return folder
 
 
+def write_endless_checkpoint(folder: Path, shape: Shape) -> Path:
+    """One whose answers have no end, and consist of words: no other token is ever the best.
+
+    Its embedding is small but for the words', so that the logits of all others are about zero.
+    """
+    write_checkpoint(folder, shape)
+    first_word = [kind for _, _, kind in pieces(shape.vocabulary)].index(NORMAL)
+    with (folder / "model.safetensors").open("r+b") as file:  # the embedding is the first tensor
+        start = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(start)
+        halves = np.frombuffer(file.read(2 * first_word * shape.hidden), np.uint16)
+        values = (halves.astype(np.uint32) << 16).view(np.float32) / np.float32(64)
+        file.seek(start)
+        file.write(stored(values, "bf16").tobytes())
+    return folder
+
+
 def write_hollow_checkpoint(folder: Path, shape: Shape) -> Path:
     """Write a checkpoint of zero weights in a sparse file, which takes almost no disk space."""
     write_checkpoint(folder, resized(shape, layers=0, hidden=1))
