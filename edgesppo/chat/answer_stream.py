@@ -112,8 +112,8 @@ class AnswerStream(Generator[Chunk, None, None]):
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody reads it any more: it stands still, and whoever read last has ended, or
-        is the caller, who now does something else.
+        """Whether the stream has been left unread: nothing advances it, and its last reader is
+        gone or is the calling thread or task, which now asks for something else.
         """
         if self.is_advancing:
             return False

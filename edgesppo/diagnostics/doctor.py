@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 # What the 9B model takes, in bytes: memory with a context of 2,048 tokens, and disk space.
-_REAL_MEMORY, _REAL_DISK = 6_300_000_000, 12_000_000_000
+_REAL_MEMORY, _REAL_DISK = 6_700_000_000, 10_800_000_000
 _LIBRARY = "llama-cpp-python"
 _PYTHONS = ((3, 10), (3, 13))
 _FAULTS = (

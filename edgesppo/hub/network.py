@@ -1,4 +1,4 @@
-"""Tells a network that is not there from one that fails now and then.
+"""Tells whether a failed connection means that there is no network at all.
 
 A host's name that does not resolve, and an address without a route, fail again at every attempt:
 waiting helps only where the network was there a moment ago.
