@@ -34,7 +34,10 @@ COMMANDS = {
     "try": ("edgesppo.cli.chat", "Convert the shipped demo model and chat with it."),
     "chat": ("edgesppo.cli.chat", "Chat with a model."),
     "run": ("edgesppo.cli.run", "Answer one prompt."),
-    "convert": ("edgesppo.cli.convert", "Convert a checkpoint (a folder, or from the hub) to a GGUF file."),
+    "convert": (
+        "edgesppo.cli.convert",
+        "Convert a checkpoint (a folder, or from the hub) to a GGUF file.",
+    ),
     "show": ("edgesppo.cli.show", "Show a model file's metadata."),
     "pull": ("edgesppo.cli.pull", "Download a model from the hub, or resume a download."),
     "lock": ("edgesppo.cli.lock", "Pin a model of the hub to its current commit."),
