@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat.generation import Chunk
-from edgesppo.errors import EdgesppoError
+from edgesppo.errors import Closed, EdgesppoError
+from edgesppo.llama import fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,13 +46,23 @@ class AnswerStream(Generator[Chunk, None, None]):
         self._step = threading.RLock()  # held while a chunk is computed
         self._thread = threading.current_thread()  # of whoever reads the chunks,
         self._task: asyncio.Task[Any] | None = None  # and the task in it
+        self._owner = _current_task()  # may read each chunk in a task of its own, as wait_for does
         self._advancing = False
+        self._forked: Closed | None = None  # in a child of the process that began the answer
         self.over = False
         self.cancelled = False
+        fork.track(self)
 
     def __repr__(self) -> str:
         state = "over" if self.over else "under way" if self._generation else "not begun"
         return f"<AnswerStream, {state}; iterate over it for the answer's chunks>"
+
+    def after_fork(self, parent: int) -> None:
+        """End here, and keep nothing: the thread that computed, and its lock, are gone."""
+        self._step = threading.RLock()
+        if not self.over:
+            self._forked = fork.closed_by_fork(parent)
+        self.over = True
 
     def __next__(self) -> Chunk:
         self.take()
@@ -90,12 +101,11 @@ class AnswerStream(Generator[Chunk, None, None]):
 
     def take(self) -> None:
         """Note that the caller reads the chunks from now on, whatever thread computes them."""
+        if self._forked is not None:
+            raise self._forked
         if self._thread.ident != threading.get_ident():
             self._thread = threading.current_thread()
-        try:
-            self._task = asyncio.current_task()
-        except RuntimeError:  # no loop runs in this thread
-            self._task = None
+        self._task = _current_task()
         if not self._claimed:
             self._claim(self)
             self._claimed = True
@@ -113,13 +123,21 @@ class AnswerStream(Generator[Chunk, None, None]):
     @property
     def is_left(self) -> bool:
         """Whether the stream has been left unread: nothing advances it, and its last reader is
-        gone or is the calling thread or task, which now asks for something else.
+        gone or is the calling thread or task, which now asks for something else. A task that was
+        cancelled is gone, even if it has not run since.
         """
+        reader, owner, caller = self._task, self._owner, _current_task()
+        if reader is not None and _is_cancelled(reader):
+            return True
         if self.is_advancing:
             return False
-        if self._thread is not threading.current_thread():
-            return not self._thread.is_alive()
-        return self._task is None or self._task.done() or self._task is _current_task()
+        if not self._thread.is_alive():
+            return True
+        if reader is None:
+            return self._thread is threading.current_thread()
+        if reader is caller:
+            return True
+        return reader.done() and (owner is None or owner is caller or _is_gone(owner))
 
     def result(self) -> Result | None:
         """The answer so far; None before it has begun."""
@@ -135,6 +153,9 @@ class AnswerStream(Generator[Chunk, None, None]):
                 if self._generation is None:
                     self._start()
                 return next(self._chunks)
+            except Closed:  # the model, by its user
+                self._finish()
+                raise
             except EdgesppoError:
                 self.over = True
                 raise
@@ -208,6 +229,17 @@ def _advance_or_none(stream: AnswerStream) -> Chunk | None:
         return stream.advance()
     except StopIteration:
         return None
+
+
+def _is_gone(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has ended, or was told to."""
+    return task.done() or _is_cancelled(task)
+
+
+def _is_cancelled(task: asyncio.Task[Any]) -> bool:
+    """Whether a task was cancelled. Python 3.10 tells so only once it has ended."""
+    cancelling = getattr(task, "cancelling", None)
+    return task.cancelled() or (cancelling is not None and cancelling() > 0)
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from operator import is_
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, overload
 
 from edgesppo.chat import structured
@@ -13,7 +14,8 @@ from edgesppo.chat.choices import Overflow
 from edgesppo.chat.generation import Generation
 from edgesppo.chat.history import History
 from edgesppo.chat.messages import Message, MessageList, shortened
-from edgesppo.errors import ChatInUse, UsageError
+from edgesppo.errors import ChatInUse, Closed, UsageError
+from edgesppo.llama import fork
 from edgesppo.sampling import options
 from edgesppo.system import validate
 
@@ -78,6 +80,11 @@ class Chat:
         self._last: Result | None = None
         self._open: weakref.ref[AnswerStream] | None = None  # the answer under way, if any
         self._guard = threading.Lock()  # held while an answer takes its turn
+        fork.track(self)
+
+    def after_fork(self, parent: int) -> None:  # noqa: ARG002
+        """Replace the lock, in a child process: another thread may have held it."""
+        self._guard = threading.Lock()
 
     def __repr__(self) -> str:
         n = len(self.messages) // 2
@@ -90,13 +97,17 @@ class Chat:
         """The history, a user's message and its answer in turn.
 
         The list may be edited, with Messages or with dicts such as {"role": "user", "content":
-        "Hi"}; `to_dicts()` has it as dicts.
+        "Hi"}; `to_dicts()` has it as dicts. A turn is added when its answer ends; until then, also
+        if its stream was left and is still referred to, `last` has what was generated. If the list
+        was edited meanwhile, the turn is not added.
         """
         return self._history.messages
 
     @messages.setter
     def messages(self, messages: Iterable[MessageLike]) -> None:
-        self._history.messages = MessageList(messages)
+        new = MessageList(messages)
+        self._settle()
+        self._history.messages = new
 
     def to_dicts(self) -> list[dict[str, str]]:
         """The system text, if any, and the history as dicts, which `LoadedModel.chat` takes again.
@@ -153,7 +164,7 @@ class Chat:
         """Send a message and stream the answer.
 
         Nothing happens before the first `next()`. Leaving the loop early cancels the answer and
-        keeps what was generated.
+        keeps what was generated; so does another question from the same thread or task.
 
         Args:
             text: The user's message.
@@ -229,6 +240,7 @@ class Chat:
         """Stream the answer to a turn, which is looked up once no other answer is under way."""
         before: AnswerStream | None = None
         where: _Turn | None = None
+        history: list[Message] = []  # as it was at the beginning
 
         def claim(stream: AnswerStream) -> None:
             nonlocal before
@@ -237,16 +249,18 @@ class Chat:
                 self._open = weakref.ref(stream)
 
         def begin() -> Generation:
-            nonlocal before, where
+            nonlocal before, where, history
             if before is not None:
                 before.close()
                 before = None
-            where = turn()
+            where, history = turn(), [*self.messages]
             return self._begin(where[0], where[1], schema, sampling, where[2])
 
         def keep(result: Result) -> None:
             assert where is not None
-            self._keep(*where, result)
+            self._last = result
+            if len(history) == len(self.messages) and all(map(is_, history, self.messages)):
+                self._keep(*where, result)
 
         return AnswerStream(claim, begin, keep)
 
@@ -295,7 +309,8 @@ class Chat:
         if stream is None or stream.cancelled or stream.is_left:
             return stream
         raise ChatInUse(
-            "this chat is answering in another thread or task; wait for it, or call cancel()"
+            "this chat is answering in another thread or task; wait for it, call cancel(), or close"
+            " its stream if nobody reads that any more"
         )
 
     @overload
@@ -329,7 +344,11 @@ class Chat:
         answer_format = None if schema is None else structured.answer_format(schema)
         chunks = self._answer(lambda: self._next_turn(text), answer_format, sampling)
         whole = "".join(chunk.text for chunk in chunks)
-        return whole if answer_format is None else answer_format.value(self.last)
+        if answer_format is None:
+            return whole
+        result = chunks.result()
+        assert result is not None
+        return answer_format.value(result)
 
     @overload
     async def aask(
@@ -353,7 +372,11 @@ class Chat:
         async with contextlib.aclosing(AsyncAnswerStream(stream)) as chunks:
             async for chunk in chunks:
                 pieces.append(chunk.text)
-        return "".join(pieces) if answer_format is None else answer_format.value(self.last)
+        if answer_format is None:
+            return "".join(pieces)
+        result = stream.result()
+        assert result is not None
+        return answer_format.value(result)
 
     def fork(self) -> Chat:
         """A second chat with the same turns, system text and settings, which goes its own way."""
@@ -424,11 +447,13 @@ class Chat:
 
     def _keep(self, question: Message, after: int, partial: Message | None, result: Result) -> None:
         """Put the turn into the history, unless it was interrupted before its first token."""
-        self._last = result
         if not result.text and (partial is not None or result.finish_reason == "cancelled"):
             return
         # Sampling can draw a control token, which must not be fed back as one.
-        is_plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
+        try:
+            is_plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
+        except Closed:  # the text alone is enough
+            is_plain = False
         ids = result.ids if is_plain and result.ids else None
         answer = Message("assistant", result.text, ids, result.finish_reason)
         if partial is not None:

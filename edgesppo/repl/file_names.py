@@ -72,7 +72,7 @@ def split(line: str) -> tuple[list[Word], str]:
 def existing(line: str) -> tuple[list[str], list[str]]:
     """The files that a line names, in order, each once; and what is wrong with the others."""
     words, quote = split(line)
-    words = [word for word in words if word.text]
+    words = [word for word in words if word.text.strip()]
     several = len(words) > 1 and all(_exists(word.text) for word in words)
     if _exists(line) and not several:
         return [line], []

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Result
+    from edgesppo.chat.messages import Message
     from edgesppo.engine.engine import Engine
     from edgesppo.sessions.kv_snapshot import Binding
     from edgesppo.sessions.session import Session
@@ -60,6 +61,7 @@ class PersistentChat:
     """A chat that is saved in a session; create it with `LoadedModel.keep`.
 
         with loaded.keep(sessions.open("rome")) as saved:
+            saved.ask("...")  # on disk before it is answered
             saved.chat.ask("...")
             saved.record()
 
@@ -96,19 +98,25 @@ class PersistentChat:
         self._on_disk: list[int] = []  # the ids whose KV state is written
         self._write_s = 0.0  # seconds that writing it took
         self._asked = session.transcript.asked if session.transcript else None
-        self._before_asked = chat.messages[-1:]
+        self._before_asked = self._end()
         self.resumed = self._resume(session.transcript) if session.transcript else None
 
     @property
     def asked(self) -> str | None:
         """A question that was sent and never answered, as after a crash; None if there is none."""
-        if self.chat.messages[-1:] != self._before_asked:  # it has its answer
+        (n, last), (n_before, last_before) = self._end(), self._before_asked
+        if n != n_before or last is not last_before:  # it has its answer
             self._asked = None
         return self._asked
 
+    def _end(self) -> tuple[int, Message | None]:
+        """The number of messages, and the last of them: an equal answer is another object."""
+        messages = self.chat.messages
+        return len(messages), messages[-1] if messages else None
+
     def ask(self, question: str) -> None:
         """Write a question to disk before it is answered. Raises OutputError."""
-        self._asked, self._before_asked = question, self.chat.messages[-1:]
+        self._asked, self._before_asked = question, self._end()
         self.record()
 
     def withdraw(self) -> None:

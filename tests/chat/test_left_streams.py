@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo import Chat, ChatInUse, ContextOverflow
+import edgesppo
+from edgesppo import Chat, ChatInUse, Closed, ContextOverflow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -215,6 +216,85 @@ def test_a_second_task_is_told_that_the_chat_is_answering(chat: Chat) -> None:
         assert len(chat.messages) == 2
 
     run(work)
+
+
+def test_a_task_that_was_told_to_stop_has_left_its_answer(chat: Chat) -> None:
+    async def read() -> None:
+        async for _ in chat.astream(FRANCE):
+            pass
+
+    async def work() -> None:
+        task = asyncio.ensure_future(read())
+        while not chat.busy:
+            await asyncio.sleep(0)
+        task.cancel()
+        assert await chat.aask(SUM)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    run(work)
+    assert [message.content for message in chat.messages][-2] == SUM
+    assert len(chat.messages) % 2 == 0
+
+
+def test_chunks_read_in_tasks_of_their_own_are_one_answer(chat: Chat) -> None:
+    async def work() -> None:
+        chunks = chat.astream(FRANCE)
+        await asyncio.ensure_future(chunks.__anext__())
+        with pytest.raises(ChatInUse):
+            await asyncio.ensure_future(chat.aask(SUM))
+        while True:
+            try:
+                await asyncio.ensure_future(chunks.__anext__())
+            except StopAsyncIteration:
+                break
+
+    run(work)
+    assert contents(chat) == [(FRANCE, None), ("The capital of France is Paris.", "stop")]
+
+
+def test_a_task_that_ended_in_another_threads_loop_has_left_its_stream(chat: Chat) -> None:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    chunks = chat.astream(FRANCE)
+
+    async def begin_only() -> None:
+        await chunks.__anext__()
+
+    try:
+        asyncio.run_coroutine_threadsafe(begin_only(), loop).result()
+        assert chat.ask(SUM)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.mark.parametrize("edit", ["assigned", "edited"])
+def test_what_ends_late_does_not_touch_a_history_that_was_edited(chat: Chat, edit: str) -> None:
+    chunks = begin(chat)
+    other = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    if edit == "assigned":
+        chat.messages = other  # type: ignore[assignment]
+    else:
+        chat.messages.extend(other)
+    chunks.close()
+    assert contents(chat) == [("Hi", None), ("Hello.", None)]
+
+
+def test_closing_the_model_keeps_an_answer_that_was_left(demo_gguf: Path) -> None:
+    with edgesppo.load(demo_gguf) as model:
+        chat = model.chat(temperature=0)
+        chunks = begin(chat)
+    chunks.close()
+    assert contents(chat) == [(FRANCE, None), (chat.last.text, "cancelled")]
+    with edgesppo.load(demo_gguf) as model:
+        chat = model.chat(temperature=0)
+        chunks = begin(chat)
+    with pytest.raises(Closed):
+        list(chunks)
+    assert contents(chat) == [(FRANCE, None), (chat.last.text, "cancelled")]
 
 
 def test_a_second_thread_is_told_and_may_cancel(chat: Chat) -> None:

@@ -95,6 +95,31 @@ print(chat.ask(question))
     assert closed == "None"
 
 
+def test_a_stream_that_another_thread_reads_is_one_clear_error_in_a_child(demo_gguf: Path) -> None:
+    said = run(
+        """
+with edgesppo.load(path) as model:
+    chat = model.chat(temperature=0, max_tokens=2000, logit_bias={107: -100, 1: -100})
+    chunks = chat.stream(question)
+    reader = threading.Thread(target=lambda: [None for _ in chunks])
+    reader.start()
+    while not chat.busy:
+        pass
+    def work():
+        chunks.close()
+        return next(chunks)
+    for _ in range(3):
+        in_child(work)
+        in_child(lambda: chat.ask("x"))
+    chat.cancel()
+    reader.join()
+""",
+        str(demo_gguf),
+    )
+    assert len(said) == 6
+    assert all(is_told(line) for line in said), said
+
+
 def test_a_child_may_load_its_own_also_while_the_parents_threads_answer(demo_gguf: Path) -> None:
     lines = run(
         """

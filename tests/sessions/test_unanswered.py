@@ -77,6 +77,21 @@ def test_the_same_question_twice_is_kept_twice(demo: LoadedModel, sessions: Sess
     assert (found.asked, len(found.turns)) == (FRANCE, 1)
 
 
+def test_an_answer_equal_to_the_last_one_ends_its_question(
+    demo: LoadedModel, sessions: Sessions
+) -> None:
+    with demo.keep(sessions.open("rome"), temperature=0) as saved:
+        answers = set()
+        for _ in range(3):
+            saved.ask("Hello")
+            answers.add(saved.chat.ask("Hello"))
+            saved.record()
+        assert len(answers) < 3, "two answers are the same"
+    found = transcript(sessions)
+    assert found is not None
+    assert (found.asked, len(found.turns)) == (None, 3)
+
+
 def test_a_question_that_is_withdrawn_leaves_no_trace(
     demo: LoadedModel, sessions: Sessions
 ) -> None:

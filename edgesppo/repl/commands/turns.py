@@ -118,6 +118,8 @@ def read(ctx: CommandContext, argument: str) -> None:
         )
         return
     files = attachments.read(argument, ctx.attached)
+    if not files:
+        raise UsageError(f"{quoted(argument)} names no file; give one, as in /read notes.txt")
     ctx.attached += files
     state = ctx.state
     n_ctx, used = state.loaded.n_ctx, state.n_tokens()
