@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -38,7 +39,7 @@ from edgesppo.system import validate
 from edgesppo.tuning.choose import LoadOptions, choose_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Unpack
@@ -281,7 +282,7 @@ class LoadedModel:
         """
         options.check_names(sampling, ("system", "schema"))
         turns: list[Message] = []
-        if isinstance(text, list | tuple):
+        if isinstance(text, Iterable) and not isinstance(text, str | bytes | dict):
             system, turns, text = chat_messages.question_last(text, system)
         chat = self.chat(messages=turns, system=system, **sampling)
         format_: Any = schema

@@ -167,8 +167,8 @@ def question_last(given: Any, system: str | None) -> tuple[str | None, list[Mess
     """
     system, messages = split_system(given, system)
     if not len(messages) % 2:
-        last = "an assistant's" if messages else "missing"
-        raise UsageError(f"the last message is {last}, expected a user's, which is to be answered")
+        found = "the last message is an assistant's" if messages else "there is no question"
+        raise UsageError(f"{found}, expected a user's message at the end, which is to be answered")
     return system, messages[:-1], messages[-1].content
 
 

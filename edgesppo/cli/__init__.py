@@ -211,7 +211,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        meant = None if args[0] in COMMANDS else nearest(args[0], COMMANDS)
+        meant = None if args[0] in COMMANDS else nearest(args[0], COMMANDS, 0.6)
         if meant is not None and not ctx.resilient_parsing:  # as it is for shell completion
             ctx.fail(f"no such command: {args[0]!r}; did you mean {meant}?")
         return super().resolve_command(ctx, args)

@@ -62,10 +62,11 @@ def _lines(found: Report) -> Iterator[str]:
     yield f"{found.model}, {megabytes(found.bytes)} of weights"
     yield found.machine
     yield f"llama.cpp of llama-cpp-python {found.library}"
-    shares = {"before": found.others_before, "meanwhile": found.others_during}
+    shares = {"before": found.others_before, "during it": found.others_during}
     used = [f"{share:.0%} {when}" for when, share in shares.items() if share is not None]
     if used:
-        yield f"  others      other programs used {', '.join(used)} of the processors"
+        used[0] = used[0].replace(" ", " of the processors ", 1)
+        yield f"  others      other programs used {', '.join(used)}"
     yield f"  load        {found.load_s:.2f} s"
     if found.resident is not None:
         yield f"  resident    {megabytes(found.resident, 0)}"

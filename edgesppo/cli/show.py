@@ -142,7 +142,7 @@ def _tokenizer(tokenizer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "tokenizer", f"{tokenizer['model']}, {_number(tokenizer['tokens'])} tokens: {counts}"
     stops = " or ".join(map(str, tokenizer["stops"]))
     template = "with" if tokenizer["chat_template"] else "without"
-    yield "", f"{tokenizer['bos']} begins a text, {stops} ends it; {template} a chat template"
+    yield "", f"token {tokenizer['bos']} begins a text, {stops} ends it; {template} a chat template"
 
 
 def _licence(licence: dict[str, Any]) -> str:

@@ -118,7 +118,10 @@ def source(text: str) -> str:
     entry = lock.models.get(text) or lock.of_repository(text)
     if entry is None:
         if not Path(text).exists() and "@" not in text and (near := near_model(text, lock)):
-            raise ModelNotFound(f"{text[:80]!r}{near} is not a checkpoint folder or a known model")
+            raise ModelNotFound(
+                f"there is no folder {text[:80]!r}, nor a model of this name{near}; expected a"
+                " folder with config.json, a name (see: edgesppo list), or OWNER/NAME@COMMIT"
+            )
         return text
     if entry.kind != CHECKPOINT:
         raise UsageError(

@@ -50,7 +50,7 @@ Gemma-2-9B-It-SPPO-Iter3
   soft-caps   attention 50, output 30
   tokenizer   llama, 600 tokens: 107 control, 1 unknown, 64 user-defined, 256
               byte, 172 normal
-              2 begins a text, 1 or 107 ends it; with a chat template
+              token 2 begins a text, 1 or 107 ends it; with a chat template
   licence     gemma, https://ai.google.dev/gemma/terms; its card's text says
               Apache-2.0: follow the stricter
   made from   README.md

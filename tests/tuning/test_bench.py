@@ -86,7 +86,7 @@ def test_what_other_programs_use_is_told(demo_gguf: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(load, "others", lambda: 0.02)
     monkeypatch.setattr(load.LoadMeter, "others", lambda _: 0.31)
     text = CliRunner().invoke(main, ["bench", str(demo_gguf), "--threads", "1"]).stdout
-    line = "  others      other programs used 2% before, 31% meanwhile of the processors\n"
+    line = "  others      other programs used 2% of the processors before, 31% during it\n"
     assert line in text
     assert "used 31% of the processors, so these figures are not" in " ".join(text.split())
     monkeypatch.setattr(load, "others", lambda: None)
