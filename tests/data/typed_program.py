@@ -18,6 +18,17 @@ class River:
 
     name: str
 
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the class."""
+        return {"type": "object"}
+
+    @classmethod
+    def model_validate_json(cls, text: str) -> "River":
+        """An instance, from the text of its JSON."""
+        del text
+        return cls()
+
 
 def chatting(model: edgesppo.LoadedModel) -> None:
     """The answers of a chat."""

@@ -141,13 +141,13 @@ def test_a_small_model_is_not_measured_and_runs_on_one_thread(
     found, made = choose.choose_settings(small, LoadOptions(n_threads=3))
     assert (found.n_threads, found.n_threads_batch, made.n_threads) == (3, 3, 3)
     with edgesppo.load(demo_gguf) as model:
-        assert (model.engine.n_threads, model.engine.n_threads_batch) == (1, 1)
+        assert (model._engine.n_threads, model._engine.n_threads_batch) == (1, 1)
         assert "| CPU, 1 thread | loaded" in describe(model)
-        engine = Engine(model.model)
+        engine = Engine(model._model)
         assert engine.n_threads == 1
         engine.close()
         monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
-        engine = Engine(model.model)
+        engine = Engine(model._model)
         assert engine.n_threads == 4
         engine.close()
 
