@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -282,7 +282,9 @@ class LoadedModel:
         """
         options.check_names(sampling, ("system", "schema"))
         turns: list[Message] = []
-        if isinstance(text, Iterable) and not isinstance(text, str | bytes | dict):
+        if isinstance(text, Mapping):
+            raise UsageError("ask() takes a text or a list of messages, not one message: [{...}]")
+        if isinstance(text, Iterable) and not isinstance(text, str | bytes):
             system, turns, text = chat_messages.question_last(text, system)
         chat = self.chat(messages=turns, system=system, **sampling)
         format_: Any = schema

@@ -8,7 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
+import edgesppo
+from edgesppo.cli import main
 from edgesppo.sessions.folder import Sessions
 from tests.support.command_line import ENDLESS
 from tests.support.pty_terminal import Terminal
@@ -130,3 +133,21 @@ def test_kill_in_mid_answer_keeps_the_question_and_resume_offers_it(
     assert found is not None
     assert found.asked is None
     assert [turn.user for turn in found.turns] == [LONG]
+
+
+def test_undo_takes_an_unanswered_question_back_before_any_turn(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
+    sessions = Sessions(tmp_path / "home" / "sessions")
+    with edgesppo.load(demo_gguf) as model:
+        saved = model.keep(sessions.open("rome"), temperature=0)
+        saved.chat.ask(FRANCE)
+        saved.ask(LONG)
+        saved.session.close()
+    command = ["chat", str(demo_gguf), "--session", "rome"]
+    said = CliRunner().invoke(main, command, "/undo\n").stderr
+    assert f"(removed, not answered: {LONG})" in said
+    found = transcript(sessions)
+    assert found is not None
+    assert (found.asked, [turn.user for turn in found.turns]) == (None, [FRANCE])

@@ -71,6 +71,12 @@ def undo(ctx: CommandContext, argument: str) -> None:
         return
     chat = ctx.state.chat
     chat._settle()
+    if unanswered := ctx.state.asked:  # it was sent last
+        ctx.state.withdraw()
+        ctx.say(f"(removed, not answered: {one_line(unanswered)})")
+        n -= 1
+        if n == 0:
+            return
     held = len(chat.messages) // 2
     if 0 < held < n:
         raise UsageError(f"/undo {n}: the chat has only {n_turns(held)}; /clear removes them all")
