@@ -288,7 +288,7 @@ class LoadedModel:
             system, turns, text = chat_messages.question_last(text, system)
         chat = self.chat(messages=turns, system=system, **sampling)
         format_: Any = schema
-        return chat.ask(text, schema=format_)  # type: ignore[arg-type]
+        return chat.ask(text, schema=format_)
 
     def tokenize(
         self, text: str | bytes | Iterable[MessageLike], *, chat: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from operator import is_
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, overload
@@ -79,12 +78,7 @@ class Chat:
         self.overflow = overflow
         self._last: Result | None = None
         self._open: weakref.ref[AnswerStream] | None = None  # the answer under way, if any
-        self._guard = threading.Lock()  # held while an answer takes its turn
-        fork.track(self)
-
-    def after_fork(self, parent: int) -> None:  # noqa: ARG002
-        """Replace the lock, in a child process: another thread may have held it."""
-        self._guard = threading.Lock()
+        self._guard = fork.ForkSafeLock()  # held while an answer takes its turn
 
     def __repr__(self) -> str:
         n = len(self.messages) // 2

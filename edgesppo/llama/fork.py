@@ -9,6 +9,7 @@ would hang or be aborted.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -20,6 +21,24 @@ class Tracked(Protocol):
 
     def after_fork(self, parent: int) -> None:
         """Let go, in a child of the process `parent`: nothing native may be called."""
+
+
+class ForkSafeLock:
+    """A lock, for `with`, that is free again in a forked child, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        track(self)
+
+    def after_fork(self, parent: int) -> None:  # noqa: ARG002
+        """Take a new one."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 _tracked: weakref.WeakSet[Tracked] = weakref.WeakSet()

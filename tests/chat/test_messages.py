@@ -147,7 +147,9 @@ def test_two_system_texts_are_refused(demo: LoadedModel) -> None:
 def test_ask_answers_the_last_of_a_list_of_messages(demo: LoadedModel) -> None:
     assert "Ada" in demo.ask([TOLD, HEARD, ASKED], temperature=0)
     for messages in ([TOLD, HEARD], [SYSTEM], []):
-        with pytest.raises(edgesppo.UsageError, match=r"the last message is .*, expected a user's"):
+        with pytest.raises(
+            edgesppo.UsageError, match=r"(an assistant's|no question), expected a user's"
+        ):
             demo.ask(messages)
 
 
