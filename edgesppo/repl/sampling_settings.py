@@ -54,23 +54,31 @@ def unknown_parameter(name: str) -> UsageError:
 def assignments(text: str) -> list[tuple[str, str]]:
     """The (name, value) pairs of `NAME`, `NAME VALUE` or `NAME=VALUE ...`.
 
-    A value may have spaces, and is empty for `NAME` alone. Raises UsageError for `NAME=` without a
-    value.
+    A value may have spaces, and is empty for `NAME` alone. Behind `=` it may be in quotes. Raises
+    UsageError for `NAME=` without a value, and for a name that is given twice.
     """
     found = [*_ASSIGNED.finditer(text)]
     if not found or found[0].start():
         name, _, value = text.partition(" ")
         return [(name, value.strip())] if name else []
     ends = [*(one.start() for one in found[1:]), len(text)]
-    pairs = []
+    pairs: dict[str, str] = {}
     for one, end in zip(found, ends, strict=True):
         value = text[one.end() : end].strip()
         if end < len(text):
             value = value.removesuffix(",")
         if not value:
             raise UsageError(f"{one[1]}= has no value; give one, or show it with /set {one[1]}")
-        pairs.append((one[1], value))
-    return pairs
+        if one[1] in pairs:
+            raise UsageError(f"{one[1]} is given twice; /set takes each parameter once")
+        pairs[one[1]] = _unquoted(value)
+    return [*pairs.items()]
+
+
+def _unquoted(value: str) -> str:
+    """The value without the quotes around it, if any."""
+    is_quoted = len(value) > 2 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if is_quoted else value
 
 
 def changed(

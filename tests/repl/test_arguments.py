@@ -115,6 +115,8 @@ def test_edit_sends_a_text_instead_of_the_last_message(demo_gguf: Path) -> None:
         ("temperature=0.3, top-p = 0.9", [("temperature", "0.3"), ("top-p", "0.9")]),
         ("stop=a b top_k=3", [("stop", "a b"), ("top_k", "3")]),
         ("stop x=y", [("stop", "x=y")]),
+        ("stop=\"a b\" temperature='0.7'", [("stop", "a b"), ("temperature", "0.7")]),
+        ('stop="', [("stop", '"')]),
         ("stop=x=y", [("stop", "x=y")]),
         ("logit_bias=5=-1 6=2", [("logit_bias", "5=-1 6=2")]),
     ],
@@ -132,6 +134,8 @@ def test_set_changes_several_parameters_or_none(demo_gguf: Path) -> None:
     assert "seed  7" not in said.stderr
     with pytest.raises(UsageError, match="temperature= has no value"):
         assignments("temperature= top_p=0.9")
+    with pytest.raises(UsageError, match="stop is given twice"):
+        assignments("stop=x stop=y")
 
 
 @pytest.mark.parametrize("word", ["exit", "Quit", "HELP", "exit.", "quit ", "exit()", ":q", "help"])
