@@ -45,7 +45,8 @@ class Runner:
         compute threads, and KeyboardInterrupt.
         """
         context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
-        if not short or caller != self._computed_on:  # then threads are started
+        # Without OpenMP llama.cpp starts its threads anew for each batch, and aborts if it cannot.
+        if not short or caller != self._computed_on or self._n_threads > 1:
             self._require_memory()
         if short:
             started = time.perf_counter()
