@@ -36,6 +36,8 @@ class Runner:
         self.pace = pace
         self._steps, self._seconds = 0, 0.0  # of one token, since the pace was told
         self._n_threads = context.params.n_threads
+        # At most, with one that waits.
+        self._n_started = max(self._n_threads, context.params.n_threads_batch) + 1
         self._computed_on = 0  # the thread that computed the last short batch
 
     def run(self, batch: Batch) -> None:
@@ -70,6 +72,7 @@ class Runner:
         memory_guard.require(
             "starting threads to compute",
             memory=self._thread_bytes,
+            mapped=memory_guard.arena_bytes(self._n_started),
             advice="close other programs",
         )
 

@@ -42,6 +42,15 @@ def stack_bytes(n_threads: int) -> int:
     return n_threads * max(_STACK, _stack_limit())
 
 
+def arena_bytes(n_threads: int) -> int:
+    """Bytes of address space that glibc's malloc may reserve when new threads first use it.
+
+    64 MiB for each thread, and as much again for a moment, to align the last.
+    """
+    is_large = sys.platform == "linux" and sys.maxsize > 1 << 32
+    return (n_threads + 1) * (64 << 20) if is_large else 0
+
+
 def _stack_limit() -> int:
     try:
         import resource
