@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
 from edgesppo.hub.download import ATTEMPTS, Downloader
-from edgesppo.system.fs import blocks, cannot_write, write_all
+from edgesppo.system.fs import cannot_write, hash_file, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -162,6 +162,5 @@ def _is_complete(file: RemoteFile, path: Path) -> bool:
     if size_of(path) != file.size:
         return False
     with suppress(OSError):
-        for data in blocks(path):
-            hasher.update(data)
+        hash_file(path, hasher)
     return bool(hasher.hexdigest() == file.digest)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.generation import Chunk, Result
     from edgesppo.chat.messages import MessageLike
-    from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
+    from edgesppo.chat.structured import AnswerFormat, JsonSchema, PydanticClass, Schema
     from edgesppo.engine.engine import Engine
     from edgesppo.sampling.options import SamplingOptions
     from edgesppo.sampling.params import SamplingParams
@@ -337,12 +337,9 @@ class Chat:
         """
         answer_format = None if schema is None else structured.answer_format(schema)
         chunks = self._answer(lambda: self._next_turn(text), answer_format, sampling)
-        whole = "".join(chunk.text for chunk in chunks)
-        if answer_format is None:
-            return whole
-        result = chunks.result()
-        assert result is not None
-        return answer_format.value(result)
+        for _ in chunks:
+            pass
+        return _value(chunks, answer_format)
 
     @overload
     async def aask(
@@ -361,16 +358,11 @@ class Chat:
     ) -> Any:
         """As `ask`, beside the event loop. Cancelling the task stops the model at once."""
         answer_format = None if schema is None else structured.answer_format(schema)
-        pieces: list[str] = []
         stream = self._answer(lambda: self._next_turn(text), answer_format, sampling)
         async with contextlib.aclosing(AsyncAnswerStream(stream)) as chunks:
-            async for chunk in chunks:
-                pieces.append(chunk.text)
-        if answer_format is None:
-            return "".join(pieces)
-        result = stream.result()
-        assert result is not None
-        return answer_format.value(result)
+            async for _ in chunks:
+                pass
+        return _value(stream, answer_format)
 
     def fork(self) -> Chat:
         """A second chat with the same turns, system text and settings, which goes its own way."""
@@ -474,3 +466,10 @@ class Chat:
         trims = self.overflow != "error"
         ids, left_out = self._history.fit(question, after, room, trims=trims)
         return [*ids, *partial], left_out
+
+
+def _value(stream: AnswerStream, answer_format: AnswerFormat | None) -> Any:
+    """What a stream that was read to its end answers: the text, or the value that it encodes."""
+    result = stream.result()
+    assert result is not None, "it has begun"
+    return result.text if answer_format is None else answer_format.value(result)

@@ -23,7 +23,7 @@ from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
 from edgesppo.system import notices
 from edgesppo.system.sanitize import one_line
-from edgesppo.system.suggest import nearest
+from edgesppo.system.suggest import SOMEWHAT_SIMILAR, nearest
 from edgesppo.terminal.output import aside, quieted
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        meant = None if args[0] in COMMANDS else nearest(args[0], COMMANDS, 0.6)
+        meant = None if args[0] in COMMANDS else nearest(args[0], COMMANDS, SOMEWHAT_SIMILAR)
         if meant is not None and not ctx.resilient_parsing:  # as it is for shell completion
             ctx.fail(f"no such command: {args[0]!r}; did you mean {meant}?")
         return super().resolve_command(ctx, args)

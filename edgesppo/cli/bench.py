@@ -63,9 +63,11 @@ def _lines(found: Report) -> Iterator[str]:
     yield found.machine
     yield f"llama.cpp of llama-cpp-python {found.library}"
     shares = {"before": found.others_before, "during it": found.others_during}
-    used = [f"{share:.0%} {when}" for when, share in shares.items() if share is not None]
+    used: list[str] = []
+    for when, share in shares.items():
+        if share is not None:
+            used.append(f"{share:.0%}{'' if used else ' of the processors'} {when}")
     if used:
-        used[0] = used[0].replace(" ", " of the processors ", 1)
         yield f"  others      other programs used {', '.join(used)}"
     yield f"  load        {found.load_s:.2f} s"
     if found.resident is not None:

@@ -15,7 +15,7 @@ from edgesppo.cli.output import emit_json, tell
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
 from edgesppo.store import locate
-from edgesppo.system.fs import blocks
+from edgesppo.system.fs import hash_file
 from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
 def _sha256(path: Path) -> str:
     found = hashlib.sha256()
     try:
-        for data in blocks(path):
-            found.update(data)
+        hash_file(path, found)
     except OSError as error:
         raise BadModelFile(f"{path}: cannot be read: {error.strerror or error}") from None
     return found.hexdigest()

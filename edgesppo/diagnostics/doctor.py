@@ -24,7 +24,7 @@ from edgesppo.llama import build_info
 from edgesppo.lockfile import layers, toml
 from edgesppo.store import gc, layout, verify
 from edgesppo.system import hardware, load
-from edgesppo.system.paths import cache_dir
+from edgesppo.system.paths import cache_dir, nearest_existing
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
 
@@ -198,9 +198,7 @@ def _memory() -> Iterator[Finding]:
 
 def _disk() -> Iterator[Finding]:
     folder = cache_dir()
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = nearest_existing(folder)
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         advice = "set EDGESPPO_HOME to a folder that you can write to"
         yield Finding("disk", FAIL, f"{folder} is not writable", advice)

@@ -92,10 +92,9 @@ def check(n_ctx_train: int, **settings: Any) -> None:
         raise validate.invalid_value("n_batch", settings["n_batch"], "at least as much as n_seqs")
 
 
-def thread_bytes(params: ContextParams) -> int:
-    """Memory in bytes for the threads that a step may start: to compute, and one to wait."""
-    n_threads = max(params.n_threads, params.n_threads_batch) + 1
-    return memory_guard.stack_bytes(n_threads) + memory_guard.COMPUTING_RESERVE
+def threads_started(params: ContextParams) -> int:
+    """How many threads a step may start: to compute, and one to wait."""
+    return max(params.n_threads, params.n_threads_batch) + 1
 
 
 def require_memory(summary: Summary, params: ContextParams) -> None:
@@ -122,7 +121,7 @@ def require_memory(summary: Summary, params: ContextParams) -> None:
         memory=needs.kv
         + needs.compute
         + needs.logits
-        + thread_bytes(params)
+        + memory_guard.thread_bytes(threads_started(params))
         + memory_guard.LOADING_RESERVE,
         advice="use a smaller n_ctx (--n-ctx)",
     )

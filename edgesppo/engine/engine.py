@@ -100,7 +100,7 @@ class Engine:
         self._draft_costs = draft_costs if drafts else None
         self._draft_model = draft_model
         self._batch = Batch(self._context.n_batch)
-        self._runner = Runner(self._context, config.thread_bytes(params), pace)
+        self._runner = Runner(self._context, config.threads_started(params), pace)
         self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
         self._schedule = Scheduler(self._cache)
         self._unfinished = False  # whether the last step was left before its end

@@ -26,18 +26,16 @@ _SHORT = 8
 class Runner:
     """Decodes batches in a context and samples from them.
 
-    `thread_bytes` is the memory that the compute threads may need, in bytes. With a `pace`, the
-    time of steps of one token is followed, and the number of threads is what it chooses.
+    `n_started` is how many threads a batch may start. With a `pace`, the time of steps of one token
+    is followed, and the number of threads is what it chooses.
     """
 
-    def __init__(self, context: Context, thread_bytes: int, pace: Pace | None = None) -> None:
+    def __init__(self, context: Context, n_started: int, pace: Pace | None = None) -> None:
         self._context = context
-        self._thread_bytes = thread_bytes
+        self._n_started = n_started
         self.pace = pace
         self._steps, self._seconds = 0, 0.0  # of one token, since the pace was told
         self._n_threads = context.params.n_threads
-        # At most, with one that waits.
-        self._n_started = max(self._n_threads, context.params.n_threads_batch) + 1
         self._computed_on = 0  # the thread that computed the last short batch
 
     def run(self, batch: Batch) -> None:
@@ -49,7 +47,7 @@ class Runner:
         context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
         # Without OpenMP llama.cpp starts its threads anew for each batch, and aborts if it cannot.
         if not short or caller != self._computed_on or self._n_threads > 1:
-            self._require_memory()
+            memory_guard.require_threads(self._n_started)
         if short:
             started = time.perf_counter()
             context.decode(batch)
@@ -68,14 +66,6 @@ class Runner:
             notice, self.pace.notice = self.pace.notice, None
             notices.notify(notice)
 
-    def _require_memory(self) -> None:
-        memory_guard.require(
-            "starting threads to compute",
-            memory=self._thread_bytes,
-            mapped=memory_guard.arena_bytes(self._n_started),
-            advice="close other programs",
-        )
-
     def _set_pace(self, pace: Pace) -> None:
         """Tell the pace how fast the last steps were, and use the threads that it chooses."""
         steps, seconds = self._steps, self._seconds
@@ -84,7 +74,7 @@ class Runner:
             pace.note(steps, seconds)
             if pace.n_threads > self._n_threads:
                 try:
-                    self._require_memory()
+                    memory_guard.require_threads(self._n_started)
                 except OutOfMemory:
                     pace.keep(self._n_threads)
             if pace.n_threads != self._n_threads:

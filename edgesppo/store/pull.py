@@ -22,6 +22,7 @@ from edgesppo.store import commit_lock, layout
 from edgesppo.store.near import near_model
 from edgesppo.store.resolve import new_entry, resolve
 from edgesppo.system.fs import FileSystem
+from edgesppo.system.paths import nearest_existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -169,11 +170,8 @@ def _partial_bytes(entry: PinnedModel, file: PinnedFile) -> int:
 
 def free_bytes() -> int | None:
     """Free bytes on the disk of the store; None if unknown."""
-    folder = layout.root()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     with suppress(OSError):
-        return shutil.disk_usage(folder).free
+        return shutil.disk_usage(nearest_existing(layout.root())).free
     return None
 
 

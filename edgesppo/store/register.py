@@ -27,7 +27,7 @@ from edgesppo.lockfile.entries import (
 )
 from edgesppo.store.converted import is_input
 from edgesppo.store.near import near_file
-from edgesppo.system.fs import blocks
+from edgesppo.system.fs import hash_file
 from edgesppo.system.paths import expand_user
 
 if TYPE_CHECKING:
@@ -167,13 +167,9 @@ def _hashes(folder: Path, names: list[str], on_hash: HashProgress | None) -> tup
     total = sum((folder / name).stat().st_size for name in names)
     done, found = 0, list[PinnedFile]()
     for name in names:
-        digest, size = hashlib.sha256(), 0
+        digest = hashlib.sha256()
         try:
-            for data in blocks(folder / name):
-                digest.update(data)
-                size += len(data)
-                if on_hash is not None:
-                    on_hash(min(done + size, total), total)
+            size = hash_file(folder / name, digest, on_hash, done=done, total=total)
         except FileNotFoundError:
             raise ModelNotFound(f"{folder / name}: no such file") from None
         except OSError as error:

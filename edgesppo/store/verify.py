@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.lockfile import entries
 from edgesppo.store import layout
-from edgesppo.system.fs import blocks
+from edgesppo.system.fs import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,12 +75,7 @@ def check(entry: PinnedModel, on_hash: HashProgress | None = None) -> Iterator[C
         if layout.size_of(path) == size:
             hasher = entries.hasher(expected, size)
             with suppress(OSError):
-                at = done
-                for data in blocks(path):
-                    hasher.update(data)
-                    at += len(data)
-                    if on_hash is not None:
-                        on_hash(min(total, at), total)
+                hash_file(path, hasher, on_hash, done=done, total=total)
                 found = hasher.hexdigest()
         done += size
         yield CheckedFile(path, size, expected, found, is_build)

@@ -13,16 +13,17 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     Bytes = bytes | bytearray | memoryview
 
+_BLOCK = 4 << 20  # bytes read at a time
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # The errors of systems and file systems without hard links; Windows says "invalid function".
@@ -140,11 +141,27 @@ def read_all(files: FileSystem, descriptor: int, limit: int) -> bytes:
     return data
 
 
-def blocks(path: Path, size: int = 4 << 20) -> Iterator[bytes]:
-    """Read a file from start to end in blocks of `size` bytes. Raises OSError."""
+def hash_file(
+    path: Path,
+    hasher: Any,
+    on_hash: Callable[[int, int], None] | None = None,
+    *,
+    done: int = 0,
+    total: int = 0,
+) -> int:
+    """Feed a whole file to a hash object; returns its length in bytes. Raises OSError.
+
+    `on_hash` is called as `on_hash(hashed, total)` after each block, for `total` bytes in several
+    files, of which `done` were hashed before this one.
+    """
+    size = 0
     with path.open("rb", buffering=0) as file:
-        while data := file.read(size):
-            yield data
+        while data := file.read(_BLOCK):
+            hasher.update(data)
+            size += len(data)
+            if on_hash is not None:
+                on_hash(min(done + size, total), total)
+    return size
 
 
 def atomic_write(

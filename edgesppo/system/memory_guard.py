@@ -16,7 +16,7 @@ from edgesppo.system.units import megabytes
 # Bytes of a thread's stack: the minimum, and the default where no limit is set.
 _STACK = 8 << 20
 # Bytes that native code takes besides: graphs, lists, the allocator's own reserve.
-LOADING_RESERVE, COMPUTING_RESERVE = 32 << 20, 8 << 20
+LOADING_RESERVE, _COMPUTING_RESERVE = 32 << 20, 8 << 20
 
 
 def require(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
@@ -37,12 +37,22 @@ def require(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
             ) from None
 
 
-def stack_bytes(n_threads: int) -> int:
-    """Bytes of address space that the stacks of `n_threads` new threads take."""
-    return n_threads * max(_STACK, _stack_limit())
+def require_threads(n_threads: int) -> None:
+    """Raise OutOfMemory unless `n_threads` threads can be started now, to compute."""
+    require(
+        "starting threads to compute",
+        memory=thread_bytes(n_threads),
+        mapped=_arena_bytes(n_threads),
+        advice="close other programs",
+    )
 
 
-def arena_bytes(n_threads: int) -> int:
+def thread_bytes(n_threads: int) -> int:
+    """Bytes that `n_threads` new threads, which compute, take: their stacks, and a reserve."""
+    return n_threads * max(_STACK, _stack_limit()) + _COMPUTING_RESERVE
+
+
+def _arena_bytes(n_threads: int) -> int:
     """Bytes of address space that glibc's malloc may reserve when new threads first use it.
 
     64 MiB for each thread, and as much again for a moment, to align the last.

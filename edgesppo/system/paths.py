@@ -33,6 +33,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesppo"
 
 
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the lowest one above it that exists: the disk on which it would be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def expand_user(what: str, path: str) -> Path:
     """A path given by the user, with `~` expanded. Raises UsageError that calls it `what`."""
     if "\0" in path:

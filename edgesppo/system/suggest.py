@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # The least similarity of two words, from 0 to 1; less is enough where the guess only adds to an
 # error message.
-_SIMILAR, _SOMEWHAT_SIMILAR = 0.75, 0.6
+_SIMILAR, SOMEWHAT_SIMILAR = 0.75, 0.6
 _LONGEST = 300  # characters of a word that are compared
 
 
@@ -24,5 +24,5 @@ def nearest(word: str, known: Iterable[str], similarity: float = _SIMILAR) -> st
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The text " (did you mean ...?)" with the most similar known word; empty if there is none."""
-    near = nearest(word, known, _SOMEWHAT_SIMILAR)
+    near = nearest(word, known, SOMEWHAT_SIMILAR)
     return f" (did you mean {near}?)" if near else ""
