@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What differs from run to run, and between machines.
-MEASURED = re.compile(r"[\d.]+(?= s\b| t/s)|(?<=\| )[^|]*(?= \| loaded)")
+MEASURED = re.compile(r"[\d.,]+(?= s\b| t/s)|(?<=\| )[^|]*(?= \| loaded)")
 _SESSION = re.compile(r"\n## Chatting\n[^#]*?\n\n((?: {4}.*\n)+)")
 
 
