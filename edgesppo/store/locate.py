@@ -53,6 +53,16 @@ def find(model: str | Path) -> Found:
     )
 
 
+def entry_of(model: str | Path) -> PinnedModel | None:
+    """The lock's entry that MODEL names; None for a path that exists, and for an unknown name."""
+    path = Path(model)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # as for `find`
+        if path.expanduser().exists():
+            return None
+    lock = layers.read()
+    return lock.models.get(str(model)) or lock.of_repository(str(model))
+
+
 def of_entry(entry: PinnedModel) -> Found:
     """Find what can be run of a lock's entry: its GGUF file, else its checkpoint.
 
