@@ -95,9 +95,9 @@ _Table = TypeVar("_Table", Shape, Training, Result, Citation)
 def read_published(entry: dict[str, Any], where: str) -> dict[str, Any]:
     """The tables of a model's entry that are there, as fields of PinnedModel. Raises BadLock."""
     found: dict[str, Any] = {}
-    for key, kind in (("shape", Shape), ("training", Training), ("citation", Citation)):
+    for key, read in (("shape", _shape), ("training", _training), ("citation", _citation)):
         if key in entry:
-            found[key] = _read(kind, entry[key], f"{where}, {key}")
+            found[key] = read(entry[key], f"{where}, {key}")
     if "result" in entry:
         tables = entry["result"]
         if not isinstance(tables, list) or not 0 < len(tables) <= _MAX_RESULTS:
@@ -108,12 +108,24 @@ def read_published(entry: dict[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
-def values_of(table: _Table) -> Iterator[tuple[str, Any]]:
+def values_of(table: Shape | Training | Result | Citation) -> Iterator[tuple[str, Any]]:
     """The keys and values of a table, in the order of writing, without those that are None."""
     for field in fields(table):
         value = getattr(table, field.name)
         if value is not None:
             yield field.name, value
+
+
+def _shape(table: Any, where: str) -> Shape:
+    return _read(Shape, table, where)
+
+
+def _training(table: Any, where: str) -> Training:
+    return _read(Training, table, where)
+
+
+def _citation(table: Any, where: str) -> Citation:
+    return _read(Citation, table, where)
 
 
 def _read(kind: type[_Table], table: Any, where: str) -> _Table:

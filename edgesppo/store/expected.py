@@ -66,10 +66,11 @@ def expected_summary(entry: PinnedModel) -> Summary:
     _check(entry, keys)
     tensors = tuple(expected_tensors(hparams, layout.RECIPE))
     data = sum(tensor.n_bytes for tensor in tensors)
-    keys |= {"general.architecture": ARCHITECTURE, "tokenizer.ggml.tokens": hparams.vocabulary}
+    texts = {"general.architecture": ARCHITECTURE}
+    known: dict[str, Any] = {**texts, **keys, "tokenizer.ggml.tokens": hparams.vocabulary}
     size = data + _TOKEN_BYTES * hparams.vocabulary
     path = Path(f"{entry.name}-{layout.RECIPE}.gguf")
-    return Summary(path, keys, len(tensors), data, size, tensors, {})
+    return Summary(path, known, len(tensors), data, size, tensors, {})
 
 
 def expected_disk(entry: PinnedModel, summary: Summary) -> Disk:

@@ -49,7 +49,7 @@ WRONG = {
         "[model.training]\neta = nan\n",
         "training: eta is 'nan', expected a number from",
     ),
-    "infinity": ("[model.training]\neta = inf\n", "training: eta is 'inf', expected a number from"),
+    "infinity": ("[model.training]\neta = inf\n", "eta is 'inf', expected a number from"),
     "an empty text": ('[model.training]\nprompts = ""\n', "prompts is '', expected a text"),
     "a long text": (f'[model.training]\nprompts = "{"x" * 501}"\n', "expected a text of 1 to 500"),
     "one result": (
