@@ -10,7 +10,9 @@ import click
 from edgesppo.cli.completion import complete_files
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say
+from edgesppo.gguf import gemma2
 from edgesppo.lockfile import layers
+from edgesppo.store import locate
 from edgesppo.system.units import size
 from edgesppo.terminal.progress import Meter
 
@@ -34,12 +36,16 @@ def import_command(path: str, name: str | None, as_json: bool) -> None:
 
     with contextlib.closing(Meter(f"Hashing {Path(path).name}")) as meter:
         entry = register(Path(path), name, meter.update)
+    found = locate.of_entry(entry)
+    notes = [] if found.is_checkpoint else gemma2.notes(gemma2.load_summary(found.path))
     if as_json:
         files = [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in entry.files]
         figures = {"name": entry.name, "kind": entry.kind, "location": entry.location}
-        emit_json({**figures, "bytes": entry.size, "files": files})
+        emit_json({**figures, "bytes": entry.size, "files": files, "notes": notes})
         return
     say(
         f"{entry.name}: {size(entry.size)} in {entry.location}, recorded in {layers.write_target()}"
     )
+    for note in notes:
+        say(f"Note: {note}")
     say(f"Next: edgesppo chat {entry.name}")

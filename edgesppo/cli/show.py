@@ -54,7 +54,8 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
         _show_absent(entry, as_json=as_json)
         return
     path = gguf_path(locate.find(model))
-    card = describe(gemma2.load_summary(path))
+    summary = gemma2.load_summary(path)
+    card = {**describe(summary), "notes": gemma2.notes(summary)}
     if with_hash:
         card["sha256"] = _sha256(path)
     entry = origin(model, card)
@@ -125,6 +126,8 @@ def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if sampling:
         yield "sampling", ", ".join(sampling)
     yield "licence", _licence(card["license"])
+    for note in card["notes"]:
+        yield "note", note
 
 
 def _wrapped(line: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.gguf import gemma2, metadata
 from edgesppo.hub.model_card import parse_card
+from edgesppo.llama.load_check import check_loads
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.checks import check_location
 from edgesppo.lockfile.entries import (
@@ -26,6 +27,7 @@ from edgesppo.lockfile.entries import (
     name_fault,
 )
 from edgesppo.store.converted import is_input
+from edgesppo.store.gguf_folder import gguf_in
 from edgesppo.store.near import near_file
 from edgesppo.system.fs import hash_file
 from edgesppo.system.paths import expand_user
@@ -61,6 +63,7 @@ def register(
         raise UsageError(
             f"{path}: the path is not valid UTF-8, so a lock cannot hold it; rename the file"
         ) from None
+    source = (gguf_in(source) if source.is_dir() else None) or source
     folder, kind = (source, CHECKPOINT) if source.is_dir() else (source.parent, GGUF)
     try:
         title, found = _checkpoint(source) if source.is_dir() else _gguf(source)
@@ -89,8 +92,10 @@ def _absolute(path: Path) -> Path:
 
 def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
     """Check a checkpoint; returns its title, and the fields of its entry that its card yields."""
+    from edgesppo_convert.plan.dry_run import look_ahead
     from edgesppo_convert.source.checkpoint import Checkpoint
 
+    look_ahead(folder)
     with Checkpoint(folder) as checkpoint:
         card = parse_card((checkpoint.read_small("README.md") or b"").decode("utf-8", "replace"))
     licence = card.license or card.license_in_text or _UNKNOWN
@@ -104,8 +109,12 @@ def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
-    """Check a GGUF file; returns its title, and the fields of its entry that its keys yield."""
+    """Check a GGUF file as a run would; returns its title, and what its keys yield for its entry.
+
+    Raises what loading it raises.
+    """
     summary = gemma2.load_summary(path)
+    check_loads(path)
     keys = summary.keys
     title = own_title(path, summary)
     return title, {
