@@ -54,6 +54,7 @@ class Training:
     split_by: str | None = None
     responses: str | None = None
     ranked_by: str | None = None
+    language: str | None = None
     languages: str | None = None
     learning_rate: float | None = None
     eta: float | None = None
