@@ -51,8 +51,8 @@ def _what_it_is(sources: Sources) -> Iterator[str]:
     file, model = sources.file, sources.file["model"]
     made_of = f"{_link(sources.repository)} as a" if sources.repository else "A"
     yield (
-        f"{made_of} GGUF file of the type {sources.type}, for llama.cpp and the programs that are built on it:"
-        f" `{_code(sources.file_name)}`, {size(file['bytes'])}."
+        f"{made_of} GGUF file of the type {sources.type}, for llama.cpp and the programs that are"
+        f" built on it: `{_code(sources.file_name)}`, {size(file['bytes'])}."
     )
     yield ""
     yield f"- Architecture: Gemma-2, {_count(model['parameters'])} parameters" + (

@@ -44,6 +44,12 @@ __all__ = [
 
 ARCHITECTURE = "gemma2"
 TEMPLATE = "tokenizer.chat_template"  # named ones are called TEMPLATE.NAME
+# Values of general.type -> what such a file is.
+_NO_MODEL = {
+    "adapter": "a LoRA adapter in GGUF's form",
+    "imatrix": "an importance matrix",
+    "mmproj": "a projector for images",
+}
 _TURN = ("<start_of_turn>", "<end_of_turn>")
 _MAX_TEMPLATE = 1 << 16  # bytes; Gemma-2's has 600
 _SHOWN = 80  # characters of a name in a message
@@ -111,6 +117,9 @@ def check_number(name: str, value: Any) -> str | None:
 def _fault(
     path: Path, architecture: str, keys: Mapping[str, Any], arrays: Mapping[str, ArrayInfo]
 ) -> str | None:
+    kind = keys.get("general.type")
+    if isinstance(kind, str) and kind in _NO_MODEL:
+        raise BadModelFile(f"{path}: {_NO_MODEL[kind]}, expected a model")
     value = keys.get("general.architecture")
     if value != architecture:
         raise BadModelFile(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST = 2000  # entries of a folder that are looked at
 _LISTED = 8  # files in a message
+_MAX_REF = 100  # bytes of the file with a branch's commit
 _HEAD = 1 << 16  # bytes: the keys that say what a file is for come first
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
 # The values of general.type of files that go with a model's.
@@ -77,10 +78,11 @@ def _names(folder: Path) -> list[str]:
 def _snapshot(folder: Path) -> Path | None:
     """The snapshot of the main branch in a model's folder of the hub's cache, else the only one."""
     snapshots = folder / "snapshots"
+    main, revision = folder / "refs" / "main", ""
     with suppress(OSError, UnicodeDecodeError):
-        with (folder / "refs" / "main").open("rb") as file:
-            revision = file.read(100).decode("ascii").strip()
-        if name_fault(revision) is None and (snapshots / revision).is_dir():
+        if main.is_file() and main.stat().st_size <= _MAX_REF:
+            revision = main.read_text(encoding="ascii").strip()
+        if revision and name_fault(revision) is None and (snapshots / revision).is_dir():
             return snapshots / revision
     found = [snapshots / name for name in _names(snapshots) if (snapshots / name).is_dir()]
     return found[0] if len(found) == 1 else None

@@ -48,7 +48,10 @@ _IS_HASH = re.compile(r"(?:sha(?:1|256|512)[-:_])?[0-9a-f]{32,128}", re.IGNORECA
 
 
 def register(
-    path: Path, name: str | None = None, on_hash: HashProgress | None = None
+    path: Path,
+    name: str | None = None,
+    on_hash: HashProgress | None = None,
+    description: str | None = None,
 ) -> PinnedModel:
     """Check, hash and record a model of the user's own; returns its new entry.
 
@@ -68,7 +71,10 @@ def register(
     try:
         title, found = _checkpoint(source) if source.is_dir() else _gguf(source)
     except ModelNotFound as error:
-        raise ModelNotFound(f"{error}{near_file(source)}; check the path") from None
+        raise ModelNotFound(
+            f"{error}{near_file(source)}; check the path, or list the models of other programs:"
+            " edgesppo import --scan"
+        ) from None
     check_location(str(folder), str(path))
     chosen = name or _name(title)
     check_model_name(chosen)
@@ -78,6 +84,8 @@ def register(
         if fault := name_fault(file):
             raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
     files = _hashes(folder, names, on_hash)
+    if description is not None:
+        found["description"] = description
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     layers.update_entry(chosen, lambda _: entry)
     return entry
@@ -139,17 +147,18 @@ def own_title(path: Path, summary: Summary) -> str:
 
 def _is_title(text: str) -> bool:
     """Whether a valid name can be made from a text, and it says more than a hash does."""
-    name = _slug(text)
+    name = slug(text)
     return bool(name) and not _IS_HASH.fullmatch(text.strip()) and name_fault(name) is None
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text in the characters that the name of an entry may have; empty if none remain."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower())[:_MAX_NAME].strip("-._")
 
 
 def _name(title: str) -> str:
     """A valid entry name, made from a title."""
-    return _slug(title) or "mine"
+    return slug(title) or "mine"
 
 
 def _check_free(name: str, folder: Path, source: Path) -> None:
