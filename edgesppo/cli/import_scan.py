@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.import_ import adopt, entry_figures, notes_of, report
+from edgesppo.cli.adoption import adopt, entry_figures, notes_of, report
 from edgesppo.cli.output import emit_json, has_terminal, say, tell
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.lockfile import layers

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from edgesppo.cli import COMMANDS, main
 from edgesppo.llama import build_info
-from edgesppo.tuning import bench
+from edgesppo.tuning import bandwidth, bench
 from tests.conftest import DEMO
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-NAME = "sppo-iter3"
+NAME, ABSENT = "sppo-iter3", "gemma-2-2b-it"
 GO_ONLINE = {"pull", "lock", "convert"}
 # What Python itself reads first in a child process: a socket leaves a mark, and is refused.
 CHILD = """
@@ -83,13 +83,14 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "bench": [["bench", "demo", "--threads", "1", "--tune", "off"]],
         "list": [["list"], ["list", "--json"]],
         "path": [["path", NAME]],
-        "import": [["import", str(DEMO), "--name", "mine"]],
+        "import": [["import", str(DEMO), "--name", "mine"], ["import", "--scan"]],
         "verify": [["verify"], ["verify", NAME]],
         "rm": [["rm", "mine"]],
         "gc": [["gc"]],
         "doctor": [["doctor"], ["doctor", "--json"]],
-        "plan": [["plan", NAME]],
-        "show": [["show", NAME], ["show", "demo"]],
+        "plan": [["plan", NAME], ["plan", ABSENT]],
+        "show": [["show", NAME], ["show", "demo"], ["show", ABSENT]],
+        "card": [["card", NAME], ["card", "demo"]],
         "tokenize": [["tokenize", "demo", "Hi"]],
     }
 
@@ -100,7 +101,7 @@ def test_no_command_opens_a_connection_for_what_is_here(
     run("pull", NAME, "--accept-license", "--convert")
     asked = len(hub.requests)
     request.getfixturevalue("no_network")
-    monkeypatch.setattr(bench, "_READ", 1 << 20)
+    monkeypatch.setattr(bandwidth, "_READ", 1 << 20)
     monkeypatch.setattr(bench, "LENGTHS", (32,))
     everything = commands(tmp_path)
     assert set(everything) >= set(COMMANDS)
