@@ -7,15 +7,15 @@ import time
 
 from edgesppo.system.hardware import available_memory
 
-_READ = 512 << 20  # bytes that all threads read together: more than most caches hold
+READ = 512 << 20  # bytes that all threads read together: more than most caches hold
 _SHARE = 4  # of the available memory, at most one part in so many is used
 
 
-def bandwidth(threads: int) -> float:
+def bandwidth(threads: int, n_bytes: int = READ) -> float:
     """Bytes per second that `threads` threads together read from memory; the best of three."""
     import numpy as np
 
-    n_bytes = min(_READ, (available_memory() or _SHARE * _READ) // _SHARE)
+    n_bytes = min(n_bytes, (available_memory() or _SHARE * n_bytes) // _SHARE)
     arrays = [np.ones(max(1, n_bytes // threads // 8), np.int64) for _ in range(threads)]
     seconds = []
     for _ in range(3):

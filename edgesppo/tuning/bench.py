@@ -14,7 +14,7 @@ from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import ROWS, is_small
 from edgesppo.system import hardware, load
 from edgesppo.system.units import megabytes
-from edgesppo.tuning.bandwidth import bandwidth
+from edgesppo.tuning.bandwidth import READ, bandwidth
 from edgesppo.tuning.measure import LENGTHS, Probe
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.run_config import RunConfig
 
+_READ = READ
 _SECONDS = 15.0  # for the longest prompt
 _SHORT = 128
 _GAIN = 1.05  # smaller gains are noise
@@ -139,7 +140,7 @@ def measure(
         hardware.name(),
         LIBRARY_VERSION,
         tuning,
-        bandwidth(hardware.cores()),
+        bandwidth(hardware.cores(), _READ),
         is_small(summary),
     )
     started = time.perf_counter()

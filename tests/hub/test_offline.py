@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from edgesppo.cli import COMMANDS, main
 from edgesppo.llama import build_info
-from edgesppo.tuning import bandwidth, bench
+from edgesppo.tuning import bench
 from tests.conftest import DEMO
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
 
@@ -101,7 +101,7 @@ def test_no_command_opens_a_connection_for_what_is_here(
     run("pull", NAME, "--accept-license", "--convert")
     asked = len(hub.requests)
     request.getfixturevalue("no_network")
-    monkeypatch.setattr(bandwidth, "_READ", 1 << 20)
+    monkeypatch.setattr(bench, "_READ", 1 << 20)
     monkeypatch.setattr(bench, "LENGTHS", (32,))
     everything = commands(tmp_path)
     assert set(everything) >= set(COMMANDS)
