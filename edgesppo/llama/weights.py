@@ -53,6 +53,8 @@ class Weights:
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack and not has_amx_kernels()
         params.vocab_only = vocabulary_only
+        overrides = _overrides()
+        params.kv_overrides = overrides
         failure: list[BaseException] = []
         log.clear()
         handle = None
@@ -72,7 +74,7 @@ class Weights:
         if not handle:
             kind = OutOfMemory if lacks_memory() else BadModelFile
             raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
-        del report  # needed only while loading
+        del report, overrides  # needed only while loading
         self._handle = handle
         self.vocab = C.llama_model_get_vocab(handle)  # native; valid until `close()`
         self._finalizer = weakref.finalize(self, C.llama_model_free, handle)
@@ -180,6 +182,18 @@ class Weights:
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer (`<eos>`, `<end_of_turn>`)."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
+
+
+def _overrides() -> Any:
+    """Values that count instead of the file's: Gemma puts no space before a text.
+
+    Without the key, which some converters leave out, llama.cpp would.
+    """
+    found = (C.llama_model_kv_override * 2)()  # the last one, with an empty key, ends the list
+    found[0].tag = C.LLAMA_KV_OVERRIDE_TYPE_BOOL
+    found[0].key = b"tokenizer.ggml.add_space_prefix"
+    found[0].value.val_bool = False
+    return found
 
 
 def _is_text(attributes: int) -> bool:

@@ -49,8 +49,8 @@ def gguf_in(folder: Path) -> Path | None:
     listed = ", ".join(one_line(path.name) for path in found[:_LISTED])
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     raise UsageError(
-        f"{folder} has no config.json of a checkpoint, but {len(found)} GGUF files; name one of"
-        f" them: {listed}{more}"
+        f"{folder} holds no checkpoint (config.json with safetensors), but {len(found)} GGUF files;"
+        f" name one of them: {listed}{more}"
     )
 
 

@@ -19,6 +19,7 @@ from tests.support import gguf_maker as make
 from tests.support.command_line import CAPITAL, GREEDY, one_line_error, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TURNS = ("<start_of_turn>", "<end_of_turn>")
@@ -111,6 +112,29 @@ def test_it_needs_no_key_for_its_tokens(
     with edgesppo.load(file) as model:
         assert model.ask(CAPITAL, temperature=0) == demo.ask(CAPITAL, temperature=0)
         assert model._model.end_tokens >= demo._model.end_tokens
+
+
+@pytest.mark.parametrize("text", ["Hi there", " two  spaces ", "\u00e9", ""])
+def test_no_space_is_put_before_a_text_whatever_the_key_says(
+    prefixed: list[edgesppo.LoadedModel], demo: edgesppo.LoadedModel, text: str
+) -> None:
+    for model in prefixed:
+        assert model.tokenize(text) == demo.tokenize(text)
+
+
+@pytest.fixture(scope="module")
+def prefixed(
+    tmp_path_factory: pytest.TempPathFactory, demo_gguf: Path
+) -> Iterator[list[edgesppo.LoadedModel]]:
+    """The demo without the key for a space before each text, and with a wrong one."""
+    key, folder = b"tokenizer.ggml.add_space_prefix", tmp_path_factory.mktemp("prefixed")
+    absent = gguf_edit.with_bytes(demo_gguf, folder / "absent", key, key[::-1])
+    flag = struct.pack("<I", 7)  # a boolean
+    wrong = gguf_edit.with_bytes(
+        demo_gguf, folder / "wrong", key + flag + b"\0", key + flag + b"\1"
+    )
+    with edgesppo.load(absent) as first, edgesppo.load(wrong) as second:
+        yield [first, second]
 
 
 def test_version_2_and_whole_scores_are_read(
