@@ -65,7 +65,7 @@ def card_command(
     figures = {Path(name).name: _figures(name) for name in measured}
     sources = _sources(model, base_model, figures)
     if sources.repository is None:
-        say("The file does not say what it was converted from: --base-model OWNER/NAME adds it")
+        say(_unknown_source(sources))
     text = readme(sources)
     if output is not None:
         try:
@@ -102,6 +102,17 @@ def _sources(model: str, base_model: str | None, figures: dict[str, Any]) -> Sou
         repository=base_model or named or known,
         entry=entry,
         measurements=figures,
+    )
+
+
+def _unknown_source(sources: Sources) -> str:
+    """What is missing from the card, and the likely repository by the model's name, if any."""
+    names = (model.repository or "" for model in layers.read().models.values())
+    likely = (name for name in names if name.rpartition("/")[2] == sources.file["name"])
+    repository = next(likely, "")
+    return (
+        "The file does not say what it was converted from, so the card does not, either:"
+        f" --base-model {repository or 'OWNER/NAME'} adds it{', if that is it' if repository else ''}"
     )
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
     from edgesppo.tuning.choose import LoadOptions
 
+_READ = 256 << 20  # bytes to measure the speed of the memory with
+
 
 @click.command(name="plan", cls=HeadedCommand)
 @click.argument("model", shell_complete=complete_models)
@@ -81,7 +83,7 @@ def _outlook(entry: PinnedModel, summary: Summary, tuning: RunConfig) -> dict[st
 
     disk = expected_disk(entry, summary)
     watch = load.LoadWatch()
-    speed = bandwidth(hardware.cores())
+    speed = bandwidth(hardware.cores(), _READ)
     watch.stop()
     return {
         "get": how_to_get(entry),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.lockfile.entries import PinnedModel
+    from tests.support.fake_hub import FakeHub
 
 SPPO = ("sppo-iter1", "sppo-iter2", "sppo-iter3")
 ABSENT = (*SPPO, "gemma-2-9b-it", "gemma-2-2b-it")
@@ -180,6 +181,13 @@ def test_a_repository_names_its_entry(fresh_home: Path) -> None:
     assert found["name"] == "sppo-iter2"
 
 
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the memory with few bytes."""
+    monkeypatch.setattr("edgesppo.cli.plan._READ", 1 << 20)
+
+
+@pytest.mark.usefixtures("_quick")
 def test_plan_says_what_an_absent_model_will_take(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
     shown = run("plan", "sppo-iter3", "--n-ctx", "2048", "--json")
@@ -194,6 +202,7 @@ def test_plan_says_what_an_absent_model_will_take(fresh_home: Path) -> None:
     assert shown.exit_code == (0 if found["fits"] else 1)
 
 
+@pytest.mark.usefixtures("_quick")
 def test_plan_prints_it_and_plans_a_draft_that_is_absent_too(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
     lines = run("plan", "sppo-iter3", "--draft", "gemma-2-2b-it").stdout
@@ -209,3 +218,18 @@ def test_plan_of_a_model_of_unknown_shape_says_what_to_do(fresh_home: Path, tmp_
     error = one_line_error(run("plan", "r", "--lock", lock))
     assert "its lock does not say what it will take; edgesppo pull shows that" in error
     assert run("show", "r", "--lock", lock).exit_code == 0
+
+
+def test_what_is_published_is_shown_after_the_model_is_here_too(hub: FakeHub) -> None:
+    assert hub.url
+    run("pull", "sppo-iter3", "--accept-license", "--convert")
+    shown = run("show", "sppo-iter3")
+    assert "published   AlpacaEval 2.0: 53.27 % length-controlled win rate" in shown.stdout
+    found = json.loads(run("show", "sppo-iter3", "--json").stdout)
+    assert found["here"] is True
+    assert found["training"]["eta"] == 1000
+    assert found["types"]
+    card = json.loads(run("card", "sppo-iter3", "--json").stdout)
+    assert card["header"]["base_model"] == "UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3"
+    assert card["header"]["base_model_relation"] == "quantized"
+    assert json.loads(run("plan", "sppo-iter3", "--json").stdout)["here"] is True

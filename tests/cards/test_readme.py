@@ -136,6 +136,18 @@ def test_a_base_that_the_file_only_descends_from_is_not_called_quantised(
     )
 
 
+def test_a_file_of_a_known_name_is_not_taken_for_that_model(
+    fresh_home: Path, tmp_path: Path
+) -> None:
+    assert fresh_home.is_dir()
+    path = tmp_path / "model.gguf"
+    name = make.key(b"general.name", make.STRING, make.string(ITER3.partition("/")[2].encode()))
+    path.write_bytes(make.model(keys=[name]))
+    result = run("card", path)
+    assert "base_model" not in header_of(result.stdout)
+    assert f"--base-model {ITER3} adds it, if that is it" in result.stderr
+
+
 def test_a_base_that_contradicts_the_file_is_refused(fresh_home: Path, sppo: Path) -> None:
     assert fresh_home.is_dir()
     error = one_line_error(run("card", sppo, "--base-model", "google/gemma-2-2b-it", "--quiet"))
