@@ -109,10 +109,12 @@ def _unknown_source(sources: Sources) -> str:
     """What is missing from the card, and the likely repository by the model's name, if any."""
     names = (model.repository or "" for model in layers.read().models.values())
     likely = (name for name in names if name.rpartition("/")[2] == sources.file["name"])
-    repository = next(likely, "")
+    repository = next(likely, None)
+    if repository is None:
+        return "The file does not say what it was converted from; --base-model OWNER/NAME adds it"
     return (
-        "The file does not say what it was converted from, so the card does not, either:"
-        f" --base-model {repository or 'OWNER/NAME'} adds it{', if that is it' if repository else ''}"
+        "The file does not say what it was converted from;"
+        f" --base-model {repository} adds it, if that is it"
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.cards.published import how_to_get
 from edgesppo.errors import BadLock, ModelNotFound
 from edgesppo.gguf import gemma2
 from edgesppo.gguf.gemma2 import ARCHITECTURE, Summary
@@ -122,7 +123,6 @@ def _shape(entry: PinnedModel) -> Shape:
     if entry.shape is None:
         raise ModelNotFound(
             f"{entry.name} ({entry.repository}) is not on this machine, and its lock does not say"
-            " what it will take; edgesppo pull shows that before it downloads:"
-            f" edgesppo pull {entry.name} --convert"
+            f" what it will take; this shows that before it downloads: {how_to_get(entry)}"
         )
     return entry.shape

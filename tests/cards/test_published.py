@@ -216,7 +216,9 @@ def test_plan_of_a_model_of_unknown_shape_says_what_to_do(fresh_home: Path, tmp_
     lock = tmp_path / "models.lock"
     lock.write_text(ENTRY, encoding="utf-8")
     error = one_line_error(run("plan", "r", "--lock", lock))
-    assert "its lock does not say what it will take; edgesppo pull shows that" in error
+    assert (
+        "what it will take; this shows that before it downloads: edgesppo pull r --convert" in error
+    )
     assert run("show", "r", "--lock", lock).exit_code == 0
 
 

@@ -311,6 +311,24 @@ def test_pipes_loops_and_odd_names_do_no_harm(user: Path) -> None:
     assert run("import", "--scan", "1").exit_code in (0, 1)
 
 
+def test_a_folder_that_cannot_be_read_is_told(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = user / ".lmstudio" / "models"
+    closed.mkdir(parents=True)
+    real = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    shown = run("import", "--scan")
+    assert shown.exit_code == 0
+    assert f"{closed} cannot be read: Permission denied" in shown.stderr
+    (closed_one,) = json.loads(run("import", "--scan", "--json").stdout)["unreadable"]
+    assert closed_one == {"path": str(closed), "fault": "Permission denied"}
+
+
 def test_no_more_than_so_many_files_are_looked_at(
     user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

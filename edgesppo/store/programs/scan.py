@@ -65,11 +65,12 @@ def scan() -> Scan:
     found = Scan([], 0, [], [])
     for program in _PROGRAMS:
         for folder in program.folders():
+            if why := unreadable(folder):
+                found.unreadable.append((folder, why))
+                continue
             if not folder.is_dir():
                 continue
             found.folders.append((program.PROGRAM, folder))
-            if why := unreadable(folder):
-                found.unreadable.append((folder, why))
             for local in _first_seen(program.models(folder), seen):
                 model = _look(local, lock)
                 if model is None:
@@ -123,6 +124,8 @@ def _first_seen(models: Iterable[LocalModel], seen: set[str]) -> Iterator[LocalM
 def _look(local: LocalModel, lock: Lock) -> FoundModel | None:
     """What is known of a model without loading it; None for one of another architecture."""
     known = _imported_as(local, lock)
+    if why := unreadable(local.path):
+        return FoundModel(local, CHECKPOINT, 0, f"cannot be read: {why}", known)
     if local.path.is_dir():
         files = [path for path in local.path.iterdir() if path.suffix == ".safetensors"]
         size = sum(path.stat().st_size for path in files if path.is_file())
