@@ -110,9 +110,17 @@ def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
         "paper": text(keys, "edgesppo.lineage.paper"),
         "base_models": _references(keys, "base_model"),
         "datasets": _references(keys, "dataset"),
-        "source": text(keys, "general.source.repo_url"),
+        "source": _source(keys),
         "revision": text(keys, "edgesppo.source.revision"),
     }
+
+
+def _source(keys: Mapping[str, Any]) -> str | None:
+    """The address of the repository that it was converted from, under the keys of now and then."""
+    older = text(keys, "general.source.huggingface.repository")
+    return text(keys, "general.source.repo_url") or (
+        f"https://huggingface.co/{older}" if older else text(keys, "general.source.url")
+    )
 
 
 def _references(keys: Mapping[str, Any], kind: str) -> list[str]:

@@ -39,5 +39,5 @@ def origin(model: str | Path, card: dict[str, Any]) -> PinnedModel | None:
 def source_repository(card: dict[str, Any]) -> str | None:
     """OWNER/NAME of the repository that a file was converted from, if it names one of the hub."""
     address = card["lineage"]["source"] or ""
-    repository = address.removeprefix(HUB).strip("/")
+    repository = address.removeprefix(HUB).partition("/tree/")[0].strip("/")
     return repository if address.startswith(HUB) and REPOSITORY.fullmatch(repository) else None

@@ -114,6 +114,28 @@ def test_what_nobody_said_is_not_in_it(fresh_home: Path, tmp_path: Path) -> None
     assert "--base-model OWNER/NAME adds it" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("general.source.repo_url", f"https://huggingface.co/{ITER3}"),
+        ("general.source.repo_url", f"https://huggingface.co/{ITER3}/"),
+        ("general.source.url", f"https://huggingface.co/{ITER3}/tree/main"),
+        ("general.source.huggingface.repository", ITER3),
+    ],
+)
+def test_every_key_that_names_the_source_is_known(
+    fresh_home: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    assert fresh_home.is_dir()
+    path = tmp_path / "model.gguf"
+    path.write_bytes(
+        make.model(keys=[make.key(key.encode(), make.STRING, make.string(value.encode()))])
+    )
+    found = header_of(run("card", path).stdout)
+    assert (found["base_model"], found["base_model_relation"]) == (ITER3, "quantized")
+    assert (found["license"], found["datasets"]) == ("gemma", ["openbmb/UltraFeedback"])
+
+
 def test_a_base_that_the_file_only_descends_from_is_not_called_quantised(
     fresh_home: Path, tmp_path: Path
 ) -> None:
