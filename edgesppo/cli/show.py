@@ -50,7 +50,7 @@ def show_command(model: str, with_hash: bool, as_json: bool) -> None:
     from edgesppo.gguf.metadata import describe
 
     entry = absent_entry(model)
-    if entry is not None:
+    if entry is not None and not with_hash:
         _show_absent(entry, as_json=as_json)
         return
     path = gguf_path(locate.find(model))

@@ -211,6 +211,12 @@ def test_plan_prints_it_and_plans_a_draft_that_is_absent_too(fresh_home: Path) -
     assert "for gemma-2-2b-it-q4_k_m.gguf" in lines
 
 
+def test_there_is_nothing_to_hash_of_a_model_that_is_not_here(fresh_home: Path) -> None:
+    assert fresh_home.is_dir()
+    error = one_line_error(run("show", "sppo-iter3", "--hash"))
+    assert "is not on this machine; to get it: edgesppo pull sppo-iter3 --convert" in error
+
+
 def test_plan_of_a_model_of_unknown_shape_says_what_to_do(fresh_home: Path, tmp_path: Path) -> None:
     assert fresh_home.is_dir()
     lock = tmp_path / "models.lock"
