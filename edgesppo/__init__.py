@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel, load
+    from edgesppo.api import load
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.chat.messages import Message
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
         UsageError,
     )
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.options import SamplingOptions
     from edgesppo.sampling.params import SamplingParams
 
@@ -84,7 +85,8 @@ _NAMES_BY_MODULE = {
         "UsageError",
     ],
     "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
-    "edgesppo.api": ["LoadedModel", "load"],
+    "edgesppo.api": ["load"],
+    "edgesppo.loaded_model": ["LoadedModel"],
     "edgesppo.chat.messages": ["Message"],
     "edgesppo.sampling.options": ["SamplingOptions"],
     "edgesppo.sampling.params": ["SamplingParams"],

@@ -16,7 +16,7 @@ import edgesppo
 from edgesppo.gguf import file_types
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 
 def test_a_model_tells_its_name_context_and_file(demo: LoadedModel, demo_gguf: Path) -> None:
@@ -186,7 +186,7 @@ with edgesppo.load("demo") as model:
     chat.ask("Hi", schema="json")  # WRONG
     chat.ask("Hi", schema=int)  # WRONG
     model.resume("a.chat", temprature=3)  # WRONG
-    model._engine, model.engine  # WRONG
+    model.engine, model.motor  # WRONG
 """
 
 

@@ -26,6 +26,7 @@ RUNTIME = [
     {"store", "engine"},
     {"tuning", "chat"},
     {"sessions"},
+    {"loaded_model"},
     {"api"},
     {"diagnostics", "terminal"},
     {"repl", "server", "evaluate", "batch"},

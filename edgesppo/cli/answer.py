@@ -16,10 +16,10 @@ from edgesppo.system.sanitize import printable
 from edgesppo.terminal.format import speed_line
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Chunk, TokenLogprob
     from edgesppo.chat.structured import AnswerFormat
+    from edgesppo.loaded_model import LoadedModel
 
 
 class Form(enum.Enum):

@@ -11,7 +11,7 @@ from tests.support.sweeps import LONG
 if TYPE_CHECKING:
     import pytest
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 RIGHT_OF_60, RIGHT_OF_20_UNSEEN, RIGHT_OF_20_DIALOGUES = 57, 17, 18
 

@@ -21,7 +21,7 @@ from edgesppo.system.load import LoadMeter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 
 class Machine(LoadMeter):
@@ -199,7 +199,7 @@ def test_the_threads_of_an_answer_change_and_the_answer_does_not(
     used: list[int] = []
     change = Context.set_threads
     prompt = demo.tokenize("Tell me how to convert a checkpoint, please.", chat=True)
-    plain = Engine(demo._model, n_threads=2, flash_attention="off", draft_costs=None)
+    plain = Engine(demo.engine.model, n_threads=2, flash_attention="off", draft_costs=None)
     expected = answer(plain, prompt)
     plain.close()
     monkeypatch.setattr(runner, "time", Clock())
@@ -207,7 +207,9 @@ def test_the_threads_of_an_answer_change_and_the_answer_does_not(
         Context, "set_threads", lambda own, n, batch: used.append(n) or change(own, n, batch)
     )
     pace = Ladder(2, 2, None)
-    engine = Engine(demo._model, n_threads=2, flash_attention="off", draft_costs=None, pace=pace)
+    engine = Engine(
+        demo.engine.model, n_threads=2, flash_attention="off", draft_costs=None, pace=pace
+    )
     assert answer(engine, prompt) == expected
     engine.close()
     assert used[:4] == [1, 2, 1, 2]
@@ -224,7 +226,7 @@ def test_a_failing_pace_spoils_no_answer(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "time", Clock())
-    engine = Engine(demo._model, n_threads=2, draft_costs=None, pace=Broken(2, 2, None))
+    engine = Engine(demo.engine.model, n_threads=2, draft_costs=None, pace=Broken(2, 2, None))
     assert answer(engine, demo.tokenize("Who are you?", chat=True))
     engine.close()
 
@@ -236,7 +238,7 @@ def test_without_memory_for_more_threads_the_fewer_stay(
         raise OutOfMemory("full")
 
     pace = Ladder(2, 2, None)
-    engine = Engine(demo._model, n_threads=2, draft_costs=None, pace=pace)
+    engine = Engine(demo.engine.model, n_threads=2, draft_costs=None, pace=pace)
     prompt = demo.tokenize("Tell me how to convert a checkpoint, please.", chat=True)
     answer(engine, prompt)
     monkeypatch.setattr(runner, "time", Clock())
@@ -254,7 +256,7 @@ def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
     demo: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     pace = Pace(2, 2, None)
-    engine = Engine(demo._model, n_threads=2, draft_costs=None, pace=pace)
+    engine = Engine(demo.engine.model, n_threads=2, draft_costs=None, pace=pace)
     free: list[bool] = []
 
     class Handler(logging.Handler):
@@ -275,15 +277,15 @@ def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
 def test_what_is_loaded_with_more_threads_has_a_pace_and_one_thread_none(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert demo._engine._runner.pace is None
-    path = demo._model.path
+    assert demo.engine._runner.pace is None
+    path = demo.engine.model.path
     with edgesppo.load(path, n_threads=2) as model:
-        pace = model._engine._runner.pace
+        pace = model.engine._runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed, pace._measured) == (2, True, None)
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     monkeypatch.setattr(run_config.hardware, "cores", lambda: 2)
     with edgesppo.load(path, tune="off") as model:
-        pace = model._engine._runner.pace
+        pace = model.engine._runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed) == (2, False)
