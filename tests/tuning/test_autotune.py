@@ -24,11 +24,17 @@ from edgesppo.tuning import autotune, choose, settings_cache
 from edgesppo.tuning.autotune import Search, find_settings
 from edgesppo.tuning.choose import LoadOptions
 from edgesppo.tuning.settings_cache import cached_settings
+from tests.support.tuning import measure_little
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.gguf.gemma2 import Summary
+
+
+@pytest.fixture(autouse=True)
+def _little_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_little(monkeypatch)
 
 
 @pytest.fixture
@@ -62,14 +68,18 @@ def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPa
     """With made-up rates in place of measured ones."""
 
     class Fake(autotune.Probe):
-        def turn(self, n: int) -> tuple[float, float]:
-            super().turn(n)
+        def warm_up(self) -> float:
+            return 100.0
+
+        def rows(self, n: int) -> float:
+            return float(n)
+
+        def turn(self, _n: int) -> tuple[float, float]:
             way = self._context.params
             prefill = 100 + 50 * (way.flash_attention == "off") + 10 * way.n_threads_batch
             return prefill, 10 - way.n_threads
 
         def set_threads(self, n: int) -> None:
-            super().set_threads(n)
             way = self._context.params
             self._context.params = autotune.replace(way, n_threads=n, n_threads_batch=n)
 
@@ -141,13 +151,13 @@ def test_a_small_model_is_not_measured_and_runs_on_one_thread(
     found, made = choose.choose_settings(small, LoadOptions(n_threads=3))
     assert (found.n_threads, found.n_threads_batch, made.n_threads) == (3, 3, 3)
     with edgesppo.load(demo_gguf) as model:
-        assert (model._engine.n_threads, model._engine.n_threads_batch) == (1, 1)
+        assert (model.engine.n_threads, model.engine.n_threads_batch) == (1, 1)
         assert "| CPU, 1 thread | loaded" in describe(model)
-        engine = Engine(model._model)
+        engine = Engine(model.engine.model)
         assert engine.n_threads == 1
         engine.close()
         monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
-        engine = Engine(model._model)
+        engine = Engine(model.engine.model)
         assert engine.n_threads == 4
         engine.close()
 
@@ -156,7 +166,7 @@ def test_a_small_model_is_not_measured_and_runs_on_one_thread(
 def test_loading_measures_the_first_time_only(demo_gguf: Path) -> None:
     heard: list[float] = []
     with edgesppo.load(demo_gguf, tune="memory", on_tune=heard.append) as model:
-        assert model._engine.flash_attention == "on"
+        assert model.engine.flash_attention == "on"
         assert model.ask("What is the capital of France?", temperature=0).endswith("Paris.")
     assert heard[-1] == 1
     heard.clear()
