@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="PydanticClass")
 _MOST_BYTES = 2**63 - 1
+# For the rooms above, which save and show chats; not for programs.
+_OURS = ("engine", "identity")
 
 
 class ChatOptions(SamplingOptions, total=False):
@@ -57,9 +59,6 @@ class LoadedModel:
     Attributes:
         name: The name of the model, from models.lock or its file.
         load_s: The seconds that loading took, without converting a checkpoint.
-        engine: What generates the answers: token ids in, token ids out. Its interface is our own
-            and may change with any release.
-        identity: The model as saved chats know it; our own, too.
     """
 
     def __init__(
@@ -72,11 +71,14 @@ class LoadedModel:
     ) -> None:
         self.name = name
         self.load_s = load_s
-        self.engine = engine
+        self.engine = engine  # token ids in, token ids out
         self.identity = ModelIdentity(name, engine)
         self._defaults = defaults  # of new chats: those of the model's file, if it has any
         self._closed = False
         self._plan = plan  # the memory that it was expected to take
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in _OURS]
 
     def __repr__(self) -> str:
         summary = self.engine.model.summary

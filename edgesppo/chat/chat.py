@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from edgesppo.sampling.params import SamplingParams
 
 T = TypeVar("T", bound="PydanticClass")
+# For the rooms above, which save and show chats; not for programs.
+_OURS = ("encode", "history_ids", "settle")
 
 
 class Chat:
@@ -74,6 +76,9 @@ class Chat:
         self.overflow = overflow
         self._last: Result | None = None
         self._current = CurrentAnswer()
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in _OURS]
 
     def __repr__(self) -> str:
         n = len(self.messages) // 2

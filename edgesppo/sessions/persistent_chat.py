@@ -88,6 +88,7 @@ class PersistentChat:
         self.session = session
         self.snapshots = snapshots
         self._identity = identity
+        self._by = identity.mark  # now, as the model may be closed before the chat
         self._engine = identity.engine
         self._measured: Result | None = None
         self._prefill = (0, 0.0)  # the longest one: tokens and seconds
@@ -125,7 +126,7 @@ class PersistentChat:
 
         Raises OutputError if the turns could not be written; the next call tries again.
         """
-        self.session.record(conversation(self.chat, self._identity.mark, self.asked))
+        self.session.record(conversation(self.chat, self._by, self.asked))
         self._measure()
         if self._unsaved_s() > max(WORTH_S, WORTH_WRITES * self._write_s):
             self._save_state()
@@ -168,7 +169,7 @@ class PersistentChat:
             n_tokens = self._engine.count_cached(self.chat.history_ids())
             if rate := self._rate():
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
-        is_same = saved.by.fingerprint == self._identity.mark.fingerprint
+        is_same = saved.by.fingerprint == self._by.fingerprint
         other_model = None if is_same else saved.by.name
         return Resumed(len(saved.turns), n_tokens, saved_s, other_model)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgesppo
+from edgesppo.chat.turn import _joined
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,13 +275,12 @@ def test_an_answer_at_its_end_stays_as_it_is(demo: LoadedModel) -> None:
 
 
 def test_a_character_cut_in_two_is_whole_when_the_answer_goes_on(demo: LoadedModel) -> None:
-    chat = demo.chat()
     ids = [demo.engine.model.tokenize("\U0001f600")[-4:], demo.engine.model.tokenize("x")]
     pieces = ids[0]
     assert len(pieces) == 4, "one token a byte"
     begun = edgesppo.Message("assistant", "\ufffd", tuple(pieces[:2]))
     more = edgesppo.Message("assistant", "\ufffd", tuple(pieces[2:]))
-    assert chat._join(begun, more).content == "\U0001f600"
+    assert _joined(begun, more, demo.engine.model).content == "\U0001f600"
 
 
 def test_another_question_can_take_the_place_of_the_last(demo: LoadedModel) -> None:
