@@ -6,6 +6,7 @@ Every import counts: at the top of a file, inside a function, or for type checki
 from __future__ import annotations
 
 import ast
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,6 +67,7 @@ def _module(file: Path, folder: str, package: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def _imports(file: Path, *, late: bool = True, types: bool = True) -> set[str]:
     """The dotted names that a file imports.
 

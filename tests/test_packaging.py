@@ -160,6 +160,7 @@ def test_mypy_finds_the_types_of_an_installed_wheel(installed: Path, tmp_path: P
     assert errors_of_types(venv, tmp_path).startswith("Success")
 
 
+@pytest.mark.skipif(not LONG, reason="`make check` does so; set EDGESPPO_LONG=1")
 def test_mypy_finds_the_types_of_a_checkout_that_is_set_up(tmp_path: Path) -> None:
     venv, _ = environment(tmp_path / "venv")
     link_packages(venv)

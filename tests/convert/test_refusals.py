@@ -18,6 +18,7 @@ from edgesppo_convert import convert, look_ahead
 from tests.support.checkpoints import SHAPES, config, write_checkpoint, write_json
 from tests.support.llama_quantizer import differences, llama_quantize
 from tests.support.same_model import keys_of, model_of
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -374,7 +375,9 @@ def test_a_weight_too_large_for_its_type(
     convert(single, tmp_path / "out.gguf", type="bf16")
 
 
-@pytest.mark.parametrize("kind", ["q4_k_m", "q8_0", "q4_0", "q5_k_m", "q6_k", "iq4_xs"])
+@pytest.mark.parametrize(
+    "kind", ["q4_k_m", *(("q8_0", "q4_0", "q5_k_m", "q6_k", "iq4_xs") if LONG else ())]
+)
 def test_a_weight_beyond_float16_is_quantised_as_llama_cpp_does(
     single: Path, tmp_path: Path, kind: str
 ) -> None:

@@ -63,7 +63,7 @@ for n in range(1, cycles + 1):
 
 
 @pytest.mark.parametrize(
-    ("kind", "cycles"), [("engine", 1000 if LONG else 100), ("load", 1000 if LONG else 40)]
+    ("kind", "cycles"), [("engine", 1000 if LONG else 100), ("load", 1000 if LONG else 25)]
 )
 def test_many_cycles_leave_nothing(demo_gguf: Path, kind: str, cycles: int) -> None:
     command = [sys.executable, "-c", CYCLES, str(demo_gguf), kind, str(cycles)]

@@ -226,7 +226,7 @@ def test_a_failing_pace_spoils_no_answer(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "time", Clock())
-    engine = Engine(demo.engine.model, n_threads=2, draft_costs=None, pace=Broken(2, 2, None))
+    engine = Engine(demo.engine.model, n_threads=1, draft_costs=None, pace=Broken(1, 1, None))
     assert answer(engine, demo.tokenize("Who are you?", chat=True))
     engine.close()
 
@@ -255,8 +255,8 @@ def test_without_memory_for_more_threads_the_fewer_stay(
 def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
     demo: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pace = Pace(2, 2, None)
-    engine = Engine(demo.engine.model, n_threads=2, draft_costs=None, pace=pace)
+    pace = Pace(1, 1, None)
+    engine = Engine(demo.engine.model, n_threads=1, draft_costs=None, pace=pace)
     free: list[bool] = []
 
     class Handler(logging.Handler):

@@ -199,7 +199,7 @@ def row(demo: LoadedModel) -> Iterator[_Row]:
 
 
 NUMBERS = [1, 12, 20, 3, 47, 5, 66, 7.5, 81, 9]
-DRAWS = 3_000 if LONG else 1_000
+DRAWS = 3_000 if LONG else 500
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
