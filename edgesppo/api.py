@@ -96,12 +96,13 @@ def load(
     asked = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, draft_summary)
     tuning, plan = choose_settings(summary, asked, on_tune)
     draft_costs = tuning.row_costs if _drafts_enabled(summary, drafts) else None
-    engine, defaults = _open(summary, tuning, asked, draft_costs, on_load)
+    engine, defaults = _open(found.name, summary, tuning, asked, draft_costs, on_load)
     load_s = time.perf_counter() - started - convert_s
     return LoadedModel(found.name, engine, defaults, load_s, plan)
 
 
 def _open(
+    name: str,
     summary: Summary,
     tuning: RunConfig,
     asked: LoadOptions,
@@ -136,6 +137,7 @@ def _open(
             draft_costs=draft_costs,
             draft_model=draft_model,
             pace=_pace(tuning, weights, fixed=asked.n_threads is not None),
+            name=name,
         )
         undo.pop_all()
     return engine, defaults

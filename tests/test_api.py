@@ -29,7 +29,7 @@ def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
     with edgesppo.load(demo_gguf) as model:
         assert repr(model) == "<Model demo-q4_k_m 3.8M Q4_K_M, 512 tokens>"
         chat = model.chat(temperature=0)
-        assert repr(chat) == "<Chat with demo-q4_k_m.gguf, no turn yet>"
+        assert repr(chat) == "<Chat with demo-q4_k_m, no turn yet>"
         assert "not begun" in repr(chat.stream("Hi"))
         assert "async for" in repr(chat.astream("Hi"))
         *_, last = chat.stream("What is the capital of France?", max_tokens=4)
@@ -37,7 +37,7 @@ def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
         assert repr(last).endswith(", length>")
         answer = chat.last.text
         assert repr(chat.last) == f"<Result {answer!r}, 4 tokens, length>"
-        assert repr(chat) == f"<Chat with demo-q4_k_m.gguf, 1 turn, the last answer {answer!r}>"
+        assert repr(chat) == f"<Chat with demo-q4_k_m, 1 turn, the last answer {answer!r}>"
         assert repr(chat.messages[1]) == f"Message('assistant', {answer!r})"
         chat.messages[1] = {"role": "assistant", "content": "x" * 10_000}
         assert len(repr(chat)) < 200

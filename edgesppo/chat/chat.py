@@ -84,7 +84,7 @@ class Chat:
         n = len(self.messages) // 2
         turns = "no turn yet" if n == 0 else "1 turn" if n == 1 else f"{n:,} turns"
         last = f", the last answer {shortened(self.messages[-1].content)}" if n else ""
-        return f"<Chat with {self._engine.model.path.name}, {turns}{last}>"
+        return f"<Chat with {self._engine.name}, {turns}{last}>"
 
     @property
     def messages(self) -> MessageList:
