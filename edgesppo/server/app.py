@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -18,7 +19,7 @@ from edgesppo.server import metrics, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, from_exception
 from edgesppo.server.guard import Guard
-from edgesppo.server.openai import chat, models
+from edgesppo.server.openai import chat, completions, models, responses
 from edgesppo.server.service import Service
 from edgesppo.server.worker import FAILED, OK
 from edgesppo.system.sanitize import one_line
@@ -40,7 +41,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
         yield
-        service.worker.stop()
+        await asyncio.to_thread(service.worker.stop)
 
     app = FastAPI(
         title="edgesppo",
@@ -51,7 +52,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         lifespan=lifespan,
     )
     app.state.service, app.state.settings = service, settings
-    for router in (chat.router, models.router):
+    for router in (chat.router, completions.router, responses.router, models.router):
         app.include_router(router)
     _add_status(app, service)
     page_route.mount(app)

@@ -51,6 +51,13 @@ class Server(uvicorn.Server):
             self.force_exit = self.force_exit or late
         return await super().on_tick(counter)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop the worker, which ends what is still computed, then close the connections."""
+        await asyncio.to_thread(self.service.worker.stop)
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn leaves it out
+            await self.lifespan.shutdown()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals while the server runs. They are not raised again: it ended well."""
@@ -83,6 +90,7 @@ def build_server(
         server_header=False,
         limit_concurrency=settings.limits.connections,
         timeout_keep_alive=int(max(1, settings.deadlines.header_s)),
+        timeout_graceful_shutdown=int(settings.deadlines.write_s) + 1,
         h11_max_incomplete_event_size=32 << 10,
         **options,
     )

@@ -83,8 +83,12 @@ class Service:
                 param="model",
             )
 
-    async def start(self, request: Request, make_plan: Callable[[Backend], Plan]) -> Answers:
+    async def start(
+        self, request: Request, make_plan: Callable[[Backend], Plan], param: str
+    ) -> Answers:
         """Check and submit a request; the plan is made on another thread.
+
+        `param` is the request's field that holds the prompt.
 
         Raises an ApiError. What it returns has to be closed.
         """
@@ -94,7 +98,7 @@ class Service:
         try:
             plan = await run_in_threadpool(make_plan, backend)
         except EdgesppoError as error:
-            raise from_exception(error) from None
+            raise from_exception(error, param) from None
         jobs = self._jobs(plan, key)
         self.worker.submit(jobs)
         answers = Answers(self, request, jobs, plan.n, key)
@@ -236,3 +240,10 @@ async def _disconnected(request: Request) -> None:
 def now() -> int:
     """The time as the APIs write it."""
     return int(time.time())
+
+
+def finish_reason(reason: str) -> str:
+    """The reason as the API writes it. Raises an ApiError for an answer that the server ended."""
+    if reason == "cancelled":
+        raise ApiError(503, "the server stopped before the answer was whole", code="server_stopped")
+    return reason

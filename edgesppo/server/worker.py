@@ -119,7 +119,10 @@ class Worker:
             return not self._running and not len(self._queue)
 
     def stop(self) -> None:
-        """End all answers and free the model. Waits for the step under way, which is cut short."""
+        """End all answers and free the model; harmless when repeated.
+
+        Waits for the step under way, which is cut short, but not for a model that is loading.
+        """
         with self._wake:
             self._stopping = True
             running = [*self._running]
@@ -127,7 +130,7 @@ class Worker:
         for job in running:
             if job.generation is not None:
                 job.generation.withdraw()
-        if self._thread.is_alive() and self.status != LOADING:
+        if self._thread.is_alive() and self._backend is not None:
             self._thread.join()
 
     def _run(self) -> None:
