@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,18 @@ import click
 
 from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import Headed, HeadedCommand
-from edgesppo.cli.loading import choose_model, open_with_meters
+from edgesppo.cli.loading import choose_model, gguf_path, open_with_meters
 from edgesppo.cli.options import model_options
 from edgesppo.cli.output import say
 from edgesppo.errors import UsageError
+from edgesppo.gguf import gemma2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.api import LoadedModel
     from edgesppo.server.settings import ServerSettings
+    from edgesppo.store.locate import Found
 
 _KEY = "EDGESPPO_API_KEY"
 _server = functools.partial(click.option, cls=Headed, heading="Serving")
@@ -111,15 +114,15 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
     keys. Ctrl-C or SIGTERM lets the answers under way end; a second one does not.
     """
     found = choose_model(model)
-    settings = _settings(found.name, serving)
+    settings = _settings(serving)
     from edgesppo.server import listen
     from edgesppo.server.serve import build_server, log_to_stderr, run
 
     log_to_stderr()
-    loading = {**loading, "n_seqs": settings.parallel}
 
     def load() -> LoadedModel:
-        return open_with_meters(loading, found)
+        n_seqs = serving["parallel"] or _sequences(found, loading)
+        return open_with_meters({**loading, "n_seqs": n_seqs}, found)
 
     tls = _tls(serving)
     server = build_server(load, settings, **tls)
@@ -138,7 +141,21 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
             path.unlink(missing_ok=True)
 
 
-def _settings(name: str, serving: dict[str, Any]) -> ServerSettings:
+def _sequences(found: Found, loading: dict[str, Any]) -> int:
+    """How many answers to compute at the same time, where the user does not say."""
+    from edgesppo.terminal.progress import tuning_progress
+    from edgesppo.tuning.choose import LoadOptions, choose_sequences, choose_settings
+
+    options = LoadOptions(
+        **{name: loading[name] for name in ("n_ctx", "n_threads", "gpu", "cache_type", "tune")}
+    )
+    summary = gemma2.load_summary(gguf_path(found))
+    with tuning_progress() as on_tune:
+        choose_settings(summary, replace(options, force=True), on_tune)
+    return choose_sequences(summary, options)
+
+
+def _settings(serving: dict[str, Any]) -> ServerSettings:
     """The server's settings. Raises UsageError."""
     _require_extra()
     from edgesppo.server import settings
@@ -152,9 +169,7 @@ def _settings(name: str, serving: dict[str, Any]) -> ServerSettings:
             f"--api-key-file FILE, or set {_KEY}"
         )
     return settings.ServerSettings(
-        name=name,
         host=host,
-        parallel=serving["parallel"] or 4,
         max_queue=serving["queue"],
         keys=keys,
         allowed_hosts=serving["allow_host"],

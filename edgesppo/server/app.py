@@ -60,14 +60,15 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_error)
     # The last one added is the outermost.
+    app.add_middleware(Guard, settings=settings)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=[*settings.origins],
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Guard, settings=settings)
     app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
     return app
 

@@ -54,7 +54,6 @@ class JsonRoute(APIRoute):
 
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:
-    limit = settings.limits.body_bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from edgesppo.server.service import Service
     from edgesppo.server.settings import ServerSettings
 
+# For the clients to be told that the server has stopped.
+_LAST_WORDS_S = 1.0
+
 
 class Server(uvicorn.Server):
     """A server that goes on answering while it drains; new requests get a 503."""
@@ -54,6 +57,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop the worker, which ends what is still computed, then close the connections."""
         await asyncio.to_thread(self.service.worker.stop)
+        if self.server_state.tasks:
+            await asyncio.wait([*self.server_state.tasks], timeout=_LAST_WORDS_S)
         await super().shutdown(sockets)
         if self.force_exit:  # uvicorn leaves it out
             await self.lifespan.shutdown()
@@ -88,6 +93,7 @@ def build_server(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a client could name any address
         limit_concurrency=settings.limits.connections,
         timeout_keep_alive=int(max(1, settings.deadlines.header_s)),
         timeout_graceful_shutdown=int(settings.deadlines.write_s) + 1,

@@ -52,12 +52,14 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(model: Path | Callable[[], Any], *, ready: bool = True, **settings: Any) -> Iterator[Live]:
+def live(
+    model: Path | Callable[[], Any], *, ready: bool = True, parallel: int = 4, **settings: Any
+) -> Iterator[Live]:
     """Serve a model file, or what a function loads, until the end of the block."""
     made = ServerSettings(access_log=False, **settings)
 
     def load() -> Any:
-        return model() if callable(model) else edgesppo.load(model, n_seqs=made.parallel)
+        return model() if callable(model) else edgesppo.load(model, n_seqs=parallel)
 
     server = build_server(load, made)
     listener = listen.on_address("127.0.0.1", 0)
@@ -69,7 +71,8 @@ def live(model: Path | Callable[[], Any], *, ready: bool = True, **settings: Any
             found = Live(server, url, client)
             found.wait_until(lambda: server.started)
             if ready:
-                found.wait_until(lambda: server.service.worker.status != "loading")
+                found.wait_until(lambda: found.worker.status != "loading")
+                assert found.worker.status == "ok", found.worker.failure
             yield found
     finally:
         server.should_exit = True

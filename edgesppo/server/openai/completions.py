@@ -79,10 +79,11 @@ def plan_of(body: CompletionRequest, backend: Backend) -> Plan:
 
 
 def _prompts(body: CompletionRequest) -> list[str | list[int]]:
-    given = body.prompt
-    if isinstance(given, list) and given and not isinstance(given[0], int):
-        return [*given]  # type: ignore[list-item]
-    return [] if given == [] else [given]
+    """The prompts, each a text or token ids."""
+    given: Any = body.prompt
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        return [given]
+    return list(given)
 
 
 def _ids(prompt: str | list[int], backend: Backend) -> list[int]:
