@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import ssl
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,6 +209,13 @@ def _tls(serving: dict[str, Any]) -> dict[str, Any]:
     for path in (cert, key):
         if not path.is_file():
             raise UsageError(f"there is no file {path}; expected a PEM file")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except OSError as error:  # ssl's own are such
+        raise UsageError(
+            f"{cert} and {key} are no certificate and its private key ({error.strerror or error}); "
+            "expected two PEM files"
+        ) from None
     return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
 
 

@@ -221,7 +221,8 @@ class Worker:
         job.over = True
         if job.generation is not None and job.usage is None:
             job.usage = job.generation.result().usage
-            self._metrics.count(job.usage, *self.backend.drafts(job.generation))
+            assert self._backend is not None, "it began"
+            self._metrics.count(job.usage, *self._backend.drafts(job.generation))
         if job.chunks is not None:
             close = getattr(job.chunks, "close", None)
             if close is not None:
