@@ -55,7 +55,7 @@ _OPTIONS = [
         "--api-key-file",
         type=_FILE,
         help="The API keys, one a line: NAME:KEY, then requests=N and tokens=N per minute if"
-        f" limited. [env: {_KEY}, for one key]",
+        f" limited. [env: {_KEY}, with commas between]",
     ),
     _safety("--allow-host", multiple=True, help="A name the server may be asked by; repeatable."),
     _safety(
@@ -196,8 +196,8 @@ def _keys(path: Path | None) -> Any:
 
     if path is not None:
         return tuple(api_keys.read_file(path))
-    given = os.environ.get(_KEY, "")
-    return tuple(api_keys.parse([(1, given)], _KEY))
+    given = os.environ.get(_KEY, "").split(",")
+    return tuple(api_keys.parse(enumerate(given, 1), _KEY))
 
 
 def _tls(serving: dict[str, Any]) -> dict[str, Any]:

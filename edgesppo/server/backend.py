@@ -88,10 +88,11 @@ class Backend:
         return self._loaded.detokenize(ids)
 
     def card(self) -> dict[str, Any]:
-        """The model's metadata as plain values."""
+        """The model's metadata as plain values, with the type and the fingerprint of its file."""
         return {
             **metadata.describe(self._model.summary),
             "file_type": file_type(self._model.summary),
+            "fingerprint": self._loaded._mark.fingerprint,
         }
 
     def begin(

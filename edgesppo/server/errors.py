@@ -44,8 +44,10 @@ class ApiError(HTTPException):
         self.code = code
         self.param = param
 
-    def body(self) -> dict[str, Any]:
-        """The JSON of the error."""
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The JSON of the error, in the form of the API that the path belongs to."""
+        if path.startswith("/api/"):
+            return {"error": self.detail}
         kind = "server_error" if self.status_code >= 500 else "invalid_request_error"
         return {
             "error": {

@@ -42,7 +42,7 @@ class Guard:
                 self._check_origin(scope, headers)
                 self._check_key(scope, headers)
             except ApiError as error:
-                response = JSONResponse(error.body(), error.status_code, error.headers)
+                response = JSONResponse(error.body(scope["path"]), error.status_code, error.headers)
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
