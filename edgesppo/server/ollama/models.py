@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 
 from edgesppo._version import __version__
 from edgesppo.server.backend import Backend
@@ -31,14 +30,14 @@ async def version() -> Any:
 async def tags(request: Request) -> Any:
     """The models that are served."""
     service: Service = request.app.state.service
-    return {"models": [await run_in_threadpool(_model, service.backend)]}
+    return {"models": [await service.aside(_model, service.backend)]}
 
 
 @router.get("/api/ps", tags=["ollama"])
 async def ps(request: Request) -> Any:
     """The models that are loaded."""
     service: Service = request.app.state.service
-    model = await run_in_threadpool(_model, service.backend)
+    model = await service.aside(_model, service.backend)
     loaded = {"expires_at": _NEVER, "size_vram": 0, "context_length": service.backend.n_ctx}
     return {"models": [{**model, **loaded}]}
 
@@ -51,7 +50,7 @@ async def show(request: Request, body: ModelBody) -> Any:
     if name is None:
         raise bad_request("model is missing", "model")
     service.require_model(name)
-    card = await run_in_threadpool(service.backend.card)
+    card = await service.aside(service.backend.card)
     shape = card["model"]
     return {
         "modelfile": "",
