@@ -16,6 +16,7 @@ from edgesppo.server.budgets import Budgets
 from edgesppo.server.errors import ApiError, bad_request, from_exception
 from edgesppo.server.job import Job
 from edgesppo.server.metrics import Metrics
+from edgesppo.server.snapshots import Snapshots
 from edgesppo.server.worker import Worker
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ class Service:
         self.metrics = Metrics()
         self.budgets = Budgets()
         self.open_answers = 0  # requests whose answers have not been closed
-        self.worker = Worker(load, max_queue=settings.max_queue, metrics=self.metrics)
+        snapshots = None
+        if settings.snapshot_folder is not None and settings.snapshot_bytes:
+            snapshots = Snapshots(settings.snapshot_folder, settings.snapshot_bytes, settings.keys)
+        self.worker = Worker(
+            load, max_queue=settings.max_queue, metrics=self.metrics, snapshots=snapshots
+        )
         worker = self.worker
         self.metrics.watch("queue_length", "Waiting answers", lambda: worker.n_waiting)
         self.metrics.watch("active_sequences", "Running answers", lambda: worker.n_running)
