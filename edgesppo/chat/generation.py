@@ -152,12 +152,15 @@ class Generation:
         *,
         left_out: int = 0,
         grammar: str | None = None,
+        salt: str = "",
     ) -> None:
         self.params = params.with_seed()
         self._engine = engine
         self._tokenizer = engine.model.tokenizer
         self._left_out = left_out
-        self._request: Request = engine.submit(prompt, self.params, owner=self, grammar=grammar)
+        self._request: Request = engine.submit(
+            prompt, self.params, owner=self, grammar=grammar, salt=salt
+        )
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []
@@ -186,6 +189,22 @@ class Generation:
     def cancel(self) -> None:
         """Stop generating. Any thread may call this, also in the middle of the prefill."""
         self._engine.cancel(self._request)
+
+    def withdraw(self) -> None:
+        """As `cancel`, but without waiting: for answers whose steps another thread computes."""
+        self._engine.withdraw(self._request)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the next chunk is there without another step of the engine."""
+        request = self._request
+        return request.has_more_than(request.n_prompt + self._n_tokens, request.n_prefilled)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the prompt is computed, or never will be."""
+        request = self._request
+        return request.first_token_at is not None or request.finish_reason is not None
 
     def result(self) -> Result:
         """The answer so far, with the finish reason "cancelled" if it was not read to its end."""

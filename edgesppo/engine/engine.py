@@ -139,17 +139,20 @@ class Engine:
         *,
         owner: object = None,
         grammar: str | None = None,
+        salt: str = "",
     ) -> Request:
         """Queue a prompt for an answer.
 
         With a `grammar`, made by `schema.grammar`, the answer follows it. With an `owner`, the
         request is cancelled when the owner is garbage-collected: an interrupt can hit the very
-        code that would have cancelled it.
+        code that would have cancelled it. Cells of the KV cache are reused only for the same
+        `salt`.
 
         Raises ContextOverflow when the prompt leaves no room for an answer, UsageError for ids
         outside the vocabulary, and Closed.
         """
         request = new_request(prompt, params, model=self.model, n_ctx=self.n_ctx, grammar=grammar)
+        request.salt = salt
         if owner is not None:
             request.owner = weakref.ref(owner)
         if self._draft_costs:
@@ -173,6 +176,15 @@ class Engine:
         with self._lock:
             self._unfinished = True  # in case this is interrupted
             self._schedule.drop_unwanted()
+
+    def withdraw(self, request: Request) -> None:
+        """As `cancel`, but without waiting: the next step of another thread ends the request.
+
+        The step that is under way is cut short only if it computes for nobody else.
+        """
+        request.cancelled = True
+        if len(self._schedule.requests()) == 1:
+            self._abort()
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of one request, calling `step()` while there are none.
@@ -213,6 +225,10 @@ class Engine:
         with self._lock:
             self._open_context()
             return self._cache.count_cached(tokens)
+
+    def kv_share(self) -> float:
+        """The share of the KV cache that holds tokens, from 0 to 1; it waits for no step."""
+        return min(1.0, self._cache.n_held() / self.n_ctx)
 
     def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
         """The cached ids and KV cells of the sequence that shares the most with `tokens`.

@@ -25,7 +25,8 @@ NOTHING, EARLIER, SHARED, RESTORED = "nothing", "earlier", "shared", "restored"
 class Slot:
     """One sequence of the cache: its number, and the ids that it holds from position 0 on.
 
-    `busy` says whether a request is running in it; `reused` what its latest request reused.
+    `busy` says whether a request is running in it; `reused` what its latest request reused. Only
+    requests with the slot's `salt` reuse its cells.
     """
 
     seq: int
@@ -34,6 +35,7 @@ class Slot:
     last_used: float = 0.0
     reused: str = NOTHING
     restored: bool = False
+    salt: str = ""
 
 
 class KVCache:
@@ -44,19 +46,24 @@ class KVCache:
         self._n_swa = n_swa
         self._slots = [Slot(seq) for seq in range(n_seqs)]
 
-    def take(self, tokens: Sequence[int]) -> Slot | None:
+    def take(self, tokens: Sequence[int], salt: str = "") -> Slot | None:
         """Take a free slot for a prompt, with the prefix that can be reused; None if all are busy.
 
         It is the free slot with the longest common prefix. If more can be reused of another slot,
-        its cells are shared: a system text is held once for all chats.
+        its cells are shared: a system text is held once for all chats. What was computed under
+        another `salt` is never reused: how soon an answer comes would tell what others asked.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
-        slot = max(free, key=lambda s: (_common(s.ids, tokens), -s.last_used))
-        keep = self._reusable(slot, tokens)
-        lender = max(self._slots, key=lambda s: self._reusable(s, tokens))
-        shared = self._reusable(lender, tokens)
+        slot = max(
+            free,
+            key=lambda s: (_common(s.ids, tokens) if s.salt == salt else 0, -s.last_used),
+        )
+        lenders = [other for other in self._slots if other.salt == salt]
+        keep = self._reusable(slot, tokens) if slot.salt == salt else 0
+        lender = max(lenders, key=lambda s: self._reusable(s, tokens), default=slot)
+        shared = self._reusable(lender, tokens) if lenders else 0
         if shared > keep:
             slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
             self._share(lender, slot, shared)
@@ -64,12 +71,17 @@ class KVCache:
             self._truncate(slot, keep)
             slot.reused = (RESTORED if slot.restored else EARLIER) if keep else NOTHING
         slot.restored = False
+        slot.salt = salt
         slot.busy = True
         return slot
 
     def count_cached(self, tokens: Sequence[int]) -> int:
         """The number of a prompt's tokens that need no prefill."""
         return max(self._reusable(slot, tokens) for slot in self._slots)
+
+    def n_held(self) -> int:
+        """The number of tokens in all slots; one that several share counts for each."""
+        return sum(len(slot.ids) for slot in self._slots)
 
     def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
         """The ids and cells of the slot that shares the most with `tokens`, for `put`.

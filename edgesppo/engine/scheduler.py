@@ -72,7 +72,7 @@ class Scheduler:
         """Start waiting requests while the cache has free slots."""
         while self._waiting and not (self._crowded and self._running):
             request = self._waiting[0]
-            slot = self._cache.take(request.tokens)
+            slot = self._cache.take(request.tokens, request.salt)
             if slot is None:
                 return
             request.admit(slot)
