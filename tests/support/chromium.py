@@ -6,12 +6,14 @@ https://chromedevtools.github.io/devtools-protocol/; each message is JSON that e
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,12 @@ _OPTIONS = (
     "--headless=new",
     "--remote-debugging-pipe",
     "--no-sandbox",  # it needs a user of its own, which a container has not
+    "--no-zygote",
     "--disable-gpu",
+    "--in-process-gpu",
+    "--disable-software-rasterizer",
+    "--disable-site-isolation-trials",
+    "--disable-features=Translate,MediaRouter,OptimizationHints",
     "--disable-dev-shm-usage",
     "--disable-extensions",
     "--disable-background-networking",
@@ -56,19 +63,19 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # Chromium reads from 3 and writes to 4, which the two may be now in the other order.
-        moved = [os.dup(theirs_in), os.dup(theirs_out)]
-        shell = f'exec "$0" "$@" 3<&{moved[0]} 4>&{moved[1]}'
+        # Not among the small numbers, where Chromium wants them: 3 to read from, 4 to write to.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+        run = f"import os, sys; os.dup2({ends[0]}, 3); os.dup2({ends[1]}, 4); os.execv(sys.argv[1], sys.argv[1:])"
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", shell, program, *_OPTIONS, f"--user-data-dir={profile}"],
-            pass_fds=moved,
+            [sys.executable, "-SEc", run, program, *_OPTIONS, f"--user-data-dir={profile}"],
+            pass_fds=ends,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for number in (theirs_in, theirs_out, *moved):
-            os.close(number)
+        for end in (theirs_in, theirs_out, *ends):
+            os.close(end)
         self._read = b""
         self._number = 0
         self.events: list[dict[str, Any]] = []
@@ -113,7 +120,9 @@ class Page:
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._context = browser.call("Target.createBrowserContext")["browserContextId"]
-        made = browser.call("Target.createTarget", url="about:blank", browserContextId=self._context)
+        made = browser.call(
+            "Target.createTarget", url="about:blank", browserContextId=self._context
+        )
         attached = browser.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -164,7 +173,9 @@ class Page:
         common = {"key": key, "code": code or key, "modifiers": modifiers}
         for kind in ("keyDown", "keyUp"):
             shown = {"text": text} if text and kind == "keyDown" else {}
-            self.call("Input.dispatchKeyEvent", type=kind, windowsVirtualKeyCode=number, **common, **shown)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, windowsVirtualKeyCode=number, **common, **shown
+            )
 
     def resize(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
         """Show the page on a screen of this size, as a phone has it or a desk."""

@@ -122,7 +122,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._event({"choices": [{"index": 0, "delta": {"content": piece}}]})
             state.go_on.wait(state.delay_s) if state.delay_s else None
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": state.finish}]})
-        usage = {"prompt_tokens": 10, "completion_tokens": len(pieces), "total_tokens": 10 + len(pieces)}
+        usage = {
+            "prompt_tokens": 10,
+            "completion_tokens": len(pieces),
+            "total_tokens": 10 + len(pieces),
+        }
         self._event({"choices": [], "usage": usage, "timings": {"decode_tps": 12.5}})
         self.wfile.write(b"data: [DONE]\n\n")
 

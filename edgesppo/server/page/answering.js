@@ -7,8 +7,8 @@ const SAVE_EVERY = 1000; // milliseconds
 
 /** Begin the answer of a node, or go on with it if it has content. `run()` returns when it is over. */
 export class Answering {
-  constructor(chat, node, { model, server, changed, save, askForKey }) {
-    Object.assign(this, { chat, node, model, server, changed, save, askForKey });
+  constructor(chat, node, { server, changed, save, askForKey }) {
+    Object.assign(this, { chat, node, server, changed, save, askForKey });
     this.controller = new AbortController();
     this.saved = 0;
     this.waiting = null; // in words, what is waited for
@@ -62,8 +62,8 @@ export class Answering {
   }
 
   async readOnce() {
-    const { chat, node, model } = this;
-    const body = { ...chat.sampling, model, messages: messagesFor(chat, node) };
+    const { chat, node } = this;
+    const body = { ...chat.sampling, messages: messagesFor(chat, node) };
     for await (const chunk of streamChat(body, this.controller.signal)) {
       this.take(chunk);
       this.changed(this);
@@ -84,7 +84,8 @@ export class Answering {
       this.began ??= performance.now();
       this.pieces += 1;
     }
-    if (choice?.finish_reason) node.state = choice.finish_reason === "length" ? "length" : "done";
+    if (choice?.finish_reason === "length") node.state = "length";
+    else if (choice?.finish_reason) node.state = node.content.trim() ? "done" : "empty";
     if (usage) node.tokens = this.before + usage.completion_tokens;
     if (Number.isFinite(timings?.decode_tps)) node.speed = timings.decode_tps;
   }
@@ -97,8 +98,7 @@ export class Answering {
 
   broken(error) {
     const { node } = this;
-    const whole = node.state === "done" || node.state === "length";
-    if (whole) return; // only the figures behind the answer are missing
+    if (node.state !== "running") return; // only the figures behind the answer are missing
     if (error.name === "AbortError") node.state = "stopped";
     else if (error instanceof ConnectionLost && node.content) node.state = "dropped";
     else {

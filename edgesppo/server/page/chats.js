@@ -7,12 +7,15 @@
 // What a node of an answer has besides: the `model` that gave it, how many `tokens` it has and how
 // many came in a second (`speed`), and a `state`: "done", or why it is not whole, see STATES.
 
-/** Why an answer is not whole. */
+const BROKEN_OFF = "This answer broke off: the connection was lost, or the page was closed. What came is kept.";
+
+/** Why an answer is not whole. One that was "running" when it was read from the storage is not. */
 export const STATES = {
-  running: "The page was closed while this answer came. What came is kept.",
+  running: BROKEN_OFF,
+  dropped: BROKEN_OFF,
   stopped: "You stopped this answer.",
-  length: "This answer reached the longest that is allowed.",
-  dropped: "The connection was lost while this answer came. What came is kept.",
+  length: "This answer is as long as was allowed.",
+  empty: "The model answered with nothing.",
   failed: "",
 };
 
@@ -86,9 +89,8 @@ function titleOf(question) {
 
 /** The messages that a server is sent for an answer behind this node, or for the rest of its own. */
 export function messagesFor(chat, node) {
-  const messages = shownPath(chat, node.id).map(({ role, content }) => ({ role, content }));
-  const unbegun = node.role === "assistant" && node.content === "";
-  if (unbegun) messages.pop();
+  const begun = shownPath(chat, node.id).filter(({ content }) => content !== "");
+  const messages = begun.map(({ role, content }) => ({ role, content }));
   if (chat.system.trim()) messages.unshift({ role: "system", content: chat.system });
   return messages;
 }

@@ -60,7 +60,7 @@ export class Composer {
   submit(event) {
     event.preventDefault();
     if (this.busy || this.text.trim() === "") return;
-    const text = this.text;
+    const text = this.text.trimEnd();
     this.text = "";
     this.send(text);
   }

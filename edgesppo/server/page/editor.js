@@ -21,7 +21,7 @@ export function sends(event) {
 /** Calls back with the new text, or with null if there is to be none. */
 export function openEditor(place, text, label, done) {
   const field = el("textarea", { value: text, "aria-label": "Text", rows: 1 });
-  const save = () => (field.value.trim() ? done(field.value) : field.focus());
+  const save = () => (field.value.trim() ? done(field.value.trimEnd()) : field.focus());
   field.addEventListener("input", () => fitHeight(field));
   field.addEventListener("keydown", (event) => {
     if (event.key === "Escape") done(null);
@@ -39,4 +39,5 @@ export function openEditor(place, text, label, done) {
   place.replaceChildren(el("div", { className: "editor" }, field, choices));
   fitHeight(field);
   field.focus();
+  field.setSelectionRange(text.length, text.length);
 }

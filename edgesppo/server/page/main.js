@@ -93,7 +93,7 @@ function send(text) {
 async function begin(node) {
   const chat = current;
   if (running.has(chat)) return;
-  const answering = new Answering(chat, node, { model: server.model ?? "", server, changed, save: keep, askForKey });
+  const answering = new Answering(chat, node, { server, changed, save: keep, askForKey });
   running.set(chat, answering);
   keep(chat);
   const run = answering.run();
