@@ -15,9 +15,11 @@ class ChatPage:
     """What can be seen and done on the page that a browser shows."""
 
     def __init__(self, page: Page, url: str) -> None:
+        """Open it, unless it is what the browser shows."""
         self.browser = page
         self.url = url
-        page.open(url)
+        if not page.run("location.href").startswith(url):
+            page.open(url)
         page.until("document.getElementById('about').textContent.startsWith('You talk to')")
 
     def write(self, text: str) -> None:
@@ -78,9 +80,9 @@ class ChatPage:
 
     def press(self, label: str, within: str = "main") -> None:
         """Press the last button of this name; `within` is a selector."""
-        found = f"[...document.querySelectorAll({json.dumps(within + ' button')})].findLast("
-        found += f"(b) => b.checkVisibility() && (b.ariaLabel ?? b.innerText.trim()) === {json.dumps(label)})"
-        self.browser.run(f"{found}.click()")
+        buttons = f"[...document.querySelectorAll({json.dumps(within + ' button')})]"
+        named = f"(b.ariaLabel ?? b.innerText.trim()) === {json.dumps(label)}"
+        self.browser.run(f"{buttons}.findLast((b) => b.checkVisibility() && {named}).click()")
 
     def new_chat(self) -> None:
         """Begin a chat."""

@@ -27,6 +27,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 _OPTIONS = (
     "--headless=new",
     "--remote-debugging-pipe",
+    "--no-startup-window",  # it would show pages of the browser's own
     "--no-sandbox",  # it needs a user of its own, which a container has not
     "--no-zygote",
     "--disable-gpu",
@@ -65,7 +66,8 @@ class Browser:
         self._in, theirs_out = os.pipe()
         # Not among the small numbers, where Chromium wants them: 3 to read from, 4 to write to.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
-        run = f"import os, sys; os.dup2({ends[0]}, 3); os.dup2({ends[1]}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        moves = f"os.dup2({ends[0]}, 3); os.dup2({ends[1]}, 4)"
+        run = f"import os, sys; {moves}; os.execv(sys.argv[1], sys.argv[1:])"
         self._process = subprocess.Popen(
             [sys.executable, "-SEc", run, program, *_OPTIONS, f"--user-data-dir={profile}"],
             pass_fds=ends,
@@ -133,12 +135,16 @@ class Page:
         return self._browser.call(method, self._session, **params)
 
     def events(self, method: str) -> list[dict[str, Any]]:
-        """What happened of this kind since the page was made."""
+        """What happened of this kind, as far as it was not forgotten."""
         return [
             event["params"]
             for event in self._browser.events
             if event.get("method") == method and event.get("sessionId") == self._session
         ]
+
+    def forget(self) -> None:
+        """Forget what happened so far."""
+        self._browser.events.clear()
 
     def open(self, url: str) -> None:
         """Go to an address and wait until its scripts have run."""
@@ -183,7 +189,8 @@ class Page:
         self.call("Emulation.setDeviceMetricsOverride", mobile=phone, **shown)
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # each picture costs time
+        self.call("Emulation.setEmulatedMedia", features=[scheme, still])
 
     def screenshot(self, file: Path) -> None:
         """Write what is seen into a PNG file."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,23 +42,29 @@ class ScriptedServer:
     key: str | None = None
     drop_after: int | None = None
     hold_after: int | None = None
-    delay_s: float = 0.0
     go_on: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     asked: list[dict[str, Any]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """A new script, as if nothing had been asked."""
+        vars(self).update(vars(ScriptedServer(url=self.url)))
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: ScriptedServer
 
+    def handle(self) -> None:
+        """Browsers hang up when they like."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        self.state.paths.append(path)
         if path == "/health":
             self._json({"status": self.state.status}, 200 if self.state.status == "ok" else 503)
         elif path == "/v1/models":
@@ -67,7 +73,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._file("index.html" if path == "/" else path.removeprefix("/page/"))
 
     def do_POST(self) -> None:
-        self.state.paths.append(self.path)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         key = self.state.key
         if key is not None and self.headers["Authorization"] != f"Bearer {key}":
@@ -120,7 +125,6 @@ class _Handler(BaseHTTPRequestHandler):
             if number == state.hold_after:
                 self._held()
             self._event({"choices": [{"index": 0, "delta": {"content": piece}}]})
-            state.go_on.wait(state.delay_s) if state.delay_s else None
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": state.finish}]})
         usage = {
             "prompt_tokens": 10,

@@ -5,7 +5,7 @@ import { messagesFor, touch } from "./chats.js";
 
 const SAVE_EVERY = 1000; // milliseconds
 
-/** Begin the answer of a node, or go on with it if it has content. `run()` returns when it is over. */
+/** The answer of a node, which goes on if it has begun. `finished` is a promise, for when it is over. */
 export class Answering {
   constructor(chat, node, { server, changed, save, askForKey }) {
     Object.assign(this, { chat, node, server, changed, save, askForKey });
@@ -16,8 +16,13 @@ export class Answering {
     this.pieces = 0;
   }
 
+  start() {
+    this.finished = this.run();
+  }
+
   stop() {
     this.controller.abort();
+    return this.finished;
   }
 
   async run() {
@@ -46,6 +51,7 @@ export class Answering {
         const loading = error.status === 503 && (await this.server.check()) === "loading";
         const keyed = error.status === 401 && (await this.askForKey());
         if (!loading && !keyed) throw error;
+        if (keyed) this.server.check(); // which then says what model it has
       }
     }
   }

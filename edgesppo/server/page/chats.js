@@ -16,7 +16,7 @@ export const STATES = {
   stopped: "You stopped this answer.",
   length: "This answer is as long as was allowed.",
   empty: "The model answered with nothing.",
-  failed: "",
+  failed: "", // the node's own `error` says why
 };
 
 const ROLES = ["user", "assistant"];
@@ -70,12 +70,18 @@ export function showAlternative(chat, node) {
   chat.leaf = leaf.id;
 }
 
-/** Remove a node that nothing follows; its parent is shown then. */
-export function removeNode(chat, node) {
-  chat.nodes = chat.nodes.filter((other) => other !== node);
-  const sibling = chat.nodes.findLast((other) => other.parent === node.parent);
-  if (sibling) showAlternative(chat, sibling);
-  else chat.leaf = node.parent;
+/** Whether nothing was written in it yet. */
+export function isEmpty(chat) {
+  return chat.nodes.length === 0 && !chat.draft;
+}
+
+/** Take over what another copy of a chat has more: messages, and more of an answer. */
+export function mergeChat(chat, other) {
+  for (const node of other.nodes) {
+    const ours = nodeOf(chat, node.id);
+    if (!ours) chat.nodes.push(node);
+    else if (node.content.length > ours.content.length) Object.assign(ours, node);
+  }
 }
 
 export function touch(chat) {

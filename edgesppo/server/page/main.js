@@ -8,15 +8,17 @@ import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
 import { Gauge } from "./gauge.js";
 import { askForKey } from "./key.js";
+import { Library } from "./library.js";
 import { prepareMenu } from "./menu.js";
 import { notice } from "./notices.js";
 import { NOTICES, ServerState } from "./server_state.js";
 import { SettingsDialog } from "./settings.js";
 import { listenToKeys } from "./shortcuts.js";
 import { Sidebar } from "./sidebar.js";
-import { forgetChat, loadChats, preferences, saveChat, setPreference, storedChat, whenAnotherTabWrites } from "./storage.js";
+import { preferences, setPreference } from "./storage.js";
 
-const { chats, unread } = loadChats();
+const library = new Library({ changed: changedElsewhere });
+const keep = (chat) => library.keep(chat);
 const running = new Map(); // chat -> the answer that comes in it
 const server = new ServerState();
 const announcer = new Announcer();
@@ -37,14 +39,6 @@ const gauge = new Gauge(server, (tokens, context) => composer.showTokens(tokens,
 let current = newChat(preferences().forNewChats);
 let frame = 0;
 
-/** Save a chat, unless there is nothing in it yet. */
-function keep(chat) {
-  const empty = chat.nodes.length === 0 && !chat.draft && !chat.system;
-  if (empty && !chats.includes(chat)) return;
-  if (!chats.includes(chat)) chats.unshift(chat);
-  notice("storage", saveChat(chat));
-}
-
 function showChat() {
   document.title = current.title ? `${current.title} · edgesppo` : "edgesppo";
   byId("title").textContent = current.title || "New chat";
@@ -55,12 +49,11 @@ function showChat() {
 }
 
 function showChats() {
-  chats.sort((one, other) => (one.updated < other.updated ? 1 : -1));
-  sidebar.show(chats, current, (chat) => running.has(chat));
+  sidebar.show(library.newestFirst(), current, (chat) => running.has(chat));
 }
 
 function openChat(chat) {
-  keepDraft();
+  keep(current); // with what was being written
   current = chat;
   composer.text = chat.draft ?? "";
   setPreference("open", chat.id);
@@ -80,27 +73,23 @@ function written(text) {
   if (!running.has(current)) gauge.changed(current);
 }
 
-function keepDraft() {
-  if (chats.includes(current) || current.draft) keep(current);
-}
-
 function send(text) {
   const question = addNode(current, shownPath(current).at(-1), "user", text);
   begin(addNode(current, question, "assistant", ""));
 }
 
-/** Let an answer come, or go on. */
+/** Let an answer come, or go on. Another that still comes in this chat is stopped. */
 async function begin(node) {
   const chat = current;
-  if (running.has(chat)) return;
+  while (running.has(chat)) await running.get(chat).stop();
   const answering = new Answering(chat, node, { server, changed, save: keep, askForKey });
   running.set(chat, answering);
   keep(chat);
-  const run = answering.run();
+  answering.start();
   showChat();
   conversation.showEnd();
   announcer.begin();
-  await run;
+  await answering.finished;
   running.delete(chat);
   if (chat !== current) return showChats();
   showChat();
@@ -127,7 +116,6 @@ function stop() {
 
 /** A new answer beside this one; one that has no text yet is asked for again in its own place. */
 function askAgain(node) {
-  if (running.has(current)) return;
   if (node.role === "user") begin(addNode(current, node, "assistant", ""));
   else if (node.content === "") begin(node);
   else begin(addNode(current, nodeOf(current, node.parent), "assistant", ""));
@@ -135,7 +123,6 @@ function askAgain(node) {
 
 /** An edited text stands beside the old one; behind a question comes a new answer. */
 function edited(node, content) {
-  if (running.has(current)) return;
   const other = addNode(current, nodeOf(current, node.parent), node.role, content);
   if (node.model) other.model = node.model;
   if (node.role === "user") askAgain(other);
@@ -146,28 +133,33 @@ function edited(node, content) {
 }
 
 function settingsSaved(chat) {
-  keep(chat);
+  library.add(chat);
   showChat();
 }
 
 function removeCurrent() {
   const chat = current;
   running.get(chat)?.stop();
-  chats.splice(chats.indexOf(chat) >>> 0, 1);
-  forgetChat(chat);
-  current = newChat(preferences().forNewChats);
-  openChat(current);
+  library.remove(chat);
+  openChat(newChat(preferences().forNewChats));
   const restore = () => {
-    keep(chat);
+    library.restore(chat);
     openChat(chat);
   };
   notice("deleted", `“${chat.title || "New chat"}” is deleted.`, { label: "Undo", action: restore, seconds: 15 });
 }
 
+/** Another tab wrote this chat: what it added is there now, and shown if it is newer. */
+function changedElsewhere(chat) {
+  const leaf = nodeOf(chat, chat.leaf) ?? chat.nodes[0];
+  if (leaf && !running.has(chat)) showAlternative(chat, leaf);
+  showChat();
+}
+
 function ofLast(role, action) {
   return () => {
     const turn = conversation.last(role);
-    if (turn && !running.has(current)) action(turn);
+    if (turn) action(turn);
   };
 }
 
@@ -177,18 +169,8 @@ server.listen(({ state }) => {
   gauge.changed(current);
 });
 
-whenAnotherTabWrites((id) => {
-  const place = chats.findIndex((chat) => chat.id === id);
-  const [ours, theirs] = [chats[place], storedChat(id)];
-  if (running.has(ours) || ours === current && composer.text) return;
-  if (ours) chats.splice(place, 1);
-  if (theirs) chats.unshift(theirs);
-  if (ours === current && theirs) current = theirs;
-  showChat();
-});
-
 addEventListener("pagehide", () => {
-  keepDraft();
+  keep(current);
   for (const chat of running.keys()) keep(chat);
 });
 
@@ -205,7 +187,14 @@ for (const closing of document.querySelectorAll("[data-closes]")) {
 byId("new-chat").addEventListener("click", startChat);
 byId("open-settings").addEventListener("click", () => settings.open(current));
 byId("open-keys").addEventListener("click", () => byId("keys").showModal());
-prepareMenu({ chats, current: () => current, remove: removeCurrent, add: (chat) => { keep(chat); openChat(chat); } });
+prepareMenu(library, {
+  current: () => current,
+  remove: removeCurrent,
+  add: (chat) => {
+    library.add(chat);
+    openChat(chat);
+  },
+});
 listenToKeys({
   newChat: startChat,
   toMessage: () => composer.focus(),
@@ -216,6 +205,5 @@ listenToKeys({
   settings: () => settings.open(current),
   escape: () => (sidebar.isOpen && sidebar.isDrawer ? sidebar.toggle(false) : stop()),
 });
-if (unread) notice("unread", `${unread} saved ${unread === 1 ? "chat" : "chats"} cannot be read by this page. Nothing of it was changed.`);
-openChat(chats.find((chat) => chat.id === preferences().open) ?? current);
+openChat(library.find(preferences().open) ?? current);
 server.check();

@@ -32,7 +32,7 @@ export class ServerState {
     const state = await health();
     const changed = state !== this.state;
     this.state = state;
-    const unknown = state === "ok" && this.model === null;
+    const unknown = state === "ok" && (changed || this.model === null); // it may be another one now
     if (unknown) await this.askForModel();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.checkIfSeen(), state === "ok" ? USUALLY : WHEN_NOT_WELL);

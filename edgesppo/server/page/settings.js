@@ -5,7 +5,7 @@ import { setPreference } from "./storage.js";
 
 /** What the server takes; an empty field is not sent, so that the server's own default holds. */
 const SAMPLING = [
-  ["temperature", "Temperature", "0: always the likeliest", { min: 0, max: 100 }],
+  ["temperature", "Temperature", "0: likeliest", { min: 0, max: 100 }],
   ["max_tokens", "Longest answer", "in tokens", { min: 1, whole: true }],
   ["top_p", "Top p", "0 to 1", { min: 0, max: 1 }],
   ["top_k", "Top k", "0: all", { min: 0, whole: true }],
@@ -13,7 +13,7 @@ const SAMPLING = [
   ["repeat_penalty", "Repeat penalty", "1: off", { min: 0.01, max: 100 }],
   ["presence_penalty", "Presence penalty", "−2 to 2", { min: -2, max: 2 }],
   ["frequency_penalty", "Frequency penalty", "−2 to 2", { min: -2, max: 2 }],
-  ["seed", "Seed", "same seed, same answer", { min: 0, whole: true }],
+  ["seed", "Seed", "any number", { min: 0, whole: true }],
 ];
 
 export class SettingsDialog {
@@ -68,8 +68,8 @@ function readSampling() {
   for (const [name, label, , limits] of SAMPLING) {
     const text = byId(`sampling-${name}`).value.trim().replace(",", ".");
     if (text === "") continue;
-    const text_fault = wrong(text, limits);
-    if (text_fault) return { fault: { name, text: `${label}: ${text_fault}` } };
+    const fault = wrong(text, limits);
+    if (fault) return { fault: { name, text: `${label}: ${fault}` } };
     sampling[name] = Number(text);
   }
   const stop = byId("sampling-stop").value.split("\n").filter((line) => line !== "");

@@ -20,7 +20,7 @@ export function listenToKeys(actions) {
   }
   const byCode = new Map(keys.filter(([, , code]) => code).map(([, , code, action]) => [code, action]));
   addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open], :popover-open")) return;
     const { altKey, ctrlKey, metaKey, shiftKey } = event;
     let action = altKey && !ctrlKey && !metaKey && !shiftKey ? byCode.get(event.code) : null;
     if (event.key === "Escape") action = actions.escape;

@@ -64,9 +64,10 @@ export class Turn {
     const others = this.otherButtons();
     this.bar.classList.toggle("several", others.length > 0);
     if (!this.isAnswer) return [edit, copy, ...others];
+    if (!node.content) return others;
     const again = button("Regenerate", () => actions.again(node));
     const goOn = button("Continue", () => actions.goOn(node));
-    return node.content ? [copy, again, goOn, edit, ...others] : [again, ...others];
+    return [copy, again, ...(node.state === "done" ? [goOn] : []), edit, ...others];
   }
 
   /** To the alternatives of this node, where an edit or a new answer made some. */
@@ -107,7 +108,7 @@ function figures(node, answering) {
   const tokens = answering ? answering.before + answering.pieces : node.tokens;
   const parts = [];
   const about = answering ? "about " : "";
-  if (Number.isFinite(tokens)) parts.push(`${about}${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`);
+  if (tokens > 0) parts.push(`${about}${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`);
   if (Number.isFinite(speed)) parts.push(`${speed.toFixed(1)} tokens/s`);
   return parts.join(" · ");
 }
