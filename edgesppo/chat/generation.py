@@ -190,9 +190,12 @@ class Generation:
         """Stop generating. Any thread may call this, also in the middle of the prefill."""
         self._engine.cancel(self._request)
 
-    def withdraw(self) -> None:
-        """As `cancel`, but without waiting: for answers whose steps another thread computes."""
-        self._engine.withdraw(self._request)
+    def withdraw(self, *, at_once: bool = False) -> None:
+        """As `cancel`, but without waiting: for answers whose steps another thread computes.
+
+        With `at_once`, a step that computes for others, too, is cut short for them as well.
+        """
+        self._engine.withdraw(self._request, at_once=at_once)
 
     @property
     def has_news(self) -> bool:

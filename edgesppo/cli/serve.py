@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +13,18 @@ import click
 
 from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import Headed, HeadedCommand
-from edgesppo.cli.loading import choose_model, open_with_meters
+from edgesppo.cli.loading import choose_model, gguf_path, open_with_meters
 from edgesppo.cli.options import model_options
 from edgesppo.cli.output import say
 from edgesppo.errors import UsageError
+from edgesppo.gguf import gemma2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.api import LoadedModel
     from edgesppo.server.settings import ServerSettings
+    from edgesppo.store.locate import Found
 
 _KEY = "EDGESPPO_API_KEY"
 _server = functools.partial(click.option, cls=Headed, heading="Serving")
@@ -51,7 +55,7 @@ _OPTIONS = [
         "--api-key-file",
         type=_FILE,
         help="The API keys, one a line: NAME:KEY, then requests=N and tokens=N per minute if"
-        f" limited. [env: {_KEY}, for one key]",
+        f" limited. [env: {_KEY}, with commas between]",
     ),
     _safety("--allow-host", multiple=True, help="A name the server may be asked by; repeatable."),
     _safety(
@@ -111,15 +115,15 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
     keys. Ctrl-C or SIGTERM lets the answers under way end; a second one does not.
     """
     found = choose_model(model)
-    settings = _settings(found.name, serving)
+    settings = _settings(serving)
     from edgesppo.server import listen
     from edgesppo.server.serve import build_server, log_to_stderr, run
 
     log_to_stderr()
-    loading = {**loading, "n_seqs": settings.parallel}
 
     def load() -> LoadedModel:
-        return open_with_meters(loading, found)
+        n_seqs = serving["parallel"] or _sequences(found, loading)
+        return open_with_meters({**loading, "n_seqs": n_seqs}, found)
 
     tls = _tls(serving)
     server = build_server(load, settings, **tls)
@@ -138,7 +142,21 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
             path.unlink(missing_ok=True)
 
 
-def _settings(name: str, serving: dict[str, Any]) -> ServerSettings:
+def _sequences(found: Found, loading: dict[str, Any]) -> int:
+    """How many answers to compute at the same time, where the user does not say."""
+    from edgesppo.terminal.progress import tuning_progress
+    from edgesppo.tuning.choose import LoadOptions, choose_sequences, choose_settings
+
+    options = LoadOptions(
+        **{name: loading[name] for name in ("n_ctx", "n_threads", "gpu", "cache_type", "tune")}
+    )
+    summary = gemma2.load_summary(gguf_path(found))
+    with tuning_progress() as on_tune:
+        choose_settings(summary, replace(options, force=True), on_tune)
+    return choose_sequences(summary, options)
+
+
+def _settings(serving: dict[str, Any]) -> ServerSettings:
     """The server's settings. Raises UsageError."""
     _require_extra()
     from edgesppo.server import settings
@@ -152,9 +170,7 @@ def _settings(name: str, serving: dict[str, Any]) -> ServerSettings:
             f"--api-key-file FILE, or set {_KEY}"
         )
     return settings.ServerSettings(
-        name=name,
         host=host,
-        parallel=serving["parallel"] or 4,
         max_queue=serving["queue"],
         keys=keys,
         allowed_hosts=serving["allow_host"],
@@ -180,8 +196,8 @@ def _keys(path: Path | None) -> Any:
 
     if path is not None:
         return tuple(api_keys.read_file(path))
-    given = os.environ.get(_KEY, "")
-    return tuple(api_keys.parse([(1, given)], _KEY))
+    given = os.environ.get(_KEY, "").split(",")
+    return tuple(api_keys.parse(enumerate(given, 1), _KEY))
 
 
 def _tls(serving: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +209,13 @@ def _tls(serving: dict[str, Any]) -> dict[str, Any]:
     for path in (cert, key):
         if not path.is_file():
             raise UsageError(f"there is no file {path}; expected a PEM file")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(cert, key)
+    except OSError as error:  # ssl's own are such
+        raise UsageError(
+            f"{cert} and {key} are no certificate and its private key ({error.strerror or error}); "
+            "expected two PEM files"
+        ) from None
     return {"ssl_certfile": str(cert), "ssl_keyfile": str(key)}
 
 

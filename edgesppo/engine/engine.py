@@ -93,6 +93,7 @@ class Engine:
         self._context: Context | None = Context(model.weights, params)
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = params.n_ctx
+        self.n_seqs = n_seqs
         self.n_threads = params.n_threads
         self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention
@@ -177,13 +178,13 @@ class Engine:
             self._unfinished = True  # in case this is interrupted
             self._schedule.drop_unwanted()
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Request, *, at_once: bool = False) -> None:
         """As `cancel`, but without waiting: the next step of another thread ends the request.
 
-        The step that is under way is cut short only if it computes for nobody else.
+        The step that is under way is cut short if it computes for nobody else, or `at_once`.
         """
         request.cancelled = True
-        if len(self._schedule.requests()) == 1:
+        if at_once or len(self._schedule.requests()) == 1:
             self._abort()
 
     def stream(self, request: Request) -> Generator[Event, None, None]:

@@ -59,7 +59,8 @@ class _Entry:
         """Look at a part of the response, and add the request's id to its head."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message.setdefault("headers", []).append((b"x-request-id", self.id.encode()))
+            own = [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
+            message["headers"] = [*message.get("headers", ()), *own]
         elif not message.get("more_body", False):
             self._whole = True
 

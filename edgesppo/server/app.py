@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -18,7 +19,9 @@ from edgesppo.server import metrics, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, from_exception
 from edgesppo.server.guard import Guard
-from edgesppo.server.openai import chat, models
+from edgesppo.server.ollama import answers
+from edgesppo.server.ollama import models as ollama_models
+from edgesppo.server.openai import chat, completions, models, responses
 from edgesppo.server.service import Service
 from edgesppo.server.worker import FAILED, OK
 from edgesppo.system.sanitize import one_line
@@ -40,7 +43,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.worker.start()
         yield
-        service.worker.stop()
+        await asyncio.to_thread(service.worker.stop)
 
     app = FastAPI(
         title="edgesppo",
@@ -51,22 +54,23 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         lifespan=lifespan,
     )
     app.state.service, app.state.settings = service, settings
-    for router in (chat.router, models.router):
-        app.include_router(router)
+    for module in (chat, completions, responses, models, answers, ollama_models):
+        app.include_router(module.router)
     _add_status(app, service)
     page_route.mount(app)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_error)
     # The last one added is the outermost.
+    app.add_middleware(Guard, settings=settings)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=[*settings.origins],
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Guard, settings=settings)
     app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
     return app
 
@@ -94,7 +98,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
-async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = [str(part) for part in first["loc"] if part != "body"]
@@ -102,21 +106,21 @@ async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
     text = first["msg"].removeprefix("Value error, ")
     message = f"{param}: {text}" if param else text
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return _response(ApiError(400, one_line(message), code=code, param=param))
+    return _response(request, ApiError(400, one_line(message), code=code, param=param))
 
 
-async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error, ApiError):
-        return _response(error)
+        return _response(request, error)
     headers = dict(error.headers or {})
-    return _response(ApiError(error.status_code, str(error.detail), headers=headers))
+    return _response(request, ApiError(error.status_code, str(error.detail), headers=headers))
 
 
-async def _on_error(_: Request, error: Exception) -> JSONResponse:
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
     logger.error("unexpected %s", type(error).__name__, exc_info=error)
-    return _response(from_exception(error))
+    return _response(request, from_exception(error))
 
 
-def _response(error: ApiError) -> JSONResponse:
-    return JSONResponse(error.body(), error.status_code, error.headers)
+def _response(request: Request, error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body(request.url.path), error.status_code, error.headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat import template
@@ -26,6 +25,7 @@ class Backend:
     Attributes:
         name: The name of the model.
         n_ctx: The size of the context, in tokens, which all sequences share.
+        n_seqs: How many answers can be computed at the same time.
         created: When the model's file was written, in seconds since the epoch.
     """
 
@@ -37,7 +37,8 @@ class Backend:
         self._model = loaded._model
         self._engine = loaded._engine
         self.bos = loaded._model.bos
-        self.created = int(time.time())
+        self.n_seqs = loaded._engine.n_seqs
+        self.created = int(loaded.path.stat().st_mtime)
 
     def params(self, sampling: dict[str, Any]) -> SamplingParams:
         """The model's default sampling with changes. Raises UsageError."""
@@ -87,10 +88,11 @@ class Backend:
         return self._loaded.detokenize(ids)
 
     def card(self) -> dict[str, Any]:
-        """The model's metadata as plain values."""
+        """The model's metadata as plain values, with the type and the fingerprint of its file."""
         return {
             **metadata.describe(self._model.summary),
             "file_type": file_type(self._model.summary),
+            "fingerprint": self._loaded._mark.fingerprint,
         }
 
     def begin(
@@ -102,6 +104,11 @@ class Backend:
     def step(self) -> None:
         """Compute one batch for all answers that were begun."""
         self._engine.step()
+
+    def drafts(self, generation: Generation) -> tuple[int, int]:
+        """How many tokens of an answer were drafted, and how many of them were right."""
+        drafter = generation._request.drafter
+        return (0, 0) if drafter is None else (drafter.n_drafted, drafter.n_accepted)
 
     def kv_share(self) -> float:
         """The share of the KV cache's cells that hold tokens, from 0 to 1."""

@@ -44,8 +44,10 @@ class ApiError(HTTPException):
         self.code = code
         self.param = param
 
-    def body(self) -> dict[str, Any]:
-        """The JSON of the error."""
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The JSON of the error, in the form of the API that the path belongs to."""
+        if path.startswith("/api/"):
+            return {"error": self.detail}
         kind = "server_error" if self.status_code >= 500 else "invalid_request_error"
         return {
             "error": {
@@ -88,15 +90,18 @@ def overloaded(n_waiting: int) -> ApiError:
     )
 
 
-def from_exception(error: Exception) -> ApiError:
-    """The HTTP form of any exception. Of one that is not ours, nothing is told."""
+def from_exception(error: Exception, param: str | None = None) -> ApiError:
+    """The HTTP form of any exception; `param` is the field that is to blame for a bad request.
+
+    Of an exception that is not ours, nothing is told.
+    """
     if isinstance(error, ApiError):
         return error
     message = one_line(str(error))
     if isinstance(error, ContextOverflow):
-        return bad_request(message, "messages", "context_length_exceeded")
+        return bad_request(message, param, "context_length_exceeded")
     if isinstance(error, UsageError):
-        return bad_request(message)
+        return bad_request(message, param)
     if isinstance(error, Closed | Cancelled):
         return unavailable("stopped")
     if isinstance(error, OutOfMemory):

@@ -42,7 +42,7 @@ class Guard:
                 self._check_origin(scope, headers)
                 self._check_key(scope, headers)
             except ApiError as error:
-                response = JSONResponse(error.body(), error.status_code, error.headers)
+                response = JSONResponse(error.body(scope["path"]), error.status_code, error.headers)
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -83,7 +83,7 @@ class Guard:
 
     def _check_key(self, scope: Scope, headers: Headers) -> None:
         keys, path = self._settings.keys, scope["path"]
-        if not keys or path in _OPEN or path.startswith("/page/") or _is_preflight(scope, headers):
+        if not keys or path in _OPEN or path.startswith("/page/"):
             return
         kind, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
@@ -96,11 +96,6 @@ class Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         scope.setdefault("state", {})["key"] = key
-
-
-def _is_preflight(scope: Scope, headers: Headers) -> bool:
-    """Whether a browser asks if it may ask; it never sends a key with that."""
-    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
 
 
 def host_name(host: str) -> str | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgesppo.server.settings import ServerSettings
 
 _LONGEST_NUMBER = 64
+_DROPPED = 16 << 20
 
 
 class JsonRequest(Request):
@@ -53,7 +54,6 @@ class JsonRoute(APIRoute):
 
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:
-    limit = settings.limits.body_bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(
@@ -61,14 +61,9 @@ async def _read(request: Request, settings: ServerSettings) -> bytes:
         )
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "a compressed body is not accepted; send it as it is", code="encoding")
-    if request.headers.get("content-length", "0").isdecimal():
-        _check_size(int(request.headers.get("content-length", "0")[:12]), limit)
-    found = bytearray()
     try:
         with anyio.fail_after(settings.deadlines.body_s):
-            async for piece in request.stream():
-                found += piece
-                _check_size(len(found), limit)
+            return await _read_at_most(request, settings.limits.body_bytes)
     except TimeoutError:
         raise ApiError(
             408,
@@ -78,17 +73,28 @@ async def _read(request: Request, settings: ServerSettings) -> bytes:
         ) from None
     except ClientDisconnect:
         raise ApiError(400, "the client went away", code="disconnected") from None
-    return bytes(found)
 
 
-def _check_size(n_bytes: int, limit: int) -> None:
-    if n_bytes > limit:
-        raise ApiError(
-            413,
-            f"the body is larger than {limit} bytes, the limit of this server",
-            code="body_too_large",
-            headers={"Connection": "close"},
-        )
+async def _read_at_most(request: Request, limit: int) -> bytes:
+    """The body. Raises a 413 if it is larger than `limit`.
+
+    Some more of it is taken and dropped: a client that is still sending would miss the answer.
+    """
+    found, n_bytes = bytearray(), 0
+    async for piece in request.stream():
+        n_bytes += len(piece)
+        if n_bytes <= limit:
+            found += piece
+        elif n_bytes > limit + _DROPPED:
+            break
+    if n_bytes <= limit:
+        return bytes(found)
+    raise ApiError(
+        413,
+        f"the body is larger than {limit} bytes, the limit of this server",
+        code="body_too_large",
+        headers={"Connection": "close"},
+    )
 
 
 def parse(data: bytes, max_depth: int) -> Any:

@@ -53,11 +53,13 @@ class Metrics:
                 self.between_tokens.observe((now - job.last_token_at) / n_tokens)
         job.last_token_at = now
 
-    def count(self, usage: Usage) -> None:
+    def count(self, usage: Usage, n_drafted: int, n_accepted: int) -> None:
         """Count the tokens of an answer that has ended."""
         self.prompt_tokens.inc(usage.prompt_tokens)
         self.cached_tokens.inc(usage.cached_tokens)
         self.completion_tokens.inc(usage.completion_tokens)
+        self.drafted_tokens.inc(n_drafted)
+        self.accepted_tokens.inc(n_accepted)
 
     def render(self) -> bytes:
         """All figures as text."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from edgesppo.server.settings import Deadlines
 
 
+_SEND_BUFFER = 64 << 10
+
+
 class DeadlineProtocol(H11Protocol):
     """A connection that has to send its headers, and to take the answer, in time."""
 
@@ -83,6 +86,8 @@ def _watch_peer(transport: asyncio.Transport, seconds: float) -> None:
         return
     with contextlib.suppress(OSError):
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # The system would take megabytes for a reader who takes nothing, and hide that.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             found.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from edgesppo.server.service import Service
     from edgesppo.server.settings import ServerSettings
 
+# For the clients to be told that the server has stopped.
+_LAST_WORDS_S = 1.0
+
 
 class Server(uvicorn.Server):
     """A server that goes on answering while it drains; new requests get a 503."""
@@ -50,6 +53,15 @@ class Server(uvicorn.Server):
             self.should_exit = late or self.service.is_idle
             self.force_exit = self.force_exit or late
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop the worker, which ends what is still computed, then close the connections."""
+        await asyncio.to_thread(self.service.worker.stop)
+        if self.server_state.tasks:
+            await asyncio.wait([*self.server_state.tasks], timeout=_LAST_WORDS_S)
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn leaves it out
+            await self.lifespan.shutdown()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,8 +93,10 @@ def build_server(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a client could name any address
         limit_concurrency=settings.limits.connections,
         timeout_keep_alive=int(max(1, settings.deadlines.header_s)),
+        timeout_graceful_shutdown=int(settings.deadlines.write_s) + 1,
         h11_max_incomplete_event_size=32 << 10,
         **options,
     )

@@ -18,7 +18,7 @@ from edgesppo.server.metrics import Metrics
 from edgesppo.server.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from fastapi import Request
 
@@ -51,12 +51,7 @@ class Service:
         self.metrics = Metrics()
         self.budgets = Budgets()
         self.open_answers = 0  # requests whose answers have not been closed
-        self.worker = Worker(
-            load,
-            parallel=settings.parallel,
-            max_queue=settings.max_queue,
-            metrics=self.metrics,
-        )
+        self.worker = Worker(load, max_queue=settings.max_queue, metrics=self.metrics)
         worker = self.worker
         self.metrics.watch("queue_length", "Waiting answers", lambda: worker.n_waiting)
         self.metrics.watch("active_sequences", "Running answers", lambda: worker.n_running)
@@ -83,8 +78,12 @@ class Service:
                 param="model",
             )
 
-    async def start(self, request: Request, make_plan: Callable[[Backend], Plan]) -> Answers:
+    async def start(
+        self, request: Request, make_plan: Callable[[Backend], Plan], param: str
+    ) -> Answers:
         """Check and submit a request; the plan is made on another thread.
+
+        `param` is the request's field that holds the prompt.
 
         Raises an ApiError. What it returns has to be closed.
         """
@@ -94,7 +93,7 @@ class Service:
         try:
             plan = await run_in_threadpool(make_plan, backend)
         except EdgesppoError as error:
-            raise from_exception(error) from None
+            raise from_exception(error, param) from None
         jobs = self._jobs(plan, key)
         self.worker.submit(jobs)
         answers = Answers(self, request, jobs, plan.n, key)
@@ -144,9 +143,12 @@ class Answers:
         service.open_answers += 1
 
     async def begun(self) -> None:
-        """Wait until the first answer has begun. Raises an ApiError if it cannot."""
+        """Wait until the first answer has begun, or for some time.
+
+        Raises an ApiError if it cannot begin, also if the client goes away.
+        """
         try:
-            await self.jobs[0].begun(_BEGIN_S)
+            await self._unless_gone(self.jobs[0].begun(_BEGIN_S))
         except EdgesppoError as error:
             raise from_exception(error) from None
 
@@ -209,18 +211,24 @@ class Answers:
 
     async def results(self) -> list[Result]:
         """All answers, once they are whole. Raises an ApiError, also if the client goes away."""
-        gone = asyncio.ensure_future(_disconnected(self._request))
-        reading = asyncio.ensure_future(self._read_all())
         try:
-            await asyncio.wait([gone, reading], return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                raise ApiError(499, "the client went away", code="disconnected")
-            reading.result()
+            await self._unless_gone(self._read_all())
         finally:
-            gone.cancel()
-            reading.cancel()
             self.close()
         return [job.result() for job in self.jobs]
+
+    async def _unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work. Raises an ApiError as soon as the client goes away."""
+        gone = asyncio.ensure_future(_disconnected(self._request))
+        working = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait([gone, working], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ApiError(499, "the client went away", code="disconnected")
+            working.result()
+        finally:
+            gone.cancel()
+            working.cancel()
 
     async def _read_all(self) -> None:
         async for _ in self.stream():
@@ -236,3 +244,10 @@ async def _disconnected(request: Request) -> None:
 def now() -> int:
     """The time as the APIs write it."""
     return int(time.time())
+
+
+def finish_reason(reason: str) -> str:
+    """The reason as the API writes it. Raises an ApiError for an answer that the server ended."""
+    if reason == "cancelled":
+        raise ApiError(503, "the server stopped before the answer was whole", code="server_stopped")
+    return reason

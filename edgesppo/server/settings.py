@@ -49,9 +49,7 @@ class ServerSettings:
     `origins` the web pages that may use it, beside its own.
     """
 
-    name: str = ""
     host: str = "127.0.0.1"
-    parallel: int = 4
     max_queue: int = 64
     keys: tuple[ApiKey, ...] = ()
     allowed_hosts: tuple[str, ...] = ()

@@ -33,18 +33,11 @@ class Worker:
     """Computes the answers of a server. `start` it on the event loop that gets the answers."""
 
     def __init__(
-        self,
-        load: Callable[[], LoadedModel],
-        *,
-        parallel: int,
-        max_queue: int,
-        metrics: Metrics,
+        self, load: Callable[[], LoadedModel], *, max_queue: int, metrics: Metrics
     ) -> None:
-        self.parallel = parallel
         self.status = LOADING
         self.failure: BaseException | None = None  # why the model could not be loaded
         self.last_step_at = time.monotonic()
-        self.loaded = asyncio.Event()
         self._load = load
         self._max_queue = max_queue
         self._metrics = metrics
@@ -83,10 +76,11 @@ class Worker:
 
         Raises a 429 if too many wait already, and a 503 while the server drains.
         """
+        backend = self.backend
         if self.status != OK:
             raise unavailable(self.status)
         with self._wake:
-            n_free = max(0, self.parallel - len(self._running))
+            n_free = max(0, backend.n_seqs - len(self._running))
             if len(self._queue) + len(jobs) > self._max_queue + n_free:
                 raise overloaded(len(self._queue))
             for job in jobs:
@@ -119,35 +113,35 @@ class Worker:
             return not self._running and not len(self._queue)
 
     def stop(self) -> None:
-        """End all answers and free the model. Waits for the step under way, which is cut short."""
+        """End all answers and free the model; harmless when repeated.
+
+        Waits for the step under way, which is cut short, but not for a model that is loading.
+        """
         with self._wake:
             self._stopping = True
             running = [*self._running]
             self._wake.notify()
         for job in running:
             if job.generation is not None:
-                job.generation.withdraw()
-        if self._thread.is_alive() and self.status != LOADING:
+                job.generation.withdraw(at_once=True)
+        if self._thread.is_alive() and self._backend is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        """The thread's work: load, then compute until it is stopped."""
+        """The thread's work: load, then compute until it is stopped, or fails unexpectedly."""
         try:
             self._backend = Backend(self._load())
-        except BaseException as error:
-            self.failure, self.status = error, FAILED
-            self._call(self.loaded.set)
-            return
-        if self.status == LOADING:
-            self.status = OK
-        self._call(self.loaded.set)
-        try:
+            if self.status == LOADING:
+                self.status = OK
             while self._wait_for_work():
                 self._compute(self._backend)
-        finally:
             self.status = STOPPED
-            self._deliver([(job, [unavailable(STOPPED)]) for job in self._all_jobs()])
-            self._backend.close()
+        except BaseException as error:
+            self.failure, self.status = error, FAILED
+        finally:
+            self._deliver([(job, [unavailable(self.status)]) for job in self._all_jobs()])
+            if self._backend is not None:
+                self._backend.close()
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to compute; False when stopping."""
@@ -186,7 +180,7 @@ class Worker:
 
     def _admit(self, backend: Backend, deliveries: Deliveries) -> None:
         """Begin waiting answers while sequences are free."""
-        while len(self._running) < self.parallel:
+        while len(self._running) < backend.n_seqs:
             with self._wake:
                 job = self._queue.pop(collections.Counter(job.owner for job in self._running))
             if job is None:
@@ -227,7 +221,8 @@ class Worker:
         job.over = True
         if job.generation is not None and job.usage is None:
             job.usage = job.generation.result().usage
-            self._metrics.count(job.usage)
+            assert self._backend is not None, "it began"
+            self._metrics.count(job.usage, *self._backend.drafts(job.generation))
         if job.chunks is not None:
             close = getattr(job.chunks, "close", None)
             if close is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -11,12 +12,12 @@ from fastapi.responses import JSONResponse
 from edgesppo._version import __version__
 from edgesppo.chat.structured import AnswerFormat, answer_format
 from edgesppo.errors import UsageError
-from edgesppo.server.errors import ApiError, bad_request
+from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import logprobs, sse, tools
 from edgesppo.server.openai.chat_request import ChatRequest
 from edgesppo.server.openai.messages import turns
-from edgesppo.server.service import Answers, Plan, Service, now
+from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of, usage_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ async def chat_completions(request: Request, body: ChatRequest) -> Any:
     service: Service = request.app.state.service
     service.require_model(body.model)
     limits = service.settings.limits
-    answers = await service.start(request, lambda backend: plan_of(body, backend, limits))
+    answers = await service.start(
+        request, lambda backend: plan_of(body, backend, limits), "messages"
+    )
     reply = Reply(service.backend.name, body)
     if body.stream:
         return sse.AnswerStream(answers, reply.events(answers))
@@ -199,13 +202,6 @@ class Reply:
         return sse.event({**self._chunk_head(), "choices": [], "usage": usage})
 
 
-def finish_reason(reason: str) -> str:
-    """The reason as the API writes it. Raises an ApiError for an answer that the server ended."""
-    if reason == "cancelled":
-        raise ApiError(503, "the server stopped before the answer was whole", code="server_stopped")
-    return reason
-
-
 def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     return {
         "id": call_id,
@@ -215,6 +211,4 @@ def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
 
 
 def _without_logprobs(chunk: Chunk) -> Chunk:
-    from dataclasses import replace
-
     return replace(chunk, logprobs=()) if chunk.logprobs else chunk

@@ -21,7 +21,7 @@ _PARTS = {
 }
 
 
-def _known_parts(content: Any) -> Any:
+def refuse_other_parts(content: Any) -> Any:
     """Refuse by name what is no text."""
     for part in content if isinstance(content, list) else ():
         kind = part.get("type") if isinstance(part, dict) else None
@@ -37,7 +37,7 @@ class TextPart(Strict):
     text: str
 
 
-Content = Annotated[str | list[TextPart] | None, BeforeValidator(_known_parts)]
+Content = Annotated[str | list[TextPart] | None, BeforeValidator(refuse_other_parts)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 

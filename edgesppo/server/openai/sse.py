@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
 
+from edgesppo.server.closing_response import ClosingResponse
 from edgesppo.server.errors import from_exception
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
-
-    from starlette.types import Receive, Scope, Send
 
     from edgesppo.server.service import Answers
 
@@ -29,20 +28,13 @@ def event(data: dict[str, Any], name: str | None = None) -> bytes:
     return format_sse_event(data_str=text, event=name)
 
 
-class AnswerStream(EventSourceResponse):
+class AnswerStream(ClosingResponse):
     """A stream of events; when it ends, by whatever, its answers are closed."""
 
-    def __init__(self, answers: Answers, events: AsyncIterator[bytes]) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(_with_pings(_with_errors(events)), headers=headers)
-        self._answers = answers
+    media_type = EventSourceResponse.media_type
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._answers.close()
+    def __init__(self, answers: Answers, events: AsyncIterator[bytes]) -> None:
+        super().__init__(answers, _with_pings(_with_errors(events)))
 
 
 async def _with_errors(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

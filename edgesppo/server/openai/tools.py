@@ -71,7 +71,6 @@ def _introduce(tools: Sequence[Tool], *, must: bool) -> str:
 
 def _grammar(tools: Sequence[Tool], *, must: bool) -> str:
     """The GBNF of a call, or of a call or a text."""
-    definitions: dict[str, Any] = {}
     calls = []
     for n, tool in enumerate(tools):
         parameters = tool.function.parameters or {"type": "object", "additionalProperties": False}
@@ -79,7 +78,6 @@ def _grammar(tools: Sequence[Tool], *, must: bool) -> str:
             schema.grammar(parameters)  # alone first, so that the error says whose it is
         except UsageError as error:
             raise bad_request(f"the tool {tool.function.name!r}: {error}", f"tools.{n}") from None
-        definitions[f"tool{n}"] = parameters
         calls.append(_call_schema(tool.function.name, parameters))
     try:
         grammar = schema.grammar({"anyOf": calls})
@@ -87,7 +85,9 @@ def _grammar(tools: Sequence[Tool], *, must: bool) -> str:
         raise bad_request(f"the tools: {error}", "tools") from None
     if must:
         return grammar
-    return re.sub(r"(?m)^root ::=", f"root ::= call | {_TEXT}\ncall ::=", grammar, count=1)
+    head, root, rest = f"\n{grammar}".partition("\nroot ::=")
+    assert root, "every grammar has a root"
+    return f"{head}\nroot ::= call | {_TEXT}\ncall ::={rest}".strip()
 
 
 def _call_schema(name: str, parameters: Any) -> dict[str, Any]:
@@ -111,6 +111,7 @@ class CallParser:
         self._held = ""
         self.is_call: bool | None = None  # None until the first letter
         self.name: str | None = None
+        self._has_begun = False  # whether anything of the arguments was given out
 
     def text(self, piece: str) -> str:
         """The text that is certain; empty for a call."""
@@ -131,6 +132,9 @@ class CallParser:
             self.name, self._held = head[1], self._held[head.end() :]
         if not self.is_call:
             return ""
+        if not self._has_begun:
+            self._held = self._held.lstrip()
+            self._has_begun = bool(self._held)
         # The call's own brace comes last; until then, any trailing one may be it.
         end = self._held.rstrip()
         keep = len(end) - 1 if end.endswith("}") else len(self._held)
