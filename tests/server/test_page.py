@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.support.chat_page import ChatPage
-from tests.support.served import served
+from tests.support.live_server import live
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def test_a_whole_conversation_with_a_model(tab: Page, demo_gguf: Path) -> None:
     """The real server: asked twice, reloaded, and asked again."""
-    with served(demo_gguf) as url:
+    with live(demo_gguf) as server:
+        url = f"{server.url}/"
         page = ChatPage(tab, url)
         page.set(sampling__temperature="0")
         assert "5" in page.ask("What is 2 plus 3?")

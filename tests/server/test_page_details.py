@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from tests.support.chat_page import ChatPage
@@ -115,3 +120,131 @@ def test_every_control_has_a_name(page: ChatPage) -> None:
     ]
     assert len(controls) > 10
     assert not [n for n in controls if not n.get("name", {}).get("value")]
+
+
+MARKDOWN = {
+    "a *b* **c** ***d*** ~~e~~ `f` \\*g\\*": (
+        "<p>a <em>b</em> <strong>c</strong> <em><strong>d</strong></em> <del>e</del> "
+        "<code>f</code> *g*</p>"
+    ),
+    "snake_case_name, 2 * 3, **not closed": "<p>snake_case_name, 2 * 3, **not closed</p>",
+    "one\ntwo": "<p>one<br>two</p>",
+    "# A\n### B\nC\n---": '<h3 class="h1">A</h3><h5 class="h3">B</h5><h4 class="h2">C</h4>',
+    "- a\n  - b\n\n    c\n- d": ("<ul><li>a<ul><li><p>b</p><p>c</p></li></ul></li><li>d</li></ul>"),
+    "3. a\n4. b\n   - c": '<ol start="3"><li>a</li><li>b<ul><li>c</li></ul></li></ol>',
+    "> a\n> > b\nc": "<blockquote><p>a</p><blockquote><p>b<br>c</p></blockquote></blockquote>",
+    "a\n\n---\n\nb": "<p>a</p><hr><p>b</p>",
+    "    indented\n\n    code": "indented\n\ncode",
+    "```py\nx = 1 # one\n```\nafter": (
+        'x = <span class="number">1</span> <span class="comment"># one</span>'
+    ),
+    "|a|b|\n|-|-:|\n|1|`x \\| y`|": (
+        '<th class="" scope="col">a</th><th class="right" scope="col">b</th></tr></thead>'
+        '<tbody><tr><td class="">1</td><td class="right"><code>x | y</code></td>'
+    ),
+    "see https://a.example/x_(y). ok": (
+        '<a href="https://a.example/x_(y)" title="https://a.example/x_(y)" target="_blank" '
+        'rel="noopener noreferrer">https://a.example/x_(y)</a>. ok'
+    ),
+    "&lt;b&gt; &amp;copy; <i>": "<p>&lt;b&gt; &amp;copy; &lt;i&gt;</p>",
+}
+# While more is to come, what is open is taken as closed, and a half mark is not shown.
+GROWING = {
+    "so **bold": "<p>so <strong>bold</strong></p>",
+    "so **bold*": "<p>so <strong>bold</strong></p>",
+    "a `code": "<p>a <code>code</code></p>",
+    "[a link](https://exa": "<p><span>a link</span></p>",
+    "2*3": "<p>2*3</p>",
+}
+
+
+def test_markdown_is_shown_as_commonmark_and_github_have_it(page: ChatPage) -> None:
+    for cases, partial in ((MARKDOWN, "false"), (GROWING, "true")):
+        shown = page.with_module(
+            "render.js",
+            f"return {json.dumps([*cases])}.map((text) => {{"
+            " const element = document.createElement('div');"
+            f" m.showMarkdown(element, text, {{ partial: {partial} }});"
+            " return element.innerHTML; })",
+        )
+        for (text, expected), html in zip(cases.items(), shown, strict=True):
+            assert expected in html, text
+
+
+def test_a_growing_answer_keeps_the_elements_that_are_whole(page: ChatPage) -> None:
+    assert page.with_module(
+        "render.js",
+        "const element = document.createElement('div');"
+        " m.showMarkdown(element, 'one\\n\\ntwo', { partial: true });"
+        " const [one, two] = element.children;"
+        " m.showMarkdown(element, 'one\\n\\ntwo and three', { partial: true });"
+        " return element.children[0] === one && element.children[1] !== two",
+    )
+
+
+def test_no_text_takes_long_to_show(page: ChatPage) -> None:
+    """Each of these would, if its parts were looked for again and again, or nested without end."""
+    parts = ["*a ", "a**b", "_a ", "[", "[a](", "![", "`a", "`` ` ", "~~a", "> ", "- ", "  ", "\\"]
+    lines = ["> a\n", "- a\n  - b\n", "|a|\n|-|\n", "```\n", "a\n---\n", "1. a\n\n"]
+    nested = "".join(f"{'  ' * depth}- a\n" for depth in range(200))
+    length = 50_000 if LONG else 5_000
+    hostile = [part * (length // len(part)) for part in parts + lines] + [nested, ">" * length]
+    shown = page.with_module(
+        "render.js",
+        f"return {json.dumps(hostile)}.map((text) => {{"
+        " const element = document.createElement('div');"
+        " m.showMarkdown(element, text);"
+        " return element.textContent.length; })",
+    )
+    assert len(shown) == len(hostile)
+
+
+def test_an_exported_chat_is_the_same_when_imported(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.answer = ["**Kept** <b>"]
+    page.ask("Export me")
+    stored, read, markdown = page.with_module(
+        "export.js",
+        "const chats = Object.entries(localStorage).filter(([name]) => name.includes('.chat.'));"
+        " const stored = JSON.parse(chats.find(([, text]) => text.includes('Export me'))[1]);"
+        " const [read] = m.fromJson(m.asJson([stored]));"
+        " return [stored, read, m.asMarkdown(read)]",
+    )
+    assert read == stored
+    assert markdown == "# Export me\n\n## You\n\nExport me\n\n## scripted\n\n**Kept** <b>\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("{}", "not a file that this page exported"),
+        ('{"format": "edgesppo chats", "chats": [{}]}', "not a chat"),
+        ('{"format": "edgesppo chats", "chats": [{"nodes": [{"id": 1}]}]}', "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_in_words(
+    page: ChatPage, text: str, message: str
+) -> None:
+    reading = f"try {{ return m.fromJson({json.dumps(text)}) }}"
+    said = page.with_module("export.js", f"{reading} catch (error) {{ return error.message }}")
+    assert message in said
+
+
+def test_two_tabs_lose_nothing_of_each_other(page: ChatPage, scripted: ScriptedServer) -> None:
+    """Another tab, here a hand, adds a question to a chat that this one goes on with."""
+    page.ask("Mine")
+    page.browser.run(
+        "(() => { const name = Object.keys(localStorage).find((name) =>"
+        '   localStorage[name].includes(\'"title":"Mine"\'));'
+        " const chat = JSON.parse(localStorage[name]);"
+        " chat.nodes.push({ ...chat.nodes[0], id: 'theirs', content: 'Theirs' });"
+        " localStorage[name] = JSON.stringify(chat); })()"
+    )
+    page.ask("Mine again")
+    stored = page.browser.run(
+        "Object.values(localStorage).find((text) => text.includes('Mine again'))"
+    )
+    assert '"content":"Theirs"' in stored
+    assert len(scripted.asked) == 2

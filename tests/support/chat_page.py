@@ -111,6 +111,10 @@ class ChatPage:
             self.browser.run(f"document.getElementById({field!r}).value = {json.dumps(value)}")
         self.press("Save", "dialog[open]")
 
+    def with_module(self, name: str, statements: str) -> Any:
+        """Run statements that `return` something; what a module of the page exports is in `m`."""
+        return self.browser.run(f"import('/page/{name}').then((m) => {{ {statements} }})")
+
     def complaints(self) -> list[Any]:
         """What the browser found fault with: exceptions, and what the policy forbade."""
         logged = [event["entry"] for event in self.browser.events("Log.entryAdded")]
