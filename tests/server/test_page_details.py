@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.server.test_page import HOSTILE
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
@@ -180,6 +181,20 @@ def test_a_growing_answer_keeps_the_elements_that_are_whole(page: ChatPage) -> N
         " m.showMarkdown(element, 'one\\n\\ntwo and three', { partial: true });"
         " return element.children[0] === one && element.children[1] !== two",
     )
+
+
+def test_an_answer_that_grew_looks_like_one_that_came_at_once(page: ChatPage) -> None:
+    text = "".join(f"{case}\n\n" for case in (*MARKDOWN, "a\n# b", "a\n#b", "- a\n\n- b", HOSTILE))
+    grown, at_once = page.with_module(
+        "render.js",
+        f"const text = {json.dumps(text)};"
+        " const [one, other] = [1, 2].map(() => document.createElement('div'));"
+        " for (let n = 0; n <= text.length; n += 1)"
+        "   m.showMarkdown(one, text.slice(0, n), { partial: n < text.length });"
+        " m.showMarkdown(other, text);"
+        " return [one.innerHTML, other.innerHTML]",
+    )
+    assert grown == at_once
 
 
 def test_no_text_takes_long_to_show(page: ChatPage) -> None:

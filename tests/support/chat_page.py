@@ -19,6 +19,8 @@ class ChatPage:
         self.browser = page
         self.url = url
         if not page.run("location.href").startswith(url):
+            page.open("about:blank")  # so that nothing of another page comes any more
+            page.forget()
             page.open(url)
         page.until("document.getElementById('about').textContent.startsWith('You talk to')")
 

@@ -149,7 +149,7 @@ class Page:
     def open(self, url: str) -> None:
         """Go to an address and wait until its scripts have run."""
         self.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self.until(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
 
     def run(self, script: str) -> Any:
         """The value of an expression; a promise is waited for."""

@@ -15,14 +15,14 @@ const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?:( +)(?=\S)|(?=\s*$))/;
 const UNDERLINE = /^ {0,3}(=+|-+)[ \t]*$/;
 const CODE_INDENT = /^ {4,}\S/;
 
-/** The blocks of a text; each has its `source`, by which a block that did not change is known. */
+/** The blocks of a text; each has its `source`, and the `line` that it begins in. */
 export function parseMarkdown(text) {
-  const lines = text.replace(/\r\n?/g, "\n").replaceAll("\0", "\uFFFD").split("\n").map(untabbed);
-  return parseBlocks(lines, 0);
+  return parseBlocks(text.split("\n").map(untabbed), 0);
 }
 
-/** Tabs at the beginning of a line, as columns. */
-function untabbed(line) {
+/** A line without the "\r" of other systems at its end; tabs at its beginning are columns. */
+function untabbed(text) {
+  const line = text.endsWith("\r") ? text.slice(0, -1) : text;
   const indent = /^[ \t]*/.exec(line)[0];
   if (!indent.includes("\t")) return line;
   let columns = 0;
@@ -40,6 +40,7 @@ function parseBlocks(lines, depth) {
     }
     const [block, next] = parseBlock(lines, at, depth);
     block.source = lines.slice(at, next).join("\n");
+    block.line = at;
     block.blankAfter = next < lines.length && BLANK.test(lines[next]);
     blocks.push(block);
     at = next;

@@ -7,21 +7,42 @@ import { highlight } from "./highlight.js";
 import { parseInline } from "./inline.js";
 import { parseMarkdown } from "./markdown.js";
 
+// So many blocks at the end of a text can still become others as it grows: "# a" ends the paragraph
+// before it, "#a" goes on with it.
+const UNSETTLED = 2;
+
+// Of each element that shows a text: a key for each of its blocks, and how much of the text will
+// stay as it is: `settled`, which made `count` of them.
+const shown = new WeakMap();
+const NOTHING = { keys: [], settled: "", count: 0 };
+
 /**
  * Show a text in an element. Blocks that are there already stay as they are, so that what a person
- * selected, or scrolled to, in a growing answer is not lost. `partial`: more of it is to come.
+ * selected, or scrolled to, in a growing answer is not lost; and only the end of one that grows is
+ * read again. `partial`: more of it is to come.
  */
 export function showMarkdown(element, text, { partial = false } = {}) {
-  const blocks = parseMarkdown(text);
-  const shown = element.shown ?? [];
-  const key = (block, last) => `${last && partial ? "partial" : "whole"} ${block.source}`;
-  element.shown = blocks.map((block, place) => key(block, place === blocks.length - 1));
-  let same = 0;
-  while (same < shown.length && shown[same] === element.shown[same]) same += 1;
+  let { keys, settled, count } = shown.get(element) ?? NOTHING;
+  if (!text.startsWith(settled)) ({ settled, count } = NOTHING);
+  const rest = text.slice(settled.length);
+  const blocks = parseMarkdown(rest);
+  const isOpen = (block) => partial && block === blocks.at(-1);
+  const now = [...keys.slice(0, count), ...blocks.map((block) => `${isOpen(block)} ${block.source}`)];
+  let same = count;
+  while (same < keys.length && keys[same] === now[same]) same += 1;
   while (element.childNodes.length > same) element.lastChild.remove();
-  for (const block of blocks.slice(same)) {
-    element.append(blockNode(block, partial && block === blocks.at(-1)));
+  for (const block of blocks.slice(same - count)) element.append(blockNode(block, isOpen(block)));
+  if (blocks.length > UNSETTLED) {
+    settled += rest.split("\n", blocks.at(-UNSETTLED).line).join("\n") + "\n";
+    count += blocks.length - UNSETTLED;
   }
+  shown.set(element, { keys: now, settled, count });
+}
+
+/** Take away what is shown, to show something else. */
+export function clearMarkdown(element) {
+  shown.delete(element);
+  element.replaceChildren();
 }
 
 function blockNode(block, partial) {

@@ -4,7 +4,7 @@ import { STATES, alternatives } from "./chats.js";
 import { copyText } from "./clipboard.js";
 import { button, el } from "./dom.js";
 import { openEditor } from "./editor.js";
-import { showMarkdown } from "./render.js";
+import { clearMarkdown, showMarkdown } from "./render.js";
 
 export class Turn {
   /** `actions`: edit, regenerate, goOn, show, each with the node. */
@@ -25,12 +25,18 @@ export class Turn {
     const { node } = this;
     this.heading.textContent = this.isAnswer ? `Answer${node.model ? ` of ${node.model}` : ""}` : "You";
     this.element.classList.toggle("running", answering !== null);
-    if (this.isAnswer) showMarkdown(this.text, node.content, { partial: answering !== null });
+    if (answering?.waiting) this.showWaiting(answering.waiting);
+    else if (this.isAnswer) showMarkdown(this.text, node.content, { partial: answering !== null });
     else this.text.textContent = node.content;
-    if (answering?.waiting) this.text.replaceChildren(el("p", { className: "waiting" }, answering.waiting));
-    if (answering?.waiting) delete this.text.shown;
     this.updateNote(answering);
     this.updateBar(answering);
+  }
+
+  /** Below what there is of an answer, what is waited for. */
+  showWaiting(reason) {
+    clearMarkdown(this.text);
+    showMarkdown(this.text, this.node.content);
+    this.text.append(el("p", { className: "waiting" }, reason));
   }
 
   updateNote(answering) {
@@ -92,8 +98,7 @@ export class Turn {
     const done = (content) => {
       this.editing = false;
       this.element.classList.remove("editing");
-      delete this.text.shown;
-      this.text.replaceChildren();
+      clearMarkdown(this.text);
       this.update();
       if (content !== null && content !== this.node.content) this.actions.edit(this.node, content);
       else this.bar.querySelector("button")?.focus();
