@@ -23,7 +23,7 @@ RUNTIME = [
     {"system", "schema"},
     {"gguf", "sampling", "lockfile"},
     {"planning", "hub"},
-    {"llama"},
+    {"llama", "cards"},
     {"store", "engine"},
     {"tuning", "chat"},
     {"sessions"},

@@ -64,18 +64,19 @@ class TensorJob:
 
 def sort_jobs(jobs: Iterable[TensorJob], layout: str) -> list[TensorJob]:
     """The jobs in the order of the output; `layout` is one of LAYOUTS."""
-    return sorted(jobs, key=_edge_key if layout == "edge" else _standard_key)
+    if layout == "edge":
+        return sorted(jobs, key=lambda job: edge_key(job.weight, job.kind))
+    return sorted(jobs, key=_standard_key)
 
 
-def _edge_key(job: TensorJob) -> tuple[bool, bool, float, int]:
+def edge_key(weight: Weight, kind: GGMLQuantizationType) -> tuple[bool, bool, float, int]:
     """Norms, token_embd, then the layers' matrices by bits per weight, most bits first.
 
     At load, llama.cpp copies the types that it repacks (above all Q4_K), and can then unmap only
     pages at the end of the file; so those tensors come last. Sorting is stable: within a group the
     order is the checkpoint's.
     """
-    weight = job.weight
-    bits = row_bytes(job.kind, weight.row) / weight.row
+    bits = row_bytes(kind, weight.row) / weight.row
     embedding = weight.role is MODEL_TENSOR.TOKEN_EMBD
     return not weight.is_norm, not embedding, -bits, weight.layer
 

@@ -40,6 +40,7 @@ COMMANDS = {
         "Convert a checkpoint (a folder, or from the hub) to a GGUF file.",
     ),
     "show": ("edgesppo.cli.show", "Show a model file's metadata."),
+    "card": ("edgesppo.cli.card", "Write the model card of a GGUF file to publish."),
     "pull": ("edgesppo.cli.pull", "Download a model from the hub, or resume a download."),
     "lock": ("edgesppo.cli.lock", "Pin a model of the hub to its current commit."),
     "list": ("edgesppo.cli.list", "List the models, and which are on this machine."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cards.published import how_to_get
 from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import gguf_path
@@ -16,12 +17,15 @@ from edgesppo.cli.output import emit_json, tell
 from edgesppo.gguf import gemma2
 from edgesppo.planning.memory_plan import PROGRAM_BYTES
 from edgesppo.store import locate
-from edgesppo.system.units import megabytes
+from edgesppo.store.expected import absent_entry, expected_disk, expected_summary
+from edgesppo.system import hardware, load
+from edgesppo.system.units import megabytes, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.lockfile.entries import PinnedModel
     from edgesppo.planning.memory_plan import MemoryPlan
     from edgesppo.planning.run_config import RunConfig
     from edgesppo.tuning.choose import LoadOptions
@@ -34,27 +38,88 @@ if TYPE_CHECKING:
 def plan_command(model: str, as_json: bool, loading: dict[str, Any]) -> None:
     """Show the memory, threads and settings that MODEL will use here, without loading it.
 
-    The exit code is 1 if it does not fit into memory.
+    Of a model that is not on this machine, also what it takes to get it, and roughly how fast it
+    will answer, from the speed of the memory, which is measured. The exit code is 1 if it does not
+    fit into memory.
     """
     from edgesppo.tuning.choose import MEASURED, choose_settings, origin
 
-    found = locate.find(model)
-    summary = gemma2.load_summary(gguf_path(found))
+    entry = absent_entry(model)
+    name = locate.find(model).name if entry is None else entry.name
+    summary = _summary(model)
     options = replace(load_options(loading), force=True)
     tuning, plan = choose_settings(summary, options, measure=False)
     settings_origin = origin(summary, options, tuning)
+    outlook = None if entry is None else _outlook(entry, summary, tuning)
     if as_json:
-        figures = {**asdict(plan), "program": PROGRAM_BYTES}
-        figures |= {"total": plan.total, "fits": plan.fits}
+        figures = {**asdict(plan), "program": PROGRAM_BYTES, "here": entry is None}
+        figures |= {"total": plan.total, "fits": plan.fits, **({} if outlook is None else outlook)}
         emit_json({**figures, "tuning": asdict(tuning), "measured": settings_origin == MEASURED})
     else:
-        tell(found.name)
+        tell(name)
         for label, line in _lines(tuning, plan, options.draft):
             tell(f"  {label:<9} {line}")
         tell(f"  {'':<9} {_ORIGINS[settings_origin](tuning)}")
+        for label, line in [] if outlook is None else _outlook_lines(outlook):
+            tell(f"  {label:<9} {line}")
         tell(f"  {'fits':<9} {'yes' if plan.fits else f'no: {plan.advice()}'}")
     if not plan.fits:
         sys.exit(1)
+
+
+def _summary(model: str) -> Summary:
+    """The header of MODEL's file, or what it will be where the model is not on this machine."""
+    entry = absent_entry(model)
+    if entry is not None:
+        return expected_summary(entry)
+    return gemma2.load_summary(gguf_path(locate.find(model)))
+
+
+def _outlook(entry: PinnedModel, summary: Summary, tuning: RunConfig) -> dict[str, Any]:
+    """What getting a model takes, and the rates of answers that this machine's memory allows."""
+    from edgesppo.tuning.bandwidth import bandwidth
+
+    disk = expected_disk(entry, summary)
+    watch = load.LoadWatch()
+    speed = bandwidth(hardware.cores())
+    watch.stop()
+    return {
+        "get": how_to_get(entry),
+        "download": disk.download,
+        "file": disk.file,
+        "disk": disk.most,
+        "disk_free": disk.free,
+        "bandwidth": speed,
+        "others": load.most(watch.before, watch.during),
+        "decode_tps_at_most": speed / summary.data_bytes,
+        "decode_tps": tuning.decode_tps,
+    }
+
+
+def _outlook_lines(outlook: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "here", f"no; to get it: {outlook['get']}"
+    yield "download", f"about {size(outlook['download'])}"
+    free = outlook["disk_free"]
+    room = "" if free is None else f"; {size(free)} are free"
+    if free is not None and free < outlook["disk"]:
+        room += ", which is too little"
+    yield (
+        "disk",
+        f"about {size(outlook['file'])}, up to {size(outlook['disk'])} while it is fetched{room}",
+    )
+    if outlook["decode_tps"] is None:
+        yield (
+            "speed",
+            f"answers: at most about {outlook['decode_tps_at_most']:.2g} tokens/s, as memory is"
+            f" read at {outlook['bandwidth'] / 1e9:.1f} GB/s",
+        )
+        yield "", "(measured now) and each token reads all weights; prompts depend on the cores"
+        if outlook["others"] > load.SPOILED:
+            yield (
+                "",
+                f"other programs used {outlook['others']:.0%} of the processors meanwhile: close"
+                " them and try again",
+            )
 
 
 def load_options(loading: dict[str, Any]) -> LoadOptions:
@@ -63,9 +128,7 @@ def load_options(loading: dict[str, Any]) -> LoadOptions:
 
     names = {field.name for field in fields(LoadOptions)}
     draft = loading["drafts"]
-    summary = (
-        None if isinstance(draft, bool) else gemma2.load_summary(gguf_path(locate.find(draft)))
-    )
+    summary = None if isinstance(draft, bool) else _summary(draft)
     chosen = {name: value for name, value in loading.items() if name in names}
     return LoadOptions(**chosen, draft=summary)
 
@@ -117,5 +180,5 @@ _ORIGINS: dict[str, Callable[[RunConfig], str]] = {
 }
 
 
-def _mb(size: int) -> str:
-    return f"{megabytes(size):>12}"
+def _mb(n_bytes: int) -> str:
+    return f"{megabytes(n_bytes):>12}"

@@ -1,4 +1,4 @@
-"""`edgesppo show`: print a model file's metadata, as text or JSON."""
+"""`edgesppo show`: print a model's card from its file, or from models.lock before it is here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cards.published import (
+    METHODS,
+    entry_lines,
+    entry_values,
+    published_lines,
+    published_values,
+)
 from edgesppo.cli.completion import complete_models
 from edgesppo.cli.loading import gguf_path
 from edgesppo.cli.options import json_option
@@ -15,12 +22,16 @@ from edgesppo.cli.output import emit_json, tell
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
 from edgesppo.store import locate
+from edgesppo.store.expected import absent_entry
+from edgesppo.store.origin import origin
 from edgesppo.system.fs import hash_file
 from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from edgesppo.lockfile.entries import PinnedModel
 
 _LABEL = 11
 _WIDTH = 80 - _LABEL - 3
@@ -33,23 +44,45 @@ _WIDTH = 80 - _LABEL - 3
 def show_command(model: str, with_hash: bool, as_json: bool) -> None:
     """Show the metadata of MODEL's file: lineage, tensor types, tokenizer, licence, hashes.
 
-    Reads only the file's header; the model is not loaded.
+    Of a model that is not on this machine, what models.lock knows of it: shape, training,
+    published results, licences. Reads only the file's header; the model is not loaded.
     """
     from edgesppo.gguf.metadata import describe
 
+    entry = absent_entry(model)
+    if entry is not None:
+        _show_absent(entry, as_json=as_json)
+        return
     path = gguf_path(locate.find(model))
-    card = describe(gemma2.load_summary(path))
+    summary = gemma2.load_summary(path)
+    card = {**describe(summary), "notes": gemma2.notes(summary)}
     if with_hash:
         card["sha256"] = _sha256(path)
+    entry = origin(model, card)
     if as_json:
-        emit_json(card)
+        emit_json({**card, "here": True, **({} if entry is None else published_values(entry))})
         return
     tell(card["name"] or path.name)
-    for label, line in _lines(card):
-        for place, part in enumerate(_wrapped(line)):
-            tell(f"  {label if not place else '':<{_LABEL}} {part}")
+    _tell_lines(_lines(card))
+    if entry is not None:
+        _tell_lines(published_lines(entry))
     for label, name, digest in _hashes(card["inputs"]):
         tell(f"  {label:<{_LABEL}} {name}\n  {'':<{_LABEL}} {digest}")
+
+
+def _show_absent(entry: PinnedModel, *, as_json: bool) -> None:
+    if as_json:
+        emit_json({**entry_values(entry), **published_values(entry)})
+        return
+    tell(entry.name)
+    _tell_lines(entry_lines(entry))
+    _tell_lines(published_lines(entry))
+
+
+def _tell_lines(lines: Iterable[tuple[str, str]]) -> None:
+    for label, line in lines:
+        for place, part in enumerate(_wrapped(line)):
+            tell(f"  {label if not place else '':<{_LABEL}} {part}")
 
 
 def _sha256(path: Path) -> str:
@@ -93,6 +126,8 @@ def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if sampling:
         yield "sampling", ", ".join(sampling)
     yield "licence", _licence(card["license"])
+    for note in card["notes"]:
+        yield "note", note
 
 
 def _wrapped(line: str) -> list[str]:
@@ -113,10 +148,9 @@ def _hashes(inputs: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
 
 def _lineage(lineage: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if method := lineage["method"]:
-        names = {"SPPO": "Self-Play Preference Optimization (SPPO)"}
         iteration = lineage["iteration"]
         rounds = f", iteration {_number(iteration)}" if iteration is not None else ""
-        yield "training", names.get(method, method) + rounds
+        yield "training", METHODS.get(method, method) + rounds
     for label, key in (("base model", "base_models"), ("data sets", "datasets")):
         if lineage[key]:
             yield label, ", ".join(lineage[key])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile
+from edgesppo.gguf.foreign_keys import changes_model
 from edgesppo.gguf.reader import (
     ArrayInfo,
     Summary,
@@ -37,14 +38,22 @@ __all__ = [
     "check_head",
     "check_number",
     "load_summary",
+    "notes",
     "read_array",
 ]
 
 ARCHITECTURE = "gemma2"
 TEMPLATE = "tokenizer.chat_template"  # named ones are called TEMPLATE.NAME
+# Values of general.type -> what such a file is.
+_NO_MODEL = {
+    "adapter": "a LoRA adapter in GGUF's form",
+    "imatrix": "an importance matrix",
+    "mmproj": "a projector for images",
+}
 _TURN = ("<start_of_turn>", "<end_of_turn>")
 _MAX_TEMPLATE = 1 << 16  # bytes; Gemma-2's has 600
 _SHOWN = 80  # characters of a name in a message
+_LISTED = 5  # names in a message
 # Hyper-parameter -> the smallest and the largest valid value.
 NUMBERS = {
     "context_length": (16, 2**27),
@@ -75,7 +84,7 @@ _VOCABULARY = {_TOKENS: tuple(b"<0x%02X>" % byte for byte in range(256))}
 # reads them as these without looking at the type in the file.
 _PER_TOKEN = {
     _TOKENS: (8,),  # strings
-    "tokenizer.ggml.scores": (6,),  # float32
+    "tokenizer.ggml.scores": (6, 5),  # float32, or whole numbers
     TOKEN_TYPES: (5,),  # 32-bit whole numbers
 }
 
@@ -108,6 +117,9 @@ def check_number(name: str, value: Any) -> str | None:
 def _fault(
     path: Path, architecture: str, keys: Mapping[str, Any], arrays: Mapping[str, ArrayInfo]
 ) -> str | None:
+    kind = keys.get("general.type")
+    if isinstance(kind, str) and kind in _NO_MODEL:
+        raise BadModelFile(f"{path}: {_NO_MODEL[kind]}, expected a model")
     value = keys.get("general.architecture")
     if value != architecture:
         raise BadModelFile(
@@ -150,13 +162,17 @@ def _foreign(path: Path, what: str) -> BadModelFile:
 def _number_fault(
     path: Path, keys: Mapping[str, Any], arrays: Mapping[str, ArrayInfo]
 ) -> str | None:
-    """What is wrong with the hyper-parameters; raises for one that Gemma-2 does not have."""
+    """What is wrong with the hyper-parameters; raises for one that makes another model of it."""
+    prefix = f"{ARCHITECTURE}."
+    numbers = {key.removeprefix(prefix): keys[key] for key in keys if key.startswith(prefix)}
     for key, value in keys.items():
-        name = key.removeprefix(f"{ARCHITECTURE}.")
+        name = key.removeprefix(prefix)
         if name == key:
             continue
         if name not in (*NUMBERS, _ROTATED):
-            raise _foreign(path, f"the key {quoted(key)}")
+            if changes_model(name, value, numbers, is_array=key in arrays):
+                raise _foreign(path, f"the key {quoted(key)}")
+            continue
         if key in arrays:
             return f"{key} is an array of {value}, expected one number"
         fault = check_number(name, value) if name in NUMBERS else None
@@ -208,22 +224,42 @@ def _token_fault(
 
 
 def _template_fault(path: Path, keys: Mapping[str, Any]) -> str | None:
-    """What is wrong with a chat template: it must have the turns that edgesppo prompts with."""
-    for name, template in keys.items():
-        if name != TEMPLATE and not name.startswith(f"{TEMPLATE}."):
-            continue
-        if not isinstance(template, str):
-            return f"{one_line(name, _SHOWN)} is not a string, expected a chat template"
-        size = len(template.encode())
-        if size > _MAX_TEMPLATE:
-            return (
-                f"{one_line(name, _SHOWN)} has {size:,} bytes, expected at most {_MAX_TEMPLATE:,}"
-            )
-        missing = next((mark for mark in _TURN if mark not in template), None)
-        if missing is not None:
-            raise BadModelFile(
-                f"{path}: {one_line(name, _SHOWN)} is not Gemma-2's: it has no {missing!r} in "
-                f"{quoted(template)}; edgesppo prompts in Gemma-2's turns, which this model "
-                "does not know; run it with another program"
-            )
+    """What is wrong with the chat template: it must have the turns that edgesppo prompts with.
+
+    Templates with a name of their own, as for tools, are for other programs.
+    """
+    template = keys.get(TEMPLATE)
+    if template in (None, ""):
+        return None
+    if not isinstance(template, str):
+        return f"{TEMPLATE} is not a string, expected a chat template"
+    size = len(template.encode())
+    if size > _MAX_TEMPLATE:
+        return f"{TEMPLATE} has {size:,} bytes, expected at most {_MAX_TEMPLATE:,}"
+    missing = next((mark for mark in _TURN if mark not in template), None)
+    if missing is not None:
+        raise BadModelFile(
+            f"{path}: {TEMPLATE} is not Gemma-2's: it has no {missing!r} in {quoted(template)};"
+            " edgesppo prompts in Gemma-2's turns, which this model does not know; run it with"
+            " another program"
+        )
     return None
+
+
+def notes(summary: Summary) -> list[str]:
+    """What a file has that has no effect here, one line each: foreign keys, further templates."""
+    prefix = f"{ARCHITECTURE}."
+    own = {f"{prefix}{name}" for name in (*NUMBERS, _ROTATED)}
+    foreign = [key for key in summary.keys if key.startswith(prefix) and key not in own]
+    templates = [key for key in summary.keys if key.startswith(f"{TEMPLATE}.")]
+    found = []
+    if foreign:
+        found.append(f"{_listed(foreign)}: not of Gemma-2, and without effect")
+    if templates:
+        found.append(f"{_listed(templates)}: not used; edgesppo prompts in Gemma-2's turns")
+    return found
+
+
+def _listed(keys: list[str]) -> str:
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return ", ".join(one_line(key, _SHOWN) for key in keys[:_LISTED]) + more

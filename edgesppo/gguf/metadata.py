@@ -47,6 +47,13 @@ def describe(summary: Summary) -> dict[str, Any]:
         "types": _types(summary),
         "bits_per_weight": _bits(summary),
         "tokenizer": _tokenizer(summary),
+        "languages": _texts(summary, "general.languages"),
+        "imatrix": {
+            "from": text(keys, "quantize.imatrix.file"),
+            "of the data": text(keys, "quantize.imatrix.dataset"),
+            "with entries": number(keys, "quantize.imatrix.entries_count"),
+            "and chunks": number(keys, "quantize.imatrix.chunks_count"),
+        },
         "sampling": {name: number(keys, f"general.sampling.{name}") for name in _SAMPLING},
         "license": {
             "header": text(keys, "general.license"),

@@ -179,7 +179,7 @@ class _Reader(Cursor):
     def read_summary(self, check_keys: KeyCheck | None) -> Summary:
         version = self.take("I")
         if version not in (2, 3):
-            raise self.fail(f"GGUF version {version}, expected 2 or 3")
+            raise self.bad_version(version)
         n_tensors = self.count("the number of tensors", MAX_TENSORS)
         n_keys = self.count("the number of keys", MAX_KEYS)
         keys = self.read_keys(n_keys)
@@ -193,6 +193,20 @@ class _Reader(Cursor):
         data_bytes = sum(tensor.n_bytes for tensor in tensors)
         sizes = n_tensors, data_bytes, self.size
         return Summary(self.path, keys, *sizes, tuple(tensors), self.arrays)
+
+    def bad_version(self, version: int) -> BadModelFile:
+        """The error to raise for a version that llama.cpp does not read."""
+        if version == 1:
+            return BadModelFile(
+                f"{self.path}: GGUF version 1 of 2023, which llama.cpp no longer reads; take a"
+                " newer file of the model"
+            )
+        if version and version & 0xFFFF == 0:
+            return BadModelFile(
+                f"{self.path}: a big-endian GGUF file, expected little-endian; take the file for"
+                " PCs, or convert the checkpoint"
+            )
+        return self.fail(f"GGUF version {version}, expected 2 or 3")
 
     def read_keys(self, n: int) -> dict[str, Any]:
         keys = self.keys

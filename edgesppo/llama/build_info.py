@@ -41,10 +41,10 @@ _REQUIRED = {
     "asimdhp": "FP16_VA",
     "sme": "SME",
 }
-_LIBRARY = "edgesppo.llama.library"
+LIBRARY = "edgesppo.llama.library"
 _PROGRAM = f"""\
 import json
-from {_LIBRARY} import LIBRARY_VERSION, can_offload, system_info
+from {LIBRARY} import LIBRARY_VERSION, can_offload, system_info
 print(json.dumps([LIBRARY_VERSION, system_info(), can_offload()]))
 """
 # Exit statuses of an illegal instruction: SIGILL; through a shell; on Windows.
@@ -65,7 +65,15 @@ def query() -> tuple[int, str]:
 @functools.cache
 def _ask() -> tuple[int, str]:
     """The exit status of a process that loads the library, and the last line that it wrote."""
-    command = [sys.executable, "-c", _PROGRAM]
+    return run_program(_PROGRAM)
+
+
+def run_program(program: str, *arguments: str) -> tuple[int, str]:
+    """The exit status of a program in a separate process, and the last line that it wrote.
+
+    That is of standard output if the status is 0, else of standard error.
+    """
+    command = [sys.executable, "-c", program, *arguments]
     folders = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     done = subprocess.run(
@@ -87,7 +95,7 @@ def library() -> tuple[str, str, bool]:
     The library is asked in this process if it is loaded, else in a separate one; ("", "", False)
     if that cannot load it.
     """
-    if _LIBRARY in sys.modules:
+    if LIBRARY in sys.modules:
         from edgesppo.llama.library import LIBRARY_VERSION, can_offload, system_info
 
         return LIBRARY_VERSION, system_info(), can_offload()

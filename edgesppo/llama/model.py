@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Bytes that llama.cpp takes for each entry of the vocabulary, its text included.
 _ENTRY_BYTES = 300
+# The roles of tokens that begin or end a text, a turn or a message.
+_STEERING = ("bos", "eos", "eot", "eom")
 # GGUF's types of the tokens that are nothing but text: normal, byte.
 _ORDINARY = (1, 6)
 
@@ -71,11 +73,11 @@ class Model:
             self.tokenizer = Tokenizer(weights, self.path)
             self._weights = weights
             self._check_file()
-            self.bos = weights.bos
             self.n_vocab = weights.n_vocab
-            self.start_of_turn = self._control("<start_of_turn>")
-            self.end_of_turn = self._control("<end_of_turn>")
-            self._check_bos()
+            self.start_of_turn = self._turn_token("<start_of_turn>")
+            self.end_of_turn = self._turn_token("<end_of_turn>")
+            self.bos = self._find_bos()
+            weights.reserved = self._find_reserved()
             self.end_tokens = self._find_ends()
             self.newline = self.tokenize("\n")
             self.answer_head = self.tokenize("model\n")
@@ -154,24 +156,43 @@ class Model:
         """
         kinds = gemma2.read_array(self.summary, gemma2.TOKEN_TYPES, file=self.file.open())
         marked = {id_ for id_, kind in enumerate(kinds) if kind not in _ORDINARY}
+        marked |= self.weights.reserved
         for key, value in self.summary.keys.items():
             if gemma2.TOKEN_ID.fullmatch(key) and value in range(self.n_vocab):
                 marked.add(value)
         return frozenset(filter(self.weights.is_end, marked)) | {self.end_of_turn}
 
-    def _control(self, name: str) -> int:
-        """The id of a control token. Raises BadModelFile if the file has none of this name."""
-        ids = self.weights.tokenize(name.encode(), special=True)
-        if len(ids) != 1 or not self.weights.is_control(ids[0]):
-            raise BadModelFile(
-                f"{self.path}: {name} is not a control token of this file, so its turns cannot be "
-                "told from text; convert the checkpoint again with edgesppo convert"
-            )
-        return ids[0]
+    def _turn_token(self, name: str) -> int:
+        """The id of a token of the turns, by its name: some files type it as text.
 
-    def _check_bos(self) -> None:
-        if not 0 <= self.bos < self.n_vocab:
+        Raises BadModelFile if the file has none of this name.
+        """
+        token = self.weights.find(name)
+        if token is None:
             raise BadModelFile(
-                f"{self.path}: its <bos> is {self.bos}, expected a token below {self.n_vocab}; "
+                f"{self.path}: its vocabulary has no {name}, which Gemma-2's turns need; convert "
+                "the checkpoint of the instruction-tuned model with edgesppo convert"
+            )
+        return token
+
+    def _find_bos(self) -> int:
+        """The id of `<bos>`, by its name, else the one that the file names."""
+        named = self.weights.find("<bos>")
+        bos = self.weights.bos if named is None else named
+        if not 0 <= bos < self.n_vocab:
+            raise BadModelFile(
+                f"{self.path}: its <bos> is {bos}, expected a token below {self.n_vocab}; "
                 "convert the checkpoint again with edgesppo convert"
             )
+        return bos
+
+    def _find_reserved(self) -> frozenset[int]:
+        """The tokens that no text may become: those of the turns, and what begins or ends a text.
+
+        Most files type them as control tokens, but for llama.cpp a user-defined token is text.
+        """
+        keys = (self.summary.keys.get(f"tokenizer.ggml.{role}_token_id") for role in _STEERING)
+        named = [*keys, self.weights.find("<eos>"), self.start_of_turn, self.end_of_turn, self.bos]
+        return frozenset(
+            token for token in named if isinstance(token, int) and token in range(self.n_vocab)
+        )

@@ -148,15 +148,19 @@ class Tokenizer:
         return spelled
 
     def _unmerge(self, name: bytes) -> list[int]:
-        """A token's name as the two pieces it was merged from, else letter by letter."""
+        """A token's name in as few text tokens as two halves of it give, else letter by letter.
+
+        The halves that it was merged from, if it was, are one token each.
+        """
         text = name.decode("utf-8", "replace")
-        halves = [(text[:n].encode(), text[n:].encode()) for n in range(1, len(text))]
-        for pair in halves:
-            ids = [id_ for half in pair for id_ in self._weights.tokenize(half, special=False)]
-            if len(ids) == 2 and all(self._weights.is_text(id_) for id_ in ids):
-                return ids
+        best: list[int] = []
+        for n in range(1, len(text)):
+            halves = (text[:n].encode(), text[n:].encode())
+            ids = [id_ for half in halves for id_ in self._weights.tokenize(half, special=False)]
+            if all(map(self._weights.is_text, ids)) and not 0 < len(best) <= len(ids):
+                best = ids
         letters = [self._weights.tokenize(letter.encode(), special=False) for letter in text]
-        return [id_ for letter in letters for id_ in letter]
+        return best or [id_ for letter in letters for id_ in letter]
 
 
 def model_closed(path: Path) -> Closed:

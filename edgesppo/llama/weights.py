@@ -83,6 +83,8 @@ class Weights:
         self.n_params: int = C.llama_model_n_params(handle)
         self.n_bytes: int = C.llama_model_size(handle)
         self.bos: int = C.llama_vocab_bos(self.vocab)
+        # Tokens that steer the model, whatever type the file gives them; set by the model.
+        self.reserved: frozenset[int] = frozenset()
 
     @property
     def handle(self) -> Any:
@@ -121,16 +123,32 @@ class Weights:
 
     def is_control(self, token: int) -> bool:
         """Whether the token steers the model instead of standing for text."""
-        return bool(C.llama_vocab_is_control(self.vocab, token))
+        return token in self.reserved or bool(C.llama_vocab_is_control(self.vocab, token))
 
     def is_text(self, token: int) -> bool:
         """Whether the token stands for text: not a control, unknown or unused token."""
-        return bool(C.llama_vocab_get_attr(self.vocab, token) & _TEXT)
+        return token not in self.reserved and _is_text(C.llama_vocab_get_attr(self.vocab, token))
 
     def is_user_defined(self, token: int) -> bool:
         """Whether the token is user-defined: matched in a text before pieces are merged."""
         attributes = C.llama_vocab_get_attr(self.vocab, token)
         return bool(attributes & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def find(self, name: str) -> int | None:
+        """The token that the vocabulary writes so, whatever its type; None if there is none."""
+        ids = self.tokenize(name.encode(), special=True)
+        if len(ids) == 1 and self.name(ids[0]) == name.encode():
+            return ids[0]
+        everything = range(self.n_vocab)
+        names = map(C.llama_vocab_get_text, [self.vocab] * self.n_vocab, everything)
+        return next(
+            (
+                token
+                for token, found in zip(everything, names, strict=True)
+                if found == name.encode()
+            ),
+            None,
+        )
 
     def name(self, token: int) -> bytes:
         """The token as the vocabulary writes it, with U+2581 for a space."""
@@ -147,20 +165,26 @@ class Weights:
         names = map(C.llama_vocab_get_text, [vocab] * n, range(n))
         found, single = [NO_TEXT] * n, []
         for token, (kind, name) in enumerate(zip(attributes, names, strict=True)):
-            if kind & C.LLAMA_TOKEN_ATTR_NORMAL and name:
+            if token in self.reserved or not _is_text(kind):
+                if self.is_end(token):
+                    found[token] = ENDS
+            elif kind & C.LLAMA_TOKEN_ATTR_NORMAL and name:
                 found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
-            elif kind & _TEXT:
+            else:
                 piece = self.piece(token)
                 found[token] = piece[0] if piece else NO_TEXT
                 if kind & C.LLAMA_TOKEN_ATTR_BYTE and piece:
                     single.append(token)
-            elif self.is_end(token):
-                found[token] = ENDS
         return found, single
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer (`<eos>`, `<end_of_turn>`)."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
+
+
+def _is_text(attributes: int) -> bool:
+    """Whether a token of these attributes stands for text; llama.cpp adds "control" to some."""
+    return bool(attributes & _TEXT) and not attributes & C.LLAMA_TOKEN_ATTR_CONTROL
 
 
 def _progress_callback(

@@ -6,11 +6,14 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
 from edgesppo.system.paths import portable_name_fault
 from edgesppo.system.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from edgesppo.lockfile.published import Citation, Result, Shape, Training
 
 UNRESOLVED = "unresolved"
 CHECKPOINT, GGUF = "checkpoint", "gguf"
@@ -122,6 +125,10 @@ class PinnedModel:
     iteration: int | None = None
     dataset: str | None = None
     paper: str | None = None
+    shape: Shape | None = None
+    training: Training | None = None
+    results: tuple[Result, ...] = ()
+    citation: Citation | None = None
     files: tuple[PinnedFile, ...] = ()
     builds: tuple[PinnedBuild, ...] = ()
 

@@ -22,6 +22,8 @@
     iteration = 3                   its round
     dataset = "OWNER/NAME"          the prompts that it was trained on
     paper = "https://..."           the paper on the method
+    [model.shape]                   what is published of it: see published.py, also for
+                                    [model.training], [[model.result]] and [model.citation]
     [[model.file]]                  every file; none while the revision is unresolved
     path = "config.json"            inside the model's folder
     size = 842                      bytes
@@ -64,6 +66,7 @@ from edgesppo.lockfile.entries import (
     git_blob,
     same_name,
 )
+from edgesppo.lockfile.published import read_published, values_of
 from edgesppo.system.paths import PACKAGE
 
 if sys.version_info >= (3, 11):
@@ -72,13 +75,14 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 VERSION = 1
 _MAX_BYTES = 64 << 20
 _BOM = "\ufeff"
-_TABLES = ("files", "builds")
+_TABLES = ("shape", "training", "results", "citation", "files", "builds")
+_PUBLISHED = ("shape", "training", "result", "citation")
 _SOURCES = ("shipped", "location", "repository")
 _KEYS = tuple(field.name for field in fields(PinnedModel) if field.name not in _TABLES)
 
@@ -130,7 +134,7 @@ def parse(text: str, origin: str) -> Lock:
 
 
 def _model(entry: dict[str, Any], where: str) -> PinnedModel:
-    checks.check_keys({*_KEYS, "file", "build"}, entry, where)
+    checks.check_keys({*_KEYS, *_PUBLISHED, "file", "build"}, entry, where)
     required = ("name", "kind", "description", "license")
     keys = [key for key in _KEYS if key in entry or key in required]
     values = {key: checks.required_value(entry, key, where) for key in keys}
@@ -149,7 +153,7 @@ def _model(entry: dict[str, Any], where: str) -> PinnedModel:
         tables = enumerate(checks.required_tables(entry, "build", where), 1)
         builds = tuple(checks.read_build(table, f"{where}, build {n}") for n, table in tables)
         checks.check_builds(builds, where)
-    return PinnedModel(**values, files=files, builds=builds)
+    return PinnedModel(**values, **read_published(entry, where), files=files, builds=builds)
 
 
 def _check_source(values: dict[str, Any], where: str) -> None:
@@ -213,11 +217,29 @@ def render(lock: Lock) -> str:
     for model in lock.models.values():
         lines += ["", "[[model]]"]
         lines += _values(model, _KEYS)
+        lines += _published(model)
         for file in model.files:
             lines += _table("file", file, checks.FILE_KEYS)
         for build in model.builds:
             lines += _table("build", build, checks.BUILD_KEYS)
     return "\n".join(lines) + "\n"
+
+
+def _published(model: PinnedModel) -> Iterator[str]:
+    results = [("[[model.result]]", result) for result in model.results]
+    titled = [
+        ("[model.shape]", model.shape),
+        ("[model.training]", model.training),
+        *results,
+        ("[model.citation]", model.citation),
+    ]
+    for title, table in titled:
+        if table is not None:
+            yield from (
+                "",
+                title,
+                *(f"{key} = {_quoted(value)}" for key, value in values_of(table)),
+            )
 
 
 def _table(name: str, item: PinnedFile | PinnedBuild, keys: Sequence[str]) -> list[str]:
@@ -229,6 +251,6 @@ def _values(item: object, keys: Sequence[str]) -> list[str]:
     return [f"{key} = {_quoted(value)}" for key, value in values if value is not None]
 
 
-def _quoted(value: str | int) -> str:
+def _quoted(value: str | float) -> str:
     """A value in TOML, which has all the escapes of JSON and requires one more."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

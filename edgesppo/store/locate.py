@@ -1,6 +1,7 @@
 """Resolve the MODEL that a user typed to a file or a checkpoint folder.
 
-MODEL is a name from models.lock, a GGUF file or a checkpoint folder. Opens no connection.
+MODEL is a name from models.lock, a GGUF file, a folder that holds one, or a checkpoint folder.
+Opens no connection.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, REPOSITORY, PinnedModel
 from edgesppo.store import layout, user_state
+from edgesppo.store.gguf_folder import gguf_in
 from edgesppo.store.near import near_model
 
 DEMO = "demo"
@@ -34,14 +36,16 @@ def find(model: str | Path) -> Found:
     """Find a model by name, file or folder. Raises ModelNotFound, UsageError."""
     if not isinstance(model, str | os.PathLike) or model == "":
         raise UsageError(f"model is {model!r}, expected a name or a path")
-    path = Path(model)
+    path, is_folder, exists = Path(model), False, False
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         # These are raised for a name that is too long, an unknown user's home, and a NUL character.
         path = path.expanduser()
-        if path.is_dir():
-            return Found(path.resolve().name, path, is_checkpoint=True)
-        if path.exists():
-            return Found(path.stem, path, is_checkpoint=False)
+        is_folder, exists = path.is_dir(), path.exists()
+    file = gguf_in(path) if is_folder else path if exists else None
+    if file is not None:
+        return Found(file.stem, file, is_checkpoint=False)
+    if is_folder:
+        return Found(path.resolve().name, path, is_checkpoint=True)
     lock = layers.read()
     entry = lock.models.get(str(model)) or lock.of_repository(str(model))
     if entry is not None:
@@ -51,6 +55,16 @@ def find(model: str | Path) -> Found:
         " name of a model "
         f"({', '.join(lock.models)}); {_advice(str(model))}"
     )
+
+
+def entry_of(model: str | Path) -> PinnedModel | None:
+    """The lock's entry that MODEL names; None for a path that exists, and for an unknown name."""
+    path = Path(model)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # as for `find`
+        if path.expanduser().exists():
+            return None
+    lock = layers.read()
+    return lock.models.get(str(model)) or lock.of_repository(str(model))
 
 
 def of_entry(entry: PinnedModel) -> Found:

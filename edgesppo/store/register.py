@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.gguf import gemma2, metadata
 from edgesppo.hub.model_card import parse_card
+from edgesppo.llama.load_check import check_loads
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.checks import check_location
 from edgesppo.lockfile.entries import (
@@ -26,6 +27,7 @@ from edgesppo.lockfile.entries import (
     name_fault,
 )
 from edgesppo.store.converted import is_input
+from edgesppo.store.gguf_folder import gguf_in
 from edgesppo.store.near import near_file
 from edgesppo.system.fs import hash_file
 from edgesppo.system.paths import expand_user
@@ -46,7 +48,10 @@ _IS_HASH = re.compile(r"(?:sha(?:1|256|512)[-:_])?[0-9a-f]{32,128}", re.IGNORECA
 
 
 def register(
-    path: Path, name: str | None = None, on_hash: HashProgress | None = None
+    path: Path,
+    name: str | None = None,
+    on_hash: HashProgress | None = None,
+    description: str | None = None,
 ) -> PinnedModel:
     """Check, hash and record a model of the user's own; returns its new entry.
 
@@ -61,11 +66,15 @@ def register(
         raise UsageError(
             f"{path}: the path is not valid UTF-8, so a lock cannot hold it; rename the file"
         ) from None
+    source = (gguf_in(source) if source.is_dir() else None) or source
     folder, kind = (source, CHECKPOINT) if source.is_dir() else (source.parent, GGUF)
     try:
         title, found = _checkpoint(source) if source.is_dir() else _gguf(source)
     except ModelNotFound as error:
-        raise ModelNotFound(f"{error}{near_file(source)}; check the path") from None
+        raise ModelNotFound(
+            f"{error}{near_file(source)}; check the path, or list the models of other programs:"
+            " edgesppo import --scan"
+        ) from None
     check_location(str(folder), str(path))
     chosen = name or _name(title)
     check_model_name(chosen)
@@ -75,6 +84,8 @@ def register(
         if fault := name_fault(file):
             raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
     files = _hashes(folder, names, on_hash)
+    if description is not None:
+        found["description"] = description
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     layers.update_entry(chosen, lambda _: entry)
     return entry
@@ -89,8 +100,10 @@ def _absolute(path: Path) -> Path:
 
 def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
     """Check a checkpoint; returns its title, and the fields of its entry that its card yields."""
+    from edgesppo_convert.plan.dry_run import look_ahead
     from edgesppo_convert.source.checkpoint import Checkpoint
 
+    look_ahead(folder)
     with Checkpoint(folder) as checkpoint:
         card = parse_card((checkpoint.read_small("README.md") or b"").decode("utf-8", "replace"))
     licence = card.license or card.license_in_text or _UNKNOWN
@@ -104,8 +117,12 @@ def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
-    """Check a GGUF file; returns its title, and the fields of its entry that its keys yield."""
+    """Check a GGUF file as a run would; returns its title, and what its keys yield for its entry.
+
+    Raises what loading it raises.
+    """
     summary = gemma2.load_summary(path)
+    check_loads(path)
     keys = summary.keys
     title = own_title(path, summary)
     return title, {
@@ -130,17 +147,18 @@ def own_title(path: Path, summary: Summary) -> str:
 
 def _is_title(text: str) -> bool:
     """Whether a valid name can be made from a text, and it says more than a hash does."""
-    name = _slug(text)
+    name = slug(text)
     return bool(name) and not _IS_HASH.fullmatch(text.strip()) and name_fault(name) is None
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text in the characters that the name of an entry may have; empty if none remain."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower())[:_MAX_NAME].strip("-._")
 
 
 def _name(title: str) -> str:
     """A valid entry name, made from a title."""
-    return _slug(title) or "mine"
+    return slug(title) or "mine"
 
 
 def _check_free(name: str, folder: Path, source: Path) -> None:

@@ -5,7 +5,6 @@ Every figure is measured in the run that reports it; only the settings come from
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import ROWS, is_small
 from edgesppo.system import hardware, load
 from edgesppo.system.units import megabytes
+from edgesppo.tuning.bandwidth import READ, bandwidth
 from edgesppo.tuning.measure import LENGTHS, Probe
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.run_config import RunConfig
 
-_READ = 512 << 20  # bytes that all threads read together: more than most caches hold
+_READ = READ
 _SECONDS = 15.0  # for the longest prompt
 _SHORT = 128
 _GAIN = 1.05  # smaller gains are noise
@@ -140,7 +140,7 @@ def measure(
         hardware.name(),
         LIBRARY_VERSION,
         tuning,
-        bandwidth(hardware.cores()),
+        bandwidth(hardware.cores(), _READ),
         is_small(summary),
     )
     started = time.perf_counter()
@@ -183,20 +183,3 @@ def _measure_threads(found: Report, probe: Probe) -> None:
     for n in sorted(counts):
         probe.set_threads(n)
         found.threads[n] = probe.turn(min(_SHORT, max(found.prefill)))
-
-
-def bandwidth(threads: int) -> float:
-    """Bytes per second that `threads` threads together read from memory; the best of three."""
-    import numpy as np
-
-    arrays = [np.ones(_READ // threads // 8, np.int64) for _ in range(threads)]
-    seconds = []
-    for _ in range(3):
-        workers = [threading.Thread(target=array.sum) for array in arrays]
-        started = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        seconds.append(time.perf_counter() - started)
-    return sum(array.nbytes for array in arrays) / min(seconds)

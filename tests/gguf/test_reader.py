@@ -23,8 +23,8 @@ CASES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is empty, expected a GGUF file"),
     "not a GGUF": (b"PK\x03\x04 a zip", r"not a GGUF file: it begins with b'PK"),
     "a web page": (b"<!DOCTYPE html>", r"begins with b'<!DO', expected b'GGUF'"),
-    "big-endian": (make.file(version=0x03000000), "GGUF version 50331648, expected 2 or 3"),
-    "version 1": (make.file(version=1), "GGUF version 1, expected 2 or 3"),
+    "big-endian": (make.file(version=0x03000000), "a big-endian GGUF file"),
+    "version 1": (make.file(version=1), "GGUF version 1 of 2023"),
     "countless tensors": (make.file(n_tensors=HUGE), "number of tensors is 9223372036854775808"),
     "countless keys": (make.file(n_keys=HUGE), "number of keys is 9223372036854775808"),
     "a key twice": (make.file([*KEYS, KEYS[0]]), "the key 'general.architecture' occurs twice"),
@@ -162,7 +162,6 @@ def test_an_invalid_hyper_parameter_is_refused_with_its_name(
         ("", 8, make.string(b"\xff"), "not UTF-8"),
         ("", 8, make.string(b"<|im_start|>"), "is not Gemma-2's: it has no '<start_of_turn>'"),
         ("", 8, make.string(b"<start_of_turn>"), "is not Gemma-2's: it has no '<end_of_turn>'"),
-        (".tool_use", 8, make.string(b"\x1b[INST]"), "chat_template.tool_use is not Gemma-2's"),
     ],
 )
 def test_a_chat_template_of_another_model_is_refused(

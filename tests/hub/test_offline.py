@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-NAME = "sppo-iter3"
+NAME, ABSENT = "sppo-iter3", "gemma-2-2b-it"
 GO_ONLINE = {"pull", "lock", "convert"}
 # What Python itself reads first in a child process: a socket leaves a mark, and is refused.
 CHILD = """
@@ -83,13 +83,14 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "bench": [["bench", "demo", "--threads", "1", "--tune", "off"]],
         "list": [["list"], ["list", "--json"]],
         "path": [["path", NAME]],
-        "import": [["import", str(DEMO), "--name", "mine"]],
+        "import": [["import", str(DEMO), "--name", "mine"], ["import", "--scan"]],
         "verify": [["verify"], ["verify", NAME]],
         "rm": [["rm", "mine"]],
         "gc": [["gc"]],
         "doctor": [["doctor"], ["doctor", "--json"]],
-        "plan": [["plan", NAME]],
-        "show": [["show", NAME], ["show", "demo"]],
+        "plan": [["plan", NAME], ["plan", ABSENT]],
+        "show": [["show", NAME], ["show", "demo"], ["show", ABSENT]],
+        "card": [["card", NAME], ["card", "demo"]],
         "tokenize": [["tokenize", "demo", "Hi"]],
     }
 

@@ -74,6 +74,7 @@ def test_list_tells_what_is_here(hub: FakeHub) -> None:
         "sppo-iter1": "absent",
         "sppo-iter2": "absent",
         NAME: "absent",
+        "gemma-2-9b-it": "absent",
         "gemma-2-2b-it": "absent",
     }
     folder = pull()

@@ -34,6 +34,31 @@ NUMBERS: dict[str, int | float] = {
     "attention.sliding_window": 32,
     "rope.freq_base": 10000.0,
 }
+# Type -> the weights and the bytes of a block, as in ggml's own header.
+BLOCKS = {
+    0: (1, 4),
+    1: (1, 2),
+    30: (1, 2),
+    2: (32, 18),
+    8: (32, 34),
+    12: (256, 144),
+    13: (256, 176),
+    16: (256, 66),
+    17: (256, 74),
+    18: (256, 98),
+    19: (256, 50),
+    20: (32, 18),
+    21: (256, 110),
+    22: (256, 82),
+    23: (256, 136),
+    29: (256, 56),
+    34: (256, 54),
+    35: (256, 66),
+    39: (32, 17),
+    40: (64, 36),
+    41: (128, 18),
+    42: (64, 18),
+}
 NORMS = ["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"]
 
 
@@ -96,8 +121,8 @@ def model(
 ) -> bytes:
     """A complete F32 model that llama.cpp loads; the arguments replace parts of it.
 
-    A number or tensor that is None is left out. A tensor is (dims, type), where the type is F32 (0)
-    or F16 (1). `tokens` must begin with the six special tokens.
+    A number or tensor that is None is left out. A tensor is (dims, type), where the type is one of
+    BLOCKS. `tokens` must begin with the six special tokens.
     """
     hyper = {**NUMBERS, **(numbers or {})}
     tokens = [*_MARKS, *BYTES, b"a"] if tokens is None else tokens
@@ -116,8 +141,32 @@ def model(
     for name, given in {**_tensors(len(tokens)), **(tensors or {})}.items():
         if given is not None:
             infos.append(info(name.encode(), given[0], given[1], size))
-            size += -(-prod(given[0]) * (4, 2)[given[1]] // alignment) * alignment
+            n_weights, n_bytes = BLOCKS[given[1]]
+            size += -(-prod(given[0]) // n_weights * n_bytes // alignment) * alignment
     return file(head, infos, data=size, alignment=alignment)
+
+
+def of_type(kind: int) -> bytes:
+    """A complete model whose matrices have this type, with rows of 256."""
+    width = 256
+    names = ("attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_down")
+    rows = {"attn_q": 256, "attn_k": 128, "attn_v": 128}
+    matrices = {f"blk.0.{name}.weight": ([width, rows.get(name, width)], kind) for name in names}
+    return model(
+        {
+            "embedding_length": width,
+            "feed_forward_length": width,
+            "attention.key_length": 128,
+            "attention.value_length": 128,
+        },
+        tensors={
+            "token_embd.weight": ([width, 263], kind),
+            "output_norm.weight": ([width], 0),
+            **matrices,
+            "blk.0.attn_output.weight": ([width, width], kind),
+            **{f"blk.0.{norm}.weight": ([width], 0) for norm in NORMS},
+        },
+    )
 
 
 def _tensors(n_tokens: int) -> dict[str, tuple[list[int], int] | None]:
