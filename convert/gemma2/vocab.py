@@ -1,4 +1,6 @@
-"""Build the vocabulary: SentencePiece pieces and added tokens -> GGUF tokens, scores and types.
+"""Build the vocabulary: pieces and added tokens -> GGUF tokens, scores and types.
+
+The pieces are those of tokenizer.json where there is one, else of SentencePiece's tokenizer.model.
 
 The type decides how llama.cpp finds a token in text: CONTROL only where special tokens are to be
 parsed; USER_DEFINED always, before any merging (as SentencePiece does); NORMAL by merging.
@@ -12,10 +14,20 @@ from typing import TYPE_CHECKING
 from gguf import Keys
 
 from edgesppo.errors import BadCheckpoint
+from edgesppo.system import notices
+from edgesppo_convert.gemma2.added_tokens import read_added
 from edgesppo_convert.gemma2.sentencepiece import MAX_BYTES, Piece, PieceType, read_pieces
+from edgesppo_convert.gemma2.tokenizer_json import (
+    TOKENIZER_JSON,
+    AddedToken,
+    TokenizerJson,
+    read_tokenizer_json,
+)
 from edgesppo_convert.source.json_reader import JsonObject, is_text, show
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from edgesppo_convert.source.checkpoint import Checkpoint
 
 TOKENIZER = "tokenizer.model"
@@ -42,20 +54,98 @@ class Vocabulary:
 
 
 def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
-    """Read the vocabulary of a checkpoint whose embedding has `size` rows."""
-    where = checkpoint.display_name(TOKENIZER)
-    pieces = read_pieces(checkpoint.read_required(TOKENIZER, MAX_BYTES), where)
-    if len(pieces) > size:
-        raise BadCheckpoint(
-            f"{where} has {len(pieces):,} pieces; expected at most the config's vocab_size,"
-            f" {size:,}"
-        )
-    tokens = [_token_of(piece) for piece in pieces]
-    tokens += [_padding(index) for index in range(len(pieces), size)]
+    """Read the vocabulary of a checkpoint whose embedding has `size` rows.
+
+    Where there is a tokenizer.json, names and types are its own; a notice says so where another
+    file disagrees, and which tokens are left out because they have no row.
+    """
+    model, spec = _read_model(checkpoint), read_tokenizer_json(checkpoint)
+    where = checkpoint.display_name(TOKENIZER) if spec is None else spec.where
     config = checkpoint.read_json("tokenizer_config.json")
-    added_ids = _apply_added_tokens(tokens, checkpoint.read_json("added_tokens.json"), config)
+    others = read_added(checkpoint.read_json("added_tokens.json"), config, size)
+    if spec is None:
+        if model is None:
+            raise _no_tokenizer(checkpoint)
+        added, tokens = others, _assemble(model, others)
+    else:
+        added = {**_undisputed(others, spec), **spec.added}
+        tokens = _assemble(spec.pieces(model), added)
+        before = others if model is None else dict.fromkeys(range(len(tokens)))
+        _note_differences(spec.where, tokens, _assemble(model or tokens, others), before)
+    _note_left_out(tokens[size:], size)
+    tokens = [*tokens[:size], *map(_padding, range(len(tokens), size))]
     special_ids = _special_ids(tokens, _index_by_text(tokens, where), checkpoint.config)
-    return Vocabulary(tokens, special_ids, _read_template(checkpoint, config), added_ids)
+    kept = {index: token.special for index, token in added.items() if index < size}
+    return Vocabulary(tokens, special_ids, _read_template(checkpoint, config), kept)
+
+
+def _read_model(checkpoint: Checkpoint) -> list[Piece] | None:
+    data = checkpoint.read_small(TOKENIZER, MAX_BYTES)
+    return None if data is None else read_pieces(data, checkpoint.display_name(TOKENIZER))
+
+
+def _no_tokenizer(checkpoint: Checkpoint) -> BadCheckpoint:
+    return BadCheckpoint(
+        f"{checkpoint.where} has no {TOKENIZER} and no {TOKENIZER_JSON}; copy either of them into"
+        " it from the model that this one was made from, such as google/gemma-2-9b-it"
+    )
+
+
+def _assemble(pieces: Sequence[Piece | None], added: Mapping[int, AddedToken]) -> list[Piece]:
+    """The token of each id: the piece, or what was added in its place; padding for none."""
+    count = max(len(pieces), max(added, default=-1) + 1)
+    tokens = [
+        _padding(index) if piece is None else _token_of(piece)
+        for index, piece in enumerate((*pieces, *[None] * (count - len(pieces))))
+    ]
+    for index, token in added.items():
+        _apply_added(tokens, index, token.text, special=token.special)
+    return tokens
+
+
+def _undisputed(others: Mapping[int, AddedToken], spec: TokenizerJson) -> dict[int, AddedToken]:
+    """The tokens that another file added, without those that the tokenizer.json contradicts."""
+    texts = {**spec.names, **{index: token.text for index, token in spec.added.items()}}
+    taken = set(texts.values())
+    return {
+        index: token
+        for index, token in others.items()
+        if texts.get(index) == token.text or (index not in texts and token.text not in taken)
+    }
+
+
+def _note_differences(
+    where: str, tokens: Sequence[Piece], others: Sequence[Piece], ids: Iterable[int]
+) -> None:
+    """Say where the tokenizer.json and the other files disagree about the name or the type."""
+    differing = [
+        index
+        for index in ids
+        if index < len(tokens)
+        and (index >= len(others) or tokens[index][::2] != others[index][::2])
+    ]
+    if not differing:
+        return
+    first = differing[0]
+    theirs = f"{show(others[first].text)}" if first < len(others) else "no token"
+    count = f"{len(differing):,} tokens" if len(differing) > 1 else "a token"
+    notices.notify(
+        f"{where} and the other tokenizer files disagree about {count}: {first} is"
+        f" {show(tokens[first].text)} ({tokens[first].type.name.lower()}) there, {theirs} in the"
+        f" others; {TOKENIZER_JSON} is used"
+    )
+
+
+def _note_left_out(tokens: Sequence[Piece], size: int) -> None:
+    """Say which tokens have no row in the embedding, so that the model cannot know them."""
+    if not tokens:
+        return
+    names = ", ".join(show(token.text, 40) for token in tokens[:3])
+    more = f" and {len(tokens) - 3:,} more" if len(tokens) > 3 else ""
+    notices.notify(
+        f"left out, as the embedding has no row for it: {names}{more} (id {size:,} on); the model"
+        f" has {size:,} tokens"
+    )
 
 
 def _token_of(piece: Piece) -> Piece:
@@ -81,30 +171,6 @@ def is_control_text(text: str) -> bool:
 def _with_spaces(text: str) -> str:
     """The text as it appears in a prompt, where user-defined tokens are matched: spaces for ▁."""
     return text.replace("\u2581", " ")
-
-
-def _apply_added_tokens(
-    tokens: list[Piece], added: JsonObject | None, config: JsonObject | None
-) -> dict[int, bool]:
-    """Replace tokens by the added ones of both files; their ids, and which are special."""
-    added_ids: dict[int, bool] = {}
-    if added is not None:
-        for text in added:
-            index = added.integer(text, 0, len(tokens) - 1)
-            _apply_added(tokens, index, text, special=False)
-            added_ids[index] = False
-    if config is None or config.raw("added_tokens_decoder") is None:
-        return added_ids
-    decoder = config.object("added_tokens_decoder")
-    for key in decoder:
-        if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(tokens)):
-            raise BadCheckpoint(
-                f"{decoder.where}: {show(key)} is not a token id; expected 0 to {len(tokens) - 1:,}"
-            )
-        entry = decoder.object(key)
-        added_ids[int(key)] = entry.flag("special", False)
-        _apply_added(tokens, int(key), entry.text("content"), special=added_ids[int(key)])
-    return added_ids
 
 
 def _apply_added(tokens: list[Piece], index: int, text: str, *, special: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gguf import GGML_QUANT_VERSION, GGUFValueType, Keys
 
 from edgesppo_convert.gemma2 import architecture
+from edgesppo_convert.gemma2.numbers import float32_number
 from edgesppo_convert.gguf_format import KeyValue
 from edgesppo_convert.plan import provenance
 
@@ -74,7 +75,7 @@ def _sampling_value(
         return config.integer(key, int(low), high)
     if key == "temperature" and type(config.raw(key)) in (int, float) and config.raw(key) == 0:
         return 0
-    return architecture.float32_number(config, key, low, high)
+    return float32_number(config, key, low, high)
 
 
 def _tokenizer(vocabulary: Vocabulary) -> list[KeyValue]:

@@ -43,6 +43,7 @@ SMALL_FILES = (
     "config.json",
     "generation_config.json",
     "model.safetensors.index.json",
+    "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
 )
