@@ -28,8 +28,20 @@ from edgesppo_convert.source.json_reader import JsonObject, is_text, parse_json,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Protocol
 
-    from edgesppo_convert.source.checkpoint import Checkpoint
+    class TokenizerFolder(Protocol):
+        """A folder with the files of a tokenizer."""
+
+        def read_small(self, name: str, limit: int = ...) -> bytes | None:
+            """Read a file of at most `limit` bytes; None if it is missing."""
+
+        def read_json(self, name: str) -> JsonObject | None:
+            """Parse a JSON file; None if it is missing."""
+
+        def display_name(self, name: str) -> str:
+            """The name of a file, for messages."""
+
 
 TOKENIZER_JSON = "tokenizer.json"
 MAX_BYTES = 64 << 20
@@ -122,8 +134,8 @@ class TokenizerJson:
             ranks.setdefault(text, len(ranks))
             last = text
         for text in normal:
-            splits = (at for at in range(1, len(text)) if text[:at] in normal)
-            if ways[text] != sum(text[at:] in normal for at in splits):
+            splits = [at for at in range(1, len(text)) if text[:at] in normal]
+            if ways[text] != sum([text[at:] in normal for at in splits]):
                 raise self._unlike(f"not every pair of tokens that makes {show(text)} is merged")
         return ranks
 
@@ -144,12 +156,12 @@ class TokenizerJson:
         texts = {TAB if t == TAB_PIECE else t for t in self.names.values()} | {TAB_PIECE}
         for merge in self.merges.items("merges"):
             parts = merge.split(" ") if isinstance(merge, str) else merge
-            if not (isinstance(parts, list) and len(parts) == 2 and _are_texts(parts)):
+            if not isinstance(parts, list) or [type(part) for part in parts] != [str, str]:
                 raise BadCheckpoint(
                     f"{self.where}: 'merges' has {show(merge)}; expected two tokens"
                 )
             left, right = parts
-            if not {left, right, left + right} <= texts:
+            if left not in texts or right not in texts or left + right not in texts:
                 raise BadCheckpoint(
                     f"{self.where}: 'merges' has {show(merge)}, but its vocabulary lacks the parts"
                     " or what they make; download the file again"
@@ -157,12 +169,12 @@ class TokenizerJson:
             yield left, right
 
 
-def read_tokenizer_json(checkpoint: Checkpoint) -> TokenizerJson | None:
-    """Read a checkpoint's tokenizer.json; None if it has none. BadCheckpoint if it is damaged."""
-    data = checkpoint.read_small(TOKENIZER_JSON, MAX_BYTES)
+def read_tokenizer_json(folder: TokenizerFolder) -> TokenizerJson | None:
+    """Read a folder's tokenizer.json; None if it has none. BadCheckpoint if it is damaged."""
+    data = folder.read_small(TOKENIZER_JSON, MAX_BYTES)
     if data is None:
         return None
-    where = checkpoint.display_name(TOKENIZER_JSON)
+    where = folder.display_name(TOKENIZER_JSON)
     items = sum(data.count(mark) for mark in b",[{")
     if items > MAX_ITEMS:
         raise BadCheckpoint(
@@ -251,7 +263,3 @@ def _splits_nothing(splitter: Any) -> bool:
 
 def _matches_a_space(pattern: Any) -> bool:
     return pattern in ({"String": " "}, {"Regex": " "})
-
-
-def _are_texts(parts: list[Any]) -> bool:
-    return all(isinstance(part, str) and is_text(part) for part in parts)

@@ -28,10 +28,13 @@ from edgesppo_convert.source.json_reader import JsonObject, is_text, show
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from edgesppo_convert.gemma2.tokenizer_json import TokenizerFolder
     from edgesppo_convert.source.checkpoint import Checkpoint
 
 TOKENIZER = "tokenizer.model"
+TOKENIZERS = (TOKENIZER, TOKENIZER_JSON)  # the files of which one is needed
 TEMPLATE = "chat_template.jinja"
+PAD_KEY = "pad_token_id"
 BOS, END_OF_TURN = "<bos>", "<end_of_turn>"
 # Gemma's control tokens. Some checkpoints mark them as special, some do not, some list none.
 CONTROL_TEXTS = frozenset(
@@ -53,16 +56,21 @@ class Vocabulary:
     added: dict[int, bool]  # id of each added token -> whether the checkpoint calls it special
 
 
-def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
+def read_vocabulary(
+    checkpoint: Checkpoint, size: int, holder: TokenizerFolder | None = None
+) -> Vocabulary:
     """Read the vocabulary of a checkpoint whose embedding has `size` rows.
+
+    `holder` is the folder of the tokenizer's files, by default the checkpoint's own.
 
     Where there is a tokenizer.json, names and types are its own; a notice says so where another
     file disagrees, and which tokens are left out because they have no row.
     """
-    model, spec = _read_model(checkpoint), read_tokenizer_json(checkpoint)
-    where = checkpoint.display_name(TOKENIZER) if spec is None else spec.where
-    config = checkpoint.read_json("tokenizer_config.json")
-    others = read_added(checkpoint.read_json("added_tokens.json"), config, size)
+    holder = holder or checkpoint
+    model, spec = _read_model(holder), read_tokenizer_json(holder)
+    where = holder.display_name(TOKENIZER) if spec is None else spec.where
+    config = holder.read_json("tokenizer_config.json")
+    others = read_added(holder.read_json("added_tokens.json"), config, size)
     if spec is None:
         if model is None:
             raise _no_tokenizer(checkpoint)
@@ -70,18 +78,20 @@ def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
     else:
         added = {**_undisputed(others, spec), **spec.added}
         tokens = _assemble(spec.pieces(model), added)
-        before = others if model is None else dict.fromkeys(range(len(tokens)))
-        _note_differences(spec.where, tokens, _assemble(model or tokens, others), before)
+        if model is not None:
+            _note_differences(spec.where, tokens, _assemble(model, others), range(len(tokens)))
+        elif others:
+            _note_differences(spec.where, tokens, _assemble(tokens, others), others)
     _note_left_out(tokens[size:], size)
     tokens = [*tokens[:size], *map(_padding, range(len(tokens), size))]
     special_ids = _special_ids(tokens, _index_by_text(tokens, where), checkpoint.config)
     kept = {index: token.special for index, token in added.items() if index < size}
-    return Vocabulary(tokens, special_ids, _read_template(checkpoint, config), kept)
+    return Vocabulary(tokens, special_ids, _read_template(holder, config), kept)
 
 
-def _read_model(checkpoint: Checkpoint) -> list[Piece] | None:
-    data = checkpoint.read_small(TOKENIZER, MAX_BYTES)
-    return None if data is None else read_pieces(data, checkpoint.display_name(TOKENIZER))
+def _read_model(holder: TokenizerFolder) -> list[Piece] | None:
+    data = holder.read_small(TOKENIZER, MAX_BYTES)
+    return None if data is None else read_pieces(data, holder.display_name(TOKENIZER))
 
 
 def _no_tokenizer(checkpoint: Checkpoint) -> BadCheckpoint:
@@ -138,10 +148,11 @@ def _note_differences(
 
 def _note_left_out(tokens: Sequence[Piece], size: int) -> None:
     """Say which tokens have no row in the embedding, so that the model cannot know them."""
-    if not tokens:
+    left_out = [token.text for token in tokens if token.type is not PieceType.UNUSED]
+    if not left_out:
         return
-    names = ", ".join(show(token.text, 40) for token in tokens[:3])
-    more = f" and {len(tokens) - 3:,} more" if len(tokens) > 3 else ""
+    names = ", ".join(show(text, 40) for text in left_out[:3])
+    more = f" and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
     notices.notify(
         f"left out, as the embedding has no row for it: {names}{more} (id {size:,} on); the model"
         f" has {size:,} tokens"
@@ -208,7 +219,7 @@ def _special_ids(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -
     special_ids = {
         Keys.Tokenizer.BOS_ID: _token_id(config, "bos_token_id", len(tokens), ids.get(BOS)),
         Keys.Tokenizer.EOS_ID: _token_id(config, "eos_token_id", len(tokens), ids.get("<eos>")),
-        Keys.Tokenizer.PAD_ID: _token_id(config, "pad_token_id", len(tokens), ids.get("<pad>")),
+        Keys.Tokenizer.PAD_ID: _token_id(config, PAD_KEY, len(tokens), ids.get("<pad>")),
     }
     if END_OF_TURN in ids:
         special_ids[Keys.Tokenizer.EOT_ID] = ids[END_OF_TURN]
@@ -227,28 +238,32 @@ def _special_ids(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -
 
 
 def _token_id(config: JsonObject, key: str, size: int, default: int | None) -> int:
-    """The token id at `key` of the config; of a list (several ends of a text), the first."""
+    """The token id at `key` of the config; of a list (several ends of a text), the first.
+
+    A token for padding alone may have no row, as nothing is computed of it.
+    """
     value = config.raw(key)
     if isinstance(value, list):
         value = value[0] if value else None
-    if value is None:
+    is_left_out = key == PAD_KEY and type(value) is int and value >= size
+    if value is None or is_left_out:
         value = default
     if type(value) is not int or not 0 <= value < size:
         config.refuse(key, f"a token id below {size:,}")
     return value
 
 
-def _read_template(checkpoint: Checkpoint, config: JsonObject | None) -> str | None:
+def _read_template(holder: TokenizerFolder, config: JsonObject | None) -> str | None:
     """The chat template: from its own file first, as in transformers, then from the config."""
-    data = checkpoint.read_small(TEMPLATE, MAX_TEMPLATE)
+    data = holder.read_small(TEMPLATE, MAX_TEMPLATE)
     if data is not None:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            raise BadCheckpoint(f"{checkpoint.display_name(TEMPLATE)} is not UTF-8") from None
-    for holder in (config, checkpoint.read_json("chat_template.json")):
-        if holder is not None and holder.raw("chat_template") is not None:
-            return _default_template(holder)
+            raise BadCheckpoint(f"{holder.display_name(TEMPLATE)} is not UTF-8") from None
+    for values in (config, holder.read_json("chat_template.json")):
+        if values is not None and values.raw("chat_template") is not None:
+            return _default_template(values)
     return None
 
 

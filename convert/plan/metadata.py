@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgesppo_convert.gemma2.architecture import HParams, Weight
     from edgesppo_convert.gemma2.vocab import Vocabulary
     from edgesppo_convert.quant.recipe import Recipe
+    from edgesppo_convert.source.adapter import Adapter
     from edgesppo_convert.source.checkpoint import Checkpoint
     from edgesppo_convert.source.json_reader import JsonObject
 
@@ -44,13 +45,14 @@ def collect(
     hparams: HParams,
     weights: Sequence[Weight],
     vocabulary: Vocabulary,
+    adapters: Sequence[Adapter],
 ) -> list[KeyValue]:
     """All keys, in order. The last two are last because `llama_model_quantize` puts them there."""
     size = sum(weight.size for weight in weights)
     return [
         KeyValue(Keys.General.ARCHITECTURE, STRING, architecture.ARCH),
         KeyValue(Keys.General.TYPE, STRING, "model"),
-        *provenance.collect(checkpoint, size),
+        *provenance.collect(checkpoint, size, adapters),
         *_sampling(checkpoint.read_json("generation_config.json")),
         *(KeyValue(key, kind, value) for key, kind, value in architecture.metadata(hparams)),
         *_tokenizer(vocabulary),

@@ -102,7 +102,12 @@ class RemoteCheckpoint(Checkpoint):
         return f"{name} of {self._repository}"
 
     def stream(self, tensor: Tensor) -> Iterator[bytes]:
-        """The bytes of a tensor, straight from the hub: not verified, and not written to disk."""
+        """The bytes of a tensor, straight from the hub: not verified, and not written to disk.
+
+        One of an adapter is read from its own file.
+        """
+        if tensor.shard not in self.shards:
+            return super().stream(tensor)
         file, end = self._remote_files[tensor.shard.name], tensor.offset + tensor.nbytes
         return self._hub.stream(self._repository, file, tensor.offset, end)
 
