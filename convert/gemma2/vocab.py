@@ -23,7 +23,7 @@ from edgesppo_convert.gemma2.tokenizer_json import (
     TokenizerJson,
     read_tokenizer_json,
 )
-from edgesppo_convert.source.json_reader import JsonObject, is_text, show
+from edgesppo_convert.source.json_reader import JsonObject, check_content, is_text, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,8 +90,11 @@ def read_vocabulary(
 
 
 def _read_model(holder: TokenizerFolder) -> list[Piece] | None:
-    data = holder.read_small(TOKENIZER, MAX_BYTES)
-    return None if data is None else read_pieces(data, holder.display_name(TOKENIZER))
+    data, where = holder.read_small(TOKENIZER, MAX_BYTES), holder.display_name(TOKENIZER)
+    if data is None:
+        return None
+    check_content(data, where)
+    return read_pieces(data, where)
 
 
 def _no_tokenizer(checkpoint: Checkpoint) -> BadCheckpoint:

@@ -30,13 +30,13 @@ from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import parse_repository
 from edgesppo.system.fs import NO_SPACE
 from edgesppo_convert.source.checkpoint import (
-    CONFIG,
     MAX_SMALL,
     PARTS,
     SMALL_FILES,
     Checkpoint,
     Origin,
 )
+from edgesppo_convert.source.folder_contents import CONFIG, missing
 from edgesppo_convert.source.json_reader import check_length
 from edgesppo_convert.source.safetensors import Shard, header_length
 from edgesppo_convert.source.shard_download import (
@@ -150,6 +150,9 @@ class RemoteCheckpoint(Checkpoint):
         folder = self._downloader.keep_folder
         return [] if folder is None else [folder / name for name in self._remote_files]
 
+    def _folder_to_explain(self) -> None:
+        return None
+
     def _file_names(self) -> list[str]:
         return list(self._listing)
 
@@ -169,7 +172,7 @@ class RemoteCheckpoint(Checkpoint):
 
     def _download_small_files(self) -> Iterator[tuple[str, bytes]]:
         if CONFIG not in self._listing:
-            raise BadCheckpoint(f"{self._repository} has no {CONFIG}; {self._hint}")
+            raise missing(str(self._repository), list(self._listing), CONFIG, None)
         present = [self._listing[name] for name in SMALL_FILES if name in self._listing]
         if sum(file.size for file in present) > MAX_SMALL:
             longest = max(present, key=lambda file: file.size)
