@@ -163,16 +163,17 @@ def _string(file: BinaryIO) -> str:
 def _not_gguf(path: Path, head: bytes) -> str:
     if not head:
         return f"{path} is empty, expected a GGUF file{ADVICE}"
+    fault = f"{path} is not a GGUF file: it begins with {head[:4]!r}, expected b'GGUF'"
     mistaken = mistaken_for(head)
     if mistaken is not None:
-        return f"{path} is {mistaken}"
+        return f"{fault}; it is {mistaken}"
     if path.suffix in (".safetensors", ".json", ".model", ".bin"):
         folder = shlex.quote(str(path.parent))
         return (
             f"{path} is one file of a checkpoint, expected a GGUF file; give the checkpoint's"
             f" folder, which is converted first: edgesppo chat {folder}"
         )
-    return f"{path} is not a GGUF file: it begins with {head[:4]!r}, expected b'GGUF'"
+    return fault
 
 
 class _Reader(Cursor):

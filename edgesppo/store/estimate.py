@@ -128,7 +128,8 @@ def read_shape(entry: PinnedModel) -> Shape | None:
 
 def _stored_bits(config: dict[str, Any]) -> int:
     """The bits of a stored weight; transformers 5 says `dtype`, older versions `torch_dtype`."""
-    return 32 if config.get("dtype", config.get("torch_dtype")) == "float32" else 16
+    kind = config.get("dtype") or config.get("torch_dtype")
+    return 32 if kind in ("float32", "torch.float32") else 16
 
 
 def _remote(pinned: PinnedFile) -> RemoteFile:
