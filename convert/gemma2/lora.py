@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgesppo_convert.source.safetensors import Tensor
 
 _FACTOR = re.compile(
-    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(?:\.\w+)??(?:\.weight)?"
+    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>[AB])(?:\.(?!bias)\w+)??(?:\.weight)?"
 )
 _WHOLE = re.compile(r"(?P<module>.+?)(?:\.(?:modules_to_save|base_layer)(?:\.\w+)?)?\.weight")
 _OUTER = re.compile(r"(?:(?:base_model|language_model|model)\.)*")
