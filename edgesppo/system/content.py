@@ -21,7 +21,7 @@ _AGAIN = "download it with: edgesppo pull OWNER/NAME, or copy it from where it i
 _KINDS = (
     (b"GGUF", "a GGUF file, which is already converted", "use it as it is: edgesppo chat FILE"),
     (b"PK\x03\x04", "a zip archive, perhaps a pickle that torch.save wrote", _AGAIN),
-    (b"\x80\x02", "a pickle, which can run code when it is read", _AGAIN),
+    (b"\x80\x02}", "a pickle, which can run code when it is read", _AGAIN),
     (b"\x1f\x8b", "compressed with gzip", "unpack it first: gzip -d"),
     (b"\x89HDF", "an HDF5 file of TensorFlow", _AGAIN),
 )
