@@ -14,7 +14,7 @@ import click
 
 from edgesppo.cli.completion import complete_files, complete_models
 from edgesppo.cli.options import json_option
-from edgesppo.cli.output import emit_json, say, tell
+from edgesppo.cli.output import emit_json, say, say_notices, tell
 from edgesppo.errors import BadOverride
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
@@ -127,6 +127,7 @@ def convert_command(
             )
         _note(found, output, keep=chosen["keep"])
         result = _convert(found, output, chosen)
+    say_notices()
     if not as_json:
         _summarise(result, peak_memory())
     if self_test:

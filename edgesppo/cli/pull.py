@@ -154,8 +154,12 @@ def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:
 
 
 def _tell_damaged(checked: CheckedFile) -> None:
-    again = "converted" if checked.is_build else "downloaded"
-    say(f"{checked.path} is damaged: it will be removed and {again} again")
+    then = (
+        "it will be removed and " + ("converted" if checked.is_build else "downloaded") + " again"
+    )
+    if layout.MERGED in checked.path.name:
+        then = "it will be removed; merge its adapters again with --adapter"
+    say(f"{checked.path} is damaged: {then}")
 
 
 def _get(entry: PinnedModel, adapters: tuple[str, ...], *, convert: bool, accept: bool) -> int:
@@ -191,6 +195,7 @@ def _make(entry: PinnedModel, adapters: tuple[str, ...]) -> int:
             shown(file, done, total)
 
         build(entry, adapters=adapters, on_convert=report, on_fetch=on_fetch, on_wait=_waiting)
+    say_notices()
     return sum(counted.values())
 
 

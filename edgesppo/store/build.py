@@ -60,9 +60,12 @@ def recipe_with(adapters: Sequence[str]) -> str:
     """The recipe of the default type with these adapters; raises the errors of reading them."""
     if not adapters:
         return layout.RECIPE
+    from edgesppo_convert.gemma2.adapter_config import LoraConfig
     from edgesppo_convert.source.adapter import open_adapters
 
     with open_adapters(adapters) as opened:
+        for each in opened:
+            LoraConfig(each.config)  # refuses what is not plain LoRA
         marks = [(each.weight, each.config_sha256, each.weights_sha256) for each in opened]
     digest = hashlib.sha256(json.dumps(marks).encode()).hexdigest()
     return f"{layout.RECIPE}{layout.MERGED}{digest[:10]}"
