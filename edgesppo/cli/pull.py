@@ -12,7 +12,7 @@ import click
 from edgesppo.cli.completion import complete_files, complete_names
 from edgesppo.cli.lock import described
 from edgesppo.cli.options import json_option
-from edgesppo.cli.output import emit_json, has_terminal, hashing, say
+from edgesppo.cli.output import emit_json, has_terminal, hashing, say, say_notices
 from edgesppo.errors import UsageError
 from edgesppo.hub import license_claims
 from edgesppo.lockfile import layers
