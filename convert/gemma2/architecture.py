@@ -99,7 +99,7 @@ def read_hparams(config: JsonObject) -> HParams:
         layers=_integer(config, "num_hidden_layers", Keys.LLM.BLOCK_COUNT),
         heads=_integer(config, "num_attention_heads", Keys.Attention.HEAD_COUNT),
         kv_heads=_integer(config, "num_key_value_heads", Keys.Attention.HEAD_COUNT_KV),
-        head_dim=_integer(config, "head_dim", Keys.Attention.KEY_LENGTH),
+        head_dim=_integer(config, "head_dim", Keys.Attention.KEY_LENGTH, 256),
         context=_integer(config, "max_position_embeddings", Keys.LLM.CONTEXT_LENGTH, 8192),
         window=_integer(config, "sliding_window", Keys.Attention.SLIDING_WINDOW, 4096),
         rms_eps=_float(config, "rms_norm_eps", Keys.Attention.LAYERNORM_RMS_EPS, 1e-6),
@@ -230,7 +230,7 @@ def check_tensors(
     expected = {weight.source: weight.shape for weight in weights}
     for name, shape in expected.items():
         if name not in tensors:
-            raise BadCheckpoint(f"the checkpoint has no tensor {name}; is the download complete?")
+            raise _missing(name, expected, tensors)
         _check_shape(name, tensors[name].shape, shape)
     if HEAD in tensors:
         _check_shape(HEAD, tensors[HEAD].shape, expected[EMBEDDING])
@@ -245,6 +245,21 @@ def check_tensors(
                 f"the checkpoint has an unexpected tensor {show(name)}; a {ARCHITECTURE} with this"
                 " config has none of that name"
             )
+
+
+def _missing(
+    name: str, expected: Mapping[str, object], tensors: Mapping[str, object]
+) -> BadCheckpoint:
+    """The error for a tensor that is missing, with what there is under another name."""
+    count = sum(each not in tensors for each in expected)
+    of = f" ({count} of {len(expected)} are missing)" if count > 1 else ""
+    other = next((each for each in tensors if each not in expected and each != HEAD), None)
+    advice = (
+        "is the download complete?"
+        if other is None
+        else f"it has others, such as {show(other)}: is it a {ARCHITECTURE}, saved by transformers?"
+    )
+    return BadCheckpoint(f"the checkpoint has no tensor {name}{of}; {advice}")
 
 
 def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

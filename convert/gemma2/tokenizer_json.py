@@ -48,6 +48,7 @@ MAX_BYTES = 64 << 20
 # Commas and brackets: Python takes some hundred bytes for each. Gemma-2's file has 2.4 million.
 MAX_ITEMS = 6_000_000
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+UNKNOWN = "<unk>"
 TAB, TAB_PIECE = "\t", BYTES[9]
 _BYTE_SET = frozenset(BYTES)
 MARK = "\u2581"  # stands for a space
@@ -68,7 +69,7 @@ class TokenizerJson:
     where: str
     names: Mapping[int, str]  # id -> text of every token of the vocabulary
     added: Mapping[int, AddedToken]
-    unknown: str | None
+    unknown: str
     merges: JsonObject  # of which the key "merges" is read only when scores are needed
 
     def pieces(self, model: list[Piece] | None) -> list[Piece | None]:
@@ -184,7 +185,7 @@ def read_tokenizer_json(folder: TokenizerFolder) -> TokenizerJson | None:
     model = root.object("model")
     _check_behaviour(root, model)
     return TokenizerJson(
-        where, _read_names(model), _read_added(root), model.raw("unk_token"), model
+        where, _read_names(model), _read_added(root), model.raw("unk_token") or UNKNOWN, model
     )
 
 

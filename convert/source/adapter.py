@@ -5,11 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shlex
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, ModelNotFound, UnsupportedCheckpoint, UsageError
+from edgesppo.errors import (
+    BadCheckpoint,
+    EdgesppoError,
+    ModelNotFound,
+    UnsupportedCheckpoint,
+    UsageError,
+)
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
     JsonObject,
@@ -114,15 +121,15 @@ def _parse(text: str | Path) -> tuple[Path, float]:
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise ModelNotFound(
-            f"there is no adapter folder {folder}; expected a folder with {ADAPTER_CONFIG} and"
-            f" {ADAPTER_WEIGHTS}"
-        )
+        raise _not_a_folder(folder)
     if not name_exists(folder / ADAPTER_CONFIG):
-        raise BadCheckpoint(
-            f"{folder} has no {ADAPTER_CONFIG}, so it is not an adapter; expected a folder that"
-            " peft's save_pretrained wrote"
+        inner = next((path.parent for path in sorted(folder.glob(f"*/{ADAPTER_CONFIG}"))), None)
+        advice = (
+            "expected a folder that peft's save_pretrained wrote"
+            if inner is None
+            else f"give the folder inside of it: --adapter {shlex.quote(str(inner))}"
         )
+        raise BadCheckpoint(f"{folder} has no {ADAPTER_CONFIG}, so it is not an adapter; {advice}")
     if name_exists(folder / ADAPTER_WEIGHTS):
         return
     if name_exists(folder / ADAPTER_PICKLE):
@@ -131,3 +138,18 @@ def _check_folder(folder: Path) -> None:
             " it is read; save the adapter again with save_pretrained(..., safe_serialization=True)"
         )
     raise BadCheckpoint(f"{folder} has no {ADAPTER_WEIGHTS}; copy it from where it was trained")
+
+
+def _not_a_folder(path: Path) -> EdgesppoError:
+    """The error for an adapter that is no folder: what was found, and what to type instead."""
+    expected = f"expected a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
+    if not path.exists():
+        return ModelNotFound(f"there is no adapter folder {path}; {expected}")
+    if path.suffix == ".gguf":
+        return UnsupportedCheckpoint(
+            f"{path} is a GGUF file; {expected}, from which it was made: it is merged before the"
+            " model is quantised"
+        )
+    return UnsupportedCheckpoint(
+        f"{path} is a file; {expected}: --adapter {shlex.quote(str(path.parent))}"
+    )

@@ -28,6 +28,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _STEP = re.compile(r"checkpoint-(\d+)")
+# What Unsloth appends to the name of a quantised copy, beside which it has the model itself.
+_QUANTISED = re.compile(r"(?:-unsloth)?-bnb-4bit$")
 _UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2")
 _DEEPSPEED, _FSDP = "zero_to_fp32.py", "pytorch_model_fsdp*"
 # Weights that are not safetensors, as patterns of their names, and what wrote them.
@@ -77,13 +79,16 @@ def _adapter(where: str, names: Sequence[str], folder: Path | None) -> str | Non
     made_for = f" for {show(base)}" if base else ""
     return (
         f"it is an adapter (LoRA){made_for}, which is merged into its base model as that is"
-        f" converted: {_merge_command(base, where)}"
+        f" converted: {_merge_command(base, where if folder is not None else 'DIR')}"
+        + (", where DIR is the folder that you download it to" if folder is None else "")
     )
 
 
 def _merge_command(base: object, adapter: str) -> str:
     """The command that merges an adapter into the base model that it names."""
     end = f"--adapter {shlex.quote(adapter)}"
+    if isinstance(base, str):
+        base = _QUANTISED.sub("", base)
     if isinstance(base, str) and not Path(base).exists() and REPOSITORY.fullmatch(base):
         entry = None
         with suppress(EdgesppoError):
@@ -112,7 +117,11 @@ def _cache(folder: Path) -> str | None:
             current = (snapshots.parent / "refs" / "main").read_text(encoding="utf-8")[:40]
         chosen = next((path for path in revisions if path.name == current), revisions[-1])
         return f"it is a folder of the hub's cache; the model is in {_convert(chosen)}"
-    models = [path for path in _folders(folder) if path.name.startswith("models--")]
+    gguf = next(iter(sorted(snapshots.glob("*/*.gguf"))), None)
+    if gguf is not None:
+        return f"it is a folder of the hub's cache: edgesppo chat {shlex.quote(str(gguf))}"
+    above = (*_folders(folder), *_folders(folder / "hub"))
+    models = [path for path in above if path.name.startswith("models--")]
     if folder.name.startswith("models--") and (folder / "blobs").is_dir():
         return (
             "it is not complete: it is a folder of the hub's cache without a whole snapshot;"
@@ -137,6 +146,9 @@ def _subfolders(folder: Path, names: Sequence[str]) -> str | None:
     if model is not None:
         kind = "a trainer's output" if model in steps.values() else "a folder above the model"
         return f"it is {kind}; the model is in {_convert(model)}"
+    gguf = next((file for path in inner for file in sorted(path.glob("*.gguf"))), None)
+    if gguf is not None:
+        return f"it is a folder above a GGUF file: edgesppo chat {shlex.quote(str(gguf))}"
     adapter = next((path for path in inner if (path / ADAPTER_CONFIG).is_file()), None)
     if adapter is not None:
         text = _adapter(str(adapter), [ADAPTER_CONFIG], adapter)

@@ -28,6 +28,7 @@ from edgesppo.errors import (
 )
 from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import parse_repository
+from edgesppo.system.content import HEAD, mistaken_for
 from edgesppo.system.fs import NO_SPACE
 from edgesppo_convert.source.checkpoint import (
     MAX_SMALL,
@@ -248,6 +249,8 @@ def _not_a_folder(path: Path) -> EdgesppoError:
             f"{path} is a GGUF file, so it is already converted; expected a checkpoint folder; to"
             f" chat with it: edgesppo chat {shlex.quote(str(path))}"
         )
+    if (mistaken := _content_of(path)) is not None:
+        return BadCheckpoint(f"{path} is {mistaken}; expected a checkpoint folder")
     if path.suffix in PARTS:
         return UnsupportedCheckpoint(
             f"{path} is one file of a checkpoint; expected its folder, with {CONFIG} and all the"
@@ -260,9 +263,19 @@ def _not_a_folder(path: Path) -> EdgesppoError:
 
 
 def _is_gguf(path: Path) -> bool:
+    return _head(path)[:4] == b"GGUF"
+
+
+def _content_of(path: Path) -> str | None:
+    """What a file is that is not what its name says; None if nothing is known of it."""
+    head = _head(path)
+    return None if path.suffix == ".safetensors" and head[8:9] == b"{" else mistaken_for(head)
+
+
+def _head(path: Path) -> bytes:
     with suppress(OSError), path.open("rb") as file:
-        return file.read(4) == b"GGUF"
-    return False
+        return file.read(HEAD)
+    return b""
 
 
 def _may_succeed_later(error: EdgesppoError) -> bool:
