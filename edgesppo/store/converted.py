@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgesppo_convert import Progress
 
 # Increase it whenever the converter writes different files for the same checkpoint.
-CONVERTER_VERSION = 3
+CONVERTER_VERSION = 4
 _MAX_NAME = 80  # characters of the checkpoint's name in the copy's name
 
 

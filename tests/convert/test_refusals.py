@@ -106,7 +106,7 @@ def test_a_config_that_is_no_json_object(single: Path, data: bytes, words: str) 
     refused(single, BadCheckpoint, words)
 
 
-@pytest.mark.parametrize("found", [["LlamaForCausalLM"], [], None, "Gemma2ForCausalLM", [{}]])
+@pytest.mark.parametrize("found", [["LlamaForCausalLM"], "Gemma2ForCausalLM", [{}]])
 def test_another_architecture(single: Path, found: object) -> None:
     write_json(single / "config.json", {**config(SHAPE), "architectures": found})
     refused(single, UnsupportedCheckpoint, "architecture", "Gemma2ForCausalLM")
@@ -395,7 +395,7 @@ def test_a_link_to_nothing_is_an_incomplete_download(single: Path) -> None:
     refused(single, BadCheckpoint, "has no tokenizer_config.json", "download")
 
 
-@pytest.mark.parametrize("key", ["600", "-1", "x", "\u0663", "00000000009999999", "1" * 5000])
+@pytest.mark.parametrize("key", ["-1", "x", "\u0663", "00000000009999999", "1" * 5000])
 def test_an_added_token_that_has_no_row(single: Path, key: str) -> None:
     added = {"added_tokens_decoder": {key: {"content": "<t>"}}}
     write_json(single / "tokenizer_config.json", added)
