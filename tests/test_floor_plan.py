@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RUNTIME = [
     {"errors", "_version"},
     {"system", "schema"},
-    {"gguf", "sampling", "lockfile"},
+    {"gguf", "sampling", "lockfile", "native_build"},
     {"planning", "hub"},
     {"llama"},
     {"store", "engine"},

@@ -45,6 +45,7 @@ def _cache_path(summary: Summary, goal: str) -> Path:
     """The settings' file; models with the same tensor shapes and types share it."""
     model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
     machine = [hardware.name(), hardware.thread_choices(), *build_info.library()[:2]]
+    machine += build_info.compiler()
     digest = hashlib.sha256(json.dumps([machine, model, goal]).encode()).hexdigest()
     return cache_dir() / "tuning" / f"{digest[:32]}.json"
 

@@ -102,6 +102,9 @@ def test_another_machine_build_or_model_measures_anew(
     with monkeypatch.context() as patch:
         patch.setattr(build_info, "library", lambda: ("0.0.1", "", False))
         assert cached_settings(summary, "memory") is None
+    with monkeypatch.context() as patch:
+        patch.setattr(build_info, "compiler", lambda: ("Clang", "1.0"))
+        assert cached_settings(summary, "memory") is None
     assert cached_settings(summary, "memory") is not None
 
 
