@@ -378,6 +378,17 @@ def test_a_compiler_of_the_package_index_compiles_without_openmp(fake: FakePytho
     assert not scratch.exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system's compiler is needed")
+def test_no_compiler_is_needed_on_the_path(
+    fake: FakePython, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilers.platform, "machine", lambda: "x86_64")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake.keep_a_wheel().unlink()
+    assert set_up(fake) == 0
+    assert any("ziglang==" in line for line, _ in compiled(fake))
+
+
 @pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize("step", ["ziglang==", "CMAKE_AR", "-I -c import ctypes"])
 def test_where_that_compiler_fails_the_systems_is_taken_and_said_in_one_line(
