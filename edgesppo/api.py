@@ -17,6 +17,7 @@ from edgesppo.planning.run_config import is_small
 from edgesppo.sampling.file_defaults import file_defaults
 from edgesppo.store import converted, locate
 from edgesppo.system import validate
+from edgesppo.tuning import settings_cache
 from edgesppo.tuning.choose import LoadOptions, choose_settings
 
 if TYPE_CHECKING:
@@ -150,7 +151,13 @@ def _pace(tuning: RunConfig, model: Model, *, fixed: bool) -> Pace | None:
     """
     if model.n_gpu_layers or (tuning.n_threads == 1 and tuning.decode_tps is None):
         return None
-    return Pace(tuning.n_threads, tuning.n_threads_batch, tuning.decode_tps, fixed=fixed)
+    return Pace(
+        tuning.n_threads,
+        tuning.n_threads_batch,
+        tuning.decode_tps,
+        fixed=fixed,
+        on_contradiction=lambda: settings_cache.doubt(model.summary, tuning),
+    )
 
 
 def _drafts_enabled(summary: Summary, drafts: bool | str | Path) -> bool:

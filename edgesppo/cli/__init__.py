@@ -49,6 +49,7 @@ COMMANDS = {
     "verify": ("edgesppo.cli.verify", "Check the files on this machine for damage."),
     "rm": ("edgesppo.cli.rm", "Remove a model's files."),
     "gc": ("edgesppo.cli.gc", "Remove files that nothing uses any more."),
+    "build": ("edgesppo.cli.build", "Compile llama.cpp anew for this machine."),
     "doctor": ("edgesppo.cli.doctor", "Check this machine for problems."),
     "plan": ("edgesppo.cli.plan", "Show how much memory a model needs, and its settings."),
     "bench": ("edgesppo.cli.bench", "Measure how fast a model runs here, and why."),

@@ -158,6 +158,28 @@ def test_a_model_that_was_never_measured_and_starts_beside_busy_programs_tries_f
     assert "at 2.0 tokens/s; with 1 thread" in pace.notice
 
 
+@pytest.mark.parametrize(
+    ("rates", "others", "reports"),
+    [
+        ([10.0] * 100, 0.0, 0),
+        ([*[6.0] * 39, 10.0, *[6.0] * 39, 10.0], 0.0, 0),  # a long context
+        ([6.0] * 100, 0.0, 1),
+        ([15.0] * 100, 0.0, 1),
+        ([15.0] * 100, 0.5, 0),
+    ],
+)
+def test_a_measured_rate_is_contradicted_by_those_of_a_quiet_machine_alone(
+    rates: list[float], others: float, reports: int
+) -> None:
+    heard: list[int] = []
+    machine = Machine()
+    machine.share = others
+    pace = Pace(2, 2, 10.0, load=machine, on_contradiction=lambda: heard.append(1))
+    for rate in rates:
+        pace.note(10, 10 / rate)
+    assert len(heard) == reports
+
+
 def test_threads_that_were_asked_for_stay_and_are_told_of() -> None:
     machine = Machine()
     pace = machine.pace(measured=None, fixed=True)

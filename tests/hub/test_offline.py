@@ -87,6 +87,7 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "verify": [["verify"], ["verify", NAME]],
         "rm": [["rm", "mine"]],
         "gc": [["gc"]],
+        "build": [["build", "--dry-run"]],
         "doctor": [["doctor"], ["doctor", "--json"]],
         "plan": [["plan", NAME], ["plan", ABSENT]],
         "show": [["show", NAME], ["show", "demo"], ["show", ABSENT]],
