@@ -24,7 +24,7 @@ from edgesppo.system.paths import data_dir
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.server.settings import ServerSettings
     from edgesppo.store.locate import Found
 

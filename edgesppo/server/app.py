@@ -29,7 +29,7 @@ from edgesppo.system.sanitize import one_line
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.server.settings import ServerSettings
 
 logger = logging.getLogger("edgesppo.server")

@@ -14,8 +14,8 @@ from edgesppo.sampling import options
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.messages import Message
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.kv_snapshot import Binding
 
@@ -35,10 +35,10 @@ class Backend:
         self.n_ctx = loaded.n_ctx
         self.load_s = loaded.load_s
         self._loaded = loaded
-        self._model = loaded._model
-        self._engine = loaded._engine
-        self.bos = loaded._model.bos
-        self.n_seqs = loaded._engine.n_seqs
+        self._model = loaded.engine.model
+        self._engine = loaded.engine
+        self.bos = loaded.engine.model.bos
+        self.n_seqs = loaded.engine.n_seqs
         self.created = int(loaded.path.stat().st_mtime)
 
     def params(self, sampling: dict[str, Any]) -> SamplingParams:
@@ -93,7 +93,7 @@ class Backend:
         return {
             **metadata.describe(self._model.summary),
             "file_type": file_type(self._model.summary),
-            "fingerprint": self._loaded._mark.fingerprint,
+            "fingerprint": self._loaded.identity.mark.fingerprint,
         }
 
     def begin(
@@ -117,7 +117,7 @@ class Backend:
 
     def binding(self) -> Binding:
         """What the cells of the KV cache depend on."""
-        return self._loaded._binding
+        return self._loaded.identity.binding
 
     def kv_states(
         self, least: int, limit: int

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.server.service import Service
     from edgesppo.server.settings import ServerSettings
 

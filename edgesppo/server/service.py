@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from fastapi import Request
 
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.server.api_keys import ApiKey
     from edgesppo.server.backend import Backend

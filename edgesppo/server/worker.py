@@ -22,7 +22,7 @@ from edgesppo.server.job import Job, News
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.server.metrics import Metrics
     from edgesppo.server.snapshots import Snapshots
 

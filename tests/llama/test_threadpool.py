@@ -18,7 +18,7 @@ from edgesppo.llama.threadpool import can_keep_threads
 from edgesppo.system import memory_guard
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 QUESTION = "What is the capital of France?"
@@ -41,7 +41,7 @@ def answer(engine: Engine, demo: LoadedModel) -> list[int]:
 
 
 def engine_of(demo: LoadedModel, threads: int) -> Engine:
-    return Engine(demo._model, n_threads=threads, flash_attention="off", draft_costs=None)
+    return Engine(demo.engine.model, n_threads=threads, flash_attention="off", draft_costs=None)
 
 
 @linux
