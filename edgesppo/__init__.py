@@ -15,6 +15,7 @@
     model.count_tokens(text)               also of messages; model.tokenize, model.detokenize
     chat.ask(text), chat.stream(text)      and for asyncio chat.aask, chat.astream
     chat.last                           -> Result: text, finish_reason, usage, timings
+    batch(model, rows, out)             -> iterator of BatchResult: many prompts, many at once
     chat.fork(), chat.undo(), chat.regenerate(), chat.continue_(), chat.cancel(), chat.to_dicts()
 
 Sampling is set by keywords of chat, ask and stream, such as temperature=0; `SamplingParams` has
@@ -33,6 +34,8 @@ from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from edgesppo.api import LoadedModel, load
+    from edgesppo.batches.batch import batch
+    from edgesppo.batches.result import BatchResult
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.chat.messages import Message
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
     from edgesppo.sampling.params import SamplingParams
 
 _NAMES_BY_MODULE = {
+    "edgesppo.batches.batch": ["batch"],
+    "edgesppo.batches.result": ["BatchResult"],
     "edgesppo.chat.chat": ["Chat"],
     "edgesppo.errors": [
         "BadChat",
@@ -96,6 +101,7 @@ __all__ = [
     "BadCheckpoint",
     "BadLock",
     "BadModelFile",
+    "BatchResult",
     "Cancelled",
     "Chat",
     "ChatInUse",
@@ -121,6 +127,7 @@ __all__ = [
     "UnsupportedCheckpoint",
     "Usage",
     "UsageError",
+    "batch",
     "load",
 ]
 

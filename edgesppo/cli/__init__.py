@@ -34,6 +34,7 @@ COMMANDS = {
     "try": ("edgesppo.cli.chat", "Convert the shipped demo model and chat with it."),
     "chat": ("edgesppo.cli.chat", "Chat with a model."),
     "run": ("edgesppo.cli.run", "Answer one prompt."),
+    "batch": ("edgesppo.cli.batch", "Answer many prompts from a file, many at once."),
     "convert": (
         "edgesppo.cli.convert",
         "Convert a checkpoint (a folder, or from the hub) to a GGUF file.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ from edgesppo.sampling.params import SamplingParams
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgesppo.chat.structured import AnswerFormat
 
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 
@@ -183,6 +185,16 @@ def _sampling_option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
         multiple=kind.repeatable,
         help=f"{kind.help[:1].upper()}{kind.help[1:]}. [default: {kind.format(field.default)}]",
     )
+
+
+def read_schema(schema_file: str) -> AnswerFormat:
+    """Read the JSON Schema in a file. Raises UsageError if it is invalid or not supported."""
+    from edgesppo import schema
+    from edgesppo.chat import structured
+
+    with Path(schema_file).open("rb") as file:
+        data = file.read(schema.MAX_BYTES + 1)
+    return structured.answer_format(schema.parse(data, schema_file))
 
 
 def _decorate(

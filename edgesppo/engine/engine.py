@@ -93,6 +93,7 @@ class Engine:
         self._context: Context | None = Context(model.weights, params)
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = params.n_ctx
+        self.n_seqs = n_seqs
         self.n_threads = params.n_threads
         self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention

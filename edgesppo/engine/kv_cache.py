@@ -53,7 +53,7 @@ class KVCache:
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
-        slot = max(free, key=lambda s: (_common(s.ids, tokens), -s.last_used))
+        slot = max(free, key=lambda s: (common_prefix(s.ids, tokens), -s.last_used))
         keep = self._reusable(slot, tokens)
         lender = max(self._slots, key=lambda s: self._reusable(s, tokens))
         shared = self._reusable(lender, tokens)
@@ -76,8 +76,8 @@ class KVCache:
 
         None if no slot shares anything, or its cells take more than `limit` bytes.
         """
-        slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
-        if not _common(slot.ids, tokens):
+        slot = max(self._slots, key=lambda s: common_prefix(s.ids, tokens))
+        if not common_prefix(slot.ids, tokens):
             return None
         # llama.cpp writes only the window before the last cell. Surplus cells of an interrupted
         # decode would move it, and the sequence could not be continued after its ids.
@@ -128,7 +128,7 @@ class KVCache:
     def _reusable(self, slot: Slot, tokens: Sequence[int]) -> int:
         """The number of the slot's ids that the prompt can reuse."""
         # The last token is always decoded again, because its logits are needed.
-        keep = min(_common(slot.ids, tokens), len(tokens) - 1)
+        keep = min(common_prefix(slot.ids, tokens), len(tokens) - 1)
         return keep if self._reaches_back(slot, keep) else 0
 
     def _reaches_back(self, slot: Slot, n: int) -> bool:
@@ -156,7 +156,7 @@ class KVCache:
         self._context.remove(slot.seq, n)
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the longest common prefix."""
     n = min(len(a), len(b))
     if list(a[:n]) == list(b[:n]):  # the usual case, a chat that goes on: faster

@@ -1,0 +1,260 @@
+"""Answer the rows of a batch, many at once, in an order that shares prefixes.
+
+Rows are started in the order of their prompts, so that neighbours share the most. A prompt waits
+while one that it shares a prefix with is still being prefilled: then its own prefill is only the
+rest. As many answers run as the engine has sequences and the context is expected to hold.
+"""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgesppo.batches import result
+from edgesppo.batches.request import BadRow, decode, parse
+from edgesppo.chat import template
+from edgesppo.chat.generation import Generation
+from edgesppo.engine.kv_cache import common_prefix
+from edgesppo.errors import Closed, ContextOverflow, EdgesppoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from edgesppo.api import LoadedModel
+    from edgesppo.batches.input import InputRows, Place
+    from edgesppo.batches.recipe import Recipe
+    from edgesppo.batches.request import Label, RowRequest
+    from edgesppo.batches.result import BatchResult
+    from edgesppo.chat.generation import Result
+    from edgesppo.sampling.params import SamplingParams
+
+# A prompt waits for another's prefill if it saves at least so many tokens of its own.
+_WORTH_WAITING = 32
+# Until answers have ended, one is expected to have so many tokens; later, what they had on average
+# and a quarter more.
+_FIRST_GUESS = 256
+_MARGIN = 1.25
+
+
+@dataclass
+class Counts:
+    """What a batch has done so far, for progress: rows, and tokens of this run."""
+
+    rows: int
+    done: int = 0
+    errors: int = 0
+    resumed: int = 0  # of those done, by an earlier run
+    running: int = 0  # answers under way
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(eq=False)
+class _Row:
+    """A row that is being answered: its results so far, by the number of the answer."""
+
+    place: Place
+    label: Label
+    request: RowRequest
+    prompt: list[int]
+    results: dict[int, Result] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Answer:
+    """One answer to a row, under way."""
+
+    row: _Row
+    number: int
+    generation: Generation
+    expected: int  # tokens
+
+
+class Runner:
+    """Answers rows with one loaded model.
+
+    `labels` has what was read of each row in advance. `report` is called after each step.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        rows: InputRows,
+        labels: dict[int, Label],
+        recipe: Recipe,
+        counts: Counts,
+        *,
+        parallel: int,
+        report: Callable[[Counts], None] | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self._engine = loaded._engine
+        self._rows = rows
+        self._labels = labels
+        self._recipe = recipe
+        self._params = recipe.params(loaded._defaults)
+        self._counts = counts
+        self._parallel = parallel
+        self._report = report or (lambda _: None)
+        self._running: list[_Answer] = []
+        self._to_start: collections.deque[tuple[_Row, int, SamplingParams]] = collections.deque()
+        self._ended = 0  # answers
+        self._ended_tokens = 0
+        self._finished_tokens = (0, 0)  # of the prompts of answers that ended, and cached ones
+
+    def run(self, places: Sequence[Place]) -> Generator[BatchResult, None, None]:
+        """The result of each row, as it is done. Leaving the iterator stops all answers."""
+        waiting = collections.deque(sorted(places, key=self._order))
+        try:
+            while waiting or self._to_start or self._running:
+                yield from self._start(waiting)
+                if self._running:
+                    self._engine.step()
+                    yield from self._collect()
+                self._count()
+        finally:
+            for answer in self._running:
+                answer.generation.cancel()
+
+    def _order(self, place: Place) -> tuple[str, int]:
+        return self._labels[place.row].prompt, place.row
+
+    def _start(self, waiting: collections.deque[Place]) -> Iterator[BatchResult]:
+        """Start answers while there is room; yields the rows that cannot be answered."""
+        while True:
+            if not self._to_start:
+                if not waiting or len(self._running) >= self._parallel:
+                    return
+                place = waiting.popleft()
+                try:
+                    row = self._read(place)
+                except EdgesppoError as error:
+                    yield self._refused(place, error)
+                    continue
+                self._to_start.extend((row, n, p) for n, p in enumerate(row.request.params))
+            row, number, params = self._to_start[0]
+            if not self._may_start(row, params):
+                return
+            self._to_start.popleft()
+            try:
+                self._submit(row, number, params)
+            except Closed:
+                raise
+            except EdgesppoError as error:
+                self._drop(row)
+                yield self._refused(row.place, error)
+
+    def _read(self, place: Place) -> _Row:
+        label = self._labels[place.row]
+        if label.fault is not None:
+            raise label.fault
+        request = parse(decode(self._rows.read(place)), self._recipe, self._params)
+        prompt = self._encode(request)
+        if len(prompt) >= self._engine.n_ctx:
+            raise self._engine.overflow(len(prompt))
+        return _Row(place, label, request, prompt)
+
+    def _encode(self, request: RowRequest) -> list[int]:
+        model = self._loaded._model
+        fewest = sum(model.fewest_tokens(message.content) for message in request.messages)
+        if fewest >= self._engine.n_ctx:  # not worth tokenising
+            raise self._engine.overflow(fewest, at_least=True)
+        ids = template.encode(model, request.messages)
+        if self._recipe.bare_opening:
+            return ids[: -len(model.answer_head)] + model.tokenize("model")
+        return ids
+
+    def _may_start(self, row: _Row, params: SamplingParams) -> bool:
+        """Whether there is a sequence and room for it, and no prefill worth waiting for."""
+        if not self._running:
+            return True
+        if len(self._running) >= self._parallel:
+            return False
+        cached = self._engine.count_cached(row.prompt)
+        taken = sum(
+            answer.generation.n_cells + max(0, answer.expected - answer.generation.n_generated)
+            for answer in self._running
+        )
+        if taken + len(row.prompt) - cached + self._expected(params) > self._engine.n_ctx:
+            return False
+        return not any(
+            answer.generation.n_to_prefill > 1
+            and common_prefix(answer.row.prompt, row.prompt) >= cached + _WORTH_WAITING
+            for answer in self._running
+        )
+
+    def _expected(self, params: SamplingParams) -> int:
+        """How many tokens an answer is expected to have."""
+        guess = self._ended_tokens / self._ended * _MARGIN if self._ended else _FIRST_GUESS
+        return min(params.max_tokens, int(guess) + 1)
+
+    def _submit(self, row: _Row, number: int, params: SamplingParams) -> None:
+        format_ = row.request.answer_format
+        grammar = None if format_ is None else format_.grammar
+        generation = Generation(self._engine, row.prompt, params, grammar=grammar)
+        self._running.append(_Answer(row, number, generation, self._expected(params)))
+
+    def _collect(self) -> Iterator[BatchResult]:
+        """Take in what the answers under way have generated; yields the rows that are done."""
+        for answer in list(self._running):
+            if answer not in self._running:
+                continue
+            row = answer.row
+            try:
+                if not answer.generation.poll():
+                    continue
+            except Closed:
+                raise
+            except EdgesppoError as error:
+                self._drop(row)
+                yield self._refused(row.place, error)
+                continue
+            self._running.remove(answer)
+            found = row.results[answer.number] = answer.generation.result()
+            self._ended += 1
+            self._ended_tokens += found.usage.completion_tokens
+            prompt, cached = self._finished_tokens
+            self._finished_tokens = (
+                prompt + found.usage.prompt_tokens,
+                cached + found.usage.cached_tokens,
+            )
+            if len(row.results) == len(row.request.params):
+                yield self._answered(row)
+
+    def _answered(self, row: _Row) -> BatchResult:
+        self._counts.done += 1
+        results = [row.results[n] for n in range(len(row.results))]
+        return result.answered(
+            row.place.row, row.label, results, self._loaded.name, row.request.answer_format
+        )
+
+    def _refused(self, place: Place, error: EdgesppoError) -> BatchResult:
+        self._counts.done += 1
+        self._counts.errors += 1
+        return result.refused(place.row, self._labels[place.row], str(error), _code(error))
+
+    def _drop(self, row: _Row) -> None:
+        """Stop all answers to a row."""
+        for answer in [answer for answer in self._running if answer.row is row]:
+            answer.generation.cancel()
+            self._running.remove(answer)
+        while self._to_start and self._to_start[0][0] is row:
+            self._to_start.popleft()
+
+    def _count(self) -> None:
+        """Bring the counts up to date, and report them."""
+        counts = self._counts
+        counts.running = len(self._running)
+        counts.prompt_tokens, counts.cached_tokens = self._finished_tokens
+        counts.completion_tokens = self._ended_tokens + sum(
+            answer.generation.n_generated for answer in self._running
+        )
+        self._report(counts)
+
+
+def _code(error: EdgesppoError) -> str:
+    if isinstance(error, BadRow):
+        return error.code
+    return "context_length_exceeded" if isinstance(error, ContextOverflow) else "invalid_request"

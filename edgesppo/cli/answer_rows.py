@@ -1,0 +1,97 @@
+"""Answer the rows of a batch into its output file, with progress, and say what was done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.cli.output import say
+from edgesppo.errors import OutputError
+from edgesppo.system.units import duration
+from edgesppo.terminal.row_progress import RowProgress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgesppo.batches.batch import Batch
+    from edgesppo.batches.output import ResultFile
+    from edgesppo.batches.runner import Counts
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done: the output, the counts, and the seconds of this run."""
+
+    output: Path
+    counts: Counts
+    errors: int  # in the whole output
+    seconds: float
+
+    def line(self) -> str:
+        """The summary for people."""
+        counts = self.counts
+        parts = [f"{counts.done:,} rows in {self.output}"]
+        if counts.resumed:
+            parts.append(f"{counts.resumed:,} of them from before")
+        if self.errors:
+            parts.append(f'{self.errors:,} with an "error"')
+        if counts.completion_tokens:
+            parts.append(
+                f"{counts.completion_tokens:,} tokens in {duration(self.seconds)}, "
+                f"{self._rate:,.1f} tokens/s"
+            )
+        return " | ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as --json prints it; the tokens and seconds are those of this run."""
+        counts = self.counts
+        return {
+            "output": str(self.output),
+            "rows": counts.rows,
+            "resumed": counts.resumed,
+            "errors": self.errors,
+            "usage": {
+                "prompt_tokens": counts.prompt_tokens,
+                "cached_tokens": counts.cached_tokens,
+                "completion_tokens": counts.completion_tokens,
+            },
+            "seconds": self.seconds,
+            "tokens_per_second": self._rate,
+        }
+
+    @property
+    def _rate(self) -> float:
+        return self.counts.completion_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+def answer_rows(job: Batch, file: ResultFile, noun: str = "rows") -> Summary:
+    """Answer the rows that are not in the file yet, with a progress line on standard error.
+
+    Ctrl-C, a full disk and a failing model end it with a message that says what is kept and how to
+    go on.
+    """
+    errors = sum(found.error is not None for found in file.results())
+    before = len(file.done)
+    if before:
+        say(f"{before:,} of {job.counts.rows:,} {noun} are in {file.path} already")
+    started = time.perf_counter()
+    meter = RowProgress(job.counts.rows, before, noun)
+    running = job.run(lambda c: meter.update(c.done, c.completion_tokens, c.errors), file)
+    try:
+        with contextlib.closing(running), contextlib.closing(meter):
+            for result in running:
+                errors += result.error is not None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on("stopped", job, file, noun)) from None
+    except OutputError as error:
+        raise OutputError(_how_to_go_on(str(error), job, file, noun)) from None
+    return Summary(file.path, job.counts, errors, time.perf_counter() - started)
+
+
+def _how_to_go_on(what: str, job: Batch, file: ResultFile, noun: str) -> str:
+    return (
+        f"{what}; {len(file.done):,} of {job.counts.rows:,} {noun} are in {file.path}, and the same "
+        "command goes on"
+    )
