@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,18 +135,22 @@ class Batch:
                 f"load(..., n_seqs={parallel})"
             )
         self._loaded = loaded
-        self._rows = rows
-        self._recipe = recipe
+        self.rows = rows
+        self.recipe = recipe
         self._parallel = parallel or n_seqs
-        self._places = take_part(rows.places, recipe.part)
-        self.counts = Counts(len(self._places))
+        self.places = take_part(rows.places, recipe.part)  # of the rows that are to be answered
+        self._lines = self.places
+        if recipe.apart:
+            numbers = range(len(recipe.seeds or range(recipe.n)))
+            self._lines = [replace(place, answer=n) for place in self.places for n in numbers]
+        self.counts = Counts(len(self._lines))
 
     def open_output(self, path: Path) -> ResultFile:
         """The output file; takes up what an earlier run of the same batch wrote.
 
         Raises what `ResultFile` raises, and UsageError if it is the input itself.
         """
-        rows = self._rows
+        rows = self.rows
         if path.exists() and Path(rows.name).exists() and path.samefile(rows.name):
             raise UsageError(f"{path} is the input itself; use another output")
         mark = self._loaded._mark
@@ -154,7 +159,7 @@ class Batch:
             Head(
                 {"name": rows.name, "sha256": rows.sha256, "rows": len(rows.places)},
                 {"name": mark.name, "fingerprint": mark.fingerprint},
-                self._recipe.describe(self._recipe.params(self._loaded._defaults)),
+                self.recipe.describe(self.recipe.params(self._loaded._defaults)),
             ),
         )
 
@@ -167,12 +172,12 @@ class Batch:
         done = set() if file is None else file.done
         counts = self.counts
         counts.done = counts.resumed = len(done)
-        places = [place for place in self._places if place.row not in done]
+        places = [place for place in self._lines if place.key not in done]
         runner = Runner(
             self._loaded,
-            self._rows,
-            read_labels(self._rows, self._places),
-            self._recipe,
+            self.rows,
+            read_labels(self.rows, self.places),
+            self.recipe,
             counts,
             parallel=self._parallel,
             report=on_progress,

@@ -12,7 +12,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgesppo.errors import UsageError
 from edgesppo.system.text_input import MAX_BYTES, sign_of_utf16
@@ -27,14 +27,29 @@ _BLOCK = 1 << 20
 _MAX_LIST_BYTES = 1 << 30  # a JSON list is read at once
 
 
+# The number that stands for all answers to a row, in one line.
+ALL = -1
+# A row and the number of an answer, or ALL.
+Key: TypeAlias = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where a row lies: its number from 1 on (that of its line), offset, bytes and checksum."""
+    """Where a row lies: its number from 1 on (that of its line), offset, bytes and checksum.
+
+    Where each answer to a row has a line of its own in the output, `answer` is its number.
+    """
 
     row: int
     offset: int
     n_bytes: int
     crc: int
+    answer: int = ALL
+
+    @property
+    def key(self) -> Key:
+        """What its line of the output is known by."""
+        return self.row, self.answer
 
     @property
     def is_too_long(self) -> bool:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from edgesppo.batches.input import Key
+
 SUFFIX = ".journal"
 VERSION = 1
 _MAX_JOURNAL = 1 << 32
@@ -69,9 +71,9 @@ class Head:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of OUT: its row, where it begins and ends, and its checksum."""
+    """A line of OUT: its row and answer, where it begins and ends, and its checksum."""
 
-    row: int
+    key: Key
     start: int
     end: int
     crc: int
@@ -112,25 +114,25 @@ class ResultFile:
             raise
 
     @property
-    def done(self) -> set[int]:
-        """The rows that are in the file."""
-        return {line.row for line in self._lines}
+    def done(self) -> set[Key]:
+        """The rows (and answers) that are in the file."""
+        return {line.key for line in self._lines}
 
     def results(self) -> Iterator[BatchResult]:
         """What is in the file so far, line by line. Raises OSError."""
         for line in list(self._lines):
             text = self._read(line)
-            yield BatchResult(line.row, json.loads(text))
+            yield BatchResult(line.key, json.loads(text))
 
     def append(self, result: BatchResult) -> None:
         """Add a row. Raises OutputError if it cannot be written; the file stays whole."""
         assert self._out is not None, "append() after close()"
         data = json.dumps(dict(result), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         start = self._end
-        line = _Line(result.row, start, start + len(data), zlib.crc32(data))
+        line = _Line(result.key, start, start + len(data), zlib.crc32(data))
         try:
             write_all(self._files, self._out, data, start)
-            self._note({"row": line.row, "end": line.end, "crc": line.crc})
+            self._note({"row": line.key, "end": line.end, "crc": line.crc})
             if time.monotonic() - self._synced_at > _SYNC_S:
                 self.sync()
         except OSError as error:
@@ -233,14 +235,14 @@ class ResultFile:
             line = entry.event
             if "row" not in line:  # a process that went on with the batch
                 continue
-            place = _Line(line["row"], start, line["end"], line["crc"])
+            place = _Line(tuple(line["row"]), start, line["end"], line["crc"])
             start = place.end
             if zlib.crc32(self._read(place)) != place.crc:
                 broken = broken or place
             elif broken is not None:
                 raise UsageError(
-                    f"{self.path} was changed since it was written: the line at byte "
-                    f"{broken.start} (row {broken.row}) is another; put it back, or {self._advice}"
+                    f"{self.path} was changed since it was written: the line of row "
+                    f"{broken.key[0]} at byte {broken.start}; put it back, or {self._advice}"
                 )
             else:
                 found.append((entry, place))

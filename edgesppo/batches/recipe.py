@@ -26,7 +26,7 @@ class Recipe:
     """How the rows of a batch are answered.
 
     `sampling` are the sampling parameters that override the model's defaults; `n` is the number of
-    answers to a row, `seeds` are their seeds. `part` is (i, n): the i-th of n equal parts of the rows. `ignore_unknown` is for data
+    answers to a row, `seeds` are their seeds; with `apart` each has a line of the output. `part` is (i, n): the i-th of n equal parts of the rows. `ignore_unknown` is for data
     sets, whose rows have more fields than a prompt. `bare_opening` leaves out the line break after
     "model" that opens an answer, as published evaluations of SPPO do.
     """
@@ -37,6 +37,7 @@ class Recipe:
     seeds: tuple[int, ...] | None = None
     system: str | None = None
     answer_format: AnswerFormat | None = None
+    apart: bool = False
     part: tuple[int, int] | None = None
     ignore_unknown: bool = False
     bare_opening: bool = False

@@ -69,7 +69,9 @@ def decode(data: bytes) -> dict[str, Any]:
         row = json.loads(data)
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise BadRow(f"the row is not JSON: {why}; expected one JSON object a line", "invalid_json") from None
+        raise BadRow(
+            f"the row is not JSON: {why}; expected one JSON object a line", "invalid_json"
+        ) from None
     if isinstance(row, str):
         return {"prompt": row}
     if not isinstance(row, dict):

@@ -14,6 +14,7 @@ from edgesppo.errors import IncompleteAnswer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from edgesppo.batches.input import Key
     from edgesppo.batches.request import Label
     from edgesppo.chat.generation import Result
     from edgesppo.chat.structured import AnswerFormat
@@ -28,8 +29,9 @@ class BatchResult(Mapping[str, Any]):
         row: The number of the row, from 1 on: that of its line in the input.
     """
 
-    def __init__(self, row: int, line: Mapping[str, Any]) -> None:
-        self.row = row
+    def __init__(self, key: Key, line: Mapping[str, Any]) -> None:
+        self.key = key
+        self.row = key[0]
         self._line = line
 
     @property
@@ -94,7 +96,7 @@ class BatchResult(Mapping[str, Any]):
 
 
 def answered(
-    row: int,
+    key: Key,
     label: Label,
     results: Sequence[Result],
     model: str,
@@ -102,12 +104,12 @@ def answered(
 ) -> BatchResult:
     """The result of a row that was answered, in the row's own form."""
     if not label.is_openai:
-        return BatchResult(row, _plain(row, label.custom_id, results, answer_format))
-    id_ = _id(row, label)
+        return BatchResult(key, _plain(key[0], label.custom_id, results, answer_format))
+    id_ = _id(key[0], label)
     body = openai.completion(id_, model, results)
     response = {"status_code": 200, "request_id": f"req_{id_}", "body": body}
     return BatchResult(
-        row,
+        key,
         {
             "id": f"batch_req_{id_}",
             "custom_id": label.custom_id,
@@ -117,16 +119,17 @@ def answered(
     )
 
 
-def refused(row: int, label: Label, message: str, code: str) -> BatchResult:
+def refused(key: Key, label: Label, message: str, code: str) -> BatchResult:
     """The result of a row that was not answered, in the row's own form."""
+    row = key[0]
     error = {"code": code, "message": f"row {row}: {message}"}
     if not label.is_openai:
-        return BatchResult(row, {"row": row, **_named(label.custom_id), "error": error})
+        return BatchResult(key, {"row": row, **_named(label.custom_id), "error": error})
     id_ = _id(row, label)
     response = openai.failure(error["message"], code, _BAD_REQUEST)
     response["request_id"] = f"req_{id_}"
     return BatchResult(
-        row,
+        key,
         {
             "id": f"batch_req_{id_}",
             "custom_id": label.custom_id,

@@ -8,10 +8,11 @@ rest. As many answers run as the engine has sequences and the context is expecte
 from __future__ import annotations
 
 import collections
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edgesppo.batches import result
+from edgesppo.batches.input import ALL
 from edgesppo.batches.request import BadRow, decode, parse
 from edgesppo.chat import template
 from edgesppo.chat.generation import Generation
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from edgesppo.api import LoadedModel
-    from edgesppo.batches.input import InputRows, Place
+    from edgesppo.batches.input import InputRows, Key, Place
     from edgesppo.batches.recipe import Recipe
     from edgesppo.batches.request import Label, RowRequest
     from edgesppo.batches.result import BatchResult
@@ -118,8 +119,8 @@ class Runner:
             for answer in self._running:
                 answer.generation.cancel()
 
-    def _order(self, place: Place) -> tuple[str, int]:
-        return self._labels[place.row].prompt, place.row
+    def _order(self, place: Place) -> tuple[str, Key]:
+        return self._labels[place.row].prompt, place.key
 
     def _start(self, waiting: collections.deque[Place]) -> Iterator[BatchResult]:
         """Start answers while there is room; yields the rows that cannot be answered."""
@@ -151,6 +152,8 @@ class Runner:
         if label.fault is not None:
             raise label.fault
         request = parse(decode(self._rows.read(place)), self._recipe, self._params)
+        if place.answer != ALL:
+            request = replace(request, params=[request.params[place.answer]])
         prompt = self._encode(request)
         if len(prompt) >= self._engine.n_ctx:
             raise self._engine.overflow(len(prompt))
@@ -227,13 +230,13 @@ class Runner:
         self._counts.done += 1
         results = [row.results[n] for n in range(len(row.results))]
         return result.answered(
-            row.place.row, row.label, results, self._loaded.name, row.request.answer_format
+            row.place.key, row.label, results, self._loaded.name, row.request.answer_format
         )
 
     def _refused(self, place: Place, error: EdgesppoError) -> BatchResult:
         self._counts.done += 1
         self._counts.errors += 1
-        return result.refused(place.row, self._labels[place.row], str(error), _code(error))
+        return result.refused(place.key, self._labels[place.row], str(error), _code(error))
 
     def _drop(self, row: _Row) -> None:
         """Stop all answers to a row."""

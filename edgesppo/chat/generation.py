@@ -76,7 +76,7 @@ class TokenLogprob:
         return self.data.decode("utf-8", "replace")
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry as JSON has it: `id`, `text`, `bytes`, `logprob`, and `top` if there are any."""
+        """The entry as JSON has it: id, text, bytes, logprob, and top if there are any."""
         found = {"id": self.id, "text": self.text, "bytes": [*self.data], "logprob": self.logprob}
         return {**found, "top": [other.to_dict() for other in self.top]} if self.top else found
 

@@ -28,18 +28,19 @@ class Summary:
     counts: Counts
     errors: int  # in the whole output
     seconds: float
+    noun: str
 
     def line(self) -> str:
         """The summary for people."""
         counts = self.counts
-        parts = [f"{counts.done:,} rows in {self.output}"]
+        parts = [f"{counts.done:,} {self.noun} in {self.output}"]
         if counts.resumed:
             parts.append(f"{counts.resumed:,} of them from before")
         if self.errors:
             parts.append(f'{self.errors:,} with an "error"')
         if counts.completion_tokens:
             parts.append(
-                f"{counts.completion_tokens:,} tokens in {duration(self.seconds)}, "
+                f"{counts.completion_tokens:,} tokens in {_seconds(self.seconds)}, "
                 f"{self._rate:,.1f} tokens/s"
             )
         return " | ".join(parts)
@@ -66,6 +67,10 @@ class Summary:
         return self.counts.completion_tokens / self.seconds if self.seconds > 0 else 0.0
 
 
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
 def answer_rows(job: Batch, file: ResultFile, noun: str = "rows") -> Summary:
     """Answer the rows that are not in the file yet, with a progress line on standard error.
 
@@ -87,11 +92,11 @@ def answer_rows(job: Batch, file: ResultFile, noun: str = "rows") -> Summary:
         raise KeyboardInterrupt(_how_to_go_on("stopped", job, file, noun)) from None
     except OutputError as error:
         raise OutputError(_how_to_go_on(str(error), job, file, noun)) from None
-    return Summary(file.path, job.counts, errors, time.perf_counter() - started)
+    return Summary(file.path, job.counts, errors, time.perf_counter() - started, noun)
 
 
 def _how_to_go_on(what: str, job: Batch, file: ResultFile, noun: str) -> str:
     return (
-        f"{what}; {len(file.done):,} of {job.counts.rows:,} {noun} are in {file.path}, and the same "
-        "command goes on"
+        f"{what}; {len(file.done):,} of {job.counts.rows:,} {noun} are in {file.path}, and the "
+        "same command goes on"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,12 @@ from edgesppo.cli.completion import complete_files, complete_first_model
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import choose_model, open_model
 from edgesppo.cli.options import json_option, model_options, read_schema, sampling_options
-from edgesppo.cli.output import emit_json, say
+from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.system.signals import raise_on_termination
+
+if TYPE_CHECKING:
+    from edgesppo.batches.batch import Batch
+    from edgesppo.batches.output import ResultFile
 
 
 def _part(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
@@ -111,6 +115,7 @@ def batch_command(
     100, 150 and 200 at temperature 0.7, top-p 0.9, at most 2048 tokens, in responses_0.json to
     responses_4.json, as the published ranking script reads them.
     """
+    from edgesppo.batches import sppo
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
     from edgesppo.batches.output import check_place
@@ -120,23 +125,46 @@ def batch_command(
     if n is not None and seeds is not None:
         raise click.UsageError("--seeds says how many answers there are; leave out -n")
     format_ = None if schema_file is None else read_schema(schema_file)
-    common = Recipe(
-        sampling, n=n or 1, seeds=seeds, system=system, answer_format=format_, part=part
-    )
     loading["n_seqs"] = parallel
-    path = Path(out).expanduser()
-    check_place(path)
+    if recipe is None:
+        made = Recipe(
+            sampling, n=n or 1, seeds=seeds, system=system, answer_format=format_, part=part
+        )
+        path = Path(out).expanduser()
+        check_place(path)
+    elif n is not None or system is not None or format_ is not None:
+        raise click.UsageError("--recipe sppo takes no -n, --system or --schema")
+    else:
+        made = sppo.recipe(sampling, seeds=seeds, part=part)
+        path = sppo.prepare(Path(out).expanduser())
     with (
         raise_on_termination(),
         open_rows(sys.stdin.buffer if source == "-" else source) as rows,
         open_model(choose_model(model), loading) as loaded,
     ):
-        job = Batch(loaded, rows, common)
+        job = Batch(loaded, rows, made, parallel=parallel)
         with job.open_output(path) as file:
-            summary = answer_rows(job, file)
+            summary = answer_rows(job, file, "rows" if recipe is None else "answers")
+            ranking = None if recipe is None else _write_sppo(job, file)
     say(summary.line())
     if as_json:
-        emit_json(summary.to_dict())
+        emit_json({**summary.to_dict(), **({} if ranking is None else {"ranking": ranking})})
+    elif ranking is not None:
+        tell(ranking)
+
+
+def _write_sppo(job: Batch, file: ResultFile) -> str:
+    """Write the lists that the ranking script reads; returns the command that runs it."""
+    from edgesppo.batches import sppo
+
+    folder, n_seeds = file.path.parent, len(job.recipe.seeds or ())
+    empty = sppo.write_responses(job, file, n_seeds)
+    say(f"{folder}: responses_0.json to responses_{n_seeds - 1}.json, prompts/train.jsonl")
+    if empty:
+        prompts = "1 prompt has" if empty == 1 else f"{empty:,} prompts have"
+        say(f"{prompts} no answer: the texts are empty; {file.path.name} says why")
+    say(f"To rank them, in a checkout of {sppo.SCRIPTS} with its packages:")
+    return sppo.ranking_command(folder, n_seeds)
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, str, str]:
