@@ -26,8 +26,9 @@ class Recipe:
     """How the rows of a batch are answered.
 
     `sampling` are the sampling parameters that override the model's defaults; `n` is the number of
-    answers to a row, `seeds` are their seeds; with `apart` each has a line of the output. `part` is (i, n): the i-th of n equal parts of the rows. `ignore_unknown` is for data
-    sets, whose rows have more fields than a prompt. `bare_opening` leaves out the line break after
+    answers to a row, `seeds` are their seeds; with `apart` each has a line of the output. `part` is
+    (i, n): the i-th of n equal parts of the rows. `prompt_field` is for data sets: that field is
+    the prompt, and the others do not matter. `bare_opening` leaves out the line break after
     "model" that opens an answer, as published evaluations of SPPO do.
     """
 
@@ -39,7 +40,7 @@ class Recipe:
     answer_format: AnswerFormat | None = None
     apart: bool = False
     part: tuple[int, int] | None = None
-    ignore_unknown: bool = False
+    prompt_field: str | None = None
     bare_opening: bool = False
 
     def __post_init__(self) -> None:

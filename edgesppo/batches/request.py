@@ -127,7 +127,7 @@ def _label(row: Mapping[str, Any]) -> Label:
     texts: list[str] = []
     if isinstance(inner, dict):
         texts.append(str(inner.get("system") or ""))
-        texts.append(str(inner.get("prompt") or ""))
+        texts.append(str(inner.get("prompt") or inner.get("instruction") or ""))
         messages = inner.get("messages")
         if isinstance(messages, list):
             texts += [str(m.get("content")) for m in messages if isinstance(m, dict)]
@@ -151,8 +151,10 @@ def parse(row: Mapping[str, Any], recipe: Recipe, params: SamplingParams) -> Row
     custom_id = options.get("custom_id", "")
     if not isinstance(custom_id, str):
         raise validate.invalid_value("custom_id", custom_id, "a text")
-    if recipe.ignore_unknown:
-        options = {key: options[key] for key in ("prompt", "messages") if key in options}
+    if recipe.prompt_field is not None:
+        if recipe.prompt_field not in options:
+            raise UsageError(f"the row has no {recipe.prompt_field!r}")
+        options = {"prompt": options[recipe.prompt_field]}
     else:
         if "tools" in options:
             openai.options({"tools": options["tools"]})

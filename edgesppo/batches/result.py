@@ -14,10 +14,12 @@ from edgesppo.errors import IncompleteAnswer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from edgesppo.api import LoadedModel
     from edgesppo.batches.input import Key
     from edgesppo.batches.request import Label
     from edgesppo.chat.generation import Result
     from edgesppo.chat.structured import AnswerFormat
+    from edgesppo.llama.model import Model
 
 _BAD_REQUEST = 400
 
@@ -99,14 +101,14 @@ def answered(
     key: Key,
     label: Label,
     results: Sequence[Result],
-    model: str,
+    loaded: LoadedModel,
     answer_format: AnswerFormat | None = None,
 ) -> BatchResult:
     """The result of a row that was answered, in the row's own form."""
     if not label.is_openai:
-        return BatchResult(key, _plain(key[0], label.custom_id, results, answer_format))
+        return BatchResult(key, _plain(key[0], label.custom_id, results, loaded, answer_format))
     id_ = _id(key[0], label)
-    body = openai.completion(id_, model, results)
+    body = openai.completion(id_, loaded.name, results)
     response = {"status_code": 200, "request_id": f"req_{id_}", "body": body}
     return BatchResult(
         key,
@@ -153,10 +155,11 @@ def _plain(
     row: int,
     custom_id: str | None,
     results: Sequence[Result],
+    loaded: LoadedModel,
     answer_format: AnswerFormat | None,
 ) -> dict[str, Any]:
     """The line of a plain row: the first answer, and with several of them `answers`."""
-    answers = [_answer(result, answer_format) for result in results]
+    answers = [_answer(result, answer_format, loaded._model) for result in results]
     several = {"answers": answers} if len(answers) > 1 else {}
     usage = dataclasses.asdict(results[0].usage)
     usage["completion_tokens"] = sum(result.usage.completion_tokens for result in results)
@@ -170,7 +173,7 @@ def _plain(
     }
 
 
-def _answer(result: Result, answer_format: AnswerFormat | None) -> dict[str, Any]:
+def _answer(result: Result, answer_format: AnswerFormat | None, model: Model) -> dict[str, Any]:
     found: dict[str, Any] = {
         "text": result.text,
         "finish_reason": result.finish_reason,
@@ -178,6 +181,10 @@ def _answer(result: Result, answer_format: AnswerFormat | None) -> dict[str, Any
     }
     if answer_format is not None:
         found["value"] = _value(result, answer_format)
+    if n_control := sum(
+        map(model.is_control, result.ids)
+    ):  # they have no text, so nobody would see them
+        found["control_tokens"] = n_control
     if result.logprobs:
         found["logprobs"] = [entry.to_dict() for entry in result.logprobs]
     return found

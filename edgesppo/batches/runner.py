@@ -230,7 +230,7 @@ class Runner:
         self._counts.done += 1
         results = [row.results[n] for n in range(len(row.results))]
         return result.answered(
-            row.place.key, row.label, results, self._loaded.name, row.request.answer_format
+            row.place.key, row.label, results, self._loaded, row.request.answer_format
         )
 
     def _refused(self, place: Place, error: EdgesppoError) -> BatchResult:

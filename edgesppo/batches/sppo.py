@@ -49,7 +49,7 @@ def recipe(
         seeds=seeds or SEEDS,
         apart=True,
         part=part,
-        ignore_unknown=True,
+        prompt_field="prompt",
     )
 
 

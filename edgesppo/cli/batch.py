@@ -12,7 +12,13 @@ from edgesppo.cli.answer_rows import answer_rows
 from edgesppo.cli.completion import complete_files, complete_first_model
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import choose_model, open_model
-from edgesppo.cli.options import json_option, model_options, read_schema, sampling_options
+from edgesppo.cli.options import (
+    json_option,
+    model_options,
+    parallel_option,
+    read_schema,
+    sampling_options,
+)
 from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.system.signals import raise_on_termination
 
@@ -41,14 +47,7 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> A
 
 @click.command(name="batch", cls=HeadedCommand)
 @click.argument("words", nargs=-1, metavar="[MODEL] IN OUT", shell_complete=complete_first_model)
-@click.option(
-    "--parallel",
-    type=click.IntRange(1, 64),
-    default=4,
-    show_default=True,
-    help="How many answers to generate at once; they share the context (--n-ctx). `edgesppo bench`"
-    " measures which number is fastest here.",
-)
+@parallel_option
 @click.option(
     "-n",
     "--n",

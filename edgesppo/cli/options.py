@@ -51,6 +51,16 @@ json_lines_option = click.option(
 )
 
 
+parallel_option = click.option(
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many answers to generate at once; they share the context (--n-ctx). `edgesppo bench`"
+    " measures which number is fastest here.",
+)
+
+
 def _gpu(ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
     """Parse --gpu: auto, off or a number of layers. Warns if there is no GPU to use."""
     if not value.isdecimal():
