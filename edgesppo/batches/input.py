@@ -66,17 +66,25 @@ class InputRows:
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.name = name
+        self.places: list[Place] = []
         self._file = file
-        start = file.read(_BLOCK)
+        try:
+            self.sha256 = self._index()
+            if not self.places:
+                raise UsageError(f"{name} has no rows, expected lines of JSON or a JSON list")
+        except BaseException:
+            file.close()
+            raise
+
+    def _index(self) -> str:
+        start = self._file.read(_BLOCK)
         if sign := sign_of_utf16(start):
-            raise UsageError(f"{name} is not UTF-8 text: {sign}; save it as UTF-8")
-        file.seek(0)
-        if start.removeprefix(_BOM).lstrip().startswith(b"["):
-            self.sha256 = self._index_list(file)
-        else:
-            self.sha256 = self._index_lines()
-        if not self.places:
-            raise UsageError(f"{name} has no rows, expected lines of JSON or a JSON list")
+            raise UsageError(f"{self.name} is not UTF-8 text: {sign}; save it as UTF-8")
+        self._file.seek(0)
+        if not start.removeprefix(_BOM).lstrip().startswith(b"["):
+            return self._index_lines()
+        with self._file as file:
+            return self._index_list(file)
 
     def _index_list(self, file: BinaryIO) -> str:
         """Index a JSON list; its items become lines of a file in memory."""
@@ -96,7 +104,6 @@ class InputRows:
 
     def _index_lines(self) -> str:
         """Find every line that is not empty; returns the hash of all of them."""
-        self.places: list[Place] = []
         hasher, offset = hashlib.sha256(), 0
         for row, (n_bytes, crc, is_empty) in enumerate(self._lines(hasher), 1):
             if not is_empty:
@@ -119,7 +126,12 @@ class InputRows:
             yield n_bytes, crc, is_empty
 
     def read(self, place: Place) -> bytes:
-        """The bytes of a row. Raises UsageError if the file was changed since it was indexed."""
+        """The bytes of a row; none of one that is too long.
+
+        Raises UsageError if the file was changed since it was indexed.
+        """
+        if place.is_too_long:
+            return b""
         self._file.seek(place.offset)
         data = self._file.read(place.n_bytes)
         if zlib.crc32(data) != place.crc:

@@ -129,8 +129,9 @@ class Runner:
                 if not waiting or len(self._running) >= self._parallel:
                     return
                 place = waiting.popleft()
+                data = self._rows.read(place)
                 try:
-                    row = self._read(place)
+                    row = self._parse(place, data)
                 except EdgesppoError as error:
                     yield self._refused(place, error)
                     continue
@@ -147,11 +148,11 @@ class Runner:
                 self._drop(row)
                 yield self._refused(row.place, error)
 
-    def _read(self, place: Place) -> _Row:
+    def _parse(self, place: Place, data: bytes) -> _Row:
         label = self._labels[place.row]
         if label.fault is not None:
             raise label.fault
-        request = parse(decode(self._rows.read(place)), self._recipe, self._params)
+        request = parse(decode(data), self._recipe, self._params)
         if place.answer != ALL:
             request = replace(request, params=[request.params[place.answer]])
         prompt = self._encode(request)
