@@ -13,6 +13,7 @@ rows are done again, too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import zlib
@@ -105,6 +106,7 @@ class ResultFile:
         except OSError as error:
             raise cannot_write(self.journal, error) from None
         self._out: int | None = None
+        self._closed = False
         try:
             self._resume(head, existed=existed)
         except BaseException as error:
@@ -126,38 +128,47 @@ class ResultFile:
 
     def append(self, result: BatchResult) -> None:
         """Add a row. Raises OutputError if it cannot be written; the file stays whole."""
-        assert self._out is not None, "append() after close()"
+        assert self._out is not None, "the file is open"
         data = json.dumps(dict(result), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         start = self._end
         line = _Line(result.key, start, start + len(data), zlib.crc32(data))
         try:
             write_all(self._files, self._out, data, start)
             self._note({"row": line.key, "end": line.end, "crc": line.crc})
-            if time.monotonic() - self._synced_at > _SYNC_S:
-                self.sync()
         except OSError as error:
             with suppress(OSError):
                 self._files.truncate(self._out, start)
             raise cannot_write(self.path, error) from None
         self._lines.append(line)
+        if time.monotonic() - self._synced_at > _SYNC_S:
+            self.sync()
 
     def sync(self) -> None:
-        """Wait until everything is on the disk. Raises OSError."""
-        if self._out is not None:
+        """Wait until everything is on the disk. Raises OutputError."""
+        assert self._out is not None, "the file is open"
+        try:
             self._files.sync(self._out)
             self._files.sync(self._journal)
-            self._synced_at = time.monotonic()
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self._synced_at = time.monotonic()
 
     def close(self) -> None:
         """Sync and close the files, and release the lock."""
-        out, self._out = self._out, None
+        if self._closed:
+            return
+        self._closed = True
+        descriptors = [self._journal] if self._out is None else [self._out, self._journal]
+        with contextlib.ExitStack() as stack:
+            for descriptor in descriptors:
+                stack.callback(self._close, descriptor)
+            with suppress(OSError):
+                for descriptor in descriptors:
+                    self._files.sync(descriptor)
+
+    def _close(self, descriptor: int) -> None:
         with suppress(OSError):
-            if out is not None:
-                self._files.sync(out)
-                self._files.sync(self._journal)
-                self._files.close(out)
-        with suppress(OSError):
-            self._files.close(self._journal)
+            self._files.close(descriptor)
 
     def __enter__(self) -> ResultFile:
         return self
@@ -196,6 +207,8 @@ class ResultFile:
             self._files.truncate(self._journal, 0)
             self._out = self._files.open_or_create(self.path)
             self._note(head.event())
+            self._files.sync(self._journal)  # without its head nothing could be continued
+            self._files.sync_folder(self.path.parent)
             return
         if (other := head.difference(events[0].event)) is not None:
             raise UsageError(f"{self.path} belongs to {other}; {self._advice}")

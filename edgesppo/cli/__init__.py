@@ -206,8 +206,8 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
-        parts = command.commands.values() if isinstance(command, click.Group) else [command]
-        for part in parts:
+        parts = command.commands.values() if isinstance(command, click.Group) else ()
+        for part in (command, *parts):
             if not any(option.name == "offline" for option in part.params):
                 part.params += _common_options()
         return command

@@ -165,7 +165,7 @@ def test_the_answers_to_one_prompt_share_it(wide: LoadedModel) -> None:
 
 
 def test_more_answers_than_the_context_holds_take_turns(wide: LoadedModel) -> None:
-    long = "My name is Bob and I like tea. " * 40  # each takes most of the context
+    long = "My name is Bob and I like tea. " * 25  # each takes most of the context
     rows = [{"prompt": f"{n} {long}"} for n in range(5)]
     found = answered(wide, rows, max_tokens=6)
     assert all(result.error is None for result in found.values())
