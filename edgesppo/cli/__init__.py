@@ -50,6 +50,7 @@ COMMANDS = {
     "doctor": ("edgesppo.cli.doctor", "Check this machine for problems."),
     "plan": ("edgesppo.cli.plan", "Show how much memory a model needs, and its settings."),
     "bench": ("edgesppo.cli.bench", "Measure how fast a model runs here, and why."),
+    "eval": ("edgesppo.cli.eval", "Measure perplexity, or divergence from a reference."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }
 INTERRUPTED = 130
@@ -204,8 +205,10 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
-        if not any(option.name == "offline" for option in command.params):
-            command.params += _common_options()
+        parts = command.commands.values() if isinstance(command, click.Group) else [command]
+        for part in parts:
+            if not any(option.name == "offline" for option in part.params):
+                part.params += _common_options()
         return command
 
     def resolve_command(
