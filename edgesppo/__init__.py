@@ -13,10 +13,13 @@
     model.chat(messages=, system=)      -> Chat; messages are dicts with "role" and "content"
     model.save(chat, path)                 and model.resume(path) -> Chat
     model.count_tokens(text)               also of messages; model.tokenize, model.detokenize
+    model.score(text)                   -> the log-probability of every token; also of messages
     chat.ask(text), chat.stream(text)      and for asyncio chat.aask, chat.astream
     chat.last                           -> Result: text, finish_reason, usage, timings
     batch(model, rows, out)             -> iterator of BatchResult: many prompts, many at once
     chat.fork(), chat.undo(), chat.regenerate(), chat.continue_(), chat.cancel(), chat.to_dicts()
+
+    evaluate.divergence(reference, model, text=)   and evaluate.perplexity(model, text=)
 
 Sampling is set by keywords of chat, ask and stream, such as temperature=0; `SamplingParams` has
 them all. What is refused is an `EdgesppoError`, with one line of text.
@@ -94,6 +97,8 @@ _NAMES_BY_MODULE = {
     "edgesppo.sampling.options": ["SamplingOptions"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }
+# Rooms whose own functions are public.
+_ROOMS = ("evaluate",)
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
@@ -133,6 +138,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"edgesppo.{name}")
     module = _MODULE_OF.get(name)
     if module is None:
         from edgesppo.system.suggest import did_you_mean

@@ -16,6 +16,7 @@ from edgesppo.chat import template
 from edgesppo.chat.chat import Chat
 from edgesppo.chat.choices import Overflow  # noqa: TC001 - for get_type_hints
 from edgesppo.chat.messages import Message, MessageList
+from edgesppo.chat.scoring import Scorer
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
 from edgesppo.engine.pace import Pace
@@ -25,10 +26,11 @@ from edgesppo.gguf.file_types import file_type
 from edgesppo.llama.library import LIBRARY_VERSION, system_info
 from edgesppo.llama.model import Model
 from edgesppo.llama.tokenizer import as_utf8
-from edgesppo.planning.run_config import is_small
+from edgesppo.planning.run_config import RunConfig, is_small
 from edgesppo.sampling import options
 from edgesppo.sampling.file_defaults import file_defaults
 from edgesppo.sampling.options import SamplingOptions
+from edgesppo.sampling.params import MAX_LOGPROBS
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.kv_snapshot import Binding, fingerprint
@@ -44,11 +46,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from edgesppo.chat.generation import TokenLogprob
     from edgesppo.chat.messages import MessageLike
     from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.memory_plan import MemoryPlan
-    from edgesppo.planning.run_config import CacheType, Goal, Gpu, RunConfig
+    from edgesppo.planning.run_config import CacheType, Goal, Gpu
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import Transcript
@@ -92,6 +95,8 @@ class LoadedModel:
         self._defaults = defaults  # of new chats: those of the model's file, if it has any
         self._closed = False
         self._plan = plan  # the memory that it was expected to take
+        threads = RunConfig(engine.n_threads, engine.n_threads_batch)
+        self._scorer = Scorer(model, threads, engine.n_ctx)
 
     def __repr__(self) -> str:
         summary = self._model.summary
@@ -337,12 +342,40 @@ class LoadedModel:
         found = [validate.integer("a token id", token, 0, most) for token in tokens]
         return self._model.detokenize(found).decode("utf-8", "replace")
 
+    def score(
+        self, text: str | bytes | Iterable[MessageLike], *, logprobs: int = 0
+    ) -> list[TokenLogprob]:
+        """The log-probability of every token of a text or of a list of messages.
+
+            for scored in model.score("The sky is blue."):
+                print(scored.text, scored.logprob)
+
+        Each token is scored given `<bos>` and the tokens before it: the natural logarithm of the
+        model's own probability. The tokens are those of `tokenize`, without `<bos>`; those of
+        messages include the control tokens of their turns, as `chat` would give them to the model.
+
+        Args:
+            text: A text or a list of messages, as `tokenize` takes them.
+            logprobs: How many of the most probable tokens to return in the place of each.
+
+        Raises:
+            UsageError: The text or the messages are invalid.
+            ContextOverflow: There are more tokens than the context holds.
+            Closed: The model was closed.
+        """
+        n_top = validate.integer("logprobs", logprobs, 0, MAX_LOGPROBS)
+        ids = self.tokenize(text)
+        if isinstance(text, str | bytes):
+            ids = [self._model.bos, *ids]
+        return self._scorer.score(ids, n_top)
+
     def close(self) -> None:
         """Free the context and the weights; harmless when repeated.
 
         Answers that are being generated end, and their streams raise Closed.
         """
         self._closed = True
+        self._scorer.close()
         self._engine.close()
         self._model.close()
 
