@@ -125,6 +125,26 @@ def write_outputs(
         raise cannot_write(out, error) from None
 
 
+def read_reference(rows: InputRows, instructions: Sequence[Instruction]) -> list[tuple[str, str]]:
+    """The (instruction, output) of a model_outputs.json, for those instructions that it has.
+
+    Raises UsageError for a file of another form, or with none of the instructions.
+    """
+    outputs: dict[str, str] = {}
+    for place in rows.places:
+        found = _instruction(rows, place.row, data := rows.read(place))
+        output = decode(data).get("output")
+        if not isinstance(output, str):
+            raise UsageError(f"{rows.name}, row {place.row} has no 'output' with a text")
+        outputs[found.text] = output
+    pairs = [(one.text, outputs[one.text]) for one in instructions if one.text in outputs]
+    if not pairs:
+        raise UsageError(
+            f"{rows.name} has an output for none of the {len(instructions):,} instructions"
+        )
+    return pairs
+
+
 def judge_command(out: Path) -> str:
     """The shell command by which AlpacaEval 2's judge compares the outputs."""
     return (

@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgesppo.chat import template
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import MAX_SEED, SamplingParams
 from edgesppo.system import validate
@@ -14,7 +15,9 @@ from edgesppo.system import validate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgesppo.chat.messages import Message
     from edgesppo.chat.structured import AnswerFormat
+    from edgesppo.chat.template import ChatTokenizer
 
 T = TypeVar("T")
 MAX_ANSWERS = 128  # of a row
@@ -58,6 +61,13 @@ class Recipe:
     def params(self, defaults: SamplingParams) -> SamplingParams:
         """The sampling parameters for a model with these defaults."""
         return defaults.replace(**self.sampling)
+
+    def prompt_ids(self, model: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
+        """The prompt of messages that end with a user's. Raises UsageError for others."""
+        ids = template.encode(model, messages)
+        if self.bare_opening:
+            return [*ids[: -len(model.answer_head)], *model.tokenize("model")]
+        return ids
 
     def describe(self, params: SamplingParams) -> dict[str, Any]:
         """What the answers depend on, as JSON has it: for the head of a batch's journal."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from edgesppo.batches import result
 from edgesppo.batches.input import ALL
 from edgesppo.batches.request import BadRow, decode, parse
-from edgesppo.chat import template
 from edgesppo.chat.generation import Generation
 from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.errors import Closed, ContextOverflow, EdgesppoError
@@ -165,10 +164,7 @@ class Runner:
         fewest = sum(model.fewest_tokens(message.content) for message in request.messages)
         if fewest >= self._engine.n_ctx:  # not worth tokenising
             raise self._engine.overflow(fewest, at_least=True)
-        ids = template.encode(model, request.messages)
-        if self._recipe.bare_opening:
-            return ids[: -len(model.answer_head)] + model.tokenize("model")
-        return ids
+        return self._recipe.prompt_ids(model, request.messages)
 
     def _may_start(self, row: _Row, params: SamplingParams) -> bool:
         """Whether there is a sequence and room for it, and no prefill worth waiting for."""

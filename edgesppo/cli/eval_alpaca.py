@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgesppo.cli.answer_rows import answer_rows
-from edgesppo.cli.completion import complete_first_model
+from edgesppo.cli.completion import complete_files, complete_first_model, complete_models
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.loading import choose_model, open_model
+from edgesppo.cli.loading import choose_model, open_model, open_with_meters
 from edgesppo.cli.options import json_option, model_options, parallel_option, sampling_options
 from edgesppo.cli.output import emit_json, say, tell
+from edgesppo.store import locate
 from edgesppo.system.signals import raise_on_termination
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Sequence
 
-    from edgesppo.batches.answer_figures import Figures
-
-_PUBLISHED = 805  # AlpacaEval's instructions
+    from edgesppo.api import LoadedModel
+    from edgesppo.batches.alpaca import Instruction
+    from edgesppo.batches.likelihood import Likelihood
+    from edgesppo.batches.recipe import Recipe
 
 
 @click.command(name="alpaca", cls=HeadedCommand)
@@ -36,6 +37,18 @@ _PUBLISHED = 805  # AlpacaEval's instructions
     show_default=True,
     help="published: without the line break after `model`, as the published outputs were made.",
 )
+@click.option(
+    "--reference",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="A model_outputs.json, such as the published one: say how likely MODEL finds its outputs.",
+)
+@click.option(
+    "--against",
+    metavar="MODEL",
+    shell_complete=complete_models,
+    help="With --reference, compare with how likely this model finds them, output by output.",
+)
 @click.option("--generator", help="The name of the model in OUT. [default: MODEL's]")
 @json_option
 @model_options
@@ -44,6 +57,8 @@ def alpaca_command(
     words: tuple[str, ...],
     parallel: int,
     prompt_form: str,
+    reference: str | None,
+    against: str | None,
     generator: str | None,
     as_json: bool,
     loading: dict[str, Any],
@@ -62,13 +77,16 @@ def alpaca_command(
     command for that is printed at the end.
     """
     from edgesppo.batches import alpaca
-    from edgesppo.batches.answer_figures import by_subset, figures
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
+    from edgesppo.batches.likelihood import likelihood_figures, paired_difference
     from edgesppo.batches.output import check_place
+    from edgesppo.cli.alpaca_report import Report
 
     if len(words) not in (2, 3):
         raise click.UsageError(f"expected [MODEL] INSTRUCTIONS OUT, found {len(words)} arguments")
+    if against is not None and reference is None:
+        raise click.UsageError("--against compares the outputs of --reference FILE; add it")
     model, out = (words[0] if len(words) == 3 else None), Path(words[-1]).expanduser()
     if out.is_dir():
         out = out / "model_outputs.json"
@@ -78,57 +96,57 @@ def alpaca_command(
     loading["n_seqs"] = parallel
     with raise_on_termination(), open_rows(words[-2]) as rows:
         instructions = alpaca.read_instructions(rows)
+        pairs = None if reference is None else _pairs(reference, instructions)
+        other = None if against is None else locate.find(against)
         with open_model(choose_model(model), loading) as loaded:
             job = Batch(loaded, rows, recipe, parallel=parallel)
             with job.open_output(path) as file:
                 summary = answer_rows(job, file, "answers")
                 answers = alpaca.answers(instructions, file)
             alpaca.write_outputs(out, instructions, answers, generator or loaded.name)
+            scores = None if pairs is None else _scores(loaded, recipe, pairs)
     say(summary.line())
-    found, command = figures(answers), alpaca.judge_command(out)
+    report = Report(out, answers)
+    if pairs is not None and scores is not None:
+        report.likelihood = likelihood_figures(scores)
+        if other is not None:
+            with (
+                raise_on_termination(),
+                open_with_meters({**loading, "n_seqs": 1}, other) as loaded,
+            ):
+                others = _scores(loaded, recipe, pairs)
+            report.other, report.other_name = likelihood_figures(others), other.name
+            report.difference = paired_difference(scores, others)
     if as_json:
-        subsets = {name: _plain(part) for name, part in by_subset(answers).items()}
-        published = {"published_lengths": alpaca.PUBLISHED_LENGTHS, "judge": command}
-        own = {**summary.to_dict(), "output": str(out)}
-        emit_json({**own, **_plain(found), "subsets": subsets, **published})
+        emit_json({**summary.to_dict(), "output": str(out), **report.to_dict()})
         return
-    for line in _lines(found, by_subset(answers), alpaca.PUBLISHED_LENGTHS):
+    for line in report.lines():
         tell(line)
     say(f"{out} is for AlpacaEval's judge (pip install alpaca-eval, OPENAI_API_KEY):")
-    tell(command)
+    tell(report.judge)
 
 
-def _plain(found: Figures) -> dict[str, Any]:
-    return dataclasses.asdict(found)
+def _pairs(reference: str, instructions: Sequence[Instruction]) -> list[tuple[str, str]]:
+    from edgesppo.batches import alpaca
+    from edgesppo.batches.input import open_rows
+
+    with open_rows(reference) as rows:
+        pairs = alpaca.read_reference(rows, instructions)
+    missing = len(instructions) - len(pairs)
+    if missing:
+        say(f"{reference} has no output for {missing:,} of the instructions")
+    return pairs
 
 
-def _lines(
-    found: Figures, subsets: Mapping[str, Figures], published: Mapping[str, int]
-) -> Iterator[str]:
-    yield f"{'':<16}{'answers':>9}{'mean characters':>26}{'empty':>8}{'cut off':>9}" + (
-        f"{'repeating':>11}{'control tokens':>16}"
-    )
-    yield _row("all", found)
-    if len(subsets) > 1:
-        for name, part in subsets.items():
-            yield _row(name or "(no dataset)", part)
-    for name, length in published.items():
-        yield f"{'published ' + name:<16}{_PUBLISHED:>9}{length:>26,}  {_compared(found, length)}"
+def _scores(
+    loaded: LoadedModel, recipe: Recipe, pairs: Sequence[tuple[str, str]]
+) -> list[Likelihood | None]:
+    """The likelihoods of the reference's outputs, with a progress bar."""
+    from edgesppo.batches.likelihood import likelihoods
+    from edgesppo.terminal.progress import measuring
 
-
-def _row(name: str, found: Figures) -> str:
-    mean = f"{found.mean_length:,.0f}"
-    if found.interval is not None:
-        mean += f" ({found.interval[0]:,.0f} to {found.interval[1]:,.0f})"
-    counts = f"{found.empty:>8,}{found.cut_off:>9,}{found.repeating:>11,}"
-    return f"{name[:15]:<16}{found.count:>9,}{mean:>26}{counts}{found.with_control_tokens:>16,}"
-
-
-def _compared(found: Figures, length: int) -> str:
-    """Where a published length lies: within the interval, or on which side of it."""
-    if found.interval is None:
-        return ""
-    low, high = found.interval
-    if low <= length <= high:
-        return "inside the interval"
-    return "above the interval" if length > high else "below the interval"
+    with measuring(f"Scoring the reference with {loaded.name}") as report:
+        found = likelihoods(loaded, recipe, pairs, report)
+    if too_long := found.count(None):
+        say(f"{too_long:,} outputs of the reference are longer than the context, and left out")
+    return found

@@ -11,11 +11,19 @@ import pytest
 from edgesppo.batches import alpaca
 from edgesppo.batches.answer_figures import Answer, by_subset, figures, is_repeating
 from edgesppo.batches.input import open_rows
+from edgesppo.batches.likelihood import (
+    Likelihood,
+    likelihood_figures,
+    likelihoods,
+    paired_difference,
+)
 from edgesppo.errors import UsageError
 from tests.support.command_line import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgesppo.api import LoadedModel
 
 INSTRUCTIONS = [
     {"dataset": "koala", "instruction": "What is the capital of France?", "output": "x"},
@@ -33,8 +41,8 @@ def instructions(tmp_path: Path) -> Path:
 
 def test_the_outputs_are_of_alpaca_eval_s_form(demo_gguf: Path, instructions: Path) -> None:
     out = instructions.parent / "model outputs.json"
-    words = [demo_gguf, instructions, out, "--generator", "ours", "--max-tokens", "8"]
-    result = run("eval", "alpaca", *words)
+    words = ["--generator", "ours", "--max-tokens", "8"]
+    result = run("eval", "alpaca", demo_gguf, instructions, out, *words)
     assert result.exit_code == 0, result.output
     outputs = json.loads(out.read_text("utf-8"))
     assert [list(row) for row in outputs] == [["dataset", "instruction", "output", "generator"]] * 3
@@ -66,8 +74,9 @@ def test_the_published_prompt_has_no_line_break_after_model(
     counts = []
     for form in ("canonical", "published"):
         out = instructions.parent / f"{form}.json"
-        words = [demo_gguf, instructions, out, "--prompt-form", form, "--max-tokens", "1", "--json"]
-        counts.append(json.loads(run("eval", "alpaca", *words).stdout)["usage"]["prompt_tokens"])
+        words = ["--prompt-form", form, "--max-tokens", "1", "--json"]
+        result = run("eval", "alpaca", demo_gguf, instructions, out, *words)
+        counts.append(json.loads(result.stdout)["usage"]["prompt_tokens"])
     assert counts[0] - counts[1] == len(INSTRUCTIONS)
 
 
@@ -135,3 +144,58 @@ def test_repetition_is_a_loop_at_the_end_and_not_a_list() -> None:
         assert not is_repeating(text), text
     for text in ("a" * 60, "no " * 30, f"{items} and so on and so on" + " and so on" * 9):
         assert is_repeating(text), text
+
+
+def test_the_likelihood_of_an_answer_is_the_sum_of_its_tokens(wide: LoadedModel) -> None:
+    pairs = [("What is the capital of France?", "Berlin, I think."), ("Hello", "word " * 600)]
+    seen: list[float] = []
+    found, too_long = likelihoods(wide, alpaca.recipe({}), pairs, seen.append)
+    assert too_long is None
+    assert found is not None
+    assert seen[-1] == 1
+    messages = [
+        {"role": "user", "content": pairs[0][0]},
+        {"role": "assistant", "content": pairs[0][1]},
+    ]
+    scored = wide.score(messages)[-found.n_tokens - 1 : -1]  # without the line break at the end
+    assert scored[-1].text == "<end_of_turn>"
+    assert found.log == pytest.approx(sum(token.logprob for token in scored), abs=1e-3)
+    assert likelihood_figures([found, too_long]).answers == 1
+
+
+def test_the_likelihoods_of_two_models_are_compared_answer_by_answer() -> None:
+    these = [Likelihood(-10.0, 5), Likelihood(-20.0, 9), None, Likelihood(-5.0, 2)]
+    others = [Likelihood(-12.0, 5), Likelihood(-21.0, 9), Likelihood(-9.0, 1), None]
+    mean, interval = paired_difference(these, others)
+    assert mean == pytest.approx(1.5)
+    assert interval == pytest.approx((1.5 - 0.98, 1.5 + 0.98))
+
+
+def test_a_reference_is_scored_under_both_models(
+    demo_gguf: Path, demo_f32: Path, instructions: Path
+) -> None:
+    reference = instructions.parent / "reference.json"
+    rows = [{**row, "output": "The capital of France is Paris."} for row in INSTRUCTIONS[:2]]
+    reference.write_text(json.dumps(rows))
+    options = ["--reference", reference, "--against", demo_f32, "--max-tokens", "2"]
+    words = ["eval", "alpaca", demo_gguf, instructions, instructions.parent / "out.json", *options]
+    result = run(*words)
+    assert "Difference, output by output: " in result.stdout
+    found = json.loads(run(*words, "--json").stdout)
+    assert found["reference"]["answers"] == 3  # one instruction is there twice
+    both = found["reference"]["mean"] - found["against"]["mean"]
+    assert found["against"]["difference"] == pytest.approx(both)
+
+
+def test_a_reference_of_another_form_is_refused(instructions: Path) -> None:
+    reference = instructions.parent / "reference.json"
+    for rows, named in (
+        ([{"instruction": "Hi"}], "no 'output'"),
+        ([{"instruction": "Hi", "output": "x"}], "for none of the 3 instructions"),
+    ):
+        reference.write_text(json.dumps(rows))
+        out = instructions.parent / "out.json"
+        result = run("eval", "alpaca", "demo", instructions, out, "--reference", reference)
+        assert result.exit_code == 1
+        assert named in result.stderr
+    assert run("eval", "alpaca", "demo", instructions, "o", "--against", "demo").exit_code == 2
