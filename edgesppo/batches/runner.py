@@ -111,7 +111,8 @@ class Runner:
             while waiting or self._to_start or self._running:
                 yield from self._start(waiting)
                 if self._running:
-                    self._engine.step()
+                    with self._engine.for_throughput():
+                        self._engine.step()
                     yield from self._collect()
                 self._count()
         finally:
