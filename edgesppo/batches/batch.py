@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.api import LoadedModel, load
 from edgesppo.batches.input import InputRows, open_rows
+from edgesppo.batches.local import LocalModel
 from edgesppo.batches.output import Head, ResultFile
 from edgesppo.batches.recipe import Recipe, check_part, checked_seeds, take_part
 from edgesppo.batches.request import read_labels
-from edgesppo.batches.runner import Counts, Runner
+from edgesppo.batches.work import Counts, Work
 from edgesppo.chat import structured
 from edgesppo.errors import UsageError
 from edgesppo.sampling import options
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from edgesppo.batches.result import BatchResult
+    from edgesppo.batches.work import Answerer, Report
     from edgesppo.chat.structured import Schema
     from edgesppo.sampling.options import SamplingOptions
     from edgesppo.store.locate import Found
@@ -113,7 +115,7 @@ def _results(
         found = stack.enter_context(open_rows(rows))
         if not isinstance(model, LoadedModel):
             model = stack.enter_context(load(model, n_seqs=parallel or DEFAULT_PARALLEL))
-        job = Batch(model, found, recipe, parallel=parallel)
+        job = Batch(LocalModel(model, parallel), found, recipe)
         if out is None:
             yield from job.run(on_progress)
             return
@@ -123,21 +125,12 @@ def _results(
 
 
 class Batch:
-    """The rows of one input to be answered by one loaded model according to a recipe."""
+    """The rows of one input, to be answered according to a recipe."""
 
-    def __init__(
-        self, loaded: LoadedModel, rows: InputRows, recipe: Recipe, *, parallel: int | None = None
-    ) -> None:
-        n_seqs = loaded._engine.n_seqs
-        if parallel is not None and parallel > n_seqs:
-            raise UsageError(
-                f"parallel is {parallel}, but the model was loaded for {n_seqs} at once; use "
-                f"load(..., n_seqs={parallel})"
-            )
-        self._loaded = loaded
+    def __init__(self, answerer: Answerer, rows: InputRows, recipe: Recipe) -> None:
+        self._answerer = answerer
         self.rows = rows
         self.recipe = recipe
-        self._parallel = parallel or n_seqs
         self.places = take_part(rows.places, recipe.part)  # of the rows that are to be answered
         self._lines = self.places
         if recipe.apart:
@@ -150,39 +143,29 @@ class Batch:
 
         Raises what `ResultFile` raises, and UsageError if it is the input itself.
         """
-        rows = self.rows
+        rows, model = self.rows, self._answerer
         if path.exists() and Path(rows.name).exists() and path.samefile(rows.name):
             raise UsageError(f"{path} is the input itself; use another output")
-        mark = self._loaded._mark
         return ResultFile(
             path,
             Head(
                 {"name": rows.name, "sha256": rows.sha256, "rows": len(rows.places)},
-                {"name": mark.name, "fingerprint": mark.fingerprint},
-                self.recipe.describe(self.recipe.params(self._loaded._defaults)),
+                {"name": model.name, "fingerprint": model.fingerprint},
+                self.recipe.describe(self.recipe.params(model.defaults)),
             ),
         )
 
     def run(
-        self,
-        on_progress: Callable[[Counts], None] | None = None,
-        file: ResultFile | None = None,
+        self, on_progress: Report | None = None, file: ResultFile | None = None
     ) -> Generator[BatchResult, None, None]:
         """Answer the rows that are not in the file yet; a result is in it when it is returned."""
         done = set() if file is None else file.done
         counts = self.counts
         counts.done = counts.resumed = len(done)
         places = [place for place in self._lines if place.key not in done]
-        runner = Runner(
-            self._loaded,
-            self.rows,
-            read_labels(self.rows, self.places),
-            self.recipe,
-            counts,
-            parallel=self._parallel,
-            report=on_progress,
-        )
-        with contextlib.closing(runner.run(places)) as results:
+        work = Work(self.rows, read_labels(self.rows, self.places), self.recipe)
+        answers = self._answerer.answer(work, places, counts, on_progress)
+        with contextlib.closing(answers) as results:
             for result in results:
                 if file is not None:
                     file.append(result)

@@ -19,13 +19,13 @@ from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.errors import Closed, ContextOverflow, EdgesppoError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator
 
     from edgesppo.api import LoadedModel
-    from edgesppo.batches.input import InputRows, Key, Place
-    from edgesppo.batches.recipe import Recipe
+    from edgesppo.batches.input import Place
     from edgesppo.batches.request import Label, RowRequest
     from edgesppo.batches.result import BatchResult
+    from edgesppo.batches.work import Counts, Report, Work
     from edgesppo.chat.generation import Result
     from edgesppo.sampling.params import SamplingParams
 
@@ -35,20 +35,6 @@ _WORTH_WAITING = 32
 # and a quarter more.
 _FIRST_GUESS = 256
 _MARGIN = 1.25
-
-
-@dataclass
-class Counts:
-    """What a batch has done so far, for progress: rows, and tokens of this run."""
-
-    rows: int
-    done: int = 0
-    errors: int = 0
-    resumed: int = 0  # of those done, by an earlier run
-    running: int = 0  # answers under way
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
 
 
 @dataclass(eq=False)
@@ -73,28 +59,26 @@ class _Answer:
 
 
 class Runner:
-    """Answers rows with one loaded model.
+    """Answers rows with one loaded model, `parallel` answers at once.
 
-    `labels` has what was read of each row in advance. `report` is called after each step.
+    `report` is called after each step.
     """
 
     def __init__(
         self,
         loaded: LoadedModel,
-        rows: InputRows,
-        labels: dict[int, Label],
-        recipe: Recipe,
+        work: Work,
         counts: Counts,
         *,
         parallel: int,
-        report: Callable[[Counts], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         self._loaded = loaded
         self._engine = loaded._engine
-        self._rows = rows
-        self._labels = labels
-        self._recipe = recipe
-        self._params = recipe.params(loaded._defaults)
+        self._work = work
+        self._recipe = work.recipe
+        self._params = work.recipe.params(loaded._defaults)
+        self._waiting: collections.deque[Place] = collections.deque()
         self._counts = counts
         self._parallel = parallel
         self._report = report or (lambda _: None)
@@ -104,12 +88,15 @@ class Runner:
         self._ended_tokens = 0
         self._finished_tokens = (0, 0)  # of the prompts of answers that ended, and cached ones
 
-    def run(self, places: Sequence[Place]) -> Generator[BatchResult, None, None]:
+    def add(self, places: Iterable[Place]) -> None:
+        """Add rows, which are started in the order of their prompts."""
+        self._waiting.extend(self._work.in_order(places))
+
+    def run(self) -> Generator[BatchResult, None, None]:
         """The result of each row, as it is done. Leaving the iterator stops all answers."""
-        waiting = collections.deque(sorted(places, key=self._order))
         try:
-            while waiting or self._to_start or self._running:
-                yield from self._start(waiting)
+            while self._waiting or self._to_start or self._running:
+                yield from self._start()
                 if self._running:
                     with self._engine.for_throughput():
                         self._engine.step()
@@ -119,17 +106,14 @@ class Runner:
             for answer in self._running:
                 answer.generation.cancel()
 
-    def _order(self, place: Place) -> tuple[str, Key]:
-        return self._labels[place.row].prompt, place.key
-
-    def _start(self, waiting: collections.deque[Place]) -> Iterator[BatchResult]:
+    def _start(self) -> Iterator[BatchResult]:
         """Start answers while there is room; yields the rows that cannot be answered."""
         while True:
             if not self._to_start:
-                if not waiting or len(self._running) >= self._parallel:
+                if not self._waiting or len(self._running) >= self._parallel:
                     return
-                place = waiting.popleft()
-                data = self._rows.read(place)
+                place = self._waiting.popleft()
+                data = self._work.rows.read(place)
                 try:
                     row = self._parse(place, data)
                 except EdgesppoError as error:
@@ -149,7 +133,7 @@ class Runner:
                 yield self._refused(row.place, error)
 
     def _parse(self, place: Place, data: bytes) -> _Row:
-        label = self._labels[place.row]
+        label = self._work.labels[place.row]
         if label.fault is not None:
             raise label.fault
         request = parse(decode(data), self._recipe, self._params)
@@ -234,7 +218,7 @@ class Runner:
     def _refused(self, place: Place, error: EdgesppoError) -> BatchResult:
         self._counts.done += 1
         self._counts.errors += 1
-        return result.refused(place.key, self._labels[place.row], str(error), _code(error))
+        return result.refused(place.key, self._work.labels[place.row], str(error), _code(error))
 
     def _drop(self, row: _Row) -> None:
         """Stop all answers to a row."""

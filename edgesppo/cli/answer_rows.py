@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.output import ResultFile
-    from edgesppo.batches.runner import Counts
+    from edgesppo.batches.work import Counts
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def batch_command(
     from edgesppo.batches import sppo
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
+    from edgesppo.batches.local import LocalModel
     from edgesppo.batches.output import check_place
     from edgesppo.batches.recipe import Recipe
 
@@ -141,7 +142,7 @@ def batch_command(
         open_rows(sys.stdin.buffer if source == "-" else source) as rows,
         open_model(choose_model(model), loading) as loaded,
     ):
-        job = Batch(loaded, rows, made, parallel=parallel)
+        job = Batch(LocalModel(loaded, parallel), rows, made)
         with job.open_output(path) as file:
             summary = answer_rows(job, file, "rows" if recipe is None else "answers")
             ranking = None if recipe is None else _write_sppo(job, file)

@@ -80,6 +80,7 @@ def alpaca_command(
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
     from edgesppo.batches.likelihood import likelihood_figures, paired_difference
+    from edgesppo.batches.local import LocalModel
     from edgesppo.batches.output import check_place
     from edgesppo.cli.alpaca_report import Report
 
@@ -99,7 +100,7 @@ def alpaca_command(
         pairs = None if reference is None else _pairs(reference, instructions)
         other = None if against is None else locate.find(against)
         with open_model(choose_model(model), loading) as loaded:
-            job = Batch(loaded, rows, recipe, parallel=parallel)
+            job = Batch(LocalModel(loaded, parallel), rows, recipe)
             with job.open_output(path) as file:
                 summary = answer_rows(job, file, "answers")
                 answers = alpaca.answers(instructions, file)

@@ -10,6 +10,7 @@ import pytest
 import edgesppo
 from edgesppo.batches.batch import Batch
 from edgesppo.batches.input import open_rows
+from edgesppo.batches.local import LocalModel
 from edgesppo.batches.recipe import Recipe, take_part
 from edgesppo.errors import UsageError
 from tests.support.command_line import CAPITAL
@@ -147,7 +148,9 @@ def test_a_shared_prefix_is_prefilled_once(wide: LoadedModel) -> None:
     system = "Always answer in one short sentence, please. " * 8
     rows = [{"prompt": f"What is {n} plus 2?"} for n in range(12)]
     with open_rows(rows) as found:
-        job = Batch(wide, found, Recipe({"temperature": 0, "max_tokens": 8}, system=system))
+        job = Batch(
+            LocalModel(wide), found, Recipe({"temperature": 0, "max_tokens": 8}, system=system)
+        )
         list(job.run())
     shared = wide.count_tokens([{"role": "system", "content": system}]) - 5
     assert shared > 80
@@ -159,7 +162,7 @@ def test_a_shared_prefix_is_prefilled_once(wide: LoadedModel) -> None:
 def test_the_answers_to_one_prompt_share_it(wide: LoadedModel) -> None:
     prompt = "Please remember this: " + "my name is Bob and I like tea. " * 10
     with open_rows([{"prompt": prompt}]) as found:
-        job = Batch(wide, found, Recipe({"max_tokens": 2}, n=5))
+        job = Batch(LocalModel(wide), found, Recipe({"max_tokens": 2}, n=5))
         list(job.run())
     assert job.counts.prompt_tokens - job.counts.cached_tokens < job.counts.prompt_tokens / 4
 
