@@ -33,14 +33,14 @@ class LocalModel:
         self.name = loaded.name
         self.fingerprint = loaded._mark.fingerprint
         self.defaults = loaded._defaults
-        self._loaded = loaded
+        self.loaded = loaded
         self._parallel = parallel or n_seqs
 
     def answer(
         self, work: Work, places: Iterable[Place], counts: Counts, report: Report | None
     ) -> Generator[BatchResult, None, None]:
         """The result of each row, as it is done. Leaving the iterator stops all answers."""
-        runner = Runner(self._loaded, work, counts, parallel=self._parallel, report=report)
+        runner = Runner(self.loaded, work, counts, parallel=self._parallel, report=report)
         runner.add(places)
         with contextlib.closing(runner.run()) as results:
             yield from results

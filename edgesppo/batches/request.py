@@ -38,6 +38,9 @@ class BadRow(EdgesppoError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type[BadRow], tuple[str, str]]:
+        return type(self), (str(self), self.code)  # so that it can be sent to another machine
+
 
 @dataclass(frozen=True)
 class RowRequest:

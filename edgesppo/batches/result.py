@@ -79,8 +79,14 @@ class BatchResult(Mapping[str, Any]):
     @property
     def completion_tokens(self) -> int:
         """The tokens of all answers."""
+        return int(self.usage.get("completion_tokens", 0))
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The token counts, in the row's own form; empty if there is an error."""
         body = self._line["response"]["body"] if "response" in self._line else self._line
-        return int(body.get("usage", {}).get("completion_tokens", 0))
+        found: dict[str, Any] = body.get("usage", {})
+        return found
 
     def __getitem__(self, key: str) -> Any:
         return self._line[key]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.batches import alpaca
 from edgesppo.batches.answer_figures import by_subset, figures
+from edgesppo.batches.likelihood import likelihood_figures, paired_difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from edgesppo.batches.answer_figures import Answer, Figures
-    from edgesppo.batches.likelihood import LikelihoodFigures
+    from edgesppo.batches.likelihood import Likelihood, LikelihoodFigures
 
 _PUBLISHED = 805  # AlpacaEval's instructions
 _HEAD = ("answers", "mean characters", "empty", "cut off", "repeating", "control tokens")
@@ -27,10 +28,13 @@ class Report:
 
     out: Path
     answers: Sequence[Answer]
-    likelihood: LikelihoodFigures | None = None
-    other: LikelihoodFigures | None = None
+    scores: Sequence[Likelihood | None] = ()
+    other: Sequence[Likelihood | None] = ()
     other_name: str = ""
-    difference: tuple[float, tuple[float, float] | None] | None = None
+
+    def add_other(self, name: str, scores: Sequence[Likelihood | None]) -> None:
+        """Compare with the likelihoods under another model."""
+        self.other_name, self.other = name, scores
 
     @property
     def judge(self) -> str:
@@ -46,13 +50,13 @@ class Report:
             "published_lengths": alpaca.PUBLISHED_LENGTHS,
             "judge": self.judge,
         }
-        if self.likelihood is not None:
-            found["reference"] = dataclasses.asdict(self.likelihood)
-        if self.other is not None and self.difference is not None:
-            mean, interval = self.difference
+        if self.scores:
+            found["reference"] = dataclasses.asdict(likelihood_figures(self.scores))
+        if self.other:
+            mean, interval = paired_difference(self.scores, self.other)
             found["against"] = {
                 "model": self.other_name,
-                **dataclasses.asdict(self.other),
+                **dataclasses.asdict(likelihood_figures(self.other)),
                 "difference": mean,
                 "difference_interval": interval,
             }
@@ -69,11 +73,11 @@ class Report:
         for name, length in alpaca.PUBLISHED_LENGTHS.items():
             line = _columns(f"published {name}", (f"{_PUBLISHED}", f"{length:,}"))
             yield f"{line}  {_compared(found, length)}".rstrip()
-        if self.likelihood is not None:
-            yield _likelihood("The reference's outputs", self.likelihood)
-        if self.other is not None and self.difference is not None:
-            yield _likelihood(f"The same with {self.other_name}", self.other)
-            mean, interval = self.difference
+        if self.scores:
+            yield _likelihood("The reference's outputs", likelihood_figures(self.scores))
+        if self.other:
+            yield _likelihood(f"The same with {self.other_name}", likelihood_figures(self.other))
+            mean, interval = paired_difference(self.scores, self.other)
             yield f"Difference, output by output: {mean:+,.2f}{_interval(interval, '+,.2f')}"
 
 

@@ -7,17 +7,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from edgesppo.cli.loading import choose_model, open_model
 from edgesppo.cli.output import say
 from edgesppo.errors import OutputError
 from edgesppo.system.units import duration
 from edgesppo.terminal.row_progress import RowProgress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.output import ResultFile
-    from edgesppo.batches.work import Counts
+    from edgesppo.batches.work import Answerer, Counts
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,32 @@ class Summary:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+
+
+@contextlib.contextmanager
+def open_answerer(
+    model: str | None, loading: dict[str, Any], parallel: int, ray: str | None
+) -> Iterator[Answerer]:
+    """What answers the rows: the model in this process, or the machines of a Ray cluster.
+
+    Raises click.UsageError for a cluster without a model's name.
+    """
+    if ray is None:
+        from edgesppo.batches.local import LocalModel
+
+        found = choose_model(model)
+        with open_model(found, {**loading, "n_seqs": parallel}) as loaded:
+            yield LocalModel(loaded, parallel)
+        return
+    from edgesppo.batches.cluster import Cluster
+
+    if model is None:
+        raise click.UsageError(
+            "--ray needs MODEL: a name, or a path, under which all machines have it"
+        )
+    with Cluster(ray, model, parallel=parallel, loading=loading, say=say) as cluster:
+        say(f"{len(cluster.hosts)} machines: {', '.join(cluster.hosts)}")
+        yield cluster
 
 
 def answer_rows(job: Batch, file: ResultFile, noun: str = "rows") -> Summary:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.answer_rows import answer_rows
+from edgesppo.cli.answer_rows import answer_rows, open_answerer
 from edgesppo.cli.completion import complete_files, complete_first_model
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.loading import choose_model, open_model
 from edgesppo.cli.options import (
     json_option,
     model_options,
     parallel_option,
+    ray_option,
     read_schema,
     sampling_options,
 )
@@ -78,6 +78,7 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> A
     metavar="I/N",
     help="Answer only part I of N equal parts of the rows, consecutive ones.",
 )
+@ray_option
 @json_option
 @model_options
 @sampling_options
@@ -90,6 +91,7 @@ def batch_command(
     schema_file: str | None,
     recipe: str | None,
     part: tuple[int, int] | None,
+    ray: str | None,
     as_json: bool,
     loading: dict[str, Any],
     sampling: dict[str, Any],
@@ -117,7 +119,6 @@ def batch_command(
     from edgesppo.batches import sppo
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
-    from edgesppo.batches.local import LocalModel
     from edgesppo.batches.output import check_place
     from edgesppo.batches.recipe import Recipe
 
@@ -125,7 +126,6 @@ def batch_command(
     if n is not None and seeds is not None:
         raise click.UsageError("--seeds says how many answers there are; leave out -n")
     format_ = None if schema_file is None else read_schema(schema_file)
-    loading["n_seqs"] = parallel
     if recipe is None:
         made = Recipe(
             sampling, n=n or 1, seeds=seeds, system=system, answer_format=format_, part=part
@@ -140,9 +140,9 @@ def batch_command(
     with (
         raise_on_termination(),
         open_rows(sys.stdin.buffer if source == "-" else source) as rows,
-        open_model(choose_model(model), loading) as loaded,
+        open_answerer(model, loading, parallel, ray) as answerer,
     ):
-        job = Batch(LocalModel(loaded, parallel), rows, made)
+        job = Batch(answerer, rows, made)
         with job.open_output(path) as file:
             summary = answer_rows(job, file, "rows" if recipe is None else "answers")
             ranking = None if recipe is None else _write_sppo(job, file)

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.answer_rows import answer_rows
+from edgesppo.cli.answer_rows import answer_rows, open_answerer
 from edgesppo.cli.completion import complete_files, complete_first_model, complete_models
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.loading import choose_model, open_model, open_with_meters
-from edgesppo.cli.options import json_option, model_options, parallel_option, sampling_options
+from edgesppo.cli.loading import open_with_meters
+from edgesppo.cli.options import (
+    json_option,
+    model_options,
+    parallel_option,
+    ray_option,
+    sampling_options,
+)
 from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.store import locate
 from edgesppo.system.signals import raise_on_termination
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
     help="With --reference, compare with how likely this model finds them, output by output.",
 )
 @click.option("--generator", help="The name of the model in OUT. [default: MODEL's]")
+@ray_option
 @json_option
 @model_options
 @sampling_options
@@ -60,6 +67,7 @@ def alpaca_command(
     reference: str | None,
     against: str | None,
     generator: str | None,
+    ray: str | None,
     as_json: bool,
     loading: dict[str, Any],
     sampling: dict[str, Any],
@@ -79,7 +87,6 @@ def alpaca_command(
     from edgesppo.batches import alpaca
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
-    from edgesppo.batches.likelihood import likelihood_figures, paired_difference
     from edgesppo.batches.local import LocalModel
     from edgesppo.batches.output import check_place
     from edgesppo.cli.alpaca_report import Report
@@ -88,36 +95,31 @@ def alpaca_command(
         raise click.UsageError(f"expected [MODEL] INSTRUCTIONS OUT, found {len(words)} arguments")
     if against is not None and reference is None:
         raise click.UsageError("--against compares the outputs of --reference FILE; add it")
+    if reference is not None and ray is not None:
+        raise click.UsageError("--reference is scored here: leave out --ray, the answers are kept")
     model, out = (words[0] if len(words) == 3 else None), Path(words[-1]).expanduser()
     if out.is_dir():
         out = out / "model_outputs.json"
     check_place(out)
-    path = alpaca.resumable_path(out)
     recipe = alpaca.recipe(sampling, published_form=prompt_form == "published")
-    loading["n_seqs"] = parallel
+    path = alpaca.resumable_path(out)
     with raise_on_termination(), open_rows(words[-2]) as rows:
         instructions = alpaca.read_instructions(rows)
-        pairs = None if reference is None else _pairs(reference, instructions)
+        pairs = [] if reference is None else _pairs(reference, instructions)
         other = None if against is None else locate.find(against)
-        with open_model(choose_model(model), loading) as loaded:
-            job = Batch(LocalModel(loaded, parallel), rows, recipe)
+        with open_answerer(model, loading, parallel, ray) as answerer:
+            job = Batch(answerer, rows, recipe)
             with job.open_output(path) as file:
                 summary = answer_rows(job, file, "answers")
                 answers = alpaca.answers(instructions, file)
-            alpaca.write_outputs(out, instructions, answers, generator or loaded.name)
-            scores = None if pairs is None else _scores(loaded, recipe, pairs)
-    say(summary.line())
-    report = Report(out, answers)
-    if pairs is not None and scores is not None:
-        report.likelihood = likelihood_figures(scores)
+            alpaca.write_outputs(out, instructions, answers, generator or answerer.name)
+            report = Report(out, answers)
+            if pairs and isinstance(answerer, LocalModel):
+                report.scores = _scores(answerer.loaded, recipe, pairs)
         if other is not None:
-            with (
-                raise_on_termination(),
-                open_with_meters({**loading, "n_seqs": 1}, other) as loaded,
-            ):
-                others = _scores(loaded, recipe, pairs)
-            report.other, report.other_name = likelihood_figures(others), other.name
-            report.difference = paired_difference(scores, others)
+            with open_with_meters(loading, other) as loaded:
+                report.add_other(other.name, _scores(loaded, recipe, pairs))
+    say(summary.line())
     if as_json:
         emit_json({**summary.to_dict(), "output": str(out), **report.to_dict()})
         return

@@ -61,6 +61,14 @@ parallel_option = click.option(
 )
 
 
+ray_option = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Spread the rows over the machines of a Ray cluster (HOST:6379); each loads MODEL"
+    " from its own store.",
+)
+
+
 def _gpu(ctx: click.Context, _param: click.Parameter, value: str) -> str | int:
     """Parse --gpu: auto, off or a number of layers. Warns if there is no GPU to use."""
     if not value.isdecimal():
