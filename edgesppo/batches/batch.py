@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,7 @@ class Batch:
 
         Raises what `ResultFile` raises, and UsageError if it is the input itself.
         """
+        path = Path(os.path.realpath(path))
         rows, model = self.rows, self._answerer
         if path.exists() and Path(rows.name).exists() and path.samefile(rows.name):
             raise UsageError(f"{path} is the input itself; use another output")

@@ -169,7 +169,11 @@ def open_rows(source: str | Path | Iterable[Any] | BinaryIO) -> InputRows:
         if path.is_dir():
             raise UsageError(f"{source} is a folder, expected a file of JSON Lines")
         try:
-            return InputRows(path.open("rb"), str(source))
+            file = path.open("rb")
+            if not file.seekable():  # a pipe
+                with file:
+                    return InputRows(io.BytesIO(file.read()), str(source))
+            return InputRows(file, str(source))
         except OSError as error:
             raise UsageError(f"{source}: cannot be read: {error.strerror or error}") from None
     read = getattr(source, "read", None)

@@ -291,6 +291,8 @@ def check_place(path: Path) -> None:
     """Raise UsageError or OutputError for a path where no output can be."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder, expected the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no regular file; a batch can be continued only from one")
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist; create it first")
 

@@ -111,6 +111,9 @@ def read_labels(rows: InputRows, places: Sequence[Place]) -> dict[int, Label]:
             if first != place.row:
                 found = replace(found, fault=_used(found.custom_id, first))
         labels[place.row] = found
+    known = [label.is_openai for label in labels.values() if label.fault is None]
+    if known and all(known):  # then so are the rows that cannot even be read
+        return {row: replace(label, is_openai=True) for row, label in labels.items()}
     return labels
 
 

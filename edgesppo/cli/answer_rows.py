@@ -12,6 +12,7 @@ import click
 from edgesppo.cli.loading import choose_model, open_model
 from edgesppo.cli.output import say
 from edgesppo.errors import OutputError
+from edgesppo.system.signals import Terminated
 from edgesppo.system.units import duration
 from edgesppo.terminal.row_progress import RowProgress
 
@@ -120,6 +121,9 @@ def answer_rows(job: Batch, file: ResultFile, noun: str = "rows") -> Summary:
                 errors += result.error is not None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on("stopped", job, file, noun)) from None
+    except Terminated:
+        say(f"edgesppo: {_how_to_go_on('told to end', job, file, noun)}", matters=True)
+        raise
     except OutputError as error:
         raise OutputError(_how_to_go_on(str(error), job, file, noun)) from None
     return Summary(file.path, job.counts, errors, time.perf_counter() - started, noun)

@@ -106,6 +106,16 @@ def test_the_second_row_of_an_id_is_refused(wide: LoadedModel) -> None:
     assert "row 1" in (results[2].error or "")
 
 
+def test_among_openai_s_rows_a_bad_one_is_answered_in_their_form(
+    wide: LoadedModel, tmp_path: Path
+) -> None:
+    good = {"custom_id": "a", "body": {**BODY, "max_tokens": 2}}
+    (tmp_path / "in.jsonl").write_bytes(b"not json\n" + as_row(good))
+    results = {r.row: r for r in edgesppo.batch(wide, tmp_path / "in.jsonl")}
+    assert [list(results[row]) for row in (1, 2)] == [["id", "custom_id", "response", "error"]] * 2
+    assert (results[1].custom_id, results[2].custom_id) == (None, "a")
+
+
 def test_empty_lines_and_a_byte_order_mark_are_no_rows(wide: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_bytes(b'\xef\xbb\xbf"Hello"\r\n\n  \n"Hi"')
     results = edgesppo.batch(wide, tmp_path / "in.jsonl", max_tokens=3)

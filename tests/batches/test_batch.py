@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,6 +191,21 @@ def test_a_model_by_name_is_loaded_and_a_file_may_be_a_list(
     (tmp_path / "rows.json").write_text(json.dumps([CAPITAL, {"prompt": "Hello"}]))
     results = list(edgesppo.batch(demo_gguf, tmp_path / "rows.json", temperature=0, parallel=2))
     assert PARIS in [result.text for result in results]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_rows_may_come_from_a_pipe_and_the_output_may_be_a_link(
+    wide: LoadedModel, tmp_path: Path
+) -> None:
+    pipe, link, target = (tmp_path / name for name in ("pipe", "link", "target"))
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    writer = threading.Thread(target=lambda: pipe.write_text(json.dumps(CAPITAL)))
+    writer.start()
+    assert [r.text for r in edgesppo.batch(wide, pipe, link, temperature=0)] == [PARIS]
+    writer.join()
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["text"] == PARIS
 
 
 def test_mistakes_are_refused_before_anything_runs(wide: LoadedModel, tmp_path: Path) -> None:

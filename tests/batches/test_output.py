@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +17,6 @@ from tests.support.faulty import Counting, Faulty, Short
 from tests.support.sweeps import LONG, places
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgesppo.system.fs import FileSystem
 
 HEAD = Head(
@@ -174,7 +174,7 @@ def test_only_one_process_writes_an_output(tmp_path: Path) -> None:
 
 
 def test_places_where_no_file_can_be_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none" / "out.jsonl"):
+    for path in (tmp_path, tmp_path / "none" / "out.jsonl", Path(os.devnull)):
         with pytest.raises(EdgesppoError):
             ResultFile(path, HEAD)
     assert list(tmp_path.iterdir()) == []
