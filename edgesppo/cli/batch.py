@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.answer_rows import answer_rows, open_answerer
-from edgesppo.cli.completion import complete_files, complete_first_model
+from edgesppo.cli.completion import complete_files, complete_model_then_files
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.options import (
+    batch_sampling_options,
     json_option,
     model_options,
     parallel_option,
     ray_option,
     read_schema,
-    sampling_options,
 )
 from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.system.signals import raise_on_termination
@@ -46,7 +46,9 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> A
 
 
 @click.command(name="batch", cls=HeadedCommand)
-@click.argument("words", nargs=-1, metavar="[MODEL] IN OUT", shell_complete=complete_first_model)
+@click.argument(
+    "words", nargs=-1, metavar="[MODEL] IN OUT", shell_complete=complete_model_then_files
+)
 @parallel_option
 @click.option(
     "-n",
@@ -81,7 +83,7 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> A
 @ray_option
 @json_option
 @model_options
-@sampling_options
+@batch_sampling_options
 def batch_command(
     words: tuple[str, ...],
     parallel: int,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.answer_rows import answer_rows, open_answerer
-from edgesppo.cli.completion import complete_files, complete_first_model, complete_models
+from edgesppo.cli.completion import complete_files, complete_model_then_files, complete_models
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import open_with_meters
 from edgesppo.cli.options import (
+    batch_sampling_options,
     json_option,
     model_options,
     parallel_option,
     ray_option,
-    sampling_options,
 )
 from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.store import locate
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @click.command(name="alpaca", cls=HeadedCommand)
 @click.argument(
-    "words", nargs=-1, metavar="[MODEL] INSTRUCTIONS OUT", shell_complete=complete_first_model
+    "words", nargs=-1, metavar="[MODEL] INSTRUCTIONS OUT", shell_complete=complete_model_then_files
 )
 @parallel_option
 @click.option(
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @ray_option
 @json_option
 @model_options
-@sampling_options
+@batch_sampling_options
 def alpaca_command(
     words: tuple[str, ...],
     parallel: int,

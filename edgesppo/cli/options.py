@@ -158,10 +158,11 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _decorate(wrapped, _MODEL_OPTIONS)
 
 
-def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def sampling_options(command: Callable[..., Any], *, to_file: bool = False) -> Callable[..., Any]:
     """Add an option for every sampling parameter; the command receives those given as `sampling`.
 
-    Names, types and help texts come from the fields of SamplingParams.
+    Names, types and help texts come from the fields of SamplingParams. A command that does not
+    write its answers `to_file` prints log-probabilities only as JSON.
     """
     fields = dataclasses.fields(SamplingParams)
 
@@ -169,12 +170,16 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         given = {field: kwargs.pop(field.name) for field in fields}
         sampling = _parsed(given)
-        if "logprobs" in sampling and not (kwargs.get("as_json") or kwargs.get("as_lines")):
+        as_json = to_file or kwargs.get("as_json") or kwargs.get("as_lines")
+        if "logprobs" in sampling and not as_json:
             either = "--json or --json-lines" if "as_lines" in kwargs else "--json"
             raise click.UsageError(f"--logprobs needs {either}, to print them; add {either}")
         return command(*args, sampling=sampling, **kwargs)
 
     return _decorate(wrapped, [_sampling_option(field) for field in fields])
+
+
+batch_sampling_options = functools.partial(sampling_options, to_file=True)
 
 
 def _parsed(given: dict[dataclasses.Field[Any], Any]) -> dict[str, Any]:

@@ -45,6 +45,14 @@ def test_it_answers_every_row_and_says_so(demo_gguf: Path, rows: Path) -> None:
     assert "tokens/s" in result.stderr
 
 
+def test_log_probabilities_are_in_the_file(demo_gguf: Path, rows: Path) -> None:
+    out = rows.with_name("out.jsonl")
+    assert run("batch", demo_gguf, rows, out, *GREEDY, "--logprobs", "1").exit_code == 0
+    for line in written(out):
+        assert len(line["logprobs"]) == line["usage"]["completion_tokens"]
+        assert len(line["logprobs"][0]["top"]) == 1
+
+
 def test_a_second_run_has_nothing_to_do(demo_gguf: Path, rows: Path) -> None:
     out = rows.with_name("out.jsonl")
     run("batch", demo_gguf, rows, out, *GREEDY)
