@@ -93,6 +93,8 @@ def batch(
     validate.callback("on_progress", on_progress)
     if parallel is not None:
         parallel = validate.integer("parallel", parallel, 1, _MOST_PARALLEL)
+    if seeds is not None and n != 1:
+        raise UsageError("seeds says how many answers there are; leave out n")
     recipe = Recipe(
         sampling,
         n=n,

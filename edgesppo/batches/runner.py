@@ -16,7 +16,7 @@ from edgesppo.batches.input import ALL
 from edgesppo.batches.request import BadRow, decode, parse
 from edgesppo.chat.generation import Generation
 from edgesppo.engine.kv_cache import common_prefix
-from edgesppo.errors import Closed, ContextOverflow, EdgesppoError
+from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, OutOfMemory
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -35,6 +35,8 @@ _WORTH_WAITING = 32
 # and a quarter more.
 _FIRST_GUESS = 256
 _MARGIN = 1.25
+# What is wrong with more than one row, and ends the batch.
+_FATAL = (Closed, OutOfMemory)
 
 
 @dataclass(eq=False)
@@ -116,6 +118,8 @@ class Runner:
                 data = self._work.rows.read(place)
                 try:
                     row = self._parse(place, data)
+                except _FATAL:
+                    raise
                 except EdgesppoError as error:
                     yield self._refused(place, error)
                     continue
@@ -126,7 +130,7 @@ class Runner:
             self._to_start.popleft()
             try:
                 self._submit(row, number, params)
-            except Closed:
+            except _FATAL:
                 raise
             except EdgesppoError as error:
                 self._drop(row)
@@ -190,7 +194,7 @@ class Runner:
             try:
                 if not answer.generation.poll():
                     continue
-            except Closed:
+            except _FATAL:
                 raise
             except EdgesppoError as error:
                 self._drop(row)

@@ -185,6 +185,16 @@ def test_leaving_the_iterator_stops_all_answers(wide: LoadedModel) -> None:
     assert wide.ask(CAPITAL, temperature=0) == PARIS
 
 
+def test_a_model_that_is_closed_ends_the_batch(demo_gguf: Path, tmp_path: Path) -> None:
+    rows, out = [f"Hello {n}" for n in range(9)], tmp_path / "out.jsonl"
+    with edgesppo.load(demo_gguf, n_seqs=2) as model:
+        results = edgesppo.batch(model, rows, out, temperature=0)
+        next(results)
+    with pytest.raises(edgesppo.Closed):
+        list(results)
+    assert all(json.loads(line)["error"] is None for line in out.read_text().splitlines())
+
+
 def test_a_model_by_name_is_loaded_and_a_file_may_be_a_list(
     demo_gguf: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +223,7 @@ def test_mistakes_are_refused_before_anything_runs(wide: LoadedModel, tmp_path: 
         {"temprature": 1},
         {"n": 0},
         {"seeds": [1, 1]},
+        {"seeds": [1, 2], "n": 2},
         {"part": (4, 3)},
         {"parallel": 65},
         {"schema": 5},
