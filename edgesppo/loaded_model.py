@@ -13,11 +13,14 @@ from edgesppo.chat import template
 from edgesppo.chat.chat import Chat
 from edgesppo.chat.choices import Overflow  # noqa: TC001 - for get_type_hints
 from edgesppo.chat.messages import Message, MessageList
+from edgesppo.chat.scoring import Scorer
 from edgesppo.errors import ChatNotFound, UsageError
 from edgesppo.gguf.file_types import file_type
 from edgesppo.llama.tokenizer import as_utf8
+from edgesppo.planning.run_config import RunConfig
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
+from edgesppo.sampling.params import MAX_LOGPROBS
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.model_identity import ModelIdentity
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from edgesppo.chat.generation import TokenLogprob
     from edgesppo.chat.messages import MessageLike
     from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
     from edgesppo.engine.engine import Engine
@@ -76,6 +80,8 @@ class LoadedModel:
         self._defaults = defaults  # of new chats: those of the model's file, if it has any
         self._closed = False
         self._plan = plan  # the memory that it was expected to take
+        threads = RunConfig(engine.n_threads, engine.n_threads_batch)
+        self._scorer = Scorer(engine.model, threads, engine.n_ctx)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in _OURS]
@@ -304,12 +310,40 @@ class LoadedModel:
         found = [validate.integer("a token id", token, 0, most) for token in tokens]
         return self.engine.model.detokenize(found).decode("utf-8", "replace")
 
+    def score(
+        self, text: str | bytes | Iterable[MessageLike], *, logprobs: int = 0
+    ) -> list[TokenLogprob]:
+        """The log-probability of every token of a text or of a list of messages.
+
+            for scored in model.score("The sky is blue."):
+                print(scored.text, scored.logprob)
+
+        Each token is scored given `<bos>` and the tokens before it: the natural logarithm of the
+        model's own probability. The tokens are those of `tokenize`, without `<bos>`; those of
+        messages include the control tokens of their turns, as `chat` would give them to the model.
+
+        Args:
+            text: A text or a list of messages, as `tokenize` takes them.
+            logprobs: How many of the most probable tokens to return in the place of each.
+
+        Raises:
+            UsageError: The text or the messages are invalid.
+            ContextOverflow: There are more tokens than the context holds.
+            Closed: The model was closed.
+        """
+        n_top = validate.integer("logprobs", logprobs, 0, MAX_LOGPROBS)
+        ids = self.tokenize(text)
+        if isinstance(text, str | bytes):
+            ids = [self.engine.model.bos, *ids]
+        return self._scorer.score(ids, n_top)
+
     def close(self) -> None:
         """Free the context and the weights; harmless when repeated.
 
         Answers that are being generated end, and their streams raise Closed.
         """
         self._closed = True
+        self._scorer.close()
         self.engine.close()
         self.engine.model.close()
 

@@ -58,7 +58,7 @@ class KVCache:
             return None
         slot = max(
             free,
-            key=lambda s: (_common(s.ids, tokens) if s.salt == salt else 0, -s.last_used),
+            key=lambda s: (common_prefix(s.ids, tokens) if s.salt == salt else 0, -s.last_used),
         )
         lenders = [other for other in self._slots if other.salt == salt]
         keep = self._reusable(slot, tokens) if slot.salt == salt else 0
@@ -88,8 +88,8 @@ class KVCache:
 
         None if no slot shares anything, or its cells take more than `limit` bytes.
         """
-        slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
-        return self._state(slot, limit) if _common(slot.ids, tokens) else None
+        slot = max(self._slots, key=lambda s: common_prefix(s.ids, tokens))
+        return self._state(slot, limit) if common_prefix(slot.ids, tokens) else None
 
     def states(self, least: int, limit: int) -> Iterator[tuple[str, list[int], memoryview]]:
         """The salt, ids and cells of the slots with at least `least` ids, the latest first."""
@@ -150,7 +150,7 @@ class KVCache:
     def _reusable(self, slot: Slot, tokens: Sequence[int]) -> int:
         """The number of the slot's ids that the prompt can reuse."""
         # The last token is always decoded again, because its logits are needed.
-        keep = min(_common(slot.ids, tokens), len(tokens) - 1)
+        keep = min(common_prefix(slot.ids, tokens), len(tokens) - 1)
         return keep if self._reaches_back(slot, keep) else 0
 
     def _reaches_back(self, slot: Slot, n: int) -> bool:
@@ -178,7 +178,7 @@ class KVCache:
         self._context.remove(slot.seq, n)
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the longest common prefix."""
     n = min(len(a), len(b))
     if list(a[:n]) == list(b[:n]):  # the usual case, a chat that goes on: faster

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.llama.batch import Batch
+    from edgesppo.llama.graph_observer import GraphObserver
     from edgesppo.llama.weights import Weights
     from edgesppo.planning.run_config import ContextParams
 
@@ -68,10 +69,13 @@ class Chain(Protocol):
 class Context:
     """A KV cache for many sequences, with its compute buffers (`llama_context`).
 
-    Raises OutOfMemory when llama.cpp cannot allocate it.
+    `observer` is shown the inputs of matrix products while they are computed. Raises OutOfMemory
+    when llama.cpp cannot allocate it.
     """
 
-    def __init__(self, weights: Weights, params: ContextParams) -> None:
+    def __init__(
+        self, weights: Weights, params: ContextParams, observer: GraphObserver | None = None
+    ) -> None:
         native = C.llama_context_default_params()
         native.n_ctx = params.n_ctx
         native.n_batch = params.n_batch
@@ -91,6 +95,9 @@ class Context:
         self.abort = AbortFlag()
         native.abort_callback = self.abort.callback
         native.abort_callback_data = self.abort.data
+        self._observer = observer  # native code holds its callback
+        if observer is not None:
+            native.cb_eval = observer.callback
         log.clear()
         handle = None
         try:
@@ -187,6 +194,17 @@ class Context:
         if not pointer:
             raise NativeError(f"entry {row} of the batch has no logits; it did not ask for them")
         kind = ctypes.POINTER(ctypes.c_float * self._n_vocab)
+        return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
+
+    def rows(self, n: int) -> memoryview:
+        """The logits of the first `n` entries that asked for them: n * n_vocab float32, as bytes.
+
+        Not a copy: valid until the next decode.
+        """
+        pointer = C.llama_get_logits(self.handle)
+        if not pointer:
+            raise NativeError("the batch has no logits; no entry asked for them")
+        kind = ctypes.POINTER(ctypes.c_float * (n * self._n_vocab))
         return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
 
     def logits(self, row: int) -> list[float]:

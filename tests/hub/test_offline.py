@@ -93,6 +93,7 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "show": [["show", NAME], ["show", "demo"], ["show", ABSENT]],
         "card": [["card", NAME], ["card", "demo"]],
         "tokenize": [["tokenize", "demo", "Hi"]],
+        "eval": [["eval", "perplexity", "demo", "--text", __file__, "--chunks", "1"]],
     }
 
 
