@@ -49,6 +49,8 @@ def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
 def test_the_names_of_file_types_are_those_of_the_format() -> None:
     known = {number.value: name for name, number in gguf.LlamaFileType.__members__.items()}
     for number, name in file_types.NAMES.items():
+        if number > max(known):
+            continue  # newer than this gguf package
         assert known[number].removeprefix("MOSTLY_").removeprefix("ALL_") == name
 
 
@@ -136,7 +138,7 @@ def test_a_model_and_a_chat_show_no_internals(demo: LoadedModel) -> None:
     public = {name for name in dir(demo) if not name.startswith("_")}
     assert public == {
         *("ask", "chat", "close", "count_tokens", "detokenize", "keep", "load_s", "n_ctx", "name"),
-        *("path", "resume", "save", "tokenize"),
+        *("path", "resume", "save", "score", "tokenize"),
     }
     public = {name for name in dir(demo.chat()) if not name.startswith("_")}
     assert public == {

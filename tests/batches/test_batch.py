@@ -181,7 +181,7 @@ def test_leaving_the_iterator_stops_all_answers(wide: LoadedModel) -> None:
     results = edgesppo.batch(wide, rows, temperature=0)
     next(results)
     results.close()  # type: ignore[attr-defined]
-    assert wide._engine._schedule.requests() == []
+    assert wide.engine._schedule.requests() == []
     assert wide.ask(CAPITAL, temperature=0) == PARIS
 
 
