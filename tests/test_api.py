@@ -49,8 +49,8 @@ def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
 def test_the_names_of_file_types_are_those_of_the_format() -> None:
     known = {number.value: name for name, number in gguf.LlamaFileType.__members__.items()}
     for number, name in file_types.NAMES.items():
-        if number > max(known):
-            continue  # newer than this gguf package
+        if number > 38:
+            continue  # newer than the oldest gguf package that will do
         assert known[number].removeprefix("MOSTLY_").removeprefix("ALL_") == name
 
 
