@@ -30,7 +30,8 @@ __all__ = ["ConvertResult", "Outlook", "Progress", "convert", "look_ahead"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from edgesppo_convert import pipeline
+    from edgesppo_convert import pipeline, progress
     from edgesppo_convert.plan import dry_run
 
-    return getattr(dry_run if name in ("Outlook", "look_ahead") else pipeline, name)
+    homes = {"Outlook": dry_run, "look_ahead": dry_run, "Progress": progress}
+    return getattr(homes.get(name, pipeline), name)

@@ -24,8 +24,9 @@ from edgesppo_convert.output.output import Output, clean_up_after_kill
 from edgesppo_convert.output.preconditions import check_target
 from edgesppo_convert.plan.plan import parse_options, plan_conversion
 from edgesppo_convert.plan.verify import check_written
-from edgesppo_convert.progress import Progress, Report
+from edgesppo_convert.progress import CONVERTING, StageProgress
 from edgesppo_convert.quant.quantize import MAX_PENDING, Quantizer, max_threads
+from edgesppo_convert.source.adapter import open_adapters
 from edgesppo_convert.source.hub_checkpoint import (
     RemoteCheckpoint,
     cleanup_on_error,
@@ -34,13 +35,16 @@ from edgesppo_convert.source.hub_checkpoint import (
 from edgesppo_convert.source.shard_hashes import ShardHashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from edgesppo.system.fs import Bytes
     from edgesppo_convert.plan.plan import ConversionPlan
     from edgesppo_convert.plan.tensor_order import TensorJob
+    from edgesppo_convert.progress import Report
+    from edgesppo_convert.source.adapter import Adapter
     from edgesppo_convert.source.checkpoint import Checkpoint
+    from edgesppo_convert.source.safetensors import Shard
 
     Quantised = tuple[memoryview, bytearray]  # rows as they are stored, and their blocks
     Chunk = tuple[TensorJob, int, Bytes, Bytes]  # job, offset in the shard, stored rows, blocks
@@ -70,6 +74,7 @@ def convert(
     tensor_types: Sequence[str] = (),
     imatrix: str | Path | None = None,
     layout: str = "edge",
+    adapters: Sequence[str | Path] = (),
     threads: int | None = None,
     kernels: str = "auto",
     force: bool = False,
@@ -92,6 +97,7 @@ def convert(
     imatrix: an importance matrix, as llama-imatrix writes it.
     layout: the order of the tensors: "edge", for the least memory at run time, or "standard",
         llama.cpp's own.
+    adapters: folders of LoRA adapters to merge, each as DIR or DIR=WEIGHT.
     threads: worker threads, 1 to 1024; by default one per usable core.
     kernels: the code that makes the blocks: "auto", "fast" or "ggml"; the bytes are the same.
     force: replace `output` if it exists.
@@ -105,8 +111,12 @@ def convert(
     _check_threads(threads)
     clean_up_after_kill(Path(os.path.realpath(output)), files)
     target = check_target(Path(output), force=force)
-    with open_checkpoint(source, target, files, keep=keep, on_progress=fetched) as checkpoint:
-        conversion = _Conversion(checkpoint, plan_conversion(checkpoint, options), threads, kernels)
+    with (
+        open_adapters(adapters) as opened,
+        open_checkpoint(source, target, files, keep=keep, on_progress=fetched) as checkpoint,
+    ):
+        plan = plan_conversion(checkpoint, options, opened)
+        conversion = _Conversion(checkpoint, plan, opened, threads, kernels)
         conversion.check_not_in_checkpoint(target)
         with (
             conversion.open_output(target, files, report) as out,
@@ -145,9 +155,15 @@ class _Conversion:
     """One conversion: its plan, and what reads, quantises and hashes the weights for it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, plan: ConversionPlan, threads: int | None, kernels: str
+        self,
+        checkpoint: Checkpoint,
+        plan: ConversionPlan,
+        adapters: Sequence[Adapter],
+        threads: int | None,
+        kernels: str,
     ) -> None:
         self.plan = plan
+        self._adapters = adapters
         self._checkpoint = checkpoint
         self._threads = max_threads(threads or usable_cpus(), (job.weight for job in plan.jobs))
         self._hashes = ShardHashes(
@@ -158,8 +174,11 @@ class _Conversion:
         )
 
     def check_not_in_checkpoint(self, target: Path) -> None:
-        """Refuse to overwrite a file of the checkpoint."""
-        if target.exists() and self._checkpoint.contains_file(target):
+        """Refuse to overwrite a file of the checkpoint or of an adapter."""
+        if target.exists() and (
+            self._checkpoint.contains_file(target)
+            or any(adapter.contains_file(target) for adapter in self._adapters)
+        ):
             raise OutputError(
                 f"the output {target} is a file of the checkpoint itself; choose another name"
             )
@@ -175,22 +194,37 @@ class _Conversion:
         missing.sort(key=lambda job: job.location)
         total = sum(job.nbytes for job in self.plan.jobs)
         done = total - sum(job.nbytes for job in missing)
-        report(Progress("", done, total))
-        needed = {*self._hashes.unverified, *(job.tensor.shard for job in missing)}
+        count = StageProgress(CONVERTING, total, report, done)
+        own = set(self._checkpoint.shards)
+        if foreign := [job for job in missing if job.tensor.shard not in own]:
+            self._write(foreign, (), out, count)
+        needed = {*self._hashes.unverified, *(job.tensor.shard for job in missing)} & own
         for shards in self._checkpoint.shard_groups(needed):
             jobs = [job for job in missing if job.tensor.shard in shards]
-            with (
-                deferred_interrupts() as check_interrupt,
-                self._hashes.watch(shards) as hashing,
-                closing(self._chunks(jobs)) as chunks,
-            ):
-                for job, offset, stored, blocks in chunks:
-                    hashing.read(job.tensor.shard, offset, stored)
-                    out.write(job.weight.name, blocks)
-                    done += len(blocks)
-                    report(Progress(job.weight.name, done, total))
-                    check_interrupt()
+            self._write(jobs, shards, out, count)
+        for adapter in self._adapters:
+            adapter.check_unchanged()
         return self.plan.head(self._hashes.digests)
+
+    def _write(
+        self,
+        jobs: Sequence[TensorJob],
+        hashed: Collection[Shard],
+        out: Output,
+        count: StageProgress,
+    ) -> None:
+        """Write the tensors of these jobs, and hash the shards that they are read from."""
+        with (
+            deferred_interrupts() as check_interrupt,
+            self._hashes.watch(hashed) as hashing,
+            closing(self._chunks(jobs)) as chunks,
+        ):
+            for job, offset, stored, blocks in chunks:
+                if hashed:
+                    hashing.read(job.tensor.shard, offset, stored)
+                out.write(job.weight.name, blocks)
+                count(job.weight.name, len(blocks))
+                check_interrupt()
 
     def _chunks(self, jobs: Sequence[TensorJob]) -> Generator[Chunk, None, None]:
         """Quantise the jobs' chunks on worker threads, and yield them in order; few are pending."""
@@ -201,7 +235,7 @@ class _Conversion:
                 for job in jobs:
                     for first, rows in job.chunks():
                         offset = job.prefetch(first, rows)
-                        task = (job.weight, job.tensor, job.kind, first, rows)
+                        task = (job.weight, job.tensor, job.kind, first, rows, job.products)
                         future = pool.submit(self._quantizer.blocks, *task)
                         pending.append((job, offset, job.buffer_bytes(rows), future))
                         pending_bytes += job.buffer_bytes(rows)

@@ -30,12 +30,12 @@ Report = Callable[[Progress], None]
 class StageProgress:
     """Adds up the bytes of a stage, and reports them after every block."""
 
-    def __init__(self, stage: str, total: int, report: Report) -> None:
+    def __init__(self, stage: str, total: int, report: Report, done: int = 0) -> None:
         self._stage = stage
-        self._done = 0
+        self._done = done
         self._total = total
         self._report = report
-        report(Progress("", 0, total, stage))
+        report(Progress("", done, total, stage))
 
     def __call__(self, tensor: str, size: int) -> None:
         """Count `size` more bytes of this tensor, and report."""

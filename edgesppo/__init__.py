@@ -13,9 +13,13 @@
     model.chat(messages=, system=)      -> Chat; messages are dicts with "role" and "content"
     model.save(chat, path)                 and model.resume(path) -> Chat
     model.count_tokens(text)               also of messages; model.tokenize, model.detokenize
+    model.score(text)                   -> the log-probability of every token; also of messages
     chat.ask(text), chat.stream(text)      and for asyncio chat.aask, chat.astream
     chat.last                           -> Result: text, finish_reason, usage, timings
+    batch(model, rows, out)             -> iterator of BatchResult: many prompts, many at once
     chat.fork(), chat.undo(), chat.regenerate(), chat.continue_(), chat.cancel(), chat.to_dicts()
+
+    evaluate.divergence(reference, model, text=)   and evaluate.perplexity(model, text=)
 
 Sampling is set by keywords of chat, ask and stream, such as temperature=0; `SamplingParams` has
 them all. What is refused is an `EdgesppoError`, with one line of text.
@@ -32,7 +36,9 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel, load
+    from edgesppo.api import load
+    from edgesppo.batches.batch import batch
+    from edgesppo.batches.result import BatchResult
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.chat.messages import Message
@@ -57,10 +63,13 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
         UsageError,
     )
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.options import SamplingOptions
     from edgesppo.sampling.params import SamplingParams
 
 _NAMES_BY_MODULE = {
+    "edgesppo.batches.batch": ["batch"],
+    "edgesppo.batches.result": ["BatchResult"],
     "edgesppo.chat.chat": ["Chat"],
     "edgesppo.errors": [
         "BadChat",
@@ -84,11 +93,14 @@ _NAMES_BY_MODULE = {
         "UsageError",
     ],
     "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
-    "edgesppo.api": ["LoadedModel", "load"],
+    "edgesppo.api": ["load"],
+    "edgesppo.loaded_model": ["LoadedModel"],
     "edgesppo.chat.messages": ["Message"],
     "edgesppo.sampling.options": ["SamplingOptions"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }
+# Rooms whose own functions are public.
+_ROOMS = ("evaluate",)
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
@@ -96,6 +108,7 @@ __all__ = [
     "BadCheckpoint",
     "BadLock",
     "BadModelFile",
+    "BatchResult",
     "Cancelled",
     "Chat",
     "ChatInUse",
@@ -121,11 +134,14 @@ __all__ = [
     "UnsupportedCheckpoint",
     "Usage",
     "UsageError",
+    "batch",
     "load",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"edgesppo.{name}")
     module = _MODULE_OF.get(name)
     if module is None:
         from edgesppo.system.suggest import did_you_mean

@@ -14,6 +14,7 @@
     ├── BadLock                   models.lock is invalid
     ├── DownloadError             the hub refused, or the connection to it failed
     ├── OutputError               the output could not be written
+    ├── BuildError                llama.cpp cannot be compiled here as things are
     ├── ContextOverflow           the prompt has more tokens than the context holds
     ├── IncompleteAnswer          a structured answer was cut off before it was complete
     ├── Cancelled                 the caller asked to stop
@@ -96,6 +97,10 @@ class DownloadError(EdgesppoError):
 
 class OutputError(EdgesppoError):
     """The output could not be written; no incomplete file is left under its name."""
+
+
+class BuildError(EdgesppoError):
+    """llama.cpp cannot be compiled here as things are."""
 
 
 class ContextOverflow(EdgesppoError):

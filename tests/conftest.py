@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
     from tests.support.fake_hub import FakeHub
 
 # Set before llama.cpp is loaded: threads that spin while they wait slow a busy machine tenfold.

@@ -16,7 +16,7 @@ import edgesppo
 from edgesppo.gguf import file_types
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 
 def test_a_model_tells_its_name_context_and_file(demo: LoadedModel, demo_gguf: Path) -> None:
@@ -29,7 +29,7 @@ def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
     with edgesppo.load(demo_gguf) as model:
         assert repr(model) == "<Model demo-q4_k_m 3.8M Q4_K_M, 512 tokens>"
         chat = model.chat(temperature=0)
-        assert repr(chat) == "<Chat with demo-q4_k_m.gguf, no turn yet>"
+        assert repr(chat) == "<Chat with demo-q4_k_m, no turn yet>"
         assert "not begun" in repr(chat.stream("Hi"))
         assert "async for" in repr(chat.astream("Hi"))
         *_, last = chat.stream("What is the capital of France?", max_tokens=4)
@@ -37,7 +37,7 @@ def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
         assert repr(last).endswith(", length>")
         answer = chat.last.text
         assert repr(chat.last) == f"<Result {answer!r}, 4 tokens, length>"
-        assert repr(chat) == f"<Chat with demo-q4_k_m.gguf, 1 turn, the last answer {answer!r}>"
+        assert repr(chat) == f"<Chat with demo-q4_k_m, 1 turn, the last answer {answer!r}>"
         assert repr(chat.messages[1]) == f"Message('assistant', {answer!r})"
         chat.messages[1] = {"role": "assistant", "content": "x" * 10_000}
         assert len(repr(chat)) < 200
@@ -49,6 +49,8 @@ def test_reprs_say_what_the_thing_is(demo_gguf: Path) -> None:
 def test_the_names_of_file_types_are_those_of_the_format() -> None:
     known = {number.value: name for name, number in gguf.LlamaFileType.__members__.items()}
     for number, name in file_types.NAMES.items():
+        if number > 38:
+            continue  # newer than the oldest gguf package that will do
         assert known[number].removeprefix("MOSTLY_").removeprefix("ALL_") == name
 
 
@@ -136,7 +138,7 @@ def test_a_model_and_a_chat_show_no_internals(demo: LoadedModel) -> None:
     public = {name for name in dir(demo) if not name.startswith("_")}
     assert public == {
         *("ask", "chat", "close", "count_tokens", "detokenize", "keep", "load_s", "n_ctx", "name"),
-        *("path", "resume", "save", "tokenize"),
+        *("path", "resume", "save", "score", "tokenize"),
     }
     public = {name for name in dir(demo.chat()) if not name.startswith("_")}
     assert public == {
@@ -186,7 +188,7 @@ with edgesppo.load("demo") as model:
     chat.ask("Hi", schema="json")  # WRONG
     chat.ask("Hi", schema=int)  # WRONG
     model.resume("a.chat", temprature=3)  # WRONG
-    model._engine, model.engine  # WRONG
+    model.engine, model.motor  # WRONG
 """
 
 

@@ -12,6 +12,7 @@ NAMES = {
     "BadCheckpoint",
     "BadLock",
     "BadModelFile",
+    "BatchResult",
     "Cancelled",
     "Chat",
     "ChatInUse",
@@ -37,6 +38,7 @@ NAMES = {
     "UnsupportedCheckpoint",
     "Usage",
     "UsageError",
+    "batch",
     "load",
 }
 

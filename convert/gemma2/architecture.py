@@ -6,7 +6,6 @@ ones that the runtime checks before it loads a file (`edgesppo.gguf.gemma2`).
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, MODEL_TENSOR, TENSOR_NAMES, GGUFV
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
 from edgesppo.gguf.gemma2 import NUMBERS
 from edgesppo.gguf.reader import MAX_ARRAY
+from edgesppo_convert.gemma2.numbers import float32_number
+from edgesppo_convert.gemma2.rope import read_rope_base
 from edgesppo_convert.source.json_reader import JsonObject, show
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 
 ARCHITECTURE = "Gemma2ForCausalLM"
+BARE_ARCHITECTURE = "Gemma2Model"  # the same weights, saved without the head, which is tied
+MODEL_TYPE = "gemma2"
 ARCH = MODEL_ARCH_NAMES[MODEL_ARCH.GEMMA2]
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -96,11 +99,11 @@ def read_hparams(config: JsonObject) -> HParams:
         layers=_integer(config, "num_hidden_layers", Keys.LLM.BLOCK_COUNT),
         heads=_integer(config, "num_attention_heads", Keys.Attention.HEAD_COUNT),
         kv_heads=_integer(config, "num_key_value_heads", Keys.Attention.HEAD_COUNT_KV),
-        head_dim=_integer(config, "head_dim", Keys.Attention.KEY_LENGTH),
+        head_dim=_integer(config, "head_dim", Keys.Attention.KEY_LENGTH, 256),
         context=_integer(config, "max_position_embeddings", Keys.LLM.CONTEXT_LENGTH, 8192),
         window=_integer(config, "sliding_window", Keys.Attention.SLIDING_WINDOW, 4096),
         rms_eps=_float(config, "rms_norm_eps", Keys.Attention.LAYERNORM_RMS_EPS, 1e-6),
-        rope_base=_rope_base(config),
+        rope_base=read_rope_base(config),
         attention_cap=_float(
             config, "attn_logit_softcapping", Keys.LLM.ATTN_LOGIT_SOFTCAPPING, 50.0
         ),
@@ -126,32 +129,20 @@ def _float(config: JsonObject, name: str, key: str, default: float) -> float:
     return float32_number(config, name, *NUMBERS[key.removeprefix("{arch}.")], default)
 
 
-def float32_number(
-    config: JsonObject, name: str, low: float, high: float, default: float | None = None
-) -> float:
-    """Read a number that is in [low, high], also after rounding to float32."""
-    expected = f"a number from {low:g} to {high:g}"
-    value = config.raw(name) if name in config else default
-    if type(value) not in (int, float) or value is None or not -high <= value <= high:
-        config.refuse(name, expected)
-    if not low <= struct.unpack("<f", struct.pack("<f", value))[0] <= high:
-        config.refuse(name, expected)
-    return float(value)
-
-
 def _check_architecture(config: JsonObject) -> None:
     found = config.raw("architectures")
-    if found != [ARCHITECTURE]:
+    kind = config.raw("model_type")
+    is_named = found in ([ARCHITECTURE], [BARE_ARCHITECTURE])
+    if not is_named and (found or kind != MODEL_TYPE):
         names = ", ".join(map(str, found)) if isinstance(found, list) and found else found
         raise UnsupportedCheckpoint(
-            f"{config.where}: the architecture is {show(names)}; only {ARCHITECTURE} can be"
-            " converted"
+            f"{config.where}: the architecture is {show(names)} and the model_type {show(kind)};"
+            f" only {ARCHITECTURE} can be converted"
         )
+    if kind not in (None, MODEL_TYPE):
+        config.refuse("model_type", f"{MODEL_TYPE!r}, as for {ARCHITECTURE}")
     if config.raw("quantization_config") is not None:
-        raise UnsupportedCheckpoint(
-            f"{config.where} has a quantization_config, so its weights are quantised already; use"
-            " the unquantised checkpoint"
-        )
+        raise _already_quantised(config)
     activation = config.raw("hidden_activation")
     if activation not in (None, "gelu_pytorch_tanh"):
         config.refuse("hidden_activation", "'gelu_pytorch_tanh', the only one llama.cpp supports")
@@ -160,16 +151,16 @@ def _check_architecture(config: JsonObject) -> None:
             config.refuse(key, "false: llama.cpp does not support it for Gemma-2")
 
 
-def _rope_base(config: JsonObject) -> float:
-    """Read `rope_theta`, which transformers 5 keeps in `rope_parameters`."""
-    if config.raw("rope_scaling") is not None:
-        config.refuse("rope_scaling", "null: Gemma-2 does not scale its positions")
-    if config.raw("rope_parameters") is None:
-        return _float(config, "rope_theta", Keys.Rope.FREQ_BASE, 10000.0)
-    rope = config.object("rope_parameters")
-    if rope.text("rope_type", "default") != "default":
-        rope.refuse("rope_type", "'default': Gemma-2 does not scale its positions")
-    return _float(rope, "rope_theta", Keys.Rope.FREQ_BASE, 10000.0)
+def _already_quantised(config: JsonObject) -> UnsupportedCheckpoint:
+    """The error for a checkpoint of fewer bits, with its method where the config names it."""
+    quantization = config.raw("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    by = f" (by {show(method)})" if method else ""
+    return UnsupportedCheckpoint(
+        f"{config.where} has a quantization_config, so its weights are quantised already{by}; use"
+        " the unquantised checkpoint that it was made from, such as: edgesppo pull OWNER/NAME"
+        " --convert"
+    )
 
 
 def _check_scale(config: JsonObject, hparams: HParams) -> None:
@@ -239,7 +230,7 @@ def check_tensors(
     expected = {weight.source: weight.shape for weight in weights}
     for name, shape in expected.items():
         if name not in tensors:
-            raise BadCheckpoint(f"the checkpoint has no tensor {name}; is the download complete?")
+            raise _missing(name, expected, tensors)
         _check_shape(name, tensors[name].shape, shape)
     if HEAD in tensors:
         _check_shape(HEAD, tensors[HEAD].shape, expected[EMBEDDING])
@@ -254,6 +245,21 @@ def check_tensors(
                 f"the checkpoint has an unexpected tensor {show(name)}; a {ARCHITECTURE} with this"
                 " config has none of that name"
             )
+
+
+def _missing(
+    name: str, expected: Mapping[str, object], tensors: Mapping[str, object]
+) -> BadCheckpoint:
+    """The error for a tensor that is missing, with what there is under another name."""
+    count = sum(each not in tensors for each in expected)
+    of = f" ({count} of {len(expected)} are missing)" if count > 1 else ""
+    other = next((each for each in tensors if each not in expected and each != HEAD), None)
+    advice = (
+        "is the download complete?"
+        if other is None
+        else f"it has others, such as {show(other)}: is it a {ARCHITECTURE}, saved by transformers?"
+    )
+    return BadCheckpoint(f"the checkpoint has no tensor {name}{of}; {advice}")
 
 
 def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -1,4 +1,6 @@
-"""Build the vocabulary: SentencePiece pieces and added tokens -> GGUF tokens, scores and types.
+"""Build the vocabulary: pieces and added tokens -> GGUF tokens, scores and types.
+
+The pieces are those of tokenizer.json where there is one, else of SentencePiece's tokenizer.model.
 
 The type decides how llama.cpp finds a token in text: CONTROL only where special tokens are to be
 parsed; USER_DEFINED always, before any merging (as SentencePiece does); NORMAL by merging.
@@ -12,14 +14,27 @@ from typing import TYPE_CHECKING
 from gguf import Keys
 
 from edgesppo.errors import BadCheckpoint
+from edgesppo.system import notices
+from edgesppo_convert.gemma2.added_tokens import read_added
 from edgesppo_convert.gemma2.sentencepiece import MAX_BYTES, Piece, PieceType, read_pieces
-from edgesppo_convert.source.json_reader import JsonObject, is_text, show
+from edgesppo_convert.gemma2.tokenizer_json import (
+    TOKENIZER_JSON,
+    AddedToken,
+    TokenizerJson,
+    read_tokenizer_json,
+)
+from edgesppo_convert.source.json_reader import JsonObject, check_content, is_text, show
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from edgesppo_convert.gemma2.tokenizer_json import TokenizerFolder
     from edgesppo_convert.source.checkpoint import Checkpoint
 
 TOKENIZER = "tokenizer.model"
+TOKENIZERS = (TOKENIZER, TOKENIZER_JSON)  # the files of which one is needed
 TEMPLATE = "chat_template.jinja"
+PAD_KEY = "pad_token_id"
 BOS, END_OF_TURN = "<bos>", "<end_of_turn>"
 # Gemma's control tokens. Some checkpoints mark them as special, some do not, some list none.
 CONTROL_TEXTS = frozenset(
@@ -41,21 +56,110 @@ class Vocabulary:
     added: dict[int, bool]  # id of each added token -> whether the checkpoint calls it special
 
 
-def read_vocabulary(checkpoint: Checkpoint, size: int) -> Vocabulary:
-    """Read the vocabulary of a checkpoint whose embedding has `size` rows."""
-    where = checkpoint.display_name(TOKENIZER)
-    pieces = read_pieces(checkpoint.read_required(TOKENIZER, MAX_BYTES), where)
-    if len(pieces) > size:
-        raise BadCheckpoint(
-            f"{where} has {len(pieces):,} pieces; expected at most the config's vocab_size,"
-            f" {size:,}"
-        )
-    tokens = [_token_of(piece) for piece in pieces]
-    tokens += [_padding(index) for index in range(len(pieces), size)]
-    config = checkpoint.read_json("tokenizer_config.json")
-    added_ids = _apply_added_tokens(tokens, checkpoint.read_json("added_tokens.json"), config)
+def read_vocabulary(
+    checkpoint: Checkpoint, size: int, holder: TokenizerFolder | None = None
+) -> Vocabulary:
+    """Read the vocabulary of a checkpoint whose embedding has `size` rows.
+
+    `holder` is the folder of the tokenizer's files, by default the checkpoint's own.
+
+    Where there is a tokenizer.json, names and types are its own; a notice says so where another
+    file disagrees, and which tokens are left out because they have no row.
+    """
+    holder = holder or checkpoint
+    model, spec = _read_model(holder), read_tokenizer_json(holder)
+    where = holder.display_name(TOKENIZER) if spec is None else spec.where
+    config = holder.read_json("tokenizer_config.json")
+    others = read_added(holder.read_json("added_tokens.json"), config, size)
+    if spec is None:
+        if model is None:
+            raise _no_tokenizer(checkpoint)
+        added, tokens = others, _assemble(model, others)
+    else:
+        added = {**_undisputed(others, spec), **spec.added}
+        tokens = _assemble(spec.pieces(model), added)
+        if model is not None:
+            _note_differences(spec.where, tokens, _assemble(model, others), range(len(tokens)))
+        elif others:
+            _note_differences(spec.where, tokens, _assemble(tokens, others), others)
+    _note_left_out(tokens[size:], size)
+    tokens = [*tokens[:size], *map(_padding, range(len(tokens), size))]
     special_ids = _special_ids(tokens, _index_by_text(tokens, where), checkpoint.config)
-    return Vocabulary(tokens, special_ids, _read_template(checkpoint, config), added_ids)
+    kept = {index: token.special for index, token in added.items() if index < size}
+    return Vocabulary(tokens, special_ids, _read_template(holder, config), kept)
+
+
+def _read_model(holder: TokenizerFolder) -> list[Piece] | None:
+    data, where = holder.read_small(TOKENIZER, MAX_BYTES), holder.display_name(TOKENIZER)
+    if data is None:
+        return None
+    check_content(data, where)
+    return read_pieces(data, where)
+
+
+def _no_tokenizer(checkpoint: Checkpoint) -> BadCheckpoint:
+    return BadCheckpoint(
+        f"{checkpoint.where} has no {TOKENIZER} and no {TOKENIZER_JSON}; copy either of them into"
+        " it from the model that this one was made from, such as google/gemma-2-9b-it"
+    )
+
+
+def _assemble(pieces: Sequence[Piece | None], added: Mapping[int, AddedToken]) -> list[Piece]:
+    """The token of each id: the piece, or what was added in its place; padding for none."""
+    count = max(len(pieces), max(added, default=-1) + 1)
+    tokens = [
+        _padding(index) if piece is None else _token_of(piece)
+        for index, piece in enumerate((*pieces, *[None] * (count - len(pieces))))
+    ]
+    for index, token in added.items():
+        _apply_added(tokens, index, token.text, special=token.special)
+    return tokens
+
+
+def _undisputed(others: Mapping[int, AddedToken], spec: TokenizerJson) -> dict[int, AddedToken]:
+    """The tokens that another file added, without those that the tokenizer.json contradicts."""
+    texts = {**spec.names, **{index: token.text for index, token in spec.added.items()}}
+    taken = set(texts.values())
+    return {
+        index: token
+        for index, token in others.items()
+        if texts.get(index) == token.text or (index not in texts and token.text not in taken)
+    }
+
+
+def _note_differences(
+    where: str, tokens: Sequence[Piece], others: Sequence[Piece], ids: Iterable[int]
+) -> None:
+    """Say where the tokenizer.json and the other files disagree about the name or the type."""
+    differing = [
+        index
+        for index in ids
+        if index < len(tokens)
+        and (index >= len(others) or tokens[index][::2] != others[index][::2])
+    ]
+    if not differing:
+        return
+    first = differing[0]
+    theirs = f"{show(others[first].text)}" if first < len(others) else "no token"
+    count = f"{len(differing):,} tokens" if len(differing) > 1 else "a token"
+    notices.notify(
+        f"{where} and the other tokenizer files disagree about {count}: {first} is"
+        f" {show(tokens[first].text)} ({tokens[first].type.name.lower()}) there, {theirs} in the"
+        f" others; {TOKENIZER_JSON} is used"
+    )
+
+
+def _note_left_out(tokens: Sequence[Piece], size: int) -> None:
+    """Say which tokens have no row in the embedding, so that the model cannot know them."""
+    left_out = [token.text for token in tokens if token.type is not PieceType.UNUSED]
+    if not left_out:
+        return
+    names = ", ".join(show(text, 40) for text in left_out[:3])
+    more = f" and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
+    notices.notify(
+        f"left out, as the embedding has no row for it: {names}{more} (id {size:,} on); the model"
+        f" has {size:,} tokens"
+    )
 
 
 def _token_of(piece: Piece) -> Piece:
@@ -81,30 +185,6 @@ def is_control_text(text: str) -> bool:
 def _with_spaces(text: str) -> str:
     """The text as it appears in a prompt, where user-defined tokens are matched: spaces for ▁."""
     return text.replace("\u2581", " ")
-
-
-def _apply_added_tokens(
-    tokens: list[Piece], added: JsonObject | None, config: JsonObject | None
-) -> dict[int, bool]:
-    """Replace tokens by the added ones of both files; their ids, and which are special."""
-    added_ids: dict[int, bool] = {}
-    if added is not None:
-        for text in added:
-            index = added.integer(text, 0, len(tokens) - 1)
-            _apply_added(tokens, index, text, special=False)
-            added_ids[index] = False
-    if config is None or config.raw("added_tokens_decoder") is None:
-        return added_ids
-    decoder = config.object("added_tokens_decoder")
-    for key in decoder:
-        if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(tokens)):
-            raise BadCheckpoint(
-                f"{decoder.where}: {show(key)} is not a token id; expected 0 to {len(tokens) - 1:,}"
-            )
-        entry = decoder.object(key)
-        added_ids[int(key)] = entry.flag("special", False)
-        _apply_added(tokens, int(key), entry.text("content"), special=added_ids[int(key)])
-    return added_ids
 
 
 def _apply_added(tokens: list[Piece], index: int, text: str, *, special: bool) -> None:
@@ -142,7 +222,7 @@ def _special_ids(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -
     special_ids = {
         Keys.Tokenizer.BOS_ID: _token_id(config, "bos_token_id", len(tokens), ids.get(BOS)),
         Keys.Tokenizer.EOS_ID: _token_id(config, "eos_token_id", len(tokens), ids.get("<eos>")),
-        Keys.Tokenizer.PAD_ID: _token_id(config, "pad_token_id", len(tokens), ids.get("<pad>")),
+        Keys.Tokenizer.PAD_ID: _token_id(config, PAD_KEY, len(tokens), ids.get("<pad>")),
     }
     if END_OF_TURN in ids:
         special_ids[Keys.Tokenizer.EOT_ID] = ids[END_OF_TURN]
@@ -161,28 +241,32 @@ def _special_ids(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -
 
 
 def _token_id(config: JsonObject, key: str, size: int, default: int | None) -> int:
-    """The token id at `key` of the config; of a list (several ends of a text), the first."""
+    """The token id at `key` of the config; of a list (several ends of a text), the first.
+
+    A token for padding alone may have no row, as nothing is computed of it.
+    """
     value = config.raw(key)
     if isinstance(value, list):
         value = value[0] if value else None
-    if value is None:
+    is_left_out = key == PAD_KEY and type(value) is int and value >= size
+    if value is None or is_left_out:
         value = default
     if type(value) is not int or not 0 <= value < size:
         config.refuse(key, f"a token id below {size:,}")
     return value
 
 
-def _read_template(checkpoint: Checkpoint, config: JsonObject | None) -> str | None:
+def _read_template(holder: TokenizerFolder, config: JsonObject | None) -> str | None:
     """The chat template: from its own file first, as in transformers, then from the config."""
-    data = checkpoint.read_small(TEMPLATE, MAX_TEMPLATE)
+    data = holder.read_small(TEMPLATE, MAX_TEMPLATE)
     if data is not None:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            raise BadCheckpoint(f"{checkpoint.display_name(TEMPLATE)} is not UTF-8") from None
-    for holder in (config, checkpoint.read_json("chat_template.json")):
-        if holder is not None and holder.raw("chat_template") is not None:
-            return _default_template(holder)
+            raise BadCheckpoint(f"{holder.display_name(TEMPLATE)} is not UTF-8") from None
+    for values in (config, holder.read_json("chat_template.json")):
+        if values is not None and values.raw("chat_template") is not None:
+            return _default_template(values)
     return None
 
 

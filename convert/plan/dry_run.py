@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.system.fs import FileSystem
 from edgesppo_convert.plan.plan import parse_options, plan_conversion
+from edgesppo_convert.source.adapter import open_adapters
 from edgesppo_convert.source.hub_checkpoint import open_checkpoint
 
 if TYPE_CHECKING:
@@ -55,14 +56,18 @@ def look_ahead(
     tensor_types: Sequence[str] = (),
     imatrix: str | Path | None = None,
     layout: str = "edge",
+    adapters: Sequence[str | Path] = (),
 ) -> Outlook:
     """What `convert` would write with the same arguments; raises the errors that it would raise.
 
     Writes nothing, and of a checkpoint on the hub downloads only the small files and the headers.
     """
     options = parse_options(type, tensor_types, imatrix, layout)
-    with open_checkpoint(source, Path("nothing is written"), FileSystem()) as checkpoint:
-        jobs = plan_conversion(checkpoint, options).jobs
+    with (
+        open_adapters(adapters) as opened,
+        open_checkpoint(source, Path("nothing is written"), FileSystem()) as checkpoint,
+    ):
+        jobs = plan_conversion(checkpoint, options, opened).jobs
     return Outlook(
         tuple(
             PlannedTensor(job.weight.name, job.weight.shape, job.kind.name, job.nbytes)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gguf import GGML_QUANT_VERSION, GGUFValueType, Keys
 
 from edgesppo_convert.gemma2 import architecture
+from edgesppo_convert.gemma2.numbers import float32_number
 from edgesppo_convert.gguf_format import KeyValue
 from edgesppo_convert.plan import provenance
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgesppo_convert.gemma2.architecture import HParams, Weight
     from edgesppo_convert.gemma2.vocab import Vocabulary
     from edgesppo_convert.quant.recipe import Recipe
+    from edgesppo_convert.source.adapter import Adapter
     from edgesppo_convert.source.checkpoint import Checkpoint
     from edgesppo_convert.source.json_reader import JsonObject
 
@@ -43,13 +45,14 @@ def collect(
     hparams: HParams,
     weights: Sequence[Weight],
     vocabulary: Vocabulary,
+    adapters: Sequence[Adapter],
 ) -> list[KeyValue]:
     """All keys, in order. The last two are last because `llama_model_quantize` puts them there."""
     size = sum(weight.size for weight in weights)
     return [
         KeyValue(Keys.General.ARCHITECTURE, STRING, architecture.ARCH),
         KeyValue(Keys.General.TYPE, STRING, "model"),
-        *provenance.collect(checkpoint, size),
+        *provenance.collect(checkpoint, size, adapters),
         *_sampling(checkpoint.read_json("generation_config.json")),
         *(KeyValue(key, kind, value) for key, kind, value in architecture.metadata(hparams)),
         *_tokenizer(vocabulary),
@@ -74,7 +77,7 @@ def _sampling_value(
         return config.integer(key, int(low), high)
     if key == "temperature" and type(config.raw(key)) in (int, float) and config.raw(key) == 0:
         return 0
-    return architecture.float32_number(config, key, low, high)
+    return float32_number(config, key, low, high)
 
 
 def _tokenizer(vocabulary: Vocabulary) -> list[KeyValue]:

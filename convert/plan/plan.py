@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.llama.library import ggml_base
-from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.vocab import read_vocabulary
 from edgesppo_convert.gguf_format import FilePlan, KeyValue, plan_file
 from edgesppo_convert.plan import metadata, provenance
+from edgesppo_convert.plan.merge import merge
 from edgesppo_convert.plan.tensor_order import LAYOUTS, TensorJob, sort_jobs
-from edgesppo_convert.plan.tied_head import check_head
 from edgesppo_convert.plan.verify import check_planned
 from edgesppo_convert.quant.imatrix import Importance, read_importance
 from edgesppo_convert.quant.recipe import (
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgesppo_convert.source.adapter import Adapter
     from edgesppo_convert.source.checkpoint import Checkpoint
 
 
@@ -98,21 +98,21 @@ def parse_options(
     )
 
 
-def plan_conversion(checkpoint: Checkpoint, options: ConvertOptions) -> ConversionPlan:
+def plan_conversion(
+    checkpoint: Checkpoint, options: ConvertOptions, adapters: Sequence[Adapter] = ()
+) -> ConversionPlan:
     """Plan the file for a checkpoint; raises BadCheckpoint if it cannot be converted."""
-    hparams = architecture.read_hparams(checkpoint.config)
-    weights = architecture.plan_weights(hparams)
-    architecture.check_tensors(weights, checkpoint.tensors, checkpoint.config)
-    vocabulary = read_vocabulary(checkpoint, hparams.vocabulary)
-    keys = metadata.collect(checkpoint, options.recipe, hparams, weights, vocabulary)
-    check_head(checkpoint)
+    merged = merge(checkpoint, adapters)
+    hparams, weights = merged.hparams, merged.weights
+    vocabulary = read_vocabulary(checkpoint, hparams.vocabulary, merged.tokenizer)
+    keys = metadata.collect(checkpoint, options.recipe, hparams, weights, vocabulary, adapters)
     calibrated = options.importance is not None
     if options.importance is not None:
         options.importance.check(weights)
         keys += options.importance.keys
     setting = Setting(hparams.layers, hparams.heads // hparams.kv_heads, calibrated)
     kinds = block_types(options.recipe, weights, setting, options.overrides)
-    jobs = [TensorJob(w, checkpoint.tensors[w.source], kinds[w.name]) for w in weights]
+    jobs = [merged.job(weight, kinds[weight.name]) for weight in weights]
     jobs = sort_jobs(jobs, options.layout)
     file = plan_file(keys, [job.info for job in jobs])
     check_planned(file.head, file.size, checkpoint.where, vocabulary.added)

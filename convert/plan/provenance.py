@@ -8,6 +8,8 @@
     edgesppo.source.files           "NAME SHA256" of every small file that a conversion reads
     edgesppo.source.weight_headers  "NAME SHA256" of every shard's header: names, shapes, offsets
     edgesppo.source.weights         "NAME SHA256" of every shard; zeros until it was read
+    edgesppo.source.adapters        "NAME WEIGHT SHA256 SHA256" of every adapter that was merged:
+                                    of its config, and of its weights
 
 No time, no path, no user: the same checkpoint gives the same keys.
 """
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edgesppo.lockfile.entries import PinnedModel
+    from edgesppo_convert.source.adapter import Adapter
     from edgesppo_convert.source.checkpoint import Checkpoint, Origin
 
 HUB = "https://huggingface.co"
@@ -38,18 +41,19 @@ REVISION = "edgesppo.source.revision"
 FILES = "edgesppo.source.files"
 WEIGHT_HEADERS = "edgesppo.source.weight_headers"
 WEIGHTS = "edgesppo.source.weights"
+ADAPTERS = "edgesppo.source.adapters"
 LINEAGE = "edgesppo.lineage"
 UNREAD = "0" * 64
 
 
-def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
+def collect(checkpoint: Checkpoint, size: int, adapters: Sequence[Adapter] = ()) -> list[KeyValue]:
     """All keys of the provenance; `size` is the model's number of weights."""
     origin, card = checkpoint.origin, read_card(checkpoint.read_small(CARD))
     entry = toml.read().of_repository(f"{origin.owner}/{origin.name}")
     if entry is not None:
         card = _completed(card, entry)
     texts = [
-        (Keys.General.NAME, origin.name),
+        (Keys.General.NAME, " + ".join((origin.name, *(each.name for each in adapters)))),
         *_name_parts(origin, size),
         (Keys.General.QUANTIZED_BY, f"edgesppo {__version__}"),
         (Keys.General.SIZE_LABEL, size_label(size, size, 0, 0)),
@@ -62,6 +66,7 @@ def collect(checkpoint: Checkpoint, size: int) -> list[KeyValue]:
         *_references("dataset", card.datasets, "/datasets"),
         *_lineage(entry),
         *_inputs(checkpoint),
+        *_adapters(adapters),
     ]
 
 
@@ -136,6 +141,15 @@ def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
     yield KeyValue(FILES, GGUFValueType.STRING, list(_small_hashes(checkpoint)))
     yield KeyValue(WEIGHT_HEADERS, GGUFValueType.STRING, headers)
     yield _weights({shard.name: UNREAD for shard in shards})
+
+
+def _adapters(adapters: Sequence[Adapter]) -> Iterator[KeyValue]:
+    if adapters:
+        entries = [
+            f"{each.name} {each.weight!r} {each.config_sha256} {each.weights_sha256}"
+            for each in adapters
+        ]
+        yield KeyValue(ADAPTERS, GGUFValueType.STRING, entries)
 
 
 def with_weights(keys: Iterable[KeyValue], digests: Mapping[str, str]) -> list[KeyValue]:

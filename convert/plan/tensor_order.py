@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
     from edgesppo_convert.gemma2.architecture import Weight
+    from edgesppo_convert.gemma2.lora import LowRank
     from edgesppo_convert.source.safetensors import Tensor
 
 LAYOUTS = ("edge", "standard")
@@ -29,6 +30,7 @@ class TensorJob:
     weight: Weight
     tensor: Tensor
     kind: GGMLQuantizationType
+    products: tuple[LowRank, ...] = ()  # of adapters, to be added to it
 
     @property
     def nbytes(self) -> int:

@@ -12,10 +12,10 @@ import numpy as np
 
 from edgesppo.errors import BadCheckpoint
 from edgesppo_convert.gemma2.architecture import EMBEDDING, HEAD
-from edgesppo_convert.quant.quantize import widen
+from edgesppo_convert.quant.widen import widen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 COMPARED = 1 << 20  # elements compared at a time
 
 
-def check_head(checkpoint: Checkpoint) -> None:
+def check_head(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
     """Raise BadCheckpoint if there is an `lm_head` that differs from the embedding."""
-    if HEAD not in checkpoint.tensors:
+    if HEAD not in tensors:
         return
-    head, embedding = checkpoint.tensors[HEAD], checkpoint.tensors[EMBEDDING]
+    head, embedding = tensors[HEAD], tensors[EMBEDDING]
     pairs = zip(_values(checkpoint, head), _values(checkpoint, embedding), strict=True)
     if not all((one.view("u4") == other.view("u4")).all() for one, other in pairs):
         raise BadCheckpoint(

@@ -16,7 +16,9 @@ from edgesppo.errors import BadCheckpoint, BadModelFile
 from edgesppo.llama.library import ggml_base
 from edgesppo_convert.quant.finite_blocks import first_non_finite
 from edgesppo_convert.quant.kernels import choose_kernels
+from edgesppo_convert.quant.low_rank import LowRankUpdate
 from edgesppo_convert.quant.recipe import BF16, F16, block_length, row_bytes
+from edgesppo_convert.quant.widen import widen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgesppo_convert.gemma2.architecture import Weight
+    from edgesppo_convert.gemma2.lora import LowRank
     from edgesppo_convert.source.safetensors import Tensor
 
 # The largest weight that a type can hold. For blocks, their scales are checked instead.
@@ -61,6 +64,7 @@ class Quantizer:
             weights[kind] += 0 if weight.name in self._importance else weight.size
         self._fast, self.fallback_reason = choose_kernels(kernels, self._quantize_by_ggml, weights)
         self._scratch = _Scratch()
+        self._update = LowRankUpdate()
 
     @property
     def kernels(self) -> str:
@@ -68,16 +72,24 @@ class Quantizer:
         return "fast" if self._fast else "ggml"
 
     def blocks(
-        self, weight: Weight, tensor: Tensor, kind: GGMLQuantizationType, first: int, rows: int
+        self,
+        weight: Weight,
+        tensor: Tensor,
+        kind: GGMLQuantizationType,
+        first: int,
+        rows: int,
+        products: Iterable[LowRank] = (),
     ) -> tuple[memoryview, bytearray]:
         """Read `rows` rows of a tensor from row `first` on: the stored bytes, and their blocks.
 
+        `products` are added to the rows before they are quantised.
         Raises BadCheckpoint for NaN, Inf, or weights too large for the type.
         """
         stored = np.empty(rows * weight.row * tensor.itemsize, np.uint8)
         tensor.read(first * weight.row, stored.data)
         values = self._scratch.floats(rows * weight.row)
         widen(tensor.dtype, stored, values)
+        self._update.add(products, values.reshape(rows, weight.row), first)
         largest = _check_values(weight, kind, values, first)
         if weight.is_norm:
             values += np.float32(1)
@@ -131,16 +143,6 @@ class _Scratch(threading.local):
         if self._floats.size < count:
             self._floats = np.empty(count, np.float32)
         return self._floats[:count]
-
-
-def widen(dtype: str, stored: NDArray[np.uint8], values: NDArray[np.float32]) -> None:
-    """Convert stored elements (BF16, F16 or F32) to float32, exactly, into `values`."""
-    if dtype == "F32":
-        np.copyto(values, stored.view(np.float32))
-    elif dtype == "F16":
-        np.copyto(values, stored.view(np.float16))
-    else:  # a bfloat16 is the upper half of a float32
-        np.left_shift(stored.view(np.uint16), 16, out=values.view(np.uint32), dtype=np.uint32)
 
 
 def _check_values(

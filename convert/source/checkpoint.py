@@ -10,12 +10,14 @@ import os
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, ModelNotFound, UnsupportedCheckpoint
+from edgesppo.errors import BadCheckpoint, ModelNotFound
 from edgesppo.hub.repository import REVISION
+from edgesppo.system import notices
+from edgesppo_convert.source.adapter import ADAPTER_WEIGHTS
+from edgesppo_convert.source.folder_contents import CONFIG, INDEX, SINGLE, missing
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
     JsonObject,
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-CONFIG = "config.json"
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 # What a conversion reads besides the weights; not every checkpoint has all of them.
 SMALL_FILES = (
     "README.md",
@@ -43,6 +42,7 @@ SMALL_FILES = (
     "config.json",
     "generation_config.json",
     "model.safetensors.index.json",
+    "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
 )
@@ -83,6 +83,9 @@ class Checkpoint:
         self.shards: list[Shard] = []
         self._open_shards = ExitStack()
         try:
+            names = self._file_names()
+            if CONFIG not in names:
+                raise missing(where, names, CONFIG, self._folder_to_explain())
             self.config = parse_json(
                 self.read_required(CONFIG, MAX_JSON), self.display_name(CONFIG)
             )
@@ -152,18 +155,22 @@ class Checkpoint:
 
     def _open_tensors(self) -> dict[str, Tensor]:
         names = self._file_names()
+        if ADAPTER_WEIGHTS in names and (SINGLE in names or INDEX in names):
+            notices.notify(
+                f"{self.where} holds an adapter, too ({ADAPTER_WEIGHTS}), which is not merged; to"
+                f" merge it: --adapter {self.where}"
+            )
         if SINGLE in names:
             return self._open_shard(SINGLE)
         if INDEX in names:
             index = parse_json(self.read_required(INDEX, MAX_JSON), self.display_name(INDEX))
             return self._open_indexed(index.object("weight_map"))
-        if any(fnmatch(name, "pytorch_model*.bin*") for name in names):
-            raise UnsupportedCheckpoint(
-                f"{self.where} has its weights only as pytorch_model.bin, a pickle, which can run"
-                " code when it is read; expected safetensors: save the model again with"
-                " save_pretrained(..., safe_serialization=True)"
-            )
-        raise BadCheckpoint(f"{self.where} has neither {SINGLE} nor {INDEX}; {self._hint}")
+        what = f"weights (neither {SINGLE} nor {INDEX})"
+        raise missing(self.where, names, what, self._folder_to_explain())
+
+    def _folder_to_explain(self) -> Path | None:
+        """The folder, whose contents an error can explain; None if it is not on this machine."""
+        return self._folder
 
     def _open_shard(self, name: str) -> dict[str, Tensor]:
         shard = self._load_shard(name)
@@ -183,6 +190,7 @@ class Checkpoint:
             raise BadCheckpoint(
                 f"{weight_map.where} names {len(names):,} shards; expected 1 to {MAX_SHARDS:,}"
             )
+        self._check_present(names)
         tensors: dict[str, Tensor] = {}
         for shard_name in names:
             for name, tensor in self._open_shard(shard_name).items():
@@ -199,6 +207,16 @@ class Checkpoint:
                 " says it is there; download both again"
             )
         return tensors
+
+    def _check_present(self, shards: list[str]) -> None:
+        present = self._file_names()
+        absent = [name for name in shards if name not in present]
+        if absent:
+            raise BadCheckpoint(
+                f"{self.where}: {len(absent)} of {len(shards)} shards are missing, {absent[0]}"
+                f"{' first' if len(absent) > 1 else ''}; {self._hint} Get what is missing with"
+                " the program that you downloaded it with, or: edgesppo pull OWNER/NAME"
+            )
 
 
 def _shard_name(weight_map: JsonObject, tensor: str) -> str:

@@ -28,15 +28,16 @@ from edgesppo.errors import (
 )
 from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import parse_repository
+from edgesppo.system.content import HEAD, mistaken_for
 from edgesppo.system.fs import NO_SPACE
 from edgesppo_convert.source.checkpoint import (
-    CONFIG,
     MAX_SMALL,
     PARTS,
     SMALL_FILES,
     Checkpoint,
     Origin,
 )
+from edgesppo_convert.source.folder_contents import CONFIG, missing
 from edgesppo_convert.source.json_reader import check_length
 from edgesppo_convert.source.safetensors import Shard, header_length
 from edgesppo_convert.source.shard_download import (
@@ -102,7 +103,12 @@ class RemoteCheckpoint(Checkpoint):
         return f"{name} of {self._repository}"
 
     def stream(self, tensor: Tensor) -> Iterator[bytes]:
-        """The bytes of a tensor, straight from the hub: not verified, and not written to disk."""
+        """The bytes of a tensor, straight from the hub: not verified, and not written to disk.
+
+        One of an adapter is read from its own file.
+        """
+        if tensor.shard not in self.shards:
+            return super().stream(tensor)
         file, end = self._remote_files[tensor.shard.name], tensor.offset + tensor.nbytes
         return self._hub.stream(self._repository, file, tensor.offset, end)
 
@@ -145,6 +151,9 @@ class RemoteCheckpoint(Checkpoint):
         folder = self._downloader.keep_folder
         return [] if folder is None else [folder / name for name in self._remote_files]
 
+    def _folder_to_explain(self) -> None:
+        return None
+
     def _file_names(self) -> list[str]:
         return list(self._listing)
 
@@ -164,7 +173,7 @@ class RemoteCheckpoint(Checkpoint):
 
     def _download_small_files(self) -> Iterator[tuple[str, bytes]]:
         if CONFIG not in self._listing:
-            raise BadCheckpoint(f"{self._repository} has no {CONFIG}; {self._hint}")
+            raise missing(str(self._repository), list(self._listing), CONFIG, None)
         present = [self._listing[name] for name in SMALL_FILES if name in self._listing]
         if sum(file.size for file in present) > MAX_SMALL:
             longest = max(present, key=lambda file: file.size)
@@ -240,6 +249,8 @@ def _not_a_folder(path: Path) -> EdgesppoError:
             f"{path} is a GGUF file, so it is already converted; expected a checkpoint folder; to"
             f" chat with it: edgesppo chat {shlex.quote(str(path))}"
         )
+    if (mistaken := _content_of(path)) is not None:
+        return BadCheckpoint(f"{path} is {mistaken}; expected a checkpoint folder")
     if path.suffix in PARTS:
         return UnsupportedCheckpoint(
             f"{path} is one file of a checkpoint; expected its folder, with {CONFIG} and all the"
@@ -252,9 +263,19 @@ def _not_a_folder(path: Path) -> EdgesppoError:
 
 
 def _is_gguf(path: Path) -> bool:
+    return _head(path)[:4] == b"GGUF"
+
+
+def _content_of(path: Path) -> str | None:
+    """What a file is that is not what its name says; None if nothing is known of it."""
+    head = _head(path)
+    return None if path.suffix == ".safetensors" and head[8:9] == b"{" else mistaken_for(head)
+
+
+def _head(path: Path) -> bytes:
     with suppress(OSError), path.open("rb") as file:
-        return file.read(4) == b"GGUF"
-    return False
+        return file.read(HEAD)
+    return b""
 
 
 def _may_succeed_later(error: EdgesppoError) -> bool:

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgesppo.errors import BadCheckpoint, SourceUnreadable
+from edgesppo.system.content import HEAD, mistaken_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # Python makes up to 45 bytes of one byte of JSON; no file of a Gemma-2 checkpoint has 1 MB of it.
 MAX_JSON = 4 << 20
+MAX_ANSWER = 4  # keys of a server's answer that was saved in place of a file
 
 
 def show(value: object, limit: int = 80) -> str:
@@ -53,6 +55,13 @@ def check_length(data: bytes, limit: int, where: str) -> bytes:
     return data
 
 
+def check_content(head: bytes, where: str) -> None:
+    """Raise BadCheckpoint if a file begins as another kind of file does, such as a web page."""
+    mistaken = mistaken_for(head[:HEAD])
+    if mistaken is not None:
+        raise BadCheckpoint(f"{where} is {mistaken}")
+
+
 def unreadable(path: Path, error: OSError) -> SourceUnreadable:
     """Turn an OSError from reading `path` into the error to raise."""
     return SourceUnreadable(f"cannot read {path}: {error.strerror or error}")
@@ -77,9 +86,12 @@ def parse_json(data: bytes, where: str) -> JsonObject:
     except RecursionError:
         raise BadCheckpoint(f"{where} is nested too deeply") from None
     except ValueError as error:
+        check_content(data, where)
         raise BadCheckpoint(f"{where} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise BadCheckpoint(f"{where} holds {_kind(value)}; expected a JSON object")
+    if isinstance(value.get("error"), str) and len(value) <= MAX_ANSWER:
+        check_content(data, where)
     return JsonObject(where, value)
 
 

@@ -20,7 +20,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
-from edgesppo_convert.source.json_reader import JsonObject, parse_json, show, unreadable
+from edgesppo.system.content import HEAD
+from edgesppo_convert.source.json_reader import (
+    JsonObject,
+    check_content,
+    parse_json,
+    show,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -176,7 +183,7 @@ class Shard:
         return self._file
 
     def _header_length(self) -> int:
-        return header_length(self._read_bytes(0, min(8, self.size)), self.size, self.path)
+        return header_length(self._read_bytes(0, min(HEAD, self.size)), self.size, self.path)
 
     def _read_header(self, data: bytes) -> dict[str, Tensor]:
         self.header_sha256 = hashlib.sha256(data).hexdigest()
@@ -228,7 +235,7 @@ class Shard:
         if dtype not in BYTES_OF:
             raise UnsupportedCheckpoint(
                 f"{self.path}: tensor {show(name)} is stored as {show(dtype)}; only BF16, F16 and"
-                " F32 can be read: use the unquantised checkpoint"
+                f" F32 can be read: {_advice(dtype)}"
             )
         shape = tuple(_sizes(entry, "shape"))
         begin, end = (*_sizes(entry, "data_offsets"), -1, -1)[:2]
@@ -241,11 +248,29 @@ class Shard:
         return tensor, start + end
 
 
+def _advice(dtype: str) -> str:
+    """What to do about weights of a type that cannot be read."""
+    if dtype == "F64":
+        return (
+            "these are 64-bit floats; load the model with transformers (dtype=torch.bfloat16) and"
+            " save it again with save_pretrained"
+        )
+    bits = "4-bit" if dtype.startswith(("F4", "I4", "U4")) else "8-bit"
+    kind = f"{bits} floats (fp{bits[0]})" if dtype.startswith("F") else "quantised weights"
+    return (
+        f"these are {kind}; use the unquantised checkpoint that they were made from, such as:"
+        " edgesppo pull OWNER/NAME --convert"
+    )
+
+
 def header_length(start: bytes, total: int, path: Path) -> int:
-    """The length of the header in bytes, from the first 8 bytes of a file of `total` bytes."""
+    """The length of the header in bytes, from the first 8 or more of a file of `total` bytes."""
+    if start[8:9] != b"{":  # else its length may look like the beginning of another kind of file
+        check_content(start, str(path))
     if len(start) < 8:
         raise BadCheckpoint(
-            f"{path} has {total} bytes; expected a safetensors file, which has 8 or more"
+            f"{path} has {total} bytes; expected a safetensors file, which has 8 or more; download"
+            " it again"
         )
     length = int.from_bytes(start[:8], "little")
     if length > MAX_HEADER:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from operator import is_
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
 
 from edgesppo.chat import structured
 from edgesppo.chat.answer_stream import AnswerStream, AsyncAnswerStream
 from edgesppo.chat.choices import Overflow
+from edgesppo.chat.current_answer import CurrentAnswer
 from edgesppo.chat.generation import Generation
 from edgesppo.chat.history import History
 from edgesppo.chat.messages import Message, MessageList, shortened
-from edgesppo.errors import ChatInUse, Closed, UsageError
-from edgesppo.llama import fork
+from edgesppo.chat.turn import Turn
+from edgesppo.errors import UsageError
 from edgesppo.sampling import options
 from edgesppo.system import validate
 
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from edgesppo.sampling.params import SamplingParams
 
 T = TypeVar("T", bound="PydanticClass")
-# A question, the number of messages before it, and an answer to continue.
-_Turn: TypeAlias = "tuple[Message, int, Message | None]"
-# One part in so many of the context is kept free for the answer.
-_ANSWER_SHARE = 4
+# For the rooms above, which save and show chats; not for programs.
+_OURS = ("encode", "history_ids", "settle")
 
 
 class Chat:
@@ -77,14 +75,16 @@ class Chat:
         self.system = system
         self.overflow = overflow
         self._last: Result | None = None
-        self._open: weakref.ref[AnswerStream] | None = None  # the answer under way, if any
-        self._guard = fork.ForkSafeLock()  # held while an answer takes its turn
+        self._current = CurrentAnswer()
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in _OURS]
 
     def __repr__(self) -> str:
         n = len(self.messages) // 2
         turns = "no turn yet" if n == 0 else "1 turn" if n == 1 else f"{n:,} turns"
         last = f", the last answer {shortened(self.messages[-1].content)}" if n else ""
-        return f"<Chat with {self._engine.model.path.name}, {turns}{last}>"
+        return f"<Chat with {self._engine.name}, {turns}{last}>"
 
     @property
     def messages(self) -> MessageList:
@@ -100,7 +100,7 @@ class Chat:
     @messages.setter
     def messages(self, messages: Iterable[MessageLike]) -> None:
         new = MessageList(messages)
-        self._settle()
+        self.settle()
         self._history.messages = new
 
     def to_dicts(self) -> list[dict[str, str]]:
@@ -143,7 +143,7 @@ class Chat:
         While an answer is under way, or after its stream was left early, what was generated so
         far. Raises UsageError before the first answer.
         """
-        under_way = self._under_way()
+        under_way = self._current.get()
         if under_way is not None and not under_way.is_advancing:
             so_far = under_way.result()
             if so_far is not None:
@@ -190,12 +190,12 @@ class Chat:
         UsageError if there is no turn yet.
         """
 
-        def turn() -> _Turn:
+        def turn() -> Turn:
             asked, _ = self._last_turn("no turn to answer again")
             text = asked.content if question is None else question
-            return Message("user", text), len(self.messages) - 2, None
+            return Turn(Message("user", text), len(self.messages) - 2)
 
-        self._settle()
+        self.settle()
         turn()
         return self._answer(turn, schema, sampling)
 
@@ -209,11 +209,11 @@ class Chat:
         schema, which cannot be taken up in the middle of an answer.
         """
 
-        def turn() -> _Turn:
+        def turn() -> Turn:
             asked, partial = self._last_turn("no answer to continue")
-            return Message("user", asked.content), len(self.messages) - 2, partial
+            return Turn(Message("user", asked.content), len(self.messages) - 2, partial)
 
-        self._settle()
+        self.settle()
         turn()
         return self._answer(turn, schema, sampling)
 
@@ -229,32 +229,32 @@ class Chat:
         return question, answer
 
     def _answer(
-        self, turn: Callable[[], _Turn], schema: Any, sampling: Mapping[str, Any]
+        self, turn: Callable[[], Turn], schema: Any, sampling: Mapping[str, Any]
     ) -> AnswerStream:
         """Stream the answer to a turn, which is looked up once no other answer is under way."""
         before: AnswerStream | None = None
-        where: _Turn | None = None
+        now: Turn | None = None
         history: list[Message] = []  # as it was at the beginning
 
         def claim(stream: AnswerStream) -> None:
             nonlocal before
-            with self._guard:
-                before = self._left()
-                self._open = weakref.ref(stream)
+            before = self._current.begin(stream)
 
         def begin() -> Generation:
-            nonlocal before, where, history
+            nonlocal before, now, history
             if before is not None:
                 before.close()
                 before = None
-            where, history = turn(), [*self.messages]
-            return self._begin(where[0], where[1], schema, sampling, where[2])
+            now, history = turn(), [*self.messages]
+            return self._begin(now, schema, sampling)
 
         def keep(result: Result) -> None:
-            assert where is not None
+            assert now is not None
             self._last = result
             if len(history) == len(self.messages) and all(map(is_, history, self.messages)):
-                self._keep(*where, result)
+                added = now.messages(result, self._engine.model)
+                if added:
+                    self.messages[now.after :] = added
 
         return AnswerStream(claim, begin, keep)
 
@@ -269,43 +269,25 @@ class Chat:
         """
         return AsyncAnswerStream(self._answer(lambda: self._next_turn(text), schema, sampling))
 
-    def _next_turn(self, text: str) -> _Turn:
-        return Message("user", text), len(self.messages), None
+    def _next_turn(self, text: str) -> Turn:
+        return Turn(Message("user", text), len(self.messages))
 
     @property
     def busy(self) -> bool:
         """Whether an answer is under way."""
-        return self._under_way() is not None
+        return self._current.get() is not None
 
     def cancel(self) -> None:
         """Stop the answer that is under way, from any thread or task; keeps what was generated."""
-        under_way = self._under_way()
-        if under_way is not None:
-            under_way.cancel()
+        self._current.cancel()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """End a stream that was left early, and add its answer to the history, as cancelled.
 
         Whatever changes or saves the chat does this first. Raises ChatInUse while another thread
         or task is reading an answer.
         """
-        left = self._left()
-        if left is not None:
-            left.close()
-
-    def _under_way(self) -> AnswerStream | None:
-        stream = None if self._open is None else self._open()
-        return None if stream is None or stream.over else stream
-
-    def _left(self) -> AnswerStream | None:
-        """The stream that was left early, if any. Raises ChatInUse if one is still being read."""
-        stream = self._under_way()
-        if stream is None or stream.cancelled or stream.is_left:
-            return stream
-        raise ChatInUse(
-            "this chat is answering in another thread or task; wait for it, call cancel(), or close"
-            " its stream if nobody reads that any more"
-        )
+        self._current.settle()
 
     @overload
     def ask(
@@ -366,7 +348,7 @@ class Chat:
 
     def fork(self) -> Chat:
         """A second chat with the same turns, system text and settings, which goes its own way."""
-        self._settle()
+        self.settle()
         return Chat(
             self._engine,
             self.params,
@@ -378,17 +360,17 @@ class Chat:
 
     def undo(self) -> str:
         """Remove the last turn and return its question. Raises UsageError if there is none."""
-        self._settle()
+        self.settle()
         question, _ = self._last_turn("no turn to take back")
         del self.messages[-2:]
         return question.content
 
     def clear(self) -> None:
         """Remove all turns. The system text stays."""
-        self._settle()
+        self.settle()
         self.messages.clear()
 
-    def _encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
+    def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
         """The prompt for the history and `more` messages, without the oldest `left_out` turns.
 
         Returns token ids, ready for the model's answer. Raises UsageError for a message out of
@@ -396,76 +378,26 @@ class Chat:
         """
         return self._history.encode(more, left_out=left_out)
 
-    def _history_ids(self) -> list[int]:
+    def history_ids(self) -> list[int]:
         """The token ids of the turns that the latest prompt did not leave out."""
-        return self._encode([Message("user", "")], left_out=self.left_out)
+        return self.encode([Message("user", "")], left_out=self.left_out)
 
-    def _begin(
-        self,
-        question: Message,
-        after: int,
-        schema: Any,
-        sampling: Mapping[str, Any],
-        partial: Message | None = None,
-    ) -> Generation:
+    def _begin(self, turn: Turn, schema: Any, sampling: Mapping[str, Any]) -> Generation:
         """Check everything, build the prompt and submit it. See `_answer` for the parameters."""
-        validate.text("the message", question.content)
+        validate.text("the message", turn.question.content)
         options.check_names(sampling, ("schema",))
-        if schema is not None and partial is not None:
+        if schema is not None and turn.partial is not None:
             raise UsageError("an answer cannot be continued with a schema; ask again instead")
         answer_format = None if schema is None else structured.answer_format(schema)
         params = self.params.replace(**sampling)
         if answer_format is not None:
             answer_format.check(params)
-        ids, left_out = self._fit(question, after, self._ids_of(partial), params)
+        trims = self.overflow != "error"
+        ids, left_out = turn.prompt(self._history, self._engine, params, trims=trims)
         grammar = None if answer_format is None else answer_format.grammar
         generation = Generation(self._engine, ids, params, left_out=left_out, grammar=grammar)
         self.left_out = left_out
         return generation
-
-    def _ids_of(self, partial: Message | None) -> list[int]:
-        """The token ids of an answer to continue; none if there is none."""
-        if partial is None:
-            return []
-        if partial.ids is None:
-            return self._engine.model.tokenize(partial.content)
-        return [*partial.ids]
-
-    def _keep(self, question: Message, after: int, partial: Message | None, result: Result) -> None:
-        """Put the turn into the history, unless it was interrupted before its first token."""
-        if not result.text and (partial is not None or result.finish_reason == "cancelled"):
-            return
-        # Sampling can draw a control token, which must not be fed back as one.
-        try:
-            is_plain = not any(self._engine.model.is_control(id_) for id_ in result.ids)
-        except Closed:  # the text alone is enough
-            is_plain = False
-        ids = result.ids if is_plain and result.ids else None
-        answer = Message("assistant", result.text, ids, result.finish_reason)
-        if partial is not None:
-            answer = self._join(partial, answer)
-        self.messages[after:] = [question, answer]
-
-    def _join(self, first: Message, second: Message) -> Message:
-        """One answer of two parts, joined as bytes, as a character may be split between them."""
-        if first.ids is None or second.ids is None:
-            return Message("assistant", first.content + second.content, None, second.finish_reason)
-        ids = (*first.ids, *second.ids)
-        text = self._engine.model.detokenize(ids).decode("utf-8", "replace")
-        return Message("assistant", text, ids, second.finish_reason)
-
-    def _fit(
-        self, question: Message, after: int, partial: list[int], params: SamplingParams
-    ) -> tuple[list[int], int]:
-        """The prompt, and how many of the oldest turns it leaves out to make room for an answer."""
-        engine, texts = self._engine, (self.system or "", question.content)
-        fewest = sum(engine.model.fewest_tokens(text.strip()) for text in texts)
-        if fewest >= engine.n_ctx:  # too long for certain: not worth tokenising
-            raise engine.overflow(fewest, at_least=True)
-        room = engine.n_ctx - min(params.max_tokens, engine.n_ctx // _ANSWER_SHARE) - len(partial)
-        trims = self.overflow != "error"
-        ids, left_out = self._history.fit(question, after, room, trims=trims)
-        return [*ids, *partial], left_out
 
 
 def _value(stream: AnswerStream, answer_format: AnswerFormat | None) -> Any:

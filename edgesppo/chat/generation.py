@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from edgesppo.chat.choices import FinishReason
 from edgesppo.chat.detokenizer import StopFilter, Utf8Decoder
 from edgesppo.chat.messages import shortened
+from edgesppo.engine.kv_cache import SHARED
+from edgesppo.engine.request import CLOSED, Event
+from edgesppo.errors import Closed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from edgesppo.engine.engine import Engine
-    from edgesppo.engine.request import Event, Request
+    from edgesppo.engine.request import Request
     from edgesppo.sampling.params import SamplingParams
 
 _REASONS = get_args(FinishReason)
@@ -71,6 +74,11 @@ class TokenLogprob:
     def text(self) -> str:
         """The bytes as text; an incomplete character becomes U+FFFD."""
         return self.data.decode("utf-8", "replace")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as JSON has it: id, text, bytes, logprob, and top if there are any."""
+        found = {"id": self.id, "text": self.text, "bytes": [*self.data], "logprob": self.logprob}
+        return {**found, "top": [other.to_dict() for other in self.top]} if self.top else found
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,12 +160,15 @@ class Generation:
         *,
         left_out: int = 0,
         grammar: str | None = None,
+        salt: str = "",
     ) -> None:
         self.params = params.with_seed()
         self._engine = engine
         self._tokenizer = engine.model.tokenizer
         self._left_out = left_out
-        self._request: Request = engine.submit(prompt, self.params, owner=self, grammar=grammar)
+        self._request: Request = engine.submit(
+            prompt, self.params, owner=self, grammar=grammar, salt=salt
+        )
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []
@@ -183,9 +194,67 @@ class Generation:
             remaining = self._flush()
         yield self._last_chunk(text + remaining)
 
+    def poll(self) -> bool:
+        """Take in the tokens that were generated since the last call; whether the answer is done.
+
+        Computes nothing: for those who call `Engine.step` for many answers at once, in place of
+        iterating. Raises Closed, and what made sampling fail.
+        """
+        request = self._request
+        reason = request.finish_reason  # read before the tokens: none follow it
+        while self._stops.found is None and self._n_tokens < request.n_generated:
+            self._decode(Event(request.tokens[request.n_prompt + self._n_tokens]))
+        if self._stops.found is not None:
+            self.cancel()
+        elif reason is None:
+            return False
+        elif reason == CLOSED:
+            raise Closed("the model was closed while it was answering")
+        elif request.error is not None:
+            raise request.error
+        if not self._ended:
+            self._ended = True
+            self._flush()
+        return True
+
+    @property
+    def n_generated(self) -> int:
+        """The tokens generated so far."""
+        return self._request.n_generated
+
+    @property
+    def n_cells(self) -> int:
+        """The cells of the KV cache that it takes, without those of another that it shares."""
+        request = self._request
+        return len(request.tokens) - (request.n_cached if request.reused == SHARED else 0)
+
+    @property
+    def n_to_prefill(self) -> int:
+        """The tokens of the prompt that are not in the KV cache yet."""
+        return self._request.n_prompt - self._request.n_prefilled
+
     def cancel(self) -> None:
         """Stop generating. Any thread may call this, also in the middle of the prefill."""
         self._engine.cancel(self._request)
+
+    def withdraw(self, *, at_once: bool = False) -> None:
+        """As `cancel`, but without waiting: for answers whose steps another thread computes.
+
+        With `at_once`, a step that computes for others, too, is cut short for them as well.
+        """
+        self._engine.withdraw(self._request, at_once=at_once)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the next chunk is there without another step of the engine."""
+        request = self._request
+        return request.has_more_than(request.n_prompt + self._n_tokens, request.n_prefilled)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the prompt is computed, or never will be."""
+        request = self._request
+        return request.first_token_at is not None or request.finish_reason is not None
 
     def result(self) -> Result:
         """The answer so far, with the finish reason "cancelled" if it was not read to its end."""

@@ -34,6 +34,8 @@ COMMANDS = {
     "try": ("edgesppo.cli.chat", "Convert the shipped demo model and chat with it."),
     "chat": ("edgesppo.cli.chat", "Chat with a model."),
     "run": ("edgesppo.cli.run", "Answer one prompt."),
+    "serve": ("edgesppo.cli.serve", "Serve a model to many clients, and a chat page."),
+    "batch": ("edgesppo.cli.batch", "Answer many prompts from a file, many at once."),
     "convert": (
         "edgesppo.cli.convert",
         "Convert a checkpoint (a folder, or from the hub) to a GGUF file.",
@@ -48,9 +50,11 @@ COMMANDS = {
     "verify": ("edgesppo.cli.verify", "Check the files on this machine for damage."),
     "rm": ("edgesppo.cli.rm", "Remove a model's files."),
     "gc": ("edgesppo.cli.gc", "Remove files that nothing uses any more."),
+    "build": ("edgesppo.cli.build", "Compile llama.cpp anew for this machine."),
     "doctor": ("edgesppo.cli.doctor", "Check this machine for problems."),
     "plan": ("edgesppo.cli.plan", "Show how much memory a model needs, and its settings."),
     "bench": ("edgesppo.cli.bench", "Measure how fast a model runs here, and why."),
+    "eval": ("edgesppo.cli.eval", "Measure perplexity, divergence, AlpacaEval's answers."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }
 INTERRUPTED = 130
@@ -205,8 +209,10 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name][0])
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
-        if not any(option.name == "offline" for option in command.params):
-            command.params += _common_options()
+        parts = command.commands.values() if isinstance(command, click.Group) else ()
+        for part in (command, *parts):
+            if not any(option.name == "offline" for option in part.params):
+                part.params += _common_options()
         return command
 
     def resolve_command(

@@ -16,10 +16,10 @@ from edgesppo.system.sanitize import printable
 from edgesppo.terminal.format import speed_line
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
-    from edgesppo.chat.generation import Chunk, TokenLogprob
+    from edgesppo.chat.generation import Chunk
     from edgesppo.chat.structured import AnswerFormat
+    from edgesppo.loaded_model import LoadedModel
 
 
 class Form(enum.Enum):
@@ -84,7 +84,7 @@ class _Sent:
             click.echo(_clean(chunk.text), nl=False)
             self.n_characters += len(chunk.text)
         elif self._form is Form.LINES and chunk.finish_reason is None:
-            tokens = [_token(entry) for entry in chunk.logprobs]
+            tokens = [entry.to_dict() for entry in chunk.logprobs]
             if chunk.text or tokens:
                 emit_json({"text": chunk.text, **({"logprobs": tokens} if tokens else {})})
                 self.n_characters += len(chunk.text)
@@ -101,7 +101,7 @@ def _described(loaded: LoadedModel, chat: Chat, sent: _Sent) -> dict[str, Any]:
     What was already printed is left out.
     """
     result = chat.last
-    logprobs = [_token(entry) for entry in result.logprobs[sent.n_logprobs :]]
+    logprobs = [entry.to_dict() for entry in result.logprobs[sent.n_logprobs :]]
     return {
         "text": result.text[sent.n_characters :],
         "finish_reason": result.finish_reason,
@@ -110,8 +110,3 @@ def _described(loaded: LoadedModel, chat: Chat, sent: _Sent) -> dict[str, Any]:
         "model": {"name": loaded.name, "path": str(loaded.path)},
         **({} if chat.params.logprobs is None else {"logprobs": logprobs}),
     }
-
-
-def _token(entry: TokenLogprob) -> dict[str, Any]:
-    found = {"id": entry.id, "text": entry.text, "bytes": [*entry.data], "logprob": entry.logprob}
-    return {**found, "top": [_token(other) for other in entry.top]} if entry.top else found

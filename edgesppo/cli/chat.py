@@ -19,7 +19,7 @@ from edgesppo.terminal.format import describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.repl import Setup
     from edgesppo.sessions.session import Session
 

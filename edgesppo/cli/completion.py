@@ -52,6 +52,14 @@ def complete_first_model(
     return [] if before else complete_models(ctx, param, incomplete)
 
 
+def complete_model_then_files(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The same for the first of several words; what follows are files."""
+    before = ctx.params.get(param.name or "") or ()
+    return [_files(incomplete)] if before else complete_models(ctx, param, incomplete)
+
+
 def complete_files(
     _ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -14,7 +14,7 @@ import click
 
 from edgesppo.cli.completion import complete_files, complete_models
 from edgesppo.cli.options import json_option
-from edgesppo.cli.output import emit_json, say, tell
+from edgesppo.cli.output import emit_json, say, say_notices, tell
 from edgesppo.errors import BadOverride
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
@@ -62,6 +62,14 @@ COLUMNS = 79
     help="Importance matrix, as written by llama-imatrix (GGUF, or the older .dat).",
 )
 @click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="DIR[=WEIGHT]",
+    shell_complete=complete_files,
+    help="Merge a PEFT LoRA adapter, by default with the weight 1; repeatable.",
+)
+@click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
@@ -106,7 +114,10 @@ def convert_command(
     with _usage():
         check_source(found)
         if plan:
-            choices = {key: chosen[key] for key in ("type", "tensor_types", "imatrix", "layout")}
+            choices = {
+                key: chosen[key]
+                for key in ("type", "tensor_types", "imatrix", "layout", "adapters")
+            }
             _print_plan(look_ahead(found, **choices), as_json)
             return
         if output is None:
@@ -116,6 +127,7 @@ def convert_command(
             )
         _note(found, output, keep=chosen["keep"])
         result = _convert(found, output, chosen)
+    say_notices()
     if not as_json:
         _summarise(result, peak_memory())
     if self_test:

@@ -22,7 +22,8 @@ def doctor_command(as_json: bool) -> None:
 
     Says how to fix each problem. Opens no network connection. The exit code is 1 if a check fails.
     """
-    from edgesppo.diagnostics.doctor import FAIL, examine
+    from edgesppo.diagnostics.doctor import examine
+    from edgesppo.diagnostics.finding import FAIL
 
     found = examine()
     failed = any(finding.state == FAIL for finding in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ from edgesppo.sampling.params import SamplingParams
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgesppo.chat.structured import AnswerFormat
 
 _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 
@@ -46,6 +48,24 @@ json_lines_option = click.option(
     callback=_remember_json,
     help='Stream one JSON object a line: each piece of the answer as {"text": ...}, the last with'
     " finish_reason, usage, timings and model.",
+)
+
+
+parallel_option = click.option(
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many answers to generate at once; they share the context (--n-ctx). `edgesppo bench`"
+    " measures which number is fastest here.",
+)
+
+
+ray_option = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Spread the rows over the machines of a Ray cluster (HOST:6379); each loads MODEL"
+    " from its own store.",
 )
 
 
@@ -138,10 +158,11 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _decorate(wrapped, _MODEL_OPTIONS)
 
 
-def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def sampling_options(command: Callable[..., Any], *, to_file: bool = False) -> Callable[..., Any]:
     """Add an option for every sampling parameter; the command receives those given as `sampling`.
 
-    Names, types and help texts come from the fields of SamplingParams.
+    Names, types and help texts come from the fields of SamplingParams. A command that does not
+    write its answers `to_file` prints log-probabilities only as JSON.
     """
     fields = dataclasses.fields(SamplingParams)
 
@@ -149,12 +170,16 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         given = {field: kwargs.pop(field.name) for field in fields}
         sampling = _parsed(given)
-        if "logprobs" in sampling and not (kwargs.get("as_json") or kwargs.get("as_lines")):
+        as_json = to_file or kwargs.get("as_json") or kwargs.get("as_lines")
+        if "logprobs" in sampling and not as_json:
             either = "--json or --json-lines" if "as_lines" in kwargs else "--json"
             raise click.UsageError(f"--logprobs needs {either}, to print them; add {either}")
         return command(*args, sampling=sampling, **kwargs)
 
     return _decorate(wrapped, [_sampling_option(field) for field in fields])
+
+
+batch_sampling_options = functools.partial(sampling_options, to_file=True)
 
 
 def _parsed(given: dict[dataclasses.Field[Any], Any]) -> dict[str, Any]:
@@ -183,6 +208,16 @@ def _sampling_option(field: dataclasses.Field[Any]) -> Callable[[Any], Any]:
         multiple=kind.repeatable,
         help=f"{kind.help[:1].upper()}{kind.help[1:]}. [default: {kind.format(field.default)}]",
     )
+
+
+def read_schema(schema_file: str) -> AnswerFormat:
+    """Read the JSON Schema in a file. Raises UsageError if it is invalid or not supported."""
+    from edgesppo import schema
+    from edgesppo.chat import structured
+
+    with Path(schema_file).open("rb") as file:
+        data = file.read(schema.MAX_BYTES + 1)
+    return structured.answer_format(schema.parse(data, schema_file))
 
 
 def _decorate(

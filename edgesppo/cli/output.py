@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from edgesppo.system import notices
 from edgesppo.system.sanitize import printable
 from edgesppo.terminal.output import aside
 from edgesppo.terminal.progress import Meter
@@ -26,6 +27,12 @@ def say(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
     what `matters` is printed: errors, and what belongs to a question.
     """
     aside(printable(text), newline=newline, matters=matters)
+
+
+def say_notices() -> None:
+    """Print the notices that were collected so far, before what is said of the result."""
+    for line in notices.take():
+        say(f"Note: {line}")
 
 
 def tell(text: str) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo.cli.completion import complete_names
+from edgesppo.cli.completion import complete_files, complete_names
 from edgesppo.cli.lock import described
 from edgesppo.cli.options import json_option
-from edgesppo.cli.output import emit_json, has_terminal, hashing, say
+from edgesppo.cli.output import emit_json, has_terminal, hashing, say, say_notices
+from edgesppo.errors import UsageError
 from edgesppo.hub import license_claims
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT
 from edgesppo.store import consent, layout, pull
 from edgesppo.store import repair as repair_
+from edgesppo.store.build import recipe_with
 from edgesppo.store.locate import of_entry
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.sanitize import one_line
@@ -26,6 +29,7 @@ from edgesppo.terminal.progress import retry_notices, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from edgesppo.lockfile.entries import PinnedModel
     from edgesppo.planning.memory_plan import MemoryPlan
@@ -39,11 +43,24 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Convert to Q4_K_M while downloading, shard by shard, and keep only the GGUF file.",
 )
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    metavar="DIR[=WEIGHT]",
+    shell_complete=complete_files,
+    help="With --convert: merge a PEFT LoRA adapter; repeatable.",
+)
 @click.option("--accept-license", is_flag=True, help="Accept the licence shown for this model.")
 @click.option("--repair", is_flag=True, help="Verify the files here, and replace damaged ones.")
 @json_option
 def pull_command(
-    model: str, convert: bool, accept_license: bool, repair: bool, as_json: bool
+    model: str,
+    convert: bool,
+    adapters: tuple[str, ...],
+    accept_license: bool,
+    repair: bool,
+    as_json: bool,
 ) -> None:
     """Download a model from the hub at its pinned commit, except for files that are already here.
 
@@ -57,6 +74,7 @@ def pull_command(
     started, fetched = time.monotonic(), 0
     click.get_current_context().with_resource(retry_notices())
     request = pull.parse_request(model)
+    _check_adapters(request.entry, adapters, convert=convert)
     entry = pull.pin(request) if request.entry.is_pinned else request.entry
     if repair and entry.repository is not None and entry.is_pinned:
         fetched, rebuild = _repair(entry, accept=accept_license)
@@ -64,14 +82,15 @@ def pull_command(
     if repair and entry.location is not None:
         with hashing(entry) as on_hash:
             repair_.check_import(entry, on_hash)
-    path = pull.find_local(entry, convert=convert)
+    path = _find(entry, adapters, convert=convert)
     if path is None:
         entry = pull.pin(request)
         if not request.entry.is_pinned:
             where = layers.write_target()
             say(f"{entry.name} is now pinned to commit {entry.revision} in {where}")
-        fetched += _get(entry, convert=convert, accept=accept_license)
-        path = of_entry(layers.read().models[entry.name]).path
+        fetched += _get(entry, adapters, convert=convert, accept=accept_license)
+        entry = layers.read().models[entry.name]
+        path = _find(entry, adapters, convert=convert) or of_entry(entry).path
     if convert:
         _note_no_conversion(entry)
     if as_json:
@@ -80,7 +99,34 @@ def pull_command(
         emit_json({**described(entry), **figures})
     else:
         say(f"{entry.name} is ready: {path}")
-        say(f"Next: edgesppo chat {entry.name}")
+        say(f"Next: edgesppo chat {shlex.quote(str(path)) if adapters else entry.name}")
+
+
+def _check_adapters(entry: PinnedModel, adapters: tuple[str, ...], *, convert: bool) -> None:
+    """Raise UsageError where adapters cannot be merged, before anything is downloaded."""
+    if not adapters:
+        return
+    if not convert:
+        raise UsageError("--adapter merges while it converts; add --convert")
+    if entry.kind != CHECKPOINT:
+        raise UsageError(
+            f"{entry.name} is a GGUF file, and adapters are merged into a checkpoint; pull the"
+            " checkpoint that it was made from"
+        )
+    if entry.repository is None:
+        raise UsageError(
+            f"{entry.name} is not a model of the hub; to merge an adapter into it: edgesppo convert"
+            f" {entry.name} --adapter {shlex.quote(adapters[0])} -o OUT.gguf"
+        )
+    recipe_with(adapters)
+
+
+def _find(entry: PinnedModel, adapters: tuple[str, ...], *, convert: bool) -> Path | None:
+    """The file or folder that was asked for, if it is here."""
+    if not adapters:
+        return pull.find_local(entry, convert=convert)
+    found = layout.find_build(entry, recipe_with(adapters))
+    return None if found is None else found[0]
 
 
 def _note_no_conversion(entry: PinnedModel) -> None:
@@ -103,16 +149,20 @@ def _repair(entry: PinnedModel, *, accept: bool) -> tuple[int, bool]:
         )
     if not found.damaged:
         say(f"No file of {entry.name} on this machine is damaged")
-    fetched = _get(entry, convert=False, accept=accept) if found.needs_fetch else 0
+    fetched = _get(entry, (), convert=False, accept=accept) if found.needs_fetch else 0
     return fetched, found.needs_build
 
 
 def _tell_damaged(checked: CheckedFile) -> None:
-    again = "converted" if checked.is_build else "downloaded"
-    say(f"{checked.path} is damaged: it will be removed and {again} again")
+    then = (
+        "it will be removed and " + ("converted" if checked.is_build else "downloaded") + " again"
+    )
+    if layout.MERGED in checked.path.name:
+        then = "it will be removed; merge its adapters again with --adapter"
+    say(f"{checked.path} is damaged: {then}")
 
 
-def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
+def _get(entry: PinnedModel, adapters: tuple[str, ...], *, convert: bool, accept: bool) -> int:
     """Show the estimate, ask for the licence, and download; returns the bytes fetched."""
     if entry.repository is None:
         of_entry(entry)  # raises the error that says what is wrong with it
@@ -121,7 +171,7 @@ def _get(entry: PinnedModel, *, convert: bool, accept: bool) -> int:
     for label, line in _estimated(entry, convert=convert):
         say(labelled(label, line), matters=asks)
     _need_license(entry, accept=accept)
-    return _make(entry) if convert else _fetch(entry)
+    return _make(entry, adapters) if convert else _fetch(entry)
 
 
 def _fetch(entry: PinnedModel) -> int:
@@ -132,7 +182,7 @@ def _fetch(entry: PinnedModel) -> int:
     return n_bytes
 
 
-def _make(entry: PinnedModel) -> int:
+def _make(entry: PinnedModel, adapters: tuple[str, ...]) -> int:
     from edgesppo.store.build import build
     from edgesppo.terminal.progress import conversion_progress, fetch_progress
 
@@ -144,7 +194,8 @@ def _make(entry: PinnedModel) -> int:
             counted[file] = done
             shown(file, done, total)
 
-        build(entry, on_convert=report, on_fetch=on_fetch, on_wait=_waiting)
+        build(entry, adapters=adapters, on_convert=report, on_fetch=on_fetch, on_wait=_waiting)
+    say_notices()
     return sum(counted.values())
 
 

@@ -6,8 +6,7 @@ import contextlib
 import os
 import stat
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,7 +14,13 @@ from edgesppo.cli.answer import Form, answer
 from edgesppo.cli.completion import complete_files, complete_first_model
 from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.loading import open_model
-from edgesppo.cli.options import json_lines_option, json_option, model_options, sampling_options
+from edgesppo.cli.options import (
+    json_lines_option,
+    json_option,
+    model_options,
+    read_schema,
+    sampling_options,
+)
 from edgesppo.cli.output import has_terminal, say
 from edgesppo.cli.session_options import (
     choose_model_for,
@@ -29,9 +34,6 @@ from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.suggest import nearest
 from edgesppo.system.text_input import read_stream, read_text
-
-if TYPE_CHECKING:
-    from edgesppo.chat.structured import AnswerFormat
 
 _STDIN = "-"
 
@@ -91,7 +93,7 @@ def run_command(
     if as_json and as_lines:
         raise click.UsageError("--json prints one object, --json-lines many; give only one")
     model, prompt = _model_and_prompt(words, files)
-    wanted = None if schema_file is None else _wanted(schema_file)
+    wanted = None if schema_file is None else read_schema(schema_file)
     options = {"system": system, **sampling}
     form = Form.LINES if as_lines else Form.JSON if as_json else Form.TEXT
     with (
@@ -104,16 +106,6 @@ def run_command(
             return
         with session_chat(loaded, held, snapshots=snapshots, **options) as saved:
             answer(loaded, saved.chat, prompt, form=form, wanted=wanted)
-
-
-def _wanted(schema_file: str) -> AnswerFormat:
-    """Read the JSON Schema in a file. Raises UsageError if it is invalid or not supported."""
-    from edgesppo import schema
-    from edgesppo.chat import structured
-
-    with Path(schema_file).open("rb") as file:
-        data = file.read(schema.MAX_BYTES + 1)
-    return structured.answer_format(schema.parse(data, schema_file))
 
 
 def _model_and_prompt(words: tuple[str, ...], files: tuple[str, ...]) -> tuple[str | None, str]:

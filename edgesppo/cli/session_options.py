@@ -22,7 +22,7 @@ from edgesppo.terminal.format import resumed_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.sessions.persistent_chat import PersistentChat
     from edgesppo.sessions.session import Session
 

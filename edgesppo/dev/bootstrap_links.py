@@ -17,9 +17,9 @@ import os
 import sysconfig
 from pathlib import Path
 
-from edgesppo.dev.bootstrap_pip import say
-from edgesppo.dev.bootstrap_wheel import CHECKOUT
+from edgesppo.native_build.child import say
 
+CHECKOUT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").is_file())
 _FOLDERS = {"edgesppo": "edgesppo", "edgesppo_convert": "convert"}
 # EINVAL: Windows, for a user who may not make links.
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)

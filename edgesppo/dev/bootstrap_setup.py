@@ -13,45 +13,24 @@ Runs before anything is installed: standard library only.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
 import os
 import re
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.dev.bootstrap_links import link_packages
-from edgesppo.dev.bootstrap_pip import (
-    CutShort,
-    Failed,
-    Interrupted,
-    Pip,
-    SetupError,
-    check_signals,
-    clean_environment,
-    heeding_signals,
-    run,
-    say,
-    stop_heeding,
-)
-from edgesppo.dev.bootstrap_wheel import (
-    ADVICE,
-    CHECKOUT,
-    cannot_write,
-    compile_wheel,
-    compiler_fault,
-    kept_wheel,
-    llama_version,
-    wheel_folder,
-)
-from edgesppo.errors import EdgesppoError
-from edgesppo.system import filelock
-from edgesppo.system.fs import FileSystem
+from edgesppo import native_build
+from edgesppo.dev.bootstrap_links import CHECKOUT, link_packages
+from edgesppo.errors import BuildError, EdgesppoError
+from edgesppo.native_build import workplace
+from edgesppo.native_build.child import heeding_signals, run, say
+from edgesppo.native_build.failure import CutShort, Failed, Interrupted
+from edgesppo.native_build.pip import Pip, clean_environment
+from edgesppo.native_build.wheel import ADVICE, compile_wheel, kept_wheel, possible_builds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,32 +45,22 @@ _OWN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _OLDEST_PIP = (23, 1)  # the first that knows -C, which passes options to a compilation
 _OPTIONAL = "fast"  # an extra that is left out where there is no wheel of what it brings
 _WHEELS_ONLY = ("numba", "llvmlite")
-_POLL_S = 0.2
 _VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_TAIL = 25
-_FULL = "No space left on device|Disk quota exceeded"
-_HINTS = {
-    "Killed signal|Cannot allocate memory|out of memory": "too little memory; "
-    "CMAKE_BUILD_PARALLEL_LEVEL=1 compiles one file at a time",
-    "NewConnectionError|NameResolutionError|connection broken by|Max retries exceeded": "the "
-    "package index was not reached; PIP_INDEX_URL names another, HTTPS_PROXY a proxy",
-    "from versions: none": "the package index was not reached, or it lacks this package",
-}
+_PIN = re.compile(r'"llama-cpp-python==([0-9.]+)"')
 
 
 def main(arguments: Sequence[str]) -> int:
     """Make the environment `arguments[0]` hold edgesppo with the extras that follow."""
     venv, extras = Path(arguments[0]).absolute(), list(arguments[1:])
     try:
-        with heeding_signals():
+        with heeding_signals("set-up"):
             _SetUp(venv, extras).run()
     except Interrupted:
         return 130
     except Failed as error:
         _explain(error, venv)
         return 1
-    except (SetupError, EdgesppoError) as error:
+    except EdgesppoError as error:
         say(str(error))
         return 1
     except OSError as error:
@@ -102,13 +71,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _explain(error: Failed, venv: Path) -> None:
     """Say why a child failed: what it printed last, and a line that sums it up."""
-    tail = "\n".join(error.lines[-_TAIL:])
-    hints = [hint for signs, hint in _HINTS.items() if re.search(signs, tail)]
-    if re.search(_FULL, tail):
-        hints = [f"the disk of {venv} is full"]
-    else:
+    if tail := error.tail():
         say(tail)
-    say(f"set-up failed {error}: {[*hints, error.reason()][0]}")
+    say(f"set-up failed {error}: {error.summary(venv)}")
 
 
 class _SetUp:
@@ -120,23 +85,23 @@ class _SetUp:
         self._done = venv / f".edgesppo-{'-'.join(['base', *extras])}"
         self._unfinished = venv / _UNFINISHED
         self._scratch = venv / _SCRATCH
-        self._version = llama_version()
-        self._wheels = wheel_folder(self._version)
-        self._wanted = _fingerprint(self._wheels.name)
+        self._builds = possible_builds(llama_version())
+        self._wanted = _fingerprint(self._builds[0].folder.name)
 
     def run(self) -> None:
-        """Do what is not yet done. Raises SetupError, Interrupted, OSError."""
+        """Do what is not yet done. Raises BuildError, Interrupted, OSError."""
         if self._is_done():
             return
         self._check_needs()
-        with self._alone():
+        other = "another set-up of this checkout"
+        with workplace.alone(self._venv / _LOCK, self._scratch, other):
             if self._is_done():
                 return
             pip_version = self._usable_environment()
             pip = Pip(self._python, self._scratch)
             if tuple(map(int, re.findall(r"\d+", pip_version)[:2])) < _OLDEST_PIP:
                 self._renew(pip, pip_version)
-            wheel = kept_wheel(self._wheels) or compile_wheel(pip, self._version, self._wheels)
+            wheel = kept_wheel(self._builds) or compile_wheel(pip, self._builds)
             say("Installing edgesppo and its Python packages")
             with self._installing():
                 self._install(pip, wheel)
@@ -149,47 +114,15 @@ class _SetUp:
         return self._done.exists() and self._done.read_text() == self._wanted
 
     def _check_needs(self) -> None:
-        """Raise SetupError for all that is missing, before anything is done."""
+        """Raise BuildError for all that is missing, before anything is done."""
         faults = [] if self._python.exists() else [_venv_fault()]
-        if kept_wheel(self._wheels) is None:
-            faults += [compiler_fault()]
-            faults += [_write_fault(self._wheels, ADVICE)]
+        if kept_wheel(self._builds) is None:
+            faults += [self._builds[0].fault]
+            faults += [workplace.write_fault(self._builds[0].folder, ADVICE)]
         if not any(faults):
-            faults = [_write_fault(self._venv, _VENV_ADVICE)]
+            faults = [workplace.write_fault(self._venv, _VENV_ADVICE)]
         if found := list(filter(None, faults)):
-            raise SetupError("\n".join(found))
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """While no other set-up changes this environment; with an empty scratch folder."""
-        lock = self._lock()
-        try:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch.mkdir(exist_ok=True)
-            yield
-        except Interrupted:
-            stop_heeding()  # some disks take many seconds to remove what a compilation leaves
-            raise
-        finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            if lock is not None:
-                lock.release()
-
-    def _lock(self) -> filelock.FileLock | None:
-        """This environment's lock, once no other has it; None on a disk that knows no locks."""
-        told: set[str] = set()
-        while True:
-            try:
-                return filelock.acquire(self._venv / _LOCK, FileSystem(), timeout=_POLL_S)
-            except filelock.LockHeld as held:
-                if held.owner not in told:
-                    say(f"Waiting for another set-up of this checkout ({held.owner})")
-                told.add(held.owner)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                return None
-            check_signals()
+            raise BuildError("\n".join(found))
 
     @contextmanager
     def _installing(self) -> Iterator[None]:
@@ -211,7 +144,7 @@ class _SetUp:
         self._make_environment(python)
         python, pip = self._probe()
         if python != _OWN_PYTHON:
-            raise SetupError(f"{self._python} does not run, though it was just made")
+            raise BuildError(f"{self._python} does not run, though it was just made")
         return pip
 
     def _probe(self) -> tuple[str, str]:
@@ -227,11 +160,11 @@ class _SetUp:
     def _make_environment(self, python: str) -> None:
         """Make it, in the place of what is left of another Python's or of a broken one."""
         if fault := _venv_fault():
-            raise SetupError(fault)
+            raise BuildError(fault)
         old = [path for path in self._venv.iterdir() if path.name not in (_LOCK, _SCRATCH)]
         known = ("pyvenv.cfg", "bin", "Scripts", _UNFINISHED)
         if old and not any((self._venv / name).exists() for name in known):
-            raise SetupError(f"{self._venv} holds other files; {_VENV_ADVICE}")
+            raise BuildError(f"{self._venv} holds other files; {_VENV_ADVICE}")
         why = f" for Python {_OWN_PYTHON}, it was made for {python}" if python else ""
         say(f"Making the virtual environment {self._venv.name}{' anew' if old else ''}{why}")
         base: str = getattr(sys, "_base_executable", None) or sys.executable
@@ -283,19 +216,19 @@ def _venv_fault() -> str | None:
     )
 
 
-def _write_fault(folder: Path, advice: str) -> str | None:
-    """What keeps us from writing into a folder, which is made if need be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return cannot_write(folder, error, advice)
+def llama_version() -> str:
+    """The pinned version of llama-cpp-python, read from pyproject.toml."""
+    found = _PIN.search((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    if found is None:
+        raise BuildError("pyproject.toml pins no llama-cpp-python")
+    return found[1]
 
 
-def _fingerprint(build: str) -> str:
+def _fingerprint(wheel: str) -> str:
     """Of all that an environment depends on: it is set up again when that changes."""
-    files = [CHECKOUT / "pyproject.toml", *sorted(Path(__file__).parent.glob("bootstrap*.py"))]
+    build = Path(native_build.__file__).parent
+    ours = [*Path(__file__).parent.glob("bootstrap*.py"), *build.glob("*.py")]
+    files = [CHECKOUT / "pyproject.toml", *sorted(ours)]
     data = b"".join(path.read_bytes() for path in files)
-    data += os.fsencode(CHECKOUT) + f"{build}{_OWN_PYTHON}".encode()
+    data += os.fsencode(CHECKOUT) + f"{wheel}{_OWN_PYTHON}".encode()
     return hashlib.sha256(data).hexdigest()

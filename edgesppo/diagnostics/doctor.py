@@ -9,18 +9,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgesppo.diagnostics import library
+from edgesppo.diagnostics.finding import FAIL, OK, WARN, Finding
 from edgesppo.errors import EdgesppoError
 from edgesppo.hub.client import offline
-from edgesppo.llama import build_info
 from edgesppo.lockfile import layers, toml
 from edgesppo.store import gc, layout, verify
 from edgesppo.system import hardware, load
@@ -33,10 +32,8 @@ if TYPE_CHECKING:
 
     from edgesppo.lockfile.entries import PinnedModel
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 # What the 9B model takes, in bytes: memory with a context of 2,048 tokens, and disk space.
 _REAL_MEMORY, _REAL_DISK = 6_700_000_000, 10_800_000_000
-_LIBRARY = "llama-cpp-python"
 _PYTHONS = ((3, 10), (3, 13))
 _FAULTS = (
     *(EdgesppoError, OSError, RuntimeError, ImportError, ValueError),
@@ -48,25 +45,13 @@ _MORE_CORES = (
 )
 _RM = "del" if os.name == "nt" else "rm"
 _AGAIN = "fix what the message names, then run again: edgesppo doctor"
-_DEVICES = ("CUDA", "Metal", "MTL", "Vulkan", "ROCm", "SYCL")
-_REBUILD = "compile it for this machine: make test, or pip install --no-binary :all: " + _LIBRARY
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check; `advice` says what to do if it is not OK."""
-
-    about: str
-    state: str  # OK, WARN or FAIL
-    text: str
-    advice: str | None = None
 
 
 def examine() -> list[Finding]:
     """Run all checks; the findings are in the order to read them."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
-        _build,
+        library.build,
         _kernels,
         _processors,
         _load,
@@ -95,55 +80,6 @@ def _python() -> Iterator[Finding]:
     text = f"{platform.python_version()}, {platform.platform()}"
     advice = "edgesppo is not tested with this version; install it with Python 3.12"
     yield Finding("python", OK if known else WARN, text, None if known else advice)
-
-
-def _build() -> Iterator[Finding]:
-    wanted = _pinned_version()
-    install = f"pip install {_LIBRARY}" + (f"=={wanted}" if wanted else "")
-    try:
-        version = importlib.metadata.version(_LIBRARY)
-    except importlib.metadata.PackageNotFoundError:
-        yield Finding("library", FAIL, f"{_LIBRARY} is not installed", install)
-        return
-    wrong = wanted not in (None, version)
-    state, advice = (FAIL, install) if wrong else (OK, None)
-    yield Finding("library", state, f"{_LIBRARY} {version}", advice)
-    code, info = build_info.query()
-    if code:
-        illegal = code in build_info.ILLEGAL
-        why = "by an instruction that this processor lacks" if illegal else f"with status {code}"
-        text = f"the library ended its process {why}{': ' if info else ''}{info}"
-        advice = _REBUILD if illegal else f"{install} --force-reinstall"
-        yield Finding("features", FAIL, text, advice)
-        return
-    yield _features(info)
-    if "AMX_INT8 = 1" in info:
-        advice = f"{_REBUILD}; make test builds it without them"
-        text = "the library has AMX kernels, which crash; weights are not repacked to avoid them"
-        yield Finding("amx", WARN, text, advice)
-    devices = [name for name in _DEVICES if name in info]
-    yield Finding("gpu", OK, ", ".join(devices) or "none: everything runs on the processor")
-
-
-def _features(info: str) -> Finding:
-    """Compare the features that the library was compiled for with the processor's."""
-    if beyond := build_info.missing_features(info):
-        text = f"uses {', '.join(beyond)}, which this processor lacks: it would crash"
-        return Finding("features", FAIL, text, _REBUILD)
-    text = f"uses {', '.join(build_info.used_features(info)) or 'no known features'}"
-    if lacking := build_info.unused_features(info):
-        text += f"; not {', '.join(lacking)}, which this processor has"
-    return Finding("features", WARN if lacking else OK, text, _REBUILD if lacking else None)
-
-
-def _pinned_version() -> str | None:
-    """The version of the library that this package requires; None if unknown."""
-    try:
-        needs = importlib.metadata.requires("edgesppo") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    found = (re.match(rf"{_LIBRARY}==([\w.]+)", need) for need in needs)
-    return next((match[1] for match in found if match), None)
 
 
 def _kernels() -> Iterator[Finding]:

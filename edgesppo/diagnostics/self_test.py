@@ -41,13 +41,13 @@ def try_out(path: Path) -> Trial:
     Raises BadModelFile if a logit is not finite, all are equal, or the answer is empty.
     """
     with load(path, n_ctx=_N_CTX, tune="off") as loaded:
-        params = ContextParams(_N_CTX, n_threads=loaded._engine.n_threads)
-        context = Context(loaded._model.weights, params)
+        params = ContextParams(_N_CTX, n_threads=loaded.engine.n_threads)
+        context = Context(loaded.engine.model.weights, params)
         try:
-            tokens = _generate(loaded._model, context, path)
+            tokens = _generate(loaded.engine.model, context, path)
         finally:
             context.close()
-        text = b"".join(map(loaded._model.piece, tokens)).decode("utf-8", "replace")
+        text = b"".join(map(loaded.engine.model.piece, tokens)).decode("utf-8", "replace")
     return Trial(len(tokens), text)
 
 

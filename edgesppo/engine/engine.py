@@ -11,6 +11,7 @@ cache, and the next step removes those.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from edgesppo.engine.pace import Pace
     from edgesppo.llama.model import Model
@@ -52,7 +53,8 @@ class Engine:
     turns that off. `draft_model` predicts as well; it is closed with the engine. Drafts change no
     answer except by the rounding of larger batches, which can decide near ties.
 
-    With a `pace`, the number of threads changes while answers are slow; see there.
+    With a `pace`, the number of threads changes while answers are slow; see there. `name` is what
+    people call the model, by default its file's name.
 
     Raises UsageError for settings out of range, and OutOfMemory.
     """
@@ -72,8 +74,10 @@ class Engine:
         draft_costs: Sequence[float] | None = DEFAULT_ROW_COSTS,
         draft_model: DraftModel | None = None,
         pace: Pace | None = None,
+        name: str | None = None,
     ) -> None:
         self.model = model
+        self.name = model.path.name if name is None else name
         if draft_model is not None and not isinstance(draft_model, DraftModel):
             raise UsageError(f"draft_model is {draft_model!r}, expected a DraftModel")
         params = config.context_params(
@@ -93,6 +97,7 @@ class Engine:
         self._context: Context | None = Context(model.weights, params)
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = params.n_ctx
+        self.n_seqs = n_seqs
         self.n_threads = params.n_threads
         self.n_threads_batch = params.n_threads_batch
         self.flash_attention = flash_attention
@@ -139,17 +144,20 @@ class Engine:
         *,
         owner: object = None,
         grammar: str | None = None,
+        salt: str = "",
     ) -> Request:
         """Queue a prompt for an answer.
 
         With a `grammar`, made by `schema.grammar`, the answer follows it. With an `owner`, the
         request is cancelled when the owner is garbage-collected: an interrupt can hit the very
-        code that would have cancelled it.
+        code that would have cancelled it. Cells of the KV cache are reused only for the same
+        `salt`.
 
         Raises ContextOverflow when the prompt leaves no room for an answer, UsageError for ids
         outside the vocabulary, and Closed.
         """
         request = new_request(prompt, params, model=self.model, n_ctx=self.n_ctx, grammar=grammar)
+        request.salt = salt
         if owner is not None:
             request.owner = weakref.ref(owner)
         if self._draft_costs:
@@ -173,6 +181,15 @@ class Engine:
         with self._lock:
             self._unfinished = True  # in case this is interrupted
             self._schedule.drop_unwanted()
+
+    def withdraw(self, request: Request, *, at_once: bool = False) -> None:
+        """As `cancel`, but without waiting: the next step of another thread ends the request.
+
+        The step that is under way is cut short if it computes for nobody else, or `at_once`.
+        """
+        request.cancelled = True
+        if at_once or len(self._schedule.requests()) == 1:
+            self._abort()
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of one request, calling `step()` while there are none.
@@ -208,11 +225,27 @@ class Engine:
         finally:
             self.cancel(request)
 
+    @contextlib.contextmanager
+    def for_throughput(self) -> Iterator[None]:
+        """In the block, a step takes as much of a prompt as a batch holds.
+
+        Running answers wait longer for it, and all answers together are done sooner.
+        """
+        before, self._schedule.slice = self._schedule.slice, self._batch.capacity
+        try:
+            yield
+        finally:
+            self._schedule.slice = before
+
     def count_cached(self, tokens: Sequence[int]) -> int:
         """The number of a prompt's tokens that are in the KV cache, and so need no prefill."""
         with self._lock:
             self._open_context()
             return self._cache.count_cached(tokens)
+
+    def kv_share(self) -> float:
+        """The share of the KV cache that holds tokens, from 0 to 1; it waits for no step."""
+        return min(1.0, self._cache.n_held() / self.n_ctx)
 
     def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
         """The cached ids and KV cells of the sequence that shares the most with `tokens`.
@@ -223,7 +256,18 @@ class Engine:
             self._open_context()
             return self._cache.state(tokens, limit)
 
-    def restore(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
+    def states(
+        self, least: int, limit: int
+    ) -> Iterator[tuple[str, list[int], bytearray | memoryview]]:
+        """The salt, ids and KV cells of each sequence of at least `least` tokens, the latest first.
+
+        Those whose cells take more than `limit` bytes are left out.
+        """
+        with self._lock:
+            self._open_context()
+            yield from self._cache.states(least, limit)
+
+    def restore(self, ids: Sequence[int], state: bytearray | memoryview, salt: str = "") -> bool:
         """Put back KV cells that `state` returned under the same settings.
 
         Returns False if they do not fit.
@@ -231,7 +275,7 @@ class Engine:
         with self._lock:
             self._open_context()
             self._schedule.sync_slots()
-            return len(ids) < self.n_ctx and self._cache.put(ids, state)
+            return len(ids) < self.n_ctx and self._cache.put(ids, state, salt)
 
     def step(self) -> None:
         """Decode one batch for all requests, and sample their next tokens.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgesppo.llama.context import Context
 
@@ -25,7 +25,8 @@ NOTHING, EARLIER, SHARED, RESTORED = "nothing", "earlier", "shared", "restored"
 class Slot:
     """One sequence of the cache: its number, and the ids that it holds from position 0 on.
 
-    `busy` says whether a request is running in it; `reused` what its latest request reused.
+    `busy` says whether a request is running in it; `reused` what its latest request reused. Only
+    requests with the slot's `salt` reuse its cells.
     """
 
     seq: int
@@ -34,6 +35,7 @@ class Slot:
     last_used: float = 0.0
     reused: str = NOTHING
     restored: bool = False
+    salt: str = ""
 
 
 class KVCache:
@@ -44,19 +46,24 @@ class KVCache:
         self._n_swa = n_swa
         self._slots = [Slot(seq) for seq in range(n_seqs)]
 
-    def take(self, tokens: Sequence[int]) -> Slot | None:
+    def take(self, tokens: Sequence[int], salt: str = "") -> Slot | None:
         """Take a free slot for a prompt, with the prefix that can be reused; None if all are busy.
 
         It is the free slot with the longest common prefix. If more can be reused of another slot,
-        its cells are shared: a system text is held once for all chats.
+        its cells are shared: a system text is held once for all chats. What was computed under
+        another `salt` is never reused: how soon an answer comes would tell what others asked.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
-        slot = max(free, key=lambda s: (_common(s.ids, tokens), -s.last_used))
-        keep = self._reusable(slot, tokens)
-        lender = max(self._slots, key=lambda s: self._reusable(s, tokens))
-        shared = self._reusable(lender, tokens)
+        slot = max(
+            free,
+            key=lambda s: (common_prefix(s.ids, tokens) if s.salt == salt else 0, -s.last_used),
+        )
+        lenders = [other for other in self._slots if other.salt == salt]
+        keep = self._reusable(slot, tokens) if slot.salt == salt else 0
+        lender = max(lenders, key=lambda s: self._reusable(s, tokens), default=slot)
+        shared = self._reusable(lender, tokens) if lenders else 0
         if shared > keep:
             slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
             self._share(lender, slot, shared)
@@ -64,6 +71,7 @@ class KVCache:
             self._truncate(slot, keep)
             slot.reused = (RESTORED if slot.restored else EARLIER) if keep else NOTHING
         slot.restored = False
+        slot.salt = salt
         slot.busy = True
         return slot
 
@@ -71,14 +79,28 @@ class KVCache:
         """The number of a prompt's tokens that need no prefill."""
         return max(self._reusable(slot, tokens) for slot in self._slots)
 
+    def n_held(self) -> int:
+        """The number of tokens in all slots; one that several share counts for each."""
+        return sum(len(slot.ids) for slot in self._slots)
+
     def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
         """The ids and cells of the slot that shares the most with `tokens`, for `put`.
 
         None if no slot shares anything, or its cells take more than `limit` bytes.
         """
-        slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
-        if not _common(slot.ids, tokens):
-            return None
+        slot = max(self._slots, key=lambda s: common_prefix(s.ids, tokens))
+        return self._state(slot, limit) if common_prefix(slot.ids, tokens) else None
+
+    def states(self, least: int, limit: int) -> Iterator[tuple[str, list[int], memoryview]]:
+        """The salt, ids and cells of the slots with at least `least` ids, the latest first."""
+        for slot in sorted(self._slots, key=lambda s: -s.last_used):
+            if len(slot.ids) >= least and not slot.busy:
+                found = self._state(slot, limit)
+                if found is not None:
+                    yield (slot.salt, *found)
+
+    def _state(self, slot: Slot, limit: int) -> tuple[list[int], memoryview] | None:
+        """A slot's ids and cells; None if these take more than `limit` bytes."""
         # llama.cpp writes only the window before the last cell. Surplus cells of an interrupted
         # decode would move it, and the sequence could not be continued after its ids.
         self._truncate(slot, len(slot.ids))
@@ -86,7 +108,7 @@ class KVCache:
             return None
         return list(slot.ids), self._context.state(slot.seq)
 
-    def put(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
+    def put(self, ids: Sequence[int], state: bytearray | memoryview, salt: str = "") -> bool:
         """Fill a free slot with the cells of `ids`; False if none is free or they do not fit."""
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
@@ -96,7 +118,7 @@ class KVCache:
         if not self._context.restore(slot.seq, state):
             return False
         slot.ids.extend(ids)
-        slot.restored = True
+        slot.restored, slot.salt = True, salt
         slot.last_used = time.perf_counter()
         return True
 
@@ -128,7 +150,7 @@ class KVCache:
     def _reusable(self, slot: Slot, tokens: Sequence[int]) -> int:
         """The number of the slot's ids that the prompt can reuse."""
         # The last token is always decoded again, because its logits are needed.
-        keep = min(_common(slot.ids, tokens), len(tokens) - 1)
+        keep = min(common_prefix(slot.ids, tokens), len(tokens) - 1)
         return keep if self._reaches_back(slot, keep) else 0
 
     def _reaches_back(self, slot: Slot, n: int) -> bool:
@@ -156,7 +178,7 @@ class KVCache:
         self._context.remove(slot.seq, n)
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """The length of the longest common prefix."""
     n = min(len(a), len(b))
     if list(a[:n]) == list(b[:n]):  # the usual case, a chat that goes on: faster

@@ -23,6 +23,9 @@ _GAIN = 1.15  # fewer threads must be so many times as fast to be kept
 # Seconds until all threads are tried again; doubled whenever that was in vain.
 _WAIT_S, _LONGEST_WAIT_S = 30.0, 480.0
 _SHARES = (0.75, 0.5, 0.25)  # of the threads, which are tried
+# On a quiet machine the measured rate is wrong if the best of so many windows stays below this
+# share of it (a long context alone slows it less), or their median is above that one.
+_QUIET_WINDOWS, _FAR_BELOW, _FAR_ABOVE = 40, 0.7, 1.4
 
 
 class Pace:
@@ -31,8 +34,9 @@ class Pace:
     `n_threads` for answers and `n_threads_batch` for prompts are those to use now. `measured_tps`
     is the rate in tokens per second that tuning has measured on this machine; if it is None, the
     best rate so far is expected. If the threads are `fixed`, because they were asked for, they stay
-    and only a notice says that fewer may be faster. `notice` is the line to show, if there is one;
-    it is made once, and whoever shows it sets it to None.
+    and only a notice says that fewer may be faster. `on_contradiction` is called once when the
+    rates of a quiet machine are far from the measured one. `notice` is the line to show, if there
+    is one; it is made once, and whoever shows it sets it to None.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Pace:
         *,
         fixed: bool = False,
         load: LoadMeter | None = None,
+        on_contradiction: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.n_threads = self._full = n_threads
@@ -58,6 +63,8 @@ class Pace:
         self._left: list[int] = []  # the numbers still to try
         self._held: tuple[int, float] | None = None  # the fewer threads that are kept, their rate
         self._slow_others: float | None = None  # what others used when it became slow
+        self._on_contradiction = on_contradiction
+        self._quiet_rates: list[float] = []  # at all threads, since the measured rate was compared
         self.notice: str | None = None
         self._told = False
 
@@ -73,12 +80,28 @@ class Pace:
         if self._rates:
             self._try_next(rate)
         elif self._held is None:
+            self._compare_with_measured(rate)
             self._watch(rate)
         elif self.n_threads == self._full:
             self._compare(rate)
         else:
             self._hold(rate)
         self._best = max(self._best, rate)
+
+    def _compare_with_measured(self, rate: float) -> None:
+        """Find out whether the settings were chosen by a rate that is not this machine's."""
+        if self._measured is None or self._on_contradiction is None or self._fixed:
+            return
+        if (self._others or 0.0) > BUSY:
+            return
+        self._quiet_rates.append(rate)
+        if len(self._quiet_rates) < _QUIET_WINDOWS:
+            return
+        rates, self._quiet_rates = sorted(self._quiet_rates), []
+        median = rates[len(rates) // 2]
+        if rates[-1] < _FAR_BELOW * self._measured or median > _FAR_ABOVE * self._measured:
+            report, self._on_contradiction = self._on_contradiction, None
+            report()
 
     def keep(self, n_threads: int) -> None:
         """Stay at this number of threads for now: there is no memory to start more."""

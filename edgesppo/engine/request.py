@@ -63,6 +63,7 @@ class Request:
     owner: weakref.ref[object] | None = None
     n_prefilled: int = 0  # prompt tokens that are in the KV cache now
     reused: str = NOTHING
+    salt: str = ""  # of the KV cells: only requests with the same one share any
     admitted_at: float | None = None
     prefilled_at: float | None = None
     first_token_at: float | None = None

@@ -45,9 +45,11 @@ class Runner:
         compute threads, and KeyboardInterrupt.
         """
         context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
-        # Without OpenMP llama.cpp starts its threads anew for each batch, and aborts if it cannot.
-        if not short or caller != self._computed_on or self._n_threads > 1:
-            memory_guard.require_threads(self._n_started)
+        if not short:
+            memory_guard.require_threads(1 if context.keeps_threads else self._n_started)
+        elif caller != self._computed_on or not context.keeps_threads:
+            # llama.cpp may start threads, and aborts if it cannot.
+            memory_guard.require_threads(0 if context.keeps_threads else self._n_started)
         if short:
             started = time.perf_counter()
             context.decode(batch)

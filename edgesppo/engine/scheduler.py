@@ -30,10 +30,14 @@ class Part:
 
 
 class Scheduler:
-    """The requests of one engine: first come, first served, while the cache has free slots."""
+    """The requests of one engine: first come, first served, while the cache has free slots.
+
+    `slice` is the most prompt tokens in a step while answers are running.
+    """
 
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
+        self.slice = SLICE
         self._waiting: collections.deque[Request] = collections.deque()
         self._running: list[Request] = []
         self._crowded = False  # whether a running request was preempted for lack of cells
@@ -72,7 +76,7 @@ class Scheduler:
         """Start waiting requests while the cache has free slots."""
         while self._waiting and not (self._crowded and self._running):
             request = self._waiting[0]
-            slot = self._cache.take(request.tokens)
+            slot = self._cache.take(request.tokens, request.salt)
             if slot is None:
                 return
             request.admit(slot)
@@ -90,7 +94,7 @@ class Scheduler:
         # Running answers first, so that a long prompt never makes them wait.
         for request in answering:
             parts.append(_add_answer(batch, request, len(answering)))
-        room = SLICE if answering else batch.capacity
+        room = self.slice if answering else batch.capacity
         for request in prefilling:
             room = min(room, batch.capacity - len(batch))
             if room > 0:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import io
 import mmap
+import shlex
 import stat
 import struct
 from contextlib import suppress
@@ -25,6 +26,7 @@ from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 from edgesppo.gguf.cursor import ADVICE, Cursor
 from edgesppo.gguf.strings import MAX_STRING, StringOutOfBounds, Vocabulary, skip_array
 from edgesppo.gguf.tensors import TensorEntry, read_tensors
+from edgesppo.system.content import HEAD, mistaken_for
 from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
         with path.open("rb") as file:
             head = file.read(4)
             if head != b"GGUF":
-                raise BadModelFile(_not_gguf(path, head))
+                raise BadModelFile(_not_gguf(path, head + file.read(HEAD)))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                 return _Reader(path, view, len(view), distinct).read_summary(check_keys)
     except FileNotFoundError:
@@ -161,7 +163,17 @@ def _string(file: BinaryIO) -> str:
 def _not_gguf(path: Path, head: bytes) -> str:
     if not head:
         return f"{path} is empty, expected a GGUF file{ADVICE}"
-    return f"{path} is not a GGUF file: it begins with {head!r}, expected b'GGUF'"
+    fault = f"{path} is not a GGUF file: it begins with {head[:4]!r}, expected b'GGUF'"
+    mistaken = mistaken_for(head)
+    if mistaken is not None:
+        return f"{fault}; it is {mistaken}"
+    if path.suffix in (".safetensors", ".json", ".model", ".bin"):
+        folder = shlex.quote(str(path.parent))
+        return (
+            f"{path} is one file of a checkpoint, expected a GGUF file; give the checkpoint's"
+            f" folder, which is converted first: edgesppo chat {folder}"
+        )
+    return fault
 
 
 class _Reader(Cursor):

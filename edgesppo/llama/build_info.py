@@ -7,11 +7,13 @@ process that loads it.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from edgesppo.system import hardware
 from edgesppo.system.paths import PACKAGE
@@ -47,6 +49,11 @@ import json
 from {LIBRARY} import LIBRARY_VERSION, can_offload, system_info
 print(json.dumps([LIBRARY_VERSION, system_info(), can_offload()]))
 """
+# What a compiler writes of itself into the section .comment of a library (ELF).
+_COMPILERS = {
+    "Clang": re.compile(rb"clang version (\d[\d.]*)"),
+    "GCC": re.compile(rb"GCC: \([^)\0]*\) (\d[\d.]*)"),
+}
 # Exit statuses of an illegal instruction: SIGILL; through a shell; on Windows.
 ILLEGAL = (-4, 132, 3221225501)
 _TIMEOUT_S = 120.0
@@ -105,6 +112,33 @@ def library() -> tuple[str, str, bool]:
     except ValueError:
         return "", "", False
     return (version, info, offloads) if status == 0 else ("", "", False)
+
+
+@functools.cache
+def compiler() -> tuple[str, str]:
+    """The name and version of what compiled the library's kernels; empty if it does not tell.
+
+    The library is read, not loaded.
+    """
+    try:
+        found = importlib.util.find_spec("llama_cpp")
+    except (ImportError, ValueError):
+        found = None
+    if found is None or found.origin is None:
+        return "", ""
+    return compiler_of(Path(found.origin).parent / "lib" / "libggml-cpu.so")
+
+
+def compiler_of(library: Path) -> tuple[str, str]:
+    """The name and version of what compiled a library; empty if it does not tell."""
+    try:
+        data = library.read_bytes()
+    except OSError:
+        return "", ""
+    for name, pattern in _COMPILERS.items():  # Clang's objects are linked to some of GCC's
+        if match := pattern.search(data):
+            return name, match[1].decode()
+    return "", ""
 
 
 def used_features(info: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
 from edgesppo.llama import fork
 from edgesppo.llama.library import C, log, reason
+from edgesppo.llama.threadpool import ThreadPool, can_keep_threads
 from edgesppo.planning.run_config import CACHE_TYPES
 from edgesppo.system.signals import shielded
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.llama.batch import Batch
+    from edgesppo.llama.graph_observer import GraphObserver
     from edgesppo.llama.weights import Weights
     from edgesppo.planning.run_config import ContextParams
 
@@ -67,10 +69,13 @@ class Chain(Protocol):
 class Context:
     """A KV cache for many sequences, with its compute buffers (`llama_context`).
 
-    Raises OutOfMemory when llama.cpp cannot allocate it.
+    `observer` is shown the inputs of matrix products while they are computed. Raises OutOfMemory
+    when llama.cpp cannot allocate it.
     """
 
-    def __init__(self, weights: Weights, params: ContextParams) -> None:
+    def __init__(
+        self, weights: Weights, params: ContextParams, observer: GraphObserver | None = None
+    ) -> None:
         native = C.llama_context_default_params()
         native.n_ctx = params.n_ctx
         native.n_batch = params.n_batch
@@ -90,6 +95,9 @@ class Context:
         self.abort = AbortFlag()
         native.abort_callback = self.abort.callback
         native.abort_callback_data = self.abort.data
+        self._observer = observer  # native code holds its callback
+        if observer is not None:
+            native.cb_eval = observer.callback
         log.clear()
         handle = None
         try:
@@ -108,13 +116,19 @@ class Context:
         self._n_vocab = weights.n_vocab
         self._memory = C.llama_get_memory(handle)
         # The finalizer holds the weights: they must outlive the context.
-        self._finalizer = weakref.finalize(self, _free_context, handle, weights)
+        self._pools: list[ThreadPool] = []
+        self._finalizer = weakref.finalize(self, _free_context, handle, weights, self._pools)
         fork.track(self)
         fork.note_computation()
         self.params = params
         self.n_ctx: int = C.llama_n_ctx(handle)
         # At most the cache's number of cells; llama.cpp ends the process for a larger batch.
         self.n_batch: int = C.llama_n_batch(handle)
+        try:
+            self._keep_threads(max(params.n_threads, params.n_threads_batch))
+        except BaseException:
+            self.close()
+            raise
 
     def after_fork(self, parent: int) -> None:  # noqa: ARG002
         """Never free what belongs to the parent process."""
@@ -149,8 +163,26 @@ class Context:
         raise NativeError(f"llama_decode failed with code {code}: {reason()}")
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
-        """Use `n_threads` for decoding single tokens and `n_threads_batch` for prefill."""
+        """Use `n_threads` for decoding single tokens and `n_threads_batch` for prefill.
+
+        Raises OutOfMemory when there is no memory for more threads than there were.
+        """
+        self._keep_threads(max(n_threads, n_threads_batch))
         C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
+
+    @property
+    def keeps_threads(self) -> bool:
+        """Whether its threads are there all the time; else a decode may start them anew."""
+        return bool(self._pools) or max(self.params.n_threads, self.params.n_threads_batch) == 1
+
+    def _keep_threads(self, n_threads: int) -> None:
+        """Have a pool of at least so many threads."""
+        most = self._pools[-1].n_threads if self._pools else 1
+        if n_threads > most and can_keep_threads(n_threads):
+            pool = ThreadPool(n_threads)
+            # The native context refers to the one before until it computes the next time.
+            self._pools.append(pool)
+            pool.attach(self.handle)
 
     def row(self, row: int) -> memoryview:
         """The logits of the batch's entry `row`: the bytes of n_vocab float32.
@@ -162,6 +194,17 @@ class Context:
         if not pointer:
             raise NativeError(f"entry {row} of the batch has no logits; it did not ask for them")
         kind = ctypes.POINTER(ctypes.c_float * self._n_vocab)
+        return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
+
+    def rows(self, n: int) -> memoryview:
+        """The logits of the first `n` entries that asked for them: n * n_vocab float32, as bytes.
+
+        Not a copy: valid until the next decode.
+        """
+        pointer = C.llama_get_logits(self.handle)
+        if not pointer:
+            raise NativeError("the batch has no logits; no entry asked for them")
+        kind = ctypes.POINTER(ctypes.c_float * (n * self._n_vocab))
         return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
 
     def logits(self, row: int) -> list[float]:
@@ -213,8 +256,10 @@ class Context:
         return chain.sample(self, row)
 
 
-def _free_context(handle: Any, _weights: Weights) -> None:
+def _free_context(handle: Any, _weights: Weights, pools: list[ThreadPool]) -> None:
     C.llama_free(handle)
+    for pool in pools:
+        pool.close()
 
 
 def _native_batch(batch: Batch) -> Any:

@@ -106,3 +106,50 @@ def ggml_base() -> ctypes.CDLL:
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
         function.restype = None
     return library
+
+
+class ThreadPoolParams(ctypes.Structure):
+    """`ggml_threadpool_params`."""
+
+    _fields_ = (
+        ("cpumask", ctypes.c_bool * 512),
+        ("n_threads", ctypes.c_int),
+        ("prio", ctypes.c_int),
+        ("poll", ctypes.c_uint32),
+        ("strict_cpu", ctypes.c_bool),
+        ("paused", ctypes.c_bool),
+    )
+
+
+class ThreadFunctions:
+    """The functions of ggml's thread pools, which the binding leaves out."""
+
+    def __init__(self, library: Any) -> None:
+        self.params_default = _declared(
+            library.ggml_threadpool_params_default, ThreadPoolParams, ctypes.c_int
+        )
+        self.new = _declared(
+            library.ggml_threadpool_new, ctypes.c_void_p, ctypes.POINTER(ThreadPoolParams)
+        )
+        self.free = _declared(library.ggml_threadpool_free, None, ctypes.c_void_p)
+        self.attach = _declared(library.llama_attach_threadpool, None, *[ctypes.c_void_p] * 3)
+
+
+@functools.cache
+def thread_functions() -> ThreadFunctions | None:
+    """The functions of thread pools; None if this build does not have them as we know them."""
+    try:
+        # Found through libllama. The wheel holds each library under several names, as copies: one
+        # that is opened by another name would be a second one, whose tables are never filled.
+        found = ThreadFunctions(C._lib)
+    except AttributeError:  # Windows looks in libllama alone
+        return None
+    params = found.params_default(3)
+    # What we write must lie where the library reads it.
+    as_known = (params.n_threads, params.prio, params.strict_cpu, params.paused) == (3, 0, 0, 0)
+    return found if as_known and 0 <= params.poll <= 100 else None
+
+
+def _declared(function: Any, result: Any, *arguments: Any) -> Any:
+    function.restype, function.argtypes = result, list(arguments)
+    return function

@@ -205,10 +205,10 @@ class Loop:
             return 0, 0
         with contextlib.suppress(EdgesppoError):
             chat = self.state.chat
-            if self.state.loaded._model.fewest_tokens(question) >= self.state.loaded.n_ctx:
+            if self.state.loaded.engine.model.fewest_tokens(question) >= self.state.loaded.n_ctx:
                 return 0, 0  # it does not fit, and counting its tokens would take long
-            ids = chat._encode([Message("user", question)], left_out=chat.left_out)
-            return len(ids), self.state.loaded._engine.count_cached(ids)
+            ids = chat.encode([Message("user", question)], left_out=chat.left_out)
+            return len(ids), self.state.loaded.engine.count_cached(ids)
         return 0, 0
 
     def _report_outcome(self, new: Result | None, *, stopped: bool) -> None:

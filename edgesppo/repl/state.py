@@ -21,9 +21,9 @@ from edgesppo.terminal.format import describe, resumed_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.messages import Message
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.sessions.folder import Sessions
     from edgesppo.sessions.persistent_chat import PersistentChat
     from edgesppo.sessions.session import Session
@@ -156,7 +156,7 @@ class ReplState:
 
     def n_tokens(self) -> int:
         """The number of tokens that the chat takes in the context."""
-        return len(self.chat._history_ids()) if self.chat.messages or self.chat.system else 0
+        return len(self.chat.history_ids()) if self.chat.messages or self.chat.system else 0
 
     def switch(self, session: Session) -> list[str]:
         """Save this chat and switch to another or a new one; return lines to show.
@@ -179,7 +179,7 @@ class ReplState:
         """Save a chat that was not saved so far in a new session, from now on."""
         try:
             messages, left_out = self.chat.messages, self.chat.left_out
-            session.record(persistent_chat.conversation(self.chat, self.loaded._mark))
+            session.record(persistent_chat.conversation(self.chat, self.loaded.identity.mark))
             self._begin(session, self.settings())
         finally:
             if self.session is not session:
@@ -189,7 +189,7 @@ class ReplState:
     def copy_to(self, session: Session) -> None:
         """Write a copy of the chat into a new session and close that."""
         with session:
-            session.record(persistent_chat.conversation(self.chat, self.loaded._mark))
+            session.record(persistent_chat.conversation(self.chat, self.loaded.identity.mark))
 
     def delete_session(self) -> None:
         """Delete the session with its chat, and start a new chat in a new session."""

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Result
     from edgesppo.chat.messages import Message
-    from edgesppo.engine.engine import Engine
-    from edgesppo.sessions.kv_snapshot import Binding
+    from edgesppo.sessions.model_identity import ModelIdentity
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import ModelMark, Transcript
 
@@ -81,18 +80,16 @@ class PersistentChat:
         self,
         chat: Chat,
         session: Session,
-        engine: Engine,
-        by: ModelMark,
-        binding: Binding,
+        identity: ModelIdentity,
         *,
         snapshots: int = DEFAULT_CAP,
     ) -> None:
         self.chat = chat
         self.session = session
         self.snapshots = snapshots
-        self._engine = engine
-        self._by = by
-        self._binding = binding
+        self._identity = identity
+        self._by = identity.mark  # now, as the model may be closed before the chat
+        self._engine = identity.engine
         self._measured: Result | None = None
         self._prefill = (0, 0.0)  # the longest one: tokens and seconds
         self._on_disk: list[int] = []  # the ids whose KV state is written
@@ -163,13 +160,13 @@ class PersistentChat:
     def _resume(self, saved: Transcript) -> Resumed:
         """Restore the KV state, and tell what was restored."""
         started = time.perf_counter()
-        snapshot = restore(self.chat, self.session.state_path, self._engine, self._binding)
+        snapshot = restore(self.chat, self.session.state_path, self._identity)
         n_tokens = 0
         saved_s = None
         if snapshot is not None:
             self._on_disk = list(snapshot.ids)
             self._prefill = snapshot.prefill
-            n_tokens = self._engine.count_cached(self.chat._history_ids())
+            n_tokens = self._engine.count_cached(self.chat.history_ids())
             if rate := self._rate():
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
         is_same = saved.by.fingerprint == self._by.fingerprint
@@ -201,7 +198,7 @@ class PersistentChat:
         if bound <= WORTH_S:
             return 0.0  # without counting the tokens
         with suppress(EdgesppoError):
-            return self._unsaved(self.chat._history_ids()) / rate
+            return self._unsaved(self.chat.history_ids()) / rate
         return 0.0
 
     def _unsaved(self, ids: list[int]) -> int:
@@ -216,14 +213,15 @@ class PersistentChat:
         started = time.perf_counter()
         # The model may be closed or the disk full: the turns are safe, and this only saves time.
         with suppress(EdgesppoError, OSError, MemoryError):
-            ids = self.chat._history_ids()
+            ids = self.chat.history_ids()
             if self._unsaved(ids) <= 0:
                 return
             state = self._engine.state(ids, max_state_bytes(self.snapshots))
             if state is None:
                 return
             snapshot = Snapshot(state[0], state[1], self._prefill)
-            kv_snapshot.write(self.session.state_path, self._binding, snapshot, self.session.files)
+            binding, files = self._identity.binding, self.session.files
+            kv_snapshot.write(self.session.state_path, binding, snapshot, files)
             self._on_disk = state[0]
             self._write_s = time.perf_counter() - started
             kv_snapshot.prune(self.session.path.parent, self.snapshots)
@@ -231,7 +229,7 @@ class PersistentChat:
 
 def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Conversation:
     """The present state of a chat, for `Session.record`. Raises ChatInUse while it is answering."""
-    chat._settle()
+    chat.settle()
     # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
     return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out, asked)
@@ -243,29 +241,30 @@ def max_state_bytes(cap: int) -> int:
     return cap if available is None else min(cap, available // 2)
 
 
-def restore(chat: Chat, path: Path, engine: Engine, binding: Binding) -> Snapshot | None:
+def restore(chat: Chat, path: Path, identity: ModelIdentity) -> Snapshot | None:
     """Restore a chat's KV state from a file; None if there is none that can be used."""
     if not chat.messages:
         return None
-    snapshot = kv_snapshot.read(path, binding, max_state_bytes(kv_snapshot.MAX_BYTES))
-    if snapshot is None or not engine.restore(snapshot.ids, snapshot.cells):
+    limit = max_state_bytes(kv_snapshot.MAX_BYTES)
+    snapshot = kv_snapshot.read(path, identity.binding, limit)
+    if snapshot is None or not identity.engine.restore(snapshot.ids, snapshot.cells):
         return None
     return snapshot
 
 
-def save(chat: Chat, path: Path, engine: Engine, by: ModelMark, binding: Binding, cap: int) -> None:
+def save(chat: Chat, path: Path, identity: ModelIdentity, cap: int) -> None:
     """Write a chat to a file, and its KV state beside it, both atomically.
 
     Raises OutputError, ChatInUse, and Closed if the model is closed; then nothing is written.
     """
-    chat._settle()
-    ids = chat._history_ids()
-    state = engine.state(ids, max_state_bytes(cap)) if chat.messages else None
-    file.replace(path, conversation(chat, by))
+    chat.settle()
+    ids = chat.history_ids()
+    state = identity.engine.state(ids, max_state_bytes(cap)) if chat.messages else None
+    file.replace(path, conversation(chat, identity.mark))
     if state is None:
         return
     with suppress(OSError):
-        kv_snapshot.write(file.state_path(path), binding, Snapshot(*state))
+        kv_snapshot.write(file.state_path(path), identity.binding, Snapshot(*state))
         kv_snapshot.prune(path.parent, cap)
 
 

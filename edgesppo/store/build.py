@@ -6,6 +6,8 @@ converter (edgesppo_convert) is imported only when it is needed.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from edgesppo.store.converted import CONVERTER_VERSION
 from edgesppo.system.fs import FileSystem, cannot_write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from edgesppo.hub.download import FetchProgress
@@ -29,33 +31,50 @@ if TYPE_CHECKING:
 def build(
     entry: PinnedModel,
     *,
-    recipe: str = layout.RECIPE,
+    adapters: Sequence[str] = (),
     on_convert: Callable[[Progress], None] | None = None,
     on_fetch: FetchProgress | None = None,
     on_wait: Callable[[str], None] | None = None,
 ) -> Path:
     """Return the GGUF file of a pinned checkpoint of the hub, converting it if it is absent.
 
-    The file is recorded in the lock with its hash. `on_wait` is called with the process that holds
-    the commit, if one does. Raises UsageError if the entry is not a checkpoint of the hub, and
+    `adapters` are merged into it, each as DIR or DIR=WEIGHT: that is a file of its own. The file
+    is recorded in the lock with its hash. `on_wait` is called with the process that holds the
+    commit, if one does. Raises UsageError if the entry is not a checkpoint of the hub, and
     OutputError if the same versions recorded another hash before.
     """
     if entry.kind != CHECKPOINT or entry.repository is None:
         raise UsageError(
             f"{entry.name} is not a checkpoint of the hub: there is nothing to convert"
         )
-    files = FileSystem()
+    files, recipe = FileSystem(), recipe_with(adapters)
     with commit_lock.hold(str(entry.revision), on_wait, files):
         entry = layers.read().models.get(entry.name, entry)
         present = layout.find_build(entry, recipe)
         if present is not None:
             return present[0]
-        return _convert(entry, recipe, on_convert, on_fetch, files)
+        return _convert(entry, recipe, adapters, on_convert, on_fetch, files)
+
+
+def recipe_with(adapters: Sequence[str]) -> str:
+    """The recipe of the default type with these adapters; raises the errors of reading them."""
+    if not adapters:
+        return layout.RECIPE
+    from edgesppo_convert.gemma2.adapter_config import LoraConfig
+    from edgesppo_convert.source.adapter import open_adapters
+
+    with open_adapters(adapters) as opened:
+        for each in opened:
+            LoraConfig(each.config)  # refuses what is not plain LoRA
+        marks = [(each.weight, each.config_sha256, each.weights_sha256) for each in opened]
+    digest = hashlib.sha256(json.dumps(marks).encode()).hexdigest()
+    return f"{layout.RECIPE}{layout.MERGED}{digest[:10]}"
 
 
 def _convert(
     entry: PinnedModel,
     recipe: str,
+    adapters: Sequence[str],
     on_convert: Callable[[Progress], None] | None,
     on_fetch: FetchProgress | None,
     files: FileSystem,
@@ -69,7 +88,15 @@ def _convert(
         source = f"{entry.repository}@{entry.revision}"
     output = layout.build_path(entry, recipe)
     layout.check_inside(output)
-    result = convert(source, output, type=recipe, progress=on_convert, fetched=on_fetch, force=True)
+    result = convert(
+        source,
+        output,
+        type=layout.RECIPE,
+        adapters=adapters,
+        progress=on_convert,
+        fetched=on_fetch,
+        force=True,
+    )
     build = PinnedBuild(
         recipe=recipe,
         platform=layout.platform_name(),

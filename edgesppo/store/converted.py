@@ -30,18 +30,21 @@ if TYPE_CHECKING:
     from edgesppo_convert import Progress
 
 # Increase it whenever the converter writes different files for the same checkpoint.
-CONVERTER_VERSION = 3
+CONVERTER_VERSION = 4
 _MAX_NAME = 80  # characters of the checkpoint's name in the copy's name
 
 
 def prepare(
-    found: Found, on_progress: Callable[[Progress], None] | None = None
+    found: Found,
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    type: str = "q4_k_m",
 ) -> tuple[Summary, float]:
-    """Read the header of a checkpoint's Q4_K_M copy, converting first if there is none.
+    """Read the header of a checkpoint's copy of this type, converting first if there is none.
 
     Returns the header and the seconds that the conversion took. Raises what the conversion raises.
     """
-    output = converted_path(found.path, found.name, "q4_k_m")
+    output = converted_path(found.path, found.name, type)
     summary, seconds = _load_or_remove(output), 0.0
     if summary is None:
         started = time.perf_counter()
@@ -49,7 +52,7 @@ def prepare(
         with _lock(output):
             summary = _load_or_remove(output)
             if summary is None:
-                _convert(found.path, output, on_progress)
+                _convert(found.path, output, type, on_progress)
         seconds = time.perf_counter() - started
     remove_older(output)
     return summary or gemma2.load_summary(output), seconds
@@ -61,11 +64,13 @@ def ensure_converted(found: Found, on_progress: Callable[[Progress], None] | Non
     return summary.path
 
 
-def _convert(folder: Path, output: Path, on_progress: Callable[[Progress], None] | None) -> None:
+def _convert(
+    folder: Path, output: Path, type: str, on_progress: Callable[[Progress], None] | None
+) -> None:
     from edgesppo_convert import convert
 
     try:
-        convert(folder, output, progress=on_progress)
+        convert(folder, output, type=type, progress=on_progress)
     except OutputError:
         # `edgesppo convert` may have written the same file meanwhile.
         if not output.exists():

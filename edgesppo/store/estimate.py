@@ -122,8 +122,14 @@ def read_shape(entry: PinnedModel) -> Shape | None:
         if isinstance(config, dict):
             keys = {f"gemma2.{key}": config.get(name) for key, name in _KEYS.items()}
             keys["tokenizer.ggml.tokens"] = config.get("vocab_size")
-            return Shape(keys, 32 if config.get("torch_dtype") == "float32" else 16)
+            return Shape(keys, _stored_bits(config))
     return None
+
+
+def _stored_bits(config: dict[str, Any]) -> int:
+    """The bits of a stored weight; transformers 5 says `dtype`, older versions `torch_dtype`."""
+    kind = config.get("dtype") or config.get("torch_dtype")
+    return 32 if kind in ("float32", "torch.float32") else 16
 
 
 def _remote(pinned: PinnedFile) -> RemoteFile:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _DIGITS = 12  # of a revision, in a file name
 _COMMIT = re.compile(r"(?<=-)[0-9a-f]{12}(?=-)")
 RECIPE = "q4_k_m"  # the default type that a checkpoint is converted to
+MERGED = "-lora-"  # in the recipe of a file that adapters are merged into
 
 
 def root() -> Path:
@@ -87,13 +88,16 @@ def is_present(entry: PinnedModel) -> bool:
 
 
 def find_build(entry: PinnedModel, recipe: str | None = None) -> tuple[Path, PinnedBuild] | None:
-    """A GGUF file converted from the entry that is present, preferably of the default recipe."""
+    """A GGUF file converted from the entry that is present, preferably of the default recipe.
+
+    One that adapters are merged into is another model: it is found only by its own recipe.
+    """
     if entry.revision is None or not entry.is_pinned:
         return None
     for build in sorted(entry.builds, key=lambda build: build.recipe != RECIPE):
         path = build_path(entry, build.recipe)
-        fits = build.platform == platform_name() and recipe in (None, build.recipe)
-        if fits and size_of(path) == build.size:
+        is_asked = MERGED not in build.recipe if recipe is None else recipe == build.recipe
+        if is_asked and build.platform == platform_name() and size_of(path) == build.size:
             return path, build
     return None
 

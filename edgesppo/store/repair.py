@@ -30,8 +30,9 @@ class Repair:
 
     @property
     def needs_build(self) -> bool:
-        """Whether the checkpoint must be converted again."""
-        return any(checked.is_build for checked in self.damaged)
+        """Whether the checkpoint must be converted again, which does not merge adapters again."""
+        builds = (checked.path for checked in self.damaged if checked.is_build)
+        return any(layout.MERGED not in path.name for path in builds)
 
 
 def check_import(entry: PinnedModel, on_hash: HashProgress) -> None:

@@ -31,6 +31,8 @@ _CONFIG = "config.json"
 _WEIGHTS = ".safetensors"
 # The kinds of files in a checkpoint, without pickles, which can run code.
 _KINDS = (".json", ".jinja", ".md", ".model", ".txt", _WEIGHTS)
+_ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _NO_CLAIM = "unknown"
 
 
@@ -99,7 +101,7 @@ def _choose(
         if known not in listing or not known.endswith(".gguf"):
             raise DownloadError(f"{entry.repository} has no GGUF file {known!r}; check its name")
         return GGUF, [known]
-    if _CONFIG in listing and any(path.endswith(_WEIGHTS) for path in listing):
+    if _CONFIG in listing and any(_holds_weights(path) for path in listing):
         return CHECKPOINT, [path for path in listing if _belongs_to_checkpoint(path)]
     found = sorted(path for path in listing if path.endswith(".gguf") and _is_plain(path))
     if len(found) == 1:
@@ -109,9 +111,28 @@ def _choose(
             f"{entry.repository} has {len(found)} GGUF files; choose one with --file:"
             f" {', '.join(found)}"
         )
-    raise DownloadError(
+    raise _no_model(entry, listing)
+
+
+def _no_model(entry: PinnedModel, listing: Collection[str]) -> DownloadError:
+    """The error for a repository without a model: what it has, and what to do."""
+    if _ADAPTER in listing:
+        return DownloadError(
+            f"{entry.repository} is an adapter (LoRA), not a model; download its files, and merge"
+            " it into its base model: edgesppo pull BASE --convert --adapter DIR"
+        )
+    if any(path.endswith(_PICKLES) for path in listing):
+        return DownloadError(
+            f"{entry.repository} has its weights only as a pickle, which can run code when it is"
+            " read; expected safetensors or a GGUF file"
+        )
+    return DownloadError(
         f"{entry.repository} has neither {_CONFIG} with safetensors nor a GGUF file; is it a model?"
     )
+
+
+def _holds_weights(path: str) -> bool:
+    return path.endswith(_WEIGHTS) and path != _ADAPTER_WEIGHTS
 
 
 def _belongs_to_checkpoint(path: str) -> bool:

@@ -113,6 +113,10 @@ class FileLock:
     ) -> None:
         self.release()
 
+    def fileno(self) -> int | None:
+        """The open file's descriptor, until `release`: a child that inherits it holds the lock."""
+        return self._descriptor
+
     def release(self) -> None:
         """Release the lock; calling it again does nothing."""
         descriptor, self._descriptor = self._descriptor, None

@@ -15,14 +15,17 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LOOKED_AT = 400  # bytes, to tell UTF-16 without a mark
 
 
-def read_text(name: str) -> str:
-    """The text of a file. Raises UsageError where it cannot be read or is not UTF-8 text."""
+def read_text(name: str, most: int = MAX_BYTES) -> str:
+    """The text of a file of at most `most` bytes.
+
+    Raises UsageError where it is longer, cannot be read or is not UTF-8 text.
+    """
     try:
         path = Path(name).expanduser()
         if path.is_dir():
             raise UsageError(f"{name} is a folder, expected a text file")
         with path.open("rb") as file:
-            return read_stream(file, name)
+            return read_stream(file, name, most)
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror or error}") from None
     except (RuntimeError, ValueError) as error:  # the home of an unknown user, a NUL in the name
@@ -31,11 +34,12 @@ def read_text(name: str) -> str:
         raise UsageError(f"{name!r}: {error}") from None
 
 
-def read_stream(stream: BinaryIO, name: str) -> str:
+def read_stream(stream: BinaryIO, name: str, most: int = MAX_BYTES) -> str:
     """The text of a stream up to its end; `name` is for messages. Raises UsageError and OSError."""
-    data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{name} has more than {MAX_BYTES:,} bytes, more than any context holds")
+    data = stream.read(most + 1)
+    if len(data) > most:
+        reason = ", more than any context holds" if most == MAX_BYTES else ", the most that is read"
+        raise UsageError(f"{name} has more than {most:,} bytes{reason}")
     if fault := why_not_utf8(data):
         raise UsageError(f"{name} is not UTF-8 text: {fault}")
     return data.decode("utf-8-sig").replace("\r\n", "\n")

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.generation import Result
     from edgesppo.engine.engine import Engine
+    from edgesppo.loaded_model import LoadedModel
     from edgesppo.sessions.persistent_chat import Resumed
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -51,12 +51,12 @@ def n_tokens(n: int) -> str:
 
 def describe(loaded: LoadedModel) -> str:
     """One line on a loaded model: name, size, context, device, threads, seconds to load."""
-    n_layers = loaded._model.n_gpu_layers
+    n_layers = loaded.engine.model.n_gpu_layers
     where = f"{n_layers} layers on the GPU" if n_layers else "CPU"
     return (
-        f"{loaded.name} | {_short(loaded._model.weights.n_params, 'B')} params, "
-        f"{_short(loaded._model.summary.file_bytes, 'G')}B | context {loaded.n_ctx} | "
-        f"{where}, {_threads(loaded._engine)} | loaded in {_seconds(loaded.load_s)} s"
+        f"{loaded.name} | {_short(loaded.engine.model.weights.n_params, 'B')} params, "
+        f"{_short(loaded.engine.model.summary.file_bytes, 'G')}B | context {loaded.n_ctx} | "
+        f"{where}, {_threads(loaded.engine)} | loaded in {_seconds(loaded.load_s)} s"
     )
 
 

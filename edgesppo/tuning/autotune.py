@@ -3,13 +3,14 @@
 The best settings differ between machines and models: llama.cpp's repacked weights make decode
 faster and prefill slower on some processors, flash attention pays from some length on, and
 hyper-threads help or hurt. So a shortened prefill and decode of a typical turn are timed with
-every setting worth trying, and the one with the least time for the whole turn wins. The result is
-cached; see settings_cache.
+every setting worth trying, in turn; what is not faster than llama.cpp's own choice beyond noise is
+not taken. The result is cached; see settings_cache.
 """
 
 from __future__ import annotations
 
 import contextlib
+import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from edgesppo.planning.run_config import (
 from edgesppo.system import hardware, load, notices
 from edgesppo.tuning import settings_cache
 from edgesppo.tuning.measure import LENGTHS, Probe, longest
+from edgesppo.tuning.rounds import Rounds, is_faster, is_open, turn_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,17 +35,17 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
 
 # Seconds that timing a prompt may take; the prompt is shortened to fit.
-_SHORT_TRY, _LONG_TRY = 4.0, 6.0
-# Smaller gains are noise. Repacking must gain more, because weights that are not repacked load
-# faster, and the system can drop their pages when memory is short.
+_SHORT_TRY, _LONG_TRY = 2.5, 4.0
+# Rounds in turn, and how many more where a gain is not clear.
+_ROUNDS, _MORE_ROUNDS = 3, 2
+# Smaller gains are noise whatever the rounds say.
 _MARGIN = 0.02
-_REPACK_MARGIN = 0.05
 
 
 def find_settings(
     summary: Summary, goal: str, on_progress: Callable[[float], None] | None = None
 ) -> RunConfig:
-    """Measure the best settings for a model, and cache them; takes up to a minute.
+    """Measure the best settings for a model, and cache them; takes a minute or two.
 
     `goal` is one of run_config.TURNS. `on_progress` is called with the fraction that is done.
     What was measured beside busy programs is not cached, and a notice says so.
@@ -63,99 +65,160 @@ def find_settings(
 
 
 class Search:
-    """A search for the best settings. Only one copy of the weights is in memory at a time."""
+    """A search for the best settings. The weights are in memory twice, plain and repacked."""
 
     def __init__(self, path: Path, goal: str, on_progress: Callable[[float], None]) -> None:
         self._path = path
-        self._n_prompt, self._n_answer = TURNS[goal]
+        self._turn = TURNS[goal]
         self._frugal = goal == "memory"
         self._on_progress = on_progress
         self._done, self._tries = 0, 1
 
     def best(self) -> RunConfig:
-        """Measure the weights plain and repacked, then tune the better one."""
+        """Measure the weights repacked and plain, then tune the better way."""
         start = (
             low_memory_config() if self._frugal else replace(default_config(), flash_attention="on")
         )
         self._on_progress(0.0)
-        ways = [False] if self._frugal else [False, True]
-        self._tries = len(ways) * len(hardware.thread_choices()) + (1 if self._frugal else 4)
-        plain, *repacked = [self._threads(replace(start, repack=repack)) for repack in ways]
-        winner = next((way for way in repacked if self._pays(way, plain, _REPACK_MARGIN)), plain)
+        # First what llama.cpp does by itself.
+        ways = [start] if self._frugal else [start, replace(start, repack=False)]
+        n_tries = len(ways) * len(hardware.thread_choices()) + (0 if self._frugal else 3)
+        self._tries = n_tries * _ROUNDS + 1
+        winner = self._weights_and_threads(ways)
         return self._rows(winner if self._frugal else self._attention(winner))
 
-    def _threads(self, tuning: RunConfig) -> RunConfig:
-        """The best number of threads for prefill, and the best for decode."""
-        prefill: dict[int, float] = {}
-        decode: dict[int, float] = {}
-        with self._probe(tuning, LENGTHS[2]) as probe:
-            n = longest(probe.warm_up(), _SHORT_TRY, self._n_prompt)
-            for threads in hardware.thread_choices():
+    def _weights_and_threads(self, ways: list[RunConfig]) -> RunConfig:
+        """The better way to hold the weights, with its best numbers of threads."""
+        choices = hardware.thread_choices()
+        tries = [(way, threads) for way in ways for threads in choices]
+        with self._probes(ways, LENGTHS[2]) as probes:
+            slowest = min(probe.warm_up() for probe in probes)
+            n = longest(slowest, _SHORT_TRY, self._turn[0])
+
+            def measure(number: int) -> tuple[float, float]:
+                way, threads = tries[number]
+                probe = probes[ways.index(way)]
                 probe.set_threads(threads)
-                # The better of two, as other programs can only slow it down.
-                turns = [probe.turn(n) for _ in range(2)]
-                prefill[threads] = max(rate for rate, _ in turns)
-                decode[threads] = max(rate for _, rate in turns)
-                self._step()
-        n_prefill = max(prefill, key=prefill.__getitem__)
-        n_decode = max(decode, key=decode.__getitem__)
-        return replace(
-            tuning,
-            n_threads=n_decode,
-            n_threads_batch=n_prefill,
-            prefill_tps=prefill[n_prefill],
-            decode_tps=decode[n_decode],
-        )
+                return probe.turn(n)
+
+            found = self._in_turn(len(tries), measure)
+            usual, *others = (self._best_threads(way, choices, tries, found) for way in ways)
+            if any(
+                is_open(self._seconds(other), self._seconds(usual), _MARGIN) for other in others
+            ):
+                self._more(found, measure)
+                usual, *others = (self._best_threads(way, choices, tries, found) for way in ways)
+        return self._fastest(usual, others).tuning
+
+    def _best_threads(
+        self,
+        way: RunConfig,
+        choices: list[int],
+        tries: list[tuple[RunConfig, int]],
+        found: list[Rounds],
+    ) -> Measured:
+        """A way with the best number of threads for prefill, and for decode."""
+        rounds = {threads: found[tries.index((way, threads))] for threads in choices}
+        usual = min(choices, key=lambda n: abs(n - way.n_threads))
+        prefill = _best_choice({n: r.prefill for n, r in rounds.items()}, usual)
+        decode = _best_choice({n: r.decode for n, r in rounds.items()}, usual)
+        tuning = replace(way, n_threads=decode, n_threads_batch=prefill)
+        return Measured(tuning, Rounds(rounds[prefill].prefill, rounds[decode].decode))
 
     def _attention(self, tuning: RunConfig) -> RunConfig:
         """The best of flash attention on or off, and of large or small micro-batches."""
         assert tuning.prefill_tps is not None
-        n = longest(tuning.prefill_tps, _LONG_TRY, self._n_prompt)
+        n = longest(tuning.prefill_tps, _LONG_TRY, self._turn[0])
         ways = [
             tuning,
             replace(tuning, flash_attention="off"),
             replace(tuning, n_ubatch=SMALL_UBATCH),
         ]
-        found = []
-        for way in ways:
-            with self._probe(way, n) as probe:
+        with self._probes(ways, n) as probes:
+            for probe in probes:
                 probe.warm_up()
-                prefill, decode = probe.turn(n)
-            found.append(replace(way, prefill_tps=prefill, decode_tps=decode))
-            self._step()
-        first, *others = found
-        best = min(others, key=self._seconds)
-        return best if self._pays(best, first, _MARGIN) else first
+
+            def measure(number: int) -> tuple[float, float]:
+                return probes[number].turn(n)
+
+            found = self._in_turn(len(ways), measure)
+            usual, *others = map(Measured, ways, found)
+            if any(
+                is_open(self._seconds(other), self._seconds(usual), _MARGIN) for other in others
+            ):
+                self._more(found, measure)
+        return self._fastest(usual, others).tuning
+
+    def _in_turn(self, n_tries: int, measure: Callable[[int], tuple[float, float]]) -> list[Rounds]:
+        """Measure all tries in rounds, every other one backwards."""
+        found = [Rounds() for _ in range(n_tries)]
+        for number in range(_ROUNDS):
+            for which in range(n_tries) if number % 2 == 0 else reversed(range(n_tries)):
+                found[which].add(measure(which))
+                self._step()
+        return found
+
+    def _more(self, found: list[Rounds], measure: Callable[[int], tuple[float, float]]) -> None:
+        """Measure further rounds."""
+        for _ in range(_MORE_ROUNDS):
+            for which, rounds in enumerate(found):
+                rounds.add(measure(which))
+
+    def _fastest(self, usual: Measured, others: list[Measured]) -> Measured:
+        """The fastest of those that are faster than the usual one; that one if none is."""
+        limit = self._seconds(usual)
+        faster = [way for way in others if is_faster(self._seconds(way), limit, _MARGIN)]
+        return min(faster, key=lambda way: statistics.median(self._seconds(way)), default=usual)
+
+    def _seconds(self, way: Measured) -> list[float]:
+        """The time of the whole turn in each round."""
+        return turn_seconds(way.rounds.prefill, way.rounds.decode, self._turn)
 
     def _rows(self, tuning: RunConfig) -> RunConfig:
         """The settings with the measured costs of batches of ROWS rows, for drafts."""
-        with self._probe(tuning, LENGTHS[-1]) as probe:
+        with self._probes([tuning], LENGTHS[-1]) as (probe,):
             probe.warm_up()
             seconds = [probe.rows(n) for n in ROWS]
         self._step()
         return replace(tuning, row_costs=tuple(max(1.0, one / seconds[0]) for one in seconds))
 
     @contextlib.contextmanager
-    def _probe(self, tuning: RunConfig, n_prompt: int) -> Iterator[Probe]:
-        weights = Weights(self._path, repack=tuning.repack)
-        try:
-            probe = Probe(weights, tuning, n_prompt)
-            try:
-                yield probe
-            finally:
-                probe.close()
-        finally:
-            weights.close()
-
-    def _pays(self, way: RunConfig, other: RunConfig, margin: float) -> bool:
-        return self._seconds(way) < self._seconds(other) * (1 - margin)
-
-    def _seconds(self, tuning: RunConfig) -> float:
-        """The time of the whole turn."""
-        assert tuning.prefill_tps is not None
-        assert tuning.decode_tps is not None
-        return self._n_prompt / tuning.prefill_tps + self._n_answer / tuning.decode_tps
+    def _probes(self, ways: list[RunConfig], n_prompt: int) -> Iterator[list[Probe]]:
+        """A probe for each way, all open at once; those that can share weights do."""
+        weights: dict[bool, Weights] = {}
+        with contextlib.ExitStack() as stack:
+            probes = []
+            for way in ways:
+                if way.repack not in weights:
+                    weights[way.repack] = Weights(self._path, repack=way.repack)
+                    stack.callback(weights[way.repack].close)
+                probes.append(Probe(weights[way.repack], way, n_prompt))
+                stack.callback(probes[-1].close)
+            yield probes
 
     def _step(self) -> None:
         self._done += 1
         self._on_progress(self._done / self._tries)
+
+
+class Measured:
+    """Settings with what was measured of them."""
+
+    def __init__(self, tuning: RunConfig, rounds: Rounds) -> None:
+        self._tuning, self.rounds = tuning, rounds
+
+    @property
+    def tuning(self) -> RunConfig:
+        """The settings with the medians of the rates."""
+        return replace(
+            self._tuning,
+            prefill_tps=statistics.median(self.rounds.prefill),
+            decode_tps=statistics.median(self.rounds.decode),
+        )
+
+
+def _best_choice(rates: dict[int, list[float]], usual: int) -> int:
+    """The number of threads with the best rates; the usual one unless another is faster."""
+    times = {n: [1 / rate for rate in found] for n, found in rates.items()}
+    faster = [n for n in times if is_faster(times[n], times[usual], _MARGIN)]
+    return min(faster, key=lambda n: statistics.median(times[n]), default=usual)

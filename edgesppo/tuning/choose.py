@@ -12,7 +12,7 @@ from edgesppo.engine import config
 from edgesppo.errors import OutOfMemory
 from edgesppo.llama import build_info
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
+from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS, ROWS
 from edgesppo.system import validate
 from edgesppo.system.hardware import available_memory
 from edgesppo.tuning import settings_cache
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # computes, or the model is small.
 MEASURED = "measured"
 ORIGINS = (MEASURED, "other threads", "not yet", "frugal", "off", "gpu", "small")
+
+# How many times as many tokens per second more sequences have to give.
+_WORTHWHILE = 1.15
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,21 @@ def choose_settings(
     tuning = _with_threads(found, options)
     plan = _plan(summary, tuning, options)
     return (tuning, plan) if plan.fits else (frugal, least)
+
+
+def choose_sequences(summary: Summary, options: LoadOptions) -> int:
+    """How many answers are worth computing at the same time: more, while that is much faster.
+
+    That is what the batches' costs were measured to be, within what memory allows.
+    """
+    tuning, _ = choose_settings(summary, replace(options, force=True))
+    best, rate = 1, 1.0
+    for rows, cost in zip(ROWS[1:], tuning.row_costs[1:], strict=True):
+        fits = _plan(summary, tuning, replace(options, n_seqs=rows)).fits
+        if not fits or rows / cost < _WORTHWHILE * rate:
+            break
+        best, rate = rows, rows / cost
+    return best
 
 
 def origin(summary: Summary, options: LoadOptions, tuning: RunConfig) -> str:

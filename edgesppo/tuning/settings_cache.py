@@ -1,6 +1,8 @@
 """The settings that were measured on this machine, for each build of llama.cpp and kind of model.
 
 HOME/tuning/HASH.json       the settings, and the rates measured with them
+
+Settings that real answers contradict are doubted: they are measured again, once a day at most.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from edgesppo.planning.run_config import (
     OFF,
     ROWS,
     SMALL_UBATCH,
+    TURNS,
     RunConfig,
     default_config,
     is_small,
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.gguf.gemma2 import Summary
+
+
+_MEASURED_AT, _DOUBTED = "measured_at", "doubted"
+_DAY_S = 24 * 3600.0
 
 
 def cached_settings(summary: Summary, goal: str) -> RunConfig | None:
@@ -45,6 +53,7 @@ def _cache_path(summary: Summary, goal: str) -> Path:
     """The settings' file; models with the same tensor shapes and types share it."""
     model = [(tensor.name, tensor.type, tensor.dims) for tensor in summary.tensors]
     machine = [hardware.name(), hardware.thread_choices(), *build_info.library()[:2]]
+    machine += build_info.compiler()
     digest = hashlib.sha256(json.dumps([machine, model, goal]).encode()).hexdigest()
     return cache_dir() / "tuning" / f"{digest[:32]}.json"
 
@@ -53,6 +62,9 @@ def _read(path: Path) -> RunConfig | None:
     """The cached settings; None if there are none, or the file is damaged."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        measured_at, doubted = found.pop(_MEASURED_AT, 0.0), found.pop(_DOUBTED, False)
+        if doubted and not 0 <= time.time() - measured_at < _DAY_S:
+            return None
         tuning = RunConfig(**found | {"row_costs": tuple(found["row_costs"])})
         return tuning if _is_valid(tuning) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -77,8 +89,21 @@ def _is_valid(tuning: RunConfig) -> bool:
 
 def store(summary: Summary, goal: str, tuning: RunConfig) -> None:
     """Cache the settings. If that fails, they are measured again next time."""
-    path = _cache_path(summary, goal)
-    text = json.dumps(asdict(tuning), indent=1) + "\n"
+    _write(_cache_path(summary, goal), {**asdict(tuning), _MEASURED_AT: time.time()})
+
+
+def doubt(summary: Summary, tuning: RunConfig) -> None:
+    """Have settings measured again the next time, unless they were measured today."""
+    for goal in TURNS:
+        path = _cache_path(summary, goal)
+        if _read(path) == tuning:
+            with contextlib.suppress(OSError, ValueError):
+                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                _write(path, {**found, _DOUBTED: True})
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    text = json.dumps(found, indent=1) + "\n"
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, text.encode(), files=FileSystem())

@@ -13,6 +13,7 @@ from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from tests.support import near_ties
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ class Setting:
         return Engine(self.model, cache_type=self.cache_type, n_ubatch=N_UBATCH, **options)
 
 
-@pytest.fixture(scope="module", params=["q4_k_m", "f32"])
+@pytest.fixture(scope="module", params=["q4_k_m", "f32"] if LONG else ["f32"])
 def tested(request: pytest.FixtureRequest) -> Iterator[Setting]:
     kind: str = request.param
     model = Model(request.getfixturevalue({"q4_k_m": "demo_gguf", "f32": "demo_f32"}[kind]))
@@ -94,7 +95,7 @@ def _regenerate(chat: Chat, _rng: random.Random) -> list[int]:
 
 def _prompt(chat: Chat, before: list[Message], text: str) -> list[int]:
     after, chat.messages = chat.messages, before
-    ids = chat._encode([Message("user", text)], left_out=chat.last.left_out)
+    ids = chat.encode([Message("user", text)], left_out=chat.last.left_out)
     chat.messages = after
     return ids
 

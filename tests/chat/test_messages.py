@@ -13,7 +13,7 @@ from edgesppo import Message
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 TOLD = {"role": "user", "content": "My name is Ada."}

@@ -22,7 +22,7 @@ from edgesppo.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 CITY = {
     "type": "object",

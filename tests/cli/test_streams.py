@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.generation import Chunk
+    from edgesppo.loaded_model import LoadedModel
 
 
 def test_run_takes_its_prompt_from_a_pipe(demo_gguf: Path) -> None:
@@ -156,7 +156,7 @@ def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
                     chunks.throw(KeyboardInterrupt)
                 yield chunk
 
-    chat = Interrupted(demo._engine, demo._defaults.replace(temperature=0))
+    chat = Interrupted(demo.engine, demo._defaults.replace(temperature=0))
     wanted = structured.answer_format(
         {"type": "array", "items": {"type": "integer"}, "minItems": 9}
     )

@@ -25,6 +25,7 @@ from tests.support.checkpoints import (
     write_hollow_checkpoint,
 )
 from tests.support.llama_quantizer import differences, llama_quantize, tensors
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +70,7 @@ def test_the_standard_file_is_llama_model_quantizes_own_byte_for_byte(
     assert (tmp_path / "ours.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
 
 
+@pytest.mark.skipif(not LONG, reason="takes ten seconds; set EDGESPPO_LONG=1")
 def test_the_full_vocabulary_is_quantised_as_llama_model_quantize_does(
     sources: Sources, tmp_path: Path
 ) -> None:
@@ -78,7 +80,7 @@ def test_the_full_vocabulary_is_quantised_as_llama_model_quantize_does(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory is our own")
-@pytest.mark.parametrize(("threads", "most"), [(2, 140), (1024, 460)])
+@pytest.mark.parametrize(("threads", "most"), [(2, 140), (1024, 460)] if LONG else [(2, 140)])
 def test_memory_does_not_grow_with_a_tensor_or_beyond_measure_with_threads(
     tmp_path: Path, threads: int, most: int
 ) -> None:

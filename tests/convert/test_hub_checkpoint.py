@@ -42,7 +42,7 @@ TOKEN = "hf_aVerySecretToken"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "files", SMALL, shards=3)
     (folder / "README.md").write_text("---\nlicense: gemma\n---\n", encoding="utf-8")
-    (folder / "tokenizer.json").write_text("{}" * 100, encoding="utf-8")
+    (folder / "vocab.json").write_text("{}" * 100, encoding="utf-8")
     return folder
 
 
@@ -105,7 +105,7 @@ def test_the_file_is_the_one_that_a_download_would_have_given(
     assert convert(SOURCE, out).tensors == 24
     assert out.read_bytes() == whole
     assert names(out) == {out.name}
-    assert hub.asked("tokenizer.json") == []  # not needed
+    assert hub.asked("vocab.json") == []  # not needed
 
 
 @pytest.mark.usefixtures("hub")

@@ -18,6 +18,7 @@ from edgesppo_convert import convert, look_ahead
 from tests.support.checkpoints import SHAPES, config, write_checkpoint, write_json
 from tests.support.llama_quantizer import differences, llama_quantize
 from tests.support.same_model import keys_of, model_of
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +106,7 @@ def test_a_config_that_is_no_json_object(single: Path, data: bytes, words: str) 
     refused(single, BadCheckpoint, words)
 
 
-@pytest.mark.parametrize("found", [["LlamaForCausalLM"], [], None, "Gemma2ForCausalLM", [{}]])
+@pytest.mark.parametrize("found", [["LlamaForCausalLM"], "Gemma2ForCausalLM", [{}]])
 def test_another_architecture(single: Path, found: object) -> None:
     write_json(single / "config.json", {**config(SHAPE), "architectures": found})
     refused(single, UnsupportedCheckpoint, "architecture", "Gemma2ForCausalLM")
@@ -374,7 +375,9 @@ def test_a_weight_too_large_for_its_type(
     convert(single, tmp_path / "out.gguf", type="bf16")
 
 
-@pytest.mark.parametrize("kind", ["q4_k_m", "q8_0", "q4_0", "q5_k_m", "q6_k", "iq4_xs"])
+@pytest.mark.parametrize(
+    "kind", ["q4_k_m", *(("q8_0", "q4_0", "q5_k_m", "q6_k", "iq4_xs") if LONG else ())]
+)
 def test_a_weight_beyond_float16_is_quantised_as_llama_cpp_does(
     single: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -392,7 +395,7 @@ def test_a_link_to_nothing_is_an_incomplete_download(single: Path) -> None:
     refused(single, BadCheckpoint, "has no tokenizer_config.json", "download")
 
 
-@pytest.mark.parametrize("key", ["600", "-1", "x", "\u0663", "00000000009999999", "1" * 5000])
+@pytest.mark.parametrize("key", ["-1", "x", "\u0663", "00000000009999999", "1" * 5000])
 def test_an_added_token_that_has_no_row(single: Path, key: str) -> None:
     added = {"added_tokens_decoder": {key: {"content": "<t>"}}}
     write_json(single / "tokenizer_config.json", added)

@@ -162,7 +162,6 @@ BAD_PIECES: dict[str, tuple[Change, str]] = {
     "type 9": (lambda p: p.__setitem__(590, ("q9", 0.0, 9)), "a malformed piece"),
     "no unk": (lambda p: p.__setitem__(3, ("<u>", 0.0, NORMAL)), "has 0 pieces of type UNKNOWN"),
     "eos": (lambda p: p.__setitem__(1, ("end", 0.0, NORMAL)), "token 1, 'end', is the tokenizer"),
-    "too many": (lambda p: p.append(("one more", 0.0, NORMAL)), "601 pieces; expected .* 600"),
 }
 
 

@@ -8,26 +8,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from edgesppo.dev import bootstrap_pip, bootstrap_setup, bootstrap_wheel
-from edgesppo.dev.bootstrap_pip import Failed
+from edgesppo.dev import bootstrap_setup
 from edgesppo.lockfile.toml import tomllib
+from edgesppo.native_build import child, compilers, wheel
+from edgesppo.native_build.failure import Failed
 from tests.support.fake_python import FakePython
 from tests.support.paths import ROOT
 
 ENTRY = ROOT / "edgesppo" / "dev" / "bootstrap.py"
 FULL = "OSError: [Errno 28] No space left on device"
 NO_NUMBA = "ERROR: No matching distribution found for numba>=0.60; extra == 'fast'"
+CHOICES = ("EDGESPPO_CC", "EDGESPPO_BACKEND", "CC", "CXX")
 UNPACKING = "Installing collected packages: numpy, edgesppo"
 
 
 @pytest.fixture
 def fake(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> FakePython:
     assert fresh_home.is_dir()
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
+    for name in [name for name in os.environ if name.startswith("PIP_") or name in CHOICES]:
         monkeypatch.delenv(name)
     (tmp_path / "fake").mkdir()
     python = FakePython(tmp_path / "fake", tmp_path / "venv")
@@ -42,7 +45,7 @@ def set_up(fake: FakePython, *extras: str) -> int:
 
 def test_the_pinned_version_is_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert f"llama-cpp-python=={bootstrap_wheel.llama_version()}" in project["dependencies"]
+    assert f"llama-cpp-python=={bootstrap_setup.llama_version()}" in project["dependencies"]
 
 
 def test_an_environment_is_made_and_filled_once(fake: FakePython) -> None:
@@ -169,6 +172,7 @@ def test_what_is_missing_is_named_together_before_anything_is_made(
     fake.keep_a_wheel().unlink()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "ensurepip" or None)
     monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr(compilers, "has_ziglang", lambda: False)
     assert set_up(fake) == 1
     venv, compiler = capsys.readouterr().err.splitlines()
     assert f"apt install python{bootstrap_setup._OWN_PYTHON}-venv" in venv
@@ -298,7 +302,7 @@ def test_no_home_at_all_is_a_line(
     def fail() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(bootstrap_wheel, "cache_dir", fail)
+    monkeypatch.setattr(wheel, "cache_dir", fail)
     assert set_up(fake) == 1
     assert capsys.readouterr().err == "you have no home folder; EDGESPPO_HOME=FOLDER names one\n"
 
@@ -344,6 +348,91 @@ def test_a_wheel_for_which_there_is_no_room_is_not_kept_by_half(
     assert set_up(fake) == 0
 
 
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ways to compile, whatever this machine has."""
+    monkeypatch.setattr(compilers, "has_ziglang", lambda: True)
+    monkeypatch.setattr(
+        compilers, "system_compiler", lambda _: compilers.SystemCompiler("cc 9", "cc", "c++")
+    )
+
+
+def compiled(fake: FakePython) -> list[tuple[str, dict[str, str]]]:
+    """The calls that got a compiler or compiled."""
+    return [(line, env) for line, env in fake.calls() if "ziglang==" in line or "wheel" in line]
+
+
+@pytest.mark.usefixtures("ways")
+def test_a_compiler_of_the_package_index_compiles_without_openmp(fake: FakePython) -> None:
+    kept = fake.keep_a_wheel()
+    kept.unlink()
+    assert set_up(fake) == 0
+    (got, _), (made, env) = [call for call in compiled(fake) if "--force" not in call[0]]
+    scratch = fake.venv / ".edgesppo-scratch"
+    assert f"--target {scratch / 'ziglang'} --no-deps" in got
+    assert "GGML_OPENMP=OFF" in made
+    assert f"CMAKE_AR={scratch / 'ziglang' / 'ar'}" in made
+    assert (env["CC"], env["CXX"]) == tuple(str(scratch / "ziglang" / n) for n in ("cc", "c++"))
+    assert env["ZIG_GLOBAL_CACHE_DIR"].startswith(f"{scratch}/")
+    assert list(kept.parent.glob("*.whl"))
+    assert not scratch.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system's compiler is needed")
+def test_no_compiler_is_needed_on_the_path(
+    fake: FakePython, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilers.platform, "machine", lambda: "x86_64")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake.keep_a_wheel().unlink()
+    assert set_up(fake) == 0
+    assert any("ziglang==" in line for line, _ in compiled(fake))
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("step", ["ziglang==", "CMAKE_AR", "-I -c import ctypes"])
+def test_where_that_compiler_fails_the_systems_is_taken_and_said_in_one_line(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    fake.keep_a_wheel().unlink()
+    fake.behave({step: {"prints": "ERROR: no such thing", "exit": 1}})
+    assert set_up(fake) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "failed" in line]
+    assert line.startswith("Clang of ziglang 0.17.1 failed while ")
+    assert line.endswith(": ERROR: no such thing; compiling with the system's instead, cc 9")
+    *_, (_, env) = [call for call in compiled(fake) if "pip wheel" in call[0]]
+    assert (env["CC"], env["CXX"]) == ("cc", "c++")
+    assert set_up(fake) == 0
+    assert set_up(fake, "test") == 0  # without another try
+    assert not any("ziglang==" in line or "pip wheel" in line for line, _ in fake.calls())
+
+
+@pytest.mark.usefixtures("ways")
+def test_without_room_for_that_compiler_the_systems_is_taken(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.keep_a_wheel().unlink()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=411_000_000))
+    assert set_up(fake) == 0
+    assert "has 411 MB: compiling with the system's instead" in capsys.readouterr().err
+    assert not any("ziglang==" in line for line, _ in compiled(fake))
+    fake.keep_a_wheel(1).unlink()
+    monkeypatch.setenv("EDGESPPO_CC", "zig")
+    assert set_up(fake, "test") == 1
+    assert "; make room, or install one (Debian" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ways")
+def test_what_was_asked_for_fails_where_it_fails(
+    fake: FakePython, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPPO_CC", "zig")
+    fake.behave({"ziglang==": {"prints": "ERROR: no such thing", "exit": 1}})
+    fake.keep_a_wheel().unlink()
+    assert set_up(fake) == 1
+    assert capsys.readouterr().err.endswith("(ziglang 0.17.1): ERROR: no such thing\n")
+
+
 def test_half_a_wheel_is_compiled_again(fake: FakePython) -> None:
     kept = fake.keep_a_wheel()
     kept.write_bytes(kept.read_bytes()[:-1])
@@ -354,9 +443,9 @@ def test_half_a_wheel_is_compiled_again(fake: FakePython) -> None:
 
 
 def test_the_wheel_is_kept_per_processor_and_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = bootstrap_wheel.wheel_folder("0.3.36")
-    monkeypatch.setattr(bootstrap_wheel, "_processor", lambda: "another")
-    assert bootstrap_wheel.wheel_folder("0.3.36") != one
+    one = wheel.possible_builds("0.3.36")[0].folder
+    monkeypatch.setattr(wheel, "_processor", lambda: "another")
+    assert wheel.possible_builds("0.3.36")[0].folder != one
     assert os.environ["EDGESPPO_HOME"] in str(one)
 
 
@@ -368,7 +457,7 @@ def test_it_is_told_what_a_child_is_at(
         "import time; print('  [3/7] Building x.o', flush=True); time.sleep(1.2);"
         "print('Collecting numpy>=1.24', flush=True); time.sleep(1)"
     )
-    bootstrap_pip.run([sys.executable, "-c", program], os.environ, "trying", "tried")
+    child.run([sys.executable, "-c", program], os.environ, "trying", "tried")
     shown = capsys.readouterr().err
     assert "  step 3 of 7, " in shown
     assert "  numpy, " in shown
@@ -378,7 +467,7 @@ def test_it_is_told_what_a_child_is_at(
 def test_a_failed_child_tells_its_last_lines() -> None:
     program = "print('error: no such header'); raise SystemExit(1)"
     with pytest.raises(Failed, match="while trying") as caught:
-        bootstrap_pip.run([sys.executable, "-c", program], os.environ, "trying")
+        child.run([sys.executable, "-c", program], os.environ, "trying")
     assert caught.value.lines == ["error: no such header"]
 
 

@@ -135,6 +135,24 @@ def test_killed_while_packages_are_installed_it_is_made_anew(fake: FakePython) -
     assert "-m venv" in fake.installed()[0]
 
 
+def test_what_a_killed_set_up_left_running_is_waited_for(fake: FakePython) -> None:
+    """pip goes on alone: nothing is removed under its hands."""
+    fake.behave({"--editable": {"waits": True}})
+    first = start(fake)
+    fake.waiting()
+    first.kill()
+    end(first)
+    fake.calls()
+    fake.behave()
+    second = start(fake)
+    assert second.stderr is not None
+    assert second.stderr.readline().startswith("Waiting for another set-up of this checkout")
+    assert fake.calls() == []
+    fake.go_on()
+    assert end(second)[0] == 0
+    assert "-m venv" in fake.installed()[0]
+
+
 def test_of_two_at_once_the_second_waits_and_finds_all_done(fake: FakePython) -> None:
     fake.behave({"--editable": {"waits": True}})
     first = start(fake)

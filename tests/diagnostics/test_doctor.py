@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo.cli import main
-from edgesppo.diagnostics import doctor
+from edgesppo.diagnostics import doctor, library
 from edgesppo.llama import build_info
 from edgesppo.store import layout
 from edgesppo.system import hardware, load
@@ -56,6 +56,35 @@ def test_what_the_build_has_and_the_processor_lacks_is_told(
     assert (found["state"], "not FMA, which this processor has" in found["text"]) == ("warn", True)
     monkeypatch.setattr(hardware, "features", lambda: set())
     assert one("features")["state"] == "ok"
+
+
+@pytest.mark.usefixtures("fresh_home")
+@pytest.mark.parametrize(
+    ("inside", "state", "said"),
+    [
+        (b"GCC: (Debian 12.2.0-14+deb12u1) 12.2.0\0", "warn", "compiled by GCC 12.2.0, whose"),
+        (b"GCC: (GNU) 15.1.1\0", "ok", "compiled by GCC 15.1.1"),
+        (b"GCC: (GNU) 9.4.0\0clang version 22.1.8 (zig)\0", "ok", "compiled by Clang 22.1.8"),
+        (b"", "ok", "it does not tell what compiled it"),
+    ],
+)
+def test_what_compiled_the_library_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bytes, state: str, said: str
+) -> None:
+    (tmp_path / "library.so").write_bytes(b"\x7fELF" + inside)
+    found = build_info.compiler_of(tmp_path / "library.so")
+    monkeypatch.setattr(build_info, "compiler", lambda: found)
+    monkeypatch.setattr(library, "has_ziglang", lambda: True)
+    told = one("compiler")
+    assert (told["state"], told["text"].startswith(said)) == (state, True)
+    assert told["advice"] == (None if state == "ok" else "compile it anew: edgesppo build")
+
+
+@pytest.mark.usefixtures("fresh_home")
+def test_a_build_with_openmp_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_info, "query", lambda: (0, INFO + "OPENMP = 1 | "))
+    found = one("openmp")
+    assert (found["state"], found["advice"]) == ("warn", "compile it anew: edgesppo build")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signal there")

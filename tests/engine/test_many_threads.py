@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo import Chat, SamplingParams
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 THREADS = 10
 SECONDS = 60.0 if LONG else 3.0
@@ -55,8 +55,8 @@ class Reference:
     """The answers to prompts alone, computed once each, in a separate engine without drafts."""
 
     def __init__(self, model: LoadedModel) -> None:
-        self._model = model._model
-        self._engine = Engine(model._model, n_threads=1, draft_costs=None)
+        self._model = model.engine.model
+        self._engine = Engine(model.engine.model, n_threads=1, draft_costs=None)
         self._known: dict[tuple[tuple[int, ...], Any], list[int]] = {}
         self._lock = threading.Lock()
 
@@ -140,7 +140,7 @@ class Talker:
 
     def _cancel(self) -> None:
         """Cancel from another thread, at a random moment."""
-        engine = self._model._engine
+        engine = self._model.engine
         prompt = [2, *self._model.tokenize(self._question())]
         request = engine.submit(prompt, self._chat(**HOT).params)
         timer = threading.Timer(self._rng.random() / 50, engine.cancel, [request])
@@ -156,17 +156,17 @@ class Talker:
     def _compare(self, chat: Chat) -> None:
         """Compare the latest greedy answer with the one that its prompt gives alone."""
         prompt, last = self._prompt(chat), chat.last
-        end = [self._model._model.end_of_turn] if last.finish_reason == "stop" else []
+        end = [self._model.engine.model.end_of_turn] if last.finish_reason == "stop" else []
         mine, alone = [*last.ids, *end], self._reference.answer(prompt, chat.params)
         what = f"{mine} alone {alone}, behind {len(prompt)} tokens"
         self._tally.compared.append(what)
         if mine != alone:
-            tie = near_ties.is_near_tie(self._model._model, prompt, mine, alone, "q4_k_m")
+            tie = near_ties.is_near_tie(self._model.engine.model, prompt, mine, alone, "q4_k_m")
             (self._tally.flips if tie else self._tally.wrong).append(what)
 
     def _prompt(self, chat: Chat) -> list[int]:
         after, chat.messages = chat.messages, chat.messages[:-2]
-        prompt = chat._encode(after[-2:-1])
+        prompt = chat.encode(after[-2:-1])
         chat.messages = after
         return prompt
 
@@ -202,7 +202,7 @@ def _report(n_seqs: int, tally: Tally) -> None:
 
 def _check_idle(model: LoadedModel, reference: Reference) -> None:
     """No request runs or waits, no slot is busy, and the next answer is right."""
-    engine = model._engine
+    engine = model.engine
     engine.step()
     assert engine._schedule.requests() == []
     assert not any(slot.busy for slot in engine._cache._slots)

@@ -21,7 +21,7 @@ from edgesppo.system.load import LoadMeter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 
 class Machine(LoadMeter):
@@ -158,6 +158,28 @@ def test_a_model_that_was_never_measured_and_starts_beside_busy_programs_tries_f
     assert "at 2.0 tokens/s; with 1 thread" in pace.notice
 
 
+@pytest.mark.parametrize(
+    ("rates", "others", "reports"),
+    [
+        ([10.0] * 100, 0.0, 0),
+        ([*[6.0] * 39, 10.0, *[6.0] * 39, 10.0], 0.0, 0),  # a long context
+        ([6.0] * 100, 0.0, 1),
+        ([15.0] * 100, 0.0, 1),
+        ([15.0] * 100, 0.5, 0),
+    ],
+)
+def test_a_measured_rate_is_contradicted_by_those_of_a_quiet_machine_alone(
+    rates: list[float], others: float, reports: int
+) -> None:
+    heard: list[int] = []
+    machine = Machine()
+    machine.share = others
+    pace = Pace(2, 2, 10.0, load=machine, on_contradiction=lambda: heard.append(1))
+    for rate in rates:
+        pace.note(10, 10 / rate)
+    assert len(heard) == reports
+
+
 def test_threads_that_were_asked_for_stay_and_are_told_of() -> None:
     machine = Machine()
     pace = machine.pace(measured=None, fixed=True)
@@ -199,7 +221,7 @@ def test_the_threads_of_an_answer_change_and_the_answer_does_not(
     used: list[int] = []
     change = Context.set_threads
     prompt = demo.tokenize("Tell me how to convert a checkpoint, please.", chat=True)
-    plain = Engine(demo._model, n_threads=2, flash_attention="off", draft_costs=None)
+    plain = Engine(demo.engine.model, n_threads=2, flash_attention="off", draft_costs=None)
     expected = answer(plain, prompt)
     plain.close()
     monkeypatch.setattr(runner, "time", Clock())
@@ -207,7 +229,9 @@ def test_the_threads_of_an_answer_change_and_the_answer_does_not(
         Context, "set_threads", lambda own, n, batch: used.append(n) or change(own, n, batch)
     )
     pace = Ladder(2, 2, None)
-    engine = Engine(demo._model, n_threads=2, flash_attention="off", draft_costs=None, pace=pace)
+    engine = Engine(
+        demo.engine.model, n_threads=2, flash_attention="off", draft_costs=None, pace=pace
+    )
     assert answer(engine, prompt) == expected
     engine.close()
     assert used[:4] == [1, 2, 1, 2]
@@ -224,7 +248,7 @@ def test_a_failing_pace_spoils_no_answer(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "time", Clock())
-    engine = Engine(demo._model, n_threads=2, draft_costs=None, pace=Broken(2, 2, None))
+    engine = Engine(demo.engine.model, n_threads=1, draft_costs=None, pace=Broken(1, 1, None))
     assert answer(engine, demo.tokenize("Who are you?", chat=True))
     engine.close()
 
@@ -236,7 +260,7 @@ def test_without_memory_for_more_threads_the_fewer_stay(
         raise OutOfMemory("full")
 
     pace = Ladder(2, 2, None)
-    engine = Engine(demo._model, n_threads=2, draft_costs=None, pace=pace)
+    engine = Engine(demo.engine.model, n_threads=2, draft_costs=None, pace=pace)
     prompt = demo.tokenize("Tell me how to convert a checkpoint, please.", chat=True)
     answer(engine, prompt)
     monkeypatch.setattr(runner, "time", Clock())
@@ -253,8 +277,8 @@ def test_without_memory_for_more_threads_the_fewer_stay(
 def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
     demo: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pace = Pace(2, 2, None)
-    engine = Engine(demo._model, n_threads=2, draft_costs=None, pace=pace)
+    pace = Pace(1, 1, None)
+    engine = Engine(demo.engine.model, n_threads=1, draft_costs=None, pace=pace)
     free: list[bool] = []
 
     class Handler(logging.Handler):
@@ -275,15 +299,15 @@ def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
 def test_what_is_loaded_with_more_threads_has_a_pace_and_one_thread_none(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert demo._engine._runner.pace is None
-    path = demo._model.path
+    assert demo.engine._runner.pace is None
+    path = demo.engine.model.path
     with edgesppo.load(path, n_threads=2) as model:
-        pace = model._engine._runner.pace
+        pace = model.engine._runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed, pace._measured) == (2, True, None)
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     monkeypatch.setattr(run_config.hardware, "cores", lambda: 2)
     with edgesppo.load(path, tune="off") as model:
-        pace = model._engine._runner.pace
+        pace = model.engine._runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed) == (2, False)

@@ -87,11 +87,13 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "verify": [["verify"], ["verify", NAME]],
         "rm": [["rm", "mine"]],
         "gc": [["gc"]],
+        "build": [["build", "--dry-run"]],
         "doctor": [["doctor"], ["doctor", "--json"]],
         "plan": [["plan", NAME], ["plan", ABSENT]],
         "show": [["show", NAME], ["show", "demo"], ["show", ABSENT]],
         "card": [["card", NAME], ["card", "demo"]],
         "tokenize": [["tokenize", "demo", "Hi"]],
+        "eval": [["eval", "perplexity", "demo", "--text", __file__, "--chunks", "1"]],
     }
 
 

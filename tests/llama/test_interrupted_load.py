@@ -15,7 +15,7 @@ from tests.support.resources import native_handles
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -45,5 +45,5 @@ def test_ctrl_c_frees_the_context_that_was_made(
     interrupted(monkeypatch, "llama_init_from_model")
     monkeypatch.setattr(C, "llama_free", lambda handle: (freed.append(handle), real(handle)))
     with pytest.raises(KeyboardInterrupt):
-        Engine(demo._model)
+        Engine(demo.engine.model)
     assert len(freed) == 1

@@ -17,7 +17,7 @@ from edgesppo.system.signals import run_interruptibly
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 

@@ -22,6 +22,7 @@ from edgesppo.planning.run_config import ContextParams, default_config
 from edgesppo.system import hardware
 from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
+from tests.support.tuning import measure_little
 
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
@@ -220,6 +221,7 @@ def test_the_command_says_where_the_settings_come_from(
     demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fresh_home.is_dir()
+    measure_little(monkeypatch)
     assert "one thread: a model this small" in _printed(str(demo_gguf))[0]
     assert "as asked for, not measured" in _printed(str(demo_gguf), "--threads", "2")[0]
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)

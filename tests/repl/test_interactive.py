@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 
 class Disk(FileSystem):

@@ -16,7 +16,7 @@ from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 # What a field of SamplingParams holds -> what may be given for it.
 GIVEN = {

@@ -12,7 +12,7 @@ import edgesppo
 from edgesppo import SamplingParams
 
 if TYPE_CHECKING:
-    from edgesppo.api import LoadedModel
+    from edgesppo.loaded_model import LoadedModel
 
 QUESTION = "Tell me something."
 HOT = {"temperature": 3.0, "top_p": 1.0, "max_tokens": 12}

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.api import LoadedModel
     from edgesppo.chat.chat import Chat
     from edgesppo.llama.batch import Batch
+    from edgesppo.loaded_model import LoadedModel
 
 HEADER = {
     "edgesppo": "chat",
@@ -66,7 +66,7 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     demo: LoadedModel, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = demo.chat(temperature=0)
-    while not chat.messages or len(chat._history_ids()) < 3 * demo._model.weights.n_swa:
+    while not chat.messages or len(chat.history_ids()) < 3 * demo.engine.model.weights.n_swa:
         chat.ask("What is the capital of France?")
     decode = Context.decode
     left = 3
@@ -85,11 +85,11 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     demo.save(chat, tmp_path / "stopped.chat")
     with edgesppo.load(demo_gguf) as other:
         resumed = other.resume(tmp_path / "stopped.chat")
-        ids = [*resumed._history_ids(), 2]
+        ids = [*resumed.history_ids(), 2]
         assert (
-            other._engine.count_cached(ids)
-            == demo._engine.count_cached(ids)
-            > 2 * demo._model.weights.n_swa
+            other.engine.count_cached(ids)
+            == demo.engine.count_cached(ids)
+            > 2 * demo.engine.model.weights.n_swa
         )
 
 

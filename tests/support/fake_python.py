@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgesppo.dev import bootstrap_setup, bootstrap_wheel
+from edgesppo.dev import bootstrap_setup
+from edgesppo.native_build import wheel
 
 _PYTHON = """\
 #!{python} -IS
@@ -32,7 +33,8 @@ def wait():
     child.kill()
 root, args = {root!r}, sys.argv[1:]
 line = " ".join(args)
-env = {{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "PYTHON", "TMPDIR"))}}
+told = ("PIP_", "PYTHON", "TMPDIR", "CC", "CXX", "ZIG_")
+env = {{k: v for k, v in os.environ.items() if k.startswith(told)}}
 with open(root + "/calls", "a") as file:
     file.write(json.dumps([line, env]) + chr(10))
 told = json.load(open(root + "/told"))
@@ -46,6 +48,8 @@ if "venv" in args:
     os.chmod(args[-1] + "/bin/edgesppo", 0o755)
 elif "-c" in args:
     print(told["python"], told["pip"])
+elif "--target" in args:
+    os.makedirs(args[args.index("--target") + 1] + "/ziglang")
 elif "wheel" in args:
     folder = args[args.index("--wheel-dir") + 1]
     os.makedirs(folder)
@@ -113,8 +117,8 @@ class FakePython:
         """Have the call that waits go on."""
         (self.root / "go").touch()
 
-    def keep_a_wheel(self) -> Path:
-        """As if llama.cpp had been compiled before."""
-        folder = bootstrap_wheel.wheel_folder(bootstrap_wheel.llama_version())
+    def keep_a_wheel(self, number: int = 0) -> Path:
+        """As if llama.cpp had been compiled before, in the first of the ways there are."""
+        folder = wheel.possible_builds(bootstrap_setup.llama_version())[number].folder
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(self.root / "made.whl", folder / "llama_cpp_python-0.whl"))

@@ -13,6 +13,7 @@ from edgesppo.planning.run_config import ROWS, RunConfig
 from edgesppo.system import load
 from edgesppo.tuning import bench
 from edgesppo.tuning.bench import Report
+from tests.support.tuning import measure_little
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "_READ", 8 << 20)
+    measure_little(monkeypatch)
 
 
 def test_every_figure_is_there_as_json(demo_gguf: Path) -> None:

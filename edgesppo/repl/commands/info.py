@@ -102,7 +102,7 @@ def tokens(ctx: CommandContext, argument: str) -> None:
         )
         return
     ids = state.loaded.tokenize(argument)
-    pieces = [_piece(state.loaded._model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
+    pieces = [_piece(state.loaded.engine.model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
     more = " ..." if len(ids) > _MOST_PIECES else ""
     ctx.say(f"{n_tokens(len(ids))}: {' '.join(pieces)}{more}")
 
@@ -126,8 +126,8 @@ def context(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  {n_ctx:>9,}  tokens in the context of {state.loaded.name}")
     ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
     ctx.say(f"  {left:>9,}  free")
-    cached = state.loaded._engine.count_cached(
-        chat._encode([Message("user", "")], left_out=chat.left_out)
+    cached = state.loaded.engine.count_cached(
+        chat.encode([Message("user", "")], left_out=chat.left_out)
     )
     ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
     if used > n_ctx:

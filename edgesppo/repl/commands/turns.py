@@ -70,7 +70,7 @@ def undo(ctx: CommandContext, argument: str) -> None:
         _detach(ctx, n)
         return
     chat = ctx.state.chat
-    chat._settle()
+    chat.settle()
     if unanswered := ctx.state.asked:  # it was sent last
         ctx.state.withdraw()
         ctx.say(f"(removed, not answered: {one_line(unanswered)})")
@@ -149,7 +149,7 @@ def read(ctx: CommandContext, argument: str) -> None:
 def _size(ctx: CommandContext, files: Sequence[attachments.Attachment]) -> tuple[str, int]:
     """The number of tokens of files, as text and as int; a lower bound if they cannot fit."""
     text, loaded = attachments.join(files, ""), ctx.state.loaded
-    fewest = loaded._model.fewest_tokens(text)
+    fewest = loaded.engine.model.fewest_tokens(text)
     if fewest >= loaded.n_ctx:
         return f"at least {n_tokens(fewest)}", fewest
     n = len(loaded.tokenize(text))

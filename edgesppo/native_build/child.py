@@ -1,4 +1,4 @@
-"""Runs the set-up's child processes: their output kept for a failure, and pip on its own settings.
+"""Runs pip and compilers as child processes: their output is kept for a failure.
 
 A signal only leaves a note, which is read while a child runs: nothing of ours is ever interrupted
 halfway, and no KeyboardInterrupt is raised.
@@ -6,7 +6,6 @@ halfway, and no KeyboardInterrupt is raised.
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import signal
@@ -18,6 +17,8 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from edgesppo.native_build.failure import UNPACKING, CutShort, Failed, Interrupted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -27,60 +28,24 @@ if TYPE_CHECKING:
 # What pip says of its own progress, and the compiler's driver of its own.
 _STEP = re.compile(r"^\s*\[(\d+)/(\d+)\]")
 _PACKAGE = re.compile(r"^\s*(?:Collecting|Building wheel for) ([\w.-]+)")
-_UNPACKING = re.compile(r"^\s*Installing collected packages")
-# pip's own settings that count here: how packages are reached, and which are allowed. All others,
-# as `user`, `target` or `only-binary`, are about installations that are not this one.
-_SETTINGS = (
-    *("index-url", "extra-index-url", "no-index", "find-links", "prefer-binary"),
-    *("proxy", "cert", "client-cert", "trusted-host", "keyring-provider"),
-    *("timeout", "default-timeout", "retries", "cache-dir", "no-cache-dir"),
-    *("constraint", "build-constraint", "uploaded-prior-to"),
-)
-_SETTING = re.compile(r"^(global|install)\.([a-z-]+)=(.+)$")
-_NO_VERSION = ("No matching distribution found", "conflicting dependencies")
 _KEPT_LINES = 400
 _PATIENCE = 2  # seconds for a group of processes to end by itself
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
 _stopped: list[int] = []
-
-
-class SetupError(Exception):
-    """The set-up cannot go on; the text says what was found and what to do."""
-
-
-class CutShort(Exception):
-    """Something did not come to its end; `lines` are the last ones that a child printed."""
-
-    lines: Sequence[str] = ()
-
-    def changed_packages(self) -> bool:
-        """Whether pip had downloaded all it needs, and had begun to install it."""
-        return any(map(_UNPACKING.match, self.lines))
-
-
-class Interrupted(CutShort):
-    """Somebody wants the set-up to end."""
-
-
-class Failed(CutShort):
-    """A child failed at what its text says."""
-
-    def reason(self) -> str:
-        """Its first line that calls itself an error, else its last lines, as one."""
-        told = [line.strip() for line in self.lines if line.strip()]
-        errors = [line for line in told if line.startswith("ERROR")]
-        return " ".join(errors[:1] or told[-4:])
-
-    def has_no_wheel_of(self, packages: Sequence[str]) -> bool:
-        """Whether pip found no version of one of these packages that it may install."""
-        errors = "\n".join(self.lines).partition("ERROR: ")[2]
-        return any(sign in errors for sign in _NO_VERSION) and any(p in errors for p in packages)
+_what = ""
+_silent = False
+_inherited: list[int] = []  # descriptors that children get
 
 
 @contextmanager
-def heeding_signals() -> Iterator[None]:
-    """Take note of Ctrl-C and its like, but for those that whoever started us has us ignore."""
+def heeding_signals(what: str) -> Iterator[None]:
+    """Take note of Ctrl-C and its like, but for those that whoever started us has us ignore.
+
+    `what` is what they interrupt.
+    """
+    global _what
+    _what = what
     numbers = [number for name in _SIGNALS if (number := getattr(signal, name, None)) is not None]
     before = {number: signal.getsignal(number) for number in numbers}
     _stopped.clear()
@@ -94,6 +59,19 @@ def heeding_signals() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
+@contextmanager
+def inheriting(descriptor: int | None) -> Iterator[None]:
+    """Children that are started meanwhile hold this file open, too."""
+    if descriptor is None or sys.platform == "win32":
+        yield
+        return
+    _inherited.append(descriptor)
+    try:
+        yield
+    finally:
+        _inherited.remove(descriptor)
+
+
 def stop_heeding() -> None:
     """From now on the next signal ends this process at once, and silently."""
     for number in {signal.Signals(number) for number in _stopped}:
@@ -103,14 +81,26 @@ def stop_heeding() -> None:
 def check_signals() -> None:
     """Raise Interrupted if a signal came, and say so: to clean up may take a while."""
     if _stopped:
-        say(f"{_clear()}set-up interrupted; the same command goes on with it")
+        say(f"{_clear()}{_what} interrupted; the same command goes on with it")
         raise Interrupted
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Print for people; nobody may be reading any more."""
-    with suppress(OSError):
-        print(text, end=end, file=sys.stderr, flush=True)
+    """Print for people; nobody may be reading any more, or wants to."""
+    if not _silent:
+        with suppress(OSError):
+            print(text, end=end, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Print nothing meanwhile."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 def _clear() -> str:
@@ -135,6 +125,7 @@ def run(command: Command, environment: Mapping[str, str], doing: str, done: str 
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
+        pass_fds=_inherited,
     )
     output = _Output(child)
     try:
@@ -212,43 +203,5 @@ class _Output(threading.Thread):
                 self.status = f"step {int(found[1])} of {int(found[2])}"
             elif found := _PACKAGE.match(line):
                 self.status = found[1]
-            elif _UNPACKING.match(line):
+            elif UNPACKING.match(line):
                 self.status = "unpacking"
-
-
-class Pip:
-    """The pip of a virtual environment; what it writes meanwhile is kept in a folder of ours."""
-
-    def __init__(self, python: Path, scratch: Path) -> None:
-        self.scratch = scratch
-        self._command = [str(python), "-m", "pip"]
-        self._environment = clean_environment(scratch)
-        self._environment.update(self._settings())
-        self._environment.update(PIP_CONFIG_FILE=os.devnull, PIP_NO_INPUT="1")
-        self._environment.update(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_PROGRESS_BAR="off")
-
-    def run(self, *arguments: str | Path, doing: str, done: str = "") -> None:
-        """Run `pip ARGUMENTS`; raises what `run` does."""
-        run([*self._command, *arguments], self._environment, doing, done)
-
-    def _settings(self) -> dict[str, str]:
-        """The settings that count, as environment variables: pip's files hold others, too."""
-        # So many -v: a setting may have it quiet, and then it lists nothing.
-        command = [*self._command, "-vvv", "config", "list"]
-        files = {k: v for k, v in os.environ.items() if k == "PIP_CONFIG_FILE"}
-        lines: list[str] = []
-        try:
-            lines = run(command, self._environment | files, "reading pip's configuration")
-        except Failed as error:
-            say(f"Going on without pip's configuration, which it cannot read: {error.reason()}")
-        found = sorted(match.groups() for match in map(_SETTING.match, lines) if match)
-        named = {f"PIP_{name.replace('-', '_').upper()}": name for name in _SETTINGS}
-        values = {name: str(ast.literal_eval(value)) for _, name, value in found}
-        settings = {variable: values[name] for variable, name in named.items() if name in values}
-        return settings | {k: v for k, v in os.environ.items() if k in named}
-
-
-def clean_environment(scratch: Path) -> dict[str, str]:
-    """Our variables without those that change what a Python finds or pip does."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))}
-    return kept | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))

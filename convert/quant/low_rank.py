@@ -1,0 +1,53 @@
+"""Add a LoRA adapter's products to rows of a matrix, in float32, as peft's own merge does."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgesppo.errors import BadCheckpoint
+from edgesppo_convert.quant.widen import widen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from edgesppo_convert.gemma2.lora import LowRank
+    from edgesppo_convert.source.safetensors import Tensor
+
+KEPT = 8  # factors in memory: the matrices are converted one after the other
+
+
+class LowRankUpdate:
+    """Adds products to rows; keeps the factors of the last matrices. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._factor = lru_cache(KEPT)(_read_factor)
+
+    def add(self, products: Iterable[LowRank], rows: NDArray[np.float32], first: int) -> None:
+        """Add each product in turn to `rows`, which are a matrix's from row `first` on."""
+        last = first + len(rows)
+        for product in products:
+            a, b = self._factor(product.a), self._factor(product.b)
+            if product.is_transposed:
+                update = np.ascontiguousarray((b @ a[:, first:last]).T)
+            else:
+                update = b[first:last] @ a
+            update *= np.float32(product.scale)
+            rows += update
+
+
+def _read_factor(tensor: Tensor) -> NDArray[np.float32]:
+    stored = np.empty(tensor.nbytes, np.uint8)
+    tensor.read(0, stored.data)
+    values = np.empty(tensor.size, np.float32)
+    widen(tensor.dtype, stored, values)
+    if not np.isfinite(values).all():
+        raise BadCheckpoint(
+            f"{tensor.shard.path}: tensor {tensor.name} has NaN or Inf; the adapter is damaged, or"
+            " its training failed: copy it again from where it was trained"
+        )
+    return values.reshape(tensor.shape)

@@ -1,0 +1,177 @@
+"""`batch()`: answer many prompts, many at once, into a file that can be continued."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.api import load
+from edgesppo.batches.input import InputRows, open_rows
+from edgesppo.batches.local import LocalModel
+from edgesppo.batches.output import Head, ResultFile
+from edgesppo.batches.recipe import Recipe, check_part, checked_seeds, take_part
+from edgesppo.batches.request import read_labels
+from edgesppo.batches.work import Counts, Work
+from edgesppo.chat import structured
+from edgesppo.errors import UsageError
+from edgesppo.loaded_model import LoadedModel
+from edgesppo.sampling import options
+from edgesppo.system import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from typing_extensions import Unpack
+
+    from edgesppo.batches.result import BatchResult
+    from edgesppo.batches.work import Answerer, Report
+    from edgesppo.chat.structured import Schema
+    from edgesppo.sampling.options import SamplingOptions
+    from edgesppo.store.locate import Found
+
+# How many answers are generated at once where nothing else is asked for: the kernels of most
+# processors work on groups of four rows.
+DEFAULT_PARALLEL = 4
+_MOST_PARALLEL = 64
+_OTHERS = ("parallel", "n", "seeds", "system", "schema", "part", "on_progress")
+
+
+def batch(
+    model: str | Path | Found | LoadedModel,
+    rows: str | Path | Iterable[Any] | BinaryIO,
+    out: str | Path | None = None,
+    *,
+    parallel: int | None = None,
+    n: int = 1,
+    seeds: Sequence[int] | None = None,
+    system: str | None = None,
+    schema: Schema | None = None,
+    part: tuple[int, int] | None = None,
+    on_progress: Callable[[Counts], None] | None = None,
+    **sampling: Unpack[SamplingOptions],
+) -> Iterator[BatchResult]:
+    """Answer many prompts, several at once; returns an iterator of the results, as they are done.
+
+        for result in edgesppo.batch("sppo-iter3", "questions.jsonl", "answers.jsonl"):
+            print(result.row, result.error or result.text)
+
+    A row is a dict, or a line of JSON in a file: {"prompt": "..."} or {"messages": [...]}, with
+    `custom_id`, `system`, `schema`, `n`, `seeds` and any sampling parameter; or OpenAI's batch
+    form, {"custom_id": "...", "body": {"messages": [...], ...}}. What a row says counts for that
+    row. A row that cannot be answered has a result with an `error`, and the others go on.
+
+    With `out`, each result is also appended to that file, as one line of JSON. After a crash or an
+    interruption the same call goes on: it first returns the results that are in the file, then
+    the others. Each row is in the file exactly once.
+
+    Args:
+        model: A loaded model, or what `load` takes. A model that is loaded here is closed at the
+            end, or when the iterator is closed.
+        rows: A file of JSON Lines, or with a JSON list; or the rows themselves.
+        out: The file to write. `out` + ".journal" is written beside it.
+        parallel: How many answers to generate at once: by default 4, or as many as a loaded model
+            was loaded for (`n_seqs`). They share the context.
+        n: The number of answers to each row. With a `seed`, their seeds are that one and those
+            after it.
+        seeds: The seeds of the answers to each row, in place of `n`.
+        system: The system text.
+        schema: A JSON Schema or a pydantic model class that every answer must follow.
+        part: (i, n) answers only the i-th of n equal parts of the rows, consecutive ones.
+        on_progress: Called with the counts so far after each step.
+        **sampling: SamplingParams that override the model's defaults.
+
+    Raises:
+        UsageError: An argument is invalid, the rows cannot be read, or `out` belongs to other rows,
+            another model, or other options.
+        OutputError: `out` cannot be written, or another process is writing it.
+        EdgesppoError: What `load` raises; or the model failed, which ends the batch.
+    """
+    options.check_names(sampling, _OTHERS)
+    validate.callback("on_progress", on_progress)
+    if parallel is not None:
+        parallel = validate.integer("parallel", parallel, 1, _MOST_PARALLEL)
+    if seeds is not None and n != 1:
+        raise UsageError("seeds says how many answers there are; leave out n")
+    recipe = Recipe(
+        sampling,
+        n=n,
+        seeds=None if seeds is None else checked_seeds(seeds),
+        system=system,
+        answer_format=None if schema is None else structured.answer_format(schema),
+        part=None if part is None else check_part(part),
+    )
+    return _results(model, rows, out, recipe, parallel, on_progress)
+
+
+def _results(
+    model: str | Path | Found | LoadedModel,
+    rows: str | Path | Iterable[Any] | BinaryIO,
+    out: str | Path | None,
+    recipe: Recipe,
+    parallel: int | None,
+    on_progress: Callable[[Counts], None] | None,
+) -> Generator[BatchResult, None, None]:
+    with contextlib.ExitStack() as stack:
+        found = stack.enter_context(open_rows(rows))
+        if not isinstance(model, LoadedModel):
+            model = stack.enter_context(load(model, n_seqs=parallel or DEFAULT_PARALLEL))
+        job = Batch(LocalModel(model, parallel), found, recipe)
+        if out is None:
+            yield from job.run(on_progress)
+            return
+        file = stack.enter_context(job.open_output(Path(out).expanduser()))
+        yield from file.results()
+        yield from job.run(on_progress, file)
+
+
+class Batch:
+    """The rows of one input, to be answered according to a recipe."""
+
+    def __init__(self, answerer: Answerer, rows: InputRows, recipe: Recipe) -> None:
+        self._answerer = answerer
+        self.rows = rows
+        self.recipe = recipe
+        self.places = take_part(rows.places, recipe.part)  # of the rows that are to be answered
+        self._lines = self.places
+        if recipe.apart:
+            numbers = range(len(recipe.seeds or range(recipe.n)))
+            self._lines = [replace(place, answer=n) for place in self.places for n in numbers]
+        self.counts = Counts(len(self._lines))
+
+    def open_output(self, path: Path) -> ResultFile:
+        """The output file; takes up what an earlier run of the same batch wrote.
+
+        Raises what `ResultFile` raises, and UsageError if it is the input itself.
+        """
+        path = Path(os.path.realpath(path))
+        rows, model = self.rows, self._answerer
+        if path.exists() and Path(rows.name).exists() and path.samefile(rows.name):
+            raise UsageError(f"{path} is the input itself; use another output")
+        return ResultFile(
+            path,
+            Head(
+                {"name": rows.name, "sha256": rows.sha256, "rows": len(rows.places)},
+                {"name": model.name, "fingerprint": model.fingerprint},
+                self.recipe.describe(self.recipe.params(model.defaults)),
+            ),
+        )
+
+    def run(
+        self, on_progress: Report | None = None, file: ResultFile | None = None
+    ) -> Generator[BatchResult, None, None]:
+        """Answer the rows that are not in the file yet; a result is in it when it is returned."""
+        done = set() if file is None else file.done
+        counts = self.counts
+        counts.done = counts.resumed = len(done)
+        places = [place for place in self._lines if place.key not in done]
+        work = Work(self.rows, read_labels(self.rows, self.places), self.recipe)
+        answers = self._answerer.answer(work, places, counts, on_progress)
+        with contextlib.closing(answers) as results:
+            for result in results:
+                if file is not None:
+                    file.append(result)
+                yield result

@@ -1,0 +1,122 @@
+"""`MachineWorker`: what runs on each machine of a Ray cluster. It loads the model there, once.
+
+It is an ordinary class, which Ray makes an actor of; nothing here imports Ray.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgesppo._version import __version__
+from edgesppo.api import load
+from edgesppo.batches.runner import Runner
+from edgesppo.batches.work import Counts, Work
+from edgesppo.errors import BadModelFile
+from edgesppo.lockfile import layers
+from edgesppo.store import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from edgesppo.batches.input import Key, Place
+    from edgesppo.batches.recipe import Recipe
+    from edgesppo.batches.request import Label
+    from edgesppo.batches.result import BatchResult
+    from edgesppo.sampling.params import SamplingParams
+
+# Results are handed over when the first is there and so many seconds have passed.
+_TURN_S = 0.25
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine and the model that it loaded."""
+
+    host: str
+    version: str
+    name: str
+    fingerprint: str
+    defaults: SamplingParams
+
+
+@dataclass(frozen=True)
+class SentRow:
+    """A row on its way to a machine."""
+
+    place: Place
+    label: Label
+    data: bytes
+
+
+class _SentRows:
+    """The bytes of the rows that were sent, until they are read."""
+
+    def __init__(self) -> None:
+        self.data: dict[Key, bytes] = {}
+
+    def read(self, place: Place) -> bytes:
+        """The bytes of a row, once."""
+        return self.data.pop(place.key)
+
+
+class MachineWorker:
+    """Answers rows with the model that this machine has under a name, or at a path.
+
+    Raises what `load` raises, and BadModelFile where a file is not what the lock says.
+    """
+
+    def __init__(self, model: str, parallel: int, loading: dict[str, Any]) -> None:
+        _check_lock(model)
+        self._loaded = load(model, n_seqs=parallel, **loading)
+        self._parallel = parallel
+        self._rows = _SentRows()
+        self._labels: dict[int, Label] = {}
+        self._runner: Runner | None = None
+        self._results: Generator[BatchResult, None, None] | None = None
+
+    def describe(self) -> Machine:
+        """This machine and its model."""
+        loaded = self._loaded
+        mark = loaded.identity.mark
+        return Machine(
+            socket.gethostname(), __version__, mark.name, mark.fingerprint, loaded._defaults
+        )
+
+    def begin(self, recipe: Recipe) -> None:
+        """Take the recipe of the rows that will come."""
+        work = Work(self._rows, self._labels, recipe)
+        self._runner = Runner(self._loaded, work, Counts(0), parallel=self._parallel)
+
+    def turn(self, rows: list[SentRow]) -> list[BatchResult]:
+        """Take more rows, and return what is done by now: at least one result."""
+        assert self._runner is not None, "begin() comes first"
+        for row in rows:
+            self._rows.data[row.place.key] = row.data
+            self._labels[row.place.row] = row.label
+        self._runner.add(row.place for row in rows)
+        if self._results is None:
+            self._results = self._runner.run()
+        found: list[BatchResult] = []
+        started = time.monotonic()
+        for result in self._results:
+            found.append(result)
+            if time.monotonic() - started > _TURN_S:
+                return found
+        self._results = None  # nothing is left; the next rows begin anew
+        return found
+
+
+def _check_lock(model: str) -> None:
+    """Hash the files of a model of the lock. Raises BadModelFile where they are others."""
+    entry = layers.read().models.get(model)
+    if entry is None:
+        return
+    for file in verify.check(entry):
+        if not file.is_sound:
+            raise BadModelFile(
+                f"{file.path} is not what the lock says of {model}; on this machine run: "
+                f"edgesppo pull {model} --repair"
+            )

@@ -1,0 +1,173 @@
+"""OpenAI's batch form of a row: its request body, and the body of the answer.
+
+{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [...]}}
+{"id": "batch_req_...", "custom_id": "a", "response": {"status_code": 200, ...}, "error": null}
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.errors import UsageError
+from edgesppo.system import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgesppo.chat.generation import Result, TokenLogprob
+
+URL = "/v1/chat/completions"
+ROW_KEYS = ("custom_id", "method", "url", "body")
+# Keys of a body that change no answer here.
+_IGNORED = (
+    *("model", "user", "metadata", "store", "service_tier", "stream_options", "stream"),
+    *("safety_identifier", "prompt_cache_key", "parallel_tool_calls"),
+)
+_TOOLS = ("tools", "tool_choice", "functions", "function_call")
+_NO_TOOLS = (
+    "is not supported in a batch; describe the tools in the messages, and bind the answer with "
+    "response_format"
+)
+BODY_KEYS = (
+    *("messages", "n", "seed", "response_format", "logprobs", "top_logprobs"),
+    *("max_completion_tokens", *_IGNORED, *_TOOLS),
+)
+
+
+def check_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a row. Raises UsageError for another method or address, and without a body."""
+    method, url = row.get("method"), row.get("url")
+    if method not in (None, "POST"):
+        raise UsageError(f"method is {validate.quoted(method)}, expected 'POST'")
+    if url not in (None, URL):
+        raise UsageError(f"url is {validate.quoted(url)}, expected {URL!r}")
+    body = row.get("body")
+    if not isinstance(body, dict):
+        raise UsageError(f"body is {validate.quoted(body)}, expected an object with messages")
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def options(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body's settings under our names. Raises UsageError for what is not supported."""
+    found = {key: value for key, value in body.items() if key not in _IGNORED}
+    for key in _TOOLS:
+        if found.pop(key, None) not in (None, [], "none"):
+            raise UsageError(f"{key} {_NO_TOOLS}")
+    if body.get("stream"):
+        raise UsageError("stream is true, but a row is answered as a whole; leave it out")
+    if "max_completion_tokens" in found:
+        found["max_tokens"] = found.pop("max_completion_tokens")
+    if "response_format" in found:
+        found["schema"] = _schema(found.pop("response_format"))
+    if "logprobs" in found or "top_logprobs" in found:
+        found["logprobs"] = _logprobs(found.get("logprobs"), found.pop("top_logprobs", None))
+    if isinstance(found.get("logit_bias"), dict):
+        ids = found["logit_bias"]
+        found["logit_bias"] = {int(k) if k.isdecimal() else k: ids[k] for k in ids}
+    if "messages" in found:
+        found["messages"] = _messages(found["messages"])
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _schema(asked: Any) -> Any:
+    kind = asked.get("type") if isinstance(asked, dict) else asked
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return "json_object"
+    inner = asked.get("json_schema") if isinstance(asked, dict) else None
+    if kind != "json_schema" or not isinstance(inner, dict) or "schema" not in inner:
+        raise UsageError(
+            f"response_format is {validate.quoted(asked)}, expected the type 'text', 'json_object' "
+            "or 'json_schema' with json_schema.schema"
+        )
+    return inner["schema"]
+
+
+def _logprobs(wanted: Any, top: Any) -> int | None:
+    """Our number of alternatives for logprobs=true and top_logprobs; None if they are off."""
+    if wanted is not None:
+        validate.boolean("logprobs", wanted)
+    if not wanted:
+        if top:
+            raise UsageError("top_logprobs needs logprobs=true beside it")
+        return None
+    return 0 if top is None else validate.integer("top_logprobs", top, 0, 20)
+
+
+def _messages(given: Any) -> Any:
+    """The messages with texts in place of lists of text parts, and 'system' for 'developer'."""
+    if not isinstance(given, list):
+        return given
+    found: list[Any] = []
+    for n, message in enumerate(given, 1):
+        if not isinstance(message, dict):
+            return given
+        content, role = message.get("content"), message.get("role")
+        if isinstance(content, list):
+            content = "".join(_text_part(n, part) for part in content)
+        found.append({**message, "content": content})
+        if role == "developer":
+            found[-1]["role"] = "system"
+    return found
+
+
+def _text_part(n: int, part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        kind = part.get("type") if isinstance(part, dict) else part
+        raise UsageError(
+            f"message {n} has a part of the type {validate.quoted(kind)}, expected 'text' alone: "
+            "Gemma-2 reads no images or sounds"
+        )
+    return text
+
+
+def completion(id_: str, model: str, results: Sequence[Result]) -> dict[str, Any]:
+    """The body of an answer: a chat completion with a choice for each result."""
+    prompt, cached = results[0].usage.prompt_tokens, results[0].usage.cached_tokens
+    answers = sum(result.usage.completion_tokens for result in results)
+    return {
+        "id": f"chatcmpl-{id_}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [_choice(n, result) for n, result in enumerate(results)],
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": answers,
+            "total_tokens": prompt + answers,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        },
+    }
+
+
+def _choice(n: int, result: Result) -> dict[str, Any]:
+    logprobs = [_token(entry) for entry in result.logprobs]
+    return {
+        "index": n,
+        "message": {"role": "assistant", "content": result.text, "refusal": None},
+        "logprobs": {"content": logprobs} if logprobs else None,
+        "finish_reason": result.finish_reason,
+        "seed": result.seed,
+    }
+
+
+def _token(entry: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": entry.text,
+        "logprob": entry.logprob,
+        "bytes": [*entry.data],
+        "top_logprobs": [
+            {"token": other.text, "logprob": other.logprob, "bytes": [*other.data]}
+            for other in entry.top
+        ],
+    }
+
+
+def failure(message: str, code: str, status: int) -> dict[str, Any]:
+    """The response of a row that was refused, as the API answers such a request."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return {"status_code": status, "request_id": "", "body": {"error": error}}

@@ -1,0 +1,146 @@
+"""A model to be measured: its file, and the model itself while it is in memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgesppo.engine.forward import ForwardPass
+from edgesppo.errors import UsageError
+from edgesppo.evaluate import logits
+from edgesppo.gguf import gemma2
+from edgesppo.llama.model import Model
+from edgesppo.planning.memory_plan import plan_memory
+from edgesppo.planning.run_config import DEFAULT_BATCH
+from edgesppo.store import converted, locate
+from edgesppo.tuning.choose import LoadOptions, choose_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgesppo.evaluate.corpus import Sample
+    from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.planning.run_config import RunConfig
+    from edgesppo.store.locate import Found
+    from edgesppo_convert import Progress
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How models are run while they are measured."""
+
+    n_threads: int | None = None
+    gpu: str | int = "auto"
+    on_convert: Callable[[Progress], None] | None = None
+
+
+class Candidate:
+    """A model file that is to be measured. `name` is for people.
+
+    `opened` loads it; `tokens_per_second` is how fast it computed since then.
+    """
+
+    def __init__(self, name: str, summary: Summary, options: RunOptions) -> None:
+        self.name = name
+        self.summary = summary
+        self.path = summary.path
+        self._options = options
+        self._seconds, self._n_tokens = 0.0, 0
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the file."""
+        return self.summary.file_bytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits per weight, on average."""
+        weights = sum(math.prod(tensor.dims) for tensor in self.summary.tensors)
+        return 8 * self.summary.data_bytes / weights
+
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast it read the text."""
+        return self._n_tokens / self._seconds if self._seconds else 0.0
+
+    def settings(self, n_ctx: int) -> RunConfig:
+        """How to run it here; for memory see `needs`."""
+        options = LoadOptions(
+            n_ctx=n_ctx, n_threads=self._options.n_threads, gpu=self._options.gpu, tune="prefill"
+        )
+        tuning, _ = choose_settings(self.summary, replace(options, force=True), measure=False)
+        return tuning
+
+    def needs(self, n_ctx: int) -> int:
+        """The bytes of memory that it takes while it is measured, without the program's own."""
+        plan = plan_memory(
+            self.summary,
+            self.settings(n_ctx),
+            n_ctx=n_ctx,
+            n_seqs=1,
+            n_batch=DEFAULT_BATCH,
+            cache_type="f16",
+        )
+        return plan.weights + plan.kv + plan.compute
+
+    def vocabulary(self) -> Model:
+        """Its vocabulary alone, to tokenise with; close it."""
+        return Model(self.path, vocabulary_only=True, summary=self.summary)
+
+    def opened(self, n_ctx: int) -> OpenCandidate:
+        """Load it for sequences of up to `n_ctx` tokens; a context manager."""
+        return OpenCandidate(self, self.settings(n_ctx), n_ctx, self._options.gpu)
+
+    def count(self, n_tokens: int, seconds: float) -> None:
+        """Note that it computed so many tokens in this time."""
+        self._n_tokens += n_tokens
+        self._seconds += seconds
+
+
+class OpenCandidate:
+    """A candidate in memory; leaving the block frees it."""
+
+    def __init__(self, candidate: Candidate, tuning: RunConfig, n_ctx: int, gpu: str | int) -> None:
+        self.candidate = candidate
+        self.model = Model(candidate.path, gpu=gpu, repack=tuning.repack, summary=candidate.summary)
+        try:
+            self._forward = ForwardPass(self.model, tuning, n_ctx)
+        except BaseException:
+            self.model.close()
+            raise
+
+    def __enter__(self) -> OpenCandidate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forward.close()
+        self.model.close()
+
+    def blocks(self, sample: Sample) -> Iterator[tuple[int, logits.Floats]]:
+        """(position, logits) for each block of a sample's scored tokens, valid until the next."""
+        started = time.perf_counter()
+        for position, block in self._forward.blocks(sample.ids[:-1], sample.first):
+            self.candidate.count(0, time.perf_counter() - started)
+            yield position, logits.as_rows(block, self._forward.n_vocab)
+            started = time.perf_counter()
+        self.candidate.count(len(sample.ids) - 1, 0.0)
+
+
+def find_candidate(
+    model: str | Path | Found, options: RunOptions, *, type: str = "q4_k_m"
+) -> Candidate:
+    """A model by its name, GGUF file or checkpoint folder; a folder is converted to `type` once.
+
+    Raises what `locate.find`, the conversion and `gemma2.load_summary` raise.
+    """
+    if not isinstance(model, str | Path | locate.Found):
+        raise UsageError(f"the model is {model!r}, expected a name, a GGUF file or a folder")
+    found = model if isinstance(model, locate.Found) else locate.find(model)
+    if found.is_checkpoint:
+        summary, _ = converted.prepare(found, options.on_convert, type=type)
+    else:
+        summary = gemma2.load_summary(found.path)
+    return Candidate(found.name, summary, options)

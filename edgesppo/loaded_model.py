@@ -1,0 +1,366 @@
+"""`LoadedModel`: a model in memory, with all that a program asks of it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from edgesppo.chat import messages as chat_messages
+from edgesppo.chat import template
+from edgesppo.chat.chat import Chat
+from edgesppo.chat.choices import Overflow  # noqa: TC001 - for get_type_hints
+from edgesppo.chat.messages import Message, MessageList
+from edgesppo.chat.scoring import Scorer
+from edgesppo.errors import ChatNotFound, UsageError
+from edgesppo.gguf.file_types import file_type
+from edgesppo.llama.tokenizer import as_utf8
+from edgesppo.planning.run_config import RunConfig
+from edgesppo.sampling import options
+from edgesppo.sampling.options import SamplingOptions
+from edgesppo.sampling.params import MAX_LOGPROBS
+from edgesppo.sessions import persistent_chat
+from edgesppo.sessions.file import state_path
+from edgesppo.sessions.model_identity import ModelIdentity
+from edgesppo.sessions.persistent_chat import PersistentChat
+from edgesppo.system import validate
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Unpack
+
+    from edgesppo.chat.generation import TokenLogprob
+    from edgesppo.chat.messages import MessageLike
+    from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
+    from edgesppo.engine.engine import Engine
+    from edgesppo.planning.memory_plan import MemoryPlan
+    from edgesppo.sampling.params import SamplingParams
+    from edgesppo.sessions.session import Session
+    from edgesppo.sessions.transcript import Transcript
+
+T = TypeVar("T", bound="PydanticClass")
+_MOST_BYTES = 2**63 - 1
+# For the rooms above, which save and show chats; not for programs.
+_OURS = ("engine", "identity")
+
+
+class ChatOptions(SamplingOptions, total=False):
+    """The options of a chat that is resumed: those of sampling, and the chat's own."""
+
+    system: str | None
+    overflow: Overflow
+
+
+class LoadedModel:
+    """A model in memory, ready to answer; returned by `load`.
+
+    A context manager: leaving it calls `close()`, which frees everything. Several threads may use
+    one loaded model, each with chats of its own.
+
+    Attributes:
+        name: The name of the model, from models.lock or its file.
+        load_s: The seconds that loading took, without converting a checkpoint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        defaults: SamplingParams,
+        load_s: float,
+        plan: MemoryPlan,
+    ) -> None:
+        self.name = name
+        self.load_s = load_s
+        self.engine = engine  # token ids in, token ids out
+        self.identity = ModelIdentity(name, engine)
+        self._defaults = defaults  # of new chats: those of the model's file, if it has any
+        self._closed = False
+        self._plan = plan  # the memory that it was expected to take
+        threads = RunConfig(engine.n_threads, engine.n_threads_batch)
+        self._scorer = Scorer(engine.model, threads, engine.n_ctx)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in _OURS]
+
+    def __repr__(self) -> str:
+        summary = self.engine.model.summary
+        n = sum(math.prod(tensor.dims) for tensor in summary.tensors)
+        size = f"{n / 1e9:,.1f}B" if n >= 1e9 else f"{n / 1e6:,.1f}M"
+        closed = ", closed" if self._closed else ""
+        return f"<Model {self.name} {size} {file_type(summary)}, {self.n_ctx:,} tokens{closed}>"
+
+    @property
+    def n_ctx(self) -> int:
+        """The size of the context, in tokens."""
+        return self.engine.n_ctx
+
+    @property
+    def path(self) -> Path:
+        """The GGUF file that was loaded."""
+        return self.engine.model.path
+
+    def chat(
+        self,
+        *,
+        messages: Iterable[MessageLike] = (),
+        system: str | None = None,
+        overflow: Overflow = "trim",
+        **sampling: Unpack[SamplingOptions],
+    ) -> Chat:
+        """Start a conversation, or continue one that `messages` tells.
+
+            chat = model.chat(messages=[
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "My name is Ada."},
+                {"role": "assistant", "content": "Hello Ada."},
+            ])
+            chat.ask("What is my name?")
+
+        Args:
+            messages: Messages or dicts: the system's, if any, then user's and assistant's in turn.
+                `Chat.to_dicts` returns such dicts.
+            system: The system text, unless it is among the messages.
+            overflow: What to do when the chat outgrows the context: "trim" leaves its oldest turns
+                out of the prompt, "error" raises ContextOverflow.
+            **sampling: SamplingParams that override the model's defaults, such as temperature=0.
+
+        Raises:
+            UsageError: An argument is invalid or unknown, or the last message is a user's.
+        """
+        options.check_names(sampling, ("messages", "system", "overflow"))
+        params = self._defaults.replace(**sampling)
+        system, turns = chat_messages.complete_turns(messages, system)
+        return Chat(self.engine, params, system=system, overflow=overflow, messages=turns)
+
+    def keep(
+        self,
+        session: Session,
+        *,
+        snapshots: int = persistent_chat.DEFAULT_CAP,
+        **options: Unpack[ChatOptions],
+    ) -> PersistentChat:
+        """Start or continue the chat of a session, which is saved turn by turn.
+
+        Args:
+            session: An open session, as `Sessions.open` returns it.
+            snapshots: The most bytes that the KV states of all chats in its folder may take.
+            **options: Options of `chat` that override those saved in the session.
+
+        Raises:
+            UsageError: An option is invalid or unknown.
+        """
+        cap = validate.integer("snapshots", snapshots, 0, _MOST_BYTES)
+        chat = self._resumed(session.transcript, {**options})
+        return PersistentChat(chat, session, self.identity, snapshots=cap)
+
+    def save(
+        self, chat: Chat, path: str | Path, *, snapshots: int = persistent_chat.DEFAULT_CAP
+    ) -> None:
+        """Save a chat to a file, and its KV state beside it, in a file that ends in ".kv".
+
+        The state only saves the prefill when the chat is resumed; it may be deleted at any time.
+
+        Args:
+            chat: The chat to save.
+            path: The file to write or replace.
+            snapshots: The most bytes that the KV states of all chats in its folder may take.
+
+        Raises:
+            OutputError: The file could not be written.
+            ChatInUse: Another process has the chat of that file open. Nothing is written.
+            Closed: The model was closed. Nothing is written.
+        """
+        cap = validate.integer("snapshots", snapshots, 0, _MOST_BYTES)
+        real_path = Path(os.path.realpath(path))
+        persistent_chat.save(chat, real_path, self.identity, cap)
+
+    def resume(self, path: str | Path, **options: Unpack[ChatOptions]) -> Chat:
+        """Load a saved chat to continue it. The file is not changed.
+
+        The KV state is restored if it was saved by the same model, build and settings, and is not
+        damaged. Otherwise the next turn prefills the history again.
+
+        Args:
+            path: The file that `save` wrote.
+            **options: Options of `chat` that override those saved with the chat.
+
+        Raises:
+            ChatNotFound: There is no such file.
+            BadChat: The file cannot be read, is damaged or is not a saved chat.
+            UsageError: An option is invalid or unknown.
+        """
+        real_path = Path(os.path.realpath(path))
+        if not os.path.lexists(real_path):
+            raise ChatNotFound(f"{path}: there is no such file; save(chat, path) writes one")
+        chat = self._resumed(persistent_chat.read(real_path), {**options})
+        persistent_chat.restore(chat, state_path(real_path), self.identity)
+        return chat
+
+    def _resumed(self, saved: Transcript | None, given: dict[str, Any]) -> Chat:
+        """A chat with the history and settings of a saved one, and with options that override."""
+        if saved is None:
+            return self.chat(**given)
+        sampling = {name: given[name] for name in given if name not in ("system", "overflow")}
+        options.check_names(sampling, ("system", "overflow"))
+        chat = self.chat(**{"system": saved.system, **given})
+        chat.params = self._defaults.replace(**{**saved.sampling, **sampling})
+        chat.messages = MessageList(saved.messages(self.identity.mark.fingerprint))
+        chat.left_out = saved.left_out(self.identity.mark)
+        return chat
+
+    @overload
+    def ask(
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str: ...
+    @overload
+    def ask(
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: type[T],
+        **sampling: Unpack[SamplingOptions],
+    ) -> T: ...
+    @overload
+    def ask(
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: JsonSchema,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Any: ...
+    def ask(
+        self,
+        text: str | Iterable[MessageLike],
+        *,
+        system: str | None = None,
+        schema: Schema | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Any:
+        """Ask one question in a new chat, and wait for the whole answer.
+
+        `text` may also be a list of messages, as `chat` takes them, that ends with the question.
+        `system` is the system text. The other arguments, the result and the errors are those of
+        `Chat.ask`.
+        """
+        options.check_names(sampling, ("system", "schema"))
+        turns: list[Message] = []
+        if isinstance(text, Mapping):
+            raise UsageError("ask() takes a text or a list of messages, not one message: [{...}]")
+        if isinstance(text, Iterable) and not isinstance(text, str | bytes):
+            system, turns, text = chat_messages.question_last(text, system)
+        chat = self.chat(messages=turns, system=system, **sampling)
+        format_: Any = schema
+        return chat.ask(text, schema=format_)
+
+    def tokenize(
+        self, text: str | bytes | Iterable[MessageLike], *, chat: bool = False
+    ) -> list[int]:
+        """The token ids of plain text, or of a whole prompt.
+
+        Args:
+            text: A string, or UTF-8 bytes. Text that looks like a control token is tokenised as
+                ordinary text. Or a list of messages, as `chat` takes them: the prompt that they
+                make, with its control tokens.
+            chat: Return the prompt that asks `text` in a new chat, with its control tokens.
+
+        Raises:
+            UsageError: The bytes are not UTF-8, the string has lone surrogates, or the messages
+                are invalid.
+            Closed: The model was closed.
+        """
+        if not isinstance(text, str | bytes):
+            system, turns = chat_messages.split_system(text)
+            first = [] if system is None else [Message("system", system)]
+            if first and not turns:  # the system text goes in front of a question
+                turns = [Message("user", "")]
+            return template.encode(self.engine.model, [*first, *turns], answering=False)
+        if not chat:
+            return self.engine.model.tokenize(text)
+        decoded = as_utf8(text).decode("utf-8")
+        return template.encode(self.engine.model, [Message("user", decoded)])
+
+    def count_tokens(self, text: str | bytes | Iterable[MessageLike]) -> int:
+        """The number of tokens of plain text, or of the prompt that a list of messages makes.
+
+        A chat's own prompt is `count_tokens(chat.to_dicts())`. Raises what `tokenize` raises.
+        """
+        return len(self.tokenize(text))
+
+    def detokenize(self, ids: Iterable[int]) -> str:
+        """The text that token ids stand for; an incomplete character becomes U+FFFD.
+
+        Control tokens, such as `<end_of_turn>`, stand for no text. Raises UsageError for an id
+        outside the vocabulary, and Closed.
+        """
+        tokens = validate.plain_list(ids if hasattr(ids, "tolist") else _items(ids))
+        if tokens is None:
+            raise UsageError(f"ids is {validate.quoted(ids)}, expected a list of token ids")
+        most = self.engine.model.n_vocab - 1
+        found = [validate.integer("a token id", token, 0, most) for token in tokens]
+        return self.engine.model.detokenize(found).decode("utf-8", "replace")
+
+    def score(
+        self, text: str | bytes | Iterable[MessageLike], *, logprobs: int = 0
+    ) -> list[TokenLogprob]:
+        """The log-probability of every token of a text or of a list of messages.
+
+            for scored in model.score("The sky is blue."):
+                print(scored.text, scored.logprob)
+
+        Each token is scored given `<bos>` and the tokens before it: the natural logarithm of the
+        model's own probability. The tokens are those of `tokenize`, without `<bos>`; those of
+        messages include the control tokens of their turns, as `chat` would give them to the model.
+
+        Args:
+            text: A text or a list of messages, as `tokenize` takes them.
+            logprobs: How many of the most probable tokens to return in the place of each.
+
+        Raises:
+            UsageError: The text or the messages are invalid.
+            ContextOverflow: There are more tokens than the context holds.
+            Closed: The model was closed.
+        """
+        n_top = validate.integer("logprobs", logprobs, 0, MAX_LOGPROBS)
+        ids = self.tokenize(text)
+        if isinstance(text, str | bytes):
+            ids = [self.engine.model.bos, *ids]
+        return self._scorer.score(ids, n_top)
+
+    def close(self) -> None:
+        """Free the context and the weights; harmless when repeated.
+
+        Answers that are being generated end, and their streams raise Closed.
+        """
+        self._closed = True
+        self._scorer.close()
+        self.engine.close()
+        self.engine.model.close()
+
+    def __enter__(self) -> LoadedModel:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _items(ids: Any) -> Any:
+    """The items of anything that can be iterated over, but for a text."""
+    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
+        return ids
+    return list(ids)

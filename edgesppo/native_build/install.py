@@ -1,0 +1,117 @@
+"""Compile llama.cpp anew into the environment that runs this: `edgesppo build`.
+
+HOME/wheels/.lock       held by the one build that is at work
+HOME/wheels/.scratch    what pip and the compiler write meanwhile
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesppo.errors import BuildError
+from edgesppo.native_build import workplace
+from edgesppo.native_build.child import heeding_signals, run, say
+from edgesppo.native_build.failure import Failed
+from edgesppo.native_build.pip import Pip, clean_environment
+from edgesppo.native_build.wheel import (
+    ADVICE,
+    Build,
+    compile_wheel,
+    kept_wheel,
+    possible_builds,
+    wheels_dir,
+)
+
+LIBRARY = "llama-cpp-python"
+_OLDEST_PIP = (22, 1)  # the first that knows --config-settings
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What `build_and_install` did, or would do."""
+
+    version: str  # of llama-cpp-python
+    compiler: str
+    backend: str
+    compiled: bool  # now; else it was compiled before
+    seconds: float
+
+
+def pinned_version() -> str | None:
+    """The version of the library that this package requires; None if unknown."""
+    try:
+        needs = importlib.metadata.requires("edgesppo") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (re.match(rf"{LIBRARY}==([\w.]+)", need) for need in needs)
+    return next((match[1] for match in found if match), None)
+
+
+def plan(*, force: bool) -> tuple[list[Build], Path | None]:
+    """The ways to compile here, and the wheel that was compiled before, if it is to be used.
+
+    Raises BuildError if nothing can be compiled.
+    """
+    version = pinned_version()
+    if version is None:
+        raise BuildError("edgesppo is not installed in this environment: pip install edgesppo")
+    builds = possible_builds(version)
+    # A way that failed is tried again: that is what people run this for.
+    kept = None if force else kept_wheel(builds[:1])
+    if kept is None and builds[0].fault:
+        raise BuildError(builds[0].fault)
+    return builds, kept
+
+
+def build_and_install(*, force: bool = False) -> Installed:
+    """Compile llama.cpp, unless it was compiled the same way before, and install it.
+
+    With `force` it is compiled in any case. Raises BuildError, Failed, Interrupted, OSError.
+    """
+    started = time.monotonic()
+    builds, _ = plan(force=force)
+    top = wheels_dir()
+    if fault := workplace.write_fault(top, ADVICE):
+        raise BuildError(fault)
+    with (
+        heeding_signals("build"),
+        workplace.alone(top / ".lock", top / ".scratch", "another build"),
+    ):
+        pip = _own_pip(top / ".scratch")
+        _, kept = plan(force=force)
+        wheel = kept or compile_wheel(pip, builds)
+        say(f"Installing it into {sys.prefix}")
+        pip.run("install", "--no-deps", "--force-reinstall", wheel, doing="installing it")
+    build = next(build for build in builds if build.folder == wheel.parent)
+    return Installed(
+        version=build.version,
+        compiler=build.compiler.identity,
+        backend=build.backend or "default",
+        compiled=kept is None,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _own_pip(scratch: Path) -> Pip:
+    """The pip of this environment. Raises BuildError if it has none that can be used."""
+    python = Path(sys.executable)
+    command = [str(python), "-c", "import pip; print(pip.__version__)"]
+    try:
+        version = run(command, clean_environment(scratch), "looking at its pip")[-1].split()[-1]
+    except (Failed, IndexError):
+        raise BuildError(
+            f"{python} has no pip, which builds and installs the library; to get it:"
+            f" {python} -m ensurepip"
+        ) from None
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST_PIP:
+        oldest = ".".join(map(str, _OLDEST_PIP))
+        raise BuildError(
+            f"pip {version} is too old, {oldest} or newer is needed:"
+            f" {python} -m pip install --upgrade pip"
+        )
+    return Pip(python, scratch)

@@ -1,0 +1,94 @@
+"""The access log: one JSON object a line for each request, without any text of theirs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from edgesppo.server.metrics import Metrics
+
+logger = logging.getLogger("edgesppo.access")
+_DISCONNECTED = 499
+_OTHER = "other"
+
+
+class AccessLog:
+    """ASGI middleware that counts requests, gives each an id, and logs them."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, enabled: bool) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._enabled = enabled
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and log it once it is over."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        entry = _Entry(scope)
+
+        async def noting(message: Message) -> None:
+            entry.note(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            self._metrics.requests.labels(entry.path, str(entry.status)).inc()
+            if self._enabled:
+                logger.info(json.dumps(entry.line()))
+
+
+class _Entry:
+    """What is known of one request."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._started = time.perf_counter()
+        self._status: int | None = None
+        self._whole = False
+        self.id = f"req-{secrets.token_hex(8)}"
+
+    def note(self, message: Message) -> None:
+        """Look at a part of the response, and add the request's id to its head."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            own = [(b"x-request-id", self.id.encode()), (b"x-content-type-options", b"nosniff")]
+            message["headers"] = [*message.get("headers", ()), *own]
+        elif not message.get("more_body", False):
+            self._whole = True
+
+    @property
+    def status(self) -> int:
+        """The status; that of a client that went away, if the response is not whole."""
+        return self._status if self._status is not None and self._whole else _DISCONNECTED
+
+    @property
+    def path(self) -> str:
+        """The path of the route, not the client's text; there may be any number of those."""
+        route = self._scope.get("route")
+        return getattr(route, "path", _OTHER)
+
+    def line(self) -> dict[str, Any]:
+        """What is logged."""
+        state = self._scope.get("state") or {}
+        asked, answered = state.get("tokens") or (None, None)
+        client = self._scope.get("client")
+        return {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request": self.id,
+            "client": client[0] if client else None,
+            "key": getattr(state.get("key"), "name", None),
+            "method": self._scope["method"][:16],
+            "path": self.path,
+            "status": self.status,
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "prompt_tokens": asked,
+            "completion_tokens": answered,
+        }

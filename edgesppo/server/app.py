@@ -1,0 +1,126 @@
+"""`create_app`: the ASGI application, from its routes and the layers around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from edgesppo._version import __version__
+from edgesppo.server import metrics, page_route
+from edgesppo.server.access_log import AccessLog
+from edgesppo.server.errors import ApiError, from_exception
+from edgesppo.server.guard import Guard
+from edgesppo.server.ollama import answers
+from edgesppo.server.ollama import models as ollama_models
+from edgesppo.server.openai import chat, completions, models, responses
+from edgesppo.server.service import Service
+from edgesppo.server.worker import FAILED, OK
+from edgesppo.system.sanitize import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from edgesppo.loaded_model import LoadedModel
+    from edgesppo.server.settings import ServerSettings
+
+logger = logging.getLogger("edgesppo.server")
+
+
+def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> FastAPI:
+    """The application; the model is loaded on the worker's thread when it starts."""
+    service = Service(load, settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.worker.start()
+        yield
+        await asyncio.to_thread(service.worker.stop)
+
+    app = FastAPI(
+        title="edgesppo",
+        version=__version__,
+        description="Gemma-2-9B-It-SPPO over the APIs of OpenAI and Ollama.",
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service, app.state.settings = service, settings
+    for module in (chat, completions, responses, models, answers, ollama_models):
+        app.include_router(module.router)
+    _add_status(app, service)
+    page_route.mount(app)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_error)
+    # The last one added is the outermost.
+    app.add_middleware(Guard, settings=settings)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[*settings.origins],
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
+    return app
+
+
+def _add_status(app: FastAPI, service: Service) -> None:
+    """The routes that tell how the server is."""
+
+    @app.get("/health", tags=["status"])
+    async def health() -> Any:
+        """Whether the server can answer: loading, ok, draining or failed."""
+        worker = service.worker
+        body = {
+            "status": worker.status,
+            "last_step_age_s": round(time.monotonic() - worker.last_step_at, 3),
+            "active": worker.n_running,
+            "queued": worker.n_waiting,
+        }
+        if worker.status == FAILED:
+            body["error"] = one_line(str(worker.failure))
+        return JSONResponse(body, 200 if worker.status == OK else 503)
+
+    @app.get("/metrics", tags=["status"], response_class=Response)
+    async def figures() -> Any:
+        """The figures of the server, for Prometheus."""
+        return Response(service.metrics.render(), media_type=metrics.CONTENT_TYPE)
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part != "body"]
+    param = ".".join(place) or None
+    text = first["msg"].removeprefix("Value error, ")
+    message = f"{param}: {text}" if param else text
+    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+    return _response(request, ApiError(400, one_line(message), code=code, param=param))
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, ApiError):
+        return _response(request, error)
+    headers = dict(error.headers or {})
+    return _response(request, ApiError(error.status_code, str(error.detail), headers=headers))
+
+
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    logger.error("unexpected %s", type(error).__name__, exc_info=error)
+    return _response(request, from_exception(error))
+
+
+def _response(request: Request, error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body(request.url.path), error.status_code, error.headers)

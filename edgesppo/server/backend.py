@@ -1,0 +1,138 @@
+"""What the server needs of a loaded model: the only file of this room that looks inside of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.chat import template
+from edgesppo.chat.generation import Generation
+from edgesppo.errors import UsageError
+from edgesppo.gguf import metadata
+from edgesppo.gguf.file_types import file_type
+from edgesppo.sampling import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edgesppo.chat.messages import Message
+    from edgesppo.loaded_model import LoadedModel
+    from edgesppo.sampling.params import SamplingParams
+    from edgesppo.sessions.kv_snapshot import Binding
+
+
+class Backend:
+    """A loaded model as a server uses it. `step` and `begin` are for the worker thread alone.
+
+    Attributes:
+        name: The name of the model.
+        n_ctx: The size of the context, in tokens, which all sequences share.
+        n_seqs: How many answers can be computed at the same time.
+        created: When the model's file was written, in seconds since the epoch.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.name = loaded.name
+        self.n_ctx = loaded.n_ctx
+        self.load_s = loaded.load_s
+        self._loaded = loaded
+        self._model = loaded.engine.model
+        self._engine = loaded.engine
+        self.bos = loaded.engine.model.bos
+        self.n_seqs = loaded.engine.n_seqs
+        self.created = int(loaded.path.stat().st_mtime)
+
+    def params(self, sampling: dict[str, Any]) -> SamplingParams:
+        """The model's default sampling with changes. Raises UsageError."""
+        options.check_names(sampling)
+        params = self._loaded._defaults.replace(**sampling)
+        for token, _ in params.logit_bias:
+            if token >= self._model.n_vocab:
+                raise UsageError(
+                    f"logit_bias has the token {token}, expected ids from 0 to "
+                    f"{self._model.n_vocab - 1}"
+                )
+        return params
+
+    def chat_prompt(self, messages: Sequence[Message], partial: str | None) -> list[int]:
+        """The ids of a chat whose last message is to be answered, or whose answer is begun.
+
+        Raises UsageError for messages out of turn and ContextOverflow.
+        """
+        texts = [message.content for message in messages]
+        self._require_room(sum(map(self._model.fewest_tokens, [*texts, partial or ""])), least=True)
+        ids = template.encode(self._model, messages)
+        if partial is not None:
+            ids += self._model.tokenize(partial)
+        self._require_room(len(ids))
+        return ids
+
+    def text_prompt(self, text: str) -> list[int]:
+        """The ids of a text to be continued, after the `<bos>`. Raises ContextOverflow."""
+        self._require_room(self._model.fewest_tokens(text), least=True)
+        return self.require_room([self._model.bos, *self._model.tokenize(text)])
+
+    def require_room(self, ids: list[int]) -> list[int]:
+        """The same ids. Raises ContextOverflow if they leave no room for an answer."""
+        self._require_room(len(ids))
+        return ids
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of plain text, without a `<bos>`."""
+        return self._model.tokenize(text)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; a control token's name."""
+        return self._model.piece(token)
+
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of ids. Raises UsageError for one outside the vocabulary."""
+        return self._loaded.detokenize(ids)
+
+    def card(self) -> dict[str, Any]:
+        """The model's metadata as plain values, with the type and the fingerprint of its file."""
+        return {
+            **metadata.describe(self._model.summary),
+            "file_type": file_type(self._model.summary),
+            "fingerprint": self._loaded.identity.mark.fingerprint,
+        }
+
+    def begin(
+        self, prompt: Sequence[int], params: SamplingParams, grammar: str | None, salt: str
+    ) -> Generation:
+        """Submit one answer to the engine."""
+        return Generation(self._engine, prompt, params, grammar=grammar, salt=salt)
+
+    def step(self) -> None:
+        """Compute one batch for all answers that were begun."""
+        self._engine.step()
+
+    def drafts(self, generation: Generation) -> tuple[int, int]:
+        """How many tokens of an answer were drafted, and how many of them were right."""
+        drafter = generation._request.drafter
+        return (0, 0) if drafter is None else (drafter.n_drafted, drafter.n_accepted)
+
+    def kv_share(self) -> float:
+        """The share of the KV cache's cells that hold tokens, from 0 to 1."""
+        return self._engine.kv_share()
+
+    def binding(self) -> Binding:
+        """What the cells of the KV cache depend on."""
+        return self._loaded.identity.binding
+
+    def kv_states(
+        self, least: int, limit: int
+    ) -> Iterator[tuple[str, list[int], bytearray | memoryview]]:
+        """The salt, ids and cells of every sequence of at least `least` tokens."""
+        return self._engine.states(least, limit)
+
+    def restore(self, ids: Sequence[int], cells: bytearray | memoryview, salt: str) -> bool:
+        """Put cells back; False if there is no room for them."""
+        return self._engine.restore(ids, cells, salt)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._loaded.close()
+
+    def _require_room(self, n_tokens: int, *, least: bool = False) -> None:
+        if n_tokens >= self.n_ctx:
+            raise self._engine.overflow(n_tokens, at_least=least)

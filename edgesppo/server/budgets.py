@@ -1,0 +1,81 @@
+"""Rate and token budgets: what each API key may use per minute."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from edgesppo.server.errors import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgesppo.server.api_keys import ApiKey
+
+_MINUTE = 60.0
+
+
+class Bucket:
+    """A budget that refills steadily; using more than it holds makes it wait until it is even."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+        self._size = float(per_minute)
+        self._left = self._size
+        self._clock = clock
+        self._at = clock()
+
+    def use(self, amount: float) -> None:
+        """Take an amount, even if it is more than is left."""
+        self._refill()
+        self._left -= amount
+
+    def wait_s(self, amount: float) -> float:
+        """The seconds until `amount` is left, or all that it holds; 0 if it is now."""
+        self._refill()
+        missing = min(amount, self._size) - self._left
+        return max(0.0, missing * _MINUTE / self._size)
+
+    def _refill(self) -> None:
+        now = self._clock()
+        self._left = min(self._size, self._left + (now - self._at) * self._size / _MINUTE)
+        self._at = now
+
+
+class Budgets:
+    """The budgets of all keys."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+
+    def spend_request(self, key: ApiKey | None) -> None:
+        """Count one request. Raises a 429 if the key has none left, or no tokens."""
+        if key is None:
+            return
+        for kind, amount in (("requests", 1.0), ("tokens", 1.0)):
+            bucket = self._bucket(key, kind)
+            if bucket is not None and (wait := bucket.wait_s(amount)) > 0:
+                raise ApiError(
+                    429,
+                    f"the budget of {kind} per minute of the key {key.name!r} is used up; ask "
+                    f"again in {math.ceil(wait)} s",
+                    code="rate_limit_exceeded",
+                    headers={"Retry-After": str(math.ceil(wait))},
+                )
+        if (bucket := self._bucket(key, "requests")) is not None:
+            bucket.use(1)
+
+    def spend_tokens(self, key: ApiKey | None, n: int) -> None:
+        """Count tokens that were computed; they may exceed the budget, which then has to refill."""
+        if key is not None and (bucket := self._bucket(key, "tokens")) is not None:
+            bucket.use(n)
+
+    def _bucket(self, key: ApiKey, kind: str) -> Bucket | None:
+        per_minute = getattr(key, kind)
+        if per_minute is None:
+            return None
+        known = self._buckets.get((key.name, kind))
+        if known is None:
+            known = self._buckets[key.name, kind] = Bucket(per_minute, self._clock)
+        return known

@@ -1,0 +1,111 @@
+"""Errors in OpenAI's form: an HTTP status, a type, a code, and the parameter that is to blame.
+
+{"error": {"message": "...", "type": "invalid_request_error", "param": "n", "code": null}}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import HTTPException
+
+from edgesppo.errors import (
+    Cancelled,
+    Closed,
+    ContextOverflow,
+    EdgesppoError,
+    OutOfMemory,
+    UsageError,
+)
+from edgesppo.system.sanitize import one_line
+
+RETRY_S = 5  # what Retry-After says where nothing better is known
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(HTTPException):
+    """An answer other than 200. `param` names the request's field, `code` the kind of error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.code = code
+        self.param = param
+
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The JSON of the error, in the form of the API that the path belongs to."""
+        if path.startswith("/api/"):
+            return {"error": self.detail}
+        kind = "server_error" if self.status_code >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": self.detail,
+                "type": _TYPES.get(self.status_code, kind),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """A 400."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def unsupported(what: str, param: str) -> ApiError:
+    """The refusal of something that other servers have."""
+    return bad_request(f"{what} not supported by this server", param, "unsupported_parameter")
+
+
+def unavailable(status: str) -> ApiError:
+    """The 503 of a server that is loading, draining or stopped."""
+    reasons = {
+        "loading": "the model is still loading; ask again in a few seconds",
+        "draining": "the server is shutting down; ask again later",
+        "failed": "the model could not be loaded; see the server's log",
+    }
+    message = reasons.get(status, "the server has stopped")
+    return ApiError(503, message, code=f"server_{status}", headers={"Retry-After": str(RETRY_S)})
+
+
+def overloaded(n_waiting: int) -> ApiError:
+    """The 429 of a full queue."""
+    return ApiError(
+        429,
+        f"too many requests are waiting ({n_waiting}); ask again later",
+        code="queue_full",
+        headers={"Retry-After": str(RETRY_S)},
+    )
+
+
+def from_exception(error: Exception, param: str | None = None) -> ApiError:
+    """The HTTP form of any exception; `param` is the field that is to blame for a bad request.
+
+    Of an exception that is not ours, nothing is told.
+    """
+    if isinstance(error, ApiError):
+        return error
+    message = one_line(str(error))
+    if isinstance(error, ContextOverflow):
+        return bad_request(message, param, "context_length_exceeded")
+    if isinstance(error, UsageError):
+        return bad_request(message, param)
+    if isinstance(error, Closed | Cancelled):
+        return unavailable("stopped")
+    if isinstance(error, OutOfMemory):
+        return ApiError(503, message, code="out_of_memory", headers={"Retry-After": str(RETRY_S)})
+    if isinstance(error, EdgesppoError):
+        return ApiError(500, message, code="engine_error")
+    return ApiError(500, "an internal error; see the server's log", code="internal_error")

@@ -1,0 +1,71 @@
+"""Which waiting answer is next: the owners of API keys take turns, each in the order of asking."""
+
+from __future__ import annotations
+
+import collections
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgesppo.server.job import Job
+
+
+class FairQueue:
+    """The jobs that wait for a sequence. Not safe for threads: its user holds a lock."""
+
+    def __init__(self) -> None:
+        self._lines: collections.OrderedDict[str, collections.deque[Job]] = (
+            collections.OrderedDict()
+        )
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def __iter__(self) -> Iterator[Job]:
+        for line in self._lines.values():
+            yield from line
+
+    def add(self, job: Job) -> None:
+        """Append a job to its owner's line."""
+        self._lines.setdefault(job.owner, collections.deque()).append(job)
+
+    def pop(self, running: dict[str, int]) -> Job | None:
+        """Take out the next job that may start; None if there is none.
+
+        It is of the owner with the fewest `running` ones, and among equals of the one who has
+        waited longest for a turn.
+        """
+        for owner in sorted(self._lines, key=lambda owner: running.get(owner, 0)):
+            line = self._lines[owner]
+            job = next((job for job in line if _may_start(job)), None)
+            if job is not None:
+                line.remove(job)
+                self._lines.move_to_end(owner)
+                if not line:
+                    del self._lines[owner]
+                return job
+        return None
+
+    def remove_cancelled(self) -> list[Job]:
+        """Take out the jobs that nobody waits for any more."""
+        gone = [job for job in self if job.cancelled]
+        for job in gone:
+            self._lines[job.owner].remove(job)
+            if not self._lines[job.owner]:
+                del self._lines[job.owner]
+        return gone
+
+    def clear(self) -> list[Job]:
+        """Take out all jobs."""
+        jobs = [*self]
+        self._lines.clear()
+        return jobs
+
+
+def _may_start(job: Job) -> bool:
+    """Whether the answer that it shares its prompt with, if any, has been prefilled."""
+    leader = job.leader
+    if leader is None or leader.over:
+        return True
+    return leader.generation is not None and leader.generation.has_begun

@@ -1,0 +1,121 @@
+"""Who may ask what: the Host and Origin of a request, and its API key.
+
+A page of another site can make a browser send requests to this machine, and can give its own name
+this machine's address (DNS rebinding). Both show in these headers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+from edgesppo.server import api_keys
+from edgesppo.server.errors import ApiError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from edgesppo.server.settings import ServerSettings
+
+LOCAL = "localhost"
+# What may be had without a key: the state of the server, and the page, which asks for the key.
+_OPEN = ("/health", "/", "/page/")
+
+
+class Guard:
+    """ASGI middleware that answers requests it does not let through with a 401 or 403."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._allowed = {host.lower() for host in settings.allowed_hosts} | {LOCAL}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request, and note whose it is."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            try:
+                self._check_host(scope, headers)
+                self._check_origin(scope, headers)
+                self._check_key(scope, headers)
+            except ApiError as error:
+                response = JSONResponse(error.body(scope["path"]), error.status_code, error.headers)
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check_host(self, scope: Scope, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        name = host_name(hosts[0]) if len(hosts) == 1 else None
+        if scope.get("server") is not None and scope["server"][1] is None:
+            return  # a unix socket: no web page can reach it
+        if name in self._allowed or (name is not None and self._is_address(name)):
+            return
+        shown = hosts[0][:100] if hosts else ""
+        raise ApiError(
+            403,
+            f"the host {shown!r} is not one of this server's; --allow-host adds names",
+            code="host_not_allowed",
+        )
+
+    def _is_address(self, name: str) -> bool:
+        """Whether it is an address, which cannot be rebound; of this machine, if we serve it."""
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or not is_loopback(self._settings.host)
+
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is None or origin in self._settings.origins:
+            return
+        if origin == f"{scope['scheme']}://{headers.get('host', '')}":
+            return
+        raise ApiError(
+            403,
+            f"pages of {origin[:100]!r} may not use this server; --allow-origin adds some",
+            code="origin_not_allowed",
+        )
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        keys, path = self._settings.keys, scope["path"]
+        if not keys or path in _OPEN or path.startswith("/page/"):
+            return
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        key = api_keys.find(keys, given)
+        if key is None:
+            raise ApiError(
+                401,
+                "the API key is missing or wrong; send Authorization: Bearer KEY",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        scope.setdefault("state", {})["key"] = key
+
+
+def host_name(host: str) -> str | None:
+    """The name or address in a Host header, without brackets and port; None if it has none."""
+    if host.startswith("["):
+        name, bracket, port = host[1:].partition("]")
+        return name.lower() if bracket and _is_port(port) else None
+    name = host.partition(":")[0]
+    return name.lower().rstrip(".") if _is_port(host[len(name) :]) else None
+
+
+def _is_port(text: str) -> bool:
+    return text == "" or (text[0] == ":" and text[1:].isdecimal() and len(text) < 7)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host that we listen on."""
+    if host == LOCAL:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,82 @@
+"""`Job`: one answer on its way from the worker thread to the request that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgesppo.chat.generation import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from edgesppo.chat.generation import Generation, Result, Usage
+    from edgesppo.sampling.params import SamplingParams
+
+# What the worker delivers: a chunk of the answer, or why there is none.
+News = Chunk | Exception
+
+
+@dataclass(eq=False)
+class Job:
+    """One answer: its prompt, and what has been computed of it.
+
+    The worker alone touches `generation` and `chunks`. `deliver` and the iteration run on the event
+    loop. A `leader` is another answer to the same prompt, whose prefill this one waits for and
+    shares. `owner` is the name of the API key; the KV cache is shared only within it.
+    """
+
+    prompt: list[int]
+    params: SamplingParams
+    grammar: str | None = None
+    owner: str = ""
+    leader: Job | None = None
+    created_at: float = field(default_factory=time.perf_counter)
+    admitted_at: float | None = None
+    last_token_at: float | None = None
+    usage: Usage | None = None  # once it is over
+    cancelled: bool = False
+    over: bool = False  # the worker is done with it
+    generation: Generation | None = None
+    chunks: Iterator[Chunk] | None = None
+    n_delivered: int = 0
+    _news: list[News] = field(default_factory=list)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def deliver(self, news: list[News]) -> None:
+        """Hand over what the worker computed; an empty list says that the answer has begun."""
+        self._news += news
+        self.n_delivered += len(news)
+        self._arrived.set()
+
+    async def begun(self, timeout: float) -> None:
+        """Wait until the answer has a sequence, has failed, or `timeout` seconds have passed.
+
+        Raises what ended an answer before it began.
+        """
+        try:
+            await asyncio.wait_for(self._arrived.wait(), timeout)
+        except asyncio.TimeoutError:
+            return
+        if self._news and isinstance(self._news[0], Exception):
+            raise self._news[0]
+
+    async def stream(self) -> AsyncIterator[Chunk]:
+        """The chunks of the answer as they come; the last has the finish reason."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            news, self._news = self._news, []
+            for item in news:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if item.finish_reason is not None:
+                    return
+
+    def result(self) -> Result:
+        """The whole answer, once it has ended."""
+        assert self.generation is not None, "it has begun"
+        return self.generation.result()

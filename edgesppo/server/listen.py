@@ -1,0 +1,84 @@
+"""Where the server listens: a TCP address, or a unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BACKLOG = 512
+
+
+def on_address(host: str, port: int) -> socket.socket:
+    """A socket that listens on a host and port. Raises UsageError if that is not possible."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind)
+    except OSError as error:
+        raise UsageError(f"--host {host} is no address of this machine: {error.strerror}") from None
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {error.strerror}; another port: --port N"
+        ) from None
+    return listener
+
+
+def on_unix_socket(path: Path) -> socket.socket:
+    """A socket that listens on a path, for this user alone. Raises UsageError.
+
+    A socket that an earlier server left there is replaced; anything else is not.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        raise UsageError("--unix-socket: this system has no unix sockets; use --port")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise UsageError(f"cannot listen on the unix socket {path}: {reason}") from None
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nothing listens on any more."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(None, "there is a file of that name")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+                return
+        raise OSError(None, "another server listens there")
+
+
+def url_of(listener: socket.socket, *, tls: bool) -> str:
+    """The address that a listening socket can be asked at."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{shown}:{port}"

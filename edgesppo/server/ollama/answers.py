@@ -1,0 +1,153 @@
+"""/api/chat and /api/generate: answers as JSON lines, or as one object."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
+
+from edgesppo.server.closing_response import ClosingResponse
+from edgesppo.server.errors import from_exception
+from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
+from edgesppo.server.openai import logprobs, tools
+from edgesppo.server.openai.chat import plan_of
+from edgesppo.server.service import Answers, Plan, Service, finish_reason
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from edgesppo.chat.generation import Timings, TokenLogprob, Usage
+    from edgesppo.server.backend import Backend
+
+router = APIRouter(route_class=JsonRoute)
+
+
+class JsonLines(ClosingResponse):
+    """A stream of one JSON object a line."""
+
+    media_type = "application/x-ndjson"
+
+
+@router.post("/api/chat", tags=["ollama"])
+async def chat(request: HttpRequest, body: ChatBody) -> Any:
+    """Answer a conversation."""
+    return await _answer(request, body, Reply(body, chat=True), empty=not body.messages)
+
+
+@router.post("/api/generate", tags=["ollama"])
+async def generate(request: HttpRequest, body: GenerateBody) -> Any:
+    """Answer one text."""
+    return await _answer(request, body, Reply(body, chat=False), empty=not body.prompt)
+
+
+async def _answer(
+    request: HttpRequest, body: ChatBody | GenerateBody, reply: Reply, *, empty: bool
+) -> Any:
+    service: Service = request.app.state.service
+    service.require_model(body.model)
+    body.check_context(service.backend.n_ctx)
+    if empty:  # Ollama's way to have the model loaded
+        return JSONResponse({**reply.piece("", done=True), "done_reason": "load"})
+    limits = service.settings.limits
+
+    def make_plan(backend: Backend) -> Plan:
+        if isinstance(body, GenerateBody) and body.raw:
+            return Plan([backend.text_prompt(body.prompt)], backend.params(body.sampling()))
+        return plan_of(body.as_chat(), backend, limits)
+
+    answers = await service.start(request, make_plan, "messages")
+    if body.streams:
+        return JsonLines(answers, reply.lines(answers))
+    (result,) = await answers.results()
+    last = reply.last(finish_reason(result.finish_reason), result.usage, result.timings)
+    return JSONResponse({**reply.piece(result.text, result.logprobs, done=True), **last})
+
+
+class Reply:
+    """The response to one request, in pieces of the same form."""
+
+    def __init__(self, body: Request, *, chat: bool) -> None:
+        self._body = body
+        self._chat = chat
+        self._started = time.perf_counter_ns()
+        has_tools = isinstance(body, ChatBody) and bool(body.tools)
+        self._parser = tools.CallParser() if has_tools else None
+        self._arguments = ""
+
+    async def lines(self, answers: Answers) -> AsyncIterator[bytes]:
+        """The pieces as lines; a failure is the last one."""
+        try:
+            async for _, chunk in answers.stream():
+                last: dict[str, Any] = {}
+                if chunk.finish_reason is not None:
+                    reason = finish_reason(chunk.finish_reason)
+                    last = self.last(reason, chunk.usage, chunk.timings)
+                if chunk.text or last or chunk.logprobs:
+                    done = bool(last)
+                    yield _line({**self.piece(chunk.text, chunk.logprobs, done=done), **last})
+        except Exception as error:
+            yield _line(from_exception(error).body("/api/"))
+
+    def piece(
+        self, text: str, entries: Iterable[TokenLogprob] = (), *, done: bool = False
+    ) -> dict[str, Any]:
+        """A piece of the answer; a call of a tool comes as a whole, at the end."""
+        found: dict[str, Any] = {
+            "model": self._body.model,
+            "created_at": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
+        }
+        call = None
+        if self._parser is not None:
+            text = self._parser.text(text)
+            self._arguments += self._parser.arguments()
+            call = self._call() if done else None
+        if self._chat:
+            found["message"] = {"role": "assistant", "content": text}
+            if call is not None:
+                found["message"]["tool_calls"] = [call]
+        else:
+            found["response"] = text
+        found["done"] = done
+        if self._body.logprobs:
+            found["logprobs"] = logprobs.chat(entries)["content"]
+        return found
+
+    def _call(self) -> dict[str, Any] | None:
+        """The call, if the answer is a whole one."""
+        assert self._parser is not None, "there are tools"
+        try:
+            arguments = json.loads(self._arguments) if self._parser.is_call else None
+        except ValueError:  # cut off by the limit of tokens
+            return None
+        if arguments is None:
+            return None
+        return {"function": {"name": self._parser.name, "arguments": arguments}}
+
+    def last(self, reason: str, usage: Usage | None, timings: Timings | None) -> dict[str, Any]:
+        """What the last piece tells beside; durations are in nanoseconds."""
+        assert usage is not None, "it has ended"
+        assert timings is not None, "it has ended"
+        computed = usage.prompt_tokens - usage.cached_tokens
+        return {
+            "done_reason": reason,
+            "total_duration": time.perf_counter_ns() - self._started,
+            "load_duration": 0,
+            "prompt_eval_count": usage.prompt_tokens,
+            "prompt_eval_duration": _duration(computed, timings.prefill_tps),
+            "eval_count": usage.completion_tokens,
+            "eval_duration": _duration(usage.completion_tokens, timings.decode_tps),
+        }
+
+
+def _duration(n_tokens: int, per_second: float) -> int:
+    return round(n_tokens / per_second * 1e9) if per_second > 0 else 0
+
+
+def _line(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,207 @@
+"""The bodies of Ollama's requests, and the chat requests that they come to."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from edgesppo.sampling.options import NAMES
+from edgesppo.server.errors import bad_request, unsupported
+from edgesppo.server.openai.chat_request import (
+    ChatMessage,
+    ChatRequest,
+    FunctionCall,
+    Name,
+    ResponseFormat,
+    SchemaFormat,
+    Tool,
+    ToolCall,
+)
+from edgesppo.server.openai.fields import RequestModel, Sampling, Strict
+
+_FIXED = "(it is set when the server starts)"
+# What Ollama means by these numbers of tokens is: as many as there is room for.
+_UNLIMITED = (-1, -2)
+
+
+class Options(Sampling):
+    """The sampling parameters; most are called as everywhere else."""
+
+    REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        **{
+            name: (f"the option {name} {_FIXED} is", ())
+            for name in ("num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "numa")
+        },
+        "num_keep": ("dropping the middle of a chat (num_keep) is", (0, -1)),
+        "tfs_z": ("tail-free sampling (tfs_z) is", (1, 1.0)),
+        "penalize_newline": ("the option penalize_newline is", (True,)),
+        "max_tokens": ("the option max_tokens (it is num_predict here) is", ()),
+    }
+
+    num_predict: Annotated[int, Field(ge=-2, le=2**31 - 1)] | None = None
+    num_ctx: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+
+
+def _no_images(images: Any) -> Any:
+    if images:
+        raise unsupported("images are", "images")
+    return images
+
+
+class Call(Strict):
+    """A call of a function, with its arguments as an object."""
+
+    name: Name
+    arguments: Annotated[dict[str, Any], Field(default_factory=dict)]
+    index: int | None = None
+
+
+class CallOf(Strict):
+    """A call that the model made."""
+
+    function: Call
+    id: str | None = None
+    type: Literal["function"] | None = None
+
+
+class Message(Strict):
+    """One message."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    images: Annotated[list[Any] | None, BeforeValidator(_no_images)] = None
+    tool_calls: list[CallOf] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+    thinking: None = None
+
+
+class Request(RequestModel):
+    """What both requests have in common."""
+
+    REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        "think": ("thinking is", (False,)),
+        "template": ("another template is", ("",)),
+        "suffix": ("inserting before a suffix is", ("",)),
+        "context": ("going on from token ids (context) is; give the messages: it is", ([],)),
+        "images": ("images are", ([],)),
+        "truncate": ("cutting a prompt to fit is", (False,)),
+        "shift": ("dropping turns to fit is", (False,)),
+    }
+
+    model: str
+    stream: bool | None = None
+    format: Literal["", "json"] | dict[str, Any] | None = None
+    options: Options | None = None
+    keep_alive: str | float | None = None  # the model stays loaded in any case
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is streamed; it is if nothing is said."""
+        return self.stream is not False
+
+    def check_context(self, n_ctx: int) -> None:
+        """Raise an ApiError if more context is asked for than there is."""
+        asked = None if self.options is None else self.options.num_ctx
+        if asked is not None and asked > n_ctx:
+            raise bad_request(f"num_ctx is {asked}, but this server has {n_ctx}", "num_ctx")
+
+    def sampling(self) -> dict[str, Any]:
+        """The options by the names of SamplingParams."""
+        found = {} if self.options is None else self.options.sampling()
+        asked = None if self.options is None else self.options.num_predict
+        if asked == 0:
+            raise bad_request("num_predict is 0, expected at least 1, or -1", "num_predict")
+        if asked is not None and asked not in _UNLIMITED:
+            found["max_tokens"] = asked
+        return found
+
+    def chat(self, messages: list[ChatMessage], tools: list[Tool] | None = None) -> ChatRequest:
+        """The same request to OpenAI's chat API."""
+        sampling = self.sampling()
+        assert sampling.keys() <= set(NAMES), "they are called alike"
+        return ChatRequest.model_construct(
+            **sampling,
+            messages=messages,
+            tools=tools,
+            response_format=self._format(),
+            logprobs=self.logprobs,
+            top_logprobs=self.top_logprobs,
+        )
+
+    def _format(self) -> ResponseFormat | None:
+        if not self.format:
+            return None
+        if self.format == "json":
+            return ResponseFormat(type="json_object")
+        schema = SchemaFormat.model_construct(schema_=self.format)
+        return ResponseFormat(type="json_schema", json_schema=schema)
+
+
+class ChatBody(Request):
+    """The body of /api/chat."""
+
+    messages: Annotated[list[Message], Field(default_factory=list)]
+    tools: list[Tool] | None = None
+
+    def as_chat(self) -> ChatRequest:
+        """The same request to OpenAI's chat API. Raises an ApiError."""
+        open_calls: list[tuple[str, str]] = []  # id and name, in the order of the calls
+        made = 0
+        found = []
+        for message in self.messages:
+            calls = []
+            for call in message.tool_calls or []:
+                made += 1
+                id_ = call.id or f"call_{made}"
+                open_calls.append((id_, call.function.name))
+                arguments = json.dumps(call.function.arguments)
+                function = FunctionCall(name=call.function.name, arguments=arguments)
+                calls.append(ToolCall(id=id_, function=function))
+            result_of = None
+            if message.role == "tool":
+                result_of = _answered(message, open_calls)
+            found.append(
+                ChatMessage(
+                    role=message.role,
+                    content=message.content,
+                    tool_calls=calls or None,
+                    tool_call_id=result_of,
+                )
+            )
+        return self.chat(found, self.tools)
+
+
+class GenerateBody(Request):
+    """The body of /api/generate."""
+
+    prompt: str = ""
+    system: str | None = None
+    raw: bool | None = None
+
+    def as_chat(self) -> ChatRequest:
+        """The same request to OpenAI's chat API."""
+        system = [] if not self.system else [ChatMessage(role="system", content=self.system)]
+        return self.chat([*system, ChatMessage(role="user", content=self.prompt)])
+
+
+class ModelBody(RequestModel):
+    """The body of a request about a model."""
+
+    model: str | None = None
+    name: str | None = None
+    verbose: bool | None = None
+    stream: bool | None = None
+
+
+def _answered(message: Message, open_calls: list[tuple[str, str]]) -> str | None:
+    """The id of the call whose result a message is: the first open one that it may mean."""
+    for n, (id_, name) in enumerate(open_calls):
+        if message.tool_call_id in (None, id_) and message.tool_name in (None, name):
+            del open_calls[n]
+            return id_
+    return message.tool_call_id or message.tool_name

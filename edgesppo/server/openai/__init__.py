@@ -1,0 +1,1 @@
+"""The API of OpenAI: its requests, answers, streams and tools."""

@@ -1,0 +1,214 @@
+"""/v1/chat/completions: from the request to a plan, and from the answers to the response."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from edgesppo._version import __version__
+from edgesppo.chat.structured import AnswerFormat, answer_format
+from edgesppo.errors import UsageError
+from edgesppo.server.errors import bad_request
+from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.openai import logprobs, sse, tools
+from edgesppo.server.openai.chat_request import ChatRequest
+from edgesppo.server.openai.messages import turns
+from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
+from edgesppo.server.usage import timings_of, usage_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.server.backend import Backend
+    from edgesppo.server.settings import Limits
+
+router = APIRouter(route_class=JsonRoute)
+
+
+@router.post("/v1/chat/completions", tags=["chat"])
+async def chat_completions(request: Request, body: ChatRequest) -> Any:
+    """Answer a conversation."""
+    service: Service = request.app.state.service
+    service.require_model(body.model)
+    limits = service.settings.limits
+    answers = await service.start(
+        request, lambda backend: plan_of(body, backend, limits), "messages"
+    )
+    reply = Reply(service.backend.name, body)
+    if body.stream:
+        return sse.AnswerStream(answers, reply.events(answers))
+    return JSONResponse(reply.whole(answers, await answers.results()))
+
+
+def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:
+    """What is to be computed. Raises ApiError and UsageError."""
+    if len(body.messages) > limits.messages:
+        raise bad_request(
+            f"there are {len(body.messages)} messages, expected at most {limits.messages}",
+            "messages",
+        )
+    if body.stream_options is not None and not body.stream:
+        raise bad_request("stream_options is given without stream", "stream_options")
+    params = backend.params(_sampling(body))
+    use = tools.tool_use(body, limits.tools)
+    format_ = _answer_format(body)
+    messages, partial = turns(body.messages, "" if use is None else use.system)
+    if use is not None and format_ is not None:
+        raise bad_request("response_format and tools cannot be used together", "response_format")
+    if (use or format_) and partial is not None:
+        raise bad_request("an answer cannot be continued with a schema or tools", "messages")
+    if format_ is not None:
+        format_.check(params)
+    grammar = use.grammar if use is not None else None if format_ is None else format_.grammar
+    prompt = backend.chat_prompt(messages, partial)
+    return Plan([prompt], params, grammar, body.n or 1)
+
+
+def _sampling(body: ChatRequest) -> dict[str, Any]:
+    sampling = body.sampling()
+    if body.max_completion_tokens is not None:
+        if body.max_tokens is not None:
+            raise bad_request("max_tokens and max_completion_tokens are both given", "max_tokens")
+        sampling["max_tokens"] = body.max_completion_tokens
+    if body.top_logprobs is not None and not body.logprobs:
+        raise bad_request("top_logprobs is given without logprobs", "top_logprobs")
+    if body.logprobs:
+        sampling["logprobs"] = body.top_logprobs or 0
+    return sampling
+
+
+def _answer_format(body: ChatRequest) -> AnswerFormat | None:
+    """The format that the answer has to have; None for plain text."""
+    asked = body.response_format
+    if asked is None or asked.type == "text":
+        return None
+    given: Any = asked.schema_
+    if asked.json_schema is not None:
+        given = asked.json_schema.schema_
+    if given is None and asked.type == "json_schema":
+        raise bad_request("response_format has no json_schema", "response_format")
+    try:
+        return answer_format({"type": "object"} if given is None else given)
+    except UsageError as error:
+        raise bad_request(str(error), "response_format", "invalid_schema") from None
+
+
+class Reply:
+    """The response to one request, as a whole or as events."""
+
+    def __init__(self, model: str, body: ChatRequest) -> None:
+        self._body = body
+        self._calls = bool(body.tools) and body.tool_choice != "none"
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": "chat.completion",
+            "created": now(),
+            "model": model,
+            "system_fingerprint": f"edgesppo-{__version__}",
+        }
+
+    def whole(self, answers: Answers, results: list[Result]) -> dict[str, Any]:
+        """The response as one object."""
+        choices = [self._choice(n, result) for n, result in enumerate(results)]
+        usage = usage_of([result.usage for result in results], answers.n)
+        timings = timings_of(answers.jobs[0], results[0].timings)
+        return {**self._head, "choices": choices, "usage": usage, "timings": timings}
+
+    def _choice(self, n: int, result: Result) -> dict[str, Any]:
+        reason = finish_reason(result.finish_reason)
+        message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
+        parser = tools.CallParser()
+        if self._calls and not parser.text(result.text) and parser.is_call:
+            arguments = parser.arguments()
+            message["content"] = None
+            message["tool_calls"] = [_call(tools.call_id(), parser.name or "", arguments)]
+            reason = "tool_calls" if reason == "stop" else reason
+        found = logprobs.chat(result.logprobs) if self._body.logprobs else None
+        return {"index": n, "message": message, "logprobs": found, "finish_reason": reason}
+
+    async def events(self, answers: Answers) -> AsyncIterator[bytes]:
+        """The response as events."""
+        n_choices = len(answers.jobs)
+        parsers = [tools.CallParser() for _ in range(n_choices)]
+        for n in range(n_choices):
+            yield self._event(n, {"role": "assistant", "content": "", "refusal": None})
+        ends: dict[int, Chunk] = {}
+        async for n, chunk in answers.stream():
+            for delta in self._deltas(parsers[n], chunk.text):
+                yield self._event(n, delta, chunk)
+                chunk = _without_logprobs(chunk)
+            if self._body.logprobs and chunk.logprobs:
+                yield self._event(n, {"content": ""}, chunk)
+            if chunk.finish_reason is not None:
+                ends[n] = chunk
+                reason = finish_reason(chunk.finish_reason)
+                if parsers[n].is_call and self._calls and reason == "stop":
+                    reason = "tool_calls"
+                yield self._event(n, {}, reason=reason, **self._last(answers, ends, n_choices))
+        if self._body.stream_options is not None and self._body.stream_options.include_usage:
+            yield self._usage_event(answers, ends)
+        yield sse.DONE
+
+    def _deltas(self, parser: tools.CallParser, text: str) -> list[dict[str, Any]]:
+        """What a piece of text adds to the message."""
+        if not self._calls:
+            return [{"content": text}] if text else []
+        sure = parser.text(text)
+        if not parser.is_call:
+            return [{"content": sure}] if sure else []
+        named_before = parser.name is not None
+        arguments, deltas = parser.arguments(), []
+        if parser.name is not None and not named_before:
+            deltas.append({"tool_calls": [{"index": 0, **_call(tools.call_id(), parser.name, "")}]})
+        if arguments:
+            deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]})
+        return deltas
+
+    def _event(
+        self,
+        n: int,
+        delta: dict[str, Any],
+        chunk: Chunk | None = None,
+        reason: str | None = None,
+        **more: Any,
+    ) -> bytes:
+        found = None
+        if self._body.logprobs and chunk is not None and chunk.logprobs:
+            found = logprobs.chat(chunk.logprobs)
+        choice = {"index": n, "delta": delta, "logprobs": found, "finish_reason": reason}
+        return sse.event({**self._chunk_head(), "choices": [choice], **more})
+
+    def _chunk_head(self) -> dict[str, Any]:
+        head: dict[str, Any] = {**self._head, "object": "chat.completion.chunk"}
+        options = self._body.stream_options
+        if options is not None and options.include_usage:
+            head["usage"] = None
+        return head
+
+    def _last(self, answers: Answers, ends: Mapping[int, Chunk], n_choices: int) -> dict[str, Any]:
+        """What the very last choice's end tells beside it."""
+        if len(ends) < n_choices:
+            return {}
+        return {"timings": timings_of(answers.jobs[0], ends[0].timings)}
+
+    def _usage_event(self, answers: Answers, ends: Mapping[int, Chunk]) -> bytes:
+        found = [ends[n].usage for n in sorted(ends)]
+        usage = usage_of([usage for usage in found if usage is not None], answers.n)
+        return sse.event({**self._chunk_head(), "choices": [], "usage": usage})
+
+
+def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    return {
+        "id": call_id,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+
+
+def _without_logprobs(chunk: Chunk) -> Chunk:
+    return replace(chunk, logprobs=()) if chunk.logprobs else chunk

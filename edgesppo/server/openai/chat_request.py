@@ -1,0 +1,163 @@
+"""The body of /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from edgesppo.server.errors import unsupported
+from edgesppo.server.openai.fields import Sampling, StreamOptions, Strict
+
+_PARTS = {
+    "image_url": "images are",
+    "input_image": "images are",
+    "image": "images are",
+    "input_audio": "audio is",
+    "audio": "audio is",
+    "file": "files are",
+    "input_file": "files are",
+    "video_url": "video is",
+}
+
+
+def refuse_other_parts(content: Any) -> Any:
+    """Refuse by name what is no text."""
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind in _PARTS:
+            raise unsupported(_PARTS[kind], "messages")
+    return content
+
+
+class TextPart(Strict):
+    """A piece of a message's text."""
+
+    type: Literal["text", "input_text", "output_text"]
+    text: str
+
+
+Content = Annotated[str | list[TextPart] | None, BeforeValidator(refuse_other_parts)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+def text_of(content: str | list[TextPart] | None) -> str:
+    """The text of a message's content."""
+    if isinstance(content, list):
+        return "".join(part.text for part in content)
+    return content or ""
+
+
+class FunctionCall(Strict):
+    """Which function is called, with its arguments as JSON text."""
+
+    name: Name
+    arguments: str = "{}"
+
+
+class ToolCall(Strict):
+    """A call that the model made."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Strict):
+    """One message. Those of a tool are given to the model as a user's, as it knows no others."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class Function(Strict):
+    """A function that the model may call; `parameters` is a JSON Schema."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A tool; there are only functions."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Strict):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(Strict):
+    """The one tool that is to be called."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
+
+
+class SchemaFormat(Strict):
+    """A JSON Schema with a name."""
+
+    name: str = "answer"
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | bool, Field(alias="schema")] = True
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """What the answer has to be: text, a JSON object, or what a schema says.
+
+    The schema is given as OpenAI has it, in `json_schema`, or beside the type, as llama-server has
+    it.
+    """
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+    schema_: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+
+
+class ChatRequest(Sampling):
+    """A conversation whose next message is asked for."""
+
+    REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        "audio": ("audio output is", ()),
+        "modalities": ("other output than text is", (["text"],)),
+        "store": ("storing responses is", (False,)),
+        "functions": ("'functions' is; use tools: it is", ([],)),
+        "function_call": ("'function_call' is; use tool_choice: it is", ()),
+        "prediction": ("predicted output is", ()),
+        "web_search_options": ("searching the web is", ()),
+        "reasoning_effort": ("reasoning effort is", ("none",)),
+        "verbosity": ("verbosity is", ("medium",)),
+        "service_tier": ("another service tier is", ("auto", "default")),
+        "moderation": ("moderation is", ()),
+    }
+
+    model: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    # Notes of the caller's, which change no answer.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None

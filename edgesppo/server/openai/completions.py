@@ -1,0 +1,168 @@
+"""/v1/completions: a text, or token ids, to be continued as they are, without a chat's template."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from edgesppo._version import __version__
+from edgesppo.server.errors import bad_request
+from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.openai import logprobs, sse
+from edgesppo.server.openai.fields import Sampling, StreamOptions
+from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
+from edgesppo.server.usage import timings_of, usage_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.server.backend import Backend
+
+router = APIRouter(route_class=JsonRoute)
+_DEFAULT_TOKENS = 16  # of the API, if max_tokens is not given
+_MOST_PROMPTS = 64
+
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class CompletionRequest(Sampling):
+    """One or more prompts, as texts or token ids."""
+
+    REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        "suffix": ("inserting before a suffix is", ("",)),
+    }
+
+    model: str | None = None
+    prompt: str | Ids | Annotated[list[str] | list[Ids], Field(max_length=_MOST_PROMPTS)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=128)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    user: str | None = None
+
+
+@router.post("/v1/completions", tags=["completions"])
+async def completions(request: Request, body: CompletionRequest) -> Any:
+    """Continue a text."""
+    service: Service = request.app.state.service
+    service.require_model(body.model)
+    answers = await service.start(request, lambda backend: plan_of(body, backend), "prompt")
+    reply = Reply(service.backend, body)
+    if body.stream:
+        return sse.AnswerStream(answers, reply.events(answers))
+    return JSONResponse(reply.whole(answers, await answers.results()))
+
+
+def plan_of(body: CompletionRequest, backend: Backend) -> Plan:
+    """What is to be computed. Raises ApiError and UsageError."""
+    n = body.n or 1
+    if body.best_of not in (None, n):
+        raise bad_request(f"best_of is {body.best_of}, expected n: all are returned", "best_of")
+    if body.stream_options is not None and not body.stream:
+        raise bad_request("stream_options is given without stream", "stream_options")
+    if body.echo and body.logprobs is not None:
+        raise bad_request("echo and logprobs cannot be used together", "echo")
+    sampling = {"max_tokens": _DEFAULT_TOKENS, **body.sampling()}
+    if body.logprobs is not None:
+        sampling["logprobs"] = body.logprobs
+    prompts = [_ids(prompt, backend) for prompt in _prompts(body)]
+    if not prompts:
+        raise bad_request("prompt is an empty list, expected a text or token ids", "prompt")
+    return Plan(prompts, backend.params(sampling), n=n)
+
+
+def _prompts(body: CompletionRequest) -> list[str | list[int]]:
+    """The prompts, each a text or token ids."""
+    given: Any = body.prompt
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        return [given]
+    return list(given)
+
+
+def _ids(prompt: str | list[int], backend: Backend) -> list[int]:
+    if isinstance(prompt, str):
+        return backend.text_prompt(prompt)
+    backend.detokenize(prompt)  # raises for an id outside of the vocabulary
+    return backend.require_room(prompt)
+
+
+class Reply:
+    """The response to one request, as a whole or as events."""
+
+    def __init__(self, backend: Backend, body: CompletionRequest) -> None:
+        self._body = body
+        self._backend = backend
+        self._head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": now(),
+            "model": backend.name,
+            "system_fingerprint": f"edgesppo-{__version__}",
+        }
+
+    def whole(self, answers: Answers, results: list[Result]) -> dict[str, Any]:
+        """The response as one object."""
+        choices = []
+        for n, result in enumerate(results):
+            echo = self._echo(n // answers.n)
+            found = None
+            if self._body.logprobs is not None:
+                found = logprobs.completion(result.logprobs, 0)
+            reason = finish_reason(result.finish_reason)
+            choices.append(self._choice(n, echo + result.text, found, reason))
+        return {
+            **self._head,
+            "choices": choices,
+            "usage": usage_of([result.usage for result in results], answers.n),
+            "timings": timings_of(answers.jobs[0], results[0].timings),
+        }
+
+    async def events(self, answers: Answers) -> AsyncIterator[bytes]:
+        """The response as events."""
+        n_jobs = len(answers.jobs)
+        offsets = [0] * n_jobs
+        ends: dict[int, Chunk] = {}
+        if self._body.echo:
+            for n in range(n_jobs):
+                yield self._event(n, self._echo(n // answers.n))
+        async for n, chunk in answers.stream():
+            reason = None
+            if chunk.finish_reason is not None:
+                ends[n], reason = chunk, finish_reason(chunk.finish_reason)
+            found = None
+            if chunk.logprobs:
+                found = logprobs.completion(chunk.logprobs, offsets[n])
+                offsets[n] += sum(len(entry.text) for entry in chunk.logprobs)
+            if chunk.text or found or reason:
+                yield self._event(n, chunk.text, found, reason)
+        options = self._body.stream_options
+        if options is not None and options.include_usage:
+            found_usage = [ends[n].usage for n in sorted(ends)]
+            usage = usage_of([usage for usage in found_usage if usage is not None], answers.n)
+            timings = timings_of(answers.jobs[0], ends[0].timings)
+            yield sse.event({**self._head, "choices": [], "usage": usage, "timings": timings})
+        yield sse.DONE
+
+    def _echo(self, number: int) -> str:
+        """The prompt's text, if the answer is to begin with it."""
+        if not self._body.echo:
+            return ""
+        prompt = _prompts(self._body)[number]
+        return prompt if isinstance(prompt, str) else self._backend.detokenize(prompt)
+
+    def _event(
+        self, n: int, text: str, found: dict[str, Any] | None = None, reason: str | None = None
+    ) -> bytes:
+        return sse.event({**self._head, "choices": [self._choice(n, text, found, reason)]})
+
+    def _choice(
+        self, n: int, text: str, found: dict[str, Any] | None, reason: str | None
+    ) -> dict[str, Any]:
+        return {"text": text, "index": n, "logprobs": found, "finish_reason": reason}

@@ -1,0 +1,107 @@
+"""What the requests of the API have in common: strict models, and the sampling parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from edgesppo.sampling.options import NAMES
+from edgesppo.sampling.params import MAX_SEED
+from edgesppo.server.errors import bad_request, unsupported
+from edgesppo.system.suggest import did_you_mean
+
+
+def _biases(value: Any) -> Any:
+    """JSON has strings for the token ids."""
+    if not isinstance(value, dict):
+        return value
+    if not all(isinstance(key, str) and key.isdecimal() and len(key) < 10 for key in value):
+        raise ValueError("expected token ids as keys")
+    return {int(key): bias for key, bias in value.items()}
+
+
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A part of a request: of exactly these types, with no other key."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RequestModel(Strict):
+    """The body of a request. Keys in `REFUSED` are refused by name, unless their value is harmless.
+
+    An unknown key is refused, too, with the known one that is most like it.
+    """
+
+    REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise bad_request("the body is not a JSON object", code="invalid_json")
+        for name, (what, harmless) in cls.REFUSED.items():
+            if name in data and data[name] is not None and data[name] not in harmless:
+                raise unsupported(what, name)
+        known = [*cls.model_fields, *cls.REFUSED]
+        for name in data:
+            if name not in known:
+                near = did_you_mean(name, known)
+                raise bad_request(f"unknown parameter {name[:64]!r}{near}", name[:64], "unknown")
+        return {name: value for name, value in data.items() if name not in cls.REFUSED}
+
+
+class Sampling(RequestModel):
+    """The sampling parameters; what is not given is the model's default."""
+
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Share | None = None
+    top_k: Count | None = None
+    min_p: Share | None = None
+    typical_p: Share | None = None
+    xtc_probability: Share | None = None
+    xtc_threshold: Share | None = None
+    repeat_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    repeat_last_n: Count | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    dry_multiplier: Annotated[float, Field(ge=0, le=100)] | None = None
+    dry_base: Annotated[float, Field(ge=1, le=100)] | None = None
+    dry_allowed_length: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    dry_penalty_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
+    mirostat_tau: Annotated[float, Field(ge=0, le=100)] | None = None
+    mirostat_eta: Share | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=1000)]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=16)
+        ]
+        | None
+    ) = None
+    logit_bias: (
+        Annotated[
+            dict[int, Annotated[float, Field(ge=-100, le=100)]],
+            BeforeValidator(_biases),
+            Field(max_length=1024),
+        ]
+        | None
+    ) = None
+
+    def sampling(self) -> dict[str, Any]:
+        """The parameters that were given, by the names of SamplingParams."""
+        given = {name: getattr(self, name) for name in NAMES if name in Sampling.model_fields}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class StreamOptions(Strict):
+    """What a stream tells beside the answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False

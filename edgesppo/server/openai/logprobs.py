@@ -1,0 +1,39 @@
+"""Log-probabilities as the API writes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edgesppo.chat.generation import TokenLogprob
+
+
+def chat(entries: Iterable[TokenLogprob]) -> dict[str, Any]:
+    """Of a chat's answer."""
+    return {
+        "content": [
+            {**_entry(entry), "top_logprobs": [_entry(other) for other in entry.top]}
+            for entry in entries
+        ],
+        "refusal": None,
+    }
+
+
+def completion(entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+    """Of a continued text; `offset` is the position of the first token's text."""
+    offsets = []
+    for entry in entries:
+        offsets.append(offset)
+        offset += len(entry.text)
+    return {
+        "tokens": [entry.text for entry in entries],
+        "token_logprobs": [entry.logprob for entry in entries],
+        "top_logprobs": [{other.text: other.logprob for other in entry.top} for entry in entries],
+        "text_offset": offsets,
+    }
+
+
+def _entry(entry: TokenLogprob) -> dict[str, Any]:
+    return {"token": entry.text, "logprob": entry.logprob, "bytes": [*entry.data]}

@@ -1,0 +1,111 @@
+"""A client's messages as Gemma-2's turns: a system text, then user and assistant in turn.
+
+Nothing is dropped. System and developer messages after the first turn go in front of the next
+user's message; messages of one role in a row are joined with an empty line between; the results of
+tools become a user's turn.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from edgesppo.chat.messages import Message
+from edgesppo.server.errors import bad_request
+from edgesppo.server.openai.chat_request import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgesppo.server.openai.chat_request import ChatMessage, ToolCall
+
+_BREAK = "\n\n"
+
+
+def turns(given: Sequence[ChatMessage], system: str = "") -> tuple[list[Message], str | None]:
+    """The messages for the template, and the beginning of an answer that is to be continued.
+
+    `system` is put behind the client's own system text. Raises an ApiError for messages that make
+    no conversation.
+    """
+    conversation = _Conversation()
+    for n, message in enumerate(given):
+        conversation.add(n, message)
+    return conversation.finish(system)
+
+
+def call_text(name: str, arguments: str) -> str:
+    """A call of a tool as the model writes it."""
+    return f'{{"name": {json.dumps(name)}, "arguments": {arguments}}}'
+
+
+class _Conversation:
+    def __init__(self) -> None:
+        self._system: list[str] = []
+        self._pending: list[str] = []  # system texts for the next user's turn
+        self._turns: list[tuple[str, str]] = []
+        self._calls: dict[str, str] = {}  # id -> name of the tool
+        self._open: set[str] = set()  # ids of the calls that have no result yet
+
+    def add(self, n: int, message: ChatMessage) -> None:
+        """Add the client's message number `n`."""
+        where, text = f"messages.{n}", text_of(message.content)
+        if message.content is None and not message.tool_calls:
+            raise bad_request(f"{where}.content is null, expected a text", f"{where}.content")
+        if message.tool_calls and message.role != "assistant":
+            raise bad_request(f"{where} is no assistant's, but has tool_calls", where)
+        if message.role in ("system", "developer"):
+            (self._pending if self._turns else self._system).append(text)
+        elif message.role == "tool":
+            self._add_user(self._result(where, message, text))
+        elif message.role == "user":
+            self._add_user(text)
+        else:
+            self._add_assistant(where, text, message.tool_calls or [])
+
+    def finish(self, system: str) -> tuple[list[Message], str | None]:
+        """The turns, and the answer to continue."""
+        if self._open:
+            raise bad_request("the last calls of tools have no results yet", "messages")
+        if self._pending or not self._turns:
+            self._add_user("" if self._turns else _BREAK.join(self._system))
+            if len(self._turns) == 1 and self._system:
+                self._system = []
+        partial = self._turns.pop()[1] if self._turns[-1][0] == "assistant" else None
+        head = _BREAK.join(text for text in (*self._system, system) if text.strip())
+        first = [Message("system", head)] if head else []
+        return [*first, *(Message(role, text) for role, text in self._turns)], partial  # type: ignore[arg-type]
+
+    def _add_user(self, text: str) -> None:
+        texts = [*self._pending, text]
+        self._pending = []
+        self._add("user", _BREAK.join(filter(None, texts)))
+
+    def _add_assistant(self, where: str, text: str, calls: Sequence[ToolCall]) -> None:
+        if not self._turns:
+            raise bad_request(f"{where} is an assistant's, expected a user's first", where)
+        if self._pending:
+            self._add_user("")
+        for call in calls:
+            if call.id in self._calls:
+                raise bad_request(f"{where} has the id of an earlier tool call", where)
+            self._calls[call.id] = call.function.name
+            self._open.add(call.id)
+        made = [call_text(call.function.name, call.function.arguments) for call in calls]
+        self._add("assistant", "\n".join(filter(None, [text, *made])))
+
+    def _result(self, where: str, message: ChatMessage, text: str) -> str:
+        """The text by which the model gets to know a tool's result."""
+        call = message.tool_call_id
+        if call is None or call not in self._open:
+            raise bad_request(
+                f"{where}.tool_call_id is {call!r}, expected the id of a call without a result",
+                f"{where}.tool_call_id",
+            )
+        self._open.remove(call)
+        return f"Result of {self._calls[call]}:\n{text}"
+
+    def _add(self, role: str, text: str) -> None:
+        if self._turns and self._turns[-1][0] == role:
+            text = _BREAK.join(filter(None, (self._turns.pop()[1], text)))
+        self._turns.append((role, text))

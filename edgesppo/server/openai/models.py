@@ -1,0 +1,104 @@
+"""/v1/models, /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from edgesppo.errors import UsageError
+from edgesppo.server.backend import Backend
+from edgesppo.server.errors import bad_request
+from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.openai.chat_request import ChatMessage
+from edgesppo.server.openai.fields import RequestModel
+from edgesppo.server.openai.messages import turns
+from edgesppo.server.service import Service
+
+router = APIRouter(route_class=JsonRoute)
+
+
+class TokenizeRequest(RequestModel):
+    """A text, or the messages of a chat, whose token ids are asked for."""
+
+    model: str | None = None
+    content: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    add_special: bool = False
+    with_pieces: bool = False
+
+
+class DetokenizeRequest(RequestModel):
+    """Token ids whose text is asked for."""
+
+    model: str | None = None
+    tokens: Annotated[list[int], Field(max_length=1 << 17)]
+
+
+@router.get("/v1/models", tags=["models"])
+async def list_models(request: Request) -> Any:
+    """The models that are served."""
+    service: Service = request.app.state.service
+    return {"object": "list", "data": [_model(service.backend)]}
+
+
+@router.get("/v1/models/{name:path}", tags=["models"])
+async def get_model(request: Request, name: str) -> Any:
+    """One model."""
+    service: Service = request.app.state.service
+    service.require_model(name)
+    return _model(service.backend)
+
+
+def _model(backend: Backend) -> dict[str, Any]:
+    return {
+        "id": backend.name,
+        "object": "model",
+        "created": backend.created,
+        "owned_by": "edgesppo",
+        "meta": {"n_ctx": backend.n_ctx},
+    }
+
+
+@router.post("/tokenize", tags=["tokens"])
+async def tokenize(request: Request, body: TokenizeRequest) -> Any:
+    """The token ids of a text, or of the prompt that messages make."""
+    service: Service = request.app.state.service
+    service.require_model(body.model)
+    backend = service.backend
+    if (body.content is None) == (body.messages is None):
+        raise bad_request("expected either 'content' or 'messages'", "content")
+    ids = await service.aside(_ids, backend, body)
+    if not body.with_pieces:
+        return JSONResponse({"tokens": ids})
+    return JSONResponse({"tokens": [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids]})
+
+
+def _ids(backend: Backend, body: TokenizeRequest) -> list[int]:
+    if body.messages is not None:
+        return backend.chat_prompt(*turns(body.messages))
+    ids = backend.tokenize(body.content or "")
+    return [backend.bos, *ids] if body.add_special else ids
+
+
+def _piece(backend: Backend, token: int) -> str | list[int]:
+    """The text of a token, or its bytes where they are no text."""
+    data = backend.piece(token)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return [*data]
+
+
+@router.post("/detokenize", tags=["tokens"])
+async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
+    """The text of token ids."""
+    service: Service = request.app.state.service
+    service.require_model(body.model)
+    try:
+        text = await service.aside(service.backend.detokenize, body.tokens)
+    except UsageError as error:
+        raise bad_request(str(error), "tokens") from None
+    return {"content": text}

@@ -1,0 +1,210 @@
+"""The body of /v1/responses, and the chat request that it comes to. Nothing is stored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from edgesppo.server.errors import bad_request, unsupported
+from edgesppo.server.openai.chat_request import (
+    ChatMessage,
+    ChatRequest,
+    Function,
+    FunctionCall,
+    Name,
+    NamedFunction,
+    NamedTool,
+    ResponseFormat,
+    SchemaFormat,
+    TextPart,
+    Tool,
+    ToolCall,
+    refuse_other_parts,
+)
+from edgesppo.server.openai.fields import Sampling, StreamOptions, Strict
+
+_ITEMS = ("message", "function_call", "function_call_output")
+
+
+class Part(TextPart):
+    """A piece of text; what an earlier response said beside it is not needed again."""
+
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+
+
+Content = Annotated[str | list[Part], BeforeValidator(refuse_other_parts)]
+
+
+class MessageItem(Strict):
+    """A message, also one that an earlier response had."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    id: str | None = None
+    status: str | None = None
+    phase: str | None = None
+
+
+class CallItem(Strict):
+    """A call of a function that an earlier response made."""
+
+    type: Literal["function_call"]
+    call_id: Annotated[str, Field(min_length=1, max_length=256)]
+    name: Name
+    arguments: str
+    id: str | None = None
+    status: str | None = None
+
+
+class CallOutputItem(Strict):
+    """The result of such a call."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: Content
+    id: str | None = None
+    status: str | None = None
+
+
+def _known_item(item: Any) -> Any:
+    """A message's type may be left out; other kinds are refused by name."""
+    if not isinstance(item, dict):
+        return item
+    kind = item.get("type", "message")
+    if kind not in _ITEMS:
+        shown = kind[:64] if isinstance(kind, str) else type(kind).__name__
+        raise unsupported(f"an input item of the type {shown!r} is", "input")
+    return {**item, "type": kind}
+
+
+Item = Annotated[
+    Annotated[MessageItem | CallItem | CallOutputItem, Field(discriminator="type")],
+    BeforeValidator(_known_item),
+]
+
+
+class TextFormat(Strict):
+    """What the answer has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str = "answer"
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class TextConfig(Strict):
+    """How the text is to be."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["medium"] | None = None
+
+
+def _known_tool(tool: Any) -> Any:
+    if isinstance(tool, dict) and tool.get("type") != "function":
+        raise unsupported(f"a tool of the type {str(tool.get('type'))[:64]!r} is", "tools")
+    return tool
+
+
+class FunctionTool(Function):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+
+
+class FunctionChoice(Strict):
+    """The one function that is to be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class ResponsesRequest(Sampling):
+    """A text or a conversation that is to be answered; earlier turns are given again."""
+
+    REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        "previous_response_id": ("storing responses, so previous_response_id, is", ()),
+        "conversation": ("storing conversations is", ()),
+        "store": ("storing responses is", (False,)),
+        "background": ("answering in the background is", (False,)),
+        "prompt": ("a stored prompt is", ()),
+        "include": ("including more is", ([],)),
+        "reasoning": ("reasoning is", ({},)),
+        "max_tool_calls": ("built-in tools are not here: max_tool_calls is", ()),
+        "truncation": ("dropping turns to fit is", ("disabled",)),
+        "service_tier": ("another service tier is", ("auto", "default")),
+        "moderation": ("moderation is", ()),
+        "max_tokens": ("max_tokens (it is max_output_tokens here) is", ()),
+        "stop": ("stop is", ()),
+    }
+
+    model: str | None = None
+    input: str | Annotated[list[Item], Field(min_length=1)]
+    instructions: str | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    text: TextConfig | None = None
+    tools: list[Annotated[FunctionTool, BeforeValidator(_known_tool)]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    # Notes of the caller's, which change no answer.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+    def as_chat(self) -> ChatRequest:
+        """The same request to the chat API."""
+        choice = self.tool_choice
+        if isinstance(choice, FunctionChoice):
+            choice = NamedTool(function=NamedFunction(name=choice.name))  # type: ignore[assignment]
+        return ChatRequest.model_construct(
+            **self.sampling(),
+            messages=self._messages(),
+            max_completion_tokens=self.max_output_tokens,
+            response_format=self._format(),
+            tools=[_tool(tool) for tool in self.tools or []],
+            tool_choice=choice,
+            stream=self.stream,
+        )
+
+    def _format(self) -> ResponseFormat | None:
+        asked = None if self.text is None else self.text.format
+        if asked is None:
+            return None
+        if asked.type == "json_schema" and asked.schema_ is None:
+            raise bad_request("text.format has no schema", "text.format")
+        named = SchemaFormat.model_construct(schema_=asked.schema_)
+        return ResponseFormat(type=asked.type, json_schema=None if asked.schema_ is None else named)
+
+    def _messages(self) -> list[ChatMessage]:
+        found: list[ChatMessage] = []
+        if self.instructions is not None:
+            found.append(ChatMessage(role="system", content=self.instructions))
+        if isinstance(self.input, str):
+            return [*found, ChatMessage(role="user", content=self.input)]
+        for item in self.input:
+            if isinstance(item, MessageItem):
+                found.append(ChatMessage(role=item.role, content=_plain(item.content)))
+            elif isinstance(item, CallOutputItem):
+                text = _plain(item.output)
+                found.append(ChatMessage(role="tool", content=text, tool_call_id=item.call_id))
+            else:
+                made = FunctionCall(name=item.name, arguments=item.arguments)
+                call = ToolCall(id=item.call_id, function=made)
+                found.append(ChatMessage(role="assistant", tool_calls=[call]))
+        return found
+
+
+def _tool(tool: FunctionTool) -> Tool:
+    function = Function(**tool.model_dump(exclude={"type"}))
+    return Tool(type="function", function=function)
+
+
+def _plain(content: str | list[Part]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)

@@ -1,0 +1,67 @@
+"""Server-sent events: how streams are written, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from fastapi.sse import EventSourceResponse, format_sse_event
+
+from edgesppo.server.closing_response import ClosingResponse
+from edgesppo.server.errors import from_exception
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from edgesppo.server.service import Answers
+
+DONE = format_sse_event(data_str="[DONE]")
+_PING = format_sse_event(comment="waiting")
+_PING_S = 15.0
+
+
+def event(data: dict[str, Any], name: str | None = None) -> bytes:
+    """One event as it goes over the wire."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return format_sse_event(data_str=text, event=name)
+
+
+class AnswerStream(ClosingResponse):
+    """A stream of events; when it ends, by whatever, its answers are closed."""
+
+    media_type = EventSourceResponse.media_type
+
+    def __init__(self, answers: Answers, events: AsyncIterator[bytes]) -> None:
+        super().__init__(answers, _with_pings(_with_errors(events)))
+
+
+async def _with_errors(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The events; a failure becomes the last one, as the status has been sent already."""
+    try:
+        async for item in events:
+            yield item
+    except Exception as error:
+        yield event(from_exception(error).body())
+
+
+async def _with_pings(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """The events, and comments while there are none, so that proxies keep the connection."""
+    following = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait([following], timeout=_PING_S)
+            if not done:
+                yield _PING
+                continue
+            item = following.result()
+            if item is None:
+                return
+            yield item
+            following = asyncio.ensure_future(anext(events, None))
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await following
+        await events.aclose()

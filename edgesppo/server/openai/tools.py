@@ -1,0 +1,142 @@
+"""Tools for a model that was not trained for them: told in the system text, bound by a grammar.
+
+A call is the JSON `{"name": ..., "arguments": {...}}`. Its grammar comes from the tools' own
+schemas, so the name exists and the arguments are valid. Where the model may choose, an answer that
+begins with `{` is a call, and any other is text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgesppo import schema
+from edgesppo.errors import UsageError
+from edgesppo.server.errors import bad_request
+from edgesppo.server.openai.chat_request import NamedTool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgesppo.server.openai.chat_request import ChatRequest, Tool
+
+_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*')
+_TEXT = "[^{ \\t\\n] [^\\x00]*"
+_MAY, _MUST = (
+    "You may call a function. To call one, answer with nothing but",
+    "Call a function. Answer with nothing but",
+)
+_INTRODUCTION = """{order} this JSON, in one line:
+{{"name": "NAME", "arguments": {{...}}}}
+The functions, with the JSON Schemas of their arguments:
+{functions}"""
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """How an answer may use tools: what the model is told, and the grammar that binds it."""
+
+    system: str
+    grammar: str
+
+
+def tool_use(request: ChatRequest, max_tools: int) -> ToolUse | None:
+    """How the request's tools are used; None if they are not. Raises an ApiError."""
+    tools, choice = request.tools or [], request.tool_choice
+    names = [tool.function.name for tool in tools]
+    if len(tools) > max_tools:
+        raise bad_request(f"there are {len(tools)} tools, expected at most {max_tools}", "tools")
+    if len(set(names)) < len(names):
+        raise bad_request("two tools have the same name", "tools")
+    if isinstance(choice, NamedTool):
+        tools = [tool for tool in tools if tool.function.name == choice.function.name]
+    if not tools and choice not in (None, "none", "auto"):
+        raise bad_request("tool_choice asks for a tool that is not among the tools", "tool_choice")
+    if not tools or choice == "none":
+        return None
+    must = choice not in (None, "auto")
+    return ToolUse(_introduce(tools, must=must), _grammar(tools, must=must))
+
+
+def _introduce(tools: Sequence[Tool], *, must: bool) -> str:
+    lines = [
+        json.dumps(tool.function.model_dump(exclude_none=True, exclude={"strict"}))
+        for tool in tools
+    ]
+    return _INTRODUCTION.format(order=_MUST if must else _MAY, functions="\n".join(lines))
+
+
+def _grammar(tools: Sequence[Tool], *, must: bool) -> str:
+    """The GBNF of a call, or of a call or a text."""
+    calls = []
+    for n, tool in enumerate(tools):
+        parameters = tool.function.parameters or {"type": "object", "additionalProperties": False}
+        try:
+            schema.grammar(parameters)  # alone first, so that the error says whose it is
+        except UsageError as error:
+            raise bad_request(f"the tool {tool.function.name!r}: {error}", f"tools.{n}") from None
+        calls.append(_call_schema(tool.function.name, parameters))
+    try:
+        grammar = schema.grammar({"anyOf": calls})
+    except UsageError as error:
+        raise bad_request(f"the tools: {error}", "tools") from None
+    if must:
+        return grammar
+    head, root, rest = f"\n{grammar}".partition("\nroot ::=")
+    assert root, "every grammar has a root"
+    return f"{head}\nroot ::= call | {_TEXT}\ncall ::={rest}".strip()
+
+
+def _call_schema(name: str, parameters: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"name": {"const": name}, "arguments": parameters},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def call_id() -> str:
+    """A new id for a call."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+class CallParser:
+    """Splits a streamed answer into text, or the name and the arguments of a call."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self.is_call: bool | None = None  # None until the first letter
+        self.name: str | None = None
+        self._has_begun = False  # whether anything of the arguments was given out
+
+    def text(self, piece: str) -> str:
+        """The text that is certain; empty for a call."""
+        self._held += piece
+        if self.is_call is None and self._held.strip():
+            self.is_call = self._held.lstrip().startswith("{")
+        if self.is_call is not False:
+            return ""
+        held, self._held = self._held, ""
+        return held
+
+    def arguments(self) -> str:
+        """The part of a call's arguments that is new. `name` is set once it is known."""
+        if self.is_call and self.name is None:
+            head = _HEAD.match(self._held)
+            if head is None:
+                return ""
+            self.name, self._held = head[1], self._held[head.end() :]
+        if not self.is_call:
+            return ""
+        if not self._has_begun:
+            self._held = self._held.lstrip()
+            self._has_begun = bool(self._held)
+        # The call's own brace comes last; until then, any trailing one may be it.
+        end = self._held.rstrip()
+        keep = len(end) - 1 if end.endswith("}") else len(self._held)
+        sure, self._held = self._held[:keep], self._held[keep:]
+        return sure

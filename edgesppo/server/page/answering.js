@@ -1,0 +1,116 @@
+// One answer as it comes: asked for, written into its node of the chat, kept, and stopped.
+
+import { ConnectionLost, explain, ServerError, streamChat } from "./api.js";
+import { messagesFor, touch } from "./chats.js";
+
+const SAVE_EVERY = 1000; // milliseconds
+
+/** The answer of a node, which goes on if it has begun. `finished` is a promise, for when it is over. */
+export class Answering {
+  constructor(chat, node, { server, changed, save, askForKey }) {
+    Object.assign(this, { chat, node, server, changed, save, askForKey });
+    this.controller = new AbortController();
+    this.saved = 0;
+    this.waiting = null; // in words, what is waited for
+    this.before = node.tokens ?? 0; // tokens of earlier runs, where this one goes on
+    this.pieces = 0;
+  }
+
+  start() {
+    this.finished = this.run();
+  }
+
+  stop() {
+    this.controller.abort();
+    return this.finished;
+  }
+
+  async run() {
+    const { node } = this;
+    node.state = "running";
+    delete node.error;
+    try {
+      await this.read();
+      if (node.state === "running") throw new ConnectionLost(); // it ended without saying why
+    } catch (error) {
+      this.broken(error);
+    }
+    this.waiting = null;
+    touch(this.chat);
+    this.save(this.chat);
+  }
+
+  /** Read the answer; a model that still loads is waited for, a missing key is asked for. */
+  async read() {
+    for (;;) {
+      await this.untilLoaded();
+      try {
+        return await this.readOnce();
+      } catch (error) {
+        if (!(error instanceof ServerError)) throw error;
+        const loading = error.status === 503 && (await this.server.check()) === "loading";
+        const keyed = error.status === 401 && (await this.askForKey());
+        if (!loading && !keyed) throw error;
+        if (keyed) this.server.check(); // which then says what model it has
+      }
+    }
+  }
+
+  async untilLoaded() {
+    const { signal } = this.controller;
+    while (this.server.state === "loading" && !signal.aborted) {
+      this.waiting = "The model is still loading. Your question is sent when it is ready.";
+      this.changed(this);
+      await this.server.change(signal);
+    }
+    this.waiting = null;
+    signal.throwIfAborted();
+  }
+
+  async readOnce() {
+    const { chat, node } = this;
+    const body = { ...chat.sampling, messages: messagesFor(chat, node) };
+    for await (const chunk of streamChat(body, this.controller.signal)) {
+      this.take(chunk);
+      this.changed(this);
+      if (Date.now() - this.saved > SAVE_EVERY) {
+        this.saved = Date.now();
+        this.save(chat);
+      }
+    }
+  }
+
+  take({ model, choices, usage, timings }) {
+    const { node } = this;
+    if (model) node.model = model;
+    const [choice] = choices ?? [];
+    const text = choice?.delta?.content ?? "";
+    if (text) {
+      node.content += text;
+      this.began ??= performance.now();
+      this.pieces += 1;
+    }
+    if (choice?.finish_reason === "length") node.state = "length";
+    else if (choice?.finish_reason) node.state = node.content.trim() ? "done" : "empty";
+    if (usage) node.tokens = this.before + usage.completion_tokens;
+    if (Number.isFinite(timings?.decode_tps)) node.speed = timings.decode_tps;
+  }
+
+  /** Tokens per second, as far as it can be told from here while the answer comes. */
+  get speed() {
+    const seconds = (performance.now() - this.began) / 1000;
+    return this.pieces > 2 && seconds > 0.5 ? (this.pieces - 1) / seconds : null;
+  }
+
+  broken(error) {
+    const { node } = this;
+    if (node.state !== "running") return; // only the figures behind the answer are missing
+    if (error.name === "AbortError") node.state = "stopped";
+    else if (error instanceof ConnectionLost && node.content) node.state = "dropped";
+    else {
+      node.state = "failed";
+      node.error = explain(error);
+    }
+    if (error instanceof ConnectionLost) this.server.check();
+  }
+}

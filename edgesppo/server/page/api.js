@@ -1,0 +1,129 @@
+// The server: requests to it, and its errors in words that say what to do.
+
+import { eventData } from "./sse.js";
+
+const ROOT = new URL(".", document.baseURI); // also where a proxy serves the page below a path
+const KEY = "edgesppo.key";
+
+/** An answer that the server refused, or could not give. */
+export class ServerError extends Error {
+  constructor(status, { message = "", code = null } = {}, retryAfter = null) {
+    super(message || `The server answered with status ${status}.`);
+    this.name = "ServerError";
+    this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** The connection could not be made, or ended before the answer did. */
+export class ConnectionLost extends Error {
+  constructor() {
+    super("There is no connection to the server.");
+    this.name = "ConnectionLost";
+  }
+}
+
+/** The API key: for this tab, or, if the person wants that, for this browser. */
+export const apiKey = {
+  get: () => stored(sessionStorage) ?? stored(localStorage) ?? "",
+  set(key, remember) {
+    sessionStorage.removeItem(KEY);
+    localStorage.removeItem(KEY);
+    if (key) (remember ? localStorage : sessionStorage).setItem(KEY, key);
+  },
+};
+
+function stored(storage) {
+  return storage.getItem(KEY);
+}
+
+async function request(path, { body, signal } = {}) {
+  const headers = {};
+  if (apiKey.get()) headers.Authorization = `Bearer ${apiKey.get()}`;
+  if (body) headers["Content-Type"] = "application/json";
+  const options = { method: body ? "POST" : "GET", headers, signal, cache: "no-store", credentials: "omit" };
+  let response;
+  try {
+    response = await fetch(new URL(path, ROOT), { ...options, body: body && JSON.stringify(body) });
+  } catch (error) {
+    throw lost(error);
+  }
+  return response;
+}
+
+/** A fetch that the person aborted stays what it is; whatever else went wrong is the connection. */
+function lost(error) {
+  return error.name === "AbortError" ? error : new ConnectionLost();
+}
+
+async function refusal(response) {
+  const body = await response.json().catch(() => ({}));
+  const seconds = Number.parseFloat(response.headers.get("Retry-After"));
+  const error = typeof body?.error === "object" ? body.error : {};
+  return new ServerError(response.status, error ?? {}, Number.isFinite(seconds) ? seconds : null);
+}
+
+async function json(path, options) {
+  const response = await request(path, options);
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
+/** How the server is: "loading", "ok", "draining" or "unreachable". */
+export async function health() {
+  try {
+    const response = await request("health", { signal: AbortSignal.timeout(10_000) });
+    const { status } = await response.json();
+    return typeof status === "string" ? status : "unreachable";
+  } catch {
+    return "unreachable";
+  }
+}
+
+/** The models that the server has, as OpenAI lists them. */
+export async function models() {
+  return (await json("v1/models")).data;
+}
+
+/** How many tokens the prompt is that these messages make. */
+export async function countTokens(messages, signal) {
+  return (await json("tokenize", { body: { messages }, signal })).tokens.length;
+}
+
+/** The chunks of an answer as they come. */
+export async function* streamChat(body, signal) {
+  const streaming = { ...body, stream: true, stream_options: { include_usage: true } };
+  const response = await request("v1/chat/completions", { body: streaming, signal });
+  if (!response.ok) throw await refusal(response);
+  try {
+    for await (const data of eventData(response.body)) {
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ServerError(chunk.error.status ?? 500, chunk.error);
+      yield chunk;
+    }
+  } catch (error) {
+    throw error instanceof ServerError ? error : lost(error);
+  }
+  throw new ConnectionLost();
+}
+
+/** What went wrong, and what a person can do about it. */
+export function explain(error) {
+  if (!(error instanceof ServerError)) {
+    return "There is no connection to the server. Nothing is lost: when it runs again, ask again.";
+  }
+  const { status, code, message, retryAfter } = error;
+  if (code === "context_length_exceeded") {
+    return `This chat no longer fits into what the model can read at once. Begin a new chat, or edit an earlier question. (${message})`;
+  }
+  if (status === 401) return "The server wants an API key.";
+  if (status === 429) return `The server is busy${soon(retryAfter)}. (${message})`;
+  if (status === 503) return `The server takes no questions now${soon(retryAfter)}. (${message})`;
+  return message;
+}
+
+function soon(seconds) {
+  return seconds ? `: ask again in ${Math.ceil(seconds)} s` : ": ask again in a while";
+}

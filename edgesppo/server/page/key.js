@@ -1,0 +1,25 @@
+// Asks for the API key of a server that wants one.
+
+import { apiKey } from "./api.js";
+import { byId } from "./dom.js";
+
+/** Whether the person gave a key, which is then used. */
+export function askForKey() {
+  const dialog = byId("key");
+  const had = apiKey.get() !== "";
+  byId("key-hint").textContent = had
+    ? "The server does not know the key that was used. Is it typed in full?"
+    : "Whoever runs the server can give you one.";
+  byId("key-field").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      const key = byId("key-field").value.trim();
+      const given = dialog.returnValue === "use" && key !== "";
+      if (given) apiKey.set(key, byId("key-remember").checked);
+      byId("key-field").value = "";
+      resolve(given);
+    }, { once: true });
+  });
+}

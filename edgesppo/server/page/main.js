@@ -1,0 +1,209 @@
+// The page: brings its parts together.
+
+import { Announcer } from "./announce.js";
+import { Answering } from "./answering.js";
+import { addNode, newChat, nodeOf, showAlternative, shownPath } from "./chats.js";
+import { Composer } from "./composer.js";
+import { Conversation } from "./conversation.js";
+import { byId } from "./dom.js";
+import { Gauge } from "./gauge.js";
+import { askForKey } from "./key.js";
+import { Library } from "./library.js";
+import { prepareMenu } from "./menu.js";
+import { notice } from "./notices.js";
+import { NOTICES, ServerState } from "./server_state.js";
+import { SettingsDialog } from "./settings.js";
+import { listenToKeys } from "./shortcuts.js";
+import { Sidebar } from "./sidebar.js";
+import { preferences, setPreference } from "./storage.js";
+
+const library = new Library({ changed: changedElsewhere });
+const keep = (chat) => library.keep(chat);
+const running = new Map(); // chat -> the answer that comes in it
+const server = new ServerState();
+const announcer = new Announcer();
+const sidebar = new Sidebar({ open: openChat });
+const settings = new SettingsDialog({ saved: settingsSaved });
+const conversation = new Conversation({
+  again: (node) => askAgain(node),
+  goOn: (node) => begin(node),
+  edit: edited,
+  show: (node) => {
+    showAlternative(current, node);
+    keep(current);
+    showChat();
+  },
+});
+const composer = new Composer({ send, stop, written });
+const gauge = new Gauge(server, (tokens, context) => composer.showTokens(tokens, context));
+let current = newChat(preferences().forNewChats);
+let frame = 0;
+
+function showChat() {
+  document.title = current.title ? `${current.title} · edgesppo` : "edgesppo";
+  byId("title").textContent = current.title || "New chat";
+  conversation.show(current, running.get(current) ?? null);
+  composer.setBusy(running.has(current));
+  if (!running.has(current)) gauge.changed(current);
+  showChats();
+}
+
+function showChats() {
+  sidebar.show(library.newestFirst(), current, (chat) => running.has(chat));
+}
+
+function openChat(chat) {
+  keep(current); // with what was being written
+  current = chat;
+  composer.text = chat.draft ?? "";
+  setPreference("open", chat.id);
+  sidebar.closeDrawer();
+  showChat();
+  if (!sidebar.isDrawer) composer.focus();
+}
+
+function startChat() {
+  if (current.nodes.length === 0) sidebar.closeDrawer();
+  else openChat(newChat(preferences().forNewChats));
+  composer.focus();
+}
+
+function written(text) {
+  current.draft = text;
+  if (!running.has(current)) gauge.changed(current);
+}
+
+function send(text) {
+  const question = addNode(current, shownPath(current).at(-1), "user", text);
+  begin(addNode(current, question, "assistant", ""));
+}
+
+/** Let an answer come, or go on. Another that still comes in this chat is stopped. */
+async function begin(node) {
+  const chat = current;
+  while (running.has(chat)) await running.get(chat).stop();
+  const answering = new Answering(chat, node, { server, changed, save: keep, askForKey });
+  running.set(chat, answering);
+  keep(chat);
+  answering.start();
+  showChat();
+  conversation.showEnd();
+  announcer.begin();
+  await answering.finished;
+  running.delete(chat);
+  if (chat !== current) return showChats();
+  showChat();
+  const { text, note } = conversation.turnOf(node);
+  announcer.tell(text, { whole: true });
+  announcer.say(note.hidden ? "The answer is complete." : note.firstChild.textContent);
+}
+
+/** Draw a growing answer at most once for each picture that the screen shows. */
+function changed(answering) {
+  if (answering.chat !== current || frame) return;
+  frame = requestAnimationFrame(() => {
+    frame = 0;
+    if (running.get(current) !== answering) return;
+    conversation.grow(answering);
+    gauge.grow(answering.pieces);
+    announcer.tell(conversation.turnOf(answering.node).text);
+  });
+}
+
+function stop() {
+  running.get(current)?.stop();
+}
+
+/** A new answer beside this one; one that has no text yet is asked for again in its own place. */
+function askAgain(node) {
+  if (node.role === "user") begin(addNode(current, node, "assistant", ""));
+  else if (node.content === "") begin(node);
+  else begin(addNode(current, nodeOf(current, node.parent), "assistant", ""));
+}
+
+/** An edited text stands beside the old one; behind a question comes a new answer. */
+function edited(node, content) {
+  const other = addNode(current, nodeOf(current, node.parent), node.role, content);
+  if (node.model) other.model = node.model;
+  if (node.role === "user") askAgain(other);
+  else {
+    keep(current);
+    showChat();
+  }
+}
+
+function settingsSaved(chat) {
+  library.add(chat);
+  showChat();
+}
+
+function removeCurrent() {
+  const chat = current;
+  running.get(chat)?.stop();
+  library.remove(chat);
+  openChat(newChat(preferences().forNewChats));
+  const restore = () => {
+    library.restore(chat);
+    openChat(chat);
+  };
+  notice("deleted", `“${chat.title || "New chat"}” is deleted.`, { label: "Undo", action: restore, seconds: 15 });
+}
+
+/** Another tab wrote this chat: what it added is there now, and shown if it is newer. */
+function changedElsewhere(chat) {
+  const leaf = nodeOf(chat, chat.leaf) ?? chat.nodes[0];
+  if (leaf && !running.has(chat)) showAlternative(chat, leaf);
+  showChat();
+}
+
+function ofLast(role, action) {
+  return () => {
+    const turn = conversation.last(role);
+    if (turn) action(turn);
+  };
+}
+
+server.listen(({ state }) => {
+  notice("server", NOTICES[state], { label: "Try now", action: () => server.check() });
+  if (server.model) byId("about").textContent = `You talk to ${server.model}. What you write stays between this browser and this server.`;
+  gauge.changed(current);
+});
+
+addEventListener("pagehide", () => {
+  keep(current);
+  for (const chat of running.keys()) keep(chat);
+});
+
+for (const choice of byId("theme").querySelectorAll("input")) {
+  choice.checked = choice.value === document.documentElement.dataset.theme;
+  choice.addEventListener("change", () => {
+    document.documentElement.dataset.theme = choice.value;
+    setPreference("theme", choice.value);
+  });
+}
+for (const closing of document.querySelectorAll("[data-closes]")) {
+  closing.addEventListener("click", () => byId(closing.dataset.closes).close());
+}
+byId("new-chat").addEventListener("click", startChat);
+byId("open-settings").addEventListener("click", () => settings.open(current));
+byId("open-keys").addEventListener("click", () => byId("keys").showModal());
+prepareMenu(library, {
+  current: () => current,
+  remove: removeCurrent,
+  add: (chat) => {
+    library.add(chat);
+    openChat(chat);
+  },
+});
+listenToKeys({
+  newChat: startChat,
+  toMessage: () => composer.focus(),
+  regenerate: ofLast("assistant", (turn) => askAgain(turn.node)),
+  goOn: ofLast("assistant", (turn) => begin(turn.node)),
+  editLast: ofLast("user", (turn) => turn.edit()),
+  toggleChats: () => sidebar.toggle(),
+  settings: () => settings.open(current),
+  escape: () => (sidebar.isOpen && sidebar.isDrawer ? sidebar.toggle(false) : stop()),
+});
+openChat(library.find(preferences().open) ?? current);
+server.check();

@@ -1,0 +1,94 @@
+"""The HTTP protocol of uvicorn, with deadlines for headers and for readers.
+
+Whoever is late is disconnected at once, without waiting for what was sent to be taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from edgesppo.server.settings import Deadlines
+
+
+_SEND_BUFFER = 64 << 10
+
+
+class DeadlineProtocol(H11Protocol):
+    """A connection that has to send its headers, and to take the answer, in time."""
+
+    deadlines: Deadlines  # set by a subclass, as uvicorn makes the instances
+    _late: asyncio.TimerHandle | None = None
+    _slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the headers of the first request."""
+        super().connection_made(transport)
+        _watch_peer(transport, self.deadlines.write_s)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the rest of the headers, until they have all come."""
+        super().data_received(data)
+        if self._is_between_requests():
+            self._expect_headers()
+        else:
+            self._late = _stop(self._late)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request on this connection."""
+        super().on_response_complete()
+        if self._is_between_requests() and not self.transport.is_closing():
+            self._late = _stop(self._late)
+            self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadlines."""
+        self._late, self._slow = _stop(self._late), _stop(self._slow)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The reader is behind: give it some time."""
+        super().pause_writing()
+        if self._slow is None:
+            self._slow = self.loop.call_later(self.deadlines.write_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The reader has caught up."""
+        self._slow = _stop(self._slow)
+        super().resume_writing()
+
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _expect_headers(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(self.deadlines.header_s, self.transport.abort)
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Stop a timer; what is left of it is None."""
+    if timer is not None:
+        timer.cancel()
+    return None
+
+
+def _watch_peer(transport: asyncio.Transport, seconds: float) -> None:
+    """Let the system find out that the other side is gone without a word."""
+    found = transport.get_extra_info("socket")
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # The system would take megabytes for a reader who takes nothing, and hide that.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            found.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000))
+            )

@@ -1,0 +1,124 @@
+"""Run the server until it is told to stop: drain at the first signal, end at the second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from edgesppo.server.app import create_app
+from edgesppo.server.protocol import DeadlineProtocol
+from edgesppo.server.worker import FAILED
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from edgesppo.loaded_model import LoadedModel
+    from edgesppo.server.service import Service
+    from edgesppo.server.settings import ServerSettings
+
+# For the clients to be told that the server has stopped.
+_LAST_WORDS_S = 1.0
+
+
+class Server(uvicorn.Server):
+    """A server that goes on answering while it drains; new requests get a 503."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        self._drain_until: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """At the first signal drain, at the second stop at once."""
+        if self._drain_until is None:
+            self._drain_until = time.monotonic() + self.service.settings.deadlines.drain_s
+            self.service.worker.drain()
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop: when all answers are whole, or the time for them is over."""
+        if self.service.worker.status == FAILED:
+            self.should_exit = True
+        if self._drain_until is not None and not self.should_exit:
+            late = time.monotonic() >= self._drain_until
+            self.should_exit = late or self.service.is_idle
+            self.force_exit = self.force_exit or late
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop the worker, which ends what is still computed, then close the connections."""
+        await asyncio.to_thread(self.service.worker.stop, save=not self.force_exit)
+        if self.server_state.tasks:
+            await asyncio.wait([*self.server_state.tasks], timeout=_LAST_WORDS_S)
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn leaves it out
+            await self.lifespan.shutdown()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals while the server runs. They are not raised again: it ended well."""
+        handled = [signal.SIGINT, signal.SIGTERM]
+        try:
+            before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        except ValueError:  # not the main thread
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def build_server(
+    load: Callable[[], LoadedModel], settings: ServerSettings, **options: Any
+) -> Server:
+    """A server for the sockets that `run` gets; `options` are uvicorn's, for TLS."""
+    app = create_app(load, settings)
+    protocol = type("Protocol", (DeadlineProtocol,), {"deadlines": settings.deadlines})
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client could name any address
+        limit_concurrency=settings.limits.connections,
+        timeout_keep_alive=int(max(1, settings.deadlines.header_s)),
+        timeout_graceful_shutdown=int(settings.deadlines.write_s) + 1,
+        h11_max_incomplete_event_size=32 << 10,
+        **options,
+    )
+    return Server(config, app.state.service)
+
+
+def log_to_stderr() -> None:
+    """Write the access log, and what goes wrong, to standard error."""
+    handler = logging.StreamHandler()
+    for name, level in (
+        ("edgesppo.access", logging.INFO),
+        ("edgesppo.server", logging.WARNING),
+        ("uvicorn.error", logging.ERROR),
+    ):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+
+
+def run(server: Server, listener: socket.socket) -> None:
+    """Serve on a listening socket until a signal ends it. Raises what loading the model raised."""
+    asyncio.run(server.serve(sockets=[listener]))
+    failure = server.service.worker.failure
+    if failure is not None:
+        raise failure

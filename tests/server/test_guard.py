@@ -1,0 +1,200 @@
+"""Who may use the server: Host, Origin, API keys and their budgets, and who shares a cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgesppo.errors import UsageError
+from edgesppo.sampling.params import SamplingParams
+from edgesppo.server import api_keys, guard
+from edgesppo.server.budgets import Budgets
+from edgesppo.server.errors import ApiError
+from edgesppo.server.fair_queue import FairQueue
+from edgesppo.server.job import Job
+from tests.support.live_server import Live, live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEYS = tuple(
+    api_keys.parse(enumerate(["ada:secret-of-ada", "bob:secret-of-bob requests=3"], 1), "here")
+)
+ADA, BOB = ({"Authorization": f"Bearer secret-of-{name}"} for name in ("ada", "bob"))
+
+
+@pytest.fixture(scope="module")
+def server(demo_gguf: Path) -> Iterator[Live]:
+    with live(demo_gguf, keys=KEYS, origins=("https://friend.example",)) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.7", "", "[::1"],
+)
+def test_a_name_that_is_not_this_machines_is_refused(server: Live, host: str) -> None:
+    response = server.client.get("/health", headers={"Host": host})
+    assert response.status_code in (400, 403)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:9", "[::1]:80"])
+def test_this_machines_names_are_accepted(server: Live, host: str) -> None:
+    assert server.client.get("/health", headers={"Host": host}).status_code == 200
+
+
+def test_pages_of_other_sites_are_refused_unless_named(server: Live) -> None:
+    def ask(origin: str) -> tuple[int, str | None]:
+        response = server.client.get("/health", headers={"Origin": origin})
+        return response.status_code, response.headers.get("Access-Control-Allow-Origin")
+
+    assert ask("https://evil.example") == (403, None)
+    assert ask("null") == (403, None)
+    assert ask(server.url)[0] == 200
+    assert ask("https://friend.example") == (200, "https://friend.example")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer secret-of-ad"},
+        {"Authorization": "Bearer secret-of-adA"},
+        {"Authorization": "Bearer secret-of-ada2"},
+        {"Authorization": "Basic secret-of-ada"},
+        {"Authorization": "Bearer ada:secret-of-ada"},
+        {"Authorization": "Bearer s\u00e9cret".encode("latin-1").decode("latin-1")},
+        {"X-Api-Key": "secret"},
+    ],
+)
+def test_without_a_right_key_nothing_is_answered(server: Live, headers: dict[str, str]) -> None:
+    encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+    for path in ("/v1/models", "/metrics", "/openapi.json"):
+        response = server.client.get(path, headers=encoded)
+        assert response.status_code == 401
+        assert response.json()["error"]["code"] == "invalid_api_key"
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert server.client.get("/health").status_code == 200
+
+
+def test_a_right_key_is_accepted_in_both_headers(server: Live) -> None:
+    for headers in (ADA, {"X-Api-Key": "secret-of-ada"}):
+        assert server.client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_keys_share_no_cache_and_their_budgets_end(server: Live) -> None:
+    asked = {"messages": [{"role": "user", "content": "What is 2 plus 3?"}], "max_tokens": 1}
+
+    def cached(headers: dict[str, str]) -> int:
+        response = server.client.post("/v1/chat/completions", json=asked, headers=headers)
+        assert response.status_code == 200, response.text
+        found: int = response.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return found
+
+    assert cached(ADA) == 0
+    assert cached(ADA) > 5
+    assert [cached(BOB) > 5 for _ in range(3)] == [False, True, True]
+    assert cached(ADA) > 5
+    refused = server.client.post("/v1/chat/completions", json=asked, headers=BOB)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_a_budget_of_tokens_refills() -> None:
+    (key,) = api_keys.parse([(1, "eve:secret-of-eve tokens=600")], "here")
+    now = [0.0]
+    budgets = Budgets(lambda: now[0])
+    budgets.spend_request(key)
+    budgets.spend_tokens(key, 700)
+    with pytest.raises(ApiError) as refused:
+        budgets.spend_request(key)
+    assert refused.value.headers == {"Retry-After": "11"}
+    now[0] = 11
+    budgets.spend_request(key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing\n",
+        "short",
+        "a:short",
+        "a b:secret-of-c",
+        "x:secret-of-x tokens=0",
+        "x:secret-of-x lives=9",
+        "x:secret-of-x\nx:secret-of-y",
+        "x:secret-of-x\ny:secret-of-x",
+    ],
+)
+def test_a_bad_file_of_keys_is_refused_without_showing_a_key(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as refused:
+        api_keys.read_file(path)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_missing_file_of_keys_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        api_keys.read_file(tmp_path / "none")
+
+
+def test_several_keys_are_read_with_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# ours\nada:secret-of-ada tokens=5\n\nsecret-alone\n", encoding="utf-8")
+    ada, other = api_keys.read_file(path)
+    assert (ada.name, ada.tokens, ada.requests, other.name) == ("ada", 5, None, "key-2")
+    assert api_keys.find([ada, other], "secret-alone") == other
+
+
+def test_owners_take_turns_whoever_asks_most() -> None:
+    def job(owner: str) -> Job:
+        return Job([1], SamplingParams(), owner=owner)
+
+    queue = FairQueue()
+    for owner in ("ada", "ada", "ada", "bob", "eve"):
+        queue.add(job(owner))
+    order, running = [], {"eve": 1}
+    while (next_ := queue.pop(running)) is not None:
+        order.append(next_.owner)
+    assert order == ["ada", "bob", "ada", "ada", "eve"]
+    assert not len(queue)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("a.b:80", "a.b"), ("A.b.", "a.b"), ("[::1]:80", "::1"), ("a:b", None), ("[::1]x", None)],
+)
+def test_the_name_is_found_in_a_host_header(host: str, name: str | None) -> None:
+    assert guard.host_name(host) == name
+
+
+def test_a_restart_keeps_the_cache_for_its_own_key(demo_gguf: Path, tmp_path: Path) -> None:
+    text = "What is the capital of France? " * 6
+    asked = {"messages": [{"role": "user", "content": text}], "max_tokens": 4, "temperature": 0}
+    options: dict[str, Any] = {"snapshot_folder": tmp_path / "kv", "snapshot_bytes": 1 << 30}
+
+    def ask(server: Live, key: dict[str, str]) -> tuple[str, int]:
+        body = server.client.post("/v1/chat/completions", json=asked, headers=key).json()
+        cached: int = body["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return body["choices"][0]["message"]["content"], cached
+
+    with live(demo_gguf, keys=KEYS, **options) as server:
+        answer, cached = ask(server, ADA)
+        assert cached == 0
+        server.end()
+    (path,) = (tmp_path / "kv").iterdir()
+    assert path.stat().st_mode & 0o077 == 0
+    with live(demo_gguf, keys=KEYS, **options) as server:
+        assert ask(server, BOB) == (answer, 0)
+        again, cached = ask(server, ADA)
+        assert again == answer
+        assert cached > 32
+    others = tuple(api_keys.parse([(1, "ada:another-secret")], "here"))
+    with live(demo_gguf, keys=others, **options) as server:
+        headers = {"Authorization": "Bearer another-secret"}
+        assert ask(server, headers) == (answer, 0)

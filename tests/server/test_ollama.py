@@ -1,0 +1,135 @@
+"""Ollama's API, asked by Ollama's own client, unchanged."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.command_line import CAPITAL
+from tests.support.live_server import Live, live
+
+ollama = pytest.importorskip("ollama")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PARIS = "The capital of France is Paris."
+ASKED: Any = [{"role": "user", "content": CAPITAL}]
+CITY = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Paris", "Rome"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def server(demo_gguf: Path) -> Iterator[Live]:
+    with live(demo_gguf) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Live) -> Iterator[Any]:
+    made = ollama.Client(host=server.url, trust_env=False)
+    yield made
+    made._client.close()
+
+
+@pytest.fixture(scope="module")
+def asked(client: Any) -> dict[str, Any]:
+    return {"model": client.list().models[0].model, "options": {"temperature": 0}}
+
+
+def test_chat_and_generate_whole_and_streamed(client: Any, asked: dict[str, Any]) -> None:
+    whole = client.chat(messages=ASKED, **asked)
+    assert (whole.message.content, whole.done, whole.done_reason) == (PARIS, True, "stop")
+    assert whole.eval_count == 7
+    pieces = list(client.chat(messages=ASKED, stream=True, **asked))
+    assert "".join(piece.message.content for piece in pieces) == PARIS
+    assert [piece.done for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert client.generate(prompt=CAPITAL, **asked).response == PARIS
+    pieces = list(client.generate(prompt=CAPITAL, stream=True, **asked))
+    assert "".join(piece.response for piece in pieces) == PARIS
+
+
+def test_options_system_and_raw_prompts_count(client: Any, asked: dict[str, Any]) -> None:
+    options = {"temperature": 0, "num_predict": 2, "stop": ["nothing"], "num_ctx": 64}
+    cut = client.chat(messages=ASKED, model=asked["model"], options=options)
+    assert (cut.message.content, cut.done_reason) == ("The capital", "length")
+    with_system = client.generate(prompt=CAPITAL, system="Be brief.", **asked)
+    raw = client.generate(prompt=CAPITAL, raw=True, **asked)
+    plain = client.generate(prompt=CAPITAL, **asked)
+    counts = [r.prompt_eval_count for r in (with_system, plain, raw)]
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) == 3
+
+
+@pytest.mark.parametrize("format_", [CITY, "json"])
+def test_a_format_binds_the_answer(client: Any, asked: dict[str, Any], format_: Any) -> None:
+    options = {"temperature": 0, "num_predict": 60}
+    found = client.chat(messages=ASKED, model=asked["model"], format=format_, options=options)
+    text = found.message.content
+    assert text.lstrip().startswith("{")
+    if format_ == CITY:
+        assert json.loads(text)["city"] in ("Paris", "Rome")
+
+
+def test_calls_of_tools_and_their_results_go_through(client: Any, asked: dict[str, Any]) -> None:
+    tool = {"type": "function", "function": {"name": "find", "parameters": CITY}}
+    call = {"function": {"name": "find", "arguments": {"city": "Rome"}}}
+    turns = [
+        *ASKED,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "found", "tool_name": "find"},
+    ]
+    found = client.chat(messages=turns, tools=[tool], **asked).message
+    assert found.content or found.tool_calls[0].function.name == "find"
+
+
+def test_the_model_is_told_of(client: Any, asked: dict[str, Any]) -> None:
+    card = client.show(asked["model"])
+    assert card.modelinfo["gemma2.context_length"] == 512
+    assert client.ps().models[0].model == asked["model"]
+    assert client.list().models[0].details.quantization_level == "Q4_K_M"
+
+
+def test_what_would_change_models_is_refused(client: Any) -> None:
+    for refused in (
+        lambda: client.pull("x"),
+        lambda: client.create("x", from_="y"),
+        lambda: client.delete("x"),
+        lambda: client.copy("x", "y"),
+        lambda: client.embed("x", "y"),
+    ):
+        with pytest.raises(ollama.ResponseError, match="not supported"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"options": {"num_ctx": 100_000}},
+        {"options": {"num_thread": 3}},
+        {"options": {"num_predict": 0}},
+        {"options": {"temprature": 0}},
+        {"options": {"temperature": "hot"}},
+        {"think": True},
+        {"model": "llama3"},
+        {"format": {"type": "nothing"}},
+        {"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]},
+        {"messages": [{"role": "tool", "content": "x", "tool_name": "f"}]},
+        {"messages": [{"role": "user", "content": "word " * 3000}]},
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_ollamas_form(
+    server: Live, asked: dict[str, Any], more: dict[str, Any]
+) -> None:
+    body = {"model": asked["model"], "messages": ASKED, **more}
+    response = server.client.post("/api/chat", json=body)
+    assert response.status_code in (400, 404)
+    assert list(response.json()) == ["error"]
+    assert isinstance(response.json()["error"], str)

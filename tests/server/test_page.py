@@ -1,0 +1,189 @@
+"""The chat page in a real browser: it answers, keeps what came, and runs nothing of an answer."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.support.chat_page import ChatPage
+from tests.support.live_server import live
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.chromium import Page
+    from tests.support.scripted_server import ScriptedServer
+
+
+def test_a_whole_conversation_with_a_model(tab: Page, demo_gguf: Path) -> None:
+    """The real server: asked twice, reloaded, and asked again."""
+    with live(demo_gguf) as server:
+        url = f"{server.url}/"
+        page = ChatPage(tab, url)
+        page.set(sampling__temperature="0")
+        assert "5" in page.ask("What is 2 plus 3?")
+        assert page.ask("What is the capital of France?")
+        page.browser.until(
+            "/^\\d+ of 512 tokens$/.test(document.getElementById('gauge-text').innerText)"
+        )
+        assert re.search(
+            r"\d+ tokens · [\d.,]+ tokens/s", page.browser.run("document.body.innerText")
+        )
+        before = page.turns()
+        page.browser.open(url)
+        page.browser.until("document.querySelectorAll('.turn').length === 4")
+        assert page.turns() == before
+        assert page.ask("Thank you!")
+        assert (page.complaints(), page.requests_elsewhere()) == ([], [])
+
+
+def test_an_answer_is_shown_with_its_figures_and_told_to_screen_readers(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.answer = ["**Five", "** is", " right.\n\n", "- a\n- b"]
+    assert page.ask("What is 2 plus 3?") == "Five is right.\n\na\nb"
+    assert "4 tokens · 12.5 tokens/s" in page.browser.run(
+        "document.querySelector('.figures:not(:empty)').innerText"
+    )
+    told = page.browser.run("document.getElementById('live').innerText")
+    assert re.search(
+        r"The answer begins\.\s+Five is right\.\s+a\s+b\s+The answer is complete\.\s*$", told
+    )
+    page.browser.until(
+        "document.getElementById('gauge-text').innerText.endsWith('of 8,192 tokens')"
+    )
+    assert page.chats()[0] == "What is 2 plus 3?"
+
+
+def test_a_stopped_answer_stays_and_is_continued(page: ChatPage, scripted: ScriptedServer) -> None:
+    scripted.answer, scripted.hold_after = ["One, ", "two, ", "three."], 2
+    page.send("Count!")
+    page.until_answer_has("two")
+    page.browser.press("Escape")
+    page.wait()
+    assert (page.answer().strip(), page.note()) == ("One, two,", "You stopped this answer.")
+    assert scripted.hung_up.wait(10)  # so that it can stop, too
+    scripted.answer, scripted.hold_after = ["three."], None
+    page.press("Continue")
+    page.until_answer_has("three.")
+    page.wait()
+    assert (page.answer(), page.note()) == ("One, two, three.", "")
+    assert scripted.asked[-1]["messages"][-1] == {"role": "assistant", "content": "One, two, "}
+
+
+def test_a_dropped_connection_loses_nothing(page: ChatPage, scripted: ScriptedServer) -> None:
+    scripted.answer, scripted.drop_after = ["Half of ", "an answer"], 1
+    page.send("Say something")
+    page.wait()
+    assert page.answer().strip() == "Half of"
+    assert "the connection was lost" in page.note()
+    scripted.answer, scripted.drop_after = ["an answer"], None
+    page.press("Continue")
+    page.until_answer_has("Half of an answer")
+    page.wait()
+    assert page.note() == ""
+
+
+def test_without_a_network_a_question_waits_to_be_asked_again(page: ChatPage) -> None:
+    offline = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.browser.call("Network.emulateNetworkConditions", offline=True, **offline)
+    page.send("Are you there?")
+    page.until_notice("no connection to the server")
+    page.browser.call("Network.emulateNetworkConditions", offline=False, **offline)
+    assert page.turns() == ["Are you there?", ""]
+    page.press("Try now")
+    page.browser.until("!document.getElementById('notices').innerText")
+    page.press("Ask again")
+    page.until_answer_has("Hello, you.")
+    assert page.turns() == ["Are you there?", "Hello, you."]
+
+
+HOSTILE = """# <img src=x onerror="hacked()">
+
+<script>hacked()</script> <iframe src="javascript:hacked()"></iframe>
+[a](javascript:hacked()) [b](JaVaScRiPt:hacked()) [c](data:text/html,<script>hacked()</script>)
+[d](/v1/models) ![e](http://elsewhere.invalid/pixel.png) <a href="javascript:hacked()">f</a>
+[g](https://good.invalid/"onmouseover="hacked())
+
+```<script>hacked()</script>
+</code></pre><script>hacked()</script>
+```
+
+| <svg onload=hacked()> | b |
+|---|---|
+| <style>*{display:none}</style> | {{constructor.constructor('hacked()')()}} |
+"""
+
+
+def test_nothing_of_a_hostile_answer_runs_or_is_fetched(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    page.browser.run("window.hacked = () => { window.harm = true }")
+    scripted.answer = [HOSTILE[n : n + 7] for n in range(0, len(HOSTILE), 7)]
+    text = page.ask("<img src=x onerror=hacked()> [x](javascript:hacked())")
+    assert page.browser.run("window.harm ?? false") is False
+    for shown in (
+        "<script>hacked()</script>",
+        "[a](javascript:hacked())",
+        "<svg onload=hacked()>",
+        "[d](/v1/models)",
+    ):
+        assert shown in text
+    kinds = "[...document.querySelectorAll('#conversation *, #chats *')].map((e) => e.localName)"
+    assert not {*page.browser.run(kinds)} & {
+        "script",
+        "img",
+        "iframe",
+        "svg",
+        "style",
+        "object",
+        "form",
+    }
+    links = "[...document.querySelectorAll('#conversation a')].map((a) => a.protocol + a.host)"
+    assert page.browser.run(links) == ["http:elsewhere.invalid", "https:good.invalid"]
+    attributes = (
+        "[...document.querySelectorAll('#conversation *')].flatMap((e) => e.getAttributeNames())"
+    )
+    assert not [
+        name for name in page.browser.run(attributes) if name.startswith("on") or name == "style"
+    ]
+
+
+def test_a_narrow_screen_has_all_of_the_page(page: ChatPage, scripted: ScriptedServer) -> None:
+    table = f"|{'cell|' * 30}\n|{'-|' * 30}\n|{'wide|' * 30}\n"
+    wide = f"{'unbroken' * 40}\n\n```\n{'code ' * 60}\n```\n\n{table}"
+    scripted.answer = [wide]
+    try:
+        page.browser.resize(320, 568, phone=True)
+        page.write("Be wide")
+        page.browser.press("Enter")  # a phone's keyboard has no other way to a new line
+        page.press("Send")
+        page.wait()
+        assert page.turns()[0] == "Be wide"
+        assert page.browser.run("document.documentElement.scrollWidth") == 320
+        assert page.browser.run("document.getElementById('scroller').scrollWidth") <= 320
+        buttons = "[...document.querySelectorAll('main button')].filter((b) => b.checkVisibility())"
+        outside = f"{buttons}.filter((b) => b.getBoundingClientRect().right > 320).length"
+        assert page.browser.run(outside) == 0
+        page.press("Show the chats")
+        assert page.browser.run("document.getElementById('main').inert") is True
+        page.browser.press("Escape")
+        assert page.browser.run("document.body.dataset.sidebar") == "closed"
+        assert page.browser.run("document.activeElement.id") == "open-sidebar"
+    finally:
+        page.browser.resize(900, 600)
+
+
+def test_a_reload_in_the_midst_of_an_answer_keeps_what_came(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.answer, scripted.hold_after = ["Kept", " and lost"], 1
+    page.send("Reload me")
+    page.until_answer_has("Kept")
+    page.write("a draft")
+    page.browser.open(scripted.url)
+    page.browser.until("document.querySelector('.assistant')")
+    assert page.turns() == ["Reload me", "Kept"]
+    assert "the page was closed" in page.note()
+    assert page.browser.run("document.getElementById('message').value") == "a draft"
+    page.browser.run("document.getElementById('message').value = ''")

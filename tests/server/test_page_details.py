@@ -1,0 +1,265 @@
+"""What else can be done on the chat page, and what it says when something is the matter."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.server.test_page import HOSTILE
+from tests.support.sweeps import LONG
+
+if TYPE_CHECKING:
+    from tests.support.chat_page import ChatPage
+    from tests.support.scripted_server import ScriptedServer
+
+
+def test_new_answers_and_edits_stand_beside_the_old_ones(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    page.ask("First")
+    scripted.answer = ["Another."]
+    page.press("Regenerate")
+    page.until_answer_has("Another.")
+    page.wait()
+    page.press("The one before")
+    assert page.turns() == ["First", "Hello, you."]
+    page.browser.press("ArrowUp")  # in the empty field: edit the last question
+    page.browser.type(", edited")
+    page.press("Ask this")
+    page.wait()
+    assert page.turns() == ["First, edited", "Another."]
+    assert scripted.asked[-1]["messages"] == [{"role": "user", "content": "First, edited"}]
+    page.press("The one before")
+    assert page.turns() == ["First", "Another."]  # the newest of the two that it had
+
+
+def test_a_loading_server_is_waited_for_and_a_draining_one_told(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.status = "loading"
+    page.send("Ready?")
+    page.browser.until("document.querySelector('.waiting')")
+    page.until_notice("still loading")
+    scripted.status = "ok"
+    page.until_answer_has("Hello, you.")
+    page.wait()
+    scripted.status = "draining"
+    page.send("And now?")
+    page.until_notice("shutting down")
+    assert "takes no questions now" in page.note()
+    scripted.status = "ok"
+    page.press("Try now")
+    page.press("Ask again")
+    page.until_answer_has("Hello, you.")
+
+
+def test_a_server_with_keys_is_given_one(page: ChatPage, scripted: ScriptedServer) -> None:
+    scripted.key = "secret"
+    page.send("May I?")
+    page.browser.until("document.getElementById('key').open")
+    page.browser.type("wrong")
+    page.browser.press("Enter")
+    page.browser.until("document.getElementById('key-hint').innerText.includes('does not know')")
+    page.browser.type("secret")
+    page.browser.press("Enter")
+    page.until_answer_has("Hello, you.")
+    assert "secret" not in page.browser.run("JSON.stringify({...localStorage})")
+
+
+def test_what_the_storage_cannot_keep_is_told_and_stays_on_the_page(page: ChatPage) -> None:
+    fill = "for (let n = 0; n < 9999; n += 1) localStorage.setItem(`f${n}`, 'x'.repeat(999))"
+    page.browser.run(f"{{ try {{ {fill} }} catch {{}} }}")
+    try:
+        assert page.ask("Keep this " + "x" * 2000) == "Hello, you."
+        page.until_notice("is not saved")
+    finally:
+        page.browser.run("for (let n = 0; n < 9999; n += 1) localStorage.removeItem(`f${n}`)")
+    page.ask("And this")
+    assert page.notices() == ""
+
+
+def test_a_deleted_chat_can_be_had_back(page: ChatPage) -> None:
+    page.ask("Precious")
+    page.browser.run("document.getElementById('delete-chat').click()")
+    assert "Precious" not in page.chats()
+    page.press("Undo")
+    assert page.turns() == ["Precious", "Hello, you."]
+    assert "Precious" in page.chats()
+
+
+def test_settings_go_to_the_server_and_wrong_ones_are_named(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    page.set(
+        system="Be brief.",
+        sampling__temperature="0,5",
+        sampling__stop="END",
+        sampling__top_k="many",
+    )
+    assert (
+        page.browser.run("document.getElementById('settings-fault').innerText")
+        == "Top k: “many” is not a number."
+    )
+    page.browser.run("document.getElementById('sampling-top_k').value = '40'")
+    page.press("Save", "dialog[open]")
+    page.ask("Hello")
+    asked = scripted.asked[-1]
+    assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert (asked["temperature"], asked["stop"], asked["top_k"]) == (0.5, ["END"], 40)
+    assert "top_p" not in asked
+
+
+def test_every_control_has_a_name(page: ChatPage) -> None:
+    page.ask("Hello")
+    tree = page.browser.call("Accessibility.getFullAXTree")["nodes"]
+    controls = [
+        n
+        for n in tree
+        if n.get("role", {}).get("value") in ("button", "textbox", "radio", "meter", "link")
+    ]
+    assert len(controls) > 10
+    assert not [n for n in controls if not n.get("name", {}).get("value")]
+
+
+MARKDOWN = {
+    "a *b* **c** ***d*** ~~e~~ `f` \\*g\\*": (
+        "<p>a <em>b</em> <strong>c</strong> <em><strong>d</strong></em> <del>e</del> "
+        "<code>f</code> *g*</p>"
+    ),
+    "snake_case_name, 2 * 3, **not closed": "<p>snake_case_name, 2 * 3, **not closed</p>",
+    "one\ntwo": "<p>one<br>two</p>",
+    "# A\n### B\nC\n---": '<h3 class="h1">A</h3><h5 class="h3">B</h5><h4 class="h2">C</h4>',
+    "- a\n  - b\n\n    c\n- d": ("<ul><li>a<ul><li><p>b</p><p>c</p></li></ul></li><li>d</li></ul>"),
+    "3. a\n4. b\n   - c": '<ol start="3"><li>a</li><li>b<ul><li>c</li></ul></li></ol>',
+    "> a\n> > b\nc": "<blockquote><p>a</p><blockquote><p>b<br>c</p></blockquote></blockquote>",
+    "a\n\n---\n\nb": "<p>a</p><hr><p>b</p>",
+    "    indented\n\n    code": "indented\n\ncode",
+    "```py\nx = 1 # one\n```\nafter": (
+        'x = <span class="number">1</span> <span class="comment"># one</span>'
+    ),
+    "|a|b|\n|-|-:|\n|1|`x \\| y`|": (
+        '<th class="" scope="col">a</th><th class="right" scope="col">b</th></tr></thead>'
+        '<tbody><tr><td class="">1</td><td class="right"><code>x | y</code></td>'
+    ),
+    "see https://a.example/x_(y). ok": (
+        '<a href="https://a.example/x_(y)" title="https://a.example/x_(y)" target="_blank" '
+        'rel="noopener noreferrer">https://a.example/x_(y)</a>. ok'
+    ),
+    "&lt;b&gt; &amp;copy; <i>": "<p>&lt;b&gt; &amp;copy; &lt;i&gt;</p>",
+}
+# While more is to come, what is open is taken as closed, and a half mark is not shown.
+GROWING = {
+    "so **bold": "<p>so <strong>bold</strong></p>",
+    "so **bold*": "<p>so <strong>bold</strong></p>",
+    "a `code": "<p>a <code>code</code></p>",
+    "[a link](https://exa": "<p><span>a link</span></p>",
+    "2*3": "<p>2*3</p>",
+}
+
+
+def test_markdown_is_shown_as_commonmark_and_github_have_it(page: ChatPage) -> None:
+    for cases, partial in ((MARKDOWN, "false"), (GROWING, "true")):
+        shown = page.with_module(
+            "render.js",
+            f"return {json.dumps([*cases])}.map((text) => {{"
+            " const element = document.createElement('div');"
+            f" m.showMarkdown(element, text, {{ partial: {partial} }});"
+            " return element.innerHTML; })",
+        )
+        for (text, expected), html in zip(cases.items(), shown, strict=True):
+            assert expected in html, text
+
+
+def test_a_growing_answer_keeps_the_elements_that_are_whole(page: ChatPage) -> None:
+    assert page.with_module(
+        "render.js",
+        "const element = document.createElement('div');"
+        " m.showMarkdown(element, 'one\\n\\ntwo', { partial: true });"
+        " const [one, two] = element.children;"
+        " m.showMarkdown(element, 'one\\n\\ntwo and three', { partial: true });"
+        " return element.children[0] === one && element.children[1] !== two",
+    )
+
+
+def test_an_answer_that_grew_looks_like_one_that_came_at_once(page: ChatPage) -> None:
+    text = "".join(f"{case}\n\n" for case in (*MARKDOWN, "a\n# b", "a\n#b", "- a\n\n- b", HOSTILE))
+    grown, at_once = page.with_module(
+        "render.js",
+        f"const text = {json.dumps(text)};"
+        " const [one, other] = [1, 2].map(() => document.createElement('div'));"
+        " for (let n = 0; n <= text.length; n += 1)"
+        "   m.showMarkdown(one, text.slice(0, n), { partial: n < text.length });"
+        " m.showMarkdown(other, text);"
+        " return [one.innerHTML, other.innerHTML]",
+    )
+    assert grown == at_once
+
+
+def test_no_text_takes_long_to_show(page: ChatPage) -> None:
+    """Each of these would, if its parts were looked for again and again, or nested without end."""
+    parts = ["*a ", "a**b", "_a ", "[", "[a](", "![", "`a", "`` ` ", "~~a", "> ", "- ", "  ", "\\"]
+    lines = ["> a\n", "- a\n  - b\n", "|a|\n|-|\n", "```\n", "a\n---\n", "1. a\n\n"]
+    nested = "".join(f"{'  ' * depth}- a\n" for depth in range(200))
+    length = 50_000 if LONG else 5_000
+    hostile = [part * (length // len(part)) for part in parts + lines] + [nested, ">" * length]
+    shown = page.with_module(
+        "render.js",
+        f"return {json.dumps(hostile)}.map((text) => {{"
+        " const element = document.createElement('div');"
+        " m.showMarkdown(element, text);"
+        " return element.textContent.length; })",
+    )
+    assert len(shown) == len(hostile)
+
+
+def test_an_exported_chat_is_the_same_when_imported(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.answer = ["**Kept** <b>"]
+    page.ask("Export me")
+    stored, read, markdown = page.with_module(
+        "export.js",
+        "const chats = Object.entries(localStorage).filter(([name]) => name.includes('.chat.'));"
+        " const stored = JSON.parse(chats.find(([, text]) => text.includes('Export me'))[1]);"
+        " const [read] = m.fromJson(m.asJson([stored]));"
+        " return [stored, read, m.asMarkdown(read)]",
+    )
+    assert read == stored
+    assert markdown == "# Export me\n\n## You\n\nExport me\n\n## scripted\n\n**Kept** <b>\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("{}", "not a file that this page exported"),
+        ('{"format": "edgesppo chats", "chats": [{}]}', "not a chat"),
+        ('{"format": "edgesppo chats", "chats": [{"nodes": [{"id": 1}]}]}', "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_in_words(
+    page: ChatPage, text: str, message: str
+) -> None:
+    reading = f"try {{ return m.fromJson({json.dumps(text)}) }}"
+    said = page.with_module("export.js", f"{reading} catch (error) {{ return error.message }}")
+    assert message in said
+
+
+def test_two_tabs_lose_nothing_of_each_other(page: ChatPage, scripted: ScriptedServer) -> None:
+    """Another tab, here a hand, adds a question to a chat that this one goes on with."""
+    page.ask("Mine")
+    page.browser.run(
+        "(() => { const name = Object.keys(localStorage).find((name) =>"
+        '   localStorage[name].includes(\'"title":"Mine"\'));'
+        " const chat = JSON.parse(localStorage[name]);"
+        " chat.nodes.push({ ...chat.nodes[0], id: 'theirs', content: 'Theirs' });"
+        " localStorage[name] = JSON.stringify(chat); })()"
+    )
+    page.ask("Mine again")
+    stored = page.browser.run(
+        "Object.values(localStorage).find((text) => text.includes('Mine again'))"
+    )
+    assert '"content":"Theirs"' in stored
+    assert len(scripted.asked) == 2

@@ -1,0 +1,210 @@
+"""What the server refuses: with the right status, in OpenAI's form, naming what is to blame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.live_server import CHAT, Live, live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import httpx
+
+JSON = {"Content-Type": "application/json"}
+HI = [{"role": "user", "content": "Hi"}]
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(scope="module")
+def server(demo_gguf: Path) -> Iterator[Live]:
+    with live(demo_gguf) as running:
+        yield running
+        assert running.chat("What is 2 plus 3?").status_code == 200  # it survived them all
+
+
+def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    found: dict[str, Any] = response.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    assert "Traceback" not in found["message"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"n": 10**30}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 10**9}, "max_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"stop": ""}, "stop"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 1000}}, "logit_bias"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "json_object", "schema": {"type": 5}}}, "response_format"),
+        ({"response_format": {"type": "json_object"}, "tools": [TOOL]}, "response_format"),
+        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tools": [TOOL] * 40}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"temprature": 1}, "temprature"),
+    ],
+)
+def test_a_bad_parameter_is_named(server: Live, asked: dict[str, Any], param: str) -> None:
+    found = error(server.chat("Hi", **asked))
+    assert param in f"{found['param']} {found['message']}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"store": True}, "storing"),
+        ({"modalities": ["text", "audio"]}, "other output"),
+        ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"prediction": {"type": "content", "content": "x"}}, "predicted"),
+        ({"web_search_options": {}}, "web"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(
+    server: Live, asked: dict[str, Any], word: str
+) -> None:
+    found = error(server.chat("Hi", **asked))
+    assert found["code"] == "unsupported_parameter"
+    assert word in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("part", "word"),
+    [
+        ({"type": "image_url", "image_url": {"url": "http://127.0.0.1/x.png"}}, "images"),
+        ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, "audio"),
+        ({"type": "file", "file": {"file_id": "x"}}, "files"),
+    ],
+)
+def test_a_part_that_is_no_text_is_refused_by_name(
+    server: Live, part: dict[str, Any], word: str
+) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}, part]}]
+    found = error(server.client.post(CHAT, json={"messages": messages}))
+    assert found["code"] == "unsupported_parameter"
+    assert word in found["message"]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [{}],
+        ["Hi"],
+        [{"role": "robot", "content": "Hi"}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": 5}],
+        [{"role": "user", "content": [{"type": "text"}]}],
+        [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Hi"}],
+        [{"role": "tool", "content": "5", "tool_call_id": "x"}],
+        [*HI, {"role": "tool", "content": "5"}],
+        [{"role": "user", "content": "Hi", "tool_calls": []}] * 2000,
+    ],
+)
+def test_messages_that_make_no_conversation_are_refused(server: Live, messages: list[Any]) -> None:
+    found = error(server.client.post(CHAT, json={"messages": messages}))
+    assert "messages" in f"{found['param']} {found['message']}"
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_the_apis_own_code(server: Live) -> None:
+    for stream in (False, True):
+        found = error(server.chat("word " * 3000, stream=stream))
+        assert (found["code"], found["param"]) == ("context_length_exceeded", "messages")
+
+
+def post(server: Live, content: bytes, **headers: str) -> httpx.Response:
+    return server.client.post(CHAT, content=content, headers={**JSON, **headers})
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", None),
+        (b"Hi", "invalid_json"),
+        (b"[]", "invalid_json"),
+        (b'{"messages": [', "invalid_json"),
+        (b"\xff\xfe", "invalid_json"),
+        (b'{"n": NaN}', "invalid_json"),
+        (b'{"n": -Infinity}', "invalid_json"),
+        (b'{"temperature": 1e999}', "invalid_json"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "invalid_json"),
+        (b'{"n": 1, "n": 1}', "duplicate_key"),
+        (b'{"messages": [{"role": "user", "role": "user"}]}', "duplicate_key"),
+        (b"[" * 100_000, "too_deep"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "too_deep"),
+        (b"[" * 70 + b"]" * 70, "too_deep"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "bad_text"),
+    ],
+)
+def test_a_body_that_is_no_unambiguous_json_is_refused(
+    server: Live, content: bytes, code: str | None
+) -> None:
+    found = error(post(server, content))
+    assert code is None or found["code"] == code
+
+
+def test_a_body_of_another_kind_or_too_large_is_refused(server: Live) -> None:
+    assert error(post(server, b"{}", **{"Content-Type": "text/plain"}), 415)["code"] == "not_json"
+    assert error(post(server, b"{}", **{"Content-Encoding": "gzip"}), 415)
+    assert error(post(server, b" " * (2 << 20)), 413)["code"] == "body_too_large"
+
+    def pieces() -> Iterator[bytes]:
+        yield from [b" " * 65536] * 32
+
+    chunked = server.client.post(CHAT, content=pieces(), headers=JSON)
+    assert error(chunked, 413)["code"] == "body_too_large"
+
+
+def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Live) -> None:
+    assert error(server.client.get("/v1/files"), 404)
+    assert error(server.client.get(CHAT), 405)
+    assert error(server.client.post("/v1/embeddings", json={}), 404)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/completions", {"prompt": []}),
+        ("/v1/completions", {"prompt": [10**9]}),
+        ("/v1/completions", {"prompt": "Hi", "suffix": "x"}),
+        ("/v1/completions", {"prompt": "Hi", "best_of": 3}),
+        ("/v1/completions", {}),
+        ("/v1/responses", {"input": "Hi", "previous_response_id": "resp_1"}),
+        ("/v1/responses", {"input": "Hi", "store": True}),
+        ("/v1/responses", {"input": "Hi", "background": True}),
+        ("/v1/responses", {"input": [{"type": "item_reference", "id": "x"}]}),
+        ("/v1/responses", {"input": "Hi", "tools": [{"type": "web_search"}]}),
+        ("/v1/responses", {"input": []}),
+        ("/tokenize", {}),
+        ("/tokenize", {"content": "Hi", "messages": HI}),
+        ("/detokenize", {"tokens": [-1]}),
+        ("/detokenize", {"tokens": ["a"]}),
+    ],
+)
+def test_the_other_endpoints_refuse_alike(server: Live, path: str, asked: dict[str, Any]) -> None:
+    error(server.client.post(path, json=asked))

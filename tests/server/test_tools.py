@@ -1,0 +1,131 @@
+"""Tools: whatever the model says, a call names a tool that exists, and its arguments are valid."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+
+from edgesppo.server.openai.tools import CallParser
+from tests.support.command_line import CAPITAL
+from tests.support.live_server import CHAT, Live, events, live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SCHEMAS = {
+    "capital_of": {
+        "type": "object",
+        "properties": {"country": {"enum": ["France", "Italy"]}},
+        "required": ["country"],
+        "additionalProperties": False,
+    },
+    "add": {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["a"],
+        "additionalProperties": False,
+    },
+}
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": schema}}
+    for name, schema in SCHEMAS.items()
+]
+ENOUGH = 200
+
+
+@pytest.fixture(scope="module")
+def server(demo_gguf: Path) -> Iterator[Live]:
+    with live(demo_gguf) as running:
+        yield running
+
+
+def check(call: dict[str, Any]) -> None:
+    assert call["type"] == "function"
+    assert call["id"].startswith("call_")
+    jsonschema.validate(
+        json.loads(call["function"]["arguments"]), SCHEMAS[call["function"]["name"]]
+    )
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+@pytest.mark.parametrize("choice", ["required", named("add"), named("capital_of")])
+def test_a_call_that_is_asked_for_is_valid(server: Live, choice: Any) -> None:
+    asked = {"tools": TOOLS, "tool_choice": choice, "max_tokens": ENOUGH}
+    (found,) = server.chat(CAPITAL, **asked).json()["choices"]
+    assert (found["finish_reason"], found["message"]["content"]) == ("tool_calls", None)
+    (call,) = found["message"]["tool_calls"]
+    check(call)
+    if choice != "required":
+        assert call["function"]["name"] == choice["function"]["name"]
+
+
+def test_a_streamed_call_is_the_same_call(server: Live) -> None:
+    asked = {"tools": TOOLS, "tool_choice": "required", "max_tokens": ENOUGH}
+    whole = server.chat(CAPITAL, **asked).json()["choices"][0]["message"]["tool_calls"][0]
+    found = events(server.chat(CAPITAL, stream=True, **asked))[:-1]
+    deltas = [e["choices"][0]["delta"] for e in found]
+    calls = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+    assert calls[0]["function"] == {"name": whole["function"]["name"], "arguments": ""}
+    assert all(set(call) == {"index", "function"} for call in calls[1:])
+    arguments = "".join(call["function"]["arguments"] for call in calls)
+    assert arguments == whole["function"]["arguments"]
+    assert found[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "none"])
+def test_a_model_that_may_choose_can_answer_with_text(server: Live, choice: Any) -> None:
+    asked = {"tools": TOOLS, "tool_choice": choice}
+    (found,) = server.chat(CAPITAL, **asked).json()["choices"]
+    message = found["message"]
+    if "tool_calls" in message:
+        assert choice != "none"
+        check(message["tool_calls"][0])
+    else:
+        assert (message["content"], found["finish_reason"]) == (
+            "The capital of France is Paris.",
+            "stop",
+        )
+
+
+def test_results_of_tools_come_back_as_a_users_turn(server: Live) -> None:
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "add", "arguments": '{"a": 5}'},
+    }
+    messages = [
+        {"role": "user", "content": "Add."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "14"},
+    ]
+    ids = server.client.post("/tokenize", json={"messages": messages, "with_pieces": True}).json()
+    told = "".join(token["piece"] for token in ids["tokens"])
+    assert '<start_of_turn>model\n{"name": "add", "arguments": {"a": 5}}<end_of_turn>' in told
+    assert "<start_of_turn>user\nResult of add:\n14<end_of_turn>" in told
+    unanswered = server.client.post(CHAT, json={"messages": messages[:2]})
+    assert unanswered.status_code == 400
+
+
+def test_a_tool_whose_schema_cannot_be_followed_is_named(server: Live) -> None:
+    bad = {"type": "function", "function": {"name": "bad", "parameters": {"type": "nothing"}}}
+    error = server.chat("Hi", tools=[*TOOLS, bad]).json()["error"]
+    assert error["param"] == "tools.2"
+    assert "'bad'" in error["message"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+@pytest.mark.parametrize("arguments", ["{}", '{"a": {"b": "}"}}', '{"a": "\\"}"}'])
+def test_a_call_is_split_alike_however_it_arrives(size: int, arguments: str) -> None:
+    text = f'{{"name": "f", "arguments": {arguments}}}'
+    parser, found = CallParser(), ""
+    for start in range(0, len(text), size):
+        assert parser.text(text[start : start + size]) == ""
+        found += parser.arguments()
+    assert (parser.name, found) == ("f", arguments)

@@ -1,0 +1,161 @@
+"""A server for the chat page whose answers, delays and faults a test decides.
+
+It says what a model would never say when asked, such as hostile Markdown, and fails when it should.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.server.page_route import FOLDER, HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_CHUNK = {"object": "chat.completion.chunk", "model": "scripted"}
+
+
+@dataclass
+class ScriptedServer:
+    """What the server says next, and what it was asked.
+
+    `drop_after`: it hangs up after so many pieces of an answer. `hold_after`: it waits there until
+    `go_on` is set.
+    """
+
+    url: str = ""
+    status: str = "ok"
+    answer: list[str] = field(default_factory=lambda: ["Hello", ", ", "you."])
+    finish: str = "stop"
+    key: str | None = None
+    drop_after: int | None = None
+    hold_after: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
+    hung_up: threading.Event = field(default_factory=threading.Event)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """A new script, as if nothing had been asked."""
+        vars(self).update(vars(ScriptedServer(url=self.url)))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: ScriptedServer
+
+    def handle(self) -> None:
+        """Browsers hang up when they like."""
+        with suppress(ConnectionError):
+            super().handle()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        if path == "/health":
+            self._json({"status": self.state.status}, 200 if self.state.status == "ok" else 503)
+        elif path == "/v1/models":
+            self._json({"data": [{"id": "scripted", "meta": {"n_ctx": 8192}}]})
+        else:
+            self._file("index.html" if path == "/" else path.removeprefix("/page/"))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        key = self.state.key
+        if key is not None and self.headers["Authorization"] != f"Bearer {key}":
+            self._json({"error": {"message": "wrong key", "code": "invalid_api_key"}}, 401)
+        elif self.path == "/tokenize":
+            text = "".join(message["content"] for message in body["messages"])
+            self._json({"tokens": [*range(len(text) // 4 + 1)]})
+        elif self.state.status != "ok":
+            code = f"server_{self.state.status}"
+            self._json({"error": {"message": self.state.status, "code": code}}, 503)
+        else:
+            self.state.asked.append(body)
+            self._answer()
+
+    def _file(self, name: str) -> None:
+        file = FOLDER / name
+        if "/" in name or not file.is_file():
+            self._json({"error": {"message": "not found"}}, 404)
+            return
+        self._send(200, _TYPES[Path(name).suffix], file.read_bytes())
+
+    def _json(self, value: object, status: int = 200) -> None:
+        self._send(status, "application/json", json.dumps(value).encode())
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": len(body)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _answer(self) -> None:
+        """Stream the answer as OpenAI does; the connection ends with it."""
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        try:
+            self._pieces()
+        except (BrokenPipeError, ConnectionResetError):
+            self.state.hung_up.set()
+
+    def _pieces(self) -> None:
+        state = self.state
+        pieces = list(state.answer)
+        for number, piece in enumerate(pieces):
+            if number == state.drop_after:
+                return
+            if number == state.hold_after:
+                self._held()
+            self._event({"choices": [{"index": 0, "delta": {"content": piece}}]})
+        self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": state.finish}]})
+        usage = {
+            "prompt_tokens": 10,
+            "completion_tokens": len(pieces),
+            "total_tokens": 10 + len(pieces),
+        }
+        self._event({"choices": [], "usage": usage, "timings": {"decode_tps": 12.5}})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _held(self) -> None:
+        """Wait to go on, and meanwhile notice, as a server does, that nobody listens any more."""
+        while not self.state.go_on.wait(0.02):
+            self.wfile.write(b": waiting\n\n")
+
+    def _event(self, value: dict[str, Any]) -> None:
+        self.wfile.write(b"data: " + json.dumps({**_CHUNK, **value}).encode() + b"\n\n")
+
+
+@contextmanager
+def scripted_server() -> Iterator[ScriptedServer]:
+    """The server on a free port of 127.0.0.1."""
+    state = ScriptedServer()
+    handler = type("Handler", (_Handler,), {"state": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    state.url = f"http://127.0.0.1:{server.server_port}/"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield state
+    finally:
+        state.go_on.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
