@@ -37,7 +37,6 @@ _REPEATS = {
     "embedding_length_out": ("embedding_length",),
     "rope.dimension_count_swa": ("rope.dimension_count", "attention.key_length"),
     "rope.freq_base_swa": ("rope.freq_base",),
-    "rope.scaling.original_context_length": ("context_length",),
 }
 _READ = frozenset((*_NEUTRAL, *_REPEATS, "classifier.output_labels"))
 _ROPE_BASE = 10_000.0

@@ -143,7 +143,10 @@ def _check_tensors(summary: Summary) -> Summary:
     """The summary again. Raises BadModelFile for tensors that Gemma-2 does not have."""
     for tensor in summary.tensors:
         if not _TENSOR.fullmatch(tensor.name):
-            raise _foreign(summary.path, f"the tensor {quoted(tensor.name)}")
+            raise BadModelFile(
+                f"{summary.path}: has the tensor {quoted(tensor.name)}, which Gemma-2 does not have"
+                " and llama.cpp does not load; convert the checkpoint again with edgesppo convert"
+            )
         if "norm." in tensor.name and tensor.type != "F32":
             raise BadModelFile(
                 f"{summary.path}: {tensor.name!r} has the type {tensor.type}, expected F32 for "
@@ -152,10 +155,11 @@ def _check_tensors(summary: Summary) -> Summary:
     return summary
 
 
-def _foreign(path: Path, what: str) -> BadModelFile:
+def _foreign_key(path: Path, key: str, value: Any) -> BadModelFile:
     return BadModelFile(
-        f"{path}: has {what}, which Gemma-2 does not have; edgesppo runs only Gemma-2 models "
-        "as its converter and llama.cpp's write them; run this one with another program"
+        f"{path}: has the key {quoted(key)}, which Gemma-2 does not have and which changes the"
+        f" model with its value {quoted(value)}; edgesppo runs only plain Gemma-2 models: run this"
+        " one with another program"
     )
 
 
@@ -171,7 +175,7 @@ def _number_fault(
             continue
         if name not in (*NUMBERS, _ROTATED):
             if changes_model(name, value, numbers, is_array=key in arrays):
-                raise _foreign(path, f"the key {quoted(key)}")
+                raise _foreign_key(path, key, value)
             continue
         if key in arrays:
             return f"{key} is an array of {value}, expected one number"

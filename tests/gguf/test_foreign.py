@@ -162,6 +162,7 @@ FOREIGN = {
     "every other layer": make.number(b"gemma2.attention.sliding_window_pattern", 2),
     "the same base": make.number(b"gemma2.rope.freq_base_swa", 10000.0),
     "the same head": make.number(b"gemma2.attention.key_length_swa", 16),
+    "an original length": make.number(b"gemma2.rope.scaling.original_context_length", 8192),
     "the same width": make.number(b"gemma2.embedding_length_out", 32),
 }
 CHANGING = {
