@@ -77,7 +77,6 @@ def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPa
             return prefill, 10 - way.n_threads
 
         def set_threads(self, n: int) -> None:
-            super().set_threads(n)
             way = self._context.params
             self._context.params = autotune.replace(way, n_threads=n, n_threads_batch=n)
 
