@@ -50,7 +50,7 @@ def load(
         with edgesppo.load("demo") as model:
             print(model.ask("Why is the sky blue?"))
 
-    The first time that a model of more than a few megabytes is loaded on a machine, up to a minute
+    The first time that a model of more than a few megabytes is loaded on a machine, a minute or two
     is spent on measuring which settings are fastest; the result is cached. A checkpoint is
     converted to Q4_K_M the first time, into the cache folder.
 

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
     from tests.support.fake_hub import FakeHub
 
-# Set before llama.cpp is loaded: threads that spin while they wait slow a busy machine tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 # Tests rely on SIGINT and SIGHUP, which the parent process may have set to be ignored, as a shell
 # does for background jobs.
 signal.signal(signal.SIGINT, signal.default_int_handler)

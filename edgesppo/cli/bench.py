@@ -61,7 +61,8 @@ def bench_command(model: str | None, as_json: bool, threads: int | None, tune: s
 def _lines(found: Report) -> Iterator[str]:
     yield f"{found.model}, {megabytes(found.bytes)} of weights"
     yield found.machine
-    yield f"llama.cpp of llama-cpp-python {found.library}"
+    by = f", compiled by {found.compiler}" if found.compiler else ""
+    yield f"llama.cpp of llama-cpp-python {found.library}{by}"
     shares = {"before": found.others_before, "during it": found.others_during}
     used: list[str] = []
     for when, share in shares.items():

@@ -71,7 +71,9 @@ def _build(ctx: click.Context, *, force: bool) -> Installed:
 
     _, kept = install.plan(force=force)
     if kept is None and (name := offline()):
-        raise BuildError(f"{name} is set, and compiling needs files of the package index")
+        raise BuildError(
+            f"{name} is set, and compiling needs files of the package index: run it without that"
+        )
     try:
         with child.silence() if is_quiet() else contextlib.nullcontext():
             return install.build_and_install(force=force)

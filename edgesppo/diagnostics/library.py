@@ -16,8 +16,15 @@ from edgesppo.native_build.install import LIBRARY, pinned_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEVICES = ("CUDA", "Metal", "MTL", "Vulkan", "ROCm", "SYCL")
-_BUILD = "compile it anew: edgesppo build"
+# llama.cpp's name of a GPU's interface -> how `edgesppo build` is told; a Mac's needs no word.
+_DEVICES = {
+    "CUDA": " --backend cuda",
+    "Metal": "",
+    "MTL": "",
+    "Vulkan": " --backend vulkan",
+    "ROCm": None,
+    "SYCL": None,
+}
 _REBUILD = (
     f"compile it for this machine: edgesppo build, or pip install --no-binary :all: {LIBRARY}"
 )
@@ -48,11 +55,19 @@ def build() -> Iterator[Finding]:
     yield _features(info)
     yield from _compiler(info)
     if "AMX_INT8 = 1" in info:
-        advice = f"{_BUILD} (which leaves them out)"
+        advice = f"{_advice(info)} (which leaves them out)"
         text = "the library has AMX kernels, which crash; weights are not repacked to avoid them"
         yield Finding("amx", WARN, text, advice)
     devices = [name for name in _DEVICES if name in info]
     yield Finding("gpu", OK, ", ".join(devices) or "none: everything runs on the processor")
+
+
+def _advice(info: str) -> str:
+    """How to compile the library anew, with the kernels for a GPU that it has."""
+    options = [option for name, option in _DEVICES.items() if name in info]
+    if None in options:
+        return f"compile it anew with GGML_OPENMP=OFF: pip install --no-binary :all: {LIBRARY}"
+    return f"compile it anew: edgesppo build{next(filter(None, options), '')}"
 
 
 def _compiler(info: str) -> Iterator[Finding]:
@@ -60,15 +75,16 @@ def _compiler(info: str) -> Iterator[Finding]:
     name, version = build_info.compiler()
     by = f"compiled by {name} {version}" if name else "it does not tell what compiled it"
     is_old = name == "GCC" and int(version.split(".")[0]) <= _OLD_GCC and has_ziglang()
+    is_old = is_old and not any(device in info for device in _DEVICES)  # a GPU computes there
     if is_old:
         by += ", whose kernels take a quarter to a third longer for prompts than Clang's"
-    yield Finding("compiler", WARN if is_old else OK, by, _BUILD if is_old else None)
+    yield Finding("compiler", WARN if is_old else OK, by, _advice(info) if is_old else None)
     if "OPENMP = 1" in info:
         text = (
             "compiled with OpenMP: answers are slow beside other busy programs, and a process that"
             " has answered cannot fork"
         )
-        yield Finding("openmp", WARN, text, _BUILD)
+        yield Finding("openmp", WARN, text, _advice(info))
 
 
 def _features(info: str) -> Finding:

@@ -45,11 +45,11 @@ class Runner:
         compute threads, and KeyboardInterrupt.
         """
         context, caller, short = self._context, threading.get_ident(), batch.n_tokens <= _SHORT
-        if not short:
-            memory_guard.require_threads(1 if context.keeps_threads else self._n_started)
-        elif caller != self._computed_on or not context.keeps_threads:
-            # llama.cpp may start threads, and aborts if it cannot.
-            memory_guard.require_threads(0 if context.keeps_threads else self._n_started)
+        if not context.keeps_threads:
+            # llama.cpp starts them anew for each batch, and aborts if it cannot.
+            memory_guard.require_threads(self._n_started)
+        elif not short or caller != self._computed_on:
+            memory_guard.require_threads(0 if short else 1)  # one that waits for Ctrl-C
         if short:
             started = time.perf_counter()
             context.decode(batch)

@@ -115,6 +115,8 @@ def takes_ziglang(wanted: str, backend: str) -> bool:
         raise BuildError(
             f"EDGESPPO_CC=zig makes no kernels for {backend}; leave it out, or name a compiler"
         )
+    if wanted == ZIG and sys.platform == "win32":
+        raise BuildError("EDGESPPO_CC=zig is for Linux; leave it out: Visual Studio's is taken")
     if wanted == ZIG:
         return True
     named = wanted or os.environ.get("CXX", "").strip()

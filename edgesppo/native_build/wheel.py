@@ -131,11 +131,15 @@ def _processor() -> str:
 def kept_wheel(builds: Sequence[Build]) -> Path | None:
     """The wheel of the first build, or of a later one if those before it failed."""
     for build in builds:
-        if wheel := next(filter(zipfile.is_zipfile, build.folder.glob("*.whl")), None):
+        if wheel := _kept(build):
             return wheel
         if not build.failure:
             return None
     return None
+
+
+def _kept(build: Build) -> Path | None:
+    return next(filter(zipfile.is_zipfile, build.folder.glob("*.whl")), None)
 
 
 def compile_wheel(pip: Pip, builds: Sequence[Build]) -> Path:
@@ -148,6 +152,8 @@ def compile_wheel(pip: Pip, builds: Sequence[Build]) -> Path:
     for number, build in enumerate(builds, 1):
         following = builds[number].compiler.identity if builds[number:] else ""
         instead = f"compiling with the system's instead, {following}"
+        if number > 1 and (wheel := _kept(build)):
+            return wheel
         if fault := _room_fault(build, pip.scratch):
             if not following:
                 raise BuildError(f"{fault}; make room, or {compilers.INSTALL}")
@@ -223,7 +229,9 @@ def _try_out(pip: Pip, wheel: Path) -> None:
     folder = pip.scratch / "tried"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    library = folder / "llama_cpp" / "lib" / "libllama.so"
+    names = ("libllama.so", "libllama.dylib")
+    files = [folder / "llama_cpp" / "lib" / name for name in names]
+    library = next((file for file in files if file.exists()), files[0])
     run([str(pip.python), "-I", "-c", _PROGRAM, library], os.environ, "loading what was compiled")
 
 

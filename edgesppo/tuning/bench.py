@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgesppo.llama import build_info
 from edgesppo.llama.library import LIBRARY_VERSION
 from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import ROWS, is_small
@@ -40,6 +41,7 @@ class Report:
     library: str
     tuning: RunConfig
     bandwidth: float
+    compiler: str = ""  # of the library; empty if it does not tell
     small: bool = False  # the weights are too few to dominate the figures
     others_before: float | None = None  # share of the processors that other programs used
     others_during: float | None = None  # the same while it was measured
@@ -141,6 +143,7 @@ def measure(
         LIBRARY_VERSION,
         tuning,
         bandwidth(hardware.cores(), _READ),
+        " ".join(filter(None, build_info.compiler())),
         is_small(summary),
     )
     started = time.perf_counter()

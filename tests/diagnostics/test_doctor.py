@@ -85,6 +85,9 @@ def test_a_build_with_openmp_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_info, "query", lambda: (0, INFO + "OPENMP = 1 | "))
     found = one("openmp")
     assert (found["state"], found["advice"]) == ("warn", "compile it anew: edgesppo build")
+    monkeypatch.setattr(build_info, "query", lambda: (0, INFO + "OPENMP = 1 | CUDA : ARCHS = 90"))
+    assert one("openmp")["advice"] == "compile it anew: edgesppo build --backend cuda"
+    assert one("compiler")["state"] == "ok"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signal there")

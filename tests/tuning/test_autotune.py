@@ -46,6 +46,13 @@ def summary(demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return gemma2.load_summary(demo_gguf)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of so small a model mostly wait for each other, where other tests run, too."""
+    monkeypatch.setattr(hardware, "thread_choices", lambda: [1])
+    monkeypatch.setattr(hardware, "cores", lambda: 1)
+
+
 @pytest.mark.parametrize("goal", run_config.TURNS)
 def test_what_is_found_was_measured_and_can_be_run(demo_gguf: Path, goal: str) -> None:
     heard: list[float] = []
@@ -104,8 +111,6 @@ def test_what_is_not_faster_beyond_noise_is_left_as_llama_cpp_has_it(
             Fake.rounds += 1
             return (100.0, 10.0) if Fake.rounds % 4 else (300.0, 30.0)
 
-    monkeypatch.setattr(hardware, "thread_choices", lambda: [1])
-    monkeypatch.setattr(hardware, "cores", lambda: 1)
     monkeypatch.setattr(autotune, "Probe", Fake)
     found = Search(demo_gguf, "turn", lambda _: None).best()
     assert (found.repack, found.flash_attention, found.n_ubatch) == (True, "on", 512)

@@ -1,0 +1,137 @@
+"""Compare builds of llama.cpp by our own engine: the same model, the same settings, in turn.
+
+    python -m tests.benchmarks.builds FILE.gguf NAME=WHEEL [NAME=WHEEL ...] [--rounds N] [--busy N]
+
+Each wheel is unpacked, and each round starts one process for each wheel and each way to hold the
+weights and the threads: repacked or plain, a pool of threads or threads that are started for each
+batch. Medians, with the least and the greatest, of tokens per second; a turn is PROMPT tokens in
+and ANSWER out. --busy keeps N processors busy meanwhile. Wheels that were compiled before are in
+HOME/wheels (`edgesppo build`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+PROMPT, ANSWER = 512, 128
+_BURN = "while True: pass"
+
+
+def main() -> None:
+    """Measure all builds in turn, and print one line for each."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("wheels", nargs="+", metavar="NAME=WHEEL")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--prompt", type=int, default=PROMPT)
+    parser.add_argument("--answer", type=int, default=ANSWER)
+    options = parser.parse_args()
+    burners = [subprocess.Popen([sys.executable, "-c", _BURN]) for _ in range(options.busy)]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _compare(options, Path(folder))
+    finally:
+        for burner in burners:
+            burner.kill()
+
+
+def _compare(options: argparse.Namespace, folder: Path) -> None:
+    builds = dict(text.split("=", 1) for text in options.wheels)
+    for name, wheel in builds.items():
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder / name)
+    ways = list(itertools.product(builds, ("repacked", "plain"), ("pool", "anew")))
+    found: dict[tuple[str, str, str], list[dict[str, float]]] = {way: [] for way in ways}
+    for number in range(options.rounds):
+        for way in ways if number % 2 == 0 else reversed(ways):
+            found[way].append(_run(options, folder, way))
+            print(*way, found[way][-1], file=sys.stderr)
+    for way, rounds in found.items():
+        figures = "  ".join(_figure(name, [one[name] for one in rounds]) for name in rounds[0])
+        print(f"{' '.join(way):<24} {figures}")
+
+
+def _figure(name: str, values: list[float]) -> str:
+    return f"{name} {statistics.median(values):8.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def _run(options: argparse.Namespace, folder: Path, way: tuple[str, str, str]) -> dict[str, float]:
+    """One round of one way, in a process of its own."""
+    name, weights, threads = way
+    code = "from tests.benchmarks import builds; builds.measure()"
+    what = {
+        "file": str(options.file),
+        "repack": weights == "repacked",
+        "pool": threads == "pool",
+        **{key: getattr(options, key) for key in ("threads", "prompt", "answer")},
+    }
+    paths = [str(folder / name), str(Path(__file__).parents[2])]
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(what)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def measure() -> None:
+    """What a process measures: `sys.argv[1]` says of what."""
+    from edgesppo import SamplingParams
+    from edgesppo.engine.engine import Engine
+    from edgesppo.llama import context as contexts
+    from edgesppo.llama.model import Model
+
+    what: dict[str, Any] = json.loads(sys.argv[1])
+    if not what["pool"]:
+        contexts.can_keep_threads = lambda _: False
+    started = time.perf_counter()
+    model = Model(Path(what["file"]), repack=what["repack"])
+    engine = Engine(
+        model,
+        n_ctx=what["prompt"] + what["answer"] + 64,
+        n_threads=what["threads"],
+        flash_attention="on",
+        draft_costs=None,
+    )
+    loaded = time.perf_counter()
+    ids = [model.bos] + [(n * 7919) % (model.n_vocab - 300) + 300 for n in range(what["prompt"])]
+    for prompt, answer in ((ids[:33], 4), (ids[: what["prompt"]], what["answer"])):
+        # No end token can end it: the figures are of so many tokens.
+        params = SamplingParams(temperature=0, max_tokens=answer)
+        begun = time.perf_counter()
+        request = engine.submit(prompt, params)
+        request.end_tokens = frozenset()
+        n = sum(1 for event in engine.stream(request) if event.token is not None)
+        ended = time.perf_counter()
+    assert request.first_token_at is not None
+    assert request.last_token_at is not None
+    decode_s = request.last_token_at - request.first_token_at
+    figures = {
+        "prefill": len(prompt) / (ended - begun - decode_s),
+        "decode": (n - 1) / decode_s,
+        "turn_s": ended - begun,
+        "load_s": loaded - started,
+    }
+    engine.close()
+    model.close()
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
