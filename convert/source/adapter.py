@@ -47,10 +47,18 @@ class Adapter:
         _check_folder(folder)
         config = read_bytes(folder / ADAPTER_CONFIG, MAX_JSON)
         self.config = parse_json(config, self.display_name(ADAPTER_CONFIG))
-        self.config_sha256 = hashlib.sha256(config).hexdigest()
         self.shard = Shard(folder / ADAPTER_WEIGHTS)
         self._state = self.shard.identity()
-        self.weights_sha256 = self._hash_weights()
+        # The name and sha256 of its files.
+        self.digests = (
+            (ADAPTER_CONFIG, hashlib.sha256(config).hexdigest()),
+            (ADAPTER_WEIGHTS, self._hash_weights()),
+        )
+
+    @property
+    def label(self) -> str:
+        """Its name, with the weight that it is merged with unless that is 1."""
+        return self.name if self.weight == 1 else f"{self.name}={self.weight!r}"
 
     def close(self) -> None:
         """Close the file of its tensors, which can no longer be read."""

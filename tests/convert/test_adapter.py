@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -160,9 +161,10 @@ def test_the_file_says_what_was_merged(base: Path, tmp_path: Path, factors: dict
     adapter = write_adapter(tmp_path / "lora", factors)
     keys = keys_of(convert(base, tmp_path / "out.gguf", adapters=[f"{adapter}=0.5"]).output)
     assert keys["general.name"] == "base + lora"
-    (entry,) = keys["edgesppo.source.adapters"]
-    assert entry.startswith("lora 0.5 ")
-    assert len(entry.split()) == 4
+    assert keys["edgesppo.source.adapters"] == [
+        f"lora=0.5/{name} {hashlib.sha256((adapter / name).read_bytes()).hexdigest()}"
+        for name in ("adapter_config.json", "adapter_model.safetensors")
+    ]
 
 
 def test_the_number_of_threads_changes_nothing(
