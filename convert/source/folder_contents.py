@@ -27,6 +27,7 @@ CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_ONLY_SHARD = "model-00001-of-00001.safetensors"
 _STEP = re.compile(r"checkpoint-(\d+)")
 # What Unsloth appends to the name of a quantised copy, beside which it has the model itself.
 _QUANTISED = re.compile(r"(?:-unsloth)?-bnb-4bit$")
@@ -169,7 +170,7 @@ def _subfolders(folder: Path, names: Sequence[str]) -> str | None:
 
 def _other_weights(names: Sequence[str], folder: Path | None) -> str | None:
     """What to do about weights that have another name, or another form."""
-    shards = [name for name in names if _SHARD.fullmatch(name)]
+    shards = [name for name in names if _SHARD.fullmatch(name) and name != _ONLY_SHARD]
     if shards and INDEX not in names and SINGLE not in names:
         return (
             f"it has {len(shards)} shards such as {shards[0]}, but no {INDEX}; copy that file from"
