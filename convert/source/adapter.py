@@ -23,6 +23,7 @@ from edgesppo_convert.source.json_reader import (
     name_exists,
     parse_json,
     read_bytes,
+    unreadable,
 )
 from edgesppo_convert.source.safetensors import Shard
 
@@ -104,7 +105,10 @@ def open_adapters(named: Sequence[str | Path]) -> Iterator[list[Adapter]]:
     with ExitStack() as opened:
         adapters = []
         for text in named:
-            adapter = Adapter(*_parse(text))
+            try:
+                adapter = Adapter(*_parse(text))
+            except OSError as error:  # of a name that no file can have
+                raise unreadable(Path(text), error) from error
             opened.callback(adapter.close)
             adapters.append(adapter)
         yield adapters

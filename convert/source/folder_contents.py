@@ -90,13 +90,19 @@ def _merge_command(base: object, adapter: str) -> str:
     end = f"--adapter {shlex.quote(adapter)}"
     if isinstance(base, str):
         base = _QUANTISED.sub("", base)
-    if isinstance(base, str) and not Path(base).exists() and REPOSITORY.fullmatch(base):
-        entry = None
-        with suppress(EdgesppoError):
-            entry = layers.read().of_repository(base)
-        return f"edgesppo pull {entry.name if entry else base} --convert {end}"
-    known = isinstance(base, str) and Path(base).is_dir()
-    return f"edgesppo convert {shlex.quote(str(base)) if known else 'BASE'} {end} -o OUT.gguf"
+    if not isinstance(base, str) or _is_folder(base) or not REPOSITORY.fullmatch(base):
+        known = isinstance(base, str) and _is_folder(base)
+        return f"edgesppo convert {shlex.quote(str(base)) if known else 'BASE'} {end} -o OUT.gguf"
+    entry = None
+    with suppress(EdgesppoError):
+        entry = layers.read().of_repository(base)
+    return f"edgesppo pull {entry.name if entry else base} --convert {end}"
+
+
+def _is_folder(name: str) -> bool:
+    with suppress(OSError, ValueError):  # of a name that no file can have
+        return Path(name).is_dir()
+    return False
 
 
 def _gguf(names: Sequence[str], folder: Path | None) -> str | None:

@@ -17,6 +17,7 @@ from edgesppo.errors import (
     BadCheckpoint,
     EdgesppoError,
     ModelNotFound,
+    SourceUnreadable,
     UnsupportedCheckpoint,
     UsageError,
 )
@@ -288,6 +289,14 @@ def test_a_weight_is_a_number_and_a_folder_may_have_an_equals_sign(
     for weight in ("x", "nan", "inf", ""):
         with pytest.raises(UsageError, match=r"expected DIR or DIR=WEIGHT"):
             look_ahead(base, adapters=[f"{folder}={weight}"])
+
+
+def test_a_name_that_no_file_can_have_is_no_crash(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceUnreadable, match="File name too long"):
+        look_ahead(base, adapters=["x" * 5000])
+    write_adapter(tmp_path / "lora", {}, base_model_name_or_path="y" * 5000)
+    with pytest.raises(UnsupportedCheckpoint, match="edgesppo convert BASE --adapter"):
+        look_ahead(tmp_path / "lora")
 
 
 def test_another_base_than_it_was_trained_on_is_said(
