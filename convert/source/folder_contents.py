@@ -6,6 +6,7 @@ output, an adapter, weights under another name.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from contextlib import suppress
@@ -119,10 +120,11 @@ def _cache(folder: Path) -> str | None:
     snapshots = folder if folder.name == "snapshots" else folder / "snapshots"
     revisions = [path for path in _folders(snapshots) if _is_model(path)]
     if revisions:
-        current = None
-        with suppress(OSError, ValueError):
-            current = (snapshots.parent / "refs" / "main").read_text(encoding="utf-8")[:40]
-        chosen = next((path for path in revisions if path.name == current), revisions[-1])
+        current = b""
+        with suppress(EdgesppoError):
+            current = read_bytes(snapshots.parent / "refs" / "main", MAX_JSON).strip()
+        is_current = [os.fsencode(path.name) == current for path in revisions]
+        chosen = revisions[is_current.index(True) if any(is_current) else -1]
         return f"it is a folder of the hub's cache; the model is in {_convert(chosen)}"
     gguf = next(iter(sorted(snapshots.glob("*/*.gguf"))), None)
     if gguf is not None:
