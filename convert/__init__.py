@@ -5,7 +5,7 @@ looked up. It prints nothing. Each room imports only from those before it:
 
     gguf_format    the layout of a GGUF file, and the encoding of its head
     progress       what `convert` reports while it runs
-    source/        checkpoints: a folder or a repository on the hub, safetensors, JSON
+    source/        checkpoints: a folder or a repository on the hub; adapters, safetensors, JSON
     gemma2/        the family: tensors, hyper-parameters, vocabulary
     quant/         block types, quantisation, importance matrices
     plan/          which keys and tensors the file will hold, in which order; the dry run

@@ -25,7 +25,7 @@ _OTHER_METHODS = {
 }
 # Ways to begin that change the base model, too, so that what is saved belongs to another base.
 _CHANGED_BASES = ("pissa", "olora", "loftq", "corda", "lora_ga")
-MAX_PATTERN = 256
+MAX_PATTERN, MAX_PATTERNS, MAX_REPEATS = 256, 5000, 3
 MAX_RANK = 1 << 14
 
 
@@ -59,6 +59,8 @@ class LoraConfig:
         if not self._config.raw(key):
             return {}
         holder = self._config.object(key)
+        if len(holder) > MAX_PATTERNS:
+            self._config.refuse(key, f"at most {MAX_PATTERNS:,} patterns")
         return {text: _compiled(holder, text) for text in holder}
 
 
@@ -90,7 +92,7 @@ def _refusal(config: JsonObject, key: str, method: str) -> UnsupportedCheckpoint
 
 def _compiled(holder: JsonObject, text: str) -> re.Pattern[str]:
     """A pattern as PEFT uses it; repeated groups are refused, as they can take forever."""
-    is_slow = re.search(r"\)[*+{]", text) or len(re.findall(r"[*+{]", text)) > 4
+    is_slow = re.search(r"\)[*+{]", text) or len(re.findall(r"[*+{]", text)) > MAX_REPEATS
     if len(text) > MAX_PATTERN or is_slow:
         holder.refuse(
             text, f"a pattern of at most {MAX_PATTERN} characters, without repeated groups"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from gguf import Keys
 
 from edgesppo.gguf.gemma2 import NUMBERS
+from edgesppo.system import notices
 from edgesppo_convert.gemma2.numbers import float32_number
 from edgesppo_convert.source.json_reader import show
 
@@ -39,15 +40,22 @@ def read_rope_base(config: JsonObject) -> float:
     beside = _base(config) if config.raw(BESIDE) is not None else None
     default = DEFAULT_BASE if beside is None else beside
     _check_factors(config)
+    found = None
     for holder in HOLDERS:
-        bases = [_base_inside(rope, default) for rope in _parts(config, holder)]
-        if not bases:
-            continue
+        ropes = list(_parts(config, holder))
+        bases = [_base_inside(rope, default) for rope in ropes]
         if len(set(bases)) > 1:
             config.refuse(holder, "the same rope_theta for all layers, as Gemma-2 has")
-        if any(rope.raw(BESIDE) is not None for rope in _parts(config, holder)):
-            return bases[0]
-    return default
+        if found is None and any(rope.raw(BESIDE) is not None for rope in ropes):
+            found = bases[0]
+    if found is None:
+        return default
+    if beside not in (None, found):
+        notices.notify(
+            f"{config.where} has the rope_theta {found:g} inside its rope_parameters, and"
+            f" {beside:g} beside them; as in transformers 5, the one inside is used"
+        )
+    return found
 
 
 def _parts(config: JsonObject, holder: str) -> Iterator[JsonObject]:

@@ -260,6 +260,7 @@ def _read_template(holder: TokenizerFolder, config: JsonObject | None) -> str | 
     """The chat template: from its own file first, as in transformers, then from the config."""
     data = holder.read_small(TEMPLATE, MAX_TEMPLATE)
     if data is not None:
+        check_content(data, holder.display_name(TEMPLATE))
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:

@@ -8,8 +8,8 @@
     edgesppo.source.files           "NAME SHA256" of every small file that a conversion reads
     edgesppo.source.weight_headers  "NAME SHA256" of every shard's header: names, shapes, offsets
     edgesppo.source.weights         "NAME SHA256" of every shard; zeros until it was read
-    edgesppo.source.adapters        "NAME WEIGHT SHA256 SHA256" of every adapter that was merged:
-                                    of its config, and of its weights
+    edgesppo.source.adapters        "NAME=WEIGHT/FILE SHA256" of every file of the adapters that
+                                    were merged; without the weight where that is 1
 
 No time, no path, no user: the same checkpoint gives the same keys.
 """
@@ -146,8 +146,7 @@ def _inputs(checkpoint: Checkpoint) -> Iterator[KeyValue]:
 def _adapters(adapters: Sequence[Adapter]) -> Iterator[KeyValue]:
     if adapters:
         entries = [
-            f"{each.name} {each.weight!r} {each.config_sha256} {each.weights_sha256}"
-            for each in adapters
+            f"{each.label}/{file} {digest}" for each in adapters for file, digest in each.digests
         ]
         yield KeyValue(ADAPTERS, GGUFValueType.STRING, entries)
 

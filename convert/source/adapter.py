@@ -23,6 +23,7 @@ from edgesppo_convert.source.json_reader import (
     name_exists,
     parse_json,
     read_bytes,
+    unreadable,
 )
 from edgesppo_convert.source.safetensors import Shard
 
@@ -47,10 +48,18 @@ class Adapter:
         _check_folder(folder)
         config = read_bytes(folder / ADAPTER_CONFIG, MAX_JSON)
         self.config = parse_json(config, self.display_name(ADAPTER_CONFIG))
-        self.config_sha256 = hashlib.sha256(config).hexdigest()
         self.shard = Shard(folder / ADAPTER_WEIGHTS)
         self._state = self.shard.identity()
-        self.weights_sha256 = self._hash_weights()
+        # The name and sha256 of its files.
+        self.digests = (
+            (ADAPTER_CONFIG, hashlib.sha256(config).hexdigest()),
+            (ADAPTER_WEIGHTS, self._hash_weights()),
+        )
+
+    @property
+    def label(self) -> str:
+        """Its name, with the weight that it is merged with unless that is 1."""
+        return self.name if self.weight == 1 else f"{self.name}={self.weight!r}"
 
     def close(self) -> None:
         """Close the file of its tensors, which can no longer be read."""
@@ -96,7 +105,10 @@ def open_adapters(named: Sequence[str | Path]) -> Iterator[list[Adapter]]:
     with ExitStack() as opened:
         adapters = []
         for text in named:
-            adapter = Adapter(*_parse(text))
+            try:
+                adapter = Adapter(*_parse(text))
+            except OSError as error:  # of a name that no file can have
+                raise unreadable(Path(text), error) from error
             opened.callback(adapter.close)
             adapters.append(adapter)
         yield adapters

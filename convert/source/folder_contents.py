@@ -6,6 +6,7 @@ output, an adapter, weights under another name.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from contextlib import suppress
@@ -27,6 +28,7 @@ CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_ONLY_SHARD = "model-00001-of-00001.safetensors"
 _STEP = re.compile(r"checkpoint-(\d+)")
 # What Unsloth appends to the name of a quantised copy, beside which it has the model itself.
 _QUANTISED = re.compile(r"(?:-unsloth)?-bnb-4bit$")
@@ -89,13 +91,19 @@ def _merge_command(base: object, adapter: str) -> str:
     end = f"--adapter {shlex.quote(adapter)}"
     if isinstance(base, str):
         base = _QUANTISED.sub("", base)
-    if isinstance(base, str) and not Path(base).exists() and REPOSITORY.fullmatch(base):
-        entry = None
-        with suppress(EdgesppoError):
-            entry = layers.read().of_repository(base)
-        return f"edgesppo pull {entry.name if entry else base} --convert {end}"
-    known = isinstance(base, str) and Path(base).is_dir()
-    return f"edgesppo convert {shlex.quote(str(base)) if known else 'BASE'} {end} -o OUT.gguf"
+    if not isinstance(base, str) or _is_folder(base) or not REPOSITORY.fullmatch(base):
+        known = isinstance(base, str) and _is_folder(base)
+        return f"edgesppo convert {shlex.quote(str(base)) if known else 'BASE'} {end} -o OUT.gguf"
+    entry = None
+    with suppress(EdgesppoError):
+        entry = layers.read().of_repository(base)
+    return f"edgesppo pull {entry.name if entry else base} --convert {end}"
+
+
+def _is_folder(name: str) -> bool:
+    with suppress(OSError, ValueError):  # of a name that no file can have
+        return Path(name).is_dir()
+    return False
 
 
 def _gguf(names: Sequence[str], folder: Path | None) -> str | None:
@@ -112,10 +120,11 @@ def _cache(folder: Path) -> str | None:
     snapshots = folder if folder.name == "snapshots" else folder / "snapshots"
     revisions = [path for path in _folders(snapshots) if _is_model(path)]
     if revisions:
-        current = None
-        with suppress(OSError, ValueError):
-            current = (snapshots.parent / "refs" / "main").read_text(encoding="utf-8")[:40]
-        chosen = next((path for path in revisions if path.name == current), revisions[-1])
+        current = b""
+        with suppress(EdgesppoError):
+            current = read_bytes(snapshots.parent / "refs" / "main", MAX_JSON).strip()
+        is_current = [os.fsencode(path.name) == current for path in revisions]
+        chosen = revisions[is_current.index(True) if any(is_current) else -1]
         return f"it is a folder of the hub's cache; the model is in {_convert(chosen)}"
     gguf = next(iter(sorted(snapshots.glob("*/*.gguf"))), None)
     if gguf is not None:
@@ -169,7 +178,7 @@ def _subfolders(folder: Path, names: Sequence[str]) -> str | None:
 
 def _other_weights(names: Sequence[str], folder: Path | None) -> str | None:
     """What to do about weights that have another name, or another form."""
-    shards = [name for name in names if _SHARD.fullmatch(name)]
+    shards = [name for name in names if _SHARD.fullmatch(name) and name != _ONLY_SHARD]
     if shards and INDEX not in names and SINGLE not in names:
         return (
             f"it has {len(shards)} shards such as {shards[0]}, but no {INDEX}; copy that file from"

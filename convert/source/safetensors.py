@@ -255,11 +255,11 @@ def _advice(dtype: str) -> str:
             "these are 64-bit floats; load the model with transformers (dtype=torch.bfloat16) and"
             " save it again with save_pretrained"
         )
-    bits = "4-bit" if dtype.startswith(("F4", "I4", "U4")) else "8-bit"
-    kind = f"{bits} floats (fp{bits[0]})" if dtype.startswith("F") else "quantised weights"
+    bits = next((bits for bits in ("8", "4", "6") if dtype[1:2] == bits), "")
+    kind = {"F": "floats", "I": "integers", "U": "integers"}.get(dtype[:1], "values")
     return (
-        f"these are {kind}; use the unquantised checkpoint that they were made from, such as:"
-        " edgesppo pull OWNER/NAME --convert"
+        f"these are {bits and f'{bits}-bit '}{kind} of a quantised model; use the unquantised"
+        " checkpoint that it was made from, such as: edgesppo pull OWNER/NAME --convert"
     )
 
 

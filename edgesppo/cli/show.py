@@ -139,7 +139,12 @@ def _wrapped(line: str) -> list[str]:
 
 def _hashes(inputs: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
     """Label, name and sha256 of every file that the model was converted from."""
-    labels = {"files": "made from", "weight_headers": "header of", "weights": "weights of"}
+    labels = {
+        "files": "made from",
+        "weight_headers": "header of",
+        "weights": "weights of",
+        "adapters": "adapter",
+    }
     for kind, label in labels.items():
         for entry in inputs[kind]:
             name, _, digest = entry.rpartition(" ")

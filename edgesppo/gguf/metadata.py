@@ -63,7 +63,7 @@ def describe(summary: Summary) -> dict[str, Any]:
         },
         "inputs": {
             kind: _texts(summary, f"edgesppo.source.{kind}")
-            for kind in ("files", "weight_headers", "weights")
+            for kind in ("files", "weight_headers", "weights", "adapters")
         },
     }
 

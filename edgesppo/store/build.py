@@ -66,7 +66,7 @@ def recipe_with(adapters: Sequence[str]) -> str:
     with open_adapters(adapters) as opened:
         for each in opened:
             LoraConfig(each.config)  # refuses what is not plain LoRA
-        marks = [(each.weight, each.config_sha256, each.weights_sha256) for each in opened]
+        marks = [(each.weight, each.digests) for each in opened]
     digest = hashlib.sha256(json.dumps(marks).encode()).hexdigest()
     return f"{layout.RECIPE}{layout.MERGED}{digest[:10]}"
 

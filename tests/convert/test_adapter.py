@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from edgesppo.errors import (
     BadCheckpoint,
     EdgesppoError,
     ModelNotFound,
+    SourceUnreadable,
     UnsupportedCheckpoint,
     UsageError,
 )
@@ -160,9 +162,10 @@ def test_the_file_says_what_was_merged(base: Path, tmp_path: Path, factors: dict
     adapter = write_adapter(tmp_path / "lora", factors)
     keys = keys_of(convert(base, tmp_path / "out.gguf", adapters=[f"{adapter}=0.5"]).output)
     assert keys["general.name"] == "base + lora"
-    (entry,) = keys["edgesppo.source.adapters"]
-    assert entry.startswith("lora 0.5 ")
-    assert len(entry.split()) == 4
+    assert keys["edgesppo.source.adapters"] == [
+        f"lora=0.5/{name} {hashlib.sha256((adapter / name).read_bytes()).hexdigest()}"
+        for name in ("adapter_config.json", "adapter_model.safetensors")
+    ]
 
 
 def test_the_number_of_threads_changes_nothing(
@@ -286,6 +289,14 @@ def test_a_weight_is_a_number_and_a_folder_may_have_an_equals_sign(
     for weight in ("x", "nan", "inf", ""):
         with pytest.raises(UsageError, match=r"expected DIR or DIR=WEIGHT"):
             look_ahead(base, adapters=[f"{folder}={weight}"])
+
+
+def test_a_name_that_no_file_can_have_is_no_crash(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceUnreadable, match="File name too long"):
+        look_ahead(base, adapters=["x" * 5000])
+    write_adapter(tmp_path / "lora", {}, base_model_name_or_path="y" * 5000)
+    with pytest.raises(UnsupportedCheckpoint, match="edgesppo convert BASE --adapter"):
+        look_ahead(tmp_path / "lora")
 
 
 def test_another_base_than_it_was_trained_on_is_said(

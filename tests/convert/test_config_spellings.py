@@ -8,6 +8,7 @@ import pytest
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
 from edgesppo.store.estimate import _stored_bits
+from edgesppo.system import notices
 from edgesppo_convert.gemma2.architecture import read_hparams
 from edgesppo_convert.source.json_reader import JsonObject
 from tests.support.checkpoints import SHAPES, config
@@ -78,12 +79,26 @@ def test_the_base_is_found_wherever_it_stands(keys: dict[str, Any], base: float)
             {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}}},
             "'full_attention': 'rope_type' is 'linear'",
         ),
+        (
+            {
+                "rope_scaling": {"rope_type": "default", "rope_theta": 1e4},
+                "rope_parameters": {"rope_type": "linear", "factor": 8.0},
+            },
+            "'rope_parameters': 'rope_type' is 'linear'",
+        ),
         ({"rope_parameters": {"full_attention": {}, "chunked_attention": {}}}, "chunked_attention"),
     ],
 )
 def test_what_scales_the_positions_is_refused_by_name(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(BadCheckpoint, match=words):
         rope_base(**keys)
+
+
+def test_two_bases_are_said() -> None:
+    with notices.collected():
+        assert rope_base(rope_theta=5e5, rope_parameters={"rope_theta": 1e4}) == 1e4
+        (notice,) = notices.take()
+    assert "10000 inside its rope_parameters, and 500000 beside them" in notice
 
 
 @pytest.mark.parametrize("found", [None, [], ["Gemma2ForCausalLM"], ["Gemma2Model"], ...])

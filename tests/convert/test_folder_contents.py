@@ -9,10 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo.cli import main
-from edgesppo.errors import BadCheckpoint, BadModelFile
+from edgesppo.errors import BadCheckpoint, BadModelFile, DownloadError
 from edgesppo.gguf import gemma2
+from edgesppo.hub.repository import Repository
+from edgesppo.store.resolve import _choose, new_entry
 from edgesppo.system.content import mistaken_for
 from edgesppo_convert import look_ahead
+from edgesppo_convert.source.folder_contents import missing
 from edgesppo_convert.source.safetensors import Shard
 from tests.support.adapters import random_factors, write_adapter, write_tensors
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
@@ -28,6 +31,7 @@ POINTER = (
     + b"\nsize 4241003\n"
 )
 PAGE = b"\n<!DOCTYPE html>\n<html lang=en><head><title>Log in</title>"
+ENTRY = new_entry(Repository("x", "y", "main"), None)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -186,7 +190,8 @@ def _rename(name: str) -> Callable[[Path], object]:
         (_rename("tf_model.h5"), "only as tf_model.h5, of TensorFlow"),
         (_rename("flax_model.msgpack"), "only as flax_model.msgpack, of Flax"),
         (_rename("gemma.safetensors"), "as gemma.safetensors; give them that name: mv "),
-        (_rename("model-00001-of-00001.safetensors"), "no model.safetensors.index.json; copy"),
+        (_rename("model-00001-of-00002.safetensors"), "no model.safetensors.index.json; copy"),
+        (_rename("model-00001-of-00001.safetensors"), "-00001.safetensors; give them that name: "),
         (_rename("model.safetensors.incomplete"), "is an unfinished download"),
         (_rename("model.safetensors.part"), "is an unfinished download"),
         (lambda f: (f / "config.json").unlink(), "has no config.json; is the download complete?"),
@@ -205,6 +210,41 @@ def test_safetensors_that_transformers_did_not_name_are_named(folder: Path) -> N
     tensors = {"tok_embeddings.weight": next(iter(random_factors({"x": (2, 2)}, 1).values()))}
     write_tensors(folder / "consolidated.safetensors", tensors)
     assert "not named as transformers names them, such as 'tok_embeddings.weight'" in answer(folder)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        ("F64", "64-bit floats; load the model with transformers"),
+        ("I8", "8-bit integers of a quantised model; use the unquantised checkpoint"),
+        ("U8", "8-bit integers"),
+        ("I32", "these are integers of a quantised model"),
+        ("F8_E4M3", "8-bit floats of a quantised model"),
+        ("F8_E5M2", "8-bit floats"),
+        ("F4", "4-bit floats"),
+    ],
+)
+def test_weights_of_another_type_are_named(folder: Path, dtype: str, words: str) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(_with_header(data, dtype))
+    message = answer(folder)
+    assert f"is stored as '{dtype}'" in message
+    assert words in message
+
+
+def _with_header(data: bytes, dtype: str) -> bytes:
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:start].replace(b'"BF16"', f'"{dtype}"'.encode(), 1)
+    return len(header).to_bytes(8, "little") + header + data[start:]
+
+
+def test_an_adapter_is_named_in_a_repository_of_the_hub() -> None:
+    with pytest.raises(DownloadError, match=r"x/y is an adapter.*--convert --adapter DIR"):
+        _choose(["adapter_config.json", "adapter_model.safetensors", "config.json"], ENTRY, None)
+    with pytest.raises(DownloadError, match="x/y has its weights only as a pickle"):
+        _choose(["config.json", "pytorch_model.bin"], ENTRY, None)
+    message = str(missing("x/y@1", ["adapter_config.json"], "config.json", None))
+    assert "--adapter DIR -o OUT.gguf, where DIR is the folder that you download it to" in message
 
 
 def test_sharded_parts_of_a_trainer_say_how_to_join_them(tmp_path: Path) -> None:

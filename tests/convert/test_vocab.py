@@ -11,6 +11,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo.system import notices
 from edgesppo_convert import convert
 from edgesppo_convert.gemma2 import sentencepiece
 from edgesppo_convert.gemma2.sentencepiece import Piece, PieceType, read_pieces
@@ -103,6 +104,19 @@ def test_added_tokens_fill_the_padding_and_replace_pieces(folder: Path) -> None:
     assert tokens[SIZE] == Piece("<tool>", -1000.0, PieceType.USER_DEFINED)
     assert tokens[8] == Piece("<think>", -1000.0, PieceType.CONTROL)
     assert tokens[520] == Piece("a b", -1000.0, PieceType.USER_DEFINED)
+
+
+def test_a_token_for_padding_alone_needs_no_row(folder: Path) -> None:
+    config = tokenizer_config()
+    config["added_tokens_decoder"][str(SIZE)] = {"content": "[PAD]", "special": True}
+    write_json(folder / "tokenizer_config.json", config)
+    with Checkpoint(folder) as checkpoint, notices.collected():
+        checkpoint.config._values["pad_token_id"] = SIZE
+        found = read_vocabulary(checkpoint, SIZE)
+        (notice,) = notices.take()
+    assert notice.startswith("left out, as the embedding has no row for it: '[PAD]' (id 600 on)")
+    assert found.special_ids["tokenizer.ggml.padding_token_id"] == 0
+    assert len(found.tokens) == SIZE
 
 
 def test_llama_cpp_sees_the_tokens_and_their_duties(folder: Path, tmp_path: Path) -> None:
