@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.api import LoadedModel, load
+from edgesppo.batches.head import Head
 from edgesppo.batches.input import InputRows, open_rows
 from edgesppo.batches.local import LocalModel
-from edgesppo.batches.output import Head, ResultFile
+from edgesppo.batches.output import ResultFile
 from edgesppo.batches.recipe import Recipe, check_part, checked_seeds, take_part
 from edgesppo.batches.request import read_labels
 from edgesppo.batches.work import Counts, Work
