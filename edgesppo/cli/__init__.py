@@ -50,6 +50,7 @@ COMMANDS = {
     "doctor": ("edgesppo.cli.doctor", "Check this machine for problems."),
     "plan": ("edgesppo.cli.plan", "Show how much memory a model needs, and its settings."),
     "bench": ("edgesppo.cli.bench", "Measure how fast a model runs here, and why."),
+    "calibrate": ("edgesppo.cli.calibrate", "Collect an importance matrix for convert --imatrix."),
     "eval": ("edgesppo.cli.eval", "Measure perplexity, or divergence from a reference."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }

@@ -13,7 +13,7 @@ from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
-from edgesppo.planning.memory_plan import plan_memory
+from edgesppo.planning import memory_plan
 from edgesppo.planning.run_config import DEFAULT_BATCH
 from edgesppo.store import converted, locate
 from edgesppo.tuning.choose import LoadOptions, choose_settings
@@ -62,6 +62,11 @@ class Candidate:
         return 8 * self.summary.data_bytes / weights
 
     @property
+    def trained_context(self) -> int:
+        """The context that it was trained for, in tokens."""
+        return memory_plan.trained_context(self.summary)
+
+    @property
     def tokens_per_second(self) -> float:
         """How fast it read the text."""
         return self._n_tokens / self._seconds if self._seconds else 0.0
@@ -76,7 +81,7 @@ class Candidate:
 
     def needs(self, n_ctx: int) -> int:
         """The bytes of memory that it takes while it is measured, without the program's own."""
-        plan = plan_memory(
+        plan = memory_plan.plan_memory(
             self.summary,
             self.settings(n_ctx),
             n_ctx=n_ctx,

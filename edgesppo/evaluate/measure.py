@@ -116,6 +116,7 @@ def measure_perplexity(model: str | Path | Found, options: Options) -> Perplexit
     candidate = find_candidate(model, options.run)
     corpus = options.corpus(candidate)
     notes = sense.Notes(options.on_note)
+    notes.corpus(corpus)
     progress = _Progress(options.on_progress, corpus.n_tokens)
     parts: list[NDArray[np.float64]] = []
     looked = False
@@ -163,6 +164,8 @@ def measure_divergence(
     for other, lines in zip(others, notes, strict=True):
         lines.files(base, other)
     corpus = options.corpus(base)
+    for lines in notes:
+        lines.corpus(corpus)
     comparison = _Comparison(base, others, notes, corpus, options.on_progress)
     comparison.run()
     return [comparison.report(n) for n in range(len(others))]

@@ -176,8 +176,10 @@ def test_a_bad_dialogue_is_named_by_its_line(
     assert said in str(refused.value)
 
 
-def test_a_dialogue_that_does_not_fit_is_refused_not_cut(demo_gguf: Path) -> None:
-    with pytest.raises(UsageError, match=r"dialogue 1 of the dialogues has .* holds 16"):
+def test_a_dialogue_that_does_not_fit_is_left_out_and_named(demo_gguf: Path) -> None:
+    found = edgesppo.evaluate.perplexity(demo_gguf, dialogues=DIALOGUES, n_ctx=40)
+    assert any("1 dialogues of" in note and "number 1" in note for note in found.notes)
+    with pytest.raises(UsageError, match=r"no dialogue of .* fits into the context of 16 tokens"):
         edgesppo.evaluate.perplexity(demo_gguf, dialogues=DIALOGUES, n_ctx=16)
 
 
