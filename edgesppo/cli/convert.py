@@ -27,6 +27,7 @@ from edgesppo.terminal.progress import retry_notices
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from edgesppo.evaluate.target_size import Allocation
     from edgesppo_convert import ConvertResult, Outlook
 
 TYPES = (
@@ -120,21 +121,32 @@ def convert_command(
                 f" {shlex.quote(source)} -o {_example(source)}"
             )
         _note(found, output, keep=chosen["keep"])
-        convert_quality.improve(found, output, quality, chosen)
-        result = _convert(found, output, chosen)
+        with convert_quality.improved(found, output, quality, chosen) as allocation:
+            result = _convert(found, output, chosen)
     if not as_json:
+        if allocation is not None:
+            _explain(allocation, result.output)
         _summarise(result, peak_memory())
     if self_test:
         _try_out(result.output)
     if as_json:
-        _emit(result)
+        _emit(result, allocation)
 
 
-def _emit(result: ConvertResult) -> None:
+def _emit(result: ConvertResult, allocation: Allocation | None) -> None:
     figures = dataclasses.asdict(result)
     for key in ("types", "kernels", "doubt", "resumed"):
         del figures[key]
+    if allocation is not None:
+        figures["allocation"] = dataclasses.asdict(allocation)
     emit_json({**figures, "output": str(result.output)})
+
+
+def _explain(allocation: Allocation, output: Path) -> None:
+    from edgesppo.evaluate.decode_cost import decode_costs
+
+    for line in convert_quality.allocation_lines(allocation, decode_costs(output)):
+        say(line)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ def calibrate(
     from edgesppo_convert.output.preconditions import check_target
 
     started, path = time.monotonic(), Path(output)
-    candidate = None if model is None else _find(model, options)
+    candidate = None if model is None else find_unquantised(model, options.run)
     request = None if candidate is None else _request(candidate, options)
     if options.reuse and request is not None and request_of(path) == request:
         return _report(path, read_sums(path), 0, started, None)
@@ -143,7 +143,7 @@ def _report(
 
 def _request(candidate: Candidate, options: CalibrationOptions) -> str | None:
     """A hash of all that decides what the matrix holds; None where that is not in files."""
-    parts: list[object] = [_model_hash(candidate)]
+    parts: list[object] = [model_hash(candidate)]
     parts += [options.process_output, options.n_ctx, options.chunks, options.n_dialogues]
     for source in (options.text, options.dialogues, *options.merge):
         if isinstance(source, Path) and source.is_file():
@@ -166,7 +166,7 @@ def thin_note(hardly_seen: dict[str, int]) -> str | None:
     )
 
 
-def _find(model: str | Path | Found, options: CalibrationOptions) -> Candidate:
+def find_unquantised(model: str | Path | Found, run: RunOptions) -> Candidate:
     """The model to run; a checkpoint in its own precision if memory holds that, else as Q8_0."""
     found = model if isinstance(model, locate.Found) else locate.find(model)
     kind = "bf16"
@@ -175,7 +175,7 @@ def _find(model: str | Path | Found, options: CalibrationOptions) -> Candidate:
         free = available_memory()
         if free is not None and size > _SHARE * free:
             kind = "q8_0"
-    return find_candidate(found, options.run, type=kind)
+    return find_candidate(found, run, type=kind)
 
 
 @contextlib.contextmanager
@@ -200,7 +200,7 @@ class _Calibration:
         self._candidate = candidate
         self._options = options
         self._report = options.on_progress or (lambda _stage, _done, _total: None)
-        self._model_hash = _model_hash(candidate)
+        self._model_hash = model_hash(candidate)
         self.own = SelfDialogues(candidate, target, self._model_hash)
         self._corpus = self._read()
         self.partial = PartialSums(target, self._fingerprint())
@@ -321,7 +321,8 @@ class _Calibration:
             self._done += 1
 
 
-def _model_hash(candidate: Candidate) -> str:
+def model_hash(candidate: Candidate) -> str:
+    """A hash that tells this model file from others."""
     summary = candidate.summary
     with candidate.path.open("rb") as file:
         return fingerprint(file, max(0, summary.file_bytes - summary.data_bytes))

@@ -19,6 +19,7 @@ from edgesppo.gguf import reader
 from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -155,6 +156,13 @@ def _floats(path: Path, tensor: TensorEntry | None, weight: str) -> NDArray[np.f
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise BadModelFile(f"{path} has negative or non-finite values for {weight!r}")
     return values.astype(np.float64)
+
+
+def write_part(path: Path, matrix: Path, weights: Collection[str]) -> None:
+    """Write the entries of a matrix that are of these weights. Raises OutputError."""
+    found = read_sums(matrix)
+    entries = {name: entry for name, entry in found.entries.items() if name in weights}
+    write_sums(path, ImportanceSums(entries, found.datasets))
 
 
 def request_of(path: Path) -> str | None:
