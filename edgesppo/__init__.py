@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from edgesppo import evaluate as evaluate
     from edgesppo.api import LoadedModel, load
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.evaluate.calibration import find_unquantised, model_hash
+from edgesppo.evaluate.candidate import find_unquantised, model_hash
 from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
 from edgesppo.evaluate.importance import read_sums
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-import edgesppo.api as api
+from edgesppo import api
 from edgesppo.chat.messages import Message
 from edgesppo.evaluate.importance import write_file
 from edgesppo.evaluate.prompts import PROMPTS

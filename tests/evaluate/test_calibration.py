@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 
 from edgesppo.errors import BadModelFile, NativeError, OutputError, UsageError
-from edgesppo.evaluate import calibration
+from edgesppo.evaluate import collector
 from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
 from edgesppo.evaluate.importance import ImportanceSums, rank, read_sums, write_sums
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
+from edgesppo.system.fs import FileSystem
 from edgesppo_convert.quant.imatrix import read_importance
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
     interrupted: type[BaseException],
 ) -> None:
-    monkeypatch.setattr(calibration, "_SAVE_S", 0.0)
+    monkeypatch.setattr(collector, "_SAVE_S", 0.0)
     path = tmp_path / "matrix.gguf"
     options = CalibrationOptions(
         text=TEXT, n_ctx=64, chunks=4, on_progress=_stopping(3, interrupted)
@@ -124,6 +126,22 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert report.resumed == (3 if interrupted is KeyboardInterrupt else 2)
     assert _same(read_sums(path), read_sums(matrix))
     assert [file.name for file in tmp_path.iterdir()] == ["matrix.gguf"]
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    demo_f32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "matrix.gguf"
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystem, "write", full)
+        with pytest.raises(OutputError, match="no space left"):
+            calibrate(demo_f32, path, CalibrationOptions(text=TEXT, n_ctx=64, chunks=2))
+    assert list(tmp_path.iterdir()) == []
+    calibrate(demo_f32, path, CalibrationOptions(text=TEXT, n_ctx=64, chunks=2))
+    assert read_sums(path).n_tokens == 128
 
 
 def test_what_was_kept_for_other_options_is_not_used(demo_f32: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgesppo.cli import convert_quality
+from edgesppo.evaluate import logits, target_size
 from edgesppo.evaluate import quantised as quantised_module
-from edgesppo.evaluate import target_size
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
 from edgesppo.evaluate.corpus import Sample
 from edgesppo.evaluate.quantised import error_of, matrices_of, quantised, restored
@@ -76,8 +76,6 @@ def test_importance_lowers_the_error_that_it_weighs(unquantised: Path) -> None:
 def test_a_trial_is_what_the_quantised_file_does_and_leaves_no_trace(
     checkpoint: Path, unquantised: Path
 ) -> None:
-    from edgesppo.evaluate import measure
-
     candidate = find_candidate(unquantised, RunOptions(gpu="off"))
     by_name = {matrix.name: matrix for matrix in matrices_of(candidate.summary)}
     whole = convert(checkpoint, checkpoint.with_name("tiny-q3.gguf"), tensor_types=["weight=q3_k"])
@@ -91,12 +89,12 @@ def test_a_trial_is_what_the_quantised_file_does_and_leaves_no_trace(
         assert 0 < trial.divergence({one: kinds[one]}, ()) < all_of_them
         assert trial.divergence({}, ()) == 0
     base, other = (
-        measure.find_candidate(path, RunOptions(gpu="off")) for path in (unquantised, whole.output)
+        find_candidate(path, RunOptions(gpu="off")) for path in (unquantised, whole.output)
     )
     with base.opened(32) as first, other.opened(32) as second:
         sample = Sample(IDS, 0)
         pairs = zip(first.blocks(sample), second.blocks(sample), strict=True)
-        klds = [measure.logits.compare(a, b, IDS[1:], ("", "")).kld for (_, a), (_, b) in pairs]
+        klds = [logits.compare(a, b, IDS[1:], ("", "")).kld for (_, a), (_, b) in pairs]
     # A quantised file's products are quantised, too: the activations to 8 bits.
     assert all_of_them == pytest.approx(float(np.concatenate(klds).mean()), rel=0.1)
 
