@@ -91,6 +91,7 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "plan": [["plan", NAME]],
         "show": [["show", NAME], ["show", "demo"]],
         "tokenize": [["tokenize", "demo", "Hi"]],
+        "calibrate": [["calibrate", "demo", "-o", f"{out}.i", "--text", __file__, "--chunks", "1"]],
         "eval": [["eval", "perplexity", "demo", "--text", __file__, "--chunks", "1"]],
     }
 
