@@ -22,7 +22,7 @@ from edgesppo.sampling import options
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from typing import BinaryIO
 
     from typing_extensions import Unpack
@@ -53,7 +53,7 @@ def batch(
     part: tuple[int, int] | None = None,
     on_progress: Callable[[Counts], None] | None = None,
     **sampling: Unpack[SamplingOptions],
-) -> Iterator[BatchResult]:
+) -> Generator[BatchResult, None, None]:
     """Answer many prompts, several at once; returns an iterator of the results, as they are done.
 
         for result in edgesppo.batch("sppo-iter3", "questions.jsonl", "answers.jsonl"):
