@@ -78,12 +78,12 @@ class InputRows:
 
     def _index(self) -> str:
         start = self._file.read(_BLOCK)
-        if sign := sign_of_utf16(start):
-            raise UsageError(f"{self.name} is not UTF-8 text: {sign}; save it as UTF-8")
         if start.startswith(b"GGUF"):
             raise UsageError(
                 f"{self.name} is a model file, expected rows: MODEL IN OUT, in this order"
             )
+        if sign := sign_of_utf16(start):
+            raise UsageError(f"{self.name} is not UTF-8 text: {sign}; save it as UTF-8")
         self._file.seek(0)
         if not start.removeprefix(_BOM).lstrip().startswith(b"["):
             return self._index_lines()
