@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from edgesppo import evaluate as evaluate
     from edgesppo.api import load
     from edgesppo.batches.batch import batch
     from edgesppo.batches.result import BatchResult

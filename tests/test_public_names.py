@@ -54,6 +54,17 @@ def test_every_public_name_resolves_and_unknown_ones_do_not() -> None:
     assert not hasattr(edgesppo, "no_such_name")
 
 
+def test_the_room_for_measuring_is_public_and_imported_when_it_is_used() -> None:
+    assert edgesppo.evaluate.__all__ == [
+        "CalibrationReport",
+        "DivergenceReport",
+        "PerplexityReport",
+        "calibrate",
+        "divergence",
+        "perplexity",
+    ]
+
+
 def _modules_after(code: str) -> set[str]:
     program = f"{code}\nimport sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

@@ -29,9 +29,10 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class Outlook:
-    """Every tensor of the planned file, in order."""
+    """Every tensor of the planned file, in order, and the size of the whole file in bytes."""
 
     tensors: tuple[PlannedTensor, ...]
+    file_bytes: int
 
     @property
     def bytes(self) -> int:
@@ -67,10 +68,9 @@ def look_ahead(
         open_adapters(adapters) as opened,
         open_checkpoint(source, Path("nothing is written"), FileSystem()) as checkpoint,
     ):
-        jobs = plan_conversion(checkpoint, options, opened).jobs
-    return Outlook(
-        tuple(
-            PlannedTensor(job.weight.name, job.weight.shape, job.kind.name, job.nbytes)
-            for job in jobs
-        )
+        plan = plan_conversion(checkpoint, options, opened)
+    tensors = (
+        PlannedTensor(job.weight.name, job.weight.shape, job.kind.name, job.nbytes)
+        for job in plan.jobs
     )
+    return Outlook(tuple(tensors), plan.file.size)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.api import load
+from edgesppo.batches.head import Head
 from edgesppo.batches.input import InputRows, open_rows
 from edgesppo.batches.local import LocalModel
-from edgesppo.batches.output import Head, ResultFile
+from edgesppo.batches.output import ResultFile
 from edgesppo.batches.recipe import Recipe, check_part, checked_seeds, take_part
 from edgesppo.batches.request import read_labels
 from edgesppo.batches.work import Counts, Work
@@ -22,7 +23,7 @@ from edgesppo.sampling import options
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from typing import BinaryIO
 
     from typing_extensions import Unpack
@@ -53,7 +54,7 @@ def batch(
     part: tuple[int, int] | None = None,
     on_progress: Callable[[Counts], None] | None = None,
     **sampling: Unpack[SamplingOptions],
-) -> Iterator[BatchResult]:
+) -> Generator[BatchResult, None, None]:
     """Answer many prompts, several at once; returns an iterator of the results, as they are done.
 
         for result in edgesppo.batch("sppo-iter3", "questions.jsonl", "answers.jsonl"):

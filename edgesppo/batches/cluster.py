@@ -8,16 +8,15 @@ had is done again elsewhere; results are counted once.
 from __future__ import annotations
 
 import collections
-import importlib
-import re
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgesppo._version import __version__
 from edgesppo.batches import result
 from edgesppo.batches.machine import Machine, MachineWorker, SentRow
+from edgesppo.batches.ray_connection import cause, connect
 from edgesppo.errors import EdgesppoError, UsageError
-from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
     from edgesppo.batches.result import BatchResult
     from edgesppo.batches.work import Counts, Report, Work
 
-_INSTALL = 'pip install "edgesppo[ray]"'
 _LEASES = 2  # rows of a machine, for each answer that it computes at once
 _TRIES = 3  # of a row whose machines are lost, and of a machine whose actor is
 _POLL_S = 1.0
-_VERSIONS = re.compile(r"Ray: *(\S+)\s+Python: *(\S+)")
+_LOOK_S = 3.0  # between two looks for machines without an actor
 
 
 @dataclass(eq=False)
@@ -48,8 +46,9 @@ class _Actor:
 class Cluster:
     """The machines of a Ray cluster that have the model; a context manager.
 
-    `say` is told which machines take no part, and why. Raises UsageError where Ray is missing or
-    of another version, or no cluster answers; and what `load` raises if no machine has the model.
+    `say` is told which machines take part, and which do not and why. Work begins with the first
+    machine; others join. Raises UsageError where Ray is missing or of another version, or no
+    cluster answers; and what `load` raises if no machine has the model.
     """
 
     def __init__(
@@ -61,18 +60,20 @@ class Cluster:
         loading: dict[str, Any],
         say: Callable[[str], None],
     ) -> None:
-        self._ray = _connect(address)
+        self._ray = connect(address)
         self._arguments = (model, parallel, loading)
         self._parallel = parallel
         self._say = say
         self._actors: list[_Actor] = []
+        self._look_at = 0.0  # when to look for machines again, by time.monotonic()
         self._starts: collections.Counter[str] = collections.Counter()  # by node
         self._model: Machine | None = None  # the first machine's, which the others must have, too
         self._refusal: EdgesppoError | None = None
         try:
             self._start_actors()
-            while any(actor.machine is None for actor in self._actors):
-                self._welcome()
+            while self._model is None and self._actors:  # the others join later
+                for actor, call in self._wait():
+                    self._take_in(actor, call)
             model_there = self._require_model(address)
         except BaseException:
             self.close()
@@ -150,21 +151,35 @@ class Cluster:
     def _collect(self) -> Iterator[tuple[_Actor, list[BatchResult] | None]]:
         """The results that have come; None for an actor that is lost. Waits a second at most."""
         self._start_actors()
-        self._welcome(timeout=0)
-        calls = {actor.call: actor for actor in self._actors if actor.machine is not None}
-        calls.pop(None, None)
-        if not calls and not self._actors:
-            raise UsageError("all machines of the Ray cluster are lost")
-        done, _ = self._ray.wait([*calls], num_returns=1, timeout=_POLL_S) if calls else ([], [])
-        for call in done:
-            actor = calls[call]
-            actor.call = None
+        if not self._actors:
+            self._look_at = 0.0
+            self._start_actors()
+        if not self._actors:
+            raise UsageError(
+                "all machines of the Ray cluster are lost; start it again, and give the same "
+                "command, which goes on"
+            )
+        for actor, call in self._wait():
+            if actor.machine is None:
+                self._take_in(actor, call)
+                continue
             try:
                 yield actor, self._ray.get(call)
             except self._ray.exceptions.RayActorError:
                 yield actor, None
             except self._ray.exceptions.RayTaskError as error:
-                raise _cause(error) from None
+                raise cause(error) from None
+
+    def _wait(self) -> list[tuple[_Actor, Any]]:
+        """The actors whose calls have ended, and those calls; waits a second at most."""
+        calls = {actor.call: actor for actor in self._actors if actor.call is not None}
+        if not calls:
+            return []
+        done, _ = self._ray.wait([*calls], num_returns=1, timeout=_POLL_S)
+        ended = [(calls[call], call) for call in done]
+        for actor, _ in ended:
+            actor.call = None
+        return ended
 
     def _give_back(
         self,
@@ -190,8 +205,12 @@ class Cluster:
         actor.rows.clear()
 
     def _start_actors(self) -> None:
-        """Start an actor on each machine that has none."""
-        strategies = importlib.import_module("ray.util.scheduling_strategies")
+        """Start an actor on each machine that has none; looks for them every few seconds."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_S
+        strategies = self._ray.util.scheduling_strategies
         taken = {actor.node for actor in self._actors}
         for node in self._ray.nodes():
             name = node["NodeID"]
@@ -205,21 +224,18 @@ class Cluster:
             handle = remote.options(scheduling_strategy=here, num_cpus=1).remote(*self._arguments)
             self._actors.append(_Actor(name, handle, handle.describe.remote()))
 
-    def _welcome(self, timeout: float = _POLL_S) -> None:
-        """Take in the actors that have loaded the model; leave out those that cannot."""
-        calls = {actor.call: actor for actor in self._actors if actor.machine is None}
-        done, _ = self._ray.wait([*calls], num_returns=1, timeout=timeout) if calls else ([], [])
-        for call in done:
-            actor = calls[call]
-            actor.call = None
-            try:
-                self._check(self._ray.get(call))
-                actor.machine = self._ray.get(call)
-            except (EdgesppoError, self._ray.exceptions.RayError) as error:
-                self._refusal = _cause(error)
-                self._starts[actor.node] = _TRIES  # it would be the same again
-                self._actors.remove(actor)
-                self._say(f"a machine takes no part: {self._refusal}")
+    def _take_in(self, actor: _Actor, call: Any) -> None:
+        """Take in an actor that has loaded the model; leave it out if it could not."""
+        try:
+            machine = self._ray.get(call)
+            self._check(machine)
+            actor.machine = machine
+            self._say(f"{machine.host} takes part")
+        except (EdgesppoError, self._ray.exceptions.RayError) as error:
+            self._refusal = cause(error)
+            self._starts[actor.node] = _TRIES  # it would be the same again
+            self._actors.remove(actor)
+            self._say(f"a machine takes no part: {self._refusal}")
 
     def _check(self, machine: Machine) -> None:
         """Raise UsageError unless the machine has our version, and the others' model."""
@@ -235,46 +251,6 @@ class Cluster:
                 f"the model {machine.name} of {machine.host} is another file than that of "
                 f"{self._model.host}; pull or copy the same there"
             )
-
-
-def _connect(address: str) -> Any:
-    """Connect to a cluster; returns the module `ray`. Raises UsageError."""
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise UsageError(f"Ray is not installed on this machine: {_INSTALL}") from None
-    try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except ConnectionError:
-        raise UsageError(
-            f"no Ray cluster answers at {address}; start one with `ray start --head --port 6379`, "
-            "on each other machine `ray start --address HOST:6379`, and give HOST:6379"
-        ) from None
-    except RuntimeError as error:
-        versions = _VERSIONS.findall(str(error))
-        if len(versions) < 2:
-            raise UsageError(f"Ray at {address}: {one_line(str(error))[:300]}") from None
-        (theirs, python), (ours, our_python) = versions[:2]
-        raise UsageError(
-            f"the cluster at {address} runs Ray {theirs} with Python {python}, this machine Ray "
-            f'{ours} with Python {our_python}; on this machine: pip install "ray=={theirs}", or '
-            "the same Ray and Python on all machines"
-        ) from None
-    return ray
-
-
-def _cause(error: BaseException) -> EdgesppoError:
-    """Our own error that a machine raised; or what Ray says of it."""
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, EdgesppoError):
-        return cause
-    text = str(error)
-    if "No module named 'edgesppo'" in text:
-        return UsageError(f"edgesppo is not installed there: {_INSTALL}")
-    for line in reversed(text.splitlines()):
-        if line.strip().startswith("edgesppo.errors."):
-            return UsageError(one_line(line.partition(": ")[2]))
-    return UsageError(f"Ray: {one_line(text)[:300]}")
 
 
 def _count(counts: Counts, one: BatchResult) -> None:

@@ -78,6 +78,10 @@ class InputRows:
 
     def _index(self) -> str:
         start = self._file.read(_BLOCK)
+        if start.startswith(b"GGUF"):
+            raise UsageError(
+                f"{self.name} is a model file, expected rows: MODEL IN OUT, in this order"
+            )
         if sign := sign_of_utf16(start):
             raise UsageError(f"{self.name} is not UTF-8 text: {sign}; save it as UTF-8")
         self._file.seek(0)

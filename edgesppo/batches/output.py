@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.batches.head import VERSION
 from edgesppo.batches.result import BatchResult
 from edgesppo.errors import OutputError, UsageError
 from edgesppo.system import filelock, jsonl
@@ -28,46 +29,18 @@ from edgesppo.system.filelock import open_locked
 from edgesppo.system.fs import FileSystem, cannot_write, read_all, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
+    from edgesppo.batches.head import Head
     from edgesppo.batches.input import Key
 
 SUFFIX = ".journal"
-VERSION = 1
 _MAX_JOURNAL = 1 << 32
 _SYNC_S = 1.0
 # How a line of ours begins: what else is in OUT is never cut off.
 _BEGINNINGS = (b'{"row": ', b'{"id": "batch_req_')
-
-
-@dataclass(frozen=True)
-class Head:
-    """What an output belongs to: its input, the model, and the recipe by which it is made."""
-
-    input: Mapping[str, Any]
-    model: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-
-    def event(self) -> dict[str, Any]:
-        """The first line of a journal."""
-        parts = {"input": self.input, "model": self.model, "recipe": self.recipe}
-        return {"edgesppo": "batch", "version": VERSION, **filelock.this_process(), **parts}
-
-    def difference(self, event: Mapping[str, Any]) -> str | None:
-        """What is another in a journal's first line, in words; None if it is the same batch."""
-        before, now = event.get("input") or {}, self.input
-        if before.get("sha256") != now["sha256"]:
-            return f"another input, {before.get('name')} with other rows"
-        before, now = event.get("model") or {}, self.model
-        if before.get("fingerprint") != now["fingerprint"]:
-            return f"another model, {before.get('name')} ({now['name']} now)"
-        before, now = event.get("recipe") or {}, self.recipe
-        for key in now:
-            if before.get(key) != now[key]:
-                return f"another recipe: {key} was {before.get(key)!r} and is {now[key]!r} now"
-        return None
 
 
 @dataclass(frozen=True)

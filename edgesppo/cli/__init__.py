@@ -54,6 +54,7 @@ COMMANDS = {
     "doctor": ("edgesppo.cli.doctor", "Check this machine for problems."),
     "plan": ("edgesppo.cli.plan", "Show how much memory a model needs, and its settings."),
     "bench": ("edgesppo.cli.bench", "Measure how fast a model runs here, and why."),
+    "calibrate": ("edgesppo.cli.calibrate", "Collect an importance matrix for convert --imatrix."),
     "eval": ("edgesppo.cli.eval", "Measure perplexity, divergence, AlpacaEval's answers."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
 }

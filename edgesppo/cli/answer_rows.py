@@ -98,7 +98,6 @@ def open_answerer(
             "--ray needs MODEL: a name, or a path, under which all machines have it"
         )
     with Cluster(ray, model, parallel=parallel, loading=loading, say=say) as cluster:
-        say(f"{len(cluster.hosts)} machines: {', '.join(cluster.hosts)}")
         yield cluster
 
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgesppo.cli import convert_quality
 from edgesppo.cli.completion import complete_files, complete_models
+from edgesppo.cli.convert_quality import quality_options
+from edgesppo.cli.help_format import HeadedCommand
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say, say_notices, tell
 from edgesppo.errors import BadOverride
@@ -24,6 +27,7 @@ from edgesppo.terminal.progress import retry_notices
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from edgesppo.evaluate.target_size import Allocation
     from edgesppo_convert import ConvertResult, Outlook
 
 TYPES = (
@@ -35,7 +39,7 @@ KERNELS = ("auto", "fast", "ggml")
 COLUMNS = 79
 
 
-@click.command(name="convert")
+@click.command(name="convert", cls=HeadedCommand)
 @click.argument("source", metavar="SRC", shell_complete=complete_models)
 @click.option(
     "-o", "--output", metavar="OUT", shell_complete=complete_files, help="The GGUF file to write."
@@ -54,12 +58,6 @@ COLUMNS = 79
     metavar="PATTERN=TYPE",
     help="Another type for the matrices whose names match this regular expression; repeatable; the"
     " first match counts.",
-)
-@click.option(
-    "--imatrix",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Importance matrix, as written by llama-imatrix (GGUF, or the older .dat).",
 )
 @click.option(
     "--adapter",
@@ -93,9 +91,16 @@ COLUMNS = 79
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--keep", is_flag=True, help="Keep the files from the hub, in OUT.checkpoint.")
 @click.option("--self-test", is_flag=True, help="Afterwards, load OUT and generate ten tokens.")
+@quality_options
 @json_option
 def convert_command(
-    source: str, output: str | None, plan: bool, self_test: bool, as_json: bool, **chosen: Any
+    source: str,
+    output: str | None,
+    plan: bool,
+    self_test: bool,
+    as_json: bool,
+    quality: dict[str, Any],
+    **chosen: Any,
 ) -> None:
     """Convert the Gemma-2 checkpoint SRC to a GGUF file.
 
@@ -113,6 +118,7 @@ def convert_command(
     found = source if Path(source).exists() else pull.source(source)
     with _usage():
         check_source(found)
+        convert_quality.check_source(found, quality)
         if plan:
             choices = {
                 key: chosen[key]
@@ -126,21 +132,33 @@ def convert_command(
                 f" {shlex.quote(source)} -o {_example(source)}"
             )
         _note(found, output, keep=chosen["keep"])
-        result = _convert(found, output, chosen)
+        with convert_quality.improved(found, output, quality, chosen) as allocation:
+            result = _convert(found, output, chosen)
     say_notices()
     if not as_json:
+        if allocation is not None:
+            _explain(allocation, result.output)
         _summarise(result, peak_memory())
     if self_test:
         _try_out(result.output)
     if as_json:
-        _emit(result)
+        _emit(result, allocation)
 
 
-def _emit(result: ConvertResult) -> None:
+def _emit(result: ConvertResult, allocation: Allocation | None) -> None:
     figures = dataclasses.asdict(result)
     for key in ("types", "kernels", "doubt", "resumed"):
         del figures[key]
+    if allocation is not None:
+        figures["allocation"] = dataclasses.asdict(allocation)
     emit_json({**figures, "output": str(result.output)})
+
+
+def _explain(allocation: Allocation, output: Path) -> None:
+    from edgesppo.evaluate.decode_cost import decode_costs
+
+    for line in convert_quality.allocation_lines(allocation, decode_costs(output)):
+        say(line)
 
 
 @contextlib.contextmanager

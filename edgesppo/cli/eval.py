@@ -18,7 +18,8 @@ from edgesppo.store import locate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.evaluate.measure import DivergenceReport, Options, PerplexityReport
+    from edgesppo.evaluate.measure import Options
+    from edgesppo.evaluate.reports import DivergenceReport, PerplexityReport
 
 _FILE = click.Path(exists=True, dir_okay=False)
 _OPTIONS = [

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from edgesppo.evaluate.measure import DivergenceReport, PerplexityReport
+    from edgesppo.evaluate.reports import DivergenceReport, PerplexityReport
     from edgesppo.evaluate.statistics import DivergenceFigures
 
 _BAR = 40

@@ -20,7 +20,7 @@ from edgesppo.system.signals import run_interruptibly
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edgesppo.llama.graph_observer import GraphObserver
+    from edgesppo.llama.graph_observer import Observer
     from edgesppo.llama.model import Model
     from edgesppo.planning.run_config import RunConfig
 
@@ -41,7 +41,7 @@ class ForwardPass:
         tuning: RunConfig,
         n_ctx: int,
         *,
-        observer: GraphObserver | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.n_vocab = model.n_vocab
         self._n_rows = min(DEFAULT_BATCH, max(_SMALLEST, _BLOCK_BYTES // (4 * model.n_vocab)))

@@ -2,6 +2,7 @@
 
     edgesppo.evaluate.perplexity("sppo.gguf", text=Path("wiki.test.raw"))
     edgesppo.evaluate.divergence("sppo-bf16.gguf", "sppo.gguf", dialogues=Path("chats.jsonl"))
+    edgesppo.evaluate.calibrate("sppo-bf16.gguf", "imatrix.gguf", text=Path("wiki.train.raw"))
 
 Definitions are llama-perplexity's. This room loads models itself and knows no terminal.
 """
@@ -10,23 +11,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgesppo.evaluate import calibration
+from edgesppo.evaluate.calibration import CalibrationOptions, CalibrationReport
 from edgesppo.evaluate.candidate import RunOptions
-from edgesppo.evaluate.measure import (
-    DivergenceReport,
-    Options,
-    PerplexityReport,
-    measure_divergence,
-    measure_perplexity,
-)
+from edgesppo.evaluate.measure import Options, measure_divergence, measure_perplexity
+from edgesppo.evaluate.reports import DivergenceReport, PerplexityReport
+from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from edgesppo.evaluate.corpus import Dialogues, Text
     from edgesppo.planning.run_config import Gpu
 
-__all__ = ["DivergenceReport", "PerplexityReport", "divergence", "perplexity"]
+__all__ = [
+    "CalibrationReport",
+    "DivergenceReport",
+    "PerplexityReport",
+    "calibrate",
+    "divergence",
+    "perplexity",
+]
 
 
 def perplexity(
@@ -86,3 +92,54 @@ def divergence(
     run = RunOptions(n_threads, gpu)
     options = Options(text, dialogues, n_ctx, chunks, run, on_progress, on_note)
     return measure_divergence(reference, [model], options)[0]
+
+
+def calibrate(
+    model: str | Path,
+    output: str | Path,
+    *,
+    text: Text | None = None,
+    dialogues: Dialogues | None = None,
+    n_dialogues: int = DEFAULT_DIALOGUES,
+    process_output: bool = False,
+    n_ctx: int | None = None,
+    chunks: int | None = None,
+    merge: Sequence[str | Path] = (),
+    force: bool = False,
+    n_threads: int | None = None,
+    gpu: Gpu = "auto",
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> CalibrationReport:
+    """Collect a model's importance matrix into a file that llama-quantize and `convert` take.
+
+    Interrupted, the same call goes on where it was. Without a text and dialogues the model answers
+    `n_dialogues` shipped questions, and is calibrated on that.
+
+    Args:
+        model: A name, a GGUF file or a checkpoint folder, as in `perplexity`.
+        output: The file to write, in llama.cpp's GGUF form.
+        process_output: Also collect for the output matrix, which is the embedding.
+        merge: Matrices whose sums are added.
+        force: Replace `output` if it exists.
+        on_progress: Called with the stage, how much of it is done, and of how much.
+        text, dialogues, n_ctx, chunks, n_threads, gpu: As in `perplexity`.
+
+    Raises:
+        UsageError: An argument is invalid, or a matrix to merge is of another model.
+        OutputError: The file could not be written, or exists.
+        NativeError: The model computes NaN; the message names the weight.
+    """
+    run = RunOptions(n_threads, gpu)
+    options = CalibrationOptions(
+        text=text,
+        dialogues=dialogues,
+        n_dialogues=n_dialogues,
+        process_output=process_output,
+        n_ctx=n_ctx,
+        chunks=chunks,
+        merge=merge,
+        force=force,
+        run=run,
+        on_progress=on_progress,
+    )
+    return calibration.calibrate(model, output, options)

@@ -13,9 +13,11 @@ from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
-from edgesppo.planning.memory_plan import plan_memory
+from edgesppo.planning import memory_plan
 from edgesppo.planning.run_config import DEFAULT_BATCH
+from edgesppo.sessions.kv_snapshot import fingerprint
 from edgesppo.store import converted, locate
+from edgesppo.system.hardware import available_memory
 from edgesppo.tuning.choose import LoadOptions, choose_settings
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
     from edgesppo.store.locate import Found
     from edgesppo_convert import Progress
+
+# A checkpoint is run in its own precision where that leaves this share of memory free.
+_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class Candidate:
         return 8 * self.summary.data_bytes / weights
 
     @property
+    def trained_context(self) -> int:
+        """The context that it was trained for, in tokens."""
+        return memory_plan.trained_context(self.summary)
+
+    @property
     def tokens_per_second(self) -> float:
         """How fast it read the text."""
         return self._n_tokens / self._seconds if self._seconds else 0.0
@@ -76,7 +86,7 @@ class Candidate:
 
     def needs(self, n_ctx: int) -> int:
         """The bytes of memory that it takes while it is measured, without the program's own."""
-        plan = plan_memory(
+        plan = memory_plan.plan_memory(
             self.summary,
             self.settings(n_ctx),
             n_ctx=n_ctx,
@@ -144,3 +154,22 @@ def find_candidate(
     else:
         summary = gemma2.load_summary(found.path)
     return Candidate(found.name, summary, options)
+
+
+def find_unquantised(model: str | Path | Found, run: RunOptions) -> Candidate:
+    """The model to run; a checkpoint in its own precision if memory holds that, else as Q8_0."""
+    found = model if isinstance(model, locate.Found) else locate.find(model)
+    kind = "bf16"
+    if found.is_checkpoint:
+        size = sum(shard.stat().st_size for shard in found.path.glob("*.safetensors"))
+        free = available_memory()
+        if free is not None and size > _SHARE * free:
+            kind = "q8_0"
+    return find_candidate(found, run, type=kind)
+
+
+def model_hash(candidate: Candidate) -> str:
+    """A hash that tells this model file from others."""
+    summary = candidate.summary
+    with candidate.path.open("rb") as file:
+        return fingerprint(file, max(0, summary.file_bytes - summary.data_bytes))

@@ -57,13 +57,24 @@ class Sample:
 class Corpus:
     """The samples of one text or of many dialogues.
 
-    `left_over` is how many tokens at the end of a text fill no chunk, `origin` what it was read
-    from.
+    `origin` is what it was read from, `left_over` how many tokens at the end of a text fill no
+    chunk, `too_long` the numbers of the dialogues that do not fit into the context.
     """
 
     samples: tuple[Sample, ...]
     origin: str
     left_over: int = 0
+    too_long: tuple[int, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """What to say of dialogues that are left out; None if there are none."""
+        if not self.too_long:
+            return None
+        return (
+            f"{len(self.too_long)} dialogues of {self.origin} do not fit into the context, and are "
+            f"left out; the first is number {self.too_long[0]}"
+        )
 
     @property
     def n_ctx(self) -> int:
@@ -129,16 +140,21 @@ def dialogue_corpus(
     origin: str,
     n_ctx: int | None = None,
 ) -> Corpus:
-    """Dialogues in the model's own turns. Raises UsageError for one that does not fit."""
+    """Dialogues in the model's own turns, without those that do not fit.
+
+    Raises UsageError if none fits.
+    """
     most = n_ctx or trained_context(model.summary)
     samples = [_dialogue(model, messages) for messages in dialogues]
-    for number, sample in enumerate(samples, 1):
-        if len(sample.ids) > most:
-            raise UsageError(
-                f"dialogue {number} of {origin} has {len(sample.ids):,} tokens, but the context "
-                f"holds {most:,}: shorten it, or leave it out"
-            )
-    return Corpus(tuple(samples), origin)
+    fitting = [sample for sample in samples if len(sample.ids) <= most]
+    if not fitting:
+        shortest = min(len(sample.ids) for sample in samples)
+        raise UsageError(
+            f"no dialogue of {origin} fits into the context of {most:,} tokens, the shortest has "
+            f"{shortest:,}: give shorter ones"
+        )
+    too_long = [n for n, sample in enumerate(samples, 1) if len(sample.ids) > most]
+    return Corpus(tuple(fitting), origin, too_long=tuple(too_long))
 
 
 def _dialogue(model: Model, messages: Sequence[Message]) -> Sample:

@@ -1,8 +1,6 @@
 """Measure perplexity, and divergence from a reference, on a text or on dialogues.
 
-All models are in memory side by side where they fit. Otherwise they are loaded one after the other,
-for one slice of the samples at a time: as many as there is memory to keep the reference's logits
-of. The figures are the same, and nothing is written to the disk.
+Nothing is written to the disk.
 """
 
 from __future__ import annotations
@@ -13,78 +11,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgesppo.errors import OutOfMemory, UsageError
+from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits, sense
-from edgesppo.evaluate.candidate import Candidate, OpenCandidate, RunOptions, find_candidate
-from edgesppo.evaluate.corpus import Corpus, read_corpus
-from edgesppo.evaluate.statistics import (
-    DivergenceFigures,
-    PerplexityFigures,
-    divergence_figures,
-    perplexity_figures,
-)
-from edgesppo.planning.memory_plan import PROGRAM_BYTES, trained_context
+from edgesppo.evaluate.candidate import find_candidate
+from edgesppo.evaluate.comparison import EARLY, Comparison, Progress, answers_of
+from edgesppo.evaluate.corpus import read_corpus
+from edgesppo.evaluate.reports import PerplexityReport
+from edgesppo.evaluate.statistics import perplexity_figures
+from edgesppo.planning.memory_plan import trained_context
 from edgesppo.system import validate
-from edgesppo.system.hardware import available_memory
-from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from edgesppo.evaluate.corpus import Dialogues, Sample, Text
+    from edgesppo.evaluate.candidate import Candidate, RunOptions
+    from edgesppo.evaluate.comparison import OnProgress
+    from edgesppo.evaluate.corpus import Corpus, Dialogues, Text
+    from edgesppo.evaluate.reports import DivergenceReport
     from edgesppo.store.locate import Found
 
-    # Called with the tokens that are computed, and how many there are in all.
-    OnProgress = Callable[[int, int], None]
     # Called with each line about what cannot be right, as soon as it is known.
     OnNote = Callable[[str], None]
-
-_EARLY = 256  # tokens after which the first figures are looked at
-
-
-@dataclass(frozen=True)
-class PerplexityReport:
-    """What `perplexity` measured.
-
-    Attributes:
-        model: The model's name.
-        figures: Over all scored tokens; of dialogues, over those of answers.
-        everything: Of dialogues, over all tokens; None for a text.
-        left_over: Tokens at the end of a text that fill no chunk, and were not used.
-        tokens_per_second: How fast the model read the text here.
-        notes: What looks wrong.
-    """
-
-    model: str
-    figures: PerplexityFigures
-    everything: PerplexityFigures | None
-    left_over: int
-    bytes: int
-    bits_per_weight: float
-    tokens_per_second: float
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DivergenceReport:
-    """What `divergence` measured; see PerplexityReport.
-
-    `kld` has the divergence of every token that `figures` are about.
-    """
-
-    reference: str
-    model: str
-    figures: DivergenceFigures
-    everything: DivergenceFigures | None
-    left_over: int
-    bytes: int
-    bits_per_weight: float
-    tokens_per_second: float
-    notes: tuple[str, ...]
-    kld: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -116,7 +66,8 @@ def measure_perplexity(model: str | Path | Found, options: Options) -> Perplexit
     candidate = find_candidate(model, options.run)
     corpus = options.corpus(candidate)
     notes = sense.Notes(options.on_note)
-    progress = _Progress(options.on_progress, corpus.n_tokens)
+    notes.corpus(corpus)
+    progress = Progress(options.on_progress, corpus.n_tokens)
     parts: list[NDArray[np.float64]] = []
     looked = False
     with candidate.opened(corpus.n_ctx) as opened:
@@ -125,11 +76,11 @@ def measure_perplexity(model: str | Path | Found, options: Options) -> Perplexit
                 targets = sample.ids[position + 1 : position + 1 + len(rows)]
                 parts.append(logits.nlls(rows, targets, candidate.name))
             progress.advance(len(sample.ids))
-            if not looked and sum(map(len, parts)) >= _EARLY:
+            if not looked and sum(map(len, parts)) >= EARLY:
                 looked = True
                 notes.text(perplexity_figures(np.concatenate(parts)), candidate.name)
     nll = np.concatenate(parts)
-    chosen, everything = _answers(corpus), None
+    chosen, everything = answers_of(corpus), None
     if corpus.has_answers:
         everything = perplexity_figures(nll)
     figures = perplexity_figures(nll[chosen])
@@ -163,147 +114,8 @@ def measure_divergence(
     for other, lines in zip(others, notes, strict=True):
         lines.files(base, other)
     corpus = options.corpus(base)
-    comparison = _Comparison(base, others, notes, corpus, options.on_progress)
+    for lines in notes:
+        lines.corpus(corpus)
+    comparison = Comparison(base, others, notes, corpus, options.on_progress)
     comparison.run()
     return [comparison.report(n) for n in range(len(others))]
-
-
-class _Comparison:
-    """A reference and its candidates over one corpus."""
-
-    def __init__(
-        self,
-        base: Candidate,
-        others: Sequence[Candidate],
-        notes: Sequence[sense.Notes],
-        corpus: Corpus,
-        on_progress: OnProgress | None,
-    ) -> None:
-        self._base = base
-        self._others = others
-        self._notes = notes
-        self._corpus = corpus
-        self._parts: list[list[logits.TokenFigures]] = [[] for _ in others]
-        self._looked = False
-        self._progress = _Progress(on_progress, corpus.n_tokens * (1 + len(others)))
-
-    def run(self) -> None:
-        """Compute every sample under every model."""
-        n_ctx = self._corpus.n_ctx
-        needs = [model.needs(n_ctx) for model in (self._base, *self._others)]
-        free = available_memory()
-        if free is None or sum(needs) + PROGRAM_BYTES <= free:
-            self._side_by_side(n_ctx)
-        else:
-            self._in_turns(n_ctx, free - max(needs) - PROGRAM_BYTES)
-
-    def _side_by_side(self, n_ctx: int) -> None:
-        with contextlib.ExitStack() as stack:
-            base = stack.enter_context(self._base.opened(n_ctx))
-            others = [stack.enter_context(other.opened(n_ctx)) for other in self._others]
-            for sample in self._corpus.samples:
-                streams = [other.blocks(sample) for other in others]
-                for position, rows in base.blocks(sample):
-                    for n, stream in enumerate(streams):
-                        self._compare(n, sample, position, rows, next(stream)[1])
-                for stream in streams:
-                    next(stream, None)
-                self._progress.advance(len(sample.ids) * (1 + len(others)))
-                self._look()
-
-    def _in_turns(self, n_ctx: int, budget: int) -> None:
-        """Load the models one after the other, for as many samples as their logits fit."""
-        for samples in _slices(self._corpus.samples, self._base, budget):
-            with self._base.opened(n_ctx) as base:
-                kept = [self._kept(base, sample) for sample in samples]
-            for n, other in enumerate(self._others):
-                with other.opened(n_ctx) as opened:
-                    for sample, blocks in zip(samples, kept, strict=True):
-                        found = opened.blocks(sample)
-                        for reference, (position, rows) in zip(blocks, found, strict=True):
-                            self._compare(n, sample, position, reference, rows)
-                        self._progress.advance(len(sample.ids))
-            self._look()
-
-    def _kept(self, base: OpenCandidate, sample: Sample) -> list[logits.Floats]:
-        blocks = [rows.copy() for _, rows in base.blocks(sample)]
-        self._progress.advance(len(sample.ids))
-        return blocks
-
-    def _compare(
-        self, n: int, sample: Sample, position: int, base: logits.Floats, rows: logits.Floats
-    ) -> None:
-        targets = sample.ids[position + 1 : position + 1 + len(rows)]
-        who = (self._base.name, self._others[n].name)
-        self._parts[n].append(logits.compare(base, rows, targets, who))
-
-    def _look(self) -> None:
-        """Say early what cannot be right, once."""
-        if self._looked or sum(part.kld.size for part in self._parts[0]) < _EARLY:
-            return
-        self._looked = True
-        for parts, notes in zip(self._parts, self._notes, strict=True):
-            notes.divergence(divergence_figures(logits.concatenate(parts)), self._base.name)
-
-    def report(self, n: int) -> DivergenceReport:
-        """The figures of candidate `n`."""
-        found, other, everything = logits.concatenate(self._parts[n]), self._others[n], None
-        if self._corpus.has_answers:
-            everything = divergence_figures(found)
-            found = logits.select(found, _answers(self._corpus))
-        figures = divergence_figures(found)
-        self._notes[n].divergence(figures, self._base.name)
-        self._notes[n].order(figures, self._base, other)
-        return DivergenceReport(
-            self._base.name,
-            other.name,
-            figures,
-            everything,
-            self._corpus.left_over,
-            other.n_bytes,
-            other.bits_per_weight,
-            other.tokens_per_second,
-            self._notes[n].found,
-            found.kld,
-        )
-
-
-def _answers(corpus: Corpus) -> NDArray[np.bool_]:
-    """Which of the scored tokens the figures are about: answers, or all of a text."""
-    chosen: Iterable[bool] = (
-        is_answer
-        for sample in corpus.samples
-        for is_answer in (sample.answers or [True] * sample.n_scored)
-    )
-    return np.fromiter(chosen, np.bool_)
-
-
-def _slices(samples: Sequence[Sample], base: Candidate, budget: int) -> Iterator[list[Sample]]:
-    """The samples in lists whose reference logits fit into `budget` bytes."""
-    row = 4 * base.summary.keys["tokenizer.ggml.tokens"]
-    if max(sample.n_scored for sample in samples) * row > budget:
-        raise OutOfMemory(
-            f"{base.path}: there is no memory for the reference's logits of one sample beside the "
-            f"models, {megabytes(max(0, budget), 0)} are left; close other programs, or use "
-            "shorter chunks (--n-ctx)"
-        )
-    part: list[Sample] = []
-    for sample in samples:
-        if sum(other.n_scored for other in [*part, sample]) * row > budget:
-            yield part
-            part = []
-        part.append(sample)
-    yield part
-
-
-class _Progress:
-    """Counts tokens, and reports them."""
-
-    def __init__(self, report: OnProgress | None, total: int) -> None:
-        self._report = report or (lambda _done, _total: None)
-        self._done, self._total = 0, total
-
-    def advance(self, n: int) -> None:
-        """Report `n` more tokens."""
-        self._done += n
-        self._report(self._done, self._total)

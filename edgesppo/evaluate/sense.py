@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.evaluate.candidate import Candidate
+    from edgesppo.evaluate.corpus import Corpus
     from edgesppo.evaluate.statistics import DivergenceFigures, PerplexityFigures
 
 _MOST_PERPLEXITY = 1000.0
@@ -83,6 +84,11 @@ class Notes:
                 f"({base.bits_per_weight:.2f} and {other.bits_per_weight:.2f}): is their order "
                 "right?",
             )
+
+    def corpus(self, corpus: Corpus) -> None:
+        """What of the corpus is not used."""
+        if corpus.note is not None:
+            self._add("corpus", corpus.note)
 
     def text(self, figures: PerplexityFigures, name: str) -> None:
         """Whether the text suits the model at all."""

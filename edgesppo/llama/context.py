@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.llama.batch import Batch
-    from edgesppo.llama.graph_observer import GraphObserver
+    from edgesppo.llama.graph_observer import Observer
     from edgesppo.llama.weights import Weights
     from edgesppo.planning.run_config import ContextParams
 
@@ -74,7 +74,7 @@ class Context:
     """
 
     def __init__(
-        self, weights: Weights, params: ContextParams, observer: GraphObserver | None = None
+        self, weights: Weights, params: ContextParams, observer: Observer | None = None
     ) -> None:
         native = C.llama_context_default_params()
         native.n_ctx = params.n_ctx

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -45,6 +45,18 @@ class Tensor(ctypes.Structure):
         ("extra", ctypes.c_void_p),
         ("padding", ctypes.c_char * 8),
     )
+
+
+class Observer(Protocol):
+    """What a context calls for every node that it computes."""
+
+    callback: Any
+
+    def begin(self) -> None:
+        """Get ready for a batch; called before each."""
+
+    def check(self) -> None:
+        """Raise what went wrong in the callback; called after each batch."""
 
 
 class Input:
@@ -107,7 +119,7 @@ class GraphObserver:
         node = Tensor.from_address(address)
         if node.op != self._product:
             return False
-        weight = _weight_name(Tensor.from_address(node.src[0]).name)
+        weight = weight_name(Tensor.from_address(node.src[0]).name)
         if not self._wants(weight):
             return False
         known = self._inputs.get(node.src[1])
@@ -118,7 +130,7 @@ class GraphObserver:
 
     def _show(self, address: int) -> bool:
         node = Tensor.from_address(address)
-        weight = _weight_name(Tensor.from_address(node.src[0]).name)
+        weight = weight_name(Tensor.from_address(node.src[0]).name)
         if node.src[1] not in self._inputs:
             found = Input(weight, _rows(node.src[1]))
             self._inputs[node.src[1]] = found
@@ -149,7 +161,7 @@ def _product_number() -> int:
     return next(number for number in numbers if library.ggml_op_name(number) == _PRODUCT)
 
 
-def _weight_name(name: bytes) -> str:
+def weight_name(name: bytes) -> str:
     """The weight's own name; a copy on a GPU is called CUDA0#NAME#0."""
     parts = name.split(b"#")
     return parts[1 if len(parts) > 1 else 0].decode("utf-8", "replace")

@@ -34,8 +34,9 @@ class Model:
 
     `gpu` is "auto" (all layers, if the build and the device can), "off", or a number of layers.
     `repack` lets llama.cpp rearrange the weights in memory, which makes them faster or slower,
-    depending on the processor. `vocabulary_only` loads no weights: enough to tokenise. `summary`
-    is the file's header, if it was read already. `progress` is called with the loaded fraction.
+    depending on the processor. `vocabulary_only` loads no weights: enough to tokenise. Without
+    `mmap` the weights are copied from the file, so that they can be overwritten. `summary` is the
+    file's header, if it was read already. `progress` is called with the loaded fraction.
 
     `bos`, `start_of_turn` and `end_of_turn` are token ids; `end_tokens` are all ids that end an
     answer. `newline` and `answer_head` are the ids of "\\n" and of "model\\n", which every turn's
@@ -51,6 +52,7 @@ class Model:
         gpu: str | int = "auto",
         repack: bool = True,
         vocabulary_only: bool = False,
+        mmap: bool = True,
         summary: Summary | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> None:
@@ -68,6 +70,7 @@ class Model:
                 n_gpu_layers=self.n_gpu_layers,
                 repack=repack,
                 vocabulary_only=vocabulary_only,
+                mmap=mmap,
                 progress=progress,
             )
             self.tokenizer = Tokenizer(weights, self.path)

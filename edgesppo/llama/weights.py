@@ -34,7 +34,8 @@ NO_TEXT, ENDS = 256, 257
 class Weights:
     """The weights and the vocabulary of one GGUF file (`llama_model`).
 
-    `repack` lets llama.cpp rearrange the weights in memory; `vocabulary_only` loads none.
+    `repack` lets llama.cpp rearrange the weights in memory; `vocabulary_only` loads none. Without
+    `mmap` the weights are read into memory of this process' own, where they can be overwritten.
     `progress` is called with the loaded fraction. Raises BadModelFile or OutOfMemory.
     """
 
@@ -45,6 +46,7 @@ class Weights:
         n_gpu_layers: int = 0,
         repack: bool = True,
         vocabulary_only: bool = False,
+        mmap: bool = True,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         start()
@@ -55,6 +57,8 @@ class Weights:
         params.vocab_only = vocabulary_only
         overrides = _overrides()
         params.kv_overrides = overrides
+        if not mmap:
+            params.load_mode = C.LLAMA_LOAD_MODE_NONE
         failure: list[BaseException] = []
         log.clear()
         handle = None

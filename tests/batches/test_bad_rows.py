@@ -129,6 +129,7 @@ def test_empty_lines_and_a_byte_order_mark_are_no_rows(wide: LoadedModel, tmp_pa
         (b"\n\n", "no rows"),
         (b"[1, 2", "begins like a JSON list"),
         ('"Hello"'.encode("utf-16"), "UTF-16"),
+        (b"GGUF\x03\0\0\0", "is a model file"),
     ],
 )
 def test_an_input_without_rows_is_refused(

@@ -180,7 +180,7 @@ def test_leaving_the_iterator_stops_all_answers(wide: LoadedModel) -> None:
     rows = [{"prompt": f"Hello {n}"} for n in range(9)]
     results = edgesppo.batch(wide, rows, temperature=0)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert wide.engine._schedule.requests() == []
     assert wide.ask(CAPITAL, temperature=0) == PARIS
 

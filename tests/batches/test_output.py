@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgesppo.batches.output import Head, ResultFile
+from edgesppo.batches.head import Head
+from edgesppo.batches.output import ResultFile
 from edgesppo.batches.result import BatchResult
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from tests.support.faulty import Counting, Faulty, Short

@@ -4,7 +4,8 @@
 
 Rounds alternate and medians are taken; only the ratios are comparable between machines. The raw
 batch decodes as many sequences of the same lengths, without sampling, text or files. In the last
-part all rows share a system text of 512 tokens, and one row after another computes it anew.
+part all rows share a system text of 512 tokens, and one row after another computes it anew. With
+`--ray ADDRESS` of a cluster with this machine alone, Ray's own share is measured, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgesppo
-from edgesppo.llama.batch import Batch
+from edgesppo.batches.batch import Batch
+from edgesppo.batches.cluster import Cluster
+from edgesppo.batches.input import open_rows
+from edgesppo.batches.recipe import Recipe
+from edgesppo.llama.batch import Batch as TokenBatch
 from edgesppo.llama.context import Context
 from edgesppo.planning.run_config import ContextParams
 
@@ -73,6 +78,18 @@ def batch(model: LoadedModel, options: argparse.Namespace, **more: Any) -> float
     return tokens / (time.perf_counter() - started)
 
 
+def over_ray(cluster: Cluster, options: argparse.Namespace) -> float:
+    """Tokens per second of the same batch by the machines of a cluster."""
+    tokens = 0
+    started = time.perf_counter()
+    with open_rows(prompts(options)) as rows, tempfile.TemporaryDirectory() as folder:
+        job = Batch(cluster, rows, Recipe({"max_tokens": options.tokens, "seed": 1}))
+        with job.open_output(Path(folder) / "out.jsonl") as file:
+            for result in job.run(None, file):
+                tokens += result.completion_tokens
+    return tokens / (time.perf_counter() - started)
+
+
 def one_by_one(model: LoadedModel, options: argparse.Namespace, system: str | None = None) -> float:
     """Tokens per second of one row after another, each computed anew."""
     tokens = 0
@@ -96,7 +113,7 @@ def raw(model: LoadedModel, options: argparse.Namespace) -> float:
         n_threads_batch=options.threads,
     )
     context = Context(model.engine.model.weights, params)
-    lines = Batch(context.n_batch)
+    lines = TokenBatch(context.n_batch)
     ids = [model.tokenize(prompt, chat=True) for prompt in prompts(options)]
     tokens = 0
     started = time.perf_counter()
@@ -144,6 +161,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ray", metavar="ADDRESS")
     options = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors, {options.file.name}")
     loading: dict[str, Any] = {"n_threads": options.threads, "gpu": "off"}
@@ -157,6 +175,13 @@ def main() -> None:
                 "raw batch": lambda: raw(wide, options),
             }
         )
+        if options.ray:
+            arguments: dict[str, Any] = {"parallel": options.parallel, "loading": loading}
+            path = str(options.file.resolve())
+            cluster = stack.enter_context(Cluster(options.ray, path, say=print, **arguments))
+            here = {"batch": lambda: batch(wide, options)}
+            both = medians({**here, "over Ray": lambda: over_ray(cluster, options)})
+            print(f"Ray's share: {1 - both['over Ray'] / both['batch']:.1%}")
         text = system_text(wide)
         shared = medians(
             {

@@ -63,3 +63,7 @@ def main() -> None:
         assert_type(model.ask("A river?", schema=River).name, str)
         assert_type(model.tokenize("Hello!"), list[int])
         chatting(model)
+        for result in edgesppo.batch(model, [{"prompt": "Hello!"}], n=2, temperature=0):
+            assert_type(result, edgesppo.BatchResult)
+            assert_type(result.texts, list[str])
+        edgesppo.batch(model, ["Hello!"], temprature=0)  # type: ignore[call-arg]

@@ -15,7 +15,8 @@ import pytest
 import edgesppo
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import NativeError, OutOfMemory, UsageError
-from edgesppo.evaluate import measure
+from edgesppo.evaluate import comparison
+from edgesppo.evaluate.candidate import RunOptions, find_candidate
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import RunConfig
@@ -99,21 +100,20 @@ def test_models_that_do_not_fit_together_give_the_same_figures_in_turns(
     monkeypatch.setattr(Model, "__init__", counted)
     for n_kept, loads in ((1, 6), (2, 4)):
         row = 4 * 2560 * (N_CTX // 2 - 1)
-        need = max(_needs(demo_f32), _needs(demo_gguf)) + measure.PROGRAM_BYTES
+        need = max(_needs(demo_f32), _needs(demo_gguf)) + comparison.PROGRAM_BYTES
         room = need + n_kept * row + 1000
-        monkeypatch.setattr(measure, "available_memory", lambda room=room: room)
+        monkeypatch.setattr(comparison, "available_memory", lambda room=room: room)
         loaded.clear()
         in_turns = edgesppo.evaluate.divergence(demo_f32, demo_gguf, **options)  # type: ignore[arg-type]
         assert in_turns.figures == together.figures
         assert len(loaded) == loads
-    monkeypatch.setattr(measure, "available_memory", lambda: need)
+    monkeypatch.setattr(comparison, "available_memory", lambda: need)
     with pytest.raises(OutOfMemory, match="shorter chunks"):
         edgesppo.evaluate.divergence(demo_f32, demo_gguf, **options)  # type: ignore[arg-type]
 
 
 def _needs(path: Path) -> int:
-    run = measure.RunOptions()
-    return measure.find_candidate(path, run).needs(N_CTX)
+    return find_candidate(path, RunOptions()).needs(N_CTX)
 
 
 def test_answers_are_counted_apart_from_the_rest_of_a_dialogue(demo_gguf: Path) -> None:
@@ -176,8 +176,10 @@ def test_a_bad_dialogue_is_named_by_its_line(
     assert said in str(refused.value)
 
 
-def test_a_dialogue_that_does_not_fit_is_refused_not_cut(demo_gguf: Path) -> None:
-    with pytest.raises(UsageError, match=r"dialogue 1 of the dialogues has .* holds 16"):
+def test_a_dialogue_that_does_not_fit_is_left_out_and_named(demo_gguf: Path) -> None:
+    found = edgesppo.evaluate.perplexity(demo_gguf, dialogues=DIALOGUES, n_ctx=40)
+    assert any("1 dialogues of" in note and "number 1" in note for note in found.notes)
+    with pytest.raises(UsageError, match=r"no dialogue of .* fits into the context of 16 tokens"):
         edgesppo.evaluate.perplexity(demo_gguf, dialogues=DIALOGUES, n_ctx=16)
 
 

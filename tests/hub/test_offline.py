@@ -93,6 +93,7 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "show": [["show", NAME], ["show", "demo"], ["show", ABSENT]],
         "card": [["card", NAME], ["card", "demo"]],
         "tokenize": [["tokenize", "demo", "Hi"]],
+        "calibrate": [["calibrate", "demo", "-o", f"{out}.i", "--text", __file__, "--chunks", "1"]],
         "eval": [["eval", "perplexity", "demo", "--text", __file__, "--chunks", "1"]],
     }
 

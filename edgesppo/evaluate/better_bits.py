@@ -1,0 +1,96 @@
+"""Plan a conversion to a target size: read what to measure on, and choose the types."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgesppo.evaluate.candidate import find_unquantised, model_hash
+from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
+from edgesppo.evaluate.importance import read_sums
+from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
+from edgesppo.evaluate.target_size import Allocation, Allocator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgesppo.evaluate.candidate import Candidate, RunOptions
+    from edgesppo.evaluate.corpus import Dialogues, Sample, Text
+
+_PADDING = 31  # bytes behind a tensor, at most
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """A target, as bytes of the file or as bits per weight, and what to measure on."""
+
+    target_size: int | None
+    target_bpw: float | None
+    type: str
+    imatrix: Path | None
+    text: Text | None
+    dialogues: Dialogues | None
+    run: RunOptions
+    on_progress: Callable[[str, int, int], None]
+
+
+class TargetPlan:
+    """The choice of types for the conversion of one checkpoint folder into `output`."""
+
+    def __init__(self, source: str, output: Path, options: TargetOptions) -> None:
+        from gguf import GGMLQuantizationType
+
+        from edgesppo_convert import look_ahead
+        from edgesppo_convert.quant.imatrix import read_importance
+
+        self._options = options
+        imatrix = options.imatrix
+        self._outlook = look_ahead(source, type=options.type, imatrix=imatrix)
+        recipe = {t.name: GGMLQuantizationType[t.type] for t in self._outlook.tensors}
+        importance = {}
+        if imatrix is not None:
+            read_sums(imatrix)  # the older format cannot be written in part: refuse it early
+            importance = dict(read_importance(imatrix).values)
+        base = find_unquantised(source, options.run)
+        self._own = SelfDialogues(base, output, model_hash(base))
+        samples = self._samples(base)
+        self._allocator = Allocator(base, samples, importance, recipe, output, options.on_progress)
+        self._allocator.check(self._budget)
+
+    @property
+    def _budget(self) -> int:
+        """The bytes that are left for the matrices."""
+        if self._options.target_bpw is not None:
+            return int(self._options.target_bpw * self._allocator.n_weights / 8)
+        assert self._options.target_size is not None
+        matrices = [tensor for tensor in self._outlook.tensors if len(tensor.shape) == 2]
+        others = self._outlook.file_bytes - sum(tensor.bytes for tensor in matrices)
+        return self._options.target_size - others - _PADDING * len(matrices)
+
+    def allocate(self) -> Allocation:
+        """Measure, and choose. Raises UsageError, OutOfMemory and OutputError."""
+        size = self._options.target_size
+        fits = None if size is None else self._outlook.file_bytes <= size
+        return self._allocator.allocate(self._budget, recipe_fits=fits)
+
+    def remove_leftovers(self) -> None:
+        """Remove what was kept to resume; the conversion is complete."""
+        self._allocator.remove_record()
+        self._own.remove()
+
+    def _samples(self, base: Candidate) -> tuple[Sample, ...]:
+        options = self._options
+        own = None
+        if options.text is None and options.dialogues is None:
+            stage = f"{base.name} answers questions to be measured on"
+            own = self._own.generate(
+                DEFAULT_DIALOGUES,
+                options.run,
+                lambda done, total: options.on_progress(stage, done, total),
+            )
+        with contextlib.closing(base.vocabulary()) as model:
+            if own is not None:
+                return dialogue_corpus(model, own, "its own dialogues").samples
+            return read_corpus(model, options.text, options.dialogues).samples

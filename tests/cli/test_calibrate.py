@@ -1,0 +1,73 @@
+"""`edgesppo calibrate` and `convert --calibrate`: what they print and refuse."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.gguf import gemma2
+from edgesppo.gguf.metadata import text as text_of
+from tests.conftest import DEMO
+from tests.support.command_line import one_line_error, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "chats.jsonl"
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    path.write_text(json.dumps({"messages": messages}), encoding="utf-8")
+    return path
+
+
+def test_a_matrix_is_made_and_shown(demo_gguf: Path, dialogues: Path, tmp_path: Path) -> None:
+    path = tmp_path / "matrix.gguf"
+    made = run("calibrate", demo_gguf, "-o", path, "--dialogues", dialogues)
+    assert made.exit_code == 0, made.output
+    assert made.stdout == ""
+    assert "28 weights, 15 tokens" in made.stderr
+    assert "few tokens reached 28 of the weights" in made.stderr
+    shown = run("calibrate", "--show", path)
+    assert "28 weights, 15 tokens of chats.jsonl" in shown.stdout
+    assert "blk.0.ffn_down.weight" in shown.stdout.splitlines()[2]
+    found = json.loads(run("calibrate", path, "--show", "--json").stdout)
+    assert found["weights"][0]["weight"] == "blk.0.ffn_down.weight"
+
+
+def test_convert_calibrates_and_uses_its_matrix_again(dialogues: Path, tmp_path: Path) -> None:
+    output = tmp_path / "demo.gguf"
+    words = ("convert", DEMO, "-o", output, "--calibrate", "--dialogues", dialogues)
+    first = run(*words)
+    assert first.exit_code == 0, first.output
+    keys = gemma2.load_summary(output).keys
+    assert text_of(keys, "quantize.imatrix.file") == "demo.imatrix.gguf"
+    before = (tmp_path / "demo.imatrix.gguf").stat().st_mtime_ns
+    written = output.read_bytes()
+    output.unlink()
+    assert run(*words).exit_code == 0
+    assert (tmp_path / "demo.imatrix.gguf").stat().st_mtime_ns == before
+    assert output.read_bytes() == written
+
+
+def test_what_does_not_go_together_is_a_usage_error(
+    demo_gguf: Path, dialogues: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.gguf"
+    assert run("calibrate", demo_gguf).exit_code == 2
+    assert run("calibrate", demo_gguf, "--show").exit_code == 2
+    assert run("convert", DEMO, "-o", out, "--dialogues", dialogues).exit_code == 2
+    both = ("--calibrate", "--imatrix", demo_gguf)
+    assert run("convert", DEMO, "-o", out, *both).exit_code == 2
+    assert not out.exists()
+
+
+def test_errors_are_one_line(demo_gguf: Path, dialogues: Path, tmp_path: Path) -> None:
+    words = ("calibrate", demo_gguf, "--dialogues", dialogues)
+    line = one_line_error(run(*words, "-o", tmp_path / "none" / "matrix.gguf"))
+    assert "does not exist" in line
+    line = one_line_error(run("calibrate", "-o", tmp_path / "x.gguf"))
+    assert "give a model to calibrate" in line
