@@ -15,8 +15,8 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _LOOKED_AT = 400  # bytes, to tell UTF-16 without a mark
 
 
-def read_text(name: str, most: int = MAX_BYTES) -> str:
-    """The text of a file of at most `most` bytes.
+def read_text(name: str, most: int | None = None) -> str:
+    """The text of a file of at most `most` bytes, by default MAX_BYTES.
 
     Raises UsageError where it is longer, cannot be read or is not UTF-8 text.
     """
@@ -34,8 +34,10 @@ def read_text(name: str, most: int = MAX_BYTES) -> str:
         raise UsageError(f"{name!r}: {error}") from None
 
 
-def read_stream(stream: BinaryIO, name: str, most: int = MAX_BYTES) -> str:
+def read_stream(stream: BinaryIO, name: str, most: int | None = None) -> str:
     """The text of a stream up to its end; `name` is for messages. Raises UsageError and OSError."""
+    if most is None:
+        most = MAX_BYTES
     data = stream.read(most + 1)
     if len(data) > most:
         reason = ", more than any context holds" if most == MAX_BYTES else ", the most that is read"
