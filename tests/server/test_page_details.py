@@ -11,6 +11,8 @@ from tests.server.test_page import HOSTILE
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.chat_page import ChatPage
     from tests.support.scripted_server import ScriptedServer
 
@@ -263,3 +265,27 @@ def test_two_tabs_lose_nothing_of_each_other(page: ChatPage, scripted: ScriptedS
     )
     assert '"content":"Theirs"' in stored
     assert len(scripted.asked) == 2
+
+
+def test_chats_go_into_a_file_and_come_back_from_it(page: ChatPage, tmp_path: Path) -> None:
+    page.ask("Into a file")
+    page.browser.keep_downloads_in(tmp_path)
+    page.browser.run("document.getElementById('export-json').click()")
+    file = tmp_path / "into-a-file.json"
+    page.browser.wait_until(file.exists)
+    page.browser.run("document.getElementById('delete-chat').click()")
+    page.browser.choose_file("#import-file", file)
+    page.until_notice("1 chat of")
+    assert page.turns() == ["Into a file", "Hello, you."]
+    page.press("Close")
+
+
+def test_a_link_that_pretends_to_be_another_is_told(page: ChatPage) -> None:
+    text = "[bank.com](https://evil.example/x) [llama.cpp](https://a.example) [b.com/c](http://b.com/c)"
+    answer = page.with_module(
+        "render.js",
+        "const element = document.createElement('div');"
+        f" m.showMarkdown(element, {json.dumps(text)});"
+        " return element.textContent",
+    )
+    assert answer == "bank.com (evil.example) llama.cpp b.com/c"

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -159,10 +159,25 @@ class Page:
             raise JavaScriptError(details.get("exception", {}).get("description", str(details)))
         return result["result"].get("value")
 
+    def keep_downloads_in(self, folder: Path) -> None:
+        """Save what is downloaded there, without asking."""
+        where = {"browserContextId": self._context, "downloadPath": str(folder)}
+        self._browser.call("Browser.setDownloadBehavior", behavior="allow", **where)
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Choose a file in a field for files."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        field = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", files=[str(file)], nodeId=field)
+
     def until(self, condition: str) -> None:
         """Wait until an expression is true."""
+        self.wait_until(lambda: bool(self.run(f"Boolean({condition})")), condition)
+
+    def wait_until(self, holds: Callable[[], bool], condition: str = "") -> None:
+        """Wait until something holds; fails after a generous time."""
         deadline = time.monotonic() + PATIENCE_S
-        while not self.run(f"Boolean({condition})"):
+        while not holds():
             if time.monotonic() > deadline:
                 seen = self.run("document.body.innerText")
                 raise JavaScriptError(f"still not: {condition}; the page says:\n{seen}")

@@ -1,5 +1,6 @@
 // The menu of a chat: export, import, delete.
 
+import { mergeChat } from "./chats.js";
 import { asJson, asMarkdown, download, fileName, fromJson } from "./export.js";
 import { byId } from "./dom.js";
 import { notice } from "./notices.js";
@@ -22,15 +23,16 @@ export function prepareMenu(library, { current, remove, add }) {
   });
 }
 
-/** Add the chats of a file; one that is here already is added as a copy if it is another. */
+/** Add the chats of a file; of one that is here already, what it has more. */
 async function read(file, library, add) {
   try {
-    for (const chat of fromJson(await file.text())) {
-      const same = library.find(chat.id);
-      if (same && asJson([same]) === asJson([chat])) continue;
-      if (same) Object.assign(chat, { id: `${chat.id}.${Date.now()}`, title: `${chat.title} (imported)` });
-      add(chat);
+    const chats = fromJson(await file.text());
+    for (const chat of chats) {
+      const ours = library.find(chat.id);
+      if (ours) mergeChat(ours, chat);
+      add(ours ?? chat);
     }
+    notice("import", `${chats.length} ${chats.length === 1 ? "chat" : "chats"} of “${file.name}” read.`, { seconds: 10 });
   } catch (error) {
     notice("import", `“${file.name}” was not read. ${error.message}`);
   }

@@ -127,5 +127,13 @@ function inlineNode(node) {
   if (node.type !== "link") return el(node.type, {}, ...children);
   if (!node.address) return el("span", {}, ...children);
   const link = { href: node.address, title: node.address, target: "_blank", rel: "noopener noreferrer" };
-  return el("a", link, ...children);
+  const element = el("a", link, ...children);
+  if (pretends(element)) element.append(` (${element.host})`);
+  return element;
+}
+
+/** Whether the text of a link looks like an address, but of another place than it leads to. */
+function pretends({ textContent, host }) {
+  const address = /https?:\/\/|www\.|\w\.(?:com|edu|gov|io|net|org)\b/i;
+  return host !== "" && address.test(textContent) && !textContent.includes(host);
 }

@@ -13,7 +13,7 @@ export const NOTICES = {
   failed: "The server could not load its model. Its log says why; start it again when that is mended.",
   unreachable:
     "There is no connection to the server. Is “edgesppo serve” still running? " +
-    "Nothing is lost: this page tries again by itself.",
+    "Nothing is lost: this page looks for it again by itself.",
 };
 
 export class ServerState {
