@@ -107,13 +107,13 @@ export class Turn {
   }
 }
 
-/** How long the answer is, and how fast it came. */
+/** How long the answer is, and how fast it came; before that, how long one has been waiting. */
 function figures(node, answering) {
+  if (answering?.reading > 2) return `reading the chat for ${Math.floor(answering.reading)} s`;
   const speed = answering ? answering.speed : node.speed;
   const tokens = answering ? answering.before + answering.pieces : node.tokens;
   const parts = [];
-  const about = answering ? "about " : "";
-  if (tokens > 0) parts.push(`${about}${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`);
+  if (tokens > 0) parts.push(`${answering ? "about " : ""}${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`);
   if (Number.isFinite(speed)) parts.push(`${speed.toFixed(1)} tokens/s`);
   return parts.join(" · ");
 }
