@@ -42,7 +42,13 @@ async function request(path, { body, signal } = {}) {
   const headers = {};
   if (apiKey.get()) headers.Authorization = `Bearer ${apiKey.get()}`;
   if (body) headers["Content-Type"] = "application/json";
-  const options = { method: body ? "POST" : "GET", headers, signal, cache: "no-store", credentials: "omit" };
+  const options = {
+    method: body ? "POST" : "GET",
+    headers,
+    signal,
+    cache: "no-store",
+    credentials: "omit",
+  };
   let response;
   try {
     response = await fetch(new URL(path, ROOT), { ...options, body: body && JSON.stringify(body) });

@@ -26,8 +26,9 @@ export class Conversation {
     const path = shownPath(chat);
     const turns = path.map((node) => this.turnOf(node));
     const elements = turns.map((turn) => turn.element);
-    const same = elements.length === this.element.children.length
-      && elements.every((element, place) => element === this.element.children[place]);
+    const same =
+      elements.length === this.element.children.length &&
+      elements.every((element, place) => element === this.element.children[place]);
     if (!same) this.element.replaceChildren(...elements);
     for (const turn of turns) turn.update(turn.node === answering?.node ? answering : null);
     if (other) this.showEnd();

@@ -14,12 +14,16 @@ export function askForKey() {
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      const key = byId("key-field").value.trim();
-      const given = dialog.returnValue === "use" && key !== "";
-      if (given) apiKey.set(key, byId("key-remember").checked);
-      byId("key-field").value = "";
-      resolve(given);
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        const key = byId("key-field").value.trim();
+        const given = dialog.returnValue === "use" && key !== "";
+        if (given) apiKey.set(key, byId("key-remember").checked);
+        byId("key-field").value = "";
+        resolve(given);
+      },
+      { once: true },
+    );
   });
 }

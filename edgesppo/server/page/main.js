@@ -2,7 +2,7 @@
 
 import { Announcer } from "./announce.js";
 import { Answering } from "./answering.js";
-import { addNode, newChat, nodeOf, showAlternative, shownPath } from "./chats.js";
+import { addNode, newChat, nodeOf, showAlternative, shownPath, touch } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
@@ -133,6 +133,7 @@ function edited(node, content) {
 }
 
 function settingsSaved(chat) {
+  touch(chat);
   library.add(chat);
   showChat();
 }
@@ -146,7 +147,11 @@ function removeCurrent() {
     library.restore(chat);
     openChat(chat);
   };
-  notice("deleted", `“${chat.title || "New chat"}” is deleted.`, { label: "Undo", action: restore, seconds: 15 });
+  notice("deleted", `“${chat.title || "New chat"}” is deleted.`, {
+    label: "Undo",
+    action: restore,
+    seconds: 15,
+  });
 }
 
 /** Another tab wrote this chat: what it added is there now, and shown if it is newer. */
@@ -165,7 +170,9 @@ function ofLast(role, action) {
 
 server.listen(({ state }) => {
   notice("server", NOTICES[state], { label: "Try now", action: () => server.check() });
-  if (server.model) byId("about").textContent = `You talk to ${server.model}. What you write stays between this browser and this server.`;
+  if (server.model)
+    byId("about").textContent =
+      `You talk to ${server.model}. What you write stays between this browser and this server.`;
   gauge.changed(current);
 });
 

@@ -12,9 +12,15 @@ export function prepareMenu(library, { current, remove, add }) {
       byId("menu").hidePopover();
       action();
     });
-  entry("export-markdown", () => download(asMarkdown(current()), fileName(current(), "md"), "text/markdown"));
-  entry("export-json", () => download(asJson([current()]), fileName(current(), "json"), "application/json"));
-  entry("export-all", () => download(asJson(library.newestFirst()), "edgesppo-chats.json", "application/json"));
+  entry("export-markdown", () =>
+    download(asMarkdown(current()), fileName(current(), "md"), "text/markdown"),
+  );
+  entry("export-json", () =>
+    download(asJson([current()]), fileName(current(), "json"), "application/json"),
+  );
+  entry("export-all", () =>
+    download(asJson(library.newestFirst()), "edgesppo-chats.json", "application/json"),
+  );
   entry("delete-chat", remove);
   entry("import", () => byId("import-file").click());
   byId("import-file").addEventListener("change", async ({ target }) => {
@@ -32,7 +38,11 @@ async function read(file, library, add) {
       if (ours) mergeChat(ours, chat);
       add(ours ?? chat);
     }
-    notice("import", `${chats.length} ${chats.length === 1 ? "chat" : "chats"} of “${file.name}” read.`, { seconds: 10 });
+    notice(
+      "import",
+      `${chats.length} ${chats.length === 1 ? "chat" : "chats"} of “${file.name}” read.`,
+      { seconds: 10 },
+    );
   } catch (error) {
     notice("import", `“${file.name}” was not read. ${error.message}`);
   }
