@@ -16,8 +16,10 @@ from edgesppo.cli.help_format import Headed, HeadedCommand
 from edgesppo.cli.loading import choose_model, gguf_path, open_with_meters
 from edgesppo.cli.options import model_options
 from edgesppo.cli.output import say
+from edgesppo.cli.session_options import Size
 from edgesppo.errors import UsageError
 from edgesppo.gguf import gemma2
+from edgesppo.system.paths import data_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +51,14 @@ _OPTIONS = [
         type=click.IntRange(1, 64),
         help="Answers that are computed at the same time; they share the context."
         " [default: what is worthwhile on this machine]",
+    ),
+    _server(
+        "--snapshots",
+        type=Size(),
+        default="0",
+        metavar="SIZE",
+        help="Keep what the KV cache holds from one run to the next, in at most so much disk space,"
+        " such as 2GB. [default: 0, keep nothing]",
     ),
     _server("--access-log/--no-access-log", default=True, help="Log each request. [default: on]"),
     _safety(
@@ -176,6 +186,8 @@ def _settings(serving: dict[str, Any]) -> ServerSettings:
         allowed_hosts=serving["allow_host"],
         origins=serving["allow_origin"],
         access_log=serving["access_log"],
+        snapshot_folder=data_dir() / "server",
+        snapshot_bytes=serving["snapshots"],
         limits=settings.Limits(
             body_bytes=serving["most_bytes"],
             n=serving["most_n"],

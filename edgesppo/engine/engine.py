@@ -32,7 +32,7 @@ from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from edgesppo.engine.pace import Pace
     from edgesppo.llama.model import Model
@@ -240,7 +240,18 @@ class Engine:
             self._open_context()
             return self._cache.state(tokens, limit)
 
-    def restore(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
+    def states(
+        self, least: int, limit: int
+    ) -> Iterator[tuple[str, list[int], bytearray | memoryview]]:
+        """The salt, ids and KV cells of each sequence of at least `least` tokens, the latest first.
+
+        Those whose cells take more than `limit` bytes are left out.
+        """
+        with self._lock:
+            self._open_context()
+            yield from self._cache.states(least, limit)
+
+    def restore(self, ids: Sequence[int], state: bytearray | memoryview, salt: str = "") -> bool:
         """Put back KV cells that `state` returned under the same settings.
 
         Returns False if they do not fit.
@@ -248,7 +259,7 @@ class Engine:
         with self._lock:
             self._open_context()
             self._schedule.sync_slots()
-            return len(ids) < self.n_ctx and self._cache.put(ids, state)
+            return len(ids) < self.n_ctx and self._cache.put(ids, state, salt)
 
     def step(self) -> None:
         """Decode one batch for all requests, and sample their next tokens.

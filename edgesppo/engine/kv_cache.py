@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgesppo.llama.context import Context
 
@@ -89,8 +89,18 @@ class KVCache:
         None if no slot shares anything, or its cells take more than `limit` bytes.
         """
         slot = max(self._slots, key=lambda s: _common(s.ids, tokens))
-        if not _common(slot.ids, tokens):
-            return None
+        return self._state(slot, limit) if _common(slot.ids, tokens) else None
+
+    def states(self, least: int, limit: int) -> Iterator[tuple[str, list[int], memoryview]]:
+        """The salt, ids and cells of the slots with at least `least` ids, the latest first."""
+        for slot in sorted(self._slots, key=lambda s: -s.last_used):
+            if len(slot.ids) >= least and not slot.busy:
+                found = self._state(slot, limit)
+                if found is not None:
+                    yield (slot.salt, *found)
+
+    def _state(self, slot: Slot, limit: int) -> tuple[list[int], memoryview] | None:
+        """A slot's ids and cells; None if these take more than `limit` bytes."""
         # llama.cpp writes only the window before the last cell. Surplus cells of an interrupted
         # decode would move it, and the sequence could not be continued after its ids.
         self._truncate(slot, len(slot.ids))
@@ -98,7 +108,7 @@ class KVCache:
             return None
         return list(slot.ids), self._context.state(slot.seq)
 
-    def put(self, ids: Sequence[int], state: bytearray | memoryview) -> bool:
+    def put(self, ids: Sequence[int], state: bytearray | memoryview, salt: str = "") -> bool:
         """Fill a free slot with the cells of `ids`; False if none is free or they do not fit."""
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
@@ -108,7 +118,7 @@ class KVCache:
         if not self._context.restore(slot.seq, state):
             return False
         slot.ids.extend(ids)
-        slot.restored = True
+        slot.restored, slot.salt = True, salt
         slot.last_used = time.perf_counter()
         return True
 

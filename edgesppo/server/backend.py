@@ -12,11 +12,12 @@ from edgesppo.gguf.file_types import file_type
 from edgesppo.sampling import options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgesppo.api import LoadedModel
     from edgesppo.chat.messages import Message
     from edgesppo.sampling.params import SamplingParams
+    from edgesppo.sessions.kv_snapshot import Binding
 
 
 class Backend:
@@ -113,6 +114,20 @@ class Backend:
     def kv_share(self) -> float:
         """The share of the KV cache's cells that hold tokens, from 0 to 1."""
         return self._engine.kv_share()
+
+    def binding(self) -> Binding:
+        """What the cells of the KV cache depend on."""
+        return self._loaded._binding
+
+    def kv_states(
+        self, least: int, limit: int
+    ) -> Iterator[tuple[str, list[int], bytearray | memoryview]]:
+        """The salt, ids and cells of every sequence of at least `least` tokens."""
+        return self._engine.states(least, limit)
+
+    def restore(self, ids: Sequence[int], cells: bytearray | memoryview, salt: str) -> bool:
+        """Put cells back; False if there is no room for them."""
+        return self._engine.restore(ids, cells, salt)
 
     def close(self) -> None:
         """Free the model."""

@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop the worker, which ends what is still computed, then close the connections."""
-        await asyncio.to_thread(self.service.worker.stop)
+        await asyncio.to_thread(self.service.worker.stop, save=not self.force_exit)
         if self.server_state.tasks:
             await asyncio.wait([*self.server_state.tasks], timeout=_LAST_WORDS_S)
         await super().shutdown(sockets)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from starlette.concurrency import run_in_threadpool
+import anyio.to_thread
 
 from edgesppo.errors import EdgesppoError
 from edgesppo.server.budgets import Budgets
 from edgesppo.server.errors import ApiError, bad_request, from_exception
 from edgesppo.server.job import Job
 from edgesppo.server.metrics import Metrics
+from edgesppo.server.snapshots import Snapshots
 from edgesppo.server.worker import Worker
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 # A stream whose answer has to wait longer than this for a sequence begins without it.
 _BEGIN_S = 5.0
+# The most threads that tokenise prompts and turn schemas into grammars.
+PLANNERS = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,12 @@ class Service:
         self.metrics = Metrics()
         self.budgets = Budgets()
         self.open_answers = 0  # requests whose answers have not been closed
-        self.worker = Worker(load, max_queue=settings.max_queue, metrics=self.metrics)
+        snapshots = None
+        if settings.snapshot_folder is not None and settings.snapshot_bytes:
+            snapshots = Snapshots(settings.snapshot_folder, settings.snapshot_bytes, settings.keys)
+        self.worker = Worker(
+            load, max_queue=settings.max_queue, metrics=self.metrics, snapshots=snapshots
+        )
         worker = self.worker
         self.metrics.watch("queue_length", "Waiting answers", lambda: worker.n_waiting)
         self.metrics.watch("active_sequences", "Running answers", lambda: worker.n_running)
@@ -78,6 +88,14 @@ class Service:
                 param="model",
             )
 
+    @functools.cached_property
+    def _planners(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(PLANNERS)
+
+    async def aside(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function on one of a few threads, so that the event loop goes on."""
+        return await anyio.to_thread.run_sync(function, *args, limiter=self._planners)
+
     async def start(
         self, request: Request, make_plan: Callable[[Backend], Plan], param: str
     ) -> Answers:
@@ -91,7 +109,7 @@ class Service:
         backend = self.backend
         self.budgets.spend_request(key)
         try:
-            plan = await run_in_threadpool(make_plan, backend)
+            plan = await self.aside(make_plan, backend)
         except EdgesppoError as error:
             raise from_exception(error, param) from None
         jobs = self._jobs(plan, key)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgesppo.server.api_keys import ApiKey
 
 
@@ -46,7 +48,8 @@ class ServerSettings:
     """The settings of a server.
 
     `allowed_hosts` are the names beside addresses and localhost under which it may be asked;
-    `origins` the web pages that may use it, beside its own.
+    `origins` the web pages that may use it, beside its own. What the KV cache holds is kept in
+    `snapshot_folder` from one run to the next, in at most `snapshot_bytes`.
     """
 
     host: str = "127.0.0.1"
@@ -55,5 +58,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     access_log: bool = True
+    snapshot_folder: Path | None = None
+    snapshot_bytes: int = 0
     limits: Limits = field(default_factory=Limits)
     deadlines: Deadlines = field(default_factory=Deadlines)

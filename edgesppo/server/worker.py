@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgesppo.api import LoadedModel
     from edgesppo.server.metrics import Metrics
+    from edgesppo.server.snapshots import Snapshots
 
 LOADING, OK, DRAINING, FAILED, STOPPED = "loading", "ok", "draining", "failed", "stopped"
 Deliveries = list[tuple[Job, list[News]]]
@@ -33,7 +34,12 @@ class Worker:
     """Computes the answers of a server. `start` it on the event loop that gets the answers."""
 
     def __init__(
-        self, load: Callable[[], LoadedModel], *, max_queue: int, metrics: Metrics
+        self,
+        load: Callable[[], LoadedModel],
+        *,
+        max_queue: int,
+        metrics: Metrics,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self.status = LOADING
         self.failure: BaseException | None = None  # why the model could not be loaded
@@ -41,11 +47,13 @@ class Worker:
         self._load = load
         self._max_queue = max_queue
         self._metrics = metrics
+        self._snapshots = snapshots
         self._backend: Backend | None = None
         self._wake = threading.Condition()
         self._queue = FairQueue()  # with _running, guarded by _wake
         self._running: list[Job] = []
         self._stopping = False
+        self._saves = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="edgesppo-worker", daemon=True)
 
@@ -112,13 +120,13 @@ class Worker:
         with self._wake:
             return not self._running and not len(self._queue)
 
-    def stop(self) -> None:
-        """End all answers and free the model; harmless when repeated.
+    def stop(self, *, save: bool = True) -> None:
+        """End all answers, save the snapshots, and free the model; harmless when repeated.
 
         Waits for the step under way, which is cut short, but not for a model that is loading.
         """
         with self._wake:
-            self._stopping = True
+            self._stopping, self._saves = True, save
             running = [*self._running]
             self._wake.notify()
         for job in running:
@@ -131,15 +139,20 @@ class Worker:
         """The thread's work: load, then compute until it is stopped, or fails unexpectedly."""
         try:
             self._backend = Backend(self._load())
+            if self._snapshots is not None:
+                self._snapshots.restore(self._backend)
             if self.status == LOADING:
                 self.status = OK
             while self._wait_for_work():
                 self._compute(self._backend)
             self.status = STOPPED
+            self._end_all()
+            if self._snapshots is not None and self._saves:
+                self._snapshots.save(self._backend)
         except BaseException as error:
             self.failure, self.status = error, FAILED
         finally:
-            self._deliver([(job, [unavailable(self.status)]) for job in self._all_jobs()])
+            self._end_all()
             if self._backend is not None:
                 self._backend.close()
 
@@ -229,13 +242,14 @@ class Worker:
                 with contextlib.suppress(EdgesppoError):
                     close()
 
-    def _all_jobs(self) -> list[Job]:
+    def _end_all(self) -> None:
+        """End what waits and runs, and say so."""
         with self._wake:
             jobs = [*self._running, *self._queue.clear()]
             self._running = []
         for job in jobs:
             self._end(job)
-        return jobs
+        self._deliver([(job, [unavailable(self.status)]) for job in jobs])
 
     def _deliver(self, deliveries: Deliveries) -> None:
         if deliveries:

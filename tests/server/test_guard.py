@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -171,3 +171,30 @@ def test_owners_take_turns_whoever_asks_most() -> None:
 )
 def test_the_name_is_found_in_a_host_header(host: str, name: str | None) -> None:
     assert guard.host_name(host) == name
+
+
+def test_a_restart_keeps_the_cache_for_its_own_key(demo_gguf: Path, tmp_path: Path) -> None:
+    text = "What is the capital of France? " * 6
+    asked = {"messages": [{"role": "user", "content": text}], "max_tokens": 4, "temperature": 0}
+    options: dict[str, Any] = {"snapshot_folder": tmp_path / "kv", "snapshot_bytes": 1 << 30}
+
+    def ask(server: Live, key: dict[str, str]) -> tuple[str, int]:
+        body = server.client.post("/v1/chat/completions", json=asked, headers=key).json()
+        cached: int = body["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return body["choices"][0]["message"]["content"], cached
+
+    with live(demo_gguf, keys=KEYS, **options) as server:
+        answer, cached = ask(server, ADA)
+        assert cached == 0
+        server.end()
+    (path,) = (tmp_path / "kv").iterdir()
+    assert path.stat().st_mode & 0o077 == 0
+    with live(demo_gguf, keys=KEYS, **options) as server:
+        assert ask(server, BOB) == (answer, 0)
+        again, cached = ask(server, ADA)
+        assert again == answer
+        assert cached > 32
+    others = tuple(api_keys.parse([(1, "ada:another-secret")], "here"))
+    with live(demo_gguf, keys=others, **options) as server:
+        headers = {"Authorization": "Bearer another-secret"}
+        assert ask(server, headers) == (answer, 0)

@@ -33,8 +33,10 @@ def server(demo_gguf: Path) -> Iterator[Live]:
 
 
 @pytest.fixture(scope="module")
-def client(server: Live) -> Any:
-    return ollama.Client(host=server.url, trust_env=False)
+def client(server: Live) -> Iterator[Any]:
+    made = ollama.Client(host=server.url, trust_env=False)
+    yield made
+    made._client.close()
 
 
 @pytest.fixture(scope="module")

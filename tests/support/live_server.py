@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ class Live:
         while not holds():
             assert time.monotonic() < end, "it never happened"
             time.sleep(0.01)
+
+    def end(self) -> None:
+        """Stop it as a first signal does."""
+        self.server.handle_exit(signal.SIGTERM, None)
+        self.wait_until(lambda: not self.worker._thread.is_alive())
 
     def wait_idle(self) -> None:
         self.wait_until(lambda: self.server.service.is_idle)

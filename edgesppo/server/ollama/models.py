@@ -6,16 +6,18 @@ from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 
 from edgesppo._version import __version__
 from edgesppo.server.backend import Backend
-from edgesppo.server.errors import ApiError, bad_request
+from edgesppo.server.errors import ApiError, OllamaErrorBody, bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.requests import ModelBody
 from edgesppo.server.service import Service
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(
+    route_class=JsonRoute,
+    responses={"default": {"model": OllamaErrorBody, "description": "Refused"}},
+)
 # The version of Ollama whose API this is: apps refuse to speak to older ones.
 _API_VERSION = "0.12.0"
 _NEVER = "9999-12-31T23:59:59Z"
@@ -31,14 +33,14 @@ async def version() -> Any:
 async def tags(request: Request) -> Any:
     """The models that are served."""
     service: Service = request.app.state.service
-    return {"models": [await run_in_threadpool(_model, service.backend)]}
+    return {"models": [await service.aside(_model, service.backend)]}
 
 
 @router.get("/api/ps", tags=["ollama"])
 async def ps(request: Request) -> Any:
     """The models that are loaded."""
     service: Service = request.app.state.service
-    model = await run_in_threadpool(_model, service.backend)
+    model = await service.aside(_model, service.backend)
     loaded = {"expires_at": _NEVER, "size_vram": 0, "context_length": service.backend.n_ctx}
     return {"models": [{**model, **loaded}]}
 
@@ -51,7 +53,7 @@ async def show(request: Request, body: ModelBody) -> Any:
     if name is None:
         raise bad_request("model is missing", "model")
     service.require_model(name)
-    card = await run_in_threadpool(service.backend.card)
+    card = await service.aside(service.backend.card)
     shape = card["model"]
     return {
         "modelfile": "",

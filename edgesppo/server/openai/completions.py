@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgesppo.chat.generation import Chunk, Result
     from edgesppo.server.backend import Backend
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
 _DEFAULT_TOKENS = 16  # of the API, if max_tokens is not given
 _MOST_PROMPTS = 64
 

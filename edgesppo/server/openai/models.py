@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 
 from edgesppo.errors import UsageError
 from edgesppo.server.backend import Backend
@@ -71,7 +70,7 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
     backend = service.backend
     if (body.content is None) == (body.messages is None):
         raise bad_request("expected either 'content' or 'messages'", "content")
-    ids = await run_in_threadpool(_ids, backend, body)
+    ids = await service.aside(_ids, backend, body)
     if not body.with_pieces:
         return JSONResponse({"tokens": ids})
     return JSONResponse({"tokens": [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids]})
@@ -99,7 +98,7 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
     service: Service = request.app.state.service
     service.require_model(body.model)
     try:
-        text = await run_in_threadpool(service.backend.detokenize, body.tokens)
+        text = await service.aside(service.backend.detokenize, body.tokens)
     except UsageError as error:
         raise bad_request(str(error), "tokens") from None
     return {"content": text}
