@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.chat_page import ChatPage
 from tests.support.live_server import live
+from tests.support.markdown_cases import HOSTILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,23 +97,6 @@ def test_without_a_network_a_question_waits_to_be_asked_again(page: ChatPage) ->
     page.press("Ask again")
     page.until_answer_has("Hello, you.")
     assert page.turns() == ["Are you there?", "Hello, you."]
-
-
-HOSTILE = """# <img src=x onerror="hacked()">
-
-<script>hacked()</script> <iframe src="javascript:hacked()"></iframe>
-[a](javascript:hacked()) [b](JaVaScRiPt:hacked()) [c](data:text/html,<script>hacked()</script>)
-[d](/v1/models) ![e](http://elsewhere.invalid/pixel.png) <a href="javascript:hacked()">f</a>
-[g](https://good.invalid/"onmouseover="hacked())
-
-```<script>hacked()</script>
-</code></pre><script>hacked()</script>
-```
-
-| <svg onload=hacked()> | b |
-|---|---|
-| <style>*{display:none}</style> | {{constructor.constructor('hacked()')()}} |
-"""
 
 
 def test_nothing_of_a_hostile_answer_runs_or_is_fetched(
