@@ -54,8 +54,8 @@ def executable() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None) if os.name == "posix" else None
 
 
-class JavaScriptError(AssertionError):
-    """What a page threw."""
+class ChromiumError(AssertionError):
+    """What a page threw, or the browser did not do."""
 
 
 class Browser:
@@ -82,6 +82,13 @@ class Browser:
         self._number = 0
         self.events: list[dict[str, Any]] = []
 
+    def answers(self) -> bool:
+        """Whether it runs, and speaks over the pipe."""
+        try:
+            return bool(self.call("Browser.getVersion"))
+        except (ChromiumError, OSError):
+            return False
+
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol; what else comes meanwhile is kept in `events`."""
         self._number += 1
@@ -92,7 +99,7 @@ class Browser:
         while (answer := self._message()).get("id") != self._number:
             self.events.append(answer)
         if "error" in answer:
-            raise JavaScriptError(f"{method}: {answer['error']}")
+            raise ChromiumError(f"{method}: {answer['error']}")
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -101,7 +108,7 @@ class Browser:
             ready, _, _ = select.select([self._in], [], [], PATIENCE_S)
             data = os.read(self._in, 1 << 20) if ready else b""
             if not data:
-                raise JavaScriptError("Chromium does not answer")
+                raise ChromiumError("Chromium does not answer")
             self._read += data
         first, _, self._read = self._read.partition(b"\0")
         message: dict[str, Any] = json.loads(first)
@@ -156,7 +163,7 @@ class Page:
         options = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
         result = self.call("Runtime.evaluate", expression=script, **options)
         if details := result.get("exceptionDetails"):
-            raise JavaScriptError(details.get("exception", {}).get("description", str(details)))
+            raise ChromiumError(details.get("exception", {}).get("description", str(details)))
         return result["result"].get("value")
 
     def keep_downloads_in(self, folder: Path) -> None:
@@ -180,7 +187,7 @@ class Page:
         while not holds():
             if time.monotonic() > deadline:
                 seen = self.run("document.body.innerText")
-                raise JavaScriptError(f"still not: {condition}; the page says:\n{seen}")
+                raise ChromiumError(f"still not: {condition}; the page says:\n{seen}")
             time.sleep(0.03)
 
     def type(self, text: str) -> None:

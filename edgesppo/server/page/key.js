@@ -3,8 +3,15 @@
 import { apiKey } from "./api.js";
 import { byId } from "./dom.js";
 
+let asking = null; // two answers that need a key ask once
+
 /** Whether the person gave a key, which is then used. */
 export function askForKey() {
+  asking ??= ask().finally(() => (asking = null));
+  return asking;
+}
+
+function ask() {
   const dialog = byId("key");
   const had = apiKey.get() !== "";
   byId("key-hint").textContent = had

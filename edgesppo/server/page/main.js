@@ -2,7 +2,7 @@
 
 import { Announcer } from "./announce.js";
 import { Answering } from "./answering.js";
-import { addNode, newChat, nodeOf, showAlternative, shownPath, touch } from "./chats.js";
+import { addNode, isEmpty, newChat, nodeOf, showAlternative, shownPath, touch } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
@@ -140,6 +140,7 @@ function settingsSaved(chat) {
 
 function removeCurrent() {
   const chat = current;
+  if (isEmpty(chat)) return composer.focus();
   running.get(chat)?.stop();
   library.remove(chat);
   openChat(newChat(preferences().forNewChats));
