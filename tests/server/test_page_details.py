@@ -27,6 +27,7 @@ def test_new_answers_and_edits_stand_beside_the_old_ones(
     page.wait()
     page.press("The one before")
     assert page.turns() == ["First", "Hello, you."]
+    page.write("")
     page.browser.press("ArrowUp")  # in the empty field: edit the last question
     page.browser.type(", edited")
     page.press("Ask this")

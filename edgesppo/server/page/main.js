@@ -6,6 +6,7 @@ import { addNode, isEmpty, newChat, nodeOf, showAlternative, shownPath, touch } 
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
+import { isTouch } from "./editor.js";
 import { Gauge } from "./gauge.js";
 import { askForKey } from "./key.js";
 import { Library } from "./library.js";
@@ -32,6 +33,7 @@ const conversation = new Conversation({
     showAlternative(current, node);
     keep(current);
     showChat();
+    conversation.turnOf(node).focusOthers();
   },
 });
 const composer = new Composer({ send, stop, written });
@@ -59,7 +61,7 @@ function openChat(chat) {
   setPreference("open", chat.id);
   sidebar.closeDrawer();
   showChat();
-  if (!sidebar.isDrawer) composer.focus();
+  if (!isTouch()) composer.focus();
 }
 
 function startChat() {
@@ -88,6 +90,7 @@ async function begin(node) {
   answering.start();
   showChat();
   conversation.showEnd();
+  if (document.activeElement === document.body && !isTouch()) composer.focus();
   announcer.begin();
   await answering.finished;
   running.delete(chat);

@@ -92,12 +92,21 @@ export class Turn {
     if (all.length < 2) return [];
     const place = all.indexOf(this.node);
     const to = (label, name, other) =>
-      button(label, () => this.actions.show(other), { "aria-label": name, disabled: !other });
+      button(label, () => this.actions.show(other), {
+        "aria-label": name,
+        className: "other",
+        disabled: !other,
+      });
     return [
       to("‹", "The one before", all[place - 1]),
       el("span", {}, `${place + 1} of ${all.length}`),
       to("›", "The next one", all[place + 1]),
     ];
+  }
+
+  /** Give the focus to what leads from this alternative to the others. */
+  focusOthers() {
+    this.bar.querySelector(".other:not(:disabled)")?.focus();
   }
 
   /** Write the text anew, in its place. */
