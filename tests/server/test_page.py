@@ -158,6 +158,46 @@ def test_a_narrow_screen_has_all_of_the_page(page: ChatPage, scripted: ScriptedS
         page.browser.resize(900, 600)
 
 
+CONTRASTS = """(() => {
+  const light = (colour) => {
+    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+    const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const behind = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return colour.startsWith("rgba(0, 0, 0, 0") ? behind(element.parentElement) : colour;
+  };
+  const texts = "#title, #hint, .text, .prose p, .prose a, .code span, .actions button, .note span";
+  return [...document.querySelectorAll(texts)].map((element) => {
+    const [one, other] = [getComputedStyle(element).color, behind(element)].map(light);
+    return Math.max(one, other) / Math.min(one, other);
+  });
+})()"""
+
+
+def test_text_can_be_read_in_both_colours_which_follow_the_system_or_the_switch(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.answer = ["[a](http://b.example)\n\n```js\nlet a = 'b'; // 1\nc = 2;\n```"]
+    scripted.finish = "length"
+    page.ask("Colours")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.browser.run(colour)
+    assert min(page.browser.run(CONTRASTS)) >= 4.5
+    page.browser.resize(900, 600, dark=True)
+    dark = page.browser.run(colour)
+    assert dark != light
+    assert min(page.browser.run(CONTRASTS)) >= 4.5
+    page.browser.run("document.querySelector('#theme [value=light]').click()")
+    assert page.browser.run(colour) == light
+    page.browser.resize(900, 600)
+    page.browser.run("document.querySelector('#theme [value=dark]').click()")
+    assert page.browser.run(colour) == dark
+    page.browser.run("document.querySelector('#theme [value=auto]').click()")
+    assert page.browser.run(colour) == light
+
+
 def test_a_reload_in_the_midst_of_an_answer_keeps_what_came(
     page: ChatPage, scripted: ScriptedServer
 ) -> None:
@@ -165,9 +205,12 @@ def test_a_reload_in_the_midst_of_an_answer_keeps_what_came(
     page.send("Reload me")
     page.until_answer_has("Kept")
     page.write("a draft")
+    page.browser.run("document.querySelector('#theme [value=dark]').click()")
     page.browser.open(scripted.url)
     page.browser.until("document.querySelector('.assistant')")
     assert page.turns() == ["Reload me", "Kept"]
     assert "the page was closed" in page.note()
     assert page.browser.run("document.getElementById('message').value") == "a draft"
+    assert page.browser.run("document.documentElement.dataset.theme") == "dark"
+    page.browser.run("document.querySelector('#theme [value=auto]').click()")
     page.browser.run("document.getElementById('message').value = ''")
