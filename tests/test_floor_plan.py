@@ -27,7 +27,7 @@ RUNTIME = [
     {"tuning", "chat"},
     {"sessions"},
     {"api"},
-    {"diagnostics", "terminal"},
+    {"diagnostics", "terminal", "remote"},
     {"repl", "server", "evaluate", "batch"},
     {"cli"},
 ]
