@@ -214,3 +214,17 @@ def test_a_reload_in_the_midst_of_an_answer_keeps_what_came(
     assert page.browser.run("document.documentElement.dataset.theme") == "dark"
     page.browser.run("document.querySelector('#theme [value=auto]').click()")
     page.browser.run("document.getElementById('message').value = ''")
+
+
+def test_of_two_copies_of_an_answer_the_newer_one_is_kept(page: ChatPage) -> None:
+    """As two tabs have them, in one of which the answer came, was stopped, or goes on."""
+    kept = page.with_module(
+        "chats.js",
+        "const chat = m.newChat();"
+        " const node = m.addNode(chat, null, 'assistant', 'One');"
+        " const copy = (changes) => ({ ...chat, nodes: [{ ...node, ...changes }] });"
+        " const kept = (changes) => (m.mergeChat(chat, copy(changes)), node.content);"
+        " return [kept({ content: 'On' }), kept({ content: 'One two' }),"
+        "   kept({ content: 'O', version: 1 }), kept({ content: 'One two', version: 0 })]",
+    )
+    assert kept == ["One", "One two", "O", "O"]

@@ -27,6 +27,7 @@ export class Answering {
 
   async run() {
     const { node } = this;
+    node.version += 1;
     node.state = "running";
     delete node.error;
     const clock = setInterval(() => this.changed(this), 1000);
@@ -37,6 +38,7 @@ export class Answering {
       this.broken(error);
     }
     clearInterval(clock);
+    node.version += 1;
     this.waiting = null;
     touch(this.chat);
     this.save(this.chat);

@@ -2,8 +2,9 @@
 // so that nothing is lost, and one path through it is shown.
 //
 //   chat: {id, title, created, updated, system, draft, sampling, nodes, leaf}
-//   node: {id, parent, role: "user" | "assistant", content, created, state, ...}
+//   node: {id, parent, role: "user" | "assistant", content, created, version, state, ...}
 //
+// Of two copies of a node, as two tabs may have them, the one with the greater `version` is newer.
 // What a node of an answer has besides: the `model` that gave it, how many `tokens` it has and how
 // many came in a second (`speed`), and a `state`: "done", or why it is not whole, see STATES.
 
@@ -76,6 +77,7 @@ export function addNode(chat, parent, role, content) {
     role,
     content,
     created: now(),
+    version: 0,
     state: "done",
   };
   chat.nodes.push(node);
@@ -107,8 +109,13 @@ export function mergeChat(chat, other) {
   for (const node of other.nodes) {
     const ours = nodeOf(chat, node.id);
     if (!ours) chat.nodes.push(node);
-    else if (node.content.length > ours.content.length) Object.assign(ours, node);
+    else if (isNewer(node, ours)) Object.assign(ours, { error: undefined }, node);
   }
+}
+
+function isNewer(node, ours) {
+  const longer = node.content.length > ours.content.length;
+  return node.version > ours.version || (node.version === ours.version && longer);
 }
 
 export function touch(chat) {
@@ -158,11 +165,12 @@ function checkedNode(value) {
   if (!known || texts.some((text) => typeof text !== "string"))
     throw new TypeError("One of its messages cannot be read.");
   const { id, parent, role, content } = value;
-  const node = { id, parent, role, content, created: String(value.created ?? ""), state: "done" };
+  const created = String(value.created ?? "");
+  const node = { id, parent, role, content, created, version: 0, state: "done" };
   if (Object.hasOwn(STATES, value.state)) node.state = value.state;
   for (const name of ["model", "error"])
     if (typeof value[name] === "string") node[name] = value[name];
-  for (const name of ["speed", "tokens"])
+  for (const name of ["version", "speed", "tokens"])
     if (Number.isFinite(value[name])) node[name] = value[name];
   return node;
 }

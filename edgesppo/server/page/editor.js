@@ -18,7 +18,8 @@ export function isTouch() {
  * phone, whose keyboard has no Shift+Enter; Ctrl+Enter always does.
  */
 export function sends(event) {
-  if (event.key !== "Enter" || event.isComposing) return false;
+  const composes = event.isComposing || event.keyCode === 229; // as Safari tells it
+  if (event.key !== "Enter" || composes) return false;
   if (event.ctrlKey || event.metaKey) return true;
   return !event.shiftKey && !event.altKey && !isTouch();
 }
