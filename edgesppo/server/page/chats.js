@@ -18,7 +18,7 @@ export const STATES = {
   running: BROKEN_OFF,
   dropped: BROKEN_OFF,
   stopped: "You stopped this answer.",
-  length: "This answer is as long as was allowed.",
+  length: "This answer is as long as the settings, the server or the context allow.",
   empty: "The model answered with nothing.",
   failed: "", // the node's own `error` says why
 };
