@@ -98,7 +98,7 @@ export class Answering {
     if (choice?.finish_reason === "length") node.state = "length";
     else if (choice?.finish_reason) node.state = node.content.trim() ? "done" : "empty";
     if (usage) node.tokens = this.before + usage.completion_tokens;
-    if (Number.isFinite(timings?.decode_tps)) node.speed = timings.decode_tps;
+    if (timings?.decode_tps > 0) node.speed = timings.decode_tps;
   }
 
   /** For how many seconds the model has read what was said, before the first word of its answer. */
