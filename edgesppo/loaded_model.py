@@ -63,7 +63,10 @@ class LoadedModel:
     Attributes:
         name: The name of the model, from models.lock or its file.
         load_s: The seconds that loading took, without converting a checkpoint.
+        url: The server that has loaded it; None if this process has.
     """
+
+    url: str | None = None
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class LoadedModel:
         engine: Engine,
         defaults: SamplingParams,
         load_s: float,
-        plan: MemoryPlan,
+        plan: MemoryPlan | None,
     ) -> None:
         self.name = name
         self.load_s = load_s

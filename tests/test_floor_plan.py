@@ -29,7 +29,7 @@ RUNTIME = [
     {"sessions"},
     {"loaded_model"},
     {"api"},
-    {"diagnostics", "terminal"},
+    {"diagnostics", "terminal", "remote"},
     {"repl", "server", "evaluate", "batches"},
     {"cli"},
 ]

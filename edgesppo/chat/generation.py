@@ -94,6 +94,7 @@ class Chunk:
         timings: The speed in the last chunk, else None.
         logprobs: If asked for, an entry for each new token, even if its text is held back because
             it may begin a stop string or is a part of a character.
+        ids: The ids of the new tokens, likewise.
     """
 
     text: str
@@ -103,6 +104,7 @@ class Chunk:
     usage: Usage | None = None
     timings: Timings | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    ids: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         end = "" if self.finish_reason is None else f", {self.finish_reason}"
@@ -188,7 +190,8 @@ class Generation:
                     self._ended = True
                     break
                 fresh = () if self.params.logprobs is None else self._fresh_logprobs()
-                yield Chunk(text, request.n_prefilled, request.n_prompt, logprobs=fresh)
+                ids = () if event.token is None else (event.token,)
+                yield Chunk(text, request.n_prefilled, request.n_prompt, logprobs=fresh, ids=ids)
         finally:
             events.close()
             remaining = self._flush()

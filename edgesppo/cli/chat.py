@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +15,7 @@ from edgesppo.cli.loading import is_explicit, open_model, open_reporting, open_w
 from edgesppo.cli.options import json_option, model_options, sampling_options
 from edgesppo.cli.output import is_interactive, say
 from edgesppo.cli.session_options import choose_model_for, held_session, session_options
+from edgesppo.errors import UsageError
 from edgesppo.store import locate, user_state
 from edgesppo.terminal.format import describe
 
@@ -39,11 +42,17 @@ _plain_option = click.option(
 )
 @session_options
 @click.option("--resume", is_flag=True, help="Resume the chat that was used last.")
+@click.option(
+    "--url",
+    help="Chat with the model of the `edgesppo serve` at this URL, instead of loading one."
+    " [its API key: env EDGESPPO_API_KEY]",
+)
 @_plain_option
 @model_options
 @sampling_options
 def chat_command(
     model: str | None,
+    url: str | None,
     system: str | None,
     session: str | None,
     snapshots: int,
@@ -62,9 +71,18 @@ def chat_command(
     between triple quotes are one, too), and the chat is saved only with --session or --resume; the
     exit code is 1 if a message failed.
     """
+    if url is not None and model is not None:
+        raise UsageError(f"--url {url} has its own model; leave out {model!r}")
     with held_session(session, resume=resume, unnamed=is_interactive()) as held:
-        found = choose_model_for(model, held)
+        found = choose_model_for(model, held) if url is None else _server(url)
+        if url is not None:
+            loading = {**loading, "url": url}
         _talk(_setup(found, loading, {"system": system, **sampling}, held, snapshots), plain=plain)
+
+
+def _server(url: str) -> locate.Found:
+    """A server in the place of a model on this machine."""
+    return locate.Found(url, Path(url), is_checkpoint=False)
 
 
 def _setup(
@@ -78,9 +96,14 @@ def _setup(
     from edgesppo.sessions.folder import Sessions
 
     load = open_reporting if is_interactive() else open_with_meters
+    url, here = loading.pop("url", None), found
     asked_for = is_explicit(found)
 
     def open_reported(which: locate.Found, report: Callable[[str, float], None]) -> LoadedModel:
+        if url is not None and which is here:
+            from edgesppo.remote.model import connect
+
+            return connect(url, os.environ.get("EDGESPPO_API_KEY", "").rpartition(":")[2])
         loaded = load(loading, which, report)
         if asked_for and which is found:
             user_state.set_last(locate.argument_for(which))

@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from edgesppo._version import __version__
 from edgesppo.server import metrics, page_route
 from edgesppo.server.access_log import AccessLog
-from edgesppo.server.errors import ApiError, from_exception
+from edgesppo.server.errors import ApiError, ErrorBody, from_exception
 from edgesppo.server.guard import Guard
 from edgesppo.server.ollama import answers
 from edgesppo.server.ollama import models as ollama_models
@@ -52,6 +52,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
+        responses={"default": {"model": ErrorBody, "description": "Refused"}},
     )
     app.state.service, app.state.settings = service, settings
     for module in (chat, completions, responses, models, answers, ollama_models):

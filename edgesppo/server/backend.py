@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat import template
@@ -83,6 +84,14 @@ class Backend:
     def piece(self, token: int) -> bytes:
         """The bytes of a token; a control token's name."""
         return self._model.piece(token)
+
+    def text(self, token: int) -> bytes:
+        """The bytes of a token; none of a control token."""
+        return self._model.tokenizer.text(token)
+
+    def defaults(self) -> dict[str, Any]:
+        """The model's default sampling."""
+        return dataclasses.asdict(self._loaded._defaults)
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of ids. Raises UsageError for one outside the vocabulary."""

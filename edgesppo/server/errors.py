@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import HTTPException
+from pydantic import BaseModel
 
 from edgesppo.errors import (
     Cancelled,
@@ -26,6 +27,27 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, as OpenAI tells it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every refusal."""
+
+    error: ErrorDetail
+
+
+class OllamaErrorBody(BaseModel):
+    """The body of every refusal of Ollama's API."""
+
+    error: str
 
 
 class ApiError(HTTPException):

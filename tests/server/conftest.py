@@ -22,6 +22,8 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
     if program is None:
         pytest.skip("there is no Chromium here")
     with chromium.chromium(program, tmp_path_factory.mktemp("chromium")) as browser:
+        if not browser.answers():
+            pytest.skip(f"{program} does not start here")
         page = chromium.Page(browser)
         page.resize(900, 600)
         yield page

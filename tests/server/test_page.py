@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.chat_page import ChatPage
 from tests.support.live_server import live
+from tests.support.markdown_cases import HOSTILE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,23 +99,6 @@ def test_without_a_network_a_question_waits_to_be_asked_again(page: ChatPage) ->
     assert page.turns() == ["Are you there?", "Hello, you."]
 
 
-HOSTILE = """# <img src=x onerror="hacked()">
-
-<script>hacked()</script> <iframe src="javascript:hacked()"></iframe>
-[a](javascript:hacked()) [b](JaVaScRiPt:hacked()) [c](data:text/html,<script>hacked()</script>)
-[d](/v1/models) ![e](http://elsewhere.invalid/pixel.png) <a href="javascript:hacked()">f</a>
-[g](https://good.invalid/"onmouseover="hacked())
-
-```<script>hacked()</script>
-</code></pre><script>hacked()</script>
-```
-
-| <svg onload=hacked()> | b |
-|---|---|
-| <style>*{display:none}</style> | {{constructor.constructor('hacked()')()}} |
-"""
-
-
 def test_nothing_of_a_hostile_answer_runs_or_is_fetched(
     page: ChatPage, scripted: ScriptedServer
 ) -> None:
@@ -174,6 +158,46 @@ def test_a_narrow_screen_has_all_of_the_page(page: ChatPage, scripted: ScriptedS
         page.browser.resize(900, 600)
 
 
+CONTRASTS = """(() => {
+  const light = (colour) => {
+    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+    const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const behind = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return colour.startsWith("rgba(0, 0, 0, 0") ? behind(element.parentElement) : colour;
+  };
+  const texts = "#title, #hint, .text, .prose p, .prose a, .code span, .actions button, .note span";
+  return [...document.querySelectorAll(texts)].map((element) => {
+    const [one, other] = [getComputedStyle(element).color, behind(element)].map(light);
+    return Math.max(one, other) / Math.min(one, other);
+  });
+})()"""
+
+
+def test_text_can_be_read_in_both_colours_which_follow_the_system_or_the_switch(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.answer = ["[a](http://b.example)\n\n```js\nlet a = 'b'; // 1\nc = 2;\n```"]
+    scripted.finish = "length"
+    page.ask("Colours")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.browser.run(colour)
+    assert min(page.browser.run(CONTRASTS)) >= 4.5
+    page.browser.resize(900, 600, dark=True)
+    dark = page.browser.run(colour)
+    assert dark != light
+    assert min(page.browser.run(CONTRASTS)) >= 4.5
+    page.browser.run("document.querySelector('#theme [value=light]').click()")
+    assert page.browser.run(colour) == light
+    page.browser.resize(900, 600)
+    page.browser.run("document.querySelector('#theme [value=dark]').click()")
+    assert page.browser.run(colour) == dark
+    page.browser.run("document.querySelector('#theme [value=auto]').click()")
+    assert page.browser.run(colour) == light
+
+
 def test_a_reload_in_the_midst_of_an_answer_keeps_what_came(
     page: ChatPage, scripted: ScriptedServer
 ) -> None:
@@ -181,9 +205,26 @@ def test_a_reload_in_the_midst_of_an_answer_keeps_what_came(
     page.send("Reload me")
     page.until_answer_has("Kept")
     page.write("a draft")
+    page.browser.run("document.querySelector('#theme [value=dark]').click()")
     page.browser.open(scripted.url)
     page.browser.until("document.querySelector('.assistant')")
     assert page.turns() == ["Reload me", "Kept"]
     assert "the page was closed" in page.note()
     assert page.browser.run("document.getElementById('message').value") == "a draft"
+    assert page.browser.run("document.documentElement.dataset.theme") == "dark"
+    page.browser.run("document.querySelector('#theme [value=auto]').click()")
     page.browser.run("document.getElementById('message').value = ''")
+
+
+def test_of_two_copies_of_an_answer_the_newer_one_is_kept(page: ChatPage) -> None:
+    """As two tabs have them, in one of which the answer came, was stopped, or goes on."""
+    kept = page.with_module(
+        "chats.js",
+        "const chat = m.newChat();"
+        " const node = m.addNode(chat, null, 'assistant', 'One');"
+        " const copy = (changes) => ({ ...chat, nodes: [{ ...node, ...changes }] });"
+        " const kept = (changes) => (m.mergeChat(chat, copy(changes)), node.content);"
+        " return [kept({ content: 'On' }), kept({ content: 'One two' }),"
+        "   kept({ content: 'O', version: 1 }), kept({ content: 'One two', version: 0 })]",
+    )
+    assert kept == ["One", "One two", "O", "O"]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.server.test_page import HOSTILE
+from tests.support.markdown_cases import GROWING, HOSTILE, MARKDOWN
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.chat_page import ChatPage
     from tests.support.scripted_server import ScriptedServer
 
@@ -25,6 +27,7 @@ def test_new_answers_and_edits_stand_beside_the_old_ones(
     page.wait()
     page.press("The one before")
     assert page.turns() == ["First", "Hello, you."]
+    page.write("")
     page.browser.press("ArrowUp")  # in the empty field: edit the last question
     page.browser.type(", edited")
     page.press("Ask this")
@@ -123,40 +126,47 @@ def test_every_control_has_a_name(page: ChatPage) -> None:
     assert not [n for n in controls if not n.get("name", {}).get("value")]
 
 
-MARKDOWN = {
-    "a *b* **c** ***d*** ~~e~~ `f` \\*g\\*": (
-        "<p>a <em>b</em> <strong>c</strong> <em><strong>d</strong></em> <del>e</del> "
-        "<code>f</code> *g*</p>"
-    ),
-    "snake_case_name, 2 * 3, **not closed": "<p>snake_case_name, 2 * 3, **not closed</p>",
-    "one\ntwo": "<p>one<br>two</p>",
-    "# A\n### B\nC\n---": '<h3 class="h1">A</h3><h5 class="h3">B</h5><h4 class="h2">C</h4>',
-    "- a\n  - b\n\n    c\n- d": ("<ul><li>a<ul><li><p>b</p><p>c</p></li></ul></li><li>d</li></ul>"),
-    "3. a\n4. b\n   - c": '<ol start="3"><li>a</li><li>b<ul><li>c</li></ul></li></ol>',
-    "> a\n> > b\nc": "<blockquote><p>a</p><blockquote><p>b<br>c</p></blockquote></blockquote>",
-    "a\n\n---\n\nb": "<p>a</p><hr><p>b</p>",
-    "    indented\n\n    code": "indented\n\ncode",
-    "```py\nx = 1 # one\n```\nafter": (
-        'x = <span class="number">1</span> <span class="comment"># one</span>'
-    ),
-    "|a|b|\n|-|-:|\n|1|`x \\| y`|": (
-        '<th class="" scope="col">a</th><th class="right" scope="col">b</th></tr></thead>'
-        '<tbody><tr><td class="">1</td><td class="right"><code>x | y</code></td>'
-    ),
-    "see https://a.example/x_(y). ok": (
-        '<a href="https://a.example/x_(y)" title="https://a.example/x_(y)" target="_blank" '
-        'rel="noopener noreferrer">https://a.example/x_(y)</a>. ok'
-    ),
-    "&lt;b&gt; &amp;copy; <i>": "<p>&lt;b&gt; &amp;copy; &lt;i&gt;</p>",
-}
-# While more is to come, what is open is taken as closed, and a half mark is not shown.
-GROWING = {
-    "so **bold": "<p>so <strong>bold</strong></p>",
-    "so **bold*": "<p>so <strong>bold</strong></p>",
-    "a `code": "<p>a <code>code</code></p>",
-    "[a link](https://exa": "<p><span>a link</span></p>",
-    "2*3": "<p>2*3</p>",
-}
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (400, "context_length_exceeded", "no longer fits"),
+        (429, "queue_full", "The server is busy"),
+        (500, "engine_error", "it says why"),
+    ],
+)
+def test_a_refusal_is_explained_and_the_question_stays(
+    page: ChatPage, scripted: ScriptedServer, status: int, code: str, told: str
+) -> None:
+    scripted.refusal = (status, code, "it says why")
+    page.ask("Too much?")
+    assert told in page.note()
+    assert "it says why" in page.note()
+    scripted.refusal = None
+    page.press("Ask again")
+    page.until_answer_has("Hello, you.")
+    assert page.turns() == ["Too much?", "Hello, you."]
+
+
+def test_answers_come_in_two_chats_at_once_and_not_in_one_that_was_deleted(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.hold_after = 1
+    page.send("Slow")
+    page.until_answer_has("Hello")
+    page.new_chat()
+    page.send("Deleted")
+    page.until_answer_has("Hello")
+    page.browser.run("document.getElementById('delete-chat').click()")
+    scripted.hold_after = None
+    assert page.ask("Quick") == "Hello, you."
+    scripted.go_on.set()
+    page.browser.until("!document.querySelector('#chats .busy')")
+    assert [title for title in page.chats() if title in ("Slow", "Quick", "Deleted")] == [
+        "Slow",  # which was written to last
+        "Quick",
+    ]
+    page.press("Slow", "#chats")
+    assert page.turns() == ["Slow", "Hello, you."]
 
 
 def test_markdown_is_shown_as_commonmark_and_github_have_it(page: ChatPage) -> None:
@@ -263,3 +273,27 @@ def test_two_tabs_lose_nothing_of_each_other(page: ChatPage, scripted: ScriptedS
     )
     assert '"content":"Theirs"' in stored
     assert len(scripted.asked) == 2
+
+
+def test_chats_go_into_a_file_and_come_back_from_it(page: ChatPage, tmp_path: Path) -> None:
+    page.ask("Into a file")
+    page.browser.keep_downloads_in(tmp_path)
+    page.browser.run("document.getElementById('export-json').click()")
+    file = tmp_path / "into-a-file.json"
+    page.browser.wait_until(file.exists)
+    page.browser.run("document.getElementById('delete-chat').click()")
+    page.browser.choose_file("#import-file", file)
+    page.until_notice("1 chat of")
+    assert page.turns() == ["Into a file", "Hello, you."]
+    page.press("Close")
+
+
+def test_a_link_that_pretends_to_be_another_is_told(page: ChatPage) -> None:
+    text = "[bank.com](https://evil.example/x) [llama.cpp](https://a.example) [b.com/c](http://b.com/c)"
+    answer = page.with_module(
+        "render.js",
+        "const element = document.createElement('div');"
+        f" m.showMarkdown(element, {json.dumps(text)});"
+        " return element.textContent",
+    )
+    assert answer == "bank.com (evil.example) llama.cpp b.com/c"

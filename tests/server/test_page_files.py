@@ -6,12 +6,16 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from starlette.testclient import TestClient
 
+from edgesppo.server.app import create_app
 from edgesppo.server.page_route import FOLDER, HEADERS
-from tests.support.live_server import live
+from edgesppo.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgesppo.loaded_model import LoadedModel
 
 FILES = sorted(FOLDER.iterdir())
 INDEX = (FOLDER / "index.html").read_text(encoding="utf-8")
@@ -54,12 +58,14 @@ def test_every_id_that_a_script_looks_for_is_on_the_page() -> None:
     assert wanted - there <= {"sampling-stop"}  # which a script makes
 
 
-def test_the_server_gives_the_page_with_its_policy_and_nothing_beside_it(demo_gguf: Path) -> None:
-    with live(demo_gguf, ready=False) as server:
-        for file in FILES:
-            path = "/" if file.name == "index.html" else f"/page/{file.name}"
-            answer = server.client.get(path)
-            assert (answer.status_code, answer.content) == (200, file.read_bytes())
-            assert answer.headers.items() >= {k.lower(): v for k, v in HEADERS.items()}.items()
-        for path in ("/page/../page_route.py", "/page/%2e%2e/page_route.py", "/page/", "/page/x"):
-            assert server.client.get(path).status_code == 404
+def test_the_server_gives_the_page_with_its_policy_and_nothing_beside_it() -> None:
+    def load() -> LoadedModel:
+        raise AssertionError("the page needs no model")
+
+    client = TestClient(create_app(load, ServerSettings()), base_url="http://localhost")
+    for file in FILES:
+        answer = client.get("/" if file.name == "index.html" else f"/page/{file.name}")
+        assert (answer.status_code, answer.content) == (200, file.read_bytes())
+        assert answer.headers.items() >= {k.lower(): v for k, v in HEADERS.items()}.items()
+    for path in ("/page/../page_route.py", "/page/%2e%2e/page_route.py", "/page/", "/page/x"):
+        assert client.get(path).status_code == 404

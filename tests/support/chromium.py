@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -54,8 +54,8 @@ def executable() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None) if os.name == "posix" else None
 
 
-class JavaScriptError(AssertionError):
-    """What a page threw."""
+class ChromiumError(AssertionError):
+    """What a page threw, or the browser did not do."""
 
 
 class Browser:
@@ -82,6 +82,13 @@ class Browser:
         self._number = 0
         self.events: list[dict[str, Any]] = []
 
+    def answers(self) -> bool:
+        """Whether it runs, and speaks over the pipe."""
+        try:
+            return bool(self.call("Browser.getVersion"))
+        except (ChromiumError, OSError):
+            return False
+
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol; what else comes meanwhile is kept in `events`."""
         self._number += 1
@@ -92,7 +99,7 @@ class Browser:
         while (answer := self._message()).get("id") != self._number:
             self.events.append(answer)
         if "error" in answer:
-            raise JavaScriptError(f"{method}: {answer['error']}")
+            raise ChromiumError(f"{method}: {answer['error']}")
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -101,7 +108,7 @@ class Browser:
             ready, _, _ = select.select([self._in], [], [], PATIENCE_S)
             data = os.read(self._in, 1 << 20) if ready else b""
             if not data:
-                raise JavaScriptError("Chromium does not answer")
+                raise ChromiumError("Chromium does not answer")
             self._read += data
         first, _, self._read = self._read.partition(b"\0")
         message: dict[str, Any] = json.loads(first)
@@ -156,16 +163,31 @@ class Page:
         options = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
         result = self.call("Runtime.evaluate", expression=script, **options)
         if details := result.get("exceptionDetails"):
-            raise JavaScriptError(details.get("exception", {}).get("description", str(details)))
+            raise ChromiumError(details.get("exception", {}).get("description", str(details)))
         return result["result"].get("value")
+
+    def keep_downloads_in(self, folder: Path) -> None:
+        """Save what is downloaded there, without asking."""
+        where = {"browserContextId": self._context, "downloadPath": str(folder)}
+        self._browser.call("Browser.setDownloadBehavior", behavior="allow", **where)
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Choose a file in a field for files."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        field = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", files=[str(file)], nodeId=field)
 
     def until(self, condition: str) -> None:
         """Wait until an expression is true."""
+        self.wait_until(lambda: bool(self.run(f"Boolean({condition})")), condition)
+
+    def wait_until(self, holds: Callable[[], bool], condition: str = "") -> None:
+        """Wait until something holds; fails after a generous time."""
         deadline = time.monotonic() + PATIENCE_S
-        while not self.run(f"Boolean({condition})"):
+        while not holds():
             if time.monotonic() > deadline:
                 seen = self.run("document.body.innerText")
-                raise JavaScriptError(f"still not: {condition}; the page says:\n{seen}")
+                raise ChromiumError(f"still not: {condition}; the page says:\n{seen}")
             time.sleep(0.03)
 
     def type(self, text: str) -> None:

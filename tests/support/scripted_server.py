@@ -40,6 +40,7 @@ class ScriptedServer:
     answer: list[str] = field(default_factory=lambda: ["Hello", ", ", "you."])
     finish: str = "stop"
     key: str | None = None
+    refusal: tuple[int, str, str] | None = None  # status, code, message
     drop_after: int | None = None
     hold_after: int | None = None
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -83,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.state.status != "ok":
             code = f"server_{self.state.status}"
             self._json({"error": {"message": self.state.status, "code": code}}, 503)
+        elif self.state.refusal is not None:
+            status, code, message = self.state.refusal
+            self._json({"error": {"message": message, "code": code}}, status)
         else:
             self.state.asked.append(body)
             self._answer()

@@ -12,7 +12,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
 from edgesppo.server.closing_response import ClosingResponse
-from edgesppo.server.errors import from_exception
+from edgesppo.server.errors import OllamaErrorBody, from_exception
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
 from edgesppo.server.openai import logprobs, tools
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from edgesppo.chat.generation import Timings, TokenLogprob, Usage
     from edgesppo.server.backend import Backend
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(
+    route_class=JsonRoute,
+    responses={"default": {"model": OllamaErrorBody, "description": "Refused"}},
+)
 
 
 class JsonLines(ClosingResponse):

@@ -9,12 +9,15 @@ from fastapi import APIRouter, Request
 
 from edgesppo._version import __version__
 from edgesppo.server.backend import Backend
-from edgesppo.server.errors import ApiError, bad_request
+from edgesppo.server.errors import ApiError, OllamaErrorBody, bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.requests import ModelBody
 from edgesppo.server.service import Service
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(
+    route_class=JsonRoute,
+    responses={"default": {"model": OllamaErrorBody, "description": "Refused"}},
+)
 # The version of Ollama whose API this is: apps refuse to speak to older ones.
 _API_VERSION = "0.12.0"
 _NEVER = "9999-12-31T23:59:59Z"

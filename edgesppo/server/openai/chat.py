@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgesppo.server.backend import Backend
     from edgesppo.server.settings import Limits
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
 
 
 @router.post("/v1/chat/completions", tags=["chat"])

@@ -18,12 +18,12 @@ from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of, usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from edgesppo.chat.generation import Chunk, Result
     from edgesppo.server.backend import Backend
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
 _DEFAULT_TOKENS = 16  # of the API, if max_tokens is not given
 _MOST_PROMPTS = 64
 
@@ -44,6 +44,7 @@ class CompletionRequest(Sampling):
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     best_of: Annotated[int, Field(ge=1, le=128)] | None = None
     echo: bool | None = None
+    return_tokens: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     user: str | None = None
 
@@ -116,7 +117,7 @@ class Reply:
             if self._body.logprobs is not None:
                 found = logprobs.completion(result.logprobs, 0)
             reason = finish_reason(result.finish_reason)
-            choices.append(self._choice(n, echo + result.text, found, reason))
+            choices.append(self._choice(n, echo + result.text, found, reason, result.ids))
         return {
             **self._head,
             "choices": choices,
@@ -140,8 +141,8 @@ class Reply:
             if chunk.logprobs:
                 found = logprobs.completion(chunk.logprobs, offsets[n])
                 offsets[n] += sum(len(entry.text) for entry in chunk.logprobs)
-            if chunk.text or found or reason:
-                yield self._event(n, chunk.text, found, reason)
+            if chunk.text or found or reason or (chunk.ids and self._body.return_tokens):
+                yield self._event(n, chunk.text, found, reason, chunk.ids)
         options = self._body.stream_options
         if options is not None and options.include_usage:
             found_usage = [ends[n].usage for n in sorted(ends)]
@@ -158,11 +159,24 @@ class Reply:
         return prompt if isinstance(prompt, str) else self._backend.detokenize(prompt)
 
     def _event(
-        self, n: int, text: str, found: dict[str, Any] | None = None, reason: str | None = None
+        self,
+        n: int,
+        text: str,
+        found: dict[str, Any] | None = None,
+        reason: str | None = None,
+        ids: Sequence[int] = (),
     ) -> bytes:
-        return sse.event({**self._head, "choices": [self._choice(n, text, found, reason)]})
+        return sse.event({**self._head, "choices": [self._choice(n, text, found, reason, ids)]})
 
     def _choice(
-        self, n: int, text: str, found: dict[str, Any] | None, reason: str | None
+        self,
+        n: int,
+        text: str,
+        found: dict[str, Any] | None,
+        reason: str | None,
+        ids: Sequence[int],
     ) -> dict[str, Any]:
-        return {"text": text, "index": n, "logprobs": found, "finish_reason": reason}
+        choice = {"text": text, "index": n, "logprobs": found, "finish_reason": reason}
+        if self._body.return_tokens:
+            choice["tokens"] = [{"id": id_, "bytes": [*self._backend.text(id_)]} for id_ in ids]
+        return choice

@@ -76,6 +76,9 @@ class Sampling(RequestModel):
     mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
     mirostat_tau: Annotated[float, Field(ge=0, le=100)] | None = None
     mirostat_eta: Share | None = None
+    dry_sequence_breakers: Annotated[list[str], Field(max_length=32)] | None = None
+    samplers: Annotated[list[str], Field(max_length=16)] | None = None
+    stop_tokens: Annotated[list[Count], Field(max_length=64)] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     stop: (

@@ -35,6 +35,7 @@ class DetokenizeRequest(RequestModel):
 
     model: str | None = None
     tokens: Annotated[list[int], Field(max_length=1 << 17)]
+    with_bytes: bool = False
 
 
 @router.get("/v1/models", tags=["models"])
@@ -58,7 +59,7 @@ def _model(backend: Backend) -> dict[str, Any]:
         "object": "model",
         "created": backend.created,
         "owned_by": "edgesppo",
-        "meta": {"n_ctx": backend.n_ctx},
+        "meta": {"n_ctx": backend.n_ctx, "sampling": backend.defaults()},
     }
 
 
@@ -101,4 +102,6 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
         text = await service.aside(service.backend.detokenize, body.tokens)
     except UsageError as error:
         raise bad_request(str(error), "tokens") from None
-    return {"content": text}
+    if not body.with_bytes:
+        return {"content": text}
+    return {"content": text, "bytes": [[*service.backend.text(token)] for token in body.tokens]}

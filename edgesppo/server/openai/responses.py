@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgesppo.chat.generation import Usage
     from edgesppo.server.service import Answers
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
 
 
 @router.post("/v1/responses", tags=["responses"])

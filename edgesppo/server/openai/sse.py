@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgesppo.server.service import Answers
 
 DONE = format_sse_event(data_str="[DONE]")
+# For the API's description: an answer is JSON, or a stream of events.
+DOCUMENTED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 _PING = format_sse_event(comment="waiting")
 _PING_S = 15.0
 

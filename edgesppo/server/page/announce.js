@@ -31,5 +31,7 @@ export class Announcer {
 
 /** A block's text, its lines and cells apart; of code, what can be read out of it. */
 function spoken(block) {
-  return block.matches(".code") ? `Code: ${block.querySelector("pre").textContent}` : block.innerText;
+  return block.matches(".code")
+    ? `Code: ${block.querySelector("pre").textContent}`
+    : block.innerText;
 }

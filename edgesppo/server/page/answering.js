@@ -27,14 +27,18 @@ export class Answering {
 
   async run() {
     const { node } = this;
+    node.version += 1;
     node.state = "running";
     delete node.error;
+    const clock = setInterval(() => this.changed(this), 1000);
     try {
       await this.read();
       if (node.state === "running") throw new ConnectionLost(); // it ended without saying why
     } catch (error) {
       this.broken(error);
     }
+    clearInterval(clock);
+    node.version += 1;
     this.waiting = null;
     touch(this.chat);
     this.save(this.chat);
@@ -69,6 +73,7 @@ export class Answering {
 
   async readOnce() {
     const { chat, node } = this;
+    this.asked = performance.now();
     const body = { ...chat.sampling, messages: messagesFor(chat, node) };
     for await (const chunk of streamChat(body, this.controller.signal)) {
       this.take(chunk);
@@ -93,7 +98,12 @@ export class Answering {
     if (choice?.finish_reason === "length") node.state = "length";
     else if (choice?.finish_reason) node.state = node.content.trim() ? "done" : "empty";
     if (usage) node.tokens = this.before + usage.completion_tokens;
-    if (Number.isFinite(timings?.decode_tps)) node.speed = timings.decode_tps;
+    if (timings?.decode_tps > 0) node.speed = timings.decode_tps;
+  }
+
+  /** For how many seconds the model has read what was said, before the first word of its answer. */
+  get reading() {
+    return this.pieces === 0 && this.asked ? (performance.now() - this.asked) / 1000 : 0;
   }
 
   /** Tokens per second, as far as it can be told from here while the answer comes. */

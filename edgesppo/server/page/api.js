@@ -42,7 +42,13 @@ async function request(path, { body, signal } = {}) {
   const headers = {};
   if (apiKey.get()) headers.Authorization = `Bearer ${apiKey.get()}`;
   if (body) headers["Content-Type"] = "application/json";
-  const options = { method: body ? "POST" : "GET", headers, signal, cache: "no-store", credentials: "omit" };
+  const options = {
+    method: body ? "POST" : "GET",
+    headers,
+    signal,
+    cache: "no-store",
+    credentials: "omit",
+  };
   let response;
   try {
     response = await fetch(new URL(path, ROOT), { ...options, body: body && JSON.stringify(body) });
@@ -111,9 +117,10 @@ export async function* streamChat(body, signal) {
 
 /** What went wrong, and what a person can do about it. */
 export function explain(error) {
-  if (!(error instanceof ServerError)) {
+  if (error instanceof ConnectionLost) {
     return "There is no connection to the server. Nothing is lost: when it runs again, ask again.";
   }
+  if (!(error instanceof ServerError)) return `Something is wrong in this page: ${error.message}`;
   const { status, code, message, retryAfter } = error;
   if (code === "context_length_exceeded") {
     return `This chat no longer fits into what the model can read at once. Begin a new chat, or edit an earlier question. (${message})`;

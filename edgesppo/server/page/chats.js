@@ -2,19 +2,23 @@
 // so that nothing is lost, and one path through it is shown.
 //
 //   chat: {id, title, created, updated, system, draft, sampling, nodes, leaf}
-//   node: {id, parent, role: "user" | "assistant", content, created, state, ...}
+//   node: {id, parent, role: "user" | "assistant", content, created, version, state, ...}
 //
+// Of two copies of a node, as two tabs may have them, the one with the greater `version` is newer.
 // What a node of an answer has besides: the `model` that gave it, how many `tokens` it has and how
 // many came in a second (`speed`), and a `state`: "done", or why it is not whole, see STATES.
 
-const BROKEN_OFF = "This answer broke off: the connection was lost, or the page was closed. What came is kept.";
+import { checkedSampling } from "./sampling.js";
+
+const BROKEN_OFF =
+  "This answer broke off: the connection was lost, or the page was closed. What came is kept.";
 
 /** Why an answer is not whole. One that was "running" when it was read from the storage is not. */
 export const STATES = {
   running: BROKEN_OFF,
   dropped: BROKEN_OFF,
   stopped: "You stopped this answer.",
-  length: "This answer is as long as was allowed.",
+  length: "This answer is as long as the settings, the server or the context allow.",
   empty: "The model answered with nothing.",
   failed: "", // the node's own `error` says why
 };
@@ -24,7 +28,9 @@ const TITLE_LENGTH = 60;
 
 /** An id that nobody can have used yet; pages without TLS have no crypto.randomUUID(). */
 function newId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(10)), (byte) => byte.toString(36).padStart(2, "0")).join("");
+  return Array.from(crypto.getRandomValues(new Uint8Array(10)), (byte) =>
+    byte.toString(36).padStart(2, "0"),
+  ).join("");
 }
 
 function now() {
@@ -33,7 +39,17 @@ function now() {
 
 export function newChat({ system = "", sampling = {} } = {}) {
   const time = now();
-  return { id: newId(), title: "", created: time, updated: time, system, draft: "", sampling: { ...sampling }, nodes: [], leaf: null };
+  return {
+    id: newId(),
+    title: "",
+    created: time,
+    updated: time,
+    system,
+    draft: "",
+    sampling: { ...sampling },
+    nodes: [],
+    leaf: null,
+  };
 }
 
 export function nodeOf(chat, id) {
@@ -55,7 +71,15 @@ export function alternatives(chat, node) {
 
 /** Add a node behind another, null for a first question, and show it. */
 export function addNode(chat, parent, role, content) {
-  const node = { id: newId(), parent: parent?.id ?? null, role, content, created: now(), state: "done" };
+  const node = {
+    id: newId(),
+    parent: parent?.id ?? null,
+    role,
+    content,
+    created: now(),
+    version: 0,
+    state: "done",
+  };
   chat.nodes.push(node);
   chat.leaf = node.id;
   if (!chat.title && role === "user") chat.title = titleOf(content);
@@ -65,8 +89,9 @@ export function addNode(chat, parent, role, content) {
 
 /** Show this alternative, and of what follows it the newest. */
 export function showAlternative(chat, node) {
+  const newestAfter = (one) => chat.nodes.findLast((other) => other.parent === one.id);
   let leaf = node;
-  for (let next = node; next; next = chat.nodes.findLast((other) => other.parent === leaf.id)) leaf = next;
+  while (newestAfter(leaf)) leaf = newestAfter(leaf);
   chat.leaf = leaf.id;
 }
 
@@ -75,13 +100,22 @@ export function isEmpty(chat) {
   return chat.nodes.length === 0 && !chat.draft;
 }
 
-/** Take over what another copy of a chat has more: messages, and more of an answer. */
+/** Take over what another copy of a chat has more, and its settings if they are newer. */
 export function mergeChat(chat, other) {
+  if (other.updated > chat.updated) {
+    const { title, system, sampling, updated } = other;
+    Object.assign(chat, { title, system, sampling, updated });
+  }
   for (const node of other.nodes) {
     const ours = nodeOf(chat, node.id);
     if (!ours) chat.nodes.push(node);
-    else if (node.content.length > ours.content.length) Object.assign(ours, node);
+    else if (isNewer(node, ours)) Object.assign(ours, { error: undefined }, node);
   }
+}
+
+function isNewer(node, ours) {
+  const longer = node.content.length > ours.content.length;
+  return node.version > ours.version || (node.version === ours.version && longer);
 }
 
 export function touch(chat) {
@@ -103,7 +137,8 @@ export function messagesFor(chat, node) {
 
 /** A chat as it came from a file or from the browser's storage, checked; throws where it is none. */
 export function checkedChat(value) {
-  if (typeof value !== "object" || value === null || !Array.isArray(value.nodes)) throw new TypeError("This is not a chat.");
+  if (typeof value !== "object" || value === null || !Array.isArray(value.nodes))
+    throw new TypeError("This is not a chat.");
   const nodes = value.nodes.map(checkedNode);
   const places = new Map(nodes.map((node, place) => [node.id, place]));
   if (places.size !== nodes.length) throw new TypeError("Two of its messages have one id.");
@@ -111,7 +146,11 @@ export function checkedChat(value) {
     const before = node.parent === null || places.get(node.parent) < place;
     if (!before) throw new TypeError("One of its messages answers one that is not before it.");
   }
-  const chat = { ...newChat(), nodes, leaf: places.has(value.leaf) ? value.leaf : (nodes.at(-1)?.id ?? null) };
+  const chat = {
+    ...newChat(),
+    nodes,
+    leaf: places.has(value.leaf) ? value.leaf : (nodes.at(-1)?.id ?? null),
+  };
   for (const name of ["id", "title", "created", "updated", "system", "draft"]) {
     if (typeof value[name] === "string") chat[name] = value[name];
   }
@@ -121,21 +160,17 @@ export function checkedChat(value) {
 
 function checkedNode(value) {
   const texts = [value?.id, value?.content];
-  const known = ROLES.includes(value?.role) && (value.parent === null || typeof value.parent === "string");
-  if (!known || texts.some((text) => typeof text !== "string")) throw new TypeError("One of its messages cannot be read.");
+  const known =
+    ROLES.includes(value?.role) && (value.parent === null || typeof value.parent === "string");
+  if (!known || texts.some((text) => typeof text !== "string"))
+    throw new TypeError("One of its messages cannot be read.");
   const { id, parent, role, content } = value;
-  const node = { id, parent, role, content, created: String(value.created ?? ""), state: "done" };
+  const created = String(value.created ?? "");
+  const node = { id, parent, role, content, created, version: 0, state: "done" };
   if (Object.hasOwn(STATES, value.state)) node.state = value.state;
-  for (const name of ["model", "error"]) if (typeof value[name] === "string") node[name] = value[name];
-  for (const name of ["speed", "tokens"]) if (Number.isFinite(value[name])) node[name] = value[name];
+  for (const name of ["model", "error"])
+    if (typeof value[name] === "string") node[name] = value[name];
+  for (const name of ["version", "speed", "tokens"])
+    if (Number.isFinite(value[name])) node[name] = value[name];
   return node;
-}
-
-function checkedSampling(value) {
-  const fields = Object.entries(value ?? {});
-  return Object.fromEntries(fields.filter(([, field]) => Number.isFinite(field) || isTexts(field)));
-}
-
-function isTexts(value) {
-  return Array.isArray(value) && value.every((item) => typeof item === "string");
 }

@@ -33,7 +33,8 @@ export class Composer {
 
   /** While an answer comes, the button stops it. */
   setBusy(busy) {
-    const hadFocus = document.activeElement === this.sendButton || document.activeElement === this.stopButton;
+    const hadFocus =
+      document.activeElement === this.sendButton || document.activeElement === this.stopButton;
     this.busy = busy;
     this.sendButton.hidden = busy;
     this.stopButton.hidden = !busy;
@@ -74,6 +75,7 @@ export class Composer {
     gauge.classList.toggle("full", share > NEARLY_FULL);
     byId("gauge-meter").value = Math.min(share, 1);
     const tooLong = share > 1 ? ": too long" : "";
-    byId("gauge-text").textContent = `${tokens.toLocaleString()} of ${context.toLocaleString()} tokens${tooLong}`;
+    byId("gauge-text").textContent =
+      `${tokens.toLocaleString()} of ${context.toLocaleString()} tokens${tooLong}`;
   }
 }

@@ -12,7 +12,7 @@ export class Conversation {
     this.element = byId("conversation");
     this.scroller = byId("scroller");
     this.toEnd = byId("to-end");
-    this.turns = new Map();
+    this.turns = new Map(); // by their nodes' ids; also of other chats, for what is edited there
     this.follows = true; // whether the end stays in sight while an answer grows
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.toEnd.addEventListener("click", () => this.showEnd());
@@ -21,14 +21,13 @@ export class Conversation {
   /** Show a chat, or what changed in it. `answering` is the answer that comes in it, if one does. */
   show(chat, answering = null) {
     const other = chat !== this.chat;
-    if (other) this.turns.clear();
     this.chat = chat;
-    const path = shownPath(chat);
-    const turns = path.map((node) => this.turnOf(node));
-    const elements = turns.map((turn) => turn.element);
-    const same = elements.length === this.element.children.length
-      && elements.every((element, place) => element === this.element.children[place]);
-    if (!same) this.element.replaceChildren(...elements);
+    const turns = shownPath(chat).map((node) => this.turnOf(node));
+    const { children } = this.element;
+    let same = 0; // what stays is not touched: something in it may be selected, or have the focus
+    while (same < turns.length && turns[same].element === children[same]) same += 1;
+    while (children.length > same) this.element.lastChild.remove();
+    this.element.append(...turns.slice(same).map((turn) => turn.element));
     for (const turn of turns) turn.update(turn.node === answering?.node ? answering : null);
     if (other) this.showEnd();
   }

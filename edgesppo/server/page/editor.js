@@ -8,14 +8,20 @@ export function fitHeight(field) {
   field.style.height = `${field.scrollHeight + 2}px`;
 }
 
+/** Whether this is a phone or a tablet: the focus on a field there opens a keyboard. */
+export function isTouch() {
+  return matchMedia("(pointer: coarse)").matches;
+}
+
 /**
  * Whether this key sends: Enter, but not while an input method composes a character, nor on a
  * phone, whose keyboard has no Shift+Enter; Ctrl+Enter always does.
  */
 export function sends(event) {
-  if (event.key !== "Enter" || event.isComposing) return false;
+  const composes = event.isComposing || event.keyCode === 229; // as Safari tells it
+  if (event.key !== "Enter" || composes) return false;
   if (event.ctrlKey || event.metaKey) return true;
-  return !event.shiftKey && !event.altKey && !matchMedia("(pointer: coarse)").matches;
+  return !event.shiftKey && !event.altKey && !isTouch();
 }
 
 /** Calls back with the new text, or with null if there is to be none. */

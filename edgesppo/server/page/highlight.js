@@ -32,8 +32,17 @@ const RUBY_WORDS = `and begin break case class def do else elsif end ensure fals
 
 /** The kinds of piece of a language, as one expression with a group for each. */
 function language(comment, words, { strings = STRING, flags = "" } = {}) {
-  const groups = [`(?<comment>${comment})`, `(?<string>${strings})`, `(?<number>${NUMBER})`, `(?<word>${WORD})`];
-  return { pattern: new RegExp(groups.join("|"), `g${flags}`), flags, words: new Set(words.split(/\s+/)) };
+  const groups = [
+    `(?<comment>${comment})`,
+    `(?<string>${strings})`,
+    `(?<number>${NUMBER})`,
+    `(?<word>${WORD})`,
+  ];
+  return {
+    pattern: new RegExp(groups.join("|"), `g${flags}`),
+    flags,
+    words: new Set(words.split(/\s+/)),
+  };
 }
 
 const C = language(C_COMMENT, C_WORDS, { strings: `${STRING}|\`(?:[^\`\\\\]|\\\\[^])*(?:\`|$)` });
@@ -41,13 +50,18 @@ const PYTHON = language(HASH_COMMENT, PYTHON_WORDS, {
   strings: String.raw`"""(?:[^"\\]|\\[^]|"(?!""))*(?:"""|$)|'''(?:[^'\\]|\\[^]|'(?!''))*(?:'''|$)|${STRING}`,
 });
 const SHELL = language(HASH_COMMENT, SHELL_WORDS);
-const SQL = language(String.raw`--[^\n]*|\/\*(?:[^*]|\*(?!\/))*(?:\*\/|$)`, SQL_WORDS, { flags: "i" });
+const SQL = language(String.raw`--[^\n]*|\/\*(?:[^*]|\*(?!\/))*(?:\*\/|$)`, SQL_WORDS, {
+  flags: "i",
+});
 const RUBY = language(HASH_COMMENT, RUBY_WORDS);
 const MARKUP = language("<!--(?:[^-]|-(?!->))*(?:-->|$)", "");
 
 const LANGUAGES = new Map();
 const NAMES = [
-  [C, "c cc cpp c++ cs csharp css dart go golang h hpp java javascript js json json5 jsonc jsx kotlin kt php rs rust scala scss swift ts tsx typescript zig"],
+  [
+    C,
+    "c cc cpp c++ cs csharp css dart go golang h hpp java javascript js json json5 jsonc jsx kotlin kt php rs rust scala scss swift ts tsx typescript zig",
+  ],
   [PYTHON, "py py3 python python3 pycon"],
   [SHELL, "bash console dockerfile fish ini makefile powershell sh shell toml yaml yml zsh"],
   [SQL, "sql mysql postgres postgresql sqlite"],

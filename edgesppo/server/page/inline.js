@@ -164,7 +164,9 @@ class Inline {
   closeMarks(sign, count, opens, closes) {
     let left = count;
     while (closes && left > 0) {
-      const place = this.open.findLastIndex((mark) => mark.sign === sign && fits(mark, opens, count));
+      const place = this.open.findLastIndex(
+        (mark) => mark.sign === sign && fits(mark, opens, count),
+      );
       if (place < 0) break;
       const mark = this.open[place];
       const used = sign === "~" ? 2 : Math.min(2, left, mark.left);

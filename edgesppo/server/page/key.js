@@ -3,8 +3,15 @@
 import { apiKey } from "./api.js";
 import { byId } from "./dom.js";
 
+let asking = null; // two answers that need a key ask once
+
 /** Whether the person gave a key, which is then used. */
 export function askForKey() {
+  asking ??= ask().finally(() => (asking = null));
+  return asking;
+}
+
+function ask() {
   const dialog = byId("key");
   const had = apiKey.get() !== "";
   byId("key-hint").textContent = had
@@ -14,12 +21,16 @@ export function askForKey() {
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      const key = byId("key-field").value.trim();
-      const given = dialog.returnValue === "use" && key !== "";
-      if (given) apiKey.set(key, byId("key-remember").checked);
-      byId("key-field").value = "";
-      resolve(given);
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        const key = byId("key-field").value.trim();
+        const given = dialog.returnValue === "use" && key !== "";
+        if (given) apiKey.set(key, byId("key-remember").checked);
+        byId("key-field").value = "";
+        resolve(given);
+      },
+      { once: true },
+    );
   });
 }

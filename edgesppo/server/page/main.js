@@ -2,10 +2,11 @@
 
 import { Announcer } from "./announce.js";
 import { Answering } from "./answering.js";
-import { addNode, newChat, nodeOf, showAlternative, shownPath } from "./chats.js";
+import { addNode, isEmpty, newChat, nodeOf, showAlternative, shownPath, touch } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
+import { isTouch } from "./editor.js";
 import { Gauge } from "./gauge.js";
 import { askForKey } from "./key.js";
 import { Library } from "./library.js";
@@ -32,6 +33,7 @@ const conversation = new Conversation({
     showAlternative(current, node);
     keep(current);
     showChat();
+    conversation.turnOf(node).focusOthers();
   },
 });
 const composer = new Composer({ send, stop, written });
@@ -59,7 +61,7 @@ function openChat(chat) {
   setPreference("open", chat.id);
   sidebar.closeDrawer();
   showChat();
-  if (!sidebar.isDrawer) composer.focus();
+  if (!isTouch()) composer.focus();
 }
 
 function startChat() {
@@ -88,6 +90,7 @@ async function begin(node) {
   answering.start();
   showChat();
   conversation.showEnd();
+  if (document.activeElement === document.body && !isTouch()) composer.focus();
   announcer.begin();
   await answering.finished;
   running.delete(chat);
@@ -133,12 +136,14 @@ function edited(node, content) {
 }
 
 function settingsSaved(chat) {
+  touch(chat);
   library.add(chat);
   showChat();
 }
 
 function removeCurrent() {
   const chat = current;
+  if (isEmpty(chat)) return composer.focus();
   running.get(chat)?.stop();
   library.remove(chat);
   openChat(newChat(preferences().forNewChats));
@@ -146,7 +151,11 @@ function removeCurrent() {
     library.restore(chat);
     openChat(chat);
   };
-  notice("deleted", `“${chat.title || "New chat"}” is deleted.`, { label: "Undo", action: restore, seconds: 15 });
+  notice("deleted", `“${chat.title || "New chat"}” is deleted.`, {
+    label: "Undo",
+    action: restore,
+    seconds: 15,
+  });
 }
 
 /** Another tab wrote this chat: what it added is there now, and shown if it is newer. */
@@ -165,7 +174,9 @@ function ofLast(role, action) {
 
 server.listen(({ state }) => {
   notice("server", NOTICES[state], { label: "Try now", action: () => server.check() });
-  if (server.model) byId("about").textContent = `You talk to ${server.model}. What you write stays between this browser and this server.`;
+  if (server.model)
+    byId("about").textContent =
+      `You talk to ${server.model}. What you write stays between this browser and this server.`;
   gauge.changed(current);
 });
 

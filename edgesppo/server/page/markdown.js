@@ -87,9 +87,13 @@ function closes(line, fence) {
 
 function indentedCode(lines, at) {
   let next = at;
-  while (next < lines.length && (CODE_INDENT.test(lines[next]) || BLANK.test(lines[next]))) next += 1;
+  while (next < lines.length && (CODE_INDENT.test(lines[next]) || BLANK.test(lines[next])))
+    next += 1;
   while (BLANK.test(lines[next - 1])) next -= 1;
-  const text = lines.slice(at, next).map((line) => withoutIndent(line, 4)).join("\n");
+  const text = lines
+    .slice(at, next)
+    .map((line) => withoutIndent(line, 4))
+    .join("\n");
   return [{ type: "code", language: "", text, open: false }, next];
 }
 
@@ -105,7 +109,10 @@ function indentOf(line) {
 
 function heading(line) {
   const [mark, hashes] = HEADING.exec(line);
-  const text = line.slice(mark.length).trim().replace(/(?:^|[ \t])#+$/, "");
+  const text = line
+    .slice(mark.length)
+    .trim()
+    .replace(/(?:^|[ \t])#+$/, "");
   return { type: "heading", level: hashes.length, text };
 }
 
@@ -133,7 +140,7 @@ function list(lines, at, depth) {
   const items = [];
   let next = at;
   let loose = false;
-  for (let ended = false; !ended; ) {
+  for (let ended = false; !ended;) {
     const [inner, end] = itemLines(lines, next);
     const item = taskItem(inner, depth);
     items.push(item);
@@ -200,7 +207,9 @@ function table(lines, at) {
   const head = cells(line);
   const marks = cells(under);
   if (marks.length !== head.length || !marks.every((mark) => /^:?-+:?$/.test(mark))) return null;
-  const align = marks.map((mark) => (mark.endsWith(":") ? (mark[0] === ":" ? "center" : "right") : ""));
+  const align = marks.map((mark) =>
+    mark.endsWith(":") ? (mark[0] === ":" ? "center" : "right") : "",
+  );
   const rows = [];
   let next = at + 2;
   while (next < lines.length && !BLANK.test(lines[next]) && !interrupts(lines[next])) {

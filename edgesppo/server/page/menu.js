@@ -1,5 +1,6 @@
 // The menu of a chat: export, import, delete.
 
+import { mergeChat } from "./chats.js";
 import { asJson, asMarkdown, download, fileName, fromJson } from "./export.js";
 import { byId } from "./dom.js";
 import { notice } from "./notices.js";
@@ -11,9 +12,15 @@ export function prepareMenu(library, { current, remove, add }) {
       byId("menu").hidePopover();
       action();
     });
-  entry("export-markdown", () => download(asMarkdown(current()), fileName(current(), "md"), "text/markdown"));
-  entry("export-json", () => download(asJson([current()]), fileName(current(), "json"), "application/json"));
-  entry("export-all", () => download(asJson(library.newestFirst()), "edgesppo-chats.json", "application/json"));
+  entry("export-markdown", () =>
+    download(asMarkdown(current()), fileName(current(), "md"), "text/markdown"),
+  );
+  entry("export-json", () =>
+    download(asJson([current()]), fileName(current(), "json"), "application/json"),
+  );
+  entry("export-all", () =>
+    download(asJson(library.newestFirst()), "edgesppo-chats.json", "application/json"),
+  );
   entry("delete-chat", remove);
   entry("import", () => byId("import-file").click());
   byId("import-file").addEventListener("change", async ({ target }) => {
@@ -22,15 +29,20 @@ export function prepareMenu(library, { current, remove, add }) {
   });
 }
 
-/** Add the chats of a file; one that is here already is added as a copy if it is another. */
+/** Add the chats of a file; of one that is here already, what it has more. */
 async function read(file, library, add) {
   try {
-    for (const chat of fromJson(await file.text())) {
-      const same = library.find(chat.id);
-      if (same && asJson([same]) === asJson([chat])) continue;
-      if (same) Object.assign(chat, { id: `${chat.id}.${Date.now()}`, title: `${chat.title} (imported)` });
-      add(chat);
+    const chats = fromJson(await file.text());
+    for (const chat of chats) {
+      const ours = library.find(chat.id);
+      if (ours) mergeChat(ours, chat);
+      add(ours ?? chat);
     }
+    notice(
+      "import",
+      `${chats.length} ${chats.length === 1 ? "chat" : "chats"} of “${file.name}” read.`,
+      { seconds: 10 },
+    );
   } catch (error) {
     notice("import", `“${file.name}” was not read. ${error.message}`);
   }

@@ -27,7 +27,10 @@ export function showMarkdown(element, text, { partial = false } = {}) {
   const rest = text.slice(settled.length);
   const blocks = parseMarkdown(rest);
   const isOpen = (block) => partial && block === blocks.at(-1);
-  const now = [...keys.slice(0, count), ...blocks.map((block) => `${isOpen(block)} ${block.source}`)];
+  const now = [
+    ...keys.slice(0, count),
+    ...blocks.map((block) => `${isOpen(block)} ${block.source}`),
+  ];
   let same = count;
   while (same < keys.length && keys[same] === now[same]) same += 1;
   while (element.childNodes.length > same) element.lastChild.remove();
@@ -48,7 +51,11 @@ export function clearMarkdown(element) {
 function blockNode(block, partial) {
   switch (block.type) {
     case "heading": // below those of the page itself
-      return inline(el(`h${Math.min(block.level + 2, 6)}`, { className: `h${block.level}` }), block.text, partial);
+      return inline(
+        el(`h${Math.min(block.level + 2, 6)}`, { className: `h${block.level}` }),
+        block.text,
+        partial,
+      );
     case "rule":
       return el("hr");
     case "code":
@@ -74,7 +81,10 @@ function codeNode({ language, text }) {
     code.append(kind ? el("span", { className: kind }, piece) : piece);
   }
   const label = language || "code";
-  const copy = button("Copy", () => copyText(text, copy), { className: "copy", "aria-label": `Copy ${label}` });
+  const copy = button("Copy", () => copyText(text, copy), {
+    className: "copy",
+    "aria-label": `Copy ${label}`,
+  });
   return el(
     "figure",
     { className: "code" },
@@ -91,7 +101,10 @@ function listNode({ ordered, start, loose, items }, partial) {
     if (item.task !== null) {
       element.className = "task";
       const label = item.task ? "done" : "to do";
-      element.append(el("input", { type: "checkbox", checked: item.task, disabled: true, "aria-label": label }), " ");
+      element.append(
+        el("input", { type: "checkbox", checked: item.task, disabled: true, "aria-label": label }),
+        " ",
+      );
     }
     for (const block of item.blocks) {
       const last = open && block === item.blocks.at(-1);
@@ -106,13 +119,21 @@ function listNode({ ordered, start, loose, items }, partial) {
 
 function tableNode({ head, align, rows }, partial) {
   const row = (tag, cells, last) =>
-    el("tr", {}, ...cells.map((cell, column) => {
-      const scope = tag === "th" ? { scope: "col" } : {};
-      return inline(el(tag, { className: align[column], ...scope }), cell, last);
-    }));
+    el(
+      "tr",
+      {},
+      ...cells.map((cell, column) => {
+        const scope = tag === "th" ? { scope: "col" } : {};
+        return inline(el(tag, { className: align[column], ...scope }), cell, last);
+      }),
+    );
   const body = rows.map((cells) => row("td", cells, partial && cells === rows.at(-1)));
   const table = el("table", {}, el("thead", {}, row("th", head, false)), el("tbody", {}, ...body));
-  return el("div", { className: "table", tabIndex: 0, role: "group", "aria-label": "Table" }, table);
+  return el(
+    "div",
+    { className: "table", tabIndex: 0, role: "group", "aria-label": "Table" },
+    table,
+  );
 }
 
 function inline(element, text, partial) {
@@ -126,6 +147,19 @@ function inlineNode(node) {
   if (node.type === "break") return el("br");
   if (node.type !== "link") return el(node.type, {}, ...children);
   if (!node.address) return el("span", {}, ...children);
-  const link = { href: node.address, title: node.address, target: "_blank", rel: "noopener noreferrer" };
-  return el("a", link, ...children);
+  const link = {
+    href: node.address,
+    title: node.address,
+    target: "_blank",
+    rel: "noopener noreferrer",
+  };
+  const element = el("a", link, ...children);
+  if (pretends(element)) element.append(` (${element.host})`);
+  return element;
+}
+
+/** Whether the text of a link looks like an address, but of another place than it leads to. */
+function pretends({ textContent, host }) {
+  const address = /https?:\/\/|www\.|\w\.(?:com|edu|gov|io|net|org)\b/i;
+  return host !== "" && address.test(textContent) && !textContent.includes(host);
 }

@@ -2,18 +2,20 @@
 
 import { health, models } from "./api.js";
 
-const USUALLY = 15_000; // milliseconds between two questions
+const USUALLY = 30_000; // milliseconds between two questions
 const WHEN_NOT_WELL = 2_000;
 
 export const NOTICES = {
-  loading: "The model is still loading. You can write already: your question is sent when it is ready.",
+  loading:
+    "The model is still loading. You can write already: your question is sent when it is ready.",
   draining:
     "The server is shutting down: it finishes the answers that it began and takes no new ones. " +
     "Your chats are kept here; ask again when it runs again.",
-  failed: "The server could not load its model. Its log says why; start it again when that is mended.",
+  failed:
+    "The server could not load its model. Its log says why; start it again when that is mended.",
   unreachable:
     "There is no connection to the server. Is “edgesppo serve” still running? " +
-    "Nothing is lost: this page tries again by itself.",
+    "Nothing is lost: this page looks for it again by itself.",
 };
 
 export class ServerState {

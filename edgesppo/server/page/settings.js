@@ -1,32 +1,28 @@
 // The settings of a chat: its title, its system text, and how its answers are sampled.
 
 import { byId, el } from "./dom.js";
+import { NUMBERS, numberFault } from "./sampling.js";
 import { setPreference } from "./storage.js";
-
-/** What the server takes; an empty field is not sent, so that the server's own default holds. */
-const SAMPLING = [
-  ["temperature", "Temperature", "0: likeliest", { min: 0, max: 100 }],
-  ["max_tokens", "Longest answer", "in tokens", { min: 1, whole: true }],
-  ["top_p", "Top p", "0 to 1", { min: 0, max: 1 }],
-  ["top_k", "Top k", "0: all", { min: 0, whole: true }],
-  ["min_p", "Min p", "0 to 1", { min: 0, max: 1 }],
-  ["repeat_penalty", "Repeat penalty", "1: off", { min: 0.01, max: 100 }],
-  ["presence_penalty", "Presence penalty", "−2 to 2", { min: -2, max: 2 }],
-  ["frequency_penalty", "Frequency penalty", "−2 to 2", { min: -2, max: 2 }],
-  ["seed", "Seed", "any number", { min: 0, whole: true }],
-];
 
 export class SettingsDialog {
   constructor({ saved }) {
     this.saved = saved;
     this.dialog = byId("settings");
-    for (const [name, label, hint] of SAMPLING) {
+    for (const [name, label, hint] of NUMBERS) {
       const id = `sampling-${name}`;
-      const field = el("input", { id, type: "text", inputMode: "decimal", placeholder: hint, autocomplete: "off" });
+      const field = el("input", {
+        id,
+        type: "text",
+        inputMode: "decimal",
+        placeholder: hint,
+        autocomplete: "off",
+      });
       byId("sampling").append(el("div", {}, el("label", { for: id }, label), field));
     }
     const stop = el("textarea", { id: "sampling-stop", rows: 2, placeholder: "one text a line" });
-    byId("sampling").append(el("div", {}, el("label", { for: "sampling-stop" }, "Stop before"), stop));
+    byId("sampling").append(
+      el("div", {}, el("label", { for: "sampling-stop" }, "Stop before"), stop),
+    );
     byId("clear-settings").addEventListener("click", () => this.fill({ system: "", sampling: {} }));
     this.dialog.querySelector("form").addEventListener("submit", (event) => this.submit(event));
   }
@@ -42,7 +38,7 @@ export class SettingsDialog {
 
   fill({ system, sampling }) {
     byId("system").value = system;
-    for (const [name] of SAMPLING) byId(`sampling-${name}`).value = sampling[name] ?? "";
+    for (const [name] of NUMBERS) byId(`sampling-${name}`).value = sampling[name] ?? "";
     byId("sampling-stop").value = (sampling.stop ?? []).join("\n");
     byId("settings-fault").textContent = "";
   }
@@ -65,22 +61,16 @@ export class SettingsDialog {
 /** The fields as the server takes them, or the first that it would not take. */
 function readSampling() {
   const sampling = {};
-  for (const [name, label, , limits] of SAMPLING) {
+  for (const [name, label, , limits] of NUMBERS) {
     const text = byId(`sampling-${name}`).value.trim().replace(",", ".");
     if (text === "") continue;
-    const fault = wrong(text, limits);
+    const fault = numberFault(text, limits);
     if (fault) return { fault: { name, text: `${label}: ${fault}` } };
     sampling[name] = Number(text);
   }
-  const stop = byId("sampling-stop").value.split("\n").filter((line) => line !== "");
+  const stop = byId("sampling-stop")
+    .value.split("\n")
+    .filter((line) => line !== "");
   if (stop.length) sampling.stop = stop;
   return { sampling };
-}
-
-function wrong(text, { min, max = Number.MAX_SAFE_INTEGER, whole = false }) {
-  const value = Number(text);
-  if (!Number.isFinite(value)) return `“${text}” is not a number.`;
-  if (whole && !Number.isInteger(value)) return `“${text}” is not a whole number.`;
-  if (value < min) return `“${text}” is below ${min}.`;
-  return value > max ? `“${text}” is above ${max}.` : null;
 }

@@ -18,9 +18,16 @@ export function listenToKeys(actions) {
   for (const [name, meaning] of keys) {
     byId("shortcuts").append(el("dt", {}, el("kbd", {}, name)), el("dd", {}, meaning));
   }
-  const byCode = new Map(keys.filter(([, , code]) => code).map(([, , code, action]) => [code, action]));
+  const byCode = new Map(
+    keys.filter(([, , code]) => code).map(([, , code, action]) => [code, action]),
+  );
   addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open], :popover-open")) return;
+    if (
+      event.defaultPrevented ||
+      event.isComposing ||
+      document.querySelector("dialog[open], :popover-open")
+    )
+      return;
     const { altKey, ctrlKey, metaKey, shiftKey } = event;
     let action = altKey && !ctrlKey && !metaKey && !shiftKey ? byCode.get(event.code) : null;
     if (event.key === "Escape") action = actions.escape;

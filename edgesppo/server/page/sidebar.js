@@ -56,13 +56,20 @@ export class Sidebar {
     }
     const focused = document.activeElement?.dataset?.chat;
     byId("chats").replaceChildren(...items);
-    if (focused) byId("chats").querySelector(`[data-chat="${CSS.escape(focused)}"]`)?.focus();
+    if (focused)
+      byId("chats")
+        .querySelector(`[data-chat="${CSS.escape(focused)}"]`)
+        ?.focus();
   }
 
   item(chat, isCurrent, isBusy) {
-    const entry = button("", () => this.open(chat), { "data-chat": chat.id, "aria-current": isCurrent ? "page" : null });
+    const entry = button("", () => this.open(chat), {
+      "data-chat": chat.id,
+      "aria-current": isCurrent ? "page" : null,
+    });
     entry.append(el("span", { className: "name" }, chat.title || "New chat"));
-    if (isBusy) entry.append(el("span", { className: "busy", role: "img", "aria-label": "An answer comes" }));
+    if (isBusy)
+      entry.append(el("span", { className: "busy", role: "img", "aria-label": "An answer comes" }));
     return el("li", {}, entry);
   }
 }

@@ -16,14 +16,20 @@ export class Turn {
     this.note = el("div", { className: "note", hidden: true });
     this.bar = el("div", { className: "actions", role: "group" });
     const parts = [this.heading, this.text, this.note, this.bar];
-    this.element = el("article", { className: `turn ${node.role}`, id: `turn-${node.id}` }, ...parts);
+    this.element = el(
+      "article",
+      { className: `turn ${node.role}`, id: `turn-${node.id}` },
+      ...parts,
+    );
   }
 
   /** Show the node as it is now; `answering` while its answer comes. */
   update(answering = null) {
     if (this.editing) return;
     const { node } = this;
-    this.heading.textContent = this.isAnswer ? `Answer${node.model ? ` of ${node.model}` : ""}` : "You";
+    this.heading.textContent = this.isAnswer
+      ? `Answer${node.model ? ` of ${node.model}` : ""}`
+      : "You";
     this.element.classList.toggle("running", answering !== null);
     if (answering?.waiting) this.showWaiting(answering.waiting);
     else if (this.isAnswer) showMarkdown(this.text, node.content, { partial: answering !== null });
@@ -53,7 +59,11 @@ export class Turn {
   }
 
   updateBar(answering) {
-    const key = JSON.stringify([answering !== null, alternatives(this.chat, this.node).length, this.node.state]);
+    const key = JSON.stringify([
+      answering !== null,
+      alternatives(this.chat, this.node).length,
+      this.node.state,
+    ]);
     if (this.barKey !== key) {
       this.barKey = key;
       this.figures = el("span", { className: "figures" });
@@ -82,12 +92,21 @@ export class Turn {
     if (all.length < 2) return [];
     const place = all.indexOf(this.node);
     const to = (label, name, other) =>
-      button(label, () => this.actions.show(other), { "aria-label": name, disabled: !other });
+      button(label, () => this.actions.show(other), {
+        "aria-label": name,
+        className: "other",
+        disabled: !other,
+      });
     return [
       to("‹", "The one before", all[place - 1]),
       el("span", {}, `${place + 1} of ${all.length}`),
       to("›", "The next one", all[place + 1]),
     ];
+  }
+
+  /** Give the focus to what leads from this alternative to the others. */
+  focusOthers() {
+    this.bar.querySelector(".other:not(:disabled)")?.focus();
   }
 
   /** Write the text anew, in its place. */
@@ -107,13 +126,16 @@ export class Turn {
   }
 }
 
-/** How long the answer is, and how fast it came. */
+/** How long the answer is, and how fast it came; before that, how long one has been waiting. */
 function figures(node, answering) {
+  if (answering?.reading > 2) return `reading the chat for ${Math.floor(answering.reading)} s`;
   const speed = answering ? answering.speed : node.speed;
   const tokens = answering ? answering.before + answering.pieces : node.tokens;
   const parts = [];
-  const about = answering ? "about " : "";
-  if (tokens > 0) parts.push(`${about}${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`);
+  if (tokens > 0)
+    parts.push(
+      `${answering ? "about " : ""}${tokens.toLocaleString()} ${tokens === 1 ? "token" : "tokens"}`,
+    );
   if (Number.isFinite(speed)) parts.push(`${speed.toFixed(1)} tokens/s`);
   return parts.join(" · ");
 }

@@ -1,0 +1,116 @@
+"""HTTP to a server of ours: one request a connection, JSON or a stream of events."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.errors import ContextOverflow, EdgesppoError, UsageError
+from edgesppo.system.sanitize import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TIMEOUT_S = 600.0
+_MOST_BYTES = 64 << 20
+_DATA = b"data: "
+
+
+class Client:
+    """Asks the server at a URL, with an API key if there is one."""
+
+    def __init__(self, url: str, key: str = "") -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise UsageError(f"--url is {url!r}, expected one like http://127.0.0.1:8080")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._scheme, self._host, self._port = parts.scheme, parts.hostname, parts.port
+        self._headers = {"Content-Type": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The JSON that the server answers with. Raises EdgesppoError."""
+        with self._sent(path, body) as (_, response):
+            return json.loads(response.read(_MOST_BYTES))
+
+    def stream(
+        self, path: str, body: dict[str, Any], connections: list[http.client.HTTPConnection]
+    ) -> Iterator[Any]:
+        """The data of the events that the server answers with, up to the last one.
+
+        While it runs, its connection is in `connections`, for `cut`. Raises EdgesppoError.
+        """
+        with self._sent(path, body) as (connection, response):
+            connections.append(connection)
+            for line in response:
+                if line.startswith(_DATA):
+                    data = line[len(_DATA) :].strip()
+                    if data == b"[DONE]":
+                        return
+                    found = json.loads(data)
+                    if "error" in found:
+                        raise _error(found)
+                    yield found
+
+    @contextlib.contextmanager
+    def _sent(
+        self, path: str, body: dict[str, Any] | None
+    ) -> Iterator[tuple[http.client.HTTPConnection, http.client.HTTPResponse]]:
+        """The response to a request, whose connection is closed at the end of the block."""
+        connection = self._connection()
+        data = None if body is None else json.dumps(body)
+        try:
+            connection.request("GET" if data is None else "POST", path, data, self._headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _error(_parsed(response.read(_MOST_BYTES)), response.status)
+            yield connection, response
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, EdgesppoError):
+                raise
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise EdgesppoError(
+                f"no answer from {self.url}: {one_line(reason)}; is `edgesppo serve` running there?"
+            ) from None
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._scheme == "https":
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=_TIMEOUT_S, context=context
+            )
+        return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+
+
+def cut(connections: list[http.client.HTTPConnection]) -> None:
+    """End the streams of these connections, from any thread."""
+    for connection in connections:
+        if connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _parsed(data: bytes) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(data)
+    return {}
+
+
+def _error(body: Any, status: int | None = None) -> EdgesppoError:
+    """What the server says is wrong."""
+    told = body.get("error") if isinstance(body, dict) else None
+    told = told if isinstance(told, dict) else {}
+    message = one_line(str(told.get("message") or f"it answered with the status {status}"))
+    if told.get("code") == "context_length_exceeded":
+        return ContextOverflow(message, needed=0, available=0, at_least=True)
+    if told.get("code") == "invalid_api_key":
+        return EdgesppoError(f"the server says: {message}; set EDGESPPO_API_KEY to the key")
+    return EdgesppoError(f"the server says: {message}")

@@ -1,0 +1,65 @@
+"""`connect`: a server's model as a LoadedModel."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from edgesppo.errors import EdgesppoError, UsageError
+from edgesppo.loaded_model import LoadedModel
+from edgesppo.remote.client import Client
+from edgesppo.remote.engine import RemoteEngine
+from edgesppo.remote.tokenizer import RemoteTokenizer
+from edgesppo.sampling.params import SamplingParams, valid_values
+from edgesppo.sessions.model_identity import ModelIdentity
+from edgesppo.sessions.transcript import ModelMark
+
+if TYPE_CHECKING:
+    from edgesppo.engine.engine import Engine
+
+
+class RemoteIdentity(ModelIdentity):
+    """A server's model as saved chats know it: by the server's address and its name there."""
+
+    @functools.cached_property
+    def mark(self) -> ModelMark:
+        """The description of the model in saved chats."""
+        url = cast("RemoteEngine", self.engine).url
+        digest = hashlib.sha256(f"{url} {self.name}".encode()).hexdigest()
+        return ModelMark(self.name, url, digest, self.engine.n_ctx)
+
+
+class RemoteModel(LoadedModel):
+    """A model that a server has loaded; closing it ends what is asked of the server."""
+
+    def __init__(self, client: Client, card: dict[str, Any], load_s: float) -> None:
+        tokenizer = RemoteTokenizer(client)
+        remote = RemoteEngine(client, tokenizer, card["id"], int(card["meta"]["n_ctx"]))
+        sampling, _ = valid_values(card["meta"]["sampling"])
+        defaults = SamplingParams().replace(**sampling)
+        engine = cast("Engine", remote)  # it has what a chat uses of an engine and its model
+        super().__init__(card["id"], engine, defaults, load_s, None)
+        self.identity = RemoteIdentity(card["id"], engine)
+        self.url = client.url
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name} at {self.url}, {self.n_ctx:,} tokens>"
+
+    def score(self, *_: Any, **__: Any) -> Any:
+        """Raise UsageError: a server tells no log-probabilities of a given text."""
+        raise UsageError(f"{self.url} cannot score a text; load the model here to do so")
+
+
+def connect(url: str, key: str = "") -> RemoteModel:
+    """The model of the server at a URL. Raises UsageError and EdgesppoError."""
+    started = time.perf_counter()
+    client = Client(url, key)
+    found = client.ask("/v1/models")
+    try:
+        return RemoteModel(client, found["data"][0], time.perf_counter() - started)
+    except (KeyError, IndexError, TypeError):
+        raise EdgesppoError(
+            f"{url} is a server, but not one of edgesppo; `edgesppo serve` starts one"
+        ) from None

@@ -1,0 +1,102 @@
+"""`chat --url`: a chat over a server's model is the chat that one would have here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.errors import ContextOverflow, EdgesppoError, UsageError
+from edgesppo.remote.model import RemoteModel, connect
+from edgesppo.server import api_keys
+from tests.support.command_line import CAPITAL, one_line_error, run
+from tests.support.live_server import Live, live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgesppo.loaded_model import LoadedModel
+
+KEY = "secret-of-ada"
+TEXT = "Grüße, <end_of_turn> 你好 👋\n\n"
+
+
+@pytest.fixture(scope="module")
+def server(demo_gguf: Path) -> Iterator[Live]:
+    with live(demo_gguf, keys=tuple(api_keys.parse([(1, f"ada:{KEY}")], "here"))) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def remote(server: Live) -> Iterator[RemoteModel]:
+    with connect(server.url, KEY) as model:
+        yield model
+
+
+def test_a_chat_is_the_same_as_here(remote: RemoteModel, demo: LoadedModel) -> None:
+    here, there = demo.chat(temperature=0), remote.chat(temperature=0)
+    for question in ("My name is Ada.", "What is my name?", TEXT):
+        assert there.ask(question) == here.ask(question)
+    assert [m.ids for m in there.messages] == [m.ids for m in here.messages]
+    assert there.last is not None
+    assert there.last.usage.cached_tokens > 20  # of the turns before
+    assert remote.tokenize(TEXT) == demo.tokenize(TEXT)
+    assert remote.detokenize(demo.tokenize(TEXT)) == TEXT
+
+
+def test_sampling_stop_strings_and_limits_are_applied(
+    remote: RemoteModel, demo: LoadedModel
+) -> None:
+    options = {"seed": 5, "temperature": 1.5, "top_k": 40, "logit_bias": {300: -5}}
+    assert remote.ask(CAPITAL, **options) == demo.ask(CAPITAL, **options)
+    chat = remote.chat(temperature=0, stop=[" is"])
+    assert chat.ask(CAPITAL) == "The capital of France"
+    chat = remote.chat(temperature=0, max_tokens=2)
+    assert chat.ask(CAPITAL) == "The capital"
+    assert chat.last is not None
+    assert chat.last.finish_reason == "length"
+
+
+def test_a_stream_that_is_left_ends_on_the_server(babbler: Path) -> None:
+    with live(babbler, parallel=1) as server, connect(server.url) as model:
+        chat = model.chat(temperature=0, max_tokens=8000)
+        stream = chat.stream("Hello")
+        for _ in range(5):
+            next(stream)
+        stream.close()
+        server.wait_idle()
+        assert chat.messages[-1].finish_reason == "cancelled"
+
+
+def test_what_the_server_refuses_is_an_error_here(server: Live, remote: RemoteModel) -> None:
+    with pytest.raises(EdgesppoError, match="EDGESPPO_API_KEY"):
+        connect(server.url, "another-secret")
+    with pytest.raises(ContextOverflow):
+        remote.ask("word " * 3000)
+    with pytest.raises(EdgesppoError, match="server says"):
+        remote.ask("word " * 400_000)
+    with pytest.raises(UsageError, match="schemas"):
+        remote.ask("Hi", schema={"type": "object"})
+    assert remote.ask(CAPITAL, temperature=0)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1:80", "http://", ""])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="expected one like"):
+        connect(url)
+
+
+def test_the_command_chats_and_tells_what_is_wrong(
+    server: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPPO_API_KEY", f"ada:{KEY}")
+    lines = "My name is Ada.\nWhat is my name?\n"
+    result = run("chat", "--url", server.url, "--temperature", "0", stdin=lines)
+    assert result.exit_code == 0
+    assert "Your name is Ada." in result.stdout
+    assert server.url in result.stderr
+    nowhere = run("chat", "--url", "http://127.0.0.1:1", stdin="Hi\n")
+    assert "edgesppo serve" in one_line_error(nowhere)
+    both = run("chat", "--url", server.url, "demo", stdin="Hi\n")
+    assert "leave out 'demo'" in one_line_error(both)
