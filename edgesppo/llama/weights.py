@@ -176,15 +176,17 @@ class Weights:
             if token in self.reserved or not _is_text(kind):
                 if self.is_end(token):
                     found[token] = ENDS
+            elif kind & C.LLAMA_TOKEN_ATTR_BYTE:
+                if piece := self.piece(token):
+                    found[token] = piece[0]
+                    single.append(token)
+            elif _BYTE.fullmatch(name):
+                continue  # the grammar would read a byte that is typed as text as its name
             elif kind & C.LLAMA_TOKEN_ATTR_NORMAL and name:
-                # The grammar would read a byte that is typed as text as its name.
-                if not _BYTE.fullmatch(name):
-                    found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
+                found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
             else:
                 piece = self.piece(token)
                 found[token] = piece[0] if piece else NO_TEXT
-                if kind & C.LLAMA_TOKEN_ATTR_BYTE and piece:
-                    single.append(token)
         return found, single
 
     def is_end(self, token: int) -> bool:
