@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo.lockfile.published import Result, Training
+    from edgesppo.lockfile.published import Result, Shape, Training
 
 METHODS = {"SPPO": "Self-Play Preference Optimization (SPPO)"}
 # Field of Training -> its name in a list of hyper-parameters.
@@ -39,7 +39,6 @@ def how_to_get(entry: PinnedModel) -> str:
 
 def entry_values(entry: PinnedModel) -> dict[str, Any]:
     """What a card says of a model that is not here: identity, shape, lineage, licence."""
-    shape = entry.shape
     return {
         "name": entry.name,
         "here": False,
@@ -49,22 +48,7 @@ def entry_values(entry: PinnedModel) -> dict[str, Any]:
         "revision": entry.revision,
         "kind": entry.kind,
         "bytes": entry.size or None,
-        "model": None
-        if shape is None
-        else {
-            "parameters": shape.parameters,
-            "layers": shape.layers,
-            "width": shape.hidden_size,
-            "feed_forward": shape.feed_forward_size,
-            "heads": shape.heads,
-            "kv_heads": shape.kv_heads,
-            "head_size": shape.head_size,
-            "vocabulary": shape.vocabulary,
-            "context": shape.context,
-            "window": shape.window,
-            "attention_cap": shape.attention_softcap,
-            "final_cap": shape.output_softcap,
-        },
+        "model": None if entry.shape is None else _shape_values(entry.shape),
         "lineage": {
             "method": entry.method,
             "iteration": entry.iteration,
@@ -80,6 +64,23 @@ def entry_values(entry: PinnedModel) -> dict[str, Any]:
             "in_text": entry.license_in_text,
             "in_file": entry.license_in_file,
         },
+    }
+
+
+def _shape_values(shape: Shape) -> dict[str, int | float]:
+    return {
+        "parameters": shape.parameters,
+        "layers": shape.layers,
+        "width": shape.hidden_size,
+        "feed_forward": shape.feed_forward_size,
+        "heads": shape.heads,
+        "kv_heads": shape.kv_heads,
+        "head_size": shape.head_size,
+        "vocabulary": shape.vocabulary,
+        "context": shape.context,
+        "window": shape.window,
+        "attention_cap": shape.attention_softcap,
+        "final_cap": shape.output_softcap,
     }
 
 

@@ -48,12 +48,7 @@ def describe(summary: Summary) -> dict[str, Any]:
         "bits_per_weight": _bits(summary),
         "tokenizer": _tokenizer(summary),
         "languages": _texts(summary, "general.languages"),
-        "imatrix": {
-            "from": text(keys, "quantize.imatrix.file"),
-            "of the data": text(keys, "quantize.imatrix.dataset"),
-            "with entries": number(keys, "quantize.imatrix.entries_count"),
-            "and chunks": number(keys, "quantize.imatrix.chunks_count"),
-        },
+        "imatrix": _imatrix(keys),
         "sampling": {name: number(keys, f"general.sampling.{name}") for name in _SAMPLING},
         "license": {
             "header": text(keys, "general.license"),
@@ -112,6 +107,16 @@ def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
         "datasets": _references(keys, "dataset"),
         "source": _source(keys),
         "revision": text(keys, "edgesppo.source.revision"),
+    }
+
+
+def _imatrix(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """What llama.cpp's tools write of the importance matrix that they used."""
+    return {
+        "from": text(keys, "quantize.imatrix.file"),
+        "of the data": text(keys, "quantize.imatrix.dataset"),
+        "with entries": number(keys, "quantize.imatrix.entries_count"),
+        "and chunks": number(keys, "quantize.imatrix.chunks_count"),
     }
 
 

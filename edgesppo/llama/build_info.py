@@ -75,10 +75,12 @@ def _ask() -> tuple[int, str]:
     return run_program(_PROGRAM)
 
 
-def run_program(program: str, *arguments: str) -> tuple[int, str]:
+def run_program(
+    program: str, *arguments: str, timeout: float | None = _TIMEOUT_S
+) -> tuple[int, str]:
     """The exit status of a program in a separate process, and the last line that it wrote.
 
-    That is of standard output if the status is 0, else of standard error.
+    That is of standard output if the status is 0, else of standard error. `timeout` is in seconds.
     """
     command = [sys.executable, "-c", program, *arguments]
     folders = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -88,7 +90,7 @@ def run_program(program: str, *arguments: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=_TIMEOUT_S,
+        timeout=timeout,
         errors="replace",
     )
     lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()

@@ -38,7 +38,8 @@ def check_loads(path: Path) -> None:
     if build_info.LIBRARY in sys.modules:
         load(path)
         return
-    status, reply = build_info.run_program(_PROGRAM, str(path))
+    # Loading reads the whole file, which takes minutes from a slow disk.
+    status, reply = build_info.run_program(_PROGRAM, str(path), timeout=None)
     if status == 0:
         _raise_again(path, reply)
         return

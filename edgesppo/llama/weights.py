@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _TEXT = C.LLAMA_TOKEN_ATTR_NORMAL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_BYTE
 # A space in a token's name.
 _SPACE_MARK, _SPACE = "▁".encode(), ord(" ")
+# The name of the token of a byte, which some files type as text.
+_BYTE = re.compile(rb"<0x([0-9A-F]{2})>")
 # Values of `first_bytes` beside the 256 bytes: a token without text, and one that ends an answer.
 NO_TEXT, ENDS = 256, 257
 
@@ -119,7 +122,10 @@ class Weights:
             capacity = -n
 
     def piece(self, token: int) -> bytes:
-        """The bytes of one token; a control token gives its name."""
+        """The bytes of one token; a control token gives its name, `<0x0A>` always that byte."""
+        byte = _BYTE.fullmatch(self.name(token))
+        if byte is not None:
+            return bytes.fromhex(byte[1].decode())
         buffer = ctypes.create_string_buffer(64)
         n = C.llama_token_to_piece(self.vocab, token, buffer, 64, 0, True)
         if n < 0:
@@ -174,13 +180,17 @@ class Weights:
             if token in self.reserved or not _is_text(kind):
                 if self.is_end(token):
                     found[token] = ENDS
+            elif kind & C.LLAMA_TOKEN_ATTR_BYTE:
+                if piece := self.piece(token):
+                    found[token] = piece[0]
+                    single.append(token)
+            elif _BYTE.fullmatch(name):
+                continue  # the grammar would read a byte that is typed as text as its name
             elif kind & C.LLAMA_TOKEN_ATTR_NORMAL and name:
                 found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
             else:
                 piece = self.piece(token)
                 found[token] = piece[0] if piece else NO_TEXT
-                if kind & C.LLAMA_TOKEN_ATTR_BYTE and piece:
-                    single.append(token)
         return found, single
 
     def is_end(self, token: int) -> bool:

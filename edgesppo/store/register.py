@@ -59,14 +59,7 @@ def register(
     and the Hugging Face cache's files, from what the file says of itself. Raises ModelNotFound,
     BadModelFile, BadCheckpoint, UsageError and OutputError.
     """
-    source = _absolute(expand_user("the path", str(path)))
-    try:
-        str(source).encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{path}: the path is not valid UTF-8, so a lock cannot hold it; rename the file"
-        ) from None
-    source = (gguf_in(source) if source.is_dir() else None) or source
+    source = _model_at(path)
     folder, kind = (source, CHECKPOINT) if source.is_dir() else (source.parent, GGUF)
     try:
         title, found = _checkpoint(source) if source.is_dir() else _gguf(source)
@@ -89,6 +82,18 @@ def register(
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     layers.update_entry(chosen, lambda _: entry)
     return entry
+
+
+def _model_at(path: Path) -> Path:
+    """The absolute path of a file or checkpoint folder, or of the GGUF file that a folder holds."""
+    source = _absolute(expand_user("the path", str(path)))
+    try:
+        str(source).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{path}: the path is not valid UTF-8, so a lock cannot hold it; rename the file"
+        ) from None
+    return (gguf_in(source) if source.is_dir() else None) or source
 
 
 def _absolute(path: Path) -> Path:

@@ -79,6 +79,20 @@ def test_they_are_no_text_of_an_answer(mistyped: Path) -> None:
         assert isinstance(model.ask("<end_of_turn>", schema=schema, seed=1), str)
 
 
+def test_bytes_that_are_typed_as_text_are_bytes(
+    tmp_path: Path, demo_gguf: Path, demo: edgesppo.LoadedModel
+) -> None:
+    names = [f"<0x{byte:02X}>" for byte in range(256)]
+    file = gguf_edit.retyped(demo_gguf, tmp_path / "bytes.gguf", names, NORMAL)
+    with edgesppo.load(file) as model:
+        for text in ("\U0001f642\x00\x7f", "<0x0A> <0xF0>", "plain"):
+            assert model.tokenize(text) == demo.tokenize(text)
+            assert model.detokenize(model.tokenize(text)) == text
+        schema = {"type": "string", "minLength": 3, "maxLength": 9}
+        answer = model.ask("Hi", schema=schema, temperature=2, seed=3)
+        assert 3 <= len(answer) <= 9
+
+
 def test_a_vocabulary_without_turn_tokens_is_refused_by_run_and_import(
     fresh_home: Path, tmp_path: Path, demo_gguf: Path
 ) -> None:
