@@ -24,6 +24,7 @@ from edgesppo.errors import (
 from edgesppo.system import notices
 from edgesppo_convert import convert, look_ahead
 from edgesppo_convert.gemma2.architecture import plan_weights, read_hparams
+from edgesppo_convert.quant.low_rank import _multiplied
 from edgesppo_convert.source.checkpoint import Checkpoint
 from tests.support.adapters import (
     PREFIX,
@@ -358,3 +359,12 @@ def test_an_adapters_folder_alone_says_what_it_is_and_what_to_type(
     shutil.copy(base / "config.json", hub)
     result = call("chat", hub)
     assert "edgesppo pull google/gemma-2-9b-it --convert --adapter" in result.stderr
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 7), (37, 3, 1001), (33, 700, 65), (16, 40_000, 17)])
+def test_tiles_make_up_the_whole_product(shape: tuple[int, int, int]) -> None:
+    rows, rank, width = shape
+    random = np.random.default_rng(0)
+    b, a = random.standard_normal((rows, rank)), random.standard_normal((rank, width))
+    found = _multiplied(b.astype(np.float32), a.astype(np.float32))
+    np.testing.assert_allclose(found, b @ a, rtol=0, atol=1e-6 * rank)
