@@ -42,7 +42,7 @@ _PROBE = (
     "print('%d.%d' % sys.version_info[:2], pip.__version__)"
 )
 _OWN_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-_OLDEST_PIP = (23, 1)  # the first that knows -C, which passes options to a compilation
+_OLDEST_PIP = (23, 1)  # older ones pass no options to a compilation, or were never tried
 _OPTIONAL = "fast"  # an extra that is left out where there is no wheel of what it brings
 _WHEELS_ONLY = ("numba", "llvmlite")
 _VENV_ADVICE = "VENV=FOLDER makes the environment elsewhere"

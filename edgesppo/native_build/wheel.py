@@ -34,7 +34,26 @@ _CMAKE = """\
 set(LLAMA_BUILD_COMMON OFF)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND NOT MSVC)
   add_compile_options(-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
+  if(UNIX)
+    set(edgesppo_wait "${CMAKE_CURRENT_BINARY_DIR}/edgesppo_wait.h")
+    file(WRITE "${edgesppo_wait}" [[%s]])
+    add_compile_options("$<$<COMPILE_LANGUAGE:C>:SHELL:-include \\"${edgesppo_wait}\\">")
+  endif()
 endif()
+"""
+# ggml's threads wait for each other by `_mm_pause` alone. While another program has the processor
+# of one, the others would spin for all of its time slice: so every 1,024th time they offer theirs.
+_WAIT = """
+#include <immintrin.h>
+#include <sched.h>
+static inline void edgesppo_wait(void) {
+    static __thread unsigned n;
+    _mm_pause();
+    if ((++n & 1023u) == 0) {
+        sched_yield();
+    }
+}
+#define _mm_pause() edgesppo_wait()
 """
 # A process whose OpenMP threads have computed cannot fork: the child hangs or is aborted. Beside
 # other programs ggml's own threads are faster, too.
@@ -72,7 +91,7 @@ class Build:
 
         Raises BuildError if there is no home folder.
         """
-        parts = (_processor(), _CMAKE, self.defines, self.compiler.identity)
+        parts = (_processor(), _CMAKE, _WAIT, self.defines, self.compiler.identity)
         flags = [os.environ.get(name, "") for name in _FLAGS]
         key = hashlib.sha256(f"{parts}{flags}".encode(errors="surrogateescape")).hexdigest()[:12]
         return wheels_dir() / f"{self.version}-{platform.machine()}-{key}"
@@ -199,7 +218,7 @@ def _note_failure(build: Build, reason: str) -> None:
 
 def _compile(pip: Pip, build: Build) -> Path:
     options = pip.scratch / "edgesppo.cmake"
-    options.write_text(_CMAKE)
+    options.write_text(_CMAKE % _WAIT)
     made = pip.scratch / "wheel"
     shutil.rmtree(made, ignore_errors=True)
     tools = build.compiler.prepare(pip)
