@@ -16,6 +16,7 @@ from gguf import Keys
 from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
 from edgesppo.gguf import gemma2 as runtime
 from edgesppo.gguf.reader import ADVICE
+from edgesppo.llama.weights import Weights
 from edgesppo.system.fs import cannot_write
 from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.sentencepiece import PieceType
@@ -54,10 +55,15 @@ def check_planned(head: bytes, size: int, where: str, added: Mapping[int, bool])
 
 
 def check_written(path: Path, output: Path, added: Mapping[int, bool]) -> None:
-    """Raise OutputError if the runtime cannot use the written file; `output` is its final name."""
+    """Raise OutputError if the runtime cannot use the written file; `output` is its final name.
+
+    llama.cpp loads its vocabulary, too.
+    """
     try:
         summary = runtime.load_summary(path)
         fault = _fault(summary, added, partial(runtime.read_array, summary))
+        if fault is None:
+            Weights(path, vocabulary_only=True).close()
     except BadModelFile as error:
         fault = str(error)
     except OSError as error:
