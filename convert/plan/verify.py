@@ -89,6 +89,10 @@ def _fault(
         if allowed and kind not in allowed:
             names = " or ".join(f"{each.name} ({each:d})" for each in allowed)
             return f"the token {token!r} has the type {kind}; expected {names}"
+        if kind == PieceType.BYTE and not allowed:
+            return (
+                f"the token {token!r} has the type {kind}; expected that only of <0x00> to <0xFF>"
+            )
     ids = [index for index, token in enumerate(tokens) if token == BOS]
     bos = keys.get(Keys.Tokenizer.BOS_ID)
     if len(ids) != 1 or bos != ids[0]:

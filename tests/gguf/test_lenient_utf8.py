@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +15,9 @@ from edgesppo.gguf.lenient_utf8 import spelling_nul
 from edgesppo.llama.weights import NO_TEXT, Weights
 from tests.support import gguf_maker as make
 from tests.support.sweeps import LONG
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MARK = "▁".encode()
 NUL = [
