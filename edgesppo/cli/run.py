@@ -25,6 +25,7 @@ from edgesppo.cli.session_options import (
 )
 from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
+from edgesppo.system.fs import read_regular
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import raise_on_termination
 from edgesppo.system.suggest import nearest
@@ -111,8 +112,10 @@ def _wanted(schema_file: str) -> AnswerFormat:
     from edgesppo import schema
     from edgesppo.chat import structured
 
-    with Path(schema_file).open("rb") as file:
-        data = file.read(schema.MAX_BYTES + 1)
+    try:
+        data = read_regular(Path(schema_file), schema.MAX_BYTES)
+    except OSError as error:
+        raise UsageError(f"{schema_file}: cannot be read: {error.strerror or error}") from None
     return structured.answer_format(schema.parse(data, schema_file))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
 from edgesppo.repl.input import is_open, unquoted
-from edgesppo.system.text_input import MAX_BYTES, sign_of_utf16, why_not_utf8
+from edgesppo.system.text_input import MAX_BYTES, sign_of_another_encoding, why_not_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,8 +32,8 @@ class Message:
 def messages(lines: Iterable[str]) -> Iterator[Message]:
     """The messages in some lines.
 
-    Raises UsageError for a text that is UTF-16, of which no line can be read, and for a message
-    that is longer than any context.
+    Raises UsageError for a text that is UTF-16 or UTF-32, of which no line can be read, and for a
+    message that is longer than any context.
     """
     pending: list[str] = []
     fault: str | None = None
@@ -67,7 +67,7 @@ def _read(lines: Iterable[str]) -> Iterable[str]:
 
 
 def _fault(line: str, n: int) -> str | None:
-    """Why line `n` is not UTF-8. Raises UsageError if the text is UTF-16."""
+    """Why line `n` is not UTF-8. Raises UsageError if the text is UTF-16 or UTF-32."""
     try:
         data = line.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate that stands for no byte: checked with the message
@@ -75,6 +75,6 @@ def _fault(line: str, n: int) -> str | None:
     fault = why_not_utf8(data)
     if fault is None:
         return None
-    if n == 1 and sign_of_utf16(data):
+    if n == 1 and sign_of_another_encoding(data):
         raise UsageError(f"{_NAME} is not UTF-8 text: {fault}")
     return f"line {n} of {_NAME} is not UTF-8 text: {fault}"
