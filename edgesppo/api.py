@@ -358,6 +358,7 @@ class LoadedModel:
         self.close()
 
 
+@validate.suggests_keywords
 def load(
     model: str | Path | locate.Found,
     *,
