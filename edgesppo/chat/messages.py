@@ -179,17 +179,17 @@ def _means_nothing(value: object) -> bool:
 
 def _part(n: int, part: object) -> str:
     """The text of one part of a message's content."""
-    what = f"a part of the content of message {n}"
+    what = f"the content of message {n}"
     if not isinstance(part, Mapping):
         raise UsageError(
-            f'{what} is {validate.quoted(part)}, expected {{"type": "text", "text": "..."}}'
+            f'{what} has the part {validate.quoted(part)}, expected {{"type": "text", "text": ...}}'
         )
     if part.get("type", "text") not in _TEXT_TYPES:
         raise UsageError(
-            f"{what} has the type {validate.quoted(part['type'])}, expected 'text': Gemma-2 reads"
-            " nothing else; leave the part out"
+            f"{what} has a part of the type {validate.quoted(part['type'])}, expected 'text':"
+            " Gemma-2 reads nothing else; leave the part out"
         )
-    validate.text(f"the text of {what}", part.get("text"))
+    validate.text(f"the text in {what}", part.get("text"))
     return str(part["text"])
 
 
