@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,3 +227,24 @@ def test_a_closed_pipe_ends_quietly(demo_gguf: Path) -> None:
         process.wait(timeout=60)
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_refused_at_once_wherever_a_file_is_named(
+    kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    name = path if kind == "pipe" else Path("/dev/zero")
+    for words in (
+        ["run", "demo", "hi", "-f", name],
+        ["run", "demo", "hi", "--schema", name],
+        ["run", name, "hi"],
+        ["show", name],
+        ["import", name, "--name", "mine"],
+        ["list", "--lock", name],
+        ["convert", name, "-o", tmp_path / "out.gguf"],
+    ):
+        error = one_line_error(run(*words))
+        assert re.search("a pipe|a device|not a regular file", error), (words, error)
