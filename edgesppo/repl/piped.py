@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.repl.input import is_open, unquoted
+from edgesppo.repl.input import QUOTES, is_open, unquoted
 from edgesppo.system.text_input import MAX_BYTES, sign_of_another_encoding, why_not_utf8
 
 if TYPE_CHECKING:
@@ -37,17 +37,21 @@ def messages(lines: Iterable[str]) -> Iterator[Message]:
     """
     pending: list[str] = []
     fault: str | None = None
+    size = 0  # characters of the pending lines
     for n, raw in enumerate(_read(lines), start=1):
         # Joined files have a mark inside, too.
         line = raw.rstrip("\n").removeprefix(_BOM)
         pending.append(line)
+        size = size + 1 + len(line) if len(pending) > 1 else len(line)
         fault = fault or _fault(line, n)
-        text = "\n".join(pending)
-        if len(text) > MAX_BYTES:
+        if size > MAX_BYTES:
             raise UsageError(
                 f"{_NAME}: the message on line {n} has more than {MAX_BYTES:,} characters, more"
                 " than any context holds; shorten it"
             )
+        if len(pending) > 1 and QUOTES not in line:
+            continue  # joining the lines each time would take long
+        text = "\n".join(pending)
         if not is_open(text):
             yield Message(unquoted(text), fault)
             pending, fault = [], None
