@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgesppo_convert import Progress
 
 
+@validate.suggests_keywords
 def load(
     model: str | Path | locate.Found,
     *,

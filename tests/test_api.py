@@ -16,6 +16,8 @@ import edgesppo
 from edgesppo.gguf import file_types
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgesppo.loaded_model import LoadedModel
 
 
@@ -208,3 +210,20 @@ def test_a_type_checker_finds_mistakes_and_nothing_else(tmp_path: Path) -> None:
     found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
     lines = MISTAKES.splitlines()
     assert found == {n for n, line in enumerate(lines, 1) if "# WRONG" in line}, done.stdout
+
+
+def test_an_unknown_keyword_is_answered_with_the_nearest_known_one(demo: LoadedModel) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        r"load\(\) has no argument 'nctx' \(did you mean n_ctx\?\)": lambda: edgesppo.load(
+            "demo",
+            nctx=512,  # type: ignore[call-arg]
+        ),
+        r"'temprature' \(did you mean temperature\?\)": lambda: edgesppo.SamplingParams(
+            temprature=1  # type: ignore[call-arg]
+        ),
+        r"'sytem' \(did you mean system\?\)": lambda: demo.chat(sytem="x"),  # type: ignore[call-arg]
+        r"no stream=.*chat\.stream": lambda: demo.ask("Hi", stream=True),  # type: ignore[call-overload]
+    }
+    for said, call in calls.items():
+        with pytest.raises(edgesppo.UsageError, match=said):
+            call()

@@ -40,6 +40,7 @@ BOS, END_OF_TURN = "<bos>", "<end_of_turn>"
 CONTROL_TEXTS = frozenset(
     ("<pad>", "<eos>", BOS, "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
 )
+BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 # The scores that llama.cpp's converter gives to added tokens and to padding.
 ADDED_SCORE = -1000.0
 PAD_SCORE = -10000.0
@@ -210,10 +211,17 @@ def _index_by_text(tokens: list[Piece], where: str) -> dict[str, int]:
             raise BadCheckpoint(
                 f"tokens {ids[token.text]} and {index} of {where} are both {show(token.text)}"
             )
-    for byte in range(256):
-        text = f"<0x{byte:02X}>"
-        if text not in ids or tokens[ids[text]].type is not PieceType.BYTE:
-            raise BadCheckpoint(f"{where} has no byte piece {text}; Gemma's model has all 256")
+    missing = set(BYTES)
+    for index, token in enumerate(tokens):
+        if token.type is PieceType.BYTE:
+            if token.text not in BYTES:
+                raise BadCheckpoint(
+                    f"token {index} of {where}, {show(token.text)}, has the type BYTE; expected"
+                    " that only of <0x00> to <0xFF>"
+                )
+            missing.discard(token.text)
+    if missing:
+        raise BadCheckpoint(f"{where} has no byte piece {min(missing)}; Gemma's model has all 256")
     return ids
 
 

@@ -44,14 +44,19 @@ class Journal:
 
     def finished_tensors(self, fingerprint: str) -> dict[str, str]:
         """The sha256 by name of each tensor that earlier runs of this conversion finished."""
-        lines = jsonl.read_valid(read_all(self._files, self._descriptor, MAX_BYTES))
-        if lines:
-            self._end, self._crc = lines[-1].end, lines[-1].crc
-        events = [line.event for line in lines]
-        runs = [event["run"] for event in events if "run" in event]
-        if not runs or any(run != fingerprint for run in runs):
-            return {}
-        return {event["tensor"]: event["sha256"] for event in events if "tensor" in event}
+        data = read_all(self._files, self._descriptor, MAX_BYTES)
+        finished: dict[str, str] = {}
+        runs: set[str] = set()
+        for line in jsonl.read_valid(data):
+            run, tensor, sha256 = map(line.event.get, ("run", "tensor", "sha256"))
+            if isinstance(run, str):
+                runs.add(run)
+            elif isinstance(tensor, str) and isinstance(sha256, str):
+                finished[tensor] = sha256
+            else:
+                break  # not ours
+            self._end, self._crc = line.end, line.crc
+        return finished if runs == {fingerprint} else {}
 
     def start(self, fingerprint: str, *, restart: bool) -> None:
         """Record that this process begins; `restart` discards what was recorded before."""

@@ -16,6 +16,7 @@ from gguf import Keys
 from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
 from edgesppo.gguf import gemma2 as runtime
 from edgesppo.gguf.reader import ADVICE
+from edgesppo.llama.weights import Weights
 from edgesppo.system.fs import cannot_write
 from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.sentencepiece import PieceType
@@ -54,10 +55,15 @@ def check_planned(head: bytes, size: int, where: str, added: Mapping[int, bool])
 
 
 def check_written(path: Path, output: Path, added: Mapping[int, bool]) -> None:
-    """Raise OutputError if the runtime cannot use the written file; `output` is its final name."""
+    """Raise OutputError if the runtime cannot use the written file; `output` is its final name.
+
+    llama.cpp loads its vocabulary, too.
+    """
     try:
         summary = runtime.load_summary(path)
         fault = _fault(summary, added, partial(runtime.read_array, summary))
+        if fault is None:
+            Weights(path, vocabulary_only=True).close()
     except BadModelFile as error:
         fault = str(error)
     except OSError as error:
@@ -83,6 +89,10 @@ def _fault(
         if allowed and kind not in allowed:
             names = " or ".join(f"{each.name} ({each:d})" for each in allowed)
             return f"the token {token!r} has the type {kind}; expected {names}"
+        if kind == PieceType.BYTE and not allowed:
+            return (
+                f"the token {token!r} has the type {kind}; expected that only of <0x00> to <0xFF>"
+            )
     ids = [index for index, token in enumerate(tokens) if token == BOS]
     bos = keys.get(Keys.Tokenizer.BOS_ID)
     if len(ids) != 1 or bos != ids[0]:

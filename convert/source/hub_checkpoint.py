@@ -257,7 +257,8 @@ def _not_a_folder(path: Path) -> EdgesppoError:
             f" other files: edgesppo convert {shlex.quote(str(path.parent))} -o OUT.gguf"
         )
     return UnsupportedCheckpoint(
-        f"{path} is a file; expected a checkpoint folder, with {CONFIG} and the weights as"
+        f"{path} is {'a file' if path.is_file() else 'a pipe or a device'}; expected a checkpoint"
+        f" folder, with {CONFIG} and the weights as"
         " safetensors: edgesppo convert FOLDER -o OUT.gguf"
     )
 
@@ -273,8 +274,9 @@ def _content_of(path: Path) -> str | None:
 
 
 def _head(path: Path) -> bytes:
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(HEAD)
+    if path.is_file():  # a pipe would be waited for
+        with suppress(OSError), path.open("rb") as file:
+            return file.read(HEAD)
     return b""
 
 

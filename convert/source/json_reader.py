@@ -39,6 +39,8 @@ def is_text(text: str) -> bool:
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes; BadCheckpoint if missing or longer."""
     try:
+        if path.exists() and not path.is_file():
+            raise BadCheckpoint(f"{path} is a folder, a pipe or a device; expected a file")
         if not path.is_file():
             raise BadCheckpoint(f"{path.parent} has no {path.name}; is the download complete?")
         with path.open("rb") as file:

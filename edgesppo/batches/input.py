@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgesppo.errors import UsageError
-from edgesppo.system.text_input import MAX_BYTES, sign_of_utf16
+from edgesppo.system.text_input import MAX_BYTES, sign_of_another_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,7 +82,7 @@ class InputRows:
             raise UsageError(
                 f"{self.name} is a model file, expected rows: MODEL IN OUT, in this order"
             )
-        if sign := sign_of_utf16(start):
+        if sign := sign_of_another_encoding(start):
             raise UsageError(f"{self.name} is not UTF-8 text: {sign}; save it as UTF-8")
         self._file.seek(0)
         if not start.removeprefix(_BOM).lstrip().startswith(b"["):

@@ -198,7 +198,7 @@ class ResultFile:
     def _read_journal(self) -> list[jsonl.Line]:
         """The journal's lines. Raises UsageError if it is damaged, or of another version."""
         data = read_all(self._files, self._journal, _MAX_JOURNAL)
-        events = jsonl.read_valid(data)
+        events = [*jsonl.read_valid(data)]
         tail = data[events[-1].end if events else 0 :]
         if b"\n" in tail and not _is_zeros(tail):  # more than one line that was cut off
             raise UsageError(

@@ -7,25 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, get_args
+from typing import Any, SupportsIndex, TypeAlias, get_args
 
 from edgesppo.chat.choices import Role
 from edgesppo.errors import UsageError
 from edgesppo.system import validate
 from edgesppo.system.suggest import did_you_mean
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ROLES: tuple[str, ...] = get_args(Role)
 _KEYS = ("role", "content")
+_TEXT_TYPES = ("text", "input_text", "output_text")
+# What to do about keys and roles of other chat formats.
+_KEY_ADVICE = {
+    "name": "Gemma-2's turns have no names: write it into the content",
+    "tool_calls": "Gemma-2 calls no tools: leave it out, or write it into the content as text",
+    "tool_call_id": "Gemma-2 calls no tools: give the result as a user's message",
+    "function_call": "Gemma-2 calls no functions: leave it out, or write it into the content",
+    "refusal": "write the refusal into the content",
+    "reasoning_content": "Gemma-2 does not reason apart: leave it out",
+    "images": "Gemma-2 reads text only: leave it out",
+    "audio": "Gemma-2 reads text only: leave it out",
+}
+_ROLE_ADVICE = {
+    "developer": "use 'system'",
+    "model": "use 'assistant'",
+    "bot": "use 'assistant'",
+    "human": "use 'user'",
+    "tool": "Gemma-2 calls no tools: give the result as a user's message",
+    "function": "Gemma-2 calls no functions: give the result as a user's message",
+}
 _SHOWN = 60  # characters of a text in a repr
 _ADVICE = "pass all of them to model.ask(), or leave it out and give its text to chat.ask()"
 
 
-@dataclass(frozen=True, repr=False)
-class Message(Mapping[str, str]):
-    """One message of a chat; also a mapping of its role and content, so that dict() takes it.
+@dataclass(frozen=True, repr=False, eq=False)
+class Message(dict[str, str]):
+    """One message of a chat; also a dict of its role and content, as JSON has them.
+
+    It equals such a dict, and cannot be changed.
 
     Attributes:
         role: "system", "user" or "assistant".
@@ -40,21 +59,38 @@ class Message(Mapping[str, str]):
     ids: tuple[int, ...] | None = None
     finish_reason: str | None = None
 
+    def __post_init__(self) -> None:
+        super().__init__(role=self.role, content=self.content)
+
     def to_dict(self) -> dict[str, str]:
         """The role and the content, as JSON has them: {"role": "user", "content": "Hi"}."""
-        return {"role": self.role, "content": self.content}
+        return {**self}
 
-    def __getitem__(self, key: str) -> str:
-        return self.to_dict()[key]
+    def _all(self) -> tuple[Any, ...]:
+        return self.role, self.content, self.ids, self.finish_reason
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(_KEYS)
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Message):
+            return self._all() == other._all()
+        return super().__eq__(other)
 
-    def __len__(self) -> int:
-        return len(_KEYS)
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(self._all())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Message, self._all()
 
     def __repr__(self) -> str:
         return f"Message({self.role!r}, {shortened(self.content)})"
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("a Message cannot be changed; put another one in its place")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
 
 # A Message, or a dict with its role and content.
@@ -113,10 +149,11 @@ def as_message(n: int, given: Any) -> Message:
             "'role' and 'content'"
         )
     for key, value in given.items():
-        if key not in _KEYS and value is not None:
+        if key not in _KEYS and not _means_nothing(value):
+            advice = _KEY_ADVICE.get(key) if isinstance(key, str) else None
             raise UsageError(
                 f"message {n} has the key {validate.quoted(key)}{did_you_mean(str(key), _KEYS)}, "
-                "expected 'role' and 'content' only"
+                f"expected 'role' and 'content' only{f'; {advice}' if advice else ''}"
             )
     for key in _KEYS:
         if key not in given:
@@ -124,9 +161,36 @@ def as_message(n: int, given: Any) -> Message:
     role, content = given["role"], given["content"]
     if not isinstance(role, str) or role not in ROLES:
         expected = " or ".join(map(repr, ROLES))
-        raise UsageError(f"message {n} has the role {validate.quoted(role)}, expected {expected}")
+        advice = _ROLE_ADVICE.get(role) if isinstance(role, str) else None
+        raise UsageError(
+            f"message {n} has the role {validate.quoted(role)}, expected {expected}"
+            f"{f'; {advice}' if advice else ''}"
+        )
+    if isinstance(content, list | tuple):
+        content = "\n".join(_part(n, part) for part in content)
     validate.text(f"the content of message {n}", content)
     return Message(role, content)  # type: ignore[arg-type]
+
+
+def _means_nothing(value: object) -> bool:
+    """Whether a further key says nothing, as in the messages that other programs write."""
+    return value is None or (isinstance(value, str | list | tuple | dict) and not value)
+
+
+def _part(n: int, part: object) -> str:
+    """The text of one part of a message's content."""
+    what = f"the content of message {n}"
+    if not isinstance(part, Mapping):
+        raise UsageError(
+            f'{what} has the part {validate.quoted(part)}, expected {{"type": "text", "text": ...}}'
+        )
+    if part.get("type", "text") not in _TEXT_TYPES:
+        raise UsageError(
+            f"{what} has a part of the type {validate.quoted(part['type'])}, expected 'text':"
+            " Gemma-2 reads nothing else; leave the part out"
+        )
+    validate.text(f"the text in {what}", part.get("text"))
+    return str(part["text"])
 
 
 def split_system(given: Any, system: str | None = None) -> tuple[str | None, list[Message]]:

@@ -20,9 +20,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from edgesppo._version import __version__
-from edgesppo.errors import EdgesppoError
-from edgesppo.system import notices
-from edgesppo.system.sanitize import one_line
+from edgesppo.errors import EdgesppoError, OutOfMemory
+from edgesppo.system import memory_guard, notices
+from edgesppo.system.sanitize import one_line, printable
 from edgesppo.system.suggest import SOMEWHAT_SIMILAR, nearest
 from edgesppo.terminal.output import aside, quieted
 
@@ -185,12 +185,29 @@ class _LazyGroup(click.Group):
         try:
             with notices.collected():
                 try:
-                    return super().main(*args, **kwargs)
+                    return self._run(*args, **kwargs)
                 finally:
                     for line in notices.take():
                         aside(f"edgesppo: {line}")
         finally:
             _discard_unwritten_output()
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except (OSError, MemoryError) as error:  # at --help or --version, before any command
+            ours = _ours(error)
+            if type(ours) is EdgesppoError:
+                ours = EdgesppoError(f"standard output cannot be written: {ours}")
+            CliError(ours, as_json=False).show()
+            sys.exit(1)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As click does, but with errors that are safe to show."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.ClickException as error:
+            raise _made_safe(error) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands and options that begin so; imports none of the commands."""
@@ -242,25 +259,35 @@ class _LazyGroup(click.Group):
                 raise
             aside("\nedgesppo: interrupted; this counts as no", matters=True)
             ctx.exit(INTERRUPTED)
-        except (click.ClickException, click.exceptions.Exit):
+        except click.ClickException as error:
+            raise _made_safe(error) from None
+        except click.exceptions.Exit:
             raise
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # click exits quietly when the reader of a pipe is gone
-            raise CliError(_from_os_error(error), as_json=ctx.meta.get(JSON_KEY, False)) from None
         except Exception as error:
-            if os.environ.get("EDGESPPO_DEBUG"):
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # click exits quietly when the reader of a pipe is gone
+            if os.environ.get("EDGESPPO_DEBUG") and not isinstance(error, OSError):
                 raise
-            unexpected = EdgesppoError(
-                f"unexpected {type(error).__name__}: {error} (a bug in edgesppo; set "
-                "EDGESPPO_DEBUG=1 to see where)"
-            )
-            raise CliError(unexpected, as_json=ctx.meta.get(JSON_KEY, False)) from None
+            raise CliError(_ours(error), as_json=ctx.meta.get(JSON_KEY, False)) from None
 
 
-def _from_os_error(error: OSError) -> EdgesppoError:
-    where = f"{error.filename}: " if error.filename else ""
-    return EdgesppoError(f"{where}{error.strerror or error}")
+def _ours(error: Exception) -> EdgesppoError:
+    """One of our errors for any other."""
+    if shortage := memory_guard.shortage(error):
+        return OutOfMemory(shortage)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return EdgesppoError(f"{where}{error.strerror or error}")
+    return EdgesppoError(
+        f"unexpected {type(error).__name__}: {error} (a bug in edgesppo; set "
+        "EDGESPPO_DEBUG=1 to see where)"
+    )
+
+
+def _made_safe(error: click.ClickException) -> click.ClickException:
+    """The error again; its message may quote what a terminal must not obey."""
+    vars(error)["message"] = printable(error.message)
+    return error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

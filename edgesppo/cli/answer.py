@@ -12,7 +12,7 @@ import click
 
 from edgesppo.cli import INTERRUPTED
 from edgesppo.cli.output import emit_json, has_terminal, say
-from edgesppo.system.sanitize import printable
+from edgesppo.system.sanitize import Printable
 from edgesppo.terminal.format import speed_line
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def answer(
     result = chat.last
     value = {} if wanted is None or interrupted else {"value": wanted.value(result)}
     if form is Form.TEXT:
-        click.echo(_clean(result.text[sent.n_characters :]))
+        sent.finish(result.text)
         say(speed_line(result))
     else:
         emit_json({**_described(loaded, chat, sent), **value})
@@ -75,13 +75,14 @@ class _Sent:
 
     def __init__(self, form: Form | None) -> None:
         self._form = form
+        self._safe = Printable() if has_terminal(sys.stdout) else None
         self.n_characters = 0
         self.n_logprobs = 0
 
     def put(self, chunk: Chunk) -> None:
         """Print a piece. Those of the prefill have nothing to print."""
         if self._form is Form.TEXT:
-            click.echo(_clean(chunk.text), nl=False)
+            click.echo(self._shown(chunk.text), nl=False)
             self.n_characters += len(chunk.text)
         elif self._form is Form.LINES and chunk.finish_reason is None:
             tokens = [entry.to_dict() for entry in chunk.logprobs]
@@ -90,9 +91,13 @@ class _Sent:
                 self.n_characters += len(chunk.text)
                 self.n_logprobs += len(tokens)
 
+    def finish(self, text: str) -> None:
+        """Print what is left of a text, and end the line."""
+        rest = self._shown(text[self.n_characters :])
+        click.echo(rest if self._safe is None else rest + self._safe.flush())
 
-def _clean(text: str) -> str:
-    return printable(text) if has_terminal(sys.stdout) else text
+    def _shown(self, text: str) -> str:
+        return text if self._safe is None else self._safe.decode(text)
 
 
 def _described(loaded: LoadedModel, chat: Chat, sent: _Sent) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +17,7 @@ from edgesppo.cli.loading import is_explicit, open_model, open_reporting, open_w
 from edgesppo.cli.options import json_option, model_options, sampling_options
 from edgesppo.cli.output import is_interactive, say
 from edgesppo.cli.session_options import choose_model_for, held_session, session_options
-from edgesppo.errors import UsageError
+from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.store import locate, user_state
 from edgesppo.terminal.format import describe
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from edgesppo.sessions.session import Session
 
 TRY_QUESTION = "Who are you?"
+_IN_CHAT = "/model NAME takes one of these, or the path of a GGUF file or of a checkpoint folder"
+_NO_NAME = "--resume takes no name; to resume a chat by its name: edgesppo chat --session {}"
 _plain_option = click.option(
     "--plain",
     is_flag=True,
@@ -34,7 +38,21 @@ _plain_option = click.option(
 )
 
 
-@click.command(name="chat", cls=HeadedCommand)
+class _ChatCommand(HeadedCommand):
+    """Says what to type where --resume was given a name, which it does not take."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does."""
+        given = [*args]
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "--resume" in given and "unexpected extra argument" in error.message:
+                error = click.UsageError(f"{error.message}; {_NO_NAME.format('NAME')}", ctx)
+            raise error from None
+
+
+@click.command(name="chat", cls=_ChatCommand)
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.option(
     "--system",
@@ -74,7 +92,12 @@ def chat_command(
     if url is not None and model is not None:
         raise UsageError(f"--url {url} has its own model; leave out {model!r}")
     with held_session(session, resume=resume, unnamed=is_interactive()) as held:
-        found = choose_model_for(model, held) if url is None else _server(url)
+        try:
+            found = choose_model_for(model, held) if url is None else _server(url)
+        except ModelNotFound as error:
+            if not resume or model is None:
+                raise
+            raise ModelNotFound(f"{error}; {_NO_NAME.format(quote(model))}") from None
         if url is not None:
             loading = {**loading, "url": url}
         _talk(_setup(found, loading, {"system": system, **sampling}, held, snapshots), plain=plain)
@@ -112,7 +135,7 @@ def _setup(
     return Setup(
         found,
         open_reported,
-        locate.find,
+        partial(locate.find, advice=_IN_CHAT),
         Sessions(),
         held,
         snapshots,

@@ -17,6 +17,7 @@ from edgesppo.errors import UsageError
 from edgesppo.planning.run_config import CACHE_TYPES, GOALS
 from edgesppo.sampling.fields import Choice, Number
 from edgesppo.sampling.params import SamplingParams
+from edgesppo.system.fs import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,8 +216,10 @@ def read_schema(schema_file: str) -> AnswerFormat:
     from edgesppo import schema
     from edgesppo.chat import structured
 
-    with Path(schema_file).open("rb") as file:
-        data = file.read(schema.MAX_BYTES + 1)
+    try:
+        data = read_regular(Path(schema_file), schema.MAX_BYTES)
+    except OSError as error:
+        raise UsageError(f"{schema_file}: cannot be read: {error.strerror or error}") from None
     return structured.answer_format(schema.parse(data, schema_file))
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def say(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
-    """Print a message on standard error, with control characters escaped.
+    """Print a message on standard error, made safe to show.
 
     A message that cannot be written is dropped: it must not spoil the answer. With --quiet only
     what `matters` is printed: errors, and what belongs to a question.
     """
-    aside(printable(text), newline=newline, matters=matters)
+    aside(text, newline=newline, matters=matters)
 
 
 def say_notices() -> None:

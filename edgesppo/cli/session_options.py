@@ -15,7 +15,6 @@ from edgesppo.cli.loading import choose_model
 from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.store import locate
-from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import resumed_line
 
@@ -86,7 +85,7 @@ def held_session(
         return
     with session:
         for notice in session.notices:
-            say(f"edgesppo: {printable(notice)}", matters=True)
+            say(f"edgesppo: {notice}", matters=True)
         yield session
 
 
@@ -105,7 +104,7 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
     try:
         return sessions.unnamed()
     except EdgesppoError as error:
-        say(f"edgesppo: this chat will not be saved: {printable(str(error))}", matters=True)
+        say(f"edgesppo: this chat will not be saved: {error}", matters=True)
         return None
 
 
@@ -139,7 +138,7 @@ def session_chat(
     saved = loaded.keep(session, snapshots=snapshots, **given)
     try:
         if saved.resumed is not None:
-            say(printable(resumed_line(session.name, saved.resumed)))
+            say(resumed_line(session.name, saved.resumed))
         yield saved
     finally:
         try:

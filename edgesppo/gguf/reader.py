@@ -275,8 +275,13 @@ class _Reader(Cursor):
             return
         if len(vocabulary) != n:
             raise self.fail(f"{len(vocabulary)} of its {n} tokens differ, expected all of them")
-        if b"" in vocabulary or vocabulary.has_nul:
+        if b"" in vocabulary or b"\0" in (vocabulary.nul or b""):
             raise self.fail(f"a token in {key} is empty or contains a NUL character")
+        if vocabulary.nul is not None:
+            raise self.fail(
+                f"the token {quoted(vocabulary.nul)} in {key} is not UTF-8, and llama.cpp would "
+                "read a NUL character in it"
+            )
         missing = next((text for text in required if text not in vocabulary), None)
         if missing is not None:
             raise self.fail(f"{key} lacks {missing.decode()!r}, expected a token for each byte")

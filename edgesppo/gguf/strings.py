@@ -10,6 +10,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.gguf.lenient_utf8 import spelling_nul
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,7 +32,7 @@ class Vocabulary:
     """The strings of an array as a set of their hashes, to take less memory than the strings."""
 
     hashes: set[int] = field(default_factory=set)
-    has_nul: bool = False
+    nul: bytes | None = None  # the first that contains U+0000, as llama.cpp reads it
 
     def __len__(self) -> int:
         """The number of different strings."""
@@ -42,7 +44,7 @@ class Vocabulary:
     def move_from(self, texts: list[bytes]) -> None:
         """Add these strings and empty the list."""
         self.hashes.update(map(hash, texts))
-        self.has_nul = self.has_nul or b"\0" in b"".join(texts)
+        self.nul = spelling_nul(texts) if self.nul is None else self.nul
         texts.clear()
 
 

@@ -28,11 +28,12 @@ MAX_TEXT = 200
 _KEY = re.compile(r"([A-Za-z_][\w-]{0,63}):(?:[ \t]+(.*))?")
 _ITEM = re.compile(r"[ \t]*-[ \t]+(.*)")
 _LICENSE = re.compile(
-    r"^[ \t]*[-*]?[ \t]*\**licen[cs]e\**[ \t]*:\**[ \t]*\[?([A-Za-z][\w.+ -]{1,63})",
+    r"^[ \t]{0,9}[-*]?[ \t]{0,9}\*{0,3}licen[cs]e\*{0,3}[ \t]{0,9}:\*{0,3}[ \t]{0,9}\[?"
+    r"([A-Za-z][\w.+ -]{1,63})",
     re.IGNORECASE | re.MULTILINE | re.ASCII,
 )
 _BASE = re.compile(
-    r"finetuned from(?: model)?\**[ \t]*:\**[ \t]*\[?(" + REPOSITORY.pattern + ")",
+    r"finetuned from(?: model)?\*{0,3}[ \t]{0,9}:\*{0,3}[ \t]{0,9}\[?(" + REPOSITORY.pattern + ")",
     re.IGNORECASE | re.ASCII,
 )
 

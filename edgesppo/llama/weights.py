@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile, OutOfMemory
+from edgesppo.gguf.lenient_utf8 import is_utf8
 from edgesppo.llama import fork
 from edgesppo.llama.library import (
     C,
@@ -170,7 +171,9 @@ class Weights:
         """The first byte of every token's text, and the byte tokens.
 
         Entry i of the first list is NO_TEXT for a token without text, ENDS for one that ends an
-        answer. The second list holds the tokens that stand for a single byte each.
+        answer. A token that is neither a byte nor UTF-8 counts as one without text: a grammar
+        reads it as other characters than a decoder does. The second list holds the tokens that
+        stand for a single byte each.
         """
         n, vocab = self.n_vocab, self.vocab
         attributes = list(map(C.llama_vocab_get_attr, [vocab] * n, range(n)))
@@ -187,10 +190,11 @@ class Weights:
             elif _BYTE.fullmatch(name):
                 continue  # the grammar would read a byte that is typed as text as its name
             elif kind & C.LLAMA_TOKEN_ATTR_NORMAL and name:
-                found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
+                if name.isascii() or is_utf8(name):
+                    found[token] = _SPACE if name.startswith(_SPACE_MARK) else name[0]
             else:
                 piece = self.piece(token)
-                found[token] = piece[0] if piece else NO_TEXT
+                found[token] = piece[0] if piece and is_utf8(piece) else NO_TEXT
         return found, single
 
     def is_end(self, token: int) -> bool:

@@ -19,6 +19,7 @@ from edgesppo.lockfile.entries import (
     name_fault,
     same_name,
 )
+from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -54,14 +55,16 @@ def read_build(entry: dict[str, Any], where: str) -> PinnedBuild:
     }
     for key in ("recipe", "platform"):
         if not NAME.fullmatch(texts[key]):
-            raise BadLock(f"{where}: {key} is {texts[key]!r}, expected letters, digits, '.-_'")
+            raise BadLock(
+                f"{where}: {key} is {quoted(texts[key])}, expected letters, digits, '.-_'"
+            )
     return PinnedBuild(**texts, size=_size(entry, where), sha256=_hash(entry, "sha256", where))
 
 
 def _size(entry: dict[str, Any], where: str) -> int:
     size = entry.get("size")
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 63:
-        raise BadLock(f"{where}: size is {size!r}, expected a number of bytes")
+        raise BadLock(f"{where}: size is {quoted(size)}, expected a number of bytes")
     return size
 
 
@@ -69,7 +72,7 @@ def _hash(entry: dict[str, Any], key: str, where: str) -> str:
     form, expected = _HASHES[key]
     value: str = required_value(entry, key, where)
     if not form.fullmatch(value):
-        raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
+        raise BadLock(f"{where}: {key} is {quoted(value)}, expected {expected}")
     return value
 
 
@@ -77,7 +80,7 @@ def check_keys(known: Collection[str], table: dict[str, Any], where: str) -> Non
     """Raise BadLock for unknown keys."""
     for key in table:
         if key not in known:
-            raise BadLock(f"{where}: unknown key {key!r}; known: {', '.join(sorted(known))}")
+            raise BadLock(f"{where}: unknown key {quoted(key)}; known: {', '.join(sorted(known))}")
 
 
 def required_tables(table: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
@@ -93,7 +96,7 @@ def required_value(table: dict[str, Any], key: str, where: str) -> Any:
     value = table.get(key)
     kind, expected = (int, "a number") if key == "iteration" else (str, "a string")
     if type(value) is not kind or not value:
-        raise BadLock(f"{where}: {key} is {value!r}, expected {expected}")
+        raise BadLock(f"{where}: {key} is {quoted(value)}, expected {expected}")
     return value
 
 
@@ -101,11 +104,13 @@ def relative_path(text: str, where: str) -> str:
     """The path again. Raises BadLock unless it stays in its folder on every system."""
     path = PurePosixPath(text)
     if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text:
-        raise BadLock(f"{where}: the path {text!r} leaves the folder of its model")
+        raise BadLock(f"{where}: the path {quoted(text)} leaves the folder of its model")
     if str(path) != text or text == ".":
-        raise BadLock(f"{where}: the path {text!r} is not in its simplest form, such as a/b.json")
+        raise BadLock(
+            f"{where}: the path {quoted(text)} is not in its simplest form, such as a/b.json"
+        )
     for part in path.parts:
-        check_name(part, f"{where}: the path {text!r}")
+        check_name(part, f"{where}: the path {quoted(text)}")
     return text
 
 
@@ -113,7 +118,7 @@ def check_name(name: str, what: str) -> None:
     """Raise BadLock for a name that a file cannot have on every system."""
     fault = name_fault(name)
     if fault is not None:
-        raise BadLock(f"{what}: the name {name!r} {fault}")
+        raise BadLock(f"{what}: the name {quoted(name)} {fault}")
 
 
 def check_distinct_paths(paths: Sequence[str], where: str) -> None:
@@ -122,13 +127,15 @@ def check_distinct_paths(paths: Sequence[str], where: str) -> None:
     for path in paths:
         same = same_name(path)
         if same in seen:
-            also = "" if seen[same] == path else f", also as {seen[same]!r}"
-            raise BadLock(f"{where}: the path {path!r} occurs twice{also}")
+            also = "" if seen[same] == path else f", also as {quoted(seen[same])}"
+            raise BadLock(f"{where}: the path {quoted(path)} occurs twice{also}")
         seen[same] = path
     for same, path in seen.items():
         above = next((str(p) for p in PurePosixPath(same).parents if str(p) in seen), None)
         if above is not None:
-            raise BadLock(f"{where}: the path {path!r} is inside the file {seen[above]!r}")
+            raise BadLock(
+                f"{where}: the path {quoted(path)} is inside the file {quoted(seen[above])}"
+            )
 
 
 def check_location(text: str, where: str) -> None:
@@ -141,13 +148,16 @@ def check_location(text: str, where: str) -> None:
     windows = PureWindowsPath(text)
     if len(text) > 1 and set(text[:2]) <= set("/\\"):
         raise BadLock(
-            f"{where}: location is {text!r}, a network share or a device; expected a local folder"
+            f"{where}: location is {quoted(text)}, a network share or a device; expected a local"
+            " folder"
         )
     if ".." in windows.parts:
-        raise BadLock(f"{where}: location is {text!r}, expected no '..' in it")
+        raise BadLock(f"{where}: location is {quoted(text)}, expected no '..' in it")
     is_absolute = (windows if os.name == "nt" else PurePosixPath(text)).is_absolute()
     if not is_absolute or "\0" in text:
-        raise BadLock(f"{where}: location is {text!r}, expected the absolute path of a folder")
+        raise BadLock(
+            f"{where}: location is {quoted(text)}, expected the absolute path of a folder"
+        )
 
 
 def check_claims(values: dict[str, Any], where: str) -> None:
@@ -156,7 +166,7 @@ def check_claims(values: dict[str, Any], where: str) -> None:
     if iteration is not None and iteration < 1:
         raise BadLock(f"{where}: iteration is {iteration}, expected 1 or more")
     if link is not None and not is_link(link):
-        raise BadLock(f"{where}: license_link is {link!r}, expected a plain https address")
+        raise BadLock(f"{where}: license_link is {quoted(link)}, expected a plain https address")
 
 
 def check_builds(builds: Sequence[PinnedBuild], where: str) -> None:
@@ -173,13 +183,13 @@ def check_repository(values: dict[str, Any], key: str, revision_key: str, where:
     """Raise BadLock unless OWNER/NAME and its commit are valid and both given, or both missing."""
     repository, revision = values.get(key), values.get(revision_key)
     if repository is not None and not REPOSITORY.fullmatch(repository):
-        raise BadLock(f"{where}: {key} is {repository!r}, expected OWNER/NAME")
+        raise BadLock(f"{where}: {key} is {quoted(repository)}, expected OWNER/NAME")
     if repository is not None:
-        check_name(repository.replace("/", "--"), f"{where}: {key} is {repository!r}")
+        check_name(repository.replace("/", "--"), f"{where}: {key} is {quoted(repository)}")
     if (repository is None) != (revision is None):
         raise BadLock(f"{where}: expected {key} and {revision_key} together")
     if revision is not None and not _REVISION.fullmatch(revision):
         raise BadLock(
-            f"{where}: {revision_key} is {revision!r}, expected 40 hex digits or {UNRESOLVED!r};"
-            " a branch cannot be pinned"
+            f"{where}: {revision_key} is {quoted(revision)}, expected 40 hex digits or"
+            f" {UNRESOLVED!r}; a branch cannot be pinned"
         )

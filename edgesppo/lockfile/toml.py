@@ -48,6 +48,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,9 @@ from edgesppo.lockfile.entries import (
     same_name,
 )
 from edgesppo.lockfile.published import read_published, values_of
+from edgesppo.system.fs import read_regular
 from edgesppo.system.paths import PACKAGE
+from edgesppo.system.validate import quoted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,7 +82,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 1
-_MAX_BYTES = 64 << 20
+_MAX_BYTES = 2 << 20  # of a lock: a hundred and fifty models of fifty files
+_MAX_SMALL = 64 << 20  # bytes of a file that is hashed in memory
+_MAX_PARTS = 4  # of a dotted key, of which no lock has any
+# What begins or ends a part of a key, a value or a comment; and where a string or comment ends.
+_MARK = re.compile(r"\"\"\"|'''|[\"'#]|\.+|[\n=,{}\[\]]+")
+_ENDS = {
+    '"""': re.compile(r"(?:[^\\\"]|\\.|\"(?!\"\"))*\"\"\"", re.DOTALL),
+    "'''": re.compile(r".*?'''", re.DOTALL),
+    '"': re.compile(r"(?:[^\\\"\n]|\\.)*\""),
+    "'": re.compile(r"[^'\n]*'"),
+    "#": re.compile(r"[^\n]*"),
+}
 _BOM = "\ufeff"
 _TABLES = ("shape", "training", "results", "citation", "files", "builds")
 _PUBLISHED = ("shape", "training", "result", "citation")
@@ -98,10 +112,9 @@ def read(file: Path | None = None) -> Lock:
     advice = "correct it, or move it away" if file else "reinstall edgesppo"
     file = file or path()
     try:
-        if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
+        if file.exists() and not file.is_file():
             raise BadLock(f"{file}: not a regular file")
-        with file.open("rb") as stream:
-            return parse(stream.read(_MAX_BYTES).decode("utf-8"), str(file))
+        return parse(read_regular(file, _MAX_BYTES).decode("utf-8"), str(file))
     except BadLock as error:
         raise BadLock(f"{error}; {advice}") from None
     except OSError as error:
@@ -114,12 +127,15 @@ def parse(text: str, origin: str) -> Lock:
     """Parse and check the text of a lock; `origin` names it in errors. Raises BadLock."""
     if text.startswith(_BOM):
         raise BadLock(f"{origin}: begins with a byte order mark; save it as UTF-8 without one")
+    if len(text.encode("utf-8", "replace")) > _MAX_BYTES:
+        raise BadLock(f"{origin}: a lock of more than {_MAX_BYTES:,} bytes")
+    _check_keys(text, origin)
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, or a number with too many digits
         raise BadLock(f"{origin}: not TOML: {error}") from None
     if type(data.get("version")) is not int or data["version"] != VERSION:
-        raise BadLock(f"{origin}: version is {data.get('version')!r}, expected {VERSION}")
+        raise BadLock(f"{origin}: version is {quoted(data.get('version'))}, expected {VERSION}")
     checks.check_keys({"version", "model"}, data, origin)
     models: dict[str, PinnedModel] = {}
     names: dict[str, str] = {}
@@ -127,10 +143,29 @@ def parse(text: str, origin: str) -> Lock:
         model = _model(entry, f"{origin}: model {n}")
         other = names.setdefault(same_name(model.name), model.name)
         if model.name in models or other != model.name:
-            also = "" if other == model.name else f", also as {other!r}"
-            raise BadLock(f"{origin}: the name {model.name!r} occurs twice{also}")
+            also = "" if other == model.name else f", also as {quoted(other)}"
+            raise BadLock(f"{origin}: the name {quoted(model.name)} occurs twice{also}")
         models[model.name] = model
     return Lock(models)
+
+
+def _check_keys(text: str, origin: str) -> None:
+    """Refuse keys of many parts: the time to parse one grows with the square of their number."""
+    at = dots = 0
+    while found := _MARK.search(text, at):
+        mark, at = found[0], found.end()
+        if mark in _ENDS:
+            end = _ENDS[mark].match(text, at)
+            if end is None:
+                return  # the rest is not TOML
+            at = end.end()
+        else:
+            dots = dots + len(mark) if mark[0] == "." else 0
+        if dots >= _MAX_PARTS:
+            line = text.count("\n", 0, at) + 1
+            raise BadLock(
+                f"{origin}: the key on line {line} has more than {_MAX_PARTS} parts, expected one"
+            )
 
 
 def _model(entry: dict[str, Any], where: str) -> PinnedModel:
@@ -139,10 +174,12 @@ def _model(entry: dict[str, Any], where: str) -> PinnedModel:
     keys = [key for key in _KEYS if key in entry or key in required]
     values = {key: checks.required_value(entry, key, where) for key in keys}
     if not NAME.fullmatch(values["name"]):
-        raise BadLock(f"{where}: name is {values['name']!r}, expected letters, digits, '.-_'")
+        raise BadLock(f"{where}: name is {quoted(values['name'])}, expected letters, digits, '.-_'")
     checks.check_name(values["name"], where)
     if values["kind"] not in KINDS:
-        raise BadLock(f"{where}: kind is {values['kind']!r}, expected one of {', '.join(KINDS)}")
+        raise BadLock(
+            f"{where}: kind is {quoted(values['kind'])}, expected one of {', '.join(KINDS)}"
+        )
     _check_source(values, where)
     checks.check_repository(values, "repository", "revision", where)
     checks.check_repository(values, "base_model", "base_revision", where)
@@ -202,7 +239,7 @@ def with_sha256(model: PinnedModel, folder: Path) -> PinnedModel:
     files = []
     for file in model.files:
         path = folder / file.path
-        small = file.sha256 is None and file.size <= _MAX_BYTES
+        small = file.sha256 is None and file.size <= _MAX_SMALL
         if small and path.is_file() and path.stat().st_size == file.size:
             (present,) = describe_files(folder, [file.path])
             file = present if present.oid == file.oid else file

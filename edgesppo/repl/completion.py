@@ -12,6 +12,7 @@ from edgesppo.lockfile import layers
 from edgesppo.repl import file_names, sampling_settings
 from edgesppo.repl.commands.registry import COMMANDS, named
 from edgesppo.sampling.params import SamplingParams
+from edgesppo.system.sanitize import one_line
 from edgesppo.terminal.format import ago, n_turns
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class CommandCompleter(Completer):
         begun = words[-1].text
         for found in self._paths.get_completions(Document(begun, len(begun)), event):
             text = found.text if quote else file_names.escaped(found.text)
-            yield Completion(text, found.start_position, found.display, found.display_meta)
+            shown = one_line(found.display_text)
+            yield Completion(text, found.start_position, shown, found.display_meta)
 
     def _choices(self, kind: str) -> Iterator[tuple[str, str]]:
         """(text, description) of every argument of a kind; see `Command.takes`."""
@@ -84,4 +86,4 @@ def _commands() -> Iterator[tuple[str, str]]:
 def _matching(choices: Iterable[tuple[str, str]], prefix: str) -> Iterator[Completion]:
     for text, meaning in choices:
         if text.startswith(prefix):
-            yield Completion(text, start_position=-len(prefix), display_meta=meaning)
+            yield Completion(text, -len(prefix), one_line(text), one_line(meaning))

@@ -31,6 +31,8 @@ def history() -> History:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not path.is_file():  # a pipe would be waited for
+            return InMemoryHistory()
         if os.name != "nt":
             path.chmod(0o600)
         if path.stat().st_size > _MOST_BYTES:
@@ -41,9 +43,11 @@ def history() -> History:
 
 
 def _shorten(path: Path) -> None:
-    """Drop the older half. Every entry begins with an empty line."""
-    data = path.read_bytes()
-    at = data.find(b"\n\n", len(data) // 2)
+    """Keep the end of the file. Every entry begins with an empty line."""
+    with path.open("rb") as old:
+        old.seek(-(_MOST_BYTES // 2), os.SEEK_END)
+        data = old.read(_MOST_BYTES)
+    at = data.find(b"\n\n")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(

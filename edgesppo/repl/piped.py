@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
-from edgesppo.repl.input import is_open, unquoted
-from edgesppo.system.text_input import MAX_BYTES, sign_of_utf16, why_not_utf8
+from edgesppo.repl.input import QUOTES, is_open, unquoted
+from edgesppo.system.text_input import MAX_BYTES, sign_of_another_encoding, why_not_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,22 +32,26 @@ class Message:
 def messages(lines: Iterable[str]) -> Iterator[Message]:
     """The messages in some lines.
 
-    Raises UsageError for a text that is UTF-16, of which no line can be read, and for a message
-    that is longer than any context.
+    Raises UsageError for a text that is UTF-16 or UTF-32, of which no line can be read, and for a
+    message that is longer than any context.
     """
     pending: list[str] = []
     fault: str | None = None
+    size = 0  # characters of the pending lines
     for n, raw in enumerate(_read(lines), start=1):
         # Joined files have a mark inside, too.
         line = raw.rstrip("\n").removeprefix(_BOM)
         pending.append(line)
+        size = size + 1 + len(line) if len(pending) > 1 else len(line)
         fault = fault or _fault(line, n)
-        text = "\n".join(pending)
-        if len(text) > MAX_BYTES:
+        if size > MAX_BYTES:
             raise UsageError(
                 f"{_NAME}: the message on line {n} has more than {MAX_BYTES:,} characters, more"
                 " than any context holds; shorten it"
             )
+        if len(pending) > 1 and QUOTES not in line:
+            continue  # joining the lines each time would take long
+        text = "\n".join(pending)
         if not is_open(text):
             yield Message(unquoted(text), fault)
             pending, fault = [], None
@@ -67,7 +71,7 @@ def _read(lines: Iterable[str]) -> Iterable[str]:
 
 
 def _fault(line: str, n: int) -> str | None:
-    """Why line `n` is not UTF-8. Raises UsageError if the text is UTF-16."""
+    """Why line `n` is not UTF-8. Raises UsageError if the text is UTF-16 or UTF-32."""
     try:
         data = line.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate that stands for no byte: checked with the message
@@ -75,6 +79,6 @@ def _fault(line: str, n: int) -> str | None:
     fault = why_not_utf8(data)
     if fault is None:
         return None
-    if n == 1 and sign_of_utf16(data):
+    if n == 1 and sign_of_another_encoding(data):
         raise UsageError(f"{_NAME} is not UTF-8 text: {fault}")
     return f"line {n} of {_NAME} is not UTF-8 text: {fault}"

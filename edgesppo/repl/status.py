@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from edgesppo.system.sanitize import one_line
 from edgesppo.terminal import cells
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def status_lines(state: ReplState, n_tokens: int) -> list[str]:
 
 
 def longest(lines: Sequence[str], columns: int) -> str:
-    """The first of several versions of a line that fits; else the last one, cut."""
+    """The first of several versions of a line that fits; else the last one, cut; safe to show."""
+    lines = [*map(one_line, lines)]
     fitting = next((line for line in lines if cells.width(line) <= columns), lines[-1])
     return cells.text_of(cells.wrap(cells.cells(fitting), columns)[0])
 

@@ -83,6 +83,11 @@ def check_names(given: Iterable[str], others: Sequence[str] = ()) -> None:
     """
     known = (*NAMES, *others)
     for name in given:
+        if name == "stream":
+            raise UsageError(
+                "there is no stream=: ask() waits for the whole answer; for its pieces: "
+                "for chunk in model.chat().stream(TEXT): ... (chat.stream)"
+            )
         if name not in NAMES:
             synonym = _ELSEWHERE.get(name)
             near = f" (did you mean {synonym}?)" if synonym in known else did_you_mean(name, known)

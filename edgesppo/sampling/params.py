@@ -35,6 +35,7 @@ from edgesppo.sampling.fields import (
     Strings,
     Tokens,
 )
+from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -149,6 +150,10 @@ class SamplingParams:
         seeded = copy.copy(self)  # the other values have been checked
         object.__setattr__(seeded, "seed", secrets.randbelow(MAX_SEED + 1))
         return seeded
+
+
+# After the decorator, which writes the method.
+SamplingParams.__init__ = validate.suggests_keywords(SamplingParams.__init__)  # type: ignore[method-assign]
 
 
 def valid_values(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SUFFIX = ".jsonl"
 MODE = 0o600
 _MAX_BYTES = 1 << 28  # twice what ten thousand of the longest answers take
+_MAX_EVENTS = 1 << 20
 
 
 def state_path(path: Path) -> Path:
@@ -61,9 +63,9 @@ def parse(data: bytes) -> tuple[Transcript | None, tuple[int, int]]:
     Also returns where that part ends, in bytes, and its running checksum; (0, 0) without one. A
     last line that lacks only its newline is undamaged: the end is then one byte after the data.
     """
-    found = max((jsonl.read_valid(d) for d in (data, data + b"\n", data[:-1] + b"\n")), key=len)
-    transcript, n_valid = replay([line.event for line in found])
-    return transcript, ((found[n_valid - 1].end, found[n_valid - 1].crc) if transcript else (0, 0))
+    lines = jsonl.read_valid(data, last_may_lack_end=True)
+    transcript, last = replay(itertools.islice(lines, _MAX_EVENTS))
+    return transcript, (0, 0) if last is None else (last.end, last.crc)
 
 
 def is_torn(data: bytes, end: int) -> bool:
@@ -88,8 +90,8 @@ def replace(path: Path, now: Conversation, files: FileSystem | None = None) -> N
 
 def _version(data: bytes) -> int | None:
     """The version in the first line, whose format is the same in every version."""
-    found = jsonl.read_valid(data[: data.find(b"\n") + 1])
-    header = found[0].event if found else {}
+    first = next(jsonl.read_valid(data[: data.find(b"\n") + 1]), None)
+    header = first.event if first else {}
     version = header.get("version") if "edgesppo" in header else None
     return version if isinstance(version, int) else None
 

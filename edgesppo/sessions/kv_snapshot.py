@@ -14,6 +14,7 @@ import array
 import contextlib
 import hashlib
 import json
+import math
 import os
 import stat
 import struct
@@ -104,7 +105,7 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
             header = json.loads(file.read(min(length, _MAX_HEADER)))
             if {key: header.get(key) for key in asdict(binding)} != asdict(binding):
                 return None
-            n_ids, n_state = int(header["n_ids"]), int(header["n_state"])
+            n_ids, n_state = _whole(header["n_ids"]), _whole(header["n_state"])
             most = MAX_BYTES if limit is None else limit
             remaining = path.stat().st_size - file.tell()
             if not 0 < n_state <= most or n_ids < 0 or remaining != 4 * n_ids + n_state:
@@ -114,14 +115,25 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
                 return None
         os.utime(path)
         tokens, seconds = header["prefill"]
-        prefill = (int(tokens), float(seconds))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        prefill = (_whole(tokens), float(seconds))
+        if not 0 <= prefill[1] < math.inf:
+            return None
+    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    except (struct.error, RecursionError, MemoryError):
         return None
     digest = hashlib.sha256(numbers)
     digest.update(cells)
     if digest.hexdigest() != header.get("sha256"):
         return None
     return Snapshot(array.array("i", numbers).tolist(), cells, prefill)
+
+
+def _whole(value: object) -> int:
+    """The value, which must be a whole number that native code can count with."""
+    if type(value) is not int or not 0 <= value < 1 << 48:
+        raise ValueError
+    return value
 
 
 def prune(folder: Path, cap: int) -> None:

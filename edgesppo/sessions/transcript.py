@@ -24,7 +24,9 @@ from edgesppo.chat.messages import Message
 from edgesppo.sampling.params import valid_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+
+    from edgesppo.system.jsonl import Line
 
 KIND, VERSION = "chat", 1
 FINISH_REASONS = ("stop", "length", "cancelled")
@@ -143,21 +145,24 @@ class Transcript:
         return min(self._left_out, len(self.turns)) if same else 0
 
 
-def replay(events: Sequence[dict[str, Any]]) -> tuple[Transcript | None, int]:
-    """Apply events up to the first invalid one; returns the transcript, and how many were valid.
+def replay(lines: Iterable[Line]) -> tuple[Transcript | None, Line | None]:
+    """Apply events up to the first invalid one; returns the transcript and the last valid line.
 
-    The transcript is None if the first event is not a valid header.
+    Both are None if the first event is not a valid header. No line is asked for before the one
+    before it was applied.
     """
     transcript: Transcript | None = None
-    for n, event in enumerate(events):
+    last: Line | None = None
+    for line in lines:
         try:
             if transcript is None:
-                transcript = Transcript(event)
+                transcript = Transcript(line.event)
             else:
-                transcript.apply(event)
+                transcript.apply(line.event)
         except (ValueError, TypeError):
-            return transcript, n
-    return transcript, len(events)
+            break
+        last = line
+    return transcript, last
 
 
 def changes(before: Transcript | None, now: Conversation) -> list[dict[str, Any]]:

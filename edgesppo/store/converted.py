@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import BadModelFile, ModelNotFound, OutputError
 from edgesppo.gguf import gemma2
 from edgesppo.system import filelock
-from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system.fs import FileSystem, cannot_write, hash_file, read_regular
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Increase it whenever the converter writes different files for the same checkpoint.
 CONVERTER_VERSION = 4
 _MAX_NAME = 80  # characters of the checkpoint's name in the copy's name
+_MAX_PATH = 1 << 16  # bytes
 
 
 def prepare(
@@ -111,7 +112,7 @@ def converted_path(checkpoint: Path, name: str, type: str) -> Path:
         if file.suffix == ".safetensors":
             digest.update(str(status.st_mtime_ns).encode())
         else:
-            digest.update(file.read_bytes())
+            hash_file(file, digest)
     folder = cache_dir() / "converted"
     return folder / f"{name[:_MAX_NAME]}-{type}-{origin}-{digest.hexdigest()[:16]}.gguf"
 
@@ -125,7 +126,7 @@ def remember_origin(copy: Path, checkpoint: Path) -> None:
 def origin_of(copy: Path) -> Path | None:
     """The folder that a converted copy was made from; None if that is not recorded."""
     with contextlib.suppress(OSError, ValueError):
-        return Path(os.fsdecode(copy.with_suffix(".from").read_bytes()))
+        return Path(os.fsdecode(read_regular(copy.with_suffix(".from"), _MAX_PATH)))
     return None
 
 

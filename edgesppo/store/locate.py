@@ -32,8 +32,11 @@ class Found:
     is_checkpoint: bool
 
 
-def find(model: str | Path) -> Found:
-    """Find a model by name, file or folder. Raises ModelNotFound, UsageError."""
+def find(model: str | Path, advice: str | None = None) -> Found:
+    """Find a model by name, file or folder. Raises ModelNotFound, UsageError.
+
+    `advice` says what to do if there is none; by default, what to type in a shell.
+    """
     if not isinstance(model, str | os.PathLike) or model == "":
         raise UsageError(f"model is {model!r}, expected a name or a path")
     path, is_folder, exists = Path(model), False, False
@@ -53,7 +56,7 @@ def find(model: str | Path) -> Found:
     raise ModelNotFound(
         f"{_shortened(str(model))!r}{near_model(str(model), lock)} is not a file, a folder or the"
         " name of a model "
-        f"({', '.join(lock.models)}); {_advice(str(model))}"
+        f"({', '.join(lock.models)}); {advice or _advice(str(model))}"
     )
 
 

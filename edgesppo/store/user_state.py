@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import OutputError
 from edgesppo.lockfile import layers
-from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.fs import FileSystem, atomic_write, cannot_write, read_regular
 from edgesppo.system.paths import data_dir
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def _accepted(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read() -> dict[str, Any]:
-    with suppress(OSError, ValueError, RecursionError), path().open("rb") as file:
-        found = json.loads(file.read(_MAX_BYTES))
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(read_regular(path(), _MAX_BYTES))
         if isinstance(found, dict):
             return found
     return {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 100
 _POLL_S = 0.1
 _MAX_BYTES = 64 << 20
+_SHOWN = 80  # characters of a host's name
 
 
 class LockHeld(Exception):
@@ -166,7 +167,8 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _owner(data: bytes) -> str:
     """The process named by the last event that has a pid."""
-    owners = [line.event for line in jsonl.read_valid(data) if "pid" in line.event]
-    if not owners:
-        return "another process"
-    return f"process {owners[-1]['pid']} on {owners[-1].get('host')}"
+    pid, host = None, None
+    for line in jsonl.read_valid(data):
+        if "pid" in line.event:
+            pid, host = line.event["pid"], line.event.get("host")
+    return f"process {pid} on {str(host)[:_SHOWN]}" if type(pid) is int else "another process"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -33,6 +34,8 @@ NO_LINKS = (
 )
 # Never follow a symbolic link: edgesppo does not create any, so someone else put it there.
 _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+# Without waiting where it is a pipe; what the user names may be a link.
+_READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read, so lock one far beyond the end
 _TOKEN_BYTES = 8  # in the name of a temporary file
 _STALE_S = 3600  # a temporary file of this age was left by a process that was killed
@@ -138,6 +141,25 @@ def read_all(files: FileSystem, descriptor: int, limit: int) -> bytes:
     data = b""
     while part := files.read(descriptor, limit - len(data), len(data)):
         data += part
+    return data
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file. Raises OSError, also if it has more than `limit` bytes.
+
+    A pipe or a device, which may never end, is refused at once.
+    """
+    descriptor = os.open(path, _READING)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+            raise OSError(errno.EINVAL, f"it is {kind}, expected a file", str(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(path))
     return data
 
 

@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _HEAD = 9  # bytes: the checksum and a space
+_MAX_LINE = 64 << 20  # bytes: the longest message, with every letter escaped
+# Python makes up to sixty bytes of one outside of strings; the longest list of biases takes 5 MB.
+_MAX_MARKS = 8 << 20
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 # The marks in JSON that open or close something; a backslash includes what it escapes.
 _MARKS = re.compile(rb"""\\.|[][{}"]""", re.DOTALL)
 _CLOSERS = {b"{": b"}", b"[": b"]"}
@@ -47,21 +51,33 @@ def encode(events: Iterable[dict[str, Any]], crc: int = 0) -> tuple[bytes, int]:
     return data, crc
 
 
-def read_valid(data: bytes) -> list[Line]:
-    """Every event up to the first line that is incomplete or damaged."""
-    lines: list[Line] = []
-    end = crc = 0
-    for line in data.splitlines(keepends=True):
-        text = line[9:-1]
-        crc = zlib.crc32(text, crc)
-        if line != b"%08x %s\n" % (crc, text):
-            break
-        event = _event(text)
-        if event is None:
-            break
-        end += len(line)
-        lines.append(Line(event, end, crc))
-    return lines
+def read_valid(data: bytes, *, last_may_lack_end: bool = False) -> Iterator[Line]:
+    """Every event up to the first line that is incomplete or damaged.
+
+    `last_may_lack_end` accepts a last line whose newline is missing or is another byte.
+    """
+    at = crc = 0
+    while at < len(data):
+        found = data.find(b"\n", at)
+        stop = len(data) if found < 0 else found
+        texts = [(data[at:stop], stop + 1)]
+        if found < 0:
+            texts = [*texts, (data[at : stop - 1], stop)] if last_may_lack_end else []
+        line = next((line for text, end in texts if (line := _line(text, end, crc))), None)
+        if line is None:
+            return
+        yield line
+        at, crc = line.end, line.crc
+
+
+def _line(data: bytes, end: int, crc: int) -> Line | None:
+    """The event of a line without its newline; None if it is damaged."""
+    text = data[_HEAD:]
+    crc = zlib.crc32(text, crc)
+    if data[:_HEAD] != b"%08x " % crc:
+        return None
+    event = _event(text)
+    return None if event is None else Line(event, end, crc)
 
 
 def is_unfinished(data: bytes) -> bool:
@@ -73,7 +89,7 @@ def is_unfinished(data: bytes) -> bool:
     """
     if len(data) <= _HEAD:
         return re.fullmatch(rb"[0-9a-f]{0,8} ?", data) is not None
-    if not re.match(rb"[0-9a-f]{8} \{", data):
+    if len(data) > _MAX_LINE or not re.match(rb"[0-9a-f]{8} \{", data):
         return False
     text = data[_HEAD:]
     in_string, closers = _open_ends(text)
@@ -85,7 +101,11 @@ def is_unfinished(data: bytes) -> bool:
 
 
 def _event(text: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None if it is anything else, or cannot be parsed."""
+    """The JSON object of a line; None if it is anything else, or too large to be parsed."""
+    if len(text) > _MAX_LINE or (
+        len(text) > _MAX_MARKS and len(_STRING.sub(b"", text)) > _MAX_MARKS
+    ):
+        return None
     try:
         event = json.loads(text)
     except (ValueError, RecursionError):
@@ -97,7 +117,8 @@ def _open_ends(text: bytes) -> tuple[bool, bytes]:
     """Whether a cut-off JSON text ends within a string, and the brackets that would close it."""
     closers: list[bytes] = []
     in_string = False
-    for mark in _MARKS.findall(text):
+    for found in _MARKS.finditer(text):
+        mark = found[0]
         if mark == b'"':
             in_string = not in_string
         elif not in_string and mark in _CLOSERS:

@@ -7,7 +7,9 @@ start its threads. Asking first turns most of those into an error.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
+import os
 import sys
 
 from edgesppo.errors import OutOfMemory
@@ -35,6 +37,32 @@ def require(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
                 f"{what} takes up to {megabytes(memory + mapped, 0)}, which the system does not "
                 f"let this process have; {advice}"
             ) from None
+
+
+def shortage(error: BaseException) -> str | None:
+    """What the system did not provide, and what to do; None if an error has another cause."""
+    known = (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or (isinstance(error, ImportError | OSError) and _says_no_memory(error))
+    )
+    if known:
+        return (
+            "the system does not let this process have the memory that it needs; close other "
+            "programs, or raise the limit (ulimit -v)"
+        )
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return (
+            "the system lets this process have no more threads; close other programs, or raise "
+            "the limits (ulimit -u, ulimit -v)"
+        )
+    return None
+
+
+def _says_no_memory(error: BaseException) -> bool:
+    """Whether a library could not be loaded for lack of memory, as only the text says."""
+    signs = (os.strerror(errno.ENOMEM), "failed to map segment from shared object")
+    return any(sign in str(error) for sign in signs)
 
 
 def require_threads(n_threads: int) -> None:

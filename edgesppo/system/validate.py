@@ -5,13 +5,19 @@ n_ctx (--n-ctx) is 0, expected a whole number from 16 to 8192
 
 from __future__ import annotations
 
+import functools
+import inspect
 import numbers
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from edgesppo.errors import UsageError
+from edgesppo.system.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SHOWN = 80
 # Parameters whose command line option has another name.
@@ -29,6 +35,28 @@ def label(name: str) -> str:
 def invalid_value(name: str, value: object, expected: str) -> UsageError:
     """The error to raise for an invalid value; `expected` says which are valid."""
     return UsageError(f"{label(name)} is {quoted(value)}, expected {expected}")
+
+
+class UnknownKeyword(UsageError, TypeError):
+    """A function was called with an argument that it does not have."""
+
+
+def suggests_keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a call with an unknown keyword raise UsageError, with the most similar known one."""
+    name = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        for given in kwargs:
+            if given not in known:
+                raise UnknownKeyword(
+                    f"{name}() has no argument {quoted(given)}{did_you_mean(given, known)}; there"
+                    f" are {', '.join(known)}"
+                )
+        return function(*args, **kwargs)
+
+    known = [each for each in inspect.signature(function).parameters if each != "self"]
+    return call
 
 
 def quoted(value: object) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.system.sanitize import one_line, printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,12 +35,15 @@ def is_quiet() -> bool:
 
 
 def aside(text: str = "", *, newline: bool = True, matters: bool = False) -> None:
-    """Write a line to standard error. A failure to write is ignored: the work goes on.
+    """Write a line to standard error, made safe to show. A failure to write is ignored.
 
     With --quiet only what `matters` is written: errors, and what belongs to a question.
     """
-    if is_quiet() and not matters:
-        return
+    if matters or not is_quiet():
+        _write(printable(text), newline=newline)
+
+
+def _write(text: str, *, newline: bool) -> None:
     with contextlib.suppress(OSError):
         click.echo(text, err=True, nl=newline)
 
@@ -90,4 +95,6 @@ class StatusLine:
 
     def _put(self, text: str, back: str = "") -> None:
         width = self.width
-        aside("\r" + text[:width].ljust(width) + back, newline=False)
+        if not is_quiet():
+            shown = one_line(text)[:width].ljust(width)
+            _write(f"\r{shown}{back}", newline=False)

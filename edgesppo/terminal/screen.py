@@ -61,19 +61,14 @@ class Screen:
         """Whether characters beyond ASCII can be written."""
         return "utf" in (sys.stdout.encoding or "").lower()
 
-    @staticmethod
-    def clean(text: str) -> str:
-        """Untrusted text with its control characters made visible if it goes to a terminal."""
-        return printable(text) if sys.stdout.isatty() else text
-
     def write(self, text: str) -> None:
-        """Write to standard output and flush. Untrusted text must be cleaned before."""
+        """Write to standard output and flush. On a terminal, untrusted text must be `printable`."""
         with self.lock:
             self.show_transient("")
             _put(sys.stdout, text)
 
     def say(self, text: str) -> None:
-        """Write a message to standard error, wrapped, its control characters made visible."""
+        """Write a message to standard error, wrapped and made safe to show."""
         with self.lock:
             self.show_transient("")
             sys.stdout.flush()

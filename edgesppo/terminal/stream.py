@@ -9,9 +9,10 @@ resized meanwhile, stays plain.
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Protocol
 
-from edgesppo.system.sanitize import printable
+from edgesppo.system.sanitize import Printable
 from edgesppo.terminal import cells, markdown, style
 from edgesppo.terminal.highlight import Highlighter
 
@@ -39,21 +40,22 @@ class Renderer(Protocol):
 
 
 class PlainText:
-    """Shows an answer unchanged; on a terminal, control characters are made visible."""
+    """Shows an answer unchanged, but on a terminal made safe to show."""
 
     def __init__(self, screen: Screen) -> None:
         self.started = False
         self._screen = screen
+        self._safe = Printable() if sys.stdout.isatty() else None
 
     def feed(self, text: str) -> None:
         """Write the text."""
         if text:
             self.started = True
-            self._screen.write(self._screen.clean(text))
+            self._screen.write(text if self._safe is None else self._safe.decode(text))
 
     def finish(self) -> None:
         """End the line."""
-        self._screen.write("\n")
+        self._screen.write("\n" if self._safe is None else self._safe.flush() + "\n")
 
 
 class StyledText:
@@ -63,6 +65,7 @@ class StyledText:
         self.started = False
         self._screen = screen
         self._symbols = markdown.Symbols() if screen.utf8 else markdown.ASCII
+        self._safe = Printable()
         self._line = ""  # the source of the growing line
         self._block = _Block(screen)
         self._table: list[str] = []  # the source of the table rows before it
@@ -72,7 +75,10 @@ class StyledText:
     def feed(self, text: str) -> None:
         """Show more text, and render every line that is now complete."""
         self.started = self.started or bool(text)
-        first, *others = printable(text).split("\n")
+        self._feed(self._safe.decode(text))
+
+    def _feed(self, text: str) -> None:
+        first, *others = text.split("\n")
         self._grow(first)
         for part in others:
             self._end_line()
@@ -80,6 +86,7 @@ class StyledText:
 
     def finish(self) -> None:
         """Render the last line or table."""
+        self._feed(self._safe.flush())
         if self._line:
             self._end_line()
         self._close_table()

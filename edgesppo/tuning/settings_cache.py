@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,15 @@ from edgesppo.planning.run_config import (
     is_small,
 )
 from edgesppo.system import hardware
-from edgesppo.system.fs import FileSystem, atomic_write
+from edgesppo.system.fs import FileSystem, atomic_write, read_regular
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.gguf.gemma2 import Summary
+
+_MAX_BYTES = 1 << 16
 
 
 _MEASURED_AT, _DOUBTED = "measured_at", "doubted"
@@ -61,13 +64,13 @@ def _cache_path(summary: Summary, goal: str) -> Path:
 def _read(path: Path) -> RunConfig | None:
     """The cached settings; None if there are none, or the file is damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(read_regular(path, _MAX_BYTES))
         measured_at, doubted = found.pop(_MEASURED_AT, 0.0), found.pop(_DOUBTED, False)
         if doubted and not 0 <= time.time() - measured_at < _DAY_S:
             return None
         tuning = RunConfig(**found | {"row_costs": tuple(found["row_costs"])})
         return tuning if _is_valid(tuning) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -78,12 +81,12 @@ def _is_valid(tuning: RunConfig) -> bool:
     costs = tuning.row_costs
     return (
         all(type(n) is int and 0 < n <= 1024 for n in threads)
-        and all(type(rate) is float and rate > 0 for rate in rates)
+        and all(type(rate) is float and 0 < rate < math.inf for rate in rates)
         and tuning.flash_attention in ("on", "off")
         and type(tuning.repack) is bool
         and tuning.n_ubatch in (SMALL_UBATCH, LARGE_UBATCH)
         and len(costs) == len(ROWS)
-        and all(1 <= cost < 1000 for cost in costs)
+        and all(type(cost) in (int, float) and 1 <= cost < 1000 for cost in costs)
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,3 +179,46 @@ def test_counting_tokens_of_messages_counts_the_prompt(demo: LoadedModel) -> Non
     assert demo.count_tokens(demo.chat().messages) == 1
     alone = demo.count_tokens([SYSTEM])
     assert demo.count_tokens("Be brief.") < alone < demo.count_tokens([SYSTEM, TOLD])
+
+
+def test_a_message_is_json_and_equals_its_dict(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0, max_tokens=5)
+    chat.ask("Hi")
+    asked, answer = chat.messages
+    assert json.loads(json.dumps(chat.messages)) == chat.to_dicts()
+    assert asked == {"role": "user", "content": "Hi"}
+    assert not asked.__ne__({"role": "user", "content": "Hi"})
+    assert asked != {"role": "user", "content": "Ho"}
+    assert answer != edgesppo.Message("assistant", answer.content), "it has no token ids"
+    for twin in (copy.deepcopy(answer), pickle.loads(pickle.dumps(answer))):
+        assert (twin, twin.ids, hash(twin)) == (answer, answer.ids, hash(answer))
+    with pytest.raises(TypeError, match="cannot be changed"):
+        asked["content"] = "Ho"
+    with pytest.raises(TypeError, match="cannot be changed"):
+        asked.update(content="Ho")
+
+
+def test_what_carries_no_meaning_in_a_message_is_accepted(demo: LoadedModel) -> None:
+    empty = {"name": None, "tool_calls": [], "refusal": None, "function_call": None, "audio": {}}
+    parts = [{"type": "text", "text": "Who"}, {"type": "text", "text": "are you?"}]
+    given = [{"role": "user", "content": parts, **empty}]
+    assert demo.tokenize(given, chat=True) == demo.tokenize("Who\nare you?", chat=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"name": "Bob"}, "has the key 'name'.*write it into the content"),
+        ({"tool_calls": [{"id": "1"}]}, "has the key 'tool_calls'.*calls no tools"),
+        ({"refusal": "no"}, "has the key 'refusal'"),
+        ({"content": [{"type": "image_url", "image_url": {}}]}, "'image_url'.*reads nothing else"),
+        ({"content": [{"type": "text"}]}, "the text in the content of message 1"),
+        ({"role": "developer"}, "'developer'.*use 'system'"),
+        ({"role": "tool"}, "'tool'.*as a user's message"),
+    ],
+)
+def test_what_means_something_is_refused_by_name_with_what_to_do(
+    demo: LoadedModel, changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(edgesppo.UsageError, match=said):
+        demo.ask([{"role": "user", "content": "Hi", **changed}])

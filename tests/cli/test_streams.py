@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 
 from edgesppo.chat import structured
 from edgesppo.chat.chat import Chat
+from edgesppo.cli import main
 from edgesppo.cli.answer import Form, answer
 from edgesppo.system import text_input
 from tests.support.command_line import CAPITAL, ENDLESS, GREEDY, one_line_error, run, started
@@ -48,6 +51,34 @@ def test_a_full_disk_behind_the_output_is_one_line(demo_gguf: Path, option: list
     assert done.returncode == 1
     assert done.stderr.startswith(b"edgesppo: ")
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_that_cannot_be_written_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        with pytest.raises(SystemExit, match="1"):
+            main(words)
+    error = capsys.readouterr().err
+    assert error.startswith("edgesppo: ")
+    assert error.endswith("No space left on device\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("shortage", [MemoryError(), OSError(errno.ENOMEM, "no memory")])
+def test_too_little_memory_is_not_called_a_defect(
+    shortage: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise shortage
+
+    monkeypatch.setattr("edgesppo.lockfile.layers.read", fail)
+    error = json.loads(run("list", "--json").stdout)["error"]
+    assert error["type"] == "OutOfMemory"
+    assert "close other programs" in error["message"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -196,3 +227,24 @@ def test_a_closed_pipe_ends_quietly(demo_gguf: Path) -> None:
         process.wait(timeout=60)
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_refused_at_once_wherever_a_file_is_named(
+    kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    name = path if kind == "pipe" else Path("/dev/zero")
+    for words in (
+        ["run", "demo", "hi", "-f", name],
+        ["run", "demo", "hi", "--schema", name],
+        ["run", name, "hi"],
+        ["show", name],
+        ["import", name, "--name", "mine"],
+        ["list", "--lock", name],
+        ["convert", name, "-o", tmp_path / "out.gguf"],
+    ):
+        error = one_line_error(run(*words))
+        assert re.search("a pipe|a device|not a regular file", error), (words, error)

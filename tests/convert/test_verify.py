@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from gguf import GGUFValueType, Keys
 
-from edgesppo.errors import BadCheckpoint, OutputError
+from edgesppo.errors import BadCheckpoint, BadModelFile, OutputError
 from edgesppo_convert import convert, gguf_format, look_ahead
 from edgesppo_convert.gguf_format import KeyValue
-from edgesppo_convert.plan import metadata
+from edgesppo_convert.plan import metadata, verify
 from edgesppo_convert.plan import plan as blueprint
 from tests.support.checkpoints import Shape, tokenizer_config, write_checkpoint, write_json
 
@@ -59,6 +59,7 @@ def with_item(index: int, item: Any) -> Callable[[list[Any]], list[Any]]:
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(300, 1)), r"'<0x.*' has .* expected BYTE"),
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(108, 1)), r"CONTROL \(3\) or USER_DEFINED"),
         (change(Keys.Tokenizer.TOKEN_TYPE, with_item(500, 4)), r"'<ours>' .* expected CONTROL"),
+        (change(Keys.Tokenizer.TOKEN_TYPE, with_item(550, 6)), r"'.*' has the type 6; .* <0xFF>"),
         (change(Keys.Tokenizer.LIST, with_item(2, "<bus>")), r"<bos> has the ids \[\]"),
         (change(Keys.Tokenizer.LIST, with_item(500, "<bos>")), "599 of its 600 tokens differ"),
         (change(Keys.Tokenizer.BOS_ID, lambda _: 1), "bos_token_id is 1; expected"),
@@ -103,3 +104,26 @@ def test_tensors_out_of_place_are_found(
     with pytest.raises(OutputError, match=r"was removed: .*(damaged|truncated) GGUF"):
         convert(source, tmp_path / "out.gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_llama_cpp_loads_the_vocabulary_before_an_old_file_is_replaced(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.gguf"
+    output.write_bytes(b"old")
+    tried: list[Path] = []
+
+    def refuse(path: Path, **options: Any) -> Any:
+        tried.append(path)
+        assert options == {"vocabulary_only": True}
+        raise BadModelFile(f"{path}: llama.cpp cannot load it: bad vocabulary")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "Weights", refuse)
+        with pytest.raises(OutputError, match=r"was removed: .*bad vocabulary"):
+            convert(source, output, force=True)
+    assert tried != [output]
+    assert output.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [output]
+    convert(source, output, force=True)
+    assert output.read_bytes() != b"old"

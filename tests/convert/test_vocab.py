@@ -18,6 +18,7 @@ from edgesppo_convert.gemma2.sentencepiece import Piece, PieceType, read_pieces
 from edgesppo_convert.gemma2.vocab import Vocabulary, read_vocabulary
 from edgesppo_convert.source.checkpoint import Checkpoint
 from tests.support.checkpoints import (
+    BYTE,
     END_OF_TURN,
     NORMAL,
     SHAPES,
@@ -168,6 +169,10 @@ def test_the_first_of_several_ends_is_the_eos(folder: Path) -> None:
 
 Change = "Callable[[list[tuple[str, float, int]]], object]"
 BAD_PIECES: dict[str, tuple[Change, str]] = {
+    "a byte of another name": (
+        lambda p: p.__setitem__(550, ("x550", 0.0, BYTE)),
+        "has the type BYTE",
+    ),
     "no bytes": (lambda p: p.__setitem__(300, ("x300", 0.0, NORMAL)), "has no byte piece <0x"),
     "twice": (lambda p: p.__setitem__(590, p[591]), "tokens 590 and 591 of .* are both"),
     "empty": (lambda p: p.__setitem__(590, ("", 0.0, NORMAL)), "token 590 of .* is ''; expected"),

@@ -10,6 +10,7 @@ import pytest
 
 import edgesppo
 from edgesppo.dev import lock_demo
+from edgesppo.errors import BadLock
 from edgesppo.lockfile import toml
 
 if TYPE_CHECKING:
@@ -219,3 +220,24 @@ def test_without_arguments_the_demos_entry_is_rewritten(
     monkeypatch.setattr(toml, "path", lambda: mine)
     lock_demo.main([])
     assert toml.read(mine).models["demo"] == toml.parse(expected, "").models["demo"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a." * 50_000 + "a = 1", '"a".' * 30_000 + "a = 1", "[" + "a . " * 50_000 + "a]"],
+)
+def test_a_key_of_many_parts_is_refused_at_once(line: str) -> None:
+    text = f"# a.b.c.d.e.f\nversion = 1 # it's\nx = 'a.b.c.d.e.f.g'\n{line}\n"
+    with pytest.raises(BadLock, match="mine: the key on line 4 has more than 4 parts"):
+        toml.parse(text, "mine")
+
+
+def test_dots_in_strings_and_long_values_are_bounded_but_fine() -> None:
+    text = 'version = 1\ny = """a.b.c.d.e.f \\""" a.b.c.d.e"""\n'
+    with pytest.raises(BadLock, match="unknown key 'y'"):
+        toml.parse(text, "mine")
+    with pytest.raises(BadLock) as caught:
+        toml.parse("version = 1\n" + "k" * 1_000_000 + " = 1\n", "mine")
+    assert len(str(caught.value)) < 500
+    with pytest.raises(BadLock, match="more than 2,097,152 bytes"):
+        toml.parse("\n" * 2_100_000, "mine")

@@ -5,15 +5,18 @@ How turns survive the end of a process is tested in test_session.py.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import stat
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edgesppo
 from edgesppo.llama.context import Context
+from edgesppo.sessions import file as chat_file
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.file import state_path
 from edgesppo.system import jsonl
@@ -283,3 +286,40 @@ def test_the_fingerprint_tells_models_apart(tmp_path: Path) -> None:
             marks.add(kv_snapshot.fingerprint(file, len(header)))
             assert kv_snapshot.fingerprint(file, len(header)) in marks, "it is the same every time"
     assert len(marks) == len(files)
+
+
+def test_a_chat_damaged_into_short_lines_takes_no_more_than_its_size() -> None:
+    data = jsonl.encode([HEADER])[0] + b"\n" * 8_000_000
+    tracemalloc.start()
+    try:
+        transcript, (end, _) = chat_file.parse(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert transcript is not None
+    assert end == data.index(b"\n") + 1
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "value", [b"1e999", b"-1", b"9" * 4000, b"9" * 300, b"NaN", b"true", b"[" * 2000, b"null"]
+)
+@pytest.mark.parametrize(
+    "name", [b'"n_ids": ', b'"n_state": ', b'"prefill": [', b'"prefill": [3, ']
+)
+def test_a_damaged_header_of_a_kv_state_is_left_out(
+    tmp_path: Path, name: bytes, value: bytes
+) -> None:
+    path, binding = tmp_path / "a.kv", kv_snapshot.Binding("m", "l", "s")
+    snapshot = kv_snapshot.Snapshot([1, 2, 3], memoryview(bytes(64)), (3, 0.5))
+    kv_snapshot.write(path, binding, snapshot)
+    data = path.read_bytes()
+    at = data.index(name) + len(name)
+    at = at if name != b'"prefill": [3, ' else data.index(b"3, ") + 3
+    stop = min(n for mark in b",]}" if (n := data.find(mark, at)) > 0)
+    start = len(kv_snapshot.MAGIC) + 4
+    changed = data[start:at] + value + data[stop:]
+    size = int.from_bytes(data[start - 4 : start], "little") + len(value) - (stop - at)
+    path.write_bytes(data[: start - 4] + size.to_bytes(4, "little") + changed)
+    found = kv_snapshot.read(path, binding)
+    assert found is None or (found.prefill[0] == 3 and math.isfinite(found.prefill[1]))

@@ -226,7 +226,7 @@ def test_what_was_appended_and_is_no_line_of_ours_is_kept(path: Path, tail: byte
 @pytest.mark.parametrize("text", [b"[1]", b"null", b"5", b"no JSON", b"[" * 100_000, b'{"a": 1e}'])
 def test_a_line_that_is_no_object_is_damage_wherever_it_stands(path: Path, text: bytes) -> None:
     whole = write(path, STATES[:2])
-    crc = jsonl.read_valid(whole)[-1].crc
+    crc = [*jsonl.read_valid(whole)][-1].crc
     for before, after, back in ((b"", 0, None), (whole, crc, STATES[1])):
         spoilt = before + b"%08x %s\n" % (zlib.crc32(text, after), text)
         path.write_bytes(spoilt)

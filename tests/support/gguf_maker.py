@@ -12,6 +12,7 @@ from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 U32, I32, F32, STRING, ARRAY = 4, 5, 6, 8, 9
@@ -117,20 +118,22 @@ def model(
     tensors: dict[str, tuple[list[int], int] | None] | None = None,
     *,
     tokens: list[bytes] | None = None,
+    more_tokens: Sequence[bytes] = (),
     alignment: int = 32,
 ) -> bytes:
     """A complete F32 model that llama.cpp loads; the arguments replace parts of it.
 
     A number or tensor that is None is left out. A tensor is (dims, type), where the type is one of
-    BLOCKS. `tokens` must begin with the six special tokens.
+    BLOCKS. `tokens` must begin with the six special tokens. `more_tokens` are normal ones.
     """
     hyper = {**NUMBERS, **(numbers or {})}
-    tokens = [*_MARKS, *BYTES, b"a"] if tokens is None else tokens
+    tokens = [*_MARKS, *BYTES, b"a", *more_tokens] if tokens is None else tokens
+    types = [*_TYPES, *[1] * len(more_tokens)]
     marks = {b"bos": 2, b"eos": 1, b"unknown": 3, b"padding": 0}
     head = [
         key(b"general.architecture", STRING, string(b"gemma2")),
         *(number(b"gemma2." + k.encode(), v) for k, v in hyper.items() if v is not None),
-        *vocabulary(tokens, _TYPES if len(tokens) == len(_TYPES) else None),
+        *vocabulary(tokens, types if len(tokens) == len(types) else None),
         key(b"tokenizer.ggml.model", STRING, string(b"llama")),
         *(number(b"tokenizer.ggml.%s_token_id" % mark, at) for mark, at in marks.items()),
         *(keys or []),
