@@ -30,8 +30,9 @@ def _has_pools() -> None:
         pytest.skip("this build of llama.cpp keeps its threads by itself")
 
 
-def n_threads() -> int:
-    return sum(1 for _ in Path("/proc/self/task").iterdir())
+def tasks() -> set[str]:
+    """The threads of this process, native ones included."""
+    return {path.name for path in Path("/proc/self/task").iterdir()}
 
 
 def answer(engine: Engine, demo: LoadedModel) -> list[int]:
@@ -46,29 +47,35 @@ def engine_of(demo: LoadedModel, threads: int) -> Engine:
 
 @linux
 def test_they_are_started_with_the_context_and_end_with_it(demo: LoadedModel) -> None:
-    before = n_threads()
+    before = tasks()
     engine = engine_of(demo, 3)
-    assert n_threads() == before + 2
+    started = tasks() - before
+    assert len(started) == 2
     answer(engine, demo)
-    assert n_threads() == before + 2
+    assert started <= tasks()
     engine.close()
-    assert n_threads() == before
+    assert not started & tasks()
+    before = tasks()
     one = engine_of(demo, 1)
-    assert n_threads() == before
+    assert not tasks() - before
     one.close()
 
 
 @linux
 def test_more_threads_than_at_first_are_added_and_fewer_wait(demo: LoadedModel) -> None:
-    before = n_threads()
+    before = tasks()
     engine = engine_of(demo, 2)
+    started = tasks() - before
     expected = answer(engine, demo)
-    for threads, kept in ((1, 1), (3, 3)):
+    for threads, added in ((1, 0), (3, 2)):
+        before = tasks()
         engine._runner._context.set_threads(threads, threads)
+        assert len(tasks() - before) == added
+        started |= tasks() - before
         assert answer(engine, demo) == expected
-        assert n_threads() == before + kept
+        assert started <= tasks()
     engine.close()
-    assert n_threads() == before
+    assert not started & tasks()
 
 
 @linux
@@ -78,12 +85,12 @@ def test_without_memory_for_them_there_is_an_error_and_no_context(
     def full(_: int) -> None:
         raise OutOfMemory("full; close other programs")
 
-    before = n_threads()
+    before = tasks()
     with monkeypatch.context() as patch:
         patch.setattr(memory_guard, "require_threads", full)
         with pytest.raises(OutOfMemory, match="full"):
             engine_of(demo, 2)
-    assert n_threads() == before
+    assert not tasks() - before
     engine_of(demo, 2).close()
 
 
@@ -130,7 +137,7 @@ def test_a_forked_child_leaves_the_parents_threads_alone(demo: LoadedModel) -> N
     if child == 0:
         try:
             engine.close()
-            os._exit(n_threads() - 1)
+            os._exit(len(tasks()) - 1)
         finally:
             os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
