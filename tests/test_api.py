@@ -136,7 +136,7 @@ def test_a_model_and_a_chat_show_no_internals(demo: LoadedModel) -> None:
     public = {name for name in dir(demo) if not name.startswith("_")}
     assert public == {
         *("ask", "chat", "close", "count_tokens", "detokenize", "keep", "load_s", "n_ctx", "name"),
-        *("path", "resume", "save", "tokenize"),
+        *("path", "resume", "save", "score", "tokenize"),
     }
     public = {name for name in dir(demo.chat()) if not name.startswith("_")}
     assert public == {
