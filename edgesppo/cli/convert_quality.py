@@ -16,7 +16,7 @@ from edgesppo.cli.help_format import Headed
 from edgesppo.cli.output import say
 from edgesppo.cli.session_options import Size
 from edgesppo.errors import EdgesppoError, UsageError
-from edgesppo.store import locate
+from edgesppo.store import converted, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,6 +94,8 @@ def _check(quality: dict[str, Any], chosen: dict[str, Any]) -> None:
         raise click.UsageError("--text and --dialogues need --calibrate or --target-size")
     if None not in (quality["target_size"], quality["target_bpw"]):
         raise click.UsageError("give either --target-size or --target-bpw")
+    if chosen["plan"] and (quality["calibrate"] or targeted):
+        raise click.UsageError("--plan runs no model; leave out --calibrate and --target-size")
     if targeted and chosen["tensor_types"]:
         raise click.UsageError("--target-size chooses every type; leave out --tensor-type")
     if targeted and chosen["type"] in ("f32", "f16", "bf16"):
@@ -126,21 +128,36 @@ def improved(
     """
     from edgesppo_convert.output.preconditions import check_target
 
-    if quality["calibrate"] or _is_targeted(quality):
-        check_target(Path(output), force=chosen["force"])
+    if not (quality["calibrate"] or _is_targeted(quality)):
+        if chosen["imatrix"] is not None:
+            _say_if_thin(Path(chosen["imatrix"]))
+        yield None
+        return
+    check_target(Path(output), force=chosen["force"])
+    copies = set(converted.copies_of(Path(source)))
+    plan, allocation = _prepared(source, output, quality, chosen)
+    yield allocation
+    if plan is not None:
+        plan.remove_leftovers()
+    for copy in set(converted.copies_of(Path(source))) - copies:  # as large as the checkpoint
+        converted.remove_copy(copy)
+
+
+def _prepared(
+    source: str, output: str, quality: dict[str, Any], chosen: dict[str, Any]
+) -> tuple[TargetPlan | None, Allocation | None]:
+    """Calibrate and choose types, as far as it was asked for."""
     if quality["calibrate"]:
         chosen["imatrix"] = str(_calibrate(source, output, quality, force=chosen["force"]))
     elif chosen["imatrix"] is not None:
         _say_if_thin(Path(chosen["imatrix"]))
     if not _is_targeted(quality):
-        yield None
-        return
+        return None, None
     plan, allocation = _allocate(source, output, quality, chosen)
     chosen["tensor_types"] = allocation.overrides
     if chosen["imatrix"] is not None:
         chosen["imatrix"] = _used_part(Path(chosen["imatrix"]), output, allocation)
-    yield allocation
-    plan.remove_leftovers()
+    return plan, allocation
 
 
 def _used_part(imatrix: Path, output: str, allocation: Allocation) -> str | None:

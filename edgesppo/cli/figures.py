@@ -70,7 +70,7 @@ def _figures(found: DivergenceFigures) -> Iterator[str]:
         "mean KLD": (found.kld, found.kld_error),
     }
     for label, (value, error) in pairs.items():
-        yield f"  {label:<16}{value:12.6f} +- {error:.6f}"
+        yield f"  {label:<16} {value:14.6f} +- {error:.6f}"
     for label, value in (
         ("median KLD", found.kld_median),
         ("90% KLD", found.kld_p90),
@@ -78,9 +78,9 @@ def _figures(found: DivergenceFigures) -> Iterator[str]:
         ("99.9% KLD", found.kld_p999),
         ("maximum KLD", found.kld_max),
     ):
-        yield f"  {label:<16}{value:12.6f}"
-    yield f"  {'same top token':<16}{found.same_top:12.3%} +- {found.same_top_error:.3%}"
-    yield f"  {'RMS of p':<16}{found.rms_dp:12.3%} +- {found.rms_dp_error:.3%}"
+        yield f"  {label:<16} {value:14.6f}"
+    yield f"  {'same top token':<16} {found.same_top:14.3%} +- {found.same_top_error:.3%}"
+    yield f"  {'RMS of p':<16} {found.rms_dp:14.3%} +- {found.rms_dp_error:.3%}"
 
 
 def _table(reports: Sequence[DivergenceReport]) -> Iterator[str]:

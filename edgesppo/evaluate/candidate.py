@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from edgesppo.store.locate import Found
     from edgesppo_convert import Progress
 
+# Processors that compute prompts faster with weights as they are in the file than repacked.
+_PLAIN_IS_FASTER = ("x86_64", "amd64")
 # A checkpoint is run in its own precision where that leaves this share of memory free.
 _SHARE = 0.8
 
@@ -76,12 +79,23 @@ class Candidate:
         """How fast it read the text."""
         return self._n_tokens / self._seconds if self._seconds else 0.0
 
-    def settings(self, n_ctx: int) -> RunConfig:
-        """How to run it here; for memory see `needs`."""
+    def settings(self, n_ctx: int, *, fast: bool = False) -> RunConfig:
+        """How to run it here: as llama.cpp's tools do, so that figures agree with theirs.
+
+        Other kernels give a quantised model slightly other logits, which a divergence shows. Where
+        that does not matter `fast` chooses what was measured for long prompts, else what suits the
+        kind of processor.
+        """
         options = LoadOptions(
-            n_ctx=n_ctx, n_threads=self._options.n_threads, gpu=self._options.gpu, tune="prefill"
+            n_ctx=n_ctx,
+            n_threads=self._options.n_threads,
+            gpu=self._options.gpu,
+            tune="prefill" if fast else "off",
+            force=True,
         )
-        tuning, _ = choose_settings(self.summary, replace(options, force=True), measure=False)
+        tuning, _ = choose_settings(self.summary, options, measure=False)
+        if fast and tuning.prefill_tps is None and platform.machine().lower() in _PLAIN_IS_FASTER:
+            tuning = replace(tuning, repack=False)
         return tuning
 
     def needs(self, n_ctx: int) -> int:

@@ -151,7 +151,7 @@ class Collector:
     @contextlib.contextmanager
     def _forward(self) -> Iterator[ForwardPass]:
         n_ctx, candidate = self._corpus.n_ctx, self._candidate
-        tuning = candidate.settings(n_ctx)
+        tuning = candidate.settings(n_ctx, fast=True)
         layers = candidate.summary.keys["gemma2.block_count"]
         last = None if self._options.process_output else f"blk.{layers - 1}.ffn_down.weight"
         observer = GraphObserver(self._wants, self._on_input, last)

@@ -58,7 +58,7 @@ class TrialModel:
                 candidate.path, gpu="off", repack=False, mmap=False, summary=candidate.summary
             )
             undo.callback(model.close)
-            tuning = candidate.settings(n_ctx)
+            tuning = candidate.settings(n_ctx, fast=True)
             self._forward = ForwardPass(model, tuning, n_ctx, observer=self._writer)
             undo.callback(self._forward.close)
             self._reference = [self._logits(sample) for sample in samples]

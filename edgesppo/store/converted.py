@@ -141,9 +141,14 @@ def remove_older(copy: Path) -> None:
     kept = copy.name.rsplit("-", 1)[0]
     for other in copy.parent.glob("*.gguf"):
         if other != copy and other.name.rsplit("-", 1)[0] == kept:
-            for old in (other, other.with_suffix(".from")):
-                with contextlib.suppress(OSError):
-                    old.unlink()
+            remove_copy(other)
+
+
+def remove_copy(copy: Path) -> None:
+    """Remove a converted copy, and the record of what it was made from, as far as possible."""
+    for old in (copy, copy.with_suffix(".from")):
+        with contextlib.suppress(OSError):
+            old.unlink()
 
 
 def is_input(file: Path) -> bool:

@@ -157,6 +157,7 @@ def test_what_does_not_go_with_a_target_is_a_usage_error(checkpoint: Path, tmp_p
     assert run(*words, "--target-size", "1MB").exit_code == 2
     assert run(*words, "--tensor-type", "attn_v=q8_0").exit_code == 2
     assert run(*words, "--type", "bf16").exit_code == 2
+    assert run(*words, "--plan").exit_code == 2
 
 
 def test_the_recipe_is_taken_where_it_proves_better(
