@@ -66,6 +66,4 @@ class FairQueue:
 def _may_start(job: Job) -> bool:
     """Whether the answer that it shares its prompt with, if any, has been prefilled."""
     leader = job.leader
-    if leader is None or leader.over:
-        return True
-    return leader.generation is not None and leader.generation.has_begun
+    return leader is None or leader.over or leader.last_token_at is not None
