@@ -26,6 +26,10 @@ class FairQueue:
         for line in self._lines.values():
             yield from line
 
+    def count(self, owner: str) -> int:
+        """How many jobs of an owner wait."""
+        return len(self._lines.get(owner, ()))
+
     def add(self, job: Job) -> None:
         """Append a job to its owner's line."""
         self._lines.setdefault(job.owner, collections.deque()).append(job)
