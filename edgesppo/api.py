@@ -74,10 +74,9 @@ class LoadedModel:
     Attributes:
         name: The name of the model, from models.lock or its file.
         load_s: The seconds that loading took, without converting a checkpoint.
-        url: The server that has loaded it; None if this process has.
     """
 
-    url: str | None = None
+    _url: str | None = None  # of the server that has loaded it, if this process has not
 
     def __init__(
         self,

@@ -30,17 +30,17 @@ class RemoteModel(LoadedModel):
         # They have what a chat uses of a model and an engine.
         model = cast("Model", tokenizer)
         super().__init__(card["id"], model, cast("Engine", engine), defaults, load_s, None)
-        self.url = client.url
+        self._url = client.url
 
     def __repr__(self) -> str:
-        return f"<Model {self.name} at {self.url}, {self.n_ctx:,} tokens>"
+        return f"<Model {self.name} at {self._url}, {self.n_ctx:,} tokens>"
 
     @property
     def _mark(self) -> ModelMark:
         """The description of this model in saved chats."""
-        assert self.url is not None, "it is a server's"
-        digest = hashlib.sha256(f"{self.url} {self.name}".encode()).hexdigest()
-        return ModelMark(self.name, self.url, digest, self.n_ctx)
+        assert self._url is not None, "it is a server's"
+        digest = hashlib.sha256(f"{self._url} {self.name}".encode()).hexdigest()
+        return ModelMark(self.name, self._url, digest, self.n_ctx)
 
 
 def connect(url: str, key: str = "") -> RemoteModel:

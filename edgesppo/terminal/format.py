@@ -51,8 +51,8 @@ def n_tokens(n: int) -> str:
 
 def describe(loaded: LoadedModel) -> str:
     """One line on a loaded model: name, size, context, device, threads, seconds to load."""
-    if loaded.url is not None:
-        return f"{loaded.name} at {loaded.url} | context {loaded.n_ctx}"
+    if loaded._url is not None:
+        return f"{loaded.name} at {loaded._url} | context {loaded.n_ctx}"
     n_layers = loaded._model.n_gpu_layers
     where = f"{n_layers} layers on the GPU" if n_layers else "CPU"
     return (

@@ -100,3 +100,12 @@ def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path: Path) -> 
     assert result.exit_code == 1
     assert "bad.gguf" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+def test_without_the_servers_libraries_it_says_how_to_get_them(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    error = one_line_error(run("serve", demo_gguf))
+    assert "uvicorn" in error
+    assert "pip install 'edgesppo[server]'" in error
