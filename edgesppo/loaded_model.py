@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="PydanticClass")
 _MOST_BYTES = 2**63 - 1
 # For the rooms above, which save and show chats; not for programs.
-_OURS = ("engine", "identity")
+_OURS = ("engine", "identity", "url")
 
 
 class ChatOptions(SamplingOptions, total=False):
@@ -63,10 +63,9 @@ class LoadedModel:
     Attributes:
         name: The name of the model, from models.lock or its file.
         load_s: The seconds that loading took, without converting a checkpoint.
-        url: The server that has loaded it; None if this process has.
     """
 
-    url: str | None = None
+    url: str | None = None  # of the server that has loaded it, if this process has not
 
     def __init__(
         self,

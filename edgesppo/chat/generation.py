@@ -253,12 +253,6 @@ class Generation:
         request = self._request
         return request.has_more_than(request.n_prompt + self._n_tokens, request.n_prefilled)
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the prompt is computed, or never will be."""
-        request = self._request
-        return request.first_token_at is not None or request.finish_reason is not None
-
     def result(self) -> Result:
         """The answer so far, with the finish reason "cancelled" if it was not read to its end."""
         by_text = self._stops.found is not None

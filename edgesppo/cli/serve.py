@@ -73,18 +73,20 @@ _OPTIONS = [
         multiple=True,
         help="A web page's origin, such as https://example.org, that may use it; repeatable.",
     ),
-    _limit("--queue", type=click.IntRange(0, 10_000), default=64, help="The most waiting answers."),
     _limit(
-        "--most-tokens",
+        "--max-queue", type=click.IntRange(0, 10_000), default=64, help="The most waiting answers."
+    ),
+    _limit(
+        "--max-tokens",
         type=click.IntRange(1, 2**31 - 1),
         default=8192,
         help="The most tokens of one answer.",
     ),
     _limit(
-        "--most-n", type=click.IntRange(1, 128), default=8, help="The most answers to one request."
+        "--max-n", type=click.IntRange(1, 128), default=8, help="The most answers to one request."
     ),
     _limit(
-        "--most-bytes",
+        "--max-body",
         type=click.IntRange(1024, 1 << 30),
         default=1 << 20,
         help="The largest body.",
@@ -181,7 +183,7 @@ def _settings(serving: dict[str, Any]) -> ServerSettings:
         )
     return settings.ServerSettings(
         host=host,
-        max_queue=serving["queue"],
+        max_queue=serving["max_queue"],
         keys=keys,
         allowed_hosts=serving["allow_host"],
         origins=serving["allow_origin"],
@@ -189,9 +191,9 @@ def _settings(serving: dict[str, Any]) -> ServerSettings:
         snapshot_folder=data_dir() / "server",
         snapshot_bytes=serving["snapshots"],
         limits=settings.Limits(
-            body_bytes=serving["most_bytes"],
-            n=serving["most_n"],
-            max_tokens=serving["most_tokens"],
+            body_bytes=serving["max_body"],
+            n=serving["max_n"],
+            max_tokens=serving["max_tokens"],
         ),
         deadlines=settings.Deadlines(
             header_s=serving["header_timeout"],

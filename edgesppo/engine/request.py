@@ -84,6 +84,11 @@ class Request:
         return n > self.n_prompt and slot is not None and len(slot.ids) == n - 1
 
     @property
+    def n_left(self) -> int:
+        """The number of tokens that are not in the KV cache yet."""
+        return len(self.tokens) - (0 if self.slot is None else len(self.slot.ids))
+
+    @property
     def is_unwanted(self) -> bool:
         """Whether the request was cancelled, or its owner no longer exists."""
         return self.cancelled or (self.owner is not None and self.owner() is None)

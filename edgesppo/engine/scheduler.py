@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from edgesppo.engine.kv_cache import KVCache
     from edgesppo.engine.request import Request
     from edgesppo.llama.batch import Batch
 
 # The most prompt tokens in a step while answers are running, as every answer waits for them.
 SLICE = 64
+# One part in so many of the prompt tokens in a step is for the prompt that came first.
+_OLDEST_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,9 @@ class Scheduler:
         # Running answers first, so that a long prompt never makes them wait.
         for request in answering:
             parts.append(_add_answer(batch, request, len(answering)))
-        room = self.slice if answering else batch.capacity
-        for request in prefilling:
-            room = min(room, batch.capacity - len(batch))
-            if room > 0:
-                before = len(batch)
-                parts.append(_add_prompt(batch, request, room))
-                room -= len(batch) - before
+        room = min(self.slice if answering else batch.capacity, batch.capacity - len(batch))
+        for request, share in _shares(prefilling, room):
+            parts.append(_add_prompt(batch, request, share))
         return parts
 
     def make_room(self) -> bool:
@@ -136,6 +136,23 @@ class Scheduler:
         if request.slot is not None:
             self._cache.release(request.slot)
         request.chain.close()
+
+
+def _shares(prefilling: list[Request], room: int) -> Iterator[tuple[Request, int]]:
+    """How many prompt tokens of each request go into a batch that has `room` for so many.
+
+    The prompt with the fewest left comes first: it need not wait for a long one. So that the oldest
+    prompt is never left behind for good, a part of the room is its own.
+    """
+    oldest = prefilling[0] if prefilling else None
+    reserved = room // _OLDEST_SHARE
+    for request in sorted(prefilling, key=lambda request: request.n_left):
+        share = min(request.n_left, room if request is oldest else room - reserved)
+        if request is oldest:
+            reserved = 0
+        if share > 0:
+            room -= share
+            yield request, share
 
 
 def _add_answer(batch: Batch, request: Request, n_answering: int) -> Part:

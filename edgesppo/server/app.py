@@ -51,6 +51,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         description="Gemma-2-9B-It-SPPO over the APIs of OpenAI and Ollama.",
         docs_url=None,  # they load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         responses={"default": {"model": ErrorBody, "description": "Refused"}},
     )

@@ -18,6 +18,7 @@ from edgesppo.errors import (
     OutOfMemory,
     UsageError,
 )
+from edgesppo.sampling.options import NAMES
 from edgesppo.system.sanitize import one_line
 
 RETRY_S = 5  # what Retry-After says where nothing better is known
@@ -113,7 +114,7 @@ def overloaded(n_waiting: int) -> ApiError:
 
 
 def from_exception(error: Exception, param: str | None = None) -> ApiError:
-    """The HTTP form of any exception; `param` is the field that is to blame for a bad request.
+    """The HTTP form of any exception; `param` is the field that holds the prompt.
 
     Of an exception that is not ours, nothing is told.
     """
@@ -123,7 +124,8 @@ def from_exception(error: Exception, param: str | None = None) -> ApiError:
     if isinstance(error, ContextOverflow):
         return bad_request(message, param, "context_length_exceeded")
     if isinstance(error, UsageError):
-        return bad_request(message, param)
+        word = message.partition(" ")[0]
+        return bad_request(message, word if word in NAMES else None)
     if isinstance(error, Closed | Cancelled):
         return unavailable("stopped")
     if isinstance(error, OutOfMemory):

@@ -26,6 +26,10 @@ class FairQueue:
         for line in self._lines.values():
             yield from line
 
+    def count(self, owner: str) -> int:
+        """How many jobs of an owner wait."""
+        return len(self._lines.get(owner, ()))
+
     def add(self, job: Job) -> None:
         """Append a job to its owner's line."""
         self._lines.setdefault(job.owner, collections.deque()).append(job)
@@ -66,6 +70,4 @@ class FairQueue:
 def _may_start(job: Job) -> bool:
     """Whether the answer that it shares its prompt with, if any, has been prefilled."""
     leader = job.leader
-    if leader is None or leader.over:
-        return True
-    return leader.generation is not None and leader.generation.has_begun
+    return leader is None or leader.over or leader.last_token_at is not None

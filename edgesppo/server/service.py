@@ -60,7 +60,11 @@ class Service:
         if settings.snapshot_folder is not None and settings.snapshot_bytes:
             snapshots = Snapshots(settings.snapshot_folder, settings.snapshot_bytes, settings.keys)
         self.worker = Worker(
-            load, max_queue=settings.max_queue, metrics=self.metrics, snapshots=snapshots
+            load,
+            max_queue=settings.max_queue,
+            metrics=self.metrics,
+            several_keys=len(settings.keys) > 1,
+            snapshots=snapshots,
         )
         worker = self.worker
         self.metrics.watch("queue_length", "Waiting answers", lambda: worker.n_waiting)

@@ -39,6 +39,7 @@ class Worker:
         *,
         max_queue: int,
         metrics: Metrics,
+        several_keys: bool = False,
         snapshots: Snapshots | None = None,
     ) -> None:
         self.status = LOADING
@@ -47,6 +48,7 @@ class Worker:
         self._load = load
         self._max_queue = max_queue
         self._metrics = metrics
+        self._several_keys = several_keys
         self._snapshots = snapshots
         self._backend: Backend | None = None
         self._wake = threading.Condition()
@@ -89,11 +91,20 @@ class Worker:
             raise unavailable(self.status)
         with self._wake:
             n_free = max(0, backend.n_seqs - len(self._running))
-            if len(self._queue) + len(jobs) > self._max_queue + n_free:
+            if len(jobs) > n_free + self._room_for(jobs[0].owner):
                 raise overloaded(len(self._queue))
             for job in jobs:
                 self._queue.add(job)
             self._wake.notify()
+
+    def _room_for(self, owner: str) -> int:
+        """How many more answers may wait of one API key.
+
+        Where there are several keys, each may take as many places as it leaves free: so there is
+        always room for another one.
+        """
+        n_free = self._max_queue - len(self._queue)
+        return n_free - self._queue.count(owner) if self._several_keys else n_free
 
     def cancel(self, jobs: list[Job]) -> None:
         """End answers within one step; harmless for those that have ended."""

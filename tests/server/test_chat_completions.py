@@ -169,12 +169,12 @@ def test_no_message_is_dropped_whatever_their_order(server: Live) -> None:
         turn("developer", "D"),
         turn("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
         turn("user", "c"),
-        turn("assistant", "d"),
+        {**turn("assistant", "d"), "name": "Eve"},
         turn("system", "E"),
         turn("user", "f"),
     )
     assert told == (
-        "<bos><start_of_turn>user\nS\n\nD\n\nab\n\nc<end_of_turn>\n<start_of_turn>model\nd"
+        "<bos><start_of_turn>user\nS\n\nD\n\nab\n\nc<end_of_turn>\n<start_of_turn>model\nEve: d"
         "<end_of_turn>\n<start_of_turn>user\nE\n\nf<end_of_turn>\n<start_of_turn>model\n"
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,3 +201,24 @@ def test_a_restart_keeps_the_cache_for_its_own_key(demo_gguf: Path, tmp_path: Pa
     with live(demo_gguf, keys=others, **options) as server:
         headers = {"Authorization": "Bearer another-secret"}
         assert ask(server, headers) == (answer, 0)
+
+
+def test_a_key_that_asks_for_much_leaves_room_for_others(babbler: Path) -> None:
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8000, "stream": True}
+    with live(babbler, parallel=1, keys=KEYS, max_queue=4) as server, ExitStack() as open_:
+
+        def ask(headers: dict[str, str], n: int) -> int:
+            path, body = "/v1/chat/completions", {**asked, "n": n}
+            stream = server.client.stream("POST", path, json=body, headers=headers)
+            return open_.enter_context(stream).status_code
+
+        assert ask(ADA, 3) == 200  # one runs, two wait
+        server.wait_until(lambda: server.worker.n_running == 1)
+        assert ask(ADA, 1) == 429
+        assert server.worker.n_waiting == 2
+        with ThreadPoolExecutor() as pool:  # it waits, so its headers come late
+            waiting = pool.submit(ask, BOB, 1)
+            server.wait_until(lambda: server.worker.n_waiting == 3)
+            server.server.handle_exit(signal.SIGTERM, None)
+            server.server.handle_exit(signal.SIGTERM, None)
+            assert waiting.result() == 503

@@ -66,6 +66,8 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"temprature": 1}, "temprature"),
+        ({"temperature": 0.00001}, "temperature"),
+        ({"samplers": ["nothing"]}, "samplers"),
     ],
 )
 def test_a_bad_parameter_is_named(server: Live, asked: dict[str, Any], param: str) -> None:

@@ -1,19 +1,20 @@
-"""`edgesppo serve` as a process: what it refuses to begin with, and how it ends."""
+"""`edgesppo serve` as a command: what it refuses to begin with, and how it ends."""
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
-import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from tests.support.command_line import one_line_error, run, started
+from tests.support.command_line import one_line_error, run
+from tests.support.live_server import CHAT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,33 +48,49 @@ def test_an_address_that_cannot_be_had_is_told(demo_gguf: Path, tmp_path: Path) 
     assert "there is a file" in error
 
 
-def test_a_process_serves_a_unix_socket_and_ends_well_when_told(
-    demo_gguf: Path, tmp_path: Path
+def test_it_serves_a_unix_socket_and_ends_well_when_told(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "socket"
-    words = [sys.executable, "-m", "edgesppo", "serve", str(demo_gguf), "--unix-socket", str(path)]
-    environment = {**os.environ, "EDGESPPO_API_KEY": "ada:secret-of-ada"}
-    with started(words, stderr=subprocess.PIPE, env=environment) as process:
-        assert process.stderr is not None
-        first = process.stderr.readline().decode()
-        assert re.fullmatch(rf"Serving demo-q4_k_m at unix:{re.escape(str(path))} \(.*\)\n", first)
-        assert path.stat().st_mode & 0o077 == 0
-        transport = httpx.HTTPTransport(uds=str(path), retries=0)
-        with httpx.Client(transport=transport, base_url="http://anything") as client:
-            while client.get("/health").json()["status"] == "loading":
-                time.sleep(0.1)
-            assert client.get("/v1/models").status_code == 401
-            headers = {"Authorization": "Bearer secret-of-ada"}
-            body = {"messages": [{"role": "user", "content": "Hi, my secret is 42"}]}
-            answer = client.post("/v1/chat/completions", json=body, headers=headers)
-            assert answer.status_code == 200
-        process.send_signal(signal.SIGTERM)
-        log = process.stderr.read().decode()
-        assert process.wait() == 0
+    monkeypatch.setenv("EDGESPPO_API_KEY", "ada:secret-of-ada,bob:secret-of-bob")
+    path, statuses = tmp_path / "socket", []
+
+    def use() -> None:
+        try:
+            statuses.extend(talk(path))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    client = threading.Thread(target=use)
+    client.start()
+    result = run("serve", demo_gguf, "--unix-socket", path)
+    client.join()
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert statuses == [0, 401, 200]
     assert not path.exists()
-    assert '"key": "ada"' in log
-    assert "secret" not in log
-    assert "Traceback" not in log
+    first, *log = result.stderr.splitlines()
+    assert first == f"Serving demo-q4_k_m at unix:{path} (Ctrl-C ends it)"
+    assert "secret" not in result.stderr
+    last = json.loads(log[-1])
+    assert (last["key"], last["path"], last["status"]) == ("ada", CHAT, 200)
+    assert last["completion_tokens"] > 0
+
+
+def talk(path: Path) -> list[int]:
+    """What others may do with the socket, and the statuses of a request without and with a key."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, "it does not listen"
+        time.sleep(0.01)
+    found = [path.stat().st_mode & 0o077]
+    transport = httpx.HTTPTransport(uds=str(path))
+    with httpx.Client(transport=transport, base_url="http://anything", timeout=60) as client:
+        while client.get("/health").json()["status"] == "loading":
+            time.sleep(0.05)
+        found.append(client.get("/v1/models").status_code)
+        headers = {"Authorization": "Bearer secret-of-ada"}
+        body = {"messages": [{"role": "user", "content": "Hi, my secret is 42"}]}
+        found.append(client.post(CHAT, json=body, headers=headers).status_code)
+    return found
 
 
 def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path: Path) -> None:
@@ -83,3 +100,12 @@ def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path: Path) -> 
     assert result.exit_code == 1
     assert "bad.gguf" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+def test_without_the_servers_libraries_it_says_how_to_get_them(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    error = one_line_error(run("serve", demo_gguf))
+    assert "uvicorn" in error
+    assert "pip install 'edgesppo[server]'" in error

@@ -26,7 +26,7 @@ def refuse_other_parts(content: Any) -> Any:
     for part in content if isinstance(content, list) else ():
         kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(kind, str) and kind in _PARTS:
-            raise unsupported(_PARTS[kind], "messages")
+            raise unsupported(_PARTS[kind], "content")
     return content
 
 
@@ -68,6 +68,7 @@ class ChatMessage(Strict):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content = None
+    name: Name | None = None  # who speaks; goes in front of the text
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None

@@ -50,6 +50,8 @@ class _Conversation:
     def add(self, n: int, message: ChatMessage) -> None:
         """Add the client's message number `n`."""
         where, text = f"messages.{n}", text_of(message.content)
+        if message.name is not None and message.role != "tool":
+            text = f"{message.name}: {text}"
         if message.content is None and not message.tool_calls:
             raise bad_request(f"{where}.content is null, expected a text", f"{where}.content")
         if message.tool_calls and message.role != "assistant":

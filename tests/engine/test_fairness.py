@@ -1,0 +1,93 @@
+"""Who waits for whom: short prompts not for long ones, nobody for good, and salts share nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo import SamplingParams
+from edgesppo.engine.engine import Engine
+from edgesppo.llama.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FEW = SamplingParams(temperature=0, max_tokens=4)
+MANY = SamplingParams(temperature=0, max_tokens=7000)
+
+
+@pytest.fixture(scope="module")
+def model(babbler: Path) -> Iterator[Model]:
+    loaded = Model(babbler)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture
+def engine(model: Model) -> Iterator[Engine]:
+    made = Engine(model, n_seqs=3, draft_costs=None)
+    yield made
+    made.close()
+
+
+def prompt(model: Model, n: int, letter: str = "a") -> list[int]:
+    """A prompt of `n` tokens."""
+    ids = model.tokenize(f" {letter} b" * n)
+    return [model.bos, *ids][:n]
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(model: Model, engine: Engine) -> None:
+    running = engine.submit(prompt(model, 8), MANY)
+    engine.step()
+    long = engine.submit(prompt(model, 2000, "x"), FEW)
+    engine.step()
+    short = engine.submit(prompt(model, 40, "y"), FEW)
+    while short.first_token_at is None:
+        engine.step()
+    assert long.first_token_at is None
+    assert 0 < long.n_prefilled < 1000
+    assert running.n_generated > 2
+
+
+def test_a_long_prompt_is_never_left_behind(model: Model, engine: Engine) -> None:
+    engine.submit(prompt(model, 8), MANY)
+    engine.step()
+    long = engine.submit(prompt(model, 600, "x"), FEW)
+    steps = 0
+    while long.first_token_at is None:
+        before = long.n_prefilled
+        if not steps % 2:  # one after the other, and each with more than there is room for
+            engine.submit(prompt(model, 100 + steps, "y"), FEW)
+        engine.step()
+        assert long.n_prefilled > before or long.first_token_at is not None
+        steps += 1
+    assert steps < 100
+
+
+def test_cells_are_shared_only_under_the_same_salt(model: Model, engine: Engine) -> None:
+    ids = prompt(model, 60)
+
+    def cached(salt: str) -> int:
+        request = engine.submit(ids, FEW, salt=salt)
+        for _ in engine.stream(request):
+            pass
+        return request.n_cached
+
+    assert [cached(salt) for salt in ("ada", "bob", "ada", "bob", "")] == [0, 0, 59, 59, 0]
+    running = engine.submit(ids, MANY, salt="ada")
+    engine.step()
+    assert cached("eve") == 0  # although the same prompt runs
+    assert running.n_generated > 0
+
+
+def test_a_request_that_is_withdrawn_ends_with_the_next_step(model: Model, engine: Engine) -> None:
+    one, two = (engine.submit(prompt(model, 2000, letter), FEW) for letter in "xy")
+    engine.step()
+    engine.withdraw(one)
+    engine.step()
+    assert one.finish_reason == "cancelled"
+    while two.finish_reason is None:
+        engine.step()
+    assert two.n_generated == 4
