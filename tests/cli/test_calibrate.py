@@ -39,6 +39,16 @@ def test_a_matrix_is_made_and_shown(demo_gguf: Path, dialogues: Path, tmp_path: 
     assert found["weights"][0]["weight"] == "blk.0.ffn_down.weight"
 
 
+def test_convert_says_when_few_tokens_reached_a_matrix(
+    demo_gguf: Path, dialogues: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "matrix.gguf", tmp_path / "out.gguf"
+    assert run("calibrate", demo_gguf, "-o", path, "--dialogues", dialogues).exit_code == 0
+    result = run("convert", DEMO, "-o", out, "--type", "q8_0", "--imatrix", path)
+    assert result.exit_code == 0, result.output
+    assert "few tokens reached 28 of the weights, blk.0.attn_k.weight only 15" in result.stderr
+
+
 def test_convert_calibrates_and_uses_its_matrix_again(dialogues: Path, tmp_path: Path) -> None:
     output = tmp_path / "demo.gguf"
     words = ("convert", DEMO, "-o", output, "--calibrate", "--dialogues", dialogues)
