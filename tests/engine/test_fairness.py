@@ -83,7 +83,7 @@ def test_cells_are_shared_only_under_the_same_salt(model: Model, engine: Engine)
 
 
 def test_a_request_that_is_withdrawn_ends_with_the_next_step(model: Model, engine: Engine) -> None:
-    one, two = (engine.submit(prompt(model, 2000, letter), FEW) for letter in "xy")
+    one, two = (engine.submit(prompt(model, 700, letter), FEW) for letter in "xy")
     engine.step()
     engine.withdraw(one)
     engine.step()
