@@ -231,7 +231,7 @@ def test_run_exits_with_one_line_when_the_answer_was_cut(tmp_path: Path, demo_gg
         ("{", "not JSON"),
         ({"not": {}}, "the keyword 'not' is not supported"),
         ("[" * 50_000, "nested too deep"),
-        (" " * 1_000_001, "expected at most 1000000"),
+        (" " * 1_000_001, "it has more than 1,000,000 bytes"),
     ],
 )
 def test_run_refuses_a_bad_schema_before_it_looks_at_the_model(
@@ -247,4 +247,7 @@ def test_run_says_when_there_is_no_schema_file(tmp_path: Path) -> None:
     words = ["run", "demo", "x", "--schema", str(tmp_path / "none.json")]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 1
-    assert done.stderr == f"edgesppo: {tmp_path / 'none.json'}: No such file or directory\n"
+    assert (
+        done.stderr
+        == f"edgesppo: {tmp_path / 'none.json'}: cannot be read: No such file or directory\n"
+    )

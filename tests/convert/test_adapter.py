@@ -358,7 +358,7 @@ def test_an_adapters_folder_alone_says_what_it_is_and_what_to_type(
     hub = write_adapter(tmp_path / "hub", factors)
     shutil.copy(base / "config.json", hub)
     result = call("chat", hub)
-    assert "edgesppo pull google/gemma-2-9b-it --convert --adapter" in result.stderr
+    assert "edgesppo pull gemma-2-9b-it --convert --adapter" in result.stderr
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 7), (37, 3, 1001), (33, 700, 65), (16, 40_000, 17)])
