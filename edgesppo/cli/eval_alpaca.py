@@ -95,7 +95,9 @@ def alpaca_command(
     from edgesppo.cli.alpaca_report import Report
 
     if len(words) not in (2, 3):
-        raise click.UsageError(f"expected [MODEL] INSTRUCTIONS OUT, found {shlex.join(words) or 'nothing'}")
+        raise click.UsageError(
+            f"expected [MODEL] INSTRUCTIONS OUT, found {shlex.join(words) or 'nothing'}"
+        )
     if against is not None and reference is None:
         raise click.UsageError("--against compares the outputs of --reference FILE; add it")
     if reference is not None and ray is not None:
