@@ -8,6 +8,7 @@ from textwrap import dedent
 
 import pytest
 
+from edgesppo.lockfile.toml import tomllib
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,6 +22,14 @@ def test_it_links_to_nothing_that_a_package_index_lacks() -> None:
     found = ["".join(groups) for groups in targets]
     assert len(found) >= 3
     assert [target for target in found if not target.startswith("https://")] == []
+
+
+def test_every_extra_that_it_or_a_message_names_can_be_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "edgesppo").rglob("*.py")]
+    named = re.findall(r"(?:edgesppo|\"\.)\[([a-z]+)\]", "\n".join([README, *sources]))
+    assert {"fast", "plot", "ray", "server"} <= set(named)
+    assert set(named) <= set(project["optional-dependencies"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="recorded on a pseudo-terminal")

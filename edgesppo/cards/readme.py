@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.cards.header import Sources, header, render
 from edgesppo.cards.published import METHODS, hyper_parameters, prompts_text, result_text
+from edgesppo.gguf.metadata import imatrix_text
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
 
@@ -81,7 +82,7 @@ def _what_it_is(sources: Sources) -> Iterator[str]:
 
 
 def _how_it_was_made(sources: Sources) -> Iterator[str]:
-    lineage, calibration = sources.file["lineage"], sources.file["imatrix"]
+    lineage = sources.file["lineage"]
     if lineage["quantized_by"]:
         yield f"- Written by: {_text(lineage['quantized_by'])}"
     if lineage["source"]:
@@ -89,10 +90,8 @@ def _how_it_was_made(sources: Sources) -> Iterator[str]:
         yield f"- Converted from: {_address(lineage['source'])}{at}"
     elif sources.repository is not None:
         yield f"- Converted from: {_link(sources.repository)}"
-    used = {key: value for key, value in calibration.items() if value is not None}
-    if used:
-        listed = ", ".join(f"{key} {_text(str(value))}" for key, value in used.items())
-        yield f"- Importance matrix: {listed}"
+    if calibration := imatrix_text(sources.file["imatrix"]):
+        yield f"- Importance matrix: {_text(calibration)}"
 
 
 def _types(sources: Sources) -> Iterator[str]:
@@ -140,7 +139,9 @@ def _how_to_run(sources: Sources) -> Iterator[str]:
 
 
 def _measurements(sources: Sources) -> Iterator[str]:
-    for title, figures in sources.measurements.items():
+    for n, (title, figures) in enumerate(sources.measurements.items()):
+        if n:
+            yield ""
         yield f"From `{_code(title)}`:"
         yield ""
         yield "| figure | value |"
@@ -150,7 +151,6 @@ def _measurements(sources: Sources) -> Iterator[str]:
             yield f"| {_text(name)} | {_text(value)} |"
         if len(rows) > _MEASURED:
             yield f"| and {len(rows) - _MEASURED} more | |"
-        yield ""
 
 
 def _rows(figures: Any, name: str = "") -> Iterator[tuple[str, str]]:

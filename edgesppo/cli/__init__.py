@@ -124,7 +124,8 @@ def _offline_option() -> click.Option:
         expose_value=False,
         is_eager=True,
         callback=_set_environment("EDGESPPO_OFFLINE"),
-        help="Open no network connection. [env: EDGESPPO_OFFLINE, HF_HUB_OFFLINE]",
+        help="Connect neither to the hub nor to a package index. [env: EDGESPPO_OFFLINE,"
+        " HF_HUB_OFFLINE]",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,6 +153,7 @@ def batch_command(
     if as_json:
         emit_json({**summary.to_dict(), **({} if ranking is None else {"ranking": ranking})})
     elif ranking is not None:
+        say(f"To rank them, in a checkout of {sppo.SCRIPTS} with its packages:")
         tell(ranking)
 
 
@@ -165,14 +167,13 @@ def _write_sppo(job: Batch, file: ResultFile) -> str:
     if empty:
         prompts = "1 prompt has" if empty == 1 else f"{empty:,} prompts have"
         say(f"{prompts} no answer: the texts are empty; {file.path.name} says why")
-    say(f"To rank them, in a checkout of {sppo.SCRIPTS} with its packages:")
     return sppo.ranking_command(folder, n_seeds)
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, str, str]:
     """MODEL if it is there, IN and OUT. Raises click.UsageError."""
     if len(words) not in (2, 3):
-        raise click.UsageError(f"expected [MODEL] IN OUT, found {len(words)} arguments")
+        raise click.UsageError(f"expected [MODEL] IN OUT, found {shlex.join(words) or 'nothing'}")
     if words[-1] == "-":
         raise click.UsageError("OUT is -, expected a file: only a file can be continued")
     return (words[0] if len(words) == 3 else None), words[-2], words[-1]

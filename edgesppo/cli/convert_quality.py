@@ -216,9 +216,9 @@ def allocation_lines(allocation: Allocation, costs: dict[str, float]) -> Iterato
     elif allocation.recipe_fits:
         verdict = "no better"
     else:
-        verdict = "larger than the target"
+        verdict = "its file would be too large"
     yield (
-        f"the recipe's own choice, {allocation.recipe_bytes:,} bytes: measured"
+        f"the recipe's own choice, {allocation.recipe_bytes:,} bytes of matrices: measured"
         f" {allocation.recipe_measured:.6f}, {verdict}"
     )
 

@@ -62,7 +62,10 @@ def _measuring(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(name="eval")
 def eval_command() -> None:
-    """Measure how good a model file is, by llama-perplexity's definitions."""
+    """Measure how good a model file is.
+
+    Perplexity and divergence are llama-perplexity's; the answers for AlpacaEval need its judge.
+    """
 
 
 @eval_command.command(name="perplexity")
@@ -102,7 +105,10 @@ def perplexity_command(model: str, as_json: bool, **chosen: Any) -> None:
 def divergence_command(
     reference: str, models: tuple[str, ...], plot: str | None, as_json: bool, **chosen: Any
 ) -> None:
-    """Measure how far the predictions of each MODEL are from those of REFERENCE.
+    """Measure how far each MODEL is from REFERENCE.
+
+    Compared are the predictions of every token: perplexity, the Kullback-Leibler divergence, and
+    how often the most probable token is the same.
 
     REFERENCE is the same model in a better type, such as BF16: a name, a GGUF file, or a checkpoint
     folder, which is converted to BF16 once.
@@ -134,6 +140,8 @@ def _options(
     from edgesppo.evaluate.candidate import RunOptions
     from edgesppo.evaluate.measure import Options
 
+    if (chosen["text"] is None) == (chosen["dialogues"] is None):
+        raise click.UsageError("give either --text FILE or --dialogues FILE to measure on")
     files = {name: chosen[name] and Path(chosen[name]) for name in ("text", "dialogues")}
     return Options(
         **files,

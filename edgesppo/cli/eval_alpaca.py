@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,9 @@ def alpaca_command(
     loading: dict[str, Any],
     sampling: dict[str, Any],
 ) -> None:
-    """Answer AlpacaEval's INSTRUCTIONS, and write OUT, the model_outputs.json that its judge takes.
+    """Answer AlpacaEval's INSTRUCTIONS for its judge.
+
+    OUT is the model_outputs.json that the judge takes.
 
     MODEL is a name, a GGUF file or a checkpoint folder. The default is the model used last, else
     sppo-iter3 if it is on this machine, else the demo. INSTRUCTIONS is alpaca_eval.json of
@@ -92,7 +95,9 @@ def alpaca_command(
     from edgesppo.cli.alpaca_report import Report
 
     if len(words) not in (2, 3):
-        raise click.UsageError(f"expected [MODEL] INSTRUCTIONS OUT, found {len(words)} arguments")
+        raise click.UsageError(
+            f"expected [MODEL] INSTRUCTIONS OUT, found {shlex.join(words) or 'nothing'}"
+        )
     if against is not None and reference is None:
         raise click.UsageError("--against compares the outputs of --reference FILE; add it")
     if reference is not None and ray is not None:

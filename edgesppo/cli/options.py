@@ -135,9 +135,9 @@ _MODEL_OPTIONS = [
     ),
     _model_option(
         "--draft",
-        metavar="FILE",
+        metavar="MODEL",
         shell_complete=complete_models,
-        help="A smaller model for the guesses: a GGUF file with the same vocabulary.",
+        help="A smaller model of the same vocabulary for the guesses.",
     ),
 ]
 

@@ -21,6 +21,7 @@ from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, tell
 from edgesppo.errors import BadModelFile
 from edgesppo.gguf import gemma2
+from edgesppo.gguf.metadata import imatrix_text
 from edgesppo.store import locate
 from edgesppo.store.expected import absent_entry
 from edgesppo.store.origin import origin
@@ -173,6 +174,8 @@ def _types(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "weights", f"{card['bits_per_weight']:.2f} bits per weight"
     for kind, found in card["types"].items():
         yield "", f"{kind:<6} {found['tensors']:>4} tensors {megabytes(found['bytes']):>13}"
+    if used := imatrix_text(card["imatrix"]):
+        yield "imatrix", used
 
 
 def _tokenizer(tokenizer: dict[str, Any]) -> Iterator[tuple[str, str]]:

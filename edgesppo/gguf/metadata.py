@@ -113,11 +113,20 @@ def _lineage(keys: Mapping[str, Any]) -> dict[str, Any]:
 def _imatrix(keys: Mapping[str, Any]) -> dict[str, Any]:
     """What llama.cpp's tools write of the importance matrix that they used."""
     return {
-        "from": text(keys, "quantize.imatrix.file"),
-        "of the data": text(keys, "quantize.imatrix.dataset"),
-        "with entries": number(keys, "quantize.imatrix.entries_count"),
-        "and chunks": number(keys, "quantize.imatrix.chunks_count"),
+        "file": text(keys, "quantize.imatrix.file"),
+        "dataset": text(keys, "quantize.imatrix.dataset"),
+        "entries": number(keys, "quantize.imatrix.entries_count"),
+        "chunks": number(keys, "quantize.imatrix.chunks_count"),
     }
+
+
+def imatrix_text(found: Mapping[str, Any]) -> str:
+    """The same as a person reads it; empty if the file says nothing of a matrix."""
+    values = (found["file"], found["dataset"], found["entries"], found["chunks"])
+    forms = ("{}", "collected on {}", "{:,} weights", "{:,} chunks")
+    return ", ".join(
+        form.format(value) for form, value in zip(forms, values, strict=True) if value is not None
+    )
 
 
 def _source(keys: Mapping[str, Any]) -> str | None:

@@ -167,7 +167,8 @@ def _not_gguf(path: Path, head: bytes) -> str:
     mistaken = mistaken_for(head)
     if mistaken is not None:
         return f"{fault}; it is {mistaken}"
-    if path.suffix in (".safetensors", ".json", ".model", ".bin"):
+    with_config = (".json", ".model", ".bin") if (path.parent / "config.json").exists() else ()
+    if path.suffix in (".safetensors", *with_config):
         folder = shlex.quote(str(path.parent))
         return (
             f"{path} is one file of a checkpoint, expected a GGUF file; give the checkpoint's"

@@ -125,7 +125,7 @@ class HubClient:
         """
         name = repository.revision
         url = f"{self._endpoint}/api/models/{repository}/revision/{quote(name, safe='')}"
-        what = f"commit {name!r} of {repository}"
+        what = f"revision {name!r} of {repository}"
         data = self._with_retries(what, lambda: self._read_all(repository, url, what))
         try:
             return parse_commit(data)

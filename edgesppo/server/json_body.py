@@ -57,7 +57,10 @@ async def _read(request: Request, settings: ServerSettings) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(
-            415, "the body must be JSON, with Content-Type: application/json", code="not_json"
+            415,
+            "the body must be JSON, with Content-Type: application/json (curl: --json), found "
+            f"{ascii(kind[:80]) if kind else 'none'}",
+            code="not_json",
         )
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "a compressed body is not accepted; send it as it is", code="encoding")

@@ -68,7 +68,7 @@ def test_five_answers_to_each_prompt_in_the_prompts_order(demo_gguf: Path, promp
     assert told[told.index("--output_dir") + 1] == "iter 1"
     assert told[told.index("--prompts") + 1] == str(out / "prompts")
     assert "scripts/rank.py" in told
-    assert "https://github.com/uclaml/SPPO" in result.stderr
+    assert "https://github.com/uclaml/SPPO" in result.stderr.splitlines()[-1]  # above the command
 
 
 def test_the_sampling_is_the_published_one_whatever_the_model_s_file_says() -> None:

@@ -85,6 +85,23 @@ def test_it_says_how_the_file_was_made_and_what_is_in_it(fresh_home: Path, sppo:
     assert "follow the stricter" in text
 
 
+def test_the_importance_matrix_that_was_used_is_named(fresh_home: Path, tmp_path: Path) -> None:
+    assert fresh_home.is_dir()
+    path = tmp_path / "mine.gguf"
+    texts = {b"file": b"my.imatrix.gguf", b"dataset": b"wiki.txt"}
+    keys = [
+        make.key(b"quantize.imatrix." + name, make.STRING, make.string(text))
+        for name, text in texts.items()
+    ]
+    keys.append(make.number(b"quantize.imatrix.entries_count", 1182))
+    path.write_bytes(make.model(keys=keys))
+    said = "my.imatrix.gguf, collected on wiki.txt, 1,182 weights"
+    assert f"  imatrix     {said}\n" in run("show", path).stdout
+    assert f"- Importance matrix: {said}\n" in run("card", path).stdout
+    used = json.loads(run("show", path, "--json").stdout)["imatrix"]
+    assert (used["dataset"], used["entries"], used["chunks"]) == ("wiki.txt", 1182, None)
+
+
 def test_published_results_are_said_to_be_the_base_models(fresh_home: Path, sppo: Path) -> None:
     assert fresh_home.is_dir()
     text = run("card", sppo).stdout

@@ -84,6 +84,8 @@ def test_errors_are_one_line_or_one_object(demo_gguf: Path, tmp_path: Path) -> N
     empty.touch()
     line = one_line_error(run("eval", "perplexity", demo_gguf, "--text", empty))
     assert "is empty" in line
-    result = run("eval", "perplexity", demo_gguf, "--json")
+    result = run("eval", "perplexity", demo_gguf, "--text", empty, "--json")
     assert json.loads(result.stdout)["error"]["type"] == "UsageError"
+    neither = run("eval", "perplexity", demo_gguf)
+    assert (neither.exit_code, "give either --text" in neither.stderr) == (2, True)
     assert run("eval", "perplexity", demo_gguf, "--text", tmp_path / "none.txt").exit_code == 2

@@ -261,3 +261,11 @@ def test_one_file_of_a_checkpoint_given_to_run_names_its_folder(folder: Path) ->
     assert found.exit_code == 1
     assert "is one file of a checkpoint" in found.stderr
     assert f"edgesppo chat {folder}\n" in found.stderr
+
+
+def test_a_json_file_of_ones_own_is_called_no_file_of_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "rivers.json").write_text('{"type": "object"}')
+    found = CliRunner().invoke(main, ["show", str(tmp_path / "rivers.json")])
+    assert found.exit_code == 1
+    assert "rivers.json is not a GGUF file" in found.stderr
+    assert "checkpoint" not in found.stderr
