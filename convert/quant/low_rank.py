@@ -52,7 +52,8 @@ def _multiplied(b: NDArray[np.float32], a: NDArray[np.float32]) -> NDArray[np.fl
         rows = slice(top, top + TILE_ROWS)
         for left in range(0, a.shape[1], width):
             columns = slice(left, left + width)
-            np.matmul(b[rows], a[:, columns], out=product[rows, columns])
+            with np.errstate(over="ignore", invalid="ignore"):  # the sum is checked afterwards
+                np.matmul(b[rows], a[:, columns], out=product[rows, columns])
     return product
 
 

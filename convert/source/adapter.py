@@ -20,6 +20,7 @@ from edgesppo.errors import (
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
     JsonObject,
+    kind_of,
     name_exists,
     parse_json,
     read_bytes,
@@ -163,5 +164,6 @@ def _not_a_folder(path: Path) -> EdgesppoError:
             " model is quantised"
         )
     return UnsupportedCheckpoint(
-        f"{path} is a file; {expected}: --adapter {shlex.quote(str(path.parent))}"
+        f"{path} is {kind_of(path)}; {expected}"
+        + (f": --adapter {shlex.quote(str(path.parent))}" if path.is_file() else "")
     )

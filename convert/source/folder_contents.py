@@ -33,6 +33,7 @@ _STEP = re.compile(r"checkpoint-(\d+)")
 # What Unsloth appends to the name of a quantised copy, beside which it has the model itself.
 _QUANTISED = re.compile(r"(?:-unsloth)?-bnb-4bit$")
 _UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2")
+_HUB_DOWNLOADS = Path(".cache", "huggingface", "download")  # of the hub's tool, in a local folder
 _DEEPSPEED, _FSDP = "zero_to_fp32.py", "pytorch_model_fsdp*"
 # Weights that are not safetensors, as patterns of their names, and what wrote them.
 _FOREIGN = (
@@ -45,6 +46,7 @@ _FOREIGN = (
     ("flax_model*.msgpack", "of Flax"),
     ("*.weights.h5", "of Keras"),
     ("*.npz", "of NumPy"),
+    ("*.onnx", "of ONNX"),
 )
 _MOST_ENTRIES = 10_000  # of a folder that are looked at
 
@@ -57,7 +59,7 @@ def missing(where: str, names: Sequence[str], lacks: str, folder: Path | None) -
     found = _adapter(where, names, folder) or _gguf(names, folder)
     if found is None and folder is not None:
         found = _cache(folder) or _subfolders(folder, names)
-    found = found or _other_weights(names, folder) or _unfinished(names)
+    found = found or _other_weights(names, folder) or _unfinished(names, folder)
     if found is not None:
         kind = BadCheckpoint if found.startswith("it is not complete") else UnsupportedCheckpoint
         return kind(f"{where} has no {lacks}: {found}")
@@ -218,8 +220,11 @@ def _safetensors(names: Sequence[str], folder: Path | None) -> str:
     return f"it has weights as {names[0]}; give them that name: mv {shlex.quote(str(path))} {new}"
 
 
-def _unfinished(names: Sequence[str]) -> str | None:
+def _unfinished(names: Sequence[str], folder: Path | None) -> str | None:
     found = next((name for name in names if name.endswith(_UNFINISHED)), None)
+    if found is None and folder is not None:
+        partial = sorted((folder / _HUB_DOWNLOADS).glob("*.incomplete"))
+        found = str(partial[0].relative_to(folder)) if partial else None
     if found is None:
         return None
     return f"it is not complete: {found} is an unfinished download; start the download again"

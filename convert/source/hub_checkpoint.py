@@ -38,7 +38,7 @@ from edgesppo_convert.source.checkpoint import (
     Origin,
 )
 from edgesppo_convert.source.folder_contents import CONFIG, missing
-from edgesppo_convert.source.json_reader import check_length
+from edgesppo_convert.source.json_reader import check_length, kind_of
 from edgesppo_convert.source.safetensors import Shard, header_length
 from edgesppo_convert.source.shard_download import (
     ShardDownloader,
@@ -257,9 +257,8 @@ def _not_a_folder(path: Path) -> EdgesppoError:
             f" other files: edgesppo convert {shlex.quote(str(path.parent))} -o OUT.gguf"
         )
     return UnsupportedCheckpoint(
-        f"{path} is {'a file' if path.is_file() else 'a pipe or a device'}; expected a checkpoint"
-        f" folder, with {CONFIG} and the weights as"
-        " safetensors: edgesppo convert FOLDER -o OUT.gguf"
+        f"{path} is {kind_of(path)}; expected a checkpoint folder, with {CONFIG} and the weights"
+        " as safetensors: edgesppo convert FOLDER -o OUT.gguf"
     )
 
 

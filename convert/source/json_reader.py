@@ -40,7 +40,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes; BadCheckpoint if missing or longer."""
     try:
         if path.exists() and not path.is_file():
-            raise BadCheckpoint(f"{path} is a folder, a pipe or a device; expected a file")
+            raise BadCheckpoint(f"{path} is {kind_of(path)}; expected a file")
         if not path.is_file():
             raise BadCheckpoint(f"{path.parent} has no {path.name}; is the download complete?")
         with path.open("rb") as file:
@@ -62,6 +62,13 @@ def check_content(head: bytes, where: str) -> None:
     mistaken = mistaken_for(head[:HEAD])
     if mistaken is not None:
         raise BadCheckpoint(f"{where} is {mistaken}")
+
+
+def kind_of(path: Path) -> str:
+    """What a path that exists is."""
+    if path.is_dir():
+        return "a folder"
+    return "a file" if path.is_file() else "a pipe or a device"
 
 
 def unreadable(path: Path, error: OSError) -> SourceUnreadable:

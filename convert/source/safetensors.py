@@ -24,6 +24,7 @@ from edgesppo.system.content import HEAD
 from edgesppo_convert.source.json_reader import (
     JsonObject,
     check_content,
+    kind_of,
     parse_json,
     show,
     unreadable,
@@ -171,6 +172,8 @@ class Shard:
 
     def _open(self) -> None:
         if not self.path.is_file():
+            if self.path.exists():
+                raise BadCheckpoint(f"{self.path} is {kind_of(self.path)}; expected a file")
             raise BadCheckpoint(f"shard {self.path} is missing; is the download complete?")
         try:
             self._file = self.path.open("rb", buffering=0)

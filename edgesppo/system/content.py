@@ -42,6 +42,7 @@ def mistaken_for(head: bytes) -> str | None:
             f" file; {_AGAIN}"
         )
     if _ANSWER.match(head):
-        return f"a server's answer {head[:60]!r}, saved in place of the file; {_AGAIN}"
+        answer = head[:60].decode("utf-8", "replace").strip()
+        return f"a server's answer {answer!r}, saved in place of the file; {_AGAIN}"
     kind = next((kind for kind in _KINDS if head.startswith(kind[0])), None)
     return None if kind is None else f"{kind[1]}; {kind[2]}"

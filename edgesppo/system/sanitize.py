@@ -18,6 +18,9 @@ _DOUBTFUL = re.compile(
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0"
     "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+# What a line has a single space for; other separators are shown as what they are.
+_BLANK = " \t\n\r\f\v"
+_BLANKS = re.compile(f"[{_BLANK}]+")
 _NON_JOINER, _JOINER = "\u200c", "\u200d"
 _WORD_BREAK = "\u200b"
 _MARKS = "\u200e\u200f\u061c"  # each gives its neighbours a direction, and no more
@@ -89,7 +92,7 @@ def printable(text: str) -> str:
 
 def one_line(text: str, limit: int | None = None) -> str:
     """Like `printable`, on one line: single spaces, cut to `limit` characters."""
-    joined = " ".join(text.split())
+    joined = " ".join(_BLANKS.split(text.strip(_BLANK)))
     cut = joined if limit is None or len(joined) <= limit else joined[: limit - 3] + "..."
     return printable(cut)
 
@@ -160,4 +163,5 @@ def _is_letter_of(letter: str, blocks: tuple[tuple[int, int], ...]) -> bool:
 
 
 def _is_right_to_left(letter: str) -> bool:
-    return letter != "" and unicodedata.bidirectional(letter) in ("R", "AL")
+    is_letter = letter != "" and letter not in _MARKS
+    return is_letter and unicodedata.bidirectional(letter) in ("R", "AL")

@@ -249,6 +249,23 @@ def test_a_whole_tensor_cannot_be_weighted_or_replaced_twice(base: Path, tmp_pat
         look_ahead(base, adapters=[one, two])
 
 
+@pytest.mark.filterwarnings("error")
+def test_factors_whose_product_has_no_number_are_refused(base: Path, tmp_path: Path) -> None:
+    rows, width = TWO[Q]
+    huge = {"lora_A": (4, width), "lora_B": (rows, 4)}
+    folder = tmp_path / "huge"
+    write_adapter(folder, {})
+    tensors = {
+        f"{PREFIX}{Q}.{part}.weight": np.full(shape, 3e38, np.float32)
+        for part, shape in huge.items()
+    }
+    write_tensors(folder / "adapter_model.safetensors", tensors)
+    with pytest.raises(BadCheckpoint, match="has the value"):
+        convert(base, tmp_path / "out.gguf", type="f32", adapters=[folder])
+    with pytest.raises(UnsupportedCheckpoint, match="is a pipe or a device; expected a folder"):
+        look_ahead(base, adapters=["/dev/null"])
+
+
 def _pickle(folder: Path) -> None:
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
 

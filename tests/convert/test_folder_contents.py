@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -176,6 +177,17 @@ def test_a_gguf_in_the_folder_is_named(tmp_path: Path) -> None:
     assert "it holds the GGUF file it's.gguf, already converted: edgesppo chat '" in message
 
 
+def _begin_download(folder: Path) -> None:
+    (folder / ".cache" / "huggingface" / "download").mkdir(parents=True)
+    partial = folder / ".cache" / "huggingface" / "download" / "model.safetensors.1f.incomplete"
+    (folder / "model.safetensors").rename(partial)
+
+
+def _pipe(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+
+
 def _rename(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "model.safetensors").rename(folder / name)
 
@@ -194,6 +206,9 @@ def _rename(name: str) -> Callable[[Path], object]:
         (_rename("model-00001-of-00001.safetensors"), "-00001.safetensors; give them that name: "),
         (_rename("model.safetensors.incomplete"), "is an unfinished download"),
         (_rename("model.safetensors.part"), "is an unfinished download"),
+        (_rename("model.onnx"), "only as model.onnx, of ONNX"),
+        (_begin_download, "download/model.safetensors.1f.incomplete is an unfinished download"),
+        (_pipe, "model.safetensors is a pipe or a device; expected a file"),
         (lambda f: (f / "config.json").unlink(), "has no config.json; is the download complete?"),
         (lambda f: [p.unlink() for p in f.iterdir()], "It is empty"),
     ],

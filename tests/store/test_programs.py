@@ -78,8 +78,13 @@ def test_ollamas_models_have_the_names_that_ollama_shows(user: Path) -> None:
     manifest(top, "registry.ollama.ai/me/mine/latest", model=blob(top, model(2)))
     manifest(top, "registry.ollama.ai/library/same/latest", model=weights)
     assert named() == dict.fromkeys(
-        ("gemma2:9b", "hf.co/bartowski/gemma-2-9b-it-GGUF:Q4_K_M", "me/mine:latest"), "Ollama"
+        (
+            *("gemma2:9b", "hf.co/bartowski/gemma-2-9b-it-GGUF:Q4_K_M", "me/mine:latest"),
+            "same:latest",  # a second name of the first one's file
+        ),
+        "Ollama",
     )
+    assert choose(scan().models, "same").name == "same:latest"
 
 
 def test_what_ollama_adds_to_a_model_is_told(user: Path) -> None:

@@ -35,6 +35,7 @@ SHOWN = {
     "a\ufe0f 😀\ufe01\ufe0f\ufe0f": "a\\ufe0f 😀\\ufe01\\ufe0f\\ufe0f",
     "😀\u200da": "😀\\u200da",
     "ab\U000e0100": "ab\\U000e0100",
+    "ש\u200f\u200f\u200f": "ש\u200f\\u200f\\u200f",
 }
 
 
@@ -47,6 +48,10 @@ def test_what_emoji_and_scripts_need_stays(text: str) -> None:
 def test_what_a_terminal_would_obey_or_hide_is_shown(text: str) -> None:
     assert printable(text) == SHOWN[text]
     assert one_line(f"file {text}!").isascii() or not text.isascii()
+
+
+def test_separators_in_one_line_are_shown_and_blanks_are_joined() -> None:
+    assert one_line(" a\t\nb\u2028c\u2029d\x85e\x1cf ") == "a b\\u2028c\\u2029d\\x85e\\x1cf"
 
 
 @given(st.lists(st.sampled_from([*"".join([*KEPT, *SHOWN])]), max_size=30), st.integers(1, 4))

@@ -60,8 +60,11 @@ class Scan:
 
 
 def scan() -> Scan:
-    """Look into the folders of all programs. A file that several have is listed for the first."""
-    lock, seen = layers.read(may_create=True), set[str]()
+    """Look into the folders of all programs. A file that several have is listed for the first.
+
+    A program's own file may have several names, as in Ollama; it is listed under each.
+    """
+    lock, seen = layers.read(may_create=True), dict[str, list[LocalModel]]()
     found = Scan([], 0, [], [])
     for program in _PROGRAMS:
         for folder in program.folders():
@@ -88,6 +91,7 @@ def choose(models: Iterable[FoundModel], text: str) -> FoundModel:
     named = [m for m in models if text in (m.name, str(m.local.path))]
     named = named or [m for m in models if m.name.casefold() == text.casefold()]
     named = named or [m for m in models if m.name.rpartition("/")[2].casefold() == text.casefold()]
+    named = named or [m for m in models if _short(m.name).casefold() == text.casefold()]
     if len(named) == 1:
         return named[0]
     names = [m.name for m in models]
@@ -105,7 +109,7 @@ def choose(models: Iterable[FoundModel], text: str) -> FoundModel:
 def free_name(model: FoundModel, lock: Lock) -> str:
     """A name to import the model by that no entry of the lock has."""
     local = model.local
-    short = local.name.rpartition("/")[2].removesuffix(":latest")
+    short = _short(local.name)
     for title in (short, local.name, *(f"{short}-{n}" for n in range(2, 1000))):
         name = slug(re.sub(r"[/:@]+", "-", title))
         if name and name_fault(name) is None and lock.same_named(name) is None:
@@ -113,11 +117,22 @@ def free_name(model: FoundModel, lock: Lock) -> str:
     raise UsageError(f"no free name for {quoted(local.name)}; choose one with --name")
 
 
-def _first_seen(models: Iterable[LocalModel], seen: set[str]) -> Iterator[LocalModel]:
+def _short(name: str) -> str:
+    """A model's name without its owner and the tag that Ollama takes by itself."""
+    return name.rpartition("/")[2].removesuffix(":latest")
+
+
+def _first_seen(
+    models: Iterable[LocalModel], seen: dict[str, list[LocalModel]]
+) -> Iterator[LocalModel]:
+    """The models whose file is new, and further names of a file in the same program."""
     for model in models:
-        real = os.path.realpath(model.path)
-        if real not in seen:
-            seen.add(real)
+        others = seen.setdefault(os.path.realpath(model.path), [])
+        if all(
+            (other.program, other.path) == (model.program, model.path) and other.name != model.name
+            for other in others
+        ):
+            others.append(model)
             yield model
 
 
