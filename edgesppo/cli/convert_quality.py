@@ -205,7 +205,8 @@ def allocation_lines(allocation: Allocation, costs: dict[str, float]) -> Iterato
             f"{one.name:<26}{one.type + '*' * one.weighted:<9}{one.bytes:>14,}"
             f"{one.sensitivity:>11.7f}{one.loss:>11.7f}{cost:>10}"
         )
-    yield "*: quantised with the importance of its columns, which is better than without"
+    if allocation.weighted:
+        yield "*: quantised with the importance of its columns, which is better than without"
     yield "alone: mean KL divergence when it alone has about 4.5 bits; expected: in its type"
     yield "decode: the time of its product for one token, here"
     measured = f"measured {allocation.measured:.6f} on held-out samples"
