@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,8 +69,8 @@ OTHER_VERSION = RuntimeError(
     ("error", "named"),
     [
         (OTHER_VERSION, 'runs Ray 2.9.0 with Python 3.9.1, .*pip install "ray==2.9.0"'),
-        (ConnectionError("no"), "no Ray cluster answers at host:1; start one with `ray start"),
-        (RuntimeError("else"), "Ray at host:1: else"),
+        (ConnectionError("no"), "no Ray cluster answers at auto; start one with `ray start"),
+        (RuntimeError("else"), "Ray at auto: else"),
     ],
 )
 def test_a_ray_that_cannot_be_used_says_why(
@@ -77,7 +78,16 @@ def test_a_ray_that_cannot_be_used_says_why(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", _Ray(error))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=named):
-        connect("host:1")
+        connect("auto")
+
+
+def test_an_address_where_nothing_listens_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", _Ray(AssertionError("Ray would try for minutes")))  # type: ignore[arg-type]
+    with socket.socket() as bound:  # nobody listens on it
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"no Ray cluster answers at {address}"):
+            connect(address)
 
 
 def test_a_machine_answers_the_rows_that_it_is_sent(demo_gguf: Path) -> None:
