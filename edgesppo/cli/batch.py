@@ -146,6 +146,8 @@ def batch_command(
         open_answerer(model, loading, parallel, ray) as answerer,
     ):
         job = Batch(answerer, rows, made)
+        if recipe is not None:
+            sppo.check_prompts(job)
         with job.open_output(path) as file:
             summary = answer_rows(job, file, "rows" if recipe is None else "answers")
             ranking = None if recipe is None else _write_sppo(job, file)
