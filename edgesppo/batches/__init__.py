@@ -5,8 +5,8 @@
   holds for every row
 - runner.py: rows -> answers, many at once; result.py: answers -> one line of OUT
 - output.py: OUT and its journal, resumable; head.py: what an OUT belongs to
-- work.py: who answers: local.py, a model here; cluster.py, machine.py and ray_connection.py, the
-  machines of a Ray cluster
+- work.py: who answers: local.py, a model here; cluster.py and machine.py, the machines of a Ray
+  cluster
 - sppo.py and alpaca.py (with answer_figures.py and likelihood.py): recipes with files of their own
 - batch.py: `edgesppo.batch`
 """

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__
 from edgesppo.batches import result
 from edgesppo.batches.machine import Machine, MachineWorker, SentRow
-from edgesppo.batches.ray_connection import cause, connect
 from edgesppo.errors import EdgesppoError, UsageError
+from edgesppo.remote.ray_connection import cause, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

@@ -22,11 +22,12 @@ import pytest
 from edgesppo.batches.cluster import Cluster
 from edgesppo.batches.input import open_rows
 from edgesppo.batches.machine import MachineWorker, SentRow
-from edgesppo.batches.ray_connection import connect
 from edgesppo.batches.recipe import Recipe
 from edgesppo.batches.request import BadRow, Label, read_labels
 from edgesppo.errors import BadModelFile, UsageError
+from edgesppo.evaluate.importance import read_sums
 from edgesppo.lockfile import layers
+from edgesppo.remote.ray_connection import connect
 from edgesppo.store import verify
 from tests.support.command_line import run, started
 from tests.support.sweeps import LONG
@@ -214,3 +215,17 @@ def test_a_cluster_is_left_as_it_was(raylets: Any, demo_gguf: Path) -> None:
         with Cluster(raylets.address, str(demo_gguf), **arguments) as cluster:
             assert len(cluster.hosts) >= 1
     assert all(line.endswith("takes part") for line in said)
+
+
+def test_calibration_on_a_cluster_is_what_it_is_here(
+    raylets: Any, demo_gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("What is 2 plus 3? 2 plus 3 is 5. Hello! " * 40)
+    words = ["calibrate", demo_gguf, "--text", tmp_path / "text.txt", "--n-ctx", "64", "-o"]
+    there = run(*words, tmp_path / "there.gguf", "--ray", raylets.address)
+    assert there.exit_code == 0, there.stderr
+    assert run(*words, tmp_path / "here.gguf").exit_code == 0
+    here = read_sums(tmp_path / "here.gguf")
+    for weight, entry in read_sums(tmp_path / "there.gguf").entries.items():
+        assert entry.count == here.entries[weight].count
+        assert entry.sums == pytest.approx(here.entries[weight].sums, rel=1e-3)
