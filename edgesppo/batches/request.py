@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,8 @@ def _label(row: Mapping[str, Any]) -> Label:
     inner = row.get("body") if is_openai else row
     texts: list[str] = []
     if isinstance(inner, dict):
+        if tools := inner.get("tools"):  # they are told first, at some length
+            texts.append(str(zlib.crc32(str(tools).encode("utf-8", "replace"))))
         texts.append(str(inner.get("system") or ""))
         texts.append(str(inner.get("prompt") or inner.get("instruction") or ""))
         messages = inner.get("messages")

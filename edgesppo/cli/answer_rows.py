@@ -38,7 +38,8 @@ class Summary:
     def line(self) -> str:
         """The summary for people."""
         counts = self.counts
-        parts = [f"{counts.done:,} {self.noun} in {self.output}"]
+        noun = self.noun.removesuffix("s") if counts.done == 1 else self.noun
+        parts = [f"{counts.done:,} {noun} in {self.output}"]
         if counts.resumed:
             parts.append(f"{counts.resumed:,} of them from before")
         if self.errors:
