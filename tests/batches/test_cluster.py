@@ -178,7 +178,8 @@ def test_an_actor_that_is_killed_costs_no_row(command: list[str], tmp_path: Path
         os.kill(workers()[0], signal.SIGKILL)
         told = process.communicate()[1].decode()
     assert process.returncode == 0, told
-    assert "is lost; others do its" in told
+    # Which it says depends on whether that one had loaded the model already.
+    assert "is lost; others do its" in told or "takes no part" in told
     assert_every_row_once(tmp_path / "out.jsonl")
 
 
