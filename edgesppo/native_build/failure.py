@@ -14,6 +14,7 @@ UNPACKING = re.compile(r"^\s*Installing collected packages")
 _NO_VERSION = ("No matching distribution found", "conflicting dependencies")
 _FULL = re.compile("No space left on device|Disk quota exceeded|NoSpaceLeft")
 _TAIL = 25
+_MOST = 300  # letters: a command of a compiler has thousands
 _HINTS = {
     "Killed signal|Cannot allocate memory|out of memory|OutOfMemory": "too little memory; "
     "CMAKE_BUILD_PARALLEL_LEVEL=1 compiles one file at a time",
@@ -54,10 +55,11 @@ class Failed(CutShort):
         return [*hints, self.reason()][0]
 
     def reason(self) -> str:
-        """Its first line that calls itself an error, else its last lines, as one."""
+        """Its first line that calls itself an error, else its last lines, as one that is short."""
         told = [line.strip() for line in self.lines if line.strip()]
-        errors = [line for line in told if line.startswith("ERROR")]
-        return " ".join(errors[:1] or told[-4:])
+        errors = [line for line in told if line.startswith("ERROR") or " error: " in line]
+        reason = " ".join(errors[:1] or told[-4:])
+        return reason if len(reason) <= _MOST else f"{reason[:_MOST]} ..."
 
     def has_no_wheel_of(self, packages: Sequence[str]) -> bool:
         """Whether pip found no version of one of these packages that it may install."""

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from edgesppo._version import __version__
+from edgesppo.errors import EdgesppoError
 from edgesppo.server import metrics, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, ErrorBody, from_exception
@@ -62,6 +63,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     page_route.mount(app)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(EdgesppoError, _on_our_error)
     app.add_exception_handler(Exception, _on_error)
     # The last one added is the outermost.
     app.add_middleware(Guard, settings=settings)
@@ -117,6 +119,10 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
         return _response(request, error)
     headers = dict(error.headers or {})
     return _response(request, ApiError(error.status_code, str(error.detail), headers=headers))
+
+
+async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
+    return _response(request, from_exception(error))
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,8 @@ HOME/wheels (`edgesppo build`).
 
 Measured by hand on 2 cores that a dozen other programs kept busy, a model of 59 MB on two threads,
 GCC 12, two rounds: with threads that yield while they wait (native_build/wheel.py) prefill 250 to
-390 and decode 2.4 to 3.5 tokens/s, with ggml's own spinning 61 to 92 and 0.7 to 0.8. Between a pool
+390 and decode 2.4 to 3.5 tokens/s, with ggml's own spinning 61 to 92 and 0.7 to 0.8; with the Clang
+of ziglang 0.17.1, beside about six, decode 35 to 37 and 8 to 23. Between a pool
 of threads and threads started anew no difference could be told there. None of it has been measured
 on a quiet machine yet.
 """

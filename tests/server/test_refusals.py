@@ -203,6 +203,7 @@ def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Live) ->
         ("/v1/responses", {"input": "Hi", "tools": [{"type": "web_search"}]}),
         ("/v1/responses", {"input": []}),
         ("/tokenize", {}),
+        ("/tokenize", {"messages": [{"role": "user", "content": "word " * 3000}]}),
         ("/tokenize", {"content": "Hi", "messages": HI}),
         ("/detokenize", {"tokens": [-1]}),
         ("/detokenize", {"tokens": ["a"]}),

@@ -71,10 +71,12 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
     backend = service.backend
     if (body.content is None) == (body.messages is None):
         raise bad_request("expected either 'content' or 'messages'", "content")
-    ids = await service.aside(_ids, backend, body)
-    if not body.with_pieces:
-        return JSONResponse({"tokens": ids})
-    return JSONResponse({"tokens": [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids]})
+    return JSONResponse({"tokens": await service.aside(_tokens, backend, body)})
+
+
+def _tokens(backend: Backend, body: TokenizeRequest) -> list[Any]:
+    ids = _ids(backend, body)
+    return [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids] if body.with_pieces else ids
 
 
 def _ids(backend: Backend, body: TokenizeRequest) -> list[int]:
@@ -99,9 +101,13 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
     service: Service = request.app.state.service
     service.require_model(body.model)
     try:
-        text = await service.aside(service.backend.detokenize, body.tokens)
+        return JSONResponse(await service.aside(_text, service.backend, body))
     except UsageError as error:
         raise bad_request(str(error), "tokens") from None
-    if not body.with_bytes:
-        return {"content": text}
-    return {"content": text, "bytes": [[*service.backend.text(token)] for token in body.tokens]}
+
+
+def _text(backend: Backend, body: DetokenizeRequest) -> dict[str, Any]:
+    found: dict[str, Any] = {"content": backend.detokenize(body.tokens)}
+    if body.with_bytes:
+        found["bytes"] = [[*backend.text(token)] for token in body.tokens]
+    return found
