@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME_FORM = "1 to 64 letters, digits, _ and -"
+_API_KEYS = ("tool_calls", "tool_call_id", "name")  # of messages, beside those of a chat
 _FUNCTION_KEYS = ("name", "description", "parameters", "strict")
 _TOOL_FORM = '{"type": "function", "function": {"name": ..., "parameters": {...}}}'
 _CALL_FORM = '{"id": ..., "type": "function", "function": {"name": ..., "arguments": "{...}"}}'
@@ -52,16 +54,18 @@ def _message(n: int, given: Any) -> ApiMessage:
         plain = as_message(n, given)  # which says what is expected
         return ApiMessage(plain.role, plain.content)
     calls, result_of = given.get("tool_calls") or (), given.get("tool_call_id")
-    role, content = given.get("role"), given.get("content")
-    rest = {key: given[key] for key in given if key not in ("tool_calls", "tool_call_id")}
+    role, content, name = given.get("role"), given.get("content"), given.get("name")
+    if name is not None and (not isinstance(name, str) or not _NAME.fullmatch(name)):
+        raise UsageError(f"message {n}: name is {validate.quoted(name)}, expected {_NAME_FORM}")
+    rest = {key: given[key] for key in given if key not in _API_KEYS}
     if role == "tool":
-        plain = as_message(n, {**rest, "role": "user", "name": None})
+        plain = as_message(n, {**rest, "role": "user"})
         return ApiMessage("tool", plain.content, tool_call_id=_call_id(n, result_of))
     if calls and role == "assistant":
         plain = as_message(n, {**rest, "content": content or ""})
-        return ApiMessage("assistant", plain.content, tool_calls=_calls(n, calls))
-    plain = as_message(n, given)
-    return ApiMessage(plain.role, plain.content)
+        return ApiMessage("assistant", plain.content, name, _calls(n, calls))
+    plain = as_message(n, {key: given[key] for key in given if key != "name"})
+    return ApiMessage(plain.role, plain.content, name)
 
 
 def _call_id(n: int, given: Any) -> str:
@@ -117,10 +121,7 @@ def _function(n: int, tool: Any) -> Function:
     name, description = found.get("name"), found.get("description")
     parameters = found.get("parameters")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(
-            f"the name of tool {n} is {validate.quoted(name)}, expected 1 to 64 letters, digits, "
-            "_ and -"
-        )
+        raise UsageError(f"the name of tool {n} is {validate.quoted(name)}, expected {_NAME_FORM}")
     if description is not None:
         validate.text(f"the description of tool {n}", description)
     if parameters is not None and not isinstance(parameters, dict):

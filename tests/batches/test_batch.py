@@ -139,6 +139,12 @@ def test_results_of_tools_are_told_to_the_model(wide: LoadedModel) -> None:
     assert found[1].text == found[2].text == wide.ask(told, temperature=0)
 
 
+def test_who_speaks_is_told_to_the_model(wide: LoadedModel) -> None:
+    named = [{"role": "user", "name": "Ada", "content": CAPITAL}]
+    told = wide.ask(f"Ada: {CAPITAL}", temperature=0, max_tokens=9)
+    assert answered(wide, [openai_row("a", messages=named)], max_tokens=9)[1].text == told
+
+
 def test_several_answers_have_seeds_of_their_own(wide: LoadedModel) -> None:
     rows = [
         {"prompt": "Hi", "n": 3, "seed": 8},
