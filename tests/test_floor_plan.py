@@ -26,7 +26,7 @@ RUNTIME = [
     {"llama", "cards"},
     {"store", "engine"},
     {"tuning", "chat"},
-    {"sessions"},
+    {"sessions", "openai_api"},
     {"loaded_model"},
     {"api"},
     {"diagnostics", "terminal", "remote"},

@@ -61,9 +61,9 @@ def batch(
             print(result.row, result.error or result.text)
 
     A row is a dict, or a line of JSON in a file: {"prompt": "..."} or {"messages": [...]}, with
-    `custom_id`, `system`, `schema`, `n`, `seeds` and any sampling parameter; or OpenAI's batch
-    form, {"custom_id": "...", "body": {"messages": [...], ...}}. What a row says counts for that
-    row. A row that cannot be answered has a result with an `error`, and the others go on.
+    `custom_id`, `system`, `schema`, `tools`, `n`, `seeds` and any sampling parameter; or OpenAI's
+    batch form, {"custom_id": "...", "body": {"messages": [...], ...}}. What a row says counts for
+    that row. A row that cannot be answered has a result with an `error`, and the others go on.
 
     With `out`, each result is also appended to that file, as one line of JSON. After a crash or an
     interruption the same call goes on: it first returns the results that are in the file, then

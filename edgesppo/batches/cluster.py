@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__
 from edgesppo.batches import result
 from edgesppo.batches.machine import Machine, MachineWorker, SentRow
-from edgesppo.batches.ray_connection import cause, connect
 from edgesppo.errors import EdgesppoError, UsageError
+from edgesppo.remote.ray_connection import cause, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgesppo.batches.result import BatchResult
     from edgesppo.batches.work import Counts, Report, Work
 
+_CREATION = "creation task"  # in Ray's errors: what MachineWorker raised, not a crash
 _LEASES = 2  # rows of a machine, for each answer that it computes at once
 _TRIES = 3  # of a row whose machines are lost, and of a machine whose actor is
 _POLL_S = 1.0
@@ -233,7 +234,8 @@ class Cluster:
             self._say(f"{machine.host} takes part")
         except (EdgesppoError, self._ray.exceptions.RayError) as error:
             self._refusal = cause(error)
-            self._starts[actor.node] = _TRIES  # it would be the same again
+            if isinstance(error, EdgesppoError) or _CREATION in str(error):
+                self._starts[actor.node] = _TRIES  # it would be the same again
             self._actors.remove(actor)
             self._say(f"a machine takes no part: {self._refusal}")
 

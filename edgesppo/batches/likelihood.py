@@ -52,7 +52,8 @@ def likelihoods(
     sequences = []
     for question, answer in pairs:
         prompt = recipe.prompt_ids(model, [Message("user", question)])
-        sequences.append((prompt, [*model.tokenize(answer.strip()), model.end_of_turn]))
+        text = f"{recipe.answer_break}{answer.strip()}"
+        sequences.append((prompt, [*model.tokenize(text), model.end_of_turn]))
     fitting = [len(p) + len(a) for p, a in sequences if len(p) + len(a) <= loaded.n_ctx]
     threads = RunConfig(engine.n_threads, engine.n_threads_batch)
     forward = ForwardPass(model, threads, max(fitting, default=0))

@@ -10,12 +10,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
+from edgesppo.openai_api.answers import choice, usage_of
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgesppo.chat.generation import Result, TokenLogprob
+    from edgesppo.chat.generation import Result
 
 URL = "/v1/chat/completions"
 ROW_KEYS = ("custom_id", "method", "url", "body")
@@ -24,14 +25,10 @@ _IGNORED = (
     *("model", "user", "metadata", "store", "service_tier", "stream_options", "stream"),
     *("safety_identifier", "prompt_cache_key", "parallel_tool_calls"),
 )
-_TOOLS = ("tools", "tool_choice", "functions", "function_call")
-_NO_TOOLS = (
-    "is not supported in a batch; describe the tools in the messages, and bind the answer with "
-    "response_format"
-)
+_REPLACED = {"functions": "tools", "function_call": "tool_choice"}
 BODY_KEYS = (
     *("messages", "n", "seed", "response_format", "logprobs", "top_logprobs"),
-    *("max_completion_tokens", *_IGNORED, *_TOOLS),
+    *("max_completion_tokens", "tools", "tool_choice", *_IGNORED, *_REPLACED),
 )
 
 
@@ -51,9 +48,9 @@ def check_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def options(body: Mapping[str, Any]) -> dict[str, Any]:
     """A body's settings under our names. Raises UsageError for what is not supported."""
     found = {key: value for key, value in body.items() if key not in _IGNORED}
-    for key in _TOOLS:
+    for key, newer in _REPLACED.items():
         if found.pop(key, None) not in (None, [], "none"):
-            raise UsageError(f"{key} {_NO_TOOLS}")
+            raise UsageError(f"{key!r} is not supported; use {newer}")
     if body.get("stream"):
         raise UsageError("stream is true, but a row is answered as a whole; leave it out")
     if "max_completion_tokens" in found:
@@ -124,45 +121,23 @@ def _text_part(n: int, part: Any) -> str:
     return text
 
 
-def completion(id_: str, model: str, results: Sequence[Result]) -> dict[str, Any]:
+def completion(
+    id_: str, model: str, results: Sequence[Result], *, has_tools: bool
+) -> dict[str, Any]:
     """The body of an answer: a chat completion with a choice for each result."""
-    prompt, cached = results[0].usage.prompt_tokens, results[0].usage.cached_tokens
-    answers = sum(result.usage.completion_tokens for result in results)
     return {
         "id": f"chatcmpl-{id_}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [_choice(n, result) for n, result in enumerate(results)],
-        "usage": {
-            "prompt_tokens": prompt,
-            "completion_tokens": answers,
-            "total_tokens": prompt + answers,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        },
-    }
-
-
-def _choice(n: int, result: Result) -> dict[str, Any]:
-    logprobs = [_token(entry) for entry in result.logprobs]
-    return {
-        "index": n,
-        "message": {"role": "assistant", "content": result.text, "refusal": None},
-        "logprobs": {"content": logprobs} if logprobs else None,
-        "finish_reason": result.finish_reason,
-        "seed": result.seed,
-    }
-
-
-def _token(entry: TokenLogprob) -> dict[str, Any]:
-    return {
-        "token": entry.text,
-        "logprob": entry.logprob,
-        "bytes": [*entry.data],
-        "top_logprobs": [
-            {"token": other.text, "logprob": other.logprob, "bytes": [*other.data]}
-            for other in entry.top
+        "choices": [
+            {
+                **choice(n, one, has_tools=has_tools, with_logprobs=bool(one.logprobs)),
+                "seed": one.seed,
+            }
+            for n, one in enumerate(results)
         ],
+        "usage": usage_of([one.usage for one in results], len(results)),
     }
 
 

@@ -69,6 +69,11 @@ class Recipe:
             return [*ids[: -len(model.answer_head)], *model.tokenize("model")]
         return ids
 
+    @property
+    def answer_break(self) -> str:
+        """What an answer begins with after the prompt: with a bare opening, its line break."""
+        return "\n" if self.bare_opening else ""
+
     def describe(self, params: SamplingParams) -> dict[str, Any]:
         """What the answers depend on, as JSON has it: for the head of a batch's journal."""
         sampling = {

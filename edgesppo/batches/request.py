@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.batches import openai
+from edgesppo.batches.conversation import begins_with_system, conversation, row_tools
 from edgesppo.batches.recipe import check_answers, checked_seeds
-from edgesppo.chat import messages as chat_messages
 from edgesppo.chat import structured
-from edgesppo.chat.messages import Message
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.sampling.options import NAMES
 from edgesppo.sampling.params import MAX_SEED
@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
     from edgesppo.batches.input import InputRows, Place
     from edgesppo.batches.recipe import Recipe
+    from edgesppo.chat.messages import Message
     from edgesppo.chat.structured import AnswerFormat
+    from edgesppo.openai_api.tools import ToolUse
     from edgesppo.sampling.params import SamplingParams
 
-_PLAIN_KEYS = ("prompt", "messages", "system", "custom_id", "n", "seeds", "schema")
+_PLAIN_KEYS = (
+    *("prompt", "messages", "system", "custom_id", "n", "seeds", "schema"),
+    *("tools", "tool_choice"),
+)
 _KEY_LENGTH = 1024  # characters of a prompt by which rows are ordered
 
 
@@ -44,11 +49,21 @@ class BadRow(EdgesppoError):
 
 @dataclass(frozen=True)
 class RowRequest:
-    """What a row asks for: messages, and the sampling parameters of each answer to them."""
+    """What a row asks for: messages, and the sampling parameters of each answer to them.
+
+    The answers follow a format, or may call tools, or neither.
+    """
 
     messages: Sequence[Message]
     params: Sequence[SamplingParams]
-    answer_format: AnswerFormat | None
+    answer_format: AnswerFormat | None = None
+    tool_use: ToolUse | None = None
+
+    @property
+    def grammar(self) -> str | None:
+        """The GBNF that binds the answers."""
+        bound = self.tool_use or self.answer_format
+        return None if bound is None else bound.grammar
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,8 @@ def _label(row: Mapping[str, Any]) -> Label:
     inner = row.get("body") if is_openai else row
     texts: list[str] = []
     if isinstance(inner, dict):
+        if tools := inner.get("tools"):  # they are told first, at some length
+            texts.append(str(zlib.crc32(str(tools).encode("utf-8", "replace"))))
         texts.append(str(inner.get("system") or ""))
         texts.append(str(inner.get("prompt") or inner.get("instruction") or ""))
         messages = inner.get("messages")
@@ -162,8 +179,6 @@ def parse(row: Mapping[str, Any], recipe: Recipe, params: SamplingParams) -> Row
             raise UsageError(f"the row has no {recipe.prompt_field!r}")
         options = {"prompt": options[recipe.prompt_field]}
     else:
-        if "tools" in options:
-            openai.options({"tools": options["tools"]})
         _check_names(options, (*_PLAIN_KEYS, *NAMES))
     return _request(options, recipe, params)
 
@@ -185,12 +200,16 @@ def _listed(known: Sequence[str]) -> str:
 def _request(options: dict[str, Any], recipe: Recipe, params: SamplingParams) -> RowRequest:
     sampling = {key: options[key] for key in NAMES if key in options}
     params = params.replace(**sampling)
+    use = row_tools(options)
     format_ = recipe.answer_format
     if "schema" in options:
         format_ = _answer_format(json.dumps(options["schema"]))
     if format_ is not None:
+        if use is not None:
+            raise UsageError("a schema (response_format) and tools cannot be used together")
         format_.check(params)
-    return RowRequest(_messages(options, recipe.system), _seeded(params, options, recipe), format_)
+    messages = _messages(options, recipe.system, use)
+    return RowRequest(messages, _seeded(params, options, recipe), format_, use)
 
 
 @functools.lru_cache(maxsize=64)
@@ -199,7 +218,7 @@ def _answer_format(text: str) -> AnswerFormat:
     return structured.answer_format(json.loads(text))
 
 
-def _messages(options: Mapping[str, Any], system: str | None) -> list[Message]:
+def _messages(options: Mapping[str, Any], system: str | None, use: ToolUse | None) -> list[Message]:
     """The messages of a row, with the system text first if there is one."""
     if ("prompt" in options) == ("messages" in options):
         both = "both 'prompt' and 'messages'" if "prompt" in options else "no 'prompt'"
@@ -213,20 +232,11 @@ def _messages(options: Mapping[str, Any], system: str | None) -> list[Message]:
         if not options["prompt"].strip():
             raise UsageError("prompt has no text")
         given = [{"role": "user", "content": options["prompt"]}]
-    elif "system" not in options and _begins_with_system(given):
+    elif begins_with_system(given):
+        if "system" in options:
+            raise UsageError("the row has two system texts, 'system' and message 1; give one")
         own = None  # the row's own system text replaces the batch's
-    own, turns, question = chat_messages.question_last(given, own)
-    first = [] if own is None else [Message("system", own)]
-    return [*first, *turns, Message("user", question)]
-
-
-def _begins_with_system(given: Any) -> bool:
-    return bool(
-        isinstance(given, list)
-        and given
-        and isinstance(given[0], dict)
-        and given[0].get("role") == "system"
-    )
+    return conversation(given, own, use)
 
 
 def _seeded(

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.batches import openai
 from edgesppo.chat.messages import shortened
 from edgesppo.errors import IncompleteAnswer
+from edgesppo.openai_api.answers import call_in, finish_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from edgesppo.batches.input import Key
-    from edgesppo.batches.request import Label
+    from edgesppo.batches.request import Label, RowRequest
     from edgesppo.chat.generation import Result
     from edgesppo.chat.structured import AnswerFormat
     from edgesppo.llama.model import Model
     from edgesppo.loaded_model import LoadedModel
 
 _BAD_REQUEST = 400
+_PARTS = ("text", "finish_reason", "seed", "tool_calls")  # of an answer
 
 
 class BatchResult(Mapping[str, Any]):
@@ -60,19 +62,19 @@ class BatchResult(Mapping[str, Any]):
 
     @property
     def answers(self) -> list[dict[str, Any]]:
-        """Text, finish_reason and seed of each answer; none if there is an error."""
+        """Text, finish_reason and seed of each answer, and its tool_calls if it has any.
+
+        None if there is an error.
+        """
         if self.error is not None:
             return []
         if "response" not in self._line:
-            answers: list[dict[str, Any]] = self._line.get("answers", [self._line])
-            return [{name: a[name] for name in ("text", "finish_reason", "seed")} for a in answers]
+            return [_named_parts(answer) for answer in self._line.get("answers", [self._line])]
         choices = self._line["response"]["body"]["choices"]
         return [
-            {
-                "text": choice["message"]["content"],
-                "finish_reason": choice["finish_reason"],
-                "seed": choice["seed"],
-            }
+            _named_parts(
+                {**choice, **choice["message"], "text": choice["message"]["content"] or ""}
+            )
             for choice in choices
         ]
 
@@ -103,18 +105,18 @@ class BatchResult(Mapping[str, Any]):
         return f"<BatchResult {self.row}{name} {what}>"
 
 
+def _named_parts(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: answer[name] for name in _PARTS if name in answer}
+
+
 def answered(
-    key: Key,
-    label: Label,
-    results: Sequence[Result],
-    loaded: LoadedModel,
-    answer_format: AnswerFormat | None = None,
+    key: Key, label: Label, results: Sequence[Result], loaded: LoadedModel, request: RowRequest
 ) -> BatchResult:
     """The result of a row that was answered, in the row's own form."""
     if not label.is_openai:
-        return BatchResult(key, _plain(key[0], label.custom_id, results, loaded, answer_format))
+        return BatchResult(key, _plain(key[0], label.custom_id, results, loaded, request))
     id_ = _id(key[0], label)
-    body = openai.completion(id_, loaded.name, results)
+    body = openai.completion(id_, loaded.name, results, has_tools=request.tool_use is not None)
     response = {"status_code": 200, "request_id": f"req_{id_}", "body": body}
     return BatchResult(
         key,
@@ -162,10 +164,10 @@ def _plain(
     custom_id: str | None,
     results: Sequence[Result],
     loaded: LoadedModel,
-    answer_format: AnswerFormat | None,
+    request: RowRequest,
 ) -> dict[str, Any]:
     """The line of a plain row: the first answer, and with several of them `answers`."""
-    answers = [_answer(result, answer_format, loaded.engine.model) for result in results]
+    answers = [_answer(result, request, loaded.engine.model) for result in results]
     several = {"answers": answers} if len(answers) > 1 else {}
     usage = dataclasses.asdict(results[0].usage)
     usage["completion_tokens"] = sum(result.usage.completion_tokens for result in results)
@@ -179,14 +181,17 @@ def _plain(
     }
 
 
-def _answer(result: Result, answer_format: AnswerFormat | None, model: Model) -> dict[str, Any]:
+def _answer(result: Result, request: RowRequest, model: Model) -> dict[str, Any]:
+    call = None if request.tool_use is None else call_in(result.text)
     found: dict[str, Any] = {
-        "text": result.text,
-        "finish_reason": result.finish_reason,
+        "text": result.text if call is None else "",
+        "finish_reason": finish_reason(result, call),
         "seed": result.seed,
     }
-    if answer_format is not None:
-        found["value"] = _value(result, answer_format)
+    if call is not None:
+        found["tool_calls"] = [call]
+    if request.answer_format is not None:
+        found["value"] = _value(result, request.answer_format)
     if n_control := sum(
         map(model.is_control, result.ids)
     ):  # they have no text, so nobody would see them

@@ -180,8 +180,7 @@ class Runner:
         return min(params.max_tokens, int(guess) + 1)
 
     def _submit(self, row: _Row, number: int, params: SamplingParams) -> None:
-        format_ = row.request.answer_format
-        grammar = None if format_ is None else format_.grammar
+        grammar = row.request.grammar
         generation = Generation(self._engine, row.prompt, params, grammar=grammar)
         self._running.append(_Answer(row, number, generation, self._expected(params)))
 
@@ -215,9 +214,7 @@ class Runner:
     def _answered(self, row: _Row) -> BatchResult:
         self._counts.done += 1
         results = [row.results[n] for n in range(len(row.results))]
-        return result.answered(
-            row.place.key, row.label, results, self._loaded, row.request.answer_format
-        )
+        return result.answered(row.place.key, row.label, results, self._loaded, row.request)
 
     def _refused(self, place: Place, error: EdgesppoError) -> BatchResult:
         self._counts.done += 1

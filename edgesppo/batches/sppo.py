@@ -64,6 +64,15 @@ def prepare(folder: Path) -> Path:
     return folder / RESPONSES
 
 
+def check_prompts(job: Batch) -> None:
+    """Raise UsageError for an input of another form: none of its rows has a prompt."""
+    if not any(_prompts(job)):
+        raise UsageError(
+            f"{job.rows.name} has no row with a 'prompt', expected lines of JSON with that field, "
+            "or a JSON list of texts"
+        )
+
+
 def write_responses(job: Batch, file: ResultFile, n_seeds: int) -> int:
     """Write the lists of texts and the prompts; returns the number of prompts without an answer.
 

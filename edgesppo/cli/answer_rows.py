@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.loading import choose_model, open_model
+from edgesppo.cli.loading import choose_model, known_everywhere, open_model
 from edgesppo.cli.output import say
 from edgesppo.errors import OutputError
 from edgesppo.system.signals import Terminated
@@ -98,7 +98,8 @@ def open_answerer(
         raise click.UsageError(
             "--ray needs MODEL: a name, or a path, under which all machines have it"
         )
-    with Cluster(ray, model, parallel=parallel, loading=loading, say=say) as cluster:
+    name = known_everywhere(model)
+    with Cluster(ray, name, parallel=parallel, loading=loading, say=say) as cluster:
         yield cluster
 
 

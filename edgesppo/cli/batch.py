@@ -105,11 +105,12 @@ def batch_command(
     sppo-iter3 if it is on this machine, else the demo. IN is a file of JSON Lines (- reads standard
     input) or with a JSON list.
 
-    A row is {"prompt": "..."} or {"messages": [...]}, with custom_id, system, schema, n, seeds and
-    any sampling parameter; its line of OUT is {"row", "custom_id", "text", "finish_reason", "seed",
-    "usage", "error"}, with "answers" if there are several, and "value" if there is a schema. "row"
-    is the number of its line in IN. Or a row is of OpenAI's batch form, {"custom_id", "method",
-    "url", "body"}; its line of OUT is {"id", "custom_id", "response", "error"}.
+    A row is {"prompt": "..."} or {"messages": [...]}, with custom_id, system, schema, tools, n,
+    seeds and any sampling parameter; its line of OUT is {"row", "custom_id", "text",
+    "finish_reason", "seed", "usage", "error"}, with "answers" if there are several, "value" if
+    there is a schema, and "tool_calls" if a tool is called. "row" is the number of its line in IN.
+    Or a row is of OpenAI's batch form, {"custom_id", "method", "url", "body"}; its line of OUT is
+    {"id", "custom_id", "response", "error"}.
 
     Answers are written as they end, not in the order of IN. A row that cannot be answered gets a
     line with an "error", and the others go on. Stopped or killed at any moment, the same command
@@ -146,6 +147,8 @@ def batch_command(
         open_answerer(model, loading, parallel, ray) as answerer,
     ):
         job = Batch(answerer, rows, made)
+        if recipe is not None:
+            sppo.check_prompts(job)
         with job.open_output(path) as file:
             summary = answer_rows(job, file, "rows" if recipe is None else "answers")
             ranking = None if recipe is None else _write_sppo(job, file)

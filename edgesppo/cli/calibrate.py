@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli.completion import complete_files, complete_models
+from edgesppo.cli.loading import known_everywhere
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.store import locate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.evaluate.calibration import CalibrationReport
+    from edgesppo.evaluate.cluster_sums import OnCluster
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -71,6 +73,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Number of threads. [default: the fastest]"
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Spread the text over the machines of a Ray cluster (HOST:6379); each loads MODEL from its"
+    " own store.",
 )
 @click.option("--show", is_flag=True, help="Print which weights matter; MODEL may be a matrix.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
@@ -126,10 +134,21 @@ def _calibrate(model: str | None, output: str, chosen: dict[str, Any]) -> Calibr
         options = CalibrationOptions(
             **files,
             **same,
+            ray=_cluster(chosen["ray"], model),
             run=RunOptions(chosen["threads"], on_convert=on_convert),
             on_progress=on_progress,
         )
         return calibrate(found, output, options)
+
+
+def _cluster(address: str | None, model: str | None) -> OnCluster | None:
+    from edgesppo.evaluate.cluster_sums import OnCluster
+
+    if address is None:
+        return None
+    if model is None:
+        raise click.UsageError("--ray needs MODEL: a name, or a path, under which all have it")
+    return OnCluster(address, known_everywhere(model))
 
 
 @contextlib.contextmanager

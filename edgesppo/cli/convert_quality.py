@@ -147,6 +147,10 @@ def _prepared(
     source: str, output: str, quality: dict[str, Any], chosen: dict[str, Any]
 ) -> tuple[TargetPlan | None, Allocation | None]:
     """Calibrate and choose types, as far as it was asked for."""
+    if _is_targeted(quality):
+        from edgesppo.evaluate.better_bits import check_target
+
+        check_target(source, chosen["type"], quality["target_size"], quality["target_bpw"])
     if quality["calibrate"]:
         chosen["imatrix"] = str(_calibrate(source, output, quality, force=chosen["force"]))
     elif chosen["imatrix"] is not None:

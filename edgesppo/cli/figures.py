@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.evaluate.reports import DivergenceReport, PerplexityReport
-    from edgesppo.evaluate.statistics import DivergenceFigures
+    from edgesppo.evaluate.statistics import DivergenceFigures, PerplexityFigures
 
 _BAR = 40
 # The histogram's bins: decades of divergence.
@@ -28,17 +28,17 @@ def perplexity_lines(report: PerplexityReport) -> Iterator[str]:
     found = report.figures
     what = "text" if report.everything is None else "answers"
     yield f"{report.model}, {size(report.bytes)}, {report.bits_per_weight:.2f} bits per weight"
-    yield (
-        f"  perplexity  {found.perplexity:.4f} +- {found.perplexity_error:.4f}"
-        f"  ({found.tokens:,} tokens of {what})"
-    )
-    if report.everything is not None:
-        yield (
-            f"  all tokens  {report.everything.perplexity:.4f}"
-            f" +- {report.everything.perplexity_error:.4f}  ({report.everything.tokens:,} tokens)"
-        )
+    yield f"  perplexity  {_perplexity(found)}  ({found.tokens:,} tokens of {what})"
+    if (every := report.everything) is not None:
+        yield f"  all tokens  {_perplexity(every)}  ({every.tokens:,} tokens)"
     yield f"  speed       {report.tokens_per_second:,.0f} tokens per second"
     yield from _left_over(report.left_over)
+
+
+def _perplexity(found: PerplexityFigures) -> str:
+    """The perplexity with its error, which a handful of tokens does not have."""
+    error = f" +- {found.perplexity_error:.4f}" if found.perplexity_error else ""
+    return f"{found.perplexity:.4f}{error}"
 
 
 def divergence_lines(reports: Sequence[DivergenceReport]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,6 @@ from edgesppo.store import locate, user_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from edgesppo.loaded_model import LoadedModel
 
@@ -88,3 +88,9 @@ def open_reporting(
 
 def _converting(found: locate.Found) -> str:
     return f"Converting {found.name} to Q4_K_M (once)"
+
+
+def known_everywhere(model: str) -> str:
+    """A model's name, or the whole path of one: other machines have another current folder."""
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else model

@@ -51,10 +51,10 @@ def perplexity(
 
     Args:
         model: A name from models.lock, a GGUF file or a checkpoint folder.
-        text: The text, or as a Path the file that has it. It is cut into chunks; the second half
-            of each is scored.
-        dialogues: Lists of messages, or as a Path a file of JSON Lines. The figures are those of
-            the answers' tokens, and `everything` has those of all tokens.
+        text: The text, or the file that has it. It is cut into chunks; the second half of each is
+            scored.
+        dialogues: Lists of messages, or a file of JSON Lines. The figures are those of the answers'
+            tokens, and `everything` has those of all tokens.
         n_ctx: The tokens of a chunk of a text, by default 512; the most of a dialogue.
         chunks: The most chunks or dialogues to measure on; by default all.
         n_threads: The number of threads; by default as for prompts.

@@ -10,6 +10,7 @@ from edgesppo.evaluate.candidate import find_unquantised, model_hash
 from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
 from edgesppo.evaluate.importance import read_sums
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
+from edgesppo.evaluate.target import Target
 from edgesppo.evaluate.target_size import Allocation, Allocator
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from edgesppo.evaluate.candidate import Candidate, RunOptions
     from edgesppo.evaluate.corpus import Dialogues, Sample, Text
-
-_PADDING = 31  # bytes behind a tensor, at most
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,13 @@ class TargetOptions:
     dialogues: Dialogues | None
     run: RunOptions
     on_progress: Callable[[str, int, int], None]
+
+
+def check_target(source: str, type: str, size: int | None, bpw: float | None) -> None:
+    """Raise UsageError for a target that no types can meet; runs no model."""
+    from edgesppo_convert import look_ahead
+
+    Target(look_ahead(source, type=type), size, bpw).check()
 
 
 class TargetPlan:
@@ -53,27 +59,17 @@ class TargetPlan:
         if imatrix is not None:
             read_sums(imatrix)  # the older format cannot be written in part: refuse it early
             importance = dict(read_importance(imatrix).values)
+        self._target = Target(self._outlook, options.target_size, options.target_bpw)
+        self._target.check()
         base = find_unquantised(source, options.run)
         self._own = SelfDialogues(base, output, model_hash(base))
         samples = self._samples(base)
         self._allocator = Allocator(base, samples, importance, recipe, output, options.on_progress)
-        self._allocator.check(self._budget)
-
-    @property
-    def _budget(self) -> int:
-        """The bytes that are left for the matrices."""
-        if self._options.target_bpw is not None:
-            return int(self._options.target_bpw * self._allocator.n_weights / 8)
-        assert self._options.target_size is not None
-        matrices = [tensor for tensor in self._outlook.tensors if len(tensor.shape) == 2]
-        others = self._outlook.file_bytes - sum(tensor.bytes for tensor in matrices)
-        return self._options.target_size - others - _PADDING * len(matrices)
 
     def allocate(self) -> Allocation:
         """Measure, and choose. Raises UsageError, OutOfMemory and OutputError."""
-        size = self._options.target_size
-        fits = None if size is None else self._outlook.file_bytes <= size
-        return self._allocator.allocate(self._budget, recipe_fits=fits)
+        target = self._target
+        return self._allocator.allocate(target.budget, recipe_fits=target.recipe_fits)
 
     def remove_leftovers(self) -> None:
         """Remove what was kept to resume; the conversion is complete."""

@@ -1,9 +1,7 @@
-"""Run a model over samples, and sum the squares of its matrix products' inputs.
+"""Collect an importance matrix: the input sums of all samples, here or on a Ray cluster.
 
-The runtime's evaluation callback shows the inputs (`llama/graph_observer.py`). Where the output
-matrix is not wanted the graph is left after the last layer, so the head, a quarter of a small
-model's work, is never computed. What is done is saved every half minute, and when it is
-interrupted; the same call goes on from there.
+What is done is saved every half minute, and when it is interrupted; the same call goes on from
+there.
 """
 
 from __future__ import annotations
@@ -14,32 +12,24 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import EdgesppoError, NativeError, OutputError
 from edgesppo.evaluate.candidate import RunOptions, model_hash
+from edgesppo.evaluate.cluster_sums import OnCluster, cluster_squares
 from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
 from edgesppo.evaluate.importance import ImportanceSums, PartialSums
+from edgesppo.evaluate.input_sums import InputSums
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
-from edgesppo.llama.graph_observer import GraphObserver
-from edgesppo.llama.model import Model
 from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from edgesppo.evaluate.candidate import Candidate
     from edgesppo.evaluate.corpus import Corpus, Dialogues, Text
-    from edgesppo.llama.graph_observer import Input
+    from edgesppo.evaluate.input_sums import Squares
 
-    Sums = NDArray[np.float32]
-
-_OUTPUT = "token_embd.weight"  # the embedding is the output matrix, too
 _SAVE_S = 30.0
 
 
@@ -48,8 +38,8 @@ class CalibrationOptions:
     """What to calibrate on, and how.
 
     Without a text and dialogues the model answers `n_dialogues` shipped questions itself. `merge`
-    names matrices whose sums are added. With `reuse`, a matrix that is there already and was asked
-    for in the same way is left as it is.
+    names matrices whose sums are added. With `ray`, the machines of a cluster compute. With
+    `reuse`, a matrix that is there already and was asked for in the same way is left as it is.
     """
 
     text: Text | None = None
@@ -62,6 +52,7 @@ class CalibrationOptions:
     force: bool = False
     reuse: bool = False
     run: RunOptions = field(default_factory=RunOptions)
+    ray: OnCluster | None = None
     # Called with the name of the stage, and how much of it is done, of how much.
     on_progress: Callable[[str, int, int], None] | None = None
 
@@ -78,8 +69,6 @@ class Collector:
         self._corpus = self._read()
         self.partial = PartialSums(target, self._fingerprint())
         self._done = 0  # samples
-        # Of the sample that is computed: weights, sums of squares of their inputs, tokens.
-        self._squares: list[tuple[list[str], Sums, int]] = []
 
     @property
     def note(self) -> str | None:
@@ -120,13 +109,13 @@ class Collector:
     def collect(self) -> tuple[ImportanceSums, int]:
         """The sums over all samples, and how many of those an earlier run had done."""
         first, sums = self.partial.load()
-        samples, self._done = self._corpus.samples, first
+        n_samples, self._done = len(self._corpus.samples), first
         saved_at = time.monotonic()
         try:
-            with self._forward() as forward:
-                for sample in samples[first:]:
-                    self._add(forward, sample.ids, sums)
-                    self._report(f"Calibrating {self._candidate.name}", self._done, len(samples))
+            with self._squares(first) as found:
+                for squares in found:
+                    self._add(squares, sums)
+                    self._report(f"Calibrating {self._candidate.name}", self._done, n_samples)
                     if time.monotonic() - saved_at > _SAVE_S:
                         self.partial.save(self._done, sums)
                         saved_at = time.monotonic()
@@ -149,46 +138,25 @@ class Collector:
             error.args = (f"{'; '.join((str(error) or 'stopped', kept))}",)
 
     @contextlib.contextmanager
-    def _forward(self) -> Iterator[ForwardPass]:
-        n_ctx, candidate = self._corpus.n_ctx, self._candidate
-        tuning = candidate.settings(n_ctx, fast=True)
-        layers = candidate.summary.keys["gemma2.block_count"]
-        last = None if self._options.process_output else f"blk.{layers - 1}.ffn_down.weight"
-        observer = GraphObserver(self._wants, self._on_input, last)
-        model = Model(
-            candidate.path,
-            gpu=self._options.run.gpu,
-            repack=tuning.repack,
-            summary=candidate.summary,
-        )
-        with contextlib.closing(model):
-            forward = ForwardPass(model, tuning, n_ctx, observer=observer)
-            with contextlib.closing(forward):
-                yield forward
+    def _squares(self, first: int) -> Iterator[Iterator[list[Squares]]]:
+        """The input sums of each sample that is not done yet, in order."""
+        corpus, options, gpu = self._corpus, self._options, self._options.run.gpu
+        samples = [
+            (sample.ids, f"sample {n} of {corpus.origin}")
+            for n, sample in enumerate(corpus.samples[first:], first + 1)
+        ]
+        how: dict[str, Any] = {"process_output": options.process_output}
+        if options.ray is not None:
+            with cluster_squares(options.ray, self._model_hash, samples, gpu=gpu, **how) as found:
+                yield found
+            return
+        with InputSums(self._candidate, corpus.n_ctx, gpu, **how) as inputs:
+            yield (inputs.of(ids, name) for ids, name in samples)
 
-    def _wants(self, weight: str) -> bool:
-        return weight.startswith("blk.") or (self._options.process_output and weight == _OUTPUT)
-
-    def _on_input(self, found: Input) -> None:
-        sums = np.einsum("ij,ij->j", found.rows, found.rows)
-        # The list of weights still grows: others may have the same input.
-        self._squares.append((found.weights, sums, len(found.rows)))
-
-    def _add(self, forward: ForwardPass, ids: Sequence[int], sums: ImportanceSums) -> None:
+    def _add(self, squares: list[Squares], sums: ImportanceSums) -> None:
         """Add one sample, completely or not at all."""
-        self._squares.clear()
-        # Logits are asked for, or the last layer would be computed for no token.
-        for _ in forward.blocks(ids, 0):
-            pass
-        for weights, squares, _ in self._squares:
-            if not np.isfinite(squares).all():
-                raise NativeError(
-                    f"the inputs of {weights[0]} are NaN or infinite in sample {self._done + 1} of "
-                    f"{self._corpus.origin}: the weights before it are damaged, or overflow in "
-                    "this type; convert the checkpoint again, or try --type bf16"
-                )
         with shielded():  # a Ctrl-C must not leave half of a sample in the sums
-            for weights, squares, count in self._squares:
+            for weights, values, count in squares:
                 for weight in weights:
-                    sums.add(weight, squares, count)
+                    sums.add(weight, values, count)
             self._done += 1

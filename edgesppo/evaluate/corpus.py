@@ -9,6 +9,7 @@ dialogues  a file of JSON Lines, one dialogue a line: a list of messages, or an 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,10 +18,11 @@ from edgesppo.chat.messages import MessageLike, as_messages, split_system
 from edgesppo.chat.template import encode
 from edgesppo.errors import UsageError
 from edgesppo.planning.memory_plan import trained_context
+from edgesppo.system import validate
 from edgesppo.system.text_input import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from edgesppo.chat.messages import Message
     from edgesppo.llama.model import Model
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
 DEFAULT_CHUNK = 512
 _FEWEST_CHUNKS = 2
 _SMALLEST = 16  # tokens of a context
+_LONGEST_NAME = 1_000  # characters of a file's name
 MAX_TEXT = 400_000_000  # bytes
 # A text itself, or a file that has it.
 Text: TypeAlias = str | Path
 # Dialogues themselves, each a list of messages, or a file of JSON Lines.
-Dialogues: TypeAlias = "Path | Iterable[Iterable[MessageLike]]"
+Dialogues: TypeAlias = "str | Path | Iterable[Iterable[MessageLike]]"
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,26 @@ def read_corpus(
     if (text is None) == (dialogues is None):
         raise UsageError("give either text (--text) or dialogues (--dialogues) to measure on")
     if text is not None:
-        if isinstance(text, Path):
+        if isinstance(text, Path) or names_a_file(text):
             content, origin = read_text(str(text), MAX_TEXT), str(text)
         else:
+            validate.text("text", text)
             content, origin = text, "the text"
         length = n_ctx or min(DEFAULT_CHUNK, trained_context(model.summary))
         return text_corpus(model, content, origin, length, chunks)
     assert dialogues is not None
     found, origin = read_dialogues(dialogues)
     return dialogue_corpus(model, found[:chunks], origin, n_ctx)
+
+
+def names_a_file(text: object) -> bool:
+    """Whether a text is too short to be one to measure on, and the name of a file that exists."""
+    if not isinstance(text, str) or not text or len(text) > _LONGEST_NAME:
+        return False
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def text_corpus(model: Model, text: str, origin: str, n_ctx: int, chunks: int | None) -> Corpus:
@@ -174,11 +188,13 @@ def _dialogue(model: Model, messages: Sequence[Message]) -> Sample:
 
 def read_dialogues(given: Dialogues) -> tuple[list[list[Message]], str]:
     """Dialogues that end with an answer, and what they were read from. Raises UsageError."""
-    if isinstance(given, Path):
-        origin, found = str(given), _read_lines(given)
+    if isinstance(given, str | Path):
+        origin, found = str(given), _read_lines(Path(given))
+    elif isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise validate.invalid_value("dialogues", given, "a file, or a list of lists of messages")
     else:
-        origin = "the dialogues"
-        found = [(f"dialogue {number}", messages) for number, messages in enumerate(given, 1)]
+        origin = "the list of dialogues"
+        found = [(f"dialogue {n}", _messages(dialogue)) for n, dialogue in enumerate(given, 1)]
     if not found:
         raise UsageError(f"{origin} is empty, expected dialogues: lists of messages")
     return [_checked(where, messages) for where, messages in found], origin
@@ -196,8 +212,12 @@ def _read_lines(path: Path) -> list[tuple[str, Any]]:
                 raise UsageError(
                     f"{where} is not JSON ({error}), expected one dialogue: a list of messages"
                 ) from None
-            found.append((where, value.get("messages") if isinstance(value, dict) else value))
+            found.append((where, _messages(value)))
     return found
+
+
+def _messages(dialogue: Any) -> Any:
+    return dialogue.get("messages") if isinstance(dialogue, Mapping) else dialogue
 
 
 def _checked(where: str, messages: Any) -> list[Message]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,4 +51,4 @@ class DivergenceReport:
     bits_per_weight: float
     tokens_per_second: float
     notes: tuple[str, ...]
-    kld: NDArray[np.float64]
+    kld: NDArray[np.float64] = field(repr=False, compare=False)

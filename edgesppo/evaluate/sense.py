@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgesppo.evaluate.statistics import DivergenceFigures, PerplexityFigures
 
 _MOST_PERPLEXITY = 1000.0
+_FEWEST = 100  # tokens that say something of a model
 _MOST_KLD = 1.0  # nats; of the worst quantisations of one model
 _ERRORS = 3.0  # how many standard errors a surprise must have
 # A shape's keys whose difference means another model.
@@ -86,9 +87,19 @@ class Notes:
             )
 
     def corpus(self, corpus: Corpus) -> None:
-        """What of the corpus is not used."""
+        """What of the corpus is not used, and whether it is enough."""
         if corpus.note is not None:
             self._add("corpus", corpus.note)
+        n_scored = sum(
+            sample.n_scored if sample.answers is None else sum(sample.answers)
+            for sample in corpus.samples
+        )
+        if n_scored < _FEWEST:
+            self._add(
+                "few",
+                f"only {n_scored} tokens are measured, which says little: give a longer text or "
+                "more dialogues",
+            )
 
     def text(self, figures: PerplexityFigures, name: str) -> None:
         """Whether the text suits the model at all."""

@@ -24,6 +24,7 @@ from edgesppo.evaluate.importance import write_file
 from edgesppo.evaluate.knapsack import Choice, choose
 from edgesppo.evaluate.quantised import Matrix, error_of, matrices_of
 from edgesppo.evaluate.sensitivity import TrialModel, fitting
+from edgesppo.evaluate.target import kinds_of
 from edgesppo.system import jsonl
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from edgesppo.evaluate.corpus import Sample
     from edgesppo.evaluate.sensitivity import Importance
 
-# The types to choose from, for rows of whole blocks of 256; others have fewer to choose from.
-LADDER = ("Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16")
-SHORT_ROWS = ("Q4_0", "IQ4_NL", "Q5_0", "Q5_1", "Q8_0", "F16")
 _PROBES = ("Q4_K", "Q4_0")
 
 
@@ -114,29 +112,9 @@ class Allocator:
         self._held_out = fitting(samples[half:] or samples, n_vocab)
         self._record = _Record(output, self._fingerprint())
 
-    @property
-    def n_weights(self) -> int:
-        """The weights of all matrices."""
-        return sum(matrix.rows * matrix.row for matrix in self._matrices)
-
     def remove_record(self) -> None:
         """Remove the measured divergences; they are no longer needed."""
         self._record.path.unlink(missing_ok=True)
-
-    def check(self, budget: int) -> None:
-        """Raise UsageError if the matrices cannot have this size."""
-        sizes = [[m.size_as(kind) for kind in _kinds(m)] for m in self._matrices]
-        least, most = (sum(map(pick, sizes)) for pick in (min, max))
-        if budget < least:
-            raise UsageError(
-                f"the target leaves {max(0, budget):,} bytes for the matrices, expected at least"
-                f" {least:,}: the smallest target that is possible is {least - budget:,} bytes more"
-            )
-        if budget > most:
-            raise UsageError(
-                f"the target leaves {budget:,} bytes for the matrices, but as F16 they take "
-                f"{most:,}: use --type f16 or bf16, or a smaller target"
-            )
 
     def allocate(self, budget: int, *, recipe_fits: bool | None = None) -> Allocation:
         """The best types within `budget` bytes of matrices. Raises UsageError and OutOfMemory.
@@ -144,12 +122,12 @@ class Allocator:
         `recipe_fits` says whether the recipe's own choice is small enough, if that is known from
         elsewhere.
         """
-        self.check(budget)
         choices = self._choices()
         numbers = choose([[Choice(*pair) for pair in one] for one in choices], budget)
-        assert numbers is not None
+        if numbers is None:
+            raise UsageError(f"no types fit into {budget:,} bytes")
         kinds = {
-            matrix: _kinds(matrix)[number]
+            matrix: kinds_of(matrix.row)[number]
             for matrix, number in zip(self._matrices, numbers, strict=True)
         }
         return self._better(kinds, budget, recipe_fits)
@@ -198,7 +176,10 @@ class Allocator:
         for matrix in self._matrices:
             known = self._record.known[matrix.name]
             found.append(
-                [(matrix.size_as(kind), _loss(known, kind.name, None)) for kind in _kinds(matrix)]
+                [
+                    (matrix.size_as(kind), _loss(known, kind.name, None))
+                    for kind in kinds_of(matrix.row)
+                ]
             )
         return found
 
@@ -223,7 +204,7 @@ class Allocator:
         if matrix.name in self._importance:
             other = trial.divergence({matrix: probe}, (matrix.name,))
             weighted, found = other < found, min(other, found)
-        errors = {k.name: self._error(matrix, k, weighted=weighted) for k in _kinds(matrix)}
+        errors = {k.name: self._error(matrix, k, weighted=weighted) for k in kinds_of(matrix.row)}
         return {
             "divergence": found,
             "weighted": weighted,
@@ -275,18 +256,7 @@ def _loss(known: dict[str, Any], kind: str, error: float | None) -> float:
     return float(known["divergence"]) * error / base if base else 0.0
 
 
-def _kinds(matrix: Matrix) -> list[GGMLQuantizationType]:
-    """The types that a matrix can have, by the length of its rows."""
-    from gguf import GGMLQuantizationType
-
-    from edgesppo_convert.quant.recipe import block_length
-
-    names = LADDER if matrix.row % 256 == 0 else SHORT_ROWS
-    kinds = [GGMLQuantizationType[name] for name in names]
-    return [kind for kind in kinds if matrix.row % block_length(kind) == 0]
-
-
 def _probe(matrix: Matrix) -> GGMLQuantizationType:
     """The type that a matrix is tried in: about 4.5 bits."""
-    kinds = _kinds(matrix)
+    kinds = kinds_of(matrix.row)
     return next((kind for kind in kinds if kind.name in _PROBES), kinds[0])

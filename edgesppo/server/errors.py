@@ -18,6 +18,7 @@ from edgesppo.errors import (
     OutOfMemory,
     UsageError,
 )
+from edgesppo.openai_api.errors import BadField
 from edgesppo.sampling.options import NAMES
 from edgesppo.system.sanitize import one_line
 
@@ -123,6 +124,8 @@ def from_exception(error: Exception, param: str | None = None) -> ApiError:
     message = one_line(str(error))
     if isinstance(error, ContextOverflow):
         return bad_request(message, param, "context_length_exceeded")
+    if isinstance(error, BadField):
+        return bad_request(message, error.param)
     if isinstance(error, UsageError):
         word = message.partition(" ")[0]
         return bad_request(message, word if word in NAMES else None)

@@ -163,6 +163,18 @@ def test_the_likelihood_of_an_answer_is_the_sum_of_its_tokens(wide: LoadedModel)
     assert likelihood_figures([found, too_long]).answers == 1
 
 
+def test_after_the_published_prompt_the_line_break_is_the_model_s_to_write(
+    wide: LoadedModel,
+) -> None:
+    pairs = [("What is the capital of France?", "The capital of France is Paris.")]
+    forms = (alpaca.recipe({}, published_form=published) for published in (False, True))
+    (own,), (bare,) = (likelihoods(wide, form, pairs, lambda _: None) for form in forms)
+    assert own is not None
+    assert bare is not None
+    assert bare.n_tokens == own.n_tokens + 1
+    assert bare.log == pytest.approx(own.log, abs=0.1)
+
+
 def test_the_likelihoods_of_two_models_are_compared_answer_by_answer() -> None:
     these = [Likelihood(-10.0, 5), Likelihood(-20.0, 9), None, Likelihood(-5.0, 2)]
     others = [Likelihood(-12.0, 5), Likelihood(-21.0, 9), Likelihood(-9.0, 1), None]

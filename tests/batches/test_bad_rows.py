@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
+USER = {"role": "user", "content": "Hi"}
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
@@ -47,7 +48,12 @@ BAD: list[tuple[Any, str, str]] = [
     ({"prompt": "Hi", "schema": {"type": "x"}}, "invalid_request", "schema"),
     ({"prompt": "Hi", "schema": {"not": {}}}, "invalid_request", "'not'"),
     ({"prompt": "Hi", "schema": True, "stop": "x"}, "invalid_request", "stop"),
-    ({"prompt": "Hi", "tools": [TOOL]}, "invalid_request", "tools is not supported"),
+    ({"prompt": "Hi", "tools": [TOOL, TOOL]}, "invalid_request", "the same name"),
+    ({"prompt": "Hi", "tools": [{"name": "f"}]}, "invalid_request", "tool 1 is"),
+    ({"prompt": "Hi", "tools": [TOOL], "schema": True}, "invalid_request", "used together"),
+    ({"prompt": "Hi", "tool_choice": "required"}, "invalid_request", "not among the tools"),
+    ({"messages": [USER, {"role": "tool", "content": "3"}]}, "invalid_request", "tool_call_id"),
+    ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "invalid_request", "the last"),
     ({"messages": [{"role": "robot", "content": "Hi"}]}, "invalid_request", "'robot'"),
     ({"prompt": "word " * 600}, "context_length_exceeded", "the context holds 512"),
     ({"prompt": "word " * 100_000}, "context_length_exceeded", "at least"),
@@ -58,7 +64,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"custom_id": "d", "body": BODY, "url": "/v1/embeddings"}, "invalid_request", "url"),
     ({"custom_id": "e", "body": BODY, "method": "GET"}, "invalid_request", "method"),
     ({"custom_id": "f", "body": {**BODY, "stream": True}}, "invalid_request", "stream"),
-    ({"custom_id": "g", "body": {**BODY, "tools": [TOOL]}}, "invalid_request", "tools"),
+    ({"custom_id": "g", "body": {**BODY, "functions": [TOOL]}}, "invalid_request", "use tools"),
     ({"custom_id": "h", "body": {"messages": [IMAGE]}}, "invalid_request", "'image_url'"),
     ({"custom_id": "i", "body": {**BODY, "top_logprobs": 2}}, "invalid_request", "logprobs=true"),
     (

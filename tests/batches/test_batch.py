@@ -100,6 +100,51 @@ def test_openai_s_text_parts_developer_and_nulls_are_understood(wide: LoadedMode
     assert answered(wide, [row])[1].text == wide.ask(told, temperature=0)
 
 
+def test_tools_bind_a_row_to_a_call(wide: LoadedModel) -> None:
+    parameters = {"properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+    parameters |= {"type": "object", "additionalProperties": False}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    asked = {"tools": tools, "tool_choice": "required"}
+    rows = [
+        {"prompt": "hi", **asked},
+        openai_row("a", **asked),
+        openai_row("b", tools=tools, tool_choice="none"),
+    ]
+    found = answered(wide, rows)
+    message = found[2]["response"]["body"]["choices"][0]["message"]
+    assert message["content"] is None
+    for calls in (found[1]["tool_calls"], message["tool_calls"]):
+        (call,) = calls
+        assert call["function"]["name"] == "weather"
+        assert json.loads(call["function"]["arguments"])["city"] in ("Paris", "Rome")
+    assert [found[n].answers[0]["finish_reason"] for n in (1, 2)] == ["tool_calls"] * 2
+    assert found[1].text == found[2].text == ""
+    assert found[2].answers[0]["tool_calls"] == message["tool_calls"]
+    assert found[3].text == PARIS
+
+
+def test_results_of_tools_are_told_to_the_model(wide: LoadedModel) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "sum", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "3"},
+    ]
+    told = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": '{"name": "sum", "arguments": {}}'},
+        {"role": "user", "content": "Result of sum:\n3"},
+    ]
+    found = answered(wide, [openai_row("a", messages=messages), {"messages": messages}])
+    assert found[1].text == found[2].text == wide.ask(told, temperature=0)
+
+
+def test_who_speaks_is_told_to_the_model(wide: LoadedModel) -> None:
+    named = [{"role": "user", "name": "Ada", "content": CAPITAL}]
+    told = wide.ask(f"Ada: {CAPITAL}", temperature=0, max_tokens=9)
+    assert answered(wide, [openai_row("a", messages=named)], max_tokens=9)[1].text == told
+
+
 def test_several_answers_have_seeds_of_their_own(wide: LoadedModel) -> None:
     rows = [
         {"prompt": "Hi", "n": 3, "seed": 8},

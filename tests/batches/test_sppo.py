@@ -103,6 +103,15 @@ def test_a_prompt_that_cannot_be_answered_keeps_its_place(demo_gguf: Path, tmp_p
     assert "2 prompts have no answer" in result.stderr
 
 
+def test_an_input_without_any_prompt_is_refused(demo_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([{"instruction": "Hi"}, {"instruction": "Ho"}]))
+    out = tmp_path / "out"
+    result = run("batch", demo_gguf, tmp_path / "in.json", out, "--recipe", "sppo")
+    assert result.exit_code == 1
+    assert "has no row with a 'prompt'" in result.stderr
+    assert not [*out.iterdir()]
+
+
 def test_what_the_recipe_does_not_take_is_refused(prompts: Path) -> None:
     for words in (["--system", "x"], ["-n", "3"], ["--part", "0/3"], ["--seeds", "a"]):
         result = run("batch", "demo", prompts, prompts.parent / "out", "--recipe", "sppo", *words)

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from edgesppo._version import __version__
 from edgesppo.errors import BadModelFile, NativeError, OutputError, UsageError
 from edgesppo.evaluate import collector
 from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
+from edgesppo.evaluate.candidate import RunOptions, find_candidate, model_hash
+from edgesppo.evaluate.cluster_sums import squares_here
 from edgesppo.evaluate.importance import ImportanceSums, rank, read_sums, write_sums
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.system.fs import FileSystem
 from edgesppo_convert.quant.imatrix import read_importance
+from tests.support.command_line import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,3 +234,23 @@ def test_ranking_puts_the_largest_inputs_first(tmp_path: Path) -> None:
     first, second = rank(read_sums(path))
     assert (first.weight, first.total, first.top) == ("blk.0.spiky.weight", 100.0, 1.0)
     assert (second.weight, second.total, second.top) == ("blk.0.small.weight", 20.0, 0.01)
+
+
+def test_a_machine_of_a_cluster_computes_only_with_the_same_file_and_version(
+    demo_f32: Path,
+) -> None:
+    ids, options = [2, *range(200, 240)], {"gpu": "off", "process_output": False}
+    mark = model_hash(find_candidate(demo_f32, RunOptions()))
+    samples = [(ids, "one"), (ids[:20], "two")]
+    both = squares_here(__version__, str(demo_f32), mark, samples, options)
+    assert [{count for _, _, count in squares} for squares in both] == [{41}, {20}]
+    for version, hash_, said in (("0", mark, "has edgesppo"), (__version__, "0", "another file")):
+        with pytest.raises(UsageError, match=said):
+            squares_here(version, str(demo_f32), hash_, samples, options)
+
+
+def test_a_cluster_needs_the_model_s_name(matrix: Path, tmp_path: Path) -> None:
+    words = ("calibrate", "--merge", matrix, "-o", tmp_path / "x.gguf", "--ray", "host:1")
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "--ray needs MODEL" in result.stderr

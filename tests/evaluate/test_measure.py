@@ -231,3 +231,20 @@ def test_what_cannot_be_right_is_said(demo_f32: Path, demo_gguf: Path, tmp_path:
 def test_a_reference_of_another_vocabulary_is_refused(demo_gguf: Path, babbler: Path) -> None:
     with pytest.raises(UsageError, match="has another vocabulary than the reference"):
         edgesppo.evaluate.divergence(babbler, demo_gguf, text=TEXT)
+
+
+def test_files_may_be_given_by_name_and_other_things_are_refused(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "chats.jsonl").write_text("".join(f"{json.dumps(d)}\n" for d in DIALOGUES))
+    perplexity = edgesppo.evaluate.perplexity
+    named = perplexity(demo_gguf, text=str(tmp_path / "text.txt"), n_ctx=N_CTX, chunks=1)
+    assert named.figures == perplexity(demo_gguf, text=TEXT, n_ctx=N_CTX, chunks=1).figures
+    found = perplexity(demo_gguf, dialogues=str(tmp_path / "chats.jsonl"))
+    objects = [{"messages": dialogue} for dialogue in DIALOGUES]
+    assert found.figures == perplexity(demo_gguf, dialogues=objects).figures  # type: ignore[arg-type]
+    assert any(f"only {found.figures.tokens} tokens" in note for note in found.notes)
+    for given, said in (({"text": 5}, "text has the type int"), ({"dialogues": 5}, "dialogues is")):
+        with pytest.raises(UsageError, match=said):
+            perplexity(demo_gguf, **given)  # type: ignore[arg-type]

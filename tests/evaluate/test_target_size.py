@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from edgesppo.cli import convert_quality
+from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits, target_size
 from edgesppo.evaluate import quantised as quantised_module
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
 from edgesppo.evaluate.corpus import Sample
 from edgesppo.evaluate.quantised import error_of, matrices_of, quantised, restored
 from edgesppo.evaluate.sensitivity import TrialModel
+from edgesppo.evaluate.target import Target, kinds_of
 from edgesppo.gguf import gemma2
-from edgesppo_convert import convert
+from edgesppo_convert import convert, look_ahead
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
 from tests.support.command_line import one_line_error, run
 from tests.support.llama_quantizer import tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgesppo_convert import Outlook
 
 IDS = [2, *range(200, 231)]
 
@@ -59,7 +64,7 @@ def test_blocks_are_those_of_the_converter(checkpoint: Path, unquantised: Path) 
     written = tensors(output)
     for matrix in matrices_of(gemma2.load_summary(unquantised)):
         kind_name, data = written[matrix.name]
-        kinds = {kind.name: kind for kind in target_size._kinds(matrix)}
+        kinds = {kind.name: kind for kind in kinds_of(matrix.row)}
         _, values = next(matrix.chunks())
         assert np.array_equal(quantised(values, kinds[kind_name], None), data)
 
@@ -68,7 +73,7 @@ def test_importance_lowers_the_error_that_it_weighs(unquantised: Path) -> None:
     matrix = matrices_of(gemma2.load_summary(unquantised))[1]
     values = matrix.sample()
     importance = np.linspace(0.01, 100, matrix.row, dtype=np.float32)
-    kind = next(kind for kind in target_size._kinds(matrix) if kind.name == "Q4_K")
+    kind = next(kind for kind in kinds_of(matrix.row) if kind.name == "Q4_K")
     blind = values - restored(quantised(values, kind, None), kind)
     assert error_of(values, kind, importance) < float((blind**2 @ importance).sum())
 
@@ -79,9 +84,7 @@ def test_a_trial_is_what_the_quantised_file_does_and_leaves_no_trace(
     candidate = find_candidate(unquantised, RunOptions(gpu="off"))
     by_name = {matrix.name: matrix for matrix in matrices_of(candidate.summary)}
     whole = convert(checkpoint, checkpoint.with_name("tiny-q3.gguf"), tensor_types=["weight=q3_k"])
-    kinds = {
-        m: next(k for k in target_size._kinds(m) if k.name == "Q3_K") for m in by_name.values()
-    }
+    kinds = {m: next(k for k in kinds_of(m.row) if k.name == "Q3_K") for m in by_name.values()}
     with TrialModel(candidate, [Sample(IDS, 0)], {}) as trial:
         assert trial.divergence({}, ()) == 0
         all_of_them = trial.divergence(kinds, ())
@@ -142,14 +145,31 @@ def test_an_interrupted_measurement_goes_on_with_the_next_matrix(
 
 @pytest.mark.parametrize(
     ("target", "said"),
-    [("60kB", "the smallest target that is possible is"), ("9MB", "as F16 they take")],
+    [("60kB", "the smallest that is possible is"), ("9MB", "more than the matrices take as F16")],
 )
 def test_an_impossible_target_is_refused_before_anything_is_measured(
     checkpoint: Path, dialogues: Path, tmp_path: Path, target: str, said: str
 ) -> None:
     words = ("convert", checkpoint, "-o", tmp_path / "x.gguf", "--dialogues", dialogues)
-    line = one_line_error(run(*words, "--target-size", target))
+    line = one_line_error(run(*words, "--calibrate", "--target-size", target))
     assert said in line
+    assert not [*tmp_path.glob("*imatrix*")]
+
+
+def test_the_smallest_target_that_is_named_is_possible(checkpoint: Path) -> None:
+    outlook = look_ahead(checkpoint)
+    for form in ("size", "bpw"):
+        with pytest.raises(UsageError) as refused:
+            _target(outlook, form, 1).check()
+        found = re.search(r"possible is ([\d,.]+) (bytes|bits)", str(refused.value))
+        assert found
+        least = float(found[1].replace(",", ""))
+        smallest = int(least) if form == "size" else least + 0.0001
+        _target(outlook, form, smallest).check()
+
+
+def _target(outlook: Outlook, form: str, value: float) -> Target:
+    return Target(outlook, int(value), None) if form == "size" else Target(outlook, None, value)
 
 
 def test_what_does_not_go_with_a_target_is_a_usage_error(checkpoint: Path, tmp_path: Path) -> None:
@@ -165,7 +185,7 @@ def test_the_recipe_is_taken_where_it_proves_better(
 ) -> None:
     candidate = find_candidate(unquantised, RunOptions(gpu="off"))
     matrices = matrices_of(candidate.summary)
-    best = {m.name: target_size._kinds(m)[-2] for m in matrices}  # Q8_0
+    best = {m.name: kinds_of(m.row)[-2] for m in matrices}  # Q8_0
     allocator = target_size.Allocator(
         candidate, [Sample(IDS, 0)] * 2, {}, best, tmp_path / "x.gguf"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from edgesppo.server.openai.tools import CallParser
+from edgesppo.openai_api.tools import CallParser
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import CHAT, Live, events, live
 

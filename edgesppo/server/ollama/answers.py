@@ -11,11 +11,11 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
+from edgesppo.openai_api import logprobs, tools
 from edgesppo.server.closing_response import ClosingResponse
 from edgesppo.server.errors import OllamaErrorBody, from_exception
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
-from edgesppo.server.openai import logprobs, tools
 from edgesppo.server.openai.chat import plan_of
 from edgesppo.server.service import Answers, Plan, Service, finish_reason
 

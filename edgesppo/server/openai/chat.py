@@ -12,13 +12,16 @@ from fastapi.responses import JSONResponse
 from edgesppo._version import __version__
 from edgesppo.chat.structured import AnswerFormat, answer_format
 from edgesppo.errors import UsageError
+from edgesppo.openai_api import logprobs, tools
+from edgesppo.openai_api.answers import choice, tool_call, usage_of
+from edgesppo.openai_api.messages import turns
+from edgesppo.openai_api.tools import Function, Named, ToolUse
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
-from edgesppo.server.openai import logprobs, sse, tools
-from edgesppo.server.openai.chat_request import ChatRequest
-from edgesppo.server.openai.messages import turns
+from edgesppo.server.openai import sse
+from edgesppo.server.openai.chat_request import ChatRequest, NamedTool
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
-from edgesppo.server.usage import timings_of, usage_of
+from edgesppo.server.usage import timings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -55,9 +58,11 @@ def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options is given without stream", "stream_options")
     params = backend.params(_sampling(body))
-    use = tools.tool_use(body, limits.tools)
+    use = _tool_use(body, limits.tools)
     format_ = _answer_format(body)
-    messages, partial = turns(body.messages, "" if use is None else use.system)
+    messages, partial = turns(
+        [message.plain() for message in body.messages], "" if use is None else use.system
+    )
     if use is not None and format_ is not None:
         raise bad_request("response_format and tools cannot be used together", "response_format")
     if (use or format_) and partial is not None:
@@ -67,6 +72,16 @@ def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:
     grammar = use.grammar if use is not None else None if format_ is None else format_.grammar
     prompt = backend.chat_prompt(messages, partial)
     return Plan([prompt], params, grammar, body.n or 1)
+
+
+def _tool_use(body: ChatRequest, at_most: int) -> ToolUse | None:
+    functions = [
+        Function(tool.function.name, tool.function.description, tool.function.parameters)
+        for tool in body.tools or ()
+    ]
+    asked = body.tool_choice
+    named = Named(asked.function.name) if isinstance(asked, NamedTool) else asked
+    return tools.tool_use(functions, named, at_most)
 
 
 def _sampling(body: ChatRequest) -> dict[str, Any]:
@@ -120,16 +135,8 @@ class Reply:
         return {**self._head, "choices": choices, "usage": usage, "timings": timings}
 
     def _choice(self, n: int, result: Result) -> dict[str, Any]:
-        reason = finish_reason(result.finish_reason)
-        message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
-        parser = tools.CallParser()
-        if self._calls and not parser.text(result.text) and parser.is_call:
-            arguments = parser.arguments()
-            message["content"] = None
-            message["tool_calls"] = [_call(tools.call_id(), parser.name or "", arguments)]
-            reason = "tool_calls" if reason == "stop" else reason
-        found = logprobs.chat(result.logprobs) if self._body.logprobs else None
-        return {"index": n, "message": message, "logprobs": found, "finish_reason": reason}
+        finish_reason(result.finish_reason)
+        return choice(n, result, has_tools=self._calls, with_logprobs=bool(self._body.logprobs))
 
     async def events(self, answers: Answers) -> AsyncIterator[bytes]:
         """The response as events."""
@@ -164,7 +171,9 @@ class Reply:
         named_before = parser.name is not None
         arguments, deltas = parser.arguments(), []
         if parser.name is not None and not named_before:
-            deltas.append({"tool_calls": [{"index": 0, **_call(tools.call_id(), parser.name, "")}]})
+            deltas.append(
+                {"tool_calls": [{"index": 0, **tool_call(tools.call_id(), parser.name, "")}]}
+            )
         if arguments:
             deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]})
         return deltas
@@ -200,14 +209,6 @@ class Reply:
         found = [ends[n].usage for n in sorted(ends)]
         usage = usage_of([usage for usage in found if usage is not None], answers.n)
         return sse.event({**self._chunk_head(), "choices": [], "usage": usage})
-
-
-def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }
 
 
 def _without_logprobs(chunk: Chunk) -> Chunk:

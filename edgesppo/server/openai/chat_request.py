@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edgesppo.openai_api import messages
+from edgesppo.openai_api.messages import ApiMessage, ApiRole
 from edgesppo.server.errors import unsupported
 from edgesppo.server.openai.fields import Sampling, StreamOptions, Strict
 
@@ -66,7 +68,7 @@ class ToolCall(Strict):
 class ChatMessage(Strict):
     """One message. Those of a tool are given to the model as a user's, as it knows no others."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: ApiRole
     content: Content = None
     name: Name | None = None  # who speaks; goes in front of the text
     refusal: None = None
@@ -75,6 +77,15 @@ class ChatMessage(Strict):
     function_call: None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+
+    def plain(self) -> ApiMessage:
+        """The message as it is put into the model's turns."""
+        calls = [
+            messages.ToolCall(call.id, call.function.name, call.function.arguments)
+            for call in self.tool_calls or ()
+        ]
+        text = None if self.content is None else text_of(self.content)
+        return ApiMessage(self.role, text, self.name, calls, self.tool_call_id)
 
 
 class Function(Strict):

@@ -10,12 +10,14 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from edgesppo._version import __version__
+from edgesppo.openai_api import logprobs
+from edgesppo.openai_api.answers import usage_of
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
-from edgesppo.server.openai import logprobs, sse
+from edgesppo.server.openai import sse
 from edgesppo.server.openai.fields import Sampling, StreamOptions
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
-from edgesppo.server.usage import timings_of, usage_of
+from edgesppo.server.usage import timings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

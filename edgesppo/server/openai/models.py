@@ -9,12 +9,12 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from edgesppo.errors import UsageError
+from edgesppo.openai_api.messages import turns
 from edgesppo.server.backend import Backend
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai.chat_request import ChatMessage
 from edgesppo.server.openai.fields import RequestModel
-from edgesppo.server.openai.messages import turns
 from edgesppo.server.service import Service
 
 router = APIRouter(route_class=JsonRoute)
@@ -81,7 +81,7 @@ def _tokens(backend: Backend, body: TokenizeRequest) -> list[Any]:
 
 def _ids(backend: Backend, body: TokenizeRequest) -> list[int]:
     if body.messages is not None:
-        return backend.chat_prompt(*turns(body.messages))
+        return backend.chat_prompt(*turns([message.plain() for message in body.messages]))
     ids = backend.tokenize(body.content or "")
     return [backend.bos, *ids] if body.add_special else ids
 

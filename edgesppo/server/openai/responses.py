@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from edgesppo.openai_api import tools
 from edgesppo.server.json_body import JsonRoute
-from edgesppo.server.openai import sse, tools
+from edgesppo.server.openai import sse
 from edgesppo.server.openai.chat import plan_of
 from edgesppo.server.openai.responses_request import ResponsesRequest
 from edgesppo.server.service import Service, finish_reason, now

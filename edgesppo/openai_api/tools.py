@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo import schema
 from edgesppo.errors import UsageError
-from edgesppo.server.errors import bad_request
-from edgesppo.server.openai.chat_request import NamedTool
+from edgesppo.openai_api.errors import BadField
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from edgesppo.server.openai.chat_request import ChatRequest, Tool
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*')
 _TEXT = "[^{ \\t\\n] [^\\x00]*"
@@ -36,6 +33,26 @@ The functions, with the JSON Schemas of their arguments:
 
 
 @dataclass(frozen=True)
+class Function:
+    """A function that the model may call; `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the model is told of it."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Named:
+    """The choice of one function, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class ToolUse:
     """How an answer may use tools: what the model is told, and the grammar that binds it."""
 
@@ -43,46 +60,46 @@ class ToolUse:
     grammar: str
 
 
-def tool_use(request: ChatRequest, max_tools: int) -> ToolUse | None:
-    """How the request's tools are used; None if they are not. Raises an ApiError."""
-    tools, choice = request.tools or [], request.tool_choice
-    names = [tool.function.name for tool in tools]
-    if len(tools) > max_tools:
-        raise bad_request(f"there are {len(tools)} tools, expected at most {max_tools}", "tools")
-    if len(set(names)) < len(names):
-        raise bad_request("two tools have the same name", "tools")
-    if isinstance(choice, NamedTool):
-        tools = [tool for tool in tools if tool.function.name == choice.function.name]
-    if not tools and choice not in (None, "none", "auto"):
-        raise bad_request("tool_choice asks for a tool that is not among the tools", "tool_choice")
-    if not tools or choice == "none":
+def tool_use(
+    functions: Sequence[Function], choice: str | Named | None, at_most: int
+) -> ToolUse | None:
+    """How a request's functions are used; None if they are not. Raises BadField.
+
+    `choice` is "none", "auto" (the default), "required", or the one function to be called.
+    """
+    if len(functions) > at_most:
+        raise BadField(f"there are {len(functions)} tools, expected at most {at_most}", "tools")
+    if len({function.name for function in functions}) < len(functions):
+        raise BadField("two tools have the same name", "tools")
+    if isinstance(choice, Named):
+        functions = [function for function in functions if function.name == choice.name]
+    if not functions and choice not in (None, "none", "auto"):
+        raise BadField("tool_choice asks for a tool that is not among the tools", "tool_choice")
+    if not functions or choice == "none":
         return None
     must = choice not in (None, "auto")
-    return ToolUse(_introduce(tools, must=must), _grammar(tools, must=must))
+    return ToolUse(_introduce(functions, must=must), _grammar(functions, must=must))
 
 
-def _introduce(tools: Sequence[Tool], *, must: bool) -> str:
-    lines = [
-        json.dumps(tool.function.model_dump(exclude_none=True, exclude={"strict"}))
-        for tool in tools
-    ]
-    return _INTRODUCTION.format(order=_MUST if must else _MAY, functions="\n".join(lines))
+def _introduce(functions: Sequence[Function], *, must: bool) -> str:
+    lines = "\n".join(json.dumps(function.to_dict()) for function in functions)
+    return _INTRODUCTION.format(order=_MUST if must else _MAY, functions=lines)
 
 
-def _grammar(tools: Sequence[Tool], *, must: bool) -> str:
+def _grammar(functions: Sequence[Function], *, must: bool) -> str:
     """The GBNF of a call, or of a call or a text."""
     calls = []
-    for n, tool in enumerate(tools):
-        parameters = tool.function.parameters or {"type": "object", "additionalProperties": False}
+    for n, function in enumerate(functions):
+        parameters = function.parameters or {"type": "object", "additionalProperties": False}
         try:
             schema.grammar(parameters)  # alone first, so that the error says whose it is
         except UsageError as error:
-            raise bad_request(f"the tool {tool.function.name!r}: {error}", f"tools.{n}") from None
-        calls.append(_call_schema(tool.function.name, parameters))
+            raise BadField(f"the tool {function.name!r}: {error}", f"tools.{n}") from None
+        calls.append(_call_schema(function.name, parameters))
     try:
         grammar = schema.grammar({"anyOf": calls})
     except UsageError as error:
-        raise bad_request(f"the tools: {error}", "tools") from None
+        raise BadField(f"the tools: {error}", "tools") from None
     if must:
         return grammar
     head, root, rest = f"\n{grammar}".partition("\nroot ::=")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import socket
 from typing import Any
 
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.system.sanitize import one_line
 
 _INSTALL = 'pip install "edgesppo[ray]"'
+_CONNECT_S = 10.0
 _VERSIONS = re.compile(r"Ray: *(\S+)\s+Python: *(\S+)")
 
 
@@ -22,13 +24,11 @@ def connect(address: str) -> Any:
         ray: Any = importlib.import_module("ray")
     except ImportError:
         raise UsageError(f"Ray is not installed on this machine: {_INSTALL}") from None
+    _require_listener(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except ConnectionError:
-        raise UsageError(
-            f"no Ray cluster answers at {address}; start one with `ray start --head --port 6379`, "
-            "on each other machine `ray start --address HOST:6379`, and give HOST:6379"
-        ) from None
+        raise _no_cluster(address) from None
     except RuntimeError as error:
         versions = _VERSIONS.findall(str(error))
         if len(versions) < 2:
@@ -40,6 +40,24 @@ def connect(address: str) -> Any:
             "the same Ray and Python on all machines"
         ) from None
     return ray
+
+
+def _require_listener(address: str) -> None:
+    """Raise UsageError if nothing listens at HOST:PORT: Ray itself would try for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdecimal()) or "/" in host:
+        return  # "auto", or ray://
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError):
+        raise _no_cluster(address) from None
+
+
+def _no_cluster(address: str) -> UsageError:
+    return UsageError(
+        f"no Ray cluster answers at {address}; start one with `ray start --head --port 6379`, "
+        "on each other machine `ray start --address HOST:6379`, and give HOST:6379"
+    )
 
 
 def cause(error: BaseException) -> EdgesppoError:

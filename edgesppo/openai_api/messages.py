@@ -8,25 +8,48 @@ tools become a user's turn.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgesppo.chat.messages import Message
-from edgesppo.server.errors import bad_request
-from edgesppo.server.openai.chat_request import text_of
+from edgesppo.openai_api.errors import BadField
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.server.openai.chat_request import ChatMessage, ToolCall
+    from edgesppo.chat.choices import Role
 
 _BREAK = "\n\n"
 
 
-def turns(given: Sequence[ChatMessage], system: str = "") -> tuple[list[Message], str | None]:
+ApiRole: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model made; `arguments` is JSON as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ApiMessage:
+    """A message as a client sends it. A tool's is given to the model as a user's."""
+
+    role: ApiRole
+    content: str | None = None
+    name: str | None = None  # who speaks; goes in front of the text
+    tool_calls: Sequence[ToolCall] = ()
+    tool_call_id: str | None = None
+
+
+def turns(given: Sequence[ApiMessage], system: str = "") -> tuple[list[Message], str | None]:
     """The messages for the template, and the beginning of an answer that is to be continued.
 
-    `system` is put behind the client's own system text. Raises an ApiError for messages that make
-    no conversation.
+    `system` is put behind the client's own system text. Raises BadField for messages that make no
+    conversation.
     """
     conversation = _Conversation()
     for n, message in enumerate(given):
@@ -43,19 +66,19 @@ class _Conversation:
     def __init__(self) -> None:
         self._system: list[str] = []
         self._pending: list[str] = []  # system texts for the next user's turn
-        self._turns: list[tuple[str, str]] = []
+        self._turns: list[tuple[Role, str]] = []
         self._calls: dict[str, str] = {}  # id -> name of the tool
         self._open: set[str] = set()  # ids of the calls that have no result yet
 
-    def add(self, n: int, message: ChatMessage) -> None:
+    def add(self, n: int, message: ApiMessage) -> None:
         """Add the client's message number `n`."""
-        where, text = f"messages.{n}", text_of(message.content)
+        where, text = f"messages.{n}", message.content or ""
         if message.name is not None and message.role != "tool":
             text = f"{message.name}: {text}"
         if message.content is None and not message.tool_calls:
-            raise bad_request(f"{where}.content is null, expected a text", f"{where}.content")
+            raise BadField(f"{where}.content is null, expected a text", f"{where}.content")
         if message.tool_calls and message.role != "assistant":
-            raise bad_request(f"{where} is no assistant's, but has tool_calls", where)
+            raise BadField(f"{where} is no assistant's, but has tool_calls", where)
         if message.role in ("system", "developer"):
             (self._pending if self._turns else self._system).append(text)
         elif message.role == "tool":
@@ -63,12 +86,12 @@ class _Conversation:
         elif message.role == "user":
             self._add_user(text)
         else:
-            self._add_assistant(where, text, message.tool_calls or [])
+            self._add_assistant(where, text, message.tool_calls)
 
     def finish(self, system: str) -> tuple[list[Message], str | None]:
         """The turns, and the answer to continue."""
         if self._open:
-            raise bad_request("the last calls of tools have no results yet", "messages")
+            raise BadField("the last calls of tools have no results yet", "messages")
         if self._pending or not self._turns:
             self._add_user("" if self._turns else _BREAK.join(self._system))
             if len(self._turns) == 1 and self._system:
@@ -76,7 +99,7 @@ class _Conversation:
         partial = self._turns.pop()[1] if self._turns[-1][0] == "assistant" else None
         head = _BREAK.join(text for text in (*self._system, system) if text.strip())
         first = [Message("system", head)] if head else []
-        return [*first, *(Message(role, text) for role, text in self._turns)], partial  # type: ignore[arg-type]
+        return [*first, *(Message(role, text) for role, text in self._turns)], partial
 
     def _add_user(self, text: str) -> None:
         texts = [*self._pending, text]
@@ -85,29 +108,29 @@ class _Conversation:
 
     def _add_assistant(self, where: str, text: str, calls: Sequence[ToolCall]) -> None:
         if not self._turns:
-            raise bad_request(f"{where} is an assistant's, expected a user's first", where)
+            raise BadField(f"{where} is an assistant's, expected a user's first", where)
         if self._pending:
             self._add_user("")
         for call in calls:
             if call.id in self._calls:
-                raise bad_request(f"{where} has the id of an earlier tool call", where)
-            self._calls[call.id] = call.function.name
+                raise BadField(f"{where} has the id of an earlier tool call", where)
+            self._calls[call.id] = call.name
             self._open.add(call.id)
-        made = [call_text(call.function.name, call.function.arguments) for call in calls]
+        made = [call_text(call.name, call.arguments) for call in calls]
         self._add("assistant", "\n".join(filter(None, [text, *made])))
 
-    def _result(self, where: str, message: ChatMessage, text: str) -> str:
+    def _result(self, where: str, message: ApiMessage, text: str) -> str:
         """The text by which the model gets to know a tool's result."""
         call = message.tool_call_id
         if call is None or call not in self._open:
-            raise bad_request(
+            raise BadField(
                 f"{where}.tool_call_id is {call!r}, expected the id of a call without a result",
                 f"{where}.tool_call_id",
             )
         self._open.remove(call)
         return f"Result of {self._calls[call]}:\n{text}"
 
-    def _add(self, role: str, text: str) -> None:
+    def _add(self, role: Role, text: str) -> None:
         if self._turns and self._turns[-1][0] == role:
             text = _BREAK.join(filter(None, (self._turns.pop()[1], text)))
         self._turns.append((role, text))

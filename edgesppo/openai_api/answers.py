@@ -1,0 +1,60 @@
+"""Answers -> the choices and the usage of a chat completion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.openai_api import logprobs
+from edgesppo.openai_api.tools import CallParser, call_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgesppo.chat.generation import Result, Usage
+
+
+def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> dict[str, Any]:
+    """Choice number `n`: a text, or the call of a tool."""
+    call = call_in(result.text) if has_tools else None
+    message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
+    if call is not None:
+        message |= {"content": None, "tool_calls": [call]}
+    return {
+        "index": n,
+        "message": message,
+        "logprobs": logprobs.chat(result.logprobs) if with_logprobs else None,
+        "finish_reason": finish_reason(result, call),
+    }
+
+
+def call_in(text: str) -> dict[str, Any] | None:
+    """The call that an answer is; None for a text. Its arguments may be cut off."""
+    parser = CallParser()
+    if parser.text(text) or not parser.is_call:
+        return None
+    arguments = parser.arguments()
+    return tool_call(call_id(), parser.name or "", arguments)
+
+
+def finish_reason(result: Result, call: dict[str, Any] | None) -> str:
+    """Why an answer ended: a call that is whole has a reason of its own."""
+    if call is not None and result.finish_reason == "stop":
+        return "tool_calls"
+    return result.finish_reason
+
+
+def tool_call(id_: str, name: str, arguments: str) -> dict[str, Any]:
+    """A call as a message has it."""
+    return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def usage_of(usages: Sequence[Usage], n: int) -> dict[str, Any]:
+    """The counts of a request's answers, `n` to each prompt, which counts once."""
+    prompt = sum(one.prompt_tokens for one in usages[::n])
+    completion = sum(one.completion_tokens for one in usages)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(one.cached_tokens for one in usages[::n])},
+    }
