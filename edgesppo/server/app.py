@@ -20,6 +20,7 @@ from edgesppo.server import metrics, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, ErrorBody, from_exception
 from edgesppo.server.guard import Guard
+from edgesppo.server.invalid import from_validation
 from edgesppo.server.ollama import answers
 from edgesppo.server.ollama import models as ollama_models
 from edgesppo.server.openai import chat, completions, models, responses
@@ -104,13 +105,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
-    param = ".".join(place) or None
-    text = first["msg"].removeprefix("Value error, ")
-    message = f"{param}: {text}" if param else text
-    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return _response(request, ApiError(400, one_line(message), code=code, param=param))
+    return _response(request, from_validation(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
+from edgesppo.server.ollama.requests import ChatBody
+from edgesppo.server.openai.chat_request import ChatRequest
+from edgesppo.server.openai.completions import CompletionRequest
+from edgesppo.server.openai.models import DetokenizeRequest
+from edgesppo.server.openai.responses_request import ResponsesRequest
 from tests.support.live_server import CHAT, Live, live
 
 if TYPE_CHECKING:
@@ -51,6 +57,11 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
         ({"stop": ""}, "stop"),
+        ({"stop": ["a"] * 17}, "stop"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages.0.content.0.text",
+        ),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"logit_bias": {"99999999": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 1000}}, "logit_bias"),
@@ -146,7 +157,7 @@ def post(server: Live, content: bytes, **headers: str) -> httpx.Response:
 @pytest.mark.parametrize(
     ("content", "code"),
     [
-        (b"", None),
+        (b"", "invalid_json"),
         (b"Hi", "invalid_json"),
         (b"[]", "invalid_json"),
         (b'{"messages": [', "invalid_json"),
@@ -164,10 +175,30 @@ def post(server: Live, content: bytes, **headers: str) -> httpx.Response:
     ],
 )
 def test_a_body_that_is_no_unambiguous_json_is_refused(
-    server: Live, content: bytes, code: str | None
+    server: Live, content: bytes, code: str
 ) -> None:
-    found = error(post(server, content))
-    assert code is None or found["code"] == code
+    assert error(post(server, content))["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (ChatRequest, {"messages": [0] * 9999}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [0] * 9999}]}),
+        (ChatRequest, {"messages": HI, "tools": [0] * 9999}),
+        (ChatRequest, {"messages": HI, "logit_bias": {str(n): "" for n in range(9999)}}),
+        (CompletionRequest, {"prompt": [{}] * 9999}),
+        (CompletionRequest, {"prompt": [[{}] * 9999]}),
+        (ResponsesRequest, {"input": [0] * 9999}),
+        (ChatBody, {"model": "", "messages": [0] * 9999}),
+        (DetokenizeRequest, {"tokens": [""] * 9999}),
+    ],
+)
+def test_of_thousands_of_mistakes_few_are_looked_at(kind: Any, given: dict[str, Any]) -> None:
+    """To list them all would take seconds, in which the server does nothing else."""
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(given)
+    assert caught.value.error_count() < 20
 
 
 def test_a_body_of_another_kind_or_too_large_is_refused(server: Live) -> None:

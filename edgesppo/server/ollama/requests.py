@@ -19,7 +19,7 @@ from edgesppo.server.openai.chat_request import (
     Tool,
     ToolCall,
 )
-from edgesppo.server.openai.fields import RequestModel, Sampling, Strict
+from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel, Sampling, Strict
 
 _FIXED = "(it is set when the server starts)"
 # What Ollama means by these numbers of tokens is: as many as there is room for.
@@ -72,7 +72,7 @@ class Message(Strict):
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     images: Annotated[list[Any] | None, BeforeValidator(_no_images)] = None
-    tool_calls: list[CallOf] | None = None
+    tool_calls: Annotated[list[CallOf], FIRST_ERROR] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
     thinking: None = None
@@ -145,8 +145,8 @@ class Request(RequestModel):
 class ChatBody(Request):
     """The body of /api/chat."""
 
-    messages: Annotated[list[Message], Field(default_factory=list)]
-    tools: list[Tool] | None = None
+    messages: Annotated[list[Message], Field(default_factory=list), FIRST_ERROR]
+    tools: Annotated[list[Tool], FIRST_ERROR] | None = None
 
     def as_chat(self) -> ChatRequest:
         """The same request to OpenAI's chat API. Raises an ApiError."""

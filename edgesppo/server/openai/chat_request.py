@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from edgesppo.server.errors import unsupported
-from edgesppo.server.openai.fields import Sampling, StreamOptions, Strict
+from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions, Strict
 
 _PARTS = {
     "image_url": "images are",
@@ -37,7 +37,8 @@ class TextPart(Strict):
     text: str
 
 
-Content = Annotated[str | list[TextPart] | None, BeforeValidator(refuse_other_parts)]
+Texts = Annotated[list[TextPart], FIRST_ERROR]
+Content = Annotated[str | Texts | None, BeforeValidator(refuse_other_parts)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -73,7 +74,7 @@ class ChatMessage(Strict):
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], FIRST_ERROR] | None = None
     tool_call_id: str | None = None
 
 
@@ -145,7 +146,7 @@ class ChatRequest(Sampling):
     }
 
     model: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1), FIRST_ERROR]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -153,7 +154,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], FIRST_ERROR] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     # Notes of the caller's, which change no answer.
