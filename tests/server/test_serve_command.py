@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from edgesppo.server.log_output import LogOutput
 from tests.support.command_line import one_line_error, run
 from tests.support.live_server import CHAT
 
@@ -91,6 +93,26 @@ def talk(path: Path) -> list[int]:
         body = {"messages": [{"role": "user", "content": "Hi, my secret is 42"}]}
         found.append(client.post(CHAT, json=body, headers=headers).status_code)
     return found
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up_and_tells_what_it_dropped() -> None:
+    reader, writer = os.pipe()
+    with open(reader) as lines, open(writer, "w") as stream:  # noqa: PTH123
+        output = LogOutput(stream, most_lines=3)
+        for _ in range(100):  # each is more than a pipe takes
+            output.emit(logging.makeLogRecord({"msg": "x" * 70_000}))
+        read: list[str] = []
+        person = threading.Thread(target=lambda: read.extend(lines))
+        person.start()
+        output.flush()
+        output.emit(logging.makeLogRecord({"msg": "the last"}))
+        output.flush()
+        output.close()
+        stream.close()
+        person.join()
+    *first, dropped, last = read
+    assert (last, int(dropped.split()[0])) == ("the last\n", 100 - len(first))
+    assert "dropped" in dropped
 
 
 def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path: Path) -> None:
