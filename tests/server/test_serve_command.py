@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from edgesppo.server import listen
 from edgesppo.server.log_output import LogOutput
 from tests.support.command_line import one_line_error, run
 from tests.support.live_server import CHAT
@@ -40,6 +42,12 @@ def test_half_a_certificate_and_a_missing_one_are_refused(demo_gguf: Path, tmp_p
     cert.write_text("no certificate", encoding="utf-8")
     error = one_line_error(run("serve", demo_gguf, "--tls-cert", cert, "--tls-key", cert))
     assert "PEM" in error
+
+
+def test_an_address_is_listened_on_as_asyncio_expects_it() -> None:
+    """It sends small pieces at once only where the socket says that its protocol is TCP."""
+    with listen.on_address("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_an_address_that_cannot_be_had_is_told(demo_gguf: Path, tmp_path: Path) -> None:
