@@ -86,7 +86,8 @@ def build_server(
 ) -> Server:
     """A server for the sockets that `run` gets; `options` are uvicorn's, for TLS."""
     app = create_app(load, settings)
-    protocol = type("Protocol", (DeadlineProtocol,), {"deadlines": settings.deadlines})
+    limits = {"deadlines": settings.deadlines, "most_connections": settings.limits.connections}
+    protocol = type("Protocol", (DeadlineProtocol,), limits)
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -96,7 +97,6 @@ def build_server(
         access_log=False,
         server_header=False,
         proxy_headers=False,  # a client could name any address
-        limit_concurrency=settings.limits.connections,
         timeout_keep_alive=int(max(1, settings.deadlines.header_s)),
         timeout_graceful_shutdown=int(settings.deadlines.write_s) + 1,
         h11_max_incomplete_event_size=32 << 10,

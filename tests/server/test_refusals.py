@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +15,7 @@ from edgesppo.server.openai.chat_request import ChatRequest
 from edgesppo.server.openai.completions import CompletionRequest
 from edgesppo.server.openai.models import DetokenizeRequest
 from edgesppo.server.openai.responses_request import ResponsesRequest
+from edgesppo.server.settings import Limits
 from tests.support.live_server import CHAT, Live, live
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 @pytest.fixture(scope="module")
 def server(demo_gguf: Path) -> Iterator[Live]:
-    with live(demo_gguf) as running:
+    with live(demo_gguf, limits=Limits(connections=8)) as running:
         yield running
         assert running.chat("What is 2 plus 3?").status_code == 200  # it survived them all
 
@@ -211,6 +215,33 @@ def test_a_body_of_another_kind_or_too_large_is_refused(server: Live) -> None:
 
     chunked = server.client.post(CHAT, content=pieces(), headers=JSON)
     assert error(chunked, 413)["code"] == "body_too_large"
+
+
+def connection(server: Live) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30)
+
+
+def answer(opened: socket.socket, sent: bytes) -> tuple[int, dict[str, Any]]:
+    """The status and the error that come back before the connection is closed."""
+    opened.sendall(sent)
+    head, _, body = opened.makefile("rb").read().partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def test_what_is_no_http_is_refused_in_the_same_form(server: Live) -> None:
+    for sent in (b"Hello\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\r\n\r\n"):
+        with connection(server) as opened:
+            status, found = answer(opened, sent)
+        assert (status, found["code"]) == (400, "invalid_http")
+
+
+def test_a_connection_too_many_is_told_so_and_closed(server: Live) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(connection(server))
+        last = stack.enter_context(connection(server))
+        status, found = answer(last, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (status, found["code"]) == (503, "too_many_connections")
 
 
 def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Live) -> None:
