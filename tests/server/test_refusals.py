@@ -245,9 +245,33 @@ def test_a_connection_too_many_is_told_so_and_closed(server: Live) -> None:
 
 
 def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Live) -> None:
-    assert error(server.client.get("/v1/files"), 404)
-    assert error(server.client.get(CHAT), 405)
-    assert error(server.client.post("/v1/embeddings", json={}), 404)
+    assert "'/nothing'" in error(server.client.get("/nothing"), 404)["message"]
+    assert "GET" in error(server.client.get(CHAT), 405)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "word"),
+    [
+        ("POST", "/v1/embeddings", "embedding"),
+        ("POST", "/v1/images/generations", "images"),
+        ("POST", "/v1/audio/speech", "audio"),
+        ("GET", "/v1/responses/resp_1", "storing responses"),
+        ("DELETE", "/v1/responses/resp_1", "storing responses"),
+        ("GET", "/v1/files", "files"),
+    ],
+)
+def test_an_endpoint_that_others_have_is_refused_by_name(
+    server: Live, method: str, path: str, word: str
+) -> None:
+    found = error(server.client.request(method, path), 404)
+    assert found["code"] == "unsupported_endpoint"
+    assert word in found["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/api/version", "/api/tags"])
+def test_what_can_be_got_can_be_asked_for_its_head(server: Live, path: str) -> None:
+    response = server.client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
