@@ -79,6 +79,28 @@ def test_a_streamed_call_is_the_same_call(server: Live) -> None:
     assert found[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_cut_off_before_its_name_is_text(server: Live, stream: bool) -> None:
+    asked = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 4, "stream": stream}
+    response = server.chat(CAPITAL, **asked)
+    if stream:
+        found = [event["choices"][0] for event in events(response)[:-1]]
+        message = {"content": "".join(choice["delta"].get("content", "") for choice in found)}
+        assert not any("tool_calls" in choice["delta"] for choice in found)
+    else:
+        found = response.json()["choices"]
+        message = found[0]["message"]
+    assert "tool_calls" not in message
+    assert message["content"].startswith("{")
+    assert found[-1]["finish_reason"] == "length"
+    data = {"tools": [{"type": "function", **TOOLS[0]["function"]}], "tool_choice": "required"}
+    data |= {"input": CAPITAL, "max_output_tokens": 4, "stream": stream}
+    response = server.client.post("/v1/responses", json=data)
+    done = events(response)[-1]["response"] if stream else response.json()
+    assert (done["status"], done["output"][0]["type"]) == ("incomplete", "message")
+    assert done["output"][0]["content"][0]["text"] == message["content"]
+
+
 @pytest.mark.parametrize("choice", [None, "auto", "none"])
 def test_a_model_that_may_choose_can_answer_with_text(server: Live, choice: Any) -> None:
     asked = {"tools": TOOLS, "tool_choice": choice}

@@ -123,10 +123,11 @@ class Reply:
         reason = finish_reason(result.finish_reason)
         message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
         parser = tools.CallParser()
-        if self._calls and not parser.text(result.text) and parser.is_call:
-            arguments = parser.arguments()
+        parser.text(result.text)
+        arguments = parser.arguments()
+        if self._calls and parser.name is not None:
             message["content"] = None
-            message["tool_calls"] = [_call(tools.call_id(), parser.name or "", arguments)]
+            message["tool_calls"] = [_call(tools.call_id(), parser.name, arguments)]
             reason = "tool_calls" if reason == "stop" else reason
         found = logprobs.chat(result.logprobs) if self._body.logprobs else None
         return {"index": n, "message": message, "logprobs": found, "finish_reason": reason}
@@ -146,8 +147,10 @@ class Reply:
                 yield self._event(n, {"content": ""}, chunk)
             if chunk.finish_reason is not None:
                 ends[n] = chunk
+                if self._calls and (rest := parsers[n].rest()):
+                    yield self._event(n, {"content": rest})
                 reason = finish_reason(chunk.finish_reason)
-                if parsers[n].is_call and self._calls and reason == "stop":
+                if parsers[n].name is not None and self._calls and reason == "stop":
                     reason = "tool_calls"
                 yield self._event(n, {}, reason=reason, **self._last(answers, ends, n_choices))
         if self._body.stream_options is not None and self._body.stream_options.include_usage:

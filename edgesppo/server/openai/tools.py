@@ -123,6 +123,12 @@ class CallParser:
         held, self._held = self._held, ""
         return held
 
+    def rest(self) -> str:
+        """The text of an answer that ended before it was certain what it is."""
+        held = self._held if self.name is None else ""
+        self._held = self._held[len(held) :]
+        return held
+
     def arguments(self) -> str:
         """The part of a call's arguments that is new. `name` is set once it is known."""
         if self.is_call and self.name is None:
