@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -83,6 +87,57 @@ def test_it_serves_a_unix_socket_and_ends_well_when_told(
     last = json.loads(log[-1])
     assert (last["key"], last["path"], last["status"]) == ("ada", CHAT, 200)
     assert last["completion_tokens"] > 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_it_serves_https_with_a_certificate(demo_gguf: Path, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    words = ["openssl", *made, *name, "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(words, check=True, capture_output=True)
+    with listen.on_address("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    answers: list[Any] = []
+
+    def use() -> None:
+        try:
+            trusting = ssl.create_default_context(cafile=cert)
+            with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting) as client:
+                answers.append(ask_patiently(client, "/health").json()["status"])
+                origin = {"Origin": f"https://localhost:{port}"}
+                answers.append(client.get("/v1/models", headers=origin).status_code)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    client = threading.Thread(target=use)
+    client.start()
+    result = run("serve", demo_gguf, "--port", str(port), "--tls-cert", cert, "--tls-key", key)
+    client.join()
+    assert (result.exit_code, answers) == (0, ["ok", 200])
+    assert result.stderr.startswith(f"Serving demo-q4_k_m at https://127.0.0.1:{port} ")
+
+
+def ask_patiently(client: httpx.Client, path: str) -> httpx.Response:
+    """The answer, once the server listens and has loaded its model."""
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.ConnectError):
+            response = client.get(path)
+            if response.status_code == 200:
+                return response
+        assert time.monotonic() < end, "it does not listen"
+        time.sleep(0.05)
 
 
 def talk(path: Path) -> list[int]:
