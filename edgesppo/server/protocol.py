@@ -40,7 +40,7 @@ class DeadlineProtocol(H11Protocol):
         """Begin to wait for the headers of the first request."""
         super().connection_made(transport)
         if len(self.connections) > self.most_connections:
-            self.app = _refuse  # type: ignore[assignment]
+            self.app = _refuse
         _watch_peer(transport, self.deadlines.write_s)
         self._expect_headers()
 

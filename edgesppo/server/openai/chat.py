@@ -122,12 +122,9 @@ class Reply:
     def _choice(self, n: int, result: Result) -> dict[str, Any]:
         reason = finish_reason(result.finish_reason)
         message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
-        parser = tools.CallParser()
-        parser.text(result.text)
-        arguments = parser.arguments()
-        if self._calls and parser.name is not None:
-            message["content"] = None
-            message["tool_calls"] = [_call(tools.call_id(), parser.name, arguments)]
+        calls = _calls(result.text) if self._calls else []
+        if calls:
+            message["content"], message["tool_calls"] = None, calls
             reason = "tool_calls" if reason == "stop" else reason
         found = logprobs.chat(result.logprobs) if self._body.logprobs else None
         return {"index": n, "message": message, "logprobs": found, "finish_reason": reason}
@@ -135,7 +132,7 @@ class Reply:
     async def events(self, answers: Answers) -> AsyncIterator[bytes]:
         """The response as events."""
         n_choices = len(answers.jobs)
-        parsers = [tools.CallParser() for _ in range(n_choices)]
+        parsers = [tools.AnswerParser() for _ in range(n_choices)]
         for n in range(n_choices):
             yield self._event(n, {"role": "assistant", "content": "", "refusal": None})
         ends: dict[int, Chunk] = {}
@@ -150,26 +147,24 @@ class Reply:
                 if self._calls and (rest := parsers[n].rest()):
                     yield self._event(n, {"content": rest})
                 reason = finish_reason(chunk.finish_reason)
-                if parsers[n].name is not None and self._calls and reason == "stop":
+                if parsers[n].is_call and self._calls and reason == "stop":
                     reason = "tool_calls"
                 yield self._event(n, {}, reason=reason, **self._last(answers, ends, n_choices))
         if self._body.stream_options is not None and self._body.stream_options.include_usage:
             yield self._usage_event(answers, ends)
         yield sse.DONE
 
-    def _deltas(self, parser: tools.CallParser, text: str) -> list[dict[str, Any]]:
+    def _deltas(self, parser: tools.AnswerParser, text: str) -> list[dict[str, Any]]:
         """What a piece of text adds to the message."""
         if not self._calls:
             return [{"content": text}] if text else []
-        sure = parser.text(text)
-        if not parser.is_call:
-            return [{"content": sure}] if sure else []
-        named_before = parser.name is not None
-        arguments, deltas = parser.arguments(), []
-        if parser.name is not None and not named_before:
-            deltas.append({"tool_calls": [{"index": 0, **_call(tools.call_id(), parser.name, "")}]})
-        if arguments:
-            deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]})
+        sure, calls = parser.add(text)
+        deltas: list[dict[str, Any]] = [{"content": sure}] if sure else []
+        for index, name, arguments in calls:
+            new: dict[str, Any] = {"function": {"arguments": arguments}}
+            if name is not None:
+                new = _call(tools.call_id(), name, "")
+            deltas.append({"tool_calls": [{"index": index, **new}]})
         return deltas
 
     def _event(
@@ -203,6 +198,16 @@ class Reply:
         found = [ends[n].usage for n in sorted(ends)]
         usage = usage_of([usage for usage in found if usage is not None], answers.n)
         return sse.event({**self._chunk_head(), "choices": [], "usage": usage})
+
+
+def _calls(text: str) -> list[dict[str, Any]]:
+    """The calls of a whole answer; none if it is text."""
+    found: list[dict[str, Any]] = []
+    for _, name, arguments in tools.AnswerParser().add(text)[1]:
+        if name is not None:
+            found.append(_call(tools.call_id(), name, ""))
+        found[-1]["function"]["arguments"] += arguments
+    return found
 
 
 def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
