@@ -79,6 +79,7 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"tools": [TOOL, TOOL]}, "tools"),
         ({"tools": [TOOL] * 40}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "allowed_tools"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"temprature": 1}, "temprature"),
         ({"temperature": 0.00001}, "temperature"),

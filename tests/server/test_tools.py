@@ -114,7 +114,7 @@ def test_a_call_that_is_cut_off_before_its_name_is_text(server: Live, stream: bo
     assert message["content"].startswith("{")
     assert found[-1]["finish_reason"] == "length"
     data = {"tools": [{"type": "function", **TOOLS[0]["function"]}], "tool_choice": "required"}
-    data |= {"input": CAPITAL, "max_output_tokens": 4, "stream": stream}
+    data |= {"input": CAPITAL, "max_output_tokens": 4, "stream": stream, "temperature": 0}
     response = server.client.post("/v1/responses", json=data)
     done = events(response)[-1]["response"] if stream else response.json()
     assert (done["status"], done["output"][0]["type"]) == ("incomplete", "message")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from edgesppo.sampling.options import NAMES
+from edgesppo.sampling.params import MAX_SEED
 from edgesppo.server.errors import bad_request, unsupported
 from edgesppo.server.openai.chat_request import (
     ChatMessage,
@@ -24,6 +25,7 @@ from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel, Sampling, S
 _FIXED = "(it is set when the server starts)"
 # What Ollama means by these numbers of tokens is: as many as there is room for.
 _UNLIMITED = (-1, -2)
+_ANY_SEED = -1
 
 
 class Options(Sampling):
@@ -40,6 +42,7 @@ class Options(Sampling):
         "max_tokens": ("the option max_tokens (it is num_predict here) is", ()),
     }
 
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None
     num_predict: Annotated[int, Field(ge=-2, le=2**31 - 1)] | None = None
     num_ctx: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
 
@@ -113,6 +116,8 @@ class Request(RequestModel):
     def sampling(self) -> dict[str, Any]:
         """The options by the names of SamplingParams."""
         found = {} if self.options is None else self.options.sampling()
+        if found.get("seed") == _ANY_SEED:
+            del found["seed"]
         asked = None if self.options is None else self.options.num_predict
         if asked == 0:
             raise bad_request("num_predict is 0, expected at least 1, or -1", "num_predict")

@@ -107,6 +107,17 @@ class NamedTool(Strict):
     function: NamedFunction
 
 
+def _known_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and choice.get("type", "function") != "function":
+        raise unsupported(
+            f"a tool_choice of the type {str(choice['type'])[:64]!r} is", "tool_choice"
+        )
+    return choice
+
+
+Choice = Annotated[Literal["none", "auto", "required"] | NamedTool, BeforeValidator(_known_choice)]
+
+
 class SchemaFormat(Strict):
     """A JSON Schema with a name."""
 
@@ -155,7 +166,7 @@ class ChatRequest(Sampling):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], FIRST_ERROR] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     # Notes of the caller's, which change no answer.
     user: str | None = None
