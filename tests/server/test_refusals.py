@@ -51,7 +51,6 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"temperature": "1"}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
-        ({"n": 0}, "n"),
         ({"n": 9}, "n"),
         ({"n": 10**30}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
