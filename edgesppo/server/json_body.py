@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NUMBER = 64
 _DROPPED = 16 << 20
+_MOST_KEYS = 4096  # of one object; each wrong one would be looked at
 _LARGE = 64 << 10  # a body that is parsed beside the event loop
 
 
@@ -109,7 +110,7 @@ def parse(data: bytes, max_depth: int) -> Any:
     """The value of JSON text.
 
     Raises a 400 for what is no JSON, for numbers that are not finite, for an object with a key
-    twice, for half characters, and for more nesting than `max_depth`.
+    twice or with thousands of keys, for half characters, and for more nesting than `max_depth`.
     """
     try:
         value = json.loads(
@@ -130,6 +131,10 @@ def parse(data: bytes, max_depth: int) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _MOST_KEYS:
+        raise bad_request(
+            f"an object has {len(pairs)} keys, expected at most {_MOST_KEYS}", code="too_many_keys"
+        )
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
