@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.batches import openai
 from edgesppo.chat.messages import shortened
 from edgesppo.errors import IncompleteAnswer
-from edgesppo.openai_api.answers import call_in, finish_reason
+from edgesppo.openai_api.answers import calls_in, finish_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -182,14 +182,14 @@ def _plain(
 
 
 def _answer(result: Result, request: RowRequest, model: Model) -> dict[str, Any]:
-    call = None if request.tool_use is None else call_in(result.text)
+    calls = [] if request.tool_use is None else calls_in(result.text)
     found: dict[str, Any] = {
-        "text": result.text if call is None else "",
-        "finish_reason": finish_reason(result, call),
+        "text": "" if calls else result.text,
+        "finish_reason": finish_reason(result, is_call=bool(calls)),
         "seed": result.seed,
     }
-    if call is not None:
-        found["tool_calls"] = [call]
+    if calls:
+        found["tool_calls"] = calls
     if request.answer_format is not None:
         found["value"] = _value(result, request.answer_format)
     if n_control := sum(

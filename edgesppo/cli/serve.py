@@ -131,8 +131,6 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
     from edgesppo.server import listen
     from edgesppo.server.serve import build_server, log_to_stderr, run
 
-    log_to_stderr()
-
     def load() -> LoadedModel:
         n_seqs = serving["parallel"] or _sequences(found, loading)
         return open_with_meters({**loading, "n_seqs": n_seqs}, found)
@@ -147,7 +145,8 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
     )
     say(f"Serving {found.name} at {listen.url_of(listener, tls=bool(tls))} (Ctrl-C ends it)")
     try:
-        run(server, listener)
+        with log_to_stderr():
+            run(server, listener)
     finally:
         listener.close()
         if path is not None:

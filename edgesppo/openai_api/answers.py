@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.openai_api import logprobs
-from edgesppo.openai_api.tools import CallParser, call_id
+from edgesppo.openai_api.tools import AnswerParser, call_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,31 +14,32 @@ if TYPE_CHECKING:
 
 
 def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> dict[str, Any]:
-    """Choice number `n`: a text, or the call of a tool."""
-    call = call_in(result.text) if has_tools else None
+    """Choice number `n`: a text, or calls of tools."""
+    calls = calls_in(result.text) if has_tools else []
     message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
-    if call is not None:
-        message |= {"content": None, "tool_calls": [call]}
+    if calls:
+        message |= {"content": None, "tool_calls": calls}
     return {
         "index": n,
         "message": message,
         "logprobs": logprobs.chat(result.logprobs) if with_logprobs else None,
-        "finish_reason": finish_reason(result, call),
+        "finish_reason": finish_reason(result, is_call=bool(calls)),
     }
 
 
-def call_in(text: str) -> dict[str, Any] | None:
-    """The call that an answer is; None for a text. Its arguments may be cut off."""
-    parser = CallParser()
-    if parser.text(text) or not parser.is_call:
-        return None
-    arguments = parser.arguments()
-    return tool_call(call_id(), parser.name or "", arguments)
+def calls_in(text: str) -> list[dict[str, Any]]:
+    """The calls of a whole answer; none if it is text. The last one's arguments may be cut off."""
+    found: list[dict[str, Any]] = []
+    for _, name, arguments in AnswerParser().add(text)[1]:
+        if name is not None:
+            found.append(tool_call(call_id(), name, ""))
+        found[-1]["function"]["arguments"] += arguments
+    return found
 
 
-def finish_reason(result: Result, call: dict[str, Any] | None) -> str:
+def finish_reason(result: Result, *, is_call: bool) -> str:
     """Why an answer ended: a call that is whole has a reason of its own."""
-    if call is not None and result.finish_reason == "stop":
+    if is_call and result.finish_reason == "stop":
         return "tool_calls"
     return result.finish_reason
 

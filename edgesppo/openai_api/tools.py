@@ -2,7 +2,8 @@
 
 A call is the JSON `{"name": ..., "arguments": {...}}`. Its grammar comes from the tools' own
 schemas, so the name exists and the arguments are valid. Where the model may choose, an answer that
-begins with `{` is a call, and any other is text.
+begins with `{` is a call, and any other is text. Several calls, for who asks for them with
+`parallel_tool_calls`, are one a line.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*')
+_MOST_CALLS = 8  # in one answer
 _TEXT = "[^{ \\t\\n] [^\\x00]*"
 _MAY, _MUST = (
     "You may call a function. To call one, answer with nothing but",
     "Call a function. Answer with nothing but",
 )
+_SEVERAL = "To call several, write such a line for each.\n"
 _INTRODUCTION = """{order} this JSON, in one line:
 {{"name": "NAME", "arguments": {{...}}}}
-The functions, with the JSON Schemas of their arguments:
+{several}The functions, with the JSON Schemas of their arguments:
 {functions}"""
 
 
@@ -61,11 +64,16 @@ class ToolUse:
 
 
 def tool_use(
-    functions: Sequence[Function], choice: str | Named | None, at_most: int
+    functions: Sequence[Function],
+    choice: str | Named | None,
+    at_most: int,
+    *,
+    several: bool = False,
 ) -> ToolUse | None:
     """How a request's functions are used; None if they are not. Raises BadField.
 
-    `choice` is "none", "auto" (the default), "required", or the one function to be called.
+    `choice` is "none", "auto" (the default), "required", or the one function to be called. With
+    `several`, an answer may have more than one call.
     """
     if len(functions) > at_most:
         raise BadField(f"there are {len(functions)} tools, expected at most {at_most}", "tools")
@@ -78,16 +86,19 @@ def tool_use(
     if not functions or choice == "none":
         return None
     must = choice not in (None, "auto")
-    return ToolUse(_introduce(functions, must=must), _grammar(functions, must=must))
+    grammar = _grammar(functions, must=must, several=several)
+    return ToolUse(_introduce(functions, must=must, several=several), grammar)
 
 
-def _introduce(functions: Sequence[Function], *, must: bool) -> str:
+def _introduce(functions: Sequence[Function], *, must: bool, several: bool) -> str:
     lines = "\n".join(json.dumps(function.to_dict()) for function in functions)
-    return _INTRODUCTION.format(order=_MUST if must else _MAY, functions=lines)
+    return _INTRODUCTION.format(
+        order=_MUST if must else _MAY, several=_SEVERAL if several else "", functions=lines
+    )
 
 
-def _grammar(functions: Sequence[Function], *, must: bool) -> str:
-    """The GBNF of a call, or of a call or a text."""
+def _grammar(functions: Sequence[Function], *, must: bool, several: bool) -> str:
+    """The GBNF of one or several calls, or of those or a text."""
     calls = []
     for n, function in enumerate(functions):
         parameters = function.parameters or {"type": "object", "additionalProperties": False}
@@ -100,11 +111,11 @@ def _grammar(functions: Sequence[Function], *, must: bool) -> str:
         grammar = schema.grammar({"anyOf": calls})
     except UsageError as error:
         raise BadField(f"the tools: {error}", "tools") from None
-    if must:
-        return grammar
     head, root, rest = f"\n{grammar}".partition("\nroot ::=")
     assert root, "every grammar has a root"
-    return f"{head}\nroot ::= call | {_TEXT}\ncall ::={rest}".strip()
+    made = f'call ("\\n" call){{0,{_MOST_CALLS - 1}}}' if several else "call"
+    either = made if must else f"{made} | {_TEXT}"
+    return f"{head}\nroot ::= {either}\ncall ::={rest}".strip()
 
 
 def _call_schema(name: str, parameters: Any) -> dict[str, Any]:
@@ -140,6 +151,12 @@ class CallParser:
         held, self._held = self._held, ""
         return held
 
+    def rest(self) -> str:
+        """The text of an answer that ended before it was certain what it is."""
+        held = self._held if self.name is None else ""
+        self._held = self._held[len(held) :]
+        return held
+
     def arguments(self) -> str:
         """The part of a call's arguments that is new. `name` is set once it is known."""
         if self.is_call and self.name is None:
@@ -157,3 +174,41 @@ class CallParser:
         keep = len(end) - 1 if end.endswith("}") else len(self._held)
         sure, self._held = self._held[:keep], self._held[keep:]
         return sure
+
+
+class AnswerParser:
+    """Splits a streamed answer into text, or into calls, one a line."""
+
+    def __init__(self) -> None:
+        self._parsers = [CallParser()]
+
+    @property
+    def is_call(self) -> bool:
+        """Whether there is a call whose name is known."""
+        return self._parsers[0].name is not None
+
+    def add(self, piece: str) -> tuple[str, list[tuple[int, str | None, str]]]:
+        """The text that a piece makes certain; of calls the number, the name if new, and arguments.
+
+        The name comes by itself, before any arguments.
+        """
+        text, calls = "", []
+        for n, line in enumerate(piece.split("\n")):
+            parser = self._parsers[-1]
+            if n and parser.is_call:
+                parser = CallParser()
+                self._parsers.append(parser)
+            elif n:
+                line = f"\n{line}"
+            text += parser.text(line)
+            named_before, number = parser.name, len(self._parsers) - 1
+            arguments = parser.arguments()
+            if parser.name != named_before:
+                calls.append((number, parser.name, ""))
+            if arguments:
+                calls.append((number, None, arguments))
+        return text, calls
+
+    def rest(self) -> str:
+        """The text of an answer that ended before it was certain what it is."""
+        return self._parsers[0].rest()

@@ -20,9 +20,11 @@ from edgesppo.server import metrics, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, ErrorBody, from_exception
 from edgesppo.server.guard import Guard
+from edgesppo.server.head_requests import HeadRequests
+from edgesppo.server.invalid import from_validation
 from edgesppo.server.ollama import answers
 from edgesppo.server.ollama import models as ollama_models
-from edgesppo.server.openai import chat, completions, models, responses
+from edgesppo.server.openai import chat, completions, models, responses, unsupported
 from edgesppo.server.service import Service
 from edgesppo.server.worker import FAILED, OK
 from edgesppo.system.sanitize import one_line
@@ -57,7 +59,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         responses={"default": {"model": ErrorBody, "description": "Refused"}},
     )
     app.state.service, app.state.settings = service, settings
-    for module in (chat, completions, responses, models, answers, ollama_models):
+    for module in (chat, completions, responses, models, unsupported, answers, ollama_models):
         app.include_router(module.router)
     _add_status(app, service)
     page_route.mount(app)
@@ -76,6 +78,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
             expose_headers=["Retry-After", "X-Request-Id"],
         )
     app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
+    app.add_middleware(HeadRequests)
     return app
 
 
@@ -104,21 +107,20 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
-    param = ".".join(place) or None
-    text = first["msg"].removeprefix("Value error, ")
-    message = f"{param}: {text}" if param else text
-    code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-    return _response(request, ApiError(400, one_line(message), code=code, param=param))
+    return _response(request, from_validation(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error, ApiError):
         return _response(request, error)
+    message, path = str(error.detail), request.url.path[:100]
+    if error.status_code == 404:
+        message = f"there is no {path!r} here; /openapi.json describes what there is"
+    elif error.status_code == 405:
+        message = f"{request.method[:16]} is not possible on {path!r}"
     headers = dict(error.headers or {})
-    return _response(request, ApiError(error.status_code, str(error.detail), headers=headers))
+    return _response(request, ApiError(error.status_code, message, headers=headers))
 
 
 async def _on_our_error(request: Request, error: Exception) -> JSONResponse:

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _LONGEST_NUMBER = 64
 _DROPPED = 16 << 20
+_MOST_KEYS = 4096  # of one object; each wrong one would be looked at
+_LARGE = 64 << 10  # a body that is parsed beside the event loop
 
 
 class JsonRequest(Request):
@@ -37,7 +40,10 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """The value of the body. Raises a 400."""
         settings: ServerSettings = self.app.state.settings
-        return parse(await self.body(), settings.limits.depth)
+        data = await self.body()
+        if len(data) < _LARGE:
+            return parse(data, settings.limits.depth)
+        return await anyio.to_thread.run_sync(parse, data, settings.limits.depth)
 
 
 class JsonRoute(APIRoute):
@@ -66,7 +72,7 @@ async def _read(request: Request, settings: ServerSettings) -> bytes:
         raise ApiError(415, "a compressed body is not accepted; send it as it is", code="encoding")
     try:
         with anyio.fail_after(settings.deadlines.body_s):
-            return await _read_at_most(request, settings.limits.body_bytes)
+            data = await _read_at_most(request, settings.limits.body_bytes)
     except TimeoutError:
         raise ApiError(
             408,
@@ -76,6 +82,9 @@ async def _read(request: Request, settings: ServerSettings) -> bytes:
         ) from None
     except ClientDisconnect:
         raise ApiError(400, "the client went away", code="disconnected") from None
+    if not data:
+        raise bad_request("the body is empty, expected a JSON object", code="invalid_json")
+    return data
 
 
 async def _read_at_most(request: Request, limit: int) -> bytes:
@@ -104,7 +113,7 @@ def parse(data: bytes, max_depth: int) -> Any:
     """The value of JSON text.
 
     Raises a 400 for what is no JSON, for numbers that are not finite, for an object with a key
-    twice, for half characters, and for more nesting than `max_depth`.
+    twice or with thousands of keys, for half characters, and for more nesting than `max_depth`.
     """
     try:
         value = json.loads(
@@ -125,6 +134,10 @@ def parse(data: bytes, max_depth: int) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _MOST_KEYS:
+        raise bad_request(
+            f"an object has {len(pairs)} keys, expected at most {_MOST_KEYS}", code="too_many_keys"
+        )
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""The HTTP protocol of uvicorn, with deadlines for headers and for readers.
+"""The HTTP protocol of uvicorn, with deadlines, and with errors in the form of all others.
 
 Whoever is late is disconnected at once, without waiting for what was sent to be taken.
 """
@@ -6,13 +6,20 @@ Whoever is late is disconnected at once, without waiting for what was sent to be
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from typing import TYPE_CHECKING
 
+import h11
+from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgesppo.server.errors import RETRY_S, ApiError, bad_request
 
 if TYPE_CHECKING:
     import asyncio
+
+    from starlette.types import Receive, Scope, Send
 
     from edgesppo.server.settings import Deadlines
 
@@ -23,13 +30,17 @@ _SEND_BUFFER = 64 << 10
 class DeadlineProtocol(H11Protocol):
     """A connection that has to send its headers, and to take the answer, in time."""
 
-    deadlines: Deadlines  # set by a subclass, as uvicorn makes the instances
+    # Set by a subclass, as uvicorn makes the instances.
+    deadlines: Deadlines
+    most_connections: int
     _late: asyncio.TimerHandle | None = None
     _slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the headers of the first request."""
         super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            self.app = _refuse
         _watch_peer(transport, self.deadlines.write_s)
         self._expect_headers()
 
@@ -64,12 +75,42 @@ class DeadlineProtocol(H11Protocol):
         self._slow = _stop(self._slow)
         super().resume_writing()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, and close the connection."""
+        body = json.dumps(bad_request(msg, code="invalid_http").body()).encode()
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+        ]
+        answer = (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        )
+        with contextlib.suppress(h11.LocalProtocolError):  # in the midst of an answer
+            for event in answer:
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     def _is_between_requests(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _expect_headers(self) -> None:
         if self._late is None:
             self._late = self.loop.call_later(self.deadlines.header_s, self.transport.abort)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request on a connection that is one too many."""
+    error = ApiError(
+        503,
+        "there are too many connections; ask again later",
+        code="too_many_connections",
+        headers={"Retry-After": str(RETRY_S), "Connection": "close"},
+    )
+    response = JSONResponse(error.body(scope["path"]), error.status_code, error.headers)
+    await response(scope, receive, send)
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:

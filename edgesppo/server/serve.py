@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from edgesppo.server.app import create_app
+from edgesppo.server.log_output import LogOutput
 from edgesppo.server.protocol import DeadlineProtocol
 from edgesppo.server.worker import FAILED
 
@@ -84,7 +86,8 @@ def build_server(
 ) -> Server:
     """A server for the sockets that `run` gets; `options` are uvicorn's, for TLS."""
     app = create_app(load, settings)
-    protocol = type("Protocol", (DeadlineProtocol,), {"deadlines": settings.deadlines})
+    limits = {"deadlines": settings.deadlines, "most_connections": settings.limits.connections}
+    protocol = type("Protocol", (DeadlineProtocol,), limits)
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -94,7 +97,6 @@ def build_server(
         access_log=False,
         server_header=False,
         proxy_headers=False,  # a client could name any address
-        limit_concurrency=settings.limits.connections,
         timeout_keep_alive=int(max(1, settings.deadlines.header_s)),
         timeout_graceful_shutdown=int(settings.deadlines.write_s) + 1,
         h11_max_incomplete_event_size=32 << 10,
@@ -103,9 +105,10 @@ def build_server(
     return Server(config, app.state.service)
 
 
-def log_to_stderr() -> None:
+@contextlib.contextmanager
+def log_to_stderr() -> Iterator[None]:
     """Write the access log, and what goes wrong, to standard error."""
-    handler = logging.StreamHandler()
+    handler = LogOutput(sys.stderr)
     for name, level in (
         ("edgesppo.access", logging.INFO),
         ("edgesppo.server", logging.WARNING),
@@ -114,6 +117,11 @@ def log_to_stderr() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
+    try:
+        yield
+    finally:
+        handler.flush()
+        handler.close()
 
 
 def run(server: Server, listener: socket.socket) -> None:

@@ -57,7 +57,7 @@ def test_chat_and_generate_whole_and_streamed(client: Any, asked: dict[str, Any]
 
 
 def test_options_system_and_raw_prompts_count(client: Any, asked: dict[str, Any]) -> None:
-    options = {"temperature": 0, "num_predict": 2, "stop": ["nothing"], "num_ctx": 64}
+    options = {"temperature": 0, "num_predict": 2, "stop": ["nothing"], "num_ctx": 64, "seed": -1}
     cut = client.chat(messages=ASKED, model=asked["model"], options=options)
     assert (cut.message.content, cut.done_reason) == ("The capital", "length")
     with_system = client.generate(prompt=CAPITAL, system="Be brief.", **asked)

@@ -1,19 +1,28 @@
-"""The chat page in a real browser: it answers, keeps what came, and runs nothing of an answer."""
+"""The chat page in a real browser: it answers, keeps what came, and runs nothing of an answer.
+
+Only with EDGESPPO_LONG=1, and where there is a Chromium: no package of the tests brings one.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.support.chat_page import ChatPage
 from tests.support.live_server import live
 from tests.support.markdown_cases import HOSTILE
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.chromium import Page
     from tests.support.scripted_server import ScriptedServer
+
+pytestmark = pytest.mark.skipif(not LONG, reason="it takes a browser; EDGESPPO_LONG=1 runs it")
 
 
 def test_a_whole_conversation_with_a_model(tab: Page, demo_gguf: Path) -> None:
@@ -228,3 +237,14 @@ def test_of_two_copies_of_an_answer_the_newer_one_is_kept(page: ChatPage) -> Non
         "   kept({ content: 'O', version: 1 }), kept({ content: 'One two', version: 0 })]",
     )
     assert kept == ["One", "One two", "O", "O"]
+
+
+def test_a_link_that_pretends_to_be_another_is_told(page: ChatPage) -> None:
+    text = "[bank.com](https://evil.example/x) [llama.cpp](https://a.example) [b.com/c](http://b.com/c)"
+    answer = page.with_module(
+        "render.js",
+        "const element = document.createElement('div');"
+        f" m.showMarkdown(element, {json.dumps(text)});"
+        " return element.textContent",
+    )
+    assert answer == "bank.com (evil.example) llama.cpp b.com/c"

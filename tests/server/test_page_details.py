@@ -1,4 +1,7 @@
-"""What else can be done on the chat page, and what it says when something is the matter."""
+"""What else the chat page can do, and what it says when something is the matter.
+
+Only with EDGESPPO_LONG=1, and where there is a Chromium: no package of the tests brings one.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.support.chat_page import ChatPage
     from tests.support.scripted_server import ScriptedServer
+
+pytestmark = pytest.mark.skipif(not LONG, reason="it takes a browser; EDGESPPO_LONG=1 runs it")
 
 
 def test_new_answers_and_edits_stand_beside_the_old_ones(
@@ -212,8 +217,7 @@ def test_no_text_takes_long_to_show(page: ChatPage) -> None:
     parts = ["*a ", "a**b", "_a ", "[", "[a](", "![", "`a", "`` ` ", "~~a", "> ", "- ", "  ", "\\"]
     lines = ["> a\n", "- a\n  - b\n", "|a|\n|-|\n", "```\n", "a\n---\n", "1. a\n\n"]
     nested = "".join(f"{'  ' * depth}- a\n" for depth in range(200))
-    length = 50_000 if LONG else 5_000
-    hostile = [part * (length // len(part)) for part in parts + lines] + [nested, ">" * length]
+    hostile = [part * (50_000 // len(part)) for part in parts + lines] + [nested, ">" * 50_000]
     shown = page.with_module(
         "render.js",
         f"return {json.dumps(hostile)}.map((text) => {{"
@@ -286,14 +290,3 @@ def test_chats_go_into_a_file_and_come_back_from_it(page: ChatPage, tmp_path: Pa
     page.until_notice("1 chat of")
     assert page.turns() == ["Into a file", "Hello, you."]
     page.press("Close")
-
-
-def test_a_link_that_pretends_to_be_another_is_told(page: ChatPage) -> None:
-    text = "[bank.com](https://evil.example/x) [llama.cpp](https://a.example) [b.com/c](http://b.com/c)"
-    answer = page.with_module(
-        "render.js",
-        "const element = document.createElement('div');"
-        f" m.showMarkdown(element, {json.dumps(text)});"
-        " return element.textContent",
-    )
-    assert answer == "bank.com (evil.example) llama.cpp b.com/c"

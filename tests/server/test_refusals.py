@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
+from edgesppo.server.ollama.requests import ChatBody
+from edgesppo.server.openai.chat_request import ChatRequest
+from edgesppo.server.openai.completions import CompletionRequest
+from edgesppo.server.openai.models import DetokenizeRequest
+from edgesppo.server.openai.responses_request import ResponsesRequest
+from edgesppo.server.settings import Limits
 from tests.support.live_server import CHAT, Live, live
 
 if TYPE_CHECKING:
@@ -21,7 +31,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 @pytest.fixture(scope="module")
 def server(demo_gguf: Path) -> Iterator[Live]:
-    with live(demo_gguf) as running:
+    with live(demo_gguf, limits=Limits(connections=8)) as running:
         yield running
         assert running.chat("What is 2 plus 3?").status_code == 200  # it survived them all
 
@@ -41,7 +51,6 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"temperature": "1"}, "temperature"),
         ({"temperature": True}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
-        ({"n": 0}, "n"),
         ({"n": 9}, "n"),
         ({"n": 10**30}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -51,6 +60,11 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
         ({"stop": ""}, "stop"),
+        ({"stop": ["a"] * 17}, "stop"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages.0.content.0.text",
+        ),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"logit_bias": {"99999999": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 1000}}, "logit_bias"),
@@ -64,6 +78,7 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"tools": [TOOL, TOOL]}, "tools"),
         ({"tools": [TOOL] * 40}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "allowed_tools"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"temprature": 1}, "temprature"),
         ({"temperature": 0.00001}, "temperature"),
@@ -146,17 +161,17 @@ def post(server: Live, content: bytes, **headers: str) -> httpx.Response:
 @pytest.mark.parametrize(
     ("content", "code"),
     [
-        (b"", None),
+        (b"", "invalid_json"),
         (b"Hi", "invalid_json"),
         (b"[]", "invalid_json"),
         (b'{"messages": [', "invalid_json"),
         (b"\xff\xfe", "invalid_json"),
         (b'{"n": NaN}', "invalid_json"),
-        (b'{"n": -Infinity}', "invalid_json"),
         (b'{"temperature": 1e999}', "invalid_json"),
         (b'{"n": ' + b"9" * 5000 + b"}", "invalid_json"),
         (b'{"n": 1, "n": 1}', "duplicate_key"),
         (b'{"messages": [{"role": "user", "role": "user"}]}', "duplicate_key"),
+        (json.dumps({str(n): n for n in range(5000)}).encode(), "too_many_keys"),
         (b"[" * 100_000, "too_deep"),
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "too_deep"),
         (b"[" * 70 + b"]" * 70, "too_deep"),
@@ -164,10 +179,30 @@ def post(server: Live, content: bytes, **headers: str) -> httpx.Response:
     ],
 )
 def test_a_body_that_is_no_unambiguous_json_is_refused(
-    server: Live, content: bytes, code: str | None
+    server: Live, content: bytes, code: str
 ) -> None:
-    found = error(post(server, content))
-    assert code is None or found["code"] == code
+    assert error(post(server, content))["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (ChatRequest, {"messages": [0] * 9999}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [0] * 9999}]}),
+        (ChatRequest, {"messages": HI, "tools": [0] * 9999}),
+        (ChatRequest, {"messages": HI, "logit_bias": {str(n): "" for n in range(9999)}}),
+        (CompletionRequest, {"prompt": [{}] * 9999}),
+        (CompletionRequest, {"prompt": [[{}] * 9999]}),
+        (ResponsesRequest, {"input": [0] * 9999}),
+        (ChatBody, {"model": "", "messages": [0] * 9999}),
+        (DetokenizeRequest, {"tokens": [""] * 9999}),
+    ],
+)
+def test_of_thousands_of_mistakes_few_are_looked_at(kind: Any, given: dict[str, Any]) -> None:
+    """To list them all would take seconds, in which the server does nothing else."""
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(given)
+    assert caught.value.error_count() < 20
 
 
 def test_a_body_of_another_kind_or_too_large_is_refused(server: Live) -> None:
@@ -183,10 +218,61 @@ def test_a_body_of_another_kind_or_too_large_is_refused(server: Live) -> None:
     assert error(chunked, 413)["code"] == "body_too_large"
 
 
+def connection(server: Live) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30)
+
+
+def answer(opened: socket.socket, sent: bytes) -> tuple[int, dict[str, Any]]:
+    """The status and the error that come back before the connection is closed."""
+    opened.sendall(sent)
+    head, _, body = opened.makefile("rb").read().partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def test_what_is_no_http_is_refused_in_the_same_form(server: Live) -> None:
+    for sent in (b"Hello\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\r\n\r\n"):
+        with connection(server) as opened:
+            status, found = answer(opened, sent)
+        assert (status, found["code"]) == (400, "invalid_http")
+
+
+def test_a_connection_too_many_is_told_so_and_closed(server: Live) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(connection(server))
+        last = stack.enter_context(connection(server))
+        status, found = answer(last, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (status, found["code"]) == (503, "too_many_connections")
+
+
 def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Live) -> None:
-    assert error(server.client.get("/v1/files"), 404)
-    assert error(server.client.get(CHAT), 405)
-    assert error(server.client.post("/v1/embeddings", json={}), 404)
+    assert "'/nothing'" in error(server.client.get("/nothing"), 404)["message"]
+    assert "GET" in error(server.client.get(CHAT), 405)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "word"),
+    [
+        ("POST", "/v1/embeddings", "embedding"),
+        ("POST", "/v1/images/generations", "images"),
+        ("POST", "/v1/audio/speech", "audio"),
+        ("GET", "/v1/responses/resp_1", "storing responses"),
+        ("DELETE", "/v1/responses/resp_1", "storing responses"),
+        ("GET", "/v1/files", "files"),
+    ],
+)
+def test_an_endpoint_that_others_have_is_refused_by_name(
+    server: Live, method: str, path: str, word: str
+) -> None:
+    found = error(server.client.request(method, path), 404)
+    assert found["code"] == "unsupported_endpoint"
+    assert word in found["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/api/version", "/api/tags"])
+def test_what_can_be_got_can_be_asked_for_its_head(server: Live, path: str) -> None:
+    response = server.client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize(

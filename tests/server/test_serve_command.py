@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import shutil
 import signal
+import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from edgesppo.server import listen
+from edgesppo.server.log_output import LogOutput
 from tests.support.command_line import one_line_error, run
 from tests.support.live_server import CHAT
 
@@ -38,6 +46,12 @@ def test_half_a_certificate_and_a_missing_one_are_refused(demo_gguf: Path, tmp_p
     cert.write_text("no certificate", encoding="utf-8")
     error = one_line_error(run("serve", demo_gguf, "--tls-cert", cert, "--tls-key", cert))
     assert "PEM" in error
+
+
+def test_an_address_is_listened_on_as_asyncio_expects_it() -> None:
+    """It sends small pieces at once only where the socket says that its protocol is TCP."""
+    with listen.on_address("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_an_address_that_cannot_be_had_is_told(demo_gguf: Path, tmp_path: Path) -> None:
@@ -75,6 +89,57 @@ def test_it_serves_a_unix_socket_and_ends_well_when_told(
     assert last["completion_tokens"] > 0
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_it_serves_https_with_a_certificate(demo_gguf: Path, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    words = ["openssl", *made, *name, "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(words, check=True, capture_output=True)
+    with listen.on_address("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    answers: list[Any] = []
+
+    def use() -> None:
+        try:
+            trusting = ssl.create_default_context(cafile=cert)
+            with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting) as client:
+                answers.append(ask_patiently(client, "/health").json()["status"])
+                origin = {"Origin": f"https://localhost:{port}"}
+                answers.append(client.get("/v1/models", headers=origin).status_code)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    client = threading.Thread(target=use)
+    client.start()
+    result = run("serve", demo_gguf, "--port", str(port), "--tls-cert", cert, "--tls-key", key)
+    client.join()
+    assert (result.exit_code, answers) == (0, ["ok", 200])
+    assert result.stderr.startswith(f"Serving demo-q4_k_m at https://127.0.0.1:{port} ")
+
+
+def ask_patiently(client: httpx.Client, path: str) -> httpx.Response:
+    """The answer, once the server listens and has loaded its model."""
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.ConnectError):
+            response = client.get(path)
+            if response.status_code == 200:
+                return response
+        assert time.monotonic() < end, "it does not listen"
+        time.sleep(0.05)
+
+
 def talk(path: Path) -> list[int]:
     """What others may do with the socket, and the statuses of a request without and with a key."""
     end = time.monotonic() + 60
@@ -91,6 +156,26 @@ def talk(path: Path) -> list[int]:
         body = {"messages": [{"role": "user", "content": "Hi, my secret is 42"}]}
         found.append(client.post(CHAT, json=body, headers=headers).status_code)
     return found
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up_and_tells_what_it_dropped() -> None:
+    reader, writer = os.pipe()
+    with open(reader) as lines, open(writer, "w") as stream:  # noqa: PTH123
+        output = LogOutput(stream, most_lines=3)
+        for _ in range(100):  # each is more than a pipe takes
+            output.emit(logging.makeLogRecord({"msg": "x" * 70_000}))
+        read: list[str] = []
+        person = threading.Thread(target=lambda: read.extend(lines))
+        person.start()
+        output.flush()
+        output.emit(logging.makeLogRecord({"msg": "the last"}))
+        output.flush()
+        output.close()
+        stream.close()
+        person.join()
+    *first, dropped, last = read
+    assert (last, int(dropped.split()[0])) == ("the last\n", 100 - len(first))
+    assert "dropped" in dropped
 
 
 def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ MEBIBYTE = 1 << 20
 
 @pytest.fixture(scope="module")
 def server(demo_gguf: Path) -> Iterator[Live]:
-    soon = Deadlines(header_s=0.5, body_s=0.5, write_s=0.5, total_s=60)
+    soon = Deadlines(header_s=3, body_s=0.5, write_s=0.5, total_s=60)
     with live(demo_gguf, parallel=8, max_queue=200, deadlines=soon) as running:
         running.chat(FIRST)
         yield running

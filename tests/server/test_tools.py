@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from edgesppo.openai_api.tools import CallParser
+from edgesppo.openai_api.tools import AnswerParser, CallParser
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import CHAT, Live, events, live
 
@@ -79,6 +79,48 @@ def test_a_streamed_call_is_the_same_call(server: Live) -> None:
     assert found[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_several_calls_come_where_they_are_asked_for(server: Live) -> None:
+    """The end of a line is made likely, so there are as many calls as may be."""
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+    asked = {"tools": tools, "tool_choice": "required", "parallel_tool_calls": True}
+    asked |= {"max_tokens": 300, "logit_bias": {"108": 100}}
+    (found,) = server.chat(CAPITAL, **asked).json()["choices"]
+    calls = found["message"]["tool_calls"]
+    assert (len(calls), found["finish_reason"]) == (8, "tool_calls")
+    assert {call["function"]["name"] for call in calls} <= {"f", "g"}
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [{}] * 8
+    assert len({call["id"] for call in calls}) == 8
+    streamed: dict[int, dict[str, str]] = {}
+    for event in events(server.chat(CAPITAL, stream=True, **asked))[:-1]:
+        for call in event["choices"][0]["delta"].get("tool_calls", ()):
+            known = streamed.setdefault(call["index"], {"name": "", "arguments": ""})
+            known["name"] += call["function"].get("name", "")
+            known["arguments"] += call["function"]["arguments"]
+    assert [streamed[n] for n in range(8)] == [call["function"] for call in calls]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_cut_off_before_its_name_is_text(server: Live, stream: bool) -> None:
+    asked = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 4, "stream": stream}
+    response = server.chat(CAPITAL, **asked)
+    if stream:
+        found = [event["choices"][0] for event in events(response)[:-1]]
+        message = {"content": "".join(choice["delta"].get("content", "") for choice in found)}
+        assert not any("tool_calls" in choice["delta"] for choice in found)
+    else:
+        found = response.json()["choices"]
+        message = found[0]["message"]
+    assert "tool_calls" not in message
+    assert message["content"].startswith("{")
+    assert found[-1]["finish_reason"] == "length"
+    data = {"tools": [{"type": "function", **TOOLS[0]["function"]}], "tool_choice": "required"}
+    data |= {"input": CAPITAL, "max_output_tokens": 4, "stream": stream, "temperature": 0}
+    response = server.client.post("/v1/responses", json=data)
+    done = events(response)[-1]["response"] if stream else response.json()
+    assert (done["status"], done["output"][0]["type"]) == ("incomplete", "message")
+    assert done["output"][0]["content"][0]["text"] == message["content"]
+
+
 @pytest.mark.parametrize("choice", [None, "auto", "none"])
 def test_a_model_that_may_choose_can_answer_with_text(server: Live, choice: Any) -> None:
     asked = {"tools": TOOLS, "tool_choice": choice}
@@ -129,3 +171,20 @@ def test_a_call_is_split_alike_however_it_arrives(size: int, arguments: str) -> 
         assert parser.text(text[start : start + size]) == ""
         found += parser.arguments()
     assert (parser.name, found) == ("f", arguments)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_an_answer_is_text_or_calls_however_it_arrives(size: int) -> None:
+    def split(answer: str) -> tuple[str, list[str], list[str]]:
+        parser, text, names, arguments = AnswerParser(), "", [], ["", ""]
+        for start in range(0, len(answer), size):
+            sure, calls = parser.add(answer[start : start + size])
+            text += sure
+            names += [name for _, name, _ in calls if name is not None]
+            for number, _, more in calls:
+                arguments[number] += more
+        return text, names, arguments
+
+    two = '{"name": "f", "arguments": {}}\n{"name": "g", "arguments": {"a": "}"}}'
+    assert split(two) == ("", ["f", "g"], ["{}", '{"a": "}"}'])
+    assert split("Two\n\nlines {}\n") == ("Two\n\nlines {}\n", [], ["", ""])

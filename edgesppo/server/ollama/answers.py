@@ -109,7 +109,8 @@ class Reply:
         if self._parser is not None:
             text = self._parser.text(text)
             self._arguments += self._parser.arguments()
-            call = self._call() if done else None
+            if done:
+                text, call = text + self._parser.rest(), self._call()
         if self._chat:
             found["message"] = {"role": "assistant", "content": text}
             if call is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from edgesppo.sampling.options import NAMES
+from edgesppo.sampling.params import MAX_SEED
 from edgesppo.server.errors import bad_request, unsupported
 from edgesppo.server.openai.chat_request import (
     ChatMessage,
@@ -19,11 +20,12 @@ from edgesppo.server.openai.chat_request import (
     Tool,
     ToolCall,
 )
-from edgesppo.server.openai.fields import RequestModel, Sampling, Strict
+from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel, Sampling, Strict
 
 _FIXED = "(it is set when the server starts)"
 # What Ollama means by these numbers of tokens is: as many as there is room for.
 _UNLIMITED = (-1, -2)
+_ANY_SEED = -1
 
 
 class Options(Sampling):
@@ -40,6 +42,7 @@ class Options(Sampling):
         "max_tokens": ("the option max_tokens (it is num_predict here) is", ()),
     }
 
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None
     num_predict: Annotated[int, Field(ge=-2, le=2**31 - 1)] | None = None
     num_ctx: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
 
@@ -72,7 +75,7 @@ class Message(Strict):
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     images: Annotated[list[Any] | None, BeforeValidator(_no_images)] = None
-    tool_calls: list[CallOf] | None = None
+    tool_calls: Annotated[list[CallOf], FIRST_ERROR] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
     thinking: None = None
@@ -113,6 +116,8 @@ class Request(RequestModel):
     def sampling(self) -> dict[str, Any]:
         """The options by the names of SamplingParams."""
         found = {} if self.options is None else self.options.sampling()
+        if found.get("seed") == _ANY_SEED:
+            del found["seed"]
         asked = None if self.options is None else self.options.num_predict
         if asked == 0:
             raise bad_request("num_predict is 0, expected at least 1, or -1", "num_predict")
@@ -145,8 +150,8 @@ class Request(RequestModel):
 class ChatBody(Request):
     """The body of /api/chat."""
 
-    messages: Annotated[list[Message], Field(default_factory=list)]
-    tools: list[Tool] | None = None
+    messages: Annotated[list[Message], Field(default_factory=list), FIRST_ERROR]
+    tools: Annotated[list[Tool], FIRST_ERROR] | None = None
 
     def as_chat(self) -> ChatRequest:
         """The same request to OpenAI's chat API. Raises an ApiError."""

@@ -81,7 +81,7 @@ def _tool_use(body: ChatRequest, at_most: int) -> ToolUse | None:
     ]
     asked = body.tool_choice
     named = Named(asked.function.name) if isinstance(asked, NamedTool) else asked
-    return tools.tool_use(functions, named, at_most)
+    return tools.tool_use(functions, named, at_most, several=bool(body.parallel_tool_calls))
 
 
 def _sampling(body: ChatRequest) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Reply:
     async def events(self, answers: Answers) -> AsyncIterator[bytes]:
         """The response as events."""
         n_choices = len(answers.jobs)
-        parsers = [tools.CallParser() for _ in range(n_choices)]
+        parsers = [tools.AnswerParser() for _ in range(n_choices)]
         for n in range(n_choices):
             yield self._event(n, {"role": "assistant", "content": "", "refusal": None})
         ends: dict[int, Chunk] = {}
@@ -153,6 +153,8 @@ class Reply:
                 yield self._event(n, {"content": ""}, chunk)
             if chunk.finish_reason is not None:
                 ends[n] = chunk
+                if self._calls and (rest := parsers[n].rest()):
+                    yield self._event(n, {"content": rest})
                 reason = finish_reason(chunk.finish_reason)
                 if parsers[n].is_call and self._calls and reason == "stop":
                     reason = "tool_calls"
@@ -161,21 +163,17 @@ class Reply:
             yield self._usage_event(answers, ends)
         yield sse.DONE
 
-    def _deltas(self, parser: tools.CallParser, text: str) -> list[dict[str, Any]]:
+    def _deltas(self, parser: tools.AnswerParser, text: str) -> list[dict[str, Any]]:
         """What a piece of text adds to the message."""
         if not self._calls:
             return [{"content": text}] if text else []
-        sure = parser.text(text)
-        if not parser.is_call:
-            return [{"content": sure}] if sure else []
-        named_before = parser.name is not None
-        arguments, deltas = parser.arguments(), []
-        if parser.name is not None and not named_before:
-            deltas.append(
-                {"tool_calls": [{"index": 0, **tool_call(tools.call_id(), parser.name, "")}]}
-            )
-        if arguments:
-            deltas.append({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]})
+        sure, calls = parser.add(text)
+        deltas: list[dict[str, Any]] = [{"content": sure}] if sure else []
+        for index, name, arguments in calls:
+            new: dict[str, Any] = {"function": {"arguments": arguments}}
+            if name is not None:
+                new = tool_call(tools.call_id(), name, "")
+            deltas.append({"tool_calls": [{"index": index, **new}]})
         return deltas
 
     def _event(

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from edgesppo.openai_api import messages
 from edgesppo.openai_api.messages import ApiMessage, ApiRole
 from edgesppo.server.errors import unsupported
-from edgesppo.server.openai.fields import Sampling, StreamOptions, Strict
+from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions, Strict
 
 _PARTS = {
     "image_url": "images are",
@@ -39,7 +39,8 @@ class TextPart(Strict):
     text: str
 
 
-Content = Annotated[str | list[TextPart] | None, BeforeValidator(refuse_other_parts)]
+Texts = Annotated[list[TextPart], FIRST_ERROR]
+Content = Annotated[str | Texts | None, BeforeValidator(refuse_other_parts)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -75,7 +76,7 @@ class ChatMessage(Strict):
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], FIRST_ERROR] | None = None
     tool_call_id: str | None = None
 
     def plain(self) -> ApiMessage:
@@ -117,6 +118,17 @@ class NamedTool(Strict):
     function: NamedFunction
 
 
+def _known_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and choice.get("type", "function") != "function":
+        raise unsupported(
+            f"a tool_choice of the type {str(choice['type'])[:64]!r} is", "tool_choice"
+        )
+    return choice
+
+
+Choice = Annotated[Literal["none", "auto", "required"] | NamedTool, BeforeValidator(_known_choice)]
+
+
 class SchemaFormat(Strict):
     """A JSON Schema with a name."""
 
@@ -145,8 +157,8 @@ class ChatRequest(Sampling):
         "audio": ("audio output is", ()),
         "modalities": ("other output than text is", (["text"],)),
         "store": ("storing responses is", (False,)),
-        "functions": ("'functions' is; use tools: it is", ([],)),
-        "function_call": ("'function_call' is; use tool_choice: it is", ()),
+        "functions": ("'functions' (tools in its place) is", ([],)),
+        "function_call": ("'function_call' (tool_choice in its place) is", ()),
         "prediction": ("predicted output is", ()),
         "web_search_options": ("searching the web is", ()),
         "reasoning_effort": ("reasoning effort is", ("none",)),
@@ -156,7 +168,7 @@ class ChatRequest(Sampling):
     }
 
     model: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1), FIRST_ERROR]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -164,8 +176,8 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tools: Annotated[list[Tool], FIRST_ERROR] | None = None
+    tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     # Notes of the caller's, which change no answer.
     user: str | None = None

@@ -15,7 +15,7 @@ from edgesppo.openai_api.answers import usage_of
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
-from edgesppo.server.openai.fields import Sampling, StreamOptions
+from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
 _DEFAULT_TOKENS = 16  # of the API, if max_tokens is not given
-_MOST_PROMPTS = 64
+_PROMPTS = Field(max_length=64)
 
-Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), FIRST_ERROR]
 
 
 class CompletionRequest(Sampling):
@@ -40,7 +40,12 @@ class CompletionRequest(Sampling):
     }
 
     model: str | None = None
-    prompt: str | Ids | Annotated[list[str] | list[Ids], Field(max_length=_MOST_PROMPTS)]
+    prompt: (
+        str
+        | Ids
+        | Annotated[list[str], _PROMPTS, FIRST_ERROR]
+        | Annotated[list[Ids], _PROMPTS, FIRST_ERROR]
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None

@@ -11,16 +11,22 @@ from edgesppo.sampling.params import MAX_SEED
 from edgesppo.server.errors import bad_request, unsupported
 from edgesppo.system.suggest import did_you_mean
 
+_MOST_BIASES = 1024
+
 
 def _biases(value: Any) -> Any:
     """JSON has strings for the token ids."""
     if not isinstance(value, dict):
         return value
+    if len(value) > _MOST_BIASES:
+        raise ValueError(f"there are {len(value)} tokens, expected at most {_MOST_BIASES}")
     if not all(isinstance(key, str) and key.isdecimal() and len(key) < 10 for key in value):
         raise ValueError("expected token ids as keys")
     return {int(key): bias for key, bias in value.items()}
 
 
+# A list with a hundred thousand wrong items is told of the first one, in no time.
+FIRST_ERROR = Field(fail_fast=True)
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -92,7 +98,7 @@ class Sampling(RequestModel):
         Annotated[
             dict[int, Annotated[float, Field(ge=-100, le=100)]],
             BeforeValidator(_biases),
-            Field(max_length=1024),
+            Field(max_length=_MOST_BIASES),
         ]
         | None
     ) = None

@@ -14,7 +14,7 @@ from edgesppo.server.backend import Backend
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai.chat_request import ChatMessage
-from edgesppo.server.openai.fields import RequestModel
+from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel
 from edgesppo.server.service import Service
 
 router = APIRouter(route_class=JsonRoute)
@@ -25,7 +25,7 @@ class TokenizeRequest(RequestModel):
 
     model: str | None = None
     content: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1), FIRST_ERROR] | None = None
     add_special: bool = False
     with_pieces: bool = False
 
@@ -34,7 +34,7 @@ class DetokenizeRequest(RequestModel):
     """Token ids whose text is asked for."""
 
     model: str | None = None
-    tokens: Annotated[list[int], Field(max_length=1 << 17)]
+    tokens: Annotated[list[int], Field(max_length=1 << 17), FIRST_ERROR]
     with_bytes: bool = False
 
 

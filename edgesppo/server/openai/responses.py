@@ -38,6 +38,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Any:
         return sse.AnswerStream(answers, reply.events(answers))
     (result,) = await answers.results()
     reply.item.add(result.text)
+    reply.item.end()
     return JSONResponse(reply.response(finish_reason(result.finish_reason), result.usage))
 
 
@@ -65,10 +66,16 @@ class Item:
             self.text += sure
         return sure
 
+    def end(self) -> str:
+        """Take it as whole; returns what has become certain of the text."""
+        rest = self._parser.rest()
+        self.text += rest
+        return rest
+
     @property
     def is_call(self) -> bool:
         """Whether it is a call of a function."""
-        return bool(self._parser.is_call)
+        return self._parser.name is not None
 
     @property
     def is_known(self) -> bool:
@@ -152,6 +159,8 @@ class Reply:
         async for _, chunk in answers.stream():
             sure = self.item.add(chunk.text)
             reason = chunk.finish_reason
+            if reason is not None:
+                sure += self.item.end()
             if not announced and (self.item.is_known or reason is not None):
                 announced = True
                 for event in self._begin():

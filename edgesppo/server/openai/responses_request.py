@@ -22,7 +22,7 @@ from edgesppo.server.openai.chat_request import (
     ToolCall,
     refuse_other_parts,
 )
-from edgesppo.server.openai.fields import Sampling, StreamOptions, Strict
+from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions, Strict
 
 _ITEMS = ("message", "function_call", "function_call_output")
 
@@ -34,7 +34,7 @@ class Part(TextPart):
     logprobs: list[Any] | None = None
 
 
-Content = Annotated[str | list[Part], BeforeValidator(refuse_other_parts)]
+Content = Annotated[str | Annotated[list[Part], FIRST_ERROR], BeforeValidator(refuse_other_parts)]
 
 
 class MessageItem(Strict):
@@ -115,6 +115,9 @@ class FunctionTool(Function):
     type: Literal["function"]
 
 
+KnownTool = Annotated[FunctionTool, BeforeValidator(_known_tool)]
+
+
 class FunctionChoice(Strict):
     """The one function that is to be called."""
 
@@ -142,11 +145,11 @@ class ResponsesRequest(Sampling):
     }
 
     model: str | None = None
-    input: str | Annotated[list[Item], Field(min_length=1)]
+    input: str | Annotated[list[Item], Field(min_length=1), FIRST_ERROR]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     text: TextConfig | None = None
-    tools: list[Annotated[FunctionTool, BeforeValidator(_known_tool)]] | None = None
+    tools: Annotated[list[KnownTool], FIRST_ERROR] | None = None
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
