@@ -98,9 +98,10 @@ class Scheduler:
         # Running answers first, so that a long prompt never makes them wait.
         for request in answering:
             parts.append(_add_answer(batch, request, len(answering)))
-        room = min(self.slice if answering else batch.capacity, batch.capacity - len(batch))
-        for request, share in _shares(prefilling, room):
-            parts.append(_add_prompt(batch, request, share))
+        if prefilling:
+            room = min(self.slice if answering else batch.capacity, batch.capacity - len(batch))
+            for request, share in _shares(prefilling, room):
+                parts.append(_add_prompt(batch, request, share))
         return parts
 
     def make_room(self) -> bool:
