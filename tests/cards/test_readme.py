@@ -241,7 +241,8 @@ def test_no_text_of_a_file_gets_out_of_its_place(
         card = run("card", path).stdout
         found = header_of(card)
     assert found.get("quantized_by") == " ".join(
-        "".join(c if c.isprintable() else repr(c)[1:-1] for c in part) for part in text.split()
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in part)
+        for part in re.split(r"[ \t\n\r\f\v]+", text.strip(" \t\n\r\f\v"))
     )
     assert found.get("license") in (None, "yes", "1.0")
     assert found["pipeline_tag"] == "text-generation"

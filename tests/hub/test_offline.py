@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 NAME, ABSENT = "sppo-iter3", "gemma-2-2b-it"
+LISTENS = {"serve"}  # which opens a socket for others, and is tested in tests/server
 GO_ONLINE = {"pull", "lock", "convert"}
 # What Python itself reads first in a child process: a socket leaves a mark, and is refused.
 CHILD = """
@@ -74,15 +75,15 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
     """Arguments for every command that works without a network."""
     short, out = ["--max-tokens", "1"], str(tmp_path / "out.gguf")
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "Hi"}\n', encoding="utf-8")
+    rows.write_text('{"prompt": "Hi"}\n')
     return {
         "try": [["try", *short]],
         "chat": [["chat", "demo", *short], ["chat", NAME, *short]],
         "run": [["run", "demo", "Hi", *short], ["run", NAME, "Hi", *short]],
-        "batch": [["batch", "demo", str(rows), f"{out}.jsonl", *short]],
         "convert": [["convert", str(DEMO), "-o", out], ["convert", str(DEMO), "--plan"]],
         "pull": [["pull", NAME], ["pull", NAME, "--convert"], ["pull", "demo"]],
         "lock": [["lock", NAME], ["lock", "demo"], ["lock", f"{REPOSITORY}@{REVISION}"]],
+        "batch": [["batch", "demo", str(rows), str(tmp_path / "answers.jsonl"), *short]],
         "bench": [["bench", "demo", "--threads", "1", "--tune", "off"]],
         "list": [["list"], ["list", "--json"]],
         "path": [["path", NAME]],
@@ -110,7 +111,7 @@ def test_no_command_opens_a_connection_for_what_is_here(
     monkeypatch.setattr(bench, "_READ", 1 << 20)
     monkeypatch.setattr(bench, "LENGTHS", (32,))
     everything = commands(tmp_path)
-    assert set(everything) >= set(COMMANDS) - {"serve"}  # that listens
+    assert set(everything) >= set(COMMANDS) - LISTENS
     for name, uses in everything.items():
         with monkeypatch.context() as patch:
             if name != "doctor":  # which says whether there is a token
