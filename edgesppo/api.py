@@ -139,9 +139,9 @@ def _open(
             draft_costs=draft_costs,
             draft_model=draft_model,
             pace=_pace(tuning, weights, fixed=asked.n_threads is not None),
-            name=name,
         )
         undo.pop_all()
+    engine.name = name
     return engine, defaults
 
 

@@ -53,8 +53,7 @@ class Engine:
     turns that off. `draft_model` predicts as well; it is closed with the engine. Drafts change no
     answer except by the rounding of larger batches, which can decide near ties.
 
-    With a `pace`, the number of threads changes while answers are slow; see there. `name` is what
-    people call the model, by default its file's name.
+    With a `pace`, the number of threads changes while answers are slow; see there.
 
     Raises UsageError for settings out of range, and OutOfMemory.
     """
@@ -74,10 +73,9 @@ class Engine:
         draft_costs: Sequence[float] | None = DEFAULT_ROW_COSTS,
         draft_model: DraftModel | None = None,
         pace: Pace | None = None,
-        name: str | None = None,
     ) -> None:
         self.model = model
-        self.name = model.path.name if name is None else name
+        self.name = model.path.name  # until it is given another one
         if draft_model is not None and not isinstance(draft_model, DraftModel):
             raise UsageError(f"draft_model is {draft_model!r}, expected a DraftModel")
         params = config.context_params(

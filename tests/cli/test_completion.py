@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from edgesppo.cli import COMMANDS, main
 from tests.cli.test_light_commands import HEAVY
@@ -35,13 +36,25 @@ def folder(fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return work
 
 
-def complete(*words: str) -> list[str]:
-    """What is completed for the last word, as lines TYPE,VALUE."""
-    variables = {
+def asked(words: tuple[str, ...]) -> dict[str, str]:
+    """What the script of bash sets to have the last word completed."""
+    return {
         "_EDGESPPO_COMPLETE": "bash_complete",
         "COMP_WORDS": " ".join(["edgesppo", *words]),
         "COMP_CWORD": str(len(words)),
     }
+
+
+def complete(*words: str) -> list[str]:
+    """What is completed for the last word, as lines TYPE,VALUE."""
+    done = CliRunner().invoke(main, prog_name="edgesppo", env=asked(words))
+    assert done.stderr == ""
+    return [line for line in done.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize("words", [("run", "--te"), ("chat", "sp"), ("chat", "--session", "")])
+def test_completion_loads_neither_llama_cpp_nor_numpy(folder: Path, words: tuple[str, ...]) -> None:
+    assert folder.is_dir()
     program = (
         "import sys, atexit; from edgesppo.cli import main\n"
         f"atexit.register(lambda: print('loaded', *sorted({HEAVY} & {{*sys.modules}})))\n"
@@ -49,7 +62,7 @@ def complete(*words: str) -> list[str]:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **variables},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **asked(words)},
         capture_output=True,
         text=True,
         check=True,
@@ -57,7 +70,7 @@ def complete(*words: str) -> list[str]:
     assert done.stderr == ""
     *found, loaded = done.stdout.splitlines()
     assert loaded == "loaded", "completion must be quick"
-    return [line for line in found if line]
+    assert found == complete(*words) != []
 
 
 def plain(*names: str) -> list[str]:

@@ -22,6 +22,7 @@ from edgesppo_convert.quant.kernels import BLOCK, FastKernels, trial_values
 from edgesppo_convert.quant.recipe import Q4_K, Q6_K, row_bytes
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
 from tests.support.imatrix_files import random_sums, write_gguf
+from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +75,7 @@ def test_blocks_of_every_sort_are_ggmls(fast: FastKernels, kind: GGMLQuantizatio
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(4 if LONG else 1))
 def test_random_bit_patterns_are_ggmls(
     fast: FastKernels, kind: GGMLQuantizationType, seed: int
 ) -> None:
