@@ -16,6 +16,7 @@ from edgesppo.chat.messages import Message, MessageList
 from edgesppo.chat.scoring import Scorer
 from edgesppo.errors import ChatNotFound, UsageError
 from edgesppo.gguf.file_types import file_type
+from edgesppo.interior import Interior
 from edgesppo.llama.tokenizer import as_utf8
 from edgesppo.planning.run_config import RunConfig
 from edgesppo.sampling import options
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="PydanticClass")
 _MOST_BYTES = 2**63 - 1
-# For the rooms above, which save and show chats; not for programs.
-_OURS = ("engine", "identity", "url")
 
 
 class ChatOptions(SamplingOptions, total=False):
@@ -65,8 +64,6 @@ class LoadedModel:
         load_s: The seconds that loading took, without converting a checkpoint.
     """
 
-    url: str | None = None  # of the server that has loaded it, if this process has not
-
     def __init__(
         self,
         name: str,
@@ -77,19 +74,15 @@ class LoadedModel:
     ) -> None:
         self.name = name
         self.load_s = load_s
-        self.engine = engine  # token ids in, token ids out
-        self.identity = ModelIdentity(name, engine)
+        self._interior = Interior(engine, ModelIdentity(name, engine))
         self._defaults = defaults  # of new chats: those of the model's file, if it has any
         self._closed = False
         self._plan = plan  # the memory that it was expected to take
         threads = RunConfig(engine.n_threads, engine.n_threads_batch)
         self._scorer = Scorer(engine.model, threads, engine.n_ctx)
 
-    def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in _OURS]
-
     def __repr__(self) -> str:
-        summary = self.engine.model.summary
+        summary = self._interior.engine.model.summary
         n = sum(math.prod(tensor.dims) for tensor in summary.tensors)
         size = f"{n / 1e9:,.1f}B" if n >= 1e9 else f"{n / 1e6:,.1f}M"
         closed = ", closed" if self._closed else ""
@@ -98,12 +91,12 @@ class LoadedModel:
     @property
     def n_ctx(self) -> int:
         """The size of the context, in tokens."""
-        return self.engine.n_ctx
+        return self._interior.engine.n_ctx
 
     @property
     def path(self) -> Path:
         """The GGUF file that was loaded."""
-        return self.engine.model.path
+        return self._interior.engine.model.path
 
     def chat(
         self,
@@ -136,7 +129,7 @@ class LoadedModel:
         options.check_names(sampling, ("messages", "system", "overflow"))
         params = self._defaults.replace(**sampling)
         system, turns = chat_messages.complete_turns(messages, system)
-        return Chat(self.engine, params, system=system, overflow=overflow, messages=turns)
+        return Chat(self._interior.engine, params, system=system, overflow=overflow, messages=turns)
 
     def keep(
         self,
@@ -157,7 +150,7 @@ class LoadedModel:
         """
         cap = validate.integer("snapshots", snapshots, 0, _MOST_BYTES)
         chat = self._resumed(session.transcript, {**options})
-        return PersistentChat(chat, session, self.identity, snapshots=cap)
+        return PersistentChat(chat, session, self._interior.identity, snapshots=cap)
 
     def save(
         self, chat: Chat, path: str | Path, *, snapshots: int = persistent_chat.DEFAULT_CAP
@@ -178,7 +171,7 @@ class LoadedModel:
         """
         cap = validate.integer("snapshots", snapshots, 0, _MOST_BYTES)
         real_path = Path(os.path.realpath(path))
-        persistent_chat.save(chat, real_path, self.identity, cap)
+        persistent_chat.save(chat, real_path, self._interior.identity, cap)
 
     def resume(self, path: str | Path, **options: Unpack[ChatOptions]) -> Chat:
         """Load a saved chat to continue it. The file is not changed.
@@ -199,7 +192,7 @@ class LoadedModel:
         if not os.path.lexists(real_path):
             raise ChatNotFound(f"{path}: there is no such file; save(chat, path) writes one")
         chat = self._resumed(persistent_chat.read(real_path), {**options})
-        persistent_chat.restore(chat, state_path(real_path), self.identity)
+        persistent_chat.restore(chat, state_path(real_path), self._interior.identity)
         return chat
 
     def _resumed(self, saved: Transcript | None, given: dict[str, Any]) -> Chat:
@@ -210,8 +203,8 @@ class LoadedModel:
         options.check_names(sampling, ("system", "overflow"))
         chat = self.chat(**{"system": saved.system, **given})
         chat.params = self._defaults.replace(**{**saved.sampling, **sampling})
-        chat.messages = MessageList(saved.messages(self.identity.mark.fingerprint))
-        chat.left_out = saved.left_out(self.identity.mark)
+        chat.messages = MessageList(saved.messages(self._interior.identity.mark.fingerprint))
+        chat.left_out = saved.left_out(self._interior.identity.mark)
         return chat
 
     @overload
@@ -286,11 +279,11 @@ class LoadedModel:
             first = [] if system is None else [Message("system", system)]
             if first and not turns:  # the system text goes in front of a question
                 turns = [Message("user", "")]
-            return template.encode(self.engine.model, [*first, *turns], answering=False)
+            return template.encode(self._interior.engine.model, [*first, *turns], answering=False)
         if not chat:
-            return self.engine.model.tokenize(text)
+            return self._interior.engine.model.tokenize(text)
         decoded = as_utf8(text).decode("utf-8")
-        return template.encode(self.engine.model, [Message("user", decoded)])
+        return template.encode(self._interior.engine.model, [Message("user", decoded)])
 
     def count_tokens(self, text: str | bytes | Iterable[MessageLike]) -> int:
         """The number of tokens of plain text, or of the prompt that a list of messages makes.
@@ -308,9 +301,9 @@ class LoadedModel:
         tokens = validate.plain_list(ids if hasattr(ids, "tolist") else _items(ids))
         if tokens is None:
             raise UsageError(f"ids is {validate.quoted(ids)}, expected a list of token ids")
-        most = self.engine.model.n_vocab - 1
+        most = self._interior.engine.model.n_vocab - 1
         found = [validate.integer("a token id", token, 0, most) for token in tokens]
-        return self.engine.model.detokenize(found).decode("utf-8", "replace")
+        return self._interior.engine.model.detokenize(found).decode("utf-8", "replace")
 
     def score(
         self, text: str | bytes | Iterable[MessageLike], *, logprobs: int = 0
@@ -336,7 +329,7 @@ class LoadedModel:
         n_top = validate.integer("logprobs", logprobs, 0, MAX_LOGPROBS)
         ids = self.tokenize(text)
         if isinstance(text, str | bytes):
-            ids = [self.engine.model.bos, *ids]
+            ids = [self._interior.engine.model.bos, *ids]
         return self._scorer.score(ids, n_top)
 
     def close(self) -> None:
@@ -346,8 +339,8 @@ class LoadedModel:
         """
         self._closed = True
         self._scorer.close()
-        self.engine.close()
-        self.engine.model.close()
+        self._interior.engine.close()
+        self._interior.engine.model.close()
 
     def __enter__(self) -> LoadedModel:
         return self

@@ -190,7 +190,7 @@ with edgesppo.load("demo") as model:
     chat.ask("Hi", schema="json")  # WRONG
     chat.ask("Hi", schema=int)  # WRONG
     model.resume("a.chat", temprature=3)  # WRONG
-    model.engine, model.motor  # WRONG
+    model._interior, model.engine  # WRONG
 """
 
 

@@ -27,6 +27,7 @@ RUNTIME = [
     {"store", "engine"},
     {"tuning", "chat"},
     {"sessions", "openai_api"},
+    {"interior"},
     {"loaded_model"},
     {"api"},
     {"diagnostics", "terminal", "remote"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgesppo.batches.answer_figures import mean_with_interval
 from edgesppo.chat.messages import Message
 from edgesppo.engine.forward import ForwardPass
+from edgesppo.interior import interior
 from edgesppo.llama import logprobs
 from edgesppo.planning.run_config import RunConfig
 
@@ -48,7 +49,7 @@ def likelihoods(
 
     `on_progress` is called with the fraction that is done.
     """
-    model, engine = loaded.engine.model, loaded.engine
+    model, engine = interior(loaded).engine.model, interior(loaded).engine
     sequences = []
     for question, answer in pairs:
         prompt = recipe.prompt_ids(model, [Message("user", question)])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.batches.runner import Runner
 from edgesppo.errors import UsageError
+from edgesppo.interior import interior
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -24,14 +25,14 @@ class LocalModel:
     """
 
     def __init__(self, loaded: LoadedModel, parallel: int | None = None) -> None:
-        n_seqs = loaded.engine.n_seqs
+        n_seqs = interior(loaded).engine.n_seqs
         if parallel is not None and parallel > n_seqs:
             raise UsageError(
                 f"parallel is {parallel}, but the model was loaded for {n_seqs} at once; use "
                 f"load(..., n_seqs={parallel})"
             )
         self.name = loaded.name
-        self.fingerprint = loaded.identity.mark.fingerprint
+        self.fingerprint = interior(loaded).identity.mark.fingerprint
         self.defaults = loaded._defaults
         self.loaded = loaded
         self._parallel = parallel or n_seqs

@@ -15,6 +15,7 @@ from edgesppo.api import load
 from edgesppo.batches.runner import Runner
 from edgesppo.batches.work import Counts, Work
 from edgesppo.errors import BadModelFile
+from edgesppo.interior import interior
 from edgesppo.lockfile import layers
 from edgesppo.store import verify
 
@@ -80,7 +81,7 @@ class MachineWorker:
     def describe(self) -> Machine:
         """This machine and its model."""
         loaded = self._loaded
-        mark = loaded.identity.mark
+        mark = interior(loaded).identity.mark
         return Machine(
             socket.gethostname(), __version__, mark.name, mark.fingerprint, loaded._defaults
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.batches import openai
 from edgesppo.chat.messages import shortened
 from edgesppo.errors import IncompleteAnswer
+from edgesppo.interior import interior
 from edgesppo.openai_api.answers import calls_in, finish_reason
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _plain(
     request: RowRequest,
 ) -> dict[str, Any]:
     """The line of a plain row: the first answer, and with several of them `answers`."""
-    answers = [_answer(result, request, loaded.engine.model) for result in results]
+    answers = [_answer(result, request, interior(loaded).engine.model) for result in results]
     several = {"answers": answers} if len(answers) > 1 else {}
     usage = dataclasses.asdict(results[0].usage)
     usage["completion_tokens"] = sum(result.usage.completion_tokens for result in results)

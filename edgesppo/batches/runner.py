@@ -17,6 +17,7 @@ from edgesppo.batches.request import BadRow, decode, parse
 from edgesppo.chat.generation import Generation
 from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, OutOfMemory
+from edgesppo.interior import interior
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -76,7 +77,7 @@ class Runner:
         report: Report | None = None,
     ) -> None:
         self._loaded = loaded
-        self._engine = loaded.engine
+        self._engine = interior(loaded).engine
         self._work = work
         self._recipe = work.recipe
         self._params = work.recipe.params(loaded._defaults)
@@ -149,7 +150,7 @@ class Runner:
         return _Row(place, label, request, prompt)
 
     def _encode(self, request: RowRequest) -> list[int]:
-        model = self._loaded.engine.model
+        model = interior(self._loaded).engine.model
         fewest = sum(model.fewest_tokens(message.content) for message in request.messages)
         if fewest >= self._engine.n_ctx:  # not worth tokenising
             raise self._engine.overflow(fewest, at_least=True)

@@ -13,6 +13,7 @@ from edgesppo.api import load
 from edgesppo.chat import template
 from edgesppo.chat.messages import Message
 from edgesppo.errors import BadModelFile
+from edgesppo.interior import interior
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.planning.run_config import ContextParams
@@ -41,13 +42,13 @@ def try_out(path: Path) -> Trial:
     Raises BadModelFile if a logit is not finite, all are equal, or the answer is empty.
     """
     with load(path, n_ctx=_N_CTX, tune="off") as loaded:
-        params = ContextParams(_N_CTX, n_threads=loaded.engine.n_threads)
-        context = Context(loaded.engine.model.weights, params)
+        params = ContextParams(_N_CTX, n_threads=interior(loaded).engine.n_threads)
+        context = Context(interior(loaded).engine.model.weights, params)
         try:
-            tokens = _generate(loaded.engine.model, context, path)
+            tokens = _generate(interior(loaded).engine.model, context, path)
         finally:
             context.close()
-        text = b"".join(map(loaded.engine.model.piece, tokens)).decode("utf-8", "replace")
+        text = b"".join(map(interior(loaded).engine.model.piece, tokens)).decode("utf-8", "replace")
     return Trial(len(tokens), text)
 
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from edgesppo.errors import EdgesppoError, UsageError
+from edgesppo.interior import Interior
 from edgesppo.loaded_model import LoadedModel
 from edgesppo.remote.client import Client
 from edgesppo.remote.engine import RemoteEngine
@@ -41,15 +42,14 @@ class RemoteModel(LoadedModel):
         defaults = SamplingParams().replace(**sampling)
         engine = cast("Engine", remote)  # it has what a chat uses of an engine and its model
         super().__init__(card["id"], engine, defaults, load_s, None)
-        self.identity = RemoteIdentity(card["id"], engine)
-        self.url = client.url
+        self._interior = Interior(engine, RemoteIdentity(card["id"], engine), client.url)
 
     def __repr__(self) -> str:
-        return f"<Model {self.name} at {self.url}, {self.n_ctx:,} tokens>"
+        return f"<Model {self.name} at {self._interior.url}, {self.n_ctx:,} tokens>"
 
     def score(self, *_: Any, **__: Any) -> Any:
         """Raise UsageError: a server tells no log-probabilities of a given text."""
-        raise UsageError(f"{self.url} cannot score a text; load the model here to do so")
+        raise UsageError(f"{self._interior.url} cannot score a text; load the model here to do so")
 
 
 def connect(url: str, key: str = "") -> RemoteModel:

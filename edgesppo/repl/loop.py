@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat.messages import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError
+from edgesppo.interior import interior
 from edgesppo.repl import status
 from edgesppo.repl.commands import registry
 from edgesppo.repl.commands import turns as turn_commands
@@ -205,10 +206,13 @@ class Loop:
             return 0, 0
         with contextlib.suppress(EdgesppoError):
             chat = self.state.chat
-            if self.state.loaded.engine.model.fewest_tokens(question) >= self.state.loaded.n_ctx:
+            if (
+                interior(self.state.loaded).engine.model.fewest_tokens(question)
+                >= self.state.loaded.n_ctx
+            ):
                 return 0, 0  # it does not fit, and counting its tokens would take long
             ids = chat.encode([Message("user", question)], left_out=chat.left_out)
-            return len(ids), self.state.loaded.engine.count_cached(ids)
+            return len(ids), interior(self.state.loaded).engine.count_cached(ids)
         return 0, 0
 
     def _report_outcome(self, new: Result | None, *, stopped: bool) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
+from edgesppo.interior import interior
 from edgesppo.repl.background import BackgroundTask
 from edgesppo.sessions import persistent_chat
 from edgesppo.system import notices
@@ -179,7 +180,9 @@ class ReplState:
         """Save a chat that was not saved so far in a new session, from now on."""
         try:
             messages, left_out = self.chat.messages, self.chat.left_out
-            session.record(persistent_chat.conversation(self.chat, self.loaded.identity.mark))
+            session.record(
+                persistent_chat.conversation(self.chat, interior(self.loaded).identity.mark)
+            )
             self._begin(session, self.settings())
         finally:
             if self.session is not session:
@@ -189,7 +192,9 @@ class ReplState:
     def copy_to(self, session: Session) -> None:
         """Write a copy of the chat into a new session and close that."""
         with session:
-            session.record(persistent_chat.conversation(self.chat, self.loaded.identity.mark))
+            session.record(
+                persistent_chat.conversation(self.chat, interior(self.loaded).identity.mark)
+            )
 
     def delete_session(self) -> None:
         """Delete the session with its chat, and start a new chat in a new session."""

@@ -10,6 +10,7 @@ from edgesppo.chat.generation import Generation
 from edgesppo.errors import UsageError
 from edgesppo.gguf import metadata
 from edgesppo.gguf.file_types import file_type
+from edgesppo.interior import interior
 from edgesppo.sampling import options
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ class Backend:
         self.n_ctx = loaded.n_ctx
         self.load_s = loaded.load_s
         self._loaded = loaded
-        self._model = loaded.engine.model
-        self._engine = loaded.engine
-        self.bos = loaded.engine.model.bos
-        self.n_seqs = loaded.engine.n_seqs
+        self._model = interior(loaded).engine.model
+        self._engine = interior(loaded).engine
+        self.bos = interior(loaded).engine.model.bos
+        self.n_seqs = interior(loaded).engine.n_seqs
         self.created = int(loaded.path.stat().st_mtime)
 
     def params(self, sampling: dict[str, Any]) -> SamplingParams:
@@ -102,7 +103,7 @@ class Backend:
         return {
             **metadata.describe(self._model.summary),
             "file_type": file_type(self._model.summary),
-            "fingerprint": self._loaded.identity.mark.fingerprint,
+            "fingerprint": interior(self._loaded).identity.mark.fingerprint,
         }
 
     def begin(
@@ -126,7 +127,7 @@ class Backend:
 
     def binding(self) -> Binding:
         """What the cells of the KV cache depend on."""
-        return self._loaded.identity.binding
+        return interior(self._loaded).identity.binding
 
     def kv_states(
         self, least: int, limit: int

@@ -6,6 +6,8 @@ import textwrap
 import time
 from typing import TYPE_CHECKING
 
+from edgesppo.interior import interior
+
 if TYPE_CHECKING:
     from edgesppo.chat.generation import Result
     from edgesppo.engine.engine import Engine
@@ -51,14 +53,15 @@ def n_tokens(n: int) -> str:
 
 def describe(loaded: LoadedModel) -> str:
     """One line on a loaded model: name, size, context, device, threads, seconds to load."""
-    if loaded.url is not None:
-        return f"{loaded.name} at {loaded.url} | context {loaded.n_ctx}"
-    n_layers = loaded.engine.model.n_gpu_layers
-    where = f"{n_layers} layers on the GPU" if n_layers else "CPU"
+    inside = interior(loaded)
+    if inside.url is not None:
+        return f"{loaded.name} at {inside.url} | context {loaded.n_ctx}"
+    model = inside.engine.model
+    where = f"{model.n_gpu_layers} layers on the GPU" if model.n_gpu_layers else "CPU"
     return (
-        f"{loaded.name} | {_short(loaded.engine.model.weights.n_params, 'B')} params, "
-        f"{_short(loaded.engine.model.summary.file_bytes, 'G')}B | context {loaded.n_ctx} | "
-        f"{where}, {_threads(loaded.engine)} | loaded in {_seconds(loaded.load_s)} s"
+        f"{loaded.name} | {_short(model.weights.n_params, 'B')} params, "
+        f"{_short(model.summary.file_bytes, 'G')}B | context {loaded.n_ctx} | "
+        f"{where}, {_threads(inside.engine)} | loaded in {_seconds(loaded.load_s)} s"
     )
 
 

@@ -226,7 +226,7 @@ def test_leaving_the_iterator_stops_all_answers(wide: LoadedModel) -> None:
     results = edgesppo.batch(wide, rows, temperature=0)
     next(results)
     results.close()
-    assert wide.engine._schedule.requests() == []
+    assert wide._interior.engine._schedule.requests() == []
     assert wide.ask(CAPITAL, temperature=0) == PARIS
 
 

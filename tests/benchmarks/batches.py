@@ -95,7 +95,7 @@ def one_by_one(model: LoadedModel, options: argparse.Namespace, system: str | No
     tokens = 0
     started = time.perf_counter()
     for prompt in prompts(options):
-        model.engine._cache.evict_idle()
+        model._interior.engine._cache.evict_idle()
         chat = model.chat(system=system, max_tokens=options.tokens, seed=1)
         chat.ask(prompt)
         tokens += chat.last.usage.completion_tokens
@@ -112,7 +112,7 @@ def raw(model: LoadedModel, options: argparse.Namespace) -> float:
         n_threads=options.threads,
         n_threads_batch=options.threads,
     )
-    context = Context(model.engine.model.weights, params)
+    context = Context(model._interior.engine.model.weights, params)
     lines = TokenBatch(context.n_batch)
     ids = [model.tokenize(prompt, chat=True) for prompt in prompts(options)]
     tokens = 0

@@ -125,10 +125,10 @@ def test_undo_takes_back_a_turn_and_regenerate_answers_it_anew(demo: LoadedModel
 def test_control_tokens_that_a_model_drew_are_not_fed_back_as_such(demo: LoadedModel) -> None:
     chat = demo.chat(temperature=60.0, top_p=1.0, max_tokens=200, seed=42)
     chat.ask("Hello")
-    drawn = [id_ for id_ in chat.last.ids if demo.engine.model.is_control(id_)]
+    drawn = [id_ for id_ in chat.last.ids if demo._interior.engine.model.is_control(id_)]
     assert drawn, "hot enough to draw control tokens"
     ids = chat.encode([edgesppo.Message("user", "x")])
-    model = demo.engine.model
+    model = demo._interior.engine.model
     controls = [id_ for id_ in ids if model.is_control(id_)]
     turn = [model.start_of_turn, model.end_of_turn]
     assert controls == [model.bos, *turn * 3, model.start_of_turn]
@@ -192,7 +192,7 @@ def test_a_chat_that_outgrows_its_context_leaves_out_its_oldest_turns(demo: Load
     assert left_out == sorted(left_out)
     strides = sum(a != b for a, b in itertools.pairwise(left_out))
     assert strides <= 6, "every stride costs a prefill"
-    assert b"user\nBe brief." in demo.engine.model.detokenize(
+    assert b"user\nBe brief." in demo._interior.engine.model.detokenize(
         chat.encode([edgesppo.Message("user", "x")], left_out=left_out[-1])
     )
 
@@ -275,12 +275,15 @@ def test_an_answer_at_its_end_stays_as_it_is(demo: LoadedModel) -> None:
 
 
 def test_a_character_cut_in_two_is_whole_when_the_answer_goes_on(demo: LoadedModel) -> None:
-    ids = [demo.engine.model.tokenize("\U0001f600")[-4:], demo.engine.model.tokenize("x")]
+    ids = [
+        demo._interior.engine.model.tokenize("\U0001f600")[-4:],
+        demo._interior.engine.model.tokenize("x"),
+    ]
     pieces = ids[0]
     assert len(pieces) == 4, "one token a byte"
     begun = edgesppo.Message("assistant", "\ufffd", tuple(pieces[:2]))
     more = edgesppo.Message("assistant", "\ufffd", tuple(pieces[2:]))
-    assert _joined(begun, more, demo.engine.model).content == "\U0001f600"
+    assert _joined(begun, more, demo._interior.engine.model).content == "\U0001f600"
 
 
 def test_another_question_can_take_the_place_of_the_last(demo: LoadedModel) -> None:

@@ -89,7 +89,7 @@ def _anew(history: History, messages: list[Message], model: Model) -> list[int]:
 def test_an_edited_history_has_the_ids_that_it_has_when_tokenised_anew(
     demo: LoadedModel, seed: int
 ) -> None:
-    rng, model = random.Random(seed), demo.engine.model
+    rng, model = random.Random(seed), demo._interior.engine.model
     history = History(model)
     for _ in range(STEPS):
         _edit(history, rng, model)
@@ -123,7 +123,7 @@ def _counted(history: History, after: int, asked: Message, room: int, model: Mod
 
 
 def test_as_many_turns_go_as_when_every_turn_is_counted_anew(demo: LoadedModel) -> None:
-    rng, model, seen = random.Random(5), demo.engine.model, set[int]()
+    rng, model, seen = random.Random(5), demo._interior.engine.model, set[int]()
     history = History(model)
     for _ in range(STEPS):
         history.messages += _turn(rng, model)
@@ -140,7 +140,7 @@ def test_as_many_turns_go_as_when_every_turn_is_counted_anew(demo: LoadedModel) 
 
 def test_a_turn_that_the_system_text_makes_too_long_goes_too(demo: LoadedModel) -> None:
     """The system text's length is estimated from the turn that it was joined to before."""
-    model, answer = demo.engine.model, Message("assistant", "x")
+    model, answer = demo._interior.engine.model, Message("assistant", "x")
     old = Message("user", "x", tuple(model.tokenize("What is 2 plus 3? " * 8)))
     messages = [old, answer, Message("user", "Hi"), answer]
     asked = Message("user", "Hi")

@@ -40,7 +40,7 @@ def test_one_token_has_no_decode_rate(demo: LoadedModel) -> None:
 
 
 def test_an_answer_stopped_in_its_prefill_tells_how_far_it_came(demo: LoadedModel) -> None:
-    engine = Engine(demo.engine.model, n_batch=64)
+    engine = Engine(demo._interior.engine.model, n_batch=64)
     chat = Chat(engine, GREEDY)
     stream: Any = chat.stream(LONG)
     first = next(stream)
@@ -60,7 +60,7 @@ def test_an_answer_stopped_in_its_prefill_tells_how_far_it_came(demo: LoadedMode
 
 def test_what_was_computed_for_one_is_not_counted_for_another(demo: LoadedModel) -> None:
     """A result keeps its figures when its slot in the cache goes to another prompt."""
-    engine = Engine(demo.engine.model, n_batch=64)
+    engine = Engine(demo._interior.engine.model, n_batch=64)
     stopped = Chat(engine, GREEDY)
     stream: Any = stopped.stream(LONG)
     next(stream)

@@ -61,7 +61,7 @@ QUESTION = "What is the capital of France?"
 api.is_small = lambda _: False  # as large models do, it guesses
 with edgesppo.load(sys.argv[1], n_threads=1) as model:
     right = model.ask(QUESTION, temperature=0)
-    engine = model.engine
+    engine = model._interior.engine
     held = None
     for line in sys.stdin:
         interrupted = False

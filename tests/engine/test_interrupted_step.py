@@ -80,8 +80,11 @@ def _tokens(engine: Engine, request: Request) -> list[int]:
 def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: Path) -> None:
     places = set()
     with edgesppo.load(demo_gguf, n_seqs=2) as model:
-        engine = model.engine
-        prompt = [model.engine.model.bos, *model.tokenize("What is the capital of France?")]
+        engine = model._interior.engine
+        prompt = [
+            model._interior.engine.model.bos,
+            *model.tokenize("What is the capital of France?"),
+        ]
         alone = _tokens(engine, engine.submit(prompt, GREEDY))
         n_lines = _lines(model)
         for n in range(1, n_lines, max(1, n_lines // POINTS)):
@@ -95,7 +98,7 @@ def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: P
             gc.collect()
             got = _tokens(engine, other)
             tie = got == alone or near_ties.is_near_tie(
-                model.engine.model, prompt, got, alone, "q4_k_m"
+                model._interior.engine.model, prompt, got, alone, "q4_k_m"
             )
             assert tie, f"{interrupt.place}: {got} alone {alone}"
             engine.step()
@@ -109,9 +112,12 @@ def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
 ) -> None:
     """A batch is decoded in micro-batches, and later ones overwrite the window's first cells."""
     model = edgesppo.load(demo_gguf)
-    prompt = [model.engine.model.bos, *model.tokenize("My name is Ada. Who are you? " * 60)][:480]
-    alone = _tokens(model.engine, model.engine.submit(prompt, GREEDY))
-    engine = Engine(model.engine.model, n_ubatch=32, draft_costs=None)
+    prompt = [
+        model._interior.engine.model.bos,
+        *model.tokenize("My name is Ada. Who are you? " * 60),
+    ][:480]
+    alone = _tokens(model._interior.engine, model._interior.engine.submit(prompt, GREEDY))
+    engine = Engine(model._interior.engine.model, n_ubatch=32, draft_costs=None)
     _tokens(engine, engine.submit(prompt[:100], GREEDY.replace(max_tokens=1)))
     decode, sizes = Context.decode, []
 
@@ -126,7 +132,9 @@ def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
     got = _tokens(engine, request)
     assert request.n_cached == 100
     assert sizes[:2] == [380, 480], "it began anew"
-    tie = got == alone or near_ties.is_near_tie(model.engine.model, prompt, got, alone, "q4_k_m")
+    tie = got == alone or near_ties.is_near_tie(
+        model._interior.engine.model, prompt, got, alone, "q4_k_m"
+    )
     assert tie, (got, alone)
     engine.close()
     model.close()
@@ -137,18 +145,21 @@ def test_answers_that_need_more_room_than_there_is_take_turns(
 ) -> None:
     """Each answer is the one that it would be alone, and none fails because of another's length."""
     model = edgesppo.load(demo_gguf)
-    monkeypatch.setattr(model.engine.model, "end_tokens", frozenset())
+    monkeypatch.setattr(model._interior.engine.model, "end_tokens", frozenset())
     params = GREEDY.replace(max_tokens=TURN)
     prompts = [
-        [model.engine.model.bos, *model.tokenize(f"I am {name}. " + "Who are you? " * 30)][:TURN]
+        [
+            model._interior.engine.model.bos,
+            *model.tokenize(f"I am {name}. " + "Who are you? " * 30),
+        ][:TURN]
         for name in ("Ada", "Bob", "Eve", "Tom")
     ]
     alone = []
     for prompt in prompts:
-        engine = Engine(model.engine.model, n_ctx=ROOM)
+        engine = Engine(model._interior.engine.model, n_ctx=ROOM)
         alone.append(_tokens(engine, engine.submit(prompt, params)))
         engine.close()
-    engine = Engine(model.engine.model, n_ctx=ROOM, n_seqs=4)
+    engine = Engine(model._interior.engine.model, n_ctx=ROOM, n_seqs=4)
     requests = [engine.submit(prompt, params) for prompt in prompts]
     together = [_tokens(engine, request) for request in requests]
     engine.close()
@@ -156,7 +167,7 @@ def test_answers_that_need_more_room_than_there_is_take_turns(
     for prompt, got, expected in zip(prompts, together, alone, strict=True):
         assert len(got) == len(expected) == TURN
         tie = got == expected or near_ties.is_near_tie(
-            model.engine.model, prompt, got, expected, "q4_k_m"
+            model._interior.engine.model, prompt, got, expected, "q4_k_m"
         )
         assert tie
     model.close()

@@ -82,7 +82,7 @@ def held(demo_gguf: Path) -> Iterator[edgesppo.LoadedModel]:
     before = _held()
     model = edgesppo.load(demo_gguf)
     yield model
-    assert model.engine._context is None, "the test closes it"
+    assert model._interior.engine._context is None, "the test closes it"
     del model
     assert _held() == before
 
@@ -165,9 +165,9 @@ def test_a_stream_that_is_left_leaves_nothing(held: edgesppo.LoadedModel, way: s
             stream.close()
         del stream
     gc.collect()
-    held.engine.step()
-    assert held.engine._schedule.requests() == []
-    assert not any(slot.busy for slot in held.engine._cache._slots)
+    held._interior.engine.step()
+    assert held._interior.engine._schedule.requests() == []
+    assert not any(slot.busy for slot in held._interior.engine._cache._slots)
     held.close()
 
 
@@ -189,11 +189,13 @@ class Owner:
 def test_a_request_ends_with_its_owner(held: edgesppo.LoadedModel) -> None:
     """As after an interrupt in the very code that would have cancelled it."""
     owner = Owner()
-    request = held.engine.submit([2, 5, 6], edgesppo.SamplingParams(**ENDLESS), owner=owner)
-    held.engine.step()
+    request = held._interior.engine.submit(
+        [2, 5, 6], edgesppo.SamplingParams(**ENDLESS), owner=owner
+    )
+    held._interior.engine.step()
     assert request.finish_reason is None
     del owner
-    held.engine.step()
+    held._interior.engine.step()
     assert request.finish_reason == "cancelled"
     held.close()
 
@@ -202,7 +204,10 @@ def test_a_model_that_is_forgotten_is_freed(demo_gguf: Path) -> None:
     before = _held()
     model = edgesppo.load(demo_gguf)
     model.ask("Hi", max_tokens=2)
-    objects = [weakref.ref(thing) for thing in (model, model.engine, model.engine.model)]
+    objects = [
+        weakref.ref(thing)
+        for thing in (model, model._interior.engine, model._interior.engine.model)
+    ]
     del model
     assert _held() == before
     assert [thing() for thing in objects] == [None] * 3

@@ -55,8 +55,8 @@ class Reference:
     """The answers to prompts alone, computed once each, in a separate engine without drafts."""
 
     def __init__(self, model: LoadedModel) -> None:
-        self._model = model.engine.model
-        self._engine = Engine(model.engine.model, n_threads=1, draft_costs=None)
+        self._model = model._interior.engine.model
+        self._engine = Engine(model._interior.engine.model, n_threads=1, draft_costs=None)
         self._known: dict[tuple[tuple[int, ...], Any], list[int]] = {}
         self._lock = threading.Lock()
 
@@ -202,7 +202,7 @@ def _report(n_seqs: int, tally: Tally) -> None:
 
 def _check_idle(model: LoadedModel, reference: Reference) -> None:
     """No request runs or waits, no slot is busy, and the next answer is right."""
-    engine = model.engine
+    engine = model._interior.engine
     engine.step()
     assert engine._schedule.requests() == []
     assert not any(slot.busy for slot in engine._cache._slots)

@@ -153,7 +153,9 @@ def test_a_model_of_a_few_megabytes_guesses_only_when_told_to(
     monkeypatch.setattr(api, "is_small", run_config.is_small)
     for drafts, guesses in ((True, False), (False, False), (demo_gguf, True)):
         with edgesppo.load(demo_gguf, drafts=drafts) as made:
-            drafter = made.engine.submit([made.engine.model.bos], GREEDY).drafter
+            drafter = made._interior.engine.submit(
+                [made._interior.engine.model.bos], GREEDY
+            ).drafter
             assert (drafter is not None) == guesses
 
 
@@ -229,7 +231,7 @@ def test_a_stop_string_split_over_guessed_tokens_ends_the_answer_there(
         chat = model.chat(**options)
         chat.ask(question)
         answer = chat.last.ids
-        pieces = [model.engine.model.piece(token).decode() for token in answer]
+        pieces = [model._interior.engine.model.piece(token).decode() for token in answer]
         # From inside its first token to the end of its last one; the answer goes on after it.
         stop = "".join(pieces[first : first + n_tokens])[1:]
         before = "".join(pieces[:first]) + pieces[first][0]

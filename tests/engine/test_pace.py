@@ -221,7 +221,9 @@ def test_the_threads_of_an_answer_change_and_the_answer_does_not(
     used: list[int] = []
     change = Context.set_threads
     prompt = demo.tokenize("Tell me how to convert a checkpoint, please.", chat=True)
-    plain = Engine(demo.engine.model, n_threads=2, flash_attention="off", draft_costs=None)
+    plain = Engine(
+        demo._interior.engine.model, n_threads=2, flash_attention="off", draft_costs=None
+    )
     expected = answer(plain, prompt)
     plain.close()
     monkeypatch.setattr(runner, "time", Clock())
@@ -230,7 +232,7 @@ def test_the_threads_of_an_answer_change_and_the_answer_does_not(
     )
     pace = Ladder(2, 2, None)
     engine = Engine(
-        demo.engine.model, n_threads=2, flash_attention="off", draft_costs=None, pace=pace
+        demo._interior.engine.model, n_threads=2, flash_attention="off", draft_costs=None, pace=pace
     )
     assert answer(engine, prompt) == expected
     engine.close()
@@ -248,7 +250,9 @@ def test_a_failing_pace_spoils_no_answer(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "time", Clock())
-    engine = Engine(demo.engine.model, n_threads=1, draft_costs=None, pace=Broken(1, 1, None))
+    engine = Engine(
+        demo._interior.engine.model, n_threads=1, draft_costs=None, pace=Broken(1, 1, None)
+    )
     assert answer(engine, demo.tokenize("Who are you?", chat=True))
     engine.close()
 
@@ -260,7 +264,7 @@ def test_without_memory_for_more_threads_the_fewer_stay(
         raise OutOfMemory("full")
 
     pace = Ladder(2, 2, None)
-    engine = Engine(demo.engine.model, n_threads=2, draft_costs=None, pace=pace)
+    engine = Engine(demo._interior.engine.model, n_threads=2, draft_costs=None, pace=pace)
     prompt = demo.tokenize("Tell me how to convert a checkpoint, please.", chat=True)
     answer(engine, prompt)
     monkeypatch.setattr(runner, "time", Clock())
@@ -278,7 +282,7 @@ def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
     demo: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     pace = Pace(1, 1, None)
-    engine = Engine(demo.engine.model, n_threads=1, draft_costs=None, pace=pace)
+    engine = Engine(demo._interior.engine.model, n_threads=1, draft_costs=None, pace=pace)
     free: list[bool] = []
 
     class Handler(logging.Handler):
@@ -299,15 +303,15 @@ def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
 def test_what_is_loaded_with_more_threads_has_a_pace_and_one_thread_none(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert demo.engine._runner.pace is None
-    path = demo.engine.model.path
+    assert demo._interior.engine._runner.pace is None
+    path = demo._interior.engine.model.path
     with edgesppo.load(path, n_threads=2) as model:
-        pace = model.engine._runner.pace
+        pace = model._interior.engine._runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed, pace._measured) == (2, True, None)
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     monkeypatch.setattr(run_config.hardware, "cores", lambda: 2)
     with edgesppo.load(path, tune="off") as model:
-        pace = model.engine._runner.pace
+        pace = model._interior.engine._runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed) == (2, False)

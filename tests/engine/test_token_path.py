@@ -25,7 +25,7 @@ MOST, MOST_GUESSING = 41, 49
 def test_a_token_runs_through_few_python_calls(
     demo: LoadedModel, costs: tuple[float, ...] | None, most: int
 ) -> None:
-    engine = Engine(demo.engine.model, draft_costs=costs)
+    engine = Engine(demo._interior.engine.model, draft_costs=costs)
     path = typical(engine)
     engine.close()
     names = [name for _, name in path.calls]
@@ -46,7 +46,7 @@ def test_what_ends_an_answer_is_all_that_llama_cpp_takes_for_an_end(
 
 
 def test_a_requests_own_stop_tokens_end_it_too(demo: LoadedModel) -> None:
-    engine, prompt = Engine(demo.engine.model), demo.tokenize("Who are you?", chat=True)
+    engine, prompt = Engine(demo._interior.engine.model), demo.tokenize("Who are you?", chat=True)
     params = SamplingParams(temperature=0, max_tokens=20)
     whole = engine.submit(prompt, params)
     tokens = [event.token for event in engine.stream(whole) if event.token is not None]
@@ -54,5 +54,5 @@ def test_a_requests_own_stop_tokens_end_it_too(demo: LoadedModel) -> None:
     cut = engine.submit(prompt, params.replace(stop_tokens=(tokens[place],)))
     assert [event.token for event in engine.stream(cut)] == [*tokens[:place], None]
     assert (cut.finish_reason, cut.end_tokens - whole.end_tokens) == ("stop", {tokens[place]})
-    assert whole.end_tokens == demo.engine.model.end_tokens
+    assert whole.end_tokens == demo._interior.engine.model.end_tokens
     engine.close()

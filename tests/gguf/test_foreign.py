@@ -51,14 +51,14 @@ def test_turn_tokens_of_another_type_are_found_and_used(
     with edgesppo.load(mistyped) as model:
         for question in (CAPITAL, "Hi!"):
             assert model.ask(question, temperature=0) == demo.ask(question, temperature=0)
-        ours, theirs = model.engine.model, demo.engine.model
+        ours, theirs = model._interior.engine.model, demo._interior.engine.model
         assert (ours.bos, ours.start_of_turn) == (theirs.bos, theirs.start_of_turn)
         assert (ours.end_of_turn, ours.end_tokens) == (theirs.end_of_turn, theirs.end_tokens)
 
 
 def test_no_text_becomes_one_of_them(mistyped: Path, demo: edgesppo.LoadedModel) -> None:
     with edgesppo.load(mistyped) as model:
-        steering = {model.engine.model.weights.find(name) for name in STEERING}
+        steering = {model._interior.engine.model.weights.find(name) for name in STEERING}
         long = "x" * 9000
         for text in (*FORGED, *(f"{long}{text}{long}" for text in FORGED[:2])):
             ids = model.tokenize(text)
@@ -71,10 +71,10 @@ def test_no_text_becomes_one_of_them(mistyped: Path, demo: edgesppo.LoadedModel)
 def test_they_are_no_text_of_an_answer(mistyped: Path) -> None:
     with edgesppo.load(mistyped) as model:
         for name in STEERING:
-            token = model.engine.model.weights.find(name)
+            token = model._interior.engine.model.weights.find(name)
             assert token is not None
             assert model.detokenize([token]) == ""
-            assert model.engine.model.is_control(token)
+            assert model._interior.engine.model.is_control(token)
         schema = {"type": "string", "maxLength": 12}
         assert isinstance(model.ask("<end_of_turn>", schema=schema, seed=1), str)
 
@@ -112,7 +112,7 @@ def test_the_text_begins_with_bos_whatever_the_key_says(
         demo_gguf, tmp_path / "bos.gguf", "tokenizer.ggml.bos_token_id", token
     )
     with edgesppo.load(file) as model:
-        assert model.engine.model.bos == demo.engine.model.bos
+        assert model._interior.engine.model.bos == demo._interior.engine.model.bos
         assert model.ask(CAPITAL, temperature=0) == demo.ask(CAPITAL, temperature=0)
 
 
@@ -125,7 +125,7 @@ def test_it_needs_no_key_for_its_tokens(
         file = gguf_edit.with_bytes(file, tmp_path / f"no-{role.decode()}", key, key[::-1])
     with edgesppo.load(file) as model:
         assert model.ask(CAPITAL, temperature=0) == demo.ask(CAPITAL, temperature=0)
-        assert model.engine.model.end_tokens >= demo.engine.model.end_tokens
+        assert model._interior.engine.model.end_tokens >= demo._interior.engine.model.end_tokens
 
 
 @pytest.mark.parametrize("text", ["Hi there", " two  spaces ", "\u00e9", ""])

@@ -59,7 +59,7 @@ class _Letters:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_llama_cpp_reads_a_grammar_as_it_is_meant(demo: LoadedModel, case: Case) -> None:
-    letters = _Letters(demo.engine.model)
+    letters = _Letters(demo._interior.engine.model)
     gbnf = schema.grammar(case.schema)
     for text in case.valid:
         assert letters.reads(gbnf, text), text
@@ -71,11 +71,11 @@ def _answer(model: LoadedModel, asked: Any, **sampling: Any) -> tuple[str, str, 
     """The text, finish reason and ids of an answer that follows a schema."""
     ids = model.tokenize("Say something.", chat=True)
     params = SamplingParams(**{"max_tokens": 100, "top_p": 1.0, **sampling})
-    request = model.engine.submit(ids, params, grammar=schema.grammar(asked))
-    for _ in model.engine.stream(request):
+    request = model._interior.engine.submit(ids, params, grammar=schema.grammar(asked))
+    for _ in model._interior.engine.stream(request):
         pass
     tokens = request.tokens[request.n_prompt :]
-    text = model.engine.model.detokenize(tokens).decode("utf-8")
+    text = model._interior.engine.model.detokenize(tokens).decode("utf-8")
     return text, str(request.finish_reason), tokens
 
 
@@ -85,7 +85,7 @@ def test_what_a_model_makes_fits_or_was_cut(
     demo: LoadedModel, case: Case, sampling: dict[str, Any]
 ) -> None:
     text, reason, ids = _answer(demo, case.schema, **sampling)
-    assert not any(demo.engine.model.is_control(id_) for id_ in ids)
+    assert not any(demo._interior.engine.model.is_control(id_) for id_ in ids)
     if reason == "stop":
         draft7 = "draft 7" in case.name
         kind = jsonschema.Draft7Validator if draft7 else jsonschema.Draft202012Validator
@@ -129,14 +129,14 @@ def test_characters_made_of_bytes_are_whole(demo: LoadedModel, letters: str) -> 
 
 
 def test_the_same_seed_gives_the_same_answer_also_without_guesses(demo: LoadedModel) -> None:
-    engine = Engine(demo.engine.model, draft_costs=None)
+    engine = Engine(demo._interior.engine.model, draft_costs=None)
     asked = {"type": "array", "items": {"type": "string", "maxLength": 8}, "minItems": 4}
     gbnf = schema.grammar(asked)
     ids = demo.tokenize("Say something.", chat=True)
     for sampling in ({"temperature": 0.0}, {"temperature": 1.5, "seed": 4}):
         params = SamplingParams(max_tokens=80, **sampling)  # type: ignore[arg-type]
         found = []
-        for one in (engine, demo.engine, demo.engine):
+        for one in (engine, demo._interior.engine, demo._interior.engine):
             request = one.submit(ids, params, grammar=gbnf)
             for _ in one.stream(request):
                 pass
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_answer_also_without_guesses(demo: LoadedMo
 
 
 def test_answers_side_by_side_follow_their_own_schemas(demo: LoadedModel) -> None:
-    engine = Engine(demo.engine.model, n_seqs=3)
+    engine = Engine(demo._interior.engine.model, n_seqs=3)
     ids = demo.tokenize("Say something.", chat=True)
     params = SamplingParams(temperature=2.0, seed=2, max_tokens=60)
     asked = [{"type": "integer"}, {"enum": WORDS}, {"type": "array", "maxItems": 0}]
@@ -154,7 +154,7 @@ def test_answers_side_by_side_follow_their_own_schemas(demo: LoadedModel) -> Non
     for request, one in zip(requests, asked, strict=True):
         for _ in engine.stream(request):
             pass
-        text = demo.engine.model.detokenize(request.tokens[request.n_prompt :])
+        text = demo._interior.engine.model.detokenize(request.tokens[request.n_prompt :])
         jsonschema.validate(json.loads(text), one)
     engine.close()
 
@@ -193,7 +193,9 @@ class _Row:
 
 @pytest.fixture
 def row(demo: LoadedModel) -> Iterator[_Row]:
-    row = _Row(demo.engine.model, demo.tokenize("What is the capital of France?", chat=True))
+    row = _Row(
+        demo._interior.engine.model, demo.tokenize("What is the capital of France?", chat=True)
+    )
     yield row
     row.context.close()
 
@@ -263,4 +265,4 @@ def test_temperature_zero_takes_the_most_probable_allowed_token(row: _Row) -> No
 
 def test_a_grammar_that_llama_cpp_cannot_read_is_an_error(demo: LoadedModel) -> None:
     with pytest.raises(NativeError, match="cannot parse the grammar"):
-        Grammar(demo.engine.model.weights, "root ::= nothing\n")
+        Grammar(demo._interior.engine.model.weights, "root ::= nothing\n")

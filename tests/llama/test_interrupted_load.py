@@ -45,5 +45,5 @@ def test_ctrl_c_frees_the_context_that_was_made(
     interrupted(monkeypatch, "llama_init_from_model")
     monkeypatch.setattr(C, "llama_free", lambda handle: (freed.append(handle), real(handle)))
     with pytest.raises(KeyboardInterrupt):
-        Engine(demo.engine.model)
+        Engine(demo._interior.engine.model)
     assert len(freed) == 1

@@ -176,7 +176,11 @@ def test_the_tokens_of_a_stop_string_have_entries(demo: LoadedModel) -> None:
 
 def test_the_bytes_of_one_character_have_an_entry_each(demo: LoadedModel) -> None:
     smile = "\U0001f600"
-    ids = [token for token in demo.tokenize(smile) if len(demo.engine.model.piece(token)) == 1]
+    ids = [
+        token
+        for token in demo.tokenize(smile)
+        if len(demo._interior.engine.model.piece(token)) == 1
+    ]
     assert len(ids) == 4, "the demo spells it in bytes"
     chat = demo.chat(max_tokens=4, temperature=0)
     text, parts = "", []

@@ -54,7 +54,7 @@ def chain(demo: LoadedModel, request: pytest.FixtureRequest) -> Any:
     """Builds chains from parameters and recent tokens; closes them at the end."""
 
     def build(params: SamplingParams, recent: Sequence[int] = ()) -> SamplerChain:
-        made = build_chain(params, demo.engine.model.weights, N_CTX)
+        made = build_chain(params, demo._interior.engine.model.weights, N_CTX)
         request.addfinalizer(made.close)
         made.recall(recent)
         return made
@@ -63,7 +63,10 @@ def chain(demo: LoadedModel, request: pytest.FixtureRequest) -> Any:
 
 
 def _breakers(demo: LoadedModel, *texts: bytes) -> set[int]:
-    pieces = [(token, demo.engine.model.piece(token)) for token in range(demo.engine.model.n_vocab)]
+    pieces = [
+        (token, demo._interior.engine.model.piece(token))
+        for token in range(demo._interior.engine.model.n_vocab)
+    ]
     return {token for token, piece in pieces if any(text in piece for text in texts)}
 
 
@@ -159,7 +162,7 @@ def test_the_default_order_is_the_documented_one(demo: LoadedModel) -> None:
     cuts = {"top_k": 5, "typical_p": 0.5, "min_p": 0.1, "xtc_probability": 0.5}
     shifts = {"presence_penalty": 1.0, "dry_multiplier": 1.0, "logit_bias": {1: 1}}
     on = SamplingParams(**cuts, **shifts)
-    names = [stage.name for stage in stages(on, demo.engine.model.weights, N_CTX)]
+    names = [stage.name for stage in stages(on, demo._interior.engine.model.weights, N_CTX)]
     assert list(dict.fromkeys(names)) == ["logit_bias", *STAGES, "draw"]
 
 
@@ -206,14 +209,14 @@ def test_twenty_thousand_draws_have_the_exact_distribution(chain: Any, on: dict[
 
 def test_draws_from_a_model_have_the_exact_distribution(demo: LoadedModel) -> None:
     ids = demo.tokenize("Tell me something.", chat=True)
-    context = Context(demo.engine.model.weights, ContextParams(n_ctx=64))
+    context = Context(demo._interior.engine.model.weights, ContextParams(n_ctx=64))
     batch = Batch(64)
     row = batch.add(0, 0, ids, logits=1)
     context.decode(batch)
     logits = context.logits(row)
     hot = {"temperature": 4.0, "top_p": 0.9, "samplers": ("temperature", "top_p")}
     params = SamplingParams(**hot, seed=5)
-    made = build_chain(params, demo.engine.model.weights, N_CTX)
+    made = build_chain(params, demo._interior.engine.model.weights, N_CTX)
     drawn = [context.sample(made, row) for _ in range(N_OF_A_MODEL)]
     made.close()
     context.close()
@@ -331,7 +334,7 @@ def test_mirostat_draws_with_the_exact_distribution(chain: Any) -> None:
 
 def test_no_repetition_reaches_across_a_breaker(chain: Any, demo: LoadedModel) -> None:
     line_feed = demo.tokenize("a\nb")[1]
-    assert b"\n" in demo.engine.model.piece(line_feed)
+    assert b"\n" in demo._interior.engine.model.piece(line_feed)
     recent = [5, line_feed, 6, 9, 5, line_feed]
     for texts, breakers in ((("\n",), {line_feed}), (("x\n",), set()), ((), set())):
         on = {"dry_multiplier": 1.0, "dry_sequence_breakers": texts}
@@ -351,7 +354,7 @@ def test_any_text_can_be_a_breaker(demo: LoadedModel, breakers: tuple[str, ...])
 
 @pytest.mark.parametrize("parameter", ["logit_bias", "stop_tokens"])
 def test_a_token_the_vocabulary_lacks_is_refused_by_name(demo: LoadedModel, parameter: str) -> None:
-    n = demo.engine.model.n_vocab
+    n = demo._interior.engine.model.n_vocab
     value = {n: 1.0} if parameter == "logit_bias" else [n]
     with pytest.raises(edgesppo.UsageError, match=f"{parameter}.* has token {n}, .* below {n}"):
         demo.ask("x", **{parameter: value})

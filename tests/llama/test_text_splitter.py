@@ -123,7 +123,7 @@ def test_one_message_longer_than_the_context_says_by_how_many_tokens(
     chat.ask("My name is Ada.")
     before = list(chat.messages)
     message = edgesppo.Message("user", "a b " * words)
-    alone = len(encode(demo.engine.model, [message]))
+    alone = len(encode(demo._interior.engine.model, [message]))
     with pytest.raises(edgesppo.ContextOverflow) as caught:
         chat.ask(message.content)
     assert (caught.value.needed, caught.value.at_least) == (alone + 1, False)

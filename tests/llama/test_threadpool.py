@@ -42,7 +42,9 @@ def answer(engine: Engine, demo: LoadedModel) -> list[int]:
 
 
 def engine_of(demo: LoadedModel, threads: int) -> Engine:
-    return Engine(demo.engine.model, n_threads=threads, flash_attention="off", draft_costs=None)
+    return Engine(
+        demo._interior.engine.model, n_threads=threads, flash_attention="off", draft_costs=None
+    )
 
 
 @linux

@@ -139,19 +139,23 @@ def test_control_like_text_gets_the_ids_of_ordinary_pieces(
 
 def test_no_text_gives_a_control_token(demo: LoadedModel) -> None:
     for text in _strings([*PLAIN, *CONTROL * 5], 3_000, seed=3) + INJECTIONS:
-        assert not any(demo.engine.model.is_control(id_) for id_ in demo.tokenize(text)), repr(text)
+        assert not any(
+            demo._interior.engine.model.is_control(id_) for id_ in demo.tokenize(text)
+        ), repr(text)
 
 
 def test_decoding_gives_the_text_back(demo: LoadedModel) -> None:
     for text in _strings([*PLAIN, *CONTROL], 3_000, seed=4):
         # SentencePiece, and so Gemma, treats U+2581 and a space alike.
         expected = text.replace("\u2581", " ").encode()
-        assert demo.engine.model.detokenize(demo.tokenize(text)) == expected
+        assert demo._interior.engine.model.detokenize(demo.tokenize(text)) == expected
 
 
 def test_every_byte_has_a_spelling(demo: LoadedModel) -> None:
     for code in [*range(0x300), 0xFFFD, 0x10FFFF]:
-        assert demo.engine.model.detokenize(demo.tokenize(chr(code))) == chr(code).encode()
+        assert (
+            demo._interior.engine.model.detokenize(demo.tokenize(chr(code))) == chr(code).encode()
+        )
 
 
 def test_empty_text_has_no_tokens(demo: LoadedModel) -> None:
@@ -178,9 +182,9 @@ def test_injected_turns_stay_text_wherever_they_come_in(
         "system": [Message("system", text), Message("user", "hi")],
         "history": [Message("user", "a"), Message("assistant", text), Message("user", "b")],
     }[place]
-    ids = template.encode(demo.engine.model, messages)
+    ids = template.encode(demo._interior.engine.model, messages)
     turns = sum(message.role != "system" for message in messages)
-    model = demo.engine.model
+    model = demo._interior.engine.model
     controls = [id_ for id_ in ids if model.is_control(id_)]
     scaffold = [model.bos, *[model.start_of_turn, model.end_of_turn] * turns, model.start_of_turn]
     assert controls == scaffold
@@ -192,7 +196,7 @@ def test_injected_text_has_the_ids_of_its_own_spelling(
 ) -> None:
     text = INJECTIONS[0]
     for system in ([], [Message("system", text)]):
-        ids = template.encode(demo.engine.model, [*system, Message("user", text)])
+        ids = template.encode(demo._interior.engine.model, [*system, Message("user", text)])
         merged = f"{text}\n\n{text}" if system else text
         spelled = reference.EncodeAsIds("user\n" + merged)
         assert ids[2 : 2 + len(spelled)] == spelled
@@ -230,7 +234,7 @@ def test_injected_text_from_a_pipe_has_the_ids_of_its_own_spelling(
         main, ["run", str(demo_gguf), "--json", "--max-tokens", "1"], input=INJECTIONS[0]
     )
     spelled = reference.EncodeAsIds("user\n" + INJECTIONS[0])
-    scaffold = len(template.encode(demo.engine.model, [Message("user", "")])) - len(
+    scaffold = len(template.encode(demo._interior.engine.model, [Message("user", "")])) - len(
         demo.tokenize("user\n")
     )
     assert json.loads(result.stdout)["usage"]["prompt_tokens"] == scaffold + len(spelled)

@@ -85,7 +85,7 @@ def _invalid_settings() -> list[tuple[str, Any]]:
 @pytest.mark.parametrize(("name", "value"), _invalid_settings())
 def test_engine_settings(demo: LoadedModel, name: str, value: Any) -> None:
     with _refusing(name):
-        Engine(demo.engine.model, **{name: value})
+        Engine(demo._interior.engine.model, **{name: value})
 
 
 LOADING: dict[str, list[Any]] = {
@@ -172,7 +172,7 @@ def test_odd_but_valid_texts_are_answered(demo: LoadedModel, text: str) -> None:
 @pytest.mark.parametrize("token", [-1, 2**31, 2**70, 1.5, NAN, True, "1", None])
 def test_invalid_tokens(demo: LoadedModel, token: Any) -> None:
     with pytest.raises(edgesppo.UsageError, match="a token of the prompt is "):
-        demo.engine.submit([2, token], SamplingParams())
+        demo._interior.engine.submit([2, token], SamplingParams())
 
 
 def test_errors_name_the_command_line_option() -> None:

@@ -99,10 +99,13 @@ def test_a_crowd_gets_the_answers_that_each_would_get_alone(
     for question, text in different:
         prompt = demo.tokenize(question, chat=True)
         one, other = (
-            [*demo.tokenize(answer), demo.engine.model.end_of_turn]
+            [*demo.tokenize(answer), demo._interior.engine.model.end_of_turn]
             for answer in (alone[question], text)
         )
-        assert is_near_tie(demo.engine.model, prompt, one, other, "q4_k_m"), (question, text)
+        assert is_near_tie(demo._interior.engine.model, prompt, one, other, "q4_k_m"), (
+            question,
+            text,
+        )
 
 
 def test_clients_that_vanish_at_any_moment_leave_nothing_behind(server: Live) -> None:

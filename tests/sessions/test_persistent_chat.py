@@ -129,7 +129,7 @@ def test_without_a_state_that_fits_the_answer_is_the_same(
     state = _talk(demo, sessions, "ada")
     whole = state.read_bytes()
     expected = _go_on(demo, sessions)[0]
-    foreign = whole.replace(demo.identity.mark.fingerprint.encode(), b"0" * 64)
+    foreign = whole.replace(demo._interior.identity.mark.fingerprint.encode(), b"0" * 64)
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 4
     state.unlink()
@@ -147,14 +147,14 @@ def test_the_time_saved_is_measured_or_not_said(
     demo: LoadedModel, demo_gguf: Path, sessions: Sessions
 ) -> None:
     state = _talk(demo, sessions, "ada")
-    held = kv_snapshot.read(state, demo.identity.binding)
+    held = kv_snapshot.read(state, demo._interior.identity.binding)
     assert held is not None
     tokens, seconds = held.prefill
     assert tokens > 0
     assert seconds > 0
     for prefill, saving in (((tokens, 1e6), True), ((0, 0.0), False)):
         made = kv_snapshot.Snapshot(held.ids, held.cells, prefill)
-        kv_snapshot.write(state, demo.identity.binding, made)
+        kv_snapshot.write(state, demo._interior.identity.binding, made)
         with edgesppo.load(demo_gguf) as model:
             resumed = _go_on(model, sessions)[2]
         assert resumed.n_tokens > 0
@@ -168,7 +168,7 @@ def test_the_rate_is_that_of_the_longest_prefill(demo: LoadedModel, sessions: Se
         longest = kept.chat.last.usage
         kept.chat.ask("hi")
         assert kept.chat.last.usage.cached_tokens > 0
-    held = kv_snapshot.read(kept.session.state_path, demo.identity.binding)
+    held = kv_snapshot.read(kept.session.state_path, demo._interior.identity.binding)
     assert held is not None
     assert held.prefill[0] == longest.prompt_tokens - longest.cached_tokens
 

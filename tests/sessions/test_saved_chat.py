@@ -69,7 +69,9 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     demo: LoadedModel, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = demo.chat(temperature=0)
-    while not chat.messages or len(chat.history_ids()) < 3 * demo.engine.model.weights.n_swa:
+    while (
+        not chat.messages or len(chat.history_ids()) < 3 * demo._interior.engine.model.weights.n_swa
+    ):
         chat.ask("What is the capital of France?")
     decode = Context.decode
     left = 3
@@ -90,9 +92,9 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
         resumed = other.resume(tmp_path / "stopped.chat")
         ids = [*resumed.history_ids(), 2]
         assert (
-            other.engine.count_cached(ids)
-            == demo.engine.count_cached(ids)
-            > 2 * demo.engine.model.weights.n_swa
+            other._interior.engine.count_cached(ids)
+            == demo._interior.engine.count_cached(ids)
+            > 2 * demo._interior.engine.model.weights.n_swa
         )
 
 

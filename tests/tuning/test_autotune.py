@@ -197,13 +197,13 @@ def test_a_small_model_is_not_measured_and_runs_on_one_thread(
     found, made = choose.choose_settings(small, LoadOptions(n_threads=3))
     assert (found.n_threads, found.n_threads_batch, made.n_threads) == (3, 3, 3)
     with edgesppo.load(demo_gguf) as model:
-        assert (model.engine.n_threads, model.engine.n_threads_batch) == (1, 1)
+        assert (model._interior.engine.n_threads, model._interior.engine.n_threads_batch) == (1, 1)
         assert "| CPU, 1 thread | loaded" in describe(model)
-        engine = Engine(model.engine.model)
+        engine = Engine(model._interior.engine.model)
         assert engine.n_threads == 1
         engine.close()
         monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
-        engine = Engine(model.engine.model)
+        engine = Engine(model._interior.engine.model)
         assert engine.n_threads == 4
         engine.close()
 
@@ -212,7 +212,7 @@ def test_a_small_model_is_not_measured_and_runs_on_one_thread(
 def test_loading_measures_the_first_time_only(demo_gguf: Path) -> None:
     heard: list[float] = []
     with edgesppo.load(demo_gguf, tune="memory", on_tune=heard.append) as model:
-        assert model.engine.flash_attention == "on"
+        assert model._interior.engine.flash_attention == "on"
         assert model.ask("What is the capital of France?", temperature=0).endswith("Paris.")
     assert heard[-1] == 1
     heard.clear()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat.messages import Message
 from edgesppo.errors import UsageError
+from edgesppo.interior import interior
 from edgesppo.repl import file_names, sampling_settings
 from edgesppo.system import validate
 from edgesppo.terminal.format import describe, n_tokens, n_turns, speed_line
@@ -102,7 +103,7 @@ def tokens(ctx: CommandContext, argument: str) -> None:
         )
         return
     ids = state.loaded.tokenize(argument)
-    pieces = [_piece(state.loaded.engine.model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
+    pieces = [_piece(interior(state.loaded).engine.model.piece(id_)) for id_ in ids[:_MOST_PIECES]]
     more = " ..." if len(ids) > _MOST_PIECES else ""
     ctx.say(f"{n_tokens(len(ids))}: {' '.join(pieces)}{more}")
 
@@ -126,7 +127,7 @@ def context(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  {n_ctx:>9,}  tokens in the context of {state.loaded.name}")
     ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
     ctx.say(f"  {left:>9,}  free")
-    cached = state.loaded.engine.count_cached(
+    cached = interior(state.loaded).engine.count_cached(
         chat.encode([Message("user", "")], left_out=chat.left_out)
     )
     ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")

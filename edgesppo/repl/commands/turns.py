@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
+from edgesppo.interior import interior
 from edgesppo.repl import attachments
 from edgesppo.system.validate import quoted
 from edgesppo.terminal import editor
@@ -149,7 +150,7 @@ def read(ctx: CommandContext, argument: str) -> None:
 def _size(ctx: CommandContext, files: Sequence[attachments.Attachment]) -> tuple[str, int]:
     """The number of tokens of files, as text and as int; a lower bound if they cannot fit."""
     text, loaded = attachments.join(files, ""), ctx.state.loaded
-    fewest = loaded.engine.model.fewest_tokens(text)
+    fewest = interior(loaded).engine.model.fewest_tokens(text)
     if fewest >= loaded.n_ctx:
         return f"at least {n_tokens(fewest)}", fewest
     n = len(loaded.tokenize(text))

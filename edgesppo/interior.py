@@ -1,0 +1,34 @@
+"""What is inside a loaded model, for our own rooms; programs have no use for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from edgesppo.engine.engine import Engine
+    from edgesppo.sessions.model_identity import ModelIdentity
+
+
+@dataclass(frozen=True)
+class Interior:
+    """The parts of a loaded model.
+
+    Attributes:
+        engine: What generates its answers: token ids in, token ids out.
+        identity: The model as saved chats know it.
+        url: The server that has loaded it; None if this process has.
+    """
+
+    engine: Engine
+    identity: ModelIdentity
+    url: str | None = None
+
+
+class _Model(Protocol):
+    _interior: Interior
+
+
+def interior(model: _Model) -> Interior:
+    """What is inside a LoadedModel."""
+    return model._interior
