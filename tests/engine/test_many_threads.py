@@ -140,7 +140,7 @@ class Talker:
 
     def _cancel(self) -> None:
         """Cancel from another thread, at a random moment."""
-        engine = self._model.engine
+        engine = self._model._interior.engine
         prompt = [2, *self._model.tokenize(self._question())]
         request = engine.submit(prompt, self._chat(**HOT).params)
         timer = threading.Timer(self._rng.random() / 50, engine.cancel, [request])
@@ -156,12 +156,16 @@ class Talker:
     def _compare(self, chat: Chat) -> None:
         """Compare the latest greedy answer with the one that its prompt gives alone."""
         prompt, last = self._prompt(chat), chat.last
-        end = [self._model.engine.model.end_of_turn] if last.finish_reason == "stop" else []
+        end = (
+            [self._model._interior.engine.model.end_of_turn] if last.finish_reason == "stop" else []
+        )
         mine, alone = [*last.ids, *end], self._reference.answer(prompt, chat.params)
         what = f"{mine} alone {alone}, behind {len(prompt)} tokens"
         self._tally.compared.append(what)
         if mine != alone:
-            tie = near_ties.is_near_tie(self._model.engine.model, prompt, mine, alone, "q4_k_m")
+            tie = near_ties.is_near_tie(
+                self._model._interior.engine.model, prompt, mine, alone, "q4_k_m"
+            )
             (self._tally.flips if tie else self._tally.wrong).append(what)
 
     def _prompt(self, chat: Chat) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,14 @@ def sessions(tmp_path: Path) -> Sessions:
 def transcript(sessions: Sessions, name: str = "rome") -> Transcript | None:
     with sessions.open(name) as session:
         return session.transcript
+
+
+def wait_for_question(folder: Path) -> None:
+    """Wait until the chat has sent it: the model may still be loading when it is typed."""
+    deadline = time.monotonic() + 60
+    while not any(LONG.encode() in path.read_bytes() for path in folder.iterdir()):
+        assert time.monotonic() < deadline, "the question was not written"
+        time.sleep(0.02)
 
 
 def test_a_question_that_was_sent_is_there_after_a_crash(
@@ -116,6 +125,7 @@ def test_kill_in_mid_answer_keeps_the_question_and_resume_offers_it(
     chat.type(f"{LONG}\r")
     chat.expect(LONG)
     chat.wait_for_more(300)
+    wait_for_question(tmp_path / "home" / "sessions")
     os.kill(chat.process.pid, signal.SIGKILL)
     chat.close()
     again = Terminal([*command, "--resume"])
