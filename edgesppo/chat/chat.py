@@ -134,7 +134,7 @@ class Chat:
     @property
     def answered(self) -> bool:
         """Whether there is a `last` answer, complete or not."""
-        return self._last is not None
+        return self._latest() is not None
 
     @property
     def last(self) -> Result:
@@ -143,13 +143,17 @@ class Chat:
         While an answer is under way, or after its stream was left early, what was generated so
         far. Raises UsageError before the first answer.
         """
+        latest = self._latest()
+        if latest is None:
+            raise UsageError("this chat has no answer yet; call ask() or stream() first")
+        return latest
+
+    def _latest(self) -> Result | None:
         under_way = self._current.get()
         if under_way is not None and not under_way.is_advancing:
             so_far = under_way.result()
             if so_far is not None:
                 return so_far
-        if self._last is None:
-            raise UsageError("this chat has no answer yet; call ask() or stream() first")
         return self._last
 
     def stream(
