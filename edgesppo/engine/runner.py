@@ -48,8 +48,9 @@ class Runner:
         if not context.keeps_threads:
             # llama.cpp starts them anew for each batch, and aborts if it cannot.
             memory_guard.require_threads(self._n_started)
-        elif not short or caller != self._computed_on:
-            memory_guard.require_threads(0 if short else 1)  # one that waits for Ctrl-C
+        elif not short or caller != self._computed_on or memory_guard.is_limited():
+            # One waits for Ctrl-C. Its room is a margin, too: llama.cpp aborts for want of memory.
+            memory_guard.require_threads(1)
         if short:
             started = time.perf_counter()
             context.decode(batch)

@@ -15,6 +15,9 @@ import sys
 from edgesppo.errors import OutOfMemory
 from edgesppo.system.units import megabytes
 
+if sys.platform != "win32":
+    import resource
+
 # Bytes of a thread's stack: the minimum, and the default where no limit is set.
 _STACK = 8 << 20
 # Bytes that native code takes besides: graphs, lists, the allocator's own reserve.
@@ -75,6 +78,13 @@ def require_threads(n_threads: int) -> None:
     )
 
 
+def is_limited() -> bool:
+    """Whether this process may use only so much address space, as with `ulimit -v`."""
+    if sys.platform == "win32":
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
 def thread_bytes(n_threads: int) -> int:
     """Bytes that `n_threads` new threads, which compute, take: their stacks, and a reserve."""
     return n_threads * max(_STACK, _stack_limit()) + _COMPUTING_RESERVE
@@ -90,9 +100,7 @@ def _arena_bytes(n_threads: int) -> int:
 
 
 def _stack_limit() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return 0
     soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
     return 0 if soft == resource.RLIM_INFINITY else soft
