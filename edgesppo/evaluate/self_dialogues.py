@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from edgesppo import api
 from edgesppo.chat.messages import Message
-from edgesppo.evaluate.importance import write_file
 from edgesppo.evaluate.prompts import PROMPTS
-from edgesppo.system import jsonl
+from edgesppo.evaluate.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,7 @@ class SelfDialogues:
     def __init__(self, candidate: Candidate, output: Path, model_hash: str) -> None:
         self.path = output.with_name(f".{output.name}.edgesppo-dialogues")
         self._candidate = candidate
-        self._head = {"model": model_hash}
+        self._record = Record(self.path, {"model": model_hash})
 
     def generate(
         self, n: int, run: RunOptions, on_progress: Callable[[int, int], None]
@@ -53,29 +52,21 @@ class SelfDialogues:
             for seed in range(len(found), n):
                 answer = model.ask(prompts[seed], seed=seed, max_tokens=_ANSWER)
                 found.append([Message("user", prompts[seed]), Message("assistant", answer)])
-                self._record(found)
+                self._record.write(map(_event, found))
                 on_progress(len(found), n)
         return found
 
     def _recorded(self) -> list[list[Message]]:
-        try:
-            lines = [line.event for line in jsonl.read_valid(self.path.read_bytes())]
-        except OSError:
-            return []
-        if not lines or lines[0] != self._head:
-            return []
         return [
             [Message("user", line["question"]), Message("assistant", line["answer"])]
-            for line in lines[1:]
+            for line in self._record.read()
         ]
-
-    def _record(self, dialogues: list[list[Message]]) -> None:
-        events = [
-            {"question": question.content, "answer": answer.content}
-            for question, answer in dialogues
-        ]
-        write_file(self.path, jsonl.encode([self._head, *events])[0])
 
     def remove(self) -> None:
         """Remove the record."""
         self.path.unlink(missing_ok=True)
+
+
+def _event(dialogue: list[Message]) -> dict[str, str]:
+    question, answer = dialogue
+    return {"question": question.content, "answer": answer.content}

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
-from edgesppo.evaluate.importance import write_file
 from edgesppo.evaluate.knapsack import Choice, choose
 from edgesppo.evaluate.quantised import Matrix, error_of, matrices_of
+from edgesppo.evaluate.record import Record
 from edgesppo.evaluate.sensitivity import TrialModel, fitting
 from edgesppo.evaluate.target import kinds_of
-from edgesppo.system import jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -231,20 +230,15 @@ class _Record:
 
     def __init__(self, output: Path, fingerprint: str) -> None:
         self.path = output.with_name(f".{output.name}.edgesppo-sensitivity")
-        self._head = {"fingerprint": fingerprint}
-        self.known: dict[str, dict[str, Any]] = {}
-        try:
-            lines = [line.event for line in jsonl.read_valid(self.path.read_bytes())]
-        except OSError:
-            lines = []
-        if lines and lines[0] == self._head:
-            self.known = {line.pop("name"): line for line in lines[1:]}
+        self._record = Record(self.path, {"fingerprint": fingerprint})
+        self.known: dict[str, dict[str, Any]] = {
+            line.pop("name"): line for line in self._record.read()
+        }
 
     def add(self, name: str, found: dict[str, Any]) -> None:
         """Record one matrix. Raises OutputError."""
         self.known[name] = found
-        events = [{"name": key, **value} for key, value in self.known.items()]
-        write_file(self.path, jsonl.encode([self._head, *events])[0])
+        self._record.write({"name": key, **value} for key, value in self.known.items())
 
 
 def _loss(known: dict[str, Any], kind: str, error: float | None) -> float:

@@ -37,10 +37,10 @@ class Backend:
         self.n_ctx = loaded.n_ctx
         self.load_s = loaded.load_s
         self._loaded = loaded
-        self._model = interior(loaded).engine.model
         self._engine = interior(loaded).engine
-        self.bos = interior(loaded).engine.model.bos
-        self.n_seqs = interior(loaded).engine.n_seqs
+        self._model = self._engine.model
+        self.bos = self._model.bos
+        self.n_seqs = self._engine.n_seqs
         self.created = int(loaded.path.stat().st_mtime)
 
     def params(self, sampling: dict[str, Any]) -> SamplingParams:
