@@ -49,7 +49,8 @@ def likelihoods(
 
     `on_progress` is called with the fraction that is done.
     """
-    model, engine = interior(loaded).engine.model, interior(loaded).engine
+    engine = interior(loaded).engine
+    model = engine.model
     sequences = []
     for question, answer in pairs:
         prompt = recipe.prompt_ids(model, [Message("user", question)])

@@ -16,7 +16,7 @@ from edgesppo.cli import convert_quality
 from edgesppo.cli.completion import complete_files, complete_models
 from edgesppo.cli.convert_quality import quality_options
 from edgesppo.cli.help_format import HeadedCommand
-from edgesppo.cli.options import json_option
+from edgesppo.cli.options import adapter_option, json_option
 from edgesppo.cli.output import emit_json, say, say_notices, tell
 from edgesppo.errors import BadOverride
 from edgesppo.store import pull
@@ -59,14 +59,7 @@ COLUMNS = 79
     help="Another type for the matrices whose names match this regular expression; repeatable; the"
     " first match counts.",
 )
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="DIR[=WEIGHT]",
-    shell_complete=complete_files,
-    help="Merge a PEFT LoRA adapter, by default with the weight 1; repeatable.",
-)
+@adapter_option("Merge a PEFT LoRA adapter, by default with the weight 1; repeatable.")
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgesppo.cli import JSON_KEY
-from edgesppo.cli.completion import complete_models
+from edgesppo.cli.completion import complete_files, complete_models
 from edgesppo.cli.help_format import Headed
 from edgesppo.cli.output import say
 from edgesppo.errors import UsageError
@@ -30,6 +30,18 @@ _MOST, _MOST_LAYERS = 2**31 - 1, 10_000
 def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
     ctx.meta[JSON_KEY] = value or ctx.meta.get(JSON_KEY, False)
     return value
+
+
+def adapter_option(help_text: str) -> Callable[[Any], Any]:
+    """The option --adapter, repeatable, as the parameter `adapters`."""
+    return click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="DIR[=WEIGHT]",
+        shell_complete=complete_files,
+        help=help_text,
+    )
 
 
 json_option = click.option(

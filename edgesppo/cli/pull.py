@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgesppo.cli.completion import complete_files, complete_names
+from edgesppo.cli.completion import complete_names
 from edgesppo.cli.lock import described
-from edgesppo.cli.options import json_option
+from edgesppo.cli.options import adapter_option, json_option
 from edgesppo.cli.output import emit_json, has_terminal, hashing, say, say_notices
 from edgesppo.errors import UsageError
 from edgesppo.hub import license_claims
@@ -43,14 +43,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Convert to Q4_K_M while downloading, shard by shard, and keep only the GGUF file.",
 )
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    metavar="DIR[=WEIGHT]",
-    shell_complete=complete_files,
-    help="With --convert: merge a PEFT LoRA adapter; repeatable.",
-)
+@adapter_option("With --convert: merge a PEFT LoRA adapter; repeatable.")
 @click.option("--accept-license", is_flag=True, help="Accept the licence shown for this model.")
 @click.option("--repair", is_flag=True, help="Verify the files here, and replace damaged ones.")
 @json_option
