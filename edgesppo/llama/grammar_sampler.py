@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesppo.errors import NativeError
-from edgesppo.llama.sampler_chain import Grammar
+from edgesppo.llama.grammar import Grammar
+from edgesppo.llama.sampler_chain import CANDIDATE
 from edgesppo.llama.weights import ENDS, NO_TEXT
 
 if TYPE_CHECKING:
@@ -29,11 +30,9 @@ if TYPE_CHECKING:
 
     from edgesppo.llama.context import Context
     from edgesppo.llama.model import Model
-    from edgesppo.llama.sampler_chain import SamplerChain
+    from edgesppo.llama.sampler_chain import NucleusChain, SamplerChain
     from edgesppo.llama.weights import Weights
 
-# llama.cpp's llama_token_data.
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 _DRAWS = 64
 # Overlong encodings, lead byte -> second bytes, which are not valid UTF-8. llama.cpp's grammar
 # accepts them as the character that they spell, but a decoder of the text does not.
@@ -75,7 +74,13 @@ class ConstrainedChain:
     """
 
     def __init__(
-        self, chain: SamplerChain, model: Model, gbnf: str, *, seed: int, greedy: bool
+        self,
+        chain: SamplerChain | NucleusChain,
+        model: Model,
+        gbnf: str,
+        *,
+        seed: int,
+        greedy: bool,
     ) -> None:
         self._chain = chain
         self._tokenizer = model.tokenizer
@@ -84,7 +89,7 @@ class ConstrainedChain:
         self._random = np.random.default_rng(seed)
         self._greedy = greedy
         self._last_byte = 0
-        self._all = np.zeros(model.n_vocab, _CANDIDATE)
+        self._all = np.zeros(model.n_vocab, CANDIDATE)
 
     def close(self) -> None:
         """Free the chain and the grammar."""
@@ -121,7 +126,7 @@ class ConstrainedChain:
 
     def _allowed(self, ids: Any) -> Any:
         """A boolean for each of the token ids: whether the grammar allows it next."""
-        rows = np.zeros(len(ids), _CANDIDATE)
+        rows = np.zeros(len(ids), CANDIDATE)
         rows["id"] = ids
         if len(rows):
             self._grammar.apply(rows)

@@ -1,4 +1,4 @@
-"""llama.cpp's native samplers: the chain that draws tokens, and the grammar that limits them.
+"""The chain of llama.cpp's native samplers that draws tokens.
 
 `edgesppo.sampling.stages` decides which samplers a chain has, and in which order.
 """
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import NativeError
 from edgesppo.llama import fork
 from edgesppo.llama.library import C, start
-from edgesppo.sampling.stages import stages
+from edgesppo.sampling.nucleus import nucleus
+from edgesppo.sampling.stages import first_cut, stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from edgesppo.llama.context import Context
     from edgesppo.llama.weights import Weights
     from edgesppo.sampling.params import SamplingParams
+    from edgesppo.sampling.stages import Stage
+
+# The fields of llama.cpp's llama_token_data, as numpy takes them.
+CANDIDATE = [("id", "i4"), ("logit", "f4"), ("p", "f4")]
+# From so many tokens on, our top-p is faster than llama.cpp's.
+_LARGE_VOCABULARY = 16_384
 
 
 def apply(sampler: Any, rows: Any) -> tuple[int, int]:
@@ -31,44 +38,13 @@ def apply(sampler: Any, rows: Any) -> tuple[int, int]:
     data = ctypes.cast(rows.ctypes.data, ctypes.POINTER(C.llama_token_data))
     native = C.llama_token_data_array(data, len(rows), -1, False)
     C.llama_sampler_apply(sampler, ctypes.byref(native))
-    return int(native.size), int(native.selected)
-
-
-class Grammar:
-    """A GBNF grammar and how far an answer has come in it (llama.cpp's grammar sampler).
-
-    `accept` ends the process for a token that the grammar does not allow. Call `apply` first: it
-    gives such tokens a logit of minus infinity. Raises NativeError for a text that is not GBNF.
-    """
-
-    def __init__(self, weights: Weights, text: str) -> None:
-        start()
-        self._handle = C.llama_sampler_init_grammar(weights.vocab, text.encode(), b"root")
-        if not self._handle:
-            raise NativeError("llama.cpp cannot parse the grammar")
-        # The finalizer holds the weights: the grammar points to their vocabulary.
-        self._finalizer = weakref.finalize(self, _free_sampler, self._handle, weights)
-        fork.track(self)
-
-    def apply(self, rows: Any) -> None:
-        """Set the logits of candidates that are not allowed next to minus infinity."""
-        apply(self._handle, rows)
-
-    def accept(self, token: int) -> None:
-        """Advance by a token, which must be allowed."""
-        C.llama_sampler_accept(self._handle, token)
-
-    def after_fork(self, parent: int) -> None:  # noqa: ARG002
-        """Never free what belongs to the parent process."""
-        self._finalizer.detach()
-
-    def close(self) -> None:
-        """Free the grammar."""
-        self._finalizer()
-
-
-def _free_sampler(handle: Any, _weights: Weights) -> None:
-    C.llama_sampler_free(handle)
+    n = int(native.size)
+    # XTC leaves those that it keeps where they were, behind those that it removes.
+    behind = ctypes.addressof(native.data.contents) - rows.ctypes.data
+    if behind:
+        at = behind // rows.itemsize
+        rows[:n] = rows[at : at + n].copy()
+    return n, int(native.selected)
 
 
 class SamplerChain:
@@ -124,13 +100,87 @@ class SamplerChain:
         C.llama_sampler_accept(self.handle, token)
 
 
-def build_chain(params: SamplingParams, weights: Weights, n_ctx: int) -> SamplerChain:
-    """The native chain for `params`; `n_ctx` is in tokens. The caller closes it.
+class NucleusChain:
+    """A chain whose top-p stage is `sampling.nucleus`: the same tokens in less time.
+
+    `before`, if any, changes logits and cuts no candidate; `after` chooses from those that are
+    left. The methods are those of SamplerChain.
+    """
+
+    def __init__(self, before: SamplerChain | None, top_p: float, after: SamplerChain) -> None:
+        self._before, self._top_p, self._after = before, top_p, after
+        self._chains = [after] if before is None else [before, after]
+
+    def close(self) -> None:
+        """Free the native chains."""
+        for chain in self._chains:
+            chain.close()
+
+    def recall(self, tokens: Sequence[int]) -> None:
+        """Let the samplers that look back accept the last tokens of a prompt."""
+        for chain in self._chains:
+            chain.recall(tokens)
+
+    def sample(self, context: Context, row: int) -> int:
+        """Draw a token from the logits of the batch's entry `row`, and accept it."""
+        import numpy as np
+
+        logits = np.frombuffer(context.row(row), np.float32)
+        if self._before is None:
+            kept = nucleus(logits, self._top_p)
+            rows = _candidates(kept, logits[kept])
+            _, chosen = self._after.apply(rows)
+        else:
+            rows = _candidates(np.arange(len(logits)), logits)
+            _, chosen = self.apply(rows)
+        token = int(rows["id"][chosen])
+        self.accept(token)
+        return token
+
+    def apply(self, rows: Any) -> tuple[int, int]:
+        """Choose one of the candidates; arguments and result are those of `apply`."""
+        import numpy as np
+
+        if self._before is not None:
+            self._before.apply(rows)
+        kept = rows[nucleus(np.ascontiguousarray(rows["logit"]), self._top_p)]
+        found = self._after.apply(kept)
+        rows[: len(kept)] = kept
+        return found
+
+    def accept(self, token: int) -> None:
+        """Accept a token, as penalties look back at it."""
+        for chain in self._chains:
+            chain.accept(token)
+
+
+def _candidates(ids: Any, logits: Any) -> Any:
+    """An array of llama_token_data."""
+    import numpy as np
+
+    rows = np.zeros(len(ids), CANDIDATE)
+    rows["id"], rows["logit"] = ids, logits
+    return rows
+
+
+def build_chain(
+    params: SamplingParams, weights: Weights, n_ctx: int
+) -> SamplerChain | NucleusChain:
+    """The chain for `params`; `n_ctx` is in tokens. The caller closes it.
 
     Raises UsageError for token ids outside the vocabulary.
     """
+    found = stages(params, weights, n_ctx)
+    at = first_cut(found)
+    if at is None or found[at].name != "top_p" or weights.n_vocab < _LARGE_VOCABULARY:
+        return _native_chain(found)
+    after = _native_chain(found[at + 1 :])
+    return NucleusChain(_native_chain(found[:at]) if at else None, params.top_p, after)
+
+
+def _native_chain(found: Sequence[Stage]) -> SamplerChain:
     chain = SamplerChain()
-    for stage in stages(params, weights, n_ctx):
+    for stage in found:
         chain.add(stage.sampler, *stage.args, looks_back=stage.looks_back)
     return chain
 

@@ -6,11 +6,14 @@ A stage that would change nothing is left out. To add a stage, extend `_BUILDERS
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import MAX_SEED, SamplingParams
 from edgesppo.system import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # The stages that remove no candidate: the only ones that Mirostat and temperature 0 use.
 _KEEPS_ALL = ("penalties", "dry", "temperature")
@@ -53,6 +56,12 @@ def stages(params: SamplingParams, vocabulary: Vocabulary, n_ctx: int) -> list[S
     for name in names:
         result += _BUILDERS[name](params, vocabulary, n_ctx)
     return [*result, _draw(params)]
+
+
+def first_cut(found: Sequence[Stage]) -> int | None:
+    """The index of the first stage that removes candidates; None if none does."""
+    keeps = (*_KEEPS_ALL, "logit_bias", "draw")
+    return next((at for at, stage in enumerate(found) if stage.name not in keeps), None)
 
 
 def _check_ids(params: SamplingParams, n_vocab: int) -> None:

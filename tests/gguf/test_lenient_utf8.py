@@ -33,7 +33,7 @@ HARMLESS = [
 ORACLE = """
 import os, sys, numpy as np
 from pathlib import Path
-from edgesppo.llama.sampler_chain import Grammar
+from edgesppo.llama.grammar import Grammar
 from edgesppo.llama.weights import Weights
 
 weights = Weights(Path(sys.argv[1]), vocabulary_only=True)

@@ -14,8 +14,9 @@ from edgesppo.engine.engine import Engine
 from edgesppo.errors import NativeError
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
+from edgesppo.llama.grammar import Grammar
 from edgesppo.llama.grammar_sampler import ConstrainedChain
-from edgesppo.llama.sampler_chain import Grammar, build_chain
+from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.planning.run_config import ContextParams
 from tests.support.schema_cases import CASES, Case
 from tests.support.sweeps import LONG

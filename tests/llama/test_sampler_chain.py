@@ -11,10 +11,11 @@ import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.engine.runner import Runner
+from edgesppo.llama import sampler_chain
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
-from edgesppo.llama.sampler_chain import build_chain
+from edgesppo.llama.sampler_chain import NucleusChain, build_chain
 from edgesppo.planning.run_config import ContextParams
 from edgesppo.sampling.params import STAGES
 from edgesppo.sampling.stages import stages
@@ -53,7 +54,7 @@ RECENT = [3, 0, 1, 2, 3, 0, 1]
 def chain(demo: LoadedModel, request: pytest.FixtureRequest) -> Any:
     """Builds chains from parameters and recent tokens; closes them at the end."""
 
-    def build(params: SamplingParams, recent: Sequence[int] = ()) -> SamplerChain:
+    def build(params: SamplingParams, recent: Sequence[int] = ()) -> SamplerChain | NucleusChain:
         made = build_chain(params, demo._interior.engine.model.weights, N_CTX)
         request.addfinalizer(made.close)
         made.recall(recent)
@@ -128,6 +129,14 @@ def test_a_stage_with_nothing_to_do_changes_nothing(chain: Any, off: dict[str, A
     _assert_same(draws.distribution(), softmax(np.array(LOGITS)), off)
 
 
+@pytest.fixture(params=["llama.cpp's top-p", "our top-p"])
+def any_top_p(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every chain take llama.cpp's stage for top-p, or every chain that can take ours."""
+    least = 0 if request.param == "our top-p" else 1 << 30
+    monkeypatch.setattr(sampler_chain, "_LARGE_VOCABULARY", least)
+
+
+@pytest.mark.usefixtures("any_top_p")
 @pytest.mark.parametrize("n", [64, 2500])
 def test_any_stages_in_any_order_do_what_their_definitions_say(
     chain: Any, demo: LoadedModel, n: int
@@ -135,7 +144,7 @@ def test_any_stages_in_any_order_do_what_their_definitions_say(
     rng = np.random.default_rng(n)
     breakers = _breakers(demo, b"\n", b":", b'"', b"*")
     beginning = [min(breakers), *range(8)]
-    for case in range(1500 if n < 1000 else 150):
+    for case in range(750 if n < 1000 else 75):
         params = random_params(rng, greedy=case % 5 == 0)
         logits = rng.normal(0, 3, n).astype(np.float32)
         recent = rng.choice(beginning, int(rng.integers(0, 50))).tolist()
@@ -182,6 +191,31 @@ def test_the_least_temperature_still_finds_the_best_tokens(chain: Any) -> None:
     coldest = {"temperature": 1e-4, "samplers": ("temperature", "top_k", "top_p")}
     params = SamplingParams(**coldest, top_k=200, logit_bias={9: 100})
     assert set(Draws(chain(params), logits.tolist()).counts(20).nonzero()[0]) == {9}
+
+
+@pytest.mark.usefixtures("any_top_p")
+def test_top_p_keeps_what_it_has_to(chain: Any) -> None:
+    for top_p in (0.0, 1e-7, 0.4, 0.999999):
+        params = SamplingParams(**{**OFF, "top_p": top_p})
+        for logits in (LOGITS, [*LOGITS, float("-inf")], [3.0] * 50, [40.0, *[-40.0] * 9]):
+            found = (Draws(chain(params), logits).distribution() > 0).sum()
+            assert found == max(1, (exact(params, logits) > 0).sum()), (top_p, logits)
+
+
+def test_a_large_vocabulary_takes_our_top_p_where_it_is_the_first_cut(
+    chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler_chain, "_LARGE_VOCABULARY", 2500)
+    for on, ours in (
+        ({}, True),
+        ({"repeat_penalty": 1.1, "logit_bias": {1: 1}, "min_p": 0.1}, True),
+        ({"top_k": 40}, False),
+        ({"top_p": 1.0}, False),
+        ({"temperature": 0}, False),
+        ({"mirostat": 2}, False),
+    ):
+        params = SamplingParams(**{"top_p": 0.9, **on})  # type: ignore[arg-type]
+        assert isinstance(chain(params), NucleusChain) == ours, on
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,18 @@ distribution is float64 [n].
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import TYPE_CHECKING, Any
 
-import llama_cpp
 import numpy as np
 
+from edgesppo.llama.sampler_chain import CANDIDATE
 from edgesppo.sampling.params import STAGES, SamplingParams
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from edgesppo.llama.sampler_chain import SamplerChain
+    from edgesppo.llama.sampler_chain import NucleusChain, SamplerChain
 
 # A normal deviate that is exceeded by chance once in 30,000 times.
 LARGEST_Z = 4.0
@@ -28,17 +27,17 @@ _FEWEST = 5  # expected draws in a bin; the chi-square test needs that many
 class Draws:
     """Applies a sampler chain to fixed logits, without accepting the drawn tokens."""
 
-    def __init__(self, chain: SamplerChain, logits: Sequence[float]) -> None:
+    def __init__(self, chain: SamplerChain | NucleusChain, logits: Sequence[float]) -> None:
         self._chain = chain
-        kind = llama_cpp.llama_token_data * len(logits)
-        self._fresh = kind(*((i, float(logit), 0.0) for i, logit in enumerate(logits)))
-        self._work = kind()
         self.n = len(logits)
+        self._fresh = np.zeros(self.n, CANDIDATE)
+        self._fresh["id"], self._fresh["logit"] = np.arange(self.n), logits
 
     def one(self) -> int:
         """Draw one token."""
-        array = self._applied()
-        return int(array.data[array.selected].id)
+        rows = self._fresh.copy()
+        _, chosen = self._chain.apply(rows)
+        return int(rows["id"][chosen])
 
     def counts(self, n: int) -> np.ndarray:
         """How often each token was drawn in `n` draws, int64 [n_tokens]."""
@@ -50,18 +49,11 @@ class Draws:
 
     def one_with_distribution(self) -> tuple[int, np.ndarray]:
         """Draw one token; return it and the probabilities."""
-        array = self._applied()
+        rows = self._fresh.copy()
+        n, chosen = self._chain.apply(rows)
         found = np.zeros(self.n)
-        for i in range(array.size):
-            found[array.data[i].id] = array.data[i].p
-        return int(array.data[array.selected].id), found
-
-    def _applied(self) -> Any:
-        ctypes.memmove(self._work, self._fresh, ctypes.sizeof(self._fresh))
-        data = ctypes.cast(self._work, llama_cpp.llama_token_data_p)
-        array = llama_cpp.llama_token_data_array(data, self.n, -1, False)
-        llama_cpp.llama_sampler_apply(self._chain.handle, ctypes.byref(array))
-        return array
+        found[rows["id"][:n]] = rows["p"][:n]
+        return int(rows["id"][chosen]), found
 
 
 def z_score(counts: np.ndarray, expected: np.ndarray) -> float:
