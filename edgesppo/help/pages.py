@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -116,9 +117,8 @@ def _instead(link: re.Match[str]) -> str:
         name = target.removesuffix(".md")
         return label if plain == name else f"{label} (`edgesppo help {name}`)"
     if target.startswith("examples/"):
-        return f"{label} (`edgesppo help {target.removeprefix('examples/')}`)"
-    path = target.lstrip("./") if target.startswith("..") else f"edgesppo/help/{target}"
-    path = f".{path}" if path.startswith("github") else path
+        return f"{label} (`edgesppo help {posixpath.basename(target)}`)"
+    path = posixpath.normpath(posixpath.join("edgesppo/help", target))
     return f"{label} (in the source: {path})"
 
 

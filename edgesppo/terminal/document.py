@@ -42,7 +42,9 @@ class _Document:
         self._at = 0
 
     def rows(self) -> Iterator[list[Cell]]:
-        """Each block in turn. Several empty lines are one."""
+        """Each block in turn. Several empty lines are one, and there is none at the end."""
+        while self._lines and not self._lines[-1].strip():
+            self._lines.pop()
         was_blank = True
         while self._at < len(self._lines):
             line = self._lines[self._at]
@@ -67,13 +69,19 @@ class _Document:
     def _fenced(self, fence: re.Match[str]) -> Iterator[list[Cell]]:
         """The code between two fences, without them."""
         code, margin, marks = Highlighter(fence[3]), fence[1], fence[2]
+        lines = []
         self._at += 1
         while self._at < len(self._lines):
             line = self._lines[self._at]
             self._at += 1
             if line.strip().startswith(marks) and not line.strip().strip(marks[0]):
-                return
-            yield [(margin + _MARGIN, ""), *code.line(line.removeprefix(margin))]
+                break
+            lines.append(line.removeprefix(margin))
+        longest = max(map(cells.width, lines), default=0)
+        room = self._columns - longest - len(margin)
+        before = margin + _MARGIN[: max(0, room)]  # a recorded screen needs every column
+        for line in lines:
+            yield [(before, ""), *code.line(line)]
 
     def _indented(self) -> Iterator[list[Cell]]:
         while self._at < len(self._lines):

@@ -214,10 +214,11 @@ def table_as_list(sources: Sequence[str]) -> list[str]:
     """The rows of a table as items of a list, for a screen that is too narrow for it."""
     head, _, *body = [_fields(source) for source in sources]
     items = []
-    for row in body:
-        fields = zip(head[1:], row[1:], strict=False)  # a row may be short of some
-        named = [f"{name}: {text}" if name else text for name, text in fields if text]
-        items.append(f"- **{row[0]}**: {'; '.join(named)}")
+    for first, *others in body:
+        if len(head) > 2:
+            named = zip(head[1:], others, strict=False)  # a row may be short of some
+            others = [f"{name}: {text}" if name else text for name, text in named if text]
+        items.append(f"- **{first}**: {'; '.join(others)}")
     return items
 
 

@@ -15,6 +15,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import Field
 
 import edgesppo
 
@@ -28,7 +29,7 @@ class ChatEdgesppo(BaseChatModel):
     """One loaded model; `sampling` are keywords such as temperature."""
 
     loaded: Any
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def _llm_type(self) -> str:
