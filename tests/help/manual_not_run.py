@@ -36,4 +36,6 @@ NOT_RUN: dict[str, list[str]] = {
     ],
 }
 # Run with EDGESPPO_LONG=1.
-COSTLY: set[str] = set()
+COSTLY = {
+    "python3 -m venv .venv",
+}

@@ -11,13 +11,13 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgesppo.cli import COMMANDS
 from edgesppo.server import listen
-from edgesppo.server.serve import Server
 from edgesppo.tuning import bandwidth, bench
 from tests.conftest import DEMO
 from tests.help.manual_not_run import COSTLY, NOT_RUN
@@ -29,8 +29,8 @@ from tests.support.paths import ROOT
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="lines for a POSIX shell")
 NEEDS = {"hub", "index", "machine", "gpu", "stays"}
@@ -98,11 +98,19 @@ def _write_texts(folder: Path) -> None:
 def server(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server for those that ask one; and one that is started ends as soon as it is ready."""
 
-    async def ends(self: Server, _counter: int) -> bool:
-        return self.service.worker.status != "loading"
+    from edgesppo.server import serve
+
+    goes_on = serve.run
+
+    def ends(server: serve.Server, listener: socket.socket) -> None:
+        async def on_tick(_counter: int) -> bool:
+            return server.service.worker.status != "loading"
+
+        monkeypatch.setattr(server, "on_tick", on_tick)
+        goes_on(server, listener)
 
     with live(demo_gguf) as running:
-        monkeypatch.setattr(Server, "on_tick", ends)
+        monkeypatch.setattr(serve, "run", ends)
         on_address = listen.on_address
         monkeypatch.setattr(listen, "on_address", lambda host, _: on_address(host, 0))
         yield running.url
@@ -130,8 +138,11 @@ def test_the_commands_and_programs_of_a_page_run(
 def _run(line: str, url: str) -> None:
     for said, used in {**STAND_INS, URL: url}.items():
         line = line.replace(said, used)
+    words = manual.Command(line, None).words
+    if "convert" in words and "-o" in words:
+        Path(words[words.index("-o") + 1]).unlink(missing_ok=True)
     stdin = b"What is the capital of France?\n" if line.startswith("edgesppo chat") else b""
-    small_shell.run(manual.Command(line, None).words, stdin)
+    small_shell.run(words, stdin)
 
 
 def test_what_is_not_run_is_marked_and_listed() -> None:
@@ -185,7 +196,7 @@ def test_commands_within_sentences_exist_with_their_options() -> None:
                 if word.startswith("--"):
                     assert word in shown, f"{name}: {text}"
                     seen += 1
-    assert seen > 10
+    assert seen > 5
 
 
 @pytest.mark.parametrize("page", [*manual.MANUAL, "CONTRIBUTING", "SECURITY"])
@@ -216,26 +227,16 @@ def test_the_messages_that_it_explains_are_ones_that_the_program_says() -> None:
     ]
     assert len(messages) > 30
     folders = (ROOT / "edgesppo", ROOT / "convert")
-    said = " ".join(
-        _strings(path)
-        for folder in folders
-        for path in folder.rglob("*.py")
-        if "dev" not in path.parts
-    )
+    paths = (path for folder in folders for path in folder.rglob("*.py"))
+    said = " ".join(_messages(path) for path in paths if "dev" not in path.parts)
     for message in messages:
         pattern = r"\{\}".join(map(re.escape, message.split("{}")))
         assert re.search(pattern, said), f"no message has {message!r}"
 
 
-def _strings(path: Path) -> str:
-    """The texts of a source, joined as Python joins them; what is put into them is {}."""
-    import ast
-
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.JoinedStr):
-            parts = (p.value if isinstance(p, ast.Constant) else "{}" for p in node.values)
-            found.append("".join(map(str, parts)))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.append(node.value)
-    return " ".join(found)
+def _messages(path: Path) -> str:
+    """The texts of a source, with their parts joined; what is put into them is {}."""
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r'""".*?"""|^ *#.*?$', "", text, flags=re.DOTALL | re.MULTILINE)
+    joined = re.sub(r"[\"']\s*\n\s*f?[\"']", "", text)
+    return re.sub(r"\{[^{}]*\}", "{}", joined)
