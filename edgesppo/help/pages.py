@@ -64,7 +64,7 @@ def topics() -> list[Topic]:
 
 def index() -> str:
     """The page that lists the others."""
-    return for_terminal(_read(INDEX))
+    return for_terminal(_TOPIC.sub(r"- \1: \2", _read(INDEX)))
 
 
 def page(topic: str) -> str | None:
@@ -115,7 +115,7 @@ def _instead(link: re.Match[str]) -> str:
         return label
     if target.endswith(".md") and "/" not in target:
         name = target.removesuffix(".md")
-        return label if plain == name else f"{label} (`edgesppo help {name}`)"
+        return f"`edgesppo help {name}`" if plain == name else f"{label} (`edgesppo help {name}`)"
     if target.startswith("examples/"):
         return f"{label} (`edgesppo help {posixpath.basename(target)}`)"
     path = posixpath.normpath(posixpath.join("edgesppo/help", target))

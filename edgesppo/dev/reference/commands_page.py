@@ -28,7 +28,8 @@ _WIDE = 10_000  # columns, so that click wraps nothing
 
 def page() -> str:
     """The page's Markdown."""
-    parts = [_HEAD]
+    listed = [f"- `edgesppo {name}`: {text}" for name, (_, text) in COMMANDS.items()]
+    parts = [_HEAD, "\n".join([*listed, ""])]
     shared: dict[str, list[str]] = {}
     for words, command, ctx in _commands():
         parts.append("\n".join(_section(words, command, ctx, shared)))
