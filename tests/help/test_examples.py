@@ -1,7 +1,7 @@
 """The examples that ship work as they stand; those of other libraries where these are installed.
 
-With EDGESPPO_LONG=1 the notebook is run by nbclient, too, and the window needs no screen of yours:
-Xvfb is started for it.
+The window gets a screen of its own from Xvfb. With EDGESPPO_LONG=1 the notebook is run in a kernel,
+too, and a program with a server is killed.
 """
 
 from __future__ import annotations

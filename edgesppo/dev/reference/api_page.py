@@ -99,13 +99,14 @@ def _signature(name: str, function: Callable[..., Any]) -> Iterator[str]:
 def _parameters(signature: inspect.Signature) -> Iterator[str]:
     keywords = False
     for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            keywords = True
         if parameter.kind is parameter.KEYWORD_ONLY and not keywords:
-            keywords = True
             yield "*"
-        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
-        text = stars.get(parameter.kind, "") + parameter.name
+        keywords = keywords or parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        text = parameter.name
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            text = f"*{text}"
+        if parameter.kind is parameter.VAR_KEYWORD:
+            text = f"**{text}"
         if parameter.annotation is not parameter.empty:
             text += f": {_name(parameter.annotation)}"
         if parameter.default is not parameter.empty:
