@@ -40,24 +40,25 @@ class ServerChild:
             text=True,
             env={**os.environ, "EDGESPPO_API_KEY": f"app:{self.key}"},
         )
-        self.messages: list[str] = []
-        self.url = self._address()
-
-    def _address(self) -> str:
-        """Read what the server says until it tells its address; a thread reads the rest."""
         assert self.process.stderr is not None
-        for line in self.process.stderr:
+        self.messages: list[str] = []
+        self.url = self._address(self.process.stderr)
+        self.reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
+        self.reader.start()
+
+    def _address(self, stream: IO[str]) -> str:
+        """Read what the server says until it tells its address."""
+        for line in stream:
             self.messages.append(line.strip())
             if told := SERVING.match(line):
-                threading.Thread(
-                    target=self._read, args=(self.process.stderr,), daemon=True
-                ).start()
                 return told[1]
         raise RuntimeError(self.messages[-1] if self.messages else "the server does not start")
 
     def _read(self, stream: IO[str]) -> None:
-        for line in stream:
-            self.messages.append(line.strip())
+        """Read the rest, so that the server never waits for a reader."""
+        with stream:
+            for line in stream:
+                self.messages.append(line.strip())
 
     def request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The answer to a request, as JSON."""
@@ -97,6 +98,7 @@ class ServerChild:
         assert self.process.stdin is not None
         self.process.stdin.close()  # lets the answers under way end
         self.process.wait()
+        self.reader.join()
 
 
 if __name__ == "__main__":
