@@ -81,7 +81,7 @@ class _Document:
         room = self._columns - longest - len(margin)
         before = margin + _MARGIN[: max(0, room)]  # a recorded screen needs every column
         for line in lines:
-            yield [(before, ""), *code.line(line)]
+            yield [(before, ""), *code.line(line)] if line.strip() else []
 
     def _indented(self) -> Iterator[list[Cell]]:
         while self._at < len(self._lines):
