@@ -38,4 +38,6 @@ NOT_RUN: dict[str, list[str]] = {
 # Run with EDGESPPO_LONG=1.
 COSTLY = {
     "python3 -m venv .venv",
+    "edgesppo convert Gemma-2-9B-It-SPPO-Iter3 -o sppo.gguf --calibrate",
+    "edgesppo convert Gemma-2-9B-It-SPPO-Iter3 -o chosen.gguf --calibrate --target-size 5.76GB",
 }
