@@ -60,6 +60,7 @@ async def main(name: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], "demo", "7000"]
+    name = sys.argv[1] if len(sys.argv) > 1 else "demo"
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 7000
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(given[0], int(sys.argv[2]) if len(sys.argv) > 2 else 7000))
+        asyncio.run(main(name, port))
