@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RUNTIME = [
     {"errors", "_version"},
     {"system", "schema"},
-    {"gguf", "sampling", "lockfile", "native_build"},
+    {"gguf", "sampling", "lockfile", "native_build", "help"},
     {"planning", "hub"},
     {"llama", "cards"},
     {"store", "engine"},

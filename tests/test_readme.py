@@ -1,33 +1,42 @@
-"""The README: its session is the program's own, and it can be read where only its text is."""
+"""The README is short and leads on; the chat that the manual shows is the program's own."""
 
 from __future__ import annotations
 
 import re
 import sys
-from textwrap import dedent
 
 import pytest
 
+from edgesppo.help import pages
 from edgesppo.lockfile.toml import tomllib
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHAT = (pages.FOLDER / "chat.md").read_text(encoding="utf-8")
 # What differs from run to run, and between machines.
 MEASURED = re.compile(r"[\d.,]+(?= s\b| t/s)|(?<=\| )[^|]*(?= \| loaded)")
-_SESSION = re.compile(r"\n## Chatting\n[^#]*?\n\n((?: {4}.*\n)+)")
+_SESSION = re.compile(r"```text\n(.*?)```", re.DOTALL)
+_TOPIC = re.compile(r"^\| \[([\w-]+)\]\(edgesppo/help/\1\.md\) \|", re.MULTILINE)
 
 
-def test_it_links_to_nothing_that_a_package_index_lacks() -> None:
-    targets = re.findall(r"\]\(([^)]*)\)|\]:\s*(\S+)|(?:src|href)=[\"']?([^\"' >]+)", README)
-    found = ["".join(groups) for groups in targets]
-    assert len(found) >= 3
-    assert [target for target in found if not target.startswith("https://")] == []
+def test_a_newcomer_reads_it_in_five_minutes() -> None:
+    assert README.count("\n") < 150
+
+
+def test_it_names_every_topic_of_the_manual_for_those_who_have_its_text_alone() -> None:
+    """A package index shows it without the files that it links to."""
+    topics = {topic.name for topic in pages.topics()}
+    listed = _TOPIC.findall(README)
+    assert sorted(listed) == sorted({*listed})
+    assert topics - {*listed} == {"promises"}  # which the text above links to
+    assert "`edgesppo help TOPIC`" in README
 
 
 def test_every_extra_that_it_or_a_message_names_can_be_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "edgesppo").rglob("*.py")]
-    named = re.findall(r"(?:edgesppo|\"\.)\[([a-z]+)\]", "\n".join([README, *sources]))
+    manual = [path.read_text(encoding="utf-8") for path in pages.FOLDER.glob("*.md")]
+    named = re.findall(r"(?:edgesppo|\"\.)\[([a-z]+)\]", "\n".join([README, *manual, *sources]))
     assert {"fast", "plot", "ray", "server"} <= set(named)
     assert set(named) <= set(project["optional-dependencies"])
 
@@ -36,7 +45,7 @@ def test_every_extra_that_it_or_a_message_names_can_be_installed() -> None:
 def test_its_session_is_what_the_program_shows_but_for_times() -> None:
     from tests.tools.record_session import record
 
-    session = _SESSION.search(README)
+    session = _SESSION.search(CHAT)
     assert session is not None
-    shown = MEASURED.sub("_", dedent(session[1])).splitlines()
+    shown = MEASURED.sub("_", session[1]).splitlines()
     assert shown == MEASURED.sub("_", record()).splitlines()

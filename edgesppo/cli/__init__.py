@@ -57,6 +57,7 @@ COMMANDS = {
     "calibrate": ("edgesppo.cli.calibrate", "Collect an importance matrix for convert --imatrix."),
     "eval": ("edgesppo.cli.eval", "Measure perplexity, divergence, AlpacaEval's answers."),
     "tokenize": ("edgesppo.cli.tokenize", "Show the token ids of a text."),
+    "help": ("edgesppo.cli.help", "Show the manual, by topic."),
 }
 INTERRUPTED = 130
 JSON_KEY = "edgesppo.json"
@@ -296,7 +297,7 @@ def _made_safe(error: click.ClickException) -> click.ClickException:
 def main() -> None:
     """Run Gemma-2-9B-It-SPPO on a machine you own.
 
-    To get started: edgesppo try
+    To get started: edgesppo try. To read on: edgesppo help
     """
 
 

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.cli.completion import complete_files
 from edgesppo.cli.options import json_option
-from edgesppo.cli.output import emit_json
+from edgesppo.cli.output import emit_json, say
 from edgesppo.system.sanitize import printable
+
+if TYPE_CHECKING:
+    from edgesppo.diagnostics.finding import Finding
 
 _WIDTH = 79
 
 
 @click.command(name="doctor")
 @json_option
-def doctor_command(as_json: bool) -> None:
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="Write what helps to answer a report of yours: versions, processor, memory, measured"
+    " rates. It has no names, paths or tokens.",
+)
+def doctor_command(as_json: bool, report: Path | None) -> None:
     """Check this machine: Python, llama.cpp, CPU, memory, disk, models, network settings.
 
     Says how to fix each problem. Opens no network connection. The exit code is 1 if a check fails.
@@ -44,5 +59,20 @@ def doctor_command(as_json: bool) -> None:
                     break_on_hyphens=False,
                 )
             )
+    if report is not None:
+        _write_report(report, found)
     if failed:
         sys.exit(1)
+
+
+def _write_report(path: Path, found: list[Finding]) -> None:
+    """Write the report as JSON. Raises OutputError; a file that is there is not replaced."""
+    from edgesppo.diagnostics.report import report
+    from edgesppo.errors import OutputError
+    from edgesppo.system.fs import FileSystem, atomic_write
+
+    if path.exists():
+        raise OutputError(f"{path} exists; give another name, or remove it first")
+    text = json.dumps(report(found), indent=2) + "\n"
+    atomic_write(path, text.encode(), files=FileSystem())
+    say(f"Wrote {path}; read it before you pass it on")

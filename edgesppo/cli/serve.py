@@ -60,6 +60,11 @@ _OPTIONS = [
         help="Keep what the KV cache holds from one run to the next, in at most so much disk space,"
         " such as 2GB. [default: 0, keep nothing]",
     ),
+    _server(
+        "--until-eof",
+        is_flag=True,
+        help="End when standard input does, as when the program that started the server is gone.",
+    ),
     _server("--access-log/--no-access-log", default=True, help="Log each request. [default: on]"),
     _safety(
         "--api-key-file",
@@ -129,7 +134,7 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
     found = choose_model(model)
     settings = _settings(serving)
     from edgesppo.server import listen
-    from edgesppo.server.serve import build_server, log_to_stderr, run
+    from edgesppo.server.serve import build_server, end_with_input, log_to_stderr, run
 
     def load() -> LoadedModel:
         n_seqs = serving["parallel"] or _sequences(found, loading)
@@ -144,6 +149,8 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
         else listen.on_unix_socket(path)
     )
     say(f"Serving {found.name} at {listen.url_of(listener, tls=bool(tls))} (Ctrl-C ends it)")
+    if serving["until_eof"]:
+        end_with_input(server)
     try:
         with log_to_stderr():
             run(server, listener)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +124,19 @@ def log_to_stderr() -> Iterator[None]:
     finally:
         handler.flush()
         handler.close()
+
+
+def end_with_input(server: Server) -> None:
+    """Have the server drain as at a signal when standard input ends; what comes in is dropped."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            # The descriptor: a thread that waits in a buffered read would hold up the exit.
+            while os.read(sys.stdin.fileno(), 1 << 12):
+                pass
+        server.handle_exit(signal.SIGTERM, None)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run(server: Server, listener: socket.socket) -> None:

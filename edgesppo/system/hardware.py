@@ -58,7 +58,7 @@ def thread_choices() -> list[int]:
 
 def name() -> str:
     """A name for machines of this speed: the processor, the number of them, and the memory."""
-    return f"{_processor()} x{os.cpu_count()} {total_memory() // 2**30} GiB"
+    return f"{processor()} x{os.cpu_count()} {total_memory() // 2**30} GiB"
 
 
 def available_memory() -> int | None:
@@ -213,7 +213,8 @@ def _apple_cores() -> list[int]:
     return [int(count) for count in map(_sysctl, keys) if count.isdecimal()]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor as the system gives it, else the kind of machine."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine()
     try:

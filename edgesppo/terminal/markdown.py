@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.terminal import style
-from edgesppo.terminal.cells import cells, width
+from edgesppo.terminal.cells import cells, width, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +24,8 @@ _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.*)")
 _ITEM = re.compile(r"([ \t]*)([-*+]|\d{1,9}[.)])([ \t]+)(\[[ xX]\] )?(?=\S)")
 _QUOTE = re.compile(r" {0,3}((?:> ?){1,8})")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
+# A line that opens a block of code: its margin, its marks, and the name of the language.
+FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`]*")
 _DIVIDER = re.compile(r"[ \t]*\|?([ \t]*:?-+:?[ \t]*\|)+([ \t]*:?-+:?[ \t]*)?")
 # Alternatives in the order in which they are tried. A span neither begins nor ends with a space.
 # Underscores and stars inside of words are plain characters: snake_case, 2*3*4, x**2.
@@ -89,6 +91,19 @@ def line(source: str, symbols: Symbols, columns: int) -> Line:
         return inner
     bar = (symbols.bar + " ") * n
     return Line([*cells(bar, style.FAINT), *inner.cells], bar + inner.indent)
+
+
+def rows(line: Line, columns: int) -> list[list[Cell]]:
+    """Wrap a rendered line at `columns`; rows after the first get its indent."""
+    first, *more = wrap(line.cells, columns)
+    if not more or not line.indent:
+        return [first, *more]
+    rest = line.cells[len(first) :]
+    while rest and rest[0][0] == " ":
+        rest = rest[1:]
+    room = max(10, columns - width(line.indent))
+    indent = [*cells(line.indent, style.FAINT)]
+    return [first, *([*indent, *row] for row in wrap(rest, room))]
 
 
 def _unquoted(source: str, symbols: Symbols, columns: int) -> Line:
@@ -193,6 +208,18 @@ def table(sources: Sequence[str], symbols: Symbols, columns: int) -> list[list[C
     head, *body = [_aligned(row, widths, right) for row in grid]
     rule: list[Cell] = [*cells(symbols.rule * (sum(widths) + 3 * (n - 1)), style.FAINT)]
     return [[(text, style.join(was, style.BOLD)) for text, was in head], rule, *body]
+
+
+def table_as_list(sources: Sequence[str]) -> list[str]:
+    """The rows of a table as items of a list, for a screen that is too narrow for it."""
+    head, _, *body = [_fields(source) for source in sources]
+    items = []
+    for first, *others in body:
+        if len(head) > 2:
+            named = zip(head[1:], others, strict=False)  # a row may be short of some
+            others = [f"{name}: {text}" if name else text for name, text in named if text]
+        items.append(f"- **{first}**: {'; '.join(others)}")
+    return items
 
 
 def _fields(source: str) -> list[str]:

@@ -8,7 +8,6 @@ resized meanwhile, stays plain.
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,10 +16,11 @@ from edgesppo.terminal import cells, markdown, style
 from edgesppo.terminal.highlight import Highlighter
 
 if TYPE_CHECKING:
+    import re
+
     from edgesppo.terminal.cells import Cell
     from edgesppo.terminal.screen import Screen
 
-_FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`{]*)[^`]*")
 _LONGEST_FENCE = 200
 _TAB = "    "
 # Synchronised update: terminals that support it draw what is between at once, others ignore it.
@@ -114,7 +114,7 @@ class StyledText:
             self._block.newline()
             return
         self._close_table()
-        if len(source) <= _LONGEST_FENCE and (fence := _FENCE.fullmatch(source)):
+        if len(source) <= _LONGEST_FENCE and (fence := markdown.FENCE.fullmatch(source)):
             self._fence, self._code = fence, Highlighter(fence[3])
             self._block.replace([[*cells.cells(source, style.FAINT)]])
         else:
@@ -137,7 +137,7 @@ class StyledText:
         except Exception:  # a bug in rendering must not cost an answer
             rendered = markdown.Line([*cells.cells(source)])
         if rendered.indent or rendered.cells != [*cells.cells(source)]:
-            self._block.replace(_rows(rendered, columns))
+            self._block.replace(markdown.rows(rendered, columns))
         else:
             self._block.end()
 
@@ -152,19 +152,6 @@ class StyledText:
                 self._block.reset()
             else:
                 self._block.replace(rows)
-
-
-def _rows(line: markdown.Line, columns: int) -> list[list[Cell]]:
-    """Wrap a rendered line; rows after the first get its indent."""
-    first, *more = cells.wrap(line.cells, columns)
-    if not more or not line.indent:
-        return [first, *more]
-    rest = line.cells[len(first) :]
-    while rest and rest[0][0] == " ":
-        rest = rest[1:]
-    room = max(10, columns - cells.width(line.indent))
-    indent = [*cells.cells(line.indent, style.FAINT)]
-    return [first, *([*indent, *row] for row in cells.wrap(rest, room))]
 
 
 class _Block:

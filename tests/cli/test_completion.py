@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesppo.cli import COMMANDS, main
+from edgesppo.help.pages import topics
 from tests.cli.test_light_commands import HEAVY
 from tests.support.paths import ROOT
 
@@ -111,6 +112,8 @@ def test_other_arguments_are_completed(folder: Path) -> None:
     assert complete("run", "--schema", "x") == ["file,x"]
     assert complete("convert", "demo", "-o", "x") == ["file,x"]
     assert complete("run", "--draft", "mi") == plain("mine.gguf")
+    assert complete("help", "tr") == plain("troubleshooting", "try")
+    assert complete("help", "") == plain(*dict.fromkeys([*(t.name for t in topics()), *COMMANDS]))
 
 
 def test_a_line_with_a_mistake_in_it_completes_in_silence(folder: Path) -> None:

@@ -98,6 +98,7 @@ def commands(tmp_path: Path) -> dict[str, list[list[str]]]:
         "card": [["card", NAME], ["card", "demo"]],
         "tokenize": [["tokenize", "demo", "Hi"]],
         "calibrate": [["calibrate", "demo", "-o", f"{out}.i", "--text", __file__, "--chunks", "1"]],
+        "help": [["help"], ["help", "chat"], ["help", "pull"]],
         "eval": [["eval", "perplexity", "demo", "--text", __file__, "--chunks", "1"]],
     }
 

@@ -61,6 +61,11 @@ def test_an_address_that_cannot_be_had_is_told(demo_gguf: Path, tmp_path: Path) 
     assert "there is a file" in error
 
 
+def test_it_ends_with_its_input_where_it_is_told_to(demo_gguf: Path) -> None:
+    result = run("serve", demo_gguf, "--port", "0", "--until-eof")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
 def test_it_serves_a_unix_socket_and_ends_well_when_told(
     demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

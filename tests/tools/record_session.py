@@ -1,4 +1,4 @@
-"""Record a chat with the demo for the README, on a pseudo-terminal: its final screen as text.
+"""Record the chat with the demo that edgesppo/help/chat.md shows, on a pseudo-terminal.
 
 python -m tests.tools.record_session
 """

@@ -1,0 +1,1 @@
+"""The two help pages that are generated: the commands, and the Python API."""
