@@ -7,7 +7,7 @@ finalises the stream later changes nothing.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
@@ -18,6 +18,7 @@ from edgesppo.errors import Closed, EdgesppoError
 from edgesppo.llama import fork
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
     from edgesppo.chat.generation import Generation, Result
@@ -199,6 +200,8 @@ class AsyncAnswerStream(AsyncGenerator[Chunk, None]):
 
     async def asend(self, value: None) -> Chunk:
         """The next chunk; no value is taken. A cancelled task stops the model at once."""
+        import asyncio
+
         del value
         self._stream.take()
         step = asyncio.ensure_future(asyncio.to_thread(_advance_or_none, self._stream))
@@ -243,7 +246,8 @@ def _is_cancelled(task: asyncio.Task[Any]) -> bool:
 
 
 def _current_task() -> asyncio.Task[Any] | None:
+    loops = sys.modules.get("asyncio")  # slow to load, and without it there is no task
     try:
-        return asyncio.current_task()
+        return None if loops is None else loops.current_task()
     except RuntimeError:  # no loop runs in this thread
         return None
