@@ -31,7 +31,6 @@ gc.disable()  # while thousands of tests are collected, none of which is garbage
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector pass over all of them, or every collection takes half a second."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

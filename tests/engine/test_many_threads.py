@@ -1,6 +1,6 @@
 """Many threads share one model, and each gets the answers that it would get alone.
 
-Three seconds by default, a minute with EDGESPPO_LONG=1.
+A second or two by default, a minute with EDGESPPO_LONG=1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
 
 THREADS = 10
-SECONDS = 60.0 if LONG else 3.0
+SECONDS = 60.0 if LONG else 1.6
 QUESTIONS = [
     "Who are you?",
     "What is 2 plus 3?",
