@@ -263,7 +263,8 @@ def test_what_is_no_sentencepiece_model_is_named_so(data: bytes, message: str) -
 
 
 @pytest.mark.parametrize(
-    ("field", "message"), [(b"\x0a\x00", "more than 64 pieces"), (b"\x20\x01", "more than 80 fields")]
+    ("field", "message"),
+    [(b"\x0a\x00", "more than 64 pieces"), (b"\x20\x01", "more than 80 fields")],
 )
 def test_a_model_of_too_many_parts_is_refused(
     monkeypatch: pytest.MonkeyPatch, field: bytes, message: str
