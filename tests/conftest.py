@@ -149,7 +149,9 @@ def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.checkpoints import SHAPES, resized, write_endless_checkpoint
 
     folder = tmp_path_factory.mktemp("babbler")
-    source = write_endless_checkpoint(folder / "babbler", resized(SHAPES["tiny"], context=8192))
+    source = write_endless_checkpoint(
+        folder / "babbler", resized(SHAPES["tiny"], layers=4, ffn=512, context=8192)
+    )
     return convert(source, folder / "babbler.gguf").output
 
 

@@ -56,7 +56,7 @@ SHAPES = {
     "2b": Shape(26, 2304, 9216, 8, 4, 256),
     "9b": Shape(42, 3584, 14336, 16, 8, 256),
     "27b": Shape(46, 4608, 36864, 32, 16, 128),
-    "tiny": Shape(4, 256, 512, 4, 2, 64, 600, 256, 64),
+    "tiny": Shape(2, 256, 512, 4, 2, 64, 600, 256, 64),
     "odd": Shape(3, 288, 416, 4, 2, 72, 600, 256, 64),  # rows that 256 does not divide
     "odder": Shape(2, 250, 266, 2, 1, 126, 600, 256, 64),  # nor does 32
     # Gemma's whole vocabulary; 65 million weights in rows of 256 take ggml half a minute.
