@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+import typing
+from typing import TYPE_CHECKING
+
+import pytest
 
 import edgesppo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAMES = {
     "BadChat",
@@ -82,3 +90,28 @@ def test_the_command_lines_help_loads_neither_numpy_nor_llama() -> None:
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0"
     )
     assert not loaded & {"numpy", "llama_cpp", "gguf", "prompt_toolkit"}
+
+
+def _public_callables() -> Iterator[tuple[str, object]]:
+    """Every public class and function, and what the classes define, by name."""
+    for owner in (edgesppo, edgesppo.evaluate):
+        for name in owner.__all__:
+            found = getattr(owner, name)
+            yield name, found
+            for base in found.__mro__ if inspect.isclass(found) else ():
+                for key, value in vars(base).items():
+                    method = value.fget if isinstance(value, property) else value
+                    if base.__module__.startswith("edgesppo.") and inspect.isfunction(method):
+                        yield f"{name}.{key}", method
+
+
+def test_the_types_of_everything_public_are_known_at_run_time() -> None:
+    found = dict(_public_callables())
+    assert {"load", "LoadedModel.chat", "Chat.last", "SamplingParams", "calibrate"} <= {*found}
+    for name, public in found.items():
+        try:
+            typing.get_type_hints(public)
+        except (NameError, TypeError) as error:
+            pytest.fail(f"{name}: {error}")
+    hints = typing.get_type_hints(edgesppo.LoadedModel.chat)
+    assert hints["return"] is edgesppo.Chat

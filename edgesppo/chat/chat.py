@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
+from typing import Any, TypeVar, get_args, overload
+
+from typing_extensions import Unpack
 
 from edgesppo.chat import structured
 from edgesppo.chat.answer_stream import AnswerStream, AsyncAnswerStream
 from edgesppo.chat.choices import Overflow
 from edgesppo.chat.current_answer import CurrentAnswer
-from edgesppo.chat.generation import Generation
+from edgesppo.chat.generation import Chunk, Generation, Result
 from edgesppo.chat.history import History
-from edgesppo.chat.messages import Message, MessageList, shortened
+from edgesppo.chat.messages import Message, MessageLike, MessageList, shortened
+from edgesppo.chat.structured import AnswerFormat, JsonSchema, PydanticClass, Schema
 from edgesppo.chat.turn import Turn
+from edgesppo.engine.engine import Engine
 from edgesppo.errors import UsageError
 from edgesppo.sampling import options
+from edgesppo.sampling.options import SamplingOptions
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.system import validate
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
-
-    from typing_extensions import Unpack
-
-    from edgesppo.chat.generation import Chunk, Result
-    from edgesppo.chat.messages import MessageLike
-    from edgesppo.chat.structured import AnswerFormat, JsonSchema, PydanticClass, Schema
-    from edgesppo.engine.engine import Engine
-    from edgesppo.sampling.options import SamplingOptions
-    from edgesppo.sampling.params import SamplingParams
 
 T = TypeVar("T", bound="PydanticClass")
 # For the rooms above, which save and show chats; not for programs.
