@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from edgesppo.batches.batch import batch
     from edgesppo.batches.result import BatchResult
     from edgesppo.chat.chat import Chat
-    from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.chat.messages import Message
+    from edgesppo.chat.result import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.errors import (
         BadChat,
         BadCheckpoint,
@@ -93,7 +93,7 @@ _NAMES_BY_MODULE = {
         "UnsupportedCheckpoint",
         "UsageError",
     ],
-    "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
+    "edgesppo.chat.result": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
     "edgesppo.api": ["load"],
     "edgesppo.loaded_model": ["LoadedModel"],
     "edgesppo.chat.messages": ["Message"],

@@ -15,8 +15,8 @@ from edgesppo.chat import messages as chat_messages
 from edgesppo.chat import template
 from edgesppo.chat.chat import Chat
 from edgesppo.chat.choices import Overflow
-from edgesppo.chat.generation import TokenLogprob
 from edgesppo.chat.messages import Message, MessageLike, MessageList
+from edgesppo.chat.result import TokenLogprob
 from edgesppo.chat.scoring import Scorer
 from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
 from edgesppo.engine.engine import Engine

@@ -10,8 +10,8 @@ from typing import Any
 from edgesppo.batches import openai
 from edgesppo.batches.input import Key
 from edgesppo.batches.request import Label, RowRequest
-from edgesppo.chat.generation import Result
 from edgesppo.chat.messages import shortened
+from edgesppo.chat.result import Result
 from edgesppo.chat.structured import AnswerFormat
 from edgesppo.errors import IncompleteAnswer
 from edgesppo.interior import interior

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.chat.generation import Chunk
+from edgesppo.chat.result import Chunk
 from edgesppo.errors import Closed, EdgesppoError
 from edgesppo.llama import fork
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
-    from edgesppo.chat.generation import Generation, Result
+    from edgesppo.chat.generation import Generation
+    from edgesppo.chat.result import Result
 
 
 class AnswerStream(Generator[Chunk, None, None]):

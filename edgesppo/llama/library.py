@@ -15,7 +15,7 @@ from typing import Any
 from edgesppo.errors import NativeError
 from edgesppo.llama import late_package
 
-late_package.register("llama_cpp", lambda: _listen() if start.cache_info().currsize else None)
+late_package.register("llama_cpp", lambda: _listen_again())
 
 import llama_cpp  # noqa: E402
 import llama_cpp.llama_cpp as _typed  # noqa: E402
@@ -55,6 +55,12 @@ def start() -> None:
 
 def _listen() -> None:
     C.llama_log_set(capture, None)
+
+
+def _listen_again() -> None:
+    """Take the log back from llama_cpp's own `__init__`."""
+    if start.cache_info().currsize:
+        _listen()
 
 
 def reason() -> str:

@@ -133,7 +133,8 @@ def _citation(table: Any, where: str) -> Citation:
 def _read(kind: type[_Table], table: Any, where: str) -> _Table:
     if not isinstance(table, dict):
         raise BadLock(f"{where}: expected a table, found {table!r:.80}")
-    types = _types_of(kind)
+    of: Any = kind
+    types = _types_of(of)
     for key in table:
         if key not in types:
             raise BadLock(f"{where}: unknown key {key[:80]!r}; known: {', '.join(types)}")

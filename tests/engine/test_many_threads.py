@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.engine.engine import Engine
 from tests.support import near_ties
 from tests.support.resources import native_handles, open_files
@@ -170,7 +171,7 @@ class Talker:
 
     def _prompt(self, chat: Chat) -> list[int]:
         after, chat.messages = chat.messages, chat.messages[:-2]
-        prompt = chat.encode(after[-2:-1])
+        prompt = dialogue(chat).encode(after[-2:-1])
         chat.messages = after
         return prompt
 
