@@ -59,6 +59,9 @@ class AnswerStream(Generator[Chunk, None, None]):
         state = "over" if self.over else "under way" if self._generation else "not begun"
         return f"<AnswerStream, {state}; iterate over it for the answer's chunks>"
 
+    def __dir__(self) -> list[str]:
+        return ["__iter__", "__next__", "close", "send", "throw"]  # the rest is for the chat
+
     def after_fork(self, parent: int) -> None:
         """End here, and keep nothing: the thread that computed, and its lock, are gone."""
         self._step = threading.RLock()
