@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgesppo.system.conversion_progress import Progress
     from edgesppo_convert.pipeline import ConvertResult, convert
     from edgesppo_convert.plan.dry_run import Outlook, look_ahead
-    from edgesppo_convert.progress import Progress
 
 __all__ = ["ConvertResult", "Outlook", "Progress", "convert", "look_ahead"]
 
@@ -30,8 +30,9 @@ __all__ = ["ConvertResult", "Outlook", "Progress", "convert", "look_ahead"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from edgesppo_convert import pipeline, progress
+    from edgesppo.system import conversion_progress
+    from edgesppo_convert import pipeline
     from edgesppo_convert.plan import dry_run
 
-    homes = {"Outlook": dry_run, "look_ahead": dry_run, "Progress": progress}
+    homes = {"Outlook": dry_run, "look_ahead": dry_run, "Progress": conversion_progress}
     return getattr(homes.get(name, pipeline), name)

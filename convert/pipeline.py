@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutOfMemory, OutputError, UsageError
+from edgesppo.system.conversion_progress import CONVERTING
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.hardware import usable_cpus
 from edgesppo.system.signals import deferred_interrupts
@@ -24,7 +25,7 @@ from edgesppo_convert.output.output import Output, clean_up_after_kill
 from edgesppo_convert.output.preconditions import check_target
 from edgesppo_convert.plan.plan import parse_options, plan_conversion
 from edgesppo_convert.plan.verify import check_written
-from edgesppo_convert.progress import CONVERTING, StageProgress
+from edgesppo_convert.progress import StageProgress
 from edgesppo_convert.quant.quantize import MAX_PENDING, Quantizer, max_threads
 from edgesppo_convert.source.adapter import open_adapters
 from edgesppo_convert.source.hub_checkpoint import (

@@ -1,28 +1,10 @@
-"""Progress reports of a conversion, and the names of its stages."""
+"""Counts the bytes of a stage of a conversion for its progress reports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-CHECKING = "checking"  # hashing what an interrupted run has left
-CONVERTING = "converting"
-READING = "reading back"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage of a conversion is; reported when it begins and after every chunk.
-
-    The stages are, in this order: "checking", if an interrupted run is resumed; "converting", whose
-    `done_bytes` begin with what that run had done; "reading back". Each counts its own bytes.
-    """
-
-    tensor: str  # its name; empty when a stage begins
-    done_bytes: int
-    total_bytes: int
-    stage: str = CONVERTING
-
+from edgesppo.system.conversion_progress import Progress
 
 Report = Callable[[Progress], None]
 

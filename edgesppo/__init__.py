@@ -22,7 +22,11 @@
     evaluate.divergence(reference, model, text=)   and evaluate.perplexity(model, text=)
 
 Sampling is set by keywords of chat, ask and stream, such as temperature=0; `SamplingParams` has
-them all. What is refused is an `EdgesppoError`, with one line of text.
+them all. What comes in and out has types of its own, each with a help() page: Message, Chunk,
+Result, Usage, Timings, TokenLogprob, BatchResult, SamplingParams, SamplingOptions.
+
+What is refused is an EdgesppoError, with one line of text; `edgesppo.errors` shows them all:
+ModelNotFound, BadModelFile, BadCheckpoint, OutOfMemory, ContextOverflow, ChatInUse, UsageError ...
 """
 
 # The public names are imported when they are first used, so that `import edgesppo` alone loads
@@ -36,13 +40,14 @@ from typing import TYPE_CHECKING, Any
 from edgesppo._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from edgesppo import errors as errors
     from edgesppo import evaluate as evaluate
     from edgesppo.api import load
     from edgesppo.batches.batch import batch
     from edgesppo.batches.result import BatchResult
     from edgesppo.chat.chat import Chat
-    from edgesppo.chat.generation import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.chat.messages import Message
+    from edgesppo.chat.result import Chunk, Result, Timings, TokenLogprob, Usage
     from edgesppo.errors import (
         BadChat,
         BadCheckpoint,
@@ -93,15 +98,18 @@ _NAMES_BY_MODULE = {
         "UnsupportedCheckpoint",
         "UsageError",
     ],
-    "edgesppo.chat.generation": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
+    "edgesppo.chat.result": ["Chunk", "Result", "Timings", "TokenLogprob", "Usage"],
     "edgesppo.api": ["load"],
     "edgesppo.loaded_model": ["LoadedModel"],
     "edgesppo.chat.messages": ["Message"],
     "edgesppo.sampling.options": ["SamplingOptions"],
     "edgesppo.sampling.params": ["SamplingParams"],
 }
-# Rooms whose own functions are public.
-_ROOMS = ("evaluate",)
+# Rooms whose own names are public.
+_ROOMS = ("errors", "evaluate")
+# What a program begins with, and so what dir() and help() show: with every type and error, which
+# the docstring names, help() would have a thousand lines more.
+_FIRST = ("Chat", "LoadedModel", "batch", "errors", "evaluate", "load")
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
@@ -155,4 +163,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*_FIRST, "__version__"]

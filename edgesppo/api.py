@@ -5,29 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from edgesppo.engine.draft_model import open_draft_model
 from edgesppo.engine.engine import Engine
 from edgesppo.engine.pace import Pace
 from edgesppo.gguf import gemma2
+from edgesppo.gguf.gemma2 import Summary
 from edgesppo.llama.model import Model
 from edgesppo.loaded_model import LoadedModel
-from edgesppo.planning.run_config import is_small
+from edgesppo.planning.run_config import CacheType, Goal, Gpu, RunConfig, is_small
 from edgesppo.sampling.file_defaults import file_defaults
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.store import converted, locate
 from edgesppo.system import validate
+from edgesppo.system.conversion_progress import Progress
 from edgesppo.tuning import settings_cache
 from edgesppo.tuning.choose import LoadOptions, choose_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.run_config import CacheType, Goal, Gpu, RunConfig
-    from edgesppo.sampling.params import SamplingParams
-    from edgesppo_convert import Progress
 
 
 @validate.suggests_keywords

@@ -6,41 +6,36 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from typing_extensions import Unpack
 
 from edgesppo.chat import messages as chat_messages
 from edgesppo.chat import template
 from edgesppo.chat.chat import Chat
-from edgesppo.chat.choices import Overflow  # noqa: TC001 - for get_type_hints
-from edgesppo.chat.messages import Message, MessageList
+from edgesppo.chat.choices import Overflow
+from edgesppo.chat.messages import Message, MessageLike, MessageList
+from edgesppo.chat.result import TokenLogprob
 from edgesppo.chat.scoring import Scorer
+from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
+from edgesppo.engine.engine import Engine
 from edgesppo.errors import ChatNotFound, UsageError
 from edgesppo.gguf.file_types import file_type
 from edgesppo.interior import Interior
 from edgesppo.llama.tokenizer import as_utf8
+from edgesppo.planning.memory_plan import MemoryPlan
 from edgesppo.planning.run_config import RunConfig
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
-from edgesppo.sampling.params import MAX_LOGPROBS
+from edgesppo.sampling.params import MAX_LOGPROBS, SamplingParams
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.model_identity import ModelIdentity
 from edgesppo.sessions.persistent_chat import PersistentChat
+from edgesppo.sessions.session import Session
+from edgesppo.sessions.transcript import Transcript
 from edgesppo.system import validate
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Unpack
-
-    from edgesppo.chat.generation import TokenLogprob
-    from edgesppo.chat.messages import MessageLike
-    from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
-    from edgesppo.engine.engine import Engine
-    from edgesppo.planning.memory_plan import MemoryPlan
-    from edgesppo.sampling.params import SamplingParams
-    from edgesppo.sessions.session import Session
-    from edgesppo.sessions.transcript import Transcript
 
 T = TypeVar("T", bound="PydanticClass")
 _MOST_BYTES = 2**63 - 1

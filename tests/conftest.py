@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,15 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 DEMO = Path(__file__).parent.parent / "edgesppo" / "demo"
+
+
+gc.disable()  # while thousands of tests are collected, none of which is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over all of them, or every collection takes half a second."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -139,7 +149,9 @@ def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.checkpoints import SHAPES, resized, write_endless_checkpoint
 
     folder = tmp_path_factory.mktemp("babbler")
-    source = write_endless_checkpoint(folder / "babbler", resized(SHAPES["tiny"], context=8192))
+    source = write_endless_checkpoint(
+        folder / "babbler", resized(SHAPES["tiny"], layers=4, ffn=512, context=8192)
+    )
     return convert(source, folder / "babbler.gguf").output
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
+import re
 import subprocess
 import sys
+import typing
+from typing import TYPE_CHECKING
+
+import pytest
 
 import edgesppo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAMES = {
     "BadChat",
@@ -82,3 +92,62 @@ def test_the_command_lines_help_loads_neither_numpy_nor_llama() -> None:
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0"
     )
     assert not loaded & {"numpy", "llama_cpp", "gguf", "prompt_toolkit"}
+
+
+def test_help_shows_what_a_program_calls_and_names_the_rest() -> None:
+    shown = pydoc.render_doc(edgesppo, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    assert len(shown.splitlines()) < 500
+    assert "inherited from" not in shown
+    for owner in (edgesppo.LoadedModel, edgesppo.Chat):
+        for name in vars(owner):
+            assert name.startswith("_") or re.search(rf"^     \|  (async )?{name}\b", shown, re.M)
+    errors = {name for name in NAMES if _is_error(name)}
+    for name in NAMES - errors:
+        assert re.search(rf"\b{name}\b", shown), name
+    assert "edgesppo.errors" in shown
+    assert errors <= {*dir(edgesppo.errors)}
+
+
+def _is_error(name: str) -> bool:
+    found = getattr(edgesppo, name)
+    return inspect.isclass(found) and issubclass(found, edgesppo.EdgesppoError)
+
+
+def test_a_chat_and_its_answers_show_what_is_documented(demo: edgesppo.LoadedModel) -> None:
+    chat = demo.chat(max_tokens=1)
+    stream = chat.stream("Hi")
+    assert {name for name in dir(chat) if not name.startswith("_")} == {
+        *("aask", "answered", "ask", "astream", "busy", "cancel", "clear", "continue_", "fork"),
+        *("last", "left_out", "messages", "overflow", "params", "regenerate", "stream", "system"),
+        *("to_dicts", "undo"),
+    }
+    assert {name for name in dir(stream) if not name.startswith("_")} == {"close", "send", "throw"}
+    assert {name for name in dir(demo) if not name.startswith("_")} == {
+        *("ask", "chat", "close", "count_tokens", "detokenize", "keep", "load_s", "n_ctx", "name"),
+        *("path", "resume", "save", "score", "tokenize"),
+    }
+
+
+def _public_callables() -> Iterator[tuple[str, object]]:
+    """Every public class and function, and what the classes define, by name."""
+    for owner in (edgesppo, edgesppo.evaluate):
+        for name in owner.__all__:
+            found = getattr(owner, name)
+            yield name, found
+            for base in found.__mro__ if inspect.isclass(found) else ():
+                for key, value in vars(base).items():
+                    method = value.fget if isinstance(value, property) else value
+                    if base.__module__.startswith("edgesppo.") and inspect.isfunction(method):
+                        yield f"{name}.{key}", method
+
+
+def test_the_types_of_everything_public_are_known_at_run_time() -> None:
+    found = dict(_public_callables())
+    assert {"load", "LoadedModel.chat", "Chat.last", "SamplingParams", "calibrate"} <= {*found}
+    for name, public in found.items():
+        try:
+            typing.get_type_hints(public)
+        except (NameError, TypeError) as error:
+            pytest.fail(f"{name}: {error}")
+    hints = typing.get_type_hints(edgesppo.LoadedModel.chat)
+    assert hints["return"] is edgesppo.Chat

@@ -166,6 +166,8 @@ def _span(data: bytes, at: int, wire: int) -> tuple[int, int]:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """Decode a varint: 7 bits a byte, lowest first, the high bit set on all but the last byte."""
+    if at < len(data) and data[at] < 0x80:  # most of them
+        return data[at], at + 1
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from edgesppo import errors
 from edgesppo.errors import EdgesppoError, OutputError
+from edgesppo.system.conversion_progress import CHECKING, READING
 from edgesppo.system.fs import NO_LINKS, cannot_write
 from edgesppo_convert.output.journal import Journal
 from edgesppo_convert.output.part_file import PartFile
 from edgesppo_convert.output.preconditions import check_space
-from edgesppo_convert.progress import CHECKING, READING, StageProgress
+from edgesppo_convert.progress import StageProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

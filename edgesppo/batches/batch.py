@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
+
+from typing_extensions import Unpack
 
 from edgesppo.api import load
 from edgesppo.batches.head import Head
@@ -15,24 +18,16 @@ from edgesppo.batches.local import LocalModel
 from edgesppo.batches.output import ResultFile
 from edgesppo.batches.recipe import Recipe, check_part, checked_seeds, take_part
 from edgesppo.batches.request import read_labels
-from edgesppo.batches.work import Counts, Work
+from edgesppo.batches.result import BatchResult
+from edgesppo.batches.work import Answerer, Counts, Report, Work
 from edgesppo.chat import structured
+from edgesppo.chat.structured import Schema
 from edgesppo.errors import UsageError
 from edgesppo.loaded_model import LoadedModel
 from edgesppo.sampling import options
+from edgesppo.sampling.options import SamplingOptions
+from edgesppo.store.locate import Found
 from edgesppo.system import validate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
-    from typing import BinaryIO
-
-    from typing_extensions import Unpack
-
-    from edgesppo.batches.result import BatchResult
-    from edgesppo.batches.work import Answerer, Report
-    from edgesppo.chat.structured import Schema
-    from edgesppo.sampling.options import SamplingOptions
-    from edgesppo.store.locate import Found
 
 # How many answers are generated at once where nothing else is asked for: the kernels of most
 # processors work on groups of four rows.

@@ -16,7 +16,7 @@ from edgesppo.system import validate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgesppo.chat.generation import Result
+    from edgesppo.chat.result import Result
 
 URL = "/v1/chat/completions"
 ROW_KEYS = ("custom_id", "method", "url", "body")

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from edgesppo.batches import openai
+from edgesppo.batches.input import Key
+from edgesppo.batches.request import Label, RowRequest
 from edgesppo.chat.messages import shortened
+from edgesppo.chat.result import Result
+from edgesppo.chat.structured import AnswerFormat
 from edgesppo.errors import IncompleteAnswer
 from edgesppo.interior import interior
+from edgesppo.llama.model import Model
+from edgesppo.loaded_model import LoadedModel
 from edgesppo.openai_api.answers import calls_in, finish_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from edgesppo.batches.input import Key
-    from edgesppo.batches.request import Label, RowRequest
-    from edgesppo.chat.generation import Result
-    from edgesppo.chat.structured import AnswerFormat
-    from edgesppo.llama.model import Model
-    from edgesppo.loaded_model import LoadedModel
 
 _BAD_REQUEST = 400
 _PARTS = ("text", "finish_reason", "seed", "tool_calls")  # of an answer

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgesppo.batches.request import Label, RowRequest
     from edgesppo.batches.result import BatchResult
     from edgesppo.batches.work import Counts, Report, Work
-    from edgesppo.chat.generation import Result
+    from edgesppo.chat.result import Result
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.params import SamplingParams
 

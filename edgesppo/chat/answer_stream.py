@@ -7,20 +7,22 @@ finalises the stream later changes nothing.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.chat.generation import Chunk
+from edgesppo.chat.result import Chunk
 from edgesppo.errors import Closed, EdgesppoError
 from edgesppo.llama import fork
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
-    from edgesppo.chat.generation import Generation, Result
+    from edgesppo.chat.generation import Generation
+    from edgesppo.chat.result import Result
 
 
 class AnswerStream(Generator[Chunk, None, None]):
@@ -56,6 +58,9 @@ class AnswerStream(Generator[Chunk, None, None]):
     def __repr__(self) -> str:
         state = "over" if self.over else "under way" if self._generation else "not begun"
         return f"<AnswerStream, {state}; iterate over it for the answer's chunks>"
+
+    def __dir__(self) -> list[str]:
+        return ["__iter__", "__next__", "close", "send", "throw"]  # the rest is for the chat
 
     def after_fork(self, parent: int) -> None:
         """End here, and keep nothing: the thread that computed, and its lock, are gone."""
@@ -199,6 +204,8 @@ class AsyncAnswerStream(AsyncGenerator[Chunk, None]):
 
     async def asend(self, value: None) -> Chunk:
         """The next chunk; no value is taken. A cancelled task stops the model at once."""
+        import asyncio
+
         del value
         self._stream.take()
         step = asyncio.ensure_future(asyncio.to_thread(_advance_or_none, self._stream))
@@ -243,7 +250,8 @@ def _is_cancelled(task: asyncio.Task[Any]) -> bool:
 
 
 def _current_task() -> asyncio.Task[Any] | None:
+    loops = sys.modules.get("asyncio")  # slow to load, and without it there is no task
     try:
-        return asyncio.current_task()
+        return None if loops is None else loops.current_task()
     except RuntimeError:  # no loop runs in this thread
         return None

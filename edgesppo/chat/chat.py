@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from operator import is_
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
+from collections.abc import AsyncGenerator, Generator, Iterable
+from typing import Any, TypeVar, get_args, overload
+
+from typing_extensions import Unpack
 
 from edgesppo.chat import structured
 from edgesppo.chat.answer_stream import AnswerStream, AsyncAnswerStream
 from edgesppo.chat.choices import Overflow
-from edgesppo.chat.current_answer import CurrentAnswer
-from edgesppo.chat.generation import Generation
+from edgesppo.chat.dialogue import Dialogue
 from edgesppo.chat.history import History
-from edgesppo.chat.messages import Message, MessageList, shortened
+from edgesppo.chat.messages import Message, MessageLike, MessageList, shortened
+from edgesppo.chat.result import Chunk, Result
+from edgesppo.chat.structured import AnswerFormat, JsonSchema, PydanticClass, Schema
 from edgesppo.chat.turn import Turn
+from edgesppo.engine.engine import Engine
 from edgesppo.errors import UsageError
-from edgesppo.sampling import options
+from edgesppo.sampling.options import SamplingOptions
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.system import validate
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
-
-    from typing_extensions import Unpack
-
-    from edgesppo.chat.generation import Chunk, Result
-    from edgesppo.chat.messages import MessageLike
-    from edgesppo.chat.structured import AnswerFormat, JsonSchema, PydanticClass, Schema
-    from edgesppo.engine.engine import Engine
-    from edgesppo.sampling.options import SamplingOptions
-    from edgesppo.sampling.params import SamplingParams
-
 T = TypeVar("T", bound="PydanticClass")
-# For the rooms above, which save and show chats; not for programs.
-_OURS = ("encode", "history_ids", "settle")
 
 
 class Chat:
@@ -68,23 +59,15 @@ class Chat:
         messages: Iterable[MessageLike] = (),
         left_out: int = 0,
     ) -> None:
-        validate.choice("overflow", overflow, get_args(Overflow))
-        self._engine = engine
-        self._history = History(engine.model, messages, left_out=left_out)
-        self.params = params
+        history = History(engine.model, messages, left_out=left_out)
+        self._dialogue = Dialogue(engine, params, history, overflow)
         self.system = system
-        self.overflow = overflow
-        self._last: Result | None = None
-        self._current = CurrentAnswer()
-
-    def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in _OURS]
 
     def __repr__(self) -> str:
         n = len(self.messages) // 2
         turns = "no turn yet" if n == 0 else "1 turn" if n == 1 else f"{n:,} turns"
         last = f", the last answer {shortened(self.messages[-1].content)}" if n else ""
-        return f"<Chat with {self._engine.name}, {turns}{last}>"
+        return f"<Chat with {self._dialogue.engine.name}, {turns}{last}>"
 
     @property
     def messages(self) -> MessageList:
@@ -95,13 +78,13 @@ class Chat:
         if its stream was left and is still referred to, `last` has what was generated. If the list
         was edited meanwhile, the turn is not added.
         """
-        return self._history.messages
+        return self._dialogue.history.messages
 
     @messages.setter
     def messages(self, messages: Iterable[MessageLike]) -> None:
         new = MessageList(messages)
-        self.settle()
-        self._history.messages = new
+        self._dialogue.settle()
+        self._dialogue.history.messages = new
 
     def to_dicts(self) -> list[dict[str, str]]:
         """The system text, if any, and the history as dicts, which `LoadedModel.chat` takes again.
@@ -114,27 +97,46 @@ class Chat:
     @property
     def system(self) -> str | None:
         """The system text, or None. Setting it to anything else raises UsageError."""
-        return self._history.system
+        return self._dialogue.history.system
 
     @system.setter
     def system(self, system: str | None) -> None:
         if system is not None:
             validate.text("system", system)
-        self._history.system = system
+        self._dialogue.history.system = system
+
+    @property
+    def params(self) -> SamplingParams:
+        """The sampling parameters; every call can override them."""
+        return self._dialogue.params
+
+    @params.setter
+    def params(self, params: SamplingParams) -> None:
+        self._dialogue.params = params
+
+    @property
+    def overflow(self) -> Overflow:
+        """What to do when the chat outgrows the context: "trim" or "error"."""
+        return self._dialogue.overflow
+
+    @overflow.setter
+    def overflow(self, overflow: Overflow) -> None:
+        validate.choice("overflow", overflow, get_args(Overflow))
+        self._dialogue.overflow = overflow
 
     @property
     def left_out(self) -> int:
         """The number of oldest turns that the latest prompt left out."""
-        return self._history.left_out
+        return self._dialogue.history.left_out
 
     @left_out.setter
     def left_out(self, turns: int) -> None:
-        self._history.left_out = turns
+        self._dialogue.history.left_out = turns
 
     @property
     def answered(self) -> bool:
         """Whether there is a `last` answer, complete or not."""
-        return self._latest() is not None
+        return self._dialogue.latest() is not None
 
     @property
     def last(self) -> Result:
@@ -143,18 +145,10 @@ class Chat:
         While an answer is under way, or after its stream was left early, what was generated so
         far. Raises UsageError before the first answer.
         """
-        latest = self._latest()
+        latest = self._dialogue.latest()
         if latest is None:
             raise UsageError("this chat has no answer yet; call ask() or stream() first")
         return latest
-
-    def _latest(self) -> Result | None:
-        under_way = self._current.get()
-        if under_way is not None and not under_way.is_advancing:
-            so_far = under_way.result()
-            if so_far is not None:
-                return so_far
-        return self._last
 
     def stream(
         self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]
@@ -179,7 +173,7 @@ class Chat:
             Closed: The model was closed.
             NativeError: llama.cpp failed.
         """
-        return self._answer(lambda: self._next_turn(text), schema, sampling)
+        return self._answer(text, schema, sampling)
 
     def regenerate(
         self,
@@ -195,13 +189,13 @@ class Chat:
         """
 
         def turn() -> Turn:
-            asked, _ = self._last_turn("no turn to answer again")
+            asked, _ = self._dialogue.last_turn("no turn to answer again")
             text = asked.content if question is None else question
             return Turn(Message("user", text), len(self.messages) - 2)
 
-        self.settle()
+        self._dialogue.settle()
         turn()
-        return self._answer(turn, schema, sampling)
+        return self._dialogue.answer(turn, schema, sampling)
 
     def continue_(
         self, *, schema: None = None, **sampling: Unpack[SamplingOptions]
@@ -214,53 +208,12 @@ class Chat:
         """
 
         def turn() -> Turn:
-            asked, partial = self._last_turn("no answer to continue")
+            asked, partial = self._dialogue.last_turn("no answer to continue")
             return Turn(Message("user", asked.content), len(self.messages) - 2, partial)
 
-        self.settle()
+        self._dialogue.settle()
         turn()
-        return self._answer(turn, schema, sampling)
-
-    def _last_turn(self, fault: str) -> tuple[Message, Message]:
-        if not self.messages:
-            raise UsageError(f"this chat has {fault}; ask something first")
-        if len(self.messages) % 2:
-            raise UsageError(
-                "the last message of this chat has no answer yet: take it out of `messages`, and "
-                "pass its text to ask()"
-            )
-        question, answer = self.messages[-2:]
-        return question, answer
-
-    def _answer(
-        self, turn: Callable[[], Turn], schema: Any, sampling: Mapping[str, Any]
-    ) -> AnswerStream:
-        """Stream the answer to a turn, which is looked up once no other answer is under way."""
-        before: AnswerStream | None = None
-        now: Turn | None = None
-        history: list[Message] = []  # as it was at the beginning
-
-        def claim(stream: AnswerStream) -> None:
-            nonlocal before
-            before = self._current.begin(stream)
-
-        def begin() -> Generation:
-            nonlocal before, now, history
-            if before is not None:
-                before.close()
-                before = None
-            now, history = turn(), [*self.messages]
-            return self._begin(now, schema, sampling)
-
-        def keep(result: Result) -> None:
-            assert now is not None
-            self._last = result
-            if len(history) == len(self.messages) and all(map(is_, history, self.messages)):
-                added = now.messages(result, self._engine.model)
-                if added:
-                    self.messages[now.after :] = added
-
-        return AnswerStream(claim, begin, keep)
+        return self._dialogue.answer(turn, schema, sampling)
 
     def astream(
         self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]
@@ -271,27 +224,24 @@ class Chat:
         leaving the loop early, stops the model at once; `contextlib.aclosing` does so where the
         stream is still referred to.
         """
-        return AsyncAnswerStream(self._answer(lambda: self._next_turn(text), schema, sampling))
+        return AsyncAnswerStream(self._answer(text, schema, sampling))
 
-    def _next_turn(self, text: str) -> Turn:
-        return Turn(Message("user", text), len(self.messages))
+    def _answer(self, text: str, schema: Any, sampling: SamplingOptions) -> AnswerStream:
+        """The answer to a new message."""
+
+        def turn() -> Turn:
+            return Turn(Message("user", text), len(self.messages))
+
+        return self._dialogue.answer(turn, schema, sampling)
 
     @property
     def busy(self) -> bool:
         """Whether an answer is under way."""
-        return self._current.get() is not None
+        return self._dialogue.current.get() is not None
 
     def cancel(self) -> None:
         """Stop the answer that is under way, from any thread or task; keeps what was generated."""
-        self._current.cancel()
-
-    def settle(self) -> None:
-        """End a stream that was left early, and add its answer to the history, as cancelled.
-
-        Whatever changes or saves the chat does this first. Raises ChatInUse while another thread
-        or task is reading an answer.
-        """
-        self._current.settle()
+        self._dialogue.current.cancel()
 
     @overload
     def ask(
@@ -322,7 +272,7 @@ class Chat:
             EdgesppoError: What `stream` raises.
         """
         answer_format = None if schema is None else structured.answer_format(schema)
-        chunks = self._answer(lambda: self._next_turn(text), answer_format, sampling)
+        chunks = self._answer(text, answer_format, sampling)
         for _ in chunks:
             pass
         return _value(chunks, answer_format)
@@ -344,7 +294,7 @@ class Chat:
     ) -> Any:
         """As `ask`, beside the event loop. Cancelling the task stops the model at once."""
         answer_format = None if schema is None else structured.answer_format(schema)
-        stream = self._answer(lambda: self._next_turn(text), answer_format, sampling)
+        stream = self._answer(text, answer_format, sampling)
         async with contextlib.aclosing(AsyncAnswerStream(stream)) as chunks:
             async for _ in chunks:
                 pass
@@ -352,9 +302,9 @@ class Chat:
 
     def fork(self) -> Chat:
         """A second chat with the same turns, system text and settings, which goes its own way."""
-        self.settle()
+        self._dialogue.settle()
         return Chat(
-            self._engine,
+            self._dialogue.engine,
             self.params,
             system=self.system,
             overflow=self.overflow,
@@ -364,44 +314,15 @@ class Chat:
 
     def undo(self) -> str:
         """Remove the last turn and return its question. Raises UsageError if there is none."""
-        self.settle()
-        question, _ = self._last_turn("no turn to take back")
+        self._dialogue.settle()
+        question, _ = self._dialogue.last_turn("no turn to take back")
         del self.messages[-2:]
         return question.content
 
     def clear(self) -> None:
         """Remove all turns. The system text stays."""
-        self.settle()
+        self._dialogue.settle()
         self.messages.clear()
-
-    def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
-        """The prompt for the history and `more` messages, without the oldest `left_out` turns.
-
-        Returns token ids, ready for the model's answer. Raises UsageError for a message out of
-        turn.
-        """
-        return self._history.encode(more, left_out=left_out)
-
-    def history_ids(self) -> list[int]:
-        """The token ids of the turns that the latest prompt did not leave out."""
-        return self.encode([Message("user", "")], left_out=self.left_out)
-
-    def _begin(self, turn: Turn, schema: Any, sampling: Mapping[str, Any]) -> Generation:
-        """Check everything, build the prompt and submit it. See `_answer` for the parameters."""
-        validate.text("the message", turn.question.content)
-        options.check_names(sampling, ("schema",))
-        if schema is not None and turn.partial is not None:
-            raise UsageError("an answer cannot be continued with a schema; ask again instead")
-        answer_format = None if schema is None else structured.answer_format(schema)
-        params = self.params.replace(**sampling)
-        if answer_format is not None:
-            answer_format.check(params)
-        trims = self.overflow != "error"
-        ids, left_out = turn.prompt(self._history, self._engine, params, trims=trims)
-        grammar = None if answer_format is None else answer_format.grammar
-        generation = Generation(self._engine, ids, params, left_out=left_out, grammar=grammar)
-        self.left_out = left_out
-        return generation
 
 
 def _value(stream: AnswerStream, answer_format: AnswerFormat | None) -> Any:

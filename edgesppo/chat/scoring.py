@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgesppo.chat.generation import TokenLogprob
+from edgesppo.chat.result import TokenLogprob
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import Cancelled, ContextOverflow
 from edgesppo.llama import logprobs

@@ -17,7 +17,7 @@ from edgesppo.system import validate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.chat.generation import Result
+    from edgesppo.chat.result import Result
     from edgesppo.sampling.params import SamplingParams
 
 

@@ -9,8 +9,8 @@ from edgesppo.chat.messages import Message
 from edgesppo.errors import Closed
 
 if TYPE_CHECKING:
-    from edgesppo.chat.generation import Result
     from edgesppo.chat.history import History
+    from edgesppo.chat.result import Result
     from edgesppo.engine.engine import Engine
     from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams

@@ -17,7 +17,7 @@ from edgesppo.terminal.format import speed_line
 
 if TYPE_CHECKING:
     from edgesppo.chat.chat import Chat
-    from edgesppo.chat.generation import Chunk
+    from edgesppo.chat.result import Chunk
     from edgesppo.chat.structured import AnswerFormat
     from edgesppo.loaded_model import LoadedModel
 

@@ -9,21 +9,17 @@ Definitions are llama-perplexity's. This room loads models itself and knows no t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from edgesppo.evaluate import calibration
 from edgesppo.evaluate.calibration import CalibrationOptions, CalibrationReport
 from edgesppo.evaluate.candidate import RunOptions
+from edgesppo.evaluate.corpus import Dialogues, Text
 from edgesppo.evaluate.measure import Options, measure_divergence, measure_perplexity
 from edgesppo.evaluate.reports import DivergenceReport, PerplexityReport
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from edgesppo.evaluate.corpus import Dialogues, Text
-    from edgesppo.planning.run_config import Gpu
+from edgesppo.planning.run_config import Gpu
 
 __all__ = [
     "CalibrationReport",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.run_config import RunConfig
     from edgesppo.store.locate import Found
-    from edgesppo_convert import Progress
+    from edgesppo.system.conversion_progress import Progress
 
 # Processors that compute prompts faster with weights as they are in the file than repacked.
 _PLAIN_IS_FASTER = ("x86_64", "amd64")

@@ -35,7 +35,7 @@ MAX_TEXT = 400_000_000  # bytes
 # A text itself, or a file that has it.
 Text: TypeAlias = str | Path
 # Dialogues themselves, each a list of messages, or a file of JSON Lines.
-Dialogues: TypeAlias = "str | Path | Iterable[Iterable[MessageLike]]"
+Dialogues: TypeAlias = str | Path | Iterable[Iterable[MessageLike]]
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    from edgesppo.evaluate.statistics import DivergenceFigures, PerplexityFigures
+from edgesppo.evaluate.statistics import DivergenceFigures, PerplexityFigures
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import http.client
 import re
-import urllib.error
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 6  # consecutive failures without a single byte in between
 LONGEST_WAIT = 120.0  # seconds
-_ENDED = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})\b", re.ASCII)
 
 
@@ -104,6 +101,10 @@ def _reason(error: Exception) -> str:
 
     Never quotes the server, whose text may echo the token that was sent to it.
     """
+    # Loaded late: a listener is set around commands that fetch nothing, too.
+    import http.client
+    import urllib.error
+
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(inner, Unreachable):
         return f"{inner.host} cannot be reached"
@@ -111,7 +112,7 @@ def _reason(error: Exception) -> str:
         return one_line(inner.strerror)
     if isinstance(inner, TimeoutError):
         return "timed out"
-    if isinstance(inner, _ENDED):
+    if isinstance(inner, http.client.RemoteDisconnected | http.client.IncompleteRead):
         return "the connection ended early"
     if isinstance(inner, http.client.HTTPException):
         return "the response is not valid HTTP"

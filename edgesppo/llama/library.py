@@ -8,18 +8,30 @@ from __future__ import annotations
 import collections
 import ctypes
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
-import llama_cpp.llama_cpp as _typed
-
 from edgesppo.errors import NativeError
+from edgesppo.llama import late_package
+
+late_package.register("llama_cpp", lambda: _listen_again())
+
+import llama_cpp  # noqa: E402
+import llama_cpp.llama_cpp as _typed  # noqa: E402
 
 # Untyped: the binding's own annotations of ctypes values are ones that no caller can satisfy.
 C: Any = _typed
 
-LIBRARY_VERSION: str = llama_cpp.__version__
+
+def _version() -> str:
+    """The version of llama-cpp-python, without running the package's `__init__` that names it."""
+    text = Path(llama_cpp.__file__).read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"', text, re.MULTILINE)
+    return found[1] if found else llama_cpp.__version__
+
+
+LIBRARY_VERSION = _version()
 _LOG_LINES = 60
 _WARN, _ERROR = 3, 4  # ggml_log_level
 
@@ -37,8 +49,18 @@ def capture(level: int, text: bytes, _data: object) -> None:
 @functools.cache
 def start() -> None:
     """Initialise the library; only the first call does anything."""
-    C.llama_log_set(capture, None)
+    _listen()
     C.llama_backend_init()
+
+
+def _listen() -> None:
+    C.llama_log_set(capture, None)
+
+
+def _listen_again() -> None:
+    """Take the log back from llama_cpp's own `__init__`."""
+    if start.cache_info().currsize:
+        _listen()
 
 
 def reason() -> str:

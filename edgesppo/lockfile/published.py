@@ -10,6 +10,7 @@ All of it is optional, and known without a network. The fields are the keys of t
 
 from __future__ import annotations
 
+import functools
 import math
 import typing
 from dataclasses import dataclass, fields
@@ -132,7 +133,8 @@ def _citation(table: Any, where: str) -> Citation:
 def _read(kind: type[_Table], table: Any, where: str) -> _Table:
     if not isinstance(table, dict):
         raise BadLock(f"{where}: expected a table, found {table!r:.80}")
-    types = typing.get_type_hints(kind)
+    of: Any = kind
+    types = _types_of(of)
     for key in table:
         if key not in types:
             raise BadLock(f"{where}: unknown key {key[:80]!r}; known: {', '.join(types)}")
@@ -142,6 +144,12 @@ def _read(kind: type[_Table], table: Any, where: str) -> _Table:
         elif type(None) not in typing.get_args(expected):
             raise BadLock(f"{where}: {name} is missing")
     return kind(**table)
+
+
+@functools.cache
+def _types_of(kind: type) -> dict[str, Any]:
+    """The fields of a table and their types."""
+    return typing.get_type_hints(kind)
 
 
 def _value(name: str, value: Any, expected: Any, where: str) -> str | int | float:

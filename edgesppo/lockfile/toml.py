@@ -46,6 +46,7 @@ first machine that reaches the hub, in its user's lock.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -114,7 +115,8 @@ def read(file: Path | None = None) -> Lock:
     try:
         if file.exists() and not file.is_file():
             raise BadLock(f"{file}: not a regular file")
-        return parse(read_regular(file, _MAX_BYTES).decode("utf-8"), str(file))
+        lock = _remembered(read_regular(file, _MAX_BYTES).decode("utf-8"), str(file))
+        return Lock({**lock.models})
     except BadLock as error:
         raise BadLock(f"{error}; {advice}") from None
     except OSError as error:
@@ -147,6 +149,10 @@ def parse(text: str, origin: str) -> Lock:
             raise BadLock(f"{origin}: the name {quoted(model.name)} occurs twice{also}")
         models[model.name] = model
     return Lock(models)
+
+
+# One command reads the same few locks several times.
+_remembered = functools.lru_cache(maxsize=4)(parse)
 
 
 def _check_keys(text: str, origin: str) -> None:

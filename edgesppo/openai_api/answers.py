@@ -10,7 +10,7 @@ from edgesppo.openai_api.tools import AnswerParser, call_id
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.chat.generation import Result, Usage
+    from edgesppo.chat.result import Result, Usage
 
 
 def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgesppo.chat.generation import TokenLogprob
+    from edgesppo.chat.result import TokenLogprob
 
 
 def chat(entries: Iterable[TokenLogprob]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.messages import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError
 from edgesppo.interior import interior
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
-    from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.chat.result import Chunk, Result
     from edgesppo.repl.attachments import Attachment
     from edgesppo.repl.state import ReplState
     from edgesppo.terminal.screen import Screen
@@ -211,7 +212,7 @@ class Loop:
                 >= self.state.loaded.n_ctx
             ):
                 return 0, 0  # it does not fit, and counting its tokens would take long
-            ids = chat.encode([Message("user", question)], left_out=chat.left_out)
+            ids = dialogue(chat).encode([Message("user", question)], left_out=chat.left_out)
             return len(ids), interior(self.state.loaded).engine.count_cached(ids)
         return 0, 0
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.interior import interior
 from edgesppo.repl.background import BackgroundTask
@@ -157,7 +158,8 @@ class ReplState:
 
     def n_tokens(self) -> int:
         """The number of tokens that the chat takes in the context."""
-        return len(self.chat.history_ids()) if self.chat.messages or self.chat.system else 0
+        is_empty = not self.chat.messages and not self.chat.system
+        return 0 if is_empty else len(dialogue(self.chat).history_ids())
 
     def switch(self, session: Session) -> list[str]:
         """Save this chat and switch to another or a new one; return lines to show.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesppo.chat.generation import Result
+    from edgesppo.chat.result import Result
 
 _MIN_TOKENS = 16  # fewer are not enough to measure a rate
 

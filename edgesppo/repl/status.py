@@ -12,7 +12,7 @@ from edgesppo.terminal import cells
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgesppo.chat.generation import Chunk
+    from edgesppo.chat.result import Chunk
     from edgesppo.repl.state import ReplState
     from edgesppo.terminal.screen import Screen
 

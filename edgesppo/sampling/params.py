@@ -20,7 +20,9 @@ import dataclasses
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
+
+from typing_extensions import Unpack
 
 from edgesppo.errors import UsageError
 from edgesppo.sampling import options
@@ -36,9 +38,6 @@ from edgesppo.sampling.fields import (
     Tokens,
 )
 from edgesppo.system import validate
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
 MAX_SEED = 2**32 - 2

@@ -7,12 +7,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgesppo.chat.generation import Chunk
+from edgesppo.chat.result import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from edgesppo.chat.generation import Generation, Result, Usage
+    from edgesppo.chat.generation import Generation
+    from edgesppo.chat.result import Result, Usage
     from edgesppo.sampling.params import SamplingParams
 
 # What the worker delivers: a chunk of the answer, or why there is none.

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.chat.generation import Usage
+    from edgesppo.chat.result import Usage
     from edgesppo.server.job import Job
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fastapi import Request
 
-    from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.chat.result import Chunk, Result
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.server.api_keys import ApiKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgesppo.chat.generation import Timings
+    from edgesppo.chat.result import Timings
     from edgesppo.server.job import Job
 
 

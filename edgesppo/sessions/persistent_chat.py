@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.errors import BadChat, EdgesppoError
 from edgesppo.sessions import file, kv_snapshot
 from edgesppo.sessions.kv_snapshot import Snapshot
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.chat.chat import Chat
-    from edgesppo.chat.generation import Result
     from edgesppo.chat.messages import Message
+    from edgesppo.chat.result import Result
     from edgesppo.sessions.model_identity import ModelIdentity
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import ModelMark, Transcript
@@ -166,7 +167,7 @@ class PersistentChat:
         if snapshot is not None:
             self._on_disk = list(snapshot.ids)
             self._prefill = snapshot.prefill
-            n_tokens = self._engine.count_cached(self.chat.history_ids())
+            n_tokens = self._engine.count_cached(dialogue(self.chat).history_ids())
             if rate := self._rate():
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
         is_same = saved.by.fingerprint == self._by.fingerprint
@@ -198,7 +199,7 @@ class PersistentChat:
         if bound <= WORTH_S:
             return 0.0  # without counting the tokens
         with suppress(EdgesppoError):
-            return self._unsaved(self.chat.history_ids()) / rate
+            return self._unsaved(dialogue(self.chat).history_ids()) / rate
         return 0.0
 
     def _unsaved(self, ids: list[int]) -> int:
@@ -213,7 +214,7 @@ class PersistentChat:
         started = time.perf_counter()
         # The model may be closed or the disk full: the turns are safe, and this only saves time.
         with suppress(EdgesppoError, OSError, MemoryError):
-            ids = self.chat.history_ids()
+            ids = dialogue(self.chat).history_ids()
             if self._unsaved(ids) <= 0:
                 return
             state = self._engine.state(ids, max_state_bytes(self.snapshots))
@@ -229,7 +230,7 @@ class PersistentChat:
 
 def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Conversation:
     """The present state of a chat, for `Session.record`. Raises ChatInUse while it is answering."""
-    chat.settle()
+    dialogue(chat).settle()
     # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
     return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out, asked)
@@ -257,8 +258,8 @@ def save(chat: Chat, path: Path, identity: ModelIdentity, cap: int) -> None:
 
     Raises OutputError, ChatInUse, and Closed if the model is closed; then nothing is written.
     """
-    chat.settle()
-    ids = chat.history_ids()
+    dialogue(chat).settle()
+    ids = dialogue(chat).history_ids()
     state = identity.engine.state(ids, max_state_bytes(cap)) if chat.messages else None
     file.replace(path, conversation(chat, identity.mark))
     if state is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgesppo.hub.download import FetchProgress
     from edgesppo.lockfile.entries import PinnedModel
-    from edgesppo_convert import Progress
+    from edgesppo.system.conversion_progress import Progress
 
 
 def build(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.store.locate import Found
-    from edgesppo_convert import Progress
+    from edgesppo.system.conversion_progress import Progress
 
 # Increase it whenever the converter writes different files for the same checkpoint.
 CONVERTER_VERSION = 4

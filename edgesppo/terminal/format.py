@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgesppo.interior import interior
 
 if TYPE_CHECKING:
-    from edgesppo.chat.generation import Result
+    from edgesppo.chat.result import Result
     from edgesppo.engine.engine import Engine
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.sessions.persistent_chat import Resumed

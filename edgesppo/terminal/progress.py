@@ -19,7 +19,7 @@ from edgesppo.terminal.output import StatusLine, aside
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgesppo_convert import Progress
+    from edgesppo.system.conversion_progress import Progress
 
 _BAR = 30
 _REDRAW_S = 0.1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgesppo
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.turn import _joined
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def test_control_tokens_that_a_model_drew_are_not_fed_back_as_such(demo: LoadedM
     chat.ask("Hello")
     drawn = [id_ for id_ in chat.last.ids if demo._interior.engine.model.is_control(id_)]
     assert drawn, "hot enough to draw control tokens"
-    ids = chat.encode([edgesppo.Message("user", "x")])
+    ids = dialogue(chat).encode([edgesppo.Message("user", "x")])
     model = demo._interior.engine.model
     controls = [id_ for id_ in ids if model.is_control(id_)]
     turn = [model.start_of_turn, model.end_of_turn]
@@ -193,7 +194,7 @@ def test_a_chat_that_outgrows_its_context_leaves_out_its_oldest_turns(demo: Load
     strides = sum(a != b for a, b in itertools.pairwise(left_out))
     assert strides <= 6, "every stride costs a prefill"
     assert b"user\nBe brief." in demo._interior.engine.model.detokenize(
-        chat.encode([edgesppo.Message("user", "x")], left_out=left_out[-1])
+        dialogue(chat).encode([edgesppo.Message("user", "x")], left_out=left_out[-1])
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo import Chat, Message, SamplingParams
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
@@ -95,7 +96,7 @@ def _regenerate(chat: Chat, _rng: random.Random) -> list[int]:
 
 def _prompt(chat: Chat, before: list[Message], text: str) -> list[int]:
     after, chat.messages = chat.messages, before
-    ids = chat.encode([Message("user", text)], left_out=chat.last.left_out)
+    ids = dialogue(chat).encode([Message("user", text)], left_out=chat.last.left_out)
     chat.messages = after
     return ids
 

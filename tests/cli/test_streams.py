@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
 
-    from edgesppo.chat.generation import Chunk
+    from edgesppo.chat.result import Chunk
     from edgesppo.loaded_model import LoadedModel
 
 

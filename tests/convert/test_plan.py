@@ -89,7 +89,7 @@ def test_q4_k_m_spends_its_bits_on_the_embedding_and_on_sensitive_tensors() -> N
 def test_rows_that_no_block_divides_fall_back(
     hidden: int, kind: str, embedding: str, plain: str, sensitive: str
 ) -> None:
-    types = types_of(resized(SHAPES["tiny"], hidden=hidden), kind)
+    types = types_of(resized(SHAPES["tiny"], layers=4, hidden=hidden), kind)
     found = [types[f"{name}.weight"] for name in ("token_embd", "blk.0.attn_q", "blk.3.attn_v")]
     assert found == [embedding, plain, sensitive]
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.fake_python import FakePython
 from tests.support.paths import ROOT
+from tests.support.sweeps import LONG
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and make as on POSIX")
 
@@ -67,8 +68,15 @@ def wait_for_end_of(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        (step, number)
+        for at, step in enumerate(STEPS)
+        for n, number in enumerate((signal.SIGINT, signal.SIGTERM))
+        if LONG or at % 2 == n
+    ],
+)
 def test_cut_short_at_any_step_it_ends_its_children_and_is_done_the_next_time(
     fake: FakePython, step: str, number: signal.Signals
 ) -> None:

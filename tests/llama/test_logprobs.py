@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgesppo.chat.generation import TokenLogprob
+    from edgesppo.chat.result import TokenLogprob
     from edgesppo.loaded_model import LoadedModel
 
 REFERENCE = ROOT / "tests" / "data" / "demo_reference_logits.npz"

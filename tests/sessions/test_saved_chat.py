@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.llama.context import Context
 from edgesppo.sessions import file as chat_file
 from edgesppo.sessions import kv_snapshot
@@ -69,9 +70,8 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     demo: LoadedModel, demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = demo.chat(temperature=0)
-    while (
-        not chat.messages or len(chat.history_ids()) < 3 * demo._interior.engine.model.weights.n_swa
-    ):
+    window = demo._interior.engine.model.weights.n_swa
+    while not chat.messages or len(dialogue(chat).history_ids()) < 3 * window:
         chat.ask("What is the capital of France?")
     decode = Context.decode
     left = 3
@@ -90,7 +90,7 @@ def test_an_answer_stopped_in_a_decode_comes_back_beyond_the_window(
     demo.save(chat, tmp_path / "stopped.chat")
     with edgesppo.load(demo_gguf) as other:
         resumed = other.resume(tmp_path / "stopped.chat")
-        ids = [*resumed.history_ids(), 2]
+        ids = [*dialogue(resumed).history_ids(), 2]
         assert (
             other._interior.engine.count_cached(ids)
             == demo._interior.engine.count_cached(ids)

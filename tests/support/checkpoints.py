@@ -6,6 +6,8 @@ the named shapes: python -m tests.support.checkpoints 2b FOLDER
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import struct
 import sys
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK = 1 << 20  # weights generated at a time
+_REMEMBERED = 4 << 20  # weights of a shard whose bytes are kept
 WIDTH = {"bf16": 2, "f16": 2, "f32": 4}
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 START_OF_TURN, END_OF_TURN = 106, 107
@@ -53,7 +56,7 @@ SHAPES = {
     "2b": Shape(26, 2304, 9216, 8, 4, 256),
     "9b": Shape(42, 3584, 14336, 16, 8, 256),
     "27b": Shape(46, 4608, 36864, 32, 16, 128),
-    "tiny": Shape(4, 256, 512, 4, 2, 64, 600, 256, 64),
+    "tiny": Shape(2, 256, 512, 4, 2, 64, 600, 256, 64),
     "odd": Shape(3, 288, 416, 4, 2, 72, 600, 256, 64),  # rows that 256 does not divide
     "odder": Shape(2, 250, 266, 2, 1, 126, 600, 256, 64),  # nor does 32
     # Gemma's whole vocabulary; 65 million weights in rows of 256 take ggml half a minute.
@@ -90,7 +93,7 @@ def write_checkpoint(
     write_json(folder / "config.json", config(shape))
     write_json(folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": [1, 107]})
     write_json(folder / "tokenizer_config.json", tokenizer_config())
-    (folder / "tokenizer.model").write_bytes(tokenizer_model(pieces(shape.vocabulary)))
+    (folder / "tokenizer.model").write_bytes(_tokenizer_of(shape.vocabulary))
     tensors = list(tensor_shapes(shape))
     if shards == 1:
         _write_shard(folder / "model.safetensors", tensors, dtype, seed)
@@ -208,6 +211,11 @@ def _words() -> Iterator[str]:
             yield "".join(letters[digit] for digit in digits)
 
 
+@functools.lru_cache(maxsize=8)
+def _tokenizer_of(size: int) -> bytes:
+    return tokenizer_model(pieces(size))
+
+
 def tokenizer_model(vocabulary: list[tuple[str, float, int]]) -> bytes:
     """A SentencePiece ModelProto: BPE, identity normaliser, byte fallback, no dummy prefix."""
     encoded = bytearray()
@@ -244,11 +252,28 @@ def header(tensors: list[tuple[str, tuple[int, ...]]], dtype: str) -> bytes:
 def _write_shard(
     path: Path, tensors: list[tuple[str, tuple[int, ...]]], dtype: str, seed: int
 ) -> None:
-    random = np.random.default_rng(seed)
+    if sum(prod(shape) for _, shape in tensors) <= _REMEMBERED:
+        path.write_bytes(_shard(tuple(tensors), dtype, seed))
+        return
     with path.open("wb") as file:
-        file.write(header(tensors, dtype))
-        for _, shape in tensors:
-            _write_weights(file, prod(shape), 0.1 if len(shape) == 1 else 0.02, dtype, random)
+        _write_tensors(file, tensors, dtype, seed)
+
+
+@functools.lru_cache(maxsize=24)
+def _shard(tensors: tuple[tuple[str, tuple[int, ...]], ...], dtype: str, seed: int) -> bytes:
+    """The bytes of a shard, which many tests want: to make them takes longer than to use them."""
+    file = io.BytesIO()
+    _write_tensors(file, [*tensors], dtype, seed)
+    return file.getvalue()
+
+
+def _write_tensors(
+    file: BinaryIO, tensors: list[tuple[str, tuple[int, ...]]], dtype: str, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    file.write(header(tensors, dtype))
+    for _, shape in tensors:
+        _write_weights(file, prod(shape), 0.1 if len(shape) == 1 else 0.02, dtype, random)
 
 
 def _write_weights(

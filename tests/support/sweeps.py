@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 # Whether the long tests run at their full length: minutes instead of seconds.
 LONG = bool(os.environ.get("EDGESPPO_LONG"))
-STRIDE = 7
+STRIDE = 13
 
 
 def places(done: Sequence[str], last: int | None = None) -> list[int]:
     """The numbers, from 1, of the operations that a sweep tries; at most up to the `last` one.
 
     `done` has the kind of each. All of them with EDGESPPO_LONG=1; else the first and the last of
-    each kind, and every seventh.
+    each kind, and every thirteenth.
     """
     numbers = range(1, (last or len(done)) + 1)
     if LONG:

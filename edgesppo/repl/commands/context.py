@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
-    from edgesppo.chat.generation import Chunk
+    from edgesppo.chat.result import Chunk
     from edgesppo.repl.attachments import Attachment
     from edgesppo.repl.state import ReplState
     from edgesppo.repl.stats import SessionStats

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.messages import Message
 from edgesppo.errors import UsageError
 from edgesppo.interior import interior
@@ -128,7 +129,7 @@ def context(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
     ctx.say(f"  {left:>9,}  free")
     cached = interior(state.loaded).engine.count_cached(
-        chat.encode([Message("user", "")], left_out=chat.left_out)
+        dialogue(chat).encode([Message("user", "")], left_out=chat.left_out)
     )
     ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
     if used > n_ctx:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from edgesppo.chat.dialogue import dialogue
 from edgesppo.errors import UsageError
 from edgesppo.interior import interior
 from edgesppo.repl import attachments
@@ -71,7 +72,7 @@ def undo(ctx: CommandContext, argument: str) -> None:
         _detach(ctx, n)
         return
     chat = ctx.state.chat
-    chat.settle()
+    dialogue(chat).settle()
     if unanswered := ctx.state.asked:  # it was sent last
         ctx.state.withdraw()
         ctx.say(f"(removed, not answered: {one_line(unanswered)})")

@@ -22,7 +22,7 @@ from edgesppo.server.service import Answers, Plan, Service, finish_reason
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from edgesppo.chat.generation import Timings, TokenLogprob, Usage
+    from edgesppo.chat.result import Timings, TokenLogprob, Usage
     from edgesppo.server.backend import Backend
 
 router = APIRouter(

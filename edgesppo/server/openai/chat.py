@@ -26,7 +26,7 @@ from edgesppo.server.usage import timings_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.chat.result import Chunk, Result
     from edgesppo.server.backend import Backend
     from edgesppo.server.settings import Limits
 

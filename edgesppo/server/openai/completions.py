@@ -22,7 +22,7 @@ from edgesppo.server.usage import timings_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from edgesppo.chat.generation import Chunk, Result
+    from edgesppo.chat.result import Chunk, Result
     from edgesppo.server.backend import Backend
 
 router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)

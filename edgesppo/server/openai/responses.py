@@ -18,7 +18,7 @@ from edgesppo.server.service import Service, finish_reason, now
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from edgesppo.chat.generation import Usage
+    from edgesppo.chat.result import Usage
     from edgesppo.server.service import Answers
 
 router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)

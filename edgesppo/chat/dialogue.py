@@ -1,0 +1,147 @@
+"""What is inside a chat: its history, and the answer under way. Programs have no use for it."""
+
+from __future__ import annotations
+
+from operator import is_
+from typing import TYPE_CHECKING, Any, Protocol, get_args
+
+from edgesppo.chat import structured
+from edgesppo.chat.answer_stream import AnswerStream
+from edgesppo.chat.choices import Overflow
+from edgesppo.chat.current_answer import CurrentAnswer
+from edgesppo.chat.generation import Generation
+from edgesppo.chat.messages import Message
+from edgesppo.errors import UsageError
+from edgesppo.sampling import options
+from edgesppo.system import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edgesppo.chat.history import History
+    from edgesppo.chat.result import Result
+    from edgesppo.chat.turn import Turn
+    from edgesppo.engine.engine import Engine
+    from edgesppo.sampling.params import SamplingParams
+
+
+class Dialogue:
+    """A chat's history and settings, and how its next answer comes about.
+
+    Attributes:
+        engine: What generates the answers.
+        history: The messages and the system text.
+        params: The sampling parameters; every answer can override them.
+        overflow: What to do when the chat outgrows the context.
+        current: The answer that is under way.
+    """
+
+    def __init__(
+        self, engine: Engine, params: SamplingParams, history: History, overflow: Overflow
+    ) -> None:
+        validate.choice("overflow", overflow, get_args(Overflow))
+        self.engine = engine
+        self.history = history
+        self.params = params
+        self.overflow: Overflow = overflow
+        self.current = CurrentAnswer()
+        self._last: Result | None = None
+
+    def settle(self) -> None:
+        """End a stream that was left early, and add its answer to the history, as cancelled.
+
+        Whatever changes or saves the chat does this first. Raises ChatInUse while another thread
+        or task is reading an answer.
+        """
+        self.current.settle()
+
+    def latest(self) -> Result | None:
+        """The latest answer, as far as it has come; None before the first."""
+        under_way = self.current.get()
+        if under_way is not None and not under_way.is_advancing:
+            so_far = under_way.result()
+            if so_far is not None:
+                return so_far
+        return self._last
+
+    def last_turn(self, fault: str) -> tuple[Message, Message]:
+        """The last question and its answer. Raises UsageError if there is none."""
+        messages = self.history.messages
+        if not messages:
+            raise UsageError(f"this chat has {fault}; ask something first")
+        if len(messages) % 2:
+            raise UsageError(
+                "the last message of this chat has no answer yet: take it out of `messages`, and "
+                "pass its text to ask()"
+            )
+        question, answer = messages[-2:]
+        return question, answer
+
+    def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
+        """The prompt for the history and `more` messages, without the oldest `left_out` turns.
+
+        Returns token ids, ready for the model's answer. Raises UsageError for a message out of
+        turn.
+        """
+        return self.history.encode(more, left_out=left_out)
+
+    def history_ids(self) -> list[int]:
+        """The token ids of the turns that the latest prompt did not leave out."""
+        return self.encode([Message("user", "")], left_out=self.history.left_out)
+
+    def answer(
+        self, turn: Callable[[], Turn], schema: Any, sampling: Mapping[str, Any]
+    ) -> AnswerStream:
+        """Stream the answer to a turn, which is looked up once no other answer is under way."""
+        before: AnswerStream | None = None
+        now: Turn | None = None
+        history: list[Message] = []  # as it was at the beginning
+
+        def claim(stream: AnswerStream) -> None:
+            nonlocal before
+            before = self.current.begin(stream)
+
+        def begin() -> Generation:
+            nonlocal before, now, history
+            if before is not None:
+                before.close()
+                before = None
+            now, history = turn(), [*self.history.messages]
+            return self._begin(now, schema, sampling)
+
+        def keep(result: Result) -> None:
+            assert now is not None
+            self._last = result
+            messages = self.history.messages
+            if len(history) == len(messages) and all(map(is_, history, messages)):
+                added = now.messages(result, self.engine.model)
+                if added:
+                    messages[now.after :] = added
+
+        return AnswerStream(claim, begin, keep)
+
+    def _begin(self, turn: Turn, schema: Any, sampling: Mapping[str, Any]) -> Generation:
+        """Check everything, build the prompt and submit it. See `answer` for the parameters."""
+        validate.text("the message", turn.question.content)
+        options.check_names(sampling, ("schema",))
+        if schema is not None and turn.partial is not None:
+            raise UsageError("an answer cannot be continued with a schema; ask again instead")
+        answer_format = None if schema is None else structured.answer_format(schema)
+        params = self.params.replace(**sampling)
+        if answer_format is not None:
+            answer_format.check(params)
+        trims = self.overflow != "error"
+        ids, left_out = turn.prompt(self.history, self.engine, params, trims=trims)
+        grammar = None if answer_format is None else answer_format.grammar
+        generation = Generation(self.engine, ids, params, left_out=left_out, grammar=grammar)
+        self.history.left_out = left_out
+        return generation
+
+
+class _Chat(Protocol):
+    _dialogue: Dialogue
+
+
+def dialogue(chat: _Chat) -> Dialogue:
+    """What is inside a Chat, for the rooms that save and show it."""
+    return chat._dialogue
