@@ -1,4 +1,8 @@
-"""The commands of the manual that are not run: by what they need, and those that take long."""
+"""The commands of the manual that are not run, by what they need, and those that take long.
+
+They need a GPU, the Hugging Face hub, a package index, another machine or system; or they change
+the shell, or go on until they are stopped.
+"""
 
 NOT_RUN: dict[str, list[str]] = {
     "gpu": ["edgesppo build --backend cuda", "edgesppo build --backend vulkan"],

@@ -1,8 +1,7 @@
 """The manual is true: its commands and programs run, its links lead somewhere, its words exist.
 
-The demo stands in for the real model, under its name. A command that a page marks with a word in
-brackets is not run; NOT_RUN lists them all, so that none is marked unseen. COSTLY ones are run with
-EDGESPPO_LONG=1.
+The demo stands in for the real model, under its name. The commands of NOT_RUN are not run, COSTLY
+ones with EDGESPPO_LONG=1.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="lines for a POSIX shell")
-NEEDS = {"hub", "index", "machine", "gpu", "stays"}
+LEFT_OUT = {text for lines in NOT_RUN.values() for text in lines}
 URL = "http://127.0.0.1:8080"
 # What a line of the manual says, and what stands for it with the demo.
 STAND_INS = {"5.76GB": "2.6MB", "--n-ctx 8192": "--n-ctx 512", "--n-ctx 4096": "--n-ctx 512"}
@@ -130,7 +129,7 @@ def test_the_commands_and_programs_of_a_page_run(
             exec(compile(block.text.replace(URL, url), f"{page}:{block.line}", "exec"), names)
         if block.language == "sh":
             for command in manual.commands(block):
-                if command.needs is None and (LONG or command.text not in COSTLY):
+                if command.text not in LEFT_OUT and (LONG or command.text not in COSTLY):
                     _run(command.text, url)
     assert folder.is_dir()
 
@@ -138,36 +137,22 @@ def test_the_commands_and_programs_of_a_page_run(
 def _run(line: str, url: str) -> None:
     for said, used in {**STAND_INS, URL: url}.items():
         line = line.replace(said, used)
-    words = manual.Command(line, None).words
+    words = manual.Command(line).words
     if "convert" in words and "-o" in words:
         Path(words[words.index("-o") + 1]).unlink(missing_ok=True)
     stdin = b"What is the capital of France?\n" if line.startswith("edgesppo chat") else b""
     small_shell.run(words, stdin)
 
 
-def test_what_is_not_run_is_marked_and_listed() -> None:
-    marked = {
-        command.text: command.needs
-        for path in manual.MANUAL.values()
-        for block in manual.blocks(path)
-        if block.language == "sh"
-        for command in manual.commands(block)
-        if command.needs is not None
-    }
-    assert {text: needs for needs, lines in NOT_RUN.items() for text in lines} == marked
-    assert set(marked.values()) <= NEEDS
-    index = manual.PAGES["README"].read_text(encoding="utf-8")
-    assert all(f"`[{needs}]`" in index for needs in NEEDS), "the index explains each"
-
-
-def test_costly_commands_are_those_of_a_page() -> None:
+def test_what_is_left_out_or_costly_is_a_command_of_a_page() -> None:
     lines = {
         command.text
         for path in manual.MANUAL.values()
         for block in manual.blocks(path)
+        if block.language == "sh"
         for command in manual.commands(block)
     }
-    assert lines >= COSTLY
+    assert lines >= LEFT_OUT | COSTLY
 
 
 def test_every_block_says_what_it_is() -> None:

@@ -19,7 +19,6 @@ GENERATED = ("commands", "python-reference")
 PAGES = {path.stem: path for path in sorted(FOLDER.glob("*.md")) if path.stem not in GENERATED}
 MANUAL = {"README of the project": ROOT / "README.md", **PAGES}
 _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NEEDS = re.compile(r"\[(\w+)\]")
 _PUNCTUATION = "|<>"
 
 
@@ -34,10 +33,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """A line for a shell without its comment; `needs` is the word in brackets in that, if any."""
+    """A line for a shell, without its comment."""
 
     text: str
-    needs: str | None
 
     @property
     def words(self) -> list[str]:
@@ -58,14 +56,12 @@ def blocks(page: Path) -> Iterator[Block]:
 def commands(block: Block) -> Iterator[Command]:
     """The commands of a block of shell lines; a backslash joins a line with the next."""
     for line in re.sub(r" *\\\n *", " ", block.text).splitlines():
-        text, comment = _split(line)
-        if text:
-            needs = _NEEDS.match(comment.lstrip("# "))
-            yield Command(text, needs[1] if needs else None)
+        if text := _without_comment(line):
+            yield Command(text)
 
 
-def _split(line: str) -> tuple[str, str]:
-    """A line before and after the mark of its comment, which is outside of quotes."""
+def _without_comment(line: str) -> str:
+    """A line up to the mark of its comment, which is outside of quotes."""
     quote = ""
     for at, letter in enumerate(line):
         if quote:
@@ -73,5 +69,5 @@ def _split(line: str) -> tuple[str, str]:
         elif letter in "'\"":
             quote = letter
         elif letter == "#" and (at == 0 or line[at - 1] == " "):
-            return line[:at].strip(), line[at:]
-    return line.strip(), ""
+            return line[:at].strip()
+    return line.strip()
