@@ -12,10 +12,11 @@ from typing import Any, TypeVar, overload
 from typing_extensions import Unpack
 
 from edgesppo.chat import messages as chat_messages
-from edgesppo.chat import template
+from edgesppo.chat import tokens
 from edgesppo.chat.chat import Chat
 from edgesppo.chat.choices import Overflow
 from edgesppo.chat.messages import Message, MessageLike, MessageList
+from edgesppo.chat.options import ChatOptions
 from edgesppo.chat.result import TokenLogprob
 from edgesppo.chat.scoring import Scorer
 from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
@@ -23,7 +24,6 @@ from edgesppo.engine.engine import Engine
 from edgesppo.errors import ChatNotFound, UsageError
 from edgesppo.gguf.file_types import file_type
 from edgesppo.interior import Interior
-from edgesppo.llama.tokenizer import as_utf8
 from edgesppo.planning.memory_plan import MemoryPlan
 from edgesppo.planning.run_config import RunConfig
 from edgesppo.sampling import options
@@ -39,13 +39,6 @@ from edgesppo.system import validate
 
 T = TypeVar("T", bound="PydanticClass")
 _MOST_BYTES = 2**63 - 1
-
-
-class ChatOptions(SamplingOptions, total=False):
-    """The options of a chat that is resumed: those of sampling, and the chat's own."""
-
-    system: str | None
-    overflow: Overflow
 
 
 class LoadedModel:
@@ -269,16 +262,7 @@ class LoadedModel:
                 are invalid.
             Closed: The model was closed.
         """
-        if not isinstance(text, str | bytes):
-            system, turns = chat_messages.split_system(text)
-            first = [] if system is None else [Message("system", system)]
-            if first and not turns:  # the system text goes in front of a question
-                turns = [Message("user", "")]
-            return template.encode(self._interior.engine.model, [*first, *turns], answering=False)
-        if not chat:
-            return self._interior.engine.model.tokenize(text)
-        decoded = as_utf8(text).decode("utf-8")
-        return template.encode(self._interior.engine.model, [Message("user", decoded)])
+        return tokens.ids_of(self._interior.engine.model, text, chat=chat)
 
     def count_tokens(self, text: str | bytes | Iterable[MessageLike]) -> int:
         """The number of tokens of plain text, or of the prompt that a list of messages makes.
@@ -293,12 +277,7 @@ class LoadedModel:
         Control tokens, such as `<end_of_turn>`, stand for no text. Raises UsageError for an id
         outside the vocabulary, and Closed.
         """
-        tokens = validate.plain_list(ids if hasattr(ids, "tolist") else _items(ids))
-        if tokens is None:
-            raise UsageError(f"ids is {validate.quoted(ids)}, expected a list of token ids")
-        most = self._interior.engine.model.n_vocab - 1
-        found = [validate.integer("a token id", token, 0, most) for token in tokens]
-        return self._interior.engine.model.detokenize(found).decode("utf-8", "replace")
+        return tokens.text_of(self._interior.engine.model, ids)
 
     def score(
         self, text: str | bytes | Iterable[MessageLike], *, logprobs: int = 0
@@ -347,10 +326,3 @@ class LoadedModel:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _items(ids: Any) -> Any:
-    """The items of anything that can be iterated over, but for a text."""
-    if isinstance(ids, str | bytes) or not hasattr(ids, "__iter__"):
-        return ids
-    return list(ids)

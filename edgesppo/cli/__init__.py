@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import io
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from edgesppo._version import __version__
+from edgesppo.cli.standard_streams import discard_unwritten_output, fill_closed_streams
 from edgesppo.errors import EdgesppoError, OutOfMemory
 from edgesppo.system import memory_guard, notices
 from edgesppo.system.sanitize import one_line, printable
@@ -149,41 +149,11 @@ def _common_options() -> list[click.Parameter]:
     return [_lock_option(), _offline_option(), _quiet_option()]
 
 
-def _fill_closed_streams() -> None:
-    """Replace closed standard streams: stderr discards, stdout fails on every write.
-
-    If left closed, their file descriptors would go to the next files that are opened, such as the
-    model's.
-    """
-    modes = {"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}
-    for descriptor, (name, mode) in enumerate(modes.items()):
-        if getattr(sys, name) is None:
-            with contextlib.suppress(OSError):
-                os.fstat(descriptor)
-                continue
-            os.open(os.devnull, mode)  # takes the lowest free descriptor, which is this one
-            if name != "stdin":
-                raw = io.FileIO(descriptor, "w", closefd=False)  # unbuffered: no retry at exit
-                setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))
-
-
-def _discard_unwritten_output() -> None:
-    """Drop output that could not be written: Python would try again at exit, and complain."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
-
-
 class _LazyGroup(click.Group):
     """A command group that imports each command when it is used."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        _fill_closed_streams()
+        fill_closed_streams()
         try:
             with notices.collected():
                 try:
@@ -192,7 +162,7 @@ class _LazyGroup(click.Group):
                     for line in notices.take():
                         aside(f"edgesppo: {line}")
         finally:
-            _discard_unwritten_output()
+            discard_unwritten_output()
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import time
 import urllib.error
 import urllib.request
@@ -39,6 +38,7 @@ from edgesppo.hub.responses import (
 )
 from edgesppo.hub.retry import RetryPolicy
 from edgesppo.hub.throughput import PacedHttp, PacedHttps, TooManyHeaders
+from edgesppo.hub.token import user_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,6 @@ TIMEOUT = 30.0
 MAX_REDIRECTS = 5
 MAX_LISTING = 4 << 20
 BLOCK = 1 << 20
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, 2.1
 
 
 _TRANSIENT = (TransientError, OSError, http.client.HTTPException)
@@ -97,7 +96,7 @@ class HubClient:
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         require_online()
         self._endpoint = endpoint()
-        self._token = _token()
+        self._token = user_token()
         self._retries = RetryPolicy(self._endpoint, sleep)
         self._opener = urllib.request.build_opener(NoRedirect, PacedHttp, PacedHttps)
         self._reached = set[str]()  # the hosts that have answered
@@ -288,22 +287,3 @@ def _check_size(what: str, file: RemoteFile, found: int | None) -> None:
             f"{what} has {found:,} bytes on the hub, but {file.size:,} are pinned; run the same"
             " command again later, or pin the model again with edgesppo lock --update"
         )
-
-
-def _token() -> str | None:
-    """The user's token, from HF_TOKEN or as saved by `hf auth login`; None if there is none."""
-    from huggingface_hub import get_token
-
-    try:
-        token = get_token()
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"the token that `hf auth login` saved cannot be read ({type(error).__name__});"
-            " log in again, or set HF_TOKEN"
-        ) from None
-    if token and not _TOKEN.fullmatch(token):
-        raise UsageError(
-            "the token for the hub (HF_TOKEN, or the one that `hf auth login` saved) contains a"
-            " character that is not allowed in a token, perhaps a quotation mark; set it again"
-        )
-    return token

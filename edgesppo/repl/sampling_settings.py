@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT, _NONE = "default", "none"
-_ASSIGNED = re.compile(r"(?:^|(?<=\s))([A-Za-z][\w-]*)\s*=\s*")
+_ASSIGNED = re.compile(r"(?:^|(?<=[\s,]))([A-Za-z][\w-]*)\s*(:?=|:)\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,11 @@ def names() -> list[str]:
     return [field.name for field in dataclasses.fields(SamplingParams)]
 
 
+def canonical(name: str) -> str:
+    """A parameter's name as SamplingParams has it, of one as people write it: Top-K."""
+    return name.replace("-", "_").lower()
+
+
 def unknown_parameter(name: str) -> UsageError:
     """The error for an unknown name, with the most similar known one."""
     return UsageError(
@@ -54,10 +59,13 @@ def unknown_parameter(name: str) -> UsageError:
 def assignments(text: str) -> list[tuple[str, str]]:
     """The (name, value) pairs of `NAME`, `NAME VALUE` or `NAME=VALUE ...`.
 
-    A value may have spaces, and is empty for `NAME` alone. Behind `=` it may be in quotes. Raises
-    UsageError for `NAME=` without a value, and for a name that is given twice.
+    A value may have spaces, and is empty for `NAME` alone. Behind `=` it may be in quotes. Names
+    that are known are also recognised before `:`, and behind a comma. Raises UsageError for `NAME=`
+    without a value, and for a name that is given twice.
     """
-    found = [*_ASSIGNED.finditer(text)]
+    if "=" in text:
+        text = _unquoted(text)
+    found = [one for one in _ASSIGNED.finditer(text) if _assigns(text, one)]
     if not found or found[0].start():
         name, _, value = text.partition(" ")
         return [(name, value.strip())] if name else []
@@ -75,6 +83,12 @@ def assignments(text: str) -> list[tuple[str, str]]:
     return [*pairs.items()]
 
 
+def _assigns(text: str, found: re.Match[str]) -> bool:
+    """Whether it is an assignment, and not a part of a value."""
+    is_plain = found[2] == "=" and not text[: found.start()].endswith(",")
+    return is_plain or canonical(found[1]) in names()
+
+
 def _unquoted(value: str) -> str:
     """The value without the quotes around it, if any."""
     is_quoted = len(value) > 2 and value[0] == value[-1] and value[0] in "\"'"
@@ -88,9 +102,9 @@ def changed(
 
     Raises UsageError, naming the parameter and the values it takes.
     """
-    name = name.replace("-", "_")
-    if name not in names():
+    if canonical(name) not in names():
         raise unknown_parameter(name)
+    name = canonical(name)
     value = getattr(defaults, name) if text == DEFAULT else _parsed(name, text)
     return params.replace(**{name: value})
 

@@ -74,6 +74,11 @@ class SamplingOptions(TypedDict, total=False):
 
 
 NAMES = tuple(SamplingOptions.__annotations__)
+# What other calls take, and which.
+_TAKEN_BY = {
+    **dict.fromkeys(("n_ctx", "n_threads", "n_seqs", "gpu", "cache_type", "drafts"), "load()"),
+    **dict.fromkeys(("system", "overflow", "messages"), "model.chat()"),
+}
 
 
 def check_names(given: Iterable[str], others: Sequence[str] = ()) -> None:
@@ -91,6 +96,8 @@ def check_names(given: Iterable[str], others: Sequence[str] = ()) -> None:
         if name not in NAMES:
             synonym = _ELSEWHERE.get(name)
             near = f" (did you mean {synonym}?)" if synonym in known else did_you_mean(name, known)
+            if name in _TAKEN_BY:
+                near = f" ({_TAKEN_BY[name]} takes it)"
             raise UsageError(
                 f"no sampling parameter is called {name!r}{near}; there are {', '.join(known)}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,7 +19,7 @@ from edgesppo.cli import main
 from edgesppo.cli.convert import KERNELS, LAYOUTS, TYPES, _summarise
 from edgesppo_convert import ConvertResult
 from edgesppo_convert.gemma2 import vocab
-from edgesppo_convert.plan import tensor_order
+from edgesppo_convert.plan import plan, tensor_order
 from edgesppo_convert.quant import kernels, recipe
 from tests.conftest import DEMO
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint, write_hollow_checkpoint
@@ -75,8 +75,14 @@ def test_json_is_one_object_on_standard_output(source: Path, tmp_path: Path) -> 
 def test_the_plan_of_the_9b_has_llama_cpps_size_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The same 256,000 pieces are planned with twice: they are read once, as that takes seconds.
-    monkeypatch.setattr(vocab, "read_pieces", functools.cache(vocab.read_pieces))
+    # The same 256,000 tokens are planned with twice: they are read once, as that takes seconds.
+    read: list[Any] = []
+
+    def read_once(*given: Any) -> Any:
+        read[:] = read or [vocab.read_vocabulary(*given)]
+        return read[0]
+
+    monkeypatch.setattr(plan, "read_vocabulary", read_once)
     folder = write_hollow_checkpoint(tmp_path / "9b", SHAPES["9b"])
     result = call(folder, "--plan")
     assert result.exit_code == 0

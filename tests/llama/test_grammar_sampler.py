@@ -80,8 +80,15 @@ def _answer(model: LoadedModel, asked: Any, **sampling: Any) -> tuple[str, str, 
     return text, str(request.finish_reason), tokens
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 8.0, "seed": 1}])
+@pytest.mark.parametrize(
+    ("case", "sampling"),
+    [
+        pytest.param(case, sampling, id=f"{case.name}-{'cold' if n == 0 else 'hot'}")
+        for at, case in enumerate(CASES)
+        for n, sampling in enumerate(({"temperature": 0}, {"temperature": 8.0, "seed": 1}))
+        if LONG or at % 2 == n
+    ],
+)
 def test_what_a_model_makes_fits_or_was_cut(
     demo: LoadedModel, case: Case, sampling: dict[str, Any]
 ) -> None:

@@ -119,10 +119,32 @@ def test_edit_sends_a_text_instead_of_the_last_message(demo_gguf: Path) -> None:
         ('stop="', [("stop", '"')]),
         ("stop=x=y", [("stop", "x=y")]),
         ("logit_bias=5=-1 6=2", [("logit_bias", "5=-1 6=2")]),
+        ("logit_bias 5:-1", [("logit_bias", "5:-1")]),
+        ("temperature: 0.3", [("temperature", "0.3")]),
+        ("temperature:=0.3", [("temperature", "0.3")]),
+        ('"temperature=0.3"', [("temperature", "0.3")]),
+        ("temperature=0.3,top_k=5", [("temperature", "0.3"), ("top_k", "5")]),
+        ("Temperature=0.3 TOP-K: 5", [("Temperature", "0.3"), ("TOP-K", "5")]),
+        ("stop=User: name", [("stop", "User: name")]),
+        ("stop=a,b=c", [("stop", "a,b=c")]),
     ],
 )
 def test_set_takes_a_name_and_a_value_in_each_form(text: str, pairs: list[tuple[str, str]]) -> None:
     assert assignments(text) == pairs
+
+
+def test_a_parameter_is_known_however_its_name_is_written(demo_gguf: Path) -> None:
+    said = _chat(demo_gguf, "/set Temperature=0.3, TOP-K: 5", "/temperature 0.5", code=1).stderr
+    assert "temperature  0.3" in said
+    assert "top_k        5" in said
+    assert "unknown command '/temperature'" in said
+    assert "/set temperature VALUE" in said
+
+
+def test_a_command_is_told_by_the_name_that_was_typed(demo_gguf: Path) -> None:
+    said = _chat(demo_gguf, "/quit now", "/retry it", code=1).stderr
+    assert "/quit takes no argument, not 'now'; type /quit alone" in said
+    assert "/retry takes no argument" in said
 
 
 def test_set_changes_several_parameters_or_none(demo_gguf: Path) -> None:

@@ -74,6 +74,15 @@ def test_a_mistyped_parameter_is_refused_with_the_one_that_was_meant(
             call()
 
 
+@pytest.mark.parametrize(("name", "taken_by"), [("system", "model.chat"), ("n_ctx", "load")])
+def test_an_argument_of_another_call_is_refused_with_that_call(
+    demo: LoadedModel, name: str, taken_by: str
+) -> None:
+    wrong: dict[str, Any] = {name: 1}
+    with pytest.raises(edgesppo.UsageError, match=rf"'{name}' \({taken_by}\(\) takes it\); "):
+        demo.chat().ask("Hi", **wrong)
+
+
 def test_a_mistyped_stage_is_refused_with_the_one_that_was_meant() -> None:
     stages: Any = ["top_k", "temprature"]
     with pytest.raises(edgesppo.UsageError, match=r"'temprature' \(did you mean temperature\?\)"):

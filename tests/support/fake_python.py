@@ -21,8 +21,9 @@ from edgesppo.native_build import wheel
 
 _PYTHON = """\
 #!{python} -IS
-import json, os, shutil, signal, subprocess, sys, time
+import os, sys
 def wait():
+    import signal, subprocess, time
     sleeper = [{python!r}, "-IS", "-c", "import time; time.sleep(600)"]
     child = subprocess.Popen(sleeper, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: (child.kill(), sys.exit(1)))
@@ -31,6 +32,7 @@ def wait():
     while not os.path.exists(root + "/go"):
         time.sleep(0.02)
     child.kill()
+import json
 root, args = {root!r}, sys.argv[1:]
 line = " ".join(args)
 told = ("PIP_", "PYTHON", "TMPDIR", "CC", "CXX", "ZIG_")
@@ -42,6 +44,7 @@ if "venv" in args:
     os.makedirs(args[-1] + "/bin")
     os.makedirs(args[-1] + "/lib/python%d.%d/site-packages" % sys.version_info[:2])
     open(args[-1] + "/pyvenv.cfg", "w").close()
+    import shutil
     shutil.copy(__file__, args[-1] + "/bin/python")
     with open(args[-1] + "/bin/edgesppo", "w") as file:
         file.write("#!/bin/sh" + chr(10) + "echo a chat")
@@ -53,6 +56,7 @@ elif "--target" in args:
 elif "wheel" in args:
     folder = args[args.index("--wheel-dir") + 1]
     os.makedirs(folder)
+    import shutil
     shutil.copy(root + "/made.whl", folder + "/llama_cpp_python-0-py3-none-any.whl")
 for word, rule in told["rules"].items():
     if word in line:

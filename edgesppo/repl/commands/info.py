@@ -47,7 +47,7 @@ def set_(ctx: CommandContext, argument: str) -> None:
     assigned = sampling_settings.assignments(argument)
     params = chat.params
     for name, value in assigned:
-        if name == "logprobs":
+        if sampling_settings.canonical(name) == "logprobs":
             raise UsageError("the chat cannot show log-probabilities; use edgesppo run --json")
         if value:
             params = sampling_settings.changed(params, state.loaded._defaults, name, value)
@@ -58,9 +58,10 @@ def set_(ctx: CommandContext, argument: str) -> None:
 def _show_parameters(ctx: CommandContext, names: Sequence[str]) -> None:
     shown = {one.name: one for one in sampling_settings.settings(ctx.state.chat.params)}
     for name in names:
-        if name.replace("-", "_") not in shown:
+        if sampling_settings.canonical(name) not in shown:
             raise sampling_settings.unknown_parameter(name)
-    chosen = [shown[name.replace("-", "_")] for name in dict.fromkeys(names)] or shown.values()
+    asked = dict.fromkeys(map(sampling_settings.canonical, names))
+    chosen = [shown[name] for name in asked] or shown.values()
     ctx.say_list([(one.name, one.value, f"{one.meaning} ({one.takes})") for one in chosen])
     if not names:
         ctx.say(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
+from edgesppo.repl import sampling_settings
 from edgesppo.repl.commands import export, info, sessions, turns
 from edgesppo.system.suggest import did_you_mean
 from edgesppo.system.validate import quoted
@@ -54,6 +55,12 @@ def _help(ctx: CommandContext, argument: str) -> None:
 
 
 def _unknown(word: str) -> UsageError:
+    parameter = sampling_settings.canonical(word.removeprefix("/"))
+    if parameter in sampling_settings.names():
+        return UsageError(
+            f"unknown command {quoted(word)}; to show {parameter} or change it: /set {parameter}"
+            " VALUE"
+        )
     names = [*(command.name for command in COMMANDS), *_ALIASES]
     return UsageError(
         f"unknown command {quoted(word)}{did_you_mean(word, names)}; /help lists the commands; to"
@@ -186,7 +193,7 @@ def run(ctx: CommandContext, line: str) -> None:
         raise _unknown(word)
     if argument and not command.usage:
         raise UsageError(
-            f"{command.name} takes no argument, not {quoted(argument)}; type {command.name} alone,"
+            f"{word} takes no argument, not {quoted(argument)}; type {word} alone,"
             " or put a space before it to send the line as a message"
         )
     if not command.early:
