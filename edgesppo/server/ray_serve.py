@@ -40,8 +40,10 @@ _PARALLEL = 4
 _CONVERSATIONS = 256
 _POLL_S = 0.05
 # What a request is; the rest of a scope belongs to the process that received it.
-_SENT = ("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string")
-_SENT = (*_SENT, "root_path", "headers", "client", "server")
+_SENT = (
+    *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string"),
+    *("root_path", "headers", "client", "server"),
+)
 _HEADS = ("messages", "input", "prompt", "instructions", "system")
 
 
