@@ -19,10 +19,12 @@ from edgesppo.planning.run_config import CacheType, Goal, Gpu, RunConfig, is_sma
 from edgesppo.sampling.file_defaults import file_defaults
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.store import converted, locate
-from edgesppo.system import validate
+from edgesppo.system import notices, validate
 from edgesppo.system.conversion_progress import Progress
 from edgesppo.tuning import settings_cache
 from edgesppo.tuning.choose import LoadOptions, choose_settings
+
+_told: set[Path] = set()  # the files whose notes were given out
 
 
 @validate.suggests_keywords
@@ -95,7 +97,16 @@ def load(
     draft_costs = tuning.row_costs if _drafts_enabled(summary, drafts) else None
     engine, defaults = _open(found.name, summary, tuning, asked, draft_costs, on_load)
     load_s = time.perf_counter() - started - convert_s
+    _tell_notes(summary)
     return LoadedModel(found.name, engine, defaults, load_s, plan)
+
+
+def _tell_notes(summary: Summary) -> None:
+    """Say once what a file has that is without effect here."""
+    found = gemma2.notes(summary)
+    if found and summary.path not in _told:
+        _told.add(summary.path)
+        notices.notify(f"{summary.path.name}: {'; '.join(found)}")
 
 
 def _open(

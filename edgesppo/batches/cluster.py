@@ -16,7 +16,7 @@ from edgesppo._version import __version__
 from edgesppo.batches import result
 from edgesppo.batches.machine import Machine, MachineWorker, SentRow
 from edgesppo.errors import EdgesppoError, UsageError
-from edgesppo.remote.ray_connection import cause, connect
+from edgesppo.remote.ray_connection import cause, connect, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from edgesppo.batches.result import BatchResult
     from edgesppo.batches.work import Counts, Report, Work
 
-_CREATION = "creation task"  # in Ray's errors: what MachineWorker raised, not a crash
 _LEASES = 2  # rows of a machine, for each answer that it computes at once
 _TRIES = 3  # of a row whose machines are lost, and of a machine whose actor is
 _POLL_S = 1.0
@@ -234,7 +233,7 @@ class Cluster:
             self._say(f"{machine.host} takes part")
         except (EdgesppoError, self._ray.exceptions.RayError) as error:
             self._refusal = cause(error)
-            if isinstance(error, EdgesppoError) or _CREATION in str(error):
+            if isinstance(error, EdgesppoError) or is_refusal(error):
                 self._starts[actor.node] = _TRIES  # it would be the same again
             self._actors.remove(actor)
             self._say(f"a machine takes no part: {self._refusal}")

@@ -14,9 +14,7 @@ from edgesppo._version import __version__
 from edgesppo.api import load
 from edgesppo.batches.runner import Runner
 from edgesppo.batches.work import Counts, Work
-from edgesppo.errors import BadModelFile
 from edgesppo.interior import interior
-from edgesppo.lockfile import layers
 from edgesppo.store import verify
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class MachineWorker:
     """
 
     def __init__(self, model: str, parallel: int, loading: dict[str, Any]) -> None:
-        _check_lock(model)
+        verify.require_sound(model)
         self._loaded = load(model, n_seqs=parallel, **loading)
         self._parallel = parallel
         self._rows = _SentRows()
@@ -108,16 +106,3 @@ class MachineWorker:
                 return found
         self._results = None  # nothing is left; the next rows begin anew
         return found
-
-
-def _check_lock(model: str) -> None:
-    """Hash the files of a model of the lock. Raises BadModelFile where they are others."""
-    entry = layers.read().models.get(model)
-    if entry is None:
-        return
-    for file in verify.check(entry):
-        if not file.is_sound:
-            raise BadModelFile(
-                f"{file.path} is not what the lock says of {model}; on this machine run: "
-                f"edgesppo pull {model} --repair"
-            )

@@ -31,16 +31,19 @@ class Sources:
     """All that a card may state: what the file says, what a lock knows, and what was measured.
 
     `file` is what `metadata.describe` returns, `repository` the OWNER/NAME that the file was
-    converted from, and `entry` that repository's in a lock; None where they are unknown.
-    `measurements` are the figures of benchmarks and evaluations of this file, by their names.
+    converted from, and `entry` that repository's in a lock; None where they are unknown. `type` is
+    the file's type, such as Q4_K_M; where its tensors have others than that type's recipe gives
+    them it `is_mixed`, and `type` lists theirs. `measurements` are the figures of benchmarks and
+    evaluations of this file, by their names.
     """
 
     file: Mapping[str, Any]
     file_name: str
-    type: str  # such as Q4_K_M
+    type: str
     sha256: str
     repository: str | None = None
     entry: PinnedModel | None = None
+    is_mixed: bool = False
     measurements: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property

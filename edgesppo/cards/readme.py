@@ -51,8 +51,11 @@ def readme(sources: Sources) -> str:
 def _what_it_is(sources: Sources) -> Iterator[str]:
     file, model = sources.file, sources.file["model"]
     made_of = f"{_link(sources.repository)} as a" if sources.repository else "A"
+    of_type = f"the type {sources.type}"
+    if sources.is_mixed:
+        of_type = f"mixed types ({sources.type}), chosen tensor by tensor"
     yield (
-        f"{made_of} GGUF file of the type {sources.type}, for llama.cpp and the programs that are"
+        f"{made_of} GGUF file of {of_type}, for llama.cpp and the programs that are"
         f" built on it: `{_code(sources.file_name)}`, {size(file['bytes'])}."
     )
     yield ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from edgesppo.system.text_input import read_text
 from edgesppo.terminal.progress import Meter
 
 if TYPE_CHECKING:
+    from edgesppo.gguf.reader import Summary
     from edgesppo.lockfile.entries import PinnedModel
 
 
@@ -94,15 +96,30 @@ def _sources(model: str, base_model: str | None, figures: dict[str, Any]) -> Sou
         )
     entry = _entry(base_model) if base_model is not None else origin(model, card)
     known = entry.repository if entry is not None else None
+    named_type, is_mixed = _type(summary)
     return Sources(
         file=card,
         file_name=path.name,
-        type=file_type(summary),
+        type=named_type,
+        is_mixed=is_mixed,
         sha256=_sha256(path, summary.file_bytes),
         repository=base_model or named or known,
         entry=entry,
         measurements=figures,
     )
+
+
+def _type(summary: Summary) -> tuple[str, bool]:
+    """The type that the file names; where its tensors do not follow that, theirs, and True."""
+    from edgesppo_convert.quant.recipe_match import follows_recipe
+
+    named = file_type(summary)
+    if follows_recipe(summary, named) is not False:
+        return named, False
+    n_bytes: Counter[str] = Counter()
+    for tensor in summary.tensors:
+        n_bytes[tensor.type] += tensor.n_bytes if len(tensor.dims) > 1 else 0
+    return ", ".join(kind for kind, size in n_bytes.most_common() if size), True
 
 
 def _unknown_source(sources: Sources) -> str:

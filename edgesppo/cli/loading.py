@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgesppo.cli.output import say
+from edgesppo.cli.output import say, say_notices
 from edgesppo.store import locate, user_state
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def open_model(found: locate.Found, loading: dict[str, Any]) -> Iterator[LoadedM
     with open_with_meters(loading, found) as loaded:
         if is_explicit(found):
             user_state.set_last(locate.argument_for(found))
+        say_notices()
         yield loaded
 
 

@@ -265,6 +265,13 @@ class Engine:
             self._open_context()
             yield from self._cache.states(least, limit)
 
+    def shorten(self, request: Request, n: int) -> None:
+        """Drop the KV cells of a request that has ended, but for its first `n` tokens."""
+        with self._lock:
+            self._open_context()
+            self._schedule.sync_slots()
+            self._cache.shorten(request.tokens, n, request.salt)
+
     def restore(self, ids: Sequence[int], state: bytearray | memoryview, salt: str = "") -> bool:
         """Put back KV cells that `state` returned under the same settings.
 

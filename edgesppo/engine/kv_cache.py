@@ -122,6 +122,17 @@ class KVCache:
         slot.last_used = time.perf_counter()
         return True
 
+    def shorten(self, tokens: Sequence[int], n: int, salt: str = "") -> None:
+        """Keep only the first `n` cells of a free slot that holds the beginning of `tokens`.
+
+        Left as it is where it could not be continued from there.
+        """
+        for slot in self._slots:
+            if slot.busy or slot.salt != salt or len(slot.ids) <= n:
+                continue
+            if slot.ids == list(tokens[: len(slot.ids)]) and self._reaches_back(slot, n):
+                self._truncate(slot, n)
+
     def set_busy(self, slots: Sequence[Slot | None]) -> None:
         """Mark these slots as busy, and all others as free."""
         for slot in self._slots:

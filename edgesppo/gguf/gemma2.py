@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ NUMBERS = {
     "rope.freq_base": (1, 1e9),
 }
 _ROTATED = "rope.dimension_count"  # converters do not write it: the whole head is rotated
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")  # as llama-gguf-split names them
 _TENSOR = re.compile(
     r"token_embd\.weight|output_norm\.weight|blk\.[0-9]{1,3}\.(?:attn_(?:q|k|v|qkv|output|norm)"
     r"|post_attention_norm|post_ffw_norm|ffn_(?:gate|up|down|norm))\.weight"
@@ -127,15 +129,24 @@ def _fault(
             "edgesppo runs Gemma-2 models"
         )
     if keys.get("split.count", 0) not in (0, 1):
-        raise BadModelFile(
-            f"{path}: one of {quoted(keys['split.count'])} parts of a split model; "
-            "merge them with llama.cpp's llama-gguf-split --merge FIRST_PART MERGED"
-        )
+        raise _split(path, keys["split.count"])
     return (
         _number_fault(path, keys, arrays)
         or _head_fault(keys)
         or _token_fault(path, keys, arrays)
         or _template_fault(path, keys)
+    )
+
+
+def _split(path: Path, count: Any) -> BadModelFile:
+    name = _PART.fullmatch(path.name)
+    first, whole = "FIRST_PART", "MERGED"
+    if name is not None:
+        first = shlex.quote(f"{name[1]}-00001-of-{name[2]}.gguf")
+        whole = shlex.quote(f"{name[1]}.gguf")
+    return BadModelFile(
+        f"{path}: one of {quoted(count)} parts of a split model; merge them with llama.cpp's"
+        f" llama-gguf-split --merge {first} {whole}"
     )
 
 

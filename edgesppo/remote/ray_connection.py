@@ -60,6 +60,11 @@ def _no_cluster(address: str) -> UsageError:
     )
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether an actor's error is what its class raised as it was made, and no crash."""
+    return "creation task" in str(error)
+
+
 def cause(error: BaseException) -> EdgesppoError:
     """Our own error that a machine raised; or what Ray says of it."""
     cause = getattr(error, "cause", None) or error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat import template
 from edgesppo.chat.generation import Generation
+from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.errors import UsageError
 from edgesppo.gguf import metadata
 from edgesppo.gguf.file_types import file_type
@@ -111,6 +112,19 @@ class Backend:
     ) -> Generation:
         """Submit one answer to the engine."""
         return Generation(self._engine, prompt, params, grammar=grammar, salt=salt)
+
+    def keep_what_returns(self, generation: Generation) -> None:
+        """Drop the cells of an answer that has ended where the next turn will have other tokens.
+
+        A client sends the text, which is trimmed and tokenised anew. Saved cells hold the sliding
+        window before their end only, so those that end where the next turn differs are of no use.
+        """
+        request = generation._request
+        answer = request.tokens[request.n_prompt :]
+        again = self._model.tokenize(generation.result().text.strip())
+        same = common_prefix(answer, again)
+        if same < len(answer):
+            self._engine.shorten(request, request.n_prompt + same)
 
     def step(self) -> None:
         """Compute one batch for all answers that were begun."""

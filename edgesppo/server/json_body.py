@@ -54,9 +54,28 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            if _may_be_unlabelled(request):
+                _label(request)
             return await handler(JsonRequest(request.scope, request.receive))
 
         return strict
+
+
+def _may_be_unlabelled(request: Request) -> bool:
+    """Whether JSON may come as any content type: on Ollama's routes, from no browser.
+
+    Ollama's clients often name none or another, as `curl -d`. A browser must name it: without
+    asking us first, a page of another site can post other types only.
+    """
+    headers = request.headers
+    is_browser = "origin" in headers or "sec-fetch-site" in headers
+    return request.url.path.startswith("/api/") and not is_browser
+
+
+def _label(request: Request) -> None:
+    """Let a request say that it is JSON."""
+    others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+    request.scope["headers"] = [*others, (b"content-type", b"application/json")]
 
 
 async def _read(request: Request, settings: ServerSettings) -> bytes:

@@ -93,6 +93,7 @@ def build_server(
     config = uvicorn.Config(
         app,
         http=protocol,
+        loop="asyncio",  # as `run` makes it, also where uvloop is installed
         ws="none",
         lifespan="on",
         log_config=None,

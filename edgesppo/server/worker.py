@@ -252,6 +252,10 @@ class Worker:
             if close is not None:
                 with contextlib.suppress(EdgesppoError):
                     close()
+        if job.generation is not None and self._snapshots is not None:
+            assert self._backend is not None, "it began"
+            with contextlib.suppress(EdgesppoError):
+                self._backend.keep_what_returns(job.generation)
 
     def _end_all(self) -> None:
         """End what waits and runs, and say so."""

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgesppo.lockfile import entries
+from edgesppo.errors import BadModelFile
+from edgesppo.lockfile import entries, layers
 from edgesppo.store import layout
 from edgesppo.system.fs import hash_file
 
@@ -79,3 +80,19 @@ def check(entry: PinnedModel, on_hash: HashProgress | None = None) -> Iterator[C
                 found = hasher.hexdigest()
         done += size
         yield CheckedFile(path, size, expected, found, is_build)
+
+
+def require_sound(model: str) -> None:
+    """Hash the files of a model of the lock. Raises BadModelFile where they are others.
+
+    Another `model`, such as a path, has nothing to be held against.
+    """
+    entry = layers.read().models.get(model)
+    if entry is None:
+        return
+    for file in check(entry):
+        if not file.is_sound:
+            raise BadModelFile(
+                f"{file.path} is not what the lock says of {model}; on this machine run: "
+                f"edgesppo pull {model} --repair"
+            )

@@ -43,12 +43,12 @@ class Line:
 
 def encode(events: Iterable[dict[str, Any]], crc: int = 0) -> tuple[bytes, int]:
     """The lines of these events, to follow a line with checksum `crc`; and the last checksum."""
-    data = b""
+    lines = []
     for event in events:
         text = json.dumps(event).encode()
         crc = zlib.crc32(text, crc)
-        data += b"%08x %s\n" % (crc, text)
-    return data, crc
+        lines.append(b"%08x %s\n" % (crc, text))
+    return b"".join(lines), crc
 
 
 def read_valid(data: bytes, *, last_may_lack_end: bool = False) -> Iterator[Line]:

@@ -160,12 +160,12 @@ def wait_for_lines(out: Path, n: int) -> None:
     raise AssertionError(f"{out} has no {n} lines after two minutes")
 
 
-def workers() -> list[int]:
-    """The processes of our actors."""
+def workers(kind: str = "MachineWorker") -> list[int]:
+    """The processes of our actors of this class."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if b"ray::MachineWorker" in (folder / "cmdline").read_bytes():
+            if f"ray::{kind}".encode() in (folder / "cmdline").read_bytes():
                 environment = (folder / "environ").read_bytes()
                 if f"EDGESPPO_HOME={os.environ['EDGESPPO_HOME']}".encode() in environment:
                     found.append(int(folder.name))
@@ -230,3 +230,24 @@ def test_calibration_on_a_cluster_is_what_it_is_here(
     for weight, entry in read_sums(tmp_path / "there.gguf").entries.items():
         assert entry.count == here.entries[weight].count
         assert entry.sums == pytest.approx(here.entries[weight].sums, rel=1e-3)
+
+
+def test_a_machine_that_is_lost_costs_a_calibration_no_sample(
+    raylets: Any, demo_gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("What is 2 plus 3? 2 plus 3 is 5. Hello! " * 400)
+    words = ["calibrate", demo_gguf, "--text", tmp_path / "text.txt", "--n-ctx", "64", "-o"]
+    command = [sys.executable, "-m", "edgesppo", *words, tmp_path / "there.gguf"]
+    with started([*map(str, command), "--ray", raylets.address], stderr=subprocess.PIPE) as process:
+        for _ in range(6000):
+            if (found := workers("SumsWorker")) or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        os.kill(found[0], signal.SIGKILL)
+        told = process.communicate()[1].decode()
+    assert process.returncode == 0, told
+    assert run(*words, tmp_path / "here.gguf").exit_code == 0
+    here = read_sums(tmp_path / "here.gguf")
+    there = read_sums(tmp_path / "there.gguf")
+    counts = {weight: entry.count for weight, entry in here.entries.items()}
+    assert {weight: entry.count for weight, entry in there.entries.items()} == counts

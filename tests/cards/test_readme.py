@@ -15,13 +15,14 @@ from huggingface_hub import ModelCard
 from edgesppo.hub.model_card import parse_card
 from edgesppo_convert import convert
 from tests.support import gguf_maker as make
-from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import SHAPES, Shape, write_checkpoint
 from tests.support.command_line import one_line_error, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
+TINY = SHAPES["tiny"]
 ITER3 = "UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3"
 CARD = """---
 license: gemma
@@ -290,3 +291,18 @@ def test_a_file_that_is_no_model_is_refused(fresh_home: Path, tmp_path: Path) ->
     path.write_bytes(b"PK\3\4")
     assert "is not a GGUF file" in one_line_error(run("card", path))
     assert "edgesppo pull sppo-iter1 --convert" in one_line_error(run("card", "sppo-iter1"))
+
+
+@pytest.mark.parametrize("kind", ["q4_k_m", "q4_k_s", "iq4_xs", "q4_0", "bf16"])
+def test_the_type_is_the_files_where_its_tensors_follow_that(tmp_path: Path, kind: str) -> None:
+    made = convert(write_checkpoint(tmp_path / "in", TINY), tmp_path / "out.gguf", type=kind).output
+    text = run("card", made).stdout
+    assert f"GGUF file of the type {kind.upper()}, for" in text
+
+
+def test_of_types_chosen_tensor_by_tensor_it_says_which(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "in", TINY)
+    better = {"tensor_types": ["blk.0.attn_q=q5_k"]}
+    text = run("card", convert(folder, tmp_path / "out.gguf", **better).output).stdout
+    assert "GGUF file of mixed types (Q4_K, Q6_K, Q5_K), chosen tensor by tensor, for" in text
+    assert "Q4_K_M" not in text

@@ -15,10 +15,11 @@ from edgesppo.errors import BadModelFile, NativeError, OutputError, UsageError
 from edgesppo.evaluate import collector
 from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
 from edgesppo.evaluate.candidate import RunOptions, find_candidate, model_hash
-from edgesppo.evaluate.cluster_sums import squares_here
+from edgesppo.evaluate.cluster_sums import SumsWorker
 from edgesppo.evaluate.importance import ImportanceSums, rank, read_sums, write_sums
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
+from edgesppo.store import verify
 from edgesppo.system.fs import FileSystem
 from edgesppo_convert.quant.imatrix import read_importance
 from tests.support.command_line import run
@@ -242,11 +243,19 @@ def test_a_machine_of_a_cluster_computes_only_with_the_same_file_and_version(
     ids, options = [2, *range(200, 240)], {"gpu": "off", "process_output": False}
     mark = model_hash(find_candidate(demo_f32, RunOptions()))
     samples = [(ids, "one"), (ids[:20], "two")]
-    both = squares_here(__version__, str(demo_f32), mark, samples, options)
+    both = SumsWorker(__version__, str(demo_f32), mark, 64, options).of(samples)
     assert [{count for _, _, count in squares} for squares in both] == [{41}, {20}]
     for version, hash_, said in (("0", mark, "has edgesppo"), (__version__, "0", "another file")):
         with pytest.raises(UsageError, match=said):
-            squares_here(version, str(demo_f32), hash_, samples, options)
+            SumsWorker(version, str(demo_f32), hash_, 64, options)
+
+
+def test_a_machine_of_a_cluster_holds_its_file_against_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify.CheckedFile, "is_sound", property(lambda _: False))
+    with pytest.raises(BadModelFile, match="not what the lock says of demo"):
+        SumsWorker(__version__, "demo", "0", 64, {"gpu": "off", "process_output": False})
 
 
 def test_a_cluster_needs_the_model_s_name(matrix: Path, tmp_path: Path) -> None:

@@ -210,6 +210,13 @@ def test_a_key_that_makes_another_model_is_refused_by_name(tmp_path: Path, case:
     )
 
 
+def test_a_chat_tells_foreign_keys_once_the_model_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "chatted.gguf"
+    path.write_bytes(make.model(keys=[*FOREIGN.values()]))
+    told = run("chat", path, "--max-tokens", "2", stdin="Hi\nHo\n").stderr
+    assert told.count("chatted.gguf: gemma2.vocab_size, gemma2.made_by") == 1
+
+
 def test_foreign_keys_and_further_templates_run_and_are_told_at_import(
     fresh_home: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +230,10 @@ def test_foreign_keys_and_further_templates_run_and_are_told_at_import(
     assert "Note: tokenizer.chat_template.tool_use: not used" in shown.stderr
     answer = run("run", "foreign", "Hi", *GREEDY, "--max-tokens", "2", "--json")
     assert json.loads(answer.stdout)["usage"]["completion_tokens"] <= 2
+    assert "Note: foreign.gguf: gemma2.vocab_size, gemma2.made_by" in answer.stderr
+    assert answer.stderr.count("without effect") == 1
+    again = run("run", "foreign", "Hi", *GREEDY, "--max-tokens", "2")
+    assert "without effect" not in again.stderr  # the same process
     assert len(json.loads(run("show", path, "--json").stdout)["notes"]) == 2
 
 
@@ -324,5 +335,6 @@ def test_a_part_of_a_split_model_says_how_to_merge_it(tmp_path: Path) -> None:
     parts = make.key(b"split.count", 2, struct.pack("<H", 2))
     path = tmp_path / "m-00001-of-00002.gguf"
     path.write_bytes(make.model(keys=[parts]))
-    with pytest.raises(BadModelFile, match="one of 2 parts of a split model; merge them"):
+    joined = "--merge m-00001-of-00002.gguf m.gguf"
+    with pytest.raises(BadModelFile, match=f"one of 2 parts of a split model; .*{joined}"):
         gemma2.load_summary(locate.find(tmp_path).path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -57,6 +58,29 @@ def test_pages_of_other_sites_are_refused_unless_named(server: Live) -> None:
     assert ask("null") == (403, None)
     assert ask(server.url)[0] == 200
     assert ask("https://friend.example") == (200, "https://friend.example")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/chat", {}, 200),
+        ("/api/chat", {"Content-Type": ""}, 200),
+        ("/api/chat", {"Content-Type": "text/plain"}, 200),
+        ("/api/chat", {"Origin": "https://evil.example"}, 403),
+        ("/api/chat", {"Origin": "https://friend.example"}, 415),
+        ("/api/chat", {"Sec-Fetch-Site": "cross-site"}, 415),
+        ("/api/chat", {"Sec-Fetch-Site": "none"}, 415),
+        ("/v1/chat/completions", {}, 415),
+    ],
+)
+def test_only_ollamas_routes_take_json_of_another_type_and_from_no_browser(
+    server: Live, path: str, headers: dict[str, str], status: int
+) -> None:
+    """As curl -d sends it, and as a page of another site could."""
+    body = json.dumps({"model": server.worker.backend.name, "messages": []}).encode()
+    form = {"Content-Type": "application/x-www-form-urlencoded", **ADA}
+    response = server.client.post(path, content=body, headers={**form, **headers})
+    assert response.status_code == status, response.text
 
 
 @pytest.mark.parametrize(

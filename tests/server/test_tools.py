@@ -9,6 +9,8 @@ import jsonschema
 import pytest
 
 from edgesppo.openai_api.tools import AnswerParser, CallParser
+from edgesppo.server.ollama.answers import Reply
+from edgesppo.server.ollama.requests import ChatBody
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import CHAT, Live, events, live
 
@@ -97,6 +99,45 @@ def test_several_calls_come_where_they_are_asked_for(server: Live) -> None:
             known["name"] += call["function"].get("name", "")
             known["arguments"] += call["function"]["arguments"]
     assert [streamed[n] for n in range(8)] == [call["function"] for call in calls]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_dialect_takes_several_calls(server: Live, stream: bool) -> None:
+    """The end of a line is made likely, so there are as many calls as may be."""
+    functions = [{"name": name} for name in ("f", "g")]
+    data: dict[str, Any] = {
+        "input": CAPITAL,
+        "tools": [{"type": "function", **function} for function in functions],
+        "tool_choice": "required",
+        "parallel_tool_calls": True,
+        "logit_bias": {"108": 100},
+        "stream": stream,
+    }
+    response = server.client.post("/v1/responses", json=data)
+    whole = events(response)[-1]["response"] if stream else response.json()
+    assert (whole["status"], whole["parallel_tool_calls"]) == ("completed", True)
+    assert [item["type"] for item in whole["output"]] == ["function_call"] * 8
+    assert [item["arguments"] for item in whole["output"]] == ["{}"] * 8
+    assert len({item["call_id"] for item in whole["output"]}) == 8
+    if stream:
+        done = [e for e in events(response) if e["type"] == "response.output_item.done"]
+        assert [e["item"] for e in done] == whole["output"]
+        assert [e["output_index"] for e in done] == list(range(8))
+
+
+def test_ollamas_calls_may_be_several_too() -> None:
+    """Its requests cannot make the end of a line likely, so an answer is given here."""
+    body = ChatBody.model_validate({"model": "m", "messages": [], "tools": [TOOLS[0]]})
+    assert body.as_chat().parallel_tool_calls
+    text = "".join(
+        f'{{"name": "add", "arguments": {{"a": {n}}}}}{end}' for n, end in ((1, "\n"), (2, ""))
+    )
+    reply = Reply(body, chat=True)
+    pieces = [reply.piece(text[:9], done=False), reply.piece(text[9:], done=True)]
+    assert pieces[0]["message"] == {"role": "assistant", "content": ""}
+    assert pieces[1]["message"]["tool_calls"] == [
+        {"function": {"name": "add", "arguments": {"a": n}}} for n in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize("stream", [False, True])

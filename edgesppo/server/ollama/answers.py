@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from datetime import datetime, timezone
@@ -80,8 +81,8 @@ class Reply:
         self._chat = chat
         self._started = time.perf_counter_ns()
         has_tools = isinstance(body, ChatBody) and bool(body.tools)
-        self._parser = tools.CallParser() if has_tools else None
-        self._arguments = ""
+        self._parser = tools.AnswerParser() if has_tools else None
+        self._calls: list[tuple[str, str]] = []  # names and arguments
 
     async def lines(self, answers: Answers) -> AsyncIterator[bytes]:
         """The pieces as lines; a failure is the last one."""
@@ -100,21 +101,20 @@ class Reply:
     def piece(
         self, text: str, entries: Iterable[TokenLogprob] = (), *, done: bool = False
     ) -> dict[str, Any]:
-        """A piece of the answer; a call of a tool comes as a whole, at the end."""
+        """A piece of the answer; calls of tools come as a whole, at the end."""
         found: dict[str, Any] = {
             "model": self._body.model,
             "created_at": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
         }
-        call = None
+        calls = []
         if self._parser is not None:
-            text = self._parser.text(text)
-            self._arguments += self._parser.arguments()
+            text = self._take_calls(self._parser, text)
             if done:
-                text, call = text + self._parser.rest(), self._call()
+                text, calls = text + self._parser.rest(), self._whole_calls()
         if self._chat:
             found["message"] = {"role": "assistant", "content": text}
-            if call is not None:
-                found["message"]["tool_calls"] = [call]
+            if calls:
+                found["message"]["tool_calls"] = calls
         else:
             found["response"] = text
         found["done"] = done
@@ -122,16 +122,24 @@ class Reply:
             found["logprobs"] = logprobs.chat(entries)["content"]
         return found
 
-    def _call(self) -> dict[str, Any] | None:
-        """The call, if the answer is a whole one."""
-        assert self._parser is not None, "there are tools"
-        try:
-            arguments = json.loads(self._arguments) if self._parser.is_call else None
-        except ValueError:  # cut off by the limit of tokens
-            return None
-        if arguments is None:
-            return None
-        return {"function": {"name": self._parser.name, "arguments": arguments}}
+    def _take_calls(self, parser: tools.AnswerParser, piece: str) -> str:
+        """Take in what a piece of the answer has of calls; returns what it has of a text."""
+        text, calls = parser.add(piece)
+        for _, name, more in calls:
+            if name is not None:
+                self._calls.append((name, ""))
+            name, arguments = self._calls[-1]
+            self._calls[-1] = (name, arguments + more)
+        return text
+
+    def _whole_calls(self) -> list[dict[str, Any]]:
+        """The calls that were not cut off by the limit of tokens."""
+        found = []
+        for name, text in self._calls:
+            with contextlib.suppress(ValueError):
+                function = {"name": name, "arguments": json.loads(text)}
+                found.append({"function": function})
+        return found
 
     def last(self, reason: str, usage: Usage | None, timings: Timings | None) -> dict[str, Any]:
         """What the last piece tells beside; durations are in nanoseconds."""

@@ -133,6 +133,7 @@ class Request(RequestModel):
             **sampling,
             messages=messages,
             tools=tools,
+            parallel_tool_calls=True,  # its clients take a list
             response_format=self._format(),
             logprobs=self.logprobs,
             top_logprobs=self.top_logprobs,

@@ -173,6 +173,7 @@ class ResponsesRequest(Sampling):
             response_format=self._format(),
             tools=[_tool(tool) for tool in self.tools or []],
             tool_choice=choice,
+            parallel_tool_calls=self.parallel_tool_calls,
             stream=self.stream,
         )
 

@@ -1,0 +1,256 @@
+"""`app`: a server on each machine of a Ray cluster, behind Ray Serve.
+
+    EDGESPPO_API_KEY=NAME:KEY serve run edgesppo.server.ray_serve:app model=sppo-iter3 machines=3
+
+Each machine has one replica, which loads the model from its own store once its files were held
+against its lock. A gateway reads the requests, and names each conversation by its API key and its
+first messages. Ray Serve sends a conversation to a replica that had it before, where its prefix is
+in the KV cache, and to another one if that is busy or lost.
+
+Ray is imported only when the application is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from edgesppo.api import load
+from edgesppo.errors import UsageError
+from edgesppo.server import api_keys
+from edgesppo.server.app import create_app
+from edgesppo.server.settings import ServerSettings
+from edgesppo.server.worker import FAILED, LOADING
+from edgesppo.store import verify
+from edgesppo.system import validate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from starlette.types import Message, Receive, Scope, Send
+
+_KEY = "EDGESPPO_API_KEY"
+_PARALLEL = 4
+# The conversations that a replica is remembered to have had. The KV cache holds fewer.
+_CONVERSATIONS = 256
+_POLL_S = 0.05
+# What a request is; the rest of a scope belongs to the process that received it.
+_SENT = (
+    *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string"),
+    *("root_path", "headers", "client", "server"),
+)
+_HEADS = ("messages", "input", "prompt", "instructions", "system")
+
+
+class Machine:
+    """The server of one machine: an ordinary class, which Ray Serve makes a replica of.
+
+    Raises BadModelFile where a file is not what the lock says, and what loading the model raised.
+    """
+
+    def __init__(self, model: str, parallel: int, settings: ServerSettings) -> None:
+        verify.require_sound(model)
+        self._app = create_app(lambda: load(model, n_seqs=parallel), settings)
+        self._entered = contextlib.AsyncExitStack()
+        self._starting = asyncio.Lock()
+        self._is_started = False
+
+    async def start(self) -> None:
+        """Load the model, once."""
+        async with self._starting:
+            if self._is_started:
+                return
+            await self._entered.enter_async_context(self._app.router.lifespan_context(self._app))
+            worker = self._app.state.service.worker
+            while worker.status == LOADING:
+                await asyncio.sleep(_POLL_S)
+            if worker.failure is not None:
+                raise worker.failure
+            self._is_started = True
+
+    async def check_health(self) -> None:
+        """Raise if the worker has failed; Ray Serve then starts the replica again."""
+        await self.start()
+        worker = self._app.state.service.worker
+        if worker.status == FAILED:
+            raise worker.failure or RuntimeError("the worker has failed")
+
+    async def answer(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
+        """The messages of the response to a request. Leaving it early ends the answer."""
+        await self.start()
+        queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
+        gone = asyncio.Event()
+
+        async def receive() -> Message:
+            if parts:
+                return parts.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            queue.put_nowait(message)
+
+        async def run() -> None:
+            try:
+                await self._app({**scope, "state": {}, "app": self._app}, receive, send)
+            finally:
+                queue.put_nowait(None)
+
+        running = asyncio.ensure_future(run())
+        try:
+            while (message := await queue.get()) is not None:
+                yield message
+            await running
+        finally:
+            gone.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+
+    async def close(self) -> None:
+        """Free the model."""
+        await self._entered.aclose()
+
+
+class Gateway:
+    """The ASGI application that hands each request to a machine; `machines` is Ray's handle."""
+
+    def __init__(self, machines: Any, most_bytes: int) -> None:
+        self._machines = machines
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or take part in the start and the end of the server."""
+        if scope["type"] == "lifespan":
+            for event in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{event}.complete"})
+            return
+        body = await self._body(receive)
+        sent = {key: scope[key] for key in _SENT if key in scope}
+        name = conversation(dict(scope["headers"]), body)
+        handle = self._machines.options(stream=True, multiplexed_model_id=name)
+        found = handle.answer.remote(sent, body)
+        try:
+            async for message in found:
+                await send(message)
+        except BaseException:
+            found.cancel()
+            raise
+
+    async def _body(self, receive: Receive) -> bytes:
+        """The body; of one that is too large, enough for the machine to refuse it."""
+        body, more = bytearray(), True
+        while more and len(body) <= self._most_bytes:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        return bytes(body)
+
+
+def conversation(headers: Mapping[bytes, bytes], body: bytes) -> str:
+    """A name for what a request goes on with: its key, and how its conversation begins.
+
+    The system text and the first message of the user's, of which the later turns have copies.
+    Empty for a request that is no conversation.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    begins: list[Any] = [found[key] for key in _HEADS if key in found]
+    for n, value in enumerate(begins):
+        if isinstance(value, list):
+            is_user = [isinstance(item, dict) and item.get("role") == "user" for item in value]
+            begins[n] = value[: is_user.index(True) + 1] if True in is_user else value[:1]
+    if not begins:
+        return ""
+    key = headers.get(b"authorization", b"") + b"\n" + headers.get(b"x-api-key", b"")
+    return hashlib.sha256(key + json.dumps(begins).encode()).hexdigest()[:32]
+
+
+def app(args: dict[str, Any]) -> Any:
+    """Ray Serve's application. `args`: model, machines (1), parallel (4), allow_host, allow_origin.
+
+    The API keys are those of EDGESPPO_API_KEY where it is built; only their hashes are sent. Raises
+    UsageError without any, and for arguments that are not known.
+    """
+    serve: Any = importlib.import_module("ray.serve")
+    known = ("model", "machines", "parallel", "allow_host", "allow_origin")
+    unknown = [name for name in args if name not in known]
+    if unknown or "model" not in args:
+        raise UsageError(f"the arguments are {sorted(args)}, expected model and of {known[1:]}")
+    machines = _whole(args, "machines", 1, 10_000)
+    parallel = _whole(args, "parallel", _PARALLEL, 64)
+    settings = ServerSettings(
+        host="0.0.0.0",
+        keys=_keys(),
+        allowed_hosts=_names(args.get("allow_host")),
+        origins=_names(args.get("allow_origin")),
+    )
+
+    class Replica(Machine):
+        """A machine that Ray Serve knows the conversations of."""
+
+        @serve.multiplexed(max_num_models_per_replica=_CONVERSATIONS)  # type: ignore[untyped-decorator]
+        async def remember(self, name: str) -> str:
+            return name
+
+        async def answer(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
+            name = serve.get_multiplexed_model_id()
+            if name:
+                await self.remember(name)
+            async for message in super().answer(scope, body):
+                yield message
+
+    deployed = serve.deployment(
+        Replica,
+        name="Machine",
+        num_replicas=machines,
+        max_replicas_per_node=1,
+        max_ongoing_requests=parallel + settings.max_queue,
+        ray_actor_options={"num_cpus": 1},
+    ).bind(args["model"], parallel, settings)
+    entrance = serve.deployment(
+        serve.ingress()(Entrance),
+        name="Gateway",
+        max_ongoing_requests=settings.limits.connections,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return entrance.bind(deployed, settings.limits.body_bytes)
+
+
+class Entrance:
+    """What Ray Serve makes the gateway of."""
+
+    def __init__(self, machines: Any, most_bytes: int) -> None:
+        self._gateway = Gateway(machines, most_bytes)
+
+    def __serve_build_asgi_app__(self) -> Gateway:  # the name that Ray Serve calls
+        return self._gateway
+
+
+def _keys() -> tuple[api_keys.ApiKey, ...]:
+    given = os.environ.get(_KEY, "")
+    keys = tuple(api_keys.parse(enumerate(given.split(","), 1), _KEY)) if given else ()
+    if not keys:
+        raise UsageError(f"a cluster's server needs API keys: set {_KEY}=NAME:KEY,...")
+    return keys
+
+
+def _whole(args: Mapping[str, Any], name: str, default: int, most: int) -> int:
+    """A whole number, which a command line gives as a text."""
+    value = args.get(name, default)
+    text = isinstance(value, str) and value.isdecimal() and len(value) < 7
+    return validate.integer(name, int(value) if text else value, 1, most)
+
+
+def _names(value: str | None) -> tuple[str, ...]:
+    return tuple(name for name in (value or "").split(",") if name)
