@@ -104,6 +104,7 @@ def run_config(params: ContextParams) -> RunConfig:
         params.n_threads_batch,
         flash_attention=params.flash_attention,
         n_ubatch=params.n_ubatch,
+        plain_from=None,
     )
 
 

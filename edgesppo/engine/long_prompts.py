@@ -35,13 +35,12 @@ class LongPrompts:
         self._model, self._home, self._least, self._pace = model, home, least, pace
         self.is_used = least is not None
         self._n_ctx = min(home.n_ctx, PREFILL_N_CTX)
-        self._n_most = prefill_context.n_most(home.n_batch, model.weights.n_swa)
         self._context: PrefillContext | None = None
         self.notice: str | None = None
 
     def n_long(self, start: int, n: int) -> int:
         """How many of a prompt's `n` tokens from `start` on the second context computes next."""
-        n = min(n, self._n_most, self._n_ctx - start)
+        n = min(n, self._n_ctx - start)
         return n if self._least is not None and n >= self._least else 0
 
     def compute(self, request: Request, end: int) -> bool:

@@ -39,9 +39,9 @@ _PIECE = 256
 class PrefillContext:
     """One sequence over the weights of a model's file, for prompts of the context `home`.
 
-    A prompt must end before `n_ctx`, and at most `n_most` tokens are computed at once. Stopping
-    `home` stops this one, too. Close it before the model. Raises OutOfMemory, and BadModelFile if
-    the model's path names another file by now.
+    Only the first PREFILL_N_CTX tokens of a prompt have room. Stopping `home` stops this one, too.
+    Close it before the model. Raises OutOfMemory, and BadModelFile if the model's path names
+    another file by now.
     """
 
     def __init__(self, model: Model, home: Context) -> None:
@@ -81,6 +81,15 @@ class PrefillContext:
         are not reused. Raises ContextOverflow if `home` has no room for the new ones; some of them
         may be there then. Raises what `Runner.run` raises.
         """
+        # At the end of such a part all of its cells are in the window: none is lost before it is
+        # copied.
+        n_most = min(self._batch.capacity, self._n_swa)
+        for first in range(start, end, n_most):
+            self._compute_part(seq, tokens, first, min(end, first + n_most), salt)
+
+    def _compute_part(
+        self, seq: int, tokens: Sequence[int], start: int, end: int, salt: str
+    ) -> None:
         self._truncate(self._reusable(seq, tokens[:end], start, salt))
         self._salt = salt
         self._fetch(seq, tokens, start)
@@ -124,11 +133,6 @@ class PrefillContext:
     def _truncate(self, n: int) -> None:
         del self._ids[n:]
         self._context.remove(0, n)
-
-
-def n_most(n_batch: int, n_swa: int) -> int:
-    """The most tokens to compute at once: all of their cells are in the window at the end."""
-    return min(n_batch, n_swa)
 
 
 def remove_leftovers(home: Context) -> None:
