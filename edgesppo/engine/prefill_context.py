@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import ContextParams
 
 # The most tokens whose cells are copied at once, as they are in memory twice meanwhile.
-_PIECE = 256
+PIECE = 256
 
 
 class PrefillContext:
@@ -99,9 +99,9 @@ class PrefillContext:
             self._batch.add(0, n, tokens[n:end], logits=0)
             self._runner.run(self._batch)
             self._ids.extend(tokens[n:end])
-        for first in range(start, end, _PIECE):
-            last = min(end, first + _PIECE)
-            if not _copy(self._context, 0, self._home, seq, first, last):
+        for first in range(start, end, PIECE):
+            last = min(end, first + PIECE)
+            if not copy_cells(self._context, 0, self._home, seq, first, last):
                 raise ContextOverflow(
                     f"no room for {end - start} more tokens in a context of {self._home.n_ctx}",
                     needed=end - start,
@@ -125,8 +125,8 @@ class PrefillContext:
         """Copy the cells that are missing here, up to `start`."""
         while (n := len(self._ids)) < start:
             # Of more than a window, llama.cpp saves the end alone.
-            last = min(start, n + min(_PIECE, self._n_swa))
-            if not _copy(self._home, seq, self._context, 0, n, last):
+            last = min(start, n + min(PIECE, self._n_swa))
+            if not copy_cells(self._home, seq, self._context, 0, n, last):
                 raise NativeError(f"{last} tokens do not fit into the context for prompts")
             self._ids.extend(tokens[n:last])
 
@@ -140,10 +140,13 @@ def remove_leftovers(home: Context) -> None:
     home.remove(home.params.n_seqs - 1, 0)
 
 
-def _copy(
+def copy_cells(
     source: Context, seq: int, target: Context, target_seq: int, start: int, end: int
 ) -> bool:
-    """Copy the cells of positions `start` to `end`; returns False if they do not fit."""
+    """Copy the cells of positions `start` to `end` of `seq` from one context to another.
+
+    The last sequence of each must be free. Returns False if they do not fit.
+    """
     part, new = source.params.n_seqs - 1, target.params.n_seqs - 1
     try:
         source.remove(part, 0)

@@ -97,6 +97,13 @@ def low_memory_config(summary: Summary | None = None) -> RunConfig:
     return replace(start, repack=False, flash_attention="on", n_ubatch=SMALL_UBATCH)
 
 
+def one_context(tuning: RunConfig) -> RunConfig:
+    """The settings without a second context; their prefill was not measured."""
+    if tuning.plain_from is None:
+        return tuning
+    return replace(tuning, plain_from=None, prefill_tps=None)
+
+
 def check_goal(goal: str) -> None:
     """Raise UsageError for an unknown goal."""
     validate.choice("tune", goal, GOALS)
