@@ -3,11 +3,12 @@
     python -m tests.benchmarks.turn FILE.gguf [--llama-bench NAME=PATH[=FILE] ...] [--quick]
 
 Each round runs, one after the other and each in a process of its own: our engine with one context
-over repacked weights (llama.cpp's default), with one over plain ones, with two; and each llama-bench
-that is named (`-pg`), on a FILE of its own if given, such as one in llama.cpp's own order. Prints
-medians, with the least and the greatest, of the seconds of a turn, ratios round by round, and the
-proportional set size (PSS), which counts a mapped page once. Greedy answers of one context and of
-two are compared: how many differ, and how close the logits were at the first difference. Linux only.
+over repacked weights (llama.cpp's default), with one over plain ones, with two; and each
+llama-bench that is named (`-pg`), on a FILE of its own if given, such as one in llama.cpp's own
+order. Prints medians, with the least and the greatest, of the seconds of a turn, ratios round by
+round, and the proportional set size (PSS), which counts a mapped page once. Greedy answers of one
+context and of two are compared: how many differ, and how far apart the logits were at the first
+difference. Linux only.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--llama-bench", nargs="*", default=[], metavar="NAME=PATH[=FILE]")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of the first round's prompt")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=PROMPT)
     parser.add_argument("--answer", type=int, default=ANSWER)
@@ -53,7 +55,7 @@ def main() -> None:
             if name in peers:
                 figures = _llama_bench(options, peers[name])
             else:
-                figures = _ours(options, {"seed": number, **WAYS[name]})
+                figures = _ours(options, {"seed": options.seed + number, **WAYS[name]})
             found[name].append(figures)
             print(name, {**figures, "tokens": None}, file=sys.stderr)
         if options.json is not None:
@@ -92,7 +94,7 @@ def _print_differences(options: argparse.Namespace, found: dict[str, list[Figure
         pairs = enumerate(zip(one["tokens"], two["tokens"], strict=True))
         place = next((n for n, (mine, other) in pairs if mine != other), None)
         if place is not None:
-            asked = {"seed": number, "repack": True, "after": one["tokens"][:place]}
+            asked = {"seed": options.seed + number, "repack": True, "after": one["tokens"][:place]}
             asked["between"] = [one["tokens"][place], two["tokens"][place]]
             gaps.append(_ours(options, asked)["gap"])
     listed = ", ".join(f"{gap:.3f}" for gap in gaps)
