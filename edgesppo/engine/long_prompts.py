@@ -84,4 +84,4 @@ class LongPrompts:
 
     def _give_up(self, error: Exception) -> None:
         self.close()
-        self.notice = f"long prompts take longer from now on: {error or 'out of memory'}"
+        self.notice = f"long prompts take longer from now on: {str(error) or 'out of memory'}"

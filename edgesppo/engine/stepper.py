@@ -44,7 +44,8 @@ class Stepper:
 
     def step(self) -> bool:
         """Decode, and advance the requests; returns False if nothing was or it was cancelled."""
-        n, n_long = 0, self._long.n_long
+        n_long: Callable[[int, int], int] = self._long.n_long
+        n = 0
         try:
             try:
                 n = self._prefill_long() if self._long.is_used else 0
