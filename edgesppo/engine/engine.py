@@ -1,4 +1,4 @@
-"""The engine: generates many answers at once in one llama.cpp context.
+"""The engine: generates many answers at once in one KV cache.
 
 `step()` takes what every running request still has to feed (one token, or a slice of a prompt),
 decodes it all as one batch and samples each request whose tokens are all decoded. Whoever waits
@@ -14,22 +14,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgesppo.engine import config
 from edgesppo.engine.draft_model import DraftModel
-from edgesppo.engine.kv_cache import KVCache
-from edgesppo.engine.long_prompts import LongPrompts
 from edgesppo.engine.ngram_draft import Drafter
 from edgesppo.engine.request import CLOSED, Event, Request, new_request
-from edgesppo.engine.runner import Runner
-from edgesppo.engine.scheduler import Scheduler
 from edgesppo.engine.stepper import Stepper
 from edgesppo.errors import Closed, ContextOverflow, UsageError
 from edgesppo.llama import fork
-from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context
 from edgesppo.llama.fork import closed_by_fork
 from edgesppo.planning import run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
@@ -38,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from edgesppo.engine.pace import Pace
+    from edgesppo.llama.context import Context
     from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
@@ -97,11 +91,8 @@ class Engine:
             flash_attention=flash_attention,
             draft_costs=draft_costs,
         )
-        # With a second context, one sequence more is there for what goes from one to the other.
-        own = params if plain_from is None else replace(params, n_seqs=n_seqs + 1)
-        config.require_memory(model.summary, own)
-        context = Context(model.weights, own)
-        self._context: Context | None = context
+        self._stepper = Stepper(model, params, plain_from, pace)
+        self._context: Context | None = self._stepper.context
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = params.n_ctx
         self.n_seqs = n_seqs
@@ -111,20 +102,10 @@ class Engine:
         drafts = config.drafts_enabled(params.n_ubatch, draft_costs)
         self._draft_costs = draft_costs if drafts else None
         self._draft_model = draft_model
-        self._batch = Batch(context.n_batch)
-        self._runner = Runner(context, config.threads_started(params), pace)
-        self._cache = KVCache(context, n_seqs, model.weights.n_swa)
-        self._schedule = Scheduler(self._cache)
-        self._long_prompts = LongPrompts(model, context, plain_from, pace)
-        self._stepper = Stepper(
-            context,
-            self._runner,
-            self._batch,
-            self._cache,
-            self._schedule,
-            self._long_prompts,
-            model.file,
-        )
+        self._runner = self._stepper.runner
+        self._cache = self._stepper.cache
+        self._schedule = self._stepper.schedule
+        self._long_prompts = self._stepper.long_prompts
         self._unfinished = False  # whether the last step was left before its end
         self._closing = False
         self._parent: int | None = None  # the process that made it, in a child of that
@@ -144,8 +125,7 @@ class Engine:
             for request in self._schedule.requests():
                 self._schedule.finish(request, CLOSED)
             if context is not None:
-                self._long_prompts.close()
-                context.close()
+                self._stepper.close()
                 if self._draft_model is not None:
                     self._draft_model.close()
 
@@ -238,8 +218,8 @@ class Engine:
                 with self._lock:
                     if not request.has_more_than(n_given, prefilled):
                         self.step()
-                if self._long_prompts.notice is not None or (pace is not None and pace.notice):
-                    self._tell()
+                if self._long_prompts.notice or (pace is not None and pace.notice):
+                    self._stepper.tell()
         finally:
             self.cancel(request)
 
@@ -249,7 +229,7 @@ class Engine:
 
         Running answers wait longer for it, and all answers together are done sooner.
         """
-        before, self._schedule.slice = self._schedule.slice, self._batch.capacity
+        before, self._schedule.slice = self._schedule.slice, self._stepper.batch.capacity
         try:
             yield
         finally:
@@ -309,11 +289,6 @@ class Engine:
                 self._schedule.drop_unwanted()
             self._schedule.admit()
             self._unfinished = not self._stepper.step()
-
-    def _tell(self) -> None:
-        """Give out what there is to say about speed. Call this without the lock."""
-        self._runner.tell()
-        self._long_prompts.tell()
 
     def _open_context(self) -> None:
         """Raise Closed after `close()`."""

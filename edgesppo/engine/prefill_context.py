@@ -90,7 +90,7 @@ class PrefillContext:
     def _compute_part(
         self, seq: int, tokens: Sequence[int], start: int, end: int, salt: str
     ) -> None:
-        self._truncate(self._reusable(seq, tokens[:end], start, salt))
+        self._truncate(self._reusable(seq, tokens, start, salt))
         self._salt = salt
         self._fetch(seq, tokens, start)
         n = len(self._ids)

@@ -2,55 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgesppo.engine import config
+from edgesppo.engine.kv_cache import KVCache
+from edgesppo.engine.long_prompts import LongPrompts
 from edgesppo.engine.request import FAILED
+from edgesppo.engine.runner import Runner
+from edgesppo.engine.scheduler import Scheduler
 from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgesppo.engine.kv_cache import KVCache
-    from edgesppo.engine.long_prompts import LongPrompts
-    from edgesppo.engine.runner import Runner
-    from edgesppo.engine.scheduler import Part, Scheduler
-    from edgesppo.llama.batch import Batch
-    from edgesppo.llama.context import Context
-    from edgesppo.llama.mapped_file import MappedFile
+    from edgesppo.engine.pace import Pace
+    from edgesppo.engine.scheduler import Part
+    from edgesppo.llama.model import Model
+    from edgesppo.planning.run_config import ContextParams
 
 
 class Stepper:
-    """Takes the steps of one context. `file` is the model's, which must not change meanwhile."""
+    """Takes the steps of a model: in one context, or with a second one for long prompts.
+
+    `params` are the first one's, `plain_from` is the least number of tokens for the second; None if
+    there is none. Raises OutOfMemory.
+    """
 
     def __init__(
-        self,
-        context: Context,
-        runner: Runner,
-        batch: Batch,
-        cache: KVCache,
-        schedule: Scheduler,
-        long_prompts: LongPrompts,
-        file: MappedFile,
+        self, model: Model, params: ContextParams, plain_from: int | None, pace: Pace | None
     ) -> None:
-        self._context, self._runner, self._batch = context, runner, batch
-        self._cache, self._schedule, self._long, self._file = cache, schedule, long_prompts, file
+        # With a second context, one sequence more is there for what goes from one to the other.
+        own = params if plain_from is None else replace(params, n_seqs=params.n_seqs + 1)
+        config.require_memory(model.summary, own)
+        self._file = model.file
+        self.context = Context(model.weights, own)
+        self.batch = Batch(self.context.n_batch)
+        self.runner = Runner(self.context, config.threads_started(params), pace)
+        self.cache = KVCache(self.context, params.n_seqs, model.weights.n_swa)
+        self.schedule = Scheduler(self.cache)
+        self.long_prompts = LongPrompts(model, self.context, plain_from, pace)
+
+    def close(self) -> None:
+        """Free the contexts."""
+        self.long_prompts.close()
+        self.context.close()
+
+    def tell(self) -> None:
+        """Give out the notices. Call this without any lock."""
+        self.runner.tell()
+        self.long_prompts.tell()
 
     def recover(self) -> None:
         """Restore a consistent state after an interrupted step."""
-        self._schedule.recover()
-        self._cache.remove_surplus()
-        self._long.recover()
+        self.schedule.recover()
+        self.cache.remove_surplus()
+        self.long_prompts.recover()
 
     def step(self) -> bool:
         """Decode, and advance the requests; returns False if nothing was or it was cancelled."""
-        n_long: Callable[[int, int], int] = self._long.n_long
+        n_long: Callable[[int, int], int] = self.long_prompts.n_long
         n = 0
         try:
             try:
-                n = self._prefill_long() if self._long.is_used else 0
+                n = self._prefill_long() if self.long_prompts.is_used else 0
             except ContextOverflow:  # the batch finds out whom there is room for
-                self._cache.remove_surplus()
+                self.cache.remove_surplus()
                 n_long = _no_long_part
             parts = self._decode(n, n_long)
         except Cancelled:
@@ -64,12 +84,13 @@ class Stepper:
     def _prefill_long(self) -> int:
         """Compute the long parts of prompts; returns the number of their tokens."""
         n = 0
-        for request, end in self._schedule.long_parts(self._batch.capacity, self._long.n_long):
+        for request, end in self.schedule.long_parts(self.batch.capacity, self.long_prompts.n_long):
             self._file.check()
             slot = request.slot
             assert slot is not None, "only requests with a slot run"
             start = len(slot.ids)
-            if not self._long.compute(request, end):
+            if not self.long_prompts.compute(request, end):
+                self.cache.remove_surplus()
                 break
             slot.ids.extend(request.tokens[start:end])
             request.record_progress(end, sampled=False)
@@ -78,13 +99,13 @@ class Stepper:
 
     def _decode(self, n_apart: int, n_long: Callable[[int, int], int]) -> list[Part]:
         """Decode a batch, after `n_apart` tokens that were computed apart; returns its parts."""
-        while parts := self._schedule.fill(self._batch, n_apart, n_long):
+        while parts := self.schedule.fill(self.batch, n_apart, n_long):
             self._file.check()
             try:
-                self._runner.run(self._batch)
+                self.runner.run(self.batch)
                 break
             except ContextOverflow:
-                if not self._schedule.make_room():
+                if not self.schedule.make_room():
                     raise
         return parts
 
@@ -95,7 +116,7 @@ class Stepper:
                 self._advance(part)
             except EdgesppoError as error:
                 part.request.error = error
-                self._schedule.finish(part.request, FAILED)
+                self.schedule.finish(part.request, FAILED)
 
     def _advance(self, part: Part) -> None:
         """Sample a request's decoded part, and record what the KV cache now holds of it.
@@ -110,16 +131,16 @@ class Stepper:
         drawn: list[int] = []
         reason = None
         if end == len(request.tokens):
-            drawn, reason = self._runner.sample(request, part.entry)
+            drawn, reason = self.runner.sample(request, part.entry)
         slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(drawn) - 1)])
         request.record_progress(end, sampled=bool(drawn))
         if request.draft:
-            self._context.remove(slot.seq, len(slot.ids))
+            self.context.remove(slot.seq, len(slot.ids))
         if drawn and request.drafter is not None:
             request.drafter.learn(request.draft, drawn)
         request.draft = []
         if reason is not None:
-            self._schedule.finish(request, reason)
+            self.schedule.finish(request, reason)
 
 
 def _no_long_part(_start: int, _n: int) -> int:

@@ -124,7 +124,7 @@ def test_only_what_is_long_enough_goes_through_it(
     answer(engine, prompt(model, LEAST))  # the last token is not among them
     assert computed == []
     assert engine._long_prompts._context is None, "none is made before it is needed"
-    ids = prompt(model, LEAST + 1, "Who are you? ")
+    ids = prompt(model, LEAST + 2, "Who are you? ")
     tokens, request = answer(engine, ids)
     assert (computed, request.n_cached) == ([LEAST], 1)
     assert_alike(model, ids, tokens, usual(model, ids))
@@ -182,8 +182,13 @@ def refused(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
-    def fail(*_: Any) -> None:
-        raise MemoryError
+    copy, calls = prefill_context.copy_cells, []
+
+    def fail(*arguments: Any) -> bool:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise MemoryError
+        return copy(*arguments)
 
     monkeypatch.setattr(prefill_context, "copy_cells", fail)
 
@@ -233,9 +238,9 @@ def test_where_it_fails_the_first_context_computes_everything(
 def test_a_prompt_that_is_stopped_in_it_is_computed_rightly_afterwards(
     model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids, decode = prompt(model, 300), Context.decode
+    decode = Context.decode
     for stop_at in (1, 2, 4):
-        sizes: list[int] = []
+        ids, sizes = prompt(model, 300, f"{stop_at} is a number. {STORY}"), list[int]()
 
         def decode_and_stop(
             context: Context, batch: Batch, sizes: list[int] = sizes, stop_at: int = stop_at
@@ -245,7 +250,6 @@ def test_a_prompt_that_is_stopped_in_it_is_computed_rightly_afterwards(
                 context.abort.set()
             decode(context, batch)
 
-        engine._cache.evict_idle()
         request = engine.submit(ids, GREEDY)
         with monkeypatch.context() as patch:
             patch.setattr(Context, "decode", decode_and_stop)
