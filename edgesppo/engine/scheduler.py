@@ -97,8 +97,8 @@ class Scheduler:
         `n_long(start, n)` says how many of a prompt's `n` tokens from `start` on that are; the
         last token of a prompt is never among them. A batch holds `capacity` tokens.
         """
-        answering, prefilling = self._by_work()
-        room = self.slice if answering else capacity
+        prefilling = [request for request in self._running if not request.is_answering]
+        room = capacity if len(prefilling) == len(self._running) else self.slice
         found = []
         for request, share in _shares(prefilling, room):
             if n := _n_long(request, share, n_long):
@@ -112,7 +112,10 @@ class Scheduler:
         is left to the next one.
         """
         batch.clear()
-        answering, prefilling = self._by_work()
+        answering: list[Request] = []
+        prefilling: list[Request] = []
+        for request in self._running:
+            (answering if request.is_answering else prefilling).append(request)
         parts: list[Part] = []
         # Running answers first, so that a long prompt never makes them wait.
         for request in answering:
@@ -123,14 +126,6 @@ class Scheduler:
                 if not _n_long(request, share, n_long):
                     parts.append(_add_prompt(batch, request, share))
         return parts
-
-    def _by_work(self) -> tuple[list[Request], list[Request]]:
-        """The running requests: those that are answering, and those whose prompt is prefilled."""
-        answering: list[Request] = []
-        prefilling: list[Request] = []
-        for request in self._running:
-            (answering if request.is_answering else prefilling).append(request)
-        return answering, prefilling
 
     def make_room(self) -> bool:
         """Free cells of the cache for the running requests; False if none can be freed."""
