@@ -38,10 +38,14 @@ class LongPrompts:
         self._context: PrefillContext | None = None
         self.notice: str | None = None
 
-    def n_long(self, start: int, n: int) -> int:
-        """How many of a prompt's `n` tokens from `start` on the second context computes next."""
+    def n_long(self, start: int, n: int, beside: bool) -> int:
+        """How many of a prompt's `n` tokens from `start` on the second context computes next.
+
+        The tokens of answers that run `beside` it would be decoded with them in the first one, and
+        are a step of their own otherwise. So then it must be twice as long to be worth it.
+        """
         n = min(n, self._n_ctx - start)
-        return n if self._least is not None and n >= self._least else 0
+        return n if self._least is not None and n >= self._least * (1 + beside) else 0
 
     def compute(self, request: Request, end: int) -> bool:
         """Compute the prompt up to `end`, which `n_long` allowed; returns False if that failed.

@@ -35,6 +35,8 @@ class Part:
 
 # A request, and the number of its tokens that are computed afterwards.
 LongPart: TypeAlias = "tuple[Request, int]"
+# How many of a prompt's `n` tokens from `start` on a second context computes, `beside` answers.
+NLong: TypeAlias = "Callable[[int, int, bool], int]"
 
 
 class Scheduler:
@@ -91,21 +93,21 @@ class Scheduler:
             self._running.append(request)
             self._waiting.popleft()
 
-    def long_parts(self, capacity: int, n_long: Callable[[int, int], int]) -> list[LongPart]:
+    def long_parts(self, capacity: int, n_long: NLong) -> list[LongPart]:
         """The parts of prompts that are long enough to be computed apart in the next step.
 
-        `n_long(start, n)` says how many of a prompt's `n` tokens from `start` on that are; the
-        last token of a prompt is never among them. A batch holds `capacity` tokens.
+        `n_long` says which are; the last token of a prompt is never among them. A batch holds
+        `capacity` tokens.
         """
         prefilling = [request for request in self._running if not request.is_answering]
-        room = capacity if len(prefilling) == len(self._running) else self.slice
+        beside = len(prefilling) < len(self._running)
         found = []
-        for request, share in _shares(prefilling, room):
-            if n := _n_long(request, share, n_long):
+        for request, share in _shares(prefilling, self.slice if beside else capacity):
+            if n := _n_long(request, share, n_long, beside=beside):
                 found.append((request, len(request.tokens) - request.n_left + n))
         return found
 
-    def fill(self, batch: Batch, n_apart: int, n_long: Callable[[int, int], int]) -> list[Part]:
+    def fill(self, batch: Batch, n_apart: int, n_long: NLong) -> list[Part]:
         """Fill the batch with the tokens that the running requests have to decode next.
 
         `n_apart` prompt tokens were computed apart in this step, and what is long enough for that
@@ -123,7 +125,7 @@ class Scheduler:
         if prefilling:
             room = min(self.slice if answering else batch.capacity, batch.capacity - len(batch))
             for request, share in _shares(prefilling, room - n_apart):
-                if not _n_long(request, share, n_long):
+                if not _n_long(request, share, n_long, beside=bool(answering)):
                     parts.append(_add_prompt(batch, request, share))
         return parts
 
@@ -179,9 +181,9 @@ def _shares(prefilling: list[Request], room: int) -> Iterator[tuple[Request, int
             yield request, share
 
 
-def _n_long(request: Request, share: int, n_long: Callable[[int, int], int]) -> int:
+def _n_long(request: Request, share: int, n_long: NLong, *, beside: bool) -> int:
     """How many of the next `share` tokens of a prompt are computed apart."""
-    return n_long(len(request.tokens) - request.n_left, min(share, request.n_left - 1))
+    return n_long(len(request.tokens) - request.n_left, min(share, request.n_left - 1), beside)
 
 
 def _add_answer(batch: Batch, request: Request, n_answering: int) -> Part:

@@ -17,10 +17,8 @@ from edgesppo.llama.context import Context
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgesppo.engine.pace import Pace
-    from edgesppo.engine.scheduler import Part
+    from edgesppo.engine.scheduler import NLong, Part
     from edgesppo.llama.model import Model
     from edgesppo.planning.run_config import ContextParams
 
@@ -64,7 +62,7 @@ class Stepper:
 
     def step(self) -> bool:
         """Decode, and advance the requests; returns False if nothing was or it was cancelled."""
-        n_long: Callable[[int, int], int] = self.long_prompts.n_long
+        n_long: NLong = self.long_prompts.n_long
         n = 0
         try:
             try:
@@ -97,7 +95,7 @@ class Stepper:
             n += end - start
         return n
 
-    def _decode(self, n_apart: int, n_long: Callable[[int, int], int]) -> list[Part]:
+    def _decode(self, n_apart: int, n_long: NLong) -> list[Part]:
         """Decode a batch, after `n_apart` tokens that were computed apart; returns its parts."""
         while parts := self.schedule.fill(self.batch, n_apart, n_long):
             self._file.check()
@@ -143,5 +141,5 @@ class Stepper:
             self.schedule.finish(request, reason)
 
 
-def _no_long_part(_start: int, _n: int) -> int:
+def _no_long_part(_start: int, _n: int, _beside: bool) -> int:
     return 0
