@@ -49,6 +49,8 @@ def force(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"the second context failed: {error}") from error
 
     monkeypatch.setattr(long_prompts.LongPrompts, "_give_up", give_up)
-    monkeypatch.setitem(Engine.__init__.__kwdefaults__, "plain_from", LEAST)
+    defaults = Engine.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "plain_from", LEAST)
     made = functools.partialmethod(RunConfig.__init__, plain_from=LEAST)
     monkeypatch.setattr(RunConfig, "__init__", made)
