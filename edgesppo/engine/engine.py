@@ -44,8 +44,8 @@ class Engine:
     `n_threads`, by default one per core, or one for a model of a few megabytes. `cache_type` is the
     type of the KV cache: "f16", "f32" or "q8_0".
 
-    Where `plain_from` new tokens of a prompt or more can be computed in one step, a second context
-    over the weights as they are in the file does that, for a model that repacks its own.
+    With `plain_from`, parts of prompts of so many tokens or more are computed in a second context,
+    over the weights as they are in the file: for a model whose own are repacked; see long_prompts.
 
     With `draft_costs`, the next tokens are predicted from the text so far and verified in one
     batch where that pays: the costs are those of batches of ROWS rows, relative to one row. None
