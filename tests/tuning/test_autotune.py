@@ -21,7 +21,7 @@ from edgesppo.planning.run_config import (
 )
 from edgesppo.system import hardware, load
 from edgesppo.terminal.format import describe
-from edgesppo.tuning import autotune, choose, measure, second_context, settings_cache
+from edgesppo.tuning import autotune, bench, choose, measure, second_context, settings_cache
 from edgesppo.tuning.autotune import Search, find_settings
 from edgesppo.tuning.choose import LoadOptions
 from edgesppo.tuning.settings_cache import cached_settings
@@ -174,6 +174,27 @@ def test_a_second_context_is_found_where_it_pays(
     if least is not None:
         assert found.decode_tps == 10
         assert found.prefill_tps == pytest.approx(256 / (256 / plain_prefill + copy_s))
+
+
+def test_a_second_context_is_really_measured_and_used(
+    summary: Summary, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is faster here: as if it were the second one."""
+    monkeypatch.setattr(second_context, "is_faster", lambda *_: True)
+    monkeypatch.setattr(bench, "_READ", 8 << 20)
+    found = find_settings(summary, "turn")
+    assert (found.plain_from, found.repack) == (64, True)
+    assert found.prefill_tps is not None
+    assert found.prefill_tps > 0
+    assert cached_settings(summary, "turn") == found
+    report = bench.measure(summary, found)
+    assert all(rate > 0 for rate in [*report.prefill.values(), *report.decode.values()])
+    question = "What is the capital of France? " * 12
+    with edgesppo.load(demo_gguf) as model:
+        two = model.ask(question, temperature=0, max_tokens=8)
+        assert model._interior.engine._long_prompts._context is not None
+    with edgesppo.load(demo_gguf, tune="off") as model:
+        assert model.ask(question, temperature=0, max_tokens=8) == two
 
 
 def test_what_an_older_search_found_is_measured_again(summary: Summary) -> None:
