@@ -75,8 +75,8 @@ class Stepper:
             return False
         if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
             run_interruptibly(lambda: self._advance_all(parts), lambda: None)
-        else:
-            self._advance_all(parts)
+        elif parts:
+            self._advance(parts[0])
         return bool(n or parts)
 
     def _prefill_long(self) -> int:
@@ -108,19 +108,14 @@ class Stepper:
         return parts
 
     def _advance_all(self, parts: list[Part]) -> None:
-        """Advance every request of the batch. A failure ends only the request it belongs to."""
         for part in parts:
-            try:
-                self._advance(part)
-            except EdgesppoError as error:
-                part.request.error = error
-                self.schedule.finish(part.request, FAILED)
+            self._advance(part)
 
     def _advance(self, part: Part) -> None:
         """Sample a request's decoded part, and record what the KV cache now holds of it.
 
         The request's tokens grow before the slot's ids: tokens that an interrupt keeps out of the
-        ids are decoded again.
+        ids are decoded again. A failure ends only the request that it belongs to.
         """
         request, end = part.request, part.end
         slot = request.slot
@@ -128,14 +123,18 @@ class Stepper:
             return
         drawn: list[int] = []
         reason = None
-        if end == len(request.tokens):
-            drawn, reason = self.runner.sample(request, part.entry)
-        slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(drawn) - 1)])
-        request.record_progress(end, sampled=bool(drawn))
-        if request.draft:
-            self.context.remove(slot.seq, len(slot.ids))
-        if drawn and request.drafter is not None:
-            request.drafter.learn(request.draft, drawn)
+        try:
+            if end == len(request.tokens):
+                drawn, reason = self.runner.sample(request, part.entry)
+            slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(drawn) - 1)])
+            request.record_progress(end, sampled=bool(drawn))
+            if request.draft:
+                self.context.remove(slot.seq, len(slot.ids))
+            if drawn and request.drafter is not None:
+                request.drafter.learn(request.draft, drawn)
+        except EdgesppoError as error:
+            request.error = error
+            reason = FAILED
         request.draft = []
         if reason is not None:
             self.schedule.finish(request, reason)
