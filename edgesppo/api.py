@@ -142,6 +142,7 @@ def _open(
             # Only the f16 cache leaves a choice: f32 rules flash attention out, q8_0 needs it.
             flash_attention=tuning.flash_attention if asked.cache_type == "f16" else "auto",
             cache_type=asked.cache_type,
+            plain_from=tuning.plain_from,
             draft_costs=draft_costs,
             draft_model=draft_model,
             pace=_pace(tuning, weights, fixed=asked.n_threads is not None),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import two_contexts
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -62,6 +64,25 @@ def _models_guess() -> Iterator[None]:
     """Use speculative drafts on small models too, so that every test covers them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgesppo.api.is_small", lambda _: False)
+        yield
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run some modules with one context, and again with a second one for long prompts."""
+    if two_contexts.is_for_both(metafunc.module.__name__):
+        metafunc.parametrize("_contexts", (1, 2), indirect=True, ids=("one", "two"))
+
+
+@pytest.fixture(autouse=True)
+def _contexts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Use two contexts where a test's parameter or the environment says so."""
+    if getattr(request, "param", 1) == 1 and not two_contexts.EVERYWHERE:
+        yield
+        return
+    if request.node.get_closest_marker("one_context"):
+        pytest.skip("it looks at how one context computes a prompt")
+    with pytest.MonkeyPatch.context() as patch:
+        two_contexts.force(patch)
         yield
 
 
@@ -160,5 +181,9 @@ def demo(demo_gguf: Path) -> Iterator[LoadedModel]:
     """The loaded demo model, shared by all tests, which must not close it."""
     import edgesppo
 
-    with edgesppo.load(demo_gguf) as model:
+    with pytest.MonkeyPatch.context() as patch:
+        if two_contexts.EVERYWHERE:
+            two_contexts.force(patch)
+        model = edgesppo.load(demo_gguf)
+    with model:
         yield model

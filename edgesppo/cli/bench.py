@@ -12,6 +12,7 @@ from edgesppo.cli.completion import complete_models
 from edgesppo.cli.loading import choose_model, gguf_path
 from edgesppo.cli.options import json_option, tune_option
 from edgesppo.cli.output import emit_json, tell
+from edgesppo.cli.plan import weights_line
 from edgesppo.gguf import gemma2
 from edgesppo.system.units import megabytes
 
@@ -70,6 +71,7 @@ def _lines(found: Report) -> Iterator[str]:
             used.append(f"{share:.0%}{'' if used else ' of the processors'} {when}")
     if used:
         yield f"  others      other programs used {', '.join(used)}"
+    yield f"  weights     {weights_line(found.tuning)}"
     yield f"  load        {found.load_s:.2f} s"
     if found.resident is not None:
         yield f"  resident    {megabytes(found.resident, 0)}"

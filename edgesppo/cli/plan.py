@@ -140,20 +140,28 @@ def _lines(tuning: RunConfig, plan: MemoryPlan, draft: Summary | None) -> Iterat
     yield "KV cache", f"{_mb(plan.kv)}, {plan.n_ctx:,} tokens in {plan.cache_type}"
     yield "compute", _mb(plan.compute)
     yield "logits", _mb(plan.logits)
+    if plan.prefill:
+        yield "prompts", f"{_mb(plan.prefill)}, a second context for long ones"
     if draft is not None:
         yield "draft", f"{_mb(plan.draft)}, for {draft.path.name}"
     yield "program", f"{_mb(PROGRAM_BYTES)}, Python, llama.cpp and the vocabulary"
     free = "" if plan.available is None else f", {megabytes(plan.available, 0)} are free"
     yield "total", f"{_mb(plan.total)}{free}"
     yield "threads", f"{plan.n_threads} for an answer, {plan.n_threads_batch} for a prompt"
-    repacked = "repacked" if tuning.repack else "as they are in the file"
     yield (
         "settings",
         (
-            f"weights {repacked}, flash attention {tuning.flash_attention}, "
+            f"weights {weights_line(tuning)}, flash attention {tuning.flash_attention}, "
             f"micro-batch {tuning.n_ubatch}"
         ),
     )
+
+
+def weights_line(tuning: RunConfig) -> str:
+    """How the weights are held, in a few words."""
+    if tuning.plain_from is not None:
+        return f"repacked, and plain for {tuning.plain_from} new tokens or more"
+    return "repacked" if tuning.repack else "as they are in the file"
 
 
 def _rates(tuning: RunConfig) -> str:
@@ -166,6 +174,10 @@ def _rates(tuning: RunConfig) -> str:
 # The text for each origin of the settings, as returned by `tuning.choose.origin`.
 _ORIGINS: dict[str, Callable[[RunConfig], str]] = {
     "measured": _rates,
+    "one context": lambda tuning: (
+        f"measured here: decode {tuning.decode_tps or 0:,.1f} t/s; prompts would be faster with a "
+        f"second context,\n  {'':<9} for which there is not enough memory"
+    ),
     "other threads": lambda _: "measured here with another number of threads",
     "not yet": lambda _: (
         "llama.cpp's defaults: not measured yet; the first run of this model finds the\n"

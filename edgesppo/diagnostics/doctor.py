@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.diagnostics import library
+from edgesppo.diagnostics import library, settings
 from edgesppo.diagnostics.finding import FAIL, OK, WARN, Finding
 from edgesppo.errors import EdgesppoError
 from edgesppo.hub.client import offline
@@ -59,6 +59,7 @@ def examine() -> list[Finding]:
         _disk,
         _locks,
         _models,
+        settings.contexts,
         _links,
         _rubbish,
         _network,

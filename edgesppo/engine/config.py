@@ -97,20 +97,25 @@ def threads_started(params: ContextParams) -> int:
     return max(params.n_threads, params.n_threads_batch) + 1
 
 
+def run_config(params: ContextParams) -> RunConfig:
+    """The settings of a context as those of a model."""
+    return RunConfig(
+        params.n_threads,
+        params.n_threads_batch,
+        flash_attention=params.flash_attention,
+        n_ubatch=params.n_ubatch,
+        plain_from=None,
+    )
+
+
 def require_memory(summary: Summary, params: ContextParams) -> None:
     """Raise OutOfMemory if creating the context, or its first steps, would end the process.
 
     llama.cpp reports it when it cannot allocate the cache, but not for its smaller allocations.
     """
-    tuning = RunConfig(
-        params.n_threads,
-        params.n_threads_batch,
-        flash_attention=params.flash_attention,
-        n_ubatch=params.n_ubatch,
-    )
     needs = memory_plan.plan_memory(
         summary,
-        tuning,
+        run_config(params),
         n_ctx=params.n_ctx,
         n_seqs=params.n_seqs,
         n_batch=params.n_batch,

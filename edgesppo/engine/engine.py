@@ -1,4 +1,4 @@
-"""The engine: generates many answers at once in one llama.cpp context.
+"""The engine: generates many answers at once in one KV cache.
 
 `step()` takes what every running request still has to feed (one token, or a slice of a prompt),
 decodes it all as one batch and samples each request whose tokens are all decoded. Whoever waits
@@ -18,24 +18,20 @@ from typing import TYPE_CHECKING
 
 from edgesppo.engine import config
 from edgesppo.engine.draft_model import DraftModel
-from edgesppo.engine.kv_cache import KVCache
 from edgesppo.engine.ngram_draft import Drafter
-from edgesppo.engine.request import CLOSED, FAILED, Event, Request, new_request
-from edgesppo.engine.runner import Runner
-from edgesppo.engine.scheduler import Part, Scheduler
-from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
+from edgesppo.engine.request import CLOSED, Event, Request, new_request
+from edgesppo.engine.stepper import Stepper
+from edgesppo.errors import Closed, ContextOverflow, UsageError
 from edgesppo.llama import fork
-from edgesppo.llama.batch import Batch
-from edgesppo.llama.context import Context
 from edgesppo.llama.fork import closed_by_fork
 from edgesppo.planning import run_config
 from edgesppo.planning.run_config import DEFAULT_BATCH, DEFAULT_ROW_COSTS
-from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from edgesppo.engine.pace import Pace
+    from edgesppo.llama.context import Context
     from edgesppo.llama.model import Model
     from edgesppo.sampling.params import SamplingParams
 
@@ -47,6 +43,9 @@ class Engine:
     it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
     `n_threads`, by default one per core, or one for a model of a few megabytes. `cache_type` is the
     type of the KV cache: "f16", "f32" or "q8_0".
+
+    With `plain_from`, parts of prompts of so many tokens or more are computed in a second context,
+    over the weights as they are in the file: for a model whose own are repacked; see long_prompts.
 
     With `draft_costs`, the next tokens are predicted from the text so far and verified in one
     batch where that pays: the costs are those of batches of ROWS rows, relative to one row. None
@@ -70,6 +69,7 @@ class Engine:
         n_ubatch: int = DEFAULT_BATCH,
         cache_type: str = "f16",
         flash_attention: str = "auto",
+        plain_from: int | None = None,
         draft_costs: Sequence[float] | None = DEFAULT_ROW_COSTS,
         draft_model: DraftModel | None = None,
         pace: Pace | None = None,
@@ -91,8 +91,8 @@ class Engine:
             flash_attention=flash_attention,
             draft_costs=draft_costs,
         )
-        config.require_memory(model.summary, params)
-        self._context: Context | None = Context(model.weights, params)
+        self._stepper = Stepper(model, params, plain_from, pace)
+        self._context: Context | None = self._stepper.context
         self.settings = f"{cache_type} {flash_attention} {model.n_gpu_layers}"
         self.n_ctx = params.n_ctx
         self.n_seqs = n_seqs
@@ -102,10 +102,10 @@ class Engine:
         drafts = config.drafts_enabled(params.n_ubatch, draft_costs)
         self._draft_costs = draft_costs if drafts else None
         self._draft_model = draft_model
-        self._batch = Batch(self._context.n_batch)
-        self._runner = Runner(self._context, config.threads_started(params), pace)
-        self._cache = KVCache(self._context, n_seqs, model.weights.n_swa)
-        self._schedule = Scheduler(self._cache)
+        self._runner = self._stepper.runner
+        self._cache = self._stepper.cache
+        self._schedule = self._stepper.schedule
+        self._long_prompts = self._stepper.long_prompts
         self._unfinished = False  # whether the last step was left before its end
         self._closing = False
         self._parent: int | None = None  # the process that made it, in a child of that
@@ -125,7 +125,7 @@ class Engine:
             for request in self._schedule.requests():
                 self._schedule.finish(request, CLOSED)
             if context is not None:
-                context.close()
+                self._stepper.close()
                 if self._draft_model is not None:
                     self._draft_model.close()
 
@@ -218,8 +218,8 @@ class Engine:
                 with self._lock:
                     if not request.has_more_than(n_given, prefilled):
                         self.step()
-                if pace is not None and pace.notice is not None:
-                    self._runner.tell()
+                if self._long_prompts.notice or (pace is not None and pace.notice):
+                    self._stepper.tell()
         finally:
             self.cancel(request)
 
@@ -229,7 +229,7 @@ class Engine:
 
         Running answers wait longer for it, and all answers together are done sooner.
         """
-        before, self._schedule.slice = self._schedule.slice, self._batch.capacity
+        before, self._schedule.slice = self._schedule.slice, self._stepper.batch.capacity
         try:
             yield
         finally:
@@ -288,28 +288,21 @@ class Engine:
         An exception at any point, KeyboardInterrupt included, loses at most this step's work.
         """
         with self._lock:
-            context = self._resume()
+            self._resume()
             unfinished, self._unfinished = self._unfinished, True
             if unfinished:
-                self._schedule.recover()
-                self._cache.remove_surplus()
+                self._stepper.recover()
             else:
                 self._schedule.drop_unwanted()
             self._schedule.admit()
-            parts = self._decode()
-            if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
-                run_interruptibly(lambda: self._advance_all(context, parts), lambda: None)
-            else:
-                self._advance_all(context, parts)
-            self._unfinished = not parts
+            self._unfinished = not self._stepper.step()
 
-    def _open_context(self) -> Context:
-        """The context. Raises Closed after `close()`."""
+    def _open_context(self) -> None:
+        """Raise Closed after `close()`."""
         if self._parent is not None:
             raise closed_by_fork(self._parent)
         if self._context is None or self._closing:
             raise Closed("the engine was closed; load the model again")
-        return self._context
 
     def _abort(self) -> None:
         """Stop the running decode, or the next one."""
@@ -319,8 +312,8 @@ class Engine:
         if self._draft_model is not None:
             self._draft_model.stop()
 
-    def _resume(self) -> Context:
-        """Allow decodes again, and return the context.
+    def _resume(self) -> None:
+        """Allow decodes again. Raises Closed after `close()`.
 
         Whoever called `_abort` recorded the reason first, and `step` checks it next.
         """
@@ -328,51 +321,4 @@ class Engine:
             self._context.abort.clear()
         if self._draft_model is not None:
             self._draft_model.resume()
-        return self._open_context()
-
-    def _decode(self) -> list[Part]:
-        """Decode a batch and return its parts; none if nothing is running or it was cancelled."""
-        while parts := self._schedule.fill(self._batch):
-            self.model.file.check()
-            try:
-                self._runner.run(self._batch)
-                break
-            except Cancelled:
-                return []
-            except ContextOverflow:
-                if not self._schedule.make_room():
-                    raise
-        return parts
-
-    def _advance_all(self, context: Context, parts: list[Part]) -> None:
-        """Advance every request of the batch. A failure ends only the request it belongs to."""
-        for part in parts:
-            try:
-                self._advance(context, part)
-            except EdgesppoError as error:
-                part.request.error = error
-                self._schedule.finish(part.request, FAILED)
-
-    def _advance(self, context: Context, part: Part) -> None:
-        """Sample a request's decoded part, and record what the KV cache now holds of it.
-
-        The request's tokens grow before the slot's ids: tokens that an interrupt keeps out of the
-        ids are decoded again.
-        """
-        request, end = part.request, part.end
-        slot = request.slot
-        if slot is None or request.finish_reason is not None:
-            return
-        drawn: list[int] = []
-        reason = None
-        if end == len(request.tokens):
-            drawn, reason = self._runner.sample(request, part.entry)
-        slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(drawn) - 1)])
-        request.record_progress(end, sampled=bool(drawn))
-        if request.draft:
-            context.remove(slot.seq, len(slot.ids))
-        if drawn and request.drafter is not None:
-            request.drafter.learn(request.draft, drawn)
-        request.draft = []
-        if reason is not None:
-            self._schedule.finish(request, reason)
+        self._open_context()

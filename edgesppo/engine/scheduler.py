@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from edgesppo.engine.kv_cache import KVCache
     from edgesppo.engine.request import Request
@@ -31,6 +31,12 @@ class Part:
     request: Request
     end: int
     entry: int
+
+
+# A request, and the number of its tokens that are computed afterwards.
+LongPart: TypeAlias = "tuple[Request, int]"
+# How many of a prompt's `n` tokens from `start` on a second context computes, `beside` answers.
+NLong: TypeAlias = "Callable[[int, int, bool], int]"
 
 
 class Scheduler:
@@ -87,8 +93,26 @@ class Scheduler:
             self._running.append(request)
             self._waiting.popleft()
 
-    def fill(self, batch: Batch) -> list[Part]:
-        """Fill the batch with the tokens that the running requests have to decode next."""
+    def long_parts(self, capacity: int, n_long: NLong) -> list[LongPart]:
+        """The parts of prompts that are long enough to be computed apart in the next step.
+
+        `n_long` says which are; the last token of a prompt is never among them. A batch holds
+        `capacity` tokens.
+        """
+        prefilling = [request for request in self._running if not request.is_answering]
+        beside = len(prefilling) < len(self._running)
+        found = []
+        for request, share in _shares(prefilling, self.slice if beside else capacity):
+            if n := _n_long(request, share, n_long, beside=beside):
+                found.append((request, len(request.tokens) - request.n_left + n))
+        return found
+
+    def fill(self, batch: Batch, n_apart: int, n_long: NLong) -> list[Part]:
+        """Fill the batch with the tokens that the running requests have to decode next.
+
+        `n_apart` prompt tokens were computed apart in this step, and what is long enough for that
+        is left to the next one.
+        """
         batch.clear()
         answering: list[Request] = []
         prefilling: list[Request] = []
@@ -100,8 +124,9 @@ class Scheduler:
             parts.append(_add_answer(batch, request, len(answering)))
         if prefilling:
             room = min(self.slice if answering else batch.capacity, batch.capacity - len(batch))
-            for request, share in _shares(prefilling, room):
-                parts.append(_add_prompt(batch, request, share))
+            for request, share in _shares(prefilling, room - n_apart):
+                if not _n_long(request, share, n_long, beside=bool(answering)):
+                    parts.append(_add_prompt(batch, request, share))
         return parts
 
     def make_room(self) -> bool:
@@ -154,6 +179,11 @@ def _shares(prefilling: list[Request], room: int) -> Iterator[tuple[Request, int
         if share > 0:
             room -= share
             yield request, share
+
+
+def _n_long(request: Request, share: int, n_long: NLong, *, beside: bool) -> int:
+    """How many of the next `share` tokens of a prompt are computed apart."""
+    return n_long(len(request.tokens) - request.n_left, min(share, request.n_left - 1), beside)
 
 
 def _add_answer(batch: Batch, request: Request, n_answering: int) -> Part:

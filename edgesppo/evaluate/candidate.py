@@ -96,6 +96,8 @@ class Candidate:
         tuning, _ = choose_settings(self.summary, options, measure=False)
         if fast and tuning.prefill_tps is None and platform.machine().lower() in _PLAIN_IS_FASTER:
             tuning = replace(tuning, repack=False)
+        if tuning.plain_from is not None:  # the better weights for prompts are the plain ones
+            tuning = replace(tuning, repack=False, plain_from=None)
         return tuning
 
     def needs(self, n_ctx: int) -> int:

@@ -69,12 +69,17 @@ class Chain(Protocol):
 class Context:
     """A KV cache for many sequences, with its compute buffers (`llama_context`).
 
-    `observer` is shown the inputs of matrix products while they are computed. Raises OutOfMemory
-    when llama.cpp cannot allocate it.
+    `observer` is shown the inputs of matrix products while they are computed. Contexts that are
+    given the same `abort` flag are stopped together. Raises OutOfMemory when llama.cpp cannot
+    allocate it.
     """
 
     def __init__(
-        self, weights: Weights, params: ContextParams, observer: Observer | None = None
+        self,
+        weights: Weights,
+        params: ContextParams,
+        observer: Observer | None = None,
+        abort: AbortFlag | None = None,
     ) -> None:
         native = C.llama_context_default_params()
         native.n_ctx = params.n_ctx
@@ -92,7 +97,7 @@ class Context:
         native.swa_full = False
         native.kv_unified = True
         native.no_perf = True
-        self.abort = AbortFlag()
+        self.abort = abort or AbortFlag()
         native.abort_callback = self.abort.callback
         native.abort_callback_data = self.abort.data
         self._observer = observer  # native code holds its callback
@@ -216,9 +221,12 @@ class Context:
         if not C.llama_memory_seq_rm(self._memory, seq, start, -1):
             raise NativeError(f"llama.cpp could not shorten sequence {seq} to {start} tokens")
 
-    def copy(self, source: int, target: int, end: int) -> None:
-        """Share the first `end` cells of `source` with `target`, which must be empty."""
-        C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+    def copy(self, source: int, target: int, end: int, start: int = 0) -> None:
+        """Share the cells of `source` from position `start` to `end` with `target`.
+
+        `target` must have none of these positions.
+        """
+        C.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def state_size(self, seq: int) -> int:
         """The size of a sequence's `state`, in bytes."""

@@ -38,9 +38,11 @@ NO_TEXT, ENDS = 256, 257
 class Weights:
     """The weights and the vocabulary of one GGUF file (`llama_model`).
 
-    `repack` lets llama.cpp rearrange the weights in memory; `vocabulary_only` loads none. Without
-    `mmap` the weights are read into memory of this process' own, where they can be overwritten.
-    `progress` is called with the loaded fraction. Raises BadModelFile or OutOfMemory.
+    `repack` lets llama.cpp rearrange the weights in memory; `vocabulary_only` loads none. With
+    `n_entries`, a vocabulary of so many empty entries is put in place of the file's: enough to
+    compute with ids. Without `mmap` the weights are read into memory of this process' own, where
+    they can be overwritten. `progress` is called with the loaded fraction. Raises BadModelFile or
+    OutOfMemory.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Weights:
         n_gpu_layers: int = 0,
         repack: bool = True,
         vocabulary_only: bool = False,
+        n_entries: int | None = None,
         mmap: bool = True,
         progress: Callable[[float], None] | None = None,
     ) -> None:
@@ -59,7 +62,7 @@ class Weights:
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack and not has_amx_kernels()
         params.vocab_only = vocabulary_only
-        overrides = _overrides()
+        overrides = _overrides(n_entries)
         params.kv_overrides = overrides
         if not mmap:
             params.load_mode = C.LLAMA_LOAD_MODE_NONE
@@ -202,15 +205,23 @@ class Weights:
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
 
-def _overrides() -> Any:
+def _overrides(n_entries: int | None) -> Any:
     """Values that count instead of the file's: Gemma puts no space before a text.
 
-    Without the key, which some converters leave out, llama.cpp would.
+    Without the key, which some converters leave out, llama.cpp would. With `n_entries`, the
+    file's vocabulary is not read.
     """
-    found = (C.llama_model_kv_override * 2)()  # the last one, with an empty key, ends the list
+    found = (C.llama_model_kv_override * 4)()  # the first with an empty key ends the list
     found[0].tag = C.LLAMA_KV_OVERRIDE_TYPE_BOOL
     found[0].key = b"tokenizer.ggml.add_space_prefix"
     found[0].value.val_bool = False
+    if n_entries is not None:
+        found[1].tag = C.LLAMA_KV_OVERRIDE_TYPE_STR
+        found[1].key = b"tokenizer.ggml.model"
+        found[1].value.val_str = b"no_vocab"
+        found[2].tag = C.LLAMA_KV_OVERRIDE_TYPE_INT
+        found[2].key = b"gemma2.vocab_size"
+        found[2].value.val_i64 = n_entries
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.planning.run_config import CACHE_TYPES, DRAFT_SLICE
+from edgesppo.planning.run_config import CACHE_TYPES, DRAFT_SLICE, PREFILL_N_CTX
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.units import megabytes
 
@@ -23,6 +23,8 @@ CELL_PADDING = 256
 _REPACKED = ("Q4_K", "Q4_0", "IQ4_NL")
 # Of the interpreter, the library and the vocabulary.
 PROGRAM_BYTES = 150_000_000
+# Of an empty entry of the vocabulary, which a second context has instead of a token's text.
+_ENTRY_BYTES = 48
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,13 @@ class MemoryPlan:
     n_threads_batch: int
     available: int | None
     draft: int = 0  # all memory of the draft model
+    prefill: int = 0  # all memory of a second context, for long prompts
 
     @property
     def total(self) -> int:
         """The sum of all parts in bytes, including the program."""
         own = self.weights + self.kv + self.compute + self.logits
-        return own + self.draft + PROGRAM_BYTES
+        return own + self.draft + self.prefill + PROGRAM_BYTES
 
     @property
     def fits(self) -> bool:
@@ -58,6 +61,8 @@ class MemoryPlan:
     def explain(self) -> str:
         """One line: the sum, its parts, the available memory, and what to change if needed."""
         parts = {"weights": self.weights, "KV cache": self.kv, "compute": self.compute}
+        if self.prefill:
+            parts["a second context for long prompts"] = self.prefill
         if self.draft:
             parts["the draft model"] = self.draft
         parts["the program"] = PROGRAM_BYTES
@@ -111,18 +116,19 @@ def plan_memory(
     cache_type: str,
 ) -> MemoryPlan:
     """The plan for a Gemma-2 file; `n_ctx` and `n_batch` are in tokens, `n_seqs` shares `n_ctx`."""
+    prefill = 0
+    if config.plain_from is not None:
+        n_seqs += 1  # kept free, for what goes from one context to the other
+        prefill = plan_prefill_memory(
+            summary, config, n_ctx=n_ctx, n_batch=n_batch, cache_type=cache_type
+        )
     shape = _Shape(summary.keys)
     n_ubatch = min(n_batch, config.n_ubatch)
-    full = _padded(n_ctx)
-    window = _padded(min(full, shape.window * n_seqs + n_ubatch))
-    cells = shape.full_layers * full + shape.window_layers * window
-    compute = 4 * n_ubatch * (3 * shape.ffn + 4 * shape.hidden) + 2 * n_ubatch * (full + window)
-    if config.flash_attention == "off":  # then a score for every head and pair of tokens is stored
-        compute += 4 * shape.heads * full * n_ubatch
+    full, window = shape.cells(n_ctx, n_seqs, n_ubatch)
     return MemoryPlan(
         weights=_resident(summary, repack=config.repack),
-        kv=int(cells * shape.kv_row * CACHE_TYPES[cache_type]),
-        compute=compute,
+        kv=shape.kv_bytes(full, window, cache_type),
+        compute=shape.compute_bytes(full, window, n_ubatch, config.flash_attention),
         logits=4 * n_seqs * shape.vocabulary,
         n_ctx=n_ctx,
         window=window,
@@ -130,12 +136,32 @@ def plan_memory(
         n_threads=config.n_threads,
         n_threads_batch=config.n_threads_batch,
         available=available_memory(),
+        prefill=prefill,
+    )
+
+
+def plan_prefill_memory(
+    summary: Summary, config: RunConfig, *, n_ctx: int, n_batch: int, cache_type: str
+) -> int:
+    """The bytes of a second context beside one of `n_ctx` tokens, over the weights of the file.
+
+    They include those of the tensors that are not needed there where they are repacked.
+    """
+    shape = _Shape(summary.keys)
+    n_ubatch = min(n_batch, config.n_ubatch)
+    full, window = shape.cells(min(n_ctx, PREFILL_N_CTX), 2, n_ubatch)
+    return (
+        summary.data_bytes
+        - _mapped_beside_repacked(summary)
+        + shape.kv_bytes(full, window, cache_type)
+        + shape.compute_bytes(full, window, n_ubatch, config.flash_attention)
+        + _ENTRY_BYTES * shape.vocabulary
     )
 
 
 def plan_draft_memory(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
     """The memory of a draft model for a target with `n_ctx` tokens and these settings."""
-    own = replace(tuning, flash_attention="auto", n_ubatch=DRAFT_SLICE)
+    own = replace(tuning, flash_attention="auto", n_ubatch=DRAFT_SLICE, plain_from=None)
     n_ctx = min(n_ctx, trained_context(summary))
     return plan_memory(summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=DRAFT_SLICE, cache_type="f16")
 
@@ -146,13 +172,19 @@ def _resident(summary: Summary, *, repack: bool) -> int:
     Repacked tensors are copied, and those that lie between tensors that are used from the mapped
     file stay resident there, too.
     """
-    repacked = [_is_repacked(tensor) if repack else False for tensor in summary.tensors]
-    if not any(repacked):
+    if not repack:
         return summary.data_bytes
+    copied = sum(tensor.n_bytes for tensor in summary.tensors if _is_repacked(tensor))
+    return _mapped_beside_repacked(summary) + copied
+
+
+def _mapped_beside_repacked(summary: Summary) -> int:
+    """Bytes of the file that stay mapped where what can be repacked is."""
     sizes = [tensor.n_bytes for tensor in summary.tensors]
-    used = [n for n, is_packed in enumerate(repacked) if not is_packed]
-    mapped = sum(sizes[used[0] : used[-1] + 1]) if used else 0
-    return mapped + sum(size for size, is_packed in zip(sizes, repacked, strict=True) if is_packed)
+    used = [n for n, tensor in enumerate(summary.tensors) if not _is_repacked(tensor)]
+    if len(used) == len(sizes):
+        return summary.data_bytes
+    return sum(sizes[used[0] : used[-1] + 1]) if used else 0
 
 
 def _is_repacked(tensor: TensorEntry) -> bool:
@@ -178,6 +210,23 @@ class _Shape:
         self.ffn = number("feed_forward_length")
         tokens = keys.get("tokenizer.ggml.tokens")
         self.vocabulary = tokens if isinstance(tokens, int) else 0
+
+    def cells(self, n_ctx: int, n_seqs: int, n_ubatch: int) -> tuple[int, int]:
+        """The cells of the layers that hold the whole context, and of those that hold a window."""
+        full = _padded(n_ctx)
+        return full, _padded(min(full, self.window * n_seqs + n_ubatch))
+
+    def kv_bytes(self, full: int, window: int, cache_type: str) -> int:
+        """The size of a KV cache of so many cells."""
+        cells = self.full_layers * full + self.window_layers * window
+        return int(cells * self.kv_row * CACHE_TYPES[cache_type])
+
+    def compute_bytes(self, full: int, window: int, n_ubatch: int, flash_attention: str) -> int:
+        """The size of the compute buffers."""
+        found = 4 * n_ubatch * (3 * self.ffn + 4 * self.hidden) + 2 * n_ubatch * (full + window)
+        if flash_attention == "off":  # then a score for every head and pair of tokens is stored
+            found += 4 * self.heads * full * n_ubatch
+        return found
 
 
 def _padded(cells: int) -> int:

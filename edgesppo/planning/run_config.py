@@ -24,6 +24,8 @@ GOALS = (*TURNS, OFF)
 CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 FLASH_ATTENTION = ("auto", "off", "on")
 DEFAULT_BATCH = 512
+# The most tokens of a second context, which computes long prompts.
+PREFILL_N_CTX = 4096
 _ALL_LAYERS = -1
 _MAX_LAYERS = 10_000
 SMALL_UBATCH, LARGE_UBATCH = 128, 512
@@ -41,7 +43,11 @@ _WORTH_TUNING = 64 << 20
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How to run a model; the rates are in tokens per second, None if they were not measured."""
+    """How to run a model; the rates are in tokens per second, None if they were not measured.
+
+    With `plain_from`, so many new tokens of a prompt or more are computed by a second context over
+    the weights as they are in the file; the first one decodes with repacked ones.
+    """
 
     n_threads: int
     n_threads_batch: int
@@ -52,6 +58,7 @@ class RunConfig:
     decode_tps: float | None = None
     # The time of a batch of ROWS rows relative to one row.
     row_costs: tuple[float, ...] = DEFAULT_ROW_COSTS
+    plain_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,13 @@ def low_memory_config(summary: Summary | None = None) -> RunConfig:
     """The configuration that takes the least memory, without a measurement."""
     start = default_config(summary)
     return replace(start, repack=False, flash_attention="on", n_ubatch=SMALL_UBATCH)
+
+
+def one_context(tuning: RunConfig) -> RunConfig:
+    """The settings without a second context; their prefill was not measured."""
+    if tuning.plain_from is None:
+        return tuning
+    return replace(tuning, plain_from=None, prefill_tps=None)
 
 
 def check_goal(goal: str) -> None:

@@ -1,20 +1,18 @@
 """Find the settings that run a model fastest on this machine, by measuring them once.
 
 The best settings differ between machines and models: llama.cpp's repacked weights make decode
-faster and prefill slower on some processors, flash attention pays from some length on, and
-hyper-threads help or hurt. So a shortened prefill and decode of a typical turn are timed with
-every setting worth trying, in turn; what is not faster than llama.cpp's own choice beyond noise is
-not taken. The result is cached; see settings_cache.
+faster and prefill slower on some processors, where a context for each may be best, flash attention
+pays from some length on, and hyper-threads help or hurt. So a shortened prefill and decode of a
+typical turn are timed with every setting worth trying, in turn; what is not faster than llama.cpp's
+own choice beyond noise is not taken. The result is cached; see settings_cache.
 """
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import (
     ROWS,
     SMALL_UBATCH,
@@ -25,11 +23,12 @@ from edgesppo.planning.run_config import (
 )
 from edgesppo.system import hardware, load, notices
 from edgesppo.tuning import settings_cache
-from edgesppo.tuning.measure import LENGTHS, Probe, longest
-from edgesppo.tuning.rounds import Rounds, is_faster, is_open, turn_seconds
+from edgesppo.tuning.measure import LENGTHS, longest, open_probes
+from edgesppo.tuning.rounds import Measured, Rounds, is_faster, is_open, turn_seconds
+from edgesppo.tuning.second_context import MOST_STEPS, with_second_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgesppo.gguf.gemma2 import Summary
@@ -83,15 +82,24 @@ class Search:
         # First what llama.cpp does by itself.
         ways = [start] if self._frugal else [start, replace(start, repack=False)]
         n_tries = len(ways) * len(hardware.thread_choices()) + (0 if self._frugal else 3)
-        self._tries = n_tries * _ROUNDS + 1
-        winner = self._weights_and_threads(ways)
-        return self._rows(winner if self._frugal else self._attention(winner))
+        self._tries = n_tries * _ROUNDS + (0 if self._frugal else MOST_STEPS) + 1
+        found = self._weights_and_threads(ways)
+        winner = found[0].tuning if self._frugal else self._attention(self._best_way(*found))
+        self._done = self._tries - 1  # a search for a second context may end early
+        return self._rows(winner)
 
-    def _weights_and_threads(self, ways: list[RunConfig]) -> RunConfig:
-        """The better way to hold the weights, with its best numbers of threads."""
+    def _best_way(self, repacked: Measured, plain: Measured) -> RunConfig:
+        """The fastest of repacked weights, plain ones, and both, each in a context of its own."""
+        both = with_second_context(
+            self._path, repacked, plain, self._turn, margin=_MARGIN, on_step=self._step
+        )
+        return (both or self._fastest(repacked, [plain])).tuning
+
+    def _weights_and_threads(self, ways: list[RunConfig]) -> list[Measured]:
+        """The ways to hold the weights, each with its best numbers of threads."""
         choices = hardware.thread_choices()
         tries = [(way, threads) for way in ways for threads in choices]
-        with self._probes(ways, LENGTHS[2]) as probes:
+        with open_probes(self._path, ways, LENGTHS[2]) as probes:
             slowest = min(probe.warm_up() for probe in probes)
             n = longest(slowest, _SHORT_TRY, self._turn[0])
 
@@ -108,7 +116,7 @@ class Search:
             ):
                 self._more(found, measure)
                 usual, *others = (self._best_threads(way, choices, tries, found) for way in ways)
-        return self._fastest(usual, others).tuning
+        return [usual, *others]
 
     def _best_threads(
         self,
@@ -134,7 +142,7 @@ class Search:
             replace(tuning, flash_attention="off"),
             replace(tuning, n_ubatch=SMALL_UBATCH),
         ]
-        with self._probes(ways, n) as probes:
+        with open_probes(self._path, ways, n) as probes:
             for probe in probes:
                 probe.warm_up()
 
@@ -176,45 +184,15 @@ class Search:
 
     def _rows(self, tuning: RunConfig) -> RunConfig:
         """The settings with the measured costs of batches of ROWS rows, for drafts."""
-        with self._probes([tuning], LENGTHS[-1]) as (probe,):
+        with open_probes(self._path, [tuning], LENGTHS[-1]) as (probe,):
             probe.warm_up()
             seconds = [probe.rows(n) for n in ROWS]
         self._step()
         return replace(tuning, row_costs=tuple(max(1.0, one / seconds[0]) for one in seconds))
 
-    @contextlib.contextmanager
-    def _probes(self, ways: list[RunConfig], n_prompt: int) -> Iterator[list[Probe]]:
-        """A probe for each way, all open at once; those that can share weights do."""
-        weights: dict[bool, Weights] = {}
-        with contextlib.ExitStack() as stack:
-            probes = []
-            for way in ways:
-                if way.repack not in weights:
-                    weights[way.repack] = Weights(self._path, repack=way.repack)
-                    stack.callback(weights[way.repack].close)
-                probes.append(Probe(weights[way.repack], way, n_prompt))
-                stack.callback(probes[-1].close)
-            yield probes
-
     def _step(self) -> None:
         self._done += 1
         self._on_progress(self._done / self._tries)
-
-
-class Measured:
-    """Settings with what was measured of them."""
-
-    def __init__(self, tuning: RunConfig, rounds: Rounds) -> None:
-        self._tuning, self.rounds = tuning, rounds
-
-    @property
-    def tuning(self) -> RunConfig:
-        """The settings with the medians of the rates."""
-        return replace(
-            self._tuning,
-            prefill_tps=statistics.median(self.rounds.prefill),
-            decode_tps=statistics.median(self.rounds.decode),
-        )
 
 
 def _best_choice(rates: dict[int, list[float]], usual: int) -> int:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 from edgesppo.llama import build_info
 from edgesppo.llama.library import LIBRARY_VERSION
-from edgesppo.llama.weights import Weights
+from edgesppo.planning import memory_plan
 from edgesppo.planning.run_config import ROWS, is_small
 from edgesppo.system import hardware, load
 from edgesppo.system.units import megabytes
 from edgesppo.tuning.bandwidth import READ, bandwidth
-from edgesppo.tuning.measure import LENGTHS, Probe
+from edgesppo.tuning.measure import LENGTHS, open_probes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.gguf.gemma2 import Summary
     from edgesppo.planning.run_config import RunConfig
+    from edgesppo.tuning.measure import Probe, TwoContextsProbe
 
 _READ = READ
 _SECONDS = 15.0  # for the longest prompt
@@ -147,22 +148,15 @@ def measure(
         is_small(summary),
     )
     started = time.perf_counter()
-    weights = Weights(summary.path, repack=tuning.repack)
-    try:
-        n_max = min(LENGTHS[0], weights.n_ctx_train - 32)
-        probe = Probe(weights, tuning, n_max)
-        try:
-            found.load_s = time.perf_counter() - started
-            on_progress(0.1)
-            _measure_lengths(found, probe, n_max, on_progress)
-            found.rows = {n: n / probe.rows(n) for n in ROWS}
-            on_progress(0.8)
-            found.resident = hardware.resident_memory()
-            _measure_threads(found, probe)
-        finally:
-            probe.close()
-    finally:
-        weights.close()
+    n_max = min(LENGTHS[0], memory_plan.trained_context(summary) - 32)
+    with open_probes(summary.path, [tuning], n_max) as (probe,):
+        found.load_s = time.perf_counter() - started
+        on_progress(0.1)
+        _measure_lengths(found, probe, n_max, on_progress)
+        found.rows = {n: n / probe.rows(n) for n in ROWS}
+        on_progress(0.8)
+        found.resident = hardware.resident_memory()
+        _measure_threads(found, probe)
     watch.stop()
     found.others_before, found.others_during = watch.before, watch.during
     on_progress(1.0)
@@ -170,7 +164,7 @@ def measure(
 
 
 def _measure_lengths(
-    found: Report, probe: Probe, n_max: int, on_progress: Callable[[float], None]
+    found: Report, probe: Probe | TwoContextsProbe, n_max: int, on_progress: Callable[[float], None]
 ) -> None:
     """Time prompts of growing length, and a short answer to each."""
     rate = probe.warm_up()
@@ -180,7 +174,7 @@ def _measure_lengths(
         on_progress(0.1 + 0.6 * done / len(lengths))
 
 
-def _measure_threads(found: Report, probe: Probe) -> None:
+def _measure_threads(found: Report, probe: Probe | TwoContextsProbe) -> None:
     """Time a prompt and an answer with every number of threads worth trying."""
     counts = {*hardware.thread_choices(), max(1, hardware.cores() // 2)}
     for n in sorted(counts):

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 
-# Where settings come from: measured; measured with another number of threads than was asked for;
-# not measured yet; the ones with the least memory; or never measured, because tuning is off, a GPU
-# computes, or the model is small.
-MEASURED = "measured"
-ORIGINS = (MEASURED, "other threads", "not yet", "frugal", "off", "gpu", "small")
+# Where settings come from: measured; measured, without the second context for which there is not
+# enough memory; measured with another number of threads than was asked for; not measured yet; the
+# ones with the least memory; or never measured, because tuning is off, a GPU computes, or the model
+# is small.
+MEASURED, ONE_CONTEXT = "measured", "one context"
+ORIGINS = (MEASURED, ONE_CONTEXT, "other threads", "not yet", "frugal", "off", "gpu", "small")
 
 # How many times as many tokens per second more sequences have to give.
 _WORTHWHILE = 1.15
@@ -60,8 +61,9 @@ def choose_settings(
 
     Settings that were not measured on this machine are measured now, unless `measure` is false;
     `on_tune` is called with the fraction of that which is done. If the fastest settings do not fit
-    into memory, those that need the least are returned. Raises UsageError, and OutOfMemory, whose
-    message has the plan, if not even these fit and `force` is off.
+    into memory, they are returned without a second context, or else those that need the least.
+    Raises UsageError, and OutOfMemory, whose message has the plan, if not even these fit and
+    `force` is off.
     """
     _check(summary, options)
     frugal = _with_threads(run_config.low_memory_config(summary), options)
@@ -73,6 +75,9 @@ def choose_settings(
     found = _find(summary, options, on_tune, measure=measure)
     tuning = _with_threads(found, options)
     plan = _plan(summary, tuning, options)
+    if not plan.fits and tuning.plain_from is not None:
+        tuning = run_config.one_context(tuning)
+        plan = _plan(summary, tuning, options)
     return (tuning, plan) if plan.fits else (frugal, least)
 
 
@@ -95,8 +100,9 @@ def origin(summary: Summary, options: LoadOptions, tuning: RunConfig) -> str:
     """Where the settings that `choose_settings` returned come from: one of ORIGINS."""
     if tuning.prefill_tps is not None:
         return MEASURED
-    if tuning != _with_threads(_find(summary, options, None, measure=False), options):
-        return "frugal"
+    found = _with_threads(_find(summary, options, None, measure=False), options)
+    if tuning != found:
+        return ONE_CONTEXT if tuning == run_config.one_context(found) else "frugal"
     if _uses_gpu(options):
         return "gpu"
     if run_config.is_small(summary):

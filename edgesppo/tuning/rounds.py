@@ -8,11 +8,13 @@ its median is greater than its spread. Pure.
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from edgesppo.planning.run_config import RunConfig
 
 
 @dataclass
@@ -26,6 +28,22 @@ class Rounds:
         """Take in one round."""
         self.prefill.append(rates[0])
         self.decode.append(rates[1])
+
+
+class Measured:
+    """Settings with what was measured of them."""
+
+    def __init__(self, tuning: RunConfig, rounds: Rounds) -> None:
+        self._tuning, self.rounds = tuning, rounds
+
+    @property
+    def tuning(self) -> RunConfig:
+        """The settings with the medians of the rates."""
+        return replace(
+            self._tuning,
+            prefill_tps=statistics.median(self.rounds.prefill),
+            decode_tps=statistics.median(self.rounds.decode),
+        )
 
 
 def turn_seconds(

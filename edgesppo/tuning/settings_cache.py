@@ -19,6 +19,7 @@ from edgesppo.llama import build_info
 from edgesppo.planning.run_config import (
     LARGE_UBATCH,
     OFF,
+    PREFILL_N_CTX,
     ROWS,
     SMALL_UBATCH,
     TURNS,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 _MAX_BYTES = 1 << 16
 
 
-_MEASURED_AT, _DOUBTED = "measured_at", "doubted"
+_MEASURED_AT, _DOUBTED, _VERSION = "measured_at", "doubted", "version"
+# Of what a search tries: settings that an older one found are measured again.
+_SEARCH = 2
 _DAY_S = 24 * 3600.0
 
 
@@ -65,6 +68,8 @@ def _read(path: Path) -> RunConfig | None:
     """The cached settings; None if there are none, or the file is damaged."""
     try:
         found: dict[str, Any] = json.loads(read_regular(path, _MAX_BYTES))
+        if found.pop(_VERSION, 1) != _SEARCH:
+            return None
         measured_at, doubted = found.pop(_MEASURED_AT, 0.0), found.pop(_DOUBTED, False)
         if doubted and not 0 <= time.time() - measured_at < _DAY_S:
             return None
@@ -85,14 +90,20 @@ def _is_valid(tuning: RunConfig) -> bool:
         and tuning.flash_attention in ("on", "off")
         and type(tuning.repack) is bool
         and tuning.n_ubatch in (SMALL_UBATCH, LARGE_UBATCH)
+        and (tuning.plain_from is None or (_is_long(tuning.plain_from) and tuning.repack))
         and len(costs) == len(ROWS)
         and all(type(cost) in (int, float) and 1 <= cost < 1000 for cost in costs)
     )
 
 
+def _is_long(n: Any) -> bool:
+    return type(n) is int and 0 < n <= PREFILL_N_CTX
+
+
 def store(summary: Summary, goal: str, tuning: RunConfig) -> None:
     """Cache the settings. If that fails, they are measured again next time."""
-    _write(_cache_path(summary, goal), {**asdict(tuning), _MEASURED_AT: time.time()})
+    stamp = {_VERSION: _SEARCH, _MEASURED_AT: time.time()}
+    _write(_cache_path(summary, goal), {**asdict(tuning), **stamp})
 
 
 def doubt(summary: Summary, tuning: RunConfig) -> None:

@@ -14,9 +14,13 @@ from click.testing import CliRunner
 
 from edgesppo.cli import main
 from edgesppo.diagnostics import doctor, library
+from edgesppo.gguf import gemma2
 from edgesppo.llama import build_info
+from edgesppo.planning import memory_plan, run_config
+from edgesppo.planning.run_config import RunConfig
 from edgesppo.store import layout
 from edgesppo.system import hardware, load
+from edgesppo.tuning import choose, settings_cache
 from tests.support.fake_hub import REPOSITORY
 
 if TYPE_CHECKING:
@@ -187,3 +191,24 @@ def test_every_finding_that_is_not_well_has_advice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(hardware, "usable_cpus", lambda: 0)
     states = {finding["about"]: finding["state"] for finding in findings()}
     assert {states[about] for about in ("python", "memory", "disk", "cores")} == {"warn"}
+
+
+def test_models_that_run_with_a_second_context_or_lack_memory_for_it_are_told(
+    fresh_home: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fresh_home.is_dir()
+    assert CliRunner().invoke(main, ["import", str(demo_gguf), "--name", "mine"]).exit_code == 0
+    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
+    assert not [finding for finding in findings() if finding["about"] == "contexts"]
+    both = RunConfig(1, 1, True, "on", 512, 100.0, 10.0, plain_from=64)
+    settings_cache.store(gemma2.load_summary(demo_gguf), "turn", both)
+    found = one("contexts")
+    assert (found["state"], found["text"]) == (
+        "ok",
+        "mine computes 64 new tokens or more in a second one",
+    )
+    _, plan = choose.choose_settings(gemma2.load_summary(demo_gguf), choose.LoadOptions())
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: plan.total - 1)
+    found = one("contexts")
+    assert found["state"] == "warn"
+    assert "mine has no memory for a second one" in found["text"]

@@ -10,10 +10,21 @@ import gc
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.chat import chat, generation, history
-from edgesppo.engine import engine, kv_cache, request, runner, scheduler
+from edgesppo.engine import (
+    engine,
+    kv_cache,
+    long_prompts,
+    prefill_context,
+    request,
+    runner,
+    scheduler,
+    stepper,
+)
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from tests.support import near_ties
@@ -23,13 +34,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    import pytest
-
     from edgesppo.engine.engine import Request
     from edgesppo.llama.batch import Batch
     from edgesppo.loaded_model import LoadedModel
 
-MODULES = (chat, engine, generation, history, kv_cache, request, runner, scheduler)
+MODULES = (
+    *(chat, engine, generation, history, kv_cache, long_prompts, prefill_context, request, runner),
+    *(scheduler, stepper),
+)
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
 GREEDY = SamplingParams(temperature=0, max_tokens=10)
@@ -107,6 +119,7 @@ def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: P
     assert len(places) > (20 if LONG else POINTS // 2), "so many places were reached"
 
 
+@pytest.mark.one_context
 def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

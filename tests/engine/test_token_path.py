@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST, MOST_GUESSING = 42, 50
 
 
+@pytest.mark.one_context
 @pytest.mark.parametrize(("costs", "most"), [(None, MOST), (DEFAULT_ROW_COSTS, MOST_GUESSING)])
 def test_a_token_runs_through_few_python_calls(
     demo: LoadedModel, costs: tuple[float, ...] | None, most: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ from edgesppo.evaluate import comparison
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
+from edgesppo.planning import run_config
 from edgesppo.planning.run_config import RunConfig
+from edgesppo.tuning import settings_cache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -248,3 +250,14 @@ def test_files_may_be_given_by_name_and_other_things_are_refused(
     for given, said in (({"text": 5}, "text has the type int"), ({"dialogues": 5}, "dialogues is")):
         with pytest.raises(UsageError, match=said):
             perplexity(demo_gguf, **given)  # type: ignore[arg-type]
+
+
+def test_where_prompts_are_faster_over_plain_weights_it_is_run_on_those_alone(
+    demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fresh_home.is_dir()
+    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
+    both = RunConfig(1, 1, True, "on", 512, 100.0, 10.0, plain_from=64)
+    settings_cache.store(gemma2.load_summary(demo_gguf), "prefill", both)
+    found = find_candidate(demo_gguf, RunOptions()).settings(N_CTX, fast=True)
+    assert found == replace(both, repack=False, plain_from=None)

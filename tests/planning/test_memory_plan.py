@@ -18,9 +18,9 @@ from edgesppo.llama import library
 from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import ContextParams, default_config
+from edgesppo.planning.run_config import ContextParams, RunConfig, default_config
 from edgesppo.system import hardware
-from edgesppo.tuning import autotune
+from edgesppo.tuning import autotune, settings_cache
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
 from tests.support.tuning import measure_little
 
@@ -54,6 +54,36 @@ def test_the_kv_cache_is_what_llama_reports(
     )
     assert len(reported) == 2
     assert made.kv / MEGABYTE == pytest.approx(sum(map(float, reported)), abs=0.02)
+
+
+def test_a_second_context_counts_with_all_that_it_maps_and_allocates(
+    demo_gguf: Path, weights: Weights
+) -> None:
+    """The file once, the repacked copy once, and two KV caches."""
+    lines: list[str] = []
+    listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
+    library.C.llama_log_set(listen, None)
+    for n_seqs in (2, 2):
+        Context(weights, ContextParams(n_ctx=512, n_seqs=n_seqs)).close()
+    library.C.llama_log_set(library.capture, None)
+    caches = sum(map(float, re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))))
+    summary, options = gemma2.load_summary(demo_gguf), {"n_ctx": 512, "n_batch": 512}
+    both = replace(default_config(), plain_from=64)
+    one, two = (
+        memory_plan.plan_memory(summary, config, n_seqs=1, cache_type="f16", **options)
+        for config in (default_config(), both)
+    )
+    copied = sum(t.n_bytes for t in summary.tensors if memory_plan._is_repacked(t))
+    assert copied > 1_000_000
+    empty_entries = memory_plan._ENTRY_BYTES * weights.n_vocab
+    file_again = two.prefill - (two.kv + two.compute + empty_entries)
+    assert two.weights + file_again == summary.data_bytes + copied
+    assert 2 * two.kv / MEGABYTE == pytest.approx(caches, abs=0.04)
+    assert (one.prefill, two.total - one.total) == (
+        0,
+        two.prefill + two.kv - one.kv + two.compute - one.compute + two.logits - one.logits,
+    )
+    assert "a second context for long prompts" in two.explain()
 
 
 def _summary(**keys: int) -> gemma2.Summary:
@@ -213,8 +243,30 @@ def test_the_lines_of_the_command_add_up_under_the_models_name() -> None:
     assert list(sizes) == ["weights", "KV cache", "compute", "logits", "program"]
     assert sum(sizes.values()) == pytest.approx(total, abs=0.3)
     found = json.loads(_printed("demo", "--json")[0])
-    parts = ("weights", "kv", "compute", "logits", "draft", "program")
+    parts = ("weights", "kv", "compute", "logits", "draft", "prefill", "program")
     assert sum(found[part] for part in parts) == found["total"]
+
+
+def test_the_command_tells_of_a_second_context_and_of_no_memory_for_it(
+    demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fresh_home.is_dir()
+    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
+    both = RunConfig(1, 1, True, "on", 512, 100.0, 10.0, plain_from=64)
+    settings_cache.store(gemma2.load_summary(demo_gguf), "turn", both)
+    text, code = _printed(str(demo_gguf))
+    assert code == 0
+    assert re.search(r"^  prompts +\d+\.\d MB, a second context for long ones$", text, re.M)
+    assert "weights repacked, and plain for 64 new tokens or more, flash" in text
+    assert "measured here: prefill 100.0 t/s" in text
+    made = json.loads(_printed(str(demo_gguf), "--json")[0])
+    assert made["prefill"] > 0
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: made["total"] - 1)
+    text, code = _printed(str(demo_gguf))
+    assert code == 0
+    assert "weights repacked, flash" in text
+    assert "second context,\n            for which there is not enough memory" in text
+    assert "a second context for long ones" not in text
 
 
 def test_the_command_says_where_the_settings_come_from(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.system import hardware
-from edgesppo.tuning import autotune, measure
+from edgesppo.tuning import autotune, measure, second_context
 
 if TYPE_CHECKING:
     import pytest
@@ -17,7 +17,7 @@ def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
     Threads of a tiny model mostly wait for each other, and beside other tests for a processor.
     """
     lengths = tuple(min(length, 64) for length in measure.LENGTHS)
-    for module in (measure, autotune):
+    for module in (measure, autotune, second_context):
         monkeypatch.setattr(module, "LENGTHS", lengths)
     monkeypatch.setattr(hardware, "thread_choices", lambda: [1])
     monkeypatch.setattr(hardware, "cores", lambda: 1)

@@ -21,7 +21,7 @@ from edgesppo.planning.run_config import (
 )
 from edgesppo.system import hardware, load
 from edgesppo.terminal.format import describe
-from edgesppo.tuning import autotune, choose, settings_cache
+from edgesppo.tuning import autotune, bench, choose, measure, second_context, settings_cache
 from edgesppo.tuning.autotune import Search, find_settings
 from edgesppo.tuning.choose import LoadOptions
 from edgesppo.tuning.settings_cache import cached_settings
@@ -75,7 +75,7 @@ def test_the_least_memory_is_what_memory_asks_for(demo_gguf: Path) -> None:
 def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With made-up rates in place of measured ones."""
 
-    class Fake(autotune.Probe):
+    class Fake(measure.Probe):
         def warm_up(self) -> float:
             return 100.0
 
@@ -89,10 +89,10 @@ def test_a_way_that_is_faster_wins(demo_gguf: Path, monkeypatch: pytest.MonkeyPa
 
         def set_threads(self, n: int) -> None:
             way = self._context.params
-            self._context.params = autotune.replace(way, n_threads=n, n_threads_batch=n)
+            self._context.params = replace(way, n_threads=n, n_threads_batch=n)
 
     monkeypatch.setattr(hardware, "thread_choices", lambda: [1, 2])
-    monkeypatch.setattr(autotune, "Probe", Fake)
+    monkeypatch.setattr(measure, "Probe", Fake)
     found = Search(demo_gguf, "prefill", lambda _: None).best()
     assert found.flash_attention == "off"
     assert (found.n_threads, found.n_threads_batch) == (1, 2)
@@ -103,7 +103,7 @@ def test_what_is_not_faster_beyond_noise_is_left_as_llama_cpp_has_it(
 ) -> None:
     """Plain weights are the faster ones on average, by one round in which others were busy."""
 
-    class Fake(autotune.Probe):
+    class Fake(measure.Probe):
         rounds = 0
 
         def turn(self, n: int) -> tuple[float, float]:
@@ -111,10 +111,120 @@ def test_what_is_not_faster_beyond_noise_is_left_as_llama_cpp_has_it(
             Fake.rounds += 1
             return (100.0, 10.0) if Fake.rounds % 4 else (300.0, 30.0)
 
-    monkeypatch.setattr(autotune, "Probe", Fake)
+    monkeypatch.setattr(measure, "Probe", Fake)
     found = Search(demo_gguf, "turn", lambda _: None).best()
     assert (found.repack, found.flash_attention, found.n_ubatch) == (True, "on", 512)
     assert (found.prefill_tps, found.decode_tps) == (100.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("plain_prefill", "plain_decode", "copy_s", "least"),
+    [
+        (200.0, 8.0, 0.0, 64),
+        (200.0, 8.0, 0.4, 128),  # 64 tokens gain 0.32 s, 128 twice as much
+        (200.0, 8.0, 2.5, None),  # 256 gain 1.28 s
+        (200.0, 10.0, 0.0, None),  # plain weights alone give both best speeds
+        (90.0, 8.0, 0.0, None),
+    ],
+)
+def test_a_second_context_is_found_where_it_pays(
+    demo_gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plain_prefill: float,
+    plain_decode: float,
+    copy_s: float,
+    least: int | None,
+) -> None:
+    """With made-up rates: repacked weights prefill at 100 tokens/s, and decode at 10."""
+
+    class FakeWeights(measure.Weights):
+        def __init__(self, path: Path, *, repack: bool) -> None:
+            super().__init__(path, repack=repack)
+            self.is_plain = not repack
+
+    class Fake(measure.Probe):
+        def __init__(self, weights: FakeWeights, *rest: Any, **named: Any) -> None:
+            super().__init__(weights, *rest, **named)
+            self._is_plain = weights.is_plain
+
+        def warm_up(self) -> float:
+            return 100.0
+
+        def prefill(self, n: int) -> float:
+            return n / (plain_prefill if self._is_plain else 100.0)
+
+        def decode(self, _n: int) -> float:
+            return plain_decode if self._is_plain else 10.0
+
+    class FakeTwo(measure.TwoContextsProbe):
+        def prefill(self, n: int) -> float:
+            self.copy_s = copy_s
+            return self._prompts.prefill(n) + copy_s
+
+    lengths = (256, 128, 64, 32)
+    for module in (measure, autotune, second_context):
+        monkeypatch.setattr(module, "LENGTHS", lengths)
+    monkeypatch.setattr(measure, "Weights", FakeWeights)
+    monkeypatch.setattr(measure, "Probe", Fake)
+    monkeypatch.setattr(measure, "TwoContextsProbe", FakeTwo)
+    monkeypatch.setattr(second_context, "TwoContextsProbe", FakeTwo)
+    found = Search(demo_gguf, "turn", lambda _: None).best()
+    assert found.plain_from == least
+    assert found.repack == (plain_decode < 10), "else plain weights are the fastest for both"
+    if least is not None:
+        assert found.decode_tps == 10
+        assert found.prefill_tps == pytest.approx(256 / (256 / plain_prefill + copy_s))
+
+
+def test_a_second_context_is_really_measured_and_used(
+    summary: Summary, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is faster here: as if it were the second one."""
+    monkeypatch.setattr(second_context, "is_faster", lambda *_: True)
+    monkeypatch.setattr(bench, "_READ", 8 << 20)
+    found = find_settings(summary, "turn")
+    assert (found.plain_from, found.repack) == (64, True)
+    assert found.prefill_tps is not None
+    assert found.prefill_tps > 0
+    assert cached_settings(summary, "turn") == found
+    report = bench.measure(summary, found)
+    assert all(rate > 0 for rate in [*report.prefill.values(), *report.decode.values()])
+    question = "What is the capital of France? " * 12
+    with edgesppo.load(demo_gguf) as model:
+        two = model.ask(question, temperature=0, max_tokens=8)
+        assert model._interior.engine._long_prompts._context is not None
+    with edgesppo.load(demo_gguf, tune="off") as model:
+        assert model.ask(question, temperature=0, max_tokens=8) == two
+
+
+def test_what_an_older_search_found_is_measured_again(summary: Summary) -> None:
+    settings_cache.store(summary, "turn", RunConfig(1, 1, True, "on", 512, 100.0, 10.0))
+    place = settings_cache._cache_path(summary, "turn")
+    kept = json.loads(place.read_text(encoding="utf-8"))
+    for version in (1, 99, None):
+        place.write_text(json.dumps({**kept, "version": version}), encoding="utf-8")
+        assert cached_settings(summary, "turn") is None
+    for key in ("version", "plain_from"):
+        del kept[key]
+    place.write_text(json.dumps(kept), encoding="utf-8")
+    assert cached_settings(summary, "turn") is None
+
+
+def test_without_memory_for_a_second_context_there_is_one(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = RunConfig(1, 1, True, "on", 512, 100.0, 10.0, plain_from=64)
+    monkeypatch.setattr(settings_cache, "cached_settings", lambda *_: both)
+    found, two = choose.choose_settings(summary, LoadOptions())
+    assert (found.plain_from, two.prefill > 0) == (64, True)
+    free(monkeypatch, two.total - 1)
+    found, one = choose.choose_settings(summary, LoadOptions())
+    assert found == RunConfig(1, 1, True, "on", 512, None, 10.0)
+    assert one.prefill == 0
+    assert one.fits
+    assert choose.origin(summary, LoadOptions(), found) == choose.ONE_CONTEXT
+    free(monkeypatch, one.total - 1)
+    assert choose.choose_settings(summary, LoadOptions())[0] == low_memory_config()
 
 
 def test_settings_that_real_answers_contradict_are_measured_again_once_a_day(
@@ -169,6 +279,9 @@ def test_another_machine_build_or_model_measures_anew(
         {"repack": 1},
         {"flash_attention": "maybe"},
         {"n_ubatch": 10**9},
+        {"plain_from": 0},
+        {"plain_from": True},
+        {"plain_from": 64, "repack": False},
         {"unknown": 1},
         {"row_costs": [1, 2]},
         {"row_costs": [1, 2, 3, float("nan")]},
@@ -330,6 +443,12 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
     monkeypatch.setattr(settings_cache, "cached_settings", lambda *_: known)
     assert origin() == choose.MEASURED
     assert origin(n_threads=1) == "other threads"
+    both = replace(known, repack=True, plain_from=64)
+    monkeypatch.setattr(settings_cache, "cached_settings", lambda *_: both)
+    assert origin() == choose.MEASURED
+    with monkeypatch.context() as patch:
+        free(patch, choose.choose_settings(summary, LoadOptions())[1].total - 1)
+        assert origin() == choose.ONE_CONTEXT
     free(monkeypatch, 1_000_000)
     assert origin(force=True, n_threads=1) == "frugal"
     assert told == set(choose.ORIGINS)

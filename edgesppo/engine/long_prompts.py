@@ -1,0 +1,91 @@
+"""Long prompts: which parts of them a second context computes, and what happens if it cannot.
+
+The second context is made for the first prompt that is long enough. Where there is no memory for
+it any more, or it fails, prompts are computed in the first one as all others are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from edgesppo.engine import prefill_context
+from edgesppo.engine.prefill_context import PrefillContext
+from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError, OutOfMemory
+from edgesppo.planning.run_config import PREFILL_N_CTX
+from edgesppo.system import notices
+
+if TYPE_CHECKING:
+    from edgesppo.engine.pace import Pace
+    from edgesppo.engine.request import Request
+    from edgesppo.llama.context import Context
+    from edgesppo.llama.model import Model
+
+
+class LongPrompts:
+    """The prompts of the engine's context `home`, of which parts of `least` tokens are long.
+
+    With `least` None no part is. `notice` is the line to show once it has failed; whoever shows it
+    sets it to None.
+    """
+
+    def __init__(
+        self, model: Model, home: Context, least: int | None, pace: Pace | None = None
+    ) -> None:
+        self._model, self._home, self._least, self._pace = model, home, least, pace
+        self.is_used = least is not None
+        self._n_ctx = min(home.n_ctx, PREFILL_N_CTX)
+        self._context: PrefillContext | None = None
+        self.notice: str | None = None
+
+    def n_long(self, start: int, n: int, beside: bool) -> int:
+        """How many of a prompt's `n` tokens from `start` on the second context computes next.
+
+        The tokens of answers that run `beside` it would be decoded with them in the first one, and
+        are a step of their own otherwise. So then it must be twice as long to be worth it.
+        """
+        n = min(n, self._n_ctx - start)
+        return n if self._least is not None and n >= self._least * (1 + beside) else 0
+
+    def compute(self, request: Request, end: int) -> bool:
+        """Compute the prompt up to `end`, which `n_long` allowed; returns False if that failed.
+
+        Raises Cancelled, ContextOverflow if `home` has no room, and KeyboardInterrupt.
+        """
+        slot = request.slot
+        assert slot is not None, "only requests with a slot run"
+        try:
+            if self._context is None:
+                self._context = PrefillContext(self._model, self._home)
+            if self._pace is not None:
+                with contextlib.suppress(OutOfMemory):
+                    self._context.set_threads(self._pace.n_threads_batch)
+            self._context.compute(slot.seq, request.tokens, len(slot.ids), end, request.salt)
+        except (Cancelled, ContextOverflow):
+            raise
+        except (EdgesppoError, MemoryError) as error:
+            self._give_up(error)
+            return False
+        return True
+
+    def recover(self) -> None:
+        """Remove what an interrupted step left behind."""
+        if self._context is not None:
+            prefill_context.remove_leftovers(self._home)
+
+    def tell(self) -> None:
+        """Give out the notice, if there is one. Call this without any lock."""
+        notice, self.notice = self.notice, None
+        if notice is not None:
+            notices.notify(notice)
+
+    def close(self) -> None:
+        """Free the second context; prompts are computed in the first one from now on."""
+        self._least, self.is_used = None, False
+        context, self._context = self._context, None
+        if context is not None:
+            context.close()
+
+    def _give_up(self, error: Exception) -> None:
+        self.close()
+        self.notice = f"long prompts take longer from now on: {str(error) or 'out of memory'}"

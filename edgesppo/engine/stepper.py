@@ -1,0 +1,144 @@
+"""One step of the engine: decode what the scheduler chose, then sample what is complete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgesppo.engine import config
+from edgesppo.engine.kv_cache import KVCache
+from edgesppo.engine.long_prompts import LongPrompts
+from edgesppo.engine.request import FAILED
+from edgesppo.engine.runner import Runner
+from edgesppo.engine.scheduler import Scheduler
+from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError
+from edgesppo.llama.batch import Batch
+from edgesppo.llama.context import Context
+from edgesppo.system.signals import run_interruptibly
+
+if TYPE_CHECKING:
+    from edgesppo.engine.pace import Pace
+    from edgesppo.engine.scheduler import NLong, Part
+    from edgesppo.llama.model import Model
+    from edgesppo.planning.run_config import ContextParams
+
+
+class Stepper:
+    """Takes the steps of a model: in one context, or with a second one for long prompts.
+
+    `params` are the first one's, `plain_from` is the least number of tokens for the second; None if
+    there is none. Raises OutOfMemory.
+    """
+
+    def __init__(
+        self, model: Model, params: ContextParams, plain_from: int | None, pace: Pace | None
+    ) -> None:
+        # With a second context, one sequence more is there for what goes from one to the other.
+        own = params if plain_from is None else replace(params, n_seqs=params.n_seqs + 1)
+        config.require_memory(model.summary, own)
+        self._file = model.file
+        self.context = Context(model.weights, own)
+        self.batch = Batch(self.context.n_batch)
+        self.runner = Runner(self.context, config.threads_started(params), pace)
+        self.cache = KVCache(self.context, params.n_seqs, model.weights.n_swa)
+        self.schedule = Scheduler(self.cache)
+        self.long_prompts = LongPrompts(model, self.context, plain_from, pace)
+
+    def close(self) -> None:
+        """Free the contexts."""
+        self.long_prompts.close()
+        self.context.close()
+
+    def tell(self) -> None:
+        """Give out the notices. Call this without any lock."""
+        self.runner.tell()
+        self.long_prompts.tell()
+
+    def recover(self) -> None:
+        """Restore a consistent state after an interrupted step."""
+        self.schedule.recover()
+        self.cache.remove_surplus()
+        self.long_prompts.recover()
+
+    def step(self) -> bool:
+        """Decode, and advance the requests; returns False if nothing was or it was cancelled."""
+        n_long: NLong = self.long_prompts.n_long
+        n = 0
+        try:
+            try:
+                n = self._prefill_long() if self.long_prompts.is_used else 0
+            except ContextOverflow:  # the batch finds out whom there is room for
+                self.cache.remove_surplus()
+                n_long = _no_long_part
+            parts = self._decode(n, n_long)
+        except Cancelled:
+            return False
+        if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
+            run_interruptibly(lambda: self._advance_all(parts), lambda: None)
+        elif parts:
+            self._advance(parts[0])
+        return bool(n or parts)
+
+    def _prefill_long(self) -> int:
+        """Compute the long parts of prompts; returns the number of their tokens."""
+        n = 0
+        for request, end in self.schedule.long_parts(self.batch.capacity, self.long_prompts.n_long):
+            self._file.check()
+            slot = request.slot
+            assert slot is not None, "only requests with a slot run"
+            start = len(slot.ids)
+            if not self.long_prompts.compute(request, end):
+                self.cache.remove_surplus()
+                break
+            slot.ids.extend(request.tokens[start:end])
+            request.record_progress(end, sampled=False)
+            n += end - start
+        return n
+
+    def _decode(self, n_apart: int, n_long: NLong) -> list[Part]:
+        """Decode a batch, after `n_apart` tokens that were computed apart; returns its parts."""
+        while parts := self.schedule.fill(self.batch, n_apart, n_long):
+            self._file.check()
+            try:
+                self.runner.run(self.batch)
+                break
+            except ContextOverflow:
+                if not self.schedule.make_room():
+                    raise
+        return parts
+
+    def _advance_all(self, parts: list[Part]) -> None:
+        for part in parts:
+            self._advance(part)
+
+    def _advance(self, part: Part) -> None:
+        """Sample a request's decoded part, and record what the KV cache now holds of it.
+
+        The request's tokens grow before the slot's ids: tokens that an interrupt keeps out of the
+        ids are decoded again. A failure ends only the request that it belongs to.
+        """
+        request, end = part.request, part.end
+        slot = request.slot
+        if slot is None or request.finish_reason is not None:
+            return
+        drawn: list[int] = []
+        reason = None
+        try:
+            if end == len(request.tokens):
+                drawn, reason = self.runner.sample(request, part.entry)
+            slot.ids.extend(request.tokens[len(slot.ids) : end + max(0, len(drawn) - 1)])
+            request.record_progress(end, sampled=bool(drawn))
+            if request.draft:
+                self.context.remove(slot.seq, len(slot.ids))
+            if drawn and request.drafter is not None:
+                request.drafter.learn(request.draft, drawn)
+        except EdgesppoError as error:
+            request.error = error
+            reason = FAILED
+        request.draft = []
+        if reason is not None:
+            self.schedule.finish(request, reason)
+
+
+def _no_long_part(_start: int, _n: int, _beside: bool) -> int:
+    return 0
