@@ -138,6 +138,11 @@ def possible_builds(version: str) -> list[Build]:
     return [Build(version, compiler, backend) for compiler in found]
 
 
+def recipe() -> str:
+    """What llama.cpp's own CMake project is told before anything else."""
+    return _CMAKE % _WAIT
+
+
 def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
@@ -218,7 +223,7 @@ def _note_failure(build: Build, reason: str) -> None:
 
 def _compile(pip: Pip, build: Build) -> Path:
     options = pip.scratch / "edgesppo.cmake"
-    options.write_text(_CMAKE % _WAIT)
+    options.write_text(recipe())
     made = pip.scratch / "wheel"
     shutil.rmtree(made, ignore_errors=True)
     tools = build.compiler.prepare(pip)
