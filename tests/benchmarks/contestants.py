@@ -32,7 +32,6 @@ _LLAMA = """
 import json, sys, time
 started = time.perf_counter()
 from llama_cpp import Llama
-imported = time.perf_counter()
 what = json.loads(sys.argv[1])
 llama = Llama(what["file"], n_ctx=what["n_ctx"], n_batch=512, n_threads=what["threads"],
               n_threads_batch=what["threads"], flash_attn=True, verbose=False)
@@ -47,7 +46,7 @@ for token in llama.generate(what["ids"], temp=0.0):
     if len(times) == what["answer"]:
         break
 print(json.dumps({
-    "load": loaded - imported, "first": times[0] - begun, "turn": times[-1] - begun,
+    "load": loaded - started, "first": times[0] - begun, "turn": times[-1] - begun,
     "prefill": len(what["ids"]) / (times[0] - begun),
     "decode": (len(times) - 1) / (times[-1] - times[0]),
     "memory": pss, "memory after": proportional()}))
@@ -86,8 +85,8 @@ def llama(
 ) -> dict[str, float]:
     """One turn of llama-cpp-python's `Llama` over a build of llama.cpp.
 
-    load, first (to the first token), turn: seconds. prefill, decode: tokens per second. memory
-    (after loading), memory after (the turn): bytes of PSS.
+    load (with the import), first (to the first token), turn: seconds. prefill, decode: tokens per
+    second. memory (after loading), memory after (the turn): bytes of PSS.
     """
     what = _what(file, threads, prompt, answer)
     if n_ctx is not None:
@@ -142,12 +141,12 @@ def our_turn() -> None:
     """What the process of ours runs: `sys.argv[1]` says what."""
     import time
 
+    started = time.perf_counter()
     import edgesppo
     from edgesppo import SamplingParams
     from tests.benchmarks.processes import proportional
 
     what = json.loads(sys.argv[1])
-    started = time.perf_counter()
     model = edgesppo.load(
         what["file"], n_ctx=what["n_ctx"], n_threads=what["threads"], gpu="off", drafts=False
     )

@@ -1,4 +1,4 @@
-"""Load time and resident memory, beside `Llama` and llama-server; and the time of an import.
+"""The time to start and the memory, beside `Llama` and llama-server; the time of an import.
 
     python -m tests.benchmarks.footprint EDGE.gguf [--standard STANDARD.gguf]
 
@@ -33,7 +33,6 @@ import json, sys, time
 started = time.perf_counter()
 import edgesppo
 from edgesppo.llama import library
-imported = time.perf_counter()
 library.start()
 lines = []
 listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
@@ -41,7 +40,7 @@ library.C.llama_log_set(listen, None)
 model = edgesppo.load(sys.argv[1], n_ctx=2048, n_threads=int(sys.argv[2]), gpu="off")
 loaded = time.perf_counter()
 from tests.benchmarks.processes import proportional
-print(json.dumps({"load": loaded - imported, "memory": proportional(), "log": "".join(lines)}))
+print(json.dumps({"load": loaded - started, "memory": proportional(), "log": "".join(lines)}))
 """
 
 
@@ -94,7 +93,7 @@ def memory(report: Report, options: argparse.Namespace) -> None:
     ours = found["ours, edge"]
     for peer, figures in found.items():
         if peer != "ours, edge":
-            report.compare("load", "s", ours["load"], peer, figures["load"])
+            report.compare("import and load", "s", ours["load"], peer, figures["load"])
             sizes = ([n / 1e6 for n in one["memory"]] for one in (ours, figures))
             mine, theirs = sizes
             report.compare("memory after loading", "MB", mine, peer, theirs)

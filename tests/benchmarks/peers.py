@@ -42,7 +42,9 @@ _DEFINES = (
     *("LLAMA_BUILD_TESTS=OFF", "LLAMA_BUILD_EXAMPLES=OFF", "LLAMA_BUILD_APP=OFF"),
 )
 # What the extra `server` of llama-cpp-python names beside what our own has.
-_SERVER_PACKAGES = ("pydantic-settings", "sse-starlette", "starlette-context<0.4", "PyYAML")
+_SERVER_PACKAGES = (
+    *("pydantic-settings", "sse-starlette", "starlette-context<0.4", "PyYAML", "python-dotenv"),
+)
 _HF_PACKAGES = ("torch", "transformers", "sentencepiece", "protobuf", "numpy")
 
 

@@ -88,8 +88,9 @@ class Divergence:
             if match is None:
                 raise SystemExit(f"llama-perplexity printed no {label.strip()!r}")
             theirs, mine = float(match[1]) * scale, float(found[name])
+            printed = scale * 10.0 ** -len(match[1].partition(".")[2])  # its last digit
             difference = abs(mine - theirs) / max(abs(theirs), 1e-12)
-            agree &= difference <= AGREE or not counts
+            agree &= difference <= AGREE or abs(mine - theirs) <= printed or not counts
             note = "" if counts else "  (shown only)"
             print(f"  {name:24}{theirs:18.6f}{mine:14.6f}{difference:12.4%}{note}")
         return agree

@@ -87,7 +87,9 @@ class Contestant:
         module = ["edgesppo", "serve", model] if self.name == OURS else [PYTHON, "--model", model]
         words = [sys.executable, "-m", *module, "--port", port]
         if self.name == PYTHON:
-            return [*words, "--n_threads", threads, "--n_ctx", n_ctx, "--flash_attn", "True"]
+            words += ["--n_threads", threads, "--n_ctx", n_ctx, "--flash_attn", "True"]
+            # By default a second request ends the first one.
+            return [*words, "--interrupt_requests", "False"]
         words += ["--threads", threads, "--parallel", parallel, "--n-ctx", n_ctx]
         return [*words, "--snapshots", "4GB", "--no-drafts", "--no-access-log"]
 
@@ -105,7 +107,7 @@ class Contestant:
                     for n in options.clients:
                         if self.name != PYTHON or n <= MOST_AT_ONE_AT_A_TIME:
                             self._crowd(server, n, found)
-                if "pause" in options.only:
+                if "pause" in options.only and self.name != PYTHON:  # there the long one waits
                     found["pause"] = self._pause(server)
                 if "first" in options.only:
                     server.ask(prompt, 1)  # so that it is what was asked last

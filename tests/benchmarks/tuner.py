@@ -32,7 +32,15 @@ def main() -> None:
     agreeing = max(choices.count(one) for one in choices)
     report, note = Report(options), f"each took {statistics.median(seconds):.0f} s"
     found_alike = ([float(agreeing)], "all", [float(options.rounds)])
-    report.compare("tunings that agree", "", *found_alike, more_is_better=True, goal=1.0, note=note)
+    report.compare(
+        "tunings that agree",
+        "",
+        *found_alike,
+        more_is_better=True,
+        goal=1.0,
+        rival=False,
+        note=note,
+    )
 
 
 if __name__ == "__main__":
