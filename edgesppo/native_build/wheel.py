@@ -91,10 +91,17 @@ class Build:
 
         Raises BuildError if there is no home folder.
         """
-        parts = (_processor(), _CMAKE, _WAIT, self.defines, self.compiler.identity)
+        processor = str(self.target) if self.target else _processor()
+        parts = (processor, _CMAKE, _WAIT, self.defines, self.compiler.identity)
         flags = [os.environ.get(name, "") for name in _FLAGS]
         key = hashlib.sha256(f"{parts}{flags}".encode(errors="surrogateescape")).hexdigest()[:12]
-        return wheels_dir() / f"{self.version}-{platform.machine()}-{key}"
+        machine = self.target.machine if self.target else platform.machine()
+        return wheels_dir() / f"{self.version}-{machine}-{key}"
+
+    @property
+    def target(self) -> ziglang.Target | None:
+        """The machine that it is for; None for this one."""
+        return self.compiler.target if isinstance(self.compiler, ziglang.Ziglang) else None
 
     @property
     def defines(self) -> tuple[str, ...]:
@@ -243,7 +250,7 @@ def _compile(pip: Pip, build: Build) -> Path:
         environment=tools.environment,
     )
     (wheel,) = made.glob("*.whl")
-    if isinstance(build.compiler, ziglang.Ziglang):
+    if isinstance(build.compiler, ziglang.Ziglang) and build.target is None:
         _try_out(pip, wheel)
     return _keep(wheel, build.folder)
 
