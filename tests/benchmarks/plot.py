@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.results import Results
 
 _AHEAD, _BEHIND, _TEXT = "#2a7f62", "#b4492d", "#333333"
+_TICKS = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _SAME = 0.03  # nearer to 1 than this is drawn as neither
 
 
@@ -70,15 +71,23 @@ def draw(results: Results, path: Path) -> bool:
     gains = [record.gain or 1.0 for _, record in rows]
     figure, axes = pyplot.subplots(figsize=(8.5, 1.4 + 0.42 * len(rows)))
     places = range(len(rows))
-    axes.barh(places, gains, color=[_colour(gain) for gain in gains], height=0.62)
+    # Bars begin at 1, on a logarithmic axis: twice as good is as long as half as good.
+    widths = [gain - 1 for gain in gains]
+    axes.barh(places, widths, left=1, color=[_colour(gain) for gain in gains], height=0.62)
     axes.axvline(1.0, color=_TEXT, linewidth=1)
+    axes.set_xscale("log")
+    ticks = [tick for tick in _TICKS if min(gains) <= tick * 2 and tick <= max(gains) * 2]
+    axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks], minor=False)
+    axes.set_xticks([], minor=True)
     axes.set_yticks(places, [headline.text for headline, _ in rows])
     axes.invert_yaxis()
     for place, (gain, (headline, _)) in enumerate(zip(gains, rows, strict=True)):
-        axes.text(gain + 0.03, place, _label(gain, headline), va="center", color=_TEXT)
-    axes.set_xlim(0, max(gains) * 1.35)
-    axes.set_xlabel("times as good as llama.cpp (longer is better; the line is equal)")
-    axes.set_title("edgesppo beside llama.cpp as pip installs it", loc="left")
+        label, at = _label(gain, headline), max(gain, 1.0) * 1.03
+        axes.text(at, place, label, va="center", color=_TEXT)
+    axes.set_xlim(min([*gains, 0.9]) / 1.1, max(gains) * 2.2)
+    axes.set_title(
+        "edgesppo beside llama.cpp, as pip installs it: to the right is better", loc="left"
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.text(0.01, 0.01, _source(results), fontsize=7, color=_TEXT)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
