@@ -53,13 +53,13 @@ print(json.dumps({
 """
 
 
-def prompt_ids(n: int, n_vocab: int, seed: int = 1) -> list[int]:
+def random_ids(n: int, n_vocab: int, seed: int = 1) -> list[int]:
     """`<bos>` and random ordinary tokens, `n` in total."""
     rng = random.Random(seed)
     return [2, *(rng.randrange(_FIRST_ID, n_vocab) for _ in range(n - 1))]
 
 
-def ordinary_ids(model: Model, n: int, seed: int = 1) -> list[int]:
+def prompt_ids(model: Model, n: int, seed: int = 1) -> list[int]:
     """The same for a loaded model, of any vocabulary."""
     rng = random.Random(seed)
     ids = [model.bos]
@@ -115,7 +115,7 @@ def _what(file: Path, threads: int, prompt: int, answer: int) -> dict[str, Any]:
     return {
         "file": str(file),
         "threads": threads,
-        "ids": prompt_ids(prompt, vocabulary_size(file)),
+        "ids": random_ids(prompt, vocabulary_size(file)),
         "answer": answer,
         "n_ctx": prompt + answer + N_CTX_ROOM,
         "root": str(ROOT),

@@ -18,7 +18,7 @@ from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
-from tests.benchmarks.contestants import ordinary_ids
+from tests.benchmarks.contestants import prompt_ids
 from tests.benchmarks.record import Report, argument_parser
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def python_share(report: Report, path: Path, rounds: int) -> None:
         return call
 
     model, engine = _engine(path)
-    ids = ordinary_ids(model, 16)
+    ids = prompt_ids(model, 16)
     answer(engine, ids, 4)
     kept = {name: getattr(Context, name) for name in ("decode", "sample")}
     for name in kept:
@@ -121,10 +121,10 @@ def restart(report: Report, path: Path, rounds: int) -> None:
 def cancel(report: Report, path: Path, rounds: int) -> None:
     """How soon a cancelled prefill returns, against the whole of it."""
     model, engine = _engine(path, n_ctx=4096 + 64)
-    rate = PROMPT / answer(engine, ordinary_ids(model, PROMPT, seed=9), 1)[0]
+    rate = PROMPT / answer(engine, prompt_ids(model, PROMPT, seed=9), 1)[0]
     backs, wholes = list[float](), list[float]()
     for one in range(rounds):
-        ids = ordinary_ids(model, 4000, seed=one)
+        ids = prompt_ids(model, 4000, seed=one)
         wholes.append(len(ids) / rate)
         request = engine.submit(ids, GREEDY)
         asked: list[float] = []

@@ -61,7 +61,7 @@ def compare_depths(report: Report, options: argparse.Namespace) -> None:
 
 def our_depths(file: Path, threads: int, depths: Sequence[int]) -> dict[str, float]:
     """Tokens per second of ours, by depth; each prompt goes on where the one before ended."""
-    ids = contestants.prompt_ids(max(depths) + STEP, contestants.vocabulary_size(file))
+    ids = contestants.random_ids(max(depths) + STEP, contestants.vocabulary_size(file))
     found = {}
     n_ctx = len(ids) + 2 * ANSWER
     with edgesppo.load(file, n_ctx=n_ctx, n_threads=threads, gpu="off", drafts=False) as model:
@@ -134,7 +134,7 @@ def our_sequences(file: Path, threads: int, numbers: Sequence[int]) -> dict[str,
             engine = model._interior.engine
             params = GREEDY.replace(max_tokens=4 * ANSWER)
             requests = [
-                engine.submit(contestants.prompt_ids(SHORT, size, seed), params)
+                engine.submit(contestants.random_ids(SHORT, size, seed), params)
                 for seed in range(n)
             ]
             for request in requests:

@@ -16,6 +16,14 @@ from typing import Any, TypeAlias
 
 ROUNDS = 5
 THREADS = 2
+# Of programs that write their rounds: who we are, and their figures.
+OURS = {"ours", "two contexts"}
+FIGURES = {
+    "turn_s": ("turn", "s", 1.0),
+    "prefill": ("prefill", "tokens/s", 1.0),
+    "decode": ("decode", "tokens/s", 1.0),
+    "pss": ("memory", "MB", 1e6),
+}
 
 # A measurement gives a figure for each name.
 Measure: TypeAlias = Callable[[], Mapping[str, float]]
@@ -153,13 +161,34 @@ class Report:
 
 
 def read_records(file: Path) -> list[Record]:
-    """The records that a program wrote; none if it wrote no file."""
+    """The records that a program wrote; none if it wrote no file.
+
+    A program may also write a line for each round, `{"who": {"figure": value, ...}, ...}`.
+    """
     if not file.exists():
         return []
+    text = file.read_text(encoding="utf-8")
+    if text.startswith("{"):
+        return _of_rounds([json.loads(line) for line in text.splitlines()])
     known = {field.name for field in fields(Record)}
     return [
         Record(**{name: value for name, value in row.items() if name in known})
-        for row in json.loads(file.read_text())
+        for row in json.loads(text)
+    ]
+
+
+def _of_rounds(rounds: list[dict[str, dict[str, Any]]]) -> list[Record]:
+    """Records of the one who has a name in OURS beside each other."""
+    (ours,) = OURS & rounds[0].keys()
+    return [
+        compare(
+            *(name, unit, [float(one[ours][figure]) / scale for one in rounds]),
+            *(who, [float(one[who][figure]) / scale for one in rounds]),
+            more_is_better=unit == "tokens/s",
+        )
+        for figure, (name, unit, scale) in FIGURES.items()
+        for who in rounds[0]
+        if who != ours and figure in rounds[0][who]
     ]
 
 

@@ -21,7 +21,7 @@ from edgesppo.llama.model import Model
 from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.planning.run_config import ContextParams
 from edgesppo.system import hardware
-from tests.benchmarks.contestants import ordinary_ids
+from tests.benchmarks.contestants import prompt_ids
 from tests.benchmarks.record import Record, Report, argument_parser
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def logprobs(report: Report, model: Model, n_tokens: int) -> None:
     kinds = {"plain": PLAIN, "top 5": PLAIN.replace(logprobs=5)}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     memory: dict[str, int] = {}
-    request = engine.submit(ordinary_ids(model, 64), PLAIN.replace(max_tokens=n_tokens))
+    request = engine.submit(prompt_ids(model, 64), PLAIN.replace(max_tokens=n_tokens))
     names, events = itertools.cycle(kinds), engine.stream(request)
     next(events)
     while request.finish_reason is None:
@@ -78,7 +78,7 @@ def logprobs(report: Report, model: Model, n_tokens: int) -> None:
 def stages(report: Report, model: Model) -> None:
     """The time to sample a token with each stage, against a step of decoding."""
     context = Context(model.weights, ContextParams(n_ctx=512, n_threads=THREADS))
-    batch, ids = Batch(64), ordinary_ids(model, 48)
+    batch, ids = Batch(64), prompt_ids(model, 48)
     batch.add(0, 0, ids[:32], logits=1)
     context.decode(batch)
     decodes = []

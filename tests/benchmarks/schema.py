@@ -21,7 +21,7 @@ from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
 from edgesppo.schema import grammar
 from tests.benchmarks import peers
-from tests.benchmarks.contestants import ordinary_ids
+from tests.benchmarks.contestants import prompt_ids
 from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
 PROMPT, ANSWER, THREADS = 32, 40, 2
@@ -84,7 +84,7 @@ def measured(path: Path, sampling: dict[str, float]) -> dict[str, float]:
     model = Model(path, gpu="off")
     # Without drafts, so that every token is decoded by itself.
     engine = Engine(model, n_ctx=2048, n_threads=THREADS, flash_attention="on", draft_costs=None)
-    ids = ordinary_ids(model, PROMPT)
+    ids = prompt_ids(model, PROMPT)
     engine.cancel(engine.submit(ids, SamplingParams(), grammar=gbnf))  # reads the vocabulary
     rates = {
         "free": ours(engine, ids, sampling, None),
@@ -98,7 +98,7 @@ def measured(path: Path, sampling: dict[str, float]) -> dict[str, float]:
 def llama_measured(path: Path, sampling: dict[str, float]) -> dict[str, float]:
     """Tokens per second of `Llama` in one round, bound to the same grammar."""
     model = Model(path, vocabulary_only=True)
-    ids = ordinary_ids(model, PROMPT)
+    ids = prompt_ids(model, PROMPT)
     model.close()
     return {"bound": llama(path, ids, sampling, grammar(BOOKS))}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import files
+from tests.benchmarks import files, peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,19 @@ class Part:
     program: str
     full: Callable[[], Words]
     quick: Callable[[], Words] | None = None  # None: not part of a quick run
+
+
+QUICK, FULL, LARGE = "0.5b", "2b", "9b"
+
+
+def _turn() -> Words:
+    """llama-bench runs the file in llama.cpp's own order."""
+    standard = files.model(FULL, layout="standard")
+    benches = [
+        f"llama-bench, {build.name}={build.tool('llama-bench')}={standard}"
+        for build in (peers.pip_build(), peers.same_build())
+    ]
+    return [files.model(FULL), "--llama-bench", *benches]
 
 
 def _model(shape: str, *more: str | int) -> Callable[[], Words]:
@@ -51,7 +64,6 @@ def _shape(name: str, *more: str) -> Callable[[], Words]:
     return words
 
 
-QUICK, FULL, LARGE = "0.5b", "2b", "9b"
 _SHORT_TURN = ("--prompt", 256, "--answer", 32)
 _FEW = ("--clients", 1, 4, "--prompt-words", 64, "--crowd-words", 24, "--answer-tokens", 16)
 PARTS = {
@@ -70,7 +82,7 @@ PARTS = {
         "speed",
         _model(LARGE, "--prompt", 256, "--answer", 24, "--rounds", 2),
     ),
-    "turn": Part("A turn in one context and in two", "turn", _model(FULL)),
+    "turn": Part("A turn in one context and in two", "turn", _turn),
     "server": Part(
         "Servers: first tokens, conversations, many clients",
         "server",

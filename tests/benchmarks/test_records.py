@@ -79,6 +79,17 @@ def test_records_survive_their_file(tmp_path: Path) -> None:
     assert read_records(file) == report.records
 
 
+def test_a_program_may_write_its_rounds(tmp_path: Path) -> None:
+    file = tmp_path / "rounds.json"
+    file.write_text(
+        '{"plain": {"turn_s": 2, "pss": 1e6}, "two contexts": {"turn_s": 1, "pss": 2e6}}\n'
+        '{"plain": {"turn_s": 4, "pss": 1e6}, "two contexts": {"turn_s": 1, "pss": 2e6}}\n'
+    )
+    turn, memory = read_records(file)
+    assert (turn.peer, turn.ratio, turn.verdict) == ("plain", 0.375, "ahead")
+    assert (memory.ours, memory.unit, memory.verdict) == (2.0, "MB", "BEHIND")
+
+
 def test_the_page_says_where_we_are_behind_and_what_is_missed() -> None:
     behind = compare("decode", "tokens/s", [9.0], "llama-bench", [10.0], more_is_better=True)
     short = compare("turn", "s", [9.0], "Llama", [10.0], goal=0.75)
