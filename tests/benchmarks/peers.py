@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -90,9 +91,10 @@ def same_build() -> Build:
     recipe = folder / "edgesppo.cmake"
     recipe.write_text(wheel.recipe().replace("set(LLAMA_BUILD_COMMON OFF)\n", ""))
     defines = (*build.defines, *tools.defines, f"CMAKE_PROJECT_llama.cpp_INCLUDE={recipe}")
-    return _build(
-        SAME, build.compiler.identity, folder, {**os.environ, **tools.environment}, defines
-    )
+    environment = {**os.environ, **tools.environment}
+    made = _build(SAME, build.compiler.identity, folder, environment, defines)
+    shutil.rmtree(folder / "compiler")
+    return made
 
 
 def _folder(build: wheel.Build) -> Path:
