@@ -64,6 +64,7 @@ class Contestant:
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         self.name, self._options = name, options
+        self._seeds = random.Random(7)  # the same for all; none is asked the same twice
 
     def start(self, home: Path) -> AbstractContextManager[Running]:
         """Start it; ours keeps its files in `home`."""
@@ -96,7 +97,7 @@ class Contestant:
     def measure(self) -> dict[str, float]:
         """All figures of one round: seconds, and tokens per second of crowds."""
         options, found = self._options, dict[str, float]()
-        seed = random.randrange(10**6)  # what an earlier round has left in a cache is of no use
+        seed = self._seeds.randrange(10**6)
         prompt, chat = text(options.prompt_words, seed), conversation(seed)
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder)
@@ -138,7 +139,7 @@ class Contestant:
         options = self._options
         n_words, n_tokens = options.crowd_words, options.answer_tokens
         for kind, shared in (("shared", n_words * 3 // 4), ("distinct", 0)):
-            seed = random.randrange(10**6)
+            seed = self._seeds.randrange(10**6)
             prompts = [text(n_words, seed + client, shared) for client in range(n)]
             begin = time.perf_counter()
             with ThreadPoolExecutor(n) as pool:
@@ -153,7 +154,7 @@ class Contestant:
         with ThreadPoolExecutor(2) as pool:
             running = pool.submit(server.ask, text(8, 1), 8 * options.answer_tokens, begun)
             begun.wait()
-            server.ask(text(options.long_words, random.randrange(10**6)), 1)
+            server.ask(text(options.long_words, self._seeds.randrange(10**6)), 1)
             return max(running.result().gaps, default=0.0)
 
 
