@@ -74,6 +74,10 @@ def make(out: Path) -> Path:
     command = [sys.executable, "-m", "PyInstaller", *map(str, words), str(_ENTRY)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     shutil.rmtree(out / "work")
+    # Only the metadata of what is there, or `doctor` would tell of more.
+    for name in _LEFT_OUT:
+        for folder in (out / "edgesppo").rglob(f"{name}-*.dist-info"):
+            shutil.rmtree(folder)
     suffix = ".exe" if sys.platform == "win32" else ""
     return out / "edgesppo" / f"edgesppo{suffix}"
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from edgesppo._version import __version__
 from edgesppo.llama import build_info
+from edgesppo.native_build import wheel
 from edgesppo.system import hardware
 from tests.benchmarks import peers
 from tests.benchmarks.record import THREADS
@@ -48,7 +49,7 @@ def this_machine() -> Machine:
         edgesppo=__version__,
         llama_cpp=version,
         compilers={
-            "ours": " ".join(filter(None, build_info.compiler())),
+            "ours": wheel.possible_builds(version)[0].compiler.identity,
             **{build.name: build.compiler for build in builds},
         },
     )

@@ -9,7 +9,9 @@ CACHE/peers/hf                       torch and transformers, for convert_hf_to_g
 
 There are two builds. `pip` is what `pip install llama-cpp-python` makes here: the system's
 compiler, OpenMP, all defaults. `same` is compiled as ours is (edgesppo/native_build), so that a
-difference to it is not the compiler's. Needs cmake and a system compiler.
+difference to it is not the compiler's: llama-cpp-python takes the library that is installed, and
+the tools are linked statically, since ziglang's C++ library must be there only once. Needs cmake
+and a system compiler.
 """
 
 from __future__ import annotations
@@ -27,19 +29,16 @@ from typing import TYPE_CHECKING
 from edgesppo.dev.bootstrap_setup import llama_version
 from edgesppo.native_build import compilers, wheel
 from edgesppo.native_build.pip import Pip
-from edgesppo.native_build.ziglang import Ziglang
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PIP, SAME = "pip's build", "same build"
-TOOLS = (
-    *("llama-bench", "llama-batched-bench", "llama-server"),
-    *("llama-perplexity", "llama-imatrix", "llama-quantize"),
-)
+BENCHES = ("llama-bench", "llama-batched-bench")
+TOOLS = (*BENCHES, "llama-server", "llama-perplexity", "llama-imatrix", "llama-quantize")
 _DEFINES = (
-    *("CMAKE_BUILD_TYPE=Release", "BUILD_SHARED_LIBS=ON", "LLAMA_OPENSSL=OFF", "LLAMA_CURL=OFF"),
+    *("CMAKE_BUILD_TYPE=Release", "LLAMA_OPENSSL=OFF", "LLAMA_CURL=OFF"),
     *("LLAMA_BUILD_TESTS=OFF", "LLAMA_BUILD_EXAMPLES=OFF", "LLAMA_BUILD_APP=OFF"),
 )
 # What the extra `server` of llama-cpp-python names beside what our own has.
@@ -56,69 +55,63 @@ class Build:
     name: str
     compiler: str
     folder: Path
+    tools: tuple[str, ...]
 
     def tool(self, name: str) -> Path:
-        """The path of one of TOOLS."""
+        """The path of one of its tools."""
         return self.folder / "bin" / name
 
     @property
     def environment(self) -> dict[str, str]:
         """With these variables llama-cpp-python loads this build, and has its server's packages."""
-        return {"LLAMA_CPP_LIB_PATH": str(self.folder / "bin"), "PYTHONPATH": str(_packages())}
+        packages = {"PYTHONPATH": str(_packages())}
+        if self.name == SAME:
+            return packages
+        return {"LLAMA_CPP_LIB_PATH": str(self.folder / "bin"), **packages}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all tools are there."""
+        return all(self.tool(tool).exists() for tool in self.tools)
 
 
 @functools.cache
 def pip_build() -> Build:
     """llama.cpp as pip compiles it here; compiled now if need be."""
     system = compilers.system_compiler(compilers.SYSTEM)
-    folder = _folder(wheel.Build(llama_version(), system, ""))
-    environment = dict(os.environ)
-    return _build(PIP, system.identity, folder, environment, ())
+    folder = peers_dir() / wheel.Build(llama_version(), system, "").folder.name
+    build = Build(PIP, system.identity, folder, TOOLS)
+    if not build.is_complete:
+        _compile(build, dict(os.environ), ["BUILD_SHARED_LIBS=ON"])
+    return build
 
 
 @functools.cache
 def same_build() -> Build:
-    """llama.cpp as ours is compiled, with its tools; compiled now if need be."""
-    build = wheel.possible_builds(llama_version())[0]
-    folder = _folder(build)
-    if not isinstance(build.compiler, Ziglang):
-        environment = {**os.environ, **build.compiler.prepare(_pip(folder)).environment}
-        return _build(SAME, build.compiler.identity, folder, environment, build.defines)
-    if all((folder / "bin" / tool).exists() for tool in TOOLS):
-        return Build(SAME, build.compiler.identity, folder)
-    tools = build.compiler.prepare(_pip(folder))
-    # As edgesppo/native_build/wheel.py has it, but with the library that the tools need.
-    recipe = folder / "edgesppo.cmake"
-    recipe.write_text(wheel.recipe().replace("set(LLAMA_BUILD_COMMON OFF)\n", ""))
-    defines = (*build.defines, *tools.defines, f"CMAKE_PROJECT_llama.cpp_INCLUDE={recipe}")
-    environment = {**os.environ, **tools.environment}
-    made = _build(SAME, build.compiler.identity, folder, environment, defines)
-    shutil.rmtree(folder / "compiler")
-    return made
+    """llama.cpp's benchmarks, compiled as ours is; compiled now if need be."""
+    ours = wheel.possible_builds(llama_version())[0]
+    build = Build(SAME, ours.compiler.identity, peers_dir() / ours.folder.name, BENCHES)
+    if not build.is_complete:
+        scratch = build.folder / "compiler"
+        scratch.mkdir(parents=True, exist_ok=True)
+        tools = ours.compiler.prepare(Pip(Path(sys.executable), scratch))
+        # As edgesppo/native_build/wheel.py has it, but with the library that the tools need.
+        recipe = build.folder / "edgesppo.cmake"
+        recipe.write_text(wheel.recipe().replace("set(LLAMA_BUILD_COMMON OFF)\n", ""))
+        defines = [*ours.defines, *tools.defines, f"CMAKE_PROJECT_llama.cpp_INCLUDE={recipe}"]
+        environment = {**os.environ, **tools.environment}
+        _compile(build, environment, ["BUILD_SHARED_LIBS=OFF", "LLAMA_BUILD_SERVER=OFF", *defines])
+        shutil.rmtree(scratch)
+    return build
 
 
-def _folder(build: wheel.Build) -> Path:
-    return peers_dir() / build.folder.name
-
-
-def _pip(folder: Path) -> Pip:
-    scratch = folder / "compiler"
-    scratch.mkdir(parents=True, exist_ok=True)
-    return Pip(Path(sys.executable), scratch)
-
-
-def _build(
-    name: str, compiler: str, folder: Path, environment: dict[str, str], defines: Sequence[str]
-) -> Build:
-    """Compile what is not there yet."""
-    if not all((folder / "bin" / tool).exists() for tool in TOOLS):
-        llama_cpp = sources() / "vendor" / "llama.cpp"
-        settings = [f"-D{define}" for define in (*_DEFINES, *defines)]
-        _call("cmake", "-S", llama_cpp, "-B", folder, *settings, environment=environment)
-        jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
-        words = ("--build", folder, "--parallel", jobs, "--target", *TOOLS)
-        _call("cmake", *words, environment=environment)
-    return Build(name, compiler, folder)
+def _compile(build: Build, environment: dict[str, str], defines: Sequence[str]) -> None:
+    llama_cpp = sources() / "vendor" / "llama.cpp"
+    settings = [f"-D{define}" for define in (*_DEFINES, *defines)]
+    _call("cmake", "-S", llama_cpp, "-B", build.folder, *settings, environment=environment)
+    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(len(os.sched_getaffinity(0)))
+    words = ("--parallel", jobs, "--target", *build.tools)
+    _call("cmake", "--build", build.folder, *words, environment=environment)
 
 
 def peers_dir() -> Path:
