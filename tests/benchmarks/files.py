@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edgesppo.gguf import gemma2
 from edgesppo.system.paths import cache_dir
 from edgesppo.tuning.autotune import find_settings
-from edgesppo.tuning.settings_cache import cached_settings
+from edgesppo.tuning.settings_cache import cached_settings, store
 from edgesppo_convert import convert
 from tests.support.checkpoints import SHAPES, write_checkpoint
 from tests.support.paths import ROOT
@@ -64,9 +64,16 @@ def model(shape: str, type: str = "q4_k_m", layout: str = "edge") -> Path:
 
 
 def tuned(path: Path) -> RunConfig:
-    """The fastest settings here, as after a user's first start; measured now if need be."""
+    """The fastest settings here, as after a user's first start; measured now if need be.
+
+    They are kept even if other programs were busy: else every process would measure them again.
+    """
     summary = gemma2.load_summary(path)
-    return cached_settings(summary, "turn") or find_settings(summary, "turn")
+    found = cached_settings(summary, "turn")
+    if found is None:
+        found = find_settings(summary, "turn")
+        store(summary, "turn", found)
+    return found
 
 
 def text() -> Path:
