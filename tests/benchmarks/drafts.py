@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 THREADS = 2
-ANSWER = 192
+ANSWER = 96
 LOOKUP = "Llama with its prompt lookup"
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PROMPT, ANSWER = 512, 48
 THREADS = 2
-HISTORY_WORDS = 1000
+HISTORY_WORDS = 400
 GREEDY = SamplingParams(temperature=0, max_tokens=ANSWER)
 # What Python may take of a step of decoding, and a cancelled prompt of a whole one.
 PYTHON, CANCEL = 0.03, 0.1

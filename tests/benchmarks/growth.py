@@ -66,18 +66,17 @@ def our_depths(file: Path, threads: int, depths: Sequence[int]) -> dict[str, flo
     n_ctx = len(ids) + 2 * ANSWER
     with edgesppo.load(file, n_ctx=n_ctx, n_threads=threads, gpu="off", drafts=False) as model:
         engine = model._interior.engine
-        _answer(engine, ids[:SHORT], 1)  # warm-up
+        _rates(engine, ids[:SHORT], 1)  # warm-up
         for depth in depths:
-            if depth:
-                _answer(engine, ids[:depth], 1)
-            first_s, step_s = _answer(engine, ids[: depth + STEP], ANSWER)
-            found[f"prefill of {STEP} after {depth} tokens"] = STEP / first_s
-            found[f"decode after {depth + STEP} tokens"] = 1 / step_s
+            _, decode = _rates(engine, ids[: depth or 1], ANSWER)
+            prefill, _ = _rates(engine, ids[: depth + STEP], 1)
+            found[f"prefill of {STEP} after {depth} tokens"] = prefill
+            found[f"decode after {depth} tokens"] = decode
     return found
 
 
-def _answer(engine: Engine, ids: list[int], n: int) -> tuple[float, float]:
-    """Seconds to the first token, and per later one."""
+def _rates(engine: Engine, ids: list[int], n: int) -> tuple[float, float]:
+    """Tokens per second of what is new of a prompt, and of an answer of `n` tokens to it."""
     request = engine.submit(ids, GREEDY.replace(max_tokens=n))
     request.end_tokens = frozenset()
     for _ in engine.stream(request):
@@ -85,7 +84,8 @@ def _answer(engine: Engine, ids: list[int], n: int) -> tuple[float, float]:
     first, last = request.first_token_at, request.last_token_at
     assert first is not None
     assert last is not None
-    return first - request.submitted_at, (last - first) / max(1, request.n_generated - 1)
+    new = request.n_prompt - request.n_cached
+    return new / (first - request.submitted_at), (n - 1) / max(last - first, 1e-9)
 
 
 def llama_bench_depths(
@@ -94,13 +94,10 @@ def llama_bench_depths(
     """The same by llama-bench."""
     found = {}
     for depth in depths:
-        (prefill,) = contestants.llama_bench(build, file, threads, "-p", STEP, "-n", 0, "-d", depth)
-        after = depth + STEP
-        (decode,) = contestants.llama_bench(
-            build, file, threads, "-p", 0, "-n", ANSWER, "-d", after
-        )
+        words = ("-p", STEP, "-n", ANSWER, "-d", depth)
+        prefill, decode = contestants.llama_bench(build, file, threads, *words)
         found[f"prefill of {STEP} after {depth} tokens"] = prefill
-        found[f"decode after {after} tokens"] = decode
+        found[f"decode after {depth} tokens"] = decode
     return found
 
 

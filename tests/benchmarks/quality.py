@@ -152,7 +152,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     for name in ("reference", "model", "text"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--chunks", type=int, default=4)
+    parser.add_argument("--chunks", type=int, default=2)
     parser.add_argument("--work", type=Path, help="where files are written [a temporary folder]")
     options = parser.parse_args()
     report, agree = Report(options), True

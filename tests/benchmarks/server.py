@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 OURS, SERVER, PYTHON = "edgesppo", "llama-server", "llama_cpp.server"
 PARTS = ("first", "chat", "crowd", "pause")
-TURNS, TURN_WORDS = 10, 24
+TURNS, TURN_WORDS = 10, 12
 MOST_AT_ONE_AT_A_TIME = 4  # clients of a server that makes the others wait
 NAMES = {
     "first": "first token of a long prompt",
@@ -191,10 +191,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--n-ctx", type=int, default=8192)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--prompt-words", type=int, default=256, help="of the long prompt")
-    parser.add_argument("--crowd-words", type=int, default=48)
-    parser.add_argument("--answer-tokens", type=int, default=32)
-    parser.add_argument("--long-words", type=int, default=1500)
+    parser.add_argument("--prompt-words", type=int, default=160, help="of the long prompt")
+    parser.add_argument("--crowd-words", type=int, default=16)
+    parser.add_argument("--answer-tokens", type=int, default=24)
+    parser.add_argument("--long-words", type=int, default=500)
     options = parser.parse_args()
     files.tuned(options.model)
     contestants = {name: Contestant(name, options).measure for name in (OURS, SERVER, PYTHON)}

@@ -70,7 +70,7 @@ PARTS = {
     "conversion": Part(
         "Converting a checkpoint to Q4_K_M",
         "convert",
-        _shape(FULL, "--slow-kernels"),
+        _shape(FULL),
         _shape("0.15b"),
     ),
     "memory": Part("Loading, and memory", "footprint", _both_layouts(FULL), _both_layouts(QUICK)),
@@ -89,7 +89,7 @@ PARTS = {
         _model(FULL),
         _model(QUICK, *_FEW, "--only", "first", "chat", "crowd"),
     ),
-    "batch": Part("Batches", "batches", _model(FULL), _model(QUICK, "--rows", 8, "--tokens", 16)),
+    "batch": Part("Batches", "batches", _model(FULL), _model(QUICK, "--tokens", 16)),
     "drafts": Part("Guessing tokens", "drafts", _model(FULL)),
     "quality": Part("Calibration and evaluation", "quality", _quality(FULL)),
     "growth": Part(
