@@ -24,7 +24,7 @@ from edgesppo.native_build.ziglang import Target, Ziglang
 # A Raspberry Pi 5 and all newer ones have dotprod; recent servers and laptops have i8mm, too.
 TARGETS = {
     "aarch64": Target("aarch64-linux-gnu.2.31", "cortex_a76", "Linux", "aarch64"),
-    "aarch64-i8mm": Target("aarch64-linux-gnu.2.31", "neoverse_n2", "Linux", "aarch64"),
+    "aarch64-i8mm": Target("aarch64-linux-gnu.2.31", "cortex_a76+i8mm", "Linux", "aarch64"),
     "windows": Target("x86_64-windows-gnu", "x86_64_v3", "Windows", "AMD64"),
 }
 
