@@ -10,7 +10,6 @@ meanwhile. The peers and the model files are made once and kept (`peers.py`, `fi
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ def main() -> int:
     options = _options()
     OUT.mkdir(parents=True, exist_ok=True)
     print("The peers are built first, if they are not there yet: some minutes", flush=True)
-    results = Results(_command(options), this_machine())
+    results = Results(_command(options), this_machine(), options.quick)
     for name, part in _chosen(options).items():
         _run(name, part, results, quick=options.quick)
         _write(results)
@@ -121,9 +120,9 @@ def _publish(results: Results) -> None:
     """Write the page and the picture that ship with the help."""
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     picture = PAGE.with_suffix(".svg")
-    shutil.copyfile(OUT / "results.svg", picture)
-    PAGE.write_text(results.markdown(picture.name), encoding="utf-8")
-    print(f"Published: {PAGE}, {picture}")
+    drawn = draw(results, picture)
+    PAGE.write_text(results.markdown(picture.name if drawn else ""), encoding="utf-8")
+    print(f"Published: {PAGE}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ _INTRO = """\
 Measured on one machine, in one run: each figure is the median of its rounds, which were taken in
 turn. *Ratio* is ours by theirs, as the median of the rounds, and *spread* its least and greatest;
 where the spread holds 1 the two are equal. `pip's build` is llama.cpp as `pip install
-llama-cpp-python` compiles it here, `same build` llama.cpp compiled as ours is. The model has random
-weights of the real shape. Only ratios can be compared between machines.
+llama-cpp-python` compiles it here, `same build` llama.cpp compiled as ours is. {models} Only ratios
+can be compared between machines.
 """
+_MODELS = "The models have random weights of the shapes of Gemma-2 2B and, where it says so, 9B."
+_SMALL = "The model is a small one of random weights, a fifth of Gemma-2 2B: this was a quick run."
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Results:
 
     command: str
     machine: Machine
+    quick: bool = False
     records: dict[str, list[Record]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # benchmark -> the end of its output
     seconds: dict[str, float] = field(default_factory=dict)
@@ -64,7 +67,7 @@ class Results:
 
     def markdown(self, plot: str = "") -> str:
         """A page of tables; `plot` is the name of a picture beside it."""
-        parts = [_INTRO]
+        parts = [_INTRO.format(models=_SMALL if self.quick else _MODELS)]
         if plot:
             parts.append(f"![How many times better than llama.cpp edgesppo is]({plot})\n")
         parts.append("\n".join(["| | |", "| --- | --- |", *self._facts()]) + "\n")

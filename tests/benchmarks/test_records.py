@@ -26,7 +26,7 @@ class _Machine:
 
 def _results(records: dict[str, list[Record]]) -> Results:
     machine: Machine = _Machine()  # type: ignore[assignment]
-    return Results("make bench", machine, records)
+    return Results("make bench", machine, records=records)
 
 
 @pytest.mark.parametrize(
