@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -134,10 +135,12 @@ def in_turn(measures: Mapping[str, Measure], rounds: int) -> dict[str, dict[str,
     So whatever slows the machine for a while slows all of them alike.
     """
     found: dict[str, dict[str, list[float]]] = {who: {} for who in measures}
+    started = time.perf_counter()
     for one in range(rounds):
         for who in measures if one % 2 == 0 else reversed(list(measures)):
             for name, value in measures[who]().items():
                 found[who].setdefault(name, []).append(value)
+        print(f"    round {one + 1} of {rounds}, {time.perf_counter() - started:.0f} s", flush=True)
     return found
 
 
