@@ -56,24 +56,21 @@ def main() -> int:
 def make(out: Path) -> Path:
     """Make the folder anew; the path of its program. Raises CalledProcessError, OSError."""
     out.mkdir(parents=True, exist_ok=True)
+    work, help_pages = out / "work", "edgesppo/help/examples"
     words = ["--noconfirm", "--onedir", "--name", "edgesppo", "--log-level", "ERROR"]
-    words += ["--distpath", out, "--workpath", out / "work", "--specpath", out / "work"]
-    words += ["--paths", _packages()]
+    words += [f"--distpath={out}", f"--workpath={work}", f"--specpath={work}"]
+    words += [f"--paths={_packages()}", "--collect-binaries", "llama_cpp"]
+    words += [f"--add-data={CHECKOUT / 'models.lock'}:edgesppo/pins"]
+    words += [f"--add-data={CHECKOUT / help_pages}:{help_pages}"]
     for name in _WHOLE:
         words += ["--collect-submodules", name, "--collect-data", name]
-    words += [
-        "--collect-binaries",
-        "llama_cpp",
-        "--add-data",
-        f"{CHECKOUT / 'models.lock'}:edgesppo/pins",
-    ]
     for name in _METADATA:
         words += ["--copy-metadata", name]
     for name in _LEFT_OUT:
         words += ["--exclude-module", name]
-    command = [sys.executable, "-m", "PyInstaller", *map(str, words), str(_ENTRY)]
+    command = [sys.executable, "-m", "PyInstaller", *words, str(_ENTRY)]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    shutil.rmtree(out / "work")
+    shutil.rmtree(work)
     # Only the metadata of what is there, or `doctor` would tell of more.
     for name in _LEFT_OUT:
         for folder in (out / "edgesppo").rglob(f"{name}-*.dist-info"):

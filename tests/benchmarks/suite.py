@@ -65,7 +65,7 @@ def _shape(name: str, *more: str) -> Callable[[], Words]:
 
 
 _SHORT_TURN = ("--prompt", 256, "--answer", 32)
-_FEW = ("--clients", 1, 4, "--prompt-words", 64, "--crowd-words", 24, "--answer-tokens", 16)
+_FEW = ("--only", "chat", "crowd", "--clients", 4, "--crowd-words", 16, "--answer-tokens", 16)
 PARTS = {
     "conversion": Part(
         "Converting a checkpoint to Q4_K_M",
@@ -87,7 +87,7 @@ PARTS = {
         "Servers: first tokens, conversations, many clients",
         "server",
         _model(FULL),
-        _model(QUICK, *_FEW, "--only", "first", "chat", "crowd"),
+        _model(QUICK, *_FEW),
     ),
     "batch": Part("Batches", "batches", _model(FULL), _model(QUICK, "--tokens", 16)),
     "drafts": Part("Guessing tokens", "drafts", _model(FULL)),
@@ -96,7 +96,7 @@ PARTS = {
         "As the work grows",
         "growth",
         _model(FULL, "--rounds", 1),
-        _model(QUICK, "--depths", 0, 1536, "--sequences", 1, 4),
+        _model(QUICK, "--depths", 0, 1536, "--sequences", 4),
     ),
     "growth-9b": Part(
         "The same with the shape of the 9B",
