@@ -189,6 +189,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--peers", nargs="+", choices=(SERVER, PYTHON), default=(SERVER, PYTHON))
     parser.add_argument("--n-ctx", type=int, default=8192)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--prompt-words", type=int, default=160, help="of the long prompt")
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--long-words", type=int, default=500)
     options = parser.parse_args()
     files.tuned(options.model)
-    contestants = {name: Contestant(name, options).measure for name in (OURS, SERVER, PYTHON)}
+    contestants = {name: Contestant(name, options).measure for name in (OURS, *options.peers)}
     tell(Report(options), in_turn(contestants, options.rounds))
 
 

@@ -65,7 +65,7 @@ def _shape(name: str, *more: str) -> Callable[[], Words]:
 
 
 _SHORT_TURN = ("--prompt", 256, "--answer", 32)
-_FEW = ("--only", "chat", "crowd", "--clients", 4, "--crowd-words", 16, "--answer-tokens", 16)
+_FEW = ("--only", "chat", "crowd", "--clients", 4, "--peers", "llama-server")
 PARTS = {
     "conversion": Part(
         "Converting a checkpoint to Q4_K_M",
