@@ -42,15 +42,16 @@ WORDS = [
 
 @dataclass
 class Answer:
-    """When a request was sent, and when each of its tokens came, in seconds."""
+    """When a request was sent, when each piece of text came, and when it ended, in seconds."""
 
     sent: float
     tokens: list[float]
+    ended: float = 0.0
 
     @property
     def first_s(self) -> float:
-        """Seconds to the first token."""
-        return self.tokens[0] - self.sent
+        """Seconds to the first text; to the end if a byte or a control token was all."""
+        return (self.tokens[0] if self.tokens else self.ended) - self.sent
 
     @property
     def gaps(self) -> list[float]:
@@ -90,6 +91,7 @@ class Running:
                     answer.tokens.append(time.perf_counter())
                     if begun is not None:
                         begun.set()
+        answer.ended = time.perf_counter()
         return answer
 
     def memory(self) -> int:
