@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.system.paths import cache_dir
 from tests.benchmarks import files, peers
-from tests.benchmarks.http_servers import Running, free_port, started, text
+from tests.benchmarks.http_servers import LOADING_S, Running, free_port, started, text
 from tests.benchmarks.record import Report, argument_parser, in_turn
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Contestant:
         options, begun = self._options, threading.Event()
         with ThreadPoolExecutor(2) as pool:
             running = pool.submit(server.ask, text(8, 1), 8 * options.answer_tokens, begun)
-            begun.wait()
+            begun.wait(LOADING_S)
             server.ask(text(options.long_words, self._seeds.randrange(10**6)), 1)
             return max(running.result().gaps, default=0.0)
 
