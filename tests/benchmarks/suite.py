@@ -96,7 +96,7 @@ PARTS = {
         "As the work grows",
         "growth",
         _model(FULL, "--rounds", 1),
-        _model(QUICK, "--depths", 0, 1536, "--sequences", 4),
+        _model(QUICK, "--depths", 1536, "--sequences", 4),
     ),
     "growth-9b": Part(
         "The same with the shape of the 9B",
