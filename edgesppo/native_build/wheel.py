@@ -91,10 +91,17 @@ class Build:
 
         Raises BuildError if there is no home folder.
         """
-        parts = (_processor(), _CMAKE, _WAIT, self.defines, self.compiler.identity)
+        processor = str(self.target) if self.target else _processor()
+        parts = (processor, _CMAKE, _WAIT, self.defines, self.compiler.identity)
         flags = [os.environ.get(name, "") for name in _FLAGS]
         key = hashlib.sha256(f"{parts}{flags}".encode(errors="surrogateescape")).hexdigest()[:12]
-        return wheels_dir() / f"{self.version}-{platform.machine()}-{key}"
+        machine = self.target.machine if self.target else platform.machine()
+        return wheels_dir() / f"{self.version}-{machine}-{key}"
+
+    @property
+    def target(self) -> ziglang.Target | None:
+        """The machine that it is for; None for this one."""
+        return self.compiler.target if isinstance(self.compiler, ziglang.Ziglang) else None
 
     @property
     def defines(self) -> tuple[str, ...]:
@@ -136,6 +143,11 @@ def possible_builds(version: str) -> list[Build]:
         alone = wanted == compilers.ZIG or system.is_missing
         found = [ziglang.Ziglang()] if alone else [ziglang.Ziglang(), system]
     return [Build(version, compiler, backend) for compiler in found]
+
+
+def recipe() -> str:
+    """What llama.cpp's own CMake project is told before anything else."""
+    return _CMAKE % _WAIT
 
 
 def _processor() -> str:
@@ -218,7 +230,7 @@ def _note_failure(build: Build, reason: str) -> None:
 
 def _compile(pip: Pip, build: Build) -> Path:
     options = pip.scratch / "edgesppo.cmake"
-    options.write_text(_CMAKE % _WAIT)
+    options.write_text(recipe())
     made = pip.scratch / "wheel"
     shutil.rmtree(made, ignore_errors=True)
     tools = build.compiler.prepare(pip)
@@ -238,7 +250,7 @@ def _compile(pip: Pip, build: Build) -> Path:
         environment=tools.environment,
     )
     (wheel,) = made.glob("*.whl")
-    if isinstance(build.compiler, ziglang.Ziglang):
+    if isinstance(build.compiler, ziglang.Ziglang) and build.target is None:
         _try_out(pip, wheel)
     return _keep(wheel, build.folder)
 

@@ -6,6 +6,7 @@ It is unpacked into the scratch folder, used, and removed with that; a system ne
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.native_build.compilers import Toolchain
@@ -21,12 +22,44 @@ ROOM = 900_000_000
 # It is a C library, a C++ library and compilers in one, and compiles the libraries when it needs
 # them. With a static library inside llama.cpp CMake asks for an archiver, too.
 _TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
+_COMPILES = ("cc", "c++")
 
 
+@dataclass(frozen=True)
+class Target:
+    """A machine to compile for that is not this one: any that its processor's features are of."""
+
+    triple: str  # as Zig has it: machine, system, C library and the oldest version of that
+    cpu: str  # as Zig has it
+    system: str  # as CMake has it
+    machine: str  # as CMake and Python's tags of wheels have it
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With this variable Python gives a wheel the tags of the target's system."""
+        return {"_PYTHON_HOST_PLATFORM": f"{self.system.lower()}-{self.machine}"}
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        """CMake's variables."""
+        return (
+            f"CMAKE_SYSTEM_NAME={self.system}",
+            f"CMAKE_SYSTEM_PROCESSOR={self.machine}",
+            "GGML_NATIVE=OFF",  # else it asks this machine for its features
+        )
+
+
+@dataclass(frozen=True)
 class Ziglang:
-    """The compiler of the package ziglang."""
+    """The compiler of the package ziglang; for this machine, if no target is given."""
 
-    identity = f"Clang of ziglang {VERSION}"
+    target: Target | None = None
+
+    @property
+    def identity(self) -> str:
+        """Its name and version, and what it compiles for."""
+        name = f"Clang of ziglang {VERSION}"
+        return f"{name} for {self.target.triple} {self.target.cpu}" if self.target else name
 
     def prepare(self, pip: Pip) -> Toolchain:
         """Unpack it. Raises Failed, Interrupted, OSError."""
@@ -36,14 +69,26 @@ class Ziglang:
             *("--no-cache-dir", f"ziglang=={VERSION}"),
             doing=f"unpacking the compiler (ziglang {VERSION})",
         )
+        target = self.target
         for name, command in _TOOLS.items():
+            if target is not None and command in _COMPILES:
+                command += f" -target {target.triple} -mcpu={target.cpu}"
             _write_script(folder / name, folder / "ziglang" / "zig", command)
         caches = dict.fromkeys(
             ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(pip.scratch / "zig-cache")
         )
         return Toolchain(
-            {"CC": str(folder / "cc"), "CXX": str(folder / "c++"), **caches},
-            (f"CMAKE_AR={folder / 'ar'}", f"CMAKE_RANLIB={folder / 'ranlib'}"),
+            {
+                "CC": str(folder / "cc"),
+                "CXX": str(folder / "c++"),
+                **caches,
+                **(target.environment if target else {}),
+            },
+            (
+                f"CMAKE_AR={folder / 'ar'}",
+                f"CMAKE_RANLIB={folder / 'ranlib'}",
+                *(target.defines if target else ()),
+            ),
         )
 
 

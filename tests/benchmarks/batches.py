@@ -2,20 +2,18 @@
 
     python -m tests.benchmarks.batches FILE.gguf [--parallel N] [--rows N] [--tokens N]
 
-Rounds alternate and medians are taken; only the ratios are comparable between machines. The raw
-batch decodes as many sequences of the same lengths, without sampling, text or files. In the last
-part all rows share a system text of 512 tokens, and one row after another computes it anew. With
-`--ray ADDRESS` of a cluster with this machine alone, Ray's own share is measured, too.
+The raw batch is llama.cpp's own: it decodes as many sequences of the same lengths, without
+sampling, text or files. In the last part all rows share a system text of 512 tokens, and one row
+after another computes it anew. With `--ray ADDRESS` of a cluster with this machine alone, Ray's own
+share is measured, too.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
-import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +25,18 @@ from edgesppo.batches.recipe import Recipe
 from edgesppo.llama.batch import Batch as TokenBatch
 from edgesppo.llama.context import Context
 from edgesppo.planning.run_config import ContextParams
+from tests.benchmarks import files
+from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from edgesppo.loaded_model import LoadedModel
 
-ROUNDS = 3
 SYSTEM_TOKENS = 512
+# How many times the tokens per second of each a batch should give.
+ONE_BY_ONE, RAW, SHARED, RAY = 1.4, 0.97, 3.0, 0.97
 # Words of which prompts are made: for timing any text will do.
 WORDS = [
     "the",
@@ -135,15 +137,6 @@ def raw(model: LoadedModel, options: argparse.Namespace) -> float:
     return tokens / seconds
 
 
-def medians(measures: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """The median rate of each, in alternating rounds."""
-    found: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(ROUNDS):
-        for name, measure in measures.items():
-            found[name].append(measure())
-    return {name: statistics.median(rates) for name, rates in found.items()}
-
-
 def system_text(model: LoadedModel) -> str:
     """A text of about 512 tokens, or of half the context where that is smaller."""
     text = ""
@@ -155,46 +148,76 @@ def system_text(model: LoadedModel) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--parallel", type=int, default=4)
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=48)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--ray", metavar="ADDRESS")
     options = parser.parse_args()
-    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors, {options.file.name}")
-    loading: dict[str, Any] = {"n_threads": options.threads, "gpu": "off"}
+    report = Report(options)
+    files.tuned(options.file)
+    loading: dict[str, Any] = {"n_threads": options.threads, "gpu": "off", "drafts": False}
     with contextlib.ExitStack() as stack:
         alone = stack.enter_context(edgesppo.load(options.file, **loading))
         wide = stack.enter_context(edgesppo.load(options.file, n_seqs=options.parallel, **loading))
-        rates = medians(
-            {
-                "one by one": lambda: one_by_one(alone, options),
-                "batch": lambda: batch(wide, options),
-                "raw batch": lambda: raw(wide, options),
-            }
-        )
+        compare_rows(report, options, alone, wide)
         if options.ray:
             arguments: dict[str, Any] = {"parallel": options.parallel, "loading": loading}
             path = str(options.file.resolve())
             cluster = stack.enter_context(Cluster(options.ray, path, say=print, **arguments))
-            here = {"batch": lambda: batch(wide, options)}
-            both = medians({**here, "over Ray": lambda: over_ray(cluster, options)})
-            print(f"Ray's share: {1 - both['over Ray'] / both['batch']:.1%}")
-        text = system_text(wide)
-        shared = medians(
-            {
-                "one by one": lambda: one_by_one(alone, options, text),
-                "batch": lambda: batch(wide, options, system=text),
-            }
-        )
-    for title, found in (("rows", rates), (f"with {SYSTEM_TOKENS} tokens shared", shared)):
-        base = found["one by one"]
-        print(title)
-        for name, rate in found.items():
-            print(f"  {name:<12}{rate:8.1f} tokens/s, {rate / base:.2f} of one by one")
-    print(f"the batch reaches {rates['batch'] / rates['raw batch']:.2f} of the raw batch")
+            compare_ray(report, options, wide, cluster)
+
+
+def compare_rows(
+    report: Report, options: argparse.Namespace, alone: LoadedModel, wide: LoadedModel
+) -> None:
+    """Compare a batch to one row after another and to the raw batch; then with a shared text."""
+    measures: dict[str, Callable[[], float]] = {
+        "ours": lambda: batch(wide, options),
+        "one row after another": lambda: one_by_one(alone, options),
+        "the raw batch": lambda: raw(wide, options),
+    }
+    found = in_turn(_rates(measures), options.rounds)
+    goals = {"one row after another": ONE_BY_ONE, "the raw batch": RAW}
+    rows = f"{options.rows} rows, {options.parallel} at once"
+    for other, goal in goals.items():
+        rates = (found["ours"]["rate"], other, found[other]["rate"])
+        report.compare(rows, "tokens/s", *rates, more_is_better=True, goal=goal)
+    text = system_text(wide)
+    measures = {
+        "ours": lambda: batch(wide, options, system=text),
+        "one row after another": lambda: one_by_one(alone, options, text),
+    }
+    found = in_turn(_rates(measures), options.rounds)
+    alone_rates = found["one row after another"]["rate"]
+    report.compare(
+        *(f"{rows}, {SYSTEM_TOKENS} tokens shared", "tokens/s", found["ours"]["rate"]),
+        *("one row after another", alone_rates),
+        more_is_better=True,
+        goal=SHARED,
+    )
+
+
+def compare_ray(
+    report: Report, options: argparse.Namespace, wide: LoadedModel, cluster: Cluster
+) -> None:
+    """Compare a batch over Ray to the same without."""
+    measures: dict[str, Callable[[], float]] = {
+        "over Ray": lambda: over_ray(cluster, options),
+        "here": lambda: batch(wide, options),
+    }
+    found = in_turn(_rates(measures), options.rounds)
+    rates = (found["over Ray"]["rate"], "without Ray", found["here"]["rate"])
+    report.compare("batch over Ray", "tokens/s", *rates, more_is_better=True, goal=RAY, rival=False)
+
+
+def _rates(measures: dict[str, Callable[[], float]]) -> dict[str, Measure]:
+    return {name: partial(_rate, measure) for name, measure in measures.items()}
+
+
+def _rate(measure: Callable[[], float]) -> dict[str, float]:
+    return {"rate": measure()}
 
 
 if __name__ == "__main__":

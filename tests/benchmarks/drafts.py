@@ -14,13 +14,14 @@ tokens per step are printed.
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ from edgesppo.chat.template import encode
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
-from edgesppo.tuning.autotune import Search
+from tests.benchmarks import files, peers
+from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 THREADS = 2
-ANSWER = 192
+ANSWER = 96
+LOOKUP = "Llama with its prompt lookup"
 
 
 def works(model: Model) -> dict[str, tuple[list[int], list[int]]]:
@@ -179,43 +182,56 @@ def main_own(path: Path, tuning: RunConfig, rounds: int) -> None:
         )
 
 
-def peer(path: Path, prompt: list[int], answer: list[int], *, drafts: bool) -> float | None:
-    """Tokens per second of the answer by `Llama`; None if it fails."""
+def peer(path: Path, prompt: list[int], answer: list[int], *, drafts: bool) -> float:
+    """Tokens per second of the answer by `Llama`, with or without its own drafts."""
     words = [json.dumps(value) for value in (prompt, answer, drafts)]
-    done = subprocess.run([sys.executable, "-c", _PEER, str(path), *words], capture_output=True)
-    return None if done.returncode else float(done.stdout.splitlines()[-1])
+    environment = {**os.environ, **peers.pip_build().environment}
+    command = [sys.executable, "-c", _PEER, str(path), *words]
+    done = subprocess.run(command, capture_output=True, check=True, env=environment)
+    return float(done.stdout.splitlines()[-1])
+
+
+def compare(report: Report, path: Path, tuning: RunConfig, rounds: int) -> None:
+    """Compare ours with drafts to ours without, and both to `Llama`."""
+    model = Model(path, gpu="off", repack=tuning.repack)
+    for name, (prompt, answer) in works(model).items():
+
+        def mine(prompt: list[int], answer: list[int], drafts: bool) -> dict[str, float]:
+            return {"rate": ours(model, tuning, prompt, answer, drafts=drafts)}
+
+        def theirs(prompt: list[int], answer: list[int], drafts: bool) -> dict[str, float]:
+            return {"rate": peer(path, prompt, answer, drafts=drafts)}
+
+        measures: dict[str, Measure] = {
+            "ours": partial(mine, prompt, answer, drafts=True),
+            "ours without": partial(mine, prompt, answer, drafts=False),
+            "Llama without": partial(theirs, prompt, answer, drafts=False),
+            LOOKUP: partial(theirs, prompt, answer, drafts=True),
+        }
+        try:
+            measures[LOOKUP]()
+        except subprocess.CalledProcessError:
+            print(f"  {name}: {LOOKUP} fails on it, so it is left out")
+            del measures[LOOKUP]
+        found = in_turn(measures, rounds)
+        for other in [who for who in measures if who != "ours"]:
+            rates = (found["ours"]["rate"], other, found[other]["rate"])
+            report.compare(f"drafts, {name}", "tokens/s", *rates, more_is_better=True)
+    model.close()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure given answers, or the demo's own."""
+    parser = argument_parser(__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--own", action="store_true", help="measure the demo's own answers")
     options = parser.parse_args()
-    tuning = Search(options.file, "turn", lambda _: None).best()
+    tuning = files.tuned(options.file)
     print(f"{tuning}")
     if options.own:
         main_own(options.file, tuning, options.rounds)
-        return
-    model = Model(options.file, gpu="off", repack=tuning.repack)
-    found: dict[tuple[str, str, bool], list[float]] = {}
-    for _ in range(options.rounds):
-        for name, (prompt, answer) in works(model).items():
-            for drafts in (False, True):
-                rate = ours(model, tuning, prompt, answer, drafts=drafts)
-                found.setdefault((name, "ours", drafts), []).append(rate)
-                started = time.perf_counter()
-                other = peer(options.file, prompt, answer, drafts=drafts)
-                if other is None:
-                    print(f"  Llama failed after {time.perf_counter() - started:.1f} s")
-                else:
-                    found.setdefault((name, "Llama", drafts), []).append(other)
-    middle = {key: statistics.median(rates) for key, rates in found.items()}
-    for (name, who, drafts), rate in middle.items():
-        if drafts and (name, who, False) in middle:
-            plain = middle[name, who, False]
-            print(f"  {name}, {who}: {rate:.2f} t/s with, {plain:.2f} without, {rate / plain:.2f}x")
-    model.close()
+    else:
+        compare(Report(options), options.file, tuning, options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,89 +1,125 @@
-"""Measure the footprint of edgesppo: resident memory after loading, and import time.
+"""The time to start and the memory, beside `Llama` and llama-server; the time of an import.
 
-    python -m tests.benchmarks.footprint FILE.gguf [--standard FILE.gguf]
+    python -m tests.benchmarks.footprint EDGE.gguf [--standard STANDARD.gguf]
 
-Each program runs in a separate process. The peer is llama-cpp-python's `Llama`, on the same file
-and on the same weights in llama.cpp's own order. Linux only.
+Both files hold the same weights: EDGE in the order that `convert` writes by default, STANDARD in
+llama.cpp's own. Memory is the proportional share (PSS) after loading, for 2,048 tokens of context;
+files are in the page cache. Linux only.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import re
-import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-_RSS_OURS = """
-import sys, edgesppo
+from tests.benchmarks import contestants, files, peers, processes
+from tests.benchmarks.http_servers import free_port, started
+from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
+
+if TYPE_CHECKING:
+    import argparse
+
+N_CTX = 2048
+# What ours may take of what llama.cpp says of its own buffers.
+REPORTED = 1.03
+_OURS = """
+import json, sys, time
+started = time.perf_counter()
+import edgesppo
 from edgesppo.llama import library
 library.start()
-listen = library.C.llama_log_callback(lambda _l, text, _d: print(text.decode(), end=""))
+lines = []
+listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
 library.C.llama_log_set(listen, None)
-model = edgesppo.load(sys.argv[1], n_ctx=2048, n_threads=2, gpu="off", tune="off")
-print(open("/proc/self/status").read())
+model = edgesppo.load(sys.argv[1], n_ctx=2048, n_threads=int(sys.argv[2]), gpu="off")
+loaded = time.perf_counter()
+from tests.benchmarks.processes import proportional
+print(json.dumps({"load": loaded - started, "memory": proportional(), "log": "".join(lines)}))
 """
-_RSS_LLAMA = """
-import sys
-from llama_cpp import Llama
-llama = Llama(sys.argv[1], n_ctx=2048, n_threads=2, verbose=False)
-print(open("/proc/self/status").read())
-"""
-
-
-def memory(path: Path, standard: Path | None) -> None:
-    """Compare resident memory after loading to llama.cpp's own report, and to `Llama`."""
-    ours, log = _rss(_RSS_OURS, path)
-    sizes = [float(size) for size in re.findall(r"buffer size = +([\d.]+) MiB", log)]
-    reported = sum(sizes) * 2**20
-    print(
-        f"  ours {ours / 1e6:,.0f} MB; llama.cpp reports buffers of {reported / 1e6:,.0f} MB, "
-        f"ratio {ours / reported:.3f}"
-    )
-    for name, file in (("this file", path), ("llama.cpp's order of it", standard)):
-        if file is not None:
-            peer, _ = _rss(_RSS_LLAMA, file)
-            print(f"  Llama, {name}: {peer / 1e6:,.0f} MB, ratio {ours / peer:.3f}")
-
-
-def _rss(program: str, path: Path) -> tuple[int, str]:
-    """Resident bytes of a program at its end, and its output."""
-    command = [sys.executable, "-c", program, str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    (line,) = [text for text in done.stdout.splitlines() if text.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1024, done.stdout
-
-
-def imports() -> None:
-    """Compare the time of `import edgesppo` and `edgesppo --help` to `import click`."""
-    programs = {
-        "import click": ["-c", "import click"],
-        "import edgesppo": ["-c", "import edgesppo"],
-        "edgesppo --help": ["-m", "edgesppo", "--help"],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(15):
-        for name, arguments in programs.items():
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-            seconds[name].append(time.perf_counter() - started)
-    base = statistics.median(seconds["import click"])
-    for name, times in seconds.items():
-        middle = statistics.median(times)
-        print(f"  {name}: {middle * 1000:.0f} ms, ratio {middle / base:.2f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure imports, then the files."""
+    parser = argument_parser(__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--standard", type=Path, help="the same weights in llama.cpp's own order")
+    parser.add_argument("--standard", type=Path, help="the same weights in llama.cpp's order")
     options = parser.parse_args()
-    print("import")
-    imports()
-    print("memory")
-    memory(options.file, options.standard)
+    report = Report(options)
+    imports(report, options.rounds)
+    files.tuned(options.file)
+    memory(report, options)
+
+
+def imports(report: Report, rounds: int) -> None:
+    """Compare `import edgesppo` and `edgesppo --help` to `import click`, and to `llama_cpp`."""
+    programs = {
+        "import edgesppo": ["-c", "import edgesppo"],
+        "edgesppo --help": ["-m", "edgesppo", "--help"],
+        "import click": ["-c", "import click"],
+        "import llama_cpp": ["-c", "import llama_cpp"],
+    }
+    found = in_turn({name: partial(_run, words) for name, words in programs.items()}, rounds)
+    click, library = found["import click"]["s"], found["import llama_cpp"]["s"]
+    for name in ("import edgesppo", "edgesppo --help"):
+        note = "which the command line is written with"
+        report.compare(name, "s", found[name]["s"], "import click", click, rival=False, note=note)
+    report.compare("import", "s", found["import edgesppo"]["s"], "import llama_cpp", library)
+
+
+def _run(words: list[str]) -> dict[str, float]:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    return {"s": time.perf_counter() - begun}
+
+
+def memory(report: Report, options: argparse.Namespace) -> None:
+    """Compare load time and memory after loading."""
+    build, work = peers.pip_build(), (options.threads, 32, 2, N_CTX)
+    given = {"edge": options.file, "standard": options.standard}
+    measures: dict[str, Measure] = {}
+    for layout, file in given.items():
+        if file is not None:
+            processes.warm(file)
+            measures[f"ours, {layout}"] = partial(our_load, file, options.threads)
+            measures[f"Llama, {layout}"] = partial(contestants.llama, build, file, *work)
+            measures[f"llama-server, {layout}"] = partial(server_load, file, options.threads)
+    found = in_turn(measures, options.rounds)
+    ours = found["ours, edge"]
+    for peer, figures in found.items():
+        if peer != "ours, edge":
+            report.compare("import and load", "s", ours["load"], peer, figures["load"])
+            sizes = ([n / 1e6 for n in one["memory"]] for one in (ours, figures))
+            mine, theirs = sizes
+            report.compare("memory after loading", "MB", mine, peer, theirs)
+    mine, said = ([n / 1e6 for n in ours[key]] for key in ("memory", "reported"))
+    report.compare(
+        *("memory after loading", "MB", mine, "what llama.cpp reports of its buffers", said),
+        goal=REPORTED,
+        rival=False,
+    )
+
+
+def our_load(file: Path, threads: int) -> dict[str, float]:
+    """Seconds to load, bytes of PSS after it, and of the buffers that llama.cpp reports."""
+    done = processes.run([sys.executable, "-c", _OURS, file, threads])
+    found = json.loads(done.output.splitlines()[0])
+    sizes = re.findall(r"buffer size = +([\d.]+) MiB", found.pop("log"))
+    return {**found, "reported": sum(map(float, sizes)) * 2**20}
+
+
+def server_load(file: Path, threads: int) -> dict[str, float]:
+    """Seconds until llama-server answers, and bytes of PSS then."""
+    port = free_port()
+    command = [peers.pip_build().tool("llama-server"), "-m", file, "-t", threads, "-c", N_CTX]
+    words = [str(word) for word in (*command, "-np", 1, "--port", port)]
+    with started(words, port) as server:
+        return {"load": server.load_s, "memory": server.memory()}
 
 
 if __name__ == "__main__":

@@ -2,49 +2,50 @@
 
     python -m tests.benchmarks.preflight FILE
 
-Rounds alternate; prints the medians and their ratio. The promise is a ratio of at most 0.3 for a
-file with a full vocabulary that is in the page cache. The load is the fastest possible: weights
-mapped, not repacked.
+The load is the fastest possible: weights mapped, not repacked, of a file in the page cache.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.gguf import gemma2
 from edgesppo.llama.weights import Weights
+from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUNDS = 7
-PROMISED = 0.3
+PROMISED = 0.3  # of a file with a full vocabulary
 
 
-def main(arguments: list[str]) -> int:
-    """Measure and print; return 1 if the promise is broken, else 0."""
-    path = Path(arguments[0])
-    checks, loads = list[float](), list[float]()
-    for _ in range(ROUNDS + 1):  # the first round is warm-up
-        checks.append(_seconds(lambda: gemma2.load_summary(path)))
-        loads.append(_seconds(lambda: Weights(path, repack=False).close()))
-    check, load = (statistics.median(times[1:]) for times in (checks, loads))
-    print(f"{path.name}: {path.stat().st_size / 1e6:,.0f} MB")
-    print(f"preflight {check * 1e3:7.1f} ms ({min(checks) * 1e3:.1f} at best)")
-    print(f"load      {load * 1e3:7.1f} ms ({min(loads) * 1e3:.1f} at best)")
-    print(f"ratio     {check / load:7.2f}, promised: at most {PROMISED}")
-    return int(check / load > PROMISED)
+def main() -> None:
+    """Measure both in turn."""
+    parser = argument_parser(__doc__, rounds=7)
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args()
+    path = options.file
+    measures: dict[str, Measure] = {
+        "check": lambda: _timed(lambda: gemma2.load_summary(path)),
+        "load": lambda: _timed(lambda: Weights(path, repack=False).close()),
+    }
+    in_turn(measures, 1)  # warm-up
+    found = in_turn(measures, options.rounds)
+    Report(options).compare(
+        *("preflight check of a file", "ms", found["check"]["ms"]),
+        *("loading it", found["load"]["ms"]),
+        goal=PROMISED,
+        rival=False,
+    )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _timed(work: Callable[[], object]) -> dict[str, float]:
     started = time.perf_counter()
     work()
-    return time.perf_counter() - started
+    return {"ms": (time.perf_counter() - started) * 1e3}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

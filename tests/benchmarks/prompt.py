@@ -5,16 +5,13 @@
 Uses the demo's vocabulary in a context of 8,192 tokens. The history has N tokens (5,288); its
 answers carry their token ids, or only text, as in a chat from another model. Rounds alternate
 between building the prompt of a new message as a chat does, and tokenising the same prompt
-completely with `template.encode`. Prints the medians, their ratio, and the number of calls of the
-tokenizer.
+completely with `template.encode`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -26,12 +23,13 @@ from edgesppo.chat.history import History
 from edgesppo.chat.messages import Message
 from edgesppo.llama.model import Model
 from edgesppo_convert import convert
+from tests.benchmarks.record import Report, argument_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEMO = Path(edgesppo.__file__).parent / "demo"
-N_CTX, TOKENS, ROUNDS = 8192, 5288, 30
+N_CTX, TOKENS = 8192, 5288
 ASKED = [
     "What is the capital of France?",
     "Tell me how to convert a checkpoint, please, and what I need for it.",
@@ -43,13 +41,15 @@ ANSWER = "The capital of France is Paris. To convert a checkpoint, name its fold
 
 def main() -> None:
     """Run the measurement for both kinds of history."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__, rounds=30)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the history")
-    n_tokens = parser.parse_args().tokens
+    options = parser.parse_args()
+    report = Report(options)
     with tempfile.TemporaryDirectory() as folder:
         model = Model(long_demo(Path(folder)), vocabulary_only=True)
         for with_ids in (True, False):
-            measure(model, history(model, n_tokens, with_ids=with_ids), with_ids=with_ids)
+            messages = history(model, options.tokens, with_ids=with_ids)
+            measure(report, model, messages, options.rounds, with_ids=with_ids)
         model.close()
 
 
@@ -73,8 +73,10 @@ def history(model: Model, n_tokens: int, *, with_ids: bool) -> list[Message]:
     return messages
 
 
-def measure(model: Model, messages: list[Message], *, with_ids: bool) -> None:
-    """Print the time to build the prompt of a turn after these messages."""
+def measure(
+    report: Report, model: Model, messages: list[Message], rounds: int, *, with_ids: bool
+) -> None:
+    """Compare the time to build the prompt of a turn after these messages."""
     chat, room = History(model, messages), N_CTX * 3 // 4
     made: list[list[int]] = []
 
@@ -84,35 +86,40 @@ def measure(model: Model, messages: list[Message], *, with_ids: bool) -> None:
     def encode() -> None:
         made.append(template.encode(model, [*messages, Message("user", ASKED[1])]))
 
-    cold = _seconds(fit)
+    fit()  # encodes the history, once
     fits, wholes = list[float](), list[float]()
-    for _ in range(ROUNDS):
-        fits.append(_seconds(fit))
-        wholes.append(_seconds(encode))
+    for _ in range(rounds):
+        fits.append(_milliseconds(fit))
+        wholes.append(_milliseconds(encode))
     assert all(ids == made[0] for ids in made), "both ways give the same prompt"
-    fitted, whole = statistics.median(fits), statistics.median(wholes)
-    print(f"{len(messages) // 2} turns, {len(made[0]):,} tokens, ", end="")
-    print("answers with their tokens" if with_ids else "answers as texts")
-    print(f"  fitted      {fitted * 1e3:7.3f} ms, {_calls(model, fit)} calls of the tokenizer")
-    print(f"  all of it   {whole * 1e3:7.3f} ms, {_calls(model, encode)} calls")
-    print(f"  first time  {cold * 1e3:7.3f} ms, when the chat has not encoded its history yet")
-    print(f"  ratio       {fitted / whole:7.4f}")
+    kind = "with their tokens" if with_ids else "as texts"
+    report.compare(
+        *(f"prompt of a turn after {len(messages) // 2}, answers {kind}", "ms", fits),
+        *("tokenising all", wholes),
+        rival=False,
+        note=f"{len(made[0]):,} tokens; {_calls(model, fit)} calls of the tokenizer",
+    )
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _milliseconds(work: Callable[[], None]) -> float:
     started = time.perf_counter()
     work()
-    return time.perf_counter() - started
+    return (time.perf_counter() - started) * 1e3
 
 
 def _calls(model: Model, work: Callable[[], None]) -> int:
     calls: list[Any] = []
     tokenize = model.tokenize
-    model.tokenize = lambda text: (calls.append(text), tokenize(text))[1]  # type: ignore[method-assign]
+
+    def counted(text: str | bytes) -> list[int]:
+        calls.append(text)
+        return tokenize(text)
+
+    model.tokenize = counted  # type: ignore[method-assign]
     try:
         work()
     finally:
-        del model.tokenize  # type: ignore[method-assign]
+        del model.tokenize
     return len(calls)
 
 

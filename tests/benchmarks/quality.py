@@ -1,35 +1,33 @@
 """Measure `eval` and `calibrate` beside llama-perplexity and llama-imatrix: figures, time, memory.
 
-    python -m tests.benchmarks.quality REFERENCE.gguf MODEL.gguf TEXT [--chunks N] [--threads N]
-        [--peers FOLDER] [--work FOLDER]
+    python -m tests.benchmarks.quality REFERENCE.gguf MODEL.gguf TEXT [--chunks N]
 
-The peers are built once into FOLDER, from the source distribution of the pinned llama-cpp-python:
-the same llama.cpp that runs here, compiled as pip would compile it. The text must be one whose
-tokens both tokenizers find alike, which plain text is. Prints every figure of both, their
-difference, and fails if one that should agree does not. Linux only; run nothing else beside it.
+The peers are the same llama.cpp that runs here, compiled as pip compiles it. The text must be one
+whose tokens both tokenizers find alike, which plain text is. Prints every figure of both and their
+difference in the first round, and fails if one that should agree does not. Linux only.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import re
-import subprocess
 import sys
-import tarfile
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgesppo.evaluate.importance import read_sums
-from edgesppo.llama.library import LIBRARY_VERSION
+from tests.benchmarks import peers
+from tests.benchmarks.processes import Run, run
+from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
-TOOLS = ("llama-perplexity", "llama-imatrix", "llama-quantize")
+if TYPE_CHECKING:
+    import argparse
+
 CHUNK = 512
+TIME, MEMORY = 0.8, 0.3  # what ours may take of theirs
 AGREE = 0.005  # of divergence figures, relative
 AGREE_SUMS = 1e-3  # of an importance matrix, relative
 # What llama-perplexity prints -> our figure. Its own reference perplexity and median are those of
@@ -49,129 +47,137 @@ FIGURES = {
 _NUMBER = r"\s*:\s*(-?[\d.]+)"
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a command printed, its seconds, and its peak of resident memory in bytes."""
-
-    output: str
-    seconds: float
-    peak: int
+def edgesppo(*words: str | Path | int) -> Run:
+    return run([sys.executable, "-m", "edgesppo", *words])
 
 
-def run(*command: str | Path) -> Run:
-    """Run a command to its end. Raises SystemExit with its output if it fails."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(list(map(str, command)), stdout=out, stderr=errors) as process:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        text = ""
-        for file in (out, errors):
-            file.seek(0)
-            text += file.read().decode("utf-8", "replace")
-    if process.returncode:
-        raise SystemExit(f"{command[0]} failed:\n{text[-2000:]}")
-    return Run(text, time.perf_counter() - started, usage.ru_maxrss << 10)
+class Divergence:
+    """Perplexity and divergence of a model against a reference."""
+
+    name = "perplexity and divergence"
+
+    def __init__(self, options: argparse.Namespace, work: Path) -> None:
+        self._options, self._logits = options, work / "logits.kld"
+        self.ours, self.theirs = "", ""  # what the last run of each printed
+
+    def run_theirs(self) -> dict[str, float]:
+        """Theirs stores the reference's logits, and reads them again."""
+        options, tool = self._options, peers.pip_build().tool("llama-perplexity")
+        common = ["-f", options.text, "-c", CHUNK, "-b", CHUNK, "--chunks", options.chunks]
+        common += ["-t", options.threads, "--kl-divergence-base", self._logits]
+        first = run([tool, "-m", options.reference, *common])
+        second = run([tool, "-m", options.model, *common, "--kl-divergence"])
+        self.theirs = second.output
+        return _figures(first, second, disk=self._logits.stat().st_size)
+
+    def run_ours(self) -> dict[str, float]:
+        """Ours computes both side by side, and stores nothing."""
+        options = self._options
+        words = ("--text", options.text, "--chunks", options.chunks, "--threads", options.threads)
+        done = edgesppo("eval", "divergence", options.reference, options.model, *words, "--json")
+        self.ours = done.output
+        return _figures(done)
+
+    def agrees(self) -> bool:
+        """Print every figure of both; whether those that should agree do."""
+        found = json.loads(self.ours[self.ours.index("{") :].splitlines()[0])
+        agree = True
+        print(f"  {'figure':24}{'llama-perplexity':>18}{'edgesppo':>14}{'difference':>12}")
+        for label, (name, scale, counts) in FIGURES.items():
+            match = re.search(re.escape(label.strip()) + _NUMBER, self.theirs)
+            if match is None:
+                raise SystemExit(f"llama-perplexity printed no {label.strip()!r}")
+            theirs, mine = float(match[1]) * scale, float(found[name])
+            printed = scale * 10.0 ** -len(match[1].partition(".")[2])  # its last digit
+            difference = abs(mine - theirs) / max(abs(theirs), 1e-12)
+            agree &= difference <= AGREE or abs(mine - theirs) <= printed or not counts
+            note = "" if counts else "  (shown only)"
+            print(f"  {name:24}{theirs:18.6f}{mine:14.6f}{difference:12.4%}{note}")
+        return agree
 
 
-def build_peers(folder: Path) -> Path:
-    """The folder of llama.cpp's own tools, which are compiled if they are not there."""
-    programs = folder / "build" / "bin"
-    if all((programs / tool).exists() for tool in TOOLS):
-        return programs
-    folder.mkdir(parents=True, exist_ok=True)
-    pinned = f"llama-cpp-python=={LIBRARY_VERSION}"
-    wanted = ("--no-deps", "--no-binary", ":all:", "-d", folder, pinned)
-    run(sys.executable, "-m", "pip", "download", *wanted)
-    (archive,) = folder.glob("llama_cpp_python-*.tar.gz")
-    with tarfile.open(archive) as file:
-        file.extractall(folder, filter="data")
-    source = folder / archive.name.removesuffix(".tar.gz") / "vendor" / "llama.cpp"
-    off = ("LLAMA_CURL", "LLAMA_OPENSSL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_SERVER", "GGML_OPENMP")
-    settings = ["-DCMAKE_BUILD_TYPE=Release", *(f"-D{name}=OFF" for name in off)]
-    run("cmake", "-S", source, "-B", folder / "build", *settings)
-    run("cmake", "--build", folder / "build", "-j", "--target", *TOOLS)
-    return programs
+class Calibration:
+    """Collecting an importance matrix."""
+
+    name = "calibration"
+
+    def __init__(self, options: argparse.Namespace, work: Path) -> None:
+        self._options = options
+        self._theirs, self._ours = work / "theirs.gguf", work / "ours.gguf"
+        self._quantised = work / "quantised.gguf"
+
+    def run_theirs(self) -> dict[str, float]:
+        """llama-imatrix."""
+        options, tool = self._options, peers.pip_build().tool("llama-imatrix")
+        given = ("-f", options.text, "-c", CHUNK, "-b", CHUNK, "--chunks", options.chunks)
+        words = ("-m", options.reference, "-o", self._theirs, *given, "--no-ppl")
+        return _figures(run([tool, *words, "-t", options.threads]))
+
+    def run_ours(self) -> dict[str, float]:
+        """`edgesppo calibrate`."""
+        options = self._options
+        words = ("--text", options.text, "--chunks", options.chunks, "--threads", options.threads)
+        return _figures(
+            edgesppo("calibrate", options.reference, "-o", self._ours, "--force", *words)
+        )
+
+    def agrees(self) -> bool:
+        """Whether both matrices are the same, and llama-quantize takes ours."""
+        one, other = read_sums(self._theirs).entries, read_sums(self._ours).entries
+        if one.keys() != other.keys():
+            raise SystemExit(f"the matrices have other weights: {one.keys() ^ other.keys()}")
+        worst = max(
+            float((np.abs(entry.sums - other[name].sums) / np.maximum(entry.sums, 1e-12)).max())
+            for name, entry in one.items()
+        )
+        counts = all(entry.count == other[name].count for name, entry in one.items())
+        print(f"  {len(one)} weights, the largest difference {worst:.2e} relative")
+        wanted = (self._options.reference, self._quantised, "Q4_K_M", self._options.threads)
+        quantize = peers.pip_build().tool("llama-quantize")
+        run([quantize, "--allow-requantize", "--imatrix", self._ours, *wanted])
+        print("  llama-quantize --imatrix takes ours")
+        return counts and worst <= AGREE_SUMS
 
 
-def edgesppo(*words: str | Path) -> Run:
-    return run(sys.executable, "-m", "edgesppo", *words)
-
-
-def compare_divergence(peers: Path, work: Path, options: argparse.Namespace) -> bool:
-    """Both tools' figures, time, memory and disk; whether those that should agree do."""
-    tool, logits = peers / "llama-perplexity", work / "logits.kld"
-    common = ("-f", options.text, "-c", CHUNK, "-b", CHUNK, "--chunks", options.chunks)
-    common = (*common, "-t", options.threads, "--kl-divergence-base", logits)
-    first = run(tool, "-m", options.reference, *common)
-    second = run(tool, "-m", options.model, *common, "--kl-divergence")
-    words = ("--text", options.text, "--chunks", options.chunks, "--threads", options.threads)
-    ours = edgesppo("eval", "divergence", options.reference, options.model, *words, "--json")
-    found = json.loads(ours.output[ours.output.index("{") :].splitlines()[0])
-    agree = True
-    print(f"{'figure':24}{'llama-perplexity':>18}{'edgesppo':>14}{'difference':>12}")
-    for label, (name, scale, counts) in FIGURES.items():
-        match = re.search(re.escape(label.strip()) + _NUMBER, second.output)
-        if match is None:
-            raise SystemExit(f"llama-perplexity printed no {label.strip()!r}")
-        theirs, mine = float(match[1]) * scale, float(found[name])
-        difference = abs(mine - theirs) / max(abs(theirs), 1e-12)
-        agree &= difference <= AGREE or not counts
-        note = "" if counts else "  (shown only)"
-        print(f"{name:24}{theirs:18.6f}{mine:14.6f}{difference:12.4%}{note}")
-    peak = max(first.peak, second.peak)
-    print(f"time    {first.seconds + second.seconds:.1f} s and {ours.seconds:.1f} s")
-    print(f"memory  {peak / 1e6:,.0f} MB and {ours.peak / 1e6:,.0f} MB")
-    print(f"disk    {logits.stat().st_size / 1e6:,.0f} MB and none")
-    return agree
-
-
-def compare_calibration(peers: Path, work: Path, options: argparse.Namespace) -> bool:
-    """Both tools' importance matrices and time; whether the matrices agree."""
-    theirs, mine = work / "theirs.gguf", work / "ours.gguf"
-    given = ("-f", options.text, "-c", CHUNK, "-b", CHUNK, "--chunks", options.chunks, "--no-ppl")
-    peer = run(
-        *(peers / "llama-imatrix", "-m", options.reference, "-o", theirs, *given),
-        *("-t", options.threads),
-    )
-    words = ("--text", options.text, "--chunks", options.chunks, "--threads", options.threads)
-    ours = edgesppo("calibrate", options.reference, "-o", mine, "--force", *words)
-    one, other = read_sums(theirs).entries, read_sums(mine).entries
-    if one.keys() != other.keys():
-        raise SystemExit(f"the matrices have other weights: {one.keys() ^ other.keys()}")
-    worst = max(
-        float((np.abs(entry.sums - other[name].sums) / np.maximum(entry.sums, 1e-12)).max())
-        for name, entry in one.items()
-    )
-    counts = all(entry.count == other[name].count for name, entry in one.items())
-    print(f"importance matrix: {len(one)} weights, the largest difference {worst:.2e} relative")
-    print(f"time    {peer.seconds:.1f} s and {ours.seconds:.1f} s")
-    print(f"memory  {peer.peak / 1e6:,.0f} MB and {ours.peak / 1e6:,.0f} MB")
-    quantised = work / "quantised.gguf"
-    wanted = (options.reference, quantised, "Q4_K_M", options.threads)
-    run(peers / "llama-quantize", "--imatrix", mine, *wanted)
-    print("llama-quantize --imatrix takes ours")
-    return counts and worst <= AGREE_SUMS
+def _figures(*steps: Run, disk: int = 0) -> dict[str, float]:
+    return {
+        "seconds": sum(step.seconds for step in steps),
+        "memory": max(step.peak for step in steps) / 1e6,
+        "disk": disk / 1e6,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """Measure both, ours and theirs in turn."""
+    parser = argument_parser(__doc__)
     for name in ("reference", "model", "text"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--chunks", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peers", type=Path, default=Path(tempfile.gettempdir()) / "peers")
+    parser.add_argument("--chunks", type=int, default=2)
     parser.add_argument("--work", type=Path, help="where files are written [a temporary folder]")
     options = parser.parse_args()
-    peers = build_peers(options.peers)
-    with tempfile.TemporaryDirectory(dir=options.work) as folder:
-        results = [
-            compare(peers, Path(folder), options)
-            for compare in (compare_divergence, compare_calibration)
-        ]
-    if not all(results):
+    report, agree = Report(options), True
+    kinds: list[tuple[str, type[Divergence | Calibration]]] = [
+        ("llama-perplexity", Divergence),
+        ("llama-imatrix", Calibration),
+    ]
+    for peer, work_of in kinds:
+        with tempfile.TemporaryDirectory(dir=options.work) as folder:
+            work = work_of(options, Path(folder))
+            measures: dict[str, Measure] = {"ours": work.run_ours, peer: work.run_theirs}
+            found = in_turn(measures, options.rounds)
+            agree &= work.agrees()
+        mine, theirs = found["ours"], found[peer]
+        name = work_of.name
+        report.compare(name, "s", mine["seconds"], peer, theirs["seconds"], goal=TIME)
+        memory = (f"{name}, peak memory", "MB", mine["memory"], peer, theirs["memory"])
+        if work_of is Divergence:
+            note = f"they store {max(theirs['disk']):,.0f} MB on the disk"
+            report.compare(*memory, goal=MEMORY, note=note)
+        else:
+            report.compare(*memory)
+    if not agree:
         raise SystemExit("the figures do not agree")
-    print("the figures agree")
+    print("  the figures agree")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Use a file of random weights: their flat distributions are the worst case for st
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import time
@@ -22,7 +21,8 @@ from edgesppo.llama.model import Model
 from edgesppo.llama.sampler_chain import build_chain
 from edgesppo.planning.run_config import ContextParams
 from edgesppo.system import hardware
-from tests.benchmarks.engine import prompt_ids
+from tests.benchmarks.contestants import prompt_ids
+from tests.benchmarks.record import Record, Report, argument_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ STAGES = {
 }
 
 
-def logprobs(model: Model, n_tokens: int) -> None:
+def logprobs(report: Report, model: Model, n_tokens: int) -> None:
     """Compare decoding with the top 5 log-probabilities to plain decoding, alternating by token."""
     engine = Engine(model, n_ctx=1024, n_threads=THREADS, flash_attention="on", draft_costs=None)
     kinds = {"plain": PLAIN, "top 5": PLAIN.replace(logprobs=5)}
@@ -56,13 +56,27 @@ def logprobs(model: Model, n_tokens: int) -> None:
         seconds[name].append(_seconds(lambda: next(events)))
         memory[name] = hardware.resident_memory() or 0
     engine.close()
-    plain, top = (1 / statistics.median(found) for found in seconds.values())
-    print(f"  plain {plain:.2f} t/s, top 5 {top:.2f} t/s, ratio {top / plain:.3f}")
-    print("  resident: " + ", ".join(f"{name} {n / 1e6:,.0f} MB" for name, n in memory.items()))
+    plain, top = ([1 / one for one in found] for found in seconds.values())
+    n = min(len(plain), len(top))
+    memory_mb = " and ".join(f"{n / 1e6:,.0f} MB" for n in memory.values())
+    report.add(
+        Record(
+            name="decode with the top 5 log-probabilities",
+            unit="tokens/s",
+            ours=statistics.median(top),
+            peer="without",
+            theirs=statistics.median(plain),
+            ratio=statistics.median(top) / statistics.median(plain),
+            rounds=n,
+            more_is_better=True,
+            rival=False,
+            note=f"alternating by token; resident without and with {memory_mb}",
+        )
+    )
 
 
-def stages(model: Model) -> None:
-    """Print the milliseconds to sample a token with each stage, and those of a decode step."""
+def stages(report: Report, model: Model) -> None:
+    """The time to sample a token with each stage, against a step of decoding."""
     context = Context(model.weights, ContextParams(n_ctx=512, n_threads=THREADS))
     batch, ids = Batch(64), prompt_ids(model, 48)
     batch.add(0, 0, ids[:32], logits=1)
@@ -72,13 +86,14 @@ def stages(model: Model) -> None:
         batch.clear()
         row = batch.add(0, position, [token], logits=1)
         decodes.append(_seconds(lambda: _decode(context, batch)))
-    print(f"  decode step {statistics.median(decodes) * 1e3:.1f} ms")
+    step_s = statistics.median(decodes)
     for name, params in STAGES.items():
         chain = build_chain(params, model.weights, 512)
         chain.recall(ids)
         times = [_seconds(lambda: context.sample(chain, row)) for _ in range(15)]  # noqa: B023
         chain.close()
-        print(f"  {name}: {statistics.median(times) * 1e3:.2f} ms")
+        of_step = [step_s] * len(times)
+        report.compare(f"sampling, {name}", "s", times, "a step of decoding", of_step, rival=False)
     context.close()
 
 
@@ -95,15 +110,13 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Run both measurements."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--tokens", type=int, default=300)
     options = parser.parse_args()
-    model = Model(options.file, gpu="off")
-    print("log-probabilities")
-    logprobs(model, options.tokens)
-    print("stages")
-    stages(model)
+    report, model = Report(options), Model(options.file, gpu="off")
+    logprobs(report, model, options.tokens)
+    stages(report, model)
     model.close()
 
 

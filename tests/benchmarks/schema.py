@@ -2,28 +2,27 @@
 
     python -m tests.benchmarks.schema FILE.gguf
 
-All in one run on the same file with the same grammar. Rounds alternate and medians are taken; only
-ratios are comparable between machines. A file of random weights is the hardest case: where the
+On the same file with the same grammar. A file of random weights is the hardest case: where the
 grammar requires a certain text nearly every free draw is forbidden, and sampling with the defaults
 keeps nearly the whole vocabulary.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine
 from edgesppo.llama.model import Model
 from edgesppo.schema import grammar
-from tests.benchmarks.engine import prompt_ids
+from tests.benchmarks import peers
+from tests.benchmarks.contestants import prompt_ids
+from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
 PROMPT, ANSWER, THREADS = 32, 40, 2
 LIMITS = {"free": 0.9, "Llama": 1.0}
@@ -74,50 +73,56 @@ def llama(path: Path, ids: list[int], sampling: dict[str, float], gbnf: str) -> 
     """Tokens per second of llama-cpp-python's `Llama`, bound to the same grammar."""
     work = {"ids": ids, "grammar": gbnf, "n": ANSWER, "threads": THREADS, **sampling}
     command = [sys.executable, "-c", _LLAMA_PROGRAM, str(path), json.dumps(work)]
-    done = subprocess.run(command, check=True, capture_output=True)
+    environment = {**os.environ, **peers.pip_build().environment}
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def measured(path: Path, sampling: dict[str, float], rounds: int) -> dict[str, float]:
-    """Median tokens per second over the rounds: bound, free, and of `Llama`."""
+def measured(path: Path, sampling: dict[str, float]) -> dict[str, float]:
+    """Tokens per second in one round: bound, and free."""
     gbnf = grammar(BOOKS)
-    rates: dict[str, list[float]] = {"bound": [], "free": [], "Llama": []}
-    for _ in range(rounds):
-        model = Model(path, gpu="off")
-        # Without drafts, so that every token is decoded by itself.
-        engine = Engine(
-            model, n_ctx=2048, n_threads=THREADS, flash_attention="on", draft_costs=None
-        )
-        ids = prompt_ids(model, PROMPT)
-        engine.cancel(engine.submit(ids, SamplingParams(), grammar=gbnf))  # reads the vocabulary
-        rates["free"].append(ours(engine, ids, sampling, None))
-        rates["bound"].append(ours(engine, ids, sampling, gbnf))
-        engine.close()
-        model.close()
-        rates["Llama"].append(llama(path, ids, sampling, gbnf))
-    return {name: statistics.median(found) for name, found in rates.items()}
+    model = Model(path, gpu="off")
+    # Without drafts, so that every token is decoded by itself.
+    engine = Engine(model, n_ctx=2048, n_threads=THREADS, flash_attention="on", draft_costs=None)
+    ids = prompt_ids(model, PROMPT)
+    engine.cancel(engine.submit(ids, SamplingParams(), grammar=gbnf))  # reads the vocabulary
+    rates = {
+        "free": ours(engine, ids, sampling, None),
+        "bound": ours(engine, ids, sampling, gbnf),
+    }
+    engine.close()
+    model.close()
+    return rates
+
+
+def llama_measured(path: Path, sampling: dict[str, float]) -> dict[str, float]:
+    """Tokens per second of `Llama` in one round, bound to the same grammar."""
+    model = Model(path, vocabulary_only=True)
+    ids = prompt_ids(model, PROMPT)
+    model.close()
+    return {"bound": llama(path, ids, sampling, grammar(BOOKS))}
 
 
 def main() -> None:
     """Measure greedy and sampled decoding."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", nargs="*", choices=SAMPLINGS, default=list(SAMPLINGS))
-    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    path = options.file
-    started = time.perf_counter()
-    gbnf = grammar(BOOKS)
-    seconds = time.perf_counter() - started
-    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors, {path.name}")
-    print(f"grammar of {len(gbnf)} bytes made in {seconds * 1000:.0f} ms")
+    report = Report(options)
     for name in options.only:
-        rates = measured(path, SAMPLINGS[name], options.rounds)
-        line = f"{name}: bound {rates['bound']:.2f} t/s"
-        for peer, limit in LIMITS.items():
-            line += f" | {peer} {rates[peer]:.2f} t/s, ratio {rates['bound'] / rates[peer]:.3f}"
-            line += f" (limit {limit})"
-        print(line)
+        measures: dict[str, Measure] = {
+            "ours": partial(measured, options.file, SAMPLINGS[name]),
+            "Llama": partial(llama_measured, options.file, SAMPLINGS[name]),
+        }
+        found = in_turn(measures, options.rounds)
+        bound = found["ours"]["bound"]
+        others = {"free": found["ours"]["free"], "Llama": found["Llama"]["bound"]}
+        for peer, rates in others.items():
+            what = f"decode bound to a schema, {name}"
+            told = (what, "tokens/s", bound, "not bound" if peer == "free" else peer, rates)
+            rival = peer != "free"
+            report.compare(*told, more_is_better=True, goal=LIMITS[peer], rival=rival)
 
 
 if __name__ == "__main__":
