@@ -19,6 +19,7 @@ ROUNDS = 5
 THREADS = 2
 # Of programs that write their rounds: who we are, and their figures.
 OURS = {"ours", "two contexts"}
+OUR_OTHERS = {"repacked", "plain"}  # ours, but with other settings
 FIGURES = {
     "turn_s": ("turn", "s", 1.0),
     "prefill": ("prefill", "tokens/s", 1.0),
@@ -188,6 +189,7 @@ def _of_rounds(rounds: list[dict[str, dict[str, Any]]]) -> list[Record]:
             *(name, unit, [float(one[ours][figure]) / scale for one in rounds]),
             *(who, [float(one[who][figure]) / scale for one in rounds]),
             more_is_better=unit == "tokens/s",
+            rival=who not in OUR_OTHERS,
         )
         for figure, (name, unit, scale) in FIGURES.items()
         for who in rounds[0]

@@ -82,11 +82,11 @@ def test_records_survive_their_file(tmp_path: Path) -> None:
 def test_a_program_may_write_its_rounds(tmp_path: Path) -> None:
     file = tmp_path / "rounds.json"
     file.write_text(
-        '{"plain": {"turn_s": 2, "pss": 1e6}, "two contexts": {"turn_s": 1, "pss": 2e6}}\n'
-        '{"plain": {"turn_s": 4, "pss": 1e6}, "two contexts": {"turn_s": 1, "pss": 2e6}}\n'
+        '{"peer": {"turn_s": 2, "pss": 1e6}, "two contexts": {"turn_s": 1, "pss": 2e6}}\n'
+        '{"peer": {"turn_s": 4, "pss": 1e6}, "two contexts": {"turn_s": 1, "pss": 2e6}}\n'
     )
     turn, memory = read_records(file)
-    assert (turn.peer, turn.ratio, turn.verdict) == ("plain", 0.375, "ahead")
+    assert (turn.peer, turn.ratio, turn.verdict) == ("peer", 0.375, "ahead")
     assert (memory.ours, memory.unit, memory.verdict) == (2.0, "MB", "BEHIND")
 
 

@@ -121,7 +121,7 @@ def measure() -> None:
     from edgesppo import SamplingParams
     from edgesppo.engine.engine import Engine
     from edgesppo.llama.model import Model
-    from tests.benchmarks.engine import prompt_ids
+    from tests.benchmarks.contestants import prompt_ids
 
     what: dict[str, Any] = json.loads(sys.argv[1])
     model = Model(Path(what["file"]), gpu="off", repack=what["repack"])
