@@ -103,6 +103,7 @@ class Runner:
                 if self._running:
                     with self._engine.for_throughput():
                         self._engine.step()
+                    self._engine.tell()
                     yield from self._collect()
                 self._count()
         finally:

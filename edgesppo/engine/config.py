@@ -29,9 +29,10 @@ _LIMITS = {
     "n_ubatch": (1, 16_384),
     "n_threads": (1, 1024),
     "n_threads_batch": (1, 1024),
+    "plain_from": (1, 2**31 - 1),
 }
 # Settings that may be None, which means the default.
-_OPTIONAL = ("n_ctx", "n_threads", "n_threads_batch")
+_OPTIONAL = ("n_ctx", "n_threads", "n_threads_batch", "plain_from")
 _CHOICES: dict[str, Iterable[str]] = {"cache_type": CACHE_TYPES, "flash_attention": FLASH_ATTENTION}
 
 

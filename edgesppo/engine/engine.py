@@ -78,6 +78,7 @@ class Engine:
         self.name = model.path.name  # until it is given another one
         if draft_model is not None and not isinstance(draft_model, DraftModel):
             raise UsageError(f"draft_model is {draft_model!r}, expected a DraftModel")
+        config.check(model.n_ctx_train, plain_from=plain_from)
         params = config.context_params(
             model.n_ctx_train,
             run_config.default_threads(model.summary),
@@ -222,6 +223,10 @@ class Engine:
                     self._stepper.tell()
         finally:
             self.cancel(request)
+
+    def tell(self) -> None:
+        """Give out notices about speed, if there are any; `stream` does it by itself."""
+        self._stepper.tell()
 
     @contextlib.contextmanager
     def for_throughput(self) -> Iterator[None]:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from edgesppo.llama.context import Context
     from edgesppo.llama.model import Model
 
+# So many tokens' cells are fetched in less time than the second context saves with one token:
+# 1 ms a token for the 9B, which takes 28 ms less there.
+_FETCHED = 16
+
 
 class LongPrompts:
     """The prompts of the engine's context `home`, of which parts of `least` tokens are long.
@@ -38,14 +42,21 @@ class LongPrompts:
         self._context: PrefillContext | None = None
         self.notice: str | None = None
 
-    def n_long(self, start: int, n: int, beside: bool) -> int:
-        """How many of a prompt's `n` tokens from `start` on the second context computes next.
+    def n_long(self, request: Request, n: int, beside: bool) -> int:
+        """How many of a prompt's next `n` tokens the second context computes.
 
         The tokens of answers that run `beside` it would be decoded with them in the first one, and
-        are a step of their own otherwise. So then it must be twice as long to be worth it.
+        are a step of their own otherwise. So then it must be twice as long to be worth it; and
+        longer still where the second context lacks what comes before and has to fetch it.
         """
+        start = len(request.tokens) - request.n_left
         n = min(n, self._n_ctx - start)
-        return n if self._least is not None and n >= self._least * (1 + beside) else 0
+        if self._least is None or n < self._least * (1 + beside):
+            return 0
+        missing = start
+        if self._context is not None and start:
+            missing = self._context.n_missing(request.tokens, start, request.salt)
+        return n if n >= self._least * (1 + beside) + missing // _FETCHED else 0
 
     def compute(self, request: Request, end: int) -> bool:
         """Compute the prompt up to `end`, which `n_long` allowed; returns False if that failed.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edgesppo.engine import config
 from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.engine.runner import Runner
-from edgesppo.errors import ContextOverflow, NativeError, OutOfMemory
+from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
@@ -48,7 +48,14 @@ class PrefillContext:
         params = replace(home.params, n_ctx=min(home.n_ctx, PREFILL_N_CTX), n_seqs=2, n_outputs=1)
         _require_memory(model, params)
         model.file.check_path()
-        self._weights = Weights(model.path, repack=False, n_entries=model.n_vocab)
+
+        def check_abort(_share: float) -> None:
+            if home.abort.is_set:
+                raise Cancelled("stopped while a second context was made")
+
+        self._weights = Weights(
+            model.location, repack=False, n_entries=model.n_vocab, progress=check_abort
+        )
         try:
             model.file.check_path()
             self._context = Context(self._weights, params, abort=home.abort)
@@ -67,6 +74,10 @@ class PrefillContext:
         """Free the context and the weights."""
         self._context.close()
         self._weights.close()
+
+    def n_missing(self, tokens: Sequence[int], start: int, salt: str) -> int:
+        """How many of a prompt's tokens before `start` have no cells here."""
+        return start - (common_prefix(self._ids, tokens[:start]) if salt == self._salt else 0)
 
     def set_threads(self, n: int) -> None:
         """Compute with `n` threads from now on. Raises OutOfMemory."""

@@ -36,7 +36,7 @@ class Part:
 # A request, and the number of its tokens that are computed afterwards.
 LongPart: TypeAlias = "tuple[Request, int]"
 # How many of a prompt's `n` tokens from `start` on a second context computes, `beside` answers.
-NLong: TypeAlias = "Callable[[int, int, bool], int]"
+NLong: TypeAlias = "Callable[[Request, int, bool], int]"
 
 
 class Scheduler:
@@ -183,7 +183,7 @@ def _shares(prefilling: list[Request], room: int) -> Iterator[tuple[Request, int
 
 def _n_long(request: Request, share: int, n_long: NLong, *, beside: bool) -> int:
     """How many of the next `share` tokens of a prompt are computed apart."""
-    return n_long(len(request.tokens) - request.n_left, min(share, request.n_left - 1), beside)
+    return n_long(request, min(share, request.n_left - 1), beside)
 
 
 def _add_answer(batch: Batch, request: Request, n_answering: int) -> Part:

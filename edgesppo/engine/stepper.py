@@ -18,6 +18,7 @@ from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
     from edgesppo.engine.pace import Pace
+    from edgesppo.engine.request import Request
     from edgesppo.engine.scheduler import NLong, Part
     from edgesppo.llama.model import Model
     from edgesppo.planning.run_config import ContextParams
@@ -140,5 +141,5 @@ class Stepper:
             self.schedule.finish(request, reason)
 
 
-def _no_long_part(_start: int, _n: int, _beside: bool) -> int:
+def _no_long_part(_request: Request, _n: int, _beside: bool) -> int:
     return 0

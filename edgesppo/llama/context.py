@@ -48,6 +48,11 @@ class AbortFlag:
         """Stop the running decode, or the next one if none is running."""
         self._bytes[0] = b"\x01"
 
+    @property
+    def is_set(self) -> bool:
+        """Whether decodes are to stop."""
+        return self._bytes[0] != b"\x00"
+
     def clear(self) -> None:
         """Allow decodes again."""
         self._bytes[0] = b"\x00"

@@ -26,11 +26,16 @@ class LatePackage(ModuleType):
     def __getattr__(self, name: str) -> Any:
         with self._running:
             if not self._has_run:
-                self._has_run = True
+                self._has_run = True  # what it imports may ask for its names
                 assert self.__spec__ is not None
                 assert self.__spec__.loader is not None
-                self.__spec__.loader.exec_module(self)
-                self._after()
+                try:
+                    self.__spec__.loader.exec_module(self)
+                except BaseException:
+                    self._has_run = False
+                    raise
+                finally:
+                    self._after()
         return super().__getattribute__(name)
 
 

@@ -26,7 +26,10 @@ C: Any = _typed
 
 def _version() -> str:
     """The version of llama-cpp-python, without running the package's `__init__` that names it."""
-    text = Path(llama_cpp.__file__).read_text(encoding="utf-8")
+    try:
+        text = Path(llama_cpp.__file__).read_text(encoding="utf-8")
+    except OSError:  # in a bundle there is no such file
+        text = ""
     found = re.search(r'^__version__ = "(.+)"', text, re.MULTILINE)
     return found[1] if found else llama_cpp.__version__
 

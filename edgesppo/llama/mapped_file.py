@@ -26,6 +26,7 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._location = path.absolute()  # also after the process has changed its folder
         try:
             flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
             self._descriptor = os.open(path, flags)
@@ -67,7 +68,7 @@ class MappedFile:
         """Raise BadModelFile if the path no longer names the file that is held open."""
         self.check()
         try:
-            same = os.path.samestat(self.path.stat(), self._was)
+            same = os.path.samestat(self._location.stat(), self._was)
         except OSError:
             same = False
         if not same:

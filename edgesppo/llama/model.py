@@ -57,6 +57,7 @@ class Model:
         progress: Callable[[float], None] | None = None,
     ) -> None:
         self.path = Path(path)
+        self.location = self.path.absolute()  # also after the process has changed its folder
         self.summary = summary or gemma2.load_summary(self.path)
         self.n_gpu_layers = gpu_layers(gpu, can_offload=can_offload())
         self._weights: Weights | None = None

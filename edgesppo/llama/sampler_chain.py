@@ -14,6 +14,7 @@ from edgesppo.llama import fork
 from edgesppo.llama.library import C, start
 from edgesppo.sampling.nucleus import nucleus
 from edgesppo.sampling.stages import first_cut, stages
+from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -174,6 +175,8 @@ def build_chain(
     at = first_cut(found)
     if at is None or found[at].name != "top_p" or weights.n_vocab < _LARGE_VOCABULARY:
         return _native_chain(found)
+    with shielded():  # an import that Ctrl-C interrupts cannot be repeated in this process
+        import numpy as np  # noqa: F401
     after = _native_chain(found[at + 1 :])
     return NucleusChain(_native_chain(found[:at]) if at else None, params.top_p, after)
 

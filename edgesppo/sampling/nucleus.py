@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgesppo.errors import NativeError
+
 # Tokens of at least such a share of the best one's probability are looked at first.
 _SHARES = (1e-2, 1e-4, 1e-6, 0.0)
 
@@ -19,10 +21,14 @@ def nucleus(logits: Any, p: float) -> Any:
 
     `logits` is float32 [n]; the result holds indices into it, int64 [k], ascending. Sums are
     float64. Of equally probable tokens at the limit, those with the lowest indices are kept.
+    Raises NativeError for logits that are not numbers.
     """
     import numpy as np
 
-    weights = np.subtract(logits, logits.max())
+    best = logits.max()
+    if not np.isfinite(best):
+        raise NativeError("the model computed no probabilities: its file may be damaged; verify it")
+    weights = np.subtract(logits, best)
     np.exp(weights, out=weights)
     wanted = p * float(weights.sum(dtype=np.float64))
     for share in _SHARES:

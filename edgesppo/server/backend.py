@@ -129,6 +129,7 @@ class Backend:
     def step(self) -> None:
         """Compute one batch for all answers that were begun."""
         self._engine.step()
+        self._engine.tell()
 
     def drafts(self, generation: Generation) -> tuple[int, int]:
         """How many tokens of an answer were drafted, and how many of them were right."""

@@ -40,6 +40,11 @@ class Server(uvicorn.Server):
         self.service = service
         self._drain_until: float | None = None
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether a signal has come."""
+        return self._drain_until is not None
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """At the first signal drain, at the second stop at once."""
         if self._drain_until is None:
@@ -133,9 +138,10 @@ def end_with_input(server: Server) -> None:
     def wait() -> None:
         with contextlib.suppress(OSError, ValueError):
             # The descriptor: a thread that waits in a buffered read would hold up the exit.
-            while os.read(sys.stdin.fileno(), 1 << 12):
+            while sys.stdin is not None and os.read(sys.stdin.fileno(), 1 << 12):
                 pass
-        server.handle_exit(signal.SIGTERM, None)
+        if not server.is_draining:  # a parent that sends a signal, and ends, means it once
+            server.handle_exit(signal.SIGTERM, None)
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -120,7 +120,11 @@ class TwoContextsProbe:
 
     def __init__(self, plain: Weights, repacked: Weights, tuning: RunConfig, n_prompt: int) -> None:
         self._prompts = Probe(plain, tuning, n_prompt, n_seqs=2)
-        self._answers = Probe(repacked, tuning, n_prompt, n_seqs=2)
+        try:
+            self._answers = Probe(repacked, tuning, n_prompt, n_seqs=2)
+        except BaseException:
+            self._prompts.close()
+            raise
         self.copy_s = 0.0
 
     def close(self) -> None:

@@ -64,7 +64,6 @@ def test_looking_at_what_is_here_needs_neither(fresh_home: Path, demo_gguf: Path
         ["verify", "demo"],
         ["show", file],
         ["show", "sppo-iter3"],
-        ["card", file],
         ["import", "--scan"],
         ["plan", file, "--json"],
         ["plan", file],
@@ -76,6 +75,11 @@ def test_looking_at_what_is_here_needs_neither(fresh_home: Path, demo_gguf: Path
     )
     found["doctor|--json"][0] = "0"  # it may have found something on this machine
     assert all(result == ["0"] for result in found.values()), found
+
+
+def test_a_card_needs_the_names_of_gguf_and_no_llama_cpp(demo_gguf: Path) -> None:
+    (result,) = loaded_by(["card", str(demo_gguf)]).values()
+    assert result == ["0", "gguf", "numpy"], "it compares the file with the converter's recipes"
 
 
 def test_getting_a_model_needs_neither(hub: FakeHub, fresh_home: Path) -> None:

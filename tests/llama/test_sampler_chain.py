@@ -9,8 +9,10 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
+from edgesppo.errors import NativeError
 from edgesppo.llama import sampler_chain
 from edgesppo.llama.sampler_chain import NucleusChain, build_chain
+from edgesppo.sampling.nucleus import nucleus
 from edgesppo.sampling.params import STAGES
 from edgesppo.sampling.stages import stages
 from tests.support.sampling_exact import (
@@ -323,3 +325,10 @@ def test_penalties_look_back_at_the_prompt(demo: LoadedModel) -> None:
     chat.clear()
     chat.ask(asked, repeat_penalty=100.0, repeat_last_n=512)
     assert not prompt & set(chat.last.ids)
+
+
+@pytest.mark.parametrize("best", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_no_numbers_end_the_answer_with_a_reason(best: float) -> None:
+    logits = np.full(50, best, np.float32)
+    with pytest.raises(NativeError, match="no probabilities"):
+        nucleus(logits, 0.9)

@@ -27,7 +27,7 @@ NEVER_A_NUMBER = [NAN, INF, -INF, True, False, "1", "", b"1", [1], {}, 10**400, 
 NEVER_WHOLE = [*NEVER_A_NUMBER, 0.5, 1e300]
 NEVER_A_WORD = ["", "none", "F16", 0, 1, 1.5, NAN, True, None, b"f16", ["f16"]]
 # None means that these are chosen automatically.
-CHOSEN = ("n_ctx", "n_threads", "n_threads_batch", "seed")
+CHOSEN = ("n_ctx", "n_threads", "n_threads_batch", "plain_from", "seed")
 SURROGATE = "a lone \ud800 surrogate"
 
 
