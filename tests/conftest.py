@@ -37,6 +37,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_sessionfinish() -> None:
+    """Let files that the test runner left open be closed in silence, as usual."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Redirect the cache and data folders, so that no test touches the user's own."""
