@@ -21,6 +21,7 @@ import pytest
 
 from edgesppo.help.pages import EXAMPLES
 from tests.support.command_line import CAPITAL
+from tests.support.paths import ROOT
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
@@ -231,27 +232,27 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("display")
 def test_the_window_streams_and_does_not_freeze() -> None:
-    """While an answer comes, the window's own clock goes on."""
-    import tkinter as tk
+    """While an answer comes, the window's own clock goes on.
 
-    root = tk.Tk()
-    window = module("tk_window").ChatWindow(root, "demo")
-    ticks: list[str] = []
+    In a process of its own: Tk's objects that another thread collects later would end this one.
+    """
+    command = [sys.executable, "-m", "tests.help.window_session", str(EXAMPLES), CAPITAL]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert f"> {CAPITAL}\nThe capital" in seen["log"]
+    assert len(seen["ticks"]) > 10
+    assert {"Loading ...", "..."} <= {*seen["ticks"]}
+    assert not seen["worker is alive"]
 
-    def tick() -> None:
-        ticks.append(window.status["text"])
-        if window.status["text"].endswith("is ready"):
-            window.entry.insert(0, CAPITAL)
-            window.send()
-        if window.status["text"].endswith("tokens/s"):
-            ticks.append(window.log.get("1.0", "end"))
-            window.close()
-        else:
-            root.after(1, tick)
 
-    tick()
-    root.mainloop()
-    assert f"> {CAPITAL}\nThe capital" in ticks[-1]
-    assert len(ticks) > 10
-    assert {"Loading ...", "..."} <= {*ticks}
-    assert not window.worker.is_alive()
+@pytest.mark.usefixtures("display")
+def test_a_window_that_is_closed_while_it_loads_ends() -> None:
+    command = [sys.executable, "-m", "tests.help.window_session", str(EXAMPLES), ""]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not json.loads(done.stdout)["worker is alive"]
