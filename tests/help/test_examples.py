@@ -230,18 +230,24 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         server.terminate()
 
 
-@pytest.mark.usefixtures("display")
-def test_the_window_streams_and_does_not_freeze() -> None:
-    """While an answer comes, the window's own clock goes on.
+def window_session(question: str) -> dict[str, Any]:
+    """What was seen of the window, in a process of its own.
 
-    In a process of its own: Tk's objects that another thread collects later would end this one.
+    Tk's objects end a process where another thread than theirs collects them.
     """
-    command = [sys.executable, "-m", "tests.help.window_session", str(EXAMPLES), CAPITAL]
+    command = [sys.executable, "-m", "tests.help.window_session", str(EXAMPLES), question]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+@pytest.mark.usefixtures("display")
+def test_the_window_streams_and_does_not_freeze() -> None:
+    """While an answer comes, the window's own clock goes on."""
+    seen = window_session(CAPITAL)
     assert f"> {CAPITAL}\nThe capital" in seen["log"]
     assert len(seen["ticks"]) > 10
     assert {"Loading ...", "..."} <= {*seen["ticks"]}
@@ -249,10 +255,7 @@ def test_the_window_streams_and_does_not_freeze() -> None:
 
 
 @pytest.mark.usefixtures("display")
-def test_a_window_that_is_closed_while_it_loads_ends() -> None:
-    command = [sys.executable, "-m", "tests.help.window_session", str(EXAMPLES), ""]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert not json.loads(done.stdout)["worker is alive"]
+def test_a_window_that_is_closed_while_it_loads_is_hidden_and_then_ends() -> None:
+    seen = window_session("")
+    assert seen["state"] == "withdrawn"
+    assert not seen["worker is alive"]

@@ -2,7 +2,7 @@
 
     python -m tests.help.window_session EXAMPLES QUESTION
 
-Without a question (""), the window is closed while its model loads.
+Without a question (""), the window is closed while its model loads; the state is what it has then.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def main(examples: str, question: str) -> None:
     root = tk.Tk()
     window = importlib.import_module("tk_window").ChatWindow(root, "demo")
     ticks: list[str] = []
-    log = ""
+    log = state = ""
 
     def tick() -> None:
-        nonlocal log
+        nonlocal log, state
         ticks.append(window.status["text"])
         if question and ticks[-1].endswith("is ready"):
             window.entry.insert(0, question)
@@ -30,12 +30,14 @@ def main(examples: str, question: str) -> None:
         if not question or ticks[-1].endswith("tokens/s"):
             log = window.log.get("1.0", "end")
             window.close()
+            state = str(root.state()) if not question else ""
         else:
             root.after(1, tick)
 
     tick()
     root.mainloop()
-    print(json.dumps({"ticks": ticks, "log": log, "worker is alive": window.worker.is_alive()}))
+    alive = window.worker.is_alive()
+    print(json.dumps({"ticks": ticks, "log": log, "state": state, "worker is alive": alive}))
 
 
 if __name__ == "__main__":
