@@ -7,6 +7,7 @@ too, and a program with a server is killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -86,11 +87,22 @@ def test_the_service_answers_several_clients_and_outlives_one(
         writer.write(b"Tell me a story.\n")
         writer.transport.abort()
 
+    async def too_long(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"x" * (1 << 17) + b"\n")
+        with contextlib.suppress(ConnectionError):  # closed before all of it was read
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+
+    faults: list[Any] = []
+
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         server = await service.serve(demo, 0)
         port = server.sockets[0].getsockname()[1]
         async with server:
             await rude(port)
+            await too_long(port)
             one, two = await asyncio.gather(
                 ask(port, "My name is Ada.", "What is my name?"), ask(port, "x" * 5000, CAPITAL)
             )
@@ -99,6 +111,7 @@ def test_the_service_answers_several_clients_and_outlives_one(
         assert two[1]
 
     asyncio.run(main())
+    assert not faults
 
 
 def cells() -> list[str]:
