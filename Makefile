@@ -18,7 +18,7 @@ endif
 .PHONY: try test check fix bench bundle clean
 
 try:
-	@$(call set_up,fast)
+	@$(call set_up,fast server)
 	@"$(BIN)/edgesppo" try
 
 test:

@@ -99,7 +99,7 @@ def perplexity_command(model: str, as_json: bool, **chosen: Any) -> None:
     "--plot",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Draw the histogram as a PNG, too; needs matplotlib (edgesppo[plot]).",
+    help="Draw the histogram as a PNG, too; needs matplotlib (the extra plot).",
 )
 @_measuring
 def divergence_command(

@@ -134,7 +134,8 @@ def check_plot(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UsageError(
-            "--plot needs matplotlib, which is not installed: pip install 'edgesppo[plot]'"
+            "--plot needs matplotlib, which is not installed; install its extra: in the clone, "
+            'pip install ".[plot]"'
         ) from None
     if path.suffix.lower() != ".png":
         raise UsageError(f"--plot writes a PNG, expected a name that ends in .png, not {path.name}")

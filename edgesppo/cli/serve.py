@@ -247,6 +247,7 @@ def _require_extra() -> None:
         import uvicorn
     except ImportError as error:
         raise UsageError(
-            f"the server needs {error.name}, which is not installed: pip install 'edgesppo[server]'"
+            f"the server needs {error.name}, which is not installed; install its extra: in the "
+            'clone, pip install ".[server]"'
         ) from None
     del fastapi, prometheus_client, uvicorn

@@ -87,7 +87,7 @@ def _kernels() -> Iterator[Finding]:
     try:
         version = importlib.metadata.version("numba")
     except importlib.metadata.PackageNotFoundError:
-        advice = 'conversions take about four times as long; pip install "edgesppo[fast]"'
+        advice = 'conversions take about four times as long; in the clone, pip install ".[fast]"'
         yield Finding("kernels", WARN, "numba is not installed", advice)
         return
     yield Finding("kernels", OK, f"numba {version} compiles the fast kernels for conversions")

@@ -59,7 +59,9 @@ def plan(*, force: bool) -> tuple[list[Build], Path | None]:
     """
     version = pinned_version()
     if version is None:
-        raise BuildError("edgesppo is not installed in this environment: pip install edgesppo")
+        raise BuildError(
+            "edgesppo is not installed in this environment: in the clone, pip install ."
+        )
     builds = possible_builds(version)
     # A way that failed is tried again: that is what people run this for.
     kept = None if force else kept_wheel(builds[:1])

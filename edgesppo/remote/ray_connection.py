@@ -13,7 +13,7 @@ from typing import Any
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.system.sanitize import one_line
 
-_INSTALL = 'pip install "edgesppo[ray]"'
+_INSTALL = 'in the clone, pip install ".[ray]"'
 _CONNECT_S = 10.0
 _VERSIONS = re.compile(r"Ray: *(\S+)\s+Python: *(\S+)")
 

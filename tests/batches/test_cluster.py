@@ -46,7 +46,7 @@ def test_without_ray_it_says_what_to_install(
     words = ["batch", "demo", tmp_path / "in.jsonl", tmp_path / "out.jsonl", "--ray", "host:6379"]
     result = run(*words)
     assert result.exit_code == 1
-    assert 'Ray is not installed on this machine: pip install "edgesppo[ray]"' in result.stderr
+    assert 'not installed on this machine: in the clone, pip install ".[ray]"' in result.stderr
     assert run("batch", tmp_path / "in.jsonl", tmp_path / "o", "--ray", "host:6379").exit_code == 2
 
 

@@ -66,7 +66,7 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     plot = tmp_path / "plot.png"
     result = run("eval", "divergence", demo_gguf, demo_gguf, "--text", text, "--plot", plot)
-    assert "edgesppo[plot]" in one_line_error(result)
+    assert 'in the clone, pip install ".[plot]"' in one_line_error(result)
 
 
 def test_a_plot_is_a_png(demo_f32: Path, demo_gguf: Path, text: Path, tmp_path: Path) -> None:

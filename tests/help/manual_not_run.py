@@ -9,6 +9,7 @@ NOT_RUN: dict[str, list[str]] = {
     "hub": [
         "edgesppo pull sppo-iter3 --convert",
         ".venv/bin/edgesppo pull sppo-iter3 --convert",
+        "edgesppo pull gemma-2-2b-it --convert",
         "edgesppo convert UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3@COMMIT -o sppo.gguf",
         "edgesppo pull sppo-iter3 --convert --adapter my-lora",
         "edgesppo lock sppo-iter3",
@@ -23,7 +24,9 @@ NOT_RUN: dict[str, list[str]] = {
         ".venv/bin/edgesppo build",
         '.venv/bin/pip install ".[test]"',
         'pip wheel ".[server]" --wheel-dir wheels',
-        'pip install "edgesppo[server]"',
+        '.venv/bin/pip install ".[server]"',
+        "make bundle ARCHIVE=1",
+        "git clone ADDRESS edgesppo",
     ],
     "machine": [
         ".venv/bin/ray start --head --port 6379",
@@ -36,6 +39,8 @@ NOT_RUN: dict[str, list[str]] = {
         'pip install --no-index --find-links wheels "edgesppo[server]"',
     ],
     "stays": [
+        "cd edgesppo",
+        "source .venv/bin/activate",
         ".venv/bin/python -m pytest",
         "echo 'eval \"$(_EDGESPPO_COMPLETE=bash_source edgesppo)\"' >> ~/.bashrc",
         "echo 'eval \"$(_EDGESPPO_COMPLETE=zsh_source edgesppo)\"' >> ~/.zshrc",

@@ -7,6 +7,7 @@ too, and a program with a server is killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ import pytest
 
 from edgesppo.help.pages import EXAMPLES
 from tests.support.command_line import CAPITAL
+from tests.support.paths import ROOT
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
@@ -85,11 +87,22 @@ def test_the_service_answers_several_clients_and_outlives_one(
         writer.write(b"Tell me a story.\n")
         writer.transport.abort()
 
+    async def too_long(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"x" * (1 << 17) + b"\n")
+        with contextlib.suppress(ConnectionError):  # closed before all of it was read
+            assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+
+    faults: list[Any] = []
+
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         server = await service.serve(demo, 0)
         port = server.sockets[0].getsockname()[1]
         async with server:
             await rude(port)
+            await too_long(port)
             one, two = await asyncio.gather(
                 ask(port, "My name is Ada.", "What is my name?"), ask(port, "x" * 5000, CAPITAL)
             )
@@ -98,6 +111,7 @@ def test_the_service_answers_several_clients_and_outlives_one(
         assert two[1]
 
     asyncio.run(main())
+    assert not faults
 
 
 def cells() -> list[str]:
@@ -229,29 +243,32 @@ def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         server.terminate()
 
 
+def window_session(question: str) -> dict[str, Any]:
+    """What was seen of the window, in a process of its own.
+
+    Tk's objects end a process where another thread than theirs collects them.
+    """
+    command = [sys.executable, "-m", "tests.help.window_session", str(EXAMPLES), question]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
 @pytest.mark.usefixtures("display")
 def test_the_window_streams_and_does_not_freeze() -> None:
     """While an answer comes, the window's own clock goes on."""
-    import tkinter as tk
+    seen = window_session(CAPITAL)
+    assert f"> {CAPITAL}\nThe capital" in seen["log"]
+    assert len(seen["ticks"]) > 10
+    assert {"Loading ...", "..."} <= {*seen["ticks"]}
+    assert not seen["worker is alive"]
 
-    root = tk.Tk()
-    window = module("tk_window").ChatWindow(root, "demo")
-    ticks: list[str] = []
 
-    def tick() -> None:
-        ticks.append(window.status["text"])
-        if window.status["text"].endswith("is ready"):
-            window.entry.insert(0, CAPITAL)
-            window.send()
-        if window.status["text"].endswith("tokens/s"):
-            ticks.append(window.log.get("1.0", "end"))
-            window.close()
-        else:
-            root.after(1, tick)
-
-    tick()
-    root.mainloop()
-    assert f"> {CAPITAL}\nThe capital" in ticks[-1]
-    assert len(ticks) > 10
-    assert {"Loading ...", "..."} <= {*ticks}
-    assert not window.worker.is_alive()
+@pytest.mark.usefixtures("display")
+def test_a_window_that_is_closed_while_it_loads_is_hidden_and_then_ends() -> None:
+    seen = window_session("")
+    assert seen["state"] == "withdrawn"
+    assert not seen["worker is alive"]

@@ -97,7 +97,7 @@ def rows(topic: str, lines: int = 24, **environment: str) -> list[str]:
 def test_a_long_page_goes_through_the_pager_drawn_and_wrapped() -> None:
     shown = rows("security", PAGER="cat")
     assert shown[0] == "Security"
-    assert "• Nothing is downloaded without pull, lock or convert with a repository, and" in shown
+    assert "• Nothing is downloaded but by pull, lock, convert of a repository and build;" in shown
     assert not [row for row in shown if "**" in row or "`" in row or row.startswith("#")]
     assert max(map(len, shown)) < 80
 

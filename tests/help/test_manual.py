@@ -55,8 +55,10 @@ def home(
         patch.setattr(bench, "LENGTHS", (32,))
         assert run("import", demo_gguf, "--name", "stand-in-3").exit_code == 0
         assert run("import", demo_f32, "--name", "stand-in-2").exit_code == 0
+        assert run("import", demo_gguf, "--name", "stand-in-2b").exit_code == 0
         lock = folder / "models.lock"
-        lock.write_text(lock.read_text().replace("stand-in-", "sppo-iter"))
+        text = lock.read_text().replace("stand-in-2b", "gemma-2-2b-it")
+        lock.write_text(text.replace("stand-in-", "sppo-iter"))
         assert run("chat", "sppo-iter3", "--session", "rome", stdin="Hello").exit_code == 0
         yield folder
 

@@ -201,4 +201,4 @@ def test_without_the_servers_libraries_it_says_how_to_get_them(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     error = one_line_error(run("serve", demo_gguf))
     assert "uvicorn" in error
-    assert "pip install 'edgesppo[server]'" in error
+    assert 'in the clone, pip install ".[server]"' in error

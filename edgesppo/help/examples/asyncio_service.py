@@ -26,18 +26,27 @@ async def talk(
 ) -> None:
     """Answer a client's lines until it hangs up."""
     chat = model.chat(max_tokens=500)
-    with contextlib.suppress(ConnectionError):
-        while line := await reader.readline():
-            try:
-                async with turn, contextlib.aclosing(chat.astream(line.decode())) as chunks:
-                    async for chunk in chunks:
-                        writer.write(chunk.text.encode())
-                        await writer.drain()  # raises when the client is gone: the answer stops
-            except (edgesppo.EdgesppoError, UnicodeDecodeError) as error:
-                writer.write(f"error: {error}".encode())
-            writer.write(b"\n")
-            await writer.drain()
-    writer.close()
+    try:
+        with contextlib.suppress(ConnectionError, ValueError):  # gone, or a line of over 64 KiB
+            while line := await reader.readline():
+                await answer(chat, turn, line, writer)
+    finally:
+        writer.close()
+
+
+async def answer(
+    chat: edgesppo.Chat, turn: asyncio.Semaphore, line: bytes, writer: asyncio.StreamWriter
+) -> None:
+    """Send the answer to one line as it is computed, or what is wrong with the line."""
+    try:
+        async with turn, contextlib.aclosing(chat.astream(line.decode())) as chunks:
+            async for chunk in chunks:
+                writer.write(chunk.text.encode())
+                await writer.drain()  # raises when the client is gone: the answer stops
+    except (edgesppo.EdgesppoError, UnicodeDecodeError) as error:
+        writer.write(f"error: {error}".encode())
+    writer.write(b"\n")
+    await writer.drain()
 
 
 async def serve(model: edgesppo.LoadedModel, port: int) -> asyncio.Server:

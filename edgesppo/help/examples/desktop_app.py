@@ -2,9 +2,10 @@
 
     python desktop_app.py sppo-iter3
 
-The model has a process of its own: the program stays small, is written in any language, and
-survives it. The child ends when its standard input does (`--until-eof`), so also when the program
-is killed. A random key keeps other programs of this machine out.
+The model has a process of its own: your program stays small, may be written in any language, and
+goes on if the model's process crashes. The child ends when its standard input does
+(`--until-eof`), so also when the program is killed. A random key keeps other programs of this
+machine out.
 """
 
 from __future__ import annotations

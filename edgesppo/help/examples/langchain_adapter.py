@@ -4,7 +4,9 @@
     python langchain_adapter.py
 
 `invoke`, `stream`, `batch` and their async forms work. For tools and many processes, run
-`edgesppo serve`, and use `langchain_openai.ChatOpenAI(base_url="http://127.0.0.1:8080/v1")`.
+`edgesppo serve sppo-iter3`, and use LangChain's client of OpenAI (pip install langchain-openai):
+
+    ChatOpenAI(model="sppo-iter3", api_key="none", base_url="http://127.0.0.1:8080/v1")
 """
 
 from __future__ import annotations

@@ -5,17 +5,18 @@ Put this file into a folder of its own, with this pyproject.toml beside it:
     [project]
     name = "llm-edgesppo"
     version = "0.1"
-    dependencies = ["llm", "edgesppo"]
+    dependencies = ["llm"]
     [project.entry-points.llm]
     edgesppo = "llm_plugin"
     [tool.setuptools]
     py-modules = ["llm_plugin"]
 
-Then:
+Then, in the virtual environment that has edgesppo:
 
-    llm install -e .
-    llm -m edgesppo/demo "What is the capital of France?"
-    llm chat -m edgesppo/sppo-iter3
+    .venv/bin/pip install llm
+    .venv/bin/llm install -e FOLDER
+    .venv/bin/llm -m edgesppo/demo "What is the capital of France?"
+    .venv/bin/llm chat -m edgesppo/sppo-iter3
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def main() -> None:
         with edgesppo.load(options.model) as model:
             for path in options.files:
                 text = path.read_text(encoding="utf-8", errors="replace")[:MOST]
-                question = f"Which topic has this text?\n\n{text}"
+                question = f"What is the topic of this text?\n\n{text}"
                 found = model.ask(question, schema=SCHEMA, temperature=0)
                 print(json.dumps({"file": path.name, **found}), flush=True)
     except (edgesppo.EdgesppoError, OSError) as error:

@@ -66,9 +66,9 @@ class ChatWindow:
             self.events.put(("done", f"{error}"))
 
     def send(self) -> None:
-        """Ask what was typed."""
+        """Ask what was typed, if the second thread is there to answer."""
         question = self.entry.get().strip()
-        if question and self.button["state"] == "disabled":
+        if question and self.button["state"] == "disabled" and self.worker.is_alive():
             self.entry.delete(0, "end")
             self.write(f"> {question}\n")
             self.button["state"] = "normal"
@@ -101,11 +101,18 @@ class ChatWindow:
         self.log["state"] = "disabled"
 
     def close(self) -> None:
-        """Stop the answer, wait for the second thread, and close the window."""
-        self.stop()
+        """Hide the window, and end when the second thread has."""
+        self.root.withdraw()
         self.questions.put(None)
-        self.worker.join()
-        self.root.destroy()
+        self.end()
+
+    def end(self) -> None:
+        """Stop the answer; look again until the second thread has ended."""
+        if self.worker.is_alive():
+            self.stop()
+            self.root.after(EVERY_MS, self.end)
+        else:
+            self.root.destroy()
 
 
 if __name__ == "__main__":
