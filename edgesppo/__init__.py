@@ -109,7 +109,16 @@ _NAMES_BY_MODULE = {
 _ROOMS = ("errors", "evaluate")
 # What a program begins with, and so what dir() and help() show: with every type and error, which
 # the docstring names, help() would have a thousand lines more.
-_FIRST = ("Chat", "LoadedModel", "batch", "errors", "evaluate", "load")
+_FIRST = (
+    "Chat",
+    "EdgesppoError",
+    "LoadedModel",
+    "SamplingParams",
+    "batch",
+    "errors",
+    "evaluate",
+    "load",
+)
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [

@@ -154,8 +154,8 @@ def test_the_help_shows_the_api_and_little_else() -> None:
     text = pydoc.render_doc(edgesppo, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     for call in ("load(model", "model.chat(", "chat.fork()", "class LoadedModel", "class Chat("):
         assert call in text
-    first = ["Chat", "LoadedModel", "batch", "errors", "evaluate", "load"]
-    assert dir(edgesppo) == sorted([*first, "__version__"])
+    first = ["Chat", "EdgesppoError", "LoadedModel", "SamplingParams", "batch", "errors"]
+    assert dir(edgesppo) == sorted([*first, "evaluate", "load", "__version__"])
     for internal in ("with_traceback", "binding", "mark(", "importlib", "TYPE_CHECKING"):
         assert internal not in text
     assert dir(edgesppo.ContextOverflow) == ["__init__", "of_prompt"]

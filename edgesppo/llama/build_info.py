@@ -6,6 +6,7 @@ process that loads it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -54,6 +55,8 @@ _COMPILERS = {
     "Clang": re.compile(rb"clang version (\d[\d.]*)"),
     "GCC": re.compile(rb"GCC: \([^)\0]*\) (\d[\d.]*)"),
 }
+# Beside the library where our own set-up compiled it with a compiler that writes nothing there.
+_COMPILED_BY = "compiled_by.txt"
 # Exit statuses of an illegal instruction: SIGILL; through a shell; on Windows.
 ILLEGAL = (-4, 132, 3221225501)
 _TIMEOUT_S = 120.0
@@ -133,6 +136,10 @@ def compiler() -> tuple[str, str]:
 
 def compiler_of(library: Path) -> tuple[str, str]:
     """The name and version of what compiled a library; empty if it does not tell."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        said = library.with_name(_COMPILED_BY).read_text(encoding="utf-8")
+        name, _, version = one_line(said)[:80].partition(" ")
+        return name, version
     try:
         data = library.read_bytes()
     except OSError:

@@ -8,12 +8,18 @@ batch. Medians, with the least and the greatest, of tokens per second; a turn is
 and ANSWER out. --busy keeps N processors busy meanwhile. Wheels that were compiled before are in
 HOME/wheels (`edgesppo build`).
 
-Measured by hand on 2 cores that a dozen other programs kept busy, a model of 59 MB on two threads,
-GCC 12, two rounds: with threads that yield while they wait (native_build/wheel.py) prefill 250 to
-390 and decode 2.4 to 3.5 tokens/s, with ggml's own spinning 61 to 92 and 0.7 to 0.8; with the Clang
-of ziglang 0.17.1, beside about six, decode 35 to 37 and 8 to 23. Between a pool
-of threads and threads started anew no difference could be told there. None of it has been measured
-on a quiet machine yet.
+Measured on 2 cores beside other programs, the 2B shape, 192 tokens in and 24 out, four and five
+rounds of which the quiet ones are told: link-time optimisation (-flto) prefill 43 to 46 against 39
+to 40 tokens/s with repacked weights, 54 to 55 against 53 to 56 with plain ones, decode 3.1 to 3.8
+against 3.6 to 3.9; -mprefer-vector-width=512 prefill 36 to 39 and 54 to 55, decode 3.2 to 3.7. Long
+prompts are computed over plain weights, so neither is used. CMake's release build has -O3 already.
+Huge pages: the kernel of that machine refused to collapse the repacked weights (EINVAL).
+
+On cores that a dozen other programs kept busy, a model of 59 MB on two threads, GCC 12, two rounds:
+with threads that yield while they wait (native_build/wheel.py) prefill 250 to 390 and decode 2.4 to
+3.5 tokens/s, with ggml's own spinning 61 to 92 and 0.7 to 0.8; with the Clang of ziglang 0.17.1,
+beside about six, decode 35 to 37 and 8 to 23. Between a pool of threads and threads started anew no
+difference could be told there.
 """
 
 from __future__ import annotations
