@@ -249,4 +249,4 @@ def test_make_sets_up_a_checkout_of_an_odd_name_from_another_folder(
         assert ended.stdout == "a chat\n"
         assert ended.stderr.startswith(said)
         assert bool(ended.stderr) == bool(said)
-    assert any(f"--editable {checkout}[fast]" in line for line in fake.installed())
+    assert any(f"--editable {checkout}[fast,server]" in line for line in fake.installed())
