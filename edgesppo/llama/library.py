@@ -9,6 +9,7 @@ import collections
 import ctypes
 import functools
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def _version() -> str:
     try:
         text = Path(llama_cpp.__file__).read_text(encoding="utf-8")
     except OSError:  # in a bundle there is no such file
-        text = ""
+        return metadata.version("llama-cpp-python")
     found = re.search(r'^__version__ = "(.+)"', text, re.MULTILINE)
     return found[1] if found else llama_cpp.__version__
 
