@@ -11,11 +11,13 @@ needed; numba, which makes conversions faster, is left out for its 170 MB.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 from edgesppo._version import __version__
@@ -42,6 +44,15 @@ def main() -> int:
     try:
         program = make(options.out)
         version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+        with tempfile.TemporaryDirectory() as home:  # an answer needs all that is in it
+            subprocess.run(
+                [program, "run", "demo", "Hi", "--max-tokens", "4"],
+                env={**os.environ, "EDGESPPO_HOME": home},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
     except (subprocess.CalledProcessError, OSError) as error:
         output = getattr(error, "stderr", None) or ""
         print(f"{output[-3000:]}\nthe bundle was not made: {error}", file=sys.stderr)
