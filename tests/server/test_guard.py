@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pytest
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.server import api_keys, guard
+from edgesppo.server.backend import Backend
 from edgesppo.server.budgets import Budgets
 from edgesppo.server.errors import ApiError
 from edgesppo.server.fair_queue import FairQueue
@@ -227,7 +229,17 @@ def test_a_restart_keeps_the_cache_for_its_own_key(demo_gguf: Path, tmp_path: Pa
         assert ask(server, headers) == (answer, 0)
 
 
-def test_a_key_that_asks_for_much_leaves_room_for_others(babbler: Path) -> None:
+def test_a_key_that_asks_for_much_leaves_room_for_others(
+    babbler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Backend.step
+
+    def unhurried(backend: Backend) -> None:
+        """Take a step of at least 2 ms: the answer that runs must not end before the test."""
+        time.sleep(0.002)
+        step(backend)
+
+    monkeypatch.setattr(Backend, "step", unhurried)
     asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8000, "stream": True}
     with live(babbler, parallel=1, keys=KEYS, max_queue=4) as server, ExitStack() as open_:
 
