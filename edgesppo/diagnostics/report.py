@@ -21,7 +21,6 @@ from edgesppo.errors import EdgesppoError
 from edgesppo.gguf import gemma2
 from edgesppo.gguf.file_types import file_type
 from edgesppo.llama import build_info
-from edgesppo.lockfile import layers
 from edgesppo.planning.run_config import TURNS, is_small
 from edgesppo.store import locate
 from edgesppo.system import hardware, load
@@ -130,11 +129,9 @@ def _checks(findings: Iterable[Finding]) -> dict[str, list[str]]:
 
 def _models() -> Iterator[dict[str, Any]]:
     """What was measured of each model that is here, by its size and type instead of its name."""
-    for entry in layers.read().models.values():
+    for _, path in locate.gguf_files():
         try:
-            found = locate.of_entry(entry)
-            if not found.is_checkpoint:
-                yield _model(gemma2.load_summary(found.path))
+            yield _model(gemma2.load_summary(path))
         except (EdgesppoError, OSError):
             continue
 

@@ -6,27 +6,19 @@ from typing import TYPE_CHECKING
 
 from edgesppo.diagnostics.finding import OK, WARN, Finding
 from edgesppo.gguf import gemma2
-from edgesppo.lockfile import layers
-from edgesppo.lockfile.entries import GGUF
-from edgesppo.store import layout
+from edgesppo.store import locate
 from edgesppo.tuning import choose
 from edgesppo.tuning.choose import LoadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from edgesppo.lockfile.entries import PinnedModel
 
 _ADVICE = "close other programs, or use a smaller context (--n-ctx)"
 
 
 def contexts() -> Iterator[Finding]:
     """Tell which models compute long prompts in a second context, or have no memory for it."""
-    for entry in layers.read().models.values():
-        path = _gguf(entry)
-        if path is None:
-            continue
+    for entry, path in locate.gguf_files():
         summary, options = gemma2.load_summary(path), LoadOptions(force=True)
         tuning, _ = choose.choose_settings(summary, options, measure=False)
         if tuning.plain_from is not None:
@@ -35,11 +27,3 @@ def contexts() -> Iterator[Finding]:
         elif choose.origin(summary, options, tuning) == choose.ONE_CONTEXT:
             text = f"{entry.name} has no memory for a second one, so long prompts take longer"
             yield Finding("contexts", WARN, text, _ADVICE)
-
-
-def _gguf(entry: PinnedModel) -> Path | None:
-    """The model's GGUF file, if it is on this machine."""
-    build = layout.find_build(entry)
-    if build is not None:
-        return build[0]
-    return layout.model_file(entry) if entry.kind == GGUF and layout.is_present(entry) else None

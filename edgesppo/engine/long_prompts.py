@@ -37,7 +37,7 @@ class LongPrompts:
         self, model: Model, home: Context, least: int | None, pace: Pace | None = None
     ) -> None:
         self._model, self._home, self._least, self._pace = model, home, least, pace
-        self.is_used = least is not None
+        self.is_used = least is not None  # kept, since every step asks for it
         self._n_ctx = min(home.n_ctx, PREFILL_N_CTX)
         self._context: PrefillContext | None = None
         self.notice: str | None = None
@@ -49,14 +49,19 @@ class LongPrompts:
         are a step of their own otherwise. So then it must be twice as long to be worth it; and
         longer still where the second context lacks what comes before and has to fetch it.
         """
-        start = len(request.tokens) - request.n_left
-        n = min(n, self._n_ctx - start)
-        if self._least is None or n < self._least * (1 + beside):
+        if self._least is None:
             return 0
-        missing = start
-        if self._context is not None and start:
-            missing = self._context.n_missing(request.tokens, start, request.salt)
-        return n if n >= self._least * (1 + beside) + missing // _FETCHED else 0
+        start, least = len(request.tokens) - request.n_left, self._least * (1 + beside)
+        n = min(n, self._n_ctx - start)
+        if n >= least:  # only then: what is missing takes a look at the whole prefix
+            least += self._n_missing(request, start) // _FETCHED
+        return n if n >= least else 0
+
+    def _n_missing(self, request: Request, start: int) -> int:
+        """How many tokens before `start` the second context would have to fetch."""
+        if self._context is None:
+            return start
+        return self._context.n_missing(request.tokens, start, request.salt)
 
     def compute(self, request: Request, end: int) -> bool:
         """Compute the prompt up to `end`, which `n_long` allowed; returns False if that failed.

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edgesppo.native_build.compilers import COMPILED_BY
 from edgesppo.system import hardware
 from edgesppo.system.paths import PACKAGE
 from edgesppo.system.sanitize import one_line
@@ -55,8 +56,6 @@ _COMPILERS = {
     "Clang": re.compile(rb"clang version (\d[\d.]*)"),
     "GCC": re.compile(rb"GCC: \([^)\0]*\) (\d[\d.]*)"),
 }
-# Beside the library where our own set-up compiled it with a compiler that writes nothing there.
-_COMPILED_BY = "compiled_by.txt"
 # Exit statuses of an illegal instruction: SIGILL; through a shell; on Windows.
 ILLEGAL = (-4, 132, 3221225501)
 _TIMEOUT_S = 120.0
@@ -137,7 +136,7 @@ def compiler() -> tuple[str, str]:
 def compiler_of(library: Path) -> tuple[str, str]:
     """The name and version of what compiled a library; empty if it does not tell."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        said = library.with_name(_COMPILED_BY).read_text(encoding="utf-8")
+        said = library.with_name(COMPILED_BY).read_text(encoding="utf-8")
         name, _, version = one_line(said)[:80].partition(" ")
         return name, version
     try:

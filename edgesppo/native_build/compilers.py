@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from edgesppo.native_build.pip import Pip
 
 ZIG, SYSTEM = "zig", "system"
+# A file beside the libraries of our wheel: what compiled them, where they do not tell themselves.
+COMPILED_BY = "compiled_by.txt"
 BACKENDS = ("cpu", "cuda", "vulkan", "metal")
 _ZIG_MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
 # In the order in which CMake looks for them.

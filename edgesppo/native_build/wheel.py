@@ -68,8 +68,6 @@ _BACKEND_DEFINES = {
 # Variables with options for compilers, linkers and CMake.
 _FLAGS = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDAFLAGS", "CMAKE_ARGS", "CUDAARCHS")
 _FAILED = "failed"
-# Beside the libraries; build_info reads it.
-COMPILED_BY = "compiled_by.txt"
 _PROGRAM = """\
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
@@ -262,7 +260,7 @@ def _compile(pip: Pip, build: Build) -> Path:
 def note_compiler(wheel: Path, identity: str) -> None:
     """Say in the wheel what compiled it: the linker of ziglang leaves out what Clang says."""
     with zipfile.ZipFile(wheel, "a") as archive:
-        archive.writestr(f"llama_cpp/lib/{COMPILED_BY}", f"{identity}\n")
+        archive.writestr(f"llama_cpp/lib/{compilers.COMPILED_BY}", f"{identity}\n")
 
 
 def _try_out(pip: Pip, wheel: Path) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers, toml
@@ -17,6 +18,9 @@ from edgesppo.lockfile.entries import CHECKPOINT, REPOSITORY, PinnedModel
 from edgesppo.store import layout, user_state
 from edgesppo.store.gguf_folder import gguf_in
 from edgesppo.store.near import near_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DEMO = "demo"
 REAL = "sppo-iter3"
@@ -68,6 +72,17 @@ def entry_of(model: str | Path) -> PinnedModel | None:
             return None
     lock = layers.read()
     return lock.models.get(str(model)) or lock.of_repository(str(model))
+
+
+def gguf_files() -> Iterator[tuple[PinnedModel, Path]]:
+    """The lock's models whose GGUF file is on this machine, with that file."""
+    for entry in layers.read().models.values():
+        try:
+            found = of_entry(entry)
+        except (ModelNotFound, OSError):
+            continue
+        if not found.is_checkpoint:
+            yield entry, found.path
 
 
 def of_entry(entry: PinnedModel) -> Found:

@@ -18,7 +18,6 @@ import ctypes
 import os
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.gguf import gemma2
-from edgesppo.tuning.bandwidth import bandwidth
+from edgesppo.tuning.bandwidth import bandwidth, seconds_together
 from tests.benchmarks import contestants, files
 from tests.benchmarks.processes import run
 from tests.benchmarks.record import Measure, Report, argument_parser, compare, in_turn
@@ -134,16 +133,7 @@ def _memchr_rate(threads: int) -> float:
     buffers = [ctypes.create_string_buffer(b"\0" * size, size) for _ in range(threads)]
     search = ctypes.CDLL(None).memchr
     search.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-    seconds = []
-    for _ in range(3):
-        workers = [threading.Thread(target=search, args=(one, 1, size)) for one in buffers]
-        started = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        seconds.append(time.perf_counter() - started)
-    return size * threads / min(seconds)
+    return size * threads / seconds_together([partial(search, one, 1, size) for one in buffers])
 
 
 def gemm(threads: int) -> float:
