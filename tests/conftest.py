@@ -16,6 +16,7 @@ from tests.support import two_contexts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgesppo.llama.model import Model
     from edgesppo.loaded_model import LoadedModel
     from tests.support.fake_hub import FakeHub
 
@@ -35,11 +36,6 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over all of them, or every collection takes half a second."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_sessionfinish() -> None:
-    """Let files that the test runner left open be closed in silence, as usual."""
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -192,3 +188,13 @@ def demo(demo_gguf: Path) -> Iterator[LoadedModel]:
         model = edgesppo.load(demo_gguf)
     with model:
         yield model
+
+
+@pytest.fixture(scope="module")
+def model(demo_gguf: Path) -> Iterator[Model]:
+    """The demo's weights and vocabulary, for engines of a test's own."""
+    from edgesppo.llama.model import Model
+
+    loaded = Model(demo_gguf)
+    yield loaded
+    loaded.close()

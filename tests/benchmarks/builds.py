@@ -37,6 +37,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import processes
+
 PROMPT, ANSWER = 512, 128
 _BURN = "while True: pass"
 
@@ -84,7 +86,7 @@ def _figure(name: str, values: list[float]) -> str:
 def _run(options: argparse.Namespace, folder: Path, way: tuple[str, str, str]) -> dict[str, float]:
     """One round of one way, in a process of its own."""
     name, weights, threads = way
-    code = "from tests.benchmarks import builds; builds.measure()"
+    program = "from tests.benchmarks import builds; builds.measure()"
     what = {
         "file": str(options.file),
         "repack": weights == "repacked",
@@ -92,14 +94,8 @@ def _run(options: argparse.Namespace, folder: Path, way: tuple[str, str, str]) -
         **{key: getattr(options, key) for key in ("threads", "prompt", "answer")},
     }
     paths = [str(folder / name), str(Path(__file__).parents[2])]
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(what)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    figures: dict[str, float] = json.loads(done.stdout)
+    environment = {"PYTHONPATH": os.pathsep.join(paths)}
+    figures: dict[str, float] = processes.figures_of(program, what, environment)
     return figures
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +53,17 @@ def run(command: Sequence[str | Path | int], environment: Mapping[str, str] | No
         raise SystemExit(f"{' '.join(words[:6])} failed:\n{text[-_TAIL:]}")
     cpu = usage.ru_utime + usage.ru_stime
     return Run(text, seconds, cpu, n_written, most, usage.ru_maxrss << 10)
+
+
+def figures_of(program: str, what: object, environment: Mapping[str, str] | None = None) -> Any:
+    """What a Python program prints as JSON, run by itself with `what` as JSON for an argument."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(what)],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)
 
 
 def _read(file: IO[bytes]) -> str:

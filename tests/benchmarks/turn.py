@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks import processes
 
 PROMPT, ANSWER, QUICK_ANSWER = 512, 128, 64
 WAYS: dict[str, dict[str, Any]] = {
@@ -114,11 +115,8 @@ def _ours(options: argparse.Namespace, what: dict[str, Any]) -> Figures:
     """One turn of our engine, in a process of its own."""
     what |= {"file": str(options.file)}
     what |= {name: getattr(options, name) for name in ("threads", "prompt", "answer")}
-    code = "from tests.benchmarks import turn; turn.measure()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(what)], stdout=subprocess.PIPE, check=True
-    )
-    figures: Figures = json.loads(done.stdout)
+    program = "from tests.benchmarks import turn; turn.measure()"
+    figures: Figures = processes.figures_of(program, what)
     return figures
 
 
@@ -164,7 +162,7 @@ def measure() -> None:
             "turn_s": seconds,
             "prefill": what["prompt"] / (seconds - decode_s),
             "decode": (request.n_generated - 1) / decode_s,
-            "pss": _pss(os.getpid()),
+            "pss": processes.proportional(),
             "tokens": request.tokens[request.n_prompt :],
         }
     engine.close()
@@ -190,18 +188,8 @@ def _llama_bench(options: argparse.Namespace, peer: str) -> Figures:
 
 def _watch(process: subprocess.Popen[bytes], most: list[int]) -> None:
     while process.poll() is None:
-        try:
-            most[0] = max(most[0], _pss(process.pid))
-        except OSError:
-            return
+        most[0] = max(most[0], processes.proportional(process.pid))
         time.sleep(0.5)
-
-
-def _pss(pid: int) -> int:
-    """The proportional set size of a process, in bytes."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("Pss:")]
-    return int(line.split()[1]) << 10
 
 
 if __name__ == "__main__":

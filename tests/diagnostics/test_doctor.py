@@ -17,11 +17,11 @@ from edgesppo.diagnostics import doctor, library
 from edgesppo.gguf import gemma2
 from edgesppo.llama import build_info
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import RunConfig
 from edgesppo.store import layout
 from edgesppo.system import hardware, load
-from edgesppo.tuning import choose, settings_cache
+from edgesppo.tuning import choose
 from tests.support.fake_hub import REPOSITORY
+from tests.support.tuning import remember_two_contexts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,8 +200,7 @@ def test_models_that_run_with_a_second_context_or_lack_memory_for_it_are_told(
     assert CliRunner().invoke(main, ["import", str(demo_gguf), "--name", "mine"]).exit_code == 0
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     assert not [finding for finding in findings() if finding["about"] == "contexts"]
-    both = RunConfig(1, 1, True, "on", 512, 100.0, 10.0, plain_from=64)
-    settings_cache.store(gemma2.load_summary(demo_gguf), "turn", both)
+    remember_two_contexts(monkeypatch, demo_gguf, "turn")
     found = one("contexts")
     assert (found["state"], found["text"]) == (
         "ok",

@@ -14,23 +14,16 @@ from edgesppo import SamplingParams
 from edgesppo.engine.engine import Engine, Request
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
-from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import ContextParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from edgesppo.llama.model import Model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 ENDLESS = SamplingParams(temperature=5.0, top_p=1.0, max_tokens=10_000, seed=1)
 STORY = "My name is Ada. What is 2 plus 3? Who are you? "
-
-
-@pytest.fixture(scope="module")
-def model(demo_gguf: Path) -> Iterator[Model]:
-    loaded = Model(demo_gguf)
-    yield loaded
-    loaded.close()
 
 
 @pytest.fixture

@@ -39,13 +39,6 @@ LEAST = 40
 pytestmark = pytest.mark.one_context  # it makes its own second ones
 
 
-@pytest.fixture(scope="module")
-def model(demo_gguf: Path) -> Iterator[Model]:
-    loaded = Model(demo_gguf)
-    yield loaded
-    loaded.close()
-
-
 @pytest.fixture
 def engine(model: Model) -> Iterator[Engine]:
     made = Engine(model, plain_from=LEAST, draft_costs=None)

@@ -19,9 +19,8 @@ from edgesppo.evaluate import comparison
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
-from edgesppo.planning import run_config
 from edgesppo.planning.run_config import RunConfig
-from edgesppo.tuning import settings_cache
+from tests.support.tuning import remember_two_contexts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -256,8 +255,6 @@ def test_where_prompts_are_faster_over_plain_weights_it_is_run_on_those_alone(
     demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fresh_home.is_dir()
-    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
-    both = RunConfig(1, 1, True, "on", 512, 100.0, 10.0, plain_from=64)
-    settings_cache.store(gemma2.load_summary(demo_gguf), "prefill", both)
+    both = remember_two_contexts(monkeypatch, demo_gguf, "prefill")
     found = find_candidate(demo_gguf, RunOptions()).settings(N_CTX, fast=True)
     assert found == replace(both, repack=False, plain_from=None)

@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 
 import edgesppo
 from edgesppo.chat.template import encode
-from edgesppo.llama.model import Model
 from edgesppo.llama.text_splitter import TextSplitter
 from edgesppo.llama.tokenizer import as_utf8
 from tests.llama.test_tokenizer import CONTROL, PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from edgesppo.llama.model import Model
     from edgesppo.loaded_model import LoadedModel
 
 MEGABYTES = 10
@@ -28,13 +27,6 @@ ONE_CHARACTER = ["a", " ", "\n", "é", "🙂", "\t", "\0", "<", "漢", "\u2581",
 REPEATED = [" \n", "<h1>", "<0x0A>", "<end_of_turn>", "👩‍👩‍👧‍👦", "The quick brown fox. ", "aé"]
 # An upper bound: the work takes a second or two.
 PATIENCE_S = 60
-
-
-@pytest.fixture(scope="module")
-def model(demo_gguf: Path) -> Iterator[Model]:
-    loaded = Model(demo_gguf)
-    yield loaded
-    loaded.close()
 
 
 texts = st.lists(

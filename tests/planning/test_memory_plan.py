@@ -18,11 +18,11 @@ from edgesppo.llama import library
 from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
-from edgesppo.planning.run_config import ContextParams, RunConfig, default_config
+from edgesppo.planning.run_config import ContextParams, default_config
 from edgesppo.system import hardware
-from edgesppo.tuning import autotune, settings_cache
+from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
-from tests.support.tuning import measure_little
+from tests.support.tuning import measure_little, remember_two_contexts
 
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
@@ -251,9 +251,7 @@ def test_the_command_tells_of_a_second_context_and_of_no_memory_for_it(
     demo_gguf: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fresh_home.is_dir()
-    monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
-    both = RunConfig(1, 1, True, "on", 512, 100.0, 10.0, plain_from=64)
-    settings_cache.store(gemma2.load_summary(demo_gguf), "turn", both)
+    remember_two_contexts(monkeypatch, demo_gguf, "turn")
     text, code = _printed(str(demo_gguf))
     assert code == 0
     assert re.search(r"^  prompts +\d+\.\d MB, a second context for long ones$", text, re.M)
