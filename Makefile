@@ -9,6 +9,8 @@ BIN := $(VENV)/Scripts
 set_up = $(PYTHON) edgesppo/dev/bootstrap.py "$(VENV)" $(1)
 else
 BIN := $(VENV)/bin
+# Else make would report the Ctrl-C that stopped an answer as a failure when the chat has ended.
+apart = "$(BIN)/python" -m edgesppo.dev.foreground
 # Python prints a traceback when Ctrl-C comes while it starts. So the shell takes Ctrl-C and sends
 # SIGTERM on; what it runs in the background ignores Ctrl-C.
 set_up = trap 'kill $$! 2>/dev/null; wait; exit 130' INT TERM HUP; \
@@ -19,7 +21,7 @@ endif
 
 try:
 	@$(call set_up,fast server)
-	@"$(BIN)/edgesppo" try
+	@$(apart) "$(BIN)/edgesppo" try
 
 test:
 	@$(call set_up,test)

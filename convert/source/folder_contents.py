@@ -33,6 +33,7 @@ _STEP = re.compile(r"checkpoint-(\d+)")
 # What Unsloth appends to the name of a quantised copy, beside which it has the model itself.
 _QUANTISED = re.compile(r"(?:-unsloth)?-bnb-4bit$")
 _UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2")
+_OF_CHECKPOINTS = (".json", ".safetensors", ".model")  # how names of their files end
 _HUB_DOWNLOADS = Path(".cache", "huggingface", "download")  # of the hub's tool, in a local folder
 _DEEPSPEED, _FSDP = "zero_to_fp32.py", "pytorch_model_fsdp*"
 # Weights that are not safetensors, as patterns of their names, and what wrote them.
@@ -66,9 +67,12 @@ def missing(where: str, names: Sequence[str], lacks: str, folder: Path | None) -
     if folder is None:
         return BadCheckpoint(f"{where} has no {lacks}; is it a Gemma-2 model?")
     has = ", ".join(map(show, sorted(names)[:4])) + (" ..." if len(names) > 4 else "")
+    holds = f"holds {has}" if names else "is empty"
+    where_to_get = "to get a model: edgesppo pull OWNER/NAME"
+    if not any(name.endswith(_OF_CHECKPOINTS) for name in names):
+        return BadCheckpoint(f"{where} is no checkpoint: it {holds}; {where_to_get}")
     return BadCheckpoint(
-        f"{where} has no {lacks}; is the download complete? It"
-        f" {f'holds {has}' if names else 'is empty'}; to get a model: edgesppo pull OWNER/NAME"
+        f"{where} has no {lacks}; is the download complete? It {holds}; {where_to_get}"
     )
 
 

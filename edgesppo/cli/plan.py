@@ -109,19 +109,19 @@ def _outlook_lines(outlook: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "disk",
         f"about {size(outlook['file'])}, up to {size(outlook['disk'])} while it is fetched{room}",
     )
-    if outlook["decode_tps"] is None:
+    if outlook["decode_tps"] is None and outlook["others"] > load.SPOILED:
+        yield (
+            "speed",
+            f"not known: other programs used {outlook['others']:.0%} of the processors while it"
+            " was measured; close them and try again",
+        )
+    elif outlook["decode_tps"] is None:
         yield (
             "speed",
             f"answers: at most about {outlook['decode_tps_at_most']:.2g} tokens/s, as memory is"
             f" read at {outlook['bandwidth'] / 1e9:.1f} GB/s",
         )
         yield "", "(measured now) and each token reads all weights; prompts depend on the cores"
-        if outlook["others"] > load.SPOILED:
-            yield (
-                "",
-                f"other programs used {outlook['others']:.0%} of the processors meanwhile: close"
-                " them and try again",
-            )
 
 
 def load_options(loading: dict[str, Any]) -> LoadOptions:

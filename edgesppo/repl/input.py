@@ -130,10 +130,13 @@ class PlainReader:
 
 
 class RichReader:
-    """Reads messages with prompt_toolkit: editing, history, completion, a status line."""
+    """Reads messages with prompt_toolkit: editing, history, completion, a status line.
+
+    `status` gives that line, of what is typed so far.
+    """
 
     def __init__(
-        self, say: Callable[[str], None], status: Callable[[], str], completer: Completer
+        self, say: Callable[[str], None], status: Callable[[str], str], completer: Completer
     ) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.application import get_app
@@ -151,7 +154,7 @@ class RichReader:
             completer=completer,
             complete_while_typing=in_command,
             complete_in_thread=False,
-            bottom_toolbar=status,
+            bottom_toolbar=lambda: status(self._session.default_buffer.text),
             prompt_continuation=MORE,
             key_bindings=_key_bindings(say),
             enable_suspend=True,

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import Cancelled, EdgesppoError
+from edgesppo.interior import interior
 from edgesppo.repl import status
 from edgesppo.repl.commands import registry
 from edgesppo.repl.input import PROMPT
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edgesppo.terminal.screen import Screen
 
 _POLL_S = 0.2  # between two checks of a loading model
+_LONG = 400  # characters, from which on the status line tells the tokens of what is typed
 
 
 class TerminalLoop(Loop):
@@ -37,6 +39,7 @@ class TerminalLoop(Loop):
         self.rich = rich
         super().__init__(state, screen)
         self._status: Sequence[str] = ()
+        self._typed: tuple[str, int] = ("", 0)  # a long message being typed, and its tokens
         self._draft = ""
         self.reader: Reader = self._rich() if rich else self._plain()
 
@@ -179,8 +182,22 @@ class TerminalLoop(Loop):
             with contextlib.suppress(EdgesppoError):
                 self._status = status.status_lines(self.state, self.state.n_tokens())
 
-    def _toolbar(self) -> str:
+    def _count(self, typed: str) -> int:
+        """The tokens of a message, which are counted once for each state of its text."""
+        if self._typed[0] != typed:
+            model = interior(self.state.loaded).engine.model
+            at_least = model.fewest_tokens(typed)
+            fits = at_least < self.state.loaded.n_ctx
+            n_tokens = len(self.state.loaded.tokenize(typed)) if fits else at_least
+            self._typed = (typed, n_tokens)
+        return self._typed[1]
+
+    def _toolbar(self, typed: str) -> str:
         columns = self.screen.size.columns - 1
+        if self._status and len(typed) >= _LONG:
+            with contextlib.suppress(EdgesppoError):
+                n_ctx = self.state.loaded.n_ctx
+                return status.longest(status.long_message(self._count(typed), n_ctx), columns)
         if self._status:
             return status.longest(self._status, columns)
         loading = self.state.loading

@@ -25,11 +25,13 @@ def recap(messages: Sequence[Message], columns: int | None) -> list[str]:
         return []
     asked, answer = messages[-2:]
     said = _shortened(answer.content, _HEAD, _TAIL)
+    if why := unfinished(answer):
+        said.append(why.strip())
     n = len(messages) // 2
     return [
         f"(the last of {n_turns(n)})" if n > 1 else "(the last turn)",
         *_marked("you: ", _shortened(asked.content, _QUESTION, 0), columns),
-        *_marked(f"answer{unfinished(answer)}: ", said, columns),
+        *_marked("answer: ", said, columns),
     ]
 
 

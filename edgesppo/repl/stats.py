@@ -20,10 +20,14 @@ class SessionStats:
     cached_tokens: int = 0
     completion_tokens: int = 0
     prefill_tps: float = 0.0  # tokens per second, as last measured; 0: not measured yet
+    last: Result | None = None  # the last answer
 
     def add(self, result: Result) -> None:
-        """Add one answer to the totals."""
+        """Add one answer to the totals; one without a token, as of a complete one, is none."""
         usage = result.usage
+        if not usage.completion_tokens:
+            return
+        self.last = result
         self.answers += 1
         self.prompt_tokens += usage.prompt_tokens
         self.cached_tokens += usage.cached_tokens

@@ -46,6 +46,14 @@ def status_lines(state: ReplState, n_tokens: int) -> list[str]:
     return [" | ".join(parts) for parts in lines]
 
 
+def long_message(n_tokens: int, n_ctx: int) -> list[str]:
+    """The tokens of a message that is being typed, in ever shorter versions."""
+    if n_tokens >= n_ctx:
+        line = f"this message is too long: {n_tokens:,} tokens or more, {n_ctx:,} fit"
+        return [line, f"{n_tokens:,} of {n_ctx:,} tokens"]
+    return [f"this message: {n_tokens:,} of {n_ctx:,} tokens", f"{n_tokens:,} tokens"]
+
+
 def longest(lines: Sequence[str], columns: int) -> str:
     """The first of several versions of a line that fits; else the last one, cut; safe to show."""
     lines = [*map(one_line, lines)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from edgesppo.system import validate
 from edgesppo.terminal import ctrl_c
 
 _FALLBACKS = ("sensible-editor", "editor", "nano", "vim", "vi", "notepad")
+# Exit statuses of a program that Ctrl-C ended, and of a shell that reports it.
+_STOPPED = (-signal.SIGINT, 128 + signal.SIGINT)
 
 
 def edit(text: str) -> str:
@@ -30,6 +33,8 @@ def edit(text: str) -> str:
         try:
             with ctrl_c.ignored():
                 code = subprocess.run([*command, str(file)], check=False).returncode
+            if code in _STOPPED:
+                raise UsageError(f"{command[0]} was stopped; nothing was changed")
             if code:
                 raise UsageError(f"{command[0]} failed (exit code {code}); nothing was changed")
             return file.read_text(encoding="utf-8").strip("\n")

@@ -210,7 +210,11 @@ def _rename(name: str) -> Callable[[Path], object]:
         (_begin_download, "download/model.safetensors.1f.incomplete is an unfinished download"),
         (_pipe, "model.safetensors is a pipe or a device; expected a file"),
         (lambda f: (f / "config.json").unlink(), "has no config.json; is the download complete?"),
-        (lambda f: [p.unlink() for p in f.iterdir()], "It is empty"),
+        (lambda f: [p.unlink() for p in f.iterdir()], "is no checkpoint: it is empty"),
+        (
+            lambda f: [p.rename(p.with_suffix(".x")) for p in f.iterdir()],
+            "is no checkpoint: it holds",
+        ),
     ],
 )
 def test_weights_of_another_name_or_form_are_named(

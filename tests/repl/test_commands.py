@@ -127,6 +127,8 @@ def test_a_question_is_changed_in_the_editor(
     assert [asked for asked, _ in _turns("here")] == ["My name is Bob."]
     monkeypatch.setenv("VISUAL", "false")
     assert "false failed (exit code 1)" in _chat(demo_gguf, "/edit", code=1).stderr
+    monkeypatch.setenv("VISUAL", "sh -c 'kill -INT $$'")
+    assert "sh was stopped; nothing was changed" in _chat(demo_gguf, "/edit", code=1).stderr
 
 
 def test_a_disk_that_fails_in_a_turn_does_not_end_the_chat(

@@ -142,11 +142,11 @@ def test_commands_and_names_are_completed_with_a_description(demo_gguf: Path) ->
     chat.expect("list the saved chats")
     assert any("/set" in row and "the sampling parameters" in row for row in chat.rows())
     chat.type("et temp")
-    chat.expect("always the most probable token")
+    chat.expect("how random")
     chat.type("\t")
     chat.expect("erature")
     chat.type(" 0.5\r")
-    chat.expect("temperature  0.5  0: always the most probable token (0, 0.0001 to 100)")
+    chat.expect("temperature  0.5  how random; 0: the most probable token (0, 0.0001 to 100)")
     chat.type("/load ro")
     chat.expect("1 turn, ")
     chat.type("\t")
@@ -203,6 +203,21 @@ def test_without_colour_nothing_is_coloured_or_rendered(
     assert chat.close() == 0
     assert bool(COLOURS.search(chat.screen)) is rendered
     assert ("`code`" in "\n".join(chat.rows())) is not rendered
+
+
+def test_the_status_line_tells_that_a_message_is_too_long_before_it_is_sent(
+    demo_gguf: Path,
+) -> None:
+    chat = on_terminal(demo_gguf)
+    chat.expect("| loaded")
+    chat.type("\x1b[200~" + "word " * 100 + "\x1b[201~")
+    chat.expect("this message: ")
+    chat.type("\x1b[200~" + "word " * 800 + "\x1b[201~")
+    chat.expect("this message is too long: ")
+    chat.type("\x03")
+    chat.expect("(to quit, press Ctrl-D")
+    chat.type("\x04")
+    assert chat.close() == 0
 
 
 def test_pasted_colour_codes_do_not_end_the_chat(demo_gguf: Path) -> None:

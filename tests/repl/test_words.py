@@ -73,7 +73,7 @@ def test_a_long_turn_is_shortened_and_every_row_is_marked() -> None:
     assert len(rows) < 24
     assert recap([], 60) == []
     stopped = [Message("user", "a"), Message("assistant", "b", None, "cancelled")]
-    assert "  | answer (stopped): b" in recap(stopped, 60)
+    assert recap(stopped, 60)[-2:] == ["  | answer: b", "  |         (stopped)"]
     assert "## Answer (stopped)" in to_markdown("t", "m", None, stopped)
     assert '"finish_reason": "cancelled"' in to_json("m", None, {}, stopped)
 

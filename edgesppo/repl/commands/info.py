@@ -90,9 +90,9 @@ def show(ctx: CommandContext, _argument: str) -> None:
 
 def stats(ctx: CommandContext, _argument: str) -> None:
     """/stats: tokens and speed of the last answer, and totals."""
-    chat = ctx.state.chat
-    ctx.say(speed_line(chat.last) if chat.answered else "(no answer yet)")
-    if ctx.stats.answers:
+    last = ctx.stats.last
+    ctx.say("(no answer yet)" if last is None else speed_line(last))
+    if last is not None:
         ctx.say(str(ctx.stats))
 
 
