@@ -77,7 +77,7 @@ class ChatNotFound(EdgesppoError):
 
 
 class ChatInUse(EdgesppoError):
-    """Another process has the saved chat open."""
+    """The chat is answering in another thread or task, or another process has it open."""
 
 
 class BadLock(EdgesppoError):

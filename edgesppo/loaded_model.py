@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, NoReturn
 
 from typing_extensions import Unpack
 
@@ -15,13 +15,13 @@ from edgesppo.chat import messages as chat_messages
 from edgesppo.chat import tokens
 from edgesppo.chat.chat import Chat
 from edgesppo.chat.choices import Overflow
-from edgesppo.chat.messages import Message, MessageLike, MessageList
+from edgesppo.chat.messages import MessageLike, MessageList
 from edgesppo.chat.options import ChatOptions
+from edgesppo.chat.questions import Questions
 from edgesppo.chat.result import TokenLogprob
 from edgesppo.chat.scoring import Scorer
-from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
 from edgesppo.engine.engine import Engine
-from edgesppo.errors import ChatNotFound, UsageError
+from edgesppo.errors import ChatNotFound, Closed
 from edgesppo.gguf.file_types import file_type
 from edgesppo.interior import Interior
 from edgesppo.planning.memory_plan import MemoryPlan
@@ -37,11 +37,10 @@ from edgesppo.sessions.session import Session
 from edgesppo.sessions.transcript import Transcript
 from edgesppo.system import validate
 
-T = TypeVar("T", bound="PydanticClass")
 _MOST_BYTES = 2**63 - 1
 
 
-class LoadedModel:
+class LoadedModel(Questions):
     """A model in memory, ready to answer; returned by `load`.
 
     A context manager: leaving it calls `close()`, which frees everything. Several threads may use
@@ -113,7 +112,9 @@ class LoadedModel:
 
         Raises:
             UsageError: An argument is invalid or unknown, or the last message is a user's.
+            Closed: The model was closed.
         """
+        self._require_open()
         options.check_names(sampling, ("messages", "system", "overflow"))
         params = self._defaults.replace(**sampling)
         system, turns = chat_messages.complete_turns(messages, system)
@@ -195,57 +196,6 @@ class LoadedModel:
         chat.left_out = saved.left_out(self._interior.identity.mark)
         return chat
 
-    @overload
-    def ask(
-        self,
-        text: str | Iterable[MessageLike],
-        *,
-        system: str | None = None,
-        schema: None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> str: ...
-    @overload
-    def ask(
-        self,
-        text: str | Iterable[MessageLike],
-        *,
-        system: str | None = None,
-        schema: type[T],
-        **sampling: Unpack[SamplingOptions],
-    ) -> T: ...
-    @overload
-    def ask(
-        self,
-        text: str | Iterable[MessageLike],
-        *,
-        system: str | None = None,
-        schema: JsonSchema,
-        **sampling: Unpack[SamplingOptions],
-    ) -> Any: ...
-    def ask(
-        self,
-        text: str | Iterable[MessageLike],
-        *,
-        system: str | None = None,
-        schema: Schema | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> Any:
-        """Ask one question in a new chat, and wait for the whole answer.
-
-        `text` may also be a list of messages, as `chat` takes them, that ends with the question.
-        `system` is the system text. The other arguments, the result and the errors are those of
-        `Chat.ask`.
-        """
-        options.check_names(sampling, ("system", "schema"))
-        turns: list[Message] = []
-        if isinstance(text, Mapping):
-            raise UsageError("ask() takes a text or a list of messages, not one message: [{...}]")
-        if isinstance(text, Iterable) and not isinstance(text, str | bytes):
-            system, turns, text = chat_messages.question_last(text, system)
-        chat = self.chat(messages=turns, system=system, **sampling)
-        format_: Any = schema
-        return chat.ask(text, schema=format_)
-
     def tokenize(
         self, text: str | bytes | Iterable[MessageLike], *, chat: bool = False
     ) -> list[int]:
@@ -316,7 +266,15 @@ class LoadedModel:
         self._interior.engine.close()
         self._interior.engine.model.close()
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Closed(f"the model {self.name} was closed; load it again")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a loaded model cannot be copied or pickled; load() it in each process")
+
     def __enter__(self) -> LoadedModel:
+        self._require_open()
         return self
 
     def __exit__(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import json
+import pickle
 import pydoc
 import subprocess
 import sys
@@ -136,18 +140,57 @@ def test_mistyped_options_are_refused_with_the_one_that_was_meant(
             call(**{name: 1})
 
 
-def test_a_model_and_a_chat_show_no_internals(demo: LoadedModel) -> None:
-    public = {name for name in dir(demo) if not name.startswith("_")}
-    assert public == {
-        *("ask", "chat", "close", "count_tokens", "detokenize", "keep", "load_s", "n_ctx", "name"),
-        *("path", "resume", "save", "score", "tokenize"),
-    }
-    public = {name for name in dir(demo.chat()) if not name.startswith("_")}
-    assert public == {
-        *("aask", "answered", "ask", "astream", "busy", "cancel", "clear", "continue_", "fork"),
-        *("last", "left_out", "messages", "overflow", "params", "regenerate", "stream", "system"),
-        *("to_dicts", "undo"),
-    }
+def test_one_question_is_answered_alike_in_all_four_ways(demo: LoadedModel) -> None:
+    chat = demo.chat(temperature=0)
+    chat.ask("My name is Ada.")
+    given = [*chat.to_dicts(), {"role": "user", "content": "What is my name?"}]
+
+    async def later() -> tuple[str, str]:
+        pieces = [chunk.text async for chunk in demo.astream(given, temperature=0)]
+        return await demo.aask(given, temperature=0), "".join(pieces)
+
+    answer = demo.ask(given, temperature=0)
+    assert "Ada" in answer
+    assert "".join(chunk.text for chunk in demo.stream(given, temperature=0)) == answer
+    assert asyncio.run(later()) == (answer, answer)
+    assert demo.ask("Is Rome in Italy?", schema={"type": "boolean"}) in (True, False)
+    with pytest.raises(edgesppo.UsageError, match="not one message"):
+        demo.stream(given[0])  # type: ignore[arg-type]
+
+
+def test_an_answer_is_json(demo: LoadedModel) -> None:
+    chat = demo.chat()
+    chat.ask("Hi", temperature=0, logprobs=1, max_tokens=2)
+    found = json.loads(json.dumps(chat.last.to_dict()))
+    assert found["text"] == chat.last.text
+    assert found["usage"]["completion_tokens"] == 2
+    assert len(found["logprobs"]) == 2
+    chat.ask("Hi", max_tokens=1)
+    assert "logprobs" not in chat.last.to_dict()
+
+
+def test_what_cannot_be_done_with_a_chat_says_what_can(demo: LoadedModel) -> None:
+    chat = demo.chat(system="Be brief.")
+    with pytest.raises(AttributeError, match=r"chat\.params\.replace\(temperature=\.\.\.\)"):
+        chat.temperature = 1  # type: ignore[attr-defined]
+    for act in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"chat\.fork\(\) copies it"):
+            act(chat)
+        with pytest.raises(TypeError, match=r"load\(\) it in each process"):
+            act(demo)
+    chat.messages.append({"role": "user", "content": "My name is Ada."})
+    with pytest.raises(edgesppo.UsageError, match=r"has no answer \(index 0\); ask it: "):
+        chat.ask("What?")
+    assert chat.ask(chat.messages.pop().content)
+
+
+def test_a_closed_model_begins_nothing(demo_gguf: Path) -> None:
+    with edgesppo.load(demo_gguf) as model:
+        pass
+    with pytest.raises(edgesppo.Closed, match="load it again"):
+        model.chat()
+    with pytest.raises(edgesppo.Closed, match="load it again"), model:
+        pass
 
 
 def test_the_help_shows_the_api_and_little_else() -> None:

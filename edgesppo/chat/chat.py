@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Iterable
-from typing import Any, TypeVar, get_args, overload
+from typing import Any, NoReturn, TypeVar, get_args, overload
 
 from typing_extensions import Unpack
 
@@ -19,7 +19,7 @@ from edgesppo.chat.structured import AnswerFormat, JsonSchema, PydanticClass, Sc
 from edgesppo.chat.turn import Turn
 from edgesppo.engine.engine import Engine
 from edgesppo.errors import UsageError
-from edgesppo.sampling.options import SamplingOptions
+from edgesppo.sampling.options import NAMES, SamplingOptions
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.system import validate
 
@@ -62,6 +62,20 @@ class Chat:
         history = History(engine.model, messages, left_out=left_out)
         self._dialogue = Dialogue(engine, params, history, overflow)
         self.system = system
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in NAMES:
+            raise AttributeError(
+                f"a chat has no {name}; to change it for all further answers: "
+                f"chat.params = chat.params.replace({name}=...)"
+            )
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a chat cannot be copied or pickled: chat.fork() copies it; for another process send"
+            " chat.to_dicts(), and there take model.chat(messages=...)"
+        )
 
     def __repr__(self) -> str:
         n = len(self.messages) // 2
@@ -107,7 +121,10 @@ class Chat:
 
     @property
     def params(self) -> SamplingParams:
-        """The sampling parameters; every call can override them."""
+        """The sampling parameters; every call can override them.
+
+        chat.params = chat.params.replace(temperature=0) changes one for all further answers.
+        """
         return self._dialogue.params
 
     @params.setter
@@ -170,6 +187,7 @@ class Chat:
         Raises:
             ContextOverflow: The prompt leaves no room for an answer.
             UsageError: The text or a sampling parameter is invalid.
+            ChatInUse: The chat is answering in another thread or task.
             Closed: The model was closed.
             NativeError: llama.cpp failed.
         """
@@ -230,6 +248,11 @@ class Chat:
         """The answer to a new message."""
 
         def turn() -> Turn:
+            if len(self.messages) % 2:
+                raise UsageError(
+                    f"chat.messages ends with a message that has no answer (index"
+                    f" {len(self.messages) - 1}); ask it: chat.ask(chat.messages.pop().content)"
+                )
             return Turn(Message("user", text), len(self.messages))
 
         return self._dialogue.answer(turn, schema, sampling)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +129,19 @@ class Result:
     ids: tuple[int, ...] = ()
     reused: str = "nothing"
     logprobs: tuple[TokenLogprob, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON has it, without token ids; `logprobs` only if there are any."""
+        found = {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "usage": dataclasses.asdict(self.usage),
+            "timings": dataclasses.asdict(self.timings),
+            "seed": self.seed,
+            "left_out": self.left_out,
+        }
+        logprobs = [entry.to_dict() for entry in self.logprobs]
+        return {**found, "logprobs": logprobs} if logprobs else found
 
     def __repr__(self) -> str:
         n = self.usage.completion_tokens

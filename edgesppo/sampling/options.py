@@ -91,13 +91,12 @@ def check_names(given: Iterable[str], others: Sequence[str] = ()) -> None:
         if name == "stream":
             raise UsageError(
                 "there is no stream=: ask() waits for the whole answer; for its pieces: "
-                "for chunk in model.chat().stream(TEXT): ... (chat.stream)"
+                "for chunk in model.stream(TEXT): ... (or chat.stream)"
             )
         if name not in NAMES:
             synonym = _ELSEWHERE.get(name)
             near = f" (did you mean {synonym}?)" if synonym in known else did_you_mean(name, known)
             if name in _TAKEN_BY:
                 near = f" ({_TAKEN_BY[name]} takes it)"
-            raise UsageError(
-                f"no sampling parameter is called {name!r}{near}; there are {', '.join(known)}"
-            )
+            there_are = "" if near else f"; there are {', '.join(known)}"
+            raise UsageError(f"no sampling parameter is called {name!r}{near}{there_are}")
