@@ -97,7 +97,8 @@ def test_the_command_lines_help_loads_neither_numpy_nor_llama() -> None:
 def test_help_shows_what_a_program_calls_and_names_the_rest() -> None:
     shown = pydoc.render_doc(edgesppo, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     assert len(shown.splitlines()) < 640
-    assert "inherited from" not in shown
+    inherited = re.findall(r"inherited from ([\w.]+)", shown)
+    assert set(inherited) == {"edgesppo.chat.questions.Questions"}
     for owner in (edgesppo.LoadedModel, edgesppo.Chat):
         for name in vars(owner):
             assert name.startswith("_") or re.search(rf"^     \|  (async )?{name}\b", shown, re.M)

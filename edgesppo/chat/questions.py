@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from typing_extensions import Unpack
 
 from edgesppo.chat import messages as chat_messages
 from edgesppo.chat.chat import Chat
+from edgesppo.chat.choices import Overflow
 from edgesppo.chat.messages import Message, MessageLike
 from edgesppo.chat.result import Chunk
 from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
@@ -19,21 +20,19 @@ from edgesppo.sampling.options import SamplingOptions
 T = TypeVar("T", bound="PydanticClass")
 
 
-class _Model(Protocol):
-    """What begins chats."""
+class Questions:
+    """What a model answers without a chat to go on with; a base class of `LoadedModel`."""
 
     def chat(
         self,
         *,
         messages: Iterable[MessageLike] = (),
         system: str | None = None,
+        overflow: Overflow = "trim",
         **sampling: Unpack[SamplingOptions],
     ) -> Chat:
         """Start a conversation."""
-
-
-class Questions:
-    """What a model answers without a chat to go on with; a base class of `LoadedModel`."""
+        raise NotImplementedError
 
     @overload
     def ask(
@@ -63,7 +62,7 @@ class Questions:
         **sampling: Unpack[SamplingOptions],
     ) -> Any: ...
     def ask(
-        self: _Model,
+        self,
         text: str | Iterable[MessageLike],
         *,
         system: str | None = None,
@@ -81,7 +80,7 @@ class Questions:
         return chat.ask(question, schema=format_)
 
     def stream(
-        self: _Model,
+        self,
         text: str | Iterable[MessageLike],
         *,
         system: str | None = None,
@@ -123,7 +122,7 @@ class Questions:
         **sampling: Unpack[SamplingOptions],
     ) -> Any: ...
     async def aask(
-        self: _Model,
+        self,
         text: str | Iterable[MessageLike],
         *,
         system: str | None = None,
@@ -136,7 +135,7 @@ class Questions:
         return await chat.aask(question, schema=format_)
 
     def astream(
-        self: _Model,
+        self,
         text: str | Iterable[MessageLike],
         *,
         system: str | None = None,
@@ -149,7 +148,7 @@ class Questions:
 
 
 def _begin(
-    model: _Model,
+    model: Questions,
     text: str | Iterable[MessageLike],
     system: str | None,
     sampling: SamplingOptions,

@@ -62,8 +62,12 @@ def _entry(name: str, value: Any) -> Iterator[str]:
 
 
 def _members(owner: str, kind: type) -> Iterator[str]:
-    """The methods and properties that a class defines itself, in their order."""
-    for name, member in vars(kind).items():
+    """The methods and properties of a class and of our classes that it is built on, in order."""
+    ours = [base for base in kind.__mro__[1:] if base.__module__.startswith("edgesppo.")]
+    members = dict(vars(kind))
+    if not issubclass(kind, BaseException):
+        members.update({k: v for base in ours for k, v in vars(base).items() if k not in members})
+    for name, member in members.items():
         if name.startswith("_") or not inspect.getdoc(member):
             continue
         if isinstance(member, property):
