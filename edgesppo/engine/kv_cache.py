@@ -49,23 +49,23 @@ class KVCache:
     def take(self, tokens: Sequence[int], salt: str = "") -> Slot | None:
         """Take a free slot for a prompt, with the prefix that can be reused; None if all are busy.
 
-        It is the free slot with the longest common prefix. If more can be reused of another slot,
-        its cells are shared: a system text is held once for all chats. What was computed under
-        another `salt` is never reused: how soon an answer comes would tell what others asked.
+        It is the free slot that holds an earlier turn of the same conversation, else an empty one,
+        or that used least recently. If more can be reused of another slot, its cells are shared: a
+        system text is held once for all chats. What was computed under another `salt` is never
+        reused: how soon an answer comes would tell what others asked.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
-        slot = max(
-            free,
-            key=lambda s: (common_prefix(s.ids, tokens) if s.salt == salt else 0, -s.last_used),
-        )
+        oldest = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
+        going_on = [s for s in free if s.salt == salt and _goes_on(s.ids, tokens)]
+        slot = max(going_on, key=lambda s: common_prefix(s.ids, tokens), default=oldest)
         lenders = [other for other in self._slots if other.salt == salt]
         keep = self._reusable(slot, tokens) if slot.salt == salt else 0
         lender = max(lenders, key=lambda s: self._reusable(s, tokens), default=slot)
         shared = self._reusable(lender, tokens) if lenders else 0
         if shared > keep:
-            slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
+            slot = oldest
             self._share(lender, slot, shared)
         else:
             self._truncate(slot, keep)
@@ -169,8 +169,9 @@ class KVCache:
 
         The sliding window's cells are overwritten as a sequence grows. llama.cpp goes back to a
         position without an error even if the cells before it are gone, and gives wrong logits.
+        The window of a token has the token itself in it, so that its first is `n_swa - 1` before.
         """
-        return 0 <= self._context.first_position(slot.seq) <= max(0, n - self._n_swa)
+        return 0 <= self._context.first_position(slot.seq) <= max(0, n + 1 - self._n_swa)
 
     def _share(self, lender: Slot, slot: Slot, n: int) -> None:
         """Let `slot` begin with the first `n` cells of `lender`, without copying them."""
@@ -187,6 +188,14 @@ class KVCache:
         """Keep only the first `n` ids and cells."""
         del slot.ids[n:]
         self._context.remove(slot.seq, n)
+
+
+def _goes_on(ids: Sequence[int], tokens: Sequence[int]) -> bool:
+    """Whether a prompt is of the conversation of `ids`, and not only begins as every chat does.
+
+    Then at least as much of it is kept as is lost.
+    """
+    return 0 < len(ids) <= 2 * common_prefix(ids, tokens)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

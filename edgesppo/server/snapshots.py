@@ -9,10 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
+import os
+import time
 from typing import TYPE_CHECKING
 
+from edgesppo.errors import EdgesppoError
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.kv_snapshot import Binding, Snapshot
+from edgesppo.sessions.persistent_chat import max_state_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
 
 # Prompts of fewer tokens are sooner computed than read.
 _LEAST_TOKENS = 32
+# What may fail without harm: there is no room, or the cells cannot be had.
+_HARMLESS = (OSError, EdgesppoError, MemoryError)
+# How much older a file is made than the one that was used after it: some file systems round.
+_STEP_NS = 10_000_000
 
 
 class Snapshots:
@@ -35,36 +44,53 @@ class Snapshots:
 
     def restore(self, backend: Backend) -> int:
         """Put back what was saved last, as much as there are sequences; returns how many."""
-        with contextlib.suppress(OSError):
-            return self._restore(backend)
-        return 0
-
-    def _restore(self, backend: Backend) -> int:
-        found = [path for path in self._folder.iterdir() if path.suffix == kv_snapshot.SUFFIX]
-        newest = sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         n_restored = 0
-        for path in newest:
-            if n_restored == backend.n_seqs:
-                break
-            for owner in self._digests:
-                snapshot = kv_snapshot.read(path, self._binding(backend, owner), self._cap)
+        with contextlib.suppress(*_HARMLESS):
+            # The latest last: what is put back last is the last to make room for others.
+            for path, owner in reversed(self._latest(backend)):
+                limit = max_state_bytes(self._cap)
+                snapshot = kv_snapshot.read(path, self._binding(backend, owner), limit)
                 if snapshot is not None:
                     n_restored += backend.restore(snapshot.ids, snapshot.cells, owner)
-                    break
         return n_restored
+
+    def _latest(self, backend: Backend) -> list[tuple[Path, str]]:
+        """The files to restore, the latest first, each with the name of its key."""
+        found = [path for path in self._folder.iterdir() if path.suffix == kv_snapshot.SUFFIX]
+        found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        bindings = {owner: self._binding(backend, owner) for owner in self._digests}
+        usable = (
+            (path, owner)
+            for path in found
+            for owner, binding in bindings.items()
+            if kv_snapshot.belongs(path, binding)
+        )
+        return list(itertools.islice(usable, backend.n_seqs))
 
     def save(self, backend: Backend) -> None:
         """Save what the cache holds; what cannot be saved will be computed again."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_HARMLESS):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for owner, ids, cells in backend.kv_states(_LEAST_TOKENS, self._cap):
-                if owner not in self._digests:
-                    continue
-                binding = self._binding(backend, owner)
-                name = hashlib.sha256(f"{binding} {ids}".encode()).hexdigest()[:24]
-                path = self._folder / f"{name}{kv_snapshot.SUFFIX}"
-                kv_snapshot.write(path, binding, Snapshot(ids, cells))
-            kv_snapshot.prune(self._folder, self._cap)
+            self._save(backend)
+
+    def _save(self, backend: Backend) -> None:
+        """Save the latest first, in case that the disk or the time ends, within the cap."""
+        now, total = time.time_ns(), 0
+        limit = max_state_bytes(self._cap)
+        for n, (owner, ids, cells) in enumerate(backend.kv_states(_LEAST_TOKENS, limit)):
+            if owner not in self._digests:
+                continue
+            snapshot = Snapshot(ids, cells)
+            total += snapshot.n_bytes
+            if total > self._cap:
+                return
+            kv_snapshot.prune(self._folder, self._cap - snapshot.n_bytes)
+            binding = self._binding(backend, owner)
+            name = hashlib.sha256(f"{binding} {ids}".encode()).hexdigest()[:24]
+            path = self._folder / f"{name}{kv_snapshot.SUFFIX}"
+            kv_snapshot.write(path, binding, snapshot)
+            used_at = now - n * _STEP_NS
+            os.utime(path, ns=(used_at, used_at))
 
     def _binding(self, backend: Backend, owner: str) -> Binding:
         """What a snapshot depends on, the key among it."""

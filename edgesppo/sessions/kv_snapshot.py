@@ -26,7 +26,7 @@ from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_tempor
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
 MAGIC = b"edgesppo-kv-1\n"
 SUFFIX = ".kv"
@@ -34,6 +34,11 @@ _MAX_HEADER = 4096
 MAX_BYTES = 1 << 36
 # The fingerprint reads the header, and this many samples of this many bytes from the tensors.
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+# What reading a file raises that is damaged, or no snapshot.
+_DAMAGED = (
+    *(OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError),
+    *(struct.error, RecursionError, MemoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,11 @@ class Snapshot:
     ids: Sequence[int]
     cells: bytearray | memoryview
     prefill: tuple[int, float] = (0, 0.0)
+
+    @property
+    def n_bytes(self) -> int:
+        """The most that its file takes."""
+        return len(MAGIC) + 4 + _MAX_HEADER + 4 * len(self.ids) + len(self.cells)
 
 
 def fingerprint(file: BinaryIO, header_bytes: int) -> str:
@@ -99,11 +109,8 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
     """
     try:
         with os.fdopen(FileSystem().open_to_read(path), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or file.read(len(MAGIC)) != MAGIC:
-                return None
-            (length,) = struct.unpack("<I", file.read(4))
-            header = json.loads(file.read(min(length, _MAX_HEADER)))
-            if {key: header.get(key) for key in asdict(binding)} != asdict(binding):
+            header = _header(file, binding)
+            if header is None:
                 return None
             n_ids, n_state = _whole(header["n_ids"]), _whole(header["n_state"])
             most = MAX_BYTES if limit is None else limit
@@ -118,15 +125,32 @@ def read(path: Path, binding: Binding, limit: int | None = None) -> Snapshot | N
         prefill = (_whole(tokens), float(seconds))
         if not 0 <= prefill[1] < math.inf:
             return None
-    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    except (struct.error, RecursionError, MemoryError):
+    except _DAMAGED:
         return None
     digest = hashlib.sha256(numbers)
     digest.update(cells)
     if digest.hexdigest() != header.get("sha256"):
         return None
     return Snapshot(array.array("i", numbers).tolist(), cells, prefill)
+
+
+def belongs(path: Path, binding: Binding) -> bool:
+    """Whether a file says that it is a snapshot with this binding; it may yet be damaged."""
+    try:
+        with os.fdopen(FileSystem().open_to_read(path), "rb") as file:
+            return _header(file, binding) is not None
+    except _DAMAGED:
+        return False
+
+
+def _header(file: BinaryIO, binding: Binding) -> dict[str, Any] | None:
+    """The header of an open file; None if it is no snapshot, or has another binding."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or file.read(len(MAGIC)) != MAGIC:
+        return None
+    (length,) = struct.unpack("<I", file.read(4))
+    header: dict[str, Any] = json.loads(file.read(min(length, _MAX_HEADER)))
+    same = {key: header.get(key) for key in asdict(binding)} == asdict(binding)
+    return header if same else None
 
 
 def _whole(value: object) -> int:

@@ -1,0 +1,27 @@
+"""Which sequence of the KV cache a prompt takes, and what others lose by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import edgesppo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_conversations_that_take_turns_each_keep_their_cells(demo_gguf: Path) -> None:
+    """All chats begin with the same few tokens; there are sequences enough for all of them."""
+    with edgesppo.load(demo_gguf, n_seqs=2) as model:
+        chats = [model.chat(max_tokens=4, temperature=0) for _ in range(2)]
+        cached, prompts = [], []
+        for _ in range(2):
+            for chat, name in zip(chats, ("Ada", "Bob"), strict=True):
+                chat.ask(f"{name} {'lives in Rome and likes to read. ' * 4}")
+                assert chat.last is not None
+                cached.append(chat.last.usage.cached_tokens)
+                prompts.append(chat.last.usage.prompt_tokens)
+        assert cached[0] == 0
+        assert cached[1] < 10
+        assert cached[2] >= prompts[0]
+        assert cached[3] >= prompts[1]
