@@ -1,6 +1,7 @@
 """The HTTP protocol of uvicorn, with deadlines, and with errors in the form of all others.
 
-Whoever is late is disconnected at once, without waiting for what was sent to be taken.
+Who sends nothing in time, or takes nothing of what was sent, is disconnected; a reader who goes on,
+however slowly, is not.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class DeadlineProtocol(H11Protocol):
     most_connections: int
     _late: asyncio.TimerHandle | None = None
     _slow: asyncio.TimerHandle | None = None
+    _unsent = 0  # bytes, when it was last looked whether the reader takes any
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the headers of the first request."""
@@ -51,6 +53,8 @@ class DeadlineProtocol(H11Protocol):
             self._expect_headers()
         else:
             self._late = _stop(self._late)
+            if not self.flow.write_paused:
+                self._slow = _stop(self._slow)
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request on this connection."""
@@ -67,8 +71,7 @@ class DeadlineProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """The reader is behind: give it some time."""
         super().pause_writing()
-        if self._slow is None:
-            self._slow = self.loop.call_later(self.deadlines.write_s, self.transport.abort)
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         """The reader has caught up."""
@@ -98,7 +101,31 @@ class DeadlineProtocol(H11Protocol):
 
     def _expect_headers(self) -> None:
         if self._late is None:
-            self._late = self.loop.call_later(self.deadlines.header_s, self.transport.abort)
+            self._late = self.loop.call_later(self.deadlines.header_s, self._miss_headers)
+
+    def _miss_headers(self) -> None:
+        """Close the connection, unless the last answer is still on its way."""
+        self._late = None
+        if _count_unsent(self.transport):
+            self._watch_reader()
+            self._expect_headers()
+        else:
+            self.transport.close()
+
+    def _watch_reader(self) -> None:
+        """Begin to look whether the reader takes anything."""
+        if self._slow is None:
+            self._unsent = _count_unsent(self.transport)
+            self._slow = self.loop.call_later(self.deadlines.write_s, self._judge_reader)
+
+    def _judge_reader(self) -> None:
+        """Drop a reader that has taken nothing since the last look."""
+        self._slow = None
+        unsent = _count_unsent(self.transport)
+        if unsent >= self._unsent:
+            self.transport.abort()
+        elif unsent:
+            self._watch_reader()
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,6 +145,14 @@ def _stop(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     if timer is not None:
         timer.cancel()
     return None
+
+
+def _count_unsent(transport: asyncio.Transport) -> int:
+    """The bytes that the system has not yet taken."""
+    # Under TLS asyncio counts only those that are not encrypted yet.
+    below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    encrypted = 0 if below is None else below.get_write_buffer_size()
+    return int(transport.get_write_buffer_size() + encrypted)
 
 
 def _watch_peer(transport: asyncio.Transport, seconds: float) -> None:

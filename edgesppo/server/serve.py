@@ -53,6 +53,30 @@ class Server(uvicorn.Server):
         else:
             self.force_exit = self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but with TLS a client has to shake hands, and to part, in time."""
+        if not self.config.is_ssl or sockets is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])  # without a socket
+        deadlines = self.service.settings.deadlines
+        limits = {"ssl_handshake_timeout": deadlines.header_s}
+        if sys.version_info >= (3, 11):
+            limits["ssl_shutdown_timeout"] = deadlines.write_s
+
+        def connect() -> asyncio.Protocol:
+            state = {"server_state": self.server_state, "app_state": self.lifespan.state}
+            protocol: asyncio.Protocol = self.config.http_protocol_class(
+                config=self.config, **state
+            )
+            return protocol
+
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        self.servers = [
+            await loop.create_server(connect, sock=listener, ssl=tls, **limits)
+            for listener in sockets
+        ]
+
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop: when all answers are whole, or the time for them is over."""
         if self.service.worker.status == FAILED:

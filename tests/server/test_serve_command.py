@@ -121,14 +121,19 @@ def test_it_serves_https_with_a_certificate(demo_gguf: Path, tmp_path: Path) -> 
                 answers.append(ask_patiently(client, "/health").json()["status"])
                 origin = {"Origin": f"https://localhost:{port}"}
                 answers.append(client.get("/v1/models", headers=origin).status_code)
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as silent:
+                with contextlib.suppress(ConnectionError):
+                    silent.recv(1)
+                answers.append("silent")
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
     client = threading.Thread(target=use)
     client.start()
-    result = run("serve", demo_gguf, "--port", str(port), "--tls-cert", cert, "--tls-key", key)
+    tls = ("--tls-cert", cert, "--tls-key", key, "--header-timeout", "0.5")
+    result = run("serve", demo_gguf, "--port", str(port), *tls)
     client.join()
-    assert (result.exit_code, answers) == (0, ["ok", 200])
+    assert (result.exit_code, answers) == (0, ["ok", 200, "silent"])
     assert result.stderr.startswith(f"Serving demo-q4_k_m at https://127.0.0.1:{port} ")
 
 

@@ -1,0 +1,132 @@
+"""Deadlines of a connection, with a clock and a transport that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from edgesppo.server.protocol import DeadlineProtocol, _refuse
+from edgesppo.server.settings import Deadlines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEADER_S, WRITE_S = 10.0, 30.0
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose timers end when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[tuple[float, asyncio.TimerHandle]] = []
+
+    def call_later(self, delay: float, callback: Any, *args: Any, **_: Any) -> Any:
+        handle = asyncio.TimerHandle(0, callback, args, self)
+        self.timers.append((delay, handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self.timers = [timer for timer in self.timers if timer[1] is not handle]
+
+    def pass_time(self, seconds: float) -> None:
+        """End the one timer of so many seconds."""
+        (timer,) = (timer for timer in self.timers if timer[0] == seconds)
+        self.timers.remove(timer)
+        timer[1]._run()
+
+
+class Transport(asyncio.Transport):
+    """A connection of which the test says how much was not yet taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsent = 0
+        self.end = ""
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def is_closing(self) -> bool:
+        return bool(self.end)
+
+    def close(self) -> None:
+        self.end = "closed"
+
+    def abort(self) -> None:
+        self.end = "aborted"
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    loop = Clock()
+    yield loop
+    loop.close()
+
+
+def connect(clock: Clock) -> tuple[DeadlineProtocol, Transport]:
+    """A connection that was just made."""
+    deadlines = Deadlines(header_s=HEADER_S, write_s=WRITE_S)
+    kind = type("P", (DeadlineProtocol,), {"deadlines": deadlines, "most_connections": 9})
+    config = uvicorn.Config(_refuse, log_config=None)
+    config.load()
+    protocol = kind(config=config, server_state=ServerState(), app_state={}, _loop=clock)
+    transport = Transport()
+    protocol.connection_made(transport)
+    return protocol, transport
+
+
+def test_who_sends_no_headers_is_disconnected(clock: Clock) -> None:
+    _, transport = connect(clock)
+    clock.pass_time(HEADER_S)
+    assert transport.end == "closed"
+    assert not clock.timers
+
+
+def test_who_still_takes_an_answer_is_not_late_with_the_next_request(clock: Clock) -> None:
+    _, transport = connect(clock)
+    transport.unsent = 9000
+    clock.pass_time(HEADER_S)
+    transport.unsent = 8000
+    clock.pass_time(WRITE_S)
+    clock.pass_time(HEADER_S)
+    assert not transport.end
+    transport.unsent = 0
+    clock.pass_time(HEADER_S)
+    assert transport.end == "closed"
+
+
+def test_who_takes_the_end_of_an_answer_no_more_is_disconnected(clock: Clock) -> None:
+    _, transport = connect(clock)
+    transport.unsent = 9000
+    clock.pass_time(HEADER_S)
+    clock.pass_time(WRITE_S)
+    assert transport.end == "aborted"
+
+
+def test_a_slow_reader_is_given_more_time_as_long_as_it_reads(clock: Clock) -> None:
+    protocol, transport = connect(clock)
+    transport.unsent = 90_000
+    protocol.pause_writing()
+    for unsent in (80_000, 70_000, 60_000):
+        transport.unsent = unsent
+        clock.pass_time(WRITE_S)
+        assert not transport.end
+    clock.pass_time(WRITE_S)
+    assert transport.end == "aborted"
+
+
+def test_a_reader_that_caught_up_is_watched_no_more(clock: Clock) -> None:
+    protocol, transport = connect(clock)
+    transport.unsent = 90_000
+    protocol.pause_writing()
+    protocol.resume_writing()
+    assert [delay for delay, _ in clock.timers] == [HEADER_S]
