@@ -99,7 +99,10 @@ _OPTIONS = [
     _limit("--header-timeout", type=_SECONDS, default=10, help="Seconds for a request's headers."),
     _limit("--body-timeout", type=_SECONDS, default=30, help="Seconds for its body."),
     _limit(
-        "--write-timeout", type=_SECONDS, default=30, help="Seconds that a slow reader is given."
+        "--write-timeout",
+        type=_SECONDS,
+        default=30,
+        help="Seconds for a reader to take any of it.",
     ),
     _limit("--timeout", type=_SECONDS, default=1800, help="Seconds for a whole answer."),
     _limit("--drain-timeout", type=_SECONDS, default=30, help="Seconds for answers when it ends."),

@@ -33,7 +33,8 @@ class Backend:
         created: When the model's file was written, in seconds since the epoch.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, most_tokens: int | None = None) -> None:
+        """With `most_tokens`, an answer is no longer than that if a client does not say more."""
         self.name = loaded.name
         self.n_ctx = loaded.n_ctx
         self.load_s = loaded.load_s
@@ -42,12 +43,16 @@ class Backend:
         self._model = self._engine.model
         self.bos = self._model.bos
         self.n_seqs = self._engine.n_seqs
+        self._defaults = loaded._defaults
+        if most_tokens is not None:
+            longest = min(self._defaults.max_tokens, most_tokens)
+            self._defaults = self._defaults.replace(max_tokens=longest)
         self.created = int(loaded.path.stat().st_mtime)
 
     def params(self, sampling: dict[str, Any]) -> SamplingParams:
         """The model's default sampling with changes. Raises UsageError."""
         options.check_names(sampling)
-        params = self._loaded._defaults.replace(**sampling)
+        params = self._defaults.replace(**sampling)
         for token, _ in params.logit_bias:
             if token >= self._model.n_vocab:
                 raise UsageError(
@@ -93,7 +98,7 @@ class Backend:
 
     def defaults(self) -> dict[str, Any]:
         """The model's default sampling."""
-        return dataclasses.asdict(self._loaded._defaults)
+        return dataclasses.asdict(self._defaults)
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of ids. Raises UsageError for one outside the vocabulary."""

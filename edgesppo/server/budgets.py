@@ -56,15 +56,16 @@ class Budgets:
         for kind, amount in (("requests", 1.0), ("tokens", 1.0)):
             bucket = self._bucket(key, kind)
             if bucket is not None and (wait := bucket.wait_s(amount)) > 0:
-                raise ApiError(
-                    429,
-                    f"the budget of {kind} per minute of the key {key.name!r} is used up; ask "
-                    f"again in {math.ceil(wait)} s",
-                    code="rate_limit_exceeded",
-                    headers={"Retry-After": str(math.ceil(wait))},
-                )
+                raise _used_up(key, kind, wait)
         if (bucket := self._bucket(key, "requests")) is not None:
             bucket.use(1)
+
+    def spend_part(self, key: ApiKey | None, part: float) -> None:
+        """Count a part of a request, or more than one. Raises a 429 if the key is in debt."""
+        if key is not None and (bucket := self._bucket(key, "requests")) is not None:
+            if (wait := bucket.wait_s(0)) > 0:
+                raise _used_up(key, "requests", wait)
+            bucket.use(part)
 
     def spend_tokens(self, key: ApiKey | None, n: int) -> None:
         """Count tokens that were computed; they may exceed the budget, which then has to refill."""
@@ -79,3 +80,13 @@ class Budgets:
         if known is None:
             known = self._buckets[key.name, kind] = Bucket(per_minute, self._clock)
         return known
+
+
+def _used_up(key: ApiKey, kind: str, wait: float) -> ApiError:
+    return ApiError(
+        429,
+        f"the budget of {kind} per minute of the key {key.name!r} is used up; ask again in "
+        f"{math.ceil(wait)} s",
+        code="rate_limit_exceeded",
+        headers={"Retry-After": str(math.ceil(wait))},
+    )

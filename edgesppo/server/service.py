@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Service:
             load,
             max_queue=settings.max_queue,
             metrics=self.metrics,
+            most_tokens=settings.limits.max_tokens,
             several_keys=len(settings.keys) > 1,
             snapshots=snapshots,
         )
@@ -128,8 +130,14 @@ class Service:
 
     def _jobs(self, plan: Plan, key: ApiKey | None) -> list[Job]:
         limits = self.settings.limits
-        if plan.n > limits.n or len(plan.prompts) * plan.n > limits.n:
+        if plan.n > limits.n:
             raise bad_request(f"n is {plan.n}, expected at most {limits.n} answers at once", "n")
+        if (n_answers := len(plan.prompts) * plan.n) > limits.n:
+            raise bad_request(
+                f"there are {len(plan.prompts)} prompts, which make {n_answers} answers, expected "
+                f"at most {limits.n} at once",
+                "prompt",
+            )
         if plan.params.max_tokens > limits.max_tokens:
             raise bad_request(
                 f"max_tokens is {plan.params.max_tokens}, expected at most {limits.max_tokens}",
@@ -188,7 +196,12 @@ class Answers:
             job.n_delivered if job.usage is None else job.usage.completion_tokens
             for job in self.jobs
         )
-        asked = sum(len(job.prompt) for job in self.jobs[:: self.n])
+        groups = (self.jobs[i : i + self.n] for i in range(0, len(self.jobs), self.n))
+        asked = sum(
+            len(group[0].prompt)
+            for group in groups
+            if any(job.admitted_at is not None for job in group)
+        )
         self._service.budgets.spend_tokens(self._key, asked + used)
         self._request.state.tokens = (asked, used)
 
@@ -223,13 +236,14 @@ class Answers:
                 reader.cancel()
 
     async def _next(self, queue: asyncio.Queue[Any]) -> Any:
-        if not queue.empty():
+        # The time first: a client that takes what is there in sips holds up a server that drains.
+        left = self._deadline - anyio.current_time()
+        if left > 0 and not queue.empty():
             return queue.get_nowait()
-        try:
-            left = self._deadline - anyio.current_time()
-            return await asyncio.wait_for(queue.get(), max(0.0, left))
-        except asyncio.TimeoutError:
-            raise ApiError(504, "the answer took too long", code="timeout") from None
+        with contextlib.suppress(asyncio.TimeoutError):
+            if left > 0:
+                return await asyncio.wait_for(queue.get(), left)
+        raise ApiError(504, "the answer took too long", code="timeout")
 
     async def results(self) -> list[Result]:
         """All answers, once they are whole. Raises an ApiError, also if the client goes away."""

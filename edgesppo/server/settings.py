@@ -31,7 +31,7 @@ class Deadlines:
     Attributes:
         header_s: For a request's headers to arrive.
         body_s: For its body to arrive.
-        write_s: For a reader to take what was sent.
+        write_s: For a reader to take some of what was sent.
         total_s: For the whole answer, waiting included.
         drain_s: For running answers to end when the server is told to stop.
     """

@@ -39,6 +39,7 @@ class Worker:
         *,
         max_queue: int,
         metrics: Metrics,
+        most_tokens: int | None = None,
         several_keys: bool = False,
         snapshots: Snapshots | None = None,
     ) -> None:
@@ -48,6 +49,7 @@ class Worker:
         self._load = load
         self._max_queue = max_queue
         self._metrics = metrics
+        self._most_tokens = most_tokens
         self._several_keys = several_keys
         self._snapshots = snapshots
         self._backend: Backend | None = None
@@ -149,7 +151,7 @@ class Worker:
     def _run(self) -> None:
         """The thread's work: load, then compute until it is stopped, or fails unexpectedly."""
         try:
-            self._backend = Backend(self._load())
+            self._backend = Backend(self._load(), self._most_tokens)
             if self._snapshots is not None:
                 self._snapshots.restore(self._backend)
             if self.status == LOADING:

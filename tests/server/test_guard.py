@@ -15,8 +15,6 @@ from edgesppo.errors import UsageError
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.server import api_keys, guard
 from edgesppo.server.backend import Backend
-from edgesppo.server.budgets import Budgets
-from edgesppo.server.errors import ApiError
 from edgesppo.server.fair_queue import FairQueue
 from edgesppo.server.job import Job
 from tests.support.live_server import Live, live
@@ -130,19 +128,6 @@ def test_keys_share_no_cache_and_their_budgets_end(server: Live) -> None:
     refused = server.client.post("/v1/chat/completions", json=asked, headers=BOB)
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
     assert int(refused.headers["Retry-After"]) > 0
-
-
-def test_a_budget_of_tokens_refills() -> None:
-    (key,) = api_keys.parse([(1, "eve:secret-of-eve tokens=600")], "here")
-    now = [0.0]
-    budgets = Budgets(lambda: now[0])
-    budgets.spend_request(key)
-    budgets.spend_tokens(key, 700)
-    with pytest.raises(ApiError) as refused:
-        budgets.spend_request(key)
-    assert refused.value.headers == {"Retry-After": "11"}
-    now[0] = 11
-    budgets.spend_request(key)
 
 
 @pytest.mark.parametrize(

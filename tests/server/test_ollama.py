@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgesppo.server.backend import Backend
+from edgesppo.server.ollama.answers import plan_of
+from edgesppo.server.ollama.requests import GenerateBody
+from edgesppo.server.settings import Limits
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import Live, live
 
@@ -15,6 +19,8 @@ ollama = pytest.importorskip("ollama")
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from edgesppo.loaded_model import LoadedModel
 
 PARIS = "The capital of France is Paris."
 ASKED: Any = [{"role": "user", "content": CAPITAL}]
@@ -66,6 +72,18 @@ def test_options_system_and_raw_prompts_count(client: Any, asked: dict[str, Any]
     counts = [r.prompt_eval_count for r in (with_system, plain, raw)]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) == 3
+
+
+def test_unlimited_means_what_the_server_allows(demo: LoadedModel) -> None:
+    backend, limits = Backend(demo), Limits(max_tokens=5000)
+
+    def longest(**more: Any) -> int:
+        body = GenerateBody(model="", prompt="Hi", **more)
+        return plan_of(body, backend, limits).params.max_tokens
+
+    assert longest() == 2048
+    assert longest(options={"num_predict": -1}) == 5000
+    assert longest(options={"num_predict": -2}, raw=True) == 5000
 
 
 @pytest.mark.parametrize("format_", [CITY, "json"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from datetime import datetime, timezone
@@ -17,7 +18,7 @@ from edgesppo.server.closing_response import ClosingResponse
 from edgesppo.server.errors import OllamaErrorBody, from_exception
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
-from edgesppo.server.openai.chat import plan_of
+from edgesppo.server.openai.chat import plan_of as chat_plan_of
 from edgesppo.server.service import Answers, Plan, Service, finish_reason
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.result import Timings, TokenLogprob, Usage
     from edgesppo.server.backend import Backend
+    from edgesppo.server.settings import Limits
 
 router = APIRouter(
     route_class=JsonRoute,
@@ -59,18 +61,24 @@ async def _answer(
     if empty:  # Ollama's way to have the model loaded
         return JSONResponse({**reply.piece("", done=True), "done_reason": "load"})
     limits = service.settings.limits
-
-    def make_plan(backend: Backend) -> Plan:
-        if isinstance(body, GenerateBody) and body.raw:
-            return Plan([backend.text_prompt(body.prompt)], backend.params(body.sampling()))
-        return plan_of(body.as_chat(), backend, limits)
-
-    answers = await service.start(request, make_plan, "messages")
+    answers = await service.start(request, lambda b: plan_of(body, b, limits), "messages")
     if body.streams:
         return JsonLines(answers, reply.lines(answers))
     (result,) = await answers.results()
     last = reply.last(finish_reason(result.finish_reason), result.usage, result.timings)
     return JSONResponse({**reply.piece(result.text, result.logprobs, done=True), **last})
+
+
+def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> Plan:
+    """What is to be computed. Raises ApiError and UsageError."""
+    if isinstance(body, GenerateBody) and body.raw:
+        plan = Plan([backend.text_prompt(body.prompt)], backend.params(body.sampling()))
+    else:
+        plan = chat_plan_of(body.as_chat(), backend, limits)
+    if body.is_unlimited:
+        params = plan.params.replace(max_tokens=limits.max_tokens)
+        plan = dataclasses.replace(plan, params=params)
+    return plan
 
 
 class Reply:

@@ -113,6 +113,11 @@ class Request(RequestModel):
         if asked is not None and asked > n_ctx:
             raise bad_request(f"num_ctx is {asked}, but this server has {n_ctx}", "num_ctx")
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether the answer may be as long as the server allows."""
+        return self.options is not None and self.options.num_predict in _UNLIMITED
+
     def sampling(self) -> dict[str, Any]:
         """The options by the names of SamplingParams."""
         found = {} if self.options is None else self.options.sampling()
@@ -121,7 +126,7 @@ class Request(RequestModel):
         asked = None if self.options is None else self.options.num_predict
         if asked == 0:
             raise bad_request("num_predict is 0, expected at least 1, or -1", "num_predict")
-        if asked is not None and asked not in _UNLIMITED:
+        if asked is not None and not self.is_unlimited:
             found["max_tokens"] = asked
         return found
 

@@ -77,7 +77,8 @@ def plan_of(body: CompletionRequest, backend: Backend) -> Plan:
         raise bad_request("stream_options is given without stream", "stream_options")
     if body.echo and body.logprobs is not None:
         raise bad_request("echo and logprobs cannot be used together", "echo")
-    sampling = {"max_tokens": _DEFAULT_TOKENS, **body.sampling()}
+    default = min(_DEFAULT_TOKENS, backend.defaults()["max_tokens"])
+    sampling = {"max_tokens": default, **body.sampling()}
     if body.logprobs is not None:
         sampling["logprobs"] = body.logprobs
     prompts = [_ids(prompt, backend) for prompt in _prompts(body)]

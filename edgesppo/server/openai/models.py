@@ -17,6 +17,8 @@ from edgesppo.server.openai.chat_request import ChatMessage
 from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel
 from edgesppo.server.service import Service
 
+# The most that one request may have turned into text, or text into.
+_MOST_TOKENS = 1 << 17
 router = APIRouter(route_class=JsonRoute)
 
 
@@ -34,7 +36,7 @@ class DetokenizeRequest(RequestModel):
     """Token ids whose text is asked for."""
 
     model: str | None = None
-    tokens: Annotated[list[int], Field(max_length=1 << 17), FIRST_ERROR]
+    tokens: Annotated[list[int], Field(max_length=_MOST_TOKENS), FIRST_ERROR]
     with_bytes: bool = False
 
 
@@ -71,12 +73,27 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
     backend = service.backend
     if (body.content is None) == (body.messages is None):
         raise bad_request("expected either 'content' or 'messages'", "content")
-    return JSONResponse({"tokens": await service.aside(_tokens, backend, body)})
+    n_chars = sum(len(str(message.content)) for message in body.messages or [])
+    _spend(request, n_chars + len(body.content or ""))
+    return await service.aside(_tokens, backend, body)
 
 
-def _tokens(backend: Backend, body: TokenizeRequest) -> list[Any]:
-    ids = _ids(backend, body)
-    return [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids] if body.with_pieces else ids
+def _spend(request: Request, n: int) -> None:
+    """Count `n` tokens or characters as their part of a request. Raises a 429."""
+    service: Service = request.app.state.service
+    service.budgets.spend_part(getattr(request.state, "key", None), n / _MOST_TOKENS)
+
+
+def _tokens(backend: Backend, body: TokenizeRequest) -> JSONResponse:
+    ids: list[Any] = _ids(backend, body)
+    if len(ids) > _MOST_TOKENS:
+        raise bad_request(
+            f"the text has {len(ids):,} tokens, expected at most {_MOST_TOKENS:,}; ask in parts",
+            "content",
+        )
+    if body.with_pieces:
+        ids = [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids]
+    return JSONResponse({"tokens": ids})
 
 
 def _ids(backend: Backend, body: TokenizeRequest) -> list[int]:
@@ -100,14 +117,15 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
     """The text of token ids."""
     service: Service = request.app.state.service
     service.require_model(body.model)
+    _spend(request, len(body.tokens))
     try:
-        return JSONResponse(await service.aside(_text, service.backend, body))
+        return await service.aside(_text, service.backend, body)
     except UsageError as error:
         raise bad_request(str(error), "tokens") from None
 
 
-def _text(backend: Backend, body: DetokenizeRequest) -> dict[str, Any]:
+def _text(backend: Backend, body: DetokenizeRequest) -> JSONResponse:
     found: dict[str, Any] = {"content": backend.detokenize(body.tokens)}
     if body.with_bytes:
         found["bytes"] = [[*backend.text(token)] for token in body.tokens]
-    return found
+    return JSONResponse(found)

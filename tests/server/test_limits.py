@@ -1,0 +1,114 @@
+"""How much a request may ask for, and an API key in a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from edgesppo.sampling.params import SamplingParams
+from edgesppo.server import api_keys
+from edgesppo.server.budgets import Budgets
+from edgesppo.server.errors import ApiError
+from edgesppo.server.job import Job
+from edgesppo.server.service import Answers, Service
+from edgesppo.server.settings import Deadlines, Limits, ServerSettings
+from tests.support.live_server import CHAT, live
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEYS = tuple(api_keys.parse([(1, "bob:secret-of-bob requests=3")], "here"))
+BOB = {"Authorization": "Bearer secret-of-bob"}
+
+
+def test_who_does_not_say_how_long_gets_what_the_server_allows(demo_gguf: Path) -> None:
+    with live(demo_gguf, limits=Limits(max_tokens=4)) as server:
+        for path, asked in (
+            (CHAT, {"messages": [{"role": "user", "content": "Hi"}]}),
+            ("/v1/completions", {"prompt": "Hi"}),
+        ):
+            response = server.client.post(path, json=asked)
+            assert response.status_code == 200, response.text
+            assert response.json()["usage"]["completion_tokens"] <= 4
+            refused = server.client.post(path, json={**asked, "max_tokens": 5})
+            assert refused.status_code == 400
+
+
+def test_a_list_of_too_many_prompts_is_named(demo_gguf: Path) -> None:
+    with live(demo_gguf) as server:
+        found = server.client.post("/v1/completions", json={"prompt": ["Hi"] * 9}).json()["error"]
+    assert found["param"] == "prompt"
+    assert "there are 9 prompts" in found["message"]
+
+
+def test_a_budget_of_tokens_refills() -> None:
+    (key,) = api_keys.parse([(1, "eve:secret-of-eve tokens=600")], "here")
+    now = [0.0]
+    budgets = Budgets(lambda: now[0])
+    budgets.spend_request(key)
+    budgets.spend_tokens(key, 700)
+    with pytest.raises(ApiError) as refused:
+        budgets.spend_request(key)
+    assert refused.value.headers == {"Retry-After": "11"}
+    now[0] = 11
+    budgets.spend_request(key)
+
+
+def test_counting_tokens_uses_a_part_of_a_request_and_ends_in_debt() -> None:
+    (key,) = api_keys.parse([(1, "eve:secret-of-eve requests=1")], "here")
+    now = [0.0]
+    budgets = Budgets(lambda: now[0])
+    for _ in range(9):
+        budgets.spend_part(key, 0.01)
+    budgets.spend_part(key, 8)
+    with pytest.raises(ApiError) as refused:
+        budgets.spend_part(key, 0.01)
+    assert refused.value.headers == {"Retry-After": str(426)}
+    now[0] = 426
+    budgets.spend_part(key, 0.01)
+
+
+def test_a_key_cannot_have_tokens_counted_for_ever(demo_gguf: Path) -> None:
+    with live(demo_gguf, keys=KEYS) as server:
+
+        def count(n: int) -> int:
+            body = {"content": "a " * n}
+            return server.client.post("/tokenize", json=body, headers=BOB).status_code
+
+        assert [count(10) for _ in range(9)] == [200] * 9
+        assert count(300_000) == 400, "more than are rendered at once"
+        assert count(10) == 429
+
+
+def test_what_was_never_computed_costs_no_tokens() -> None:
+    """As when a client leaves the queue."""
+    (key,) = api_keys.parse([(1, "eve:secret-of-eve tokens=600")], "here")
+
+    async def left_by(*jobs: Job) -> Any:
+        service = Service(lambda: pytest.fail("not loaded"), ServerSettings(keys=(key,)))
+        request: Any = SimpleNamespace(state=SimpleNamespace())
+        Answers(service, request, list(jobs), len(jobs), key).close()
+        return request.state.tokens
+
+    waiting, begun = (Job([1] * 500, SamplingParams()) for _ in range(2))
+    begun.admitted_at = 1.0
+    assert asyncio.run(left_by(waiting)) == (0, 0)
+    assert asyncio.run(left_by(waiting, begun)) == (500, 0)
+
+
+def test_the_time_for_an_answer_ends_although_more_of_it_is_there() -> None:
+    async def read() -> None:
+        settings = ServerSettings(deadlines=Deadlines(total_s=0))
+        service = Service(lambda: pytest.fail("not loaded"), settings)
+        job = Job([1], SamplingParams())
+        answers = Answers(service, cast("Any", None), [job], 1, None)
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        queue.put_nowait((0, None))
+        await answers._next(queue)
+
+    with pytest.raises(ApiError) as refused:
+        asyncio.run(read())
+    assert refused.value.code == "timeout"
