@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgesppo.sessions.session import Session
 
 TRY_QUESTION = "Who are you?"
+_KEY = "EDGESPPO_API_KEY"
 _IN_CHAT = "/model NAME takes one of these, or the path of a GGUF file or of a checkpoint folder"
 _NO_NAME = "--resume takes no name; to resume a chat by its name: edgesppo chat --session {}"
 _plain_option = click.option(
@@ -125,8 +126,10 @@ def _setup(
     def open_reported(which: locate.Found, report: Callable[[str, float], None]) -> LoadedModel:
         if url is not None and which is here:
             from edgesppo.remote.model import connect
+            from edgesppo.server import api_keys
 
-            return connect(url, os.environ.get("EDGESPPO_API_KEY", "").rpartition(":")[2])
+            key = api_keys.to_send(os.environ.get(_KEY, ""), _KEY)
+            return connect(url, key)
         loaded = load(loading, which, report)
         if asked_for and which is found:
             user_state.set_last(locate.argument_for(which))

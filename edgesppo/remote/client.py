@@ -14,9 +14,11 @@ from edgesppo.errors import ContextOverflow, EdgesppoError, UsageError
 from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+_CONNECT_S = 30.0
 _TIMEOUT_S = 600.0
+_EXAMPLE = "expected one like http://127.0.0.1:8080"
 _MOST_BYTES = 64 << 20
 _DATA = b"data: "
 
@@ -25,29 +27,28 @@ class Client:
     """Asks the server at a URL, with an API key if there is one."""
 
     def __init__(self, url: str, key: str = "") -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise UsageError(f"--url is {url!r}, expected one like http://127.0.0.1:8080")
-        self.url = f"{parts.scheme}://{parts.netloc}"
-        self._scheme, self._host, self._port = parts.scheme, parts.hostname, parts.port
+        parts, self._port = _split(url)
+        self._scheme, self._host = parts.scheme, parts.hostname or ""
+        self._path = parts.path.rstrip("/")
+        self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
         self._headers = {"Content-Type": "application/json"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON that the server answers with. Raises EdgesppoError."""
-        with self._sent(path, body) as (_, response):
+        with self._sent(path, body, lambda _: None) as response:
             return json.loads(response.read(_MOST_BYTES))
 
     def stream(
-        self, path: str, body: dict[str, Any], connections: list[http.client.HTTPConnection]
+        self, path: str, body: dict[str, Any], opened: Callable[[socket.socket], None]
     ) -> Iterator[Any]:
         """The data of the events that the server answers with, up to the last one.
 
-        While it runs, its connection is in `connections`, for `cut`. Raises EdgesppoError.
+        `opened` gets the socket, for `cut`, before anything is sent; what it raises ends the
+        stream. Raises EdgesppoError.
         """
-        with self._sent(path, body) as (connection, response):
-            connections.append(connection)
+        with self._sent(path, body, opened) as response:
             for line in response:
                 if line.startswith(_DATA):
                     data = line[len(_DATA) :].strip()
@@ -60,17 +61,21 @@ class Client:
 
     @contextlib.contextmanager
     def _sent(
-        self, path: str, body: dict[str, Any] | None
-    ) -> Iterator[tuple[http.client.HTTPConnection, http.client.HTTPResponse]]:
+        self, path: str, body: dict[str, Any] | None, opened: Callable[[socket.socket], None]
+    ) -> Iterator[http.client.HTTPResponse]:
         """The response to a request, whose connection is closed at the end of the block."""
         connection = self._connection()
         data = None if body is None else json.dumps(body)
         try:
-            connection.request("GET" if data is None else "POST", path, data, self._headers)
+            connection.connect()
+            connection.sock.settimeout(_TIMEOUT_S)
+            opened(connection.sock)
+            method = "GET" if data is None else "POST"
+            connection.request(method, self._path + path, data, self._headers)
             response = connection.getresponse()
             if response.status >= 400:
                 raise _error(_parsed(response.read(_MOST_BYTES)), response.status)
-            yield connection, response
+            yield response
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, EdgesppoError):
                 raise
@@ -85,17 +90,33 @@ class Client:
         if self._scheme == "https":
             context = ssl.create_default_context()
             return http.client.HTTPSConnection(
-                self._host, self._port, timeout=_TIMEOUT_S, context=context
+                self._host, self._port, timeout=_CONNECT_S, context=context
             )
-        return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        return http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_S)
 
 
-def cut(connections: list[http.client.HTTPConnection]) -> None:
-    """End the streams of these connections, from any thread."""
-    for connection in connections:
-        if connection.sock is not None:
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
+def cut(sockets: Iterable[socket.socket]) -> None:
+    """End the streams of these sockets, from any thread."""
+    for opened in sockets:
+        with contextlib.suppress(OSError):
+            opened.shutdown(socket.SHUT_RDWR)
+
+
+def _split(url: str) -> tuple[urllib.parse.SplitResult, int | None]:
+    """The parts of a URL, and its port. Raises UsageError."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"--url is {url!r}, {_EXAMPLE}") from None
+    if "@" in parts.netloc:
+        raise UsageError(
+            f"--url has a user's name in it, {_EXAMPLE}; EDGESPPO_API_KEY is for the key"
+        )
+    more = parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
+        raise UsageError(f"--url is {url!r}, {_EXAMPLE}")
+    return parts, port
 
 
 def _parsed(data: bytes) -> Any:

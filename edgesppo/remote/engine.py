@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from edgesppo.engine.request import Event, Request
-from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, UsageError
+from edgesppo.errors import Cancelled, Closed, ContextOverflow, EdgesppoError, UsageError
 from edgesppo.remote import client as remote_client
 
 if TYPE_CHECKING:
-    import http.client
+    import socket
     from collections.abc import Iterator, Sequence
 
     from edgesppo.llama.context import Chain
@@ -42,7 +42,7 @@ class RemoteEngine:
         self.url = client.url
         self.n_ctx = n_ctx
         self._client = client
-        self._open: dict[int, list[http.client.HTTPConnection]] = {}
+        self._open: dict[int, list[socket.socket]] = {}
         self._closed = False
 
     def submit(
@@ -73,18 +73,26 @@ class RemoteEngine:
 
     def stream(self, request: Request) -> Iterator[Event]:
         """The events of one answer as the server sends them. Leaving early cancels it there."""
-        connections = self._open.setdefault(id(request), [])
+        sockets = self._open.setdefault(id(request), [])
+
+        def opened(connected: socket.socket) -> None:
+            sockets.append(connected)
+            if request.cancelled:  # before there was anything to cut
+                raise Cancelled("the answer was cancelled")
+
         request.admitted_at = time.perf_counter()
         try:
             if not request.cancelled:
-                for found in self._client.stream("/v1/completions", _body(request), connections):
+                for found in self._client.stream("/v1/completions", _body(request), opened):
+                    if request.is_unwanted:
+                        break
                     yield from self._events(request, found)
         except EdgesppoError:
             if not request.cancelled:
                 raise
         finally:
             self._open.pop(id(request), None)
-            remote_client.cut(connections)
+            remote_client.cut(sockets)
         request.finish_reason = request.finish_reason or "cancelled"
         yield Event(None, request.finish_reason)
 
@@ -126,8 +134,8 @@ class RemoteEngine:
     def close(self) -> None:
         """End all answers."""
         self._closed = True
-        for connections in [*self._open.values()]:
-            remote_client.cut(connections)
+        for sockets in [*self._open.values()]:
+            remote_client.cut([*sockets])
 
 
 def _body(request: Request) -> dict[str, Any]:

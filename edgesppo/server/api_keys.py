@@ -77,10 +77,27 @@ def parse(lines: Iterable[tuple[int, str]], where: str) -> list[ApiKey]:
     return keys
 
 
+def to_send(text: str, where: str) -> str:
+    """The key that a client sends, of what a server reads as one; "" if there is none.
+
+    Raises UsageError for anything that the server would not take, or several keys.
+    """
+    lines = text.split(",")
+    n_keys = len(parse(enumerate(lines, 1), where))
+    if n_keys > 1:
+        raise UsageError(f"{where} has {n_keys} keys, expected the one to send: NAME:KEY, or KEY")
+    words = [words[0] for words in map(str.split, lines) if words and words[0][0] != "#"]
+    return _split(words[0], "")[1] if words else ""
+
+
+def _split(word: str, default_name: str) -> tuple[str, str]:
+    """The name and the key."""
+    name, colon, secret = word.partition(":")
+    return (name, secret) if colon else (default_name, word)
+
+
 def _parse_line(words: list[str], where: str, default_name: str) -> ApiKey:
-    name, colon, secret = words[0].partition(":")
-    if not colon:
-        name, secret = default_name, words[0]
+    name, secret = _split(words[0], default_name)
     if not _NAME.match(name) or len(secret) < _LEAST:
         raise UsageError(f"{where} is no key of at least {_LEAST} characters; expected {FORM}")
     budgets = dict(_parse_budget(word, where) for word in words[1:])

@@ -60,16 +60,16 @@ class Server(uvicorn.Server):
             return
         await super().startup([])  # without a socket
         deadlines = self.service.settings.deadlines
-        limits = {"ssl_handshake_timeout": deadlines.header_s}
+        limits: dict[str, Any] = {"ssl_handshake_timeout": deadlines.header_s}
         if sys.version_info >= (3, 11):
             limits["ssl_shutdown_timeout"] = deadlines.write_s
 
         def connect() -> asyncio.Protocol:
-            state = {"server_state": self.server_state, "app_state": self.lifespan.state}
-            protocol: asyncio.Protocol = self.config.http_protocol_class(
-                config=self.config, **state
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
             )
-            return protocol
 
         loop, tls = asyncio.get_running_loop(), self.config.ssl
         self.servers = [

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import http.client
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from edgesppo.errors import ContextOverflow, EdgesppoError, UsageError
+from edgesppo.remote.client import Client
+from edgesppo.remote.engine import RemoteEngine
 from edgesppo.remote.model import RemoteModel, connect
+from edgesppo.sampling.params import SamplingParams
 from edgesppo.server import api_keys
 from tests.support.command_line import CAPITAL, one_line_error, run
 from tests.support.live_server import Live, live
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from edgesppo.engine.request import Event
     from edgesppo.loaded_model import LoadedModel
 
 KEY = "secret-of-ada"
@@ -81,7 +88,83 @@ def test_what_the_server_refuses_is_an_error_here(server: Live, remote: RemoteMo
     assert remote.ask(CAPITAL, temperature=0)
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1:80", "http://", ""])
+def test_an_answer_is_cancelled_before_the_server_has_begun_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        engine = RemoteEngine(Client(url), cast("Any", None), "demo", 512)
+        request = engine.submit([1, 2, 3], SamplingParams())
+        events: list[Event] = []
+        asking = threading.Thread(target=lambda: events.extend(engine.stream(request)))
+        asking.start()
+        connection = listener.accept()[0]
+        with connection:
+            assert connection.recv(10)
+            engine.cancel(request)
+            asking.join(30)
+            assert [event.finish_reason for event in events] == ["cancelled"]
+
+
+def test_an_answer_that_is_cancelled_while_it_connects_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect = http.client.HTTPConnection.connect
+
+    def connect_late(connection: http.client.HTTPConnection) -> None:
+        engine.cancel(request)
+        connect(connection)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", connect_late)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        engine = RemoteEngine(Client(url), cast("Any", None), "demo", 512)
+        request = engine.submit([1, 2, 3], SamplingParams())
+        asking = threading.Thread(target=lambda: list(engine.stream(request)))
+        asking.start()
+        connection = listener.accept()[0]
+        with connection:
+            connection.settimeout(30)
+            assert connection.recv(10) == b""
+        asking.join(30)
+
+
+def test_a_url_may_have_a_path_and_is_told_without_secrets(server: Live) -> None:
+    assert Client("http://[::1]:80/models/").url == "http://[::1]:80/models"
+    client = Client(f"{server.url}/v1/", KEY)
+    assert client.ask("/models")["data"]
+    with pytest.raises(UsageError, match="user's name") as refused:
+        Client("http://ada:hidden@127.0.0.1")
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("", ""),
+        ("a-long-secret", "a-long-secret"),
+        ("ada:secret:with-colon", "secret:with-colon"),
+        ("ada:a-long-secret requests=60", "a-long-secret"),
+    ],
+)
+def test_client_and_server_read_the_same_key(text: str, key: str) -> None:
+    assert api_keys.to_send(text, "here") == key
+    assert [known.digest for known in api_keys.parse([(1, text)], "here")] == (
+        [api_keys.digest(key)] if key else []
+    )
+
+
+def test_a_client_has_one_key() -> None:
+    with pytest.raises(UsageError, match="2 keys") as refused:
+        api_keys.to_send("ada:secret-of-ada,bob:secret-of-bob", "EDGESPPO_API_KEY")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://127.0.0.1", "127.0.0.1:80", "http://", ""),
+        *("http://h:99999", "http://[::1", "http://h:abc", "http://h?x=1"),
+    ],
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="expected one like"):
         connect(url)
