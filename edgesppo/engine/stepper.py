@@ -11,9 +11,10 @@ from edgesppo.engine.long_prompts import LongPrompts
 from edgesppo.engine.request import FAILED
 from edgesppo.engine.runner import Runner
 from edgesppo.engine.scheduler import Scheduler
-from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError
+from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError, OutOfMemory
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
+from edgesppo.system import memory_guard
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
@@ -134,8 +135,9 @@ class Stepper:
             if drawn and request.drafter is not None:
                 request.drafter.learn(request.draft, drawn)
         except EdgesppoError as error:
-            request.error = error
-            reason = FAILED
+            request.error, reason = error, FAILED
+        except MemoryError as error:
+            request.error, reason = OutOfMemory(memory_guard.shortage(error)), FAILED
         request.draft = []
         if reason is not None:
             self.schedule.finish(request, reason)

@@ -17,11 +17,14 @@ _BACKLOG = 512
 
 
 def on_address(host: str, port: int) -> socket.socket:
-    """A socket that listens on a host and port. Raises UsageError if that is not possible."""
+    """A socket that listens on a host and port. Raises UsageError if that is not possible.
+
+    Of a name's addresses it is the first of IPv4, where there is one: `localhost` may be `::1` and
+    127.0.0.1, and not every client tries both.
+    """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         # With the protocol: only so does asyncio turn off Nagle's algorithm, which would hold
         # every second piece of an answer back for 40 ms.
         listener = socket.socket(family, kind, protocol)

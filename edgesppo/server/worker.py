@@ -13,11 +13,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import EdgesppoError
+from edgesppo.errors import EdgesppoError, OutOfMemory
 from edgesppo.server.backend import Backend
 from edgesppo.server.errors import overloaded, unavailable
 from edgesppo.server.fair_queue import FairQueue
 from edgesppo.server.job import Job, News
+from edgesppo.system import memory_guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from edgesppo.server.snapshots import Snapshots
 
 LOADING, OK, DRAINING, FAILED, STOPPED = "loading", "ok", "draining", "failed", "stopped"
+# What ends the answers that it hits, and not the server.
+_FAULTS = (EdgesppoError, MemoryError)
 Deliveries = list[tuple[Job, list[News]]]
 
 
@@ -182,8 +185,8 @@ class Worker:
         self._admit(backend, deliveries)
         try:
             backend.step()
-        except EdgesppoError as error:  # nothing was computed for anyone
-            deliveries += [(job, [error]) for job in self._running]
+        except _FAULTS as error:  # nothing was computed for anyone
+            deliveries += [(job, [_ours(error)]) for job in self._running]
             for job in self._running:
                 self._end(job)
         else:
@@ -213,9 +216,9 @@ class Worker:
                 return
             try:
                 job.generation = backend.begin(job.prompt, job.params, job.grammar, job.owner)
-            except EdgesppoError as error:
+            except _FAULTS as error:
                 job.over = True
-                deliveries.append((job, [error]))
+                deliveries.append((job, [_ours(error)]))
                 continue
             job.chunks = iter(job.generation)
             job.admitted_at = time.perf_counter()
@@ -233,8 +236,8 @@ class Worker:
                 chunk = next(job.chunks)
                 news.append(chunk)
                 job.over = chunk.finish_reason is not None
-        except EdgesppoError as error:
-            news.append(error)
+        except _FAULTS as error:
+            news.append(_ours(error))
             job.over = True
         if news:
             self._metrics.observe(job, len(news))
@@ -277,6 +280,10 @@ class Worker:
         with contextlib.suppress(RuntimeError):
             assert self._loop is not None, "it was started"
             self._loop.call_soon_threadsafe(function)
+
+
+def _ours(error: Exception) -> EdgesppoError:
+    return error if isinstance(error, EdgesppoError) else OutOfMemory(memory_guard.shortage(error))
 
 
 def _hand_over(deliveries: Deliveries) -> None:

@@ -191,6 +191,15 @@ def test_a_log_that_nobody_reads_holds_nobody_up_and_tells_what_it_dropped(
     assert told
 
 
+def test_a_name_with_two_addresses_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    six = (socket.AF_INET6, *stream, ("::1", 0, 0, 0))
+    four = (socket.AF_INET, *stream, ("127.0.0.1", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [six, four])
+    with listen.on_address("localhost", 0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
 def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(100))

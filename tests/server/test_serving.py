@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 import edgesppo
+from edgesppo.engine.runner import Runner
+from edgesppo.server.backend import Backend
 from edgesppo.server.settings import Deadlines
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import CHAT, GREEDY, Live, events, live
@@ -199,6 +201,20 @@ def test_a_second_signal_ends_the_answers_at_once(babbler: Path) -> None:
             server.server.handle_exit(signal.SIGTERM, None)
             last = [line for line in lines if line][-1]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_stopped"
+
+
+@pytest.mark.parametrize("where", [(Backend, "step"), (Backend, "begin"), (Runner, "sample")])
+def test_memory_that_is_short_once_ends_an_answer_and_not_the_server(
+    server: Live, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, fail)
+        refused = server.chat("Hi", max_tokens=5)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "out_of_memory")
+    assert server.chat("Hi", max_tokens=5).status_code == 200
 
 
 def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
