@@ -20,6 +20,7 @@ from edgesppo.cli.session_options import Size
 from edgesppo.errors import UsageError
 from edgesppo.gguf import gemma2
 from edgesppo.system.paths import data_dir
+from edgesppo.terminal.output import is_quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,11 @@ _OPTIONS = [
         type=_FILE,
         help="The API keys, one a line: NAME:KEY, then requests=N and tokens=N per minute if"
         f" limited. [env: {_KEY}, with commas between]",
+    ),
+    _server(
+        "--alias",
+        multiple=True,
+        help="Another name that clients may ask for the model by, such as gpt-4o; repeatable.",
     ),
     _safety("--allow-host", multiple=True, help="A name the server may be asked by; repeatable."),
     _safety(
@@ -152,10 +158,12 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
         else listen.on_unix_socket(path)
     )
     say(f"Serving {found.name} at {listen.url_of(listener, tls=bool(tls))} (Ctrl-C ends it)")
+    for line in listen.notes(listener, settings, tls=bool(tls)):
+        say(line)
     if serving["until_eof"]:
         end_with_input(server)
     try:
-        with log_to_stderr():
+        with log_to_stderr(quiet=is_quiet()):
             run(server, listener)
     finally:
         listener.close()
@@ -196,6 +204,7 @@ def _settings(serving: dict[str, Any]) -> ServerSettings:
         keys=keys,
         allowed_hosts=serving["allow_host"],
         origins=serving["allow_origin"],
+        aliases=serving["alias"],
         access_log=serving["access_log"],
         snapshot_folder=data_dir() / "server",
         snapshot_bytes=serving["snapshots"],
@@ -218,6 +227,8 @@ def _keys(path: Path | None) -> Any:
     from edgesppo.server import api_keys
 
     if path is not None:
+        if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
+            say(f"warning: other users can read {path}; to change that: chmod 600 {path}")
         return tuple(api_keys.read_file(path))
     given = os.environ.get(_KEY, "").split(",")
     return tuple(api_keys.parse(enumerate(given, 1), _KEY))

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edgesppo.access")
 _DISCONNECTED = 499
+_REFUSED = 400  # the least status of a refusal
 _OTHER = "other"
+_PAGE = "/page/"
+_LONGEST = 80  # characters of a path that is none of ours
 
 
 class AccessLog:
@@ -40,8 +43,8 @@ class AccessLog:
         try:
             await self._app(scope, receive, noting)
         finally:
-            self._metrics.requests.labels(entry.path, str(entry.status)).inc()
-            if self._enabled:
+            self._metrics.requests.labels(entry.label, str(entry.status)).inc()
+            if self._enabled and not entry.is_page_file:
                 logger.info(json.dumps(entry.line()))
 
 
@@ -70,10 +73,24 @@ class _Entry:
         return self._status if self._status is not None and self._whole else _DISCONNECTED
 
     @property
-    def path(self) -> str:
+    def label(self) -> str:
         """The path of the route, not the client's text; there may be any number of those."""
+        if self.is_page_file:
+            return f"{_PAGE}*"
         route = self._scope.get("route")
         return getattr(route, "path", _OTHER)
+
+    @property
+    def is_page_file(self) -> bool:
+        """Whether it is one of the page's many files, which would drown the rest of the log."""
+        return self._scope["path"].startswith(_PAGE) and self.status < _REFUSED
+
+    @property
+    def path(self) -> str:
+        """The path as it is logged: of what has no route, the client's own, shortened."""
+        own = self._scope["path"]
+        shortened = own if len(own) <= _LONGEST else f"{own[:_LONGEST]}..."
+        return shortened if self.label == _OTHER else self.label
 
     def line(self) -> dict[str, Any]:
         """What is logged."""

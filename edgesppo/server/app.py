@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
@@ -25,6 +24,7 @@ from edgesppo.server.invalid import from_validation
 from edgesppo.server.ollama import answers
 from edgesppo.server.ollama import models as ollama_models
 from edgesppo.server.openai import chat, completions, models, responses, unsupported
+from edgesppo.server.plain_paths import PlainPaths
 from edgesppo.server.service import Service
 from edgesppo.server.worker import FAILED, OK
 from edgesppo.system.sanitize import one_line
@@ -79,6 +79,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         )
     app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
     app.add_middleware(HeadRequests)
+    app.add_middleware(PlainPaths)
     return app
 
 
@@ -91,7 +92,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
         worker = service.worker
         body = {
             "status": worker.status,
-            "last_step_age_s": round(time.monotonic() - worker.last_step_at, 3),
+            "last_step_age_s": worker.step_age_s(),
             "active": worker.n_running,
             "queued": worker.n_waiting,
         }
@@ -116,7 +117,10 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
         return _response(request, error)
     message, path = str(error.detail), request.url.path[:100]
     if error.status_code == 404:
-        message = f"there is no {path!r} here; /openapi.json describes what there is"
+        known = request.app.openapi()["paths"]
+        meant = next((p for p in (f"/v1{path}", f"/api{path}") if p in known), None)
+        advice = f"did you mean {meant}?" if meant else "/openapi.json describes what there is"
+        message = f"there is no {path!r} here; {advice}"
     elif error.status_code == 405:
         message = f"{request.method[:16]} is not possible on {path!r}"
     headers = dict(error.headers or {})

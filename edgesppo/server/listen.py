@@ -9,9 +9,13 @@ import stat
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
+from edgesppo.server.guard import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from edgesppo.server.settings import ServerSettings
 
 _BACKLOG = 512
 
@@ -78,6 +82,26 @@ def _remove_stale(path: Path) -> None:
                 path.unlink()
                 return
         raise OSError(None, "another server listens there")
+
+
+def notes(listener: socket.socket, settings: ServerSettings, *, tls: bool) -> Iterator[str]:
+    """What to tell about an address that other machines can reach: where, and how safely."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6) or is_loopback(settings.host):
+        return
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::") and (own := _own_address()):
+        names = "" if settings.allowed_hosts else "; by a name only with --allow-host NAME"
+        yield f"From other machines: {'https' if tls else 'http'}://{own}:{port}{names}"
+    if not tls:
+        yield "Without --tls-cert everyone on the way can read the API keys and the chats."
+
+
+def _own_address() -> str | None:
+    """This machine's address in its network; None if it is in none."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing; it only finds the way out
+        return str(probe.getsockname()[0])
+    return None
 
 
 def url_of(listener: socket.socket, *, tls: bool) -> str:

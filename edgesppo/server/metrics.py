@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._info = Info("edgesppo", "The model and the version", registry=self._registry)
         self.requests = self._counter("requests", "HTTP requests", ("path", "status"))
         self.disconnects = self._counter("disconnects", "Answers whose client went away")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
@@ -42,6 +43,10 @@ class Metrics:
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge whose value is read when it is asked for."""
         Gauge(f"edgesppo_{name}", text, registry=self._registry).set_function(read)
+
+    def describe(self, **facts: str) -> None:
+        """Tell facts about the server, as labels of `edgesppo_info`."""
+        self._info.info(facts)
 
     def observe(self, job: Job, n_tokens: int) -> None:
         """Note that tokens of an answer have come."""

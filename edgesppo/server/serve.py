@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from prometheus_client import disable_created_metrics
 
 from edgesppo.server.app import create_app
 from edgesppo.server.log_output import LogOutput
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from edgesppo.server.service import Service
     from edgesppo.server.settings import ServerSettings
 
+logger = logging.getLogger("edgesppo.server")
 # For the clients to be told that the server has stopped.
 _LAST_WORDS_S = 1.0
 
@@ -48,8 +50,13 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """At the first signal drain, at the second stop at once."""
         if self._drain_until is None:
-            self._drain_until = time.monotonic() + self.service.settings.deadlines.drain_s
+            drain_s = self.service.settings.deadlines.drain_s
+            self._drain_until = time.monotonic() + drain_s
             self.service.worker.drain()
+            if not self.service.is_idle:
+                logger.info(
+                    "Waiting at most %g s for the answers under way (Ctrl-C again: not)", drain_s
+                )
         else:
             self.force_exit = self.should_exit = True
 
@@ -100,6 +107,8 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Handle the signals while the server runs. They are not raised again: it ended well."""
         handled = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            handled.append(signal.SIGHUP)  # the terminal was closed; nohup has it ignored
         try:
             before = {number: signal.signal(number, self.handle_exit) for number in handled}
         except ValueError:  # not the main thread
@@ -118,6 +127,7 @@ def build_server(
     """A server for the sockets that `run` gets; `options` are uvicorn's, for TLS."""
     app = create_app(load, settings)
     limits = {"deadlines": settings.deadlines, "most_connections": settings.limits.connections}
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # each would double a counter, for the time when it began
     protocol = type("Protocol", (DeadlineProtocol,), limits)
     config = uvicorn.Config(
         app,
@@ -138,12 +148,15 @@ def build_server(
 
 
 @contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Write the access log, and what goes wrong, to standard error."""
+def log_to_stderr(*, quiet: bool = False) -> Iterator[None]:
+    """Write the access log, what the server is about and what goes wrong to standard error.
+
+    `quiet` leaves out what the server is about.
+    """
     handler = LogOutput(sys.stderr)
     for name, level in (
         ("edgesppo.access", logging.INFO),
-        ("edgesppo.server", logging.WARNING),
+        ("edgesppo.server", logging.WARNING if quiet else logging.INFO),
         ("uvicorn.error", logging.ERROR),
     ):
         logger = logging.getLogger(name)

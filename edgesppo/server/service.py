@@ -18,7 +18,7 @@ from edgesppo.server.errors import ApiError, bad_request, from_exception
 from edgesppo.server.job import Job
 from edgesppo.server.metrics import Metrics
 from edgesppo.server.snapshots import Snapshots
-from edgesppo.server.worker import Worker
+from edgesppo.server.worker import OK, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -69,6 +69,7 @@ class Service:
             snapshots=snapshots,
         )
         worker = self.worker
+        self.metrics.watch("ready", "1 if it answers", lambda: float(worker.status == OK))
         self.metrics.watch("queue_length", "Waiting answers", lambda: worker.n_waiting)
         self.metrics.watch("active_sequences", "Running answers", lambda: worker.n_running)
         self.metrics.watch("kv_cache_share", "Share of the KV cache in use", worker.kv_share)
@@ -84,9 +85,10 @@ class Service:
         return not self.open_answers and self.worker.is_idle
 
     def require_model(self, name: str | None) -> None:
-        """Raise a 404 unless `name` is the model that is served, or None."""
+        """Raise a 404 unless `name` is one of the model that is served, or None."""
         mine = self.backend.name
-        if name is not None and name not in (mine, f"{mine}:latest"):
+        names = {one for own in (mine, *self.settings.aliases) for one in (own, f"{own}:latest")}
+        if name is not None and name not in names:
             raise ApiError(
                 404,
                 f"the model {name[:100]!r} does not exist here; this server has {mine!r}",
@@ -131,17 +133,21 @@ class Service:
     def _jobs(self, plan: Plan, key: ApiKey | None) -> list[Job]:
         limits = self.settings.limits
         if plan.n > limits.n:
-            raise bad_request(f"n is {plan.n}, expected at most {limits.n} answers at once", "n")
+            raise bad_request(
+                f"n is {plan.n}, expected at most {limits.n} answers at once", "n", "invalid_value"
+            )
         if (n_answers := len(plan.prompts) * plan.n) > limits.n:
             raise bad_request(
                 f"there are {len(plan.prompts)} prompts, which make {n_answers} answers, expected "
                 f"at most {limits.n} at once",
                 "prompt",
+                "invalid_value",
             )
         if plan.params.max_tokens > limits.max_tokens:
             raise bad_request(
                 f"max_tokens is {plan.params.max_tokens}, expected at most {limits.max_tokens}",
                 "max_tokens",
+                "invalid_value",
             )
         owner = "" if key is None else key.name
         jobs: list[Job] = []

@@ -49,7 +49,8 @@ class ServerSettings:
 
     `allowed_hosts` are the names beside addresses and localhost under which it may be asked;
     `origins` the web pages that may use it, beside its own. What the KV cache holds is kept in
-    `snapshot_folder` from one run to the next, in at most `snapshot_bytes`.
+    `snapshot_folder` from one run to the next, in at most `snapshot_bytes`. The model answers to
+    its own name, and to `aliases`.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +59,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     access_log: bool = True
+    aliases: tuple[str, ...] = ()
     snapshot_folder: Path | None = None
     snapshot_bytes: int = 0
     limits: Limits = field(default_factory=Limits)

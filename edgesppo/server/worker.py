@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError, OutOfMemory
 from edgesppo.server.backend import Backend
 from edgesppo.server.errors import overloaded, unavailable
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 LOADING, OK, DRAINING, FAILED, STOPPED = "loading", "ok", "draining", "failed", "stopped"
 # What ends the answers that it hits, and not the server.
 _FAULTS = (EdgesppoError, MemoryError)
+logger = logging.getLogger("edgesppo.server")
 Deliveries = list[tuple[Job, list[News]]]
 
 
@@ -48,7 +51,7 @@ class Worker:
     ) -> None:
         self.status = LOADING
         self.failure: BaseException | None = None  # why the model could not be loaded
-        self.last_step_at = time.monotonic()
+        self._last_step_at = time.monotonic()
         self._load = load
         self._max_queue = max_queue
         self._metrics = metrics
@@ -85,6 +88,13 @@ class Worker:
     def n_running(self) -> int:
         """The number of answers that are being computed."""
         return len(self._running)
+
+    def step_age_s(self) -> float | None:
+        """Seconds since the last step ended, or since there was something to compute.
+
+        None while there is nothing to compute.
+        """
+        return round(time.monotonic() - self._last_step_at, 3) if self._running else None
 
     def submit(self, jobs: list[Job]) -> None:
         """Queue answers, all or none.
@@ -159,6 +169,7 @@ class Worker:
                 self._snapshots.restore(self._backend)
             if self.status == LOADING:
                 self.status = OK
+            self._tell_ready(self._backend)
             while self._wait_for_work():
                 self._compute(self._backend)
             self.status = STOPPED
@@ -172,11 +183,22 @@ class Worker:
             if self._backend is not None:
                 self._backend.close()
 
+    def _tell_ready(self, backend: Backend) -> None:
+        self._metrics.describe(model=backend.name, version=__version__)
+        n = backend.n_seqs
+        logger.info(
+            "Ready: %s, %s tokens of context, %s",
+            backend.name,
+            f"{backend.n_ctx:,}",
+            "one answer at a time" if n == 1 else f"{n} answers at once",
+        )
+
     def _wait_for_work(self) -> bool:
         """Wait until there is something to compute; False when stopping."""
         with self._wake:
             while not self._stopping and not self._running and not len(self._queue):
                 self._wake.wait()
+                self._last_step_at = time.monotonic()
             return not self._stopping
 
     def _compute(self, backend: Backend) -> None:
@@ -191,7 +213,7 @@ class Worker:
                 self._end(job)
         else:
             deliveries += [(job, news) for job in self._running if (news := self._news(job))]
-        self.last_step_at = time.monotonic()
+        self._last_step_at = time.monotonic()
         with self._wake:
             self._running = [job for job in self._running if not job.over]
         self._metrics.steps.inc()

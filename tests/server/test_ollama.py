@@ -121,7 +121,6 @@ def test_what_would_change_models_is_refused(client: Any) -> None:
         lambda: client.create("x", from_="y"),
         lambda: client.delete("x"),
         lambda: client.copy("x", "y"),
-        lambda: client.embed("x", "y"),
     ):
         with pytest.raises(ollama.ResponseError, match="not supported"):
             refused()

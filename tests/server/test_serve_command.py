@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -87,6 +88,7 @@ def test_it_serves_a_unix_socket_and_ends_well_when_told(
     assert not path.exists()
     first, *log = result.stderr.splitlines()
     assert first == f"Serving demo-q4_k_m at unix:{path} (Ctrl-C ends it)"
+    assert any(re.fullmatch(r"Ready: demo-q4_k_m, 512 tokens .*", line) for line in log)
     assert "secret" not in result.stderr
     last = json.loads(log[-1])
     assert (last["key"], last["path"], last["status"]) == ("ada", CHAT, 200)

@@ -62,7 +62,7 @@ def live(
     model: Path | Callable[[], Any], *, ready: bool = True, parallel: int = 4, **settings: Any
 ) -> Iterator[Live]:
     """Serve a model file, or what a function loads, until the end of the block."""
-    made = ServerSettings(access_log=False, **settings)
+    made = ServerSettings(**{"access_log": False, **settings})
 
     def load() -> Any:
         return model() if callable(model) else edgesppo.load(model, n_seqs=parallel)

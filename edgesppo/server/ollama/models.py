@@ -91,10 +91,15 @@ for _method, _path, _what in (
     ("POST", "/api/create", "creating a model"),
     ("POST", "/api/copy", "copying a model"),
     ("DELETE", "/api/delete", "deleting a model"),
-    ("POST", "/api/embed", "embedding"),
-    ("POST", "/api/embeddings", "embedding"),
 ):
-    router.add_api_route(_path, _refuse(_what), methods=[_method], tags=["ollama"], name=_path)
+    router.add_api_route(_path, _refuse(_what), methods=[_method], include_in_schema=False)
+
+
+@router.post("/api/embed", include_in_schema=False)
+@router.post("/api/embeddings", include_in_schema=False)
+async def embed() -> Any:
+    """Refused: the model writes text, and makes no embeddings."""
+    raise ApiError(501, "this model makes no embeddings: it only writes text")
 
 
 def _model(backend: Backend) -> dict[str, Any]:

@@ -57,7 +57,9 @@ class RequestModel(Strict):
         for name in data:
             if name not in known:
                 near = did_you_mean(name, known)
-                raise bad_request(f"unknown parameter {name[:64]!r}{near}", name[:64], "unknown")
+                raise bad_request(
+                    f"unknown parameter {name[:64]!r}{near}", name[:64], "unknown_parameter"
+                )
         return {name: value for name, value in data.items() if name not in cls.REFUSED}
 
 
