@@ -65,11 +65,27 @@ def main() -> int:
 
 
 def make(out: Path) -> Path:
-    """Make the folder anew; the path of its program. Raises CalledProcessError, OSError."""
+    """Make the folder anew; the path of its program. Raises CalledProcessError, OSError.
+
+    A folder of that name is replaced only if it is an earlier bundle.
+    """
+    folder = out / "edgesppo"
+    if folder.exists() and not (folder / "_internal").is_dir():
+        raise FileExistsError(f"{folder} is there, and is no bundle; give another OUT")
     out.mkdir(parents=True, exist_ok=True)
-    work, help_pages = out / "work", "edgesppo/help/examples"
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out) as work:
+        _collect(Path(work))
+        shutil.rmtree(folder, ignore_errors=True)
+        (Path(work) / "edgesppo").rename(folder)
+    suffix = ".exe" if sys.platform == "win32" else ""
+    return folder / f"edgesppo{suffix}"
+
+
+def _collect(work: Path) -> None:
+    """Have PyInstaller make the folder `edgesppo` in an empty one."""
+    help_pages = "edgesppo/help/examples"
     words = ["--noconfirm", "--onedir", "--name", "edgesppo", "--log-level", "ERROR"]
-    words += [f"--distpath={out}", f"--workpath={work}", f"--specpath={work}"]
+    words += [f"--distpath={work}", f"--workpath={work / 'work'}", f"--specpath={work / 'work'}"]
     words += [f"--paths={_packages()}", "--collect-binaries", "llama_cpp"]
     words += [f"--add-data={CHECKOUT / 'models.lock'}:edgesppo/pins"]
     words += [f"--add-data={CHECKOUT / help_pages}:{help_pages}"]
@@ -81,13 +97,10 @@ def make(out: Path) -> Path:
         words += ["--exclude-module", name]
     command = [sys.executable, "-m", "PyInstaller", *words, str(_ENTRY)]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    shutil.rmtree(work)
     # Only the metadata of what is there, or `doctor` would tell of more.
     for name in _LEFT_OUT:
-        for folder in (out / "edgesppo").rglob(f"{name}-*.dist-info"):
+        for folder in (work / "edgesppo").rglob(f"{name}-*.dist-info"):
             shutil.rmtree(folder)
-    suffix = ".exe" if sys.platform == "win32" else ""
-    return out / "edgesppo" / f"edgesppo{suffix}"
 
 
 def _packages() -> Path:

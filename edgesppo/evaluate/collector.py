@@ -21,7 +21,7 @@ from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
 from edgesppo.evaluate.importance import ImportanceSums, PartialSums
 from edgesppo.evaluate.input_sums import InputSums
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
-from edgesppo.system.signals import shielded
+from edgesppo.system.signals import Terminated, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +119,7 @@ class Collector:
                     if time.monotonic() - saved_at > _SAVE_S:
                         self.partial.save(self._done, sums)
                         saved_at = time.monotonic()
-        except (KeyboardInterrupt, EdgesppoError) as error:
+        except (KeyboardInterrupt, Terminated, EdgesppoError) as error:
             self._keep(error, sums)
             raise
         sums.datasets = [Path(self._corpus.origin).name]
@@ -131,6 +131,8 @@ class Collector:
             return
         with contextlib.suppress(OutputError):
             self.partial.save(self._done, sums)
+            if isinstance(error, Terminated):  # nobody reads its text
+                return
             kept = (
                 f"{self._done} of {len(self._corpus.samples)} samples are kept in "
                 f"{self.partial.path}: run the same command again to continue"

@@ -9,8 +9,10 @@ The file is llama.cpp's GGUF form, which llama-quantize and `edgesppo convert --
 from __future__ import annotations
 
 import io
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -227,15 +229,16 @@ class PartialSums:
     def load(self) -> tuple[int, ImportanceSums]:
         """The number of samples that are done, and their sums; 0 if there is nothing to resume."""
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            # Opened here: NumPy leaves a damaged one open.
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 if str(file["fingerprint"]) != self._fingerprint:
                     return 0, ImportanceSums()
                 found = ImportanceSums()
                 for name, count in zip(file["names"], file["counts"], strict=True):
                     found.add(str(name), file[f"sums/{name}"], int(count))
                 return int(file["done"]), found
-        except (OSError, ValueError, KeyError, EOFError):
-            return 0, ImportanceSums()
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+            return 0, ImportanceSums()  # nothing there, or damaged
 
     def save(self, done: int, sums: ImportanceSums) -> None:
         """Record that `done` samples are in these sums. Raises OutputError."""

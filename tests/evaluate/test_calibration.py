@@ -21,6 +21,7 @@ from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.store import verify
 from edgesppo.system.fs import FileSystem
+from edgesppo.system.signals import Terminated
 from edgesppo_convert.quant.imatrix import read_importance
 from tests.support.command_line import run
 
@@ -109,7 +110,7 @@ def _stopping(after: int, error: Callable[[], BaseException]) -> Callable[[str, 
     return report
 
 
-@pytest.mark.parametrize("interrupted", [KeyboardInterrupt, Stop])
+@pytest.mark.parametrize("interrupted", [KeyboardInterrupt, Terminated, Stop])
 def test_an_interrupted_run_goes_on_where_it_was(
     demo_f32: Path,
     matrix: Path,
@@ -128,7 +129,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     if interrupted is KeyboardInterrupt:
         assert "3 of 4 samples are kept" in str(stopped.value)
     report = calibrate(demo_f32, path, OPTIONS)
-    assert report.resumed == (3 if interrupted is KeyboardInterrupt else 2)
+    assert report.resumed == (2 if interrupted is Stop else 3)
     assert _same(read_sums(path), read_sums(matrix))
     assert [file.name for file in tmp_path.iterdir()] == ["matrix.gguf"]
 
@@ -147,6 +148,24 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert list(tmp_path.iterdir()) == []
     calibrate(demo_f32, path, CalibrationOptions(text=TEXT, n_ctx=64, chunks=2))
     assert read_sums(path).n_tokens == 128
+
+
+def test_what_was_kept_and_is_damaged_is_not_used(demo_f32: Path, tmp_path: Path) -> None:
+    options = CalibrationOptions(text=TEXT, n_ctx=32, chunks=2)
+    path = tmp_path / "matrix.gguf"
+    stopped = CalibrationOptions(
+        text=TEXT, n_ctx=32, chunks=2, on_progress=_stopping(1, KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(demo_f32, path, stopped)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    for damaged in (whole[: len(whole) // 2], bytes(flipped)):
+        path.unlink(missing_ok=True)
+        kept.write_bytes(damaged)
+        assert calibrate(demo_f32, path, options).resumed == 0
 
 
 def test_what_was_kept_for_other_options_is_not_used(demo_f32: Path, tmp_path: Path) -> None:
