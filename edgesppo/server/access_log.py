@@ -8,6 +8,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.server.page_route import FILES_ROUTE
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,7 +43,7 @@ class AccessLog:
             await self._app(scope, receive, noting)
         finally:
             self._metrics.requests.labels(entry.path, str(entry.status)).inc()
-            if self._enabled:
+            if self._enabled and not entry.is_file:
                 logger.info(json.dumps(entry.line()))
 
 
@@ -74,6 +76,11 @@ class _Entry:
         """The path of the route, not the client's text; there may be any number of those."""
         route = self._scope.get("route")
         return getattr(route, "path", _OTHER)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file of the page was given: a visit is one line, that of its first file."""
+        return self.path == FILES_ROUTE and self.status < 400
 
     def line(self) -> dict[str, Any]:
         """What is logged."""

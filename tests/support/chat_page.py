@@ -37,6 +37,7 @@ class ChatPage:
     def ask(self, text: str) -> str:
         """Send a message and wait for all of the answer; returns it as it is read."""
         self.send(text)
+        self.browser.until("document.getElementById('message').value === ''")
         self.wait()
         return self.answer()
 
@@ -115,7 +116,8 @@ class ChatPage:
 
     def with_module(self, name: str, statements: str) -> Any:
         """Run statements that `return` something; what a module of the page exports is in `m`."""
-        return self.browser.run(f"import('/page/{name}').then((m) => {{ {statements} }})")
+        folder = "new URL('.', document.querySelector('script[type=module]').src)"
+        return self.browser.run(f"import({folder} + '{name}').then((m) => {{ {statements} }})")
 
     def complaints(self) -> list[Any]:
         """What the browser found fault with: exceptions, and what the policy forbade."""
