@@ -22,7 +22,17 @@ class ChatPage:
             page.open("about:blank")  # so that nothing of another page comes any more
             page.forget()
             page.open(url)
-        page.until("document.getElementById('about').textContent.startsWith('You talk to')")
+        self._until_it_knows_the_server()
+
+    def _until_it_knows_the_server(self) -> None:
+        self.browser.until("document.getElementById('about').innerText.startsWith('You talk to')")
+
+    def reload(self, *, keyless: bool = False) -> None:
+        """Open it anew; `keyless`: the server tells nothing of itself yet."""
+        self.browser.open("about:blank")
+        self.browser.open(self.url)
+        if not keyless:
+            self._until_it_knows_the_server()
 
     def write(self, text: str) -> None:
         """Write into the field for messages."""

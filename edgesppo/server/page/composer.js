@@ -23,6 +23,7 @@ export class Composer {
     this.stopButton = byId("stop");
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.pressed(event));
+    addEventListener("resize", () => fitHeight(this.field));
     byId("composer").addEventListener("submit", (event) => this.submit(event));
     this.stopButton.addEventListener("click", stop);
   }

@@ -41,7 +41,7 @@ export class Gauge {
     }
   }
 
-  /** An answer that grows, by so many pieces behind a prompt of so many tokens, if that is known. */
+  /** An answer that grows, by so many pieces, behind a prompt of so many tokens, if it is known. */
   grow(pieces, promptTokens) {
     clearTimeout(this.timer);
     this.show({ tokens: (promptTokens ?? this.tokens) + pieces });

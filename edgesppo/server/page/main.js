@@ -2,7 +2,16 @@
 
 import { Announcer } from "./announce.js";
 import { Answering } from "./answering.js";
-import { addNode, canGoOn, isEmpty, newChat, nodeOf, showAlternative, shownPath, touch } from "./chats.js";
+import {
+  addNode,
+  canGoOn,
+  isEmpty,
+  newChat,
+  nodeOf,
+  showAlternative,
+  shownPath,
+  touch,
+} from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
@@ -77,7 +86,7 @@ function written(text) {
   if (!running.has(current)) gauge.changed(current);
 }
 
-/** Ask a question. Returns whether it was sent; one that never could be stays where it was written. */
+/** Ask a question; returns whether it was sent. One that can never be stays where it was written. */
 async function send(text) {
   const chat = current;
   const last = shownPath(chat).at(-1);

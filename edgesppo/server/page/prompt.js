@@ -9,7 +9,7 @@ import { countText, countTokens } from "./api.js";
 import { shownPath } from "./chats.js";
 
 const ANSWER_SHARE = 4; // at least one part in so many of the context is for the answer
-const TRIMMED_SHARE = 2; // a prompt that turns were left out of takes one part in so many of the room
+const TRIMMED_SHARE = 2; // a prompt without some turns takes one part in so many of the room
 const MESSAGE_TOKENS = 10; // more than there are around a message, and around all of them
 const KEPT = 50; // counts
 
@@ -45,11 +45,15 @@ function isAnswered({ messages }) {
   return messages.some(({ role }) => role === "assistant");
 }
 
+function placeOf(turns, start) {
+  return turns.findIndex(({ id }) => id === start);
+}
+
 /** How many of the turns that lead to a node its newest prompt left out. */
 export function leftOut(chat, node) {
   const starts = node ? shownPath(chat, node.id).map(({ promptStart }) => promptStart) : [];
   const start = starts.findLast(Boolean);
-  const place = turnsOf(chat, node).findIndex(({ id }) => id === start);
+  const place = placeOf(turnsOf(chat, node), start);
   return { start: place > 0 ? start : null, turns: Math.max(place, 0) };
 }
 
@@ -73,7 +77,7 @@ export class PromptFitter {
     const room = context - this.answerRoom(chat);
     const allFit = context && mostTokens(from(0)) <= room; // so that a larger model reads all again
     const before = allFit ? null : leftOut(chat, node).start;
-    const kept = Math.max(turns.findIndex(({ id }) => id === before), 0);
+    const kept = before ? Math.max(placeOf(turns, before), 0) : 0;
     const found = (place, tokens = null) => ({
       messages: from(place),
       start: turns[place]?.id ?? null,
@@ -114,8 +118,7 @@ export class PromptFitter {
     const system = chat.system.trim();
     const text = [system, messages[0].content.trim()].filter(Boolean).join("\n\n");
     const around = async () =>
-      (await this.count([{ role: "user", content: "a" }], signal)) -
-      (await countText("a", signal));
+      (await this.count([{ role: "user", content: "a" }], signal)) - (await countText("a", signal));
     const tokens = goesOn ? 0 : await countText(text, signal).catch(() => 0);
     const all = tokens && tokens + (await around());
     return new TooLong(all, this.server.context - 1, { goesOn, system });
