@@ -76,9 +76,8 @@ export class Answering {
   async readOnce() {
     const { chat, node } = this;
     const { signal } = this.controller;
-    const { messages, start, leftOut, tokens } = await this.fitter.fit(chat, node, { signal });
-    if (leftOut) node.promptStart = start;
-    else delete node.promptStart;
+    const { messages, start, tokens } = await this.fitter.fit(chat, node, { signal });
+    node.promptStart = start;
     this.promptTokens = tokens;
     this.asked = performance.now();
     const body = { ...chat.sampling, messages };

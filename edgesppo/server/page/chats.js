@@ -6,8 +6,8 @@
 //
 // Of two copies of a node, as two tabs may have them, the one with the greater `version` is newer.
 // What a node of an answer has besides: the `model` that gave it, how many `tokens` it has and how
-// many came in a second (`speed`), where its prompt began if turns were left out (`promptStart`),
-// and a `state`: "done", or why it is not whole, see STATES.
+// many came in a second (`speed`), with which question its prompt began (`promptStart`: its id), and
+// a `state`: "done", or why it is not whole, see STATES.
 
 import { checkedSampling } from "./sampling.js";
 

@@ -17,7 +17,7 @@ import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
 import { isTouch } from "./editor.js";
 import { Gauge } from "./gauge.js";
-import { askForKey } from "./key.js";
+import { askForKey, giveKey } from "./key.js";
 import { Library } from "./library.js";
 import { prepareMenu } from "./menu.js";
 import { notice } from "./notices.js";
@@ -90,7 +90,7 @@ function written(text) {
 async function send(text) {
   const chat = current;
   const last = shownPath(chat).at(-1);
-  if (server.wantsKey && !(await giveKey())) return false;
+  if (server.wantsKey && !(await keyWanted())) return false;
   try {
     await fitter.fit(chat, last, { draft: text });
   } catch (error) {
@@ -107,19 +107,14 @@ async function send(text) {
   return true;
 }
 
-/** Ask for the key that the server wants; returns whether it has been given one that it takes. */
-async function giveKey() {
-  while (server.wantsKey && (await askForKey())) await server.check();
-  notice("key", server.wantsKey && "The server wants an API key.", {
+async function keyWanted() {
+  const given = await giveKey(server);
+  notice("key", !given && "The server wants an API key.", {
     label: "Give a key",
     action: keyWanted,
   });
-  return !server.wantsKey;
-}
-
-async function keyWanted() {
-  await giveKey();
   composer.focus();
+  return given;
 }
 
 /** Let an answer come, or go on. Another that still comes in this chat is stopped. */

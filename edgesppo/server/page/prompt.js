@@ -65,9 +65,9 @@ export class PromptFitter {
 
   /**
    * The `messages` to send for a node, or for a text that is being written behind it; the id of
-   * their first question (`start`) and how many turns are left out before it; and, if they were
-   * counted, how many `tokens` they are. They are unless they fit in any case; with `exact` always.
-   * Throws TooLong, and what the server says.
+   * their first question (`start`) and how many turns `more` than before are left out; and, if they
+   * were counted, how many `tokens` they are: they are unless they fit in any case, with `exact`
+   * always. Throws TooLong, and what the server says.
    */
   async fit(chat, node, { draft = "", exact = false, signal } = {}) {
     const turns = turnsOf(chat, node, draft);
@@ -81,7 +81,6 @@ export class PromptFitter {
     const found = (place, tokens = null) => ({
       messages: from(place),
       start: turns[place]?.id ?? null,
-      leftOut: place,
       more: place - kept,
       tokens,
     });
