@@ -20,7 +20,9 @@ export class TooLong extends Error {
       goesOn
         ? `There is no room to go on: this question and its answer fill the context of the model.`
         : `This message${system ? " with the system text" : ""} is too long: ` +
-            `${tokens ? `${tokens.toLocaleString()} tokens, ` : ""}${most.toLocaleString()} fit.`,
+            (tokens
+              ? `${tokens.toLocaleString()} tokens, ${most.toLocaleString()} fit.`
+              : `${most.toLocaleString()} tokens fit.`),
     );
     this.name = "TooLong";
     this.tokens = tokens;
