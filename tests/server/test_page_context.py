@@ -99,6 +99,7 @@ def test_a_message_that_can_never_fit_is_told_before_it_is_sent_and_stays_where_
     small.browser.until(f"{HINT} === 'This message is too long: 82 tokens, 59 fit.'")
     small.browser.until("document.getElementById('gauge-text').innerText === '82 of 60 tokens'")
     assert small.browser.run(SEND_IS_OFF) is True
+    assert small.browser.run("document.getElementById('message').ariaInvalid") == "true"
     small.browser.press("Enter")
     small.write("word")
     assert small.browser.run(SEND_IS_OFF) is False  # until it was counted again

@@ -86,7 +86,8 @@ export class Composer {
   showTokens({ tokens, context, leavesOut, tooLong }) {
     this.tooLong = Boolean(tooLong);
     this.updateButton();
-    const hint = byId("hint");
+    this.field.setAttribute("aria-invalid", String(this.tooLong));
+    const hint = byId("hint"); // which describes the field
     hint.textContent = tooLong || (leavesOut ? willLeaveOut(leavesOut) : USUAL_HINT);
     hint.classList.toggle("told", hint.textContent !== USUAL_HINT);
     hint.classList.toggle("fault", this.tooLong);
