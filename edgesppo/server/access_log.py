@@ -8,6 +8,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.server.page_route import FILES_ROUTE
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,7 +19,6 @@ logger = logging.getLogger("edgesppo.access")
 _DISCONNECTED = 499
 _REFUSED = 400  # the least status of a refusal
 _OTHER = "other"
-_PAGE = "/page/"
 _LONGEST = 80  # characters of a path that is none of ours
 
 
@@ -75,15 +76,13 @@ class _Entry:
     @property
     def label(self) -> str:
         """The path of the route, not the client's text; there may be any number of those."""
-        if self.is_page_file:
-            return f"{_PAGE}*"
         route = self._scope.get("route")
         return getattr(route, "path", _OTHER)
 
     @property
     def is_page_file(self) -> bool:
-        """Whether it is one of the page's many files, which would drown the rest of the log."""
-        return self._scope["path"].startswith(_PAGE) and self.status < _REFUSED
+        """Whether a file of the page was given: a visit is one line, that of its first file."""
+        return self.label == FILES_ROUTE and self.status < _REFUSED
 
     @property
     def path(self) -> str:

@@ -43,6 +43,9 @@ def test_a_whole_conversation_with_a_model(tab: Page, demo_gguf: Path) -> None:
         page.browser.open(url)
         page.browser.until("document.querySelectorAll('.turn').length === 4")
         assert page.turns() == before
+        anew = "performance.getEntriesByType('resource').filter((file) => file.transferSize > 0)"
+        names = f"{anew}.map((file) => new URL(file.name).pathname)"
+        assert {*page.browser.run(names)} <= {"/health", "/v1/models", "/tokenize"}
         assert page.ask("Thank you!")
         assert (page.complaints(), page.requests_elsewhere()) == ([], [])
 

@@ -76,6 +76,37 @@ def test_a_server_with_keys_is_given_one(page: ChatPage, scripted: ScriptedServe
     assert "secret" not in page.browser.run("JSON.stringify({...localStorage})")
 
 
+# Cancel, and wait until the page knows.
+GIVES_NO_KEY = """new Promise((done) => {
+  const dialog = document.getElementById("key");
+  dialog.addEventListener("close", () => done(), { once: true });
+  dialog.querySelector("button").click();
+})"""
+
+
+def test_a_key_is_asked_for_at_once_and_without_one_a_message_stays_where_it_was_written(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    is_asked = "document.getElementById('key').open"
+    scripted.key = "another secret"
+    page.reload(keyless=True)
+    page.browser.until(is_asked)
+    page.browser.run(GIVES_NO_KEY)
+    page.until_notice("The server wants an API key.")
+    page.send("May I?")
+    page.browser.until(is_asked)
+    page.browser.run(GIVES_NO_KEY)
+    assert page.browser.run("document.getElementById('message').value") == "May I?"
+    assert page.turns() == []
+    page.press("Give a key")
+    page.browser.until(is_asked)
+    page.browser.type("another secret")
+    page.browser.press("Enter")
+    page.browser.until("document.activeElement.id === 'message'")
+    assert page.ask("") == "Hello, you."
+    assert page.notices() == ""
+
+
 def test_what_the_storage_cannot_keep_is_told_and_stays_on_the_page(page: ChatPage) -> None:
     fill = "for (let n = 0; n < 9999; n += 1) localStorage.setItem(`f${n}`, 'x'.repeat(999))"
     page.browser.run(f"{{ try {{ {fill} }} catch {{}} }}")
@@ -97,6 +128,13 @@ def test_a_deleted_chat_can_be_had_back(page: ChatPage) -> None:
     assert "Precious" in page.chats()
 
 
+# Of these elements, those that nothing covers.
+IN_SIGHT = """["settings-fault", "sampling-top_k"].filter((id) => {
+  const { left, top, height } = document.getElementById(id).getBoundingClientRect();
+  return document.elementFromPoint(left + 9, top + height / 2)?.id === id;
+})"""
+
+
 def test_settings_go_to_the_server_and_wrong_ones_are_named(
     page: ChatPage, scripted: ScriptedServer
 ) -> None:
@@ -110,6 +148,7 @@ def test_settings_go_to_the_server_and_wrong_ones_are_named(
         page.browser.run("document.getElementById('settings-fault').innerText")
         == "Top k: “many” is not a number."
     )
+    assert page.browser.run(IN_SIGHT) == ["settings-fault", "sampling-top_k"]
     page.browser.run("document.getElementById('sampling-top_k').value = '40'")
     page.press("Save", "dialog[open]")
     page.ask("Hello")
@@ -117,6 +156,28 @@ def test_settings_go_to_the_server_and_wrong_ones_are_named(
     assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (asked["temperature"], asked["stop"], asked["top_k"]) == (0.5, ["END"], 40)
     assert "top_p" not in asked
+
+
+def test_empty_settings_show_what_the_server_takes(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.sampling = {"temperature": 0.7, "top_k": 40, "seed": None}
+    page.reload()
+    page.press("Settings of this chat")
+    fields = "['temperature', 'top_k', 'seed'].map((name) => `sampling-${name}`)"
+    shown = f"{fields}.map((id) => document.getElementById(id).placeholder)"
+    assert page.browser.run(shown) == ["0.7 (server)", "40 (server)", ""]
+    page.press("Cancel", "dialog[open]")
+
+
+def test_a_complete_answer_is_not_gone_on_with(page: ChatPage, scripted: ScriptedServer) -> None:
+    page.ask("Hello")
+    buttons = "[...document.querySelectorAll('.assistant button')].map((b) => b.innerText)"
+    assert page.browser.run(buttons) == ["Copy", "Regenerate", "Edit"]
+    page.browser.press("c", "KeyC", modifiers=1)
+    page.until_notice("this answer is complete")
+    page.press("Close")
+    assert len(scripted.asked) == 1
 
 
 def test_every_control_has_a_name(page: ChatPage) -> None:
@@ -134,7 +195,7 @@ def test_every_control_has_a_name(page: ChatPage) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
-        (400, "context_length_exceeded", "no longer fits"),
+        (400, "context_length_exceeded", "does not fit"),
         (429, "queue_full", "The server is busy"),
         (500, "engine_error", "it says why"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from edgesppo.server.app import create_app
-from edgesppo.server.page_route import FOLDER, HEADERS
+from edgesppo.server.page_route import FOLDER, HEADERS, PageFiles
 from edgesppo.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -58,14 +60,75 @@ def test_every_id_that_a_script_looks_for_is_on_the_page() -> None:
     assert wanted - there <= {"sampling-stop"}  # which a script makes
 
 
-def test_the_server_gives_the_page_with_its_policy_and_nothing_beside_it() -> None:
+@pytest.fixture(scope="module")
+def client() -> TestClient:
     def load() -> LoadedModel:
         raise AssertionError("the page needs no model")
 
-    client = TestClient(create_app(load, ServerSettings()), base_url="http://localhost")
-    for file in FILES:
-        answer = client.get("/" if file.name == "index.html" else f"/page/{file.name}")
-        assert (answer.status_code, answer.content) == (200, file.read_bytes())
+    return TestClient(create_app(load, ServerSettings()), base_url="http://localhost")
+
+
+def addresses(index: str) -> list[str]:
+    return re.findall(r'(?:src|href)="(page/[^"]+)"', index)
+
+
+def test_the_server_gives_the_page_with_its_policy_and_nothing_beside_it(
+    client: TestClient,
+) -> None:
+    index = client.get("/")
+    assert index.headers["Content-Type"] == "text/html; charset=utf-8"
+    there = {address.rpartition("/")[2]: address for address in addresses(index.text)}
+    assert {"index.html", *there} == {file.name for file in FILES}
+    version = there["main.js"].split("/")[1]
+    for name, address in there.items():
+        answer = client.get(f"/{address}")
+        assert (answer.status_code, answer.content) == (200, (FOLDER / name).read_bytes())
         assert answer.headers.items() >= {k.lower(): v for k, v in HEADERS.items()}.items()
-    for path in ("/page/../page_route.py", "/page/%2e%2e/page_route.py", "/page/", "/page/x"):
-        assert client.get(path).status_code == 404
+        assert "immutable" in answer.headers["Cache-Control"]
+    assert index.headers.items() >= {k.lower(): v for k, v in HEADERS.items()}.items()
+    for path in ("../../page_route.py", "%2e%2e/%2e%2e/page_route.py", "", "x", "index.html"):
+        assert client.get(f"/page/{version}/{path}").status_code == 404
+    assert client.get("/page/main.js").status_code == 404
+    assert client.get("/page/0123456789abcdef/main.js").status_code == 404
+
+
+def test_all_modules_are_fetched_at_once(client: TestClient) -> None:
+    preloaded = re.findall(r'"modulepreload" href="page/\w+/([\w.]+)"', client.get("/").text)
+    assert {*preloaded} == {file.name for file in FILES if file.suffix == ".js"} - {"theme.js"}
+
+
+def test_a_browser_that_has_the_page_asks_only_whether_it_is_still_the_same(
+    client: TestClient,
+) -> None:
+    first = client.get("/")
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = client.get("/", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/", headers={"If-None-Match": '"other"'}).content == first.content
+
+
+def test_a_changed_file_has_another_address(tmp_path: Path) -> None:
+    for file in FILES:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    same = PageFiles(tmp_path)
+    assert same.version == PageFiles().version
+    (tmp_path / "main.js").write_text("// another")
+    other = PageFiles(tmp_path)
+    assert other.version != same.version
+    assert not {*addresses(other.index.decode())} & {*addresses(same.index.decode())}
+
+
+def test_a_visit_of_the_page_is_one_line_of_the_log(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgesppo.access")
+    for address in addresses(client.get("/").text):
+        client.get(f"/{address}")
+    client.get("/page/x/main.js")
+    logged = [
+        json.loads(record.message) for record in caplog.records if record.name == "edgesppo.access"
+    ]
+    assert [(line["path"], line["status"]) for line in logged] == [
+        ("/", 200),
+        ("/page/{version}/{name}", 404),
+    ]

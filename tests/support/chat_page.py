@@ -22,7 +22,17 @@ class ChatPage:
             page.open("about:blank")  # so that nothing of another page comes any more
             page.forget()
             page.open(url)
-        page.until("document.getElementById('about').textContent.startsWith('You talk to')")
+        self._until_it_knows_the_server()
+
+    def _until_it_knows_the_server(self) -> None:
+        self.browser.until("document.getElementById('about').innerText.startsWith('You talk to')")
+
+    def reload(self, *, keyless: bool = False) -> None:
+        """Open it anew; `keyless`: the server tells nothing of itself yet."""
+        self.browser.open("about:blank")
+        self.browser.open(self.url)
+        if not keyless:
+            self._until_it_knows_the_server()
 
     def write(self, text: str) -> None:
         """Write into the field for messages."""
@@ -37,6 +47,7 @@ class ChatPage:
     def ask(self, text: str) -> str:
         """Send a message and wait for all of the answer; returns it as it is read."""
         self.send(text)
+        self.browser.until("document.getElementById('message').value === ''")
         self.wait()
         return self.answer()
 
@@ -115,7 +126,8 @@ class ChatPage:
 
     def with_module(self, name: str, statements: str) -> Any:
         """Run statements that `return` something; what a module of the page exports is in `m`."""
-        return self.browser.run(f"import('/page/{name}').then((m) => {{ {statements} }})")
+        folder = "new URL('.', document.querySelector('script[type=module]').src)"
+        return self.browser.run(f"import({folder} + '{name}').then((m) => {{ {statements} }})")
 
     def complaints(self) -> list[Any]:
         """What the browser found fault with: exceptions, and what the policy forbade."""

@@ -10,20 +10,13 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.server.page_route import FOLDER, HEADERS
+from edgesppo.server.page_route import HEADERS, PageFiles, media_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 _CHUNK = {"object": "chat.completion.chunk", "model": "scripted"}
 
 
@@ -40,6 +33,8 @@ class ScriptedServer:
     answer: list[str] = field(default_factory=lambda: ["Hello", ", ", "you."])
     finish: str = "stop"
     key: str | None = None
+    n_ctx: int = 8192
+    sampling: dict[str, Any] = field(default_factory=dict)
     refusal: tuple[int, str, str] | None = None  # status, code, message
     drop_after: int | None = None
     hold_after: int | None = None
@@ -55,6 +50,7 @@ class ScriptedServer:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: ScriptedServer
+    page = PageFiles()
 
     def handle(self) -> None:
         """Browsers hang up when they like."""
@@ -69,18 +65,18 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/health":
             self._json({"status": self.state.status}, 200 if self.state.status == "ok" else 503)
         elif path == "/v1/models":
-            self._json({"data": [{"id": "scripted", "meta": {"n_ctx": 8192}}]})
+            if self._has_key():
+                meta = {"n_ctx": self.state.n_ctx, "sampling": self.state.sampling}
+                self._json({"data": [{"id": "scripted", "meta": meta}]})
         else:
-            self._file("index.html" if path == "/" else path.removeprefix("/page/"))
+            self._file(path)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        key = self.state.key
-        if key is not None and self.headers["Authorization"] != f"Bearer {key}":
-            self._json({"error": {"message": "wrong key", "code": "invalid_api_key"}}, 401)
-        elif self.path == "/tokenize":
-            text = "".join(message["content"] for message in body["messages"])
-            self._json({"tokens": [*range(len(text) // 4 + 1)]})
+        if not self._has_key():
+            return
+        if self.path == "/tokenize":
+            self._tokenize(body)
         elif self.state.status != "ok":
             code = f"server_{self.state.status}"
             self._json({"error": {"message": self.state.status, "code": code}}, 503)
@@ -91,12 +87,33 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.asked.append(body)
             self._answer()
 
-    def _file(self, name: str) -> None:
-        file = FOLDER / name
-        if "/" in name or not file.is_file():
+    def _has_key(self) -> bool:
+        """Whether the request has the right key; without it, it is refused."""
+        key = self.state.key
+        if key is None or self.headers["Authorization"] == f"Bearer {key}":
+            return True
+        self._json({"error": {"message": "wrong key", "code": "invalid_api_key"}}, 401)
+        return False
+
+    def _tokenize(self, body: dict[str, Any]) -> None:
+        """One token for each word, and two around each message."""
+        messages = body.get("messages", [])
+        text = " ".join([body.get("content", ""), *(m["content"] for m in messages)])
+        count = len(text.split()) + 2 * len(messages)
+        if messages and count >= self.state.n_ctx:
+            error = {"message": "too long", "code": "context_length_exceeded"}
+            self._json({"error": error}, 400)
+        else:
+            self._json({"tokens": [*range(count)]})
+
+    def _file(self, path: str) -> None:
+        _, _, version, name = f"{path}//".split("/")[:4]
+        if path == "/":
+            self._send(200, "text/html; charset=utf-8", self.page.index)
+        elif (data := self.page.file(version, name)) is None:
             self._json({"error": {"message": "not found"}}, 404)
-            return
-        self._send(200, _TYPES[Path(name).suffix], file.read_bytes())
+        else:
+            self._send(200, media_type(name), data)
 
     def _json(self, value: object, status: int = 200) -> None:
         self._send(status, "application/json", json.dumps(value).encode())

@@ -1,19 +1,21 @@
 // One answer as it comes: asked for, written into its node of the chat, kept, and stopped.
 
 import { ConnectionLost, explain, ServerError, streamChat } from "./api.js";
-import { messagesFor, touch } from "./chats.js";
+import { touch } from "./chats.js";
+import { TooLong } from "./prompt.js";
 
 const SAVE_EVERY = 1000; // milliseconds
 
 /** The answer of a node, which goes on if it has begun. `finished` is a promise, for when it is over. */
 export class Answering {
-  constructor(chat, node, { server, changed, save, askForKey }) {
-    Object.assign(this, { chat, node, server, changed, save, askForKey });
+  constructor(chat, node, { server, fitter, changed, save, askForKey }) {
+    Object.assign(this, { chat, node, server, fitter, changed, save, askForKey });
     this.controller = new AbortController();
     this.saved = 0;
     this.waiting = null; // in words, what is waited for
     this.before = node.tokens ?? 0; // tokens of earlier runs, where this one goes on
     this.pieces = 0;
+    this.promptTokens = null; // of its prompt, if they were counted
   }
 
   start() {
@@ -55,7 +57,7 @@ export class Answering {
         const loading = error.status === 503 && (await this.server.check()) === "loading";
         const keyed = error.status === 401 && (await this.askForKey());
         if (!loading && !keyed) throw error;
-        if (keyed) this.server.check(); // which then says what model it has
+        if (keyed) await this.server.check(); // which then says what model it has
       }
     }
   }
@@ -73,9 +75,13 @@ export class Answering {
 
   async readOnce() {
     const { chat, node } = this;
+    const { signal } = this.controller;
+    const { messages, start, tokens } = await this.fitter.fit(chat, node, { signal });
+    node.promptStart = start;
+    this.promptTokens = tokens;
     this.asked = performance.now();
-    const body = { ...chat.sampling, messages: messagesFor(chat, node) };
-    for await (const chunk of streamChat(body, this.controller.signal)) {
+    const body = { ...chat.sampling, messages };
+    for await (const chunk of streamChat(body, signal)) {
       this.take(chunk);
       this.changed(this);
       if (Date.now() - this.saved > SAVE_EVERY) {
@@ -117,7 +123,10 @@ export class Answering {
     if (node.state !== "running") return; // only the figures behind the answer are missing
     if (error.name === "AbortError") node.state = "stopped";
     else if (error instanceof ConnectionLost && node.content) node.state = "dropped";
-    else {
+    else if (error instanceof TooLong) {
+      node.state = "long";
+      node.error = error.message;
+    } else {
       node.state = "failed";
       node.error = explain(error);
     }

@@ -92,9 +92,20 @@ export async function models() {
   return (await json("v1/models")).data;
 }
 
-/** How many tokens the prompt is that these messages make. */
+/** How many tokens the prompt has that these messages make; Infinity if it cannot be read at once. */
 export async function countTokens(messages, signal) {
-  return (await json("tokenize", { body: { messages }, signal })).tokens.length;
+  try {
+    return (await json("tokenize", { body: { messages }, signal })).tokens.length;
+  } catch (error) {
+    const tooLong = error.code === "context_length_exceeded" || error.status === 413;
+    if (tooLong) return Infinity;
+    throw error;
+  }
+}
+
+/** How many tokens a text has, however long it is. */
+export async function countText(content, signal) {
+  return (await json("tokenize", { body: { content }, signal })).tokens.length;
 }
 
 /** The chunks of an answer as they come. */
@@ -123,7 +134,7 @@ export function explain(error) {
   if (!(error instanceof ServerError)) return `Something is wrong in this page: ${error.message}`;
   const { status, code, message, retryAfter } = error;
   if (code === "context_length_exceeded") {
-    return `This chat no longer fits into what the model can read at once. Begin a new chat, or edit an earlier question. (${message})`;
+    return `This does not fit into what the model can read at once. (${message})`;
   }
   if (status === 401) return "The server wants an API key.";
   if (status === 429) return `The server is busy${soon(retryAfter)}. (${message})`;

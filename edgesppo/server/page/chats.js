@@ -6,7 +6,8 @@
 //
 // Of two copies of a node, as two tabs may have them, the one with the greater `version` is newer.
 // What a node of an answer has besides: the `model` that gave it, how many `tokens` it has and how
-// many came in a second (`speed`), and a `state`: "done", or why it is not whole, see STATES.
+// many came in a second (`speed`), with which question its prompt began (`promptStart`: its id), and
+// a `state`: "done", or why it is not whole, see STATES.
 
 import { checkedSampling } from "./sampling.js";
 
@@ -21,6 +22,7 @@ export const STATES = {
   length: "This answer is as long as the settings, the server or the context allow.",
   empty: "The model answered with nothing.",
   failed: "", // the node's own `error` says why
+  long: "", // as with "failed"; asked again, it would not fit either
 };
 
 const ROLES = ["user", "assistant"];
@@ -54,6 +56,11 @@ export function newChat({ system = "", sampling = {} } = {}) {
 
 export function nodeOf(chat, id) {
   return chat.nodes.find((node) => node.id === id) ?? null;
+}
+
+/** Whether an answer is cut off, so that there may be more of it. */
+export function canGoOn({ content, state }) {
+  return content !== "" && state !== "done" && state !== "long";
 }
 
 /** The nodes that are shown, from the first question to the last answer. */
@@ -127,14 +134,6 @@ function titleOf(question) {
   return line.length <= TITLE_LENGTH ? line : `${line.slice(0, TITLE_LENGTH - 1).trimEnd()}…`;
 }
 
-/** The messages that a server is sent for an answer behind this node, or for the rest of its own. */
-export function messagesFor(chat, node) {
-  const begun = shownPath(chat, node.id).filter(({ content }) => content !== "");
-  const messages = begun.map(({ role, content }) => ({ role, content }));
-  if (chat.system.trim()) messages.unshift({ role: "system", content: chat.system });
-  return messages;
-}
-
 /** A chat as it came from a file or from the browser's storage, checked; throws where it is none. */
 export function checkedChat(value) {
   if (typeof value !== "object" || value === null || !Array.isArray(value.nodes))
@@ -168,7 +167,7 @@ function checkedNode(value) {
   const created = String(value.created ?? "");
   const node = { id, parent, role, content, created, version: 0, state: "done" };
   if (Object.hasOwn(STATES, value.state)) node.state = value.state;
-  for (const name of ["model", "error"])
+  for (const name of ["model", "error", "promptStart"])
     if (typeof value[name] === "string") node[name] = value[name];
   for (const name of ["version", "speed", "tokens"])
     if (Number.isFinite(value[name])) node[name] = value[name];

@@ -4,9 +4,18 @@ import { byId } from "./dom.js";
 import { fitHeight, sends } from "./editor.js";
 
 const NEARLY_FULL = 0.85;
+const USUAL_HINT = byId("hint").textContent;
+
+function willLeaveOut(turns) {
+  const which = turns === 1 ? "oldest turn no longer fits" : `oldest ${turns} turns no longer fit`;
+  return `The ${which} and will be left out.`;
+}
 
 export class Composer {
-  /** `send(text)` is called with what was written; `stop()`; `written(text)` while it is. */
+  /**
+   * `send(text)` is called with what was written, and resolves to whether it was sent; `stop()`;
+   * `written(text)` while it is.
+   */
   constructor({ send, stop, written }) {
     Object.assign(this, { send, written });
     this.field = byId("message");
@@ -14,6 +23,7 @@ export class Composer {
     this.stopButton = byId("stop");
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => this.pressed(event));
+    addEventListener("resize", () => fitHeight(this.field));
     byId("composer").addEventListener("submit", (event) => this.submit(event));
     this.stopButton.addEventListener("click", stop);
   }
@@ -43,11 +53,12 @@ export class Composer {
   }
 
   updateButton() {
-    this.sendButton.disabled = this.text.trim() === "";
+    this.sendButton.disabled = this.text.trim() === "" || this.tooLong;
   }
 
   changed() {
     fitHeight(this.field);
+    this.tooLong = false; // until it has been counted
     this.updateButton();
     this.written(this.text);
   }
@@ -58,24 +69,37 @@ export class Composer {
     this.submit(event);
   }
 
-  submit(event) {
+  async submit(event) {
     event.preventDefault();
-    if (this.busy || this.text.trim() === "") return;
-    const text = this.text.trimEnd();
-    this.text = "";
-    this.send(text);
+    const written = this.text;
+    if (this.busy || this.sending || written.trim() === "") return;
+    this.sending = true;
+    const sent = await this.send(written.trimEnd());
+    this.sending = false;
+    if (sent && this.text === written) this.text = "";
   }
 
-  /** Show how many tokens the chat has with what is written, and how many the model can read. */
-  showTokens(tokens, context) {
+  /**
+   * Show how many tokens the prompt has with what is written, and how many the model can read; how
+   * many turns more it leaves out, or why it can never be sent.
+   */
+  showTokens({ tokens, context, leavesOut, tooLong }) {
+    this.tooLong = Boolean(tooLong);
+    this.updateButton();
+    this.field.setAttribute("aria-invalid", String(this.tooLong));
+    const hint = byId("hint"); // which describes the field
+    hint.textContent = tooLong || (leavesOut ? willLeaveOut(leavesOut) : USUAL_HINT);
+    hint.classList.toggle("told", hint.textContent !== USUAL_HINT);
+    hint.classList.toggle("fault", this.tooLong);
     const gauge = byId("gauge");
+    gauge.classList.toggle("fault", this.tooLong);
+    if (!tokens && tooLong) return; // it shows what it did
     gauge.hidden = !context || !tokens;
     if (gauge.hidden) return;
     const share = tokens / context;
     gauge.classList.toggle("full", share > NEARLY_FULL);
     byId("gauge-meter").value = Math.min(share, 1);
-    const tooLong = share > 1 ? ": too long" : "";
     byId("gauge-text").textContent =
-      `${tokens.toLocaleString()} of ${context.toLocaleString()} tokens${tooLong}`;
+      `${tokens.toLocaleString()} of ${context.toLocaleString()} tokens`;
   }
 }

@@ -4,6 +4,18 @@ import { apiKey } from "./api.js";
 import { byId } from "./dom.js";
 
 let asking = null; // two answers that need a key ask once
+let giving = null;
+
+/** Ask for a key until the server takes one; returns whether it did. */
+export function giveKey(server) {
+  giving ??= give(server).finally(() => (giving = null));
+  return giving;
+}
+
+async function give(server) {
+  while (server.wantsKey && (await askForKey())) await server.check();
+  return !server.wantsKey;
+}
 
 /** Whether the person gave a key, which is then used. */
 export function askForKey() {

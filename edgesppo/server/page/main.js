@@ -2,16 +2,26 @@
 
 import { Announcer } from "./announce.js";
 import { Answering } from "./answering.js";
-import { addNode, isEmpty, newChat, nodeOf, showAlternative, shownPath, touch } from "./chats.js";
+import {
+  addNode,
+  canGoOn,
+  isEmpty,
+  newChat,
+  nodeOf,
+  showAlternative,
+  shownPath,
+  touch,
+} from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId } from "./dom.js";
 import { isTouch } from "./editor.js";
 import { Gauge } from "./gauge.js";
-import { askForKey } from "./key.js";
+import { askForKey, giveKey } from "./key.js";
 import { Library } from "./library.js";
 import { prepareMenu } from "./menu.js";
 import { notice } from "./notices.js";
+import { PromptFitter, TooLong } from "./prompt.js";
 import { NOTICES, ServerState } from "./server_state.js";
 import { SettingsDialog } from "./settings.js";
 import { listenToKeys } from "./shortcuts.js";
@@ -21,10 +31,11 @@ import { preferences, setPreference } from "./storage.js";
 const library = new Library({ changed: changedElsewhere });
 const keep = (chat) => library.keep(chat);
 const running = new Map(); // chat -> the answer that comes in it
-const server = new ServerState();
+const server = new ServerState({ keyWanted });
+const fitter = new PromptFitter(server);
 const announcer = new Announcer();
 const sidebar = new Sidebar({ open: openChat });
-const settings = new SettingsDialog({ saved: settingsSaved });
+const settings = new SettingsDialog({ defaults: () => server.sampling, saved: settingsSaved });
 const conversation = new Conversation({
   again: (node) => askAgain(node),
   goOn: (node) => begin(node),
@@ -37,7 +48,7 @@ const conversation = new Conversation({
   },
 });
 const composer = new Composer({ send, stop, written });
-const gauge = new Gauge(server, (tokens, context) => composer.showTokens(tokens, context));
+const gauge = new Gauge(server, fitter, (found) => composer.showTokens(found));
 let current = newChat(preferences().forNewChats);
 let frame = 0;
 
@@ -75,16 +86,41 @@ function written(text) {
   if (!running.has(current)) gauge.changed(current);
 }
 
-function send(text) {
-  const question = addNode(current, shownPath(current).at(-1), "user", text);
-  begin(addNode(current, question, "assistant", ""));
+/** Ask a question; returns whether it was sent. One that can never be stays where it was written. */
+async function send(text) {
+  const chat = current;
+  const last = shownPath(chat).at(-1);
+  if (server.wantsKey && !(await keyWanted())) return false;
+  try {
+    await fitter.fit(chat, last, { draft: text });
+  } catch (error) {
+    if (error instanceof TooLong) {
+      announcer.say(error.message);
+      if (chat === current) composer.showTokens({ tooLong: error.message });
+      return false;
+    }
+    // Else it is asked all the same, and the answer says what is the matter.
+  }
+  const question = addNode(chat, last, "user", text);
+  chat.draft = "";
+  begin(addNode(chat, question, "assistant", ""), chat);
+  return true;
+}
+
+async function keyWanted() {
+  const given = await giveKey(server);
+  notice("key", !given && "The server wants an API key.", {
+    label: "Give a key",
+    action: keyWanted,
+  });
+  composer.focus();
+  return given;
 }
 
 /** Let an answer come, or go on. Another that still comes in this chat is stopped. */
-async function begin(node) {
-  const chat = current;
+async function begin(node, chat = current) {
   while (running.has(chat)) await running.get(chat).stop();
-  const answering = new Answering(chat, node, { server, changed, save: keep, askForKey });
+  const answering = new Answering(chat, node, { server, fitter, changed, save: keep, askForKey });
   running.set(chat, answering);
   keep(chat);
   answering.start();
@@ -108,7 +144,7 @@ function changed(answering) {
     frame = 0;
     if (running.get(current) !== answering) return;
     conversation.grow(answering);
-    gauge.grow(answering.pieces);
+    gauge.grow(answering.pieces, answering.promptTokens);
     announcer.tell(conversation.turnOf(answering.node).text);
   });
 }
@@ -210,7 +246,10 @@ listenToKeys({
   newChat: startChat,
   toMessage: () => composer.focus(),
   regenerate: ofLast("assistant", (turn) => askAgain(turn.node)),
-  goOn: ofLast("assistant", (turn) => begin(turn.node)),
+  goOn: ofLast("assistant", ({ node }) => {
+    if (canGoOn(node)) begin(node);
+    else notice("go-on", "There is nothing to add: this answer is complete.", { seconds: 5 });
+  }),
   editLast: ofLast("user", (turn) => turn.edit()),
   toggleChats: () => sidebar.toggle(),
   settings: () => settings.open(current),

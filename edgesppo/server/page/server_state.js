@@ -19,10 +19,14 @@ export const NOTICES = {
 };
 
 export class ServerState {
-  constructor() {
+  /** `keyWanted()` is called when it turns out that the server wants an API key. */
+  constructor({ keyWanted }) {
+    this.keyWanted = keyWanted;
     this.state = "ok"; // until the first answer says otherwise
     this.model = null; // its name
     this.context = null; // how many tokens it can read at once
+    this.sampling = null; // its defaults, by their names
+    this.wantsKey = false;
     this.listeners = new Set();
     this.timer = null;
     document.addEventListener("visibilitychange", () => document.hidden || this.check());
@@ -35,10 +39,12 @@ export class ServerState {
     const changed = state !== this.state;
     this.state = state;
     const unknown = state === "ok" && (changed || this.model === null); // it may be another one now
+    const wanted = this.wantsKey;
     if (unknown) await this.askForModel();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.checkIfSeen(), state === "ok" ? USUALLY : WHEN_NOT_WELL);
     if (changed || unknown) for (const listener of [...this.listeners]) listener(this);
+    if (this.wantsKey && !wanted) this.keyWanted();
     return state;
   }
 
@@ -52,8 +58,11 @@ export class ServerState {
       const [model] = await models();
       this.model = model?.id ?? null;
       this.context = model?.meta?.n_ctx ?? null;
-    } catch {
+      this.sampling = model?.meta?.sampling ?? null;
+      this.wantsKey = false;
+    } catch (error) {
       // Without a key the server does not say; it is asked again when there is one.
+      this.wantsKey = error.status === 401;
     }
   }
 

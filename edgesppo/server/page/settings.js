@@ -5,8 +5,9 @@ import { NUMBERS, numberFault } from "./sampling.js";
 import { setPreference } from "./storage.js";
 
 export class SettingsDialog {
-  constructor({ saved }) {
-    this.saved = saved;
+  /** `defaults()`: the server's sampling, by name; `saved(chat)` is called when it was changed. */
+  constructor({ defaults, saved }) {
+    Object.assign(this, { defaults, saved });
     this.dialog = byId("settings");
     for (const [name, label, hint] of NUMBERS) {
       const id = `sampling-${name}`;
@@ -14,10 +15,11 @@ export class SettingsDialog {
         id,
         type: "text",
         inputMode: "decimal",
-        placeholder: hint,
         autocomplete: "off",
+        "aria-describedby": `${id}-hint settings-fault`,
       });
-      byId("sampling").append(el("div", {}, el("label", { for: id }, label), field));
+      const about = el("p", { id: `${id}-hint`, className: "hint" }, hint);
+      byId("sampling").append(el("div", {}, el("label", { for: id }, label), field, about));
     }
     const stop = el("textarea", { id: "sampling-stop", rows: 2, placeholder: "one text a line" });
     byId("sampling").append(
@@ -32,6 +34,7 @@ export class SettingsDialog {
     byId("chat-title").value = chat.title;
     byId("for-new-chats").checked = false;
     this.fill(chat);
+    this.showDefaults();
     this.dialog.showModal();
     byId("system").focus();
   }
@@ -40,15 +43,31 @@ export class SettingsDialog {
     byId("system").value = system;
     for (const [name] of NUMBERS) byId(`sampling-${name}`).value = sampling[name] ?? "";
     byId("sampling-stop").value = (sampling.stop ?? []).join("\n");
-    byId("settings-fault").textContent = "";
+    this.showFault(null);
+  }
+
+  /** In the empty fields, what the server takes instead. */
+  showDefaults() {
+    const defaults = this.defaults() ?? {};
+    for (const [name] of NUMBERS) {
+      const value = defaults[name];
+      byId(`sampling-${name}`).placeholder = typeof value === "number" ? `${value} (server)` : "";
+    }
+  }
+
+  /** Say what is the matter, where it is seen, and go to the field that it is about. */
+  showFault(fault) {
+    byId("settings-fault").textContent = fault?.text ?? "";
+    for (const [name] of NUMBERS)
+      byId(`sampling-${name}`).setAttribute("aria-invalid", String(name === fault?.name));
+    if (fault) byId(`sampling-${fault.name}`).focus();
   }
 
   submit(event) {
     const { sampling, fault } = readSampling();
     if (fault) {
       event.preventDefault();
-      byId("settings-fault").textContent = fault.text;
-      byId(`sampling-${fault.name}`).focus();
+      this.showFault(fault);
       return;
     }
     const system = byId("system").value;

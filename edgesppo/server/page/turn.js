@@ -1,6 +1,6 @@
 // One question or answer on the page, with what can be done with it.
 
-import { STATES, alternatives } from "./chats.js";
+import { STATES, alternatives, canGoOn } from "./chats.js";
 import { copyText } from "./clipboard.js";
 import { button, el } from "./dom.js";
 import { openEditor } from "./editor.js";
@@ -28,7 +28,7 @@ export class Turn {
     if (this.editing) return;
     const { node } = this;
     this.heading.textContent = this.isAnswer
-      ? `Answer${node.model ? ` of ${node.model}` : ""}`
+      ? `${answering || node.content ? "Answer" : "No answer"}${node.model ? ` of ${node.model}` : ""}`
       : "You";
     this.element.classList.toggle("running", answering !== null);
     if (answering?.waiting) this.showWaiting(answering.waiting);
@@ -52,10 +52,10 @@ export class Turn {
     if (this.noteKey === key) return;
     this.noteKey = key;
     this.note.hidden = !note;
-    const again = node.content
+    const next = canGoOn(node)
       ? button("Continue", () => this.actions.goOn(node))
-      : button("Ask again", () => this.actions.again(node));
-    this.note.replaceChildren(...(note ? [el("span", {}, note), again] : []));
+      : node.state !== "long" && button("Ask again", () => this.actions.again(node));
+    this.note.replaceChildren(...(note ? [el("span", {}, note), next].filter(Boolean) : []));
   }
 
   updateBar(answering) {
@@ -82,8 +82,7 @@ export class Turn {
     if (!this.isAnswer) return [edit, copy, ...others];
     if (!node.content) return others;
     const again = button("Regenerate", () => actions.again(node));
-    const goOn = button("Continue", () => actions.goOn(node));
-    return [copy, again, ...(node.state === "done" ? [goOn] : []), edit, ...others];
+    return [copy, again, edit, ...others];
   }
 
   /** To the alternatives of this node, where an edit or a new answer made some. */
