@@ -20,6 +20,7 @@ from edgesppo.llama.library import (
     start,
     system_info,
 )
+from edgesppo.system import memory_guard
 from edgesppo.system.signals import deferred_interrupts
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Weights:
             kind = OutOfMemory if lacks_memory() else BadModelFile
             raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
         del report, overrides  # needed only while loading
+        memory_guard.return_freed()  # what reading the vocabulary left behind
         self._handle = handle
         self.vocab = C.llama_model_get_vocab(handle)  # native; valid until `close()`
         self._finalizer = weakref.finalize(self, C.llama_model_free, handle)
