@@ -81,6 +81,11 @@ def others() -> float | None:
     return meter.others()
 
 
+def is_busy() -> bool:
+    """Whether others use so much now that a measurement would be spoiled."""
+    return most(others()) > SPOILED
+
+
 def most(*shares: float | None) -> float:
     """The greatest of the known shares; 0 if none is known."""
     return max((share for share in shares if share is not None), default=0.0)

@@ -54,18 +54,18 @@ def find_settings(
     """Measure the best settings for a model, and cache them; takes a minute or two.
 
     `goal` is one of run_config.TURNS. `on_progress` is called with the fraction that is done.
-    What was measured beside busy programs is not cached, and a notice says so.
+    Of what was measured beside busy programs a notice tells.
     """
     watch = load.LoadWatch()
     found = Search(summary.path, goal, on_progress or (lambda _: None)).best()
     watch.stop()
     share = load.most(watch.before, watch.during)
-    if share <= load.SPOILED:
-        settings_cache.store(summary, goal, found)
-    else:
+    disturbed = share > load.SPOILED
+    settings_cache.store(summary, goal, found, disturbed=disturbed)
+    if disturbed:
         notices.notify(
             f"the fastest settings were measured while other programs used {share:.0%} of the "
-            "processors: used now, measured again next time (not with --tune off)"
+            "processors: used now, and measured again once they do not (never with --tune off)"
         )
     return found
 

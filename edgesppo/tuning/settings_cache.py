@@ -3,6 +3,7 @@
 HOME/tuning/HASH.json       the settings, and the rates measured with them
 
 Settings that real answers contradict are doubted: they are measured again, once a day at most.
+Those that were measured beside busy programs are used until the machine is quiet.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from edgesppo.planning.run_config import (
     is_small,
     one_context,
 )
-from edgesppo.system import hardware
+from edgesppo.system import hardware, load
 from edgesppo.system.fs import FileSystem, atomic_write, read_regular
 from edgesppo.system.paths import cache_dir
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _MAX_BYTES = 1 << 16
 
 
-_MEASURED_AT, _DOUBTED, _VERSION = "measured_at", "doubted", "version"
+_MEASURED_AT, _DOUBTED, _DISTURBED, _VERSION = "measured_at", "doubted", "disturbed", "version"
 # Of what a search tries: settings that an older one found are measured again.
 _SEARCH = 2
 _DAY_S = 24 * 3600.0
@@ -74,6 +75,8 @@ def _read(path: Path) -> RunConfig | None:
         measured_at, doubted = found.pop(_MEASURED_AT, 0.0), found.pop(_DOUBTED, False)
         if doubted and not 0 <= time.time() - measured_at < _DAY_S:
             return None
+        if found.pop(_DISTURBED, False) and not load.is_busy():
+            return None
         tuning = RunConfig(**found | {"row_costs": tuple(found["row_costs"])})
         return tuning if _is_valid(tuning) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -101,9 +104,12 @@ def _is_long(n: Any) -> bool:
     return type(n) is int and 0 < n <= PREFILL_N_CTX
 
 
-def store(summary: Summary, goal: str, tuning: RunConfig) -> None:
-    """Cache the settings. If that fails, they are measured again next time."""
-    stamp = {_VERSION: _SEARCH, _MEASURED_AT: time.time()}
+def store(summary: Summary, goal: str, tuning: RunConfig, *, disturbed: bool = False) -> None:
+    """Cache the settings. If that fails, they are measured again next time.
+
+    `disturbed` says that other programs were busy meanwhile.
+    """
+    stamp = {_VERSION: _SEARCH, _MEASURED_AT: time.time(), _DISTURBED: disturbed}
     _write(_cache_path(summary, goal), {**asdict(tuning), **stamp})
 
 
