@@ -72,7 +72,7 @@ class LongPrompts:
         assert slot is not None, "only requests with a slot run"
         try:
             if self._context is None:
-                self._context = PrefillContext(self._model, self._home)
+                self._context = PrefillContext(self._model, self._home, end)
             if self._pace is not None:
                 with contextlib.suppress(OutOfMemory):
                     self._context.set_threads(self._pace.n_threads_batch)

@@ -22,7 +22,7 @@ from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan
-from edgesppo.planning.run_config import PREFILL_N_CTX
+from edgesppo.planning.run_config import PREFILL_N_CTX, PREFILL_UBATCH
 from edgesppo.system import hardware, memory_guard
 from edgesppo.system.units import megabytes
 
@@ -32,20 +32,26 @@ if TYPE_CHECKING:
     from edgesppo.llama.model import Model
     from edgesppo.planning.run_config import ContextParams
 
-# The most tokens whose cells are copied at once, as they are in memory twice meanwhile.
-PIECE = 256
+# The most tokens whose cells are copied at once, as they are in memory twice meanwhile. Larger
+# pieces take longer, too: the system has to find new pages for each.
+PIECE = 64
+# The context begins with room for so many tokens, and is made anew with more for longer prompts.
+_LEAST_N_CTX = 512
 
 
 class PrefillContext:
     """One sequence over the weights of a model's file, for prompts of the context `home`.
 
-    Only the first PREFILL_N_CTX tokens of a prompt have room. Stopping `home` stops this one, too.
-    Close it before the model. Raises OutOfMemory, and BadModelFile if the model's path names
-    another file by now.
+    Only the first PREFILL_N_CTX tokens of a prompt have room: at first that for `n` tokens is made,
+    later as much as prompts turn out to need. Stopping `home` stops this one, too. Close it before
+    the model. Raises OutOfMemory, and BadModelFile if the model's path names another file by now.
     """
 
-    def __init__(self, model: Model, home: Context) -> None:
-        params = replace(home.params, n_ctx=min(home.n_ctx, PREFILL_N_CTX), n_seqs=2, n_outputs=1)
+    def __init__(self, model: Model, home: Context, n: int) -> None:
+        self._summary, self._home = model.summary, home
+        n_ubatch = min(home.params.n_ubatch, PREFILL_UBATCH)
+        self._params = replace(home.params, n_seqs=2, n_outputs=1, n_ubatch=n_ubatch)
+        params = replace(self._params, n_ctx=self._n_ctx_for(n))
         _require_memory(model, params)
         model.file.check_path()
 
@@ -58,16 +64,11 @@ class PrefillContext:
         )
         try:
             model.file.check_path()
-            self._context = Context(self._weights, params, abort=home.abort)
+            self._open(params)
         except BaseException:
             self._weights.close()
             raise
-        self._home = home
         self._n_swa = self._weights.n_swa
-        self._n_threads = params.n_threads_batch
-        self._batch = Batch(self._context.n_batch)
-        self._runner = Runner(self._context, config.threads_started(params))
-        self._ids: list[int] = []  # whose cells it holds
         self._salt = ""
 
     def close(self) -> None:
@@ -81,22 +82,51 @@ class PrefillContext:
 
     def set_threads(self, n: int) -> None:
         """Compute with `n` threads from now on. Raises OutOfMemory."""
-        if n != self._n_threads:
-            self._context.set_threads(n, n)
-            self._n_threads = n
+        if n != self._params.n_threads_batch:
+            if self._n_ctx:
+                self._context.set_threads(n, n)
+            self._params = replace(self._params, n_threads=n, n_threads_batch=n)
 
     def compute(self, seq: int, tokens: Sequence[int], start: int, end: int, salt: str) -> None:
         """Compute the tokens from `start` to `end`, and put their cells into `seq` of `home`.
 
         That holds exactly the cells before `start`. Cells that were computed under another `salt`
         are not reused. Raises ContextOverflow if `home` has no room for the new ones; some of them
-        may be there then. Raises what `Runner.run` raises.
+        may be there then. Raises OutOfMemory, and what `Runner.run` raises.
         """
+        self._make_room(end)
         # At the end of such a part all of its cells are in the window: none is lost before it is
         # copied.
         n_most = min(self._batch.capacity, self._n_swa)
         for first in range(start, end, n_most):
             self._compute_part(seq, tokens, first, min(end, first + n_most), salt)
+
+    def _n_ctx_for(self, n: int) -> int:
+        """The room for a prompt of `n` tokens: doubled as it grows, as the cells are lost then."""
+        room = _LEAST_N_CTX
+        while room < n:
+            room *= 2
+        return min(room, self._home.n_ctx, PREFILL_N_CTX)
+
+    def _make_room(self, n: int) -> None:
+        """Have room for `n` tokens. The cells of a smaller context are fetched from `home` again.
+
+        Raises OutOfMemory.
+        """
+        if n <= self._n_ctx:
+            return
+        params = replace(self._params, n_ctx=self._n_ctx_for(n))
+        self._n_ctx, self._ids = 0, []  # where this ends early, the next prompt makes one
+        self._context.close()
+        config.require_memory(self._summary, params)
+        self._open(params)
+
+    def _open(self, params: ContextParams) -> None:
+        self._context = Context(self._weights, params, abort=self._home.abort)
+        self._batch = Batch(self._context.n_batch)
+        self._runner = Runner(self._context, config.threads_started(params))
+        self._ids: list[int] = []  # whose cells it holds
+        self._n_ctx = params.n_ctx
 
     def _compute_part(
         self, seq: int, tokens: Sequence[int], start: int, end: int, salt: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.planning.run_config import CACHE_TYPES, DRAFT_SLICE, PREFILL_N_CTX
+from edgesppo.planning.run_config import CACHE_TYPES, DRAFT_SLICE, PREFILL_N_CTX, PREFILL_UBATCH
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.units import megabytes
 
@@ -143,12 +143,12 @@ def plan_memory(
 def plan_prefill_memory(
     summary: Summary, config: RunConfig, *, n_ctx: int, n_batch: int, cache_type: str
 ) -> int:
-    """The bytes of a second context beside one of `n_ctx` tokens, over the weights of the file.
+    """The most bytes of a second context beside one of `n_ctx` tokens, over the file's weights.
 
     They include those of the tensors that are not needed there where they are repacked.
     """
     shape = _Shape(summary.keys)
-    n_ubatch = min(n_batch, config.n_ubatch)
+    n_ubatch = min(n_batch, config.n_ubatch, PREFILL_UBATCH)
     full, window = shape.cells(min(n_ctx, PREFILL_N_CTX), 2, n_ubatch)
     return (
         summary.data_bytes

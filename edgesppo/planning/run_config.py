@@ -24,8 +24,9 @@ GOALS = (*TURNS, OFF)
 CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 FLASH_ATTENTION = ("auto", "off", "on")
 DEFAULT_BATCH = 512
-# The most tokens of a second context, which computes long prompts.
-PREFILL_N_CTX = 4096
+# The most tokens of a second context, which computes long prompts; and the most that it computes at
+# once: with more, plain weights are no faster, and its buffers are larger.
+PREFILL_N_CTX, PREFILL_UBATCH = 4096, 256
 _ALL_LAYERS = -1
 _MAX_LAYERS = 10_000
 SMALL_UBATCH, LARGE_UBATCH = 128, 512

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgesppo.engine.prefill_context import PIECE, copy_cells
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
-from edgesppo.planning.run_config import ROWS, ContextParams
+from edgesppo.planning.run_config import PREFILL_UBATCH, ROWS, ContextParams
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class TwoContextsProbe:
     """
 
     def __init__(self, plain: Weights, repacked: Weights, tuning: RunConfig, n_prompt: int) -> None:
-        self._prompts = Probe(plain, tuning, n_prompt, n_seqs=2)
+        prompts = replace(tuning, n_ubatch=min(tuning.n_ubatch, PREFILL_UBATCH))
+        self._prompts = Probe(plain, prompts, n_prompt, n_seqs=2)
         try:
             self._answers = Probe(repacked, tuning, n_prompt, n_seqs=2)
         except BaseException:

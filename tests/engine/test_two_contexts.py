@@ -267,6 +267,48 @@ def test_a_prompt_longer_than_its_context_goes_on_in_the_first(
     assert_alike(model, ids, tokens, usual(model, ids))
 
 
+def test_its_room_grows_with_the_prompts(
+    model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch, computed: list[int]
+) -> None:
+    monkeypatch.setattr(prefill_context, "_LEAST_N_CTX", 64)
+    ids, rooms = prompt(model, 60), []
+    for _ in range(3):
+        computed.clear()
+        tokens, request = answer(engine, ids)
+        assert sum(computed) == len(ids) - request.n_cached - 1, "cells are lost, not computed anew"
+        assert_alike(model, ids, tokens, usual(model, ids))
+        context = engine._long_prompts._context
+        assert context is not None
+        rooms.append(context._n_ctx)
+        ids = [*ids, *tokens[:-1], *model.tokenize(STORY * 5)]
+    assert rooms == [64, 256, 512]
+
+
+def test_a_context_that_could_not_grow_is_made_for_the_next_prompt(
+    model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch, computed: list[int]
+) -> None:
+    monkeypatch.setattr(prefill_context, "_LEAST_N_CTX", 64)
+    answer(engine, prompt(model, 60))
+    ids = prompt(model, 200, "Hello! ")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prefill_context, "Context", interrupted)
+        request = engine.submit(ids, GREEDY)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+        engine.cancel(request)
+    context = engine._long_prompts._context
+    assert context is not None
+    context.set_threads(2)
+    computed.clear()
+    tokens, request = answer(engine, ids)
+    assert sum(computed) == len(ids) - request.n_cached - 1
+    assert_alike(model, ids, tokens, usual(model, ids))
+
+
 def test_closing_frees_it(demo_gguf: Path) -> None:
     gc.collect()
     before = native_handles(), open_files()

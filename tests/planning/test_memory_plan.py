@@ -24,6 +24,8 @@ from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
 from tests.support.tuning import measure_little, remember_two_contexts
 
+pytestmark = pytest.mark.one_context  # its plans are of one, but for those that say otherwise
+
 MEGABYTE = 2**20
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
 
@@ -63,15 +65,16 @@ def test_a_second_context_counts_with_all_that_it_maps_and_allocates(
     lines: list[str] = []
     listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
     library.C.llama_log_set(listen, None)
+    n_ubatch = run_config.PREFILL_UBATCH  # both alike
     for n_seqs in (2, 2):
-        Context(weights, ContextParams(n_ctx=512, n_seqs=n_seqs)).close()
+        Context(weights, ContextParams(n_ctx=512, n_seqs=n_seqs, n_ubatch=n_ubatch)).close()
     library.C.llama_log_set(library.capture, None)
     caches = sum(map(float, re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))))
     summary, options = gemma2.load_summary(demo_gguf), {"n_ctx": 512, "n_batch": 512}
-    both = replace(default_config(), plain_from=64)
+    single = replace(default_config(), n_ubatch=n_ubatch)
     one, two = (
         memory_plan.plan_memory(summary, config, n_seqs=1, cache_type="f16", **options)
-        for config in (default_config(), both)
+        for config in (single, replace(single, plain_from=64))
     )
     copied = sum(t.n_bytes for t in summary.tensors if memory_plan._is_repacked(t))
     assert copied > 1_000_000
