@@ -8,13 +8,13 @@ without drafts, which have a benchmark of their own.
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.gguf import gemma2
+from tests.benchmarks import processes
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _child(
     done = subprocess.run(
         [*command, json.dumps(what)],
         cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        env=processes.with_variables(environment),
         stdout=subprocess.PIPE,
         text=True,
         check=True,

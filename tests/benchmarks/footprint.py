@@ -74,7 +74,8 @@ def imports(report: Report, rounds: int) -> None:
 
 def _run(words: list[str]) -> dict[str, float]:
     begun = time.perf_counter()
-    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    environment = processes.with_variables()
+    subprocess.run([sys.executable, *words], check=True, capture_output=True, env=environment)
     return {"s": time.perf_counter() - begun}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import signal
 import socket
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tests.benchmarks.processes import proportional
+from tests.benchmarks.processes import proportional, with_variables
 
 if TYPE_CHECKING:
     import threading
@@ -111,7 +110,7 @@ def started(
     begin = time.perf_counter()
     process = subprocess.Popen(
         words,
-        env={**os.environ, **(environment or {})},
+        env=with_variables(environment),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _INTERVAL = 0.05  # seconds between looks at a process's memory
 _TAIL = 3000
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def run(command: Sequence[str | Path | int], environment: Mapping[str, str] | No
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
-            words, stdout=out, stderr=errors, env={**os.environ, **(environment or {})}
+            words, stdout=out, stderr=errors, env=with_variables(environment)
         )
         while not _is_over(process.pid):
             most = max(most, anonymous(process.pid))
@@ -59,11 +60,21 @@ def figures_of(program: str, what: object, environment: Mapping[str, str] | None
     """What a Python program prints as JSON, run by itself with `what` as JSON for an argument."""
     done = subprocess.run(
         [sys.executable, "-c", program, json.dumps(what)],
-        env={**os.environ, **(environment or {})},
+        env=with_variables(environment),
         stdout=subprocess.PIPE,
         check=True,
     )
     return json.loads(done.stdout)
+
+
+def with_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a program that is measured: this one's, and those given.
+
+    Python keeps the bytecode of what it imports, as it does where a package is installed, even if
+    it is told not to here: else a checkout is compiled anew at each start, unlike its peers.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
+    return {**kept, **(environment or {})}
 
 
 def _read(file: IO[bytes]) -> str:
