@@ -51,6 +51,8 @@ class PrefillContext:
         self._summary, self._home = model.summary, home
         n_ubatch = min(home.params.n_ubatch, PREFILL_UBATCH)
         self._params = replace(home.params, n_seqs=2, n_outputs=1, n_ubatch=n_ubatch)
+        self._ids: list[int] = []  # whose cells it holds
+        self._n_ctx = 0  # its room, in tokens; 0 while it is made anew
         params = replace(self._params, n_ctx=self._n_ctx_for(n))
         _require_memory(model, params)
         model.file.check_path()
@@ -125,7 +127,7 @@ class PrefillContext:
         self._context = Context(self._weights, params, abort=self._home.abort)
         self._batch = Batch(self._context.n_batch)
         self._runner = Runner(self._context, config.threads_started(params))
-        self._ids: list[int] = []  # whose cells it holds
+        self._ids = []
         self._n_ctx = params.n_ctx
 
     def _compute_part(

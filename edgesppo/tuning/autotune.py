@@ -24,7 +24,14 @@ from edgesppo.planning.run_config import (
 from edgesppo.system import hardware, load, notices
 from edgesppo.tuning import settings_cache
 from edgesppo.tuning.measure import LENGTHS, longest, open_probes
-from edgesppo.tuning.rounds import Measured, Rounds, is_faster, is_open, turn_seconds
+from edgesppo.tuning.rounds import (
+    Measured,
+    Rounds,
+    is_faster,
+    is_open,
+    seconds_each,
+    turn_seconds,
+)
 from edgesppo.tuning.second_context import MOST_STEPS, with_second_context
 
 if TYPE_CHECKING:
@@ -111,12 +118,17 @@ class Search:
 
             found = self._in_turn(len(tries), measure)
             usual, *others = (self._best_threads(way, choices, tries, found) for way in ways)
-            if any(
-                is_open(self._seconds(other), self._seconds(usual), _MARGIN) for other in others
-            ):
+            if any(self._is_undecided(usual, other) for other in others):
                 self._more(found, measure)
                 usual, *others = (self._best_threads(way, choices, tries, found) for way in ways)
         return [usual, *others]
+
+    def _is_undecided(self, usual: Measured, other: Measured) -> bool:
+        """Whether more rounds may find the other way faster, or worth a context for prompts."""
+        usual_s, other_s = (seconds_each(way.rounds.decode) for way in (usual, other))
+        return is_open(self._seconds(other), self._seconds(usual), _MARGIN) or is_open(
+            usual_s, other_s, _MARGIN
+        )
 
     def _best_threads(
         self,
@@ -197,6 +209,6 @@ class Search:
 
 def _best_choice(rates: dict[int, list[float]], usual: int) -> int:
     """The number of threads with the best rates; the usual one unless another is faster."""
-    times = {n: [1 / rate for rate in found] for n, found in rates.items()}
+    times = {n: seconds_each(found) for n, found in rates.items()}
     faster = [n for n in times if is_faster(times[n], times[usual], _MARGIN)]
     return min(faster, key=lambda n: statistics.median(times[n]), default=usual)

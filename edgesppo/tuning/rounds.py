@@ -46,6 +46,11 @@ class Measured:
         )
 
 
+def seconds_each(rates: Sequence[float]) -> list[float]:
+    """The time of one token in each round."""
+    return [1 / rate for rate in rates]
+
+
 def turn_seconds(
     prefill: Sequence[float], decode: Sequence[float], turn: tuple[int, int]
 ) -> list[float]:
