@@ -102,6 +102,7 @@ class PrefillContext:
         n_most = min(self._batch.capacity, self._n_swa)
         for first in range(start, end, n_most):
             self._compute_part(seq, tokens, first, min(end, first + n_most), salt)
+        memory_guard.return_freed()  # the cells that were copied
 
     def _n_ctx_for(self, n: int) -> int:
         """The room for a prompt of `n` tokens: doubled as it grows, as the cells are lost then."""

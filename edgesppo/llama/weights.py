@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from edgesppo.llama.library import (
     start,
     system_info,
 )
+from edgesppo.system import memory_guard
 from edgesppo.system.signals import deferred_interrupts
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Weights:
             kind = OutOfMemory if lacks_memory() else BadModelFile
             raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
         del report, overrides  # needed only while loading
-        _return_freed_memory()
+        memory_guard.return_freed()  # what reading the vocabulary left behind
         self._handle = handle
         self.vocab = C.llama_model_get_vocab(handle)  # native; valid until `close()`
         self._finalizer = weakref.finalize(self, C.llama_model_free, handle)
@@ -205,14 +205,6 @@ class Weights:
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer (`<eos>`, `<end_of_turn>`)."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
-
-
-def _return_freed_memory() -> None:
-    """Give what reading the vocabulary left behind back to the system; glibc alone keeps it."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def _overrides(n_entries: int | None) -> Any:

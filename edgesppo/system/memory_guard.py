@@ -42,6 +42,16 @@ def require(what: str, *, memory: int, mapped: int = 0, advice: str) -> None:
             ) from None
 
 
+def return_freed() -> None:
+    """Give the system back what native code has freed: glibc, alone, keeps it for later."""
+    if sys.platform == "linux":
+        import ctypes  # late: it takes longer than all else here
+
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
 def shortage(error: BaseException) -> str | None:
     """What the system did not provide, and what to do; None if an error has another cause."""
     known = (
