@@ -29,7 +29,6 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,7 +39,6 @@ from typing import Any
 from tests.benchmarks import processes
 
 PROMPT, ANSWER = 512, 128
-_BURN = "while True: pass"
 
 
 def main() -> None:
@@ -54,13 +52,8 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=PROMPT)
     parser.add_argument("--answer", type=int, default=ANSWER)
     options = parser.parse_args()
-    burners = [subprocess.Popen([sys.executable, "-c", _BURN]) for _ in range(options.busy)]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _compare(options, Path(folder))
-    finally:
-        for burner in burners:
-            burner.kill()
+    with processes.busy(options.busy), tempfile.TemporaryDirectory() as folder:
+        _compare(options, Path(folder))
 
 
 def _compare(options: argparse.Namespace, folder: Path) -> None:

@@ -75,8 +75,11 @@ def vocabulary_size(file: Path) -> int:
     return int(gemma2.load_summary(file).keys["tokenizer.ggml.tokens"])
 
 
-def ours(file: Path, threads: int, prompt: int, answer: int) -> dict[str, float]:
-    """One turn of ours; figures as `llama` has them."""
+def ours(file: Path, threads: int | None, prompt: int, answer: int) -> dict[str, float]:
+    """One turn of ours; figures as `llama` has them. With `threads` None, on as many as it likes.
+
+    A number that is given is kept, even where fewer would be faster beside other programs.
+    """
     return _child([sys.executable, "-c", _OURS], _what(file, threads, prompt, answer))
 
 
@@ -111,7 +114,7 @@ def llama_bench_turn(
     return {"prefill": prefill, "decode": decode}
 
 
-def _what(file: Path, threads: int, prompt: int, answer: int) -> dict[str, Any]:
+def _what(file: Path, threads: int | None, prompt: int, answer: int) -> dict[str, Any]:
     return {
         "file": str(file),
         "threads": threads,

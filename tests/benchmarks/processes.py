@@ -9,13 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _INTERVAL = 0.05  # seconds between looks at a process's memory
 _TAIL = 3000
@@ -65,6 +65,18 @@ def figures_of(program: str, what: object, environment: Mapping[str, str] | None
         check=True,
     )
     return json.loads(done.stdout)
+
+
+@contextmanager
+def busy(n: int) -> Iterator[None]:
+    """Keep `n` processors busy with other programs meanwhile."""
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
 
 
 def with_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -82,6 +82,9 @@ PARTS = {
         "speed",
         _model(LARGE, "--prompt", 256, "--answer", 24, "--rounds", 2),
     ),
+    "busy": Part(
+        "Beside a busy program", "speed", _model(FULL, *_SHORT_TURN, "--answer", 64, "--busy", 1)
+    ),
     "turn": Part("A turn in one context and in two", "turn", _turn),
     "server": Part(
         "Servers: first tokens, conversations, many clients",
