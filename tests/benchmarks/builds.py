@@ -20,6 +20,17 @@ with threads that yield while they wait (native_build/wheel.py) prefill 250 to 3
 3.5 tokens/s, with ggml's own spinning 61 to 92 and 0.7 to 0.8; with the Clang of ziglang 0.17.1,
 beside about six, decode 35 to 37 and 8 to 23. Between a pool of threads and threads started anew no
 difference could be told there.
+
+Settings of the pool, a fifth of the 2B, repacked, two threads, 128 in and 12 out, five rounds in
+turn, on a machine that others used as well, so that only large differences could be told. Beside
+one busy program: without polling between batches (as it is) prefill 240 and decode 8.5 (4.5 to
+13.8), polling 50: 256 and 13.0 (11.1 to 15.2), both threads pinned: 242 and 9.6 (4.5 to 13.5), one
+thread alone: decode 17.7 (10.5 to 18.6), which is what the engine goes over to (engine/pace.py);
+llama-bench of pip's build prefill 100 (80 to 306) and decode 14.5 (2.5 to 20.7). Without it the
+best rounds decoded 34.6 tokens/s, polling 50 35.4, polling 100 30.0, pinned 28.8. Beside eight busy
+programs polling 1 or 50 gave decode 6.1 and 5.5 against 6.2. So none is used. A higher priority is
+a real-time one on Linux: users may not have it, and threads that wait would keep others from the
+processor.
 """
 
 from __future__ import annotations
