@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgesppo._version import __version__
 from edgesppo.api import load
 from edgesppo.batches.runner import Runner
 from edgesppo.batches.work import Counts, Work
 from edgesppo.interior import interior
+from edgesppo.remote.worker import Machine
 from edgesppo.store import verify
 
 if TYPE_CHECKING:
@@ -31,13 +31,9 @@ _TURN_S = 0.25
 
 
 @dataclass(frozen=True)
-class Machine:
-    """A machine and the model that it loaded."""
+class RowMachine(Machine):
+    """A machine and its model, with the sampling parameters that the model has by default."""
 
-    host: str
-    version: str
-    name: str
-    fingerprint: str
     defaults: SamplingParams
 
 
@@ -76,21 +72,19 @@ class MachineWorker:
         self._runner: Runner | None = None
         self._results: Generator[BatchResult, None, None] | None = None
 
-    def describe(self) -> Machine:
+    def describe(self) -> RowMachine:
         """This machine and its model."""
-        loaded = self._loaded
-        mark = interior(loaded).identity.mark
-        return Machine(
-            socket.gethostname(), __version__, mark.name, mark.fingerprint, loaded._defaults
-        )
+        mark = interior(self._loaded).identity.mark
+        host = socket.gethostname()
+        return RowMachine(host, mark.name, mark.fingerprint, self._loaded._defaults)
 
     def begin(self, recipe: Recipe) -> None:
         """Take the recipe of the rows that will come."""
         work = Work(self._rows, self._labels, recipe)
         self._runner = Runner(self._loaded, work, Counts(0), parallel=self._parallel)
 
-    def turn(self, rows: list[SentRow]) -> list[BatchResult]:
-        """Take more rows, and return what is done by now: at least one result."""
+    def turn(self, rows: list[SentRow]) -> list[tuple[Key, BatchResult]]:
+        """Take more rows, and return what is done by now: at least one result, with its key."""
         assert self._runner is not None, "begin() comes first"
         for row in rows:
             self._rows.data[row.place.key] = row.data
@@ -98,10 +92,10 @@ class MachineWorker:
         self._runner.add(row.place for row in rows)
         if self._results is None:
             self._results = self._runner.run()
-        found: list[BatchResult] = []
+        found: list[tuple[Key, BatchResult]] = []
         started = time.monotonic()
         for result in self._results:
-            found.append(result)
+            found.append((result.key, result))
             if time.monotonic() - started > _TURN_S:
                 return found
         self._results = None  # nothing is left; the next rows begin anew

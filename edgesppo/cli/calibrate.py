@@ -148,7 +148,7 @@ def _cluster(address: str | None, model: str | None) -> OnCluster | None:
         return None
     if model is None:
         raise click.UsageError("--ray needs MODEL: a name, or a path, under which all have it")
-    return OnCluster(address, known_everywhere(model))
+    return OnCluster(address, known_everywhere(model), say)
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@
 
 Each machine has one replica, which loads the model from its own store once its files were held
 against its lock. A gateway reads the requests, and names each conversation by its API key and its
-first messages. Ray Serve sends a conversation to a replica that had it before, where its prefix is
-in the KV cache, and to another one if that is busy or lost.
+first messages. It goes to the replica that had its last turn, where its prefix is in the KV cache,
+and to another one if that is full or lost (`ray_router.py`).
 
 Ray is imported only when the application is built.
 """
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _KEY = "EDGESPPO_API_KEY"
 _PARALLEL = 4
-# The conversations that a replica is remembered to have had. The KV cache holds fewer.
-_CONVERSATIONS = 256
+_TRIES = 3  # of a request whose machine is lost before its response has begun
+_ROUTER = "edgesppo.server.ray_router.ConversationRouter"  # Ray Serve imports it by its name
 _POLL_S = 0.05
 # What a request is; the rest of a scope belongs to the process that received it.
 _SENT = (
@@ -118,11 +118,17 @@ class Machine:
 
 
 class Gateway:
-    """The ASGI application that hands each request to a machine; `machines` is Ray's handle."""
+    """The ASGI application that hands each request to a machine; `machines` is Ray's handle.
 
-    def __init__(self, machines: Any, most_bytes: int) -> None:
+    `lost` is what Ray raises if a machine is lost.
+    """
+
+    def __init__(
+        self, machines: Any, most_bytes: int, lost: tuple[type[Exception], ...] = ()
+    ) -> None:
         self._machines = machines
         self._most_bytes = most_bytes
+        self._lost = lost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the start and the end of the server."""
@@ -134,14 +140,26 @@ class Gateway:
         body = await self._body(receive)
         sent = {key: scope[key] for key in _SENT if key in scope}
         name = conversation(dict(scope["headers"]), body)
-        handle = self._machines.options(stream=True, multiplexed_model_id=name)
-        found = handle.answer.remote(sent, body)
+        handle = self._machines.options(stream=True, session_id=name)
+        for left in reversed(range(_TRIES)):
+            if await self._answer(handle.answer.remote(sent, body), send, may_fail=left > 0):
+                return
+
+    async def _answer(self, found: Any, send: Send, *, may_fail: bool) -> bool:
+        """Send what a machine answers; False if it was lost before it began, where that may be."""
+        has_begun = False
         try:
             async for message in found:
+                has_begun = True
                 await send(message)
+        except self._lost:
+            if has_begun or not may_fail:
+                raise
+            return False
         except BaseException:
             found.cancel()
             raise
+        return True
 
     async def _body(self, receive: Receive) -> bytes:
         """The body; of one that is too large, enough for the machine to refuse it."""
@@ -196,27 +214,14 @@ def app(args: dict[str, Any]) -> Any:
         origins=_names(args.get("allow_origin")),
     )
 
-    class Replica(Machine):
-        """A machine that Ray Serve knows the conversations of."""
-
-        @serve.multiplexed(max_num_models_per_replica=_CONVERSATIONS)  # type: ignore[untyped-decorator]
-        async def remember(self, name: str) -> str:
-            return name
-
-        async def answer(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
-            name = serve.get_multiplexed_model_id()
-            if name:
-                await self.remember(name)
-            async for message in super().answer(scope, body):
-                yield message
-
+    config: Any = importlib.import_module("ray.serve.config")
     deployed = serve.deployment(
-        Replica,
-        name="Machine",
+        Machine,
         num_replicas=machines,
         max_replicas_per_node=1,
         max_ongoing_requests=parallel + settings.max_queue,
         ray_actor_options={"num_cpus": 1},
+        request_router_config=config.RequestRouterConfig(request_router_class=_ROUTER),
     ).bind(args["model"], parallel, settings)
     entrance = serve.deployment(
         serve.ingress()(Entrance),
@@ -231,7 +236,8 @@ class Entrance:
     """What Ray Serve makes the gateway of."""
 
     def __init__(self, machines: Any, most_bytes: int) -> None:
-        self._gateway = Gateway(machines, most_bytes)
+        exceptions: Any = importlib.import_module("ray.exceptions")
+        self._gateway = Gateway(machines, most_bytes, (exceptions.RayActorError,))
 
     def __serve_build_asgi_app__(self) -> Gateway:  # the name that Ray Serve calls
         return self._gateway

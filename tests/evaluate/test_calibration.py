@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edgesppo._version import __version__
 from edgesppo.errors import BadModelFile, NativeError, OutputError, UsageError
 from edgesppo.evaluate import collector
 from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
@@ -256,17 +255,15 @@ def test_ranking_puts_the_largest_inputs_first(tmp_path: Path) -> None:
     assert (second.weight, second.total, second.top) == ("blk.0.small.weight", 20.0, 0.01)
 
 
-def test_a_machine_of_a_cluster_computes_only_with_the_same_file_and_version(
-    demo_f32: Path,
-) -> None:
-    ids, options = [2, *range(200, 240)], {"gpu": "off", "process_output": False}
-    mark = model_hash(find_candidate(demo_f32, RunOptions()))
-    samples = [(ids, "one"), (ids[:20], "two")]
-    both = SumsWorker(__version__, str(demo_f32), mark, 64, options).of(samples)
-    assert [{count for _, _, count in squares} for squares in both] == [{41}, {20}]
-    for version, hash_, said in (("0", mark, "has edgesppo"), (__version__, "0", "another file")):
-        with pytest.raises(UsageError, match=said):
-            SumsWorker(version, str(demo_f32), hash_, 64, options)
+def test_a_machine_of_a_cluster_sums_the_samples_that_it_is_sent(demo_f32: Path) -> None:
+    ids = [2, *range(200, 240)]
+    worker = SumsWorker(str(demo_f32), 64, "off", process_output=False)
+    both = worker.turn([(3, (ids, "one")), (4, (ids[:20], "two"))])
+    assert [(number, {count for _, _, count in sums}) for number, sums in both] == [
+        (3, {41}),
+        (4, {20}),
+    ]
+    assert worker.describe().fingerprint == model_hash(find_candidate(demo_f32, RunOptions()))
 
 
 def test_a_machine_of_a_cluster_holds_its_file_against_the_lock(
@@ -274,7 +271,7 @@ def test_a_machine_of_a_cluster_holds_its_file_against_the_lock(
 ) -> None:
     monkeypatch.setattr(verify.CheckedFile, "is_sound", property(lambda _: False))
     with pytest.raises(BadModelFile, match="not what the lock says of demo"):
-        SumsWorker(__version__, "demo", "0", 64, {"gpu": "off", "process_output": False})
+        SumsWorker("demo", 64, "off", process_output=False)
 
 
 def test_a_cluster_needs_the_model_s_name(matrix: Path, tmp_path: Path) -> None:

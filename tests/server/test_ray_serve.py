@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +18,14 @@ from edgesppo.server.ray_serve import Gateway, Machine, conversation
 from edgesppo.server.settings import ServerSettings
 from edgesppo.store import verify
 from tests.support.command_line import CAPITAL
+from tests.support.ray_processes import actors
 from tests.support.sweeps import LONG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    import httpx
 
 PARIS = "The capital of France is Paris."
 ADA = {b"authorization": b"Bearer secret-of-ada"}
@@ -62,18 +68,63 @@ def scope(path: str = "/v1/chat/completions", method: str = "POST") -> dict[str,
 class _Handle:
     """Ray's handle of machines, with one machine, which is here."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Any) -> None:
         self._machine = machine
         self.names: list[str] = []
         self.answer = self
 
-    def options(self, *, stream: bool, multiplexed_model_id: str) -> _Handle:
+    def options(self, *, stream: bool, session_id: str) -> _Handle:
         assert stream
-        self.names.append(multiplexed_model_id)
+        self.names.append(session_id)
         return self
 
     def remote(self, sent: dict[str, Any], data: bytes) -> AsyncIterator[Any]:
         return self._machine.answer(sent, data)
+
+
+class _Lost(Exception):
+    """What Ray raises if a machine is lost."""
+
+
+class _Losing:
+    """Machines that are lost one after the other, each after so many messages."""
+
+    def __init__(self, *n_messages: int) -> None:
+        self._left = [*n_messages]
+
+    async def answer(self, _scope: Any, _body: bytes) -> AsyncIterator[str]:
+        n = self._left.pop(0)
+        for i in range(min(n, 3)):
+            yield f"message {i}"
+        if n < 3:
+            raise _Lost
+
+
+@pytest.mark.parametrize(
+    ("n_messages", "n_sent", "n_left", "fails"),
+    [
+        ((3, 3), 3, 1, False),
+        ((0, 0, 3, 3), 3, 1, False),  # lost before they began
+        ((0, 0, 0, 3), 0, 1, True),
+        ((1, 3), 1, 1, True),  # what was sent cannot be sent again
+    ],
+)
+def test_a_request_whose_machine_is_lost_before_it_answers_goes_to_another(
+    n_messages: tuple[int, ...], n_sent: int, n_left: int, *, fails: bool
+) -> None:
+    machines = _Losing(*n_messages)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body("Hi")}
+
+    gateway = Gateway(_Handle(machines), 1 << 20, (_Lost,))
+    with pytest.raises(_Lost) if fails else contextlib.nullcontext():
+        asyncio.run(gateway({**scope(), "state": {}}, receive, send))
+    assert (len(sent), len(machines._left)) == (n_sent, n_left)
 
 
 def test_a_gateway_hands_a_request_to_a_machine_and_its_answer_back(demo_gguf: Path) -> None:
@@ -150,13 +201,48 @@ def test_an_application_without_keys_or_with_other_arguments_is_refused(
         ray_serve.app(args)
 
 
+class Talk:
+    """A conversation with the server."""
+
+    def __init__(self, client: httpx.Client, first: str) -> None:
+        self._client = client
+        self._said = [first]
+
+    def ask(self, then: str) -> int:
+        """Get the answer, and say something more; the tokens of the prompt that were cached."""
+        response = self._client.post(
+            "/v1/chat/completions",
+            content=body(*self._said, temperature=0, max_tokens=8),
+            headers={"Content-Type": "application/json"},
+        )
+        assert response.status_code == 200, response.text
+        data = response.json()
+        self._said += [data["choices"][0]["message"]["content"], then]
+        return int(data["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def replicas() -> list[int]:
+    """The processes of the machines."""
+    return actors("ServeReplica:default:Machine")
+
+
+def wait_for_two_replicas(serve: Any) -> None:
+    """Wait until a new replica has taken the place of one that was killed."""
+    for _ in range(1200):
+        app = serve.status().applications["default"]
+        if app.status == "RUNNING" and len(replicas()) == 2:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no two replicas after two minutes: {app}")
+
+
 @pytest.mark.skipif(not LONG, reason="a cluster takes a minute; EDGESPPO_LONG=1")
-def test_a_conversation_stays_on_the_machine_that_has_its_prefix(
+def test_a_conversation_stays_on_the_machine_that_has_its_prefix_until_that_is_lost(
     demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import httpx
 
-    utilities = pytest.importorskip("ray.cluster_utils")
+    utilities: Any = pytest.importorskip("ray.cluster_utils")
     serve: Any = pytest.importorskip("ray.serve")
     ray: Any = pytest.importorskip("ray")
     monkeypatch.setenv("EDGESPPO_API_KEY", "ada:secret-of-ada")
@@ -177,18 +263,15 @@ def test_a_conversation_stays_on_the_machine_that_has_its_prefix(
         with client:
             assert client.get("/v1/models", headers={"Authorization": ""}).status_code == 401
             for n in range(4):
-                said = [f"My number is {n}. What is the capital of France?"]
-                for turn in range(3):
-                    data = client.post(
-                        "/v1/chat/completions",
-                        content=body(*said, temperature=0, max_tokens=16),
-                        headers={"Content-Type": "application/json"},
-                    ).json()
-                    usage = data["usage"]
-                    cached = usage["prompt_tokens_details"]["cached_tokens"]
-                    assert not turn or cached > 16, (n, turn, usage)
-                    said += [data["choices"][0]["message"]["content"], "And of Italy?"]
-                    time.sleep(2)  # until all of Ray Serve knows who has the conversation
+                talk = Talk(client, f"My number is {n}. What is the capital of France?")
+                talk.ask("And of Italy?")
+                for _ in range(2):
+                    assert talk.ask("And of Italy?") > 16
+            for pid in replicas():  # one of them has the conversation
+                os.kill(pid, signal.SIGKILL)
+                talk.ask("And of Spain?")
+                assert talk.ask("And of Italy?") > 16
+                wait_for_two_replicas(serve)
     finally:
         serve.shutdown()
         ray.shutdown()
