@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from edgesppo.batches.output import ResultFile
 
 SOURCE = "https://huggingface.co/datasets/tatsu-lab/alpaca_eval"
+_INSTRUCTIONS = f"AlpacaEval's alpaca_eval.json, from {SOURCE}"
+_OUTPUTS = "a model_outputs.json, as this command writes it"
 # Mean lengths of the outputs that were published for Gemma-2-9B-It-SPPO, in characters.
 PUBLISHED_LENGTHS = {"Iter1": 1669, "Iter2": 1759, "Iter3": 1803}
 _SUFFIX = ".answers.jsonl"
@@ -62,7 +64,9 @@ def read_instructions(rows: InputRows) -> list[Instruction]:
     return [_instruction(rows, place.row, rows.read(place)) for place in rows.places]
 
 
-def _instruction(rows: InputRows, n: int, data: bytes) -> Instruction:
+def _instruction(
+    rows: InputRows, n: int, data: bytes, expected: str = _INSTRUCTIONS
+) -> Instruction:
     where = f"{rows.name}, row {n}"
     try:
         row = decode(data)
@@ -72,13 +76,12 @@ def _instruction(rows: InputRows, n: int, data: bytes) -> Instruction:
     if not isinstance(text, str) or not text.strip():
         has = ", ".join(map(quoted, list(row)[:8])) or "nothing"
         raise UsageError(
-            f"{where} has no 'instruction' with a text (it has {has}); expected AlpacaEval's "
-            f"alpaca_eval.json, from {SOURCE}"
+            f"{where} has no 'instruction' with a text (it has {has}); expected {expected}"
         )
     if row.get("input"):
         raise UsageError(
             f"{where} has an 'input' beside its instruction, as Alpaca's training data has; "
-            f"expected AlpacaEval's alpaca_eval.json, from {SOURCE}"
+            f"expected {expected}"
         )
     if not isinstance(dataset, str):
         raise UsageError(f"{where}: dataset is {quoted(dataset)}, expected a text")
@@ -132,10 +135,12 @@ def read_reference(rows: InputRows, instructions: Sequence[Instruction]) -> list
     """
     outputs: dict[str, str] = {}
     for place in rows.places:
-        found = _instruction(rows, place.row, data := rows.read(place))
+        found = _instruction(rows, place.row, data := rows.read(place), _OUTPUTS)
         output = decode(data).get("output")
         if not isinstance(output, str):
-            raise UsageError(f"{rows.name}, row {place.row} has no 'output' with a text")
+            raise UsageError(
+                f"{rows.name}, row {place.row} has no 'output' with a text; expected {_OUTPUTS}"
+            )
         outputs[found.text] = output
     pairs = [(one.text, outputs[one.text]) for one in instructions if one.text in outputs]
     if not pairs:

@@ -37,5 +37,10 @@ class Head:
         before, now = event.get("recipe") or {}, self.recipe
         for key in now:
             if before.get(key) != now[key]:
-                return f"another recipe: {key} was {before.get(key)!r} and is {now[key]!r} now"
+                was, is_ = _shown(before.get(key)), _shown(now[key])
+                return f"another recipe: {key} was {was} and is {is_} now"
         return None
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)

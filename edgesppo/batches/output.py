@@ -70,6 +70,8 @@ class ResultFile:
         self._synced_at = time.monotonic()
         check_place(path)
         existed = path.exists() and path.stat().st_size > 0
+        if existed and not self.journal.exists():  # and none is made beside another's file
+            raise self._foreign
         try:
             self._journal = open_locked(self.journal, self._files)
         except filelock.LockHeld as held:
@@ -162,6 +164,14 @@ class ResultFile:
     def _advice(self) -> str:
         return f"use another output, or remove {self.path} and {self.journal.name} to start anew"
 
+    @property
+    def _foreign(self) -> UsageError:
+        state = "is empty" if self.journal.exists() else "does not exist"
+        return UsageError(
+            f"{self.path} exists, and is not of a batch that can be continued "
+            f"({self.journal.name} beside it {state}); use another output, or remove it"
+        )
+
     def _note(self, *events: dict[str, Any]) -> None:
         """Append lines to the journal."""
         data, crc = jsonl.encode(events, self._journal_crc)
@@ -173,10 +183,7 @@ class ResultFile:
         events = self._read_journal() if existed else []
         if not events:
             if existed:
-                raise UsageError(
-                    f"{self.path} exists, and is not of a batch that can be continued (there is no "
-                    f"{self.journal.name} beside it); use another output, or remove it"
-                )
+                raise self._foreign
             self._files.truncate(self._journal, 0)
             self._out = self._files.open_or_create(self.path)
             self._note(head.event())

@@ -88,7 +88,7 @@ class Recipe:
             "system": self.system,
             "schema": grammar and hashlib.sha256(grammar.encode()).hexdigest(),
             "part": _plain(self.part),
-            "bare_opening": self.bare_opening,
+            "prompt_form": "published" if self.bare_opening else "canonical",
         }
 
 

@@ -93,8 +93,9 @@ def decode(data: bytes) -> dict[str, Any]:
     if isinstance(row, str):
         return {"prompt": row}
     if not isinstance(row, dict):
+        shown = "null" if row is None else validate.quoted(row)
         raise BadRow(
-            f"the row is {validate.quoted(row)}, expected an object with 'prompt', 'messages', or "
+            f"the row is {shown}, expected an object with 'prompt', 'messages', or "
             "'custom_id' and 'body'",
             "invalid_json",
         )

@@ -29,6 +29,10 @@ def connect(address: str) -> Any:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except ConnectionError:
         raise _no_cluster(address) from None
+    except ValueError:
+        raise UsageError(
+            f"--ray is {address!r}, expected HOST:6379, or auto for a cluster with this machine"
+        ) from None
     except RuntimeError as error:
         versions = _VERSIONS.findall(str(error))
         if len(versions) < 2:

@@ -72,6 +72,10 @@ OTHER_VERSION = RuntimeError(
         (OTHER_VERSION, 'runs Ray 2.9.0 with Python 3.9.1, .*pip install "ray==2.9.0"'),
         (ConnectionError("no"), "no Ray cluster answers at auto; start one with `ray start"),
         (RuntimeError("else"), "Ray at auto: else"),
+        (
+            ValueError("Invalid address format: auto"),
+            "--ray is 'auto', expected HOST:6379",
+        ),
     ],
 )
 def test_a_ray_that_cannot_be_used_says_why(

@@ -141,7 +141,10 @@ def test_an_output_of_another_input_model_or_recipe_is_left_alone(tmp_path: Path
 def test_a_file_that_is_no_output_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("mine")
-    assert "no out.jsonl.journal" in refused(path)
+    for _ in range(2):
+        assert "out.jsonl.journal beside it does not exist" in refused(path)
+    (tmp_path / "out.jsonl.journal").touch()
+    assert "out.jsonl.journal beside it is empty" in refused(path)
 
 
 def test_an_output_that_was_changed_is_left_alone(tmp_path: Path) -> None:

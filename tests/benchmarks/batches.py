@@ -3,14 +3,15 @@
     python -m tests.benchmarks.batches FILE.gguf [--parallel N] [--rows N] [--tokens N]
 
 The raw batch is llama.cpp's own: it decodes as many sequences of the same lengths, without
-sampling, text or files. In the last part all rows share a system text of 512 tokens, and one row
-after another computes it anew. With `--ray ADDRESS` of a cluster with this machine alone, Ray's own
-share is measured, too.
+sampling, text or files. In the second part all rows share a system text of 512 tokens, and one row
+after another computes it anew. The last part, where Ray is installed, is its own share: the same
+batch by one machine of a cluster, and without Ray. The cluster runs during its own rounds only.
 """
 
 from __future__ import annotations
 
-import contextlib
+import importlib
+import importlib.util
 import tempfile
 import time
 from functools import partial
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 SYSTEM_TOKENS = 512
 # How many times the tokens per second of each a batch should give.
 ONE_BY_ONE, RAW, SHARED, RAY = 1.4, 0.97, 3.0, 0.97
+PARTS = ("rows", "shared", "ray")
 # Words of which prompts are made: for timing any text will do.
 WORDS = [
     "the",
@@ -80,14 +82,30 @@ def batch(model: LoadedModel, options: argparse.Namespace, **more: Any) -> float
     return tokens / (time.perf_counter() - started)
 
 
-def over_ray(cluster: Cluster, options: argparse.Namespace) -> float:
-    """Tokens per second of the same batch by the machines of a cluster."""
+def over_ray(options: argparse.Namespace, loading: dict[str, Any]) -> float:
+    """Tokens per second of the same batch by a cluster of this machine, started for it alone."""
+    utilities: Any = importlib.import_module("ray.cluster_utils")
+    node = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
+    ray = utilities.Cluster(initialize_head=True, head_node_args=node)
+    try:
+        path, parallel = str(options.file.resolve()), options.parallel
+        with Cluster(
+            ray.address, path, parallel=parallel, loading=loading, say=lambda _: None
+        ) as cluster:
+            _by_cluster(cluster, prompts(options)[:parallel], 8)  # as the other model, it is warm
+            return _by_cluster(cluster, prompts(options), options.tokens)
+    finally:
+        ray.shutdown()
+
+
+def _by_cluster(cluster: Cluster, asked: list[str], n_tokens: int) -> float:
     tokens = 0
     started = time.perf_counter()
-    with open_rows(prompts(options)) as rows, tempfile.TemporaryDirectory() as folder:
-        job = Batch(cluster, rows, Recipe({"max_tokens": options.tokens, "seed": 1}))
+    with open_rows(asked) as rows, tempfile.TemporaryDirectory() as folder:
+        job = Batch(cluster, rows, Recipe({"max_tokens": n_tokens, "seed": 1}))
         with job.open_output(Path(folder) / "out.jsonl") as file:
             for result in job.run(None, file):
+                assert result.error is None, result.error
                 tokens += result.completion_tokens
     return tokens / (time.perf_counter() - started)
 
@@ -153,26 +171,30 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--ray", metavar="ADDRESS")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     options = parser.parse_args()
     report = Report(options)
     files.tuned(options.file)
     loading: dict[str, Any] = {"n_threads": options.threads, "gpu": "off", "drafts": False}
-    with contextlib.ExitStack() as stack:
-        alone = stack.enter_context(edgesppo.load(options.file, **loading))
-        wide = stack.enter_context(edgesppo.load(options.file, n_seqs=options.parallel, **loading))
-        compare_rows(report, options, alone, wide)
-        if options.ray:
-            arguments: dict[str, Any] = {"parallel": options.parallel, "loading": loading}
-            path = str(options.file.resolve())
-            cluster = stack.enter_context(Cluster(options.ray, path, say=print, **arguments))
-            compare_ray(report, options, wide, cluster)
+    with edgesppo.load(options.file, n_seqs=options.parallel, **loading) as wide:
+        if "rows" in options.only or "shared" in options.only:
+            with edgesppo.load(options.file, **loading) as alone:
+                if "rows" in options.only:
+                    compare_rows(report, options, alone, wide)
+                if "shared" in options.only:
+                    compare_shared(report, options, alone, wide)
+        if "ray" not in options.only:
+            return
+        if importlib.util.find_spec("ray") is None:
+            print('Ray\'s share is left out: it is not installed (pip install ".[ray]")')
+            return
+        compare_ray(report, options, wide, loading)
 
 
 def compare_rows(
     report: Report, options: argparse.Namespace, alone: LoadedModel, wide: LoadedModel
 ) -> None:
-    """Compare a batch to one row after another and to the raw batch; then with a shared text."""
+    """Compare a batch to one row after another and to the raw batch."""
     measures: dict[str, Callable[[], float]] = {
         "ours": lambda: batch(wide, options),
         "one row after another": lambda: one_by_one(alone, options),
@@ -184,13 +206,20 @@ def compare_rows(
     for other, goal in goals.items():
         rates = (found["ours"]["rate"], other, found[other]["rate"])
         report.compare(rows, "tokens/s", *rates, more_is_better=True, goal=goal)
+
+
+def compare_shared(
+    report: Report, options: argparse.Namespace, alone: LoadedModel, wide: LoadedModel
+) -> None:
+    """Compare a batch whose rows share a system text to one row after another."""
     text = system_text(wide)
-    measures = {
+    measures: dict[str, Callable[[], float]] = {
         "ours": lambda: batch(wide, options, system=text),
         "one row after another": lambda: one_by_one(alone, options, text),
     }
     found = in_turn(_rates(measures), options.rounds)
     alone_rates = found["one row after another"]["rate"]
+    rows = f"{options.rows} rows, {options.parallel} at once"
     report.compare(
         *(f"{rows}, {SYSTEM_TOKENS} tokens shared", "tokens/s", found["ours"]["rate"]),
         *("one row after another", alone_rates),
@@ -200,11 +229,11 @@ def compare_rows(
 
 
 def compare_ray(
-    report: Report, options: argparse.Namespace, wide: LoadedModel, cluster: Cluster
+    report: Report, options: argparse.Namespace, wide: LoadedModel, loading: dict[str, Any]
 ) -> None:
-    """Compare a batch over Ray to the same without."""
+    """Compare a batch by a cluster of one machine to the same without Ray."""
     measures: dict[str, Callable[[], float]] = {
-        "over Ray": lambda: over_ray(cluster, options),
+        "over Ray": lambda: over_ray(options, loading),
         "here": lambda: batch(wide, options),
     }
     found = in_turn(_rates(measures), options.rounds)
