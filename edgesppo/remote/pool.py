@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import EdgesppoError, UsageError
-from edgesppo.remote.ray_connection import cause, connect, is_refusal
+from edgesppo.remote.ray_connection import cause, connect, is_listening, is_refusal
 from edgesppo.remote.worker import actor_class
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Pool:
         fingerprint: str | None = None,
     ) -> None:
         self._ray = connect(address)
+        self._address = address
         self._actor_class = actor_class(worker)
         self._arguments = arguments
         self._say = say
@@ -230,6 +231,12 @@ class Pool:
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_S
+        if not is_listening(self._address):
+            self._actors.clear()  # nobody is there who could end them
+            raise UsageError(
+                f"the Ray cluster at {self._address} does not answer any more; start it again, and "
+                "give the same command, which goes on"
+            )
         strategies = self._ray.util.scheduling_strategies
         taken = {actor.node for actor in self._actors}
         for node in self._ray.nodes():

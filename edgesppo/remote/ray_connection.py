@@ -12,6 +12,7 @@ from typing import Any
 
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.system.sanitize import one_line
+from edgesppo.system.signals import kept_termination
 
 _INSTALL = 'in the clone, pip install ".[ray]"'
 _CONNECT_S = 10.0
@@ -24,9 +25,11 @@ def connect(address: str) -> Any:
         ray: Any = importlib.import_module("ray")
     except ImportError:
         raise UsageError(f"Ray is not installed on this machine: {_INSTALL}") from None
-    _require_listener(address)
+    if not is_listening(address):  # Ray itself would try for many minutes
+        raise _no_cluster(address)
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        with kept_termination():
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
     except ConnectionError:
         raise _no_cluster(address) from None
     except ValueError:
@@ -46,15 +49,16 @@ def connect(address: str) -> Any:
     return ray
 
 
-def _require_listener(address: str) -> None:
-    """Raise UsageError if nothing listens at HOST:PORT: Ray itself would try for many minutes."""
+def is_listening(address: str) -> bool:
+    """Whether something listens at HOST:PORT; True for an address of another form."""
     host, colon, port = address.rpartition(":")
     if not (colon and port.isdecimal()) or "/" in host:
-        return  # "auto", or ray://
+        return True  # "auto", or ray://
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
     except (OSError, OverflowError):
-        raise _no_cluster(address) from None
+        return False
+    return True
 
 
 def _no_cluster(address: str) -> UsageError:

@@ -163,6 +163,22 @@ def raise_on_termination() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def kept_termination() -> Iterator[None]:
+    """Put the handlers of SIGTERM and SIGHUP back that the block replaces, as a library may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which can set none
+        return
+    available = [getattr(signal, name) for name in _TERMINATING if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in available}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that Python does not know
+                signal.signal(number, handler)
+
+
 def _on_termination(number: int, _frame: object) -> None:
     for name in _TERMINATING:  # a second signal must not interrupt the saving
         if hasattr(signal, name):

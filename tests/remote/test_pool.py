@@ -6,6 +6,7 @@ real ones.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,27 @@ def test_machines_that_are_all_lost_end_a_run(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError, match=r"all machines .* are lost; .* the same command"):
         started.run()
     assert always.n_actors <= TRIES + 1
+
+
+def test_a_cluster_that_does_not_answer_any_more_ends_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node("a")
+    started = Started(monkeypatch, node)
+    monkeypatch.setattr(pool_module, "is_listening", lambda _: False)
+    with pytest.raises(UsageError, match=r"does not answer any more; .* the same command"):
+        started.run()
+    started.pool.close()
+    assert node.killed == []  # Ray would wait a minute for that
+
+
+def test_connecting_leaves_the_handlers_of_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        FakeRay, "init", lambda *_, **__: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    )
+    Started(monkeypatch, Node("a"))
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_machine_without_the_same_model_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
