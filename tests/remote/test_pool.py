@@ -70,7 +70,7 @@ class Started:
     ) -> None:
         self.ray = FakeRay(*nodes)
         self.said: list[str] = []
-        monkeypatch.setitem(sys.modules, "ray", self.ray)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "ray", self.ray)
         monkeypatch.setattr(pool_module, "_LOOK_S", 0.0)
         Doubler.made = 0
         self.pool = Pool(
