@@ -16,6 +16,11 @@ _routers: Any = importlib.import_module("ray.serve.request_router")
 class ConversationRouter(_routers.RequestRouter):  # type: ignore[misc]
     """Takes the session's name of a request for the conversation's."""
 
+    # A machine that computes may be slow to say how much it has to do. Ray's tenth of a second
+    # would send its conversations elsewhere, to be prefilled anew.
+    queue_len_response_deadline_s = 2.0
+    max_queue_len_response_deadline_s = 10.0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._conversations = Conversations()
