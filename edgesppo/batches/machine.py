@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ class MachineWorker:
         self._parallel = parallel
         self._rows = _SentRows()
         self._labels: dict[int, Label] = {}
+        self._open: Counter[int] = Counter()  # answers to each row that are still to come
         self._runner: Runner | None = None
         self._results: Generator[BatchResult, None, None] | None = None
 
@@ -80,6 +82,11 @@ class MachineWorker:
 
     def begin(self, recipe: Recipe) -> None:
         """Take the recipe of the rows that will come."""
+        if self._results is not None:
+            self._results.close()  # of a batch that was abandoned
+        self._results = None
+        self._labels.clear()
+        self._open.clear()
         work = Work(self._rows, self._labels, recipe)
         self._runner = Runner(self._loaded, work, Counts(0), parallel=self._parallel)
 
@@ -89,6 +96,7 @@ class MachineWorker:
         for row in rows:
             self._rows.data[row.place.key] = row.data
             self._labels[row.place.row] = row.label
+            self._open[row.place.row] += 1
         self._runner.add(row.place for row in rows)
         if self._results is None:
             self._results = self._runner.run()
@@ -96,7 +104,14 @@ class MachineWorker:
         started = time.monotonic()
         for result in self._results:
             found.append((result.key, result))
+            self._close(result.key[0])
             if time.monotonic() - started > _TURN_S:
                 return found
         self._results = None  # nothing is left; the next rows begin anew
         return found
+
+    def _close(self, row: int) -> None:
+        """Forget a row once all that was asked of it is answered: there may be millions."""
+        self._open[row] -= 1
+        if not self._open[row]:
+            del self._open[row], self._labels[row]

@@ -69,8 +69,7 @@ class ResultFile:
         self._journal_end = self._journal_crc = 0
         self._synced_at = time.monotonic()
         check_place(path)
-        existed = path.exists() and path.stat().st_size > 0
-        if existed and not self.journal.exists():  # and none is made beside another's file
+        if _has_content(path) and not self.journal.exists():  # none is made beside another's file
             raise self._foreign
         try:
             self._journal = open_locked(self.journal, self._files)
@@ -83,7 +82,7 @@ class ResultFile:
         self._out: int | None = None
         self._closed = False
         try:
-            self._resume(head, existed=existed)
+            self._resume(head, existed=_has_content(path))
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
@@ -265,6 +264,10 @@ class ResultFile:
                     f"that away, or {self._advice}"
                 )
         self._files.truncate(self._out, self._end)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def check_place(path: Path) -> None:

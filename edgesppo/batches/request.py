@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass, replace
@@ -33,7 +34,8 @@ _PLAIN_KEYS = (
     *("prompt", "messages", "system", "custom_id", "n", "seeds", "schema"),
     *("tools", "tool_choice"),
 )
-_KEY_LENGTH = 1024  # characters of a prompt by which rows are ordered
+# Prompts that begin alike, for so many characters, come one after the other.
+_ALIKE = (64, 256, 1024)
 
 
 class BadRow(EdgesppoError):
@@ -68,14 +70,15 @@ class RowRequest:
 
 @dataclass(frozen=True)
 class Label:
-    """What is known of a row before its turn: its form, its custom_id, and its prompt's start.
+    """What is known of a row before its turn: its form and its custom_id.
 
-    `fault` says why it cannot be answered, if that is known already.
+    Rows whose prompts begin alike have an `order` that does. `fault` says why a row cannot be
+    answered, if that is known already.
     """
 
     is_openai: bool = False
     custom_id: str | None = None
-    prompt: str = ""
+    order: bytes = b""
     fault: BadRow | None = None
 
 
@@ -155,8 +158,14 @@ def _label(row: Mapping[str, Any]) -> Label:
         messages = inner.get("messages")
         if isinstance(messages, list):
             texts += [str(m.get("content")) for m in messages if isinstance(m, dict)]
-    prompt = "\n".join(texts)[:_KEY_LENGTH]
-    return Label(is_openai, custom_id if isinstance(custom_id, str) else None, prompt)
+    order = _order("\n".join(texts))
+    return Label(is_openai, custom_id if isinstance(custom_id, str) else None, order)
+
+
+def _order(prompt: str) -> bytes:
+    """Hashes of a prompt's beginnings: short, as there is one for each row of a large input."""
+    starts = (prompt[:n].encode("utf-8", "replace") for n in _ALIKE)
+    return b"".join(hashlib.blake2b(start, digest_size=8).digest() for start in starts)
 
 
 def parse(row: Mapping[str, Any], recipe: Recipe, params: SamplingParams) -> RowRequest:

@@ -16,7 +16,7 @@ from edgesppo.batches.input import ALL
 from edgesppo.batches.request import BadRow, decode, parse
 from edgesppo.chat.generation import Generation
 from edgesppo.engine.kv_cache import common_prefix
-from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, OutOfMemory
+from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, NativeError, OutOfMemory
 from edgesppo.interior import interior
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _WORTH_WAITING = 32
 _FIRST_GUESS = 256
 _MARGIN = 1.25
 # What is wrong with more than one row, and ends the batch.
-_FATAL = (Closed, OutOfMemory)
+_FATAL = (Closed, NativeError, OutOfMemory)
 
 
 @dataclass(eq=False)

@@ -50,7 +50,7 @@ class Work:
 
     def in_order(self, places: Iterable[Place]) -> list[Place]:
         """The rows in the order of their prompts: neighbours share the longest prefixes."""
-        return sorted(places, key=lambda place: (self.labels[place.row].prompt, place.key))
+        return sorted(places, key=lambda place: (self.labels[place.row].order, place.key))
 
 
 class Answerer(Protocol):
