@@ -152,10 +152,10 @@ class KVCache:
                     self._truncate(slot, 0)
 
     def evict_idle(self) -> bool:
-        """Make room by emptying the free slots; False if they were empty already."""
+        """Make room by emptying the free slot used least recently; False if all were empty."""
         idle = [slot for slot in self._slots if not slot.busy and slot.ids]
-        for slot in idle:
-            self._truncate(slot, 0)
+        if idle:
+            self._truncate(min(idle, key=lambda slot: slot.last_used), 0)
         return bool(idle)
 
     def _reusable(self, slot: Slot, tokens: Sequence[int]) -> int:

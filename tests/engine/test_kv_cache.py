@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import edgesppo
+from edgesppo.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,3 +26,18 @@ def test_conversations_that_take_turns_each_keep_their_cells(demo_gguf: Path) ->
         assert cached[1] < 10
         assert cached[2] >= prompts[0]
         assert cached[3] >= prompts[1]
+
+
+def test_where_room_is_short_the_conversation_used_least_recently_goes(demo_gguf: Path) -> None:
+    with edgesppo.load(demo_gguf, n_seqs=3) as model:
+        engine = model._interior.engine
+        prompts = [
+            model.tokenize(f"{name} {'lives in Rome and likes to read. ' * 18}", chat=True)
+            for name in ("Ada", "Bob", "Cleo")
+        ]
+        assert 2 * len(prompts[0]) < engine.n_ctx < 3 * len(prompts[0])
+        for prompt in prompts:
+            list(engine.stream(engine.submit(prompt, SamplingParams(max_tokens=1))))
+        cached = [engine.count_cached([*prompt, prompt[-1]]) for prompt in prompts]
+        assert cached[0] < 10, "what all chats begin with"
+        assert cached[1:] == [len(prompt) for prompt in prompts[1:]]
