@@ -26,6 +26,7 @@ from edgesppo_convert.output import output
 from edgesppo_convert.source.checkpoint import INDEX, Checkpoint
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub, cached, serve
+from tests.support.paths import names
 from tests.support.same_model import model_of
 
 if TYPE_CHECKING:
@@ -74,16 +75,6 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with serve(folder) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "model.gguf"
-
-
-def names(out: Path) -> set[str]:
-    return {path.name for path in out.parent.iterdir()}
 
 
 def refused(out: Path, kind: type[EdgesppoError], *words: str) -> str:

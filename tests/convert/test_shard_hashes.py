@@ -37,12 +37,6 @@ def source(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "source", SMALL, shards=3)
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "model.gguf"
-
-
 def true_hashes(folder: Path) -> list[str]:
     return [
         f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"

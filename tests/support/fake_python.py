@@ -126,3 +126,8 @@ class FakePython:
         folder = wheel.possible_builds(bootstrap_setup.llama_version())[number].folder
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(self.root / "made.whl", folder / "llama_cpp_python-0.whl"))
+
+
+def set_up(fake: FakePython, *extras: str) -> int:
+    """Run the set-up in this process, with the fake's environment; its exit code."""
+    return bootstrap_setup.main([str(fake.venv), *extras])
