@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     report = Report(options)
     imports(report, options.rounds)
-    files.tuned(options.file)
+    files.tuned(options.file, options.standard)
     memory(report, options)
 
 
