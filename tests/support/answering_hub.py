@@ -9,6 +9,7 @@ import pytest
 from edgesppo.errors import EdgesppoError
 from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import Repository
+from tests.support.messages import checked_message
 
 REPOSITORY = Repository("owner", "name", "0" * 40)
 TOKEN = "hf_aVerySecretToken"
@@ -35,9 +36,4 @@ def ask() -> list[float]:
 def refused(kind: type[EdgesppoError], *words: str) -> None:
     with pytest.raises(EdgesppoError) as caught:
         ask()
-    message = str(caught.value)
-    assert type(caught.value) is kind
-    assert "\n" not in message
-    assert TOKEN not in message
-    for word in words:
-        assert word in message
+    assert TOKEN not in checked_message(caught.value, kind, *words)

@@ -10,6 +10,7 @@ import pytest
 
 from edgesppo_convert import convert
 from tests.support.checkpoints import SHAPES, write_json
+from tests.support.messages import checked_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +31,7 @@ def refused(folder: Path, kind: type[EdgesppoError], *words: str) -> None:
     out.mkdir()
     with pytest.raises(kind) as caught:
         convert(folder, out / "model.gguf")
-    assert type(caught.value) is kind
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
+    checked_message(caught.value, kind, *words)
     assert list(out.iterdir()) == []
 
 

@@ -8,12 +8,10 @@ import pytest
 
 from edgesppo_convert import convert
 from edgesppo_convert.output import output
-from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import SMALL, write_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 
 
 @pytest.fixture(scope="module")

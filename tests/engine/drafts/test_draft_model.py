@@ -19,7 +19,7 @@ from edgesppo.llama.context import Context
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import DEFAULT_ROW_COSTS, DRAFT_SLICE, MAX_DRAFT
 from edgesppo_convert import convert
-from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import SMALL, write_checkpoint
 from tests.support.drafts import FREE, GREEDY, engine, run, texts
 from tests.support.resources import open_files
 
@@ -207,7 +207,7 @@ def test_a_draft_model_of_another_vocabulary_is_refused_by_its_first_token(
     path.write_bytes(renamed)
     with pytest.raises(edgesppo.UsageError, match=r"token \d+ .* is '<unusedX>', .* '<unused7>'"):
         edgesppo.load(demo_gguf, drafts=path)
-    other = write_checkpoint(tmp_path / "other", Shape(1, 64, 64, 2, 1, 32, 600, 256, 64))
+    other = write_checkpoint(tmp_path / "other", SMALL)
     convert(other, tmp_path / "small.gguf")
     with pytest.raises(edgesppo.UsageError, match=r"600 tokens, .* 2,560"):
         edgesppo.load(demo_gguf, drafts=tmp_path / "small.gguf")
