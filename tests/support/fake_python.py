@@ -34,6 +34,8 @@ def wait():
     child.kill()
 import json
 root, args = {root!r}, sys.argv[1:]
+if args[:2] == ["-m", "edgesppo.dev.foreground"]:
+    os.execv(args[2], args[2:])
 line = " ".join(args)
 told = ("PIP_", "PYTHON", "TMPDIR", "CC", "CXX", "ZIG_")
 env = {{k: v for k, v in os.environ.items() if k.startswith(told)}}
