@@ -38,6 +38,17 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Close the two files that llama_cpp opens when it is imported, and leaves open.
+
+    Python would warn of them as it ends: then it goes by the last filters that it looked up, which
+    may be those of a test, where warnings are errors.
+    """
+    if (library := sys.modules.get("llama_cpp._utils")) is not None:
+        library.outnull_file.close()
+        library.errnull_file.close()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def edgesppo_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Redirect the cache and data folders, so that no test touches the user's own."""

@@ -119,8 +119,10 @@ class TokenizerJson:
             pieces[index] = Piece(self.names[index], -float(rank), PieceType.NORMAL)
 
     def _ranks(self, normal: Mapping[str, int]) -> dict[str, int]:
-        """Text -> rank among the normal pieces that merges make; UnsupportedCheckpoint if
-        llama.cpp, which merges any two neighbours that make a piece, would merge otherwise.
+        """Text -> rank, of the normal pieces that merges make.
+
+        Raises UnsupportedCheckpoint if llama.cpp, which merges any two neighbours that make a
+        piece, would merge otherwise.
         """
         ranks: dict[str, int] = {}
         ways: Counter[str] = Counter()

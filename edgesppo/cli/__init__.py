@@ -175,7 +175,7 @@ class _LazyGroup(click.Group):
             sys.exit(1)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click does, but with errors that are safe to show."""
+        """Make the context as click does, but with errors that are safe to show."""
         try:
             return super().make_context(*args, **kwargs)
         except click.ClickException as error:

@@ -26,6 +26,7 @@ from edgesppo.system.signals import raise_on_termination
 if TYPE_CHECKING:
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.output import ResultFile
+    from edgesppo.batches.recipe import Recipe
 
 
 def _part(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
@@ -123,24 +124,11 @@ def batch_command(
     from edgesppo.batches import sppo
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
-    from edgesppo.batches.output import check_place
-    from edgesppo.batches.recipe import Recipe
 
     model, source, out = _split(words)
-    if n is not None and seeds is not None:
-        raise click.UsageError("--seeds says how many answers there are; leave out -n")
     format_ = None if schema_file is None else read_schema(schema_file)
-    if recipe is None:
-        made = Recipe(
-            sampling, n=n or 1, seeds=seeds, system=system, answer_format=format_, part=part
-        )
-        path = Path(out).expanduser()
-        check_place(path)
-    elif n is not None or system is not None or format_ is not None:
-        raise click.UsageError("--recipe sppo takes no -n, --system or --schema")
-    else:
-        made = sppo.recipe(sampling, seeds=seeds, part=part)
-        path = sppo.prepare(Path(out).expanduser())
+    own = {"n": n, "system": system, "answer_format": format_}
+    made, path = _recipe(recipe, Path(out).expanduser(), own, sampling, seeds=seeds, part=part)
     with (
         raise_on_termination(),
         open_rows(sys.stdin.buffer if source == "-" else source) as rows,
@@ -158,6 +146,29 @@ def batch_command(
     elif ranking is not None:
         say(f"To rank them, in a checkout of {sppo.SCRIPTS} with its packages:")
         tell(ranking)
+
+
+def _recipe(
+    name: str | None, out: Path, own: dict[str, Any], sampling: dict[str, Any], **more: Any
+) -> tuple[Recipe, Path]:
+    """What holds for every row, and the file of the answers; `own` is refused with a named recipe.
+
+    Raises click.UsageError, and OutputError where there can be no such file.
+    """
+    from edgesppo.batches import sppo
+    from edgesppo.batches.output import check_place
+    from edgesppo.batches.recipe import Recipe
+
+    own = {key: value for key, value in own.items() if value is not None}
+    if "n" in own and more["seeds"] is not None:
+        raise click.UsageError("--seeds says how many answers there are; leave out -n")
+    if name is None:
+        made = Recipe(sampling, **own, **more)
+        check_place(out)
+        return made, out
+    if own:
+        raise click.UsageError("--recipe sppo takes no -n, --system or --schema")
+    return sppo.recipe(sampling, **more), sppo.prepare(out)
 
 
 def _write_sppo(job: Batch, file: ResultFile) -> str:

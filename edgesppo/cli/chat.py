@@ -43,7 +43,7 @@ class _ChatCommand(HeadedCommand):
     """Says what to type where --resume was given a name, which it does not take."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does."""
+        """Parse the arguments as click does; its error then says where a chat's name goes."""
         given = [*args]
         try:
             return super().parse_args(ctx, args)

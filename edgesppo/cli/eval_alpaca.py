@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgesppo.batches.alpaca import Instruction
     from edgesppo.batches.likelihood import Likelihood
     from edgesppo.batches.recipe import Recipe
+    from edgesppo.cli.alpaca_report import Report
     from edgesppo.loaded_model import LoadedModel
 
 
@@ -91,24 +92,16 @@ def alpaca_command(
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
     from edgesppo.batches.local import LocalModel
-    from edgesppo.batches.output import check_place
     from edgesppo.cli.alpaca_report import Report
 
-    if len(words) not in (2, 3):
-        raise click.UsageError(
-            f"expected [MODEL] INSTRUCTIONS OUT, found {shlex.join(words) or 'nothing'}"
-        )
     if against is not None and reference is None:
         raise click.UsageError("--against compares the outputs of --reference FILE; add it")
     if reference is not None and ray is not None:
         raise click.UsageError("--reference is scored here: leave out --ray, the answers are kept")
-    model, out = (words[0] if len(words) == 3 else None), Path(words[-1]).expanduser()
-    if out.is_dir():
-        out = out / "model_outputs.json"
-    check_place(out)
+    model, given, out = _split(words)
     recipe = alpaca.recipe(sampling, published_form=prompt_form == "published")
     path = alpaca.resumable_path(out)
-    with raise_on_termination(), open_rows(words[-2]) as rows:
+    with raise_on_termination(), open_rows(given) as rows:
         instructions = alpaca.read_instructions(rows)
         pairs = [] if reference is None else _pairs(reference, instructions)
         other = None if against is None else locate.find(against)
@@ -127,7 +120,30 @@ def alpaca_command(
     say(summary.line())
     if as_json:
         emit_json({**summary.to_dict(), "output": str(out), **report.to_dict()})
-        return
+    else:
+        _tell(report, out)
+
+
+def _split(words: tuple[str, ...]) -> tuple[str | None, str, Path]:
+    """MODEL if it is there, INSTRUCTIONS, and the file OUT.
+
+    Raises click.UsageError, and OutputError where there can be no such file.
+    """
+    from edgesppo.batches.output import check_place
+
+    if len(words) not in (2, 3):
+        raise click.UsageError(
+            f"expected [MODEL] INSTRUCTIONS OUT, found {shlex.join(words) or 'nothing'}"
+        )
+    out = Path(words[-1]).expanduser()
+    if out.is_dir():
+        out = out / "model_outputs.json"
+    check_place(out)
+    return (words[0] if len(words) == 3 else None), words[-2], out
+
+
+def _tell(report: Report, out: Path) -> None:
+    """Print the table, and the command that has the answers judged."""
     for line in report.lines():
         tell(line)
     say(f"{out} is for AlpacaEval's judge (pip install alpaca-eval, OPENAI_API_KEY):")

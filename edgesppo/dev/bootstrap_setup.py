@@ -137,7 +137,7 @@ class _SetUp:
         self._unfinished.unlink()
 
     def _usable_environment(self) -> str:
-        """See to it that the environment works and is this Python's; the version of its pip."""
+        """Make the environment anew unless it works and is this Python's; its pip's version."""
         python, pip = ("", "") if self._unfinished.exists() else self._probe()
         if python == _OWN_PYTHON:
             return pip

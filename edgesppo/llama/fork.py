@@ -31,7 +31,7 @@ class ForkSafeLock:
         track(self)
 
     def after_fork(self, parent: int) -> None:  # noqa: ARG002
-        """Take a new one."""
+        """Take a new lock: nobody in the child could free the old one."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:

@@ -220,7 +220,7 @@ def _reason(error: Failed | OSError, scratch: Path) -> str:
 
 
 def _note_failure(build: Build, reason: str) -> None:
-    """So that the next set-up takes what was compiled instead; `edgesppo build` tries again."""
+    """Note that a build failed: the next set-up takes another; `edgesppo build` tries again."""
     try:
         build.folder.mkdir(parents=True, exist_ok=True)
         (build.folder / _FAILED).write_text(f"{reason}\n", encoding="utf-8")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def chat(entries: Iterable[TokenLogprob]) -> dict[str, Any]:
-    """Of a chat's answer."""
+    """The log-probabilities of a chat's answer."""
     return {
         "content": [
             {**_entry(entry), "top_logprobs": [_entry(other) for other in entry.top]}
@@ -22,7 +22,7 @@ def chat(entries: Iterable[TokenLogprob]) -> dict[str, Any]:
 
 
 def completion(entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
-    """Of a continued text; `offset` is the position of the first token's text."""
+    """The log-probabilities of a continued text; its first token's text begins at `offset`."""
     offsets = []
     for entry in entries:
         offsets.append(offset)

@@ -24,10 +24,10 @@ _OURS = ("stop", "logprobs")
 
 
 class _NoChain:
-    """The server samples."""
+    """In place of a sampler chain, which the server has: nothing is held here."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Free nothing."""
 
 
 class RemoteEngine:

@@ -75,7 +75,7 @@ class RemoteTokenizer:
         return found
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Free nothing: the vocabulary is the server's."""
 
     def _ids(self, body: dict[str, Any]) -> list[int]:
         tokens = self._client.ask("/tokenize", {**body, "with_pieces": True})["tokens"]

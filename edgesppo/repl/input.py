@@ -214,7 +214,7 @@ class RichReader:
             app.create_background_task(self._flush_over_prompt())
 
     async def _flush_over_prompt(self) -> None:
-        """Like run_in_terminal, during which keys typed would get the wrong bindings."""
+        """Print above the prompt; during run_in_terminal, keys would get the wrong bindings."""
         app = self._session.app
         await app.renderer.wait_for_cpr_responses()
         if app.is_running and not app.is_done:

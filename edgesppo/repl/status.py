@@ -93,11 +93,6 @@ class Prefill:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    @property
-    def drawing(self) -> bool:
-        """Whether progress is being shown."""
-        return self._thread.is_alive()
-
     def update(self, chunk: Chunk) -> None:
         """Take the progress from a chunk; the first one with text ends the display."""
         if self._over.is_set():

@@ -240,7 +240,7 @@ class Biases(Kind):
             raise validate.invalid_value(name, word, "ID=BIAS, such as 107=-2.5") from None
 
     def format(self, default: tuple[tuple[int, float], ...]) -> str:
-        """As ID=BIAS, separated by spaces, as the option expects them."""
+        """The biases as the option expects them: ID=BIAS, separated by spaces."""
         return " ".join(f"{token}={bias:g}" for token, bias in default) or "none"
 
 

@@ -92,7 +92,7 @@ class _Entry:
         return shortened if self.label == _OTHER else self.label
 
     def line(self) -> dict[str, Any]:
-        """What is logged."""
+        """The request and its answer as one object of the log."""
         state = self._scope.get("state") or {}
         asked, answered = state.get("tokens") or (None, None)
         client = self._scope.get("client")

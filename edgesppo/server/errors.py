@@ -84,7 +84,7 @@ class ApiError(HTTPException):
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """A 400."""
+    """The error of a request that is wrong: status 400, and the parameter that is to blame."""
     return ApiError(400, message, param=param, code=code)
 
 

@@ -1,7 +1,7 @@
-"""Find the lock's entry that a model file belongs to: by the name it was asked for, by the source
-that it names, or by the hashes of the weights that it was made from.
+"""Find the lock's entry that a model file belongs to.
 
-A file's own name is no evidence, and is not looked at.
+It is found by the name that was asked for, by the source that the file names, or by the hashes of
+the weights that it was made from. A file's own name is no evidence, and is not looked at.
 """
 
 from __future__ import annotations

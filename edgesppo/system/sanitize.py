@@ -65,7 +65,7 @@ class Printable:
         return self._shown(text, self._held)
 
     def flush(self) -> str:
-        """What was held back."""
+        """The text that was held back, as it is to be shown at the end."""
         held, self._held = self._held, ""
         return self._shown(held, "")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PLAIN = ""
 BOLD, FAINT, ITALIC, UNDERLINE, STRUCK = "1", "2", "3", "4", "9"
-RED, GREEN, MAGENTA = "31", "32", "35"
+GREEN, MAGENTA = "32", "35"
 
 
 def join(*styles: str) -> str:

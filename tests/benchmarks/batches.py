@@ -111,10 +111,13 @@ def _by_cluster(cluster: Cluster, asked: list[str], n_tokens: int) -> float:
 
 
 def one_by_one(model: LoadedModel, options: argparse.Namespace, system: str | None = None) -> float:
-    """Tokens per second of one row after another, each computed anew."""
+    """Tokens per second of one row after another, each computed anew.
+
+    A few rows do: the rate does not depend on their number.
+    """
     tokens = 0
     started = time.perf_counter()
-    for prompt in prompts(options):
+    for prompt in prompts(options)[: options.parallel]:
         model._interior.engine._cache.evict_idle()
         chat = model.chat(system=system, max_tokens=options.tokens, seed=1)
         chat.ask(prompt)

@@ -25,7 +25,6 @@ from tests.support.paths import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 # The checkpoint of a larger one takes 18 GB and is not kept.
@@ -63,16 +62,19 @@ def model(shape: str, type: str = "q4_k_m", layout: str = "edge") -> Path:
     return path
 
 
-def tuned(path: Path) -> RunConfig:
+def tuned(path: Path, reordered: Path | None = None) -> RunConfig:
     """The fastest settings here, as after a user's first start; measured now if need be.
 
     They are kept even if other programs were busy: else every process would measure them again.
+    A file of the same weights in another order runs with the same settings.
     """
     summary = gemma2.load_summary(path)
     found = cached_settings(summary, "turn")
     if found is None:
         found = find_settings(summary, "turn")
         store(summary, "turn", found)
+    if reordered is not None:
+        store(gemma2.load_summary(reordered), "turn", found)
     return found
 
 

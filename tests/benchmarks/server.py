@@ -110,16 +110,21 @@ class Contestant:
                             self._crowd(server, n, found)
                 if "pause" in options.only and self.name != PYTHON:  # there the long one waits
                     found["pause"] = self._pause(server)
-                if "first" in options.only:
-                    server.ask(prompt, 1)  # so that it is what was asked last
-                if "chat" in options.only:
-                    server.ask(chat, 1)
+                if self.name == OURS:  # which keeps what was asked last; the others keep nothing
+                    self._ask_last(server, prompt, chat)
             with self.start(home) as server:
                 if "first" in options.only:
                     found["restarted"] = server.ask(f"{prompt} and on", 1).first_s
                 if "chat" in options.only:
                     found["turn 10 restarted"] = server.ask(chat, 1).first_s
         return found
+
+    def _ask_last(self, server: Running, prompt: str, chat: list[dict[str, str]]) -> None:
+        """Ask again what is asked after the restart."""
+        if "first" in self._options.only:
+            server.ask(prompt, 1)
+        if "chat" in self._options.only:
+            server.ask(chat, 1)
 
     def _first(
         self, server: Running, prompt: str, chat: list[dict[str, str]], found: dict[str, float]

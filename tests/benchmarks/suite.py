@@ -65,7 +65,10 @@ def _shape(name: str, *more: str) -> Callable[[], Words]:
 
 
 _SHORT_TURN = ("--prompt", 256, "--answer", 32)
-_FEW = ("--only", "chat", "crowd", "--clients", 4, "--peers", "llama-server")
+_FEW = (
+    *("--only", "chat", "crowd", "--clients", 4, "--answer-tokens", 16),
+    *("--peers", "llama-server"),
+)
 PARTS = {
     "conversion": Part(
         "Converting a checkpoint to Q4_K_M",
@@ -99,7 +102,7 @@ PARTS = {
         "As the work grows",
         "growth",
         _model(FULL, "--rounds", 1),
-        _model(QUICK, "--depths", 1536, "--sequences", 4),
+        _model(QUICK, "--depths", 768, "--sequences", 4),
     ),
     "growth-9b": Part(
         "The same with the shape of the 9B",

@@ -15,22 +15,14 @@ from huggingface_hub import ModelCard
 from edgesppo.hub.model_card import parse_card
 from edgesppo_convert import convert
 from tests.support import gguf_maker as make
-from tests.support.checkpoints import SHAPES, Shape, write_checkpoint
+from tests.support.checkpoints import CARD, SHAPES, SMALL, write_checkpoint
 from tests.support.command_line import one_line_error, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 TINY = SHAPES["tiny"]
 ITER3 = "UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3"
-CARD = """---
-license: gemma
-datasets: [openbmb/UltraFeedback]
-base_model: google/gemma-2-9b-it
----
-- License: Apache-2.0
-"""
 
 
 def header_of(text: str) -> dict[str, Any]:

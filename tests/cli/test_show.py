@@ -18,19 +18,11 @@ from edgesppo.gguf import gemma2
 from edgesppo.gguf.metadata import describe
 from edgesppo_convert import convert
 from tests.support import gguf_maker as make
-from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import CARD, SMALL, write_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
-CARD = """---
-license: gemma
-datasets: [openbmb/UltraFeedback]
-base_model: google/gemma-2-9b-it
----
-- License: Apache-2.0
-"""
 TRANSCRIPT = """\
 Gemma-2-9B-It-SPPO-Iter3
   file        FILE

@@ -26,6 +26,8 @@ from edgesppo_convert.output import output
 from edgesppo_convert.source.checkpoint import INDEX, Checkpoint
 from tests.support.checkpoints import Shape, write_checkpoint
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub, cached, serve
+from tests.support.messages import checked_message
+from tests.support.paths import names
 from tests.support.same_model import model_of
 
 if TYPE_CHECKING:
@@ -76,25 +78,11 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield fake
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "model.gguf"
-
-
-def names(out: Path) -> set[str]:
-    return {path.name for path in out.parent.iterdir()}
-
-
 def refused(out: Path, kind: type[EdgesppoError], *words: str) -> str:
     with pytest.raises(kind) as caught:
         convert(SOURCE, out)
-    message = str(caught.value)
-    assert type(caught.value) is kind
-    assert "\n" not in message
+    message = checked_message(caught.value, kind, *words)
     assert TOKEN not in message
-    for word in words:
-        assert word in message
     assert not out.exists()
     return message
 

@@ -38,12 +38,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("source") / "model", SMALL)
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "model.gguf"
-
-
 def names(out: Path) -> list[str]:
     return [path.name for path in out.parent.iterdir()]
 

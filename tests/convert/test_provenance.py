@@ -18,10 +18,9 @@ from edgesppo.hub.model_card import Card, parse_card
 from edgesppo_convert import convert
 from edgesppo_convert.plan import provenance
 from edgesppo_convert.source.checkpoint import Checkpoint
-from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import SMALL, write_checkpoint
 from tests.support.same_model import keys_of
 
-SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 CARD = """---
 license: gemma  # terms of use

@@ -14,13 +14,11 @@ import pytest
 from edgesppo.errors import BadCheckpoint, SourceUnreadable
 from edgesppo_convert.source import safetensors
 from edgesppo_convert.source.checkpoint import Checkpoint
-from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import SMALL, write_checkpoint
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 
 
 @pytest.fixture

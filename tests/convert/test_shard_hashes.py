@@ -20,7 +20,7 @@ from edgesppo_convert.source.checkpoint import Checkpoint
 from edgesppo_convert.source.safetensors import Shard
 from edgesppo_convert.source.shard_hashes import ShardHashes
 from tests.support import fake_hub as fake_hub
-from tests.support.checkpoints import Shape, write_checkpoint
+from tests.support.checkpoints import SMALL, write_checkpoint
 from tests.support.fake_hub import REPOSITORY, REVISION, cached
 from tests.support.same_model import keys_of
 
@@ -28,19 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 SECOND = "model-00002-of-00003.safetensors"
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "source", SMALL, shards=3)
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "model.gguf"
 
 
 def true_hashes(folder: Path) -> list[str]:

@@ -13,13 +13,11 @@ from edgesppo_convert import convert, gguf_format, look_ahead
 from edgesppo_convert.gguf_format import KeyValue
 from edgesppo_convert.plan import metadata, verify
 from edgesppo_convert.plan import plan as blueprint
-from tests.support.checkpoints import Shape, tokenizer_config, write_checkpoint, write_json
+from tests.support.checkpoints import SMALL, tokenizer_config, write_checkpoint, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)
 
 
 @pytest.fixture(scope="module")

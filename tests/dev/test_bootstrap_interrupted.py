@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.fake_python import FakePython
 from tests.support.paths import ROOT
 from tests.support.sweeps import LONG
+
+if TYPE_CHECKING:
+    from tests.support.fake_python import FakePython
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and make as on POSIX")
 
@@ -28,15 +31,6 @@ RUN_WITH = (
     "import runpy, sys; sys._base_executable = sys.argv[1]; del sys.argv[:2]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-
-
-@pytest.fixture
-def fake(tmp_path: Path, fresh_home: Path) -> FakePython:
-    assert fresh_home.is_dir()
-    (tmp_path / "fake").mkdir()
-    python = FakePython(tmp_path / "fake", tmp_path / "venv")
-    python.keep_a_wheel()
-    return python
 
 
 def start(fake: FakePython, before: str = "") -> subprocess.Popen[str]:

@@ -89,7 +89,7 @@ def test_a_long_prompt_is_reported_in_lines_without_redrawing(
     assert said[0] == "processing the prompt: 1,000 of 6,000 tokens (Ctrl-C: stop)"
     told = len(said)
     with status.Prefill(screen, 6000, 1000, 0.0, shows_progress=False) as prefill:
-        assert not prefill.drawing
+        assert not prefill._thread.is_alive()
     assert len(said) == told
 
 

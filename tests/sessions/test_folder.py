@@ -14,8 +14,8 @@ from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.folder import Sessions
 from edgesppo.sessions.kv_snapshot import Binding, Snapshot
 from edgesppo.system import jsonl, paths
-from tests.sessions.test_session import said
 from tests.support.faulty import Counting, Faulty
+from tests.support.saved_states import said
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
 """Chats on disk come back complete; their KV state saves time or is silently ignored.
 
-How turns survive the end of a process is tested in test_session.py.
+How turns survive the end of a process is tested in test_session_faults.py.
 """
 
 from __future__ import annotations

@@ -1,90 +1,28 @@
-"""A saved chat is never lost: whatever ends its process, and when, every turn that was reported to
-be on disk comes back, and nothing damaged is thrown away."""
+"""A saved chat comes back as it was; it is one process's at a time, and its owner's only."""
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import stat
 import subprocess
 import sys
-import time
-import zlib
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgesppo.chat.messages import Message
-from edgesppo.errors import BadChat, ChatInUse, Closed, OutputError, UsageError
-from edgesppo.sessions.folder import Sessions
+from edgesppo.errors import BadChat, ChatInUse, Closed, UsageError
 from edgesppo.sessions.session import Session
-from edgesppo.sessions.transcript import Conversation, ModelMark
 from edgesppo.system import jsonl
 from tests.support.command_line import started
-from tests.support.faulty import Counting, Faulty, Short
-from tests.support.paths import ROOT
-from tests.support.sweeps import LONG
+from tests.support.faulty import Counting, Short
+from tests.support.paths import names
+from tests.support.saved_states import BY, OTHER, STATES, found, said, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
-
-BY = ModelMark("demo", "/models/demo.gguf", "f" * 64, 512)
-OTHER = ModelMark("other", "/models/other.gguf", "0" * 64, 512)
-
-
-def said(
-    *answers: str, by: ModelMark = BY, system: str | None = None, left_out: int = 0
-) -> Conversation:
-    """A chat with these answers, each to a question full of characters that need escaping."""
-    messages: list[Message] = []
-    for n, answer in enumerate(answers):
-        asked = Message("user", f"{n}: \n\u2028\x00 Grüße \U0001f600 \ud800")
-        messages += [asked, Message("assistant", answer, (n, 255_999))]
-    return Conversation(by, system, {"temperature": 0.7, "stop": []}, tuple(messages), left_out)
-
-
-# A chat as it goes: turns, a new answer, two taken back, all forgotten, other settings.
-STATES = [
-    said("a"),
-    said("a", "b"),
-    said("a", "B"),
-    said("a", "B", "c", "d"),
-    said("a", "B"),
-    said("a", "B", system="Be brief."),
-    said(system="Be brief."),
-    said("x", system="Be brief."),
-]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    (tmp_path / "sessions").mkdir()
-    return tmp_path / "sessions" / "rome.jsonl"
-
-
-def names(path: Path) -> set[str]:
-    return {file.name for file in path.parent.iterdir()}
-
-
-def write(path: Path, states: Iterable[Conversation] = STATES) -> bytes:
-    with Session(path, Counting()) as session:
-        for state in states:
-            session.record(state)
-    return path.read_bytes()
-
-
-def found(path: Path, by: ModelMark = BY) -> Conversation | None:
-    """The chat as it is when opened again."""
-    with Session(path, Counting()) as session:
-        held = session.transcript
-        if held is None:
-            return None
-        messages = tuple(held.messages(by.fingerprint))
-        return Conversation(by, held.system, held.sampling, messages, held.left_out(by))
 
 
 @pytest.mark.parametrize("n", range(1, len(STATES) + 1))
@@ -155,98 +93,6 @@ def test_its_files_are_their_owners_only(path: Path) -> None:
     assert modes == {0o600}
 
 
-def test_a_torn_last_line_is_mended_and_said(path: Path) -> None:
-    whole = write(path)
-    start = whole.rstrip(b"\n").rindex(b"\n") + 1
-    for end in range(start, len(whole)):
-        path.write_bytes(whole[:end])
-        complete = end in (start, len(whole) - 1)  # only a newline lacks
-        with Session(path, Counting()) as session:
-            assert (session.notices == []) == complete
-            assert all("torn last line" in notice for notice in session.notices)
-        assert found(path) == STATES[-1 if end == len(whole) - 1 else -2]
-        write(path)
-        assert found(path) == STATES[-1]
-        assert names(path) == {"rome.jsonl"}
-
-
-def test_whichever_bit_flips_nothing_is_thrown_away(path: Path) -> None:
-    """The undamaged part continues; if anything is damaged, a copy of the file is kept."""
-    whole = write(path)
-    ends = [end for end in range(1, len(whole) + 1) if whole[end - 1 : end] == b"\n"]
-    known = [path.write_bytes(whole[:end]) and found(path) for end in ends]
-    for at in [*range(0, len(whole), 5 if LONG else 17), len(whole) - 2, len(whole) - 1]:
-        flipped = bytearray(whole)
-        flipped[at] ^= 1 << at % 8
-        path.write_bytes(flipped)
-        with Session(path, Counting()) as session:
-            notices = session.notices
-        back = found(path)
-        lost = sum(at < end for end in ends)
-        assert back == [None, *known][-1 - (lost if at < len(whole) - 1 else 0)]
-        if at == len(whole) - 1:
-            assert back == STATES[-1]
-            assert path.read_bytes() == whole
-        else:
-            kept = path.with_name("rome.jsonl.damaged-1")
-            assert kept.read_bytes() == flipped
-            assert len(notices) == 1
-            assert str(kept) in notices[0]
-            kept.unlink()
-        write(path)
-        assert found(path) == STATES[-1]
-        path.unlink()
-
-
-def test_whichever_bit_flips_in_a_last_line_without_newline_the_file_is_kept(path: Path) -> None:
-    whole = write(path)[:-1]
-    kept = path.with_name("rome.jsonl.damaged-1")
-    for at in range(whole.rindex(b"\n") + 1, len(whole)):
-        flipped = bytearray(whole)
-        flipped[at] ^= 1 << at % 8
-        path.write_bytes(flipped)
-        with Session(path, Counting()) as session:
-            assert "damaged after turn 0" in session.notices[0]
-        assert kept.read_bytes() == flipped
-        kept.unlink()
-
-
-@pytest.mark.parametrize(
-    "tail", [b"rubbish", b"\0\0\0", b"0123456 {", b"01234567 {]", b'01234567 "']
-)
-def test_what_was_appended_and_is_no_line_of_ours_is_kept(path: Path, tail: bytes) -> None:
-    whole = write(path)
-    path.write_bytes(whole + tail)
-    with Session(path, Counting()) as session:
-        assert "is damaged after turn 1" in session.notices[0]
-    assert path.with_name("rome.jsonl.damaged-1").read_bytes() == whole + tail
-    assert path.read_bytes() == whole
-
-
-@pytest.mark.parametrize("text", [b"[1]", b"null", b"5", b"no JSON", b"[" * 100_000, b'{"a": 1e}'])
-def test_a_line_that_is_no_object_is_damage_wherever_it_stands(path: Path, text: bytes) -> None:
-    whole = write(path, STATES[:2])
-    crc = [*jsonl.read_valid(whole)][-1].crc
-    for before, after, back in ((b"", 0, None), (whole, crc, STATES[1])):
-        spoilt = before + b"%08x %s\n" % (zlib.crc32(text, after), text)
-        path.write_bytes(spoilt)
-        assert len(Sessions(path.parent).entries()) == 1
-        with Session(path, Counting()) as session:
-            assert "damaged" in session.notices[0]
-        assert found(path) == back
-        kept = path.with_name("rome.jsonl.damaged-1")
-        assert kept.read_bytes() == spoilt
-        kept.unlink()
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
-def test_a_pipe_in_the_place_of_a_chat_is_refused_at_once(path: Path) -> None:
-    os.mkfifo(path)
-    with pytest.raises(BadChat, match="not a regular file"):
-        Session(path)
-    assert names(path) == {"rome.jsonl"}
-
-
 def test_how_an_answer_ended_is_kept_and_older_files_do_not_tell(path: Path) -> None:
     older = write(path, STATES[:1])
     assert b"finish_reason" not in older
@@ -255,24 +101,6 @@ def test_how_an_answer_ended_is_kept_and_older_files_do_not_tell(path: Path) -> 
     write(path, [stopped])
     assert path.read_bytes().startswith(older)
     assert found(path) == stopped
-
-
-def test_damaged_files_never_replace_each_other(path: Path) -> None:
-    for n in range(3):
-        path.write_bytes(b"no chat %d\n" % n)
-        write(path, STATES[:1])
-    kept = [path.with_name(f"rome.jsonl.damaged-{n}").read_bytes() for n in (1, 2, 3)]
-    assert kept == [b"no chat 0\n", b"no chat 1\n", b"no chat 2\n"]
-    assert found(path) == STATES[0]
-
-
-def test_lines_that_are_dropped_doubled_or_moved_are_damage(path: Path) -> None:
-    each = write(path).splitlines(keepends=True)
-    dropped, doubled = each[:2] + each[3:], each[:3] + each[2:]
-    for spoilt in (dropped, doubled, [*each[:2], each[3], each[2]]):
-        path.write_bytes(b"".join(spoilt))
-        with Session(path, Counting()) as session:
-            assert "damaged after turn" in session.notices[0]
 
 
 def test_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
@@ -391,141 +219,3 @@ def test_a_lock_whose_file_went_before_it_was_ours_locks_nothing(path: Path) -> 
     with Session(path, Late()), pytest.raises(ChatInUse):
         Session(path)
     assert names(path) == set()
-
-
-def record_all(path: Path, files: Counting) -> tuple[int, int]:
-    """Record every state in spite of faults.
-
-    Returns the last state that was reported to be on disk, and the last that was tried.
-    """
-    done = tried = -1
-    try:
-        with Session(path, files) as session:
-            for n, state in enumerate(STATES):
-                tried = n
-                try:
-                    session.record(state)
-                    done = n
-                except (OutputError, KeyboardInterrupt):
-                    continue
-    except (OutputError, KeyboardInterrupt):
-        pass
-    return done, tried
-
-
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, KeyboardInterrupt()])
-def test_after_a_fault_at_any_operation_every_recorded_turn_is_there(
-    path: Path, error: int | BaseException
-) -> None:
-    counting = Counting()
-    record_all(path, counting)
-    for number in range(1, len(counting.done) + 1):
-        for file in path.parent.iterdir():
-            file.unlink()
-        done, tried = record_all(path, Faulty(number, error))
-        back = found(path)
-        assert back in [None, *STATES][done + 1 : tried + 2], f"operation {number}"
-        assert names(path) <= {"rome.jsonl"}, f"operation {number}"
-
-
-@pytest.mark.parametrize("spoil", [lambda data: data[:-9], lambda data: b"x" + data])
-def test_a_fault_while_mending_loses_nothing(path: Path, spoil: object) -> None:
-    assert callable(spoil)
-    damaged = spoil(write(path))
-    path.write_bytes(damaged)
-    counting = Counting()
-    Session(path, counting).close()
-    expected = found(path)
-    for number in range(1, len(counting.done) + 1):
-        for file in path.parent.iterdir():
-            file.unlink()
-        path.write_bytes(damaged)
-        with suppress(OutputError):
-            Session(path, Faulty(number)).close()
-        assert found(path) == expected
-        assert expected is not None or damaged in {f.read_bytes() for f in path.parent.iterdir()}
-
-
-KILLED = """
-import os, pathlib, signal, sys
-from edgesppo.sessions.session import Session
-from tests.support.faulty import Counting
-from tests.sessions.test_session import STATES
-
-for number in range(1, int(sys.argv[2]) + 1):
-    folder = pathlib.Path(sys.argv[1], str(number))
-    folder.mkdir(parents=True)
-    if os.fork() == 0:
-        def kill(at, name):
-            if at == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-        told = os.open(folder / "told", os.O_CREAT | os.O_WRONLY)
-        with Session(folder / "rome.jsonl", Counting(kill)) as session:
-            for state in STATES:
-                session.record(state)
-                os.write(told, b".")
-        os._exit(7)
-    if os.wait()[1] != signal.SIGKILL:
-        sys.exit(f"operation {number} was not reached")
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="each victim is a fork of one process")
-def test_killed_at_any_operation_every_recorded_turn_is_there(path: Path, tmp_path: Path) -> None:
-    counting = Counting()
-    record_all(path, counting)
-    words = [sys.executable, "-c", KILLED, str(tmp_path / "victims"), str(len(counting.done))]
-    subprocess.run(words, check=True, cwd=ROOT)
-    for number in range(1, len(counting.done) + 1):
-        folder = tmp_path / "victims" / str(number)
-        done = (folder / "told").stat().st_size - 1
-        back = found(folder / "rome.jsonl")
-        assert back in [None, *STATES][done + 1 : done + 3], f"operation {number}"
-
-
-VICTIM = """
-import sys, pathlib
-from edgesppo.sessions.session import Session
-from tests.sessions.test_session import said
-
-with Session(pathlib.Path(sys.argv[1])) as session:
-    assert session.notices == [] or "torn" in session.notices[0], session.notices
-    n = len(session.transcript.turns) if session.transcript else 0
-    while True:
-        n += 1
-        session.record(said(*map(str, range(n))))
-        print(n, flush=True)
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kill -9")
-def test_killed_at_random_moments_a_chat_only_grows(path: Path) -> None:
-    rng = random.Random(11)
-    turns = 0
-    for _ in range(8):
-        words = [sys.executable, "-c", VICTIM, str(path)]
-        with started(words, stdout=subprocess.PIPE, cwd=ROOT) as child:
-            assert child.stdout is not None
-            for _ in range(rng.randrange(1, 5)):
-                child.stdout.readline()
-            time.sleep(rng.random() * 0.05)
-            child.kill()
-            told = child.stdout.read().split(b"\n")
-        back = found(path)
-        assert back is not None
-        assert len(back.turns) >= max([turns, *(int(n) for n in told[:-1])])
-        turns = len(back.turns)
-        assert back == said(*map(str, range(turns)))
-    assert turns > 8
-
-
-def test_ctrl_c_while_the_disk_is_waited_for_loses_no_first_turn(path: Path) -> None:
-    class Interrupting(Counting):
-        def sync(self, _descriptor: int) -> None:
-            raise KeyboardInterrupt
-
-    session = Session(path, Interrupting())
-    with pytest.raises(KeyboardInterrupt):
-        session.record(STATES[0])
-    session.close()
-    assert found(path) == STATES[0]

@@ -14,8 +14,8 @@ from edgesppo.errors import ModelNotFound
 from edgesppo.lockfile import layers
 from edgesppo.store import locate
 from edgesppo_convert import convert
-from tests.store.test_pull import NAME, pull, run
 from tests.support.adapters import random_factors, write_adapter
+from tests.support.pulls import NAME, pull, run
 from tests.support.same_model import model_of
 
 if TYPE_CHECKING:

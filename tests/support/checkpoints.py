@@ -64,6 +64,15 @@ SHAPES = {
     # Gemma's whole vocabulary; 65 million weights in rows of 256 take ggml half a minute.
     "thin256k": Shape(1, 256 if LONG else 64, 256, 2, 1, 64, 256_000, 256, 64),
 }
+SMALL = Shape(1, 64, 64, 2, 1, 32, 600, 256, 64)  # one layer, made in no time
+# A README.md whose header names another licence than its text, as the real model's does.
+CARD = """---
+license: gemma
+datasets: [openbmb/UltraFeedback]
+base_model: google/gemma-2-9b-it
+---
+- License: Apache-2.0
+"""
 
 
 def tensor_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -34,6 +34,8 @@ def wait():
     child.kill()
 import json
 root, args = {root!r}, sys.argv[1:]
+if args[:2] == ["-m", "edgesppo.dev.foreground"]:
+    os.execv(args[2], args[2:])
 line = " ".join(args)
 told = ("PIP_", "PYTHON", "TMPDIR", "CC", "CXX", "ZIG_")
 env = {{k: v for k, v in os.environ.items() if k.startswith(told)}}
@@ -126,3 +128,8 @@ class FakePython:
         folder = wheel.possible_builds(bootstrap_setup.llama_version())[number].folder
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(self.root / "made.whl", folder / "llama_cpp_python-0.whl"))
+
+
+def set_up(fake: FakePython, *extras: str) -> int:
+    """Run the set-up in this process, with the fake's environment; its exit code."""
+    return bootstrap_setup.main([str(fake.venv), *extras])

@@ -23,6 +23,9 @@ _CHARACTER = re.compile(r"\\x([0-9A-F]{2})|\\u([0-9A-F]{4})|\\U([0-9A-F]{8})|([^
 
 _ENDLESS = 10**9
 
+# Parses of a text that may be open at once; long strings are counted in blocks.
+MOST_OPEN = 12
+
 
 class Reader:
     """Matches texts against a grammar, and generates texts from it.

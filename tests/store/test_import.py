@@ -1,0 +1,91 @@
+"""`import` records where a file lies, by its whole path, and refuses what is no model."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgesppo.store import locate
+from tests.conftest import DEMO
+from tests.support.pulls import NAME, run, states
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_import_is_by_reference_and_rm_leaves_the_file(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path
+) -> None:
+    mine = tmp_path / "My Model.gguf"
+    shutil.copy(demo_gguf, mine)
+    run("import", str(mine))
+    assert locate.find("my-model").path == mine
+    assert states()["my-model"] == "here"
+    assert {path.name for path in fresh_home.iterdir()} == {"models.lock"}
+    assert (
+        "Licence" in run("show", "my-model").output or "licence" in run("show", "my-model").output
+    )
+    run("verify", "my-model")
+    data = bytearray(mine.read_bytes())
+    data[-1] ^= 1
+    mine.write_bytes(data)
+    assert "your own" in run("verify", "my-model", code=1).stderr
+    assert "restore it" in run("pull", "my-model", "--repair", code=1).stderr
+    mine.rename(tmp_path / "gone.gguf")
+    assert "my-model is your own file" in run("verify", code=1).stderr
+    message = run("run", "my-model", "Hi", code=1).stderr
+    assert "my-model, no longer exists; import it again" in message
+    mine.write_bytes(data[:-1])
+    sizes = f"has {len(data) - 1:,} bytes, but {len(data):,} are pinned"
+    assert sizes in run("run", "my-model", "Hi", code=1).stderr
+    assert sizes in run("verify", "my-model", code=1).output
+    mine.unlink()
+    assert "edgesppo rm my-model" in message
+    run("rm", "my-model")
+    assert (tmp_path / "gone.gguf").exists()
+    assert not (fresh_home / "models.lock").exists()
+
+
+@pytest.mark.parametrize("words", ["../mine.gguf", "../down/../mine.gguf"])
+def test_an_import_by_a_relative_path_is_recorded_by_its_whole_one(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    assert fresh_home.is_dir()
+    (tmp_path / "down").mkdir()
+    shutil.copy(demo_gguf, tmp_path / "mine.gguf")
+    monkeypatch.chdir(tmp_path / "down")
+    run("import", words)
+    assert locate.find("mine").path == tmp_path / "mine.gguf"
+
+
+def test_a_checkpoint_folder_can_be_imported_and_used(fresh_home: Path) -> None:
+    run("import", str(DEMO), "--name", "toy")
+    result = run("run", "toy", "What is the capital of France?", "--temperature", "0")
+    assert "Paris" in result.stdout
+    assert fresh_home.is_dir()
+
+
+PATHS = ("a folder", "no gguf", "nothing")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["a folder", "no gguf", "nothing", "taken", "taken but for case", "a bad name", "a device"],
+)
+def test_what_cannot_be_imported_is_told_and_not_recorded(
+    fresh_home: Path, tmp_path: Path, bad: str
+) -> None:
+    path = tmp_path / "x.gguf"
+    names = {"taken": NAME, "taken but for case": NAME.upper(), "a bad name": "../x"}
+    words = ["--name", {**names, "a device": "nul"}[bad]] if bad not in PATHS else []
+    if bad == "a folder":
+        path.mkdir()
+    elif bad == "no gguf":
+        path.write_bytes(b"PK\x03\x04")
+    elif words:
+        path = DEMO
+    message = run("import", str(path), *words, code=1).stderr
+    assert message.splitlines()[-1].startswith("edgesppo: ")
+    assert not (fresh_home / "models.lock").exists()
