@@ -148,7 +148,7 @@ def refused(key: Key, label: Label, message: str, code: str) -> BatchResult:
 
 def _id(row: int, label: Label) -> str:
     return hashlib.sha256(
-        f"{row} {label.custom_id} {label.order}".encode("utf-8", "replace")
+        f"{row} {label.custom_id} {label.order.hex()}".encode("utf-8", "replace")
     ).hexdigest()[:24]
 
 

@@ -51,6 +51,9 @@ _PIN = re.compile(r'"llama-cpp-python==([0-9.]+)"')
 
 def main(arguments: Sequence[str]) -> int:
     """Make the environment `arguments[0]` hold edgesppo with the extras that follow."""
+    if not arguments or arguments[0].startswith("-"):  # --help would become a folder
+        say("usage: bootstrap.py VENV [EXTRA ...]")
+        return 2
     venv, extras = Path(arguments[0]).absolute(), list(arguments[1:])
     try:
         with heeding_signals("set-up"):

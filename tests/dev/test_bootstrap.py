@@ -207,3 +207,12 @@ def test_an_old_python_can_parse_the_first_file() -> None:
     assert not [
         n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "__future__"
     ]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_a_call_without_a_folder_is_answered_with_its_form(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bootstrap_setup.main(words) == 2
+    assert not [*tmp_path.iterdir()]
