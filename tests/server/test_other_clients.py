@@ -1,7 +1,8 @@
 """Clients that others wrote over OpenAI's API, and a fuzzer of our own description of it.
 
 Only with EDGESPPO_LONG=1, and each only where it is installed: pip install langchain-openai
-llama-index-llms-openai-like llm schemathesis
+llama-index-llms-openai-like llm schemathesis; llama-index's newest wants an openai below 3, so it
+goes into an environment of its own.
 """
 
 from __future__ import annotations
