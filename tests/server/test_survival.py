@@ -14,7 +14,6 @@ import operator
 import os
 import random
 import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ def test_a_crowd_gets_the_answers_that_each_would_get_alone(
     server: Live, demo: LoadedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # pytest ends a test, and with it all, after 300 s.
-    faulthandler.dump_traceback_later(CROWD_S + 300, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(CROWD_S + 300, exit=True, file=2)
     questions = [question.text for question in QUESTIONS[:20]]
     alone = {question: said(server.chat(question)) for question in questions}
     end = time.monotonic() + CROWD_S
