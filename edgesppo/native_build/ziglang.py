@@ -37,7 +37,8 @@ class Target:
     @property
     def environment(self) -> dict[str, str]:
         """With this variable Python gives a wheel the tags of the target's system."""
-        return {"_PYTHON_HOST_PLATFORM": f"{self.system.lower()}-{self.machine}"}
+        system = {"Windows": "win"}.get(self.system, self.system.lower())
+        return {"_PYTHON_HOST_PLATFORM": f"{system}-{self.machine.lower()}"}
 
     @property
     def defines(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ def test_another_machine_is_named_to_the_compiler_and_to_no_other_tool(tmp_path:
         assert "-target aarch64-linux-gnu.2.31 -mcpu=cortex_a76 " in script
     assert "-target" not in (tmp_path / "ziglang" / "ar").read_text()
     assert tools.environment["_PYTHON_HOST_PLATFORM"] == "linux-aarch64"
+    assert TARGETS["windows"].environment == {"_PYTHON_HOST_PLATFORM": "win-amd64"}
     assert {"CMAKE_SYSTEM_PROCESSOR=aarch64", "GGML_NATIVE=OFF"} <= {*tools.defines}
 
 

@@ -7,6 +7,7 @@ greedy answer is byte for byte what it was.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import operator
@@ -78,6 +79,8 @@ def said(response: httpx.Response) -> str:
 def test_a_crowd_gets_the_answers_that_each_would_get_alone(
     server: Live, demo: LoadedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # pytest ends a test, and with it all, after 300 s.
+    faulthandler.dump_traceback_later(CROWD_S + 300, exit=True, file=2)
     questions = [question.text for question in QUESTIONS[:20]]
     alone = {question: said(server.chat(question)) for question in questions}
     end = time.monotonic() + CROWD_S
@@ -132,6 +135,38 @@ def vanish(server: Live, chance: random.Random) -> None:
                 connection.settimeout(chance.choice([0.001, 0.02, 0.1]))
                 with contextlib.suppress(OSError):
                     connection.recv(chance.choice([1, 100, 4096]))
+
+
+def test_clients_of_a_byte_a_second_hold_nobody_up(server: Live) -> None:
+    """Headers that come so slowly are cut off; answers that are read so slowly harm nobody."""
+    asked = {"messages": [{"role": "user", "content": FIRST}], "stream": True, **GREEDY}
+    data = json.dumps(asked).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+    with contextlib.ExitStack() as opened:
+
+        def connect(first: bytes) -> socket.socket:
+            connection = opened.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+            connection.sendall(first)
+            return connection
+
+        writers = [connect(request[:1]) for _ in range(100)]
+        readers = [connect(request) for _ in range(50)]
+        answer = said(server.chat(FIRST))
+        for n in range(1, 8):
+            for writer in writers:
+                with contextlib.suppress(OSError):
+                    writer.sendall(request[n : n + 1])
+            assert {reader.recv(1) for reader in readers} == {b"HTTP/1."[n - 1 : n]}
+            assert said(server.chat(FIRST)) == answer
+            time.sleep(1)
+        for writer in writers:  # the deadline is 3 s
+            writer.settimeout(1)
+            with contextlib.suppress(ConnectionError):
+                while writer.recv(1000):
+                    pass
 
 
 HOSTILE_SCHEMAS: list[Any] = [
