@@ -234,11 +234,11 @@ class Engine:
 
         Running answers wait longer for it, and all answers together are done sooner.
         """
-        before, self._schedule.slice = self._schedule.slice, self._stepper.batch.capacity
+        self._stepper.slice.is_whole = True
         try:
             yield
         finally:
-            self._schedule.slice = before
+            self._stepper.slice.is_whole = False
 
     def count_cached(self, tokens: Sequence[int]) -> int:
         """The number of a prompt's tokens that are in the KV cache, and so need no prefill."""

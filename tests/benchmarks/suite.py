@@ -65,7 +65,7 @@ def _shape(name: str, *more: str) -> Callable[[], Words]:
 
 
 _SHORT_TURN = ("--prompt", 256, "--answer", 32)
-_FEW = ("--only", "chat", "crowd", "--clients", 4, "--peers", "llama-server")
+_FEW = ("--only", "chat", "crowd", "--clients", 4, 8, "--rounds", 3)
 PARTS = {
     "conversion": Part(
         "Converting a checkpoint to Q4_K_M",

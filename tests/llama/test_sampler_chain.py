@@ -11,7 +11,7 @@ import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.errors import NativeError
 from edgesppo.llama import sampler_chain
-from edgesppo.llama.sampler_chain import NucleusChain, build_chain
+from edgesppo.llama.sampler_chain import GreedyChain, NucleusChain, build_chain
 from edgesppo.sampling.nucleus import nucleus
 from edgesppo.sampling.params import STAGES
 from edgesppo.sampling.stages import stages
@@ -203,10 +203,13 @@ def test_a_large_vocabulary_takes_our_top_p_where_it_is_the_first_cut(
         ({"top_k": 40}, False),
         ({"top_p": 1.0}, False),
         ({"temperature": 0}, False),
+        ({"temperature": 0, "repeat_penalty": 1.1}, False),
         ({"mirostat": 2}, False),
     ):
         params = SamplingParams(**{"top_p": 0.9, **on})  # type: ignore[arg-type]
-        assert isinstance(chain(params), NucleusChain) == ours, on
+        made = chain(params)
+        assert isinstance(made, NucleusChain) == ours, on
+        assert isinstance(made, GreedyChain) == (on == {"temperature": 0}), on
 
 
 @pytest.mark.parametrize(
