@@ -17,7 +17,7 @@ from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError, OutOfMemo
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.system import memory_guard
-from edgesppo.system.signals import run_interruptibly
+from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
     from edgesppo.engine.pace import Pace
@@ -83,7 +83,9 @@ class Stepper:
             n_tokens = self.batch.n_tokens + sum(apart.values())
             self.slice.note(n_tokens, time.perf_counter() - started)
         if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
-            run_interruptibly(lambda: self._advance_all(parts), lambda: None)
+            with shielded():
+                for part in parts:
+                    self._advance(part)
         elif parts:
             self._advance(parts[0])
         return bool(apart or parts)
@@ -115,10 +117,6 @@ class Stepper:
                 if not self.schedule.make_room():
                     raise
         return parts
-
-    def _advance_all(self, parts: list[Part]) -> None:
-        for part in parts:
-            self._advance(part)
 
     def _advance(self, part: Part) -> None:
         """Sample a request's decoded part, and record what the KV cache now holds of it.
