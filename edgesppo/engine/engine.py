@@ -155,7 +155,13 @@ class Engine:
         Raises ContextOverflow when the prompt leaves no room for an answer, UsageError for ids
         outside the vocabulary, and Closed.
         """
-        request = new_request(prompt, params, model=self.model, n_ctx=self.n_ctx, grammar=grammar)
+        request = new_request(
+            *(prompt, params),
+            model=self.model,
+            n_ctx=self.n_ctx,
+            grammar=grammar,
+            is_alone=self.n_seqs == 1,
+        )
         request.salt = salt
         if owner is not None:
             request.owner = weakref.ref(owner)

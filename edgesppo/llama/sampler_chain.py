@@ -180,15 +180,17 @@ def _candidates(ids: Any, logits: Any) -> Any:
 
 
 def build_chain(
-    params: SamplingParams, weights: Weights, n_ctx: int
+    params: SamplingParams, weights: Weights, n_ctx: int, *, is_alone: bool = True
 ) -> SamplerChain | NucleusChain:
     """The chain for `params`; `n_ctx` is in tokens. The caller closes it.
 
-    Raises UsageError for token ids outside the vocabulary.
+    While one answer is sampled, others wait, unless it `is_alone`: one greedy answer does not make
+    up for the time that numpy takes to load. Raises UsageError for token ids outside the
+    vocabulary.
     """
     found = stages(params, weights, n_ctx)
     at = first_cut(found)
-    is_greedy = [stage.sampler for stage in found] == ["greedy"]
+    is_greedy = not is_alone and [stage.sampler for stage in found] == ["greedy"]
     top_p_first = at is not None and found[at].name == "top_p"
     if weights.n_vocab < _LARGE_VOCABULARY or not (is_greedy or top_p_first):
         return _native_chain(found)

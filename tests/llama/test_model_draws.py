@@ -64,7 +64,8 @@ def test_the_best_token_of_a_model_is_the_same_with_and_without_candidates(
     context.decode(batch)
     for least in (0, 1 << 30):
         monkeypatch.setattr(sampler_chain, "_LARGE_VOCABULARY", least)
-        made = build_chain(SamplingParams(temperature=0), demo._interior.engine.model.weights, 64)
+        greedy, weights = SamplingParams(temperature=0), demo._interior.engine.model.weights
+        made = build_chain(greedy, weights, 64, is_alone=False)
         assert isinstance(made, sampler_chain.GreedyChain) == (least == 0)
         found.append([context.sample(made, row) for row in range(len(ids))])
         made.close()
