@@ -116,8 +116,8 @@ def proportional(process: int | str = "self") -> int:
 
 def main_thread_cpu(process: int) -> float:
     """CPU seconds of a process's first thread until now."""
-    times = Path(f"/proc/{process}/task/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    nanoseconds = Path(f"/proc/{process}/task/{process}/schedstat").read_text().split()[0]
+    return int(nanoseconds) / 1e9
 
 
 def _status_bytes(file: Path, name: str) -> int:
