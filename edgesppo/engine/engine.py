@@ -155,7 +155,13 @@ class Engine:
         Raises ContextOverflow when the prompt leaves no room for an answer, UsageError for ids
         outside the vocabulary, and Closed.
         """
-        request = new_request(prompt, params, model=self.model, n_ctx=self.n_ctx, grammar=grammar)
+        request = new_request(
+            *(prompt, params),
+            model=self.model,
+            n_ctx=self.n_ctx,
+            grammar=grammar,
+            is_alone=self.n_seqs == 1,
+        )
         request.salt = salt
         if owner is not None:
             request.owner = weakref.ref(owner)
@@ -234,11 +240,11 @@ class Engine:
 
         Running answers wait longer for it, and all answers together are done sooner.
         """
-        before, self._schedule.slice = self._schedule.slice, self._stepper.batch.capacity
+        self._stepper.slice.is_whole = True
         try:
             yield
         finally:
-            self._schedule.slice = before
+            self._stepper.slice.is_whole = False
 
     def count_cached(self, tokens: Sequence[int]) -> int:
         """The number of a prompt's tokens that are in the KV cache, and so need no prefill."""

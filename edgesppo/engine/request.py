@@ -131,8 +131,11 @@ def new_request(
     model: Model,
     n_ctx: int,
     grammar: str | None = None,
+    is_alone: bool = True,
 ) -> Request:
     """The request for a prompt; with a GBNF `grammar`, its answer follows it.
+
+    It `is_alone` if no others can run beside it.
 
     Raises UsageError for a prompt that is empty or has ids outside the vocabulary, and
     ContextOverflow for one that leaves no room for an answer in `n_ctx` tokens.
@@ -142,7 +145,7 @@ def new_request(
     n = len(tokens)
     if n >= n_ctx:
         raise ContextOverflow.of_prompt(n, n_ctx, model.n_ctx_train)
-    chain = _build_chain(tokens, params, grammar, model, n_ctx)
+    chain = _build_chain(tokens, params, grammar, model, n_ctx, is_alone=is_alone)
     return Request(
         tokens,
         n,
@@ -164,10 +167,16 @@ def _check_ids(tokens: list[int], n_vocab: int) -> None:
 
 
 def _build_chain(
-    tokens: list[int], params: SamplingParams, grammar: str | None, model: Model, n_ctx: int
+    tokens: list[int],
+    params: SamplingParams,
+    grammar: str | None,
+    model: Model,
+    n_ctx: int,
+    *,
+    is_alone: bool,
 ) -> Chain:
     """The sampler chain for the answer to a prompt, limited by the grammar if there is one."""
-    chain = build_chain(params, model.weights, n_ctx)
+    chain = build_chain(params, model.weights, n_ctx, is_alone=is_alone)
     chain.recall(tokens)
     if grammar is None:
         return chain

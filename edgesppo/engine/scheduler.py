@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator, Mapping
 
     from edgesppo.engine.kv_cache import KVCache
+    from edgesppo.engine.prefill_slice import PrefillSlice
     from edgesppo.engine.request import Request
     from edgesppo.llama.batch import Batch
 
-# The most prompt tokens in a step while answers are running, as every answer waits for them.
-SLICE = 64
 # One part in so many of the prompt tokens in a step is for the prompt that came first.
 _OLDEST_SHARE = 4
 
@@ -42,12 +41,12 @@ NLong: TypeAlias = "Callable[[Request, int, bool], int]"
 class Scheduler:
     """The requests of one engine: first come, first served, while the cache has free slots.
 
-    `slice` is the most prompt tokens in a step while answers are running.
+    A `slice` limits the prompt tokens in a step while answers are running.
     """
 
-    def __init__(self, cache: KVCache) -> None:
+    def __init__(self, cache: KVCache, slice: PrefillSlice) -> None:
         self._cache = cache
-        self.slice = SLICE
+        self._slice = slice
         self._waiting: collections.deque[Request] = collections.deque()
         self._running: list[Request] = []
         self._crowded = False  # whether a running request was preempted for lack of cells
@@ -102,16 +101,16 @@ class Scheduler:
         prefilling = [request for request in self._running if not request.is_answering]
         beside = len(prefilling) < len(self._running)
         found = []
-        for request, share in _shares(prefilling, self.slice if beside else capacity):
+        for request, share in _shares(prefilling, self._slice.n_tokens if beside else capacity):
             if n := _n_long(request, share, n_long, beside=beside):
                 found.append((request, len(request.tokens) - request.n_left + n))
         return found
 
-    def fill(self, batch: Batch, n_apart: int, n_long: NLong) -> list[Part]:
+    def fill(self, batch: Batch, apart: Mapping[Request, int], n_long: NLong) -> list[Part]:
         """Fill the batch with the tokens that the running requests have to decode next.
 
-        `n_apart` prompt tokens were computed apart in this step, and what is long enough for that
-        is left to the next one.
+        So many prompt tokens of the requests in `apart` were computed apart in this step, and what
+        is long enough for that is left to the next one.
         """
         batch.clear()
         answering: list[Request] = []
@@ -123,8 +122,9 @@ class Scheduler:
         for request in answering:
             parts.append(_add_answer(batch, request, len(answering)))
         if prefilling:
-            room = min(self.slice if answering else batch.capacity, batch.capacity - len(batch))
-            for request, share in _shares(prefilling, room - n_apart):
+            most = self._slice.n_tokens if answering else batch.capacity
+            room = min(most - sum(apart.values()), batch.capacity - len(batch))
+            for request, share in _shares(prefilling, room, served=apart):
                 if not _n_long(request, share, n_long, beside=bool(answering)):
                     parts.append(_add_prompt(batch, request, share))
         return parts
@@ -164,14 +164,17 @@ class Scheduler:
         request.chain.close()
 
 
-def _shares(prefilling: list[Request], room: int) -> Iterator[tuple[Request, int]]:
+def _shares(
+    prefilling: list[Request], room: int, served: Container[Request] = ()
+) -> Iterator[tuple[Request, int]]:
     """How many prompt tokens of each request go into a batch that has `room` for so many.
 
     The prompt with the fewest left comes first: it need not wait for a long one. So that the oldest
-    prompt is never left behind for good, a part of the room is its own.
+    prompt is never left behind for good, a part of the room is its own, unless it is among those
+    that were `served` in this step already.
     """
     oldest = prefilling[0] if prefilling else None
-    reserved = room // _OLDEST_SHARE
+    reserved = 0 if oldest in served else room // _OLDEST_SHARE
     for request in sorted(prefilling, key=lambda request: request.n_left):
         share = min(request.n_left, room if request is oldest else room - reserved)
         if request is oldest:

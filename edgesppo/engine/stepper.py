@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgesppo.engine import config
 from edgesppo.engine.kv_cache import KVCache
 from edgesppo.engine.long_prompts import LongPrompts
+from edgesppo.engine.prefill_slice import TELLING, PrefillSlice
 from edgesppo.engine.request import FAILED
 from edgesppo.engine.runner import Runner
 from edgesppo.engine.scheduler import Scheduler
@@ -15,7 +17,7 @@ from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError, OutOfMemo
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.system import memory_guard
-from edgesppo.system.signals import run_interruptibly
+from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
     from edgesppo.engine.pace import Pace
@@ -43,7 +45,8 @@ class Stepper:
         self.batch = Batch(self.context.n_batch)
         self.runner = Runner(self.context, config.threads_started(params), pace)
         self.cache = KVCache(self.context, params.n_seqs, model.weights.n_swa)
-        self.schedule = Scheduler(self.cache)
+        self.slice = PrefillSlice(self.batch.capacity)
+        self.schedule = Scheduler(self.cache, self.slice)
         self.long_prompts = LongPrompts(model, self.context, plain_from, pace)
 
     def close(self) -> None:
@@ -65,25 +68,31 @@ class Stepper:
     def step(self) -> bool:
         """Decode, and advance the requests; returns False if nothing was or it was cancelled."""
         n_long: NLong = self.long_prompts.n_long
-        n = 0
+        apart: dict[Request, int] = {}
+        started = time.perf_counter()
         try:
             try:
-                n = self._prefill_long() if self.long_prompts.is_used else 0
+                apart = self._prefill_long() if self.long_prompts.is_used else {}
             except ContextOverflow:  # the batch finds out whom there is room for
                 self.cache.remove_surplus()
                 n_long = _no_long_part
-            parts = self._decode(n, n_long)
+            parts = self._decode(apart, n_long)
         except Cancelled:
             return False
+        if apart or self.batch.n_tokens >= TELLING:
+            n_tokens = self.batch.n_tokens + sum(apart.values())
+            self.slice.note(n_tokens, time.perf_counter() - started)
         if len(parts) > 1:  # Ctrl-C must not leave another's sampler a token ahead of its text
-            run_interruptibly(lambda: self._advance_all(parts), lambda: None)
+            with shielded():
+                for part in parts:
+                    self._advance(part)
         elif parts:
             self._advance(parts[0])
-        return bool(n or parts)
+        return bool(apart or parts)
 
-    def _prefill_long(self) -> int:
-        """Compute the long parts of prompts; returns the number of their tokens."""
-        n = 0
+    def _prefill_long(self) -> dict[Request, int]:
+        """Compute the long parts of prompts; returns the number of tokens of each."""
+        computed: dict[Request, int] = {}
         for request, end in self.schedule.long_parts(self.batch.capacity, self.long_prompts.n_long):
             self._file.check()
             slot = request.slot
@@ -94,12 +103,12 @@ class Stepper:
                 break
             slot.ids.extend(request.tokens[start:end])
             request.record_progress(end, sampled=False)
-            n += end - start
-        return n
+            computed[request] = end - start
+        return computed
 
-    def _decode(self, n_apart: int, n_long: NLong) -> list[Part]:
-        """Decode a batch, after `n_apart` tokens that were computed apart; returns its parts."""
-        while parts := self.schedule.fill(self.batch, n_apart, n_long):
+    def _decode(self, apart: dict[Request, int], n_long: NLong) -> list[Part]:
+        """Decode a batch, after tokens that were computed `apart`; returns its parts."""
+        while parts := self.schedule.fill(self.batch, apart, n_long):
             self._file.check()
             try:
                 self.runner.run(self.batch)
@@ -108,10 +117,6 @@ class Stepper:
                 if not self.schedule.make_room():
                     raise
         return parts
-
-    def _advance_all(self, parts: list[Part]) -> None:
-        for part in parts:
-            self._advance(part)
 
     def _advance(self, part: Part) -> None:
         """Sample a request's decoded part, and record what the KV cache now holds of it.

@@ -8,12 +8,16 @@ and sorted only as far as needed, takes a fraction of that.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from edgesppo.errors import NativeError
 
 # Tokens of at least such a share of the best one's probability are looked at first.
 _SHARES = (1e-2, 1e-4, 1e-6, 0.0)
+# So many sorted probabilities are summed at once: a running sum of 256,000 takes longer than to
+# sort them.
+_BLOCK = 512
 
 
 def nucleus(logits: Any, p: float) -> Any:
@@ -26,20 +30,42 @@ def nucleus(logits: Any, p: float) -> Any:
     import numpy as np
 
     best = logits.max()
-    if not np.isfinite(best):
-        raise NativeError("the model computed no probabilities: its file may be damaged; verify it")
+    require_number(best)
     weights = np.subtract(logits, best)
     np.exp(weights, out=weights)
     wanted = p * float(weights.sum(dtype=np.float64))
     for share in _SHARES:
-        possible = np.flatnonzero(weights >= share)
-        found = weights[possible]
+        # Indices first: a mask as an index takes five times as long where it is as good as random.
+        found = weights[np.flatnonzero(weights >= share)]
         if float(found.sum(dtype=np.float64)) >= wanted:
             break
     best_first = np.sort(found)[::-1]
-    n = min(int(np.searchsorted(np.cumsum(best_first, dtype=np.float64), wanted)) + 1, len(found))
+    n = _n_summing_to(best_first, wanted)
     least = best_first[n - 1]
-    above, equal = possible[found > least], possible[found == least]
-    kept = np.concatenate([above, equal[: n - len(above)]])
-    kept.sort()
+    kept = np.flatnonzero(weights >= least)
+    if len(kept) > n:
+        equal = np.flatnonzero(weights[kept] == least)
+        kept = np.delete(kept, equal[n - len(kept) :])
     return kept
+
+
+def require_number(best: Any) -> None:
+    """Raise NativeError unless the greatest of a row's logits is a finite number."""
+    if not math.isfinite(best):
+        raise NativeError("the model computed no probabilities: its file may be damaged; verify it")
+
+
+def _n_summing_to(values: Any, wanted: float) -> int:
+    """How many of the first `values` sum to at least `wanted`; all, if they do not."""
+    import numpy as np
+
+    start = 0
+    if len(values) > _BLOCK:
+        whole = values[: len(values) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
+        sums = np.cumsum(whole.sum(axis=1, dtype=np.float64))
+        block = int(np.searchsorted(sums, wanted))
+        if block:
+            start, wanted = block * _BLOCK, wanted - float(sums[block - 1])
+        values = values[start : start + _BLOCK]
+    sums = np.cumsum(values, dtype=np.float64)
+    return start + min(int(np.searchsorted(sums, wanted)) + 1, len(values))

@@ -1,17 +1,22 @@
-"""Measure batches against one row after another and against llama.cpp's raw batch, in one run.
+"""Measure batches against one row after another and against llama-batched-bench, in one run.
 
     python -m tests.benchmarks.batches FILE.gguf [--parallel N] [--rows N] [--tokens N]
 
-The raw batch is llama.cpp's own: it decodes as many sequences of the same lengths, without
-sampling, text or files. In the second part all rows share a system text of 512 tokens, and one row
-after another computes it anew. The last part, where Ray is installed, is its own share: the same
-batch by one machine of a cluster, and without Ray. The cluster runs during its own rounds only.
+llama-batched-bench, compiled as ours is, computes as many prompts of the same length and as many
+tokens after them, and its prompts' time counts as ours does; it has no sampling, text or files. So
+answers are greedy; what the default sampling costs beside that is told apart, and random weights,
+among whose tokens none is likely, make it as dear as can be. In the second part all rows share a
+system text of 512 tokens, and one row after another computes it anew. The last part, where Ray is
+installed, is its own share: the same batch by one machine of a cluster, and without Ray. The
+cluster runs during its own rounds only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import statistics
 import tempfile
 import time
 from functools import partial
@@ -23,10 +28,8 @@ from edgesppo.batches.batch import Batch
 from edgesppo.batches.cluster import Cluster
 from edgesppo.batches.input import open_rows
 from edgesppo.batches.recipe import Recipe
-from edgesppo.llama.batch import Batch as TokenBatch
-from edgesppo.llama.context import Context
-from edgesppo.planning.run_config import ContextParams
-from tests.benchmarks import files
+from tests.benchmarks import files, peers
+from tests.benchmarks.contestants import batched_bench
 from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
 
 SYSTEM_TOKENS = 512
+GREEDY: dict[str, Any] = {"temperature": 0}
+RAW_BATCH = f"llama-batched-bench, {peers.SAME}"
 # How many times the tokens per second of each a batch should give.
 ONE_BY_ONE, RAW, SHARED, RAY = 1.4, 0.97, 3.0, 0.97
 PARTS = ("rows", "shared", "ray")
@@ -75,7 +80,7 @@ def batch(model: LoadedModel, options: argparse.Namespace, **more: Any) -> float
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.jsonl"
         for result in edgesppo.batch(
-            model, prompts(options), out, max_tokens=options.tokens, seed=1, **more
+            model, prompts(options), out, max_tokens=options.tokens, **{**GREEDY, **more}
         ):
             assert result.error is None, result.error
             tokens += result.completion_tokens
@@ -102,7 +107,7 @@ def _by_cluster(cluster: Cluster, asked: list[str], n_tokens: int) -> float:
     tokens = 0
     started = time.perf_counter()
     with open_rows(asked) as rows, tempfile.TemporaryDirectory() as folder:
-        job = Batch(cluster, rows, Recipe({"max_tokens": n_tokens, "seed": 1}))
+        job = Batch(cluster, rows, Recipe({"max_tokens": n_tokens, **GREEDY}))
         with job.open_output(Path(folder) / "out.jsonl") as file:
             for result in job.run(None, file):
                 assert result.error is None, result.error
@@ -119,43 +124,26 @@ def one_by_one(model: LoadedModel, options: argparse.Namespace, system: str | No
     started = time.perf_counter()
     for prompt in prompts(options)[: options.parallel]:
         model._interior.engine._cache.evict_idle()
-        chat = model.chat(system=system, max_tokens=options.tokens, seed=1)
+        chat = model.chat(system=system, max_tokens=options.tokens, **GREEDY)
         chat.ask(prompt)
         tokens += chat.last.usage.completion_tokens
     return tokens / (time.perf_counter() - started)
 
 
 def raw(model: LoadedModel, options: argparse.Namespace) -> float:
-    """Tokens per second of llama.cpp's batch: prefill, then a token of each sequence at a time."""
-    n = options.parallel
-    params = ContextParams(
-        model.n_ctx,
-        n_seqs=n,
-        n_outputs=n,
-        n_threads=options.threads,
-        n_threads_batch=options.threads,
+    """Tokens per second of llama-batched-bench with prompts of the same length.
+
+    The first token of each answer comes from its prompt.
+    """
+    n, n_tokens = options.parallel, options.tokens
+    lengths = [len(model.tokenize(prompt, chat=True)) for prompt in prompts(options)]
+    (row,) = batched_bench(
+        *(peers.same_build(), options.file, options.threads, [n]),
+        prompt=round(statistics.mean(lengths)),
+        answer=n_tokens - 1,
+        n_ctx=model.n_ctx,
     )
-    context = Context(model._interior.engine.model.weights, params)
-    lines = TokenBatch(context.n_batch)
-    ids = [model.tokenize(prompt, chat=True) for prompt in prompts(options)]
-    tokens = 0
-    started = time.perf_counter()
-    for first in range(0, len(ids), n):
-        group = ids[first : first + n]
-        for seq, prompt in enumerate(group):
-            context.remove(seq, 0)
-            lines.clear()
-            lines.add(seq, 0, prompt, logits=1)
-            context.decode(lines)
-        for step in range(options.tokens - 1):
-            lines.clear()
-            for seq, prompt in enumerate(group):
-                lines.add(seq, len(prompt) + step, [prompt[-1]], logits=1)
-            context.decode(lines)
-        tokens += options.tokens * len(group)
-    seconds = time.perf_counter() - started
-    context.close()
-    return tokens / seconds
+    return n * n_tokens / (row["t_pp"] + row["t_tg"])
 
 
 def system_text(model: LoadedModel) -> str:
@@ -197,18 +185,21 @@ def main() -> None:
 def compare_rows(
     report: Report, options: argparse.Namespace, alone: LoadedModel, wide: LoadedModel
 ) -> None:
-    """Compare a batch to one row after another and to the raw batch."""
+    """Compare a batch to one row after another, and to llama-batched-bench."""
     measures: dict[str, Callable[[], float]] = {
         "ours": lambda: batch(wide, options),
         "one row after another": lambda: one_by_one(alone, options),
-        "the raw batch": lambda: raw(wide, options),
+        RAW_BATCH: lambda: raw(wide, options),
+        "sampled": lambda: batch(wide, options, temperature=0.7, seed=1),
     }
     found = in_turn(_rates(measures), options.rounds)
-    goals = {"one row after another": ONE_BY_ONE, "the raw batch": RAW}
+    goals = {"one row after another": ONE_BY_ONE, RAW_BATCH: RAW}
     rows = f"{options.rows} rows, {options.parallel} at once"
     for other, goal in goals.items():
         rates = (found["ours"]["rate"], other, found[other]["rate"])
         report.compare(rows, "tokens/s", *rates, more_is_better=True, goal=goal)
+    rates = (found["sampled"]["rate"], "greedy", found["ours"]["rate"])
+    report.compare(f"{rows}, sampled", "tokens/s", *rates, more_is_better=True, rival=False)
 
 
 def compare_shared(

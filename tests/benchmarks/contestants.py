@@ -105,6 +105,36 @@ def llama_bench(build: Build, file: Path, threads: int, *work: str | int) -> lis
     return [float(row["avg_ts"]) for row in json.loads(done.stdout)]
 
 
+def batched_bench(
+    build: Build,
+    file: Path,
+    threads: int,
+    numbers: Sequence[int],
+    *,
+    prompt: int,
+    answer: int,
+    n_ctx: int,
+) -> list[dict[str, float]]:
+    """What llama-batched-bench finds for each number of sequences, `pl`.
+
+    Among others the seconds of the prompts, t_pp, and of the answers, t_tg, and the answers' tokens
+    per second, speed_tg.
+    """
+    words: list[str | Path | int] = [
+        build.tool("llama-batched-bench"),
+        "-m",
+        file,
+        "-npp",
+        prompt,
+        "-ntg",
+        answer,
+    ]
+    words += ["-npl", ",".join(map(str, numbers)), "-c", n_ctx, "-t", threads, "-tb", threads]
+    words += ["-fa", "on", "-kvu", "--output-format", "jsonl"]
+    lines = processes.run(words).output.splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
 def llama_bench_turn(
     build: Build, file: Path, threads: int, prompt: int, answer: int
 ) -> dict[str, float]:

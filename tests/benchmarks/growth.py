@@ -8,7 +8,6 @@ sequences at once, beside llama-batched-bench. The peers are as pip compiles the
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 import edgesppo
 from edgesppo import SamplingParams
 from tests.benchmarks import contestants, files, peers
-from tests.benchmarks.processes import run
 from tests.benchmarks.record import Measure, Report, argument_parser, in_turn
 
 if TYPE_CHECKING:
@@ -107,7 +105,7 @@ def compare_sequences(report: Report, options: argparse.Namespace) -> None:
     builds = (peers.pip_build(), peers.same_build())
     measures: dict[str, Measure] = {"ours": partial(our_sequences, *work)}
     for build in builds:
-        measures[f"llama-batched-bench, {build.name}"] = partial(batched_bench, build, *work)
+        measures[f"llama-batched-bench, {build.name}"] = partial(raw_sequences, build, *work)
     found = in_turn(measures, options.rounds)
     for key, mine in found["ours"].items():
         for peer in list(measures)[1:]:
@@ -148,18 +146,17 @@ def our_sequences(file: Path, threads: int, numbers: Sequence[int]) -> dict[str,
     return found
 
 
-def batched_bench(
+def raw_sequences(
     build: peers.Build, file: Path, threads: int, numbers: Sequence[int]
 ) -> dict[str, float]:
     """Tokens per second of llama-batched-bench, all sequences together."""
-    n_tokens = 4 * ANSWER
-    words: list[str | int] = ["-npp", SHORT, "-ntg", n_tokens, "-fa", "on"]
-    words += ["-npl", ",".join(map(str, numbers))]
-    words += ["-c", 256 * max(numbers), "-t", threads, "-tb", threads, "-kvu"]
-    tool = build.tool("llama-batched-bench")
-    done = run([tool, "-m", file, *words, "--output-format", "jsonl"])
-    rows = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
-    return {_sequences(int(row["pl"])): float(row["speed_tg"]) for row in rows}
+    rows = contestants.batched_bench(
+        *(build, file, threads, numbers),
+        prompt=SHORT,
+        answer=4 * ANSWER,
+        n_ctx=256 * max(numbers),
+    )
+    return {_sequences(int(row["pl"])): row["speed_tg"] for row in rows}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from tests.benchmarks.processes import proportional, with_variables
+from tests.benchmarks.processes import main_thread_cpu, proportional, with_variables
 
 if TYPE_CHECKING:
     import threading
@@ -92,6 +92,10 @@ class Running:
                         begun.set()
         answer.ended = time.perf_counter()
         return answer
+
+    def own_cpu(self) -> float:
+        """CPU seconds of the thread that serves HTTP, which computes nothing, until now."""
+        return main_thread_cpu(self.process.pid)
 
     def memory(self) -> int:
         """The process's proportional share of memory, in bytes."""

@@ -114,6 +114,12 @@ def proportional(process: int | str = "self") -> int:
     return _status_bytes(Path(f"/proc/{process}/smaps_rollup"), "Pss")
 
 
+def main_thread_cpu(process: int) -> float:
+    """CPU seconds of a process's first thread until now."""
+    nanoseconds = Path(f"/proc/{process}/task/{process}/schedstat").read_text().split()[0]
+    return int(nanoseconds) / 1e9
+
+
 def _status_bytes(file: Path, name: str) -> int:
     with suppress(OSError):
         found = re.search(rf"^{name}:\s+(\d+) kB", file.read_text(), re.M)

@@ -9,7 +9,8 @@ Of each server, in rounds, started anew in each:
     chat       the time to the first token of turns 1 and 10 of a conversation, and of turn 10 after
                a restart
     crowd      tokens per second of so many clients at the same time, with distinct prompts and with
-               prompts that share three quarters, and the time to the first token of each
+               prompts that share three quarters, and the time to the first token of each; of
+               ours also the CPU time of the thread that serves HTTP, beside all of it
     pause      the longest pause of a running answer while a long prompt is computed beside it
 
 The peers are as pip compiles them here. Ours runs with the settings that were tuned here, keeps its
@@ -57,6 +58,7 @@ GOALS = {
     ("4 distinct", SERVER): 1.2,
     ("4 distinct", PYTHON): 1.6,
 }
+OWN_SHARE = 0.03  # of a crowd's time, at most, for HTTP
 
 
 class Contestant:
@@ -146,12 +148,15 @@ class Contestant:
         for kind, shared in (("shared", n_words * 3 // 4), ("distinct", 0)):
             seed = self._seeds.randrange(10**6)
             prompts = [text(n_words, seed + client, shared) for client in range(n)]
-            begin = time.perf_counter()
+            begin, own = time.perf_counter(), server.own_cpu()
             with ThreadPoolExecutor(n) as pool:
                 answers = list(pool.map(lambda prompt: server.ask(prompt, n_tokens), prompts))
             seconds = time.perf_counter() - begin
             found[f"{n} {kind}"] = n * n_tokens / seconds
             found[f"{n} {kind} first"] = statistics.median(one.first_s for one in answers)
+            if self.name == OURS:
+                found[f"{n} {kind} own"] = server.own_cpu() - own
+                found[f"{n} {kind} whole"] = seconds
 
     def _pause(self, server: Running) -> float:
         """The longest gap of a running answer while a long prompt is computed beside it."""
@@ -175,6 +180,12 @@ def conversation(seed: int) -> list[dict[str, str]]:
 def tell(report: Report, found: dict[str, dict[str, list[float]]]) -> None:
     """Make records of our figures beside each peer's."""
     ours = found.pop(OURS)
+    for key in [key for key in ours if key.endswith(" own")]:
+        crowd = key.removesuffix(" own")
+        number, kind = crowd.split()
+        own, whole = ours.pop(key), ours.pop(f"{crowd} whole")
+        name = f"{number} clients, {kind} prompts: CPU time of HTTP"
+        report.compare(name, "s", own, "all of it", whole, goal=OWN_SHARE, rival=False)
     for key, mine in ours.items():
         number, _, rest = key.partition(" ")
         is_rate = number.isdecimal() and not rest.endswith("first")

@@ -95,7 +95,12 @@ PARTS = {
         _model(FULL),
         _model(QUICK, *_FEW),
     ),
-    "batch": Part("Batches", "batches", _model(FULL), _model(QUICK, "--tokens", 16)),
+    "batch": Part(
+        "Batches",
+        "batches",
+        _model(FULL),
+        _model(QUICK, "--tokens", 16, "--only", "rows", "shared"),
+    ),
     "drafts": Part("Guessing tokens", "drafts", _model(FULL)),
     "quality": Part("Calibration and evaluation", "quality", _quality(FULL)),
     "growth": Part(

@@ -7,6 +7,7 @@ and its callers execute, for many n.
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from edgesppo.engine import (
     kv_cache,
     long_prompts,
     prefill_context,
+    prefill_slice,
     request,
     runner,
     scheduler,
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
 
 MODULES = (
-    *(chat, engine, generation, history, kv_cache, long_prompts, prefill_context, request, runner),
-    *(scheduler, stepper),
+    *(chat, engine, generation, history, kv_cache, long_prompts, prefill_context, prefill_slice),
+    *(request, runner, scheduler, stepper),
 )
 FILES = {module.__file__ for module in MODULES}
 QUESTION = "My name is Ada. What is 2 plus 3?"
@@ -51,16 +53,20 @@ TURN, ROOM = 70, 256
 
 
 class InterruptAt:
-    """Raises KeyboardInterrupt at the n-th line of our files that this thread executes."""
+    """Raises KeyboardInterrupt at the n-th line of our files that this thread executes.
+
+    As Ctrl-C does: not where that is held back, which is where it has another handler.
+    """
 
     def __init__(self, n: int) -> None:
         self.left = n
         self.place = ""
+        self._handler = signal.getsignal(signal.SIGINT)
 
     def __call__(self, frame: FrameType, event: str, _arg: object) -> InterruptAt | None:
         if frame.f_code.co_filename not in FILES:
             return None
-        if event == "line":
+        if event == "line" and signal.getsignal(signal.SIGINT) == self._handler:
             self.left -= 1
             if self.left == 0:
                 self.place = f"{frame.f_code.co_name}, line {frame.f_lineno}"

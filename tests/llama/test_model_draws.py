@@ -54,6 +54,26 @@ def test_draws_from_a_model_have_the_exact_distribution(
     assert z_score(np.bincount(drawn, minlength=len(logits)), expected) < LARGEST_Z
 
 
+def test_the_best_token_of_a_model_is_the_same_with_and_without_candidates(
+    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = demo.tokenize("Tell me something.", chat=True)
+    context = Context(demo._interior.engine.model.weights, ContextParams(n_ctx=64, n_outputs=64))
+    batch, found = Batch(64), []
+    batch.add(0, 0, ids, logits=len(ids))
+    context.decode(batch)
+    for least in (0, 1 << 30):
+        monkeypatch.setattr(sampler_chain, "_LARGE_VOCABULARY", least)
+        greedy, weights = SamplingParams(temperature=0), demo._interior.engine.model.weights
+        made = build_chain(greedy, weights, 64, is_alone=False)
+        assert isinstance(made, sampler_chain.GreedyChain) == (least == 0)
+        found.append([context.sample(made, row) for row in range(len(ids))])
+        made.close()
+    assert found[0] == found[1]
+    assert len(set(found[0])) > 3
+    context.close()
+
+
 def test_draws_behind_guesses_have_the_exact_distribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

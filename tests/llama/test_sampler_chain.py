@@ -11,7 +11,7 @@ import edgesppo
 from edgesppo import SamplingParams
 from edgesppo.errors import NativeError
 from edgesppo.llama import sampler_chain
-from edgesppo.llama.sampler_chain import NucleusChain, build_chain
+from edgesppo.llama.sampler_chain import GreedyChain, NucleusChain, build_chain
 from edgesppo.sampling.nucleus import nucleus
 from edgesppo.sampling.params import STAGES
 from edgesppo.sampling.stages import stages
@@ -45,8 +45,11 @@ RECENT = [3, 0, 1, 2, 3, 0, 1]
 def chain(demo: LoadedModel, request: pytest.FixtureRequest) -> Any:
     """Builds chains from parameters and recent tokens; closes them at the end."""
 
-    def build(params: SamplingParams, recent: Sequence[int] = ()) -> SamplerChain | NucleusChain:
-        made = build_chain(params, demo._interior.engine.model.weights, N_CTX)
+    def build(
+        params: SamplingParams, recent: Sequence[int] = (), *, is_alone: bool = True
+    ) -> SamplerChain | NucleusChain:
+        weights = demo._interior.engine.model.weights
+        made = build_chain(params, weights, N_CTX, is_alone=is_alone)
         request.addfinalizer(made.close)
         made.recall(recent)
         return made
@@ -203,10 +206,15 @@ def test_a_large_vocabulary_takes_our_top_p_where_it_is_the_first_cut(
         ({"top_k": 40}, False),
         ({"top_p": 1.0}, False),
         ({"temperature": 0}, False),
+        ({"temperature": 0, "repeat_penalty": 1.1}, False),
         ({"mirostat": 2}, False),
     ):
         params = SamplingParams(**{"top_p": 0.9, **on})  # type: ignore[arg-type]
-        assert isinstance(chain(params), NucleusChain) == ours, on
+        for is_alone in (True, False):
+            made = chain(params, is_alone=is_alone)
+            assert isinstance(made, NucleusChain) == ours, on
+            greedy = not is_alone and on == {"temperature": 0}
+            assert isinstance(made, GreedyChain) == greedy, on
 
 
 @pytest.mark.parametrize(
