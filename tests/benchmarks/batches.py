@@ -13,7 +13,6 @@ cluster runs during its own rounds only.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import statistics

@@ -62,7 +62,7 @@ def test_a_mistyped_parameter_is_refused_with_the_one_that_was_meant(
 ) -> None:
     wrong: dict[str, Any] = {name: 1}
     chat = demo.chat()
-    refused = rf"\Ano sampling parameter is called '{name}' \(did you mean {meant}\?\); "
+    refused = rf"\Ano sampling parameter is called '{name}' \(did you mean {meant}\?\)\Z"
     for call in (
         lambda: SamplingParams().replace(**wrong),
         lambda: demo.chat(**wrong),
@@ -79,7 +79,7 @@ def test_an_argument_of_another_call_is_refused_with_that_call(
     demo: LoadedModel, name: str, taken_by: str
 ) -> None:
     wrong: dict[str, Any] = {name: 1}
-    with pytest.raises(edgesppo.UsageError, match=rf"'{name}' \({taken_by}\(\) takes it\); "):
+    with pytest.raises(edgesppo.UsageError, match=rf"'{name}' \({taken_by}\(\) takes it\)"):
         demo.chat().ask("Hi", **wrong)
 
 

@@ -126,9 +126,9 @@ def test_stop_may_be_a_single_string() -> None:
 def test_an_unknown_parameter_is_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(
         edgesppo.UsageError,
-        match=r"no sampling parameter is called 'top_q' \(did you mean top_[kp]\?\); .*top_p",
+        match=r"no sampling parameter is called 'colour'; there are .*top_p",
     ):
-        SamplingParams().replace(top_q=1)
+        SamplingParams().replace(colour=1)
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another(demo: LoadedModel) -> None:
