@@ -93,7 +93,8 @@ def _slices(rows: Floats) -> list[tuple[int, int]]:
 
 
 def _slice_rows(rows: Floats) -> int:
-    return max(1, _SLICE_BYTES // (4 * rows.shape[1]))
+    n_vocab: int = rows.shape[1]
+    return max(1, _SLICE_BYTES // (4 * n_vocab))
 
 
 def _buffers(rows: Floats, count: int) -> list[Floats]:
