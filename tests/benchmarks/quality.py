@@ -143,6 +143,7 @@ class Calibration:
 def _figures(*steps: Run, disk: int = 0) -> dict[str, float]:
     return {
         "seconds": sum(step.seconds for step in steps),
+        "cpu": sum(step.cpu for step in steps),
         "memory": max(step.peak for step in steps) / 1e6,
         "anonymous": max(step.anonymous for step in steps) / 1e6,
         "disk": disk / 1e6,
@@ -171,6 +172,7 @@ def main() -> None:
         mine, theirs = found["ours"], found[peer]
         name = work_of.name
         report.compare(name, "s", mine["seconds"], peer, theirs["seconds"], goal=TIME)
+        report.compare(f"{name}, processor time", "s", mine["cpu"], peer, theirs["cpu"])
         # Ours has both models in memory at once, theirs one after the other.
         for what, key in (("peak memory", "memory"), ("memory without mapped files", "anonymous")):
             memory = (f"{name}, {what}", "MB", mine[key], peer, theirs[key])
