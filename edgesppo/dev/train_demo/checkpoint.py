@@ -41,6 +41,16 @@ CONFIG: dict[str, Any] = {
     "bos_token_id": 2,
     "torch_dtype": "bfloat16",
 }
+# What differs in each size: `large`, which is not shipped, is to measure quantisation on.
+SIZES: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "large": {
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+}
 TEMPLATE = (
     "{{ bos_token }}"
     "{% if messages[0]['role'] == 'system' %}"
@@ -89,12 +99,25 @@ def tokenizer_config() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, model: Any, spm_bytes: bytes, *, torch: Any, save_file: Any) -> None:
+def config(size: str) -> dict[str, Any]:
+    """The content of config.json of a model of this size."""
+    return {**CONFIG, **SIZES[size]}
+
+
+def write(
+    folder: Path,
+    model: Any,
+    spm_bytes: bytes,
+    config: dict[str, Any],
+    *,
+    torch: Any,
+    save_file: Any,
+) -> None:
     """Write the checkpoint to `folder`; the output matrix is tied to the embedding and left out."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
     documents = {
-        "config.json": CONFIG,
+        "config.json": config,
         "generation_config.json": {"bos_token_id": 2, "eos_token_id": [1, 107], "pad_token_id": 0},
         "tokenizer_config.json": tokenizer_config(),
         "special_tokens_map.json": {
