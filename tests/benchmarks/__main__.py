@@ -1,9 +1,9 @@
 """Run every benchmark beside its peers, and write one table and one picture: `make bench`.
 
-    python -m tests.benchmarks [--quick] [--only NAME ...] [--publish]
+    python -m tests.benchmarks [--quick] [--only NAME ...] [--keep] [--publish]
 
 Results go to build/bench: results.json, results.md, results.svg, and the output of each program.
-With --publish the page and the picture of the help are written, too. Nothing else should run
+With --keep, what an earlier run found of other benchmarks stays. With --publish the page and the picture of the help are written, too. Nothing else should run
 meanwhile. The peers and the model files are made once and kept (`peers.py`, `files.py`).
 """
 
@@ -34,6 +34,8 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     print("The peers are built first, if they are not there yet: some minutes", flush=True)
     results = Results(_command(options), this_machine(), options.quick)
+    if options.keep:
+        results.keep(OUT / "results.json")
     for name, part in _chosen(options).items():
         _run(name, part, results, quick=options.quick)
         _write(results)
@@ -47,6 +49,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small model, in ten minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[], metavar="NAME")
+    parser.add_argument("--keep", action="store_true", help="add to what the last run found")
     parser.add_argument("--publish", action="store_true", help="write the help's page, too")
     return parser.parse_args()
 

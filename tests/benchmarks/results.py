@@ -47,6 +47,18 @@ class Results:
         """Write everything, for programs."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
+    def keep(self, path: Path) -> None:
+        """Take over what another run found on the same machine, with models of the same size."""
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["quick"] == self.quick and kept["machine"] == asdict(self.machine):
+            self.command = f"{kept['command']}, then {self.command}"
+            self.records = {
+                name: [Record(**record) for record in records]
+                for name, records in kept["records"].items()
+            }
+            self.seconds, self.failed = kept["seconds"], kept["failed"]
+            self.others = max(self.others, kept["others"])
+
     def behind(self) -> list[tuple[str, Record]]:
         """The records in which a peer is better than we are, beyond what the rounds differ by."""
         return [

@@ -69,6 +69,7 @@ _FEW = (
     *("--only", "chat", "crowd", "--clients", 4, "--answer-tokens", 16),
     *("--peers", "llama-server"),
 )
+_SERVERS = ("--only", "first", "chat", "crowd", "--clients", 4, "--peers", "llama-server")
 PARTS = {
     "conversion": Part(
         "Converting a checkpoint to Q4_K_M",
@@ -92,8 +93,13 @@ PARTS = {
     "server": Part(
         "Servers: first tokens, conversations, many clients",
         "server",
-        _model(FULL),
+        _model(FULL, *_SERVERS),
         _model(QUICK, *_FEW),
+    ),
+    "clients": Part(
+        "More servers, fewer and more clients, and a long prompt beside an answer",
+        "server",
+        _model(FULL, "--only", "crowd", "pause"),
     ),
     "batch": Part(
         "Batches",
