@@ -3,8 +3,9 @@
     python -m tests.benchmarks [--quick] [--only NAME ...] [--keep] [--publish]
 
 Results go to build/bench: results.json, results.md, results.svg, and the output of each program.
-With --keep, what an earlier run found of other benchmarks stays. With --publish the page and the picture of the help are written, too. Nothing else should run
-meanwhile. The peers and the model files are made once and kept (`peers.py`, `files.py`).
+With --keep, what an earlier run found of other benchmarks stays. With --publish the page and the
+picture of the help are written, too. Nothing else should run meanwhile. The peers and the model
+files are made once and kept (`peers.py`, `files.py`).
 """
 
 from __future__ import annotations
