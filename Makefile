@@ -1,6 +1,6 @@
 # make try    converts the shipped demo model and chats with it
 # make test   runs the tests          make check  linter and types          make fix  tidies up
-# make bench  measures it beside its peers: QUICK=1 in ten minutes, ONLY=name, PUBLISH=1
+# make bench  measures it beside its peers: QUICK=1 in ten minutes, ONLY=name, KEEP=1, PUBLISH=1
 # make bundle makes a folder that needs no Python: build/bundle/edgesppo; ARCHIVE=1 packs it
 PYTHON ?= python3
 VENV := .venv
@@ -44,7 +44,7 @@ fix:
 bench:
 	@$(call set_up,test plot)
 	@"$(BIN)/python" -m tests.benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
-		$(if $(PUBLISH),--publish)
+		$(if $(KEEP),--keep) $(if $(PUBLISH),--publish)
 
 bundle:
 	@$(call set_up,server bundle)

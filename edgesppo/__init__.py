@@ -9,7 +9,8 @@
             print(chunk.text, end="", flush=True)
 
     load(model, n_ctx=, gpu=, ...)      -> LoadedModel; nothing is downloaded
-    model.ask(text, schema=)            -> the answer's text, or a value that follows a JSON Schema
+    model.ask(text, schema=)            -> the answer's text, or a value that follows a JSON Schema;
+                                           also model.stream, and for asyncio model.aask, astream
     model.chat(messages=, system=)      -> Chat; messages are dicts with "role" and "content"
     model.save(chat, path)                 and model.resume(path) -> Chat
     model.count_tokens(text)               also of messages; model.tokenize, model.detokenize

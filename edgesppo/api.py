@@ -48,7 +48,7 @@ def load(
         with edgesppo.load("demo") as model:
             print(model.ask("Why is the sky blue?"))
 
-    The first time that a model of more than a few megabytes is loaded on a machine, a minute or two
+    The first time that a model of 67 MB or more is loaded on a machine, a minute or two
     is spent on measuring which settings are fastest; the result is cached. A checkpoint is
     converted to Q4_K_M the first time, into the cache folder.
 
@@ -64,7 +64,7 @@ def load(
         tune: What to measure the settings for: "turn" (a typical turn), "prefill" (long prompts),
             "decode" (long answers) or "memory" (least memory). "off" measures nothing.
         drafts: Whether to predict the next tokens from the text so far and to verify them in one
-            batch where that pays; never for models of a few megabytes. This changes no answer
+            batch where that pays; never for models of less than 67 MB. This changes no answer
             except by the rounding of larger batches. A model in place of True, with the same
             vocabulary and fewer bytes, predicts as well.
         force: Load the model even if it is not expected to fit into memory.

@@ -11,7 +11,7 @@ import click
 
 from edgesppo.cli.loading import choose_model, known_everywhere, open_model
 from edgesppo.cli.output import say
-from edgesppo.errors import OutputError
+from edgesppo.errors import NativeError, OutOfMemory, OutputError
 from edgesppo.system.signals import Terminated
 from edgesppo.system.units import duration
 from edgesppo.terminal.row_progress import RowProgress
@@ -125,8 +125,9 @@ def answer_rows(job: Batch, file: ResultFile, noun: str = "rows") -> Summary:
     except Terminated:
         say(f"edgesppo: {_how_to_go_on('told to end', job, file, noun)}", matters=True)
         raise
-    except OutputError as error:
-        raise OutputError(_how_to_go_on(str(error), job, file, noun)) from None
+    except (OutputError, NativeError, OutOfMemory) as error:
+        error.args = (_how_to_go_on(str(error), job, file, noun),)
+        raise
     return Summary(file.path, job.counts, errors, time.perf_counter() - started, noun)
 
 

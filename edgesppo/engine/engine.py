@@ -41,7 +41,7 @@ class Engine:
 
     `n_ctx` is in tokens, by default what the model was trained for; all `n_seqs` sequences share
     it. Prompts are computed `n_ubatch` tokens at a time, by `n_threads_batch` threads; answers by
-    `n_threads`, by default one per core, or one for a model of a few megabytes. `cache_type` is the
+    `n_threads`, by default one per core, or one for a model of less than 67 MB. `cache_type` is the
     type of the KV cache: "f16", "f32" or "q8_0".
 
     With `plain_from`, parts of prompts of so many tokens or more are computed in a second context,

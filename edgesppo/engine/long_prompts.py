@@ -1,12 +1,14 @@
 """Long prompts: which parts of them a second context computes, and what happens if it cannot.
 
 The second context is made for the first prompt that is long enough. Where there is no memory for
-it any more, or it fails, prompts are computed in the first one as all others are.
+it any more, or it fails, prompts are computed in the first one as all others are, and after some
+minutes it is tried again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from edgesppo.engine import prefill_context
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # So many tokens' cells are fetched in less time than the second context saves with one token:
 # 1 ms a token for the 9B, which takes 28 ms less there.
 _FETCHED = 16
+# Seconds after a failure until the second context is tried again.
+_REST_S = 600.0
 
 
 class LongPrompts:
@@ -41,6 +45,7 @@ class LongPrompts:
         self._n_ctx = min(home.n_ctx, PREFILL_N_CTX)
         self._context: PrefillContext | None = None
         self.notice: str | None = None
+        self._rests_until = 0.0  # by time.monotonic()
 
     def n_long(self, request: Request, n: int, beside: bool) -> int:
         """How many of a prompt's next `n` tokens the second context computes.
@@ -49,7 +54,7 @@ class LongPrompts:
         are a step of their own otherwise. So then it must be twice as long to be worth it; and
         longer still where the second context lacks what comes before and has to fetch it.
         """
-        if self._least is None:
+        if self._least is None or time.monotonic() < self._rests_until:
             return 0
         start, least = len(request.tokens) - request.n_left, self._least * (1 + beside)
         n = min(n, self._n_ctx - start)
@@ -98,10 +103,16 @@ class LongPrompts:
     def close(self) -> None:
         """Free the second context; prompts are computed in the first one from now on."""
         self._least, self.is_used = None, False
+        self._free()
+
+    def _free(self) -> None:
         context, self._context = self._context, None
         if context is not None:
             context.close()
 
     def _give_up(self, error: Exception) -> None:
-        self.close()
-        self.notice = f"long prompts take longer from now on: {str(error) or 'out of memory'}"
+        self._free()
+        if not self._rests_until:  # said once
+            reason = str(error) or "out of memory"
+            self.notice = f"long prompts take longer for some minutes or more: {reason}"
+        self._rests_until = time.monotonic() + _REST_S

@@ -117,7 +117,10 @@ class GreedyChain(SamplerChain):
 
 
 class NucleusChain:
-    """A chain whose top-p stage is `sampling.nucleus`: the same tokens in less time.
+    """A chain whose top-p stage is `sampling.nucleus`: the same candidates in less time.
+
+    They come by their ids, and not the best one first, so a seed draws another of them than
+    llama.cpp's own stage.
 
     `before`, if any, changes logits and cuts no candidate; `after` chooses from those that are
     left. The methods are those of SamplerChain.

@@ -48,6 +48,12 @@ def find(keys: Sequence[ApiKey], given: str) -> ApiKey | None:
     return found
 
 
+def given(authorization: str, x_api_key: str) -> str:
+    """The key of a request with these headers; empty if it has none."""
+    kind, _, token = authorization.partition(" ")
+    return token.strip() if kind.lower() == "bearer" else x_api_key
+
+
 def read_file(path: Path) -> list[ApiKey]:
     """The keys of a file, one a line; lines that begin with # are comments. Raises UsageError."""
     try:

@@ -85,8 +85,7 @@ class Guard:
         keys, path = self._settings.keys, scope["path"]
         if not keys or path in _OPEN or path.startswith("/page/"):
             return
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        given = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        given = api_keys.given(headers.get("authorization", ""), headers.get("x-api-key", ""))
         key = api_keys.find(keys, given)
         if key is None:
             raise ApiError(

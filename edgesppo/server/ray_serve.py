@@ -30,7 +30,7 @@ from edgesppo.store import verify
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from starlette.types import Message, Receive, Scope, Send
 
@@ -120,14 +120,20 @@ class Machine:
 class Gateway:
     """The ASGI application that hands each request to a machine; `machines` is Ray's handle.
 
-    `lost` is what Ray raises if a machine is lost.
+    `lost` is what Ray raises if a machine is lost. Only who has one of the `keys` has conversations
+    that are remembered; the machines refuse the others.
     """
 
     def __init__(
-        self, machines: Any, most_bytes: int, lost: tuple[type[Exception], ...] = ()
+        self,
+        machines: Any,
+        most_bytes: int,
+        keys: Sequence[api_keys.ApiKey] = (),
+        lost: tuple[type[Exception], ...] = (),
     ) -> None:
         self._machines = machines
         self._most_bytes = most_bytes
+        self._keys = keys
         self._lost = lost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,11 +145,17 @@ class Gateway:
             return
         body = await self._body(receive)
         sent = {key: scope[key] for key in _SENT if key in scope}
-        name = conversation(dict(scope["headers"]), body)
+        headers = dict(scope["headers"])
+        name = conversation(headers, body) if self._is_known(headers) else ""
         handle = self._machines.options(stream=True, session_id=name)
         for left in reversed(range(_TRIES)):
             if await self._answer(handle.answer.remote(sent, body), send, may_fail=left > 0):
                 return
+
+    def _is_known(self, headers: Mapping[bytes, bytes]) -> bool:
+        names = (b"authorization", b"x-api-key")
+        given = api_keys.given(*(headers.get(name, b"").decode("latin-1") for name in names))
+        return api_keys.find(self._keys, given) is not None
 
     async def _answer(self, found: Any, send: Send, *, may_fail: bool) -> bool:
         """Send what a machine answers; False if it was lost before it began, where that may be."""
@@ -229,15 +241,15 @@ def app(args: dict[str, Any]) -> Any:
         max_ongoing_requests=settings.limits.connections,
         ray_actor_options={"num_cpus": 0},
     )
-    return entrance.bind(deployed, settings.limits.body_bytes)
+    return entrance.bind(deployed, settings.limits.body_bytes, settings.keys)
 
 
 class Entrance:
     """What Ray Serve makes the gateway of."""
 
-    def __init__(self, machines: Any, most_bytes: int) -> None:
+    def __init__(self, machines: Any, most_bytes: int, keys: Sequence[api_keys.ApiKey]) -> None:
         exceptions: Any = importlib.import_module("ray.exceptions")
-        self._gateway = Gateway(machines, most_bytes, (exceptions.RayActorError,))
+        self._gateway = Gateway(machines, most_bytes, keys, (exceptions.RayActorError,))
 
     def __serve_build_asgi_app__(self) -> Gateway:  # the name that Ray Serve calls
         return self._gateway

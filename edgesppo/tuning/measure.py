@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgesppo.engine.prefill_context import PIECE, copy_cells
+from edgesppo.errors import NativeError
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
@@ -85,7 +86,8 @@ class Probe:
         """Hold the first `n` tokens of another one's prompt; each has a sequence for it free."""
         self._context.remove(0, 0)
         for first in range(0, n, PIECE):
-            copy_cells(other._context, 0, self._context, 0, first, min(n, first + PIECE))
+            if not copy_cells(other._context, 0, self._context, 0, first, min(n, first + PIECE)):
+                raise NativeError("llama.cpp did not take the cells of one context into another")
 
     def rows(self, n: int) -> float:
         """Seconds for a batch of `n` tokens with logits for each; the best of three."""

@@ -14,7 +14,6 @@ import argparse
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from edgesppo.system import load
 from edgesppo.system.units import duration
@@ -36,7 +35,7 @@ def main() -> int:
     print("The peers are built first, if they are not there yet: some minutes", flush=True)
     results = Results(_command(options), this_machine(), options.quick)
     if options.keep:
-        results.keep(OUT / "results.json")
+        print(results.keep(OUT / "results.json"), flush=True)
     for name, part in _chosen(options).items():
         _run(name, part, results, quick=options.quick)
         _write(results)
@@ -52,7 +51,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[], metavar="NAME")
     parser.add_argument("--keep", action="store_true", help="add to what the last run found")
     parser.add_argument("--publish", action="store_true", help="write the help's page, too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.publish and options.only and not options.keep:
+        parser.error("--publish writes the whole page: leave --only out, or add --keep")
+    return options
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -66,14 +68,14 @@ def _chosen(options: argparse.Namespace) -> dict[str, Part]:
     names = options.only or [
         name for name, part in PARTS.items() if not options.quick or part.quick
     ]
-    folder = Path(__file__).parent
-    return {name: PARTS[name] for name in names if (folder / f"{PARTS[name].program}.py").exists()}
+    return {name: PARTS[name] for name in names}
 
 
 def _run(name: str, part: Part, results: Results, *, quick: bool) -> None:
     """Run one benchmark in a process of its own, and keep its records."""
     print(f"\n{part.title} ({name})", flush=True)
     results.others = load.most(results.others, load.others())
+    results.failed.pop(name, None)
     records, log = OUT / f"{name}.json", OUT / f"{name}.log"
     records.unlink(missing_ok=True)
     words = part.quick() if quick and part.quick else part.full()

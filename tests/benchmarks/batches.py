@@ -5,7 +5,7 @@
 llama-batched-bench, compiled as ours is, computes as many prompts of the same length and as many
 tokens after them, and its prompts' time counts as ours does; it has no sampling, text or files. So
 answers are greedy; what the default sampling costs beside that is told apart, and random weights,
-among whose tokens none is likely, make it as dear as can be. In the second part all rows share a
+among whose tokens none is likely, make it dearest. In the second part all rows share a
 system text of 512 tokens, and one row after another computes it anew. The last part, where Ray is
 installed, is its own share: the same batch by one machine of a cluster, and without Ray. The
 cluster runs during its own rounds only.

@@ -65,7 +65,7 @@ def model(shape: str, type: str = "q4_k_m", layout: str = "edge") -> Path:
 def tuned(path: Path, reordered: Path | None = None) -> RunConfig:
     """The fastest settings here, as after a user's first start; measured now if need be.
 
-    They are kept even if other programs were busy: else every process would measure them again.
+    They are kept for good, even if other programs were busy meanwhile.
     A file of the same weights in another order runs with the same settings.
     """
     summary = gemma2.load_summary(path)

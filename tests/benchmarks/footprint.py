@@ -1,5 +1,7 @@
 """The time to start and the memory, beside `Llama` and llama-server; the time of an import.
 
+A program that imports us is compared to one that uses `Llama`, our server to llama-server.
+
     python -m tests.benchmarks.footprint EDGE.gguf [--standard STANDARD.gguf]
 
 Both files hold the same weights: EDGE in the order that `convert` writes by default, STANDARD in
@@ -17,7 +19,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks import contestants, files, peers, processes
 from tests.benchmarks.http_servers import free_port, started
@@ -68,7 +70,7 @@ def imports(report: Report, rounds: int) -> None:
     found = in_turn({name: partial(_run, words) for name, words in programs.items()}, rounds)
     click, library = found["import click"]["s"], found["import llama_cpp"]["s"]
     for name in ("import edgesppo", "edgesppo --help"):
-        note = "which the command line is written with"
+        note = "click is the library of the command line"
         report.compare(name, "s", found[name]["s"], "import click", click, rival=False, note=note)
     report.compare("import", "s", found["import edgesppo"]["s"], "import llama_cpp", library)
 
@@ -90,15 +92,18 @@ def memory(report: Report, options: argparse.Namespace) -> None:
             processes.warm(file)
             measures[f"ours, {layout}"] = partial(our_load, file, options.threads)
             measures[f"Llama, {layout}"] = partial(contestants.llama, build, file, *work)
-            measures[f"llama-server, {layout}"] = partial(server_load, file, options.threads)
+            measures[f"serve, {layout}"] = partial(server_load, file, options.threads)
+            measures[f"llama-server, {layout}"] = partial(llama_server_load, file, options.threads)
     found = in_turn(measures, options.rounds)
+    names = ("import and load", "memory after loading"), ("a server's start", "a server's memory")
+    peers_of = {"ours, edge": ("ours", "Llama"), "serve, edge": ("llama-server",)}
+    for (mine, kinds), (load, memory) in zip(peers_of.items(), names, strict=True):
+        for peer, figures in found.items():
+            if peer != mine and peer.partition(",")[0] in kinds:
+                report.compare(load, "s", found[mine]["load"], peer, figures["load"])
+                sizes = ([n / 1e6 for n in found[one]["memory"]] for one in (mine, peer))
+                report.compare(memory, "MB", next(sizes), peer, next(sizes))
     ours = found["ours, edge"]
-    for peer, figures in found.items():
-        if peer != "ours, edge":
-            report.compare("import and load", "s", ours["load"], peer, figures["load"])
-            sizes = ([n / 1e6 for n in one["memory"]] for one in (ours, figures))
-            mine, theirs = sizes
-            report.compare("memory after loading", "MB", mine, peer, theirs)
     mine, said = ([n / 1e6 for n in ours[key]] for key in ("memory", "reported"))
     report.compare(
         *("memory after loading", "MB", mine, "what llama.cpp reports of its buffers", said),
@@ -116,11 +121,20 @@ def our_load(file: Path, threads: int) -> dict[str, float]:
 
 
 def server_load(file: Path, threads: int) -> dict[str, float]:
-    """Seconds until llama-server answers, and bytes of PSS then."""
-    port = free_port()
+    """Seconds until `edgesppo serve` answers, and bytes of PSS then."""
+    command = [sys.executable, "-m", "edgesppo", "serve", file, "--threads", threads]
+    return _server([*command, "--n-ctx", N_CTX, "--parallel", 1, "--gpu", "off"])
+
+
+def llama_server_load(file: Path, threads: int) -> dict[str, float]:
+    """The same of llama-server."""
     command = [peers.pip_build().tool("llama-server"), "-m", file, "-t", threads, "-c", N_CTX]
-    words = [str(word) for word in (*command, "-np", 1, "--port", port)]
-    with started(words, port) as server:
+    return _server([*command, "-np", 1])
+
+
+def _server(command: list[Any]) -> dict[str, float]:
+    port = free_port()
+    with started([str(word) for word in (*command, "--port", port)], port) as server:
         return {"load": server.load_s, "memory": server.memory()}
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -41,10 +41,14 @@ WORDS = [
 
 @dataclass
 class Answer:
-    """When a request was sent, when each piece of text came, and when it ended, in seconds."""
+    """When a request was sent, when each piece of text came, and when it ended, in seconds.
+
+    `n_tokens` are those of the answer, which may have ended before it was as long as it might be.
+    """
 
     sent: float
     tokens: list[float]
+    n_tokens: int
     ended: float = 0.0
 
     @property
@@ -75,18 +79,21 @@ class Running:
         """Stream one answer to its end; `begun` is set when it has begun."""
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         body = {
-            "model": "x" if "edgesppo" not in str(self.process.args) else None,
             "messages": messages,
             "max_tokens": n_tokens,
             "temperature": 0,
             "stream": True,
+            "stream_options": {"include_usage": True},
         }
-        answer = Answer(time.perf_counter(), [])
+        answer = Answer(time.perf_counter(), [], n_tokens)
         url, timeout = f"{self.url}/v1/chat/completions", httpx.Timeout(LOADING_S)
         with httpx.stream("POST", url, json=body, timeout=timeout, trust_env=False) as response:
             response.raise_for_status()
             for line in response.iter_lines():
-                if line.startswith("data: {") and _has_text(json.loads(line[6:])):
+                event = json.loads(line[6:]) if line.startswith("data: {") else {}
+                if usage := event.get("usage"):
+                    answer.n_tokens = usage["completion_tokens"]
+                if _has_text(event):
                     answer.tokens.append(time.perf_counter())
                     if begun is not None:
                         begun.set()
@@ -102,7 +109,7 @@ class Running:
         return proportional(self.process.pid)
 
 
-def _has_text(event: dict[str, list[dict[str, dict[str, str]]]]) -> bool:
+def _has_text(event: dict[str, Any]) -> bool:
     return any(choice["delta"].get("content") for choice in event.get("choices", []))
 
 

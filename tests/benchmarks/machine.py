@@ -44,7 +44,7 @@ def this_machine() -> Machine:
         date=datetime.date.today().isoformat(),
         processor=hardware.name(),
         threads=THREADS,
-        system=f"{platform.system()} {platform.release()}, {platform.machine()}",
+        system=f"{platform.system()} {platform.release().partition('-')[0]}, {platform.machine()}",
         python=sys.version.split()[0],
         edgesppo=__version__,
         llama_cpp=version,

@@ -29,8 +29,8 @@ class Headline:
 
 HEADLINES = (
     Headline("Converting a checkpoint", "conversion", "conversion", "llama.cpp's two steps"),
-    Headline("Starting", "memory", "import and load", "llama-server, standard"),
-    Headline("Memory in use", "memory", "memory after", "llama-server, standard", "smaller"),
+    Headline("Starting", "memory", "import and load", "Llama, standard"),
+    Headline("Memory in use", "memory", "memory after", "Llama, standard", "smaller"),
     Headline("Reading a prompt", "speed", "prefill", "llama-bench, pip's"),
     Headline("Writing an answer", "speed", "decode", "llama-bench, pip's"),
     Headline("A whole turn", "speed", "a turn", "Llama, pip's"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 ROUNDS = 5
+_TELLING = 3  # rounds
 THREADS = 2
 # Of programs that write their rounds: who we are, and their figures.
 OURS = {"ours", "two contexts"}
@@ -65,8 +66,17 @@ class Record:
 
     @property
     def verdict(self) -> str:
-        """In a word or two, where we stand: beyond what the rounds differ by, or not."""
-        if not self.rival or self.ratio is None or self.low is None or self.high is None:
+        """In a word or two, where we stand: beyond what the rounds differ by, or not.
+
+        Fewer than three rounds do not tell by how much they differ.
+        """
+        if (
+            self.rounds < _TELLING
+            or not self.rival
+            or self.ratio is None
+            or self.low is None
+            or self.high is None
+        ):
             return ""
         if self.low <= 1 <= self.high:
             return "equal"

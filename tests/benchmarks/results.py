@@ -21,14 +21,18 @@ _LINE = "| --- | ---: | --- | ---: | ---: | --- | ---: | --- |"
 _INTRO = """\
 # Performance
 
-Measured on one machine, in one run: each figure is the median of its rounds, which were taken in
-turn. *Ratio* is ours by theirs, as the median of the rounds, and *spread* its least and greatest;
-where the spread holds 1 the two are equal. `pip's build` is llama.cpp as `pip install
-llama-cpp-python` compiles it here, `same build` llama.cpp compiled as ours is. {models} Only ratios
-can be compared between machines.
+Measured on one machine: each figure is the median of its rounds, which were taken in turn. *Ratio*
+is ours by theirs, as the median of the rounds, and *spread* its least and greatest; where the
+spread holds 1 the two are equal, and fewer than three rounds say nothing. `pip's build` is
+llama.cpp as `pip install llama-cpp-python` compiles it here, `same build` llama.cpp compiled as
+ours is. Only ratios can be compared between machines.
+
+{models}
 """
 _MODELS = "The models have random weights of the shapes of Gemma-2 2B and, where it says so, 9B."
-_SMALL = "The model is a small one of random weights, a fifth of Gemma-2 2B: this was a quick run."
+_SMALL = """\
+This was a quick run: models of random weights of a fifth of Gemma-2 2B's size, and a still smaller
+checkpoint to convert."""
 
 
 @dataclass
@@ -47,17 +51,23 @@ class Results:
         """Write everything, for programs."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
-    def keep(self, path: Path) -> None:
-        """Take over what another run found on the same machine, with models of the same size."""
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["quick"] == self.quick and kept["machine"] == asdict(self.machine):
-            self.command = f"{kept['command']}, then {self.command}"
-            self.records = {
-                name: [Record(**record) for record in records]
-                for name, records in kept["records"].items()
-            }
-            self.seconds, self.failed = kept["seconds"], kept["failed"]
-            self.others = max(self.others, kept["others"])
+    def keep(self, path: Path) -> str:
+        """Take over what another run found on the same machine; returns a line that says so."""
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return f"Nothing is kept: there is no {path}"
+        same = {**kept["machine"], "date": self.machine.date} == asdict(self.machine)
+        if kept["quick"] != self.quick or not same:
+            return "Nothing is kept: that run was on another machine, or with other models"
+        self.command = f"{kept['command']}, then {self.command}"
+        self.records = {
+            name: [Record(**record) for record in records]
+            for name, records in kept["records"].items()
+        }
+        self.seconds, self.failed = kept["seconds"], kept["failed"]
+        self.others = max(self.others, kept["others"])
+        return f"Kept: {', '.join(self.records)}"
 
     def behind(self) -> list[tuple[str, Record]]:
         """The records in which a peer is better than we are, beyond what the rounds differ by."""
@@ -116,8 +126,8 @@ class Results:
         if name == LIMITS:
             return _limits(PARTS[name].title, self.records[name])
         table = "\n".join([f"## {PARTS[name].title}\n", _HEAD, _LINE, *rows])
-        notes = list(dict.fromkeys(r.note for r in self.records[name] if r.note))
-        return table + "\n" + "".join(f"\n{_sentence(note)}\n" for note in notes)
+        notes = [f"{record.name}: {record.note}" for record in self.records[name] if record.note]
+        return table + "\n" + "".join(f"\n{_sentence(note)}\n" for note in dict.fromkeys(notes))
 
 
 def _row(record: Record) -> str:

@@ -122,11 +122,11 @@ class Contestant:
         return found
 
     def _ask_last(self, server: Running, prompt: str, chat: list[dict[str, str]]) -> None:
-        """Ask again what is asked after the restart."""
+        """Ask again what goes on after the restart: a chat's last turn comes then."""
         if "first" in self._options.only:
             server.ask(prompt, 1)
         if "chat" in self._options.only:
-            server.ask(chat, 1)
+            server.ask(chat[:-2], 1)
 
     def _first(
         self, server: Running, prompt: str, chat: list[dict[str, str]], found: dict[str, float]
@@ -152,7 +152,7 @@ class Contestant:
             with ThreadPoolExecutor(n) as pool:
                 answers = list(pool.map(lambda prompt: server.ask(prompt, n_tokens), prompts))
             seconds = time.perf_counter() - begin
-            found[f"{n} {kind}"] = n * n_tokens / seconds
+            found[f"{n} {kind}"] = sum(one.n_tokens for one in answers) / seconds
             found[f"{n} {kind} first"] = statistics.median(one.first_s for one in answers)
             if self.name == OURS:
                 found[f"{n} {kind} own"] = server.own_cpu() - own

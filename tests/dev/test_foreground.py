@@ -40,6 +40,13 @@ def test_ctrl_c_reaches_the_program_alone() -> None:
     assert b"hit" not in terminal.screen
 
 
+def test_make_try_runs_the_chat_apart() -> None:
+    shown = subprocess.run(
+        ["make", "-C", str(CHECKOUT), "-n", "try"], capture_output=True, text=True, check=True
+    )
+    assert '-m edgesppo.dev.foreground ".venv/bin/edgesppo" try' in shown.stdout
+
+
 def test_make_try_ends_well_after_an_answer_was_stopped(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text('try:\n\t@"$(PY)" -m edgesppo.dev.foreground $(RUN)\n')
     (tmp_path / "run.py").write_text(HANDLES_CTRL_C)

@@ -220,12 +220,24 @@ def test_where_it_fails_the_first_context_computes_everything(
     assert native_handles() == handles
     answer(engine, prompt(model, 210, "Hello! "))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("long prompts take longer from now on: ")
+    assert line.startswith("long prompts take longer for some minutes or more: ")
     assert re.search(reason, line), line
     engine.close()
     monkeypatch.undo()
     assert_alike(model, ids, tokens, usual(model, ids))
     model.close()
+
+
+def test_what_failed_once_is_tried_again_after_a_while(
+    model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(long_prompts, "_REST_S", 0.0)
+        broken(patch, model.path)
+        answer(engine, prompt(model, 200))
+    assert engine._long_prompts._context is None
+    answer(engine, prompt(model, 210, "Hello! "))
+    assert engine._long_prompts._context is not None
 
 
 def test_a_prompt_that_is_stopped_in_it_is_computed_rightly_afterwards(

@@ -101,6 +101,7 @@ def test_an_answer_is_cancelled_before_the_server_has_begun_it() -> None:
             assert connection.recv(10)
             engine.cancel(request)
             asking.join(30)
+            assert not asking.is_alive()
             assert [event.finish_reason for event in events] == ["cancelled"]
 
 
@@ -125,6 +126,7 @@ def test_an_answer_that_is_cancelled_while_it_connects_is_not_asked_for(
             connection.settimeout(30)
             assert connection.recv(10) == b""
         asking.join(30)
+        assert not asking.is_alive()
 
 
 def test_a_url_may_have_a_path_and_is_told_without_secrets(server: Live) -> None:

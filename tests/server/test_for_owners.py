@@ -52,11 +52,17 @@ def test_the_log_tells_what_was_asked_for(
 def test_figures_tell_model_version_and_readiness_once(server: Live) -> None:
     figures = server.client.get("/metrics").text
     assert re.search(r'edgesppo_info\{model="demo-q4_k_m",version="[\d.]+"\} 1', figures)
+    assert figures.count("edgesppo_info{") == 1
     assert "edgesppo_ready 1.0" in figures
 
 
 def test_a_step_has_an_age_only_while_something_is_computed(server: Live) -> None:
     assert server.client.get("/health").json()["last_step_age_s"] is None
+    hot = {"temperature": 2, "top_p": 1, "max_tokens": 400}  # so that it does not end soon
+    with server.client.stream("POST", CHAT, json=body("Hi", stream=True, **hot)) as answer:
+        next(answer.iter_lines())
+        found = server.client.get("/health").json()
+        assert (found["active"], type(found["last_step_age_s"])) == (1, float)
 
 
 def test_an_alias_is_the_model_and_another_name_is_not(server: Live) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo.errors import BadModelFile, UsageError
-from edgesppo.server import ray_serve
+from edgesppo.server import api_keys, ray_serve
 from edgesppo.server.ray_serve import Gateway, Machine, conversation
 from edgesppo.server.settings import ServerSettings
 from edgesppo.store import verify
@@ -121,13 +121,15 @@ def test_a_request_whose_machine_is_lost_before_it_answers_goes_to_another(
     async def receive() -> Any:
         return {"type": "http.request", "body": body("Hi")}
 
-    gateway = Gateway(_Handle(machines), 1 << 20, (_Lost,))
+    gateway = Gateway(_Handle(machines), 1 << 20, lost=(_Lost,))
     with pytest.raises(_Lost) if fails else contextlib.nullcontext():
         asyncio.run(gateway({**scope(), "state": {}}, receive, send))
     assert (len(sent), len(machines._left)) == (n_sent, n_left)
 
 
 def test_a_gateway_hands_a_request_to_a_machine_and_its_answer_back(demo_gguf: Path) -> None:
+    keys = api_keys.parse([(1, "ada:secret-of-ada")], "here")
+
     async def talk() -> tuple[list[Any], list[str]]:
         machine = Machine(str(demo_gguf), 2, ServerSettings(access_log=False))
         handle = _Handle(machine)
@@ -136,24 +138,31 @@ def test_a_gateway_hands_a_request_to_a_machine_and_its_answer_back(demo_gguf: P
         async def send(message: Any) -> None:
             sent.append(message)
 
-        for more in ({}, {"stream": True}):
+        asked: list[tuple[dict[str, Any], Any]] = [
+            ({}, *ADA.items()),
+            ({"stream": True}, *ADA.items()),
+        ]
+        for more, header in [*asked, ({"max_tokens": 1}, (b"x-api-key", b"secret-of-eve"))]:
+            request = scope()
+            request["headers"] = [*request["headers"], header]
             parts = [{"type": "http.request", "body": body(CAPITAL, temperature=0, **more)}]
 
             async def receive(parts: list[Any] = parts) -> Any:
                 return parts.pop()
 
-            await Gateway(handle, 1 << 20)({**scope(), "state": {}}, receive, send)
+            await Gateway(handle, 1 << 20, keys)({**request, "state": {}}, receive, send)
         await machine.check_health()
         await machine.close()
         return sent, handle.names
 
     messages, names = asyncio.run(talk())
-    assert [m["status"] for m in messages if "status" in m] == [200, 200]
+    assert [m["status"] for m in messages if "status" in m] == [200, 200, 200]
     whole, streamed = (m.get("body", b"") for m in messages[1:2]), b""
     assert PARIS in json.loads(b"".join(whole))["choices"][0]["message"]["content"]
-    streamed = b"".join(m.get("body", b"") for m in messages[3:])
+    streamed = b"".join(m.get("body", b"") for m in messages[3:-2])
     assert streamed.endswith(b"data: [DONE]\n\n")
     assert names[0] == names[1] != ""
+    assert names[2] == "", "a stranger's conversation is not remembered"
 
 
 def test_an_answer_that_is_left_ends(babbler: Path) -> None:

@@ -132,7 +132,7 @@ def test_it_serves_https_with_a_certificate(demo_gguf: Path, tmp_path: Path) -> 
 
     client = threading.Thread(target=use)
     client.start()
-    tls = ("--tls-cert", cert, "--tls-key", key, "--header-timeout", "0.5")
+    tls = ("--tls-cert", cert, "--tls-key", key, "--header-timeout", "3")
     result = run("serve", demo_gguf, "--port", str(port), *tls)
     client.join()
     assert (result.exit_code, answers) == (0, ["ok", 200, "silent"])
