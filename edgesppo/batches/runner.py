@@ -101,8 +101,7 @@ class Runner:
             while self._waiting or self._to_start or self._running:
                 yield from self._start()
                 if self._running:
-                    with self._engine.for_throughput():
-                        self._engine.step()
+                    self._engine.step(for_throughput=True)
                     self._engine.tell()
                     yield from self._collect()
                 self._count()

@@ -21,6 +21,8 @@ def run(command: list[str]) -> int:
     child = os.fork()
     if child == 0:
         _begin(command)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda sent, _: _pass_on(child, sent))
     _give_terminal(child)
     try:
         while True:
@@ -29,12 +31,18 @@ def run(command: list[str]) -> int:
                 break
             _give_terminal(here)
             os.killpg(here, signal.SIGTSTP)  # goes on here when all are continued
-            _give_terminal(child)
+            if os.tcgetpgrp(0) == here:  # and not with `bg`
+                _give_terminal(child)
             os.killpg(child, signal.SIGCONT)
     finally:
         _give_terminal(here)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _pass_on(child: int, number: int) -> None:
+    with suppress(OSError):
+        os.killpg(child, number)
 
 
 def _begin(command: list[str]) -> None:
@@ -62,7 +70,7 @@ def _give_terminal(group: int) -> None:
 
 def main(command: list[str]) -> None:
     """Run the command; where there is no terminal to share, in place of this program."""
-    if os.name == "nt" or not os.isatty(0):
+    if os.name == "nt" or not os.isatty(0) or os.tcgetpgrp(0) != os.getpgrp():
         os.execvp(command[0], command)
     raise SystemExit(run(command))
 

@@ -11,7 +11,6 @@ cache, and the next step removes those.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -234,18 +233,6 @@ class Engine:
         """Give out notices about speed, if there are any; `stream` does it by itself."""
         self._stepper.tell()
 
-    @contextlib.contextmanager
-    def for_throughput(self) -> Iterator[None]:
-        """In the block, a step takes as much of a prompt as a batch holds.
-
-        Running answers wait longer for it, and all answers together are done sooner.
-        """
-        self._stepper.slice.is_whole = True
-        try:
-            yield
-        finally:
-            self._stepper.slice.is_whole = False
-
     def count_cached(self, tokens: Sequence[int]) -> int:
         """The number of a prompt's tokens that are in the KV cache, and so need no prefill."""
         with self._lock:
@@ -293,13 +280,17 @@ class Engine:
             self._schedule.sync_slots()
             return len(ids) < self.n_ctx and self._cache.put(ids, state, salt)
 
-    def step(self) -> None:
+    def step(self, *, for_throughput: bool = False) -> None:
         """Decode one batch for all requests, and sample their next tokens.
+
+        With `for_throughput` it takes as much of a prompt as a batch holds: running answers wait
+        longer for it, and all answers together are done sooner.
 
         An exception at any point, KeyboardInterrupt included, loses at most this step's work.
         """
         with self._lock:
             self._resume()
+            self._stepper.slice.is_whole = for_throughput
             unfinished, self._unfinished = self._unfinished, True
             if unfinished:
                 self._stepper.recover()

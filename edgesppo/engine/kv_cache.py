@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NOTHING, EARLIER, SHARED, RESTORED = "nothing", "earlier", "shared", "restored"
 
 
+_FEW = 32  # tokens that a conversation may lose as it goes on
+
+
 @dataclass(eq=False)
 class Slot:
     """One sequence of the cache: its number, and the ids that it holds from position 0 on.
@@ -109,14 +112,18 @@ class KVCache:
         return list(slot.ids), self._context.state(slot.seq)
 
     def put(self, ids: Sequence[int], state: bytearray | memoryview, salt: str = "") -> bool:
-        """Fill a free slot with the cells of `ids`; False if none is free or they do not fit."""
+        """Fill a free slot with the cells of `ids`; False if none is free or they do not fit.
+
+        Those used least recently make room.
+        """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return False
         slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
         self._truncate(slot, 0)
-        if not self._context.restore(slot.seq, state):
-            return False
+        while not self._context.restore(slot.seq, state):
+            if not self.evict_idle():
+                return False
         slot.ids.extend(ids)
         slot.restored, slot.salt = True, salt
         slot.last_used = time.perf_counter()
@@ -191,11 +198,12 @@ class KVCache:
 
 
 def _goes_on(ids: Sequence[int], tokens: Sequence[int]) -> bool:
-    """Whether a prompt is of the conversation of `ids`, and not only begins as every chat does.
+    """Whether a prompt is of the conversation of `ids`, and not only begins as others do.
 
-    Then at least as much of it is kept as is lost.
+    Then little of it is lost: the last tokens of an answer whose text is tokenised otherwise.
     """
-    return 0 < len(ids) <= 2 * common_prefix(ids, tokens)
+    n_common = common_prefix(ids, tokens)
+    return bool(ids) and len(ids) - n_common <= min(_FEW, n_common)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -72,7 +72,8 @@ class Stepper:
         started = time.perf_counter()
         try:
             try:
-                apart = self._prefill_long() if self.long_prompts.is_used else {}
+                if self.long_prompts.is_used:
+                    self._prefill_long(apart)
             except ContextOverflow:  # the batch finds out whom there is room for
                 self.cache.remove_surplus()
                 n_long = _no_long_part
@@ -90,21 +91,32 @@ class Stepper:
             self._advance(parts[0])
         return bool(apart or parts)
 
-    def _prefill_long(self) -> dict[Request, int]:
-        """Compute the long parts of prompts; returns the number of tokens of each."""
-        computed: dict[Request, int] = {}
+    def _prefill_long(self, computed: dict[Request, int]) -> None:
+        """Compute the long parts of prompts, and note the number of tokens of each.
+
+        Raises ContextOverflow where there is no room even without the idle sequences.
+        """
         for request, end in self.schedule.long_parts(self.batch.capacity, self.long_prompts.n_long):
             self._file.check()
             slot = request.slot
             assert slot is not None, "only requests with a slot run"
             start = len(slot.ids)
-            if not self.long_prompts.compute(request, end):
+            if not self._compute_long(request, end):
                 self.cache.remove_surplus()
-                break
+                return
             slot.ids.extend(request.tokens[start:end])
             request.record_progress(end, sampled=False)
             computed[request] = end - start
-        return computed
+
+    def _compute_long(self, request: Request, end: int) -> bool:
+        """Compute a long part; what idle sequences hold makes room for its cells."""
+        while True:
+            try:
+                return self.long_prompts.compute(request, end)
+            except ContextOverflow:  # the second context still has them: only the copy is repeated
+                self.cache.remove_surplus()
+                if not self.cache.evict_idle():
+                    raise
 
     def _decode(self, apart: dict[Request, int], n_long: NLong) -> list[Part]:
         """Decode a batch, after tokens that were computed `apart`; returns its parts."""

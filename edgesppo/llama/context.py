@@ -7,6 +7,7 @@ set.
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
@@ -205,6 +206,16 @@ class Context:
             raise NativeError(f"entry {row} of the batch has no logits; it did not ask for them")
         kind = ctypes.POINTER(ctypes.c_float * self._n_vocab)
         return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
+
+    def require_number(self, row: int, token: int) -> None:
+        """Raise NativeError unless the logit of a token that was drawn is a finite number.
+
+        Samplers choose some token whatever the logits are, also where none is a number.
+        """
+        if not math.isfinite(C.llama_get_logits_ith(self.handle, row)[token]):
+            raise NativeError(
+                "the model computed no probabilities: its file may be damaged; verify it"
+            )
 
     def rows(self, n: int) -> memoryview:
         """The logits of the first `n` entries that asked for them: n * n_vocab float32, as bytes.

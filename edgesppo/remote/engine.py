@@ -77,7 +77,7 @@ class RemoteEngine:
 
         def opened(connected: socket.socket) -> None:
             sockets.append(connected)
-            if request.cancelled:  # before there was anything to cut
+            if request.cancelled or self._closed:  # before there was anything to cut
                 raise Cancelled("the answer was cancelled")
 
         request.admitted_at = time.perf_counter()

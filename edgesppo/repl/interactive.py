@@ -194,7 +194,8 @@ class TerminalLoop(Loop):
 
     def _toolbar(self, typed: str) -> str:
         columns = self.screen.size.columns - 1
-        if self._status and len(typed) >= _LONG:
+        # A server would have to be asked at each key.
+        if self._status and len(typed) >= _LONG and interior(self.state.loaded).url is None:
             with contextlib.suppress(EdgesppoError):
                 n_ctx = self.state.loaded.n_ctx
                 return status.longest(status.long_message(self._count(typed), n_ctx), columns)

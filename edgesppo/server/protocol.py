@@ -1,7 +1,7 @@
 """The HTTP protocol of uvicorn, with deadlines, and with errors in the form of all others.
 
-Who sends nothing in time, or takes nothing of what was sent, is disconnected; a reader who goes on,
-however slowly, is not.
+Who sends nothing in time, or takes next to nothing of what was sent (less than some 2 kB a second,
+which the system does not tell from nothing), is disconnected; any other reader is not.
 """
 
 from __future__ import annotations
@@ -111,6 +111,8 @@ class DeadlineProtocol(H11Protocol):
             self._expect_headers()
         else:
             self.transport.close()
+            # With TLS, Python 3.10 waits for the other side to part, without a limit.
+            self.loop.call_later(self.deadlines.write_s, self.transport.abort)
 
     def _watch_reader(self) -> None:
         """Begin to look whether the reader takes anything."""

@@ -41,6 +41,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service = service
         self._drain_until: float | None = None
+        self._told = False  # that it waits for answers
 
     @property
     def is_draining(self) -> bool:
@@ -48,16 +49,15 @@ class Server(uvicorn.Server):
         return self._drain_until is not None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """At the first signal drain, at the second stop at once."""
+        """At the first signal drain, at the second stop at once.
+
+        It may interrupt anything, also the writing of the log: so it takes no lock. A terminal that
+        is closed may say so twice.
+        """
         if self._drain_until is None:
-            drain_s = self.service.settings.deadlines.drain_s
-            self._drain_until = time.monotonic() + drain_s
+            self._drain_until = time.monotonic() + self.service.settings.deadlines.drain_s
             self.service.worker.drain()
-            if not self.service.is_idle:
-                logger.info(
-                    "Waiting at most %g s for the answers under way (Ctrl-C again: not)", drain_s
-                )
-        else:
+        elif sig != getattr(signal, "SIGHUP", None):
             self.force_exit = self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -80,7 +80,9 @@ class Server(uvicorn.Server):
 
         loop, tls = asyncio.get_running_loop(), self.config.ssl
         self.servers = [
-            await loop.create_server(connect, sock=listener, ssl=tls, **limits)
+            await loop.create_server(
+                connect, sock=listener, ssl=tls, backlog=self.config.backlog, **limits
+            )
             for listener in sockets
         ]
 
@@ -89,10 +91,19 @@ class Server(uvicorn.Server):
         if self.service.worker.status == FAILED:
             self.should_exit = True
         if self._drain_until is not None and not self.should_exit:
+            self._tell_draining()
             late = time.monotonic() >= self._drain_until
             self.should_exit = late or self.service.is_idle
             self.force_exit = self.force_exit or late
         return await super().on_tick(counter)
+
+    def _tell_draining(self) -> None:
+        if not self._told and not self.service.is_idle:
+            self._told = True
+            logger.info(
+                "Waiting at most %g s for the answers under way (Ctrl-C again: not)",
+                self.service.settings.deadlines.drain_s,
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop the worker, which ends what is still computed, then close the connections."""

@@ -271,17 +271,18 @@ class Worker:
         """Free a job's sequence, and count what it used."""
         job.over = True
         if job.generation is not None and job.usage is None:
-            job.usage = job.generation.result().usage
             assert self._backend is not None, "it began"
-            self._metrics.count(job.usage, *self._backend.drafts(job.generation))
+            with contextlib.suppress(*_FAULTS):
+                job.usage = job.generation.result().usage
+                self._metrics.count(job.usage, *self._backend.drafts(job.generation))
         if job.chunks is not None:
             close = getattr(job.chunks, "close", None)
             if close is not None:
-                with contextlib.suppress(EdgesppoError):
+                with contextlib.suppress(*_FAULTS):
                     close()
         if job.generation is not None and self._snapshots is not None:
             assert self._backend is not None, "it began"
-            with contextlib.suppress(EdgesppoError):
+            with contextlib.suppress(*_FAULTS):
                 self._backend.keep_what_returns(job.generation)
 
     def _end_all(self) -> None:

@@ -45,6 +45,7 @@ _MEASURED_AT, _DOUBTED, _DISTURBED, _VERSION = "measured_at", "doubted", "distur
 # Of what a search tries: settings that an older one found are measured again.
 _SEARCH = 2
 _DAY_S = 24 * 3600.0
+_STARTED_AT = time.time()  # of this process, or nearly
 
 
 def cached_settings(summary: Summary, goal: str) -> RunConfig | None:
@@ -66,8 +67,11 @@ def _cache_path(summary: Summary, goal: str) -> Path:
     return cache_dir() / "tuning" / f"{digest[:32]}.json"
 
 
-def _read(path: Path) -> RunConfig | None:
-    """The cached settings; None if there are none, or the file is damaged."""
+def _read(path: Path, *, may_expire: bool = True) -> RunConfig | None:
+    """The cached settings; None if there are none, or the file is damaged.
+
+    What this process has measured itself is good enough for it, whatever others did meanwhile.
+    """
     try:
         found: dict[str, Any] = json.loads(read_regular(path, _MAX_BYTES))
         if found.pop(_VERSION, 1) != _SEARCH:
@@ -75,7 +79,8 @@ def _read(path: Path) -> RunConfig | None:
         measured_at, doubted = found.pop(_MEASURED_AT, 0.0), found.pop(_DOUBTED, False)
         if doubted and not 0 <= time.time() - measured_at < _DAY_S:
             return None
-        if found.pop(_DISTURBED, False) and not load.is_busy():
+        disturbed = found.pop(_DISTURBED, False) and measured_at < _STARTED_AT
+        if disturbed and may_expire and not load.is_busy():
             return None
         tuning = RunConfig(**found | {"row_costs": tuple(found["row_costs"])})
         return tuning if _is_valid(tuning) else None
@@ -117,7 +122,7 @@ def doubt(summary: Summary, tuning: RunConfig) -> None:
     """Have settings measured again the next time, unless they were measured today."""
     for goal in TURNS:
         path = _cache_path(summary, goal)
-        kept = _read(path)
+        kept = _read(path, may_expire=False)
         # Where memory was short, one context is used in place of the two that were measured.
         if kept is not None and one_context(kept) == one_context(tuning):
             with contextlib.suppress(OSError, ValueError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edgesppo
 from edgesppo.engine.runner import Runner
 from edgesppo.errors import NativeError, OutOfMemory
+from edgesppo.llama.context import Context
 from edgesppo.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -41,3 +42,26 @@ def test_a_fault_in_sampling_is_of_one_request(
         kind = type(fault) if isinstance(fault, NativeError) else OutOfMemory
         assert type(bad.error) is kind
         assert str(bad.error)
+
+
+@pytest.mark.parametrize("n_seqs", [1, 2])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0}, {"top_k": 40}, {"top_p": 1}, {"mirostat": 2}, {"top_p": 0.5}]
+)
+def test_logits_that_are_no_numbers_end_an_answer(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], n_seqs: int
+) -> None:
+    sample = Context.sample
+
+    def poisoned(context: Context, chain: Any, row: int) -> int:
+        logits = context.row(row).cast("f")
+        for token in range(len(logits)):
+            logits[token] = float("nan")
+        return sample(context, chain, row)
+
+    monkeypatch.setattr(Context, "sample", poisoned)
+    with (
+        edgesppo.load(demo_gguf, n_seqs=n_seqs) as model,
+        pytest.raises(NativeError, match="its file may be damaged; verify it"),
+    ):
+        model.ask("Who are you?", max_tokens=3, **options)

@@ -41,3 +41,37 @@ def test_where_room_is_short_the_conversation_used_least_recently_goes(demo_gguf
         cached = [engine.count_cached([*prompt, prompt[-1]]) for prompt in prompts]
         assert cached[0] < 10, "what all chats begin with"
         assert cached[1:] == [len(prompt) for prompt in prompts[1:]]
+
+
+def test_chats_with_a_long_system_text_each_keep_their_cells(demo_gguf: Path) -> None:
+    """More than half of each is what all have; it is shared, and nobody's turn is lost."""
+    with edgesppo.load(demo_gguf, n_seqs=3) as model:
+        system = "You like Rome and read much. " * 8
+        names = ("Ada", "Bob", "Cleo")
+        chats = [model.chat(system=system, max_tokens=4, temperature=0) for _ in names]
+        prompts, cached = [], []
+        for question in ("My name is", "Say hello to"):
+            for chat, name in zip(chats, names, strict=True):
+                chat.ask(f"{question} {name}, who lives in Rome and likes to read.")
+                prompts.append(chat.last.usage.prompt_tokens)
+                cached.append(chat.last.usage.cached_tokens)
+        assert all(n > prompts[0] // 2 for n in cached[1:3]), "the system text is shared"
+        assert all(new >= old for new, old in zip(cached[3:], prompts[:3], strict=True))
+
+
+def test_what_is_restored_last_finds_room(demo_gguf: Path) -> None:
+    """Sequences share cells in the cache, and have copies of them when they are saved."""
+    text = "You like Rome and read much. " * 36
+    with edgesppo.load(demo_gguf, n_seqs=3) as model:
+        engine = model._interior.engine
+        for name in ("Ada", "Bob", "Cleo"):
+            prompt = model.tokenize(f"{text} I am {name}.", chat=True)
+            list(engine.stream(engine.submit(prompt, SamplingParams(max_tokens=1))))
+        assert 3 * len(prompt) > engine.n_ctx
+        saved = [(ids, bytes(cells)) for _, ids, cells in engine.states(1, 1 << 30)]
+    assert len(saved) == 3
+    with edgesppo.load(demo_gguf, n_seqs=3) as model:
+        engine = model._interior.engine
+        for ids, cells in reversed(saved):
+            assert engine.restore(ids, cells)
+        assert engine.count_cached([*prompt, 1]) == len(prompt)

@@ -183,6 +183,7 @@ def test_it_answers_while_the_model_loads_and_then_drains(babbler: Path) -> None
             lines = s.iter_lines()
             next(lines)
             server.server.handle_exit(signal.SIGTERM, None)
+            server.server.handle_exit(signal.SIGHUP, None)  # a terminal that is closed then
             assert server.client.get("/health").json()["status"] == "draining"
             refused = server.chat("Hello")
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,8 @@ def test_what_was_measured_beside_busy_programs_is_used_until_they_rest(
     monkeypatch.setattr(load, "others", lambda: 0.4)
     assert cached_settings(summary, "memory") == found
     monkeypatch.setattr(load, "others", lambda: 0.1)
+    assert cached_settings(summary, "memory") == found, "this process does not measure twice"
+    monkeypatch.setattr(settings_cache, "_STARTED_AT", time.time())  # but the next one does
     assert cached_settings(summary, "memory") is None
     monkeypatch.setattr(load.LoadMeter, "others", lambda _: None)
     found, _ = choose.choose_settings(summary, LoadOptions(tune="memory"))
