@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     Sample = tuple[Sequence[int], str]  # ids, and a name for messages
 
 _LEASES = 4  # of a machine, at least
-_LONGEST = 32  # samples of a lease
+_LONGEST = 8  # samples of a lease
+# So many leases for each machine, from the first sample without its sums on, may be under way: what
+# comes before its turn takes memory here, 4 MB a sample for the 9B. A machine whose lease takes
+# longer than so many of the others' holds them back.
+_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,15 @@ def cluster_squares(
 def _in_order(pool: Pool, samples: Sequence[Sample]) -> Generator[list[Squares], None, None]:
     most = max(1, min(_LONGEST, len(samples) // (_LEASES * pool.n_machines)))
     waiting: dict[int, list[Squares]] = {}  # what came before its turn
-    following = 0
-    for done in pool.run(range(len(samples)), lambda n: (n, samples[n]), most=most):
+    following = limit = 0
+
+    def may_begin(number: int) -> bool:
+        nonlocal limit  # is never less than it was: what a lost machine had may begin again
+        limit = max(limit, following + _AHEAD * most * pool.n_machines)
+        return number < limit
+
+    keys = range(len(samples))
+    for done in pool.run(keys, lambda n: (n, samples[n]), most=most, may_begin=may_begin):
         for number, squares in done:
             if squares is None:
                 raise UsageError(f"{TRIES} machines were lost while they did {samples[number][1]}")

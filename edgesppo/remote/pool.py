@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TRIES = 3  # of an item whose machines are lost, and of a machine whose actor is
 _POLL_S = 1.0
 _LOOK_S = 3.0  # between two looks for machines without an actor
+_MISSES = 4  # looks in a row that nothing answers, before the cluster is given up
 _PATIENCE_S = 30.0  # until it is said that no machine has loaded the model yet
 
 
@@ -71,6 +72,7 @@ class Pool:
         self._wanted = (fingerprint, "this machine")  # the model file, and who has it
         self._actors: list[_Actor] = []
         self._look_at = 0.0  # when to look for machines again, by time.monotonic()
+        self._misses = 0  # looks in a row that nothing answered
         self._starts: collections.Counter[str] = collections.Counter()  # by node
         self._refusal: EdgesppoError | None = None
         try:
@@ -118,13 +120,14 @@ class Pool:
         *,
         most: int,
         job: Any = None,
+        may_begin: Callable[[Any], bool] = lambda _: True,
     ) -> Generator[list[Done], None, None]:
         """What is done, every second at least, until all is; may be nothing.
 
         The items are what `read` returns for the keys, in this order; a machine has `most` of them
-        at a time. If there is a `job`, the workers take it first. The result of an item is None if
-        too many machines were lost while they did it. Raises what a worker raised, and UsageError
-        if all machines are lost.
+        at a time, and gets the next one once it `may_begin`. If there is a `job`, the workers take
+        it first. The result of an item is None if too many machines were lost while they did it.
+        Raises what a worker raised, and UsageError if all machines are lost.
         """
         waiting = collections.deque(keys)
         lost: collections.Counter[Hashable] = collections.Counter()
@@ -142,7 +145,7 @@ class Pool:
                     actor.handle.begin.remote(job)
                 begun.add(actor)
                 items = []
-                while waiting and len(actor.keys) < most:
+                while waiting and len(actor.keys) < most and may_begin(waiting[0]):
                     key = waiting.popleft()
                     items.append(read(key))
                     actor.keys[key] = None
@@ -191,7 +194,8 @@ class Pool:
     def _wait(self) -> list[tuple[_Actor, Any]]:
         """The actors whose calls have ended, and those calls; waits a second at most."""
         calls = {actor.call: actor for actor in self._actors if actor.call is not None}
-        if not calls:
+        if not calls:  # there is no machine until the cluster answers again
+            time.sleep(_POLL_S)
             return []
         done, _ = self._ray.wait([*calls], num_returns=1, timeout=_POLL_S)
         ended = [(calls[call], call) for call in done]
@@ -219,11 +223,14 @@ class Pool:
         )
 
     def _find_machines(self) -> bool:
-        """Look for machines every few seconds, and at once if there are none; whether there are."""
-        if not self._actors:
+        """Look for machines every few seconds, and at once if there are none.
+
+        Returns whether there are; True, too, while the cluster does not answer.
+        """
+        if not self._actors and not self._misses:
             self._look_at = 0.0
         self._start_actors()
-        return bool(self._actors)
+        return bool(self._actors or self._misses)
 
     def _start_actors(self) -> None:
         """Start an actor on each machine that has none."""
@@ -231,7 +238,10 @@ class Pool:
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_S
-        if not is_listening(self._address):
+        self._misses = 0 if is_listening(self._address) else self._misses + 1
+        if 0 < self._misses < _MISSES:  # what is lost may be one packet
+            return
+        if self._misses:
             self._actors.clear()  # nobody is there who could end them
             raise UsageError(
                 f"the Ray cluster at {self._address} does not answer any more; start it again, and "
@@ -281,5 +291,7 @@ class Pool:
     def _end(self, actor: _Actor) -> None:
         """End an actor, which may be lost already."""
         self._actors.remove(actor)
+        if self._misses:  # Ray would wait a minute for the cluster
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(actor.handle)

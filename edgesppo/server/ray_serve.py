@@ -5,7 +5,9 @@
 Each machine has one replica, which loads the model from its own store once its files were held
 against its lock. A gateway reads the requests, and names each conversation by its API key and its
 first messages. It goes to the replica that had its last turn, where its prefix is in the KV cache,
-and to another one if that is full or lost (`ray_router.py`).
+and to another one if that is full or lost (`ray_router.py`). A replica is full when as many wait as
+it computes at once: to wait for more answers than that takes longer than to read the conversation
+anew where nobody waits. While all are full, requests wait in the gateway.
 
 Ray is imported only when the application is built.
 """
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _KEY = "EDGESPPO_API_KEY"
 _PARALLEL = 4
+_ONGOING = 2  # requests of a machine, for each answer that it computes at once
 _TRIES = 3  # of a request whose machine is lost before its response has begun
 _ROUTER = "edgesppo.server.ray_router.ConversationRouter"  # Ray Serve imports it by its name
 _POLL_S = 0.05
@@ -231,7 +234,7 @@ def app(args: dict[str, Any]) -> Any:
         Machine,
         num_replicas=machines,
         max_replicas_per_node=1,
-        max_ongoing_requests=parallel + settings.max_queue,
+        max_ongoing_requests=_ONGOING * parallel,
         ray_actor_options={"num_cpus": 1},
         request_router_config=config.RequestRouterConfig(request_router_class=_ROUTER),
     ).bind(args["model"], parallel, settings)

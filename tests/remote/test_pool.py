@@ -157,6 +157,18 @@ def test_a_cluster_that_does_not_answer_any_more_ends_a_run(
     assert node.killed == []  # Ray would wait a minute for that
 
 
+def test_a_cluster_that_does_not_answer_for_a_moment_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node("a", lost_at=lost_when(True))  # while the cluster does not answer
+    started = Started(monkeypatch, node)
+    answers = [False, False, False, True, False, False, False]
+    monkeypatch.setattr(pool_module, "is_listening", lambda _: not answers or answers.pop(0))
+    monkeypatch.setattr(pool_module, "_POLL_S", 0.0)
+    assert sorted(started.run()) == [(n, 2 * n) for n in KEYS]
+    assert (answers, node.n_actors, node.killed) == ([], 2, [])
+
+
 def test_connecting_leaves_the_handlers_of_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(
@@ -201,6 +213,19 @@ def test_an_error_of_a_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> N
     started = Started(monkeypatch, Node("a"))
     with pytest.raises(BadModelFile, match="it overflows"):
         started.run([1, -1])
+
+
+def test_an_item_is_not_begun_before_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Started(monkeypatch, Node("slow", pace=100.0), Node("fast"))
+    found: list[Any] = []
+
+    def may_begin(key: int) -> bool:
+        return key < len(found) + 10
+
+    for done in started.pool.run(KEYS, lambda n: n, most=4, may_begin=may_begin):
+        found += done
+        assert started.pool.n_running <= 10
+    assert sorted(found) == [(n, 2 * n) for n in KEYS]
 
 
 def test_a_machine_that_comes_later_joins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -204,10 +206,27 @@ def test_a_machine_holds_its_files_against_the_lock(monkeypatch: pytest.MonkeyPa
 def test_an_application_without_keys_or_with_other_arguments_is_refused(
     monkeypatch: pytest.MonkeyPatch, args: dict[str, Any], key: str, said: str
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray.serve", object())
+    monkeypatch.setitem(sys.modules, "ray.serve", object())  # type: ignore[arg-type]
     monkeypatch.setenv("EDGESPPO_API_KEY", key)
     with pytest.raises(UsageError, match=said):
         ray_serve.app(args)
+
+
+def test_a_machine_is_full_long_before_its_queue_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def deployment(made: type[Any], **options: Any) -> Any:
+        asked[made.__name__] = options
+        return SimpleNamespace(bind=lambda *_: None)
+
+    serve = SimpleNamespace(deployment=deployment, ingress=lambda: lambda made: made)
+    config = SimpleNamespace(RequestRouterConfig=lambda **options: options)
+    monkeypatch.setitem(sys.modules, "ray.serve", serve)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray.serve.config", config)  # type: ignore[arg-type]
+    monkeypatch.setenv("EDGESPPO_API_KEY", "ada:secret-of-ada")
+    ray_serve.app({"model": "demo", "machines": "2", "parallel": "3"})
+    assert asked["Machine"]["max_ongoing_requests"] == 6
+    assert asked["Entrance"]["max_ongoing_requests"] > 2 * 6
 
 
 class Talk:
