@@ -21,15 +21,12 @@ if TYPE_CHECKING:
 NOTHING, EARLIER, SHARED, RESTORED = "nothing", "earlier", "shared", "restored"
 
 
-_FEW = 32  # tokens that a conversation may lose as it goes on
-
-
 @dataclass(eq=False)
 class Slot:
     """One sequence of the cache: its number, and the ids that it holds from position 0 on.
 
-    `busy` says whether a request is running in it; `reused` what its latest request reused. Only
-    requests with the slot's `salt` reuse its cells.
+    `busy` says whether a request is running in it; `reused` what its latest request reused, and
+    `n_prompt` how many ids its prompt had. Only requests with the slot's `salt` reuse its cells.
     """
 
     seq: int
@@ -39,6 +36,7 @@ class Slot:
     reused: str = NOTHING
     restored: bool = False
     salt: str = ""
+    n_prompt: int = 0
 
 
 class KVCache:
@@ -61,7 +59,7 @@ class KVCache:
         if not free:
             return None
         oldest = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
-        going_on = [s for s in free if s.salt == salt and _goes_on(s.ids, tokens)]
+        going_on = [s for s in free if s.salt == salt and _goes_on(s, tokens)]
         slot = max(going_on, key=lambda s: common_prefix(s.ids, tokens), default=oldest)
         lenders = [other for other in self._slots if other.salt == salt]
         keep = self._reusable(slot, tokens) if slot.salt == salt else 0
@@ -74,7 +72,7 @@ class KVCache:
             self._truncate(slot, keep)
             slot.reused = (RESTORED if slot.restored else EARLIER) if keep else NOTHING
         slot.restored = False
-        slot.salt = salt
+        slot.salt, slot.n_prompt = salt, len(tokens)
         slot.busy = True
         return slot
 
@@ -125,7 +123,7 @@ class KVCache:
             if not self.evict_idle():
                 return False
         slot.ids.extend(ids)
-        slot.restored, slot.salt = True, salt
+        slot.restored, slot.salt, slot.n_prompt = True, salt, len(ids)
         slot.last_used = time.perf_counter()
         return True
 
@@ -197,13 +195,12 @@ class KVCache:
         self._context.remove(slot.seq, n)
 
 
-def _goes_on(ids: Sequence[int], tokens: Sequence[int]) -> bool:
-    """Whether a prompt is of the conversation of `ids`, and not only begins as others do.
+def _goes_on(slot: Slot, tokens: Sequence[int]) -> bool:
+    """Whether a prompt is of the slot's conversation, and not only begins as others do.
 
-    Then little of it is lost: the last tokens of an answer whose text is tokenised otherwise.
+    Then it has all of the last prompt. Its answer may be another one, or tokenised otherwise.
     """
-    n_common = common_prefix(ids, tokens)
-    return bool(ids) and len(ids) - n_common <= min(_FEW, n_common)
+    return bool(slot.ids) and common_prefix(slot.ids, tokens) >= min(len(slot.ids), slot.n_prompt)
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

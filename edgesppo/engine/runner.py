@@ -98,7 +98,6 @@ class Runner:
         draft, n_logprobs = request.draft, request.params.logprobs
         for row, drafted in enumerate([*draft, None], entry - len(draft)):
             token = context.sample(request.chain, row)
-            context.require_number(row, token)
             drawn.append(token)
             if token in request.end_tokens:
                 return drawn, "stop"

@@ -207,16 +207,6 @@ class Context:
         kind = ctypes.POINTER(ctypes.c_float * self._n_vocab)
         return memoryview(ctypes.cast(pointer, kind).contents).cast("B")
 
-    def require_number(self, row: int, token: int) -> None:
-        """Raise NativeError unless the logit of a token that was drawn is a finite number.
-
-        Samplers choose some token whatever the logits are, also where none is a number.
-        """
-        if not math.isfinite(C.llama_get_logits_ith(self.handle, row)[token]):
-            raise NativeError(
-                "the model computed no probabilities: its file may be damaged; verify it"
-            )
-
     def rows(self, n: int) -> memoryview:
         """The logits of the first `n` entries that asked for them: n * n_vocab float32, as bytes.
 
@@ -276,8 +266,17 @@ class Context:
         return int(C.llama_memory_seq_pos_min(self._memory, seq))
 
     def sample(self, chain: Chain, row: int) -> int:
-        """Draw a token from the logits of the batch's entry `row`; the chain accepts it."""
-        return chain.sample(self, row)
+        """Draw a token from the logits of the batch's entry `row`; the chain accepts it.
+
+        Raises NativeError if its logit is no finite number: samplers choose some token whatever
+        the logits are, also where none is a number.
+        """
+        token = chain.sample(self, row)
+        if not math.isfinite(C.llama_get_logits_ith(self.handle, row)[token]):
+            raise NativeError(
+                "the model computed no probabilities: its file may be damaged; verify it"
+            )
+        return token
 
 
 def _free_context(handle: Any, _weights: Weights, pools: list[ThreadPool]) -> None:

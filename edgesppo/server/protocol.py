@@ -112,7 +112,7 @@ class DeadlineProtocol(H11Protocol):
         else:
             self.transport.close()
             # With TLS, Python 3.10 waits for the other side to part, without a limit.
-            self.loop.call_later(self.deadlines.write_s, self.transport.abort)
+            self._late = self.loop.call_later(self.deadlines.write_s, self.transport.abort)
 
     def _watch_reader(self) -> None:
         """Begin to look whether the reader takes anything."""

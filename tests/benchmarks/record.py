@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 ROUNDS = 5
-_TELLING = 3  # rounds
+_TELLING = 2  # rounds
 THREADS = 2
 # Of programs that write their rounds: who we are, and their figures.
 OURS = {"ours", "two contexts"}
@@ -68,7 +68,7 @@ class Record:
     def verdict(self) -> str:
         """In a word or two, where we stand: beyond what the rounds differ by, or not.
 
-        Fewer than three rounds do not tell by how much they differ.
+        One round does not tell by how much rounds differ.
         """
         if (
             self.rounds < _TELLING

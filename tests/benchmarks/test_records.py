@@ -91,7 +91,8 @@ def test_a_program_may_write_its_rounds(tmp_path: Path) -> None:
 
 
 def test_the_page_says_where_we_are_behind_and_what_is_missed() -> None:
-    behind = compare("decode", "tokens/s", [9.0], "llama-bench", [10.0], more_is_better=True)
+    ours, theirs = [9.0, 9.0], [10.0, 10.0]
+    behind = compare("decode", "tokens/s", ours, "llama-bench", theirs, more_is_better=True)
     short = compare("turn", "s", [9.0], "Llama", [10.0], goal=0.75)
     page = _results({"speed": [behind, short]}).markdown()
     told, _, missed = page.partition("## Where we are behind")[2].partition("missed:")

@@ -68,7 +68,7 @@ def test_what_is_restored_last_finds_room(demo_gguf: Path) -> None:
             prompt = model.tokenize(f"{text} I am {name}.", chat=True)
             list(engine.stream(engine.submit(prompt, SamplingParams(max_tokens=1))))
         assert 3 * len(prompt) > engine.n_ctx
-        saved = [(ids, bytes(cells)) for _, ids, cells in engine.states(1, 1 << 30)]
+        saved = [(ids, bytearray(cells)) for _, ids, cells in engine.states(1, 1 << 30)]
     assert len(saved) == 3
     with edgesppo.load(demo_gguf, n_seqs=3) as model:
         engine = model._interior.engine

@@ -232,10 +232,10 @@ def test_what_failed_once_is_tried_again_after_a_while(
     model: Model, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(long_prompts, "_REST_S", 0.0)
         broken(patch, model.path)
         answer(engine, prompt(model, 200))
     assert engine._long_prompts._context is None
+    monkeypatch.setattr(engine._long_prompts, "_rests_until", 0.1)
     answer(engine, prompt(model, 210, "Hello! "))
     assert engine._long_prompts._context is not None
 

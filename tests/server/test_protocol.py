@@ -90,7 +90,7 @@ def test_who_sends_no_headers_is_disconnected(clock: Clock) -> None:
     _, transport = connect(clock)
     clock.pass_time(HEADER_S)
     assert transport.end == "closed"
-    assert not clock.timers
+    assert [delay for delay, _ in clock.timers] == [WRITE_S], "to part, with TLS"
 
 
 def test_who_still_takes_an_answer_is_not_late_with_the_next_request(clock: Clock) -> None:
