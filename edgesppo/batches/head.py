@@ -10,7 +10,7 @@ from edgesppo.system import filelock
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgesppo.batches import head as head_module
 from edgesppo.batches.head import Head
 from edgesppo.batches.output import ResultFile
 from edgesppo.batches.result import BatchResult
@@ -136,6 +137,16 @@ def test_an_output_of_another_input_model_or_recipe_is_left_alone(tmp_path: Path
         assert named in message
         assert "use another output, or remove" in message
     assert_whole(path)
+
+
+def test_an_output_of_an_earlier_form_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.jsonl"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(head_module, "VERSION", 1)
+        append_all(path)
+    assert "was written by another version of edgesppo; use another output" in refused(path)
 
 
 def test_a_file_that_is_no_output_is_left_alone(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def small(page: ChatPage, scripted: ScriptedServer) -> Iterator[ChatPage]:
     scripted.n_ctx = 60
     page.reload()
     yield page
-    page.browser.run("document.getElementById('message').value = ''")
+    field = "document.getElementById('message')"
+    page.browser.run(f"{field}.value = '', {field}.dispatchEvent(new Event('input')), null")
     scripted.reset()
     page.reload()
 
@@ -108,6 +109,41 @@ def test_a_message_that_can_never_fit_is_told_before_it_is_sent_and_stays_where_
     small.browser.run("document.getElementById('message').select()")
     assert small.ask("Hi") == "Hello, you."
     assert questions(scripted) == ["Hi"]
+
+
+def test_another_model_counts_anew(small: ChatPage, scripted: ScriptedServer) -> None:
+    small.write("word " * 80)
+    small.browser.until(f"{HINT} === 'This message is too long: 82 tokens, 59 fit.'")
+    scripted.status = "draining"
+    small.look()
+    small.until_notice("shutting down")
+    scripted.status, scripted.n_ctx = "ok", 200
+    small.look()
+    small.browser.until("document.getElementById('gauge-text').innerText === '82 of 200 tokens'")
+    assert small.browser.run(SEND_IS_OFF) is False
+
+
+def test_a_server_that_does_not_count_is_asked_all_the_same(
+    small: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.hold_counts = True
+    small.send("word " * 20)
+    small.browser.until("document.getElementById('stop').checkVisibility()")
+    scripted.hold_counts = False
+    scripted.go_on.set()
+    small.wait()
+    assert (small.turns()[1], questions(scripted)) == ("Hello, you.", [("word " * 20).strip()])
+
+
+def test_a_message_that_could_not_be_sent_can_be_sent_again(page: ChatPage) -> None:
+    is_sending = page.with_module(
+        "composer.js",
+        "const composer = Object.create(m.Composer.prototype);"
+        " const send = () => Promise.reject(new Error('it failed'));"
+        " Object.assign(composer, { field: { value: 'Hi' }, send });"
+        " return composer.submit(new Event('submit')).catch(() => composer.sending)",
+    )
+    assert is_sending is False
 
 
 def test_a_question_that_got_no_answer_is_not_sent_with_the_next_one(

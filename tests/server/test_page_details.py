@@ -107,6 +107,22 @@ def test_a_key_is_asked_for_at_once_and_without_one_a_message_stays_where_it_was
     assert page.notices() == ""
 
 
+def test_a_server_that_comes_back_with_other_keys_takes_the_new_one(
+    page: ChatPage, scripted: ScriptedServer
+) -> None:
+    scripted.status = "draining"
+    page.look()
+    page.until_notice("shutting down")
+    scripted.status, scripted.key = "ok", "a third secret"
+    page.look()
+    page.browser.until("document.getElementById('key').open")
+    page.browser.type("a third secret")
+    page.browser.press("Enter")
+    page.browser.until("document.activeElement.id === 'message'")
+    assert page.ask("May I?") == "Hello, you."
+    assert page.notices() == ""
+
+
 def test_what_the_storage_cannot_keep_is_told_and_stays_on_the_page(page: ChatPage) -> None:
     fill = "for (let n = 0; n < 9999; n += 1) localStorage.setItem(`f${n}`, 'x'.repeat(999))"
     page.browser.run(f"{{ try {{ {fill} }} catch {{}} }}")

@@ -34,6 +34,10 @@ class ChatPage:
         if not keyless:
             self._until_it_knows_the_server()
 
+    def look(self) -> None:
+        """Let it ask how the server is, as when a person comes back to the tab."""
+        self.browser.run("document.dispatchEvent(new Event('visibilitychange'))")
+
     def write(self, text: str) -> None:
         """Write into the field for messages."""
         self.browser.run("document.getElementById('message').focus()")

@@ -25,7 +25,7 @@ class ScriptedServer:
     """What the server says next, and what it was asked.
 
     `drop_after`: it hangs up after so many pieces of an answer. `hold_after`: it waits there until
-    `go_on` is set.
+    `go_on` is set. `hold_counts`: it does so before it says how many tokens something has.
     """
 
     url: str = ""
@@ -38,6 +38,7 @@ class ScriptedServer:
     refusal: tuple[int, str, str] | None = None  # status, code, message
     drop_after: int | None = None
     hold_after: int | None = None
+    hold_counts: bool = False
     go_on: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -97,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tokenize(self, body: dict[str, Any]) -> None:
         """One token for each word, and two around each message."""
+        if self.state.hold_counts:
+            self.state.go_on.wait()
         messages = body.get("messages", [])
         text = " ".join([body.get("content", ""), *(m["content"] for m in messages)])
         count = len(text.split()) + 2 * len(messages)

@@ -2,6 +2,7 @@
 
 import { eventData } from "./sse.js";
 
+const STATE_TIMEOUT = 10_000; // milliseconds, for what the server says of itself at once
 const ROOT = new URL(".", document.baseURI); // also where a proxy serves the page below a path
 const KEY = "edgesppo.key";
 
@@ -79,7 +80,7 @@ async function json(path, options) {
 /** How the server is: "loading", "ok", "draining" or "unreachable". */
 export async function health() {
   try {
-    const response = await request("health", { signal: AbortSignal.timeout(10_000) });
+    const response = await request("health", { signal: AbortSignal.timeout(STATE_TIMEOUT) });
     const { status } = await response.json();
     return typeof status === "string" ? status : "unreachable";
   } catch {
@@ -89,7 +90,7 @@ export async function health() {
 
 /** The models that the server has, as OpenAI lists them. */
 export async function models() {
-  return (await json("v1/models")).data;
+  return (await json("v1/models", { signal: AbortSignal.timeout(STATE_TIMEOUT) })).data;
 }
 
 /** How many tokens the prompt has that these messages make; Infinity if it cannot be read at once. */

@@ -74,9 +74,12 @@ export class Composer {
     const written = this.text;
     if (this.busy || this.sending || written.trim() === "") return;
     this.sending = true;
-    const sent = await this.send(written.trimEnd());
-    this.sending = false;
-    if (sent && this.text === written) this.text = "";
+    try {
+      const sent = await this.send(written.trimEnd());
+      if (sent && this.text === written) this.text = "";
+    } finally {
+      this.sending = false;
+    }
   }
 
   /**

@@ -29,6 +29,7 @@ import { Sidebar } from "./sidebar.js";
 import { preferences, setPreference } from "./storage.js";
 
 const library = new Library({ changed: changedElsewhere });
+const LONGEST_COUNT = 3_000; // milliseconds, before a question is sent without having been counted
 const keep = (chat) => library.keep(chat);
 const running = new Map(); // chat -> the answer that comes in it
 const server = new ServerState({ keyWanted });
@@ -92,7 +93,8 @@ async function send(text) {
   const last = shownPath(chat).at(-1);
   if (server.wantsKey && !(await keyWanted())) return false;
   try {
-    await fitter.fit(chat, last, { draft: text });
+    const signal = AbortSignal.timeout(LONGEST_COUNT);
+    await fitter.fit(chat, last, { draft: text, signal });
   } catch (error) {
     if (error instanceof TooLong) {
       announcer.say(error.message);

@@ -62,7 +62,7 @@ export function leftOut(chat, node) {
 export class PromptFitter {
   constructor(server) {
     this.server = server;
-    this.counts = new Map(); // by the messages' JSON
+    this.counts = new Map(); // by the JSON of the model, its context and the messages
   }
 
   /**
@@ -104,7 +104,8 @@ export class PromptFitter {
 
   /** How many tokens the prompt of these messages has; Infinity if the model cannot read it. */
   async count(messages, signal) {
-    const key = JSON.stringify(messages);
+    const { model, context } = this.server;
+    const key = JSON.stringify([model, context, messages]);
     const known = this.counts.get(key);
     if (known !== undefined) return known;
     const tokens = await countTokens(messages, signal);

@@ -38,7 +38,8 @@ export class ServerState {
     const state = await health();
     const changed = state !== this.state;
     this.state = state;
-    const unknown = state === "ok" && (changed || this.model === null); // it may be another one now
+    // It may be another server now, or there may be a key for it.
+    const unknown = state === "ok" && (changed || this.model === null || this.wantsKey);
     const wanted = this.wantsKey;
     if (unknown) await this.askForModel();
     clearTimeout(this.timer);
