@@ -61,7 +61,8 @@ def test_a_step_has_an_age_only_while_something_is_computed(server: Live) -> Non
     assert server.client.get("/health").json()["last_step_age_s"] is None
     endless = {"max_tokens": 400, "logit_bias": {"1": -100, "107": -100}}
     with server.client.stream("POST", CHAT, json=body("Hi", stream=True, **endless)) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: httpx closes what nobody iterates any more
+        next(lines)
         found = server.client.get("/health").json()
         assert (found["active"], type(found["last_step_age_s"])) == (1, float)
 
