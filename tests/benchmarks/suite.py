@@ -72,9 +72,9 @@ _FEW = (
 _SERVERS = ("--only", "first", "chat", "crowd", "--clients", 4, "--peers", "llama-server")
 PARTS = {
     "conversion": Part(
-        "Converting a checkpoint to Q4_K_M",
+        "Converting a checkpoint, of a fifth of the 2B or less, to Q4_K_M",
         "convert",
-        _shape(FULL),
+        _shape(QUICK),
         _shape("0.15b"),
     ),
     "memory": Part("Loading, and memory", "footprint", _both_layouts(FULL), _both_layouts(QUICK)),
