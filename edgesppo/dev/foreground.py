@@ -29,13 +29,15 @@ def run(command: list[str]) -> int:
             _, status = os.waitpid(child, os.WUNTRACED)
             if not os.WIFSTOPPED(status):
                 break
-            _give_terminal(here)
+            if _foreground() == child:
+                _give_terminal(here)
             os.killpg(here, signal.SIGTSTP)  # goes on here when all are continued
-            if os.tcgetpgrp(0) == here:  # and not with `bg`
+            if _foreground() == here:  # and not with `bg`
                 _give_terminal(child)
             os.killpg(child, signal.SIGCONT)
     finally:
-        _give_terminal(here)
+        if _foreground() == child:
+            _give_terminal(here)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -59,6 +61,14 @@ def _begin(command: list[str]) -> None:
         os._exit(127)
 
 
+def _foreground() -> int:
+    """The process group in the terminal's foreground; -1 if there is none, or no terminal."""
+    try:
+        return os.tcgetpgrp(0)
+    except OSError:
+        return -1
+
+
 def _give_terminal(group: int) -> None:
     """Make a process group the terminal's foreground; the child's is made by whoever is first."""
     if group != os.getpgrp():
@@ -70,7 +80,7 @@ def _give_terminal(group: int) -> None:
 
 def main(command: list[str]) -> None:
     """Run the command; where there is no terminal to share, in place of this program."""
-    if os.name == "nt" or not os.isatty(0) or os.tcgetpgrp(0) != os.getpgrp():
+    if os.name == "nt" or not os.isatty(0) or _foreground() != os.getpgrp():
         os.execvp(command[0], command)
     raise SystemExit(run(command))
 

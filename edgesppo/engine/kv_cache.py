@@ -47,13 +47,16 @@ class KVCache:
         self._n_swa = n_swa
         self._slots = [Slot(seq) for seq in range(n_seqs)]
 
-    def take(self, tokens: Sequence[int], salt: str = "") -> Slot | None:
+    def take(
+        self, tokens: Sequence[int], salt: str = "", n_prompt: int | None = None
+    ) -> Slot | None:
         """Take a free slot for a prompt, with the prefix that can be reused; None if all are busy.
 
         It is the free slot that holds an earlier turn of the same conversation, else an empty one,
         or that used least recently. If more can be reused of another slot, its cells are shared: a
         system text is held once for all chats. What was computed under another `salt` is never
-        reused: how soon an answer comes would tell what others asked.
+        reused: how soon an answer comes would tell what others asked. The first `n_prompt` of the
+        tokens, by default all, are the prompt; what follows was generated before.
         """
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
@@ -72,7 +75,8 @@ class KVCache:
             self._truncate(slot, keep)
             slot.reused = (RESTORED if slot.restored else EARLIER) if keep else NOTHING
         slot.restored = False
-        slot.salt, slot.n_prompt = salt, len(tokens)
+        slot.salt = salt
+        slot.n_prompt = len(tokens) if n_prompt is None else n_prompt
         slot.busy = True
         return slot
 
@@ -118,6 +122,9 @@ class KVCache:
         if not free:
             return False
         slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
+        busy = sum(len(one.ids) for one in self._slots if one.busy)
+        if busy + len(ids) > self._context.n_ctx:
+            return False
         self._truncate(slot, 0)
         while not self._context.restore(slot.seq, state):
             if not self.evict_idle():

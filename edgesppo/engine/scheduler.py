@@ -85,7 +85,7 @@ class Scheduler:
         """Start waiting requests while the cache has free slots."""
         while self._waiting and not (self._crowded and self._running):
             request = self._waiting[0]
-            slot = self._cache.take(request.tokens, request.salt)
+            slot = self._cache.take(request.tokens, request.salt, request.n_prompt)
             if slot is None:
                 return
             request.admit(slot)

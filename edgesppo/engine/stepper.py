@@ -100,10 +100,10 @@ class Stepper:
             self._file.check()
             slot = request.slot
             assert slot is not None, "only requests with a slot run"
-            start = len(slot.ids)
             if not self._compute_long(request, end):
                 self.cache.remove_surplus()
                 return
+            start = len(slot.ids)  # only now: making room may have cost the slot its own cells
             slot.ids.extend(request.tokens[start:end])
             request.record_progress(end, sampled=False)
             computed[request] = end - start

@@ -77,7 +77,9 @@ class RemoteEngine:
 
         def opened(connected: socket.socket) -> None:
             sockets.append(connected)
-            if request.cancelled or self._closed:  # before there was anything to cut
+            if self._closed:
+                raise Closed("the connection to the server was closed")
+            if request.cancelled:  # before there was anything to cut
                 raise Cancelled("the answer was cancelled")
 
         request.admitted_at = time.perf_counter()

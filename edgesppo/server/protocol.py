@@ -48,6 +48,8 @@ class DeadlineProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Wait for the rest of the headers, until they have all come."""
+        if self.transport.is_closing():  # with TLS, until the other side parts
+            return
         super().data_received(data)
         if self._is_between_requests():
             self._expect_headers()

@@ -23,9 +23,9 @@ _INTRO = """\
 
 Measured on one machine: each figure is the median of its rounds, which were taken in turn. *Ratio*
 is ours by theirs, as the median of the rounds, and *spread* its least and greatest; where the
-spread holds 1 the two are equal, and one round says nothing. `pip's build` is
-llama.cpp as `pip install llama-cpp-python` compiles it here, `same build` llama.cpp compiled as
-ours is. Only ratios can be compared between machines.
+spread holds 1 the two are equal, and one round says nothing. `pip's build` is llama.cpp as `pip
+install llama-cpp-python` compiles it here, `same build` llama.cpp compiled as ours is. Only ratios
+can be compared between machines.
 
 {models}
 """

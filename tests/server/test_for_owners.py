@@ -57,7 +57,12 @@ def test_figures_tell_model_version_and_readiness_once(server: Live) -> None:
     assert "edgesppo_ready 1.0" in figures
 
 
-def test_a_step_has_an_age_only_while_something_is_computed(server: Live) -> None:
+def test_a_step_has_an_age_only_while_something_is_computed(babbler: Path) -> None:
+    with live(babbler) as server:
+        check_age(server)
+
+
+def check_age(server: Live) -> None:
     assert server.client.get("/health").json()["last_step_age_s"] is None
     endless = {"max_tokens": 400, "logit_bias": {"1": -100, "107": -100}}
     with server.client.stream("POST", CHAT, json=body("Hi", stream=True, **endless)) as answer:

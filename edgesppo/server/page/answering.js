@@ -2,7 +2,7 @@
 
 import { ConnectionLost, explain, ServerError, streamChat } from "./api.js";
 import { touch } from "./chats.js";
-import { TooLong } from "./prompt.js";
+import { LONGEST_COUNT, TooLong } from "./prompt.js";
 
 const SAVE_EVERY = 1000; // milliseconds
 
@@ -76,7 +76,13 @@ export class Answering {
   async readOnce() {
     const { chat, node } = this;
     const { signal } = this.controller;
-    const { messages, start, tokens } = await this.fitter.fit(chat, node, { signal });
+    const within = AbortSignal.any([signal, AbortSignal.timeout(LONGEST_COUNT)]);
+    const { messages, start, tokens } = await this.fitter
+      .fit(chat, node, { signal: within })
+      .catch((error) => {
+        if (error instanceof TooLong || signal.aborted) throw error;
+        return this.fitter.uncounted(chat, node); // the server says what does not fit
+      });
     node.promptStart = start;
     this.promptTokens = tokens;
     this.asked = performance.now();

@@ -21,7 +21,7 @@ import { askForKey, giveKey } from "./key.js";
 import { Library } from "./library.js";
 import { prepareMenu } from "./menu.js";
 import { notice } from "./notices.js";
-import { PromptFitter, TooLong } from "./prompt.js";
+import { LONGEST_COUNT, PromptFitter, TooLong } from "./prompt.js";
 import { NOTICES, ServerState } from "./server_state.js";
 import { SettingsDialog } from "./settings.js";
 import { listenToKeys } from "./shortcuts.js";
@@ -29,7 +29,6 @@ import { Sidebar } from "./sidebar.js";
 import { preferences, setPreference } from "./storage.js";
 
 const library = new Library({ changed: changedElsewhere });
-const LONGEST_COUNT = 3_000; // milliseconds, before a question is sent without having been counted
 const keep = (chat) => library.keep(chat);
 const running = new Map(); // chat -> the answer that comes in it
 const server = new ServerState({ keyWanted });

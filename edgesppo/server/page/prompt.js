@@ -59,6 +59,9 @@ export function leftOut(chat, node) {
   return { start: place > 0 ? start : null, turns: Math.max(place, 0) };
 }
 
+/** Milliseconds, before a question is sent without having been counted. */
+export const LONGEST_COUNT = 3_000;
+
 export class PromptFitter {
   constructor(server) {
     this.server = server;
@@ -94,6 +97,14 @@ export class PromptFitter {
     tokens = await count(place);
     if (tokens < context) return found(place, tokens);
     throw await this.tooLong(chat, turns.at(-1).messages, signal);
+  }
+
+  /** What to send for a node where nothing can be counted: what its newest prompt began with. */
+  uncounted(chat, node) {
+    const turns = turnsOf(chat, node);
+    const kept = Math.max(placeOf(turns, leftOut(chat, node).start), 0);
+    const messages = messagesFrom(chat, turns, kept);
+    return { messages, start: turns[kept]?.id ?? null, more: 0, tokens: null };
   }
 
   /** How many tokens an answer should have room for, at least. */

@@ -63,7 +63,7 @@ export class ServerState {
       this.wantsKey = false;
     } catch (error) {
       // Without a key the server does not say; it is asked again when there is one.
-      this.wantsKey = error.status === 401;
+      if (error.status !== undefined) this.wantsKey = error.status === 401;
     }
   }
 
