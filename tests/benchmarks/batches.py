@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import statistics
 import tempfile
 import time
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 SYSTEM_TOKENS = 512
 GREEDY: dict[str, Any] = {"temperature": 0}
+_numbers = itertools.count()
 RAW_BATCH = f"llama-batched-bench, {peers.SAME}"
 # How many times the tokens per second of each a batch should give.
 ONE_BY_ONE, RAW, SHARED, RAY = 1.4, 0.97, 3.0, 0.97
@@ -117,13 +119,15 @@ def _by_cluster(cluster: Cluster, asked: list[str], n_tokens: int) -> float:
 def one_by_one(model: LoadedModel, options: argparse.Namespace, system: str | None = None) -> float:
     """Tokens per second of one row after another, each computed anew.
 
-    A few rows do: the rate does not depend on their number.
+    So each has another number before the system text, which nothing in memory begins with. A few
+    rows do: the rate does not depend on their number.
     """
     tokens = 0
     started = time.perf_counter()
     for prompt in prompts(options)[: options.parallel]:
         model._interior.engine._cache.evict_idle()
-        chat = model.chat(system=system, max_tokens=options.tokens, **GREEDY)
+        own = None if system is None else f"{next(_numbers)}. {system}"
+        chat = model.chat(system=own, max_tokens=options.tokens, **GREEDY)
         chat.ask(prompt)
         tokens += chat.last.usage.completion_tokens
     return tokens / (time.perf_counter() - started)
