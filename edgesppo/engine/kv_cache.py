@@ -61,7 +61,7 @@ class KVCache:
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
-        oldest = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
+        oldest = _oldest(free)
         going_on = [s for s in free if s.salt == salt and _goes_on(s, tokens)]
         slot = max(going_on, key=lambda s: common_prefix(s.ids, tokens), default=oldest)
         lenders = [other for other in self._slots if other.salt == salt]
@@ -121,7 +121,7 @@ class KVCache:
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return False
-        slot = min(free, key=lambda s: (len(s.ids) > 0, s.last_used))
+        slot = _oldest(free)
         busy = sum(len(one.ids) for one in self._slots if one.busy)
         if busy + len(ids) > self._context.n_ctx:
             return False
@@ -167,7 +167,7 @@ class KVCache:
         """Make room by emptying the free slot used least recently; False if all were empty."""
         idle = [slot for slot in self._slots if not slot.busy and slot.ids]
         if idle:
-            self._truncate(min(idle, key=lambda slot: slot.last_used), 0)
+            self._truncate(_oldest(idle), 0)
         return bool(idle)
 
     def _reusable(self, slot: Slot, tokens: Sequence[int]) -> int:
@@ -200,6 +200,11 @@ class KVCache:
         """Keep only the first `n` ids and cells."""
         del slot.ids[n:]
         self._context.remove(slot.seq, n)
+
+
+def _oldest(slots: Sequence[Slot]) -> Slot:
+    """An empty slot, else that used least recently."""
+    return min(slots, key=lambda slot: (len(slot.ids) > 0, slot.last_used))
 
 
 def _goes_on(slot: Slot, tokens: Sequence[int]) -> bool:

@@ -17,6 +17,7 @@ from edgesppo.llama import fork
 from edgesppo.llama.library import C, log, reason
 from edgesppo.llama.threadpool import ThreadPool, can_keep_threads
 from edgesppo.planning.run_config import CACHE_TYPES
+from edgesppo.sampling.nucleus import no_probabilities
 from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
@@ -273,9 +274,7 @@ class Context:
         """
         token = chain.sample(self, row)
         if not math.isfinite(C.llama_get_logits_ith(self.handle, row)[token]):
-            raise NativeError(
-                "the model computed no probabilities: its file may be damaged; verify it"
-            )
+            raise no_probabilities()
         return token
 
 

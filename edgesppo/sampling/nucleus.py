@@ -30,7 +30,8 @@ def nucleus(logits: Any, p: float) -> Any:
     import numpy as np
 
     best = logits.max()
-    require_number(best)
+    if not math.isfinite(best):
+        raise no_probabilities()
     weights = np.subtract(logits, best)
     np.exp(weights, out=weights)
     wanted = p * float(weights.sum(dtype=np.float64))
@@ -49,10 +50,9 @@ def nucleus(logits: Any, p: float) -> Any:
     return kept
 
 
-def require_number(best: Any) -> None:
-    """Raise NativeError unless the greatest of a row's logits is a finite number."""
-    if not math.isfinite(best):
-        raise NativeError("the model computed no probabilities: its file may be damaged; verify it")
+def no_probabilities() -> NativeError:
+    """The error for logits that are no finite numbers, to be raised."""
+    return NativeError("the model computed no probabilities: its file may be damaged; verify it")
 
 
 def _n_summing_to(values: Any, wanted: float) -> int:
