@@ -41,7 +41,7 @@ NLong: TypeAlias = "Callable[[Request, int, bool], int]"
 class Scheduler:
     """The requests of one engine: first come, first served, while the cache has free slots.
 
-    A `slice` limits the prompt tokens in a step while answers are running.
+    A `slice` says how many prompt tokens go into a step, beside running answers above all.
     """
 
     def __init__(self, cache: KVCache, slice: PrefillSlice) -> None:
@@ -92,17 +92,17 @@ class Scheduler:
             self._running.append(request)
             self._waiting.popleft()
 
-    def long_parts(self, capacity: int, n_long: NLong) -> list[LongPart]:
+    def long_parts(self, n_long: NLong) -> list[LongPart]:
         """The parts of prompts that are long enough to be computed apart in the next step.
 
-        `n_long` says which are; the last token of a prompt is never among them. A batch holds
-        `capacity` tokens.
+        `n_long` says which are; the last token of a prompt is never among them.
         """
         prefilling = [request for request in self._running if not request.is_answering]
-        beside = len(prefilling) < len(self._running)
+        n_answering = len(self._running) - len(prefilling)
+        room = self._slice.n_tokens(len(prefilling), n_answering)
         found = []
-        for request, share in _shares(prefilling, self._slice.n_tokens if beside else capacity):
-            if n := _n_long(request, share, n_long, beside=beside):
+        for request, share in _shares(prefilling, room):
+            if n := _n_long(request, share, n_long, beside=n_answering > 0):
                 found.append((request, len(request.tokens) - request.n_left + n))
         return found
 
@@ -122,7 +122,7 @@ class Scheduler:
         for request in answering:
             parts.append(_add_answer(batch, request, len(answering)))
         if prefilling:
-            most = self._slice.n_tokens if answering else batch.capacity
+            most = self._slice.n_tokens(len(prefilling), len(answering))
             room = min(most - sum(apart.values()), batch.capacity - len(batch))
             for request, share in _shares(prefilling, room, served=apart):
                 if not _n_long(request, share, n_long, beside=bool(answering)):

@@ -96,7 +96,7 @@ class Stepper:
 
         Raises ContextOverflow where there is no room even without the idle sequences.
         """
-        for request, end in self.schedule.long_parts(self.batch.capacity, self.long_prompts.n_long):
+        for request, end in self.schedule.long_parts(self.long_prompts.n_long):
             self._file.check()
             slot = request.slot
             assert slot is not None, "only requests with a slot run"
