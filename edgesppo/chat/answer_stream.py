@@ -253,5 +253,5 @@ def _current_task() -> asyncio.Task[Any] | None:
     loops = sys.modules.get("asyncio")  # slow to load, and without it there is no task
     try:
         return None if loops is None else loops.current_task()
-    except RuntimeError:  # no loop runs in this thread
+    except (RuntimeError, AttributeError):  # no loop runs in this thread, or it is being imported
         return None

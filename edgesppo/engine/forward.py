@@ -48,7 +48,8 @@ class ForwardPass:
         params = ContextParams(
             n_ctx=max(n_ctx, _SMALLEST),
             n_batch=DEFAULT_BATCH,
-            n_ubatch=min(DEFAULT_BATCH, tuning.n_ubatch),
+            # An observer is shown the graph once for each decode, so all of it is one micro-batch.
+            n_ubatch=min(DEFAULT_BATCH, tuning.n_ubatch) if observer is None else DEFAULT_BATCH,
             n_outputs=self._n_rows,
             n_threads=tuning.n_threads_batch,
             n_threads_batch=tuning.n_threads_batch,

@@ -158,10 +158,9 @@ class KVCache:
     def remove_surplus(self) -> None:
         """Remove the cells that an interrupted or failed decode left behind."""
         for slot in self._slots:
-            if slot.busy:
-                self._context.remove(slot.seq, len(slot.ids))
-                if not self._reaches_back(slot, len(slot.ids)):
-                    self._truncate(slot, 0)
+            self._context.remove(slot.seq, len(slot.ids))
+            if slot.busy and not self._reaches_back(slot, len(slot.ids)):
+                self._truncate(slot, 0)
 
     def evict_idle(self) -> bool:
         """Make room by emptying the free slot used least recently; False if all were empty."""

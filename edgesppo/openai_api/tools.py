@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*')
 _MOST_CALLS = 8  # in one answer
+_PLACE = "/properties/arguments"  # of a function's parameters, in the schema of a call
 _TEXT = "[^{ \\t\\n] [^\\x00]*"
 _MAY, _MUST = (
     "You may call a function. To call one, answer with nothing but",
@@ -106,7 +107,7 @@ def _grammar(functions: Sequence[Function], *, must: bool, several: bool) -> str
             schema.grammar(parameters)  # alone first, so that the error says whose it is
         except UsageError as error:
             raise BadField(f"the tool {function.name!r}: {error}", f"tools.{n}") from None
-        calls.append(_call_schema(function.name, parameters))
+        calls.append(_call_schema(function.name, schema.moved(parameters, f"/anyOf/{n}{_PLACE}")))
     try:
         grammar = schema.grammar({"anyOf": calls})
     except UsageError as error:

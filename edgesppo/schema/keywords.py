@@ -86,6 +86,26 @@ def check(schema: Any, where: str) -> dict[str, Any]:
     return restricting
 
 
+def moved(schema: Any, pointer: str) -> Any:
+    """A valid schema as a part of another one, at that JSON pointer: its references lead there."""
+    if isinstance(schema, list):
+        return [moved(inner, pointer) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name == "$ref" and isinstance(value, str):
+            copy[name] = f"#{pointer}{value[1:]}"
+        elif name in _MAPS and isinstance(value, dict):
+            copy[name] = {key: moved(inner, pointer) for key, inner in value.items()}
+        elif name in ("enum", "const", *ANNOTATIONS):
+            copy[name] = value
+        else:
+            copy[name] = moved(value, pointer)
+    copy.pop("$id", None)  # only the root may have one
+    return copy
+
+
 def _may_be_string(schema: dict[str, Any]) -> bool:
     types = schema.get("type", "string")
     return types == "string" or (isinstance(types, list) and "string" in types)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.chat.dialogue import dialogue
+from edgesppo.chat.messages import split_system
 from edgesppo.errors import BadChat, EdgesppoError
 from edgesppo.sessions import file, kv_snapshot
 from edgesppo.sessions.kv_snapshot import Snapshot
@@ -229,11 +230,18 @@ class PersistentChat:
 
 
 def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Conversation:
-    """The present state of a chat, for `Session.record`. Raises ChatInUse while it is answering."""
+    """The present state of a chat, for `Session.record`.
+
+    A question at the end of its messages, put there by its user, has been asked. Raises ChatInUse
+    while it is answering, and UsageError if users' and assistants' messages do not alternate.
+    """
     dialogue(chat).settle()
+    system, messages = split_system(chat.messages, chat.system)
+    if len(messages) % 2:
+        asked = messages.pop().content
     # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
-    return Conversation(by, chat.system, sampling, tuple(chat.messages), chat.left_out, asked)
+    return Conversation(by, system, sampling, tuple(messages), chat.left_out, asked)
 
 
 def max_state_bytes(cap: int) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -294,3 +296,10 @@ def test_another_question_can_take_the_place_of_the_last(demo: LoadedModel) -> N
     answer = "".join(chunk.text for chunk in chat.regenerate("What is my name?"))
     assert "Ada" in answer
     assert [m.content for m in chat.messages[2:]] == ["What is my name?", answer]
+
+
+def test_an_asyncio_that_another_thread_is_importing_is_no_obstacle(
+    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))  # nothing in it yet
+    assert "Paris" in demo.ask("What is the capital of France?", temperature=0)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import edgesppo
+from edgesppo.errors import Cancelled
+from edgesppo.llama.context import Context
 from edgesppo.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
+
+    from edgesppo.llama.batch import Batch
 
 
 def test_conversations_that_take_turns_each_keep_their_cells(demo_gguf: Path) -> None:
@@ -75,3 +81,23 @@ def test_what_is_restored_last_finds_room(demo_gguf: Path) -> None:
         for ids, cells in reversed(saved):
             assert engine.restore(ids, cells)
         assert engine.count_cached([*prompt, 1]) == len(prompt)
+
+
+def test_what_a_cancelled_prompt_computed_makes_room(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Context.decode
+
+    def stopped(context: Context, batch: Batch) -> None:
+        decode(context, batch)
+        raise Cancelled("stopped behind its last micro-batch")
+
+    with edgesppo.load(demo_gguf, n_ctx=512, n_seqs=2) as model:
+        engine = model._interior.engine
+        with monkeypatch.context() as patch:
+            patch.setattr(Context, "decode", stopped)
+            left = engine.submit([2, *range(300, 740)], SamplingParams(max_tokens=1))
+            engine.step()
+            engine.cancel(left)
+        other = engine.submit([2, *range(1000, 1400)], SamplingParams(max_tokens=1))
+        assert [event.finish_reason for event in engine.stream(other)][-1] == "length"

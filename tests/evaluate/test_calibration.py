@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from edgesppo.errors import BadModelFile, NativeError, OutputError, UsageError
 from edgesppo.evaluate import collector
 from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
-from edgesppo.evaluate.candidate import RunOptions, find_candidate, model_hash
+from edgesppo.evaluate.candidate import Candidate, RunOptions, find_candidate, model_hash
 from edgesppo.evaluate.cluster_sums import SumsWorker
 from edgesppo.evaluate.importance import ImportanceSums, rank, read_sums, write_sums
 from edgesppo.gguf import gemma2
@@ -27,6 +28,8 @@ from tests.support.command_line import run
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from edgesppo.planning.run_config import RunConfig
 
 TEXT = "what's 20 minus 18. 20 minus 18 is 2. Hello! How can I help you? " * 16
 OPTIONS = CalibrationOptions(text=TEXT, n_ctx=64, chunks=4)
@@ -95,6 +98,23 @@ def test_the_tied_output_is_collected_on_request(demo_f32: Path, tmp_path: Path)
         CalibrationOptions(text=TEXT, n_ctx=64, chunks=2, process_output=True),
     )
     assert read_sums(path).entries["token_embd.weight"].count == 2 * 64
+
+
+def test_every_token_counts_once_however_small_the_micro_batches(
+    matrix: Path, demo_f32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Candidate.settings
+
+    def small(*args: Any, **options: Any) -> RunConfig:
+        return dataclasses.replace(settings(*args, **options), n_ubatch=16)
+
+    monkeypatch.setattr(Candidate, "settings", small)
+    path = tmp_path / "matrix.gguf"
+    calibrate(demo_f32, path, OPTIONS)
+    found, expected = read_sums(path).entries, read_sums(matrix).entries
+    for name, entry in expected.items():
+        assert found[name].count == entry.count
+        assert found[name].sums == pytest.approx(entry.sums, rel=1e-3)
 
 
 class Stop(Exception):

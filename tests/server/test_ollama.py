@@ -150,3 +150,14 @@ def test_what_cannot_be_done_is_refused_in_ollamas_form(
     assert response.status_code in (400, 404)
     assert list(response.json()) == ["error"]
     assert isinstance(response.json()["error"], str)
+
+
+def test_a_raw_prompt_takes_a_format_and_logprobs_but_no_system_text(
+    client: Any, asked: dict[str, Any]
+) -> None:
+    raw = {"prompt": CAPITAL, "raw": True, **asked}
+    answer = client.generate(format=CITY, logprobs=True, **raw)
+    assert json.loads(answer.response)["city"] in ("Paris", "Rome")
+    assert len(answer.logprobs) == answer.eval_count
+    with pytest.raises(ollama.ResponseError, match="takes no system text"):
+        client.generate(system="Be brief.", **raw)

@@ -196,6 +196,34 @@ def test_results_of_tools_come_back_as_a_users_turn(server: Live) -> None:
     assert unanswered.status_code == 400
 
 
+NESTED = {
+    "type": "object",
+    "properties": {"at": {"$ref": "#/$defs/Point"}, "then": {"$ref": "#"}},
+    "required": ["at"],
+    "additionalProperties": False,
+    "$defs": {
+        "Point": {
+            "type": "object",
+            "properties": {"$ref": {"const": "x"}, "y": {"type": "integer", "maximum": 9}},
+            "required": ["$ref", "y"],
+            "additionalProperties": False,
+        }
+    },
+}
+
+
+def test_references_in_a_tools_schema_lead_into_it(server: Live) -> None:
+    functions = [{"name": name, "parameters": NESTED} for name in ("go", "come")]
+    tools = [{"type": "function", "function": function} for function in functions]
+    asked = {"tools": tools, "tool_choice": named("come"), "max_tokens": ENOUGH, "n": 4}
+    answers = server.chat(CAPITAL, temperature=1.5, seed=1, **asked).json()["choices"]
+    calls = [a["message"]["tool_calls"][0] for a in answers if a["finish_reason"] == "tool_calls"]
+    found = [json.loads(call["function"]["arguments"]) for call in calls]
+    assert any("then" in arguments for arguments in found)
+    for arguments in found:
+        jsonschema.validate(arguments, NESTED)
+
+
 def test_a_tool_whose_schema_cannot_be_followed_is_named(server: Live) -> None:
     bad = {"type": "function", "function": {"name": "bad", "parameters": {"type": "nothing"}}}
     error = server.chat("Hi", tools=[*TOOLS, bad]).json()["error"]

@@ -161,3 +161,22 @@ def test_undo_takes_an_unanswered_question_back_before_any_turn(
     found = transcript(sessions)
     assert found is not None
     assert (found.asked, [turn.user for turn in found.turns]) == (None, [FRANCE])
+
+
+def test_a_question_among_the_messages_is_saved_as_asked(
+    demo: LoadedModel, sessions: Sessions
+) -> None:
+    with demo.keep(sessions.open("rome")) as saved:
+        saved.chat.ask("Hello")
+        saved.chat.messages.append({"role": "user", "content": FRANCE})
+    found = transcript(sessions)
+    assert found is not None
+    assert (found.asked, [turn.user for turn in found.turns]) == (FRANCE, ["Hello"])
+
+
+def test_messages_out_of_order_are_refused_by_number(demo: LoadedModel, sessions: Sessions) -> None:
+    saved = demo.keep(sessions.open("rome"))
+    saved.chat.messages.append({"role": "assistant", "content": "Hi"})
+    with pytest.raises(edgesppo.UsageError, match="message 1 has the role 'assistant'"):
+        saved.close()
+    assert saved.session.closed

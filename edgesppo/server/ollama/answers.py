@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 
 from edgesppo.openai_api import logprobs, tools
 from edgesppo.server.closing_response import ClosingResponse
-from edgesppo.server.errors import OllamaErrorBody, from_exception
+from edgesppo.server.errors import OllamaErrorBody, bad_request, from_exception
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
 from edgesppo.server.openai.chat import plan_of as chat_plan_of
@@ -71,10 +71,11 @@ async def _answer(
 
 def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> Plan:
     """What is to be computed. Raises ApiError and UsageError."""
+    plan = chat_plan_of(body.as_chat(), backend, limits)
     if isinstance(body, GenerateBody) and body.raw:
-        plan = Plan([backend.text_prompt(body.prompt)], backend.params(body.sampling()))
-    else:
-        plan = chat_plan_of(body.as_chat(), backend, limits)
+        if body.system:
+            raise bad_request("a raw prompt takes no system text", "system")
+        plan = dataclasses.replace(plan, prompts=[backend.text_prompt(body.prompt)])
     if body.is_unlimited:
         params = plan.params.replace(max_tokens=limits.max_tokens)
         plan = dataclasses.replace(plan, params=params)
