@@ -22,7 +22,7 @@ from edgesppo.errors import EdgesppoError
 from edgesppo.hub.client import offline
 from edgesppo.lockfile import layers, toml
 from edgesppo.store import gc, layout, verify
-from edgesppo.system import hardware, load
+from edgesppo.system import cgroup, hardware, load
 from edgesppo.system.paths import cache_dir, nearest_existing
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
@@ -120,7 +120,7 @@ def _memory() -> Iterator[Finding]:
     total, free, limit = (
         hardware.total_memory(),
         hardware.available_memory(),
-        hardware.memory_limit(),
+        cgroup.memory_limit(),
     )
     text = f"{size(total)}, {'unknown' if free is None else size(free)} free for this process"
     if limit is not None and limit < total:

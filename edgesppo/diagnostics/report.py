@@ -23,7 +23,7 @@ from edgesppo.gguf.file_types import file_type
 from edgesppo.llama import build_info
 from edgesppo.planning.run_config import TURNS, is_small
 from edgesppo.store import locate
-from edgesppo.system import hardware, load
+from edgesppo.system import cgroup, hardware, load
 from edgesppo.system.paths import cache_dir, nearest_existing
 from edgesppo.system.sanitize import one_line
 from edgesppo.tuning import bandwidth, settings_cache
@@ -102,7 +102,7 @@ def _memory() -> dict[str, Any]:
     return {
         "total": hardware.total_memory(),
         "available": hardware.available_memory(),
-        "limit": hardware.memory_limit(),
+        "limit": cgroup.memory_limit(),
         "bandwidth": round(bandwidth.bandwidth(hardware.cores())),
     }
 

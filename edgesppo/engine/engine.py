@@ -177,14 +177,23 @@ class Engine:
         return ContextOverflow.of_prompt(n_tokens, self.n_ctx, trained, at_least=at_least)
 
     def cancel(self, request: Request) -> None:
-        """Stop a request. Any thread may call this, also in the middle of the prefill."""
+        """Stop a request. Any thread may call this, also in the middle of the prefill.
+
+        Another thread's step is cut short if it may prefill this prompt or computes for nobody
+        else. Otherwise it goes on for the others, and the next one ends the request.
+        """
         if request.finish_reason is not None:
             return
         request.cancelled = True
-        self._abort()
-        with self._lock:
-            self._unfinished = True  # in case this is interrupted
-            self._schedule.drop_unwanted()
+        at_once = not request.is_answering or len(self._schedule.requests()) == 1
+        if at_once:
+            self._abort()
+        if self._lock.acquire(blocking=at_once):
+            try:
+                self._unfinished = True  # in case this is interrupted
+                self._schedule.drop_unwanted()
+            finally:
+                self._lock.release()
 
     def withdraw(self, request: Request, *, at_once: bool = False) -> None:
         """As `cancel`, but without waiting: the next step of another thread ends the request.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,15 +25,24 @@ def chat(entries: Iterable[TokenLogprob]) -> dict[str, Any]:
 def completion(entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
     """The log-probabilities of a continued text; its first token's text begins at `offset`."""
     offsets = []
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for entry in entries:
         offsets.append(offset)
-        offset += len(entry.text)
+        offset += len(decoder.decode(entry.data))
     return {
-        "tokens": [entry.text for entry in entries],
+        "tokens": [_name(entry) for entry in entries],
         "token_logprobs": [entry.logprob for entry in entries],
-        "top_logprobs": [{other.text: other.logprob for other in entry.top} for entry in entries],
+        "top_logprobs": [{_name(other): other.logprob for other in entry.top} for entry in entries],
         "text_offset": offsets,
     }
+
+
+def _name(entry: TokenLogprob) -> str:
+    """A token's text, or its bytes as OpenAI writes them: "bytes:\\xf0\\x9f"."""
+    try:
+        return entry.data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in entry.data)
 
 
 def _entry(entry: TokenLogprob) -> dict[str, Any]:

@@ -62,8 +62,6 @@ def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
             raise LockHeld(owner) from None
         except BaseException:
             files.close(descriptor)
-            if path.lstat().st_size == 0:  # not another process's: it would be locked
-                files.unlink(path)
             raise
         files.close(descriptor)  # the file was removed before we had locked it
     raise LockHeld(f"other processes in turn ({path} keeps being created and removed)")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Bytes = bytes | bytearray | memoryview
 
 _BLOCK = 4 << 20  # bytes read at a time
+_CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 # The errors of systems and file systems without hard links; Windows says "invalid function".
@@ -119,11 +120,17 @@ class FileSystem:
         path.unlink(missing_ok=True)
 
     def sync_folder(self, folder: Path) -> None:
-        """Wait until the folder's entries are on the disk; Windows cannot, and need not."""
+        """Wait until the folder's entries are on the disk.
+
+        Windows cannot, and need not; nor can some file systems of networks and virtual machines.
+        """
         if os.name != "nt":
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
+            except OSError as error:
+                if error.errno not in _CANNOT_SYNC:
+                    raise
             finally:
                 os.close(descriptor)
 
@@ -138,10 +145,10 @@ def write_all(files: FileSystem, descriptor: int, data: Bytes, offset: int) -> N
 
 def read_all(files: FileSystem, descriptor: int, limit: int) -> bytes:
     """The bytes of an open file, the first `limit` at most."""
-    data = b""
-    while part := files.read(descriptor, limit - len(data), len(data)):
+    data = bytearray()
+    while part := files.read(descriptor, min(_BLOCK, limit - len(data)), len(data)):
         data += part
-    return data
+    return bytes(data)
 
 
 def read_regular(path: Path, limit: int) -> bytes:

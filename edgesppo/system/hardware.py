@@ -1,12 +1,11 @@
 """What this machine offers this process: processors of each kind, and memory.
 
-CPU affinity and the limits of a container are respected. What a system does not report is left
+CPU affinity and the limits of control groups are respected. What a system does not report is left
 out, never guessed.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -14,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from edgesppo.system import cgroup
+
 _CPUS = Path("/sys/devices/system/cpu")
 _PLATFORM = Path("/sys/devices/platform")
 _TIMEOUT_S = 5.0  # for a small program of the system
@@ -26,14 +26,14 @@ _THROTTLES = {
     0x40000: "it was throttled",
     0x80000: "it was too hot",
 }
-_NO_LIMIT = 2**62
 # A core with less than this share of the fastest core's capacity counts as a slow one.
 _FAST_SHARE = 0.8
 
 
 def usable_cpus() -> int:
     """Logical processors this process may use: its affinity, within a container's quota; >= 1."""
-    return max(1, min(len(allowed_cpus()), _quota()))
+    allowed, quota = len(allowed_cpus()), cgroup.cpu_quota()
+    return max(1, allowed if quota is None else min(allowed, quota))
 
 
 def cores() -> int:
@@ -63,7 +63,7 @@ def name() -> str:
 
 def available_memory() -> int | None:
     """Bytes this process may still allocate, within all limits set on it; None if unknown."""
-    limits = (_system_memory(), _cgroup_memory(), _address_space())
+    limits = (_system_memory(), cgroup.available_memory(), _address_space())
     return min((size for size in limits if size is not None), default=None)
 
 
@@ -81,21 +81,6 @@ def _system_memory() -> int | None:
         return None
 
 
-def _cgroup_memory(root: Path = _CGROUP) -> int | None:
-    """The limit of the cgroup (v2) minus its use, not counting file pages, which can be dropped."""
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        if limit == "max":
-            return None
-        used = int((root / "memory.current").read_text())
-        for line in (root / "memory.stat").read_text().splitlines():
-            if line.startswith("file "):
-                used -= int(line.split()[1])
-        return max(0, int(limit) - max(0, used))
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def _address_space() -> int | None:
     """Bytes left of the address space that the process may have (`ulimit -v`)."""
     try:
@@ -107,14 +92,6 @@ def _address_space() -> int | None:
         used = int(Path("/proc/self/statm").read_text().split()[0])
         return max(0, limit - used * os.sysconf("SC_PAGE_SIZE"))
     except (ImportError, AttributeError, OSError, ValueError, IndexError):
-        return None
-
-
-def memory_limit(root: Path = _CGROUP) -> int | None:
-    """The memory limit of this process's container (cgroup v2) in bytes; None without one."""
-    try:
-        return int((root / "memory.max").read_text())
-    except (OSError, ValueError):
         return None
 
 
@@ -171,15 +148,6 @@ def resident_memory() -> int | None:
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return None
-
-
-def _quota(root: Path | None = None) -> int:
-    """The cgroup's quota in processors ("max 100000" or "150000 100000"), rounded up."""
-    try:
-        quota, period = ((root or _CGROUP) / "cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        return _NO_LIMIT
 
 
 def allowed_cpus() -> set[int]:

@@ -11,7 +11,7 @@ import pytest
 from gguf import GGUFReader
 
 from edgesppo.errors import UsageError
-from edgesppo.system import hardware
+from edgesppo.system import cgroup
 from edgesppo_convert import convert, pipeline
 from edgesppo_convert.gemma2.architecture import plan_weights, read_hparams
 from edgesppo_convert.quant.recipe import (
@@ -182,7 +182,7 @@ def test_threads_are_by_default_what_a_containers_quota_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
     workers: list[int] = []
 
     def pool(threads: int, name: str) -> ThreadPoolExecutor:

@@ -17,6 +17,7 @@ import pytest
 import edgesppo
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.engine.engine import Engine
+from edgesppo.llama.context import Context
 from tests.support import near_ties
 from tests.support.resources import native_handles, open_files
 from tests.support.sweeps import LONG
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo import Chat, SamplingParams
+    from edgesppo.llama.batch import Batch
     from edgesppo.loaded_model import LoadedModel
 
 THREADS = 10
@@ -214,3 +216,31 @@ def _check_idle(model: LoadedModel, reference: Reference) -> None:
     tally = Tally()
     Talker(model, reference, tally, 0)._ask()
     assert (len(tally.compared), tally.wrong) == (1, [])
+
+
+def test_a_stream_that_is_left_lets_another_threads_step_go_on(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, begun, left = Context.decode, threading.Event(), threading.Event()
+    stopped: list[bool] = []
+
+    def slow(context: Context, batch: Batch) -> None:
+        decode(context, batch)
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            left.wait(60)
+            stopped.append(context.abort.is_set)
+
+    with edgesppo.load(demo_gguf, n_seqs=2) as model:
+        one, other = (model.chat(max_tokens=5, stop="nowhere").stream(text) for text in "ab")
+        next(one)
+        monkeypatch.setattr(Context, "decode", slow)
+        thread = threading.Thread(target=lambda: list(other))
+        thread.start()
+        assert begun.wait(60)
+        one.close()
+        left.set()
+        thread.join()
+        assert stopped
+        assert not any(stopped)
+        assert model._interior.engine._schedule.requests() == []

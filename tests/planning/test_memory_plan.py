@@ -19,7 +19,6 @@ from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import ContextParams, default_config
-from edgesppo.system import hardware
 from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
 from tests.support.tuning import measure_little, remember_two_contexts
@@ -172,20 +171,6 @@ def test_a_model_that_will_not_fit_is_refused_unless_forced(
     with pytest.raises(edgesppo.OutOfMemory, match=r"needs .* MB of memory .*--force"):
         edgesppo.load(demo_gguf)
     edgesppo.load(demo_gguf, force=True).close()
-
-
-def test_a_containers_limits_are_respected(tmp_path: Path) -> None:
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 100000\nfile 500000\n")
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert hardware._cgroup_memory(tmp_path) == 800_000
-    assert hardware._quota(tmp_path) == 2
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert hardware._cgroup_memory(tmp_path) is None
-    assert hardware._quota(tmp_path) > 1000
-    assert hardware._cgroup_memory(tmp_path / "none") is None
 
 
 def test_a_draft_model_counts_with_all_its_memory(

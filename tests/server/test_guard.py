@@ -140,6 +140,7 @@ def test_keys_share_no_cache_and_their_budgets_end(server: Live) -> None:
         "a b:secret-of-c",
         "x:secret-of-x tokens=0",
         "x:secret-of-x lives=9",
+        "x:secret-of-ünal",
         "x:secret-of-x\nx:secret-of-y",
         "x:secret-of-x\ny:secret-of-x",
     ],

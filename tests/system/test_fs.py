@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_temporary
+from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_temporary, read_all
 from tests.support.faulty import Counting, Faulty
 
 if TYPE_CHECKING:
@@ -75,3 +77,40 @@ def test_a_temporary_file_is_known_by_its_name_and_an_abandoned_one_by_its_age(
     assert not is_abandoned(temporary, ".kv")
     os.utime(temporary, (0, 0))
     assert is_abandoned(temporary, ".kv")
+
+
+@pytest.mark.parametrize(("code", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_synced_keeps_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, *, fails: bool
+) -> None:
+    """As some file systems of networks cannot; a real fault is told."""
+    sync = os.fsync
+
+    def of_files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    if fails:
+        with pytest.raises(OSError, match="Input/output"):
+            atomic_write(tmp_path / "file", b"text", files=FileSystem())
+    else:
+        atomic_write(tmp_path / "file", b"text", files=FileSystem())
+        assert (tmp_path / "file").read_bytes() == b"text"
+
+
+def test_a_limit_far_beyond_a_files_size_takes_no_memory(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Noting(FileSystem):
+        def read(self, descriptor: int, count: int, offset: int) -> bytes:
+            asked.append(count)
+            return super().read(descriptor, count, offset)
+
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 5_000_000)
+    with path.open("rb") as file:
+        assert read_all(Noting(), file.fileno(), 1 << 40) == path.read_bytes()
+        assert read_all(Noting(), file.fileno(), 7) == b"x" * 7
+    assert max(asked) <= 4 << 20

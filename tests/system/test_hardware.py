@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.system import hardware
+from edgesppo.system import cgroup, hardware
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def hybrid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         frequency = 5_000_000 if cpu < 4 else 3_600_000
         (folder / "cpufreq" / "cpuinfo_max_freq").write_text(f"{frequency}\n")
     monkeypatch.setattr(hardware, "_CPUS", tmp_path / "cpu")
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path / "cgroup")
     monkeypatch.setattr(hardware.sys, "platform", "linux")
     allow(monkeypatch, set(SIBLINGS))
     return tmp_path
@@ -70,7 +70,7 @@ def test_a_machine_without_topology_counts_its_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hardware, "_CPUS", tmp_path)
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
     allow(monkeypatch, {0, 1, 2})
     assert hardware.thread_choices() == [3]
 

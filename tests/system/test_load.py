@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.system import hardware, load
+from edgesppo.system import cgroup, hardware, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ class System:
         monkeypatch.setattr(load.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(load.time, "process_time", lambda: self.own)
         monkeypatch.setattr(hardware, "allowed_cpus", lambda: self.allowed)
-        monkeypatch.setattr(hardware, "_CGROUP", folder)
+        monkeypatch.setattr(cgroup, "_ROOT", folder)
         self.write()
 
     def write(self) -> None:
