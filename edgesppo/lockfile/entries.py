@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
 from edgesppo.system.paths import portable_name_fault
-from edgesppo.system.suggest import SOMEWHAT_SIMILAR, did_you_mean, nearest
+from edgesppo.system.suggest import SIMILAR, SOMEWHAT_SIMILAR, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.published import Citation, Result, Shape, Training
@@ -168,15 +168,18 @@ class Lock:
         matching = [model for model in self.models.values() if model.is_of(repository)]
         return min(matching, key=lambda model: not model.is_pinned, default=None)
 
-    def did_you_mean(self, name: str) -> str:
-        """The text " (did you mean ...?)" for a mistyped name or OWNER/NAME, or an empty text.
-
-        A repository's name without its owner is answered with the name in the lock.
-        """
-        repositories = {m.repository: m.name for m in self.models.values() if m.repository}
-        if "/" in name:
-            return did_you_mean(name, repositories)
-        known = {path.partition("/")[2]: its_name for path, its_name in repositories.items()}
+    def nearest(self, name: str, similarity: float = SIMILAR) -> str | None:
+        """The name in the lock that is most similar; a repository's name stands for its entry's."""
+        repositories = [(m.repository or "", m.name) for m in self.models.values()]
+        known = {path.partition("/")[2]: its_name for path, its_name in repositories}
         known |= {its_name: its_name for its_name in self.models}
-        near = nearest(name, known, SOMEWHAT_SIMILAR)
-        return f" (did you mean {known[near]}?)" if near else ""
+        near = nearest(name, known, similarity)
+        return None if near is None else known[near]
+
+    def did_you_mean(self, name: str) -> str:
+        """The text " (did you mean ...?)" for a mistyped name or OWNER/NAME, or an empty text."""
+        if "/" in name:
+            repositories = [model.repository for model in self.models.values() if model.repository]
+            return did_you_mean(name, repositories)
+        near = self.nearest(name, SOMEWHAT_SIMILAR)
+        return f" (did you mean {near}?)" if near else ""

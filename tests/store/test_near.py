@@ -43,6 +43,13 @@ def test_a_mistyped_name_is_answered_with_the_one_meant(
     assert f"(did you mean {TYPED[typed]}?)" in line
 
 
+def test_a_repositorys_name_alone_is_no_prompt(fresh_home: Path) -> None:
+    assert fresh_home.is_dir()
+    refused = run("run", "Gemma-2-9B-It-SPPO-Iter3")
+    assert refused.exit_code == 2
+    assert "did you mean sppo-iter3?" in refused.stderr
+
+
 @pytest.mark.parametrize("command", ["path", "show", "convert", "pull", "lock"])
 def test_the_case_of_a_repository_does_not_count(
     fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
