@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 # The last character of a JSON text that cannot go on.
 _LAST = ("}", "]", '"')
+_SHORTER = (
+    "bound its texts and lists in the schema (maxLength, maxItems), or allow more tokens"
+    " (max_tokens, --max-tokens; n_ctx, --n-ctx)"
+)
 _ACCEPTED = "a JSON Schema (a dict, True or False), a pydantic model class or 'json_object'"
 
 
@@ -68,7 +72,7 @@ class AnswerFormat:
         if result.finish_reason != "stop":
             n = result.usage.completion_tokens
             cut = result.finish_reason == "length"
-            advice = "; use more max_tokens or a larger n_ctx, or ask for less" if cut else ""
+            advice = f"; {_SHORTER}" if cut else ""
             raise IncompleteAnswer(
                 f"the answer ended before its JSON was complete ({result.finish_reason} after {n} "
                 f"tokens){advice}",
