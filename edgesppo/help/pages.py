@@ -21,6 +21,7 @@ INDEX = "README"
 _TOPIC = re.compile(r"^- \[([\w-]+)\]\(\1\.md\): (.+(?:\n  .+)*)", re.MULTILINE)
 _HEADING = re.compile(r"^#+ (.*)", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]+)\]\((?!https?:|mailto:)([^()\s]+)\)")
+_MOST_PLACES = 3
 # Words that people try first, and the page that they mean.
 _MEANT = {
     "serve": "server",
@@ -76,8 +77,9 @@ def page(topic: str) -> str | None:
 
 
 def example(name: str) -> str | None:
-    """The text of an example by its file's name; None if there is none."""
-    known = {path.name: path for path in EXAMPLES.iterdir() if path.is_file()}
+    """The text of an example by its file's name, with or without .py; None if there is none."""
+    files = [path for path in EXAMPLES.iterdir() if path.is_file()]
+    known = {path.stem: path for path in files} | {path.name: path for path in files}
     path = known.get(name)
     return path.read_text(encoding="utf-8") if path else None
 
@@ -94,13 +96,17 @@ def unknown(topic: str, commands: Iterable[str]) -> UsageError:
 
 
 def _places(word: str) -> list[str]:
-    """The pages that have the word in a heading."""
+    """The pages that have the word in a heading; else those that have it most often."""
+    texts = {known.name: _read(known.name) for known in topics()}
     pattern = re.compile(rf"(?<!\w){re.escape(word)}", re.IGNORECASE)
-    return [
-        known.name
-        for known in topics()
-        if any(pattern.search(heading) for heading in _HEADING.findall(_read(known.name)))
+    in_heading = [
+        name
+        for name, text in texts.items()
+        if any(pattern.search(heading) for heading in _HEADING.findall(text))
     ]
+    whole = re.compile(rf"{pattern.pattern}(?!\w)", re.IGNORECASE)
+    counts = {name: n for name, text in texts.items() if (n := len(whole.findall(text)))}
+    return in_heading or sorted(counts, key=lambda name: -counts[name])[:_MOST_PLACES]
 
 
 def for_terminal(text: str) -> str:

@@ -54,6 +54,7 @@ def test_an_example_is_printed_as_it_is() -> None:
     for path in pages.EXAMPLES.iterdir():
         if path.is_file():
             assert run("help", path.name).stdout == path.read_text(encoding="utf-8")
+    assert run("help", "script").stdout == run("help", "script.py").stdout
     assert json.loads(run("help", "notebook.ipynb").stdout)["nbformat"] == 4
 
 
@@ -64,6 +65,8 @@ def test_an_example_is_printed_as_it_is() -> None:
         ("trubleshooting", "(did you mean troubleshooting?)"),
         ("raspberry", "it is in: hardware"),
         ("CUDA", "it is in: hardware"),
+        ("seed", "sampling"),
+        ("logits", "it is in: "),
         ("eval nothing", "edgesppo help lists the topics"),
         ("../README", "edgesppo help lists the topics"),
         ("examples/script.py", "edgesppo help lists the topics"),
