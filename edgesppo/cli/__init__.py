@@ -209,9 +209,10 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        meant = None if args[0] in COMMANDS else nearest(args[0], COMMANDS, SOMEWHAT_SIMILAR)
-        if meant is not None and not ctx.resilient_parsing:  # as it is for shell completion
-            ctx.fail(f"no such command: {args[0]!r}; did you mean {meant}?")
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:  # as for shell completion
+            meant = nearest(args[0], COMMANDS, SOMEWHAT_SIMILAR)
+            more = f"did you mean {meant}?" if meant else "edgesppo --help lists them"
+            ctx.fail(f"no such command: {args[0]!r}; {more}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

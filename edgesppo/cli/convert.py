@@ -182,7 +182,7 @@ def _note(source: str, output: str, *, keep: bool) -> None:
     """Warn about an option without effect, and about an unusual output name."""
     if keep and Path(source).exists():
         say(f"Note: {source} is a local folder, so nothing is downloaded and --keep has no effect")
-    if not output.lower().endswith(".gguf"):
+    if not output.lower().endswith(".gguf") and not Path(output).is_dir():
         say(f"Note: many programs expect a name that ends in .gguf; this will be {output}")
 
 

@@ -129,6 +129,8 @@ def _model_and_prompt(words: tuple[str, ...], files: tuple[str, ...]) -> tuple[s
             say("edgesppo: the piped input is empty")
     prompt = "\n\n".join(part for part in (*prompts, *read) if part)
     if not prompt.strip():
+        if files and files != (_STDIN,):
+            raise click.UsageError(f"no prompt: {', '.join(map(printable, files))}: nothing in it")
         raise click.UsageError("no prompt: give one as an argument, with -f, or through a pipe")
     return model, prompt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import ssl
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from edgesppo.cli.completion import complete_models
 from edgesppo.cli.help_format import Headed, HeadedCommand
 from edgesppo.cli.loading import choose_model, gguf_path, open_with_meters
 from edgesppo.cli.options import model_options
-from edgesppo.cli.output import say
+from edgesppo.cli.output import has_terminal, say
 from edgesppo.cli.session_options import Size
 from edgesppo.errors import UsageError
 from edgesppo.gguf import gemma2
@@ -165,6 +166,8 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
     try:
         with log_to_stderr(quiet=is_quiet()):
             run(server, listener)
+        if has_terminal(sys.stderr):
+            say("\nStopped")  # below the ^C that the terminal shows
     finally:
         listener.close()
         if path is not None:

@@ -81,6 +81,14 @@ def test_what_was_typed_in_the_wrong_place_is_answered_with_the_right_one(
     assert hint in result.stderr
 
 
+def test_an_empty_file_is_named(tmp_path: Path, demo_gguf: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    refused = run("run", demo_gguf, "", "-f", empty)
+    assert f"no prompt: {empty}: nothing in it" in refused.stderr
+    assert f"no prompt: {empty}: nothing in it" in run("run", "-f", empty).stderr
+
+
 def test_a_schema_in_the_place_of_its_file_is_recognised(demo_gguf: Path) -> None:
     schema = '{"type": "boolean"}'
     result = run("run", demo_gguf, "hi", "--schema", schema)
@@ -91,6 +99,8 @@ def test_a_command_that_is_almost_one_is_named() -> None:
     result = run("lst")
     assert result.exit_code == 2
     assert "no such command: 'lst'; did you mean list?" in result.stderr
+    result = run("commands")
+    assert "no such command: 'commands'; edgesppo --help lists them" in result.stderr
     assert "did you mean" not in run("xyzzy").stderr
 
 

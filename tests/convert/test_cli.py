@@ -108,6 +108,12 @@ def test_the_plan_is_what_is_made(source: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_as_output_is_one_error_without_a_note(source: Path, tmp_path: Path) -> None:
+    result = call(source, "-o", tmp_path)
+    assert "exists and is not a file; expected a file name that ends in .gguf" in result.stderr
+    assert "Note:" not in result.stderr
+
+
 def test_without_a_plan_an_output_is_needed(source: Path) -> None:
     result = call(source)
     assert result.exit_code == 2

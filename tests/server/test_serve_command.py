@@ -48,6 +48,18 @@ def test_half_a_certificate_and_a_missing_one_are_refused(demo_gguf: Path, tmp_p
     assert "PEM" in error
 
 
+def test_ctrl_c_on_a_terminal_leaves_the_shell_a_line_of_its_own(demo_gguf: Path) -> None:
+    from tests.support.pty_terminal import Terminal  # not importable on Windows
+
+    words = ["serve", str(demo_gguf), "--port", "0"]
+    server = Terminal([sys.executable, "-m", "edgesppo", *words])
+    server.expect("Ready: ")
+    server.type("\x03")
+    server.expect("Stopped")
+    assert server.close() == 0
+    assert server.rows()[-1] == "Stopped"
+
+
 def test_an_address_is_listened_on_as_asyncio_expects_it() -> None:
     """It sends small pieces at once only where the socket says that its protocol is TCP."""
     with listen.on_address("127.0.0.1", 0) as listener:
