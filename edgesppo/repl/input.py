@@ -152,7 +152,8 @@ class RichReader:
             complete_while_typing=in_command,
             complete_in_thread=False,
             bottom_toolbar=lambda: status(self._session.default_buffer.text),
-            prompt_continuation=MORE,
+            # A line that is only wrapped is no new line.
+            prompt_continuation=lambda _width, _line, wraps: "" if wraps else MORE,
             key_bindings=_key_bindings(say),
             enable_suspend=True,
             # Only the terminal's own colours, which are readable on any background.

@@ -51,7 +51,7 @@ def status_lines(state: ReplState, n_tokens: int) -> list[str]:
 def long_message(n_tokens: int, n_ctx: int) -> list[str]:
     """The tokens of a message that is being typed, in ever shorter versions."""
     if n_tokens >= n_ctx:
-        line = f"this message is too long: {n_tokens:,} tokens or more, {n_ctx:,} fit"
+        line = f"this message is too long: {n_tokens:,} tokens or more, {n_ctx - 1:,} fit"
         return [line, f"{n_tokens:,} of {n_ctx:,} tokens"]
     return [f"this message: {n_tokens:,} of {n_ctx:,} tokens", f"{n_tokens:,} tokens"]
 

@@ -90,6 +90,19 @@ def test_after_a_message_without_an_answer_a_command_can_be_typed_at_once(
     assert messages_of("short")[::2] == ["Who are you?"]
 
 
+def test_only_a_new_line_is_marked_as_one_not_one_that_is_wrapped(demo_gguf: Path) -> None:
+    chat = on_terminal(demo_gguf)
+    chat.expect("| loaded")
+    chat.type("x" * 200 + "end")
+    chat.expect("end")
+    assert "... " not in _visible(chat)
+    chat.type("\x1b\rnew line")
+    chat.expect("... new line")
+    chat.type("\x03")
+    chat.expect("to quit")
+    _leave(chat)
+
+
 def test_a_plain_chat_keeps_a_long_message_in_its_history(demo_gguf: Path) -> None:
     chat = on_terminal(demo_gguf, "--plain")
     chat.expect("| loaded")

@@ -51,6 +51,9 @@ def test_every_command_is_listed_and_explains_itself(demo_gguf: Path) -> None:
         assert f"{command.name} " in listed
         assert command.help in listed
     assert "/set [NAME VALUE]" in _chat(demo_gguf, "/help set").stderr
+    unknown = _chat(demo_gguf, "/help foo", "/", code=1).stderr
+    assert "error: unknown command 'foo'; /help lists the commands\n" in unknown
+    assert "error: unknown command '/'; /help lists the commands; to send" in unknown
 
 
 def test_set_shows_every_parameter_and_refuses_nonsense(demo_gguf: Path) -> None:

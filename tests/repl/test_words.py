@@ -27,6 +27,11 @@ ITEMS = [
 ]
 
 
+def test_a_message_that_leaves_no_room_for_an_answer_is_too_long() -> None:
+    assert status.long_message(511, 512)[0] == "this message: 511 of 512 tokens"
+    assert status.long_message(512, 512)[0].endswith("512 tokens or more, 511 fit")
+
+
 def test_the_last_column_is_wrapped_beside_the_others() -> None:
     assert format_columns(ITEMS, 60) == [
         "  temperature  0.7   0 always takes the most probable token",

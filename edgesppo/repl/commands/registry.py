@@ -43,7 +43,7 @@ def _help(ctx: CommandContext, argument: str) -> None:
             raise UsageError(f"/help takes the name of one command, not {quoted(argument)}")
         command = named(argument if argument.startswith("/") else f"/{argument}")
         if command is None:
-            raise _unknown(argument)
+            raise _unknown(argument, was_sent=False)
         ctx.say(f"{command.name} {command.usage}".rstrip() + f"   {command.help}")
         others = [alias for alias, name in _ALIASES.items() if name == command.name]
         if others:
@@ -54,17 +54,18 @@ def _help(ctx: CommandContext, argument: str) -> None:
     ctx.say_list(KEYS if ctx.rich else PLAIN_KEYS)
 
 
-def _unknown(word: str) -> UsageError:
+def _unknown(word: str, *, was_sent: bool = True) -> UsageError:
     parameter = sampling_settings.canonical(word.removeprefix("/"))
     if parameter in sampling_settings.names():
         return UsageError(
             f"unknown command {quoted(word)}; to show {parameter} or change it: /set {parameter}"
             " VALUE"
         )
-    names = [*(command.name for command in COMMANDS), *_ALIASES]
+    names = [*(command.name for command in COMMANDS), *_ALIASES] if word != "/" else []
+    message = "; to send a message that begins with a slash, put a space before it"
     return UsageError(
-        f"unknown command {quoted(word)}{did_you_mean(word, names)}; /help lists the commands; to"
-        " send a message that begins with a slash, put a space before it"
+        f"unknown command {quoted(word)}{did_you_mean(word, names)}; /help lists the commands"
+        f"{message if was_sent else ''}"
     )
 
 
@@ -91,7 +92,7 @@ COMMANDS = (
     Command(
         "/help",
         "[COMMAND]",
-        "list the commands and keys, or explain one command",
+        "list the commands and keys, or one command",
         _help,
         "command",
         early=True,
