@@ -288,7 +288,8 @@ def read(path: Path) -> Transcript:
     except OSError as error:
         raise BadChat(f"{path}: cannot be read: {error.strerror or error}") from None
     if not data:
-        raise BadChat(f"{path}: cannot be read: there is no such file, or it is empty")
+        why = "is empty" if path.exists() else "does not exist"
+        raise BadChat(f"{path} {why}, expected a saved chat")
     transcript, (end, _) = file.parse(data)
     if transcript is None:
         raise BadChat(f"{path}: not a saved chat, or damaged from its first line on")

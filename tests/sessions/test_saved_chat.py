@@ -178,7 +178,7 @@ def test_no_state_is_written_where_none_is_allowed(
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda _: b"", "cannot be read: there is no such file, or it is empty"),
+        (lambda _: b"", "is empty, expected a saved chat"),
         (lambda _: b"dear diary", "not a saved chat, or damaged from its first line on"),
         (lambda data: data.replace(b"name is Ada", b"name is Eve", 1), "damaged after turn 0"),
         (lambda data: data + b"more\n", "damaged after turn 2"),
@@ -201,6 +201,8 @@ def test_a_damaged_chat_is_refused_in_one_line_and_left_alone(
         demo.resume(path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == damaged
+    with pytest.raises(edgesppo.BadChat, match="none does not exist"):
+        demo.resume(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
