@@ -227,7 +227,7 @@ class ResultFile:
             line = entry.event
             if "row" not in line:  # a process that went on with the batch
                 continue
-            place = _Line(tuple(line["row"]), start, line["end"], line["crc"])
+            place = self._place(line, start)
             start = place.end
             if zlib.crc32(self._read(place)) != place.crc:
                 broken = broken or place
@@ -239,6 +239,14 @@ class ResultFile:
             else:
                 found.append((entry, place))
         return found
+
+    def _place(self, line: dict[str, Any], start: int) -> _Line:
+        """The place of a line in OUT, by its line in the journal."""
+        key, end, crc = line["row"], line.get("end"), line.get("crc")
+        numbers = [*key, end, crc] if isinstance(key, list) else []
+        if len(numbers) != 4 or any(type(n) is not int for n in numbers) or end < start:
+            raise UsageError(f"{self.journal} is damaged; {self._advice}")
+        return _Line((key[0], key[1]), start, end, crc)
 
     def _read(self, line: _Line) -> bytes:
         assert self._out is not None, "the file is open"
