@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 from typing_extensions import Unpack
@@ -61,8 +60,7 @@ class LoadedModel(Questions):
     ) -> None:
         self.name = name
         self.load_s = load_s
-        self._interior = Interior(engine, ModelIdentity(name, engine))
-        self._defaults = defaults  # of new chats: those of the model's file, if it has any
+        self._interior = Interior(engine, ModelIdentity(name, engine), defaults)
         self._closed = False
         self._plan = plan  # the memory that it was expected to take
         threads = RunConfig(engine.n_threads, engine.n_threads_batch)
@@ -116,7 +114,7 @@ class LoadedModel(Questions):
         """
         self._require_open()
         options.check_names(sampling, ("messages", "system", "overflow"))
-        params = self._defaults.replace(**sampling)
+        params = self._interior.defaults.replace(**sampling)
         system, turns = chat_messages.complete_turns(messages, system)
         return Chat(self._interior.engine, params, system=system, overflow=overflow, messages=turns)
 
@@ -191,7 +189,7 @@ class LoadedModel(Questions):
         sampling = {name: given[name] for name in given if name not in ("system", "overflow")}
         options.check_names(sampling, ("system", "overflow"))
         chat = self.chat(**{"system": saved.system, **given})
-        chat.params = self._defaults.replace(**{**saved.sampling, **sampling})
+        chat.params = self._interior.defaults.replace(**{**saved.sampling, **sampling})
         chat.messages = MessageList(saved.messages(self._interior.identity.mark.fingerprint))
         chat.left_out = saved.left_out(self._interior.identity.mark)
         return chat
@@ -277,10 +275,5 @@ class LoadedModel(Questions):
         self._require_open()
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -31,7 +31,6 @@ from edgesppo.system.fs import FileSystem, cannot_write, read_all, write_all
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from edgesppo.batches.head import Head
     from edgesppo.batches.input import Key
@@ -147,12 +146,7 @@ class ResultFile:
     def __enter__(self) -> ResultFile:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
