@@ -68,7 +68,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     app.add_exception_handler(EdgesppoError, _on_our_error)
     app.add_exception_handler(Exception, _on_error)
     # The last one added is the outermost.
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -137,4 +137,5 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _response(request: Request, error: ApiError) -> JSONResponse:
+    request.state.error = error.code
     return JSONResponse(error.body(request.url.path), error.status_code, error.headers)
