@@ -15,8 +15,10 @@ from fastapi.responses import JSONResponse
 
 from edgesppo.openai_api import logprobs, tools
 from edgesppo.server.closing_response import ClosingResponse
+from edgesppo.server.documented import answered, json_lines
 from edgesppo.server.errors import OllamaErrorBody, from_exception
 from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.ollama.answer_types import OllamaChatPiece, OllamaGeneratePiece
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
 from edgesppo.server.openai.chat import plan_of as chat_plan_of
 from edgesppo.server.service import Answers, Plan, Service, finish_reason
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
     from edgesppo.server.backend import Backend
     from edgesppo.server.settings import Limits
 
-router = APIRouter(
-    route_class=JsonRoute,
-    responses={"default": {"model": OllamaErrorBody, "description": "Refused"}},
-)
+router = APIRouter(route_class=JsonRoute)
 
 
 class JsonLines(ClosingResponse):
@@ -40,13 +39,21 @@ class JsonLines(ClosingResponse):
     media_type = "application/x-ndjson"
 
 
-@router.post("/api/chat", tags=["ollama"])
+@router.post(
+    "/api/chat",
+    tags=["ollama"],
+    responses=answered(OllamaChatPiece, json_lines("OllamaChatPiece"), OllamaErrorBody),
+)
 async def chat(request: HttpRequest, body: ChatBody) -> Any:
     """Answer a conversation."""
     return await _answer(request, body, Reply(body, chat=True), empty=not body.messages)
 
 
-@router.post("/api/generate", tags=["ollama"])
+@router.post(
+    "/api/generate",
+    tags=["ollama"],
+    responses=answered(OllamaGeneratePiece, json_lines("OllamaGeneratePiece"), OllamaErrorBody),
+)
 async def generate(request: HttpRequest, body: GenerateBody) -> Any:
     """Answer one text."""
     return await _answer(request, body, Reply(body, chat=False), empty=not body.prompt)
