@@ -16,7 +16,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
-from edgesppo.server import documented, metrics, page_route
+from edgesppo.server import budgets, documented, metrics, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, ErrorBody, from_exception
 from edgesppo.server.guard import Guard
@@ -98,14 +98,14 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     app.add_exception_handler(EdgesppoError, _on_our_error)
     app.add_exception_handler(Exception, _on_error)
     # The last one added is the outermost.
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics, budgets=service.budgets)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=[*settings.origins],
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
-            expose_headers=["Retry-After", "X-Request-Id"],
+            expose_headers=["Retry-After", "X-Request-Id", *budgets.HEADERS],
         )
     app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
     app.add_middleware(HeadRequests)

@@ -17,9 +17,10 @@ from edgesppo.server.errors import ApiError
 from edgesppo.server.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from edgesppo.server.api_keys import ApiKey
+    from edgesppo.server.budgets import Budgets
     from edgesppo.server.metrics import Metrics
     from edgesppo.server.settings import ServerSettings
 
@@ -33,10 +34,13 @@ _PROVEN = "proven"
 class Guard:
     """ASGI middleware that answers requests it does not let through with a 401, 403 or 429."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, budgets: Budgets
+    ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._budgets = budgets
         self._wrong_keys = WrongKeys()
         self._allowed = {host.lower() for host in settings.allowed_hosts} | {LOCAL}
 
@@ -53,7 +57,21 @@ class Guard:
                 response = JSONResponse(error.body(scope["path"]), error.status_code, error.headers)
                 await response(scope, receive, send)
                 return
+            key: ApiKey | None = scope.get("state", {}).get("key")
+            if key is not None:
+                send = self._telling_budgets(key, send)
         await self._app(scope, receive, send)
+
+    def _telling_budgets(self, key: ApiKey, send: Send) -> Send:
+        """Send with headers that tell what is left of a key's budgets when the answer begins."""
+
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = self._budgets.headers(key)
+                message["headers"] = [*message.get("headers", ()), *more]
+            await send(message)
+
+        return telling
 
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         hosts = headers.getlist("host")
