@@ -82,9 +82,9 @@ def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> 
         plan = Plan([backend.text_prompt(body.prompt)], backend.params(body.sampling()))
     else:
         plan = chat_plan_of(body.as_chat(), backend, limits)
-    if body.is_unlimited:
-        params = plan.params.replace(max_tokens=limits.max_tokens)
-        plan = dataclasses.replace(plan, params=params)
+    most = limits.max_tokens
+    if body.is_unlimited or plan.params.max_tokens > most:  # Ollama cuts what is too much
+        plan = dataclasses.replace(plan, params=plan.params.replace(max_tokens=most))
     return plan
 
 

@@ -83,7 +83,8 @@ def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:
         format_.check(params)
     grammar = use.grammar if use is not None else None if format_ is None else format_.grammar
     prompt = backend.chat_prompt(messages, partial)
-    return Plan([prompt], params, grammar, body.n or 1)
+    length_field = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+    return Plan([prompt], params, grammar, body.n or 1, length_field)
 
 
 def _tool_use(body: ChatRequest, at_most: int) -> ToolUse | None:

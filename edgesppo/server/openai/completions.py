@@ -22,7 +22,7 @@ from edgesppo.server.openai.answer_types import (
     CompletionChunk,
     Head,
 )
-from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions
+from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
@@ -41,10 +41,11 @@ _PROMPTS = Field(max_length=64)
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), FIRST_ERROR]
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(Notes, Sampling):
     """One or more prompts, as texts or token ids."""
 
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        **Notes.REFUSED,
         "suffix": ("inserting before a suffix is", ("",)),
     }
 
@@ -62,7 +63,6 @@ class CompletionRequest(Sampling):
     echo: bool | None = None
     return_tokens: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    user: str | None = None
 
 
 @router.post("/v1/completions", tags=["completions"], responses=_RESPONSES)

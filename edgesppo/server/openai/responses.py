@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ from edgesppo.server.openai.chat import plan_of
 from edgesppo.server.openai.response_items import Item, Items
 from edgesppo.server.openai.response_types import OutputText, Response, ResponseUsage, Status
 from edgesppo.server.openai.responses_request import ResponsesRequest
-from edgesppo.server.service import Service, finish_reason, now
+from edgesppo.server.service import Plan, Service, finish_reason, now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from edgesppo.chat.result import Usage
+    from edgesppo.server.backend import Backend
     from edgesppo.server.service import Answers
 
 router = APIRouter(route_class=JsonRoute)
@@ -33,9 +35,12 @@ async def responses(request: Request, body: ResponsesRequest) -> Any:
     service: Service = request.app.state.service
     service.require_model(body.model)
     limits = service.settings.limits
-    answers = await service.start(
-        request, lambda backend: plan_of(body.as_chat(), backend, limits), "input"
-    )
+
+    def plan(backend: Backend) -> Plan:
+        found = plan_of(body.as_chat(), backend, limits)
+        return dataclasses.replace(found, length_field="max_output_tokens")
+
+    answers = await service.start(request, plan, "input")
     reply = Reply(service.backend.name, body)
     if body.stream:
         return sse.AnswerStream(answers, reply.events(answers))
