@@ -177,6 +177,15 @@ def test_a_server_that_loads_answers_as_described(demo_gguf: Path) -> None:
             go_on.set()
 
 
+def test_examples_of_requests_are_answered(server: Live, described: dict[str, Any]) -> None:
+    for path in (CHAT, "/v1/completions", "/v1/responses"):
+        body = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        name = body["schema"]["$ref"].rpartition("/")[2]
+        (example,) = described["components"]["schemas"][name]["examples"]
+        check(described, body["schema"], example)
+        check_response(described, "post", server.client.post(path, json=example))
+
+
 def test_no_endpoint_promises_a_status_that_is_never_sent(described: dict[str, Any]) -> None:
     for operations in described["paths"].values():
         for operation in operations.values():

@@ -9,7 +9,14 @@ from pydantic import BeforeValidator, Field
 from edgesppo.openai_api import messages
 from edgesppo.openai_api.messages import ApiMessage, ApiRole
 from edgesppo.server.errors import unsupported
-from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions, Strict
+from edgesppo.server.openai.fields import (
+    FIRST_ERROR,
+    Notes,
+    Sampling,
+    StreamOptions,
+    Strict,
+    example,
+)
 
 _PARTS = {
     "image_url": "images are",
@@ -153,6 +160,7 @@ class ResponseFormat(Strict):
 class ChatRequest(Notes, Sampling):
     """A conversation whose next message is asked for."""
 
+    model_config = example(messages=[{"role": "user", "content": "Why is the sky blue?"}])
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
         **Notes.REFUSED,
         "audio": ("audio output is", ()),

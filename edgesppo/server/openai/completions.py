@@ -22,7 +22,7 @@ from edgesppo.server.openai.answer_types import (
     CompletionChunk,
     Head,
 )
-from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions
+from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions, example
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 router = APIRouter(route_class=JsonRoute)
 _RESPONSES = answered(Completion, events("CompletionChunk", sse.LAST))
 _DEFAULT_TOKENS = 16  # of the API, if max_tokens is not given
-_PROMPTS = Field(max_length=64)
+_PROMPTS = Field(min_length=1, max_length=64)
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), FIRST_ERROR]
 
@@ -44,6 +44,7 @@ Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), FIRST_ER
 class CompletionRequest(Notes, Sampling):
     """One or more prompts, as texts or token ids."""
 
+    model_config = example(prompt="The sky is blue because", max_tokens=20)
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
         **Notes.REFUSED,
         "suffix": ("inserting before a suffix is", ("",)),
@@ -91,8 +92,6 @@ def plan_of(body: CompletionRequest, backend: Backend) -> Plan:
     if body.logprobs is not None:
         sampling["logprobs"] = body.logprobs
     prompts = [_ids(prompt, backend) for prompt in _prompts(body)]
-    if not prompts:
-        raise bad_request("prompt is an empty list, expected a text or token ids", "prompt")
     return Plan(prompts, backend.params(sampling), n=n)
 
 

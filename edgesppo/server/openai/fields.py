@@ -136,6 +136,11 @@ class Sampling(RequestModel):
         return {name: value for name, value in given.items() if value is not None}
 
 
+def example(**body: Any) -> ConfigDict:
+    """The configuration of a request of which the API's description has an example."""
+    return ConfigDict(json_schema_extra={"examples": [body]})
+
+
 class StreamOptions(Strict):
     """What a stream tells beside the answer."""
 

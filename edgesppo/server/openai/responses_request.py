@@ -22,7 +22,14 @@ from edgesppo.server.openai.chat_request import (
     ToolCall,
     refuse_other_parts,
 )
-from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions, Strict
+from edgesppo.server.openai.fields import (
+    FIRST_ERROR,
+    Notes,
+    Sampling,
+    StreamOptions,
+    Strict,
+    example,
+)
 
 _ITEMS = ("message", "function_call", "function_call_output")
 
@@ -128,6 +135,7 @@ class FunctionChoice(Strict):
 class ResponsesRequest(Notes, Sampling):
     """A text or a conversation that is to be answered; earlier turns are given again."""
 
+    model_config = example(input="Why is the sky blue?")
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
         **Notes.REFUSED,
         "previous_response_id": ("storing responses, so previous_response_id, is", ()),
