@@ -89,6 +89,7 @@ class Server(uvicorn.Server):
                 connect,
                 connected=self.server_state.connections,
                 most=self.service.settings.limits.connections,
+                on_refused=self.service.metrics.refused_connections.inc,
                 ssl=self.config.ssl,
                 **limits,
             )

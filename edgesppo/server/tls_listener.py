@@ -18,7 +18,8 @@ class TlsListener:
     """Serves a listening socket, as asyncio's own server does, with at most `most` connections.
 
     One too many is closed at once: to tell it so would take a handshake, which is what costs.
-    `connected` are those that have shaken hands; `options` are those of the handshake.
+    `on_refused` is called then. `connected` are those that have shaken hands; `options` are those
+    of the handshake.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class TlsListener:
         *,
         connected: Sized,
         most: int,
+        on_refused: Callable[[], None],
         **options: Any,
     ) -> None:
         listener.setblocking(False)
@@ -35,6 +37,7 @@ class TlsListener:
         self._connect = connect
         self._connected = connected
         self._most = most
+        self._on_refused = on_refused
         self._options = options
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.ensure_future(self._accept_all())
@@ -58,6 +61,7 @@ class TlsListener:
                 continue
             if len(self._connected) + len(self._handshakes) >= self._most:
                 accepted.close()
+                self._on_refused()
                 continue
             task = asyncio.ensure_future(self._shake_hands(accepted))
             self._handshakes.add(task)

@@ -50,6 +50,7 @@ class Served:
 
     def __init__(self, cert: Path, key: Path, handshake_s: float = PATIENCE_S) -> None:
         self.living: set[Greeting] = set()
+        self.refused: list[str] = []
         kind = type("Kind", (Greeting,), {"living": self.living})
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(cert, key)
@@ -61,6 +62,7 @@ class Served:
             kind,
             connected=self.living,
             most=MOST,
+            on_refused=lambda: self.refused.append("one"),
             ssl=context,
             ssl_handshake_timeout=handshake_s,
         )
@@ -94,7 +96,7 @@ class Served:
 
 
 def serve(
-    certificate: tuple[Path, Path], use: Callable[[Served], Awaitable[None]], **more: float
+    certificate: tuple[Path, Path], use: Callable[[Served], Awaitable[None]], **more: Any
 ) -> None:
     async def run() -> None:
         served = Served(*certificate, **more)
@@ -116,6 +118,7 @@ def test_handshakes_count_and_one_too_many_is_closed_at_once(
         reader, _ = await served.connect()
         assert await asyncio.wait_for(reader.read(1), PATIENCE_S) == b""
         assert await served.greet() == b""
+        assert len(served.refused) == 2
         silent[0][1].close()
         await served.wait_for(MOST - 2)
         assert await served.greet() == b"hello"
