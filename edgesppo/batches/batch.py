@@ -75,7 +75,7 @@ def batch(
             after it.
         seeds: The seeds of the answers to each row, in place of `n`.
         system: The system text.
-        schema: A JSON Schema or a pydantic model class that every answer must follow.
+        schema: What every answer must follow: a JSON Schema or a type, as in `Chat.ask`.
         part: (i, n) answers only the i-th of n equal parts of the rows, consecutive ones.
         on_progress: Called with the counts so far after each step.
         **sampling: SamplingParams that override the model's defaults.
