@@ -114,11 +114,18 @@ def test_a_bias_is_kept_and_a_senseless_setting_is_left_out_with_a_word(demo_ggu
         assert session.transcript.sampling["seed"] == 3
 
 
+def test_a_chat_under_another_cache_type_says_why_it_is_prefilled_again(demo_gguf: Path) -> None:
+    _run("run", demo_gguf, "hi", "--session", "ada", *GREEDY)
+    resumed = _run("run", "hi", "--session", "ada", "--cache-type", "f32")
+    assert "will be prefilled again: its KV cache is of another --cache-type," in resumed.stderr
+
+
 def test_snapshots_0_writes_none(demo_gguf: Path) -> None:
     _run("run", demo_gguf, "hi", "--session", "ada", "--snapshots", "0", *GREEDY)
     assert Sessions().entries()[0].n_state_bytes == 0
     resumed = _run("run", "hi", "--session", "ada", "--snapshots", "1MB")
-    assert "Resumed 'ada': 1 turn, which will be prefilled again" in resumed.stderr
+    line = "Resumed 'ada': 1 turn, which will be prefilled again: its KV cache was not saved"
+    assert line in resumed.stderr
     assert 0 < Sessions().entries()[0].n_state_bytes < 10**6
 
 
