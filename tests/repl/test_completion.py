@@ -34,8 +34,8 @@ def test_load_offers_the_chats_the_latest_first_and_reads_none_of_them(
         path = tmp_path / f"{name}.jsonl"
         path.write_bytes(b"a chat")
         os.utime(path, (1_000 - age, 1_000 - age))
-    read = list[Path]()
-    monkeypatch.setattr(folder, "read", lambda path: read.append(path) or b"")
+    read: list[Path] = []
+    monkeypatch.setattr(folder, "read", lambda path: (read.append(path), b"")[1])
     assert _offered(Sessions(tmp_path), "/load ") == ["rome", "paris", "rosa", "river view"]
     assert _offered(Sessions(tmp_path), "/load ro") == ["rome", "rosa"]
     assert _offered(Sessions(tmp_path), "/load river v") == ["river view"]
