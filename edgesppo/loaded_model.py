@@ -28,6 +28,7 @@ from edgesppo.planning.run_config import RunConfig
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
 from edgesppo.sampling.params import MAX_LOGPROBS, SamplingParams
+from edgesppo.sampling.stages import within_vocabulary
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.model_identity import ModelIdentity
@@ -189,7 +190,8 @@ class LoadedModel(Questions):
         sampling = {name: given[name] for name in given if name not in ("system", "overflow")}
         options.check_names(sampling, ("system", "overflow"))
         chat = self.chat(**{"system": saved.system, **given})
-        chat.params = self._interior.defaults.replace(**{**saved.sampling, **sampling})
+        kept = within_vocabulary(saved.sampling, self._interior.engine.model.n_vocab)
+        chat.params = self._interior.defaults.replace(**{**kept, **sampling})
         chat.messages = MessageList(saved.messages(self._interior.identity.mark.fingerprint))
         chat.left_out = saved.left_out(self._interior.identity.mark)
         return chat

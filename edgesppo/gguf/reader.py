@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import io
-import mmap
 import shlex
 import stat
 import struct
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 from edgesppo.gguf.cursor import ADVICE, Cursor
+from edgesppo.gguf.file_bytes import FileBytes
 from edgesppo.gguf.strings import MAX_STRING, StringOutOfBounds, Vocabulary, skip_array
 from edgesppo.gguf.tensors import TensorEntry, read_tensors
 from edgesppo.system.content import HEAD, mistaken_for
@@ -102,8 +102,8 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
             head = file.read(4)
             if head != b"GGUF":
                 raise BadModelFile(_not_gguf(path, head + file.read(HEAD)))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(path, view, len(view), distinct).read_summary(check_keys)
+            view = FileBytes(path, file)
+            return _Reader(path, view, len(view), distinct).read_summary(check_keys)
     except FileNotFoundError:
         raise ModelNotFound(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -181,7 +181,7 @@ class _Reader(Cursor):
     """Reads what follows the magic: the keys and the tensor infos."""
 
     def __init__(
-        self, path: Path, view: mmap.mmap | bytes, size: int, distinct: Distinct = _NONE
+        self, path: Path, view: FileBytes | bytes, size: int, distinct: Distinct = _NONE
     ) -> None:
         super().__init__(path, view, size)
         self.distinct = distinct
@@ -230,7 +230,6 @@ class _Reader(Cursor):
             if name in keys:
                 raise self.fail(f"the key {quoted(name)} occurs twice")
             keys[name] = self.read_value(name)
-            self.release()
         return keys
 
     def read_value(self, key: str) -> Any:
