@@ -68,7 +68,7 @@ def missing(where: str, names: Sequence[str], lacks: str, folder: Path | None) -
         return BadCheckpoint(f"{where} has no {lacks}; is it a Gemma-2 model?")
     has = ", ".join(map(show, sorted(names)[:4])) + (" ..." if len(names) > 4 else "")
     holds = f"holds {has}" if names else "is empty"
-    where_to_get = "to get a model: edgesppo pull OWNER/NAME"
+    where_to_get = "to get a model: edgesppo pull OWNER/NAME --convert"
     if not any(name.endswith(_OF_CHECKPOINTS) for name in names):
         return BadCheckpoint(f"{where} is no checkpoint: it {holds}; {where_to_get}")
     return BadCheckpoint(

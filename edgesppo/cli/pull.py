@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.cards.published import how_to_get
 from edgesppo.cli.completion import complete_names
 from edgesppo.cli.lock import described
 from edgesppo.cli.options import adapter_option, json_option
@@ -217,6 +218,8 @@ def _estimated(entry: PinnedModel, *, convert: bool) -> Iterator[tuple[str, str]
     else:
         later = f", {made} more when it is first used" if entry.kind == CHECKPOINT else ""
         yield "disk", f"{size(needs.to_fetch)}{later}{room}"
+        if entry.kind == CHECKPOINT and needs.to_fetch == entry.size:  # nothing is here yet
+            yield "or less", f"to keep only {made}: {how_to_get(entry)}"
     yield "memory", _memory(needs.weights, needs.memory)
     pull.check_space(needs.disk)
 

@@ -32,7 +32,6 @@ from edgesppo.errors import UsageError
 from edgesppo.lockfile import layers
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import raise_on_termination
-from edgesppo.system.suggest import nearest
 from edgesppo.system.text_input import read_stream, read_text
 
 _STDIN = "-"
@@ -139,14 +138,14 @@ def _names_a_model(word: str) -> bool:
 
     Raises click.UsageError for a word that is almost a model's name, as that is likely a typo.
     """
-    names = layers.read().models
-    if word in names:
+    lock = layers.read()
+    if word in lock.models:
         return True
     if any(letter.isspace() for letter in word):
         return False
     if word.endswith(".gguf") or "/" in word or os.sep in word:
         return True
-    meant = nearest(word, names)
+    meant = lock.nearest(word)
     if meant is not None:
         raise click.UsageError(
             f"{printable(word)} is not the name of a model; did you mean {meant}? "

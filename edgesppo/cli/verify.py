@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgesppo.cards.published import how_to_get
 from edgesppo.cli.completion import complete_names
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, has_terminal, say, tell
@@ -37,7 +38,8 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
     damaged = {name: [c for c in checks if not c.is_sound] for name, checks in found.items()}
     damaged = {name: checks for name, checks in damaged.items() if checks}
     if name is not None and not found[entries[0].name]:
-        raise ModelNotFound(f"{name} is not on this machine; to get it: edgesppo pull {name}")
+        how = how_to_get(entries[0])
+        raise ModelNotFound(f"{name} is not on this machine; to get it: {how}")
     if as_json:
         emit_json({"sound": not damaged, "models": {n: _json(c) for n, c in found.items() if c}})
     for entry in entries:

@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import sys
 from contextlib import contextmanager
@@ -110,6 +111,8 @@ class _SetUp:
                 self._install(pip, wheel)
                 link_packages(self._venv)
             self._done.write_text(self._wanted)
+        activate = Path(os.path.relpath(self._python.with_name("activate"))).as_posix()
+        say(f"To have edgesppo on your path: source {shlex.quote(activate)}")
 
     def _is_done(self) -> bool:
         if self._unfinished.exists() or not self._python.exists():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
 from edgesppo.system.paths import portable_name_fault
-from edgesppo.system.suggest import did_you_mean
+from edgesppo.system.suggest import SIMILAR, SOMEWHAT_SIMILAR, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from edgesppo.lockfile.published import Citation, Result, Shape, Training
@@ -142,6 +142,10 @@ class PinnedModel:
         """The bytes of all files together."""
         return sum(file.size for file in self.files)
 
+    def is_of(self, repository: str) -> bool:
+        """Whether it is of the repository OWNER/NAME, whose case does not count on the hub."""
+        return (self.repository or "").lower() == repository.lower()
+
     def build(self, recipe: str, platform: str) -> PinnedBuild | None:
         """The file made with this recipe on this platform; None if there is none."""
         matching = (b for b in self.builds if (b.recipe, b.platform) == (recipe, platform))
@@ -161,10 +165,21 @@ class Lock:
 
     def of_repository(self, repository: str) -> PinnedModel | None:
         """The entry of a repository OWNER/NAME, preferably a pinned one; None if there is none."""
-        matching = [model for model in self.models.values() if model.repository == repository]
+        matching = [model for model in self.models.values() if model.is_of(repository)]
         return min(matching, key=lambda model: not model.is_pinned, default=None)
+
+    def nearest(self, name: str, similarity: float = SIMILAR) -> str | None:
+        """The name in the lock that is most similar; a repository's name stands for its entry's."""
+        repositories = [(m.repository or "", m.name) for m in self.models.values()]
+        known = {path.partition("/")[2]: its_name for path, its_name in repositories}
+        known |= {its_name: its_name for its_name in self.models}
+        near = nearest(name, known, similarity)
+        return None if near is None else known[near]
 
     def did_you_mean(self, name: str) -> str:
         """The text " (did you mean ...?)" for a mistyped name or OWNER/NAME, or an empty text."""
-        repositories = [model.repository for model in self.models.values() if model.repository]
-        return did_you_mean(name, repositories if "/" in name else self.models)
+        if "/" in name:
+            repositories = [model.repository for model in self.models.values() if model.repository]
+            return did_you_mean(name, repositories)
+        near = self.nearest(name, SOMEWHAT_SIMILAR)
+        return f" (did you mean {near}?)" if near else ""

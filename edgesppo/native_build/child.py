@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # What pip says of its own progress, and the compiler's driver of its own.
 _STEP = re.compile(r"^\s*\[(\d+)/(\d+)\]")
-_PACKAGE = re.compile(r"^\s*(?:Collecting|Building wheel for) ([\w.-]+)")
+_PACKAGE = re.compile(r"^\s*(Collecting|Building wheel for) ([\w.-]+)")
+_DOING = {"Collecting": "fetching", "Building wheel for": "building"}
 _KEPT_LINES = 400
 _PATIENCE = 2  # seconds for a group of processes to end by itself
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -81,7 +82,7 @@ def stop_heeding() -> None:
 def check_signals() -> None:
     """Raise Interrupted if a signal came, and say so: to clean up may take a while."""
     if _stopped:
-        say(f"{_clear()}{_what} interrupted; the same command goes on with it")
+        say(f"{_clear()}{_what} interrupted, cleaning up; the same command goes on with it")
         raise Interrupted
 
 
@@ -202,6 +203,6 @@ class _Output(threading.Thread):
             if found := _STEP.match(line):
                 self.status = f"step {int(found[1])} of {int(found[2])}"
             elif found := _PACKAGE.match(line):
-                self.status = found[1]
+                self.status = f"{_DOING[found[1]]} {found[2]}"
             elif UNPACKING.match(line):
                 self.status = "unpacking"

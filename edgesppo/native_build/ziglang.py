@@ -69,6 +69,7 @@ class Ziglang:
             *("install", "--target", folder, "--no-deps", "--only-binary", ":all:"),
             *("--no-cache-dir", f"ziglang=={VERSION}"),
             doing=f"unpacking the compiler (ziglang {VERSION})",
+            done="fetched its compiler",
         )
         target = self.target
         for name, command in _TOOLS.items():

@@ -28,8 +28,8 @@ QUOTES = '"""'
 class Reader(Protocol):
     """A source of messages. `read` raises EOFError on Ctrl-D, KeyboardInterrupt on Ctrl-C."""
 
-    def read(self, draft: str = "") -> str:
-        """Read the next message; `draft` is the text to start with."""
+    def read(self) -> str:
+        """Read the next message."""
 
     def keep(self, text: str) -> None:
         """Make the Up key bring this text back at the next prompt."""
@@ -87,13 +87,10 @@ class PlainReader:
                     with suppress(ValueError):  # a NUL, or a character that the encoding lacks
                         readline.add_history(line)
 
-    def read(self, draft: str = "") -> str:
-        """Read the next message. A draft cannot be edited here, so it is shown."""
+    def read(self) -> str:
+        """Read the next message."""
         if self._failure is not None:
             raise self._failure
-        if draft:
-            self.keep(draft)
-            self._say(f"(not sent: {draft})")
         try:
             text = input(PROMPT)
             while is_open(text):
@@ -173,12 +170,12 @@ class RichReader:
             ),
         )
 
-    def read(self, draft: str = "") -> str:
+    def read(self) -> str:
         """Read the next message."""
         self.flush()
         if self._failure is not None:
             raise self._failure
-        text = self._session.prompt([("class:prompt", PROMPT)], default=draft)
+        text = self._session.prompt([("class:prompt", PROMPT)])
         return unquoted(text)
 
     def keep(self, text: str) -> None:

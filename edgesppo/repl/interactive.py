@@ -11,11 +11,9 @@ from edgesppo.errors import Cancelled, EdgesppoError
 from edgesppo.interior import interior
 from edgesppo.repl import status
 from edgesppo.repl.commands import registry
-from edgesppo.repl.input import PROMPT
 from edgesppo.repl.last_turn import recap
 from edgesppo.repl.loop import LoadFailed, Loop
 from edgesppo.system.sanitize import one_line, printable
-from edgesppo.terminal import cells
 from edgesppo.terminal.output import is_quiet
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ class TerminalLoop(Loop):
         super().__init__(state, screen)
         self._status: Sequence[str] = ()
         self._typed: tuple[str, int] = ("", 0)  # a long message being typed, and its tokens
-        self._draft = ""
+        self._unanswered = ""
         self.reader: Reader = self._rich() if rich else self._plain()
 
     def _plain(self) -> Reader:
@@ -67,7 +65,8 @@ class TerminalLoop(Loop):
 
     def _next(self) -> None:
         try:
-            self.turn(self.reader.read(self._take_draft()))
+            self._keep_unanswered()
+            self.turn(self.reader.read())
             self._update_status()
         except KeyboardInterrupt:
             self.ctrl_c.pressed()
@@ -82,7 +81,7 @@ class TerminalLoop(Loop):
         return self.keyboard.release()
 
     def turn(self, line: str) -> bool:
-        """Handle one message or command; a message without any answer returns to the prompt."""
+        """Handle one message or command; a message without any answer can be brought back."""
         before = self._n_messages()
         try:
             return super().turn(line)
@@ -92,8 +91,8 @@ class TerminalLoop(Loop):
                 self.put_back(line)
 
     def put_back(self, text: str) -> None:
-        """Begin the next message with this text."""
-        self._draft = text
+        """Say at the next prompt that the Up key brings this text back."""
+        self._unanswered = text
 
     def _n_messages(self) -> int:
         return len(self.state.chat.messages) if self.state.ready else 0
@@ -144,25 +143,15 @@ class TerminalLoop(Loop):
         self.reader.flush()
         self._update_status()
 
-    def _take_draft(self) -> str:
-        """The text to begin the next message with, if the error above it stays on the screen.
+    def _keep_unanswered(self) -> None:
+        """Have the Up key bring back what got no answer.
 
-        A longer one goes to the history.
+        The prompt itself is empty: what is typed next is most often a command, and would follow it.
         """
-        draft, self._draft = self._draft, ""
-        if self._n_rows(draft) <= self.screen.size.lines // 2:
-            return draft
-        self.reader.keep(draft)
-        size = f"{len(draft):,} characters"
-        self.say(f"(the message of {size} got no answer; the Up key brings it back)")
-        return ""
-
-    def _n_rows(self, text: str) -> int:
-        """The rows that a text takes at the prompt."""
-        columns, mark = self.screen.size.columns, cells.width(PROMPT)
-        if len(text) > columns * self.screen.size.lines:
-            return len(text) // columns  # measuring it would take long
-        return sum((mark + cells.width(line)) // columns + 1 for line in text.split("\n"))
+        text, self._unanswered = self._unanswered, ""
+        if text:
+            self.reader.keep(text)
+            self.say("(your message got no answer; the Up key brings it back)")
 
     def _on_progress(self) -> None:
         self.reader.refresh()

@@ -15,7 +15,7 @@ from edgesppo.chat.messages import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError
 from edgesppo.interior import interior
 from edgesppo.repl import status
-from edgesppo.repl.commands import registry
+from edgesppo.repl.commands import info, registry
 from edgesppo.repl.commands import turns as turn_commands
 from edgesppo.repl.stats import SessionStats
 from edgesppo.system import notices
@@ -110,10 +110,7 @@ class Loop:
         try:
             self.show(chat.stream(asked), asked)
         except ContextOverflow:
-            if self.attached:
-                more = len(self.attached) - 1
-                names = self.attached[-1].name + (f" and {more} more are" if more else " is")
-                self.say(f"({names} still attached; /undo removes {'one' if more else 'it'})")
+            self._say_what_takes_room()
             self.state.withdraw()
             raise
         except EdgesppoError:
@@ -123,6 +120,17 @@ class Loop:
             self.attached.clear()
         else:
             self.state.withdraw()
+
+    def _say_what_takes_room(self) -> None:
+        """Beside the message: the attached files, and a long system text."""
+        if self.attached:
+            more = len(self.attached) - 1
+            names = self.attached[-1].name + (f" and {more} more are" if more else " is")
+            self.say(f"({names} still attached; /undo removes {'one' if more else 'it'})")
+        if system := self.state.chat.system:
+            size, n = self.state.size(system)
+            if n > self.state.loaded.n_ctx // 2:
+                self.say(f"(the system text alone has {size}; {info.WITHOUT_SYSTEM})")
 
     def _say_error(self, text: str) -> None:
         """Say what is wrong; on a terminal cut so that the beginning stays on the screen."""
@@ -153,7 +161,7 @@ class Loop:
         return True
 
     def put_back(self, text: str) -> None:
-        """Offer a text again at the next prompt; a pipe has none."""
+        """Offer a text that got no answer under the Up key; a pipe has none."""
 
     def release_keyboard(self) -> AbstractContextManager[None]:
         """Restore the keyboard settings in the block; a pipe has none."""

@@ -19,7 +19,7 @@ from edgesppo.sampling.stages import within_vocabulary
 from edgesppo.sessions import persistent_chat
 from edgesppo.system import notices
 from edgesppo.system.signals import shielded
-from edgesppo.terminal.format import describe, resumed_line
+from edgesppo.terminal.format import describe, n_tokens, resumed_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,6 +162,21 @@ class ReplState:
         """The number of tokens that the chat takes in the context."""
         is_empty = not self.chat.messages and not self.chat.system
         return 0 if is_empty else len(dialogue(self.chat).history_ids())
+
+    def size(self, text: str) -> tuple[str, int]:
+        """A text's number of tokens, as text and as int; a lower bound if it cannot fit."""
+        fewest = interior(self.loaded).engine.model.fewest_tokens(text)
+        if fewest >= self.loaded.n_ctx:
+            return f"at least {n_tokens(fewest)}", fewest
+        n = len(self.loaded.tokenize(text))
+        return n_tokens(n), n
+
+    def too_long(self, size: str) -> str:
+        """The warning that something does not fit, and whether the context can be larger."""
+        n_ctx, inner = self.loaded.n_ctx, interior(self.loaded)
+        can_grow = inner.url is None and n_ctx < inner.engine.model.n_ctx_train
+        more = " (--n-ctx makes it larger)" if can_grow else ""
+        return f"warning: this does not fit: {size}, but the context holds {n_ctx:,}{more}"
 
     def switch(self, session: Session) -> list[str]:
         """Save this chat and switch to another or a new one; return lines to show.

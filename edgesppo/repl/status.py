@@ -33,7 +33,9 @@ def status_lines(state: ReplState, n_tokens: int) -> list[str]:
     share = f"{min(1.0, n_tokens / n_ctx):.0%}"
     full = f"{n_tokens:,} of {n_ctx:,} tokens, {share}"
     if n_tokens > n_ctx:
-        full = f"context of {n_ctx:,} full, the oldest turns will be left out"
+        full = f"context of {n_ctx:,} full"
+        if state.chat.messages:
+            full += ", the oldest turns will be left out"
     model, name = state.loaded.name, state.name or "not saved"
     rate = state.chat.last.timings.decode_tps if state.chat.answered else None
     speed = [f"{rate:,.1f} t/s"] if rate else []

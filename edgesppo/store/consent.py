@@ -30,5 +30,5 @@ def refusal(entry: PinnedModel) -> UsageError:
     where = entry.license_link or f"{endpoint()}/{entry.repository}"
     return UsageError(
         f"the licence {license_claims.title(entry)} of {entry.name} is not accepted, so nothing is"
-        f" fetched; read it ({one_line(where)}), then: edgesppo pull {entry.name} --accept-license"
+        f" fetched; read it ({one_line(where)}), then add --accept-license to the same command"
     )

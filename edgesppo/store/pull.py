@@ -56,7 +56,7 @@ def parse_request(text: str, name: str | None = None, *, may_create: bool = Fals
         )
     reference = repository.revision if "@" in text else None
     known = lock.models.get(name) if name else lock.of_repository(str(repository))
-    if known is not None and known.repository == str(repository):
+    if known is not None and known.is_of(str(repository)):
         return Request(known, reference)
     entry, known = new_entry(repository, name), lock.of_repository(str(repository))
     if known is not None:  # known under another name: its description and claims apply here, too

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 # The least similarity of two words, from 0 to 1; less is enough where the guess only adds to an
 # error message.
-_SIMILAR, SOMEWHAT_SIMILAR = 0.75, 0.6
+SIMILAR, SOMEWHAT_SIMILAR = 0.75, 0.6
 _LONGEST = 300  # characters of a word that are compared
 
 
-def nearest(word: str, known: Iterable[str], similarity: float = _SIMILAR) -> str | None:
+def nearest(word: str, known: Iterable[str], similarity: float = SIMILAR) -> str | None:
     """The known word that is most similar, None if none is similar enough (0 to 1)."""
     import difflib
 

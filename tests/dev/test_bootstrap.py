@@ -26,8 +26,13 @@ def test_the_pinned_version_is_the_projects() -> None:
     assert f"llama-cpp-python=={bootstrap_setup.llama_version()}" in project["dependencies"]
 
 
-def test_an_environment_is_made_and_filled_once(fake: FakePython) -> None:
+def test_an_environment_is_made_and_filled_once(
+    fake: FakePython, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(fake.venv.parent)
     assert set_up(fake, "test") == 0
+    said = capsys.readouterr().err
+    assert said.endswith("To have edgesppo on your path: source venv/bin/activate\n")
     made, pip, llama, edgesppo = fake.installed()
     assert "-m venv" in made
     assert "ensurepip" in pip

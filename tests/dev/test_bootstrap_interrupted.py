@@ -81,7 +81,7 @@ def test_cut_short_at_any_step_it_ends_its_children_and_is_done_the_next_time(
     process.send_signal(number)
     code, said = end(process)
     assert code == 130
-    assert said.endswith("set-up interrupted; the same command goes on with it\n")
+    assert said.endswith("set-up interrupted, cleaning up; the same command goes on with it\n")
     assert "Traceback" not in said
     wait_for_end_of(children)
     hidden = {path.name for path in fake.venv.iterdir() if path.name.startswith(".")}

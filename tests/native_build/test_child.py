@@ -17,12 +17,14 @@ def test_it_is_told_what_a_child_is_at(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     program = (
         "import time; print('  [3/7] Building x.o', flush=True); time.sleep(1.2);"
-        "print('Collecting numpy>=1.24', flush=True); time.sleep(1)"
+        "print('Collecting numpy>=1.24', flush=True); time.sleep(1);"
+        "print('Building wheel for numpy (pyproject.toml)', flush=True); time.sleep(0.8)"
     )
     child.run([sys.executable, "-c", program], os.environ, "trying", "tried")
     shown = capsys.readouterr().err
     assert "  step 3 of 7, " in shown
-    assert "  numpy, " in shown
+    assert "  fetching numpy, " in shown
+    assert "  building numpy, " in shown
     assert "  tried in " in shown
 
 

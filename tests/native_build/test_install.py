@@ -125,6 +125,8 @@ def test_ctrl_c_ends_it_and_leaves_nothing(
     monkeypatch.setattr(install, "compile_wheel", press)
     result = run("build")
     assert result.exit_code == 130
-    assert result.stderr.endswith("build interrupted; the same command goes on with it\n")
+    assert result.stderr.endswith(
+        "build interrupted, cleaning up; the same command goes on with it\n"
+    )
     assert not [*install.wheels_dir().glob(".*")]
     assert lines(fake)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.support.pty_terminal import Terminal
 
-CTRL_A, CTRL_D, CTRL_K, UP, PASTE, END = "\x01", "\x04", "\x0b", "\x1b[A", "\x1b[200~", "\x1b[201~"
+CTRL_D, UP, PASTE, END = "\x04", "\x1b[A", "\x1b[200~", "\x1b[201~"
 LONG = "\n".join(f"line {n} of a text with many lines" for n in range(90))
 WIDE = "word " * 1500
 TOO_LONG = "but the context holds 512"
@@ -64,7 +64,7 @@ def test_the_error_of_a_long_message_is_on_the_screen_and_up_brings_it_back(
     assert messages_of("long")[::2] == ["My name is Ada."]
 
 
-def test_a_short_message_without_an_answer_is_put_back_below_its_error(
+def test_after_a_message_without_an_answer_a_command_can_be_typed_at_once(
     demo_gguf: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "long.txt").write_text(LONG)
@@ -76,11 +76,18 @@ def test_a_short_message_without_an_answer_is_put_back_below_its_error(
     chat.type("Who are you?\r")
     chat.expect("(long.txt is still attached; /undo removes it)")
     chat.expect(TOO_LONG)
-    chat.expect("Who are you?")
+    chat.expect("the Up key brings it back")
+    chat.expect(">>>")
     assert TOO_LONG in _visible(chat)
-    chat.type(f"{CTRL_A}{CTRL_K}/undo\r")
+    chat.type("/undo\r")
     chat.expect("(removed the file long.txt)")
+    chat.expect(">>>")
+    chat.type(UP + UP)
+    chat.expect("Who are you?")
+    chat.type("\r")
+    chat.expect("| short")
     _leave(chat)
+    assert messages_of("short")[::2] == ["Who are you?"]
 
 
 def test_a_plain_chat_keeps_a_long_message_in_its_history(demo_gguf: Path) -> None:

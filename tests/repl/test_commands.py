@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +19,6 @@ from edgesppo.repl.sampling_settings import names
 from edgesppo.sessions.folder import Sessions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from click.testing import Result
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the editor is a shell script")
@@ -199,6 +198,35 @@ def test_an_attached_file_is_ordinary_text_of_the_message(demo_gguf: Path, folde
     refused = _chat(demo_gguf, "/read bytes", "/read none.txt", "/read .", code=1).stderr
     for complaint in ("bytes is not UTF-8 text", "none.txt: cannot be read", ". is a folder"):
         assert complaint in refused
+
+
+def test_a_system_text_that_does_not_fit_is_named(demo_gguf: Path) -> None:
+    lines = [f"/system {'word ' * 2000}", "/context", "hi", "/system none", "hi"]
+    said = _chat(demo_gguf, *lines, code=1)
+    size = r"[\d,]+ tokens"
+    fault = f"warning: this does not fit: {size}, but the context holds 512; /system none"
+    assert re.search(fault, said.stderr)
+    assert "The system text exceeds the context" in said.stderr
+    assert re.search(rf"\(the system text alone has {size}; /system none", said.stderr)
+    assert said.stderr.count("the prompt has") == 1
+    assert said.stdout
+    short = _chat(demo_gguf, "/system Be brief.", "w " * 900, code=1)
+    assert "system text alone" not in short.stderr
+
+
+def test_a_larger_context_is_advised_only_where_the_model_has_one(demo_gguf: Path) -> None:
+    Path("long.txt").write_text("word " * 600)
+    for n_ctx, advised in (("256", True), ("512", False)):
+        words = ["chat", str(demo_gguf), "--n-ctx", n_ctx]
+        said = CliRunner().invoke(main, words, input="/read long.txt\n").output
+        assert "this does not fit" in said
+        assert ("(--n-ctx makes it larger)" in said) == advised
+
+
+def test_the_name_of_this_very_chat_is_not_taken_for_another_process(demo_gguf: Path) -> None:
+    said = _chat(demo_gguf, "My name is Ada.", "/new here", "/save here", "/show", code=1).stderr
+    assert said.count("error: this chat is called 'here' already; choose another name") == 2
+    assert "is open in process" not in said
 
 
 def test_chats_are_renamed_copied_switched_and_deleted(demo_gguf: Path) -> None:

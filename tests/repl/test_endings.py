@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-CTRL_C, CTRL_D, CTRL_G = "\x03", "\x04", "\x07"
+CTRL_C, CTRL_D, CTRL_G, UP = "\x03", "\x04", "\x07", "\x1b[A"
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,10 @@ def test_ctrl_c_stops_a_prompt_and_gives_the_message_back(babbler: Path, tmp_pat
     chat.expect("processing the prompt")
     chat.type(CTRL_C)
     chat.expect("(stopped before the first word)")
-    chat.expect(">>> Sum it up.")
+    chat.expect("the Up key brings it back")
+    chat.expect(">>>")
+    chat.type(UP)
+    chat.expect("Sum it up.")
     chat.type(CTRL_C + CTRL_D)
     assert chat.close() == 0
     assert Sessions().entries() == []

@@ -20,6 +20,9 @@ TYPED = {
     "demoo": "demo",
     "Demo": "demo",
     "SPPO-Iter3": "sppo-iter3",
+    "Gemma-2-9B-It-SPPO-Iter3": "sppo-iter3",  # the repository's name without its owner
+    "gemma-2-9b-it-sppo-iter1": "sppo-iter1",
+    "gemma-2-9b-itt": "gemma-2-9b-it",
     "UCLA-AGI/Gemma2-9B-It-SPPO-Iter3": "UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3",
 }
 COMMANDS = ["path", "show", "plan", "bench", "tokenize", "verify", "rm", "pull", "lock", "convert"]
@@ -38,6 +41,27 @@ def test_a_mistyped_name_is_answered_with_the_one_meant(
     more = {"run": ["hi"], "tokenize": ["hi"], "convert": ["-o", tmp_path / "x.gguf"]}
     line = one_line_error(run(command, typed, *more.get(command, [])))
     assert f"(did you mean {TYPED[typed]}?)" in line
+
+
+def test_a_repositorys_name_alone_is_no_prompt(fresh_home: Path) -> None:
+    assert fresh_home.is_dir()
+    refused = run("run", "Gemma-2-9B-It-SPPO-Iter3")
+    assert refused.exit_code == 2
+    assert "did you mean sppo-iter3?" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["path", "show", "convert", "pull", "lock"])
+def test_the_case_of_a_repository_does_not_count(
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGESPPO_OFFLINE", "1")
+    assert fresh_home.is_dir()
+    more = ["-o", tmp_path / "x.gguf"] if command == "convert" else []
+    typed = "ucla-agi/gemma-2-9b-it-sppo-iter3"
+    right = run(command, "UCLA-AGI/Gemma-2-9B-It-SPPO-Iter3", *more)
+    assert run(command, typed, *more).output == right.output
+    assert layers.read().of_repository(typed) == layers.read().models["sppo-iter3"]
 
 
 def test_a_name_that_is_like_no_other_gets_no_suggestion(

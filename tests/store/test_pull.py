@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,20 @@ def test_pull_says_size_licence_and_memory_before_the_first_byte(
         "config.json",
         "README.md",
     }
+
+
+def test_before_a_checkpoint_is_fetched_it_says_how_to_keep_only_the_converted_file(
+    hub: FakeHub, fresh_home: Path
+) -> None:
+    less = re.compile(rf"to keep only about [\d.]+ [kM]B: edgesppo pull {NAME} --convert")
+    said = in_one_line(run("pull", NAME, code=1).stderr)
+    assert less.search(said)
+    assert "then add --accept-license to the same command" in said
+    assert not less.search(in_one_line(run("pull", NAME, "--convert", code=1).stderr))
+    hub.faults[SECOND] = ["404"]
+    pull(code=1)
+    assert (fresh_home / FOLDER).exists()
+    assert not less.search(in_one_line(pull().stderr)), "a part of it is here already"
 
 
 def test_where_there_is_nothing_to_convert_that_is_said(hub: FakeHub, tmp_path: Path) -> None:

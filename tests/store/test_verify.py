@@ -38,6 +38,12 @@ def test_verify_names_the_damaged_file_and_repair_fetches_only_that(hub: FakeHub
     run("verify", NAME)
 
 
+def test_what_is_not_here_is_got_as_everywhere_else(fresh_home: Path) -> None:
+    assert fresh_home.is_dir()
+    said = run("verify", NAME, code=1).stderr
+    assert f"to get it: edgesppo pull {NAME} --convert" in " ".join(said.split())
+
+
 def test_on_a_terminal_verify_offers_to_fetch_what_is_damaged(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ class CommandContext(Protocol):
         """Stream an answer to the screen; Ctrl-C stops it. `question` is empty if unknown."""
 
     def put_back(self, text: str) -> None:
-        """Offer a text that got no answer again at the next prompt; without a user do nothing."""
+        """Offer a text that got no answer under the Up key; without a user do nothing."""
 
     def confirm(self, question: str) -> bool:
         """Ask a yes-or-no question; without a user the answer is yes."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _NONE = ("none", '""', "''")
 _MOST_PIECES = 200
+WITHOUT_SYSTEM = "/system none removes it"
 NOT_SAVED = "not saved; save it with /save NAME"
 
 
@@ -30,6 +31,10 @@ def system(ctx: CommandContext, argument: str) -> None:
         validate.text("the system text", argument)
         chat.system = None if argument in _NONE else argument
     ctx.say(f"system: {chat.system}" if chat.system else "(no system text)")
+    if argument and chat.system:
+        size, n = ctx.state.size(chat.system)
+        if n >= ctx.state.loaded.n_ctx:
+            ctx.say(f"{ctx.state.too_long(size)}; {WITHOUT_SYSTEM}")
 
 
 def set_(ctx: CommandContext, argument: str) -> None:
@@ -135,7 +140,9 @@ def context(ctx: CommandContext, _argument: str) -> None:
         dialogue(chat).encode([Message("user", "")], left_out=chat.left_out)
     )
     ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
-    if used > n_ctx:
+    if used > n_ctx and not turns:
+        ctx.say(f"  The system text exceeds the context; {WITHOUT_SYSTEM}.")
+    elif used > n_ctx:
         ctx.say("  The chat exceeds the context: the next message leaves out the oldest turns.")
     if chat.left_out:
         ctx.say(f"  The oldest {n_turns(chat.left_out)} no longer fit and are left out.")

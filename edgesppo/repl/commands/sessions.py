@@ -123,6 +123,8 @@ def _switch(ctx: CommandContext, session: Session) -> None:
 
 def _new_session(ctx: CommandContext, name: str) -> Session:
     """Open a session that does not exist yet. Raises UsageError if it does."""
+    if name == ctx.state.name:
+        raise UsageError(f"this chat is called {name!r} already; choose another name")
     session = ctx.state.setup.sessions.open(name)
     if session.transcript is not None:
         session.close()

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.errors import UsageError
-from edgesppo.interior import interior
 from edgesppo.repl import attachments
 from edgesppo.system.validate import quoted
 from edgesppo.terminal import editor
-from edgesppo.terminal.format import n_tokens, n_turns, one_line
+from edgesppo.terminal.format import n_turns, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from edgesppo.repl.commands.context import CommandContext
 
 
@@ -40,7 +37,7 @@ def continue_(ctx: CommandContext, _argument: str) -> None:
 def edit(ctx: CommandContext, argument: str) -> None:
     """/edit [TEXT]: send TEXT, or the last message as edited, instead of the last message.
 
-    A text that gets no answer is offered again at the next prompt.
+    A text that gets no answer is offered under the Up key.
     """
     chat = ctx.state.chat
     asked = chat.messages[-2].content if chat.messages else ""
@@ -131,31 +128,20 @@ def read(ctx: CommandContext, argument: str) -> None:
     ctx.attached += files
     state = ctx.state
     n_ctx, used = state.loaded.n_ctx, state.n_tokens()
-    size, n = _size(ctx, files)
+    size, n = state.size(attachments.join(files, ""))
     names = ", ".join(file.name for file in files)
     removal = "it" if len(files) == 1 else f"the last one, /undo {len(files)} all"
     ctx.say(f"({names}: {size}, attached to the next message; /undo removes {removal})")
-    size, waiting = (size, n) if len(ctx.attached) == len(files) else _size(ctx, ctx.attached)
-    if waiting >= n_ctx:
-        ctx.say(
-            f"warning: this does not fit: {size}, but the context holds {n_ctx:,}; "
-            f"remove {removal.split(',')[0]} with /undo, or restart with a larger --n-ctx"
-        )
-    elif used + waiting >= n_ctx:
+    if len(ctx.attached) > len(files):
+        size, n = state.size(attachments.join(ctx.attached, ""))
+    if n >= n_ctx:
+        remove = f"remove {removal.split(',')[0]} with /undo"
+        ctx.say(f"{state.too_long(size)}; {remove}")
+    elif used + n >= n_ctx:
         ctx.say(
             f"warning: with the {used:,} tokens of the chat this exceeds the context of {n_ctx:,} "
             "tokens: the oldest turns will be left out"
         )
-
-
-def _size(ctx: CommandContext, files: Sequence[attachments.Attachment]) -> tuple[str, int]:
-    """The number of tokens of files, as text and as int; a lower bound if they cannot fit."""
-    text, loaded = attachments.join(files, ""), ctx.state.loaded
-    fewest = interior(loaded).engine.model.fewest_tokens(text)
-    if fewest >= loaded.n_ctx:
-        return f"at least {n_tokens(fewest)}", fewest
-    n = len(loaded.tokenize(text))
-    return n_tokens(n), n
 
 
 def message(ctx: CommandContext, text: str) -> str:
