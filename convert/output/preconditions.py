@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from edgesppo.errors import OutputError
+from edgesppo.system.paths import cache_dir
 
 
 def check_target(path: Path, *, force: bool) -> Path:
@@ -39,7 +40,10 @@ def check_space(target: Path, needed: int) -> None:
     except OSError:
         return
     if free < needed:
+        other = "choose another folder"
+        if target.is_relative_to(cache_dir()):
+            other = "set EDGESPPO_HOME to a folder on another disk"
         raise OutputError(
             f"not enough disk space for {target}: it needs {needed:,} bytes, but {target.parent}"
-            f" has {free:,} free; free some, or choose another folder"
+            f" has {free:,} free; free some, or {other}"
         )

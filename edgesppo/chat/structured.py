@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # The last character of a JSON text that cannot go on.
 _LAST = ("}", "]", '"')
+_SHORTER = (
+    "bound its texts and lists in the schema (maxLength, maxItems), or allow more tokens"
+    " (max_tokens, --max-tokens; n_ctx, --n-ctx)"
+)
 _ACCEPTED = (
     "a JSON Schema (a dict, True or False), a type such as a pydantic model class or list[int], "
     "or 'json_object'"
@@ -63,7 +67,7 @@ class AnswerFormat:
         if result.finish_reason != "stop":
             n = result.usage.completion_tokens
             cut = result.finish_reason == "length"
-            advice = "; use more max_tokens or a larger n_ctx, or ask for less" if cut else ""
+            advice = f"; {_SHORTER}" if cut else ""
             raise IncompleteAnswer(
                 f"the answer ended before its JSON was complete ({result.finish_reason} after {n} "
                 f"tokens){advice}",

@@ -20,6 +20,7 @@ from click.shell_completion import CompletionItem
 
 from edgesppo._version import __version__
 from edgesppo.cli.standard_streams import discard_unwritten_output, fill_closed_streams
+from edgesppo.cli.usage_hints import with_hint
 from edgesppo.errors import EdgesppoError, OutOfMemory
 from edgesppo.system import memory_guard, notices
 from edgesppo.system.sanitize import one_line, printable
@@ -232,7 +233,8 @@ class _LazyGroup(click.Group):
             aside("\nedgesppo: interrupted; this counts as no", matters=True)
             ctx.exit(INTERRUPTED)
         except click.ClickException as error:
-            raise _made_safe(error) from None
+            known = (self.get_command(ctx, name) for name in COMMANDS)
+            raise _made_safe(with_hint(error, filter(None, known))) from None
         except click.exceptions.Exit:
             raise
         except Exception as error:

@@ -231,6 +231,10 @@ def read_schema(schema_file: str) -> AnswerFormat:
     try:
         data = read_regular(Path(schema_file), schema.MAX_BYTES)
     except OSError as error:
+        if schema_file.lstrip().startswith("{"):
+            raise UsageError(
+                "--schema takes the name of a file, not the schema itself; write it to a file"
+            ) from None
         raise UsageError(f"{schema_file}: cannot be read: {error.strerror or error}") from None
     return structured.answer_format(schema.parse(data, schema_file))
 

@@ -96,7 +96,10 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
         raise click.UsageError("--session names a chat, --resume takes the latest; give only one")
     sessions = Sessions()
     if name is not None:
-        return sessions.open(name)
+        session = sessions.open(name)
+        if session.transcript is None and (near := sessions.did_you_mean(name)):
+            say(f"{name!r} is a new chat{near}")
+        return session
     if resume:
         return sessions.latest()
     if not unnamed:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +14,7 @@ from edgesppo.cards.published import how_to_get
 from edgesppo.cli.completion import complete_names
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, has_terminal, say, tell
-from edgesppo.errors import ModelNotFound
+from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.store import layout, verify
 from edgesppo.terminal.progress import Meter
@@ -33,6 +35,11 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
     """
     if name is not None and everything:
         raise click.UsageError("give NAME or --all, not both")
+    if name is not None and Path(name).is_file() and name not in layers.read().models:
+        raise UsageError(
+            f"{name} is a file, expected a name from models.lock; give it one, and its hash is"
+            f" recorded: edgesppo import {shlex.quote(name)}"
+        )
     entries = [layers.find(name)] if name is not None else list(layers.read().models.values())
     found = {entry.name: _checked(entry, as_json=as_json) for entry in entries}
     damaged = {name: [c for c in checks if not c.is_sound] for name, checks in found.items()}

@@ -178,22 +178,25 @@ class ReplState:
         more = " (--n-ctx makes it larger)" if can_grow else ""
         return f"warning: this does not fit: {size}, but the context holds {n_ctx:,}{more}"
 
-    def switch(self, session: Session) -> list[str]:
+    def switch(self, session: Session | None) -> list[str]:
         """Save this chat and switch to another or a new one; return lines to show.
+
+        None, where this chat is not saved, is a new one that is not saved either.
 
         If this chat cannot be saved, the other cannot be resumed, or the switch is interrupted,
         this chat stays the current one.
         """
         before = self.session
         try:
-            fresh = {} if session.transcript is not None else {"system": self.chat.system}
+            resumes = session is not None and session.transcript is not None
+            fresh = {} if resumes else {"system": self.chat.system}
             self._save()
             said = self._begin(session, fresh)
         finally:
             unused = before if self.session is session else session
             if unused is not None:
                 unused.close()
-        return [*session.notices, *_noted(), *said]
+        return [*(session.notices if session is not None else []), *_noted(), *said]
 
     def save_as(self, session: Session) -> None:
         """Save a chat that was not saved so far in a new session, from now on."""

@@ -19,6 +19,8 @@ from edgesppo.sessions.file import SUFFIX, is_torn, parse, read, state_path
 from edgesppo.sessions.session import Session
 from edgesppo.system.fs import FileSystem, cannot_write
 from edgesppo.system.paths import data_dir, portable_name_fault
+from edgesppo.system.sanitize import one_line
+from edgesppo.system.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,8 +134,14 @@ class Sessions:
         """The file of an existing chat. Raises ChatNotFound, and UsageError for an invalid name."""
         path = self._path(name)
         if not os.path.lexists(path):
-            raise ChatNotFound(f"there is no saved chat {name!r} in {self.folder}")
+            near = self.did_you_mean(name)
+            raise ChatNotFound(f"there is no saved chat {name!r}{near} in {self.folder}")
         return path
+
+    def did_you_mean(self, name: str) -> str:
+        """The text " (did you mean ...?)" with the most similar name of a saved chat, or empty."""
+        names = [path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}")]
+        return did_you_mean(name, map(one_line, names))
 
     def path(self, name: str) -> Path:
         """The file of the chat of this name. Raises UsageError for an invalid name."""

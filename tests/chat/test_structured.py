@@ -277,6 +277,7 @@ def test_run_exits_with_one_line_when_the_answer_was_cut(tmp_path: Path, demo_gg
     done = _run(tmp_path, demo_gguf, CITY, "--max-tokens", "4")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith("edgesppo: the answer ended before its JSON")
+    assert "(maxLength, maxItems)" in done.stderr
     as_json = _run(tmp_path, demo_gguf, CITY, "--max-tokens", "4", "--json")
     assert as_json.exit_code == 1
     assert json.loads(as_json.stdout)["error"]["type"] == "IncompleteAnswer"

@@ -63,6 +63,30 @@ def test_a_word_that_is_almost_a_models_name_is_a_mistake(word: str, meant: str)
     assert f"{word} is not the name of a model; did you mean {meant}?" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("run --url http://x", "'--url'; it is an option of chat\n"),
+        ("run --no-such-thing", "No such option"),
+        ("eval perplexity demo text.txt", "(text.txt); a text is given with --text FILE"),
+        ("calibrate demo text.txt -o m.gguf", "(text.txt); a text is given with --text FILE"),
+        ("list x", "Got unexpected extra argument (x)\n"),
+    ],
+)
+def test_what_was_typed_in_the_wrong_place_is_answered_with_the_right_one(
+    words: str, hint: str
+) -> None:
+    result = run(*words.split())
+    assert result.exit_code == 2
+    assert hint in result.stderr
+
+
+def test_a_schema_in_the_place_of_its_file_is_recognised(demo_gguf: Path) -> None:
+    schema = '{"type": "boolean"}'
+    result = run("run", demo_gguf, "hi", "--schema", schema)
+    assert "--schema takes the name of a file, not the schema itself" in result.stderr
+
+
 def test_a_command_that_is_almost_one_is_named() -> None:
     result = run("lst")
     assert result.exit_code == 2

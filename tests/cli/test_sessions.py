@@ -66,6 +66,26 @@ def test_without_a_session_nothing_away_from_a_terminal_is_saved(
     assert {path.name for path in home.iterdir()} == {"remembered.json"}  # which model it was
 
 
+def test_a_mistyped_name_of_a_chat_is_answered_with_the_one_meant(demo_gguf: Path) -> None:
+    first = _run("run", demo_gguf, "hi", "--session", "rome")
+    assert "new chat" not in first.stderr
+    typo = _run("chat", demo_gguf, "--session", "romr", stdin="/load rom\n", code=1)
+    assert "'romr' is a new chat (did you mean rome?)" in typo.stderr
+    assert "there is no saved chat 'rom' (did you mean rome?) in" in typo.stderr
+    assert "new chat" not in _run("run", demo_gguf, "hi", "--session", "rome").stderr
+
+
+def test_a_new_chat_beside_one_that_is_not_saved_is_not_saved_either(
+    demo_gguf: Path, home: Path
+) -> None:
+    said = _run("chat", demo_gguf, *GREEDY, stdin="hi\n/new\nMy name is Ada.\n/undo\n").stderr
+    assert "(started a new chat, not saved; " in said
+    assert "(removed: My name is Ada.)" in said
+    assert {path.name for path in home.iterdir()} == {"remembered.json"}
+    _run("chat", demo_gguf, *GREEDY, stdin="/new ada\nhi\n")
+    assert _names() == ["ada"]
+
+
 def test_lines_from_a_pipe_are_kept_in_a_session(demo_gguf: Path) -> None:
     lines = "My name is Ada.\nWhat is 2 plus 3?\n/undo\n"
     _run("chat", demo_gguf, "--session", "ada", *GREEDY, stdin=lines)

@@ -133,6 +133,11 @@ def test_too_little_space_is_known_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 7))  # type: ignore[attr-defined]
     with pytest.raises(OutputError, match=r"it needs [\d,]+ bytes, but .* has 7 free"):
         convert(source, out)
+    with pytest.raises(OutputError, match="choose another folder"):
+        convert(source, out)
+    monkeypatch.setenv("EDGESPPO_HOME", str(out.parent))
+    with pytest.raises(OutputError, match="set EDGESPPO_HOME to a folder on another disk"):
+        convert(source, out)
     assert names(out) == []
 
 

@@ -38,6 +38,12 @@ def test_verify_names_the_damaged_file_and_repair_fetches_only_that(hub: FakeHub
     run("verify", NAME)
 
 
+def test_a_file_without_a_name_can_be_given_one(fresh_home: Path, demo_gguf: Path) -> None:
+    assert fresh_home.is_dir()
+    said = run("verify", str(demo_gguf), code=1).stderr
+    assert f"edgesppo import {demo_gguf}" in " ".join(said.split())
+
+
 def test_what_is_not_here_is_got_as_everywhere_else(fresh_home: Path) -> None:
     assert fresh_home.is_dir()
     said = run("verify", NAME, code=1).stderr

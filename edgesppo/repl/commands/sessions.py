@@ -30,8 +30,11 @@ def _described(entry: Entry, current: str) -> tuple[str, ...]:
 def new(ctx: CommandContext, argument: str) -> None:
     """/new [NAME]: start another chat with the same system text."""
     name, before = _unquoted(argument), ctx.state.chat.params
-    _switch(ctx, _new_session(ctx, name) if name else ctx.state.setup.sessions.unnamed())
-    ctx.say(f"(started a new chat, {ctx.state.name}; /load NAME continues an earlier one)")
+    saves = name or ctx.state.session is not None
+    unnamed = ctx.state.setup.sessions.unnamed
+    _switch(ctx, _new_session(ctx, name) if name else unnamed() if saves else None)
+    what = ctx.state.name or "not saved"
+    ctx.say(f"(started a new chat, {what}; /load NAME continues an earlier one)")
     _say_system(ctx)
     if ctx.state.chat.params != before:
         ctx.say("(the sampling parameters are the defaults again; /set lists them)")
@@ -114,7 +117,7 @@ def delete(ctx: CommandContext, argument: str) -> None:
         ctx.say(f"(deleted {name})")
 
 
-def _switch(ctx: CommandContext, session: Session) -> None:
+def _switch(ctx: CommandContext, session: Session | None) -> None:
     for line in ctx.state.switch(session):
         ctx.say(line)
     ctx.attached.clear()
