@@ -161,11 +161,11 @@ def read_regular(path: Path, limit: int) -> bytes:
 
     A pipe or a device, which may never end, is refused at once.
     """
+    if path.is_dir():  # on Windows to open one is refused as anything is
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     descriptor = os.open(path, _READING)
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
             raise OSError(errno.EINVAL, f"it is {kind}, expected a file", str(path))
