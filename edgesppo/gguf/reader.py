@@ -96,7 +96,9 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
     """
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode):  # on Windows to open one is refused as anything is
+            raise BadModelFile(f"{path} is a folder, expected a GGUF file")
+        if not stat.S_ISREG(mode):
             raise BadModelFile(f"{path} is not a regular file, expected a GGUF file")
         with path.open("rb") as file:
             head = file.read(4)
@@ -106,8 +108,6 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
             return _Reader(path, view, len(view), distinct).read_summary(check_keys)
     except FileNotFoundError:
         raise ModelNotFound(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise BadModelFile(f"{path} is a folder, expected a GGUF file") from None
     except OSError as error:
         kind = OutOfMemory if error.errno == errno.ENOMEM else BadModelFile
         raise kind(f"{path}: cannot be read: {error.strerror or error}") from None

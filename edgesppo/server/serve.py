@@ -132,6 +132,8 @@ class Server(uvicorn.Server):
         handled = [signal.SIGINT, signal.SIGTERM]
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             handled.append(signal.SIGHUP)  # the terminal was closed; nohup has it ignored
+        if sys.platform == "win32":
+            handled.append(signal.SIGBREAK)  # Ctrl-Break, or the window was closed
         try:
             before = {number: signal.signal(number, self.handle_exit) for number in handled}
         except ValueError:  # not the main thread
