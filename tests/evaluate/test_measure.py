@@ -6,8 +6,7 @@ import json
 import math
 from contextlib import closing
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,15 +14,19 @@ import pytest
 import edgesppo
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import NativeError, OutOfMemory, UsageError
-from edgesppo.evaluate import comparison
-from edgesppo.evaluate.candidate import RunOptions, find_candidate
+from edgesppo.evaluate import comparison, logits
+from edgesppo.evaluate.candidate import Candidate, RunOptions, find_candidate
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import RunConfig
 from tests.support.tuning import remember_two_contexts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from edgesppo.llama.weights import Weights
 
 TEXT = "what's 20 minus 18. 20 minus 18 is 2. Hello! How can I help you? " * 8
 N_CTX = 64
@@ -45,7 +48,7 @@ DIALOGUES = [
 def _logprobs(path: Path, ids: list[int]) -> NDArray[np.float64]:
     """The log-softmax of the logits in the second half of a chunk, in float64."""
     with closing(Model(path, gpu="off")) as model:
-        forward = ForwardPass(model, RunConfig(1, 1), len(ids))
+        forward = ForwardPass(model.weights, model.summary, RunConfig(1, 1), len(ids))
         blocks = [
             np.frombuffer(block, np.float32) for _, block in forward.blocks(ids[:-1], N_CTX // 2)
         ]
@@ -85,20 +88,43 @@ def test_divergence_is_what_its_definition_says(demo_f32: Path, demo_gguf: Path)
     assert alone.perplexity_error == pytest.approx(figures.perplexity_error, rel=1e-9)
 
 
+def test_logits_in_blocks_are_those_of_one_large_batch(demo_gguf: Path) -> None:
+    ids = list(range(100, 611))
+    found = []
+    with closing(Model(demo_gguf, gpu="off")) as model:
+        for n_rows in (64, 512):
+            forward = ForwardPass(model.weights, model.summary, RunConfig(1, 1), 512, n_rows=n_rows)
+            blocks = [(at, np.array(block)) for at, block in forward.blocks(ids, 256)]
+            assert blocks[0][0] == 256
+            found.append(np.concatenate([block for _, block in blocks]).view(np.float32))
+            forward.close()
+    assert found[0].size == 255 * model.n_vocab
+    assert np.abs(found[0] - found[1]).max() < 0.01, "attention was computed by another kernel"
+
+
+def test_the_figures_are_the_same_however_many_threads_find_them() -> None:
+    random = np.random.default_rng(1)
+    base, own = random.standard_normal((2, 21, 50), np.float32)
+    tokens = random.integers(0, 50, 21).tolist()
+    alone, together = (logits.compare(base, own, tokens, ("", ""), n) for n in (1, 3))
+    for name in logits.TokenFigures.__dataclass_fields__:
+        assert np.array_equal(getattr(alone, name), getattr(together, name)), name
+    assert np.array_equal(logits.nlls(own, tokens, "", 3), alone.nll)
+
+
 def test_models_that_do_not_fit_together_give_the_same_figures_in_turns(
     demo_f32: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"text": TEXT, "n_ctx": N_CTX, "chunks": 3}
     together = edgesppo.evaluate.divergence(demo_f32, demo_gguf, **options)  # type: ignore[arg-type]
     loaded: list[Path] = []
-    original = Model.__init__
+    original = Candidate.weights
 
-    def counted(self: Model, path: Path, **given: object) -> None:
-        if not given.get("vocabulary_only"):
-            loaded.append(Path(path))
-        original(self, path, **given)  # type: ignore[arg-type]
+    def counted(self: Candidate, **given: Any) -> Weights:
+        loaded.append(self.path)
+        return original(self, **given)
 
-    monkeypatch.setattr(Model, "__init__", counted)
+    monkeypatch.setattr(Candidate, "weights", counted)
     for n_kept, loads in ((1, 6), (2, 4)):
         row = 4 * 2560 * (N_CTX // 2 - 1)
         need = max(_needs(demo_f32), _needs(demo_gguf)) + comparison.PROGRAM_BYTES
