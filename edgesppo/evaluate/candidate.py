@@ -174,13 +174,19 @@ class OpenCandidate:
         self._weights.close()
 
     def blocks(self, sample: Sample) -> Iterator[tuple[int, logits.Floats]]:
-        """(position, logits) for each block of a sample's scored tokens, valid until the next."""
+        """(position, logits) for each block of a sample's scored tokens, valid until the next.
+
+        The last token, which predicts nothing, is computed as well, as llama-perplexity does:
+        kernels for groups of rows give those that are left over slightly other values.
+        """
         started = time.perf_counter()
-        for position, block in self._forward.blocks(sample.ids[:-1], sample.first):
+        for position, block in self._forward.blocks(sample.ids, sample.first):
             self.candidate.count(0, time.perf_counter() - started)
-            yield position, logits.as_rows(block, self._forward.n_vocab)
+            rows = logits.as_rows(block, self._forward.n_vocab)[: len(sample.ids) - 1 - position]
+            if len(rows):
+                yield position, rows
             started = time.perf_counter()
-        self.candidate.count(len(sample.ids) - 1, 0.0)
+        self.candidate.count(len(sample.ids), 0.0)
 
 
 def find_candidate(

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import edgesppo
+from edgesppo.engine import forward
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import NativeError, OutOfMemory, UsageError
 from edgesppo.evaluate import comparison, logits
 from edgesppo.evaluate.candidate import Candidate, RunOptions, find_candidate
+from edgesppo.evaluate.corpus import Sample
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import RunConfig
@@ -48,13 +50,12 @@ DIALOGUES = [
 def _logprobs(path: Path, ids: list[int]) -> NDArray[np.float64]:
     """The log-softmax of the logits in the second half of a chunk, in float64."""
     with closing(Model(path, gpu="off")) as model:
-        forward = ForwardPass(model.weights, model.summary, RunConfig(1, 1), len(ids))
-        blocks = [
-            np.frombuffer(block, np.float32) for _, block in forward.blocks(ids[:-1], N_CTX // 2)
-        ]
-        logits = np.concatenate(blocks).reshape(N_CTX // 2 - 1, -1).astype(np.float64)
-        forward.close()
-    shifted: NDArray[np.float64] = logits - logits.max(axis=1, keepdims=True)
+        opened = ForwardPass(model.weights, model.summary, RunConfig(1, 1), len(ids))
+        blocks = [np.array(block) for _, block in opened.blocks(ids, N_CTX // 2)]
+        rows = np.concatenate(blocks).view(np.float32).reshape(N_CTX // 2, -1)
+        opened.close()
+    found = rows[:-1].astype(np.float64)
+    shifted: NDArray[np.float64] = found - found.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
@@ -93,13 +94,22 @@ def test_logits_in_blocks_are_those_of_one_large_batch(demo_gguf: Path) -> None:
     found = []
     with closing(Model(demo_gguf, gpu="off")) as model:
         for n_rows in (64, 512):
-            forward = ForwardPass(model.weights, model.summary, RunConfig(1, 1), 512, n_rows=n_rows)
-            blocks = [(at, np.array(block)) for at, block in forward.blocks(ids, 256)]
+            opened = ForwardPass(model.weights, model.summary, RunConfig(1, 1), 512, n_rows=n_rows)
+            blocks = [(at, np.array(block)) for at, block in opened.blocks(ids, 256)]
             assert blocks[0][0] == 256
             found.append(np.concatenate([block for _, block in blocks]).view(np.float32))
-            forward.close()
+            opened.close()
     assert found[0].size == 255 * model.n_vocab
     assert np.abs(found[0] - found[1]).max() < 0.01, "attention was computed by another kernel"
+
+
+def test_a_dialogue_whose_last_block_is_one_token_is_scored(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "rows_of_block", lambda _n_vocab: 16)
+    with find_candidate(demo_gguf, RunOptions()).opened(33) as opened:
+        sizes = [len(rows) for _, rows in opened.blocks(Sample(list(range(100, 133)), 0))]
+    assert sizes == [16, 16]
 
 
 def test_the_figures_are_the_same_however_many_threads_find_them() -> None:
