@@ -270,6 +270,19 @@ def test_a_reference_of_another_vocabulary_is_refused(demo_gguf: Path, babbler: 
         edgesppo.evaluate.divergence(babbler, demo_gguf, text=TEXT)
 
 
+def test_a_single_token_of_another_type_is_another_vocabulary(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    types = gemma2.load_summary(demo_gguf).arrays["tokenizer.ggml.token_type"]
+    assert types.n_bytes == 4 * types.length
+    data = bytearray(demo_gguf.read_bytes())
+    data[types.offset + types.n_bytes - 4] = 4
+    (tmp_path / "other.gguf").write_bytes(data)
+    said = f"it has 4 as the type of token {types.length - 1}, the reference 1"
+    with pytest.raises(UsageError, match=said):
+        edgesppo.evaluate.divergence(demo_gguf, tmp_path / "other.gguf", text=TEXT)
+
+
 def test_files_may_be_given_by_name_and_other_things_are_refused(
     demo_gguf: Path, tmp_path: Path
 ) -> None:
