@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from edgesppo.llama.weights import Weights
     from edgesppo.planning.run_config import RunConfig
 
-# Rows of logits in one block. llama.cpp computes flash attention for fewer tokens otherwise, with
-# slightly other logits than in large batches; and for more, logits take more memory than the rest.
+# Rows of logits in one block. Flash attention for fewer tokens is another kernel, with slightly
+# other results than for a large batch; more rows take memory, twice: in the graph and behind it.
 _FEWEST_ROWS = 64
 _BLOCK_BYTES = 16 << 20  # of a small vocabulary's logits
 _SMALLEST = 16  # of llama.cpp's contexts
@@ -35,11 +35,6 @@ _SMALLEST = 16  # of llama.cpp's contexts
 def rows_of_block(n_vocab: int) -> int:
     """The most rows of logits that are computed at a time."""
     return min(DEFAULT_BATCH, max(_FEWEST_ROWS, _BLOCK_BYTES // (4 * n_vocab)))
-
-
-def logits_bytes(n_vocab: int) -> int:
-    """The memory for logits: llama.cpp computes them in one buffer, and shows them in another."""
-    return 2 * 4 * n_vocab * rows_of_block(n_vocab)
 
 
 class ForwardPass:

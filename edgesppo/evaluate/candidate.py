@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.engine.forward import ForwardPass, logits_bytes
+from edgesppo.engine.forward import ForwardPass, rows_of_block
 from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits
 from edgesppo.gguf import gemma2
@@ -114,8 +114,9 @@ class Candidate:
             n_seqs=1,
             n_batch=DEFAULT_BATCH,
             cache_type="f16",
+            n_outputs=rows_of_block(self.n_vocab),
         )
-        return plan.weights + plan.kv + plan.compute + logits_bytes(self.n_vocab)
+        return plan.weights + plan.kv + plan.compute + plan.logits
 
     @property
     def n_vocab(self) -> int:
