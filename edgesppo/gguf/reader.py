@@ -12,14 +12,13 @@ The result is a `Summary`, or one clear `BadModelFile`.
 from __future__ import annotations
 
 import errno
-import io
 import shlex
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 from edgesppo.gguf.cursor import ADVICE, Cursor
@@ -46,7 +45,6 @@ __all__ = [
     "TensorEntry",
     "peek",
     "read",
-    "read_array",
     "read_head",
 ]
 
@@ -59,18 +57,22 @@ _ALIGNMENT, _U32 = "general.alignment", 4
 _ALIGNMENTS = [2**n for n in range(5, 17)]
 _EXPECTED = f"expected a power of two from {_ALIGNMENTS[0]} to {_ALIGNMENTS[-1]}"
 
-_SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
+SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 STRING, _ARRAY = 8, 9
 _NONE: Distinct = {}
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """The type of an array's elements (GGUF's number), its length, and its offset in the file."""
+    """The type of an array's elements (GGUF's number), its length, and its offset in the file.
+
+    `n_bytes` is its size there: 0 if the head that was read ends inside it.
+    """
 
     element_type: int
     length: int
     offset: int
+    n_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,30 +136,6 @@ def peek(head: bytes, size: int) -> dict[str, Any]:
         with suppress(BadModelFile):
             reader.read_summary(None)
     return {**{name: array.length for name, array in reader.arrays.items()}, **reader.keys}
-
-
-def read_array(
-    summary: Summary, key: str, head: bytes | None = None, *, file: BinaryIO | None = None
-) -> list[Any]:
-    """The items of an array; bytes of strings that are not UTF-8 are escaped.
-
-    They are read from the file at `summary.path`, or from an open `file`, which is closed, or from
-    the `head` of a file that is yet to be written.
-    """
-    array = summary.arrays[key]
-    if file is None:
-        file = summary.path.open("rb") if head is None else io.BytesIO(head)
-    with file:
-        file.seek(array.offset)
-        if array.element_type == STRING:
-            return [_string(file) for _ in range(array.length)]
-        form = f"<{array.length}{_SCALARS[array.element_type]}"
-        return list(struct.unpack(form, file.read(struct.calcsize(form))))
-
-
-def _string(file: BinaryIO) -> str:
-    (length,) = struct.unpack("<Q", file.read(8))
-    return file.read(min(length, MAX_STRING)).decode("utf-8", "backslashreplace")
 
 
 def _not_gguf(path: Path, head: bytes) -> str:
@@ -236,8 +214,8 @@ class _Reader(Cursor):
         kind = self.take("I")
         if key == _ALIGNMENT and kind != _U32:
             raise self.fail(f"{key} has the type {kind}, expected {_U32} (32 bits, unsigned)")
-        if kind in _SCALARS:
-            return self.take(_SCALARS[kind])
+        if kind in SCALARS:
+            return self.take(SCALARS[kind])
         if kind == STRING:
             return self.string(f"the value of {quoted(key)}")
         if kind == _ARRAY:
@@ -252,12 +230,14 @@ class _Reader(Cursor):
         if self.n_items > MAX_ARRAY:
             raise self.fail(f"its arrays have more than {MAX_ARRAY} items")
         self.arrays[key] = ArrayInfo(kind, n, self.at)
-        if kind in _SCALARS:
-            self.skip(n * struct.calcsize("<" + _SCALARS[kind]))
+        if kind in SCALARS:
+            self.skip(n * struct.calcsize("<" + SCALARS[kind]))
         elif kind == STRING:
             self.skip_strings(key, n)
         else:
             raise self.fail(f"the array {quoted(key)} has elements of the type {kind}")
+        found = self.arrays[key]
+        self.arrays[key] = replace(found, n_bytes=self.at - found.offset)
         return n
 
     def skip_strings(self, key: str, n: int) -> None:

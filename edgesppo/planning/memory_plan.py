@@ -129,11 +129,14 @@ def plan_memory(
     shape = _Shape(summary.keys)
     n_ubatch = min(n_batch, config.n_ubatch)
     full, window = shape.cells(n_ctx, n_seqs, n_ubatch)
+    logits = 4 * max(n_seqs, n_outputs) * shape.vocabulary
+    # The logits are computed where the layers' values were, and copied to where they are kept.
+    compute = max(logits, shape.compute_bytes(full, window, n_ubatch, config.flash_attention))
     return MemoryPlan(
         weights=_resident(summary, repack=config.repack),
         kv=shape.kv_bytes(full, window, cache_type),
-        compute=shape.compute_bytes(full, window, n_ubatch, config.flash_attention),
-        logits=4 * max(n_seqs, n_outputs) * shape.vocabulary,
+        compute=compute,
+        logits=logits,
         n_ctx=n_ctx,
         window=window,
         cache_type=cache_type,
