@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from edgesppo.engine.engine import Engine
+    from edgesppo.sampling.params import SamplingParams
     from edgesppo.sessions.model_identity import ModelIdentity
 
 
@@ -17,11 +18,13 @@ class Interior:
     Attributes:
         engine: What generates its answers: token ids in, token ids out.
         identity: The model as saved chats know it.
+        defaults: The sampling parameters of new chats: those of the model's file, if it has any.
         url: The server that has loaded it; None if this process has.
     """
 
     engine: Engine
     identity: ModelIdentity
+    defaults: SamplingParams
     url: str | None = None
 
 

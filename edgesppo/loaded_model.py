@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 from typing_extensions import Unpack
@@ -29,6 +28,7 @@ from edgesppo.planning.run_config import RunConfig
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
 from edgesppo.sampling.params import MAX_LOGPROBS, SamplingParams
+from edgesppo.sampling.stages import within_vocabulary
 from edgesppo.sessions import persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.model_identity import ModelIdentity
@@ -61,8 +61,7 @@ class LoadedModel(Questions):
     ) -> None:
         self.name = name
         self.load_s = load_s
-        self._interior = Interior(engine, ModelIdentity(name, engine))
-        self._defaults = defaults  # of new chats: those of the model's file, if it has any
+        self._interior = Interior(engine, ModelIdentity(name, engine), defaults)
         self._closed = False
         self._plan = plan  # the memory that it was expected to take
         threads = RunConfig(engine.n_threads, engine.n_threads_batch)
@@ -116,7 +115,7 @@ class LoadedModel(Questions):
         """
         self._require_open()
         options.check_names(sampling, ("messages", "system", "overflow"))
-        params = self._defaults.replace(**sampling)
+        params = self._interior.defaults.replace(**sampling)
         system, turns = chat_messages.complete_turns(messages, system)
         return Chat(self._interior.engine, params, system=system, overflow=overflow, messages=turns)
 
@@ -191,7 +190,8 @@ class LoadedModel(Questions):
         sampling = {name: given[name] for name in given if name not in ("system", "overflow")}
         options.check_names(sampling, ("system", "overflow"))
         chat = self.chat(**{"system": saved.system, **given})
-        chat.params = self._defaults.replace(**{**saved.sampling, **sampling})
+        kept = within_vocabulary(saved.sampling, self._interior.engine.model.n_vocab)
+        chat.params = self._interior.defaults.replace(**{**kept, **sampling})
         chat.messages = MessageList(saved.messages(self._interior.identity.mark.fingerprint))
         chat.left_out = saved.left_out(self._interior.identity.mark)
         return chat
@@ -277,10 +277,5 @@ class LoadedModel(Questions):
         self._require_open()
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

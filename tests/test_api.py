@@ -224,6 +224,7 @@ with edgesppo.load("demo") as model:
     city: City = chat.ask("Hi", schema=City)
     value: Any = model.ask([{"role": "user", "content": "Hi"}], schema={"type": "object"})
     value = chat.ask("Hi", schema="json_object")
+    numbers: list[int] = chat.ask("Hi", schema=list[int])
     chat.ask("Hi", temprature=3)  # WRONG
     chat.ask("Hi", temperature="hot")  # WRONG
     model.chat(overflow="cut")  # WRONG
@@ -232,7 +233,7 @@ with edgesppo.load("demo") as model:
     edgesppo.load("demo", tune="fast")  # WRONG
     edgesppo.load("demo", gpu="yes")  # WRONG
     chat.ask("Hi", schema="json")  # WRONG
-    chat.ask("Hi", schema=int)  # WRONG
+    chat.ask("Hi", schema=5)  # WRONG
     model.resume("a.chat", temprature=3)  # WRONG
     model._interior, model.engine  # WRONG
 """

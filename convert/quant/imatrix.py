@@ -21,7 +21,7 @@ import numpy as np
 from gguf import GGUFValueType, Keys
 
 from edgesppo.errors import BadModelFile, ModelNotFound
-from edgesppo.gguf import reader
+from edgesppo.gguf import arrays, reader
 from edgesppo_convert.gguf_format import KeyValue
 from edgesppo_convert.source.json_reader import show
 
@@ -195,7 +195,7 @@ def _read_gguf(path: Path) -> Importance:
         name: _mean(path, name, *(tensors.get(name + kind) for kind in (SUMS, COUNTS)))
         for name in dict.fromkeys(names)
     }
-    dataset = reader.read_array(summary, datasets)[:1]
+    dataset = arrays.read_array(summary, datasets)[:1]
     text = dataset[0] if dataset and isinstance(dataset[0], str) else ""
     return Importance(_name(path), values, text, chunks)
 

@@ -15,7 +15,7 @@ from edgesppo.api import load
 from edgesppo.batches.head import Head
 from edgesppo.batches.input import InputRows, open_rows
 from edgesppo.batches.local import LocalModel
-from edgesppo.batches.output import ResultFile
+from edgesppo.batches.output import ResultFile, check_place
 from edgesppo.batches.recipe import Recipe, check_part, checked_seeds, take_part
 from edgesppo.batches.request import read_labels
 from edgesppo.batches.result import BatchResult
@@ -26,7 +26,7 @@ from edgesppo.errors import UsageError
 from edgesppo.loaded_model import LoadedModel
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
-from edgesppo.store.locate import Found
+from edgesppo.store.locate import Found, find
 from edgesppo.system import validate
 
 # How many answers are generated at once where nothing else is asked for: the kernels of most
@@ -64,6 +64,8 @@ def batch(
     interruption the same call goes on: it first returns the results that are in the file, then
     the others. Each row is in the file exactly once.
 
+    The arguments are checked at once; a model is loaded, and `out` opened, at the first `next()`.
+
     Args:
         model: A loaded model, or what `load` takes. A model that is loaded here is closed at the
             end, or when the iterator is closed.
@@ -75,7 +77,7 @@ def batch(
             after it.
         seeds: The seeds of the answers to each row, in place of `n`.
         system: The system text.
-        schema: A JSON Schema or a pydantic model class that every answer must follow.
+        schema: What every answer must follow: a JSON Schema or a type, as in `Chat.ask`.
         part: (i, n) answers only the i-th of n equal parts of the rows, consecutive ones.
         on_progress: Called with the counts so far after each step.
         **sampling: SamplingParams that override the model's defaults.
@@ -100,7 +102,9 @@ def batch(
         answer_format=None if schema is None else structured.answer_format(schema),
         part=None if part is None else check_part(part),
     )
-    return _results(model, rows, out, recipe, parallel, on_progress)
+    results = _results(model, rows, out, recipe, parallel, on_progress)
+    next(results)  # checks the rest of the arguments; what was opened for it is closed with it
+    return results
 
 
 def _results(
@@ -110,16 +114,29 @@ def _results(
     recipe: Recipe,
     parallel: int | None,
     on_progress: Callable[[Counts], None] | None,
-) -> Generator[BatchResult, None, None]:
+) -> Generator[Any, None, None]:
+    """None once the arguments are found valid, as far as this is known without loading a model.
+
+    Then the results.
+    """
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(open_rows(rows))
+        take_part(found.places, recipe.part)
+        path = None if out is None else Path(out).expanduser()
+        if path is not None:
+            check_place(path)
+        if isinstance(model, LoadedModel):
+            LocalModel(model, parallel)
+        elif not isinstance(model, Found):
+            model = find(model)
+        yield None
         if not isinstance(model, LoadedModel):
             model = stack.enter_context(load(model, n_seqs=parallel or DEFAULT_PARALLEL))
         job = Batch(LocalModel(model, parallel), found, recipe)
-        if out is None:
+        if path is None:
             yield from job.run(on_progress)
             return
-        file = stack.enter_context(job.open_output(Path(out).expanduser()))
+        file = stack.enter_context(job.open_output(path))
         yield from file.results()
         yield from job.run(on_progress, file)
 

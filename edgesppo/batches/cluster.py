@@ -10,7 +10,6 @@ from edgesppo.remote.pool import TRIES, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
-    from types import TracebackType
 
     from edgesppo.batches.input import Key, Place
     from edgesppo.batches.machine import RowMachine
@@ -48,12 +47,7 @@ class Cluster:
     def __enter__(self) -> Cluster:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -97,17 +95,13 @@ def row_tools(row: Mapping[str, Any]) -> ToolUse | None:
     tools, choice = row.get("tools"), row.get("tool_choice")
     if tools is None and choice is None:
         return None
-    return _tool_use(json.dumps([tools or [], choice]))
-
-
-@functools.lru_cache(maxsize=64)
-def _tool_use(text: str) -> ToolUse | None:
-    """The use of tools as JSON has them; rows often share them."""
-    tools, choice = json.loads(text)
-    if not isinstance(tools, list):
+    several = row.get("parallel_tool_calls")
+    if several not in (None, True, False):
+        raise validate.invalid_value("parallel_tool_calls", several, "true or false")
+    if not isinstance(tools or [], list):
         raise validate.invalid_value("tools", tools, f"a list of {_TOOL_FORM}")
-    functions = [_function(n, tool) for n, tool in enumerate(tools, 1)]
-    return tool_use(functions, _choice(choice), _MAX_TOOLS)
+    functions = [_function(n, tool) for n, tool in enumerate(tools or [], 1)]
+    return tool_use(functions, _choice(choice), _MAX_TOOLS, several=bool(several))
 
 
 def _function(n: int, tool: Any) -> Function:

@@ -19,7 +19,6 @@ from edgesppo.system.text_input import MAX_BYTES, sign_of_another_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import TracebackType
     from typing import BinaryIO
 
 _BOM = b"\xef\xbb\xbf"
@@ -148,12 +147,7 @@ class InputRows:
     def __enter__(self) -> InputRows:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 

@@ -58,7 +58,7 @@ def likelihoods(
         sequences.append((prompt, [*model.tokenize(text), model.end_of_turn]))
     fitting = [len(p) + len(a) for p, a in sequences if len(p) + len(a) <= loaded.n_ctx]
     threads = RunConfig(engine.n_threads, engine.n_threads_batch)
-    forward = ForwardPass(model, threads, max(fitting, default=0))
+    forward = ForwardPass(model.weights, model.summary, threads, max(fitting, default=0))
     found: list[Likelihood | None] = []
     try:
         for n, (prompt, answer_ids) in enumerate(sequences, 1):

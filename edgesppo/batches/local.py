@@ -33,7 +33,7 @@ class LocalModel:
             )
         self.name = loaded.name
         self.fingerprint = interior(loaded).identity.mark.fingerprint
-        self.defaults = loaded._defaults
+        self.defaults = interior(loaded).defaults
         self.loaded = loaded
         self._parallel = parallel or n_seqs
 

@@ -78,7 +78,7 @@ class MachineWorker:
         """This machine and its model."""
         mark = interior(self._loaded).identity.mark
         host = socket.gethostname()
-        return RowMachine(host, mark.name, mark.fingerprint, self._loaded._defaults)
+        return RowMachine(host, mark.name, mark.fingerprint, interior(self._loaded).defaults)
 
     def begin(self, recipe: Recipe) -> None:
         """Take the recipe of the rows that will come."""

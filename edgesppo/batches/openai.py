@@ -23,12 +23,13 @@ ROW_KEYS = ("custom_id", "method", "url", "body")
 # Keys of a body that change no answer here.
 _IGNORED = (
     *("model", "user", "metadata", "store", "service_tier", "stream_options", "stream"),
-    *("safety_identifier", "prompt_cache_key", "parallel_tool_calls"),
+    *("safety_identifier", "prompt_cache_key"),
 )
 _REPLACED = {"functions": "tools", "function_call": "tool_choice"}
 BODY_KEYS = (
     *("messages", "n", "seed", "response_format", "logprobs", "top_logprobs"),
-    *("max_completion_tokens", "tools", "tool_choice", *_IGNORED, *_REPLACED),
+    *("max_completion_tokens", "tools", "tool_choice", "parallel_tool_calls"),
+    *(*_IGNORED, *_REPLACED),
 )
 
 

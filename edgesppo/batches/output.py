@@ -31,7 +31,6 @@ from edgesppo.system.fs import FileSystem, cannot_write, read_all, write_all
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from edgesppo.batches.head import Head
     from edgesppo.batches.input import Key
@@ -147,12 +146,7 @@ class ResultFile:
     def __enter__(self) -> ResultFile:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -227,7 +221,7 @@ class ResultFile:
             line = entry.event
             if "row" not in line:  # a process that went on with the batch
                 continue
-            place = _Line(tuple(line["row"]), start, line["end"], line["crc"])
+            place = self._place(line, start)
             start = place.end
             if zlib.crc32(self._read(place)) != place.crc:
                 broken = broken or place
@@ -239,6 +233,16 @@ class ResultFile:
             else:
                 found.append((entry, place))
         return found
+
+    def _place(self, line: dict[str, Any], start: int) -> _Line:
+        """The place of a line in OUT, by its line in the journal."""
+        try:
+            (row, answer), end, crc = line["row"], line["end"], line["crc"]
+            if any(type(n) is not int for n in (row, answer, end, crc)) or end < start:
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise UsageError(f"{self.journal} is damaged; {self._advice}") from None
+        return _Line((row, answer), start, end, crc)
 
     def _read(self, line: _Line) -> bytes:
         assert self._out is not None, "the file is open"

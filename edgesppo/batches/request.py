@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _PLAIN_KEYS = (
     *("prompt", "messages", "system", "custom_id", "n", "seeds", "schema"),
-    *("tools", "tool_choice"),
+    *("tools", "tool_choice", "parallel_tool_calls"),
 )
 # Prompts that begin alike, for so many characters, come one after the other.
 _ALIKE = (64, 256, 1024)

@@ -129,9 +129,11 @@ def answered(
 def refused(key: Key, label: Label, message: str, code: str) -> BatchResult:
     """The result of a row that was not answered, in the row's own form."""
     row = key[0]
-    error = {"code": code, "message": f"row {row}: {message}"}
+    error = {"code": code, "message": message}
     if not label.is_openai:
         return BatchResult(key, {"row": row, **_named(label.custom_id), "error": error})
+    if label.fault is not None:  # its custom_id, if there is one, need not say which row it is
+        error["message"] = f"row {row}: {message}"
     id_ = _id(row, label)
     response = openai.failure(error["message"], code, _BAD_REQUEST)
     response["request_id"] = f"req_{id_}"

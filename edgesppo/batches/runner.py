@@ -80,7 +80,7 @@ class Runner:
         self._engine = interior(loaded).engine
         self._work = work
         self._recipe = work.recipe
-        self._params = work.recipe.params(loaded._defaults)
+        self._params = work.recipe.params(interior(loaded).defaults)
         self._waiting: collections.deque[Place] = collections.deque()
         self._counts = counts
         self._parallel = parallel

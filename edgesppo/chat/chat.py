@@ -15,7 +15,7 @@ from edgesppo.chat.dialogue import Dialogue
 from edgesppo.chat.history import History
 from edgesppo.chat.messages import Message, MessageLike, MessageList, shortened
 from edgesppo.chat.result import Chunk, Result
-from edgesppo.chat.structured import AnswerFormat, JsonSchema, PydanticClass, Schema
+from edgesppo.chat.structured import AnswerFormat, JsonSchema, Schema, TypeForm
 from edgesppo.chat.turn import Turn
 from edgesppo.engine.engine import Engine
 from edgesppo.errors import UsageError
@@ -23,7 +23,7 @@ from edgesppo.sampling.options import NAMES, SamplingOptions
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.system import validate
 
-T = TypeVar("T", bound="PydanticClass")
+T = TypeVar("T")
 
 
 class Chat:
@@ -177,7 +177,7 @@ class Chat:
 
         Args:
             text: The user's message.
-            schema: A JSON Schema or a pydantic model class that the answer must follow.
+            schema: What the answer must follow, as in `ask`.
             **sampling: SamplingParams that override the chat's own for this answer, such as
                 temperature=0.
 
@@ -273,7 +273,9 @@ class Chat:
     @overload
     def ask(self, text: str, *, schema: type[T], **sampling: Unpack[SamplingOptions]) -> T: ...
     @overload
-    def ask(self, text: str, *, schema: JsonSchema, **sampling: Unpack[SamplingOptions]) -> Any: ...
+    def ask(
+        self, text: str, *, schema: JsonSchema | TypeForm, **sampling: Unpack[SamplingOptions]
+    ) -> Any: ...
     def ask(
         self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]
     ) -> Any:
@@ -281,13 +283,14 @@ class Chat:
 
         Args:
             text: The user's message.
-            schema: A JSON Schema (as a dict or bool), a pydantic model class, or "json_object".
-                The answer is constrained to it.
+            schema: What the answer must follow: a JSON Schema (as a dict or bool), "json_object",
+                or a type that pydantic knows, such as a model class, list[int], an Enum or a
+                Literal.
             **sampling: SamplingParams that override the chat's own for this answer.
 
         Returns:
-            The text of the answer. With a schema, its value: parsed JSON, or an instance of the
-            pydantic class.
+            The text of the answer. With a schema, its value: parsed JSON, or a value of the
+            type.
 
         Raises:
             IncompleteAnswer: `max_tokens` or the context ended the answer before its JSON was
@@ -310,7 +313,7 @@ class Chat:
     ) -> T: ...
     @overload
     async def aask(
-        self, text: str, *, schema: JsonSchema, **sampling: Unpack[SamplingOptions]
+        self, text: str, *, schema: JsonSchema | TypeForm, **sampling: Unpack[SamplingOptions]
     ) -> Any: ...
     async def aask(
         self, text: str, *, schema: Schema | None = None, **sampling: Unpack[SamplingOptions]

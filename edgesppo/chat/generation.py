@@ -24,7 +24,8 @@ _REASONS = get_args(FinishReason)
 class Generation:
     """One answer being generated: iterate over it for its chunks.
 
-    `result()` returns the answer so far, at any time. Raises what `Engine.submit` raises.
+    `result()` returns the answer so far, at any time; `request` is what the engine was asked for.
+    Raises what `Engine.submit` raises.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Generation:
         self._engine = engine
         self._tokenizer = engine.model.tokenizer
         self._left_out = left_out
-        self._request: Request = engine.submit(
+        self.request: Request = engine.submit(
             prompt, self.params, owner=self, grammar=grammar, salt=salt
         )
         self._decoder = Utf8Decoder()
@@ -53,7 +54,7 @@ class Generation:
         self._ended = False  # whether the stream was read to its end
 
     def __iter__(self) -> Iterator[Chunk]:
-        request = self._request
+        request = self.request
         events = self._engine.stream(request)
         text = ""
         try:
@@ -76,7 +77,7 @@ class Generation:
         Computes nothing: for those who call `Engine.step` for many answers at once, in place of
         iterating. Raises Closed, and what made sampling fail.
         """
-        request = self._request
+        request = self.request
         reason = request.finish_reason  # read before the tokens: none follow it
         while self._stops.found is None and self._n_tokens < request.n_generated:
             self._decode(Event(request.tokens[request.n_prompt + self._n_tokens]))
@@ -96,43 +97,43 @@ class Generation:
     @property
     def n_generated(self) -> int:
         """The tokens generated so far."""
-        return self._request.n_generated
+        return self.request.n_generated
 
     @property
     def n_cells(self) -> int:
         """The cells of the KV cache that it takes, without those of another that it shares."""
-        request = self._request
+        request = self.request
         return len(request.tokens) - (request.n_cached if request.reused == SHARED else 0)
 
     @property
     def n_to_prefill(self) -> int:
         """The tokens of the prompt that are not in the KV cache yet."""
-        return self._request.n_prompt - self._request.n_prefilled
+        return self.request.n_prompt - self.request.n_prefilled
 
     def cancel(self) -> None:
         """Stop generating. Any thread may call this, also in the middle of the prefill."""
-        self._engine.cancel(self._request)
+        self._engine.cancel(self.request)
 
     def withdraw(self, *, at_once: bool = False) -> None:
         """As `cancel`, but without waiting: for answers whose steps another thread computes.
 
         With `at_once`, a step that computes for others, too, is cut short for them as well.
         """
-        self._engine.withdraw(self._request, at_once=at_once)
+        self._engine.withdraw(self.request, at_once=at_once)
 
     @property
     def has_news(self) -> bool:
         """Whether the next chunk is there without another step of the engine."""
-        request = self._request
+        request = self.request
         return request.has_more_than(request.n_prompt + self._n_tokens, request.n_prefilled)
 
     def result(self) -> Result:
         """The answer so far, with the finish reason "cancelled" if it was not read to its end."""
         by_text = self._stops.found is not None
-        finished = self._request.finish_reason if self._ended else None
+        finished = self.request.finish_reason if self._ended else None
         reason = "stop" if by_text else finished if finished in _REASONS else "cancelled"
-        first = self._request.n_prompt
-        ids = () if by_text else tuple(self._request.tokens[first : first + self._n_tokens])
+        first = self.request.n_prompt
+        ids = () if by_text else tuple(self.request.tokens[first : first + self._n_tokens])
         self._collect_logprobs(self._n_counted)
         return Result(
             "".join(self._text),
@@ -142,7 +143,7 @@ class Generation:
             self.params.seed or 0,
             self._left_out,
             ids,
-            self._request.reused,
+            self.request.reused,
             tuple(self._logprobs),
         )
 
@@ -164,7 +165,7 @@ class Generation:
 
     def _last_chunk(self, text: str) -> Chunk:
         result = self.result()
-        n = self._request.n_prompt
+        n = self.request.n_prompt
         fresh = result.logprobs[self._n_yielded :]
         return Chunk(text, n, n, result.finish_reason, result.usage, result.timings, fresh)
 
@@ -177,7 +178,7 @@ class Generation:
 
     def _collect_logprobs(self, n: int) -> None:
         """Create the entries of the first `n` tokens, if they were asked for."""
-        request = self._request
+        request = self.request
         if self.params.logprobs is None:
             return
         for i in range(len(self._logprobs), n):
@@ -191,17 +192,17 @@ class Generation:
         return TokenLogprob(token, self._tokenizer.piece(token), logprob, top)
 
     def _usage(self) -> Usage:
-        request = self._request
+        request = self.request
         return Usage(request.n_prompt, request.n_cached, self._n_counted)
 
     @property
     def _n_counted(self) -> int:
         """The answer's number of tokens, without those that nobody read or behind a stop string."""
         cut = self._stops.found is not None or not self._ended
-        return self._n_tokens if cut else self._request.n_generated
+        return self._n_tokens if cut else self.request.n_generated
 
     def _timings(self) -> Timings:
-        request = self._request
+        request = self.request
         first, last = request.first_token_at, request.last_token_at
         steps = self._n_counted - (0 if request.finish_reason == "stop" else 1)
         decoding = last - first if first is not None and last is not None else 0.0
@@ -213,7 +214,7 @@ class Generation:
 
     def _prefill_rate(self) -> float:
         """Prompt tokens computed per second, counted from the request's admission."""
-        request = self._request
+        request = self.request
         started, done = request.admitted_at, request.prefilled_at
         if started is None or done is None or done <= started:
             return 0.0

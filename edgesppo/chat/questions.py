@@ -12,12 +12,12 @@ from edgesppo.chat.chat import Chat
 from edgesppo.chat.choices import Overflow
 from edgesppo.chat.messages import Message, MessageLike
 from edgesppo.chat.result import Chunk
-from edgesppo.chat.structured import JsonSchema, PydanticClass, Schema
+from edgesppo.chat.structured import JsonSchema, Schema, TypeForm
 from edgesppo.errors import UsageError
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
 
-T = TypeVar("T", bound="PydanticClass")
+T = TypeVar("T")
 
 
 class Questions:
@@ -58,7 +58,7 @@ class Questions:
         text: str | Iterable[MessageLike],
         *,
         system: str | None = None,
-        schema: JsonSchema,
+        schema: JsonSchema | TypeForm,
         **sampling: Unpack[SamplingOptions],
     ) -> Any: ...
     def ask(
@@ -118,7 +118,7 @@ class Questions:
         text: str | Iterable[MessageLike],
         *,
         system: str | None = None,
-        schema: JsonSchema,
+        schema: JsonSchema | TypeForm,
         **sampling: Unpack[SamplingOptions],
     ) -> Any: ...
     async def aask(

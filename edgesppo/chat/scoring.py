@@ -72,7 +72,9 @@ class Scorer:
         _ = self._model.weights  # raises Closed
         if self._closed:
             raise model_closed(self._model.path)
-        forward = self._running = ForwardPass(self._model, self._tuning, len(ids))
+        forward = self._running = ForwardPass(
+            self._model.weights, self._model.summary, self._tuning, len(ids)
+        )
         try:
             found: list[TokenLogprob] = []
             for position, block in forward.blocks(ids[:-1], 0):

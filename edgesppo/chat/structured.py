@@ -1,14 +1,17 @@
 """Answers that follow a schema: from schema to grammar, and from the answer's text to a value.
 
-pydantic is not imported here: its model classes have the methods that are needed.
+pydantic is imported for types that are not its own only: its model classes have the methods that
+are needed.
 """
 
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edgesppo import schema
 from edgesppo.errors import IncompleteAnswer, UsageError
@@ -27,23 +30,15 @@ _SHORTER = (
     "bound its texts and lists in the schema (maxLength, maxItems), or allow more tokens"
     " (max_tokens, --max-tokens; n_ctx, --n-ctx)"
 )
-_ACCEPTED = "a JSON Schema (a dict, True or False), a pydantic model class or 'json_object'"
-
-
-class PydanticClass(Protocol):
-    """What is needed of a class that answers become instances of; pydantic's models have it."""
-
-    @classmethod
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The JSON Schema of the class."""
-
-    @classmethod
-    def model_validate_json(cls, *args: Any, **kwargs: Any) -> Any:
-        """An instance, from the text of its JSON."""
-
+_ACCEPTED = (
+    "a JSON Schema (a dict, True or False), a type such as a pydantic model class or list[int], "
+    "or 'json_object'"
+)
 
 JsonSchema: TypeAlias = Mapping[str, Any] | bool | Literal["json_object"]
-Schema: TypeAlias = JsonSchema | type[PydanticClass]
+# Types that are no classes to a type checker, such as `int | None` and `Literal["a", "b"]`.
+TypeForm: TypeAlias = UnionType | typing._SpecialForm
+Schema: TypeAlias = JsonSchema | type[Any] | TypeForm
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ class AnswerFormat:
 
 
 def answer_format(asked: Any) -> AnswerFormat:
-    """The format for a JSON Schema (parsed) or a pydantic model class.
+    """The format for a JSON Schema (parsed), or for a type: answers become values of it.
 
     "json_object", also as {"type": "json_object"}, stands for any JSON object. An AnswerFormat is
     returned as it is. Raises UsageError for a schema that cannot be followed, and for what is no
@@ -104,9 +99,8 @@ def answer_format(asked: Any) -> AnswerFormat:
     """
     if isinstance(asked, AnswerFormat):
         return asked
-    if isinstance(asked, type) and hasattr(asked, "model_json_schema"):
-        model: Any = asked
-        return AnswerFormat(schema.grammar(_schema_of(model)), model.model_validate_json)
+    if _is_type(asked):
+        return _type_format(asked)
     if isinstance(asked, Mapping):
         asked = dict(asked)
     elif not isinstance(asked, bool) and asked != "json_object":
@@ -116,27 +110,52 @@ def answer_format(asked: Any) -> AnswerFormat:
     return AnswerFormat(schema.grammar(asked), json.loads)
 
 
-def _schema_of(model: Any) -> Any:
+def _is_type(asked: Any) -> bool:
+    """Whether it is a class, or what the typing module makes of classes."""
+    made_by = type(asked).__module__
+    return (
+        isinstance(asked, type)
+        or typing.get_origin(asked) is not None
+        or made_by in ("typing", "typing_extensions")
+    )
+
+
+def _type_format(asked: Any) -> AnswerFormat:
     try:
-        return model.model_json_schema()
+        if hasattr(asked, "model_json_schema"):
+            found, parse = asked.model_json_schema(), asked.model_validate_json
+        else:
+            from pydantic import TypeAdapter
+
+            adapter: TypeAdapter[Any] = TypeAdapter(asked)
+            found, parse = adapter.json_schema(), adapter.validate_json
+    except ImportError:
+        raise UsageError(
+            f"schema is {_name(asked)}, which pydantic makes a JSON Schema of, and it is not "
+            "installed; install it (pip install pydantic), or pass a JSON Schema"
+        ) from None
     except Exception as error:  # pydantic's own kinds, which are not imported here
         text = " ".join(str(error).split())
         raise UsageError(
-            f"schema is the class {model.__name__}, which has no JSON Schema ({text[:200]}); "
+            f"schema is {_name(asked)}, which has no JSON Schema ({text[:200]}); "
             "change its fields, or pass a JSON Schema"
         ) from None
+    return AnswerFormat(schema.grammar(found), parse)
+
+
+def _name(asked: Any) -> str:
+    if isinstance(asked, type) and typing.get_origin(asked) is None:
+        return f"the class {asked.__name__}"
+    return f"the type {asked}"
 
 
 def _found(asked: Any) -> str:
     """What was given instead of a schema, what is accepted, and what to do where that is plain."""
-    kind = asked if isinstance(asked, type) else type(asked)
+    kind = type(asked)
     what, advice = validate.quoted(asked), ""
     if isinstance(asked, str):
         if asked.lstrip()[:1] in ("{", "["):
             advice = "; parse the text first, with json.loads()"
-    elif isinstance(asked, type):
-        what = f"the class {kind.__name__}"
-        advice = "; derive it from pydantic.BaseModel, or pass its JSON Schema"
     elif hasattr(kind, "model_json_schema"):
         what = f"an instance of {kind.__name__}"
         advice = f"; pass the class {kind.__name__} itself"

@@ -25,7 +25,7 @@ from edgesppo.errors import EdgesppoError, OutOfMemory
 from edgesppo.system import memory_guard, notices
 from edgesppo.system.sanitize import one_line, printable
 from edgesppo.system.suggest import SOMEWHAT_SIMILAR, nearest
-from edgesppo.terminal.output import aside, quieted
+from edgesppo.terminal.output import aside, is_broken_pipe, quieted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,8 +239,8 @@ class _LazyGroup(click.Group):
         except click.exceptions.Exit:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # click exits quietly when the reader of a pipe is gone
+            if is_broken_pipe(error):  # click exits quietly
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
             if os.environ.get("EDGESPPO_DEBUG") and not isinstance(error, OSError):
                 raise
             raise CliError(_ours(error), as_json=ctx.meta.get(JSON_KEY, False)) from None

@@ -114,8 +114,9 @@ def batch_command(
     {"id", "custom_id", "response", "error"}.
 
     Answers are written as they end, not in the order of IN. A row that cannot be answered gets a
-    line with an "error", and the others go on. Stopped or killed at any moment, the same command
-    goes on where it was; every row is in OUT exactly once. OUT.journal beside it says what is done.
+    line with an "error", and the others go on; the exit code is 1 if OUT has such lines. Stopped or
+    killed at any moment, the same command goes on where it was; every row is in OUT exactly once.
+    OUT.journal beside it says what is done.
 
     With --recipe sppo, IN has prompts, and OUT is a folder with five answers to each: seeds 0, 50,
     100, 150 and 200 at temperature 0.7, top-p 0.9, at most 2048 tokens, in responses_0.json to
@@ -146,6 +147,8 @@ def batch_command(
     elif ranking is not None:
         say(f"To rank them, in a checkout of {sppo.SCRIPTS} with its packages:")
         tell(ranking)
+    if summary.errors:
+        sys.exit(1)
 
 
 def _recipe(

@@ -34,8 +34,8 @@ def import_command(
     """Give a GGUF file or a checkpoint folder of your own a name.
 
     The file is checked as a run would check it, and hashed, and your lock records its path: it
-    stays where it is, and nothing is copied. If it is moved or its size changes later, every
-    command that uses it says so; edgesppo verify checks its hash again.
+    stays where it is, and nothing is copied. If it is moved, or a GGUF file becomes another one
+    later, every command that uses it says so; edgesppo verify checks its hash again.
 
     --scan looks for models that other programs have here, under the names that these use.
     """

@@ -26,7 +26,7 @@ from edgesppo.store import locate
 from edgesppo.store.expected import absent_entry
 from edgesppo.store.origin import origin
 from edgesppo.system.fs import hash_file
-from edgesppo.system.units import megabytes
+from edgesppo.system.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -98,7 +98,7 @@ def _sha256(path: Path) -> str:
 def _lines(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     model, lineage = card["model"], card["lineage"]
     yield "file", card["path"]
-    yield "size", f"{megabytes(card['bytes'])}"
+    yield "size", size(card["bytes"])
     if "sha256" in card:
         yield "sha256", card["sha256"]
     yield (
@@ -173,7 +173,7 @@ def _types(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if card["bits_per_weight"] is not None:
         yield "weights", f"{card['bits_per_weight']:.2f} bits per weight"
     for kind, found in card["types"].items():
-        yield "", f"{kind:<6} {found['tensors']:>4} tensors {megabytes(found['bytes']):>13}"
+        yield "", f"{kind:<6} {found['tensors']:>4} tensors {size(found['bytes']):>9}"
     if used := imatrix_text(card["imatrix"]):
         yield "imatrix", used
 

@@ -121,6 +121,7 @@ def require_memory(summary: Summary, params: ContextParams) -> None:
         n_seqs=params.n_seqs,
         n_batch=params.n_batch,
         cache_type=params.cache_type,
+        n_outputs=params.n_outputs,
     )
     memory_guard.require(
         f"a context of {params.n_ctx:,} tokens",

@@ -20,31 +20,43 @@ from edgesppo.system.signals import run_interruptibly
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from edgesppo.gguf.gemma2 import Summary
     from edgesppo.llama.graph_observer import Observer
-    from edgesppo.llama.model import Model
+    from edgesppo.llama.weights import Weights
     from edgesppo.planning.run_config import RunConfig
 
-# Bytes of logits in one block: 128 rows of Gemma-2's vocabulary.
-_BLOCK_BYTES = 132 << 20
+# Rows of logits in one block. Flash attention for fewer tokens is another kernel, with slightly
+# other results than for a large batch; more rows take memory, twice: in the graph and behind it.
+_FEWEST_ROWS = 64
+_BLOCK_BYTES = 16 << 20  # of a small vocabulary's logits
 _SMALLEST = 16  # of llama.cpp's contexts
 
 
-class ForwardPass:
-    """A context for sequences of up to `n_ctx` tokens. Close it before the model.
+def rows_of_block(n_vocab: int) -> int:
+    """The most rows of logits that are computed at a time."""
+    return min(DEFAULT_BATCH, max(_FEWEST_ROWS, _BLOCK_BYTES // (4 * n_vocab)))
 
-    `observer` is shown the inputs of matrix products. Raises OutOfMemory.
+
+class ForwardPass:
+    """A context for sequences of up to `n_ctx` tokens. Close it before the weights.
+
+    `summary` is the header of the file that they are from, `n_rows` how many rows of logits are
+    computed at a time. `observer` is shown the inputs of matrix products. Raises OutOfMemory.
     """
 
     def __init__(
         self,
-        model: Model,
+        weights: Weights,
+        summary: Summary,
         tuning: RunConfig,
         n_ctx: int,
         *,
+        n_rows: int | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self.n_vocab = model.n_vocab
-        self._n_rows = min(DEFAULT_BATCH, max(_SMALLEST, _BLOCK_BYTES // (4 * model.n_vocab)))
+        self.n_vocab = weights.n_vocab
+        self.n_threads = tuning.n_threads_batch
+        self._n_rows = n_rows or rows_of_block(weights.n_vocab)
         params = ContextParams(
             n_ctx=max(n_ctx, _SMALLEST),
             n_batch=DEFAULT_BATCH,
@@ -55,10 +67,10 @@ class ForwardPass:
             n_threads_batch=tuning.n_threads_batch,
             flash_attention=tuning.flash_attention,
         )
-        config.require_memory(model.summary, params)
-        self._n_threads = config.threads_started(params)
+        config.require_memory(summary, params)
+        self._threads_started = config.threads_started(params)
         self._observer = observer
-        self._context = Context(model.weights, params, observer)
+        self._context = Context(weights, params, observer)
         self._batch = Batch(self._context.n_batch)
         self._stopped = False
 
@@ -82,17 +94,21 @@ class ForwardPass:
         the logits of the one before it.
         """
         self._context.remove(0, 0)
-        for start in range(0, first, self._batch.capacity):
-            self._decode(ids, start, min(start + self._batch.capacity, first), logits=False)
-        for start in range(first, len(ids), self._n_rows):
-            n = self._decode(ids, start, min(start + self._n_rows, len(ids)), logits=True)
-            yield start, self._context.rows(n)
+        # Only whole blocks, if need be with tokens before `first`.
+        begin = max(0, len(ids) - self._n_rows * -(-(len(ids) - first) // self._n_rows))
+        for start in range(0, begin, self._batch.capacity):
+            self._decode(ids[: min(start + self._batch.capacity, begin)], start, 0)
+        for start in range(begin, len(ids), self._n_rows):
+            block = ids[: start + self._n_rows]
+            position = max(start, first)
+            self._decode(block, start, len(block) - position)
+            yield position, self._context.rows(len(block) - position)
 
-    def _decode(self, ids: Sequence[int], start: int, end: int, *, logits: bool) -> int:
-        n = end - start
+    def _decode(self, ids: Sequence[int], start: int, n_logits: int) -> None:
+        """Decode the tokens from `start` on, and compute the logits of the last `n_logits`."""
         self._batch.clear()
-        self._batch.add(0, start, ids[start:end], logits=n if logits else 0)
-        memory_guard.require_threads(self._n_threads)
+        self._batch.add(0, start, ids[start:], logits=n_logits)
+        memory_guard.require_threads(self._threads_started)
         self._context.abort.clear()
         if self._stopped:
             raise Cancelled("stopped while the model was computing")
@@ -101,4 +117,3 @@ class ForwardPass:
         run_interruptibly(lambda: self._context.decode(self._batch), self._context.abort.set)
         if self._observer is not None:
             self._observer.check()
-        return n

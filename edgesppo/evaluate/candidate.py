@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import time
@@ -9,13 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.engine.forward import ForwardPass
+from edgesppo.engine.forward import ForwardPass, rows_of_block
 from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits
 from edgesppo.gguf import gemma2
+from edgesppo.llama.library import can_offload
+from edgesppo.llama.load_weights import load_weights
+from edgesppo.llama.mapped_file import MappedFile
 from edgesppo.llama.model import Model
 from edgesppo.planning import memory_plan
-from edgesppo.planning.run_config import DEFAULT_BATCH
+from edgesppo.planning.run_config import DEFAULT_BATCH, gpu_layers
 from edgesppo.sessions.kv_snapshot import fingerprint
 from edgesppo.store import converted, locate
 from edgesppo.system.hardware import available_memory
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
 
     from edgesppo.evaluate.corpus import Sample
     from edgesppo.gguf.gemma2 import Summary
-    from edgesppo.planning.run_config import RunConfig
+    from edgesppo.llama.weights import Weights
+    from edgesppo.planning.run_config import Gpu, RunConfig
     from edgesppo.store.locate import Found
     from edgesppo.system.conversion_progress import Progress
 
@@ -109,8 +114,27 @@ class Candidate:
             n_seqs=1,
             n_batch=DEFAULT_BATCH,
             cache_type="f16",
+            n_outputs=rows_of_block(self.n_vocab),
         )
-        return plan.weights + plan.kv + plan.compute
+        return plan.weights + plan.kv + plan.compute + plan.logits
+
+    @property
+    def n_vocab(self) -> int:
+        """The number of its tokens."""
+        return int(self.summary.keys["tokenizer.ggml.tokens"])
+
+    def weights(self, *, repack: bool, gpu: Gpu | None = None, mmap: bool = True) -> Weights:
+        """Its weights without the vocabulary, to compute with ids; see Weights. Close them."""
+        with contextlib.closing(MappedFile(self.path)) as file:
+            wanted = self._options.gpu if gpu is None else gpu
+            return load_weights(
+                file,
+                self.summary,
+                n_gpu_layers=gpu_layers(wanted, can_offload=can_offload()),
+                repack=repack,
+                n_entries=self.n_vocab,
+                mmap=mmap,
+            )
 
     def vocabulary(self) -> Model:
         """Its vocabulary alone, to tokenise with; close it."""
@@ -118,7 +142,7 @@ class Candidate:
 
     def opened(self, n_ctx: int) -> OpenCandidate:
         """Load it for sequences of up to `n_ctx` tokens; a context manager."""
-        return OpenCandidate(self, self.settings(n_ctx), n_ctx, self._options.gpu)
+        return OpenCandidate(self, self.settings(n_ctx), n_ctx)
 
     def count(self, n_tokens: int, seconds: float) -> None:
         """Note that it computed so many tokens in this time."""
@@ -129,30 +153,41 @@ class Candidate:
 class OpenCandidate:
     """A candidate in memory; leaving the block frees it."""
 
-    def __init__(self, candidate: Candidate, tuning: RunConfig, n_ctx: int, gpu: str | int) -> None:
+    def __init__(self, candidate: Candidate, tuning: RunConfig, n_ctx: int) -> None:
         self.candidate = candidate
-        self.model = Model(candidate.path, gpu=gpu, repack=tuning.repack, summary=candidate.summary)
+        self._weights = candidate.weights(repack=tuning.repack)
         try:
-            self._forward = ForwardPass(self.model, tuning, n_ctx)
+            self._forward = ForwardPass(self._weights, candidate.summary, tuning, n_ctx)
         except BaseException:
-            self.model.close()
+            self._weights.close()
             raise
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads compute."""
+        return self._forward.n_threads
 
     def __enter__(self) -> OpenCandidate:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._forward.close()
-        self.model.close()
+        self._weights.close()
 
     def blocks(self, sample: Sample) -> Iterator[tuple[int, logits.Floats]]:
-        """(position, logits) for each block of a sample's scored tokens, valid until the next."""
+        """(position, logits) for each block of a sample's scored tokens, valid until the next.
+
+        The last token, which predicts nothing, is computed as well, as llama-perplexity does:
+        kernels for groups of rows give those that are left over slightly other values.
+        """
         started = time.perf_counter()
-        for position, block in self._forward.blocks(sample.ids[:-1], sample.first):
+        for position, block in self._forward.blocks(sample.ids, sample.first):
             self.candidate.count(0, time.perf_counter() - started)
-            yield position, logits.as_rows(block, self._forward.n_vocab)
+            rows = logits.as_rows(block, self._forward.n_vocab)[: len(sample.ids) - 1 - position]
+            if len(rows):
+                yield position, rows
             started = time.perf_counter()
-        self.candidate.count(len(sample.ids) - 1, 0.0)
+        self.candidate.count(len(sample.ids), 0.0)
 
 
 def find_candidate(

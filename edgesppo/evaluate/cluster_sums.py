@@ -54,7 +54,7 @@ class SumsWorker:
     def __init__(self, model: str, n_ctx: int, gpu: str | int, *, process_output: bool) -> None:
         verify.require_sound(model)
         self._candidate = find_unquantised(model, RunOptions(gpu=gpu))
-        self._inputs = InputSums(self._candidate, n_ctx, gpu, process_output=process_output)
+        self._inputs = InputSums(self._candidate, n_ctx, process_output=process_output)
 
     def describe(self) -> Machine:
         """This machine and its model."""

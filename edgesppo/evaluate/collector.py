@@ -152,7 +152,7 @@ class Collector:
             with cluster_squares(options.ray, self._model_hash, samples, gpu=gpu, **how) as found:
                 yield found
             return
-        with InputSums(self._candidate, corpus.n_ctx, gpu, **how) as inputs:
+        with InputSums(self._candidate, corpus.n_ctx, **how) as inputs:
             yield (inputs.of(ids, name) for ids, name in samples)
 
     def _add(self, squares: list[Squares], sums: ImportanceSums) -> None:

@@ -51,6 +51,7 @@ class Comparison:
         self._corpus = corpus
         self._parts: list[list[logits.TokenFigures]] = [[] for _ in others]
         self._looked = False
+        self._n_threads = base.settings(corpus.n_ctx).n_threads_batch
         self._progress = Progress(on_progress, corpus.n_tokens * (1 + len(others)))
 
     def run(self) -> None:
@@ -101,7 +102,7 @@ class Comparison:
     ) -> None:
         targets = sample.ids[position + 1 : position + 1 + len(rows)]
         who = (self._base.name, self._others[n].name)
-        self._parts[n].append(logits.compare(base, rows, targets, who))
+        self._parts[n].append(logits.compare(base, rows, targets, who, self._n_threads))
 
     def _look(self) -> None:
         """Say early what cannot be right, once."""
@@ -146,7 +147,7 @@ def answers_of(corpus: Corpus) -> NDArray[np.bool_]:
 
 def _slices(samples: Sequence[Sample], base: Candidate, budget: int) -> Iterator[list[Sample]]:
     """The samples in lists whose reference logits fit into `budget` bytes."""
-    row = 4 * base.summary.keys["tokenizer.ggml.tokens"]
+    row = 4 * base.n_vocab
     if max(sample.n_scored for sample in samples) * row > budget:
         raise OutOfMemory(
             f"{base.path}: there is no memory for the reference's logits of one sample beside the "

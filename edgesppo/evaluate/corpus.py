@@ -136,7 +136,8 @@ def text_corpus(model: Model, text: str, origin: str, n_ctx: int, chunks: int | 
     """The chunks of a text. Raises UsageError for one that is too short."""
     if not text.strip():
         raise UsageError(f"{origin} is empty, expected a text to measure on")
-    ids = [model.bos, *model.tokenize(text)]
+    needed = None if chunks is None else n_ctx * max(chunks, _FEWEST_CHUNKS)
+    ids = [model.bos, *model.tokenize(text, enough=needed)]
     if len(ids) < _FEWEST_CHUNKS * n_ctx:
         raise UsageError(
             f"{origin} has {len(ids):,} tokens, expected at least {_FEWEST_CHUNKS * n_ctx:,} for "

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
-from edgesppo.llama.model import Model
 from edgesppo.llama.weight_writer import ProductTimer
 
 if TYPE_CHECKING:
@@ -25,11 +24,11 @@ def decode_costs(path: Path) -> dict[str, float]:
     """
     candidate = find_candidate(path, RunOptions(gpu="off"))
     tuning, timer = candidate.settings(_N_CTX), ProductTimer()
-    with closing(Model(path, gpu="off", repack=tuning.repack, summary=candidate.summary)) as model:
-        forward = ForwardPass(model, tuning, _N_CTX, observer=timer)
+    with closing(candidate.weights(repack=tuning.repack)) as loaded:
+        forward = ForwardPass(loaded, candidate.summary, tuning, _N_CTX, observer=timer)
         with closing(forward):
-            for _ in range(_TOKENS):
-                for _block in forward.blocks([model.bos], 0):
+            for token in range(_TOKENS):
+                for _block in forward.blocks([token], 0):
                     pass
     weights = {tensor.name for tensor in candidate.summary.tensors if len(tensor.dims) == 2}
     return {

@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from edgesppo.errors import BadModelFile, ModelNotFound, UsageError
-from edgesppo.gguf import reader
+from edgesppo.gguf import arrays, reader
 from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def read_sums(path: Path) -> ImportanceSums:
             f"{path} is not an importance matrix: expected a GGUF file whose general.type is "
             f"'imatrix', with {_DATASETS}"
         )
-    names = [name for name in reader.read_array(summary, _DATASETS) if isinstance(name, str)]
+    names = [name for name in arrays.read_array(summary, _DATASETS) if isinstance(name, str)]
     found = ImportanceSums(datasets=names)
     tensors = {tensor.name: tensor for tensor in summary.tensors}
     for name, tensor in tensors.items():

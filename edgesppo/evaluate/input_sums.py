@@ -15,7 +15,6 @@ import numpy as np
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import NativeError
 from edgesppo.llama.graph_observer import GraphObserver
-from edgesppo.llama.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,15 +27,14 @@ if TYPE_CHECKING:
     # Weights that have the same inputs, the sums of the squares of those, and their tokens.
     Squares = tuple[list[str], NDArray[np.float32], int]
 
+_ROWS = 128  # at a time; with fewer, more time goes into calls of the observer
 _OUTPUT = "token_embd.weight"  # the embedding is the output matrix, too
 
 
 class InputSums:
     """A model in memory, for sequences of up to `n_ctx` tokens; a context manager."""
 
-    def __init__(
-        self, candidate: Candidate, n_ctx: int, gpu: str | int, *, process_output: bool
-    ) -> None:
+    def __init__(self, candidate: Candidate, n_ctx: int, *, process_output: bool) -> None:
         self._process_output = process_output
         self._squares: list[Squares] = []  # of the sample that is computed
         tuning = candidate.settings(n_ctx, fast=True)
@@ -44,9 +42,11 @@ class InputSums:
         last = None if process_output else f"blk.{layers - 1}.ffn_down.weight"
         observer = GraphObserver(self._wants, self._on_input, last)
         with contextlib.ExitStack() as stack:
-            model = Model(candidate.path, gpu=gpu, repack=tuning.repack, summary=candidate.summary)
-            stack.enter_context(contextlib.closing(model))
-            self._forward = ForwardPass(model, tuning, n_ctx, observer=observer)
+            weights = candidate.weights(repack=tuning.repack)
+            stack.enter_context(contextlib.closing(weights))
+            self._forward = ForwardPass(
+                weights, candidate.summary, tuning, n_ctx, n_rows=_ROWS, observer=observer
+            )
             stack.enter_context(contextlib.closing(self._forward))
             self._stack = stack.pop_all()
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from edgesppo.errors import NativeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+    # As in TokenFigures, of one token.
+    _RowFigures = tuple[float, float, float, bool, float]
 
-# Bytes of logits that are worked on at a time: they and what is made of them stay in the cache.
-_SLICE_BYTES = 1 << 20
+T = TypeVar("T")
+_TASK = 8  # rows that a thread takes at a time
 
 
 @dataclass(frozen=True)
@@ -41,34 +45,37 @@ def as_rows(block: memoryview, n_vocab: int) -> Floats:
     return np.frombuffer(block, np.float32).reshape(-1, n_vocab)
 
 
-def nlls(rows: Floats, tokens: Sequence[int], who: str) -> NDArray[np.float64]:
+def nlls(rows: Floats, tokens: Sequence[int], who: str, n_threads: int) -> NDArray[np.float64]:
     """The negative log-probabilities of tokens; `who` is the model's name, for messages."""
-    shifted, weights = _buffers(rows, 2)
-    found = []
-    for at, n in _slices(rows):
-        own = _softmax(rows[at : at + n], tokens[at : at + n], who, shifted, weights)
-        found.append(own.nll)
-    return np.concatenate(found)
+
+    def of_some(part: slice) -> list[float]:
+        shifted = np.empty(rows.shape[1], np.float32)
+        found = []
+        for row, token in zip(rows[part], tokens[part], strict=True):
+            np.subtract(row, row.max(), out=shifted)
+            own = float(shifted[token])
+            found.append(_log_sum(shifted, who)[1] - own)
+        return found
+
+    return np.array(_in_threads(of_some, len(rows), n_threads))
 
 
 def compare(
-    reference: Floats, rows: Floats, tokens: Sequence[int], who: tuple[str, str]
+    reference: Floats,
+    rows: Floats,
+    tokens: Sequence[int],
+    who: tuple[str, str],
+    n_threads: int,
 ) -> TokenFigures:
     """Compare a model's logits with a reference's, row by row."""
-    buffers = _buffers(rows, 4)
-    parts = []
-    for at, n in _slices(rows):
-        picked, one, other = tokens[at : at + n], reference[at : at + n], rows[at : at + n]
-        base = _softmax(one, picked, who[0], *buffers[:2])
-        own = _softmax(other, picked, who[1], *buffers[2:])
-        difference = np.subtract(base.shifted, own.shifted, out=own.shifted)
-        # The logarithms of the sums are taken out: a float32 would round what matters here.
-        mean = np.einsum("ij,ij->i", base.weights, difference) / base.sums
-        kld = mean + np.log(own.sums) - np.log(base.sums)
-        same = one.argmax(axis=1) == other.argmax(axis=1)
-        p_diff = np.exp(-own.nll) - np.exp(-base.nll)
-        parts.append(TokenFigures(own.nll, base.nll, kld, same, p_diff))
-    return concatenate(parts)
+
+    def of_some(part: slice) -> list[_RowFigures]:
+        buffers = np.empty((3, rows.shape[1]), np.float32)
+        pairs = zip(reference[part], rows[part], tokens[part], strict=True)
+        return [_compare_row(*pair, who, buffers) for pair in pairs]
+
+    found = _in_threads(of_some, len(rows), n_threads)
+    return TokenFigures(*map(np.array, zip(*found, strict=True)))
 
 
 def concatenate(parts: Sequence[TokenFigures]) -> TokenFigures:
@@ -86,44 +93,40 @@ def select(figures: TokenFigures, chosen: NDArray[np.bool_]) -> TokenFigures:
     )
 
 
-def _slices(rows: Floats) -> list[tuple[int, int]]:
-    """(first row, number of rows) of each slice."""
-    step = _slice_rows(rows)
-    return [(at, min(step, len(rows) - at)) for at in range(0, len(rows), step)]
+def _in_threads(work: Callable[[slice], list[T]], n_rows: int, n_threads: int) -> list[T]:
+    """What `work` finds for all rows, some at a time; numpy lets threads compute side by side."""
+    parts = [slice(at, at + _TASK) for at in range(0, n_rows, _TASK)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        return [one for found in pool.map(work, parts) for one in found]
 
 
-def _slice_rows(rows: Floats) -> int:
-    n_vocab: int = rows.shape[1]
-    return max(1, _SLICE_BYTES // (4 * n_vocab))
+def _compare_row(
+    base: Floats, own: Floats, token: int, who: tuple[str, str], buffers: Floats
+) -> _RowFigures:
+    """The figures of one token. No row is normalised: it is passed over as few times as will do."""
+    base_shifted, own_shifted, difference = buffers
+    base_top, own_top = base.argmax(), own.argmax()
+    np.subtract(base, base[base_top], out=base_shifted)
+    np.subtract(own, own[own_top], out=own_shifted)
+    np.subtract(base_shifted, own_shifted, out=difference)
+    base_logit, own_logit = float(base_shifted[token]), float(own_shifted[token])
+    base_sum, base_log_sum = _log_sum(base_shifted, who[0])
+    _, own_log_sum = _log_sum(own_shifted, who[1])
+    base_nll, own_nll = base_log_sum - base_logit, own_log_sum - own_logit
+    # The logarithms of the sums are taken out: a float32 would round what matters here.
+    mean = float(np.einsum("i,i->", base_shifted, difference)) / base_sum
+    kld = mean + own_log_sum - base_log_sum
+    p_diff = math.exp(-own_nll) - math.exp(-base_nll)
+    return own_nll, base_nll, kld, bool(base_top == own_top), p_diff
 
 
-def _buffers(rows: Floats, count: int) -> list[Floats]:
-    """Memory for what is made of a slice; getting it anew for each would take longer than that."""
-    shape = (min(len(rows), _slice_rows(rows)), rows.shape[1])
-    return [np.empty(shape, np.float32) for _ in range(count)]
-
-
-class _Softmax(NamedTuple):
-    """The softmax of rows of logits, not yet divided by its sums."""
-
-    shifted: Floats  # the logits, without the largest of their row
-    weights: Floats  # their exponentials
-    sums: NDArray[np.float64]  # of the weights, by row
-    nll: NDArray[np.float64]  # the negative log-probability of each row's token
-
-
-def _softmax(
-    rows: Floats, tokens: Sequence[int], who: str, shifted: Floats, weights: Floats
-) -> _Softmax:
-    """The softmax of a slice, in buffers that are at least as long."""
-    shifted, weights = shifted[: len(rows)], weights[: len(rows)]
-    np.subtract(rows, rows.max(axis=1, keepdims=True), out=shifted)
-    np.exp(shifted, out=weights)
-    sums = weights.sum(axis=1).astype(np.float64)
-    if not np.isfinite(sums).all():
+def _log_sum(shifted: Floats, who: str) -> tuple[float, float]:
+    """The sum of the exponentials of a row, and its logarithm; the exponentials replace the row."""
+    np.exp(shifted, out=shifted)
+    total = float(shifted.sum())
+    if not math.isfinite(total):
         raise NativeError(
             f"{who} computes logits that are NaN or infinite: the file is damaged, or its weights "
             "are; convert the checkpoint again"
         )
-    own = shifted[np.arange(len(rows)), np.asarray(tokens)].astype(np.float64)
-    return _Softmax(shifted, weights, sums, np.log(sums) - own)
+    return total, math.log(total)

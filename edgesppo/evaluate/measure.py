@@ -74,7 +74,7 @@ def measure_perplexity(model: str | Path | Found, options: Options) -> Perplexit
         for sample in corpus.samples:
             for position, rows in opened.blocks(sample):
                 targets = sample.ids[position + 1 : position + 1 + len(rows)]
-                parts.append(logits.nlls(rows, targets, candidate.name))
+                parts.append(logits.nlls(rows, targets, candidate.name, opened.n_threads))
             progress.advance(len(sample.ids))
             if not looked and sum(map(len, parts)) >= EARLY:
                 looked = True

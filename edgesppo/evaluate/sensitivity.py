@@ -14,7 +14,6 @@ from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import OutOfMemory
 from edgesppo.evaluate import logits
 from edgesppo.evaluate.quantised import Matrix, quantised, restored
-from edgesppo.llama.model import Model
 from edgesppo.llama.weight_writer import WeightWriter
 from edgesppo.planning.memory_plan import PROGRAM_BYTES
 from edgesppo.system.hardware import available_memory
@@ -54,12 +53,12 @@ class TrialModel:
         self._writer = WeightWriter()
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
-            model = Model(
-                candidate.path, gpu="off", repack=False, mmap=False, summary=candidate.summary
-            )
-            undo.callback(model.close)
+            weights = candidate.weights(repack=False, gpu="off", mmap=False)
+            undo.callback(weights.close)
             tuning = candidate.settings(n_ctx, fast=True)
-            self._forward = ForwardPass(model, tuning, n_ctx, observer=self._writer)
+            self._forward = ForwardPass(
+                weights, candidate.summary, tuning, n_ctx, observer=self._writer
+            )
             undo.callback(self._forward.close)
             self._reference = [self._logits(sample) for sample in samples]
             self._stack = undo.pop_all()
@@ -105,7 +104,8 @@ class TrialModel:
         for sample, reference in zip(self._samples, self._reference, strict=True):
             for base, (position, rows) in zip(reference, self._blocks(sample), strict=True):
                 targets = sample.ids[position + 1 : position + 1 + len(rows)]
-                found = logits.compare(base, rows, targets, (self._name, self._name))
+                who, n_threads = (self._name, self._name), self._forward.n_threads
+                found = logits.compare(base, rows, targets, who, n_threads)
                 total, n = total + float(found.kld.sum()), n + found.kld.size
         return total / n
 

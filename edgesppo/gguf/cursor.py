@@ -6,32 +6,31 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile
-from edgesppo.gguf.strings import MAX_STRING, release
+from edgesppo.gguf.strings import MAX_STRING
 
 if TYPE_CHECKING:
-    import mmap
     from pathlib import Path
+
+    from edgesppo.gguf.file_bytes import FileBytes
 
 MAX_TEXT = 2_097_152  # bytes of all names and strings that are kept
 MAX_HEAD = 67_108_864  # bytes; the header of a Gemma-2 file has 8 million
-_RELEASE_STEP = 1 << 20  # bytes to read before their memory is released
 ADVICE = "; download or convert it again"
 
 
 class Cursor:
     """A position in the header of a file of `size` bytes; every read is checked against both.
 
-    `view` is the mapped file or its first bytes. Errors are BadModelFile.
+    `view` are the file's bytes or the first of them. Errors are BadModelFile.
     """
 
-    def __init__(self, path: Path, view: mmap.mmap | bytes, size: int) -> None:
+    def __init__(self, path: Path, view: FileBytes | bytes, size: int) -> None:
         self.path = path
         self.view = view
         self.end = min(len(view), MAX_HEAD)
         self.size = size
         self.at = 4  # after the magic
         self.text = 0
-        self.released = 0
 
     def fail(self, what: str) -> BadModelFile:
         """The error to raise for a damaged file."""
@@ -42,7 +41,7 @@ class Cursor:
         end = self.at + struct.calcsize("<" + form)
         if end > self.end:
             raise self.truncated()
-        (value,) = struct.unpack_from("<" + form, self.view, self.at)
+        (value,) = struct.unpack("<" + form, self.view[self.at : end])
         self.at = end
         return value
 
@@ -64,12 +63,6 @@ class Cursor:
         if self.end < len(self.view):
             return self.fail(f"its header takes more than {MAX_HEAD} bytes")
         return self.fail(f"the file ends at byte {self.end} inside its header")
-
-    def release(self) -> None:
-        """Release the memory of what was read, once it is more than _RELEASE_STEP bytes."""
-        if self.at - self.released > _RELEASE_STEP:
-            release(self.view, self.released, self.at)
-            self.released = self.at
 
     def string(self, what: str, limit: int = MAX_STRING) -> str:
         """The next string, which must be UTF-8 and at most `limit` bytes long."""

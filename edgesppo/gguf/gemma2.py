@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile
+from edgesppo.gguf.arrays import read_array, same_array
 from edgesppo.gguf.foreign_keys import changes_model
 from edgesppo.gguf.reader import (
     ArrayInfo,
     Summary,
     TensorEntry,
     read,
-    read_array,
     read_head,
 )
 from edgesppo.system.sanitize import one_line
@@ -41,6 +41,7 @@ __all__ = [
     "load_summary",
     "notes",
     "read_array",
+    "same_array",
 ]
 
 ARCHITECTURE = "gemma2"

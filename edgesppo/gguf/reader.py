@@ -12,18 +12,17 @@ The result is a `Summary`, or one clear `BadModelFile`.
 from __future__ import annotations
 
 import errno
-import io
-import mmap
 import shlex
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
 from edgesppo.gguf.cursor import ADVICE, Cursor
+from edgesppo.gguf.file_bytes import FileBytes
 from edgesppo.gguf.strings import MAX_STRING, StringOutOfBounds, Vocabulary, skip_array
 from edgesppo.gguf.tensors import TensorEntry, read_tensors
 from edgesppo.system.content import HEAD, mistaken_for
@@ -46,7 +45,6 @@ __all__ = [
     "TensorEntry",
     "peek",
     "read",
-    "read_array",
     "read_head",
 ]
 
@@ -59,18 +57,22 @@ _ALIGNMENT, _U32 = "general.alignment", 4
 _ALIGNMENTS = [2**n for n in range(5, 17)]
 _EXPECTED = f"expected a power of two from {_ALIGNMENTS[0]} to {_ALIGNMENTS[-1]}"
 
-_SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
+SCALARS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}
 STRING, _ARRAY = 8, 9
 _NONE: Distinct = {}
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """The type of an array's elements (GGUF's number), its length, and its offset in the file."""
+    """The type of an array's elements (GGUF's number), its length, and its offset in the file.
+
+    `n_bytes` is its size there: 0 if the head that was read ends inside it.
+    """
 
     element_type: int
     length: int
     offset: int
+    n_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,18 +98,18 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
     """
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode):  # on Windows to open one is refused as anything is
+            raise BadModelFile(f"{path} is a folder, expected a GGUF file")
+        if not stat.S_ISREG(mode):
             raise BadModelFile(f"{path} is not a regular file, expected a GGUF file")
         with path.open("rb") as file:
             head = file.read(4)
             if head != b"GGUF":
                 raise BadModelFile(_not_gguf(path, head + file.read(HEAD)))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                return _Reader(path, view, len(view), distinct).read_summary(check_keys)
+            view = FileBytes(path, file)
+            return _Reader(path, view, len(view), distinct).read_summary(check_keys)
     except FileNotFoundError:
         raise ModelNotFound(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise BadModelFile(f"{path} is a folder, expected a GGUF file") from None
     except OSError as error:
         kind = OutOfMemory if error.errno == errno.ENOMEM else BadModelFile
         raise kind(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -136,30 +138,6 @@ def peek(head: bytes, size: int) -> dict[str, Any]:
     return {**{name: array.length for name, array in reader.arrays.items()}, **reader.keys}
 
 
-def read_array(
-    summary: Summary, key: str, head: bytes | None = None, *, file: BinaryIO | None = None
-) -> list[Any]:
-    """The items of an array; bytes of strings that are not UTF-8 are escaped.
-
-    They are read from the file at `summary.path`, or from an open `file`, which is closed, or from
-    the `head` of a file that is yet to be written.
-    """
-    array = summary.arrays[key]
-    if file is None:
-        file = summary.path.open("rb") if head is None else io.BytesIO(head)
-    with file:
-        file.seek(array.offset)
-        if array.element_type == STRING:
-            return [_string(file) for _ in range(array.length)]
-        form = f"<{array.length}{_SCALARS[array.element_type]}"
-        return list(struct.unpack(form, file.read(struct.calcsize(form))))
-
-
-def _string(file: BinaryIO) -> str:
-    (length,) = struct.unpack("<Q", file.read(8))
-    return file.read(min(length, MAX_STRING)).decode("utf-8", "backslashreplace")
-
-
 def _not_gguf(path: Path, head: bytes) -> str:
     if not head:
         return f"{path} is empty, expected a GGUF file{ADVICE}"
@@ -181,7 +159,7 @@ class _Reader(Cursor):
     """Reads what follows the magic: the keys and the tensor infos."""
 
     def __init__(
-        self, path: Path, view: mmap.mmap | bytes, size: int, distinct: Distinct = _NONE
+        self, path: Path, view: FileBytes | bytes, size: int, distinct: Distinct = _NONE
     ) -> None:
         super().__init__(path, view, size)
         self.distinct = distinct
@@ -230,15 +208,14 @@ class _Reader(Cursor):
             if name in keys:
                 raise self.fail(f"the key {quoted(name)} occurs twice")
             keys[name] = self.read_value(name)
-            self.release()
         return keys
 
     def read_value(self, key: str) -> Any:
         kind = self.take("I")
         if key == _ALIGNMENT and kind != _U32:
             raise self.fail(f"{key} has the type {kind}, expected {_U32} (32 bits, unsigned)")
-        if kind in _SCALARS:
-            return self.take(_SCALARS[kind])
+        if kind in SCALARS:
+            return self.take(SCALARS[kind])
         if kind == STRING:
             return self.string(f"the value of {quoted(key)}")
         if kind == _ARRAY:
@@ -253,12 +230,14 @@ class _Reader(Cursor):
         if self.n_items > MAX_ARRAY:
             raise self.fail(f"its arrays have more than {MAX_ARRAY} items")
         self.arrays[key] = ArrayInfo(kind, n, self.at)
-        if kind in _SCALARS:
-            self.skip(n * struct.calcsize("<" + _SCALARS[kind]))
+        if kind in SCALARS:
+            self.skip(n * struct.calcsize("<" + SCALARS[kind]))
         elif kind == STRING:
             self.skip_strings(key, n)
         else:
             raise self.fail(f"the array {quoted(key)} has elements of the type {kind}")
+        found = self.arrays[key]
+        self.arrays[key] = replace(found, n_bytes=self.at - found.offset)
         return n
 
     def skip_strings(self, key: str, n: int) -> None:

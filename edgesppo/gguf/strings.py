@@ -5,7 +5,6 @@ string:  length u64 | bytes
 
 from __future__ import annotations
 
-import mmap
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,10 @@ from edgesppo.gguf.lenient_utf8 import spelling_nul
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgesppo.gguf.file_bytes import FileBytes
+
 MAX_STRING = 1_048_576
-_WINDOW = 1 << 18  # bytes copied at a time: slicing bytes is faster than slicing a map
+_WINDOW = 1 << 18  # bytes read at a time
 
 
 class StringOutOfBounds(Exception):
@@ -48,23 +49,12 @@ class Vocabulary:
         texts.clear()
 
 
-def release(view: mmap.mmap | bytes, start: int, end: int) -> None:
-    """Release the memory of these bytes of a mapped file, which counts as this process's.
-
-    They can still be read again.
-    """
-    first = start - start % mmap.PAGESIZE
-    if isinstance(view, mmap.mmap) and end > first and hasattr(mmap, "MADV_DONTNEED"):
-        view.madvise(mmap.MADV_DONTNEED, first, end - first)
-
-
-def skip_array(view: mmap.mmap | bytes, start: int, n: int, into: Vocabulary | None = None) -> int:
+def skip_array(view: FileBytes | bytes, start: int, n: int, into: Vocabulary | None = None) -> int:
     """Where `n` strings from `start` on end; `into` collects them. Raises StringOutOfBounds."""
     unpack: Callable[[Any, int], tuple[int]] = struct.Struct("<Q").unpack_from
     texts, window, at, size = list[bytes](), b"", 0, 0  # the window begins at `start`
     for _ in range(n):
         if at + 8 > size:
-            release(view, start, start + at)
             if into is not None:
                 into.move_from(texts)
             start, at = start + at, 0
@@ -85,5 +75,4 @@ def skip_array(view: mmap.mmap | bytes, start: int, n: int, into: Vocabulary | N
             texts.append(window[begin:at])
     if into is not None:
         into.move_from(texts)
-    release(view, start, start + at)
     return start + at

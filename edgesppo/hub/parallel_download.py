@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from edgesppo.hub.repository import RemoteFile
 from edgesppo.system.fs import FileSystem, cannot_write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from edgesppo.hub.download import FetchProgress
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 WORKERS = 4
 _POLL_INTERVAL = 0.1
-_JOIN_TIMEOUT = 2.0
+_JOIN_TIMEOUT = 0.8  # for all workers together
 
 
 class _Stopped(Exception):
@@ -93,9 +94,7 @@ class _ParallelDownload:
             ) from None
         finally:
             self._stop.set()
-            for worker in workers:  # a worker that is blocked by the network is abandoned
-                if worker.ident is not None:
-                    worker.join(_JOIN_TIMEOUT)
+            join_all(worker for worker in workers if worker.ident is not None)
         if self._errors:
             raise self._errors[0]
 
@@ -135,6 +134,13 @@ class _ParallelDownload:
         self._raise_if_stopped()
         with self._report_lock:
             self._on_fetch(file, at, size)
+
+
+def join_all(workers: Iterable[threading.Thread]) -> None:
+    """Wait a moment until these end; those that are blocked by the network are abandoned."""
+    until = time.monotonic() + _JOIN_TIMEOUT
+    for worker in workers:
+        worker.join(max(0.0, until - time.monotonic()))
 
 
 def wait(stop: threading.Event, seconds: float) -> None:

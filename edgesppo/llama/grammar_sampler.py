@@ -14,13 +14,13 @@ the ones whose first byte may come next.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgesppo.errors import NativeError
+from edgesppo.llama.fork import ForkSafeLock
 from edgesppo.llama.grammar import Grammar
 from edgesppo.llama.sampler_chain import CANDIDATE
 from edgesppo.llama.weights import ENDS, NO_TEXT
@@ -56,7 +56,7 @@ class _Vocabulary:
 
 
 _vocabularies: weakref.WeakKeyDictionary[Weights, _Vocabulary] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 def _vocabulary(weights: Weights) -> _Vocabulary:

@@ -10,19 +10,17 @@ from edgesppo.gguf import gemma2
 from edgesppo.llama import fork
 from edgesppo.llama.fork import closed_by_fork
 from edgesppo.llama.library import can_offload
+from edgesppo.llama.load_weights import load_weights
 from edgesppo.llama.mapped_file import MappedFile
 from edgesppo.llama.tokenizer import Tokenizer, model_closed
-from edgesppo.llama.weights import Weights
 from edgesppo.planning.run_config import gpu_layers
-from edgesppo.system import memory_guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from edgesppo.gguf.gemma2 import Summary
+    from edgesppo.llama.weights import Weights
 
-# Bytes that llama.cpp takes for each entry of the vocabulary, its text included.
-_ENTRY_BYTES = 300
 # The roles of tokens that begin or end a text, a turn or a message.
 _STEERING = ("bos", "eos", "eot", "eom")
 # GGUF's types of the tokens that are nothing but text: normal, byte.
@@ -65,9 +63,9 @@ class Model:
         fork.track(self)
         self.file = MappedFile(self.path)
         try:
-            self._require_memory()
-            weights = Weights(
-                self.path,
+            weights = load_weights(
+                self.file,
+                self.summary,
                 n_gpu_layers=self.n_gpu_layers,
                 repack=repack,
                 vocabulary_only=vocabulary_only,
@@ -76,7 +74,6 @@ class Model:
             )
             self.tokenizer = Tokenizer(weights, self.path)
             self._weights = weights
-            self._check_file()
             self.n_vocab = weights.n_vocab
             self.start_of_turn = self._turn_token("<start_of_turn>")
             self.end_of_turn = self._turn_token("<end_of_turn>")
@@ -113,9 +110,9 @@ class Model:
         """Let go of the weights, which belong to the parent process."""
         self._weights, self._parent = None, parent
 
-    def tokenize(self, text: str | bytes) -> list[int]:
+    def tokenize(self, text: str | bytes, *, enough: int | None = None) -> list[int]:
         """The token ids of plain text; see `Tokenizer.tokenize`."""
-        return self.tokenizer.tokenize(text)
+        return self.tokenizer.tokenize(text, enough=enough)
 
     def fewest_tokens(self, text: str) -> int:
         """A lower bound for a text's number of tokens; see `Tokenizer.fewest_tokens`."""
@@ -132,25 +129,6 @@ class Model:
     def is_control(self, token: int) -> bool:
         """Whether the token steers the model instead of standing for text."""
         return self.tokenizer.is_control(token)
-
-    def _require_memory(self) -> None:
-        """Raise OutOfMemory if loading would end the process for lack of memory."""
-        tokens = self.summary.keys.get("tokenizer.ggml.tokens")
-        memory_guard.require(
-            f"{self.path}: loading it",
-            memory=_ENTRY_BYTES * (tokens if isinstance(tokens, int) else 0)
-            + memory_guard.LOADING_RESERVE,
-            mapped=self.summary.file_bytes,
-            advice="close other programs, or use a smaller model or type",
-        )
-
-    def _check_file(self) -> None:
-        """Raise BadModelFile if the file that was loaded is not the one that was checked."""
-        self.file.check_path()
-        if self.file.n_bytes != self.summary.file_bytes:
-            raise BadModelFile(
-                f"{self.path}: was replaced while it was being loaded; load it again"
-            )
 
     def _find_ends(self) -> frozenset[int]:
         """The tokens that end an answer: `<end_of_turn>`, and those llama.cpp takes for an end.

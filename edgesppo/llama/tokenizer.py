@@ -60,17 +60,22 @@ class Tokenizer:
         """Let go of the weights: a thread that no longer exists may hold the lock."""
         self._open_weights, self._parent, self._lock = None, parent, threading.RLock()
 
-    def tokenize(self, text: str | bytes) -> list[int]:
+    def tokenize(self, text: str | bytes, *, enough: int | None = None) -> list[int]:
         """The token ids of plain text, equal to SentencePiece's; never a control token's id.
 
-        Text that looks like a control token is spelled in ordinary pieces. Raises UsageError for
-        bytes that are not UTF-8 and for lone surrogates.
+        Text that looks like a control token is spelled in ordinary pieces. The rest of a long text
+        may be left out once there are `enough` ids. Raises UsageError for bytes that are not UTF-8
+        and for lone surrogates.
         """
         data = as_utf8(text)
         if len(data) <= _LONG:
             return self._tokenize(data)
-        parts = self._splitter().parts(data.decode("utf-8"), _PART)
-        return [id_ for part in parts for id_ in self._tokenize(part.encode("utf-8"))]
+        ids: list[int] = []
+        for part in self._splitter().parts(data.decode("utf-8"), _PART):
+            ids += self._tokenize(part.encode("utf-8"))
+            if enough is not None and len(ids) >= enough:
+                break
+        return ids
 
     def fewest_tokens(self, text: str) -> int:
         """A lower bound for a long text's number of tokens, from its length; 0 for a short one."""

@@ -163,7 +163,10 @@ def _watch(child: subprocess.Popen[str], output: _Output, started: float) -> Non
 
 def _stop(child: subprocess.Popen[str]) -> None:
     """End the child and all of its group; what they leave in the scratch folder goes later."""
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # there are no groups there, and compilers would go on
+        command = ["taskkill", "/F", "/T", "/PID", str(child.pid)]
+        with suppress(OSError):
+            subprocess.run(command, capture_output=True, check=False)
         child.kill()
     else:
         # First kindly: ninja has each compiler in another group, and ends those when it is told.

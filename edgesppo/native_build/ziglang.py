@@ -23,6 +23,9 @@ ROOM = 900_000_000
 # them. With a static library inside llama.cpp CMake asks for an archiver, too.
 _TOOLS = {"cc": "cc", "c++": "c++", "ar": "ar", "ranlib": "ranlib"}
 _COMPILES = ("cc", "c++")
+# For MinGW llama.cpp marks what a library offers as visible only. With nothing marked as exported,
+# the linker exports all, Zig's own `atexit` too, of which the next library then has two.
+_EXPORT = " '-Dvisibility(v)=dllexport'"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Ziglang:
         for name, command in _TOOLS.items():
             if target is not None and command in _COMPILES:
                 command += f" -target {target.triple} -mcpu={target.cpu}"
+                command += _EXPORT if target.system == "Windows" else ""
             _write_script(folder / name, folder / "ziglang" / "zig", command)
         caches = dict.fromkeys(
             ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(pip.scratch / "zig-cache")

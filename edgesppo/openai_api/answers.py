@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgesppo.openai_api import logprobs
 from edgesppo.openai_api.tools import AnswerParser, call_id
@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesppo.chat.result import Result, Usage
+    from edgesppo.openai_api import answer_types
+    from edgesppo.openai_api.answer_types import AnswerMessage, AnswerToolCall, ChatChoice
 
 
-def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> dict[str, Any]:
+def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> ChatChoice:
     """Choice number `n`: a text, or calls of tools."""
     calls = calls_in(result.text) if has_tools else []
-    message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
+    message: AnswerMessage = {"role": "assistant", "content": result.text, "refusal": None}
     if calls:
-        message |= {"content": None, "tool_calls": calls}
+        message = {**message, "content": None, "tool_calls": calls}
     return {
         "index": n,
         "message": message,
@@ -27,9 +29,9 @@ def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> d
     }
 
 
-def calls_in(text: str) -> list[dict[str, Any]]:
+def calls_in(text: str) -> list[AnswerToolCall]:
     """The calls of a whole answer; none if it is text. The last one's arguments may be cut off."""
-    found: list[dict[str, Any]] = []
+    found: list[AnswerToolCall] = []
     for _, name, arguments in AnswerParser().add(text)[1]:
         if name is not None:
             found.append(tool_call(call_id(), name, ""))
@@ -44,12 +46,12 @@ def finish_reason(result: Result, *, is_call: bool) -> str:
     return result.finish_reason
 
 
-def tool_call(id_: str, name: str, arguments: str) -> dict[str, Any]:
+def tool_call(id_: str, name: str, arguments: str) -> AnswerToolCall:
     """A call as a message has it."""
     return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def usage_of(usages: Sequence[Usage], n: int) -> dict[str, Any]:
+def usage_of(usages: Sequence[Usage], n: int) -> answer_types.Usage:
     """The counts of a request's answers, `n` to each prompt, which counts once."""
     prompt = sum(one.prompt_tokens for one in usages[::n])
     completion = sum(one.completion_tokens for one in usages)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgesppo.chat.result import TokenLogprob
+    from edgesppo.openai_api import answer_types
+    from edgesppo.openai_api.answer_types import ChatLogprobs, CompletionLogprobs
 
 
-def chat(entries: Iterable[TokenLogprob]) -> dict[str, Any]:
+def chat(entries: Iterable[TokenLogprob]) -> ChatLogprobs:
     """The log-probabilities of a chat's answer."""
     return {
         "content": [
@@ -22,7 +24,7 @@ def chat(entries: Iterable[TokenLogprob]) -> dict[str, Any]:
     }
 
 
-def completion(entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+def completion(entries: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs:
     """The log-probabilities of a continued text; its first token's text begins at `offset`."""
     offsets = []
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -45,5 +47,5 @@ def _name(entry: TokenLogprob) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in entry.data)
 
 
-def _entry(entry: TokenLogprob) -> dict[str, Any]:
+def _entry(entry: TokenLogprob) -> answer_types.TokenLogprob:
     return {"token": entry.text, "logprob": entry.logprob, "bytes": [*entry.data]}

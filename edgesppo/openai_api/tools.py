@@ -8,6 +8,7 @@ begins with `{` is a call, and any other is text. Several calls, for who asks fo
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*')
 _MOST_CALLS = 8  # in one answer
+_MOST_WORK = 4  # for all schemas together: so many times that for one
 _PLACE = "/properties/arguments"  # of a function's parameters, in the schema of a call
 _TEXT = "[^{ \\t\\n] [^\\x00]*"
 _MAY, _MUST = (
@@ -87,7 +89,8 @@ def tool_use(
     if not functions or choice == "none":
         return None
     must = choice not in (None, "auto")
-    grammar = _grammar(functions, must=must, several=several)
+    known = json.dumps([function.to_dict() for function in functions])
+    grammar = _grammar(known, must=must, several=several)
     return ToolUse(_introduce(functions, must=must, several=several), grammar)
 
 
@@ -98,18 +101,19 @@ def _introduce(functions: Sequence[Function], *, must: bool, several: bool) -> s
     )
 
 
-def _grammar(functions: Sequence[Function], *, must: bool, several: bool) -> str:
-    """The GBNF of one or several calls, or of those or a text."""
-    calls = []
-    for n, function in enumerate(functions):
+@functools.lru_cache(maxsize=16)  # clients send the same tools with every turn
+def _grammar(functions: str, *, must: bool, several: bool) -> str:
+    """The GBNF of one or several calls, or of those or a text; the functions are given as JSON."""
+    calls, work = [], schema.Work(_MOST_WORK)
+    for n, function in enumerate(Function(**values) for values in json.loads(functions)):
         parameters = function.parameters or {"type": "object", "additionalProperties": False}
         try:
-            schema.grammar(parameters)  # alone first, so that the error says whose it is
+            schema.grammar(parameters, work)  # alone first, so that the error says whose it is
         except UsageError as error:
             raise BadField(f"the tool {function.name!r}: {error}", f"tools.{n}") from None
         calls.append(_call_schema(function.name, schema.moved(parameters, f"/anyOf/{n}{_PLACE}")))
     try:
-        grammar = schema.grammar({"anyOf": calls})
+        grammar = schema.grammar({"anyOf": calls}, work)
     except UsageError as error:
         raise BadField(f"the tools: {error}", "tools") from None
     head, root, rest = f"\n{grammar}".partition("\nroot ::=")

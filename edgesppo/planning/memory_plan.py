@@ -114,8 +114,12 @@ def plan_memory(
     n_seqs: int,
     n_batch: int,
     cache_type: str,
+    n_outputs: int = 1,
 ) -> MemoryPlan:
-    """The plan for a Gemma-2 file; `n_ctx` and `n_batch` are in tokens, `n_seqs` shares `n_ctx`."""
+    """The plan for a Gemma-2 file; `n_ctx` and `n_batch` are in tokens, `n_seqs` shares `n_ctx`.
+
+    llama.cpp keeps `n_outputs` rows of logits, and at least one for each sequence.
+    """
     prefill = 0
     if config.plain_from is not None:
         n_seqs += 1  # kept free, for what goes from one context to the other
@@ -125,11 +129,14 @@ def plan_memory(
     shape = _Shape(summary.keys)
     n_ubatch = min(n_batch, config.n_ubatch)
     full, window = shape.cells(n_ctx, n_seqs, n_ubatch)
+    logits = 4 * max(n_seqs, n_outputs) * shape.vocabulary
+    # The logits are computed where the layers' values were, and copied to where they are kept.
+    compute = max(logits, shape.compute_bytes(full, window, n_ubatch, config.flash_attention))
     return MemoryPlan(
         weights=_resident(summary, repack=config.repack),
         kv=shape.kv_bytes(full, window, cache_type),
-        compute=shape.compute_bytes(full, window, n_ubatch, config.flash_attention),
-        logits=4 * n_seqs * shape.vocabulary,
+        compute=compute,
+        logits=logits,
         n_ctx=n_ctx,
         window=window,
         cache_type=cache_type,

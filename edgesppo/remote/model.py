@@ -42,7 +42,7 @@ class RemoteModel(LoadedModel):
         defaults = SamplingParams().replace(**sampling)
         engine = cast("Engine", remote)  # it has what a chat uses of an engine and its model
         super().__init__(card["id"], engine, defaults, load_s, None)
-        self._interior = Interior(engine, RemoteIdentity(card["id"], engine), client.url)
+        self._interior = Interior(engine, RemoteIdentity(card["id"], engine), defaults, client.url)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} at {self._interior.url}, {self.n_ctx:,} tokens>"

@@ -19,7 +19,6 @@ from edgesppo.remote.worker import actor_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable, Iterable
-    from types import TracebackType
 
     from edgesppo.remote.worker import Done, Machine, Worker
 
@@ -84,12 +83,7 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

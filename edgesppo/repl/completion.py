@@ -13,7 +13,7 @@ from edgesppo.repl import file_names, sampling_settings
 from edgesppo.repl.commands.registry import COMMANDS, named
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.system.sanitize import one_line
-from edgesppo.terminal.format import ago, n_turns
+from edgesppo.terminal.format import ago
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,8 +59,8 @@ class CommandCompleter(Completer):
     def _choices(self, kind: str) -> Iterator[tuple[str, str]]:
         """(text, description) of every argument of a kind; see `Command.takes`."""
         if kind == "session":
-            for entry in self._state.setup.sessions.entries():
-                yield entry.name, f"{n_turns(entry.n_turns)}, {entry.model}, {ago(entry.last_used)}"
+            for name, last_used in self._state.setup.sessions.last_used():
+                yield name, ago(last_used)
         elif kind == "parameter":
             params = self._state.chat.params if self._state.ready else SamplingParams()
             for one in sampling_settings.settings(params):

@@ -23,6 +23,7 @@ from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c
 from edgesppo.terminal.columns import format_columns
 from edgesppo.terminal.format import n_turns, speed_line
+from edgesppo.terminal.output import is_broken_pipe
 from edgesppo.terminal.raw_mode import Keyboard
 from edgesppo.terminal.stream import PlainText, StyledText
 
@@ -87,21 +88,27 @@ class Loop:
         except EdgesppoError as error:
             self._say_error(" ".join(str(error).split()))
             return False
-        except (BrokenPipeError, LoadFailed):
-            raise  # the output is closed, or there is no model
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            self._say_error(f"{where}{error.strerror or error}")
-            return False
+        except LoadFailed:
+            raise
         except Exception as error:
-            if os.environ.get("EDGESPPO_DEBUG"):
-                raise
-            self._say_error(
-                f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
-                "(a bug in edgesppo; set EDGESPPO_DEBUG=1 to see where)"
-            )
+            self._report_failure(error)
             return False
         return True
+
+    def _report_failure(self, error: Exception) -> None:
+        """Say what the system or we did wrong; raises the error where nobody would read it."""
+        if is_broken_pipe(error):
+            raise error
+        if isinstance(error, OSError):
+            where = f"{error.filename}: " if error.filename else ""
+            self._say_error(f"{where}{error.strerror or error}")
+            return
+        if os.environ.get("EDGESPPO_DEBUG"):
+            raise error
+        self._say_error(
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
+            "(a bug in edgesppo; set EDGESPPO_DEBUG=1 to see where)"
+        )
 
     def _ask(self, line: str) -> None:
         chat = self.state.chat

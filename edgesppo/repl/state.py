@@ -15,6 +15,7 @@ from edgesppo.chat.dialogue import dialogue
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.interior import interior
 from edgesppo.repl.background import BackgroundTask
+from edgesppo.sampling.stages import within_vocabulary
 from edgesppo.sessions import persistent_chat
 from edgesppo.system import notices
 from edgesppo.system.signals import shielded
@@ -112,7 +113,8 @@ class ReplState:
         """Load the model and start the chat, or resume it if the session has turns."""
         self._loaded = self.setup.open_model(self.found, report)
         self.notices += [describe(self._loaded), *_noted()]
-        self.notices += self._begin(self.session, dict(self.setup.options))
+        said = self._begin(self.session, dict(self.setup.options))
+        self.notices += [*_noted(), *said]
 
     def _begin(self, session: Session | None, options: dict[str, Any]) -> list[str]:
         """Start or resume a chat in a session; return lines that say what was restored.
@@ -194,7 +196,7 @@ class ReplState:
             unused = before if self.session is session else session
             if unused is not None:
                 unused.close()
-        return [*(session.notices if session is not None else []), *said]
+        return [*(session.notices if session is not None else []), *_noted(), *said]
 
     def save_as(self, session: Session) -> None:
         """Save a chat that was not saved so far in a new session, from now on."""
@@ -259,6 +261,7 @@ class ReplState:
         if self.session is not None:
             self.session.close()
             self.session = self.setup.sessions.open(self.name)
+        options = within_vocabulary(options, interior(self._loaded).engine.model.n_vocab)
         said = self._begin(self.session, options)
         if self.session is None:  # the token ids of another model mean nothing to this one
             self.chat.messages[:] = [dataclasses.replace(message, ids=None) for message in messages]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import MAX_SEED, SamplingParams
-from edgesppo.system import validate
+from edgesppo.system import notices, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # The stages that remove no candidate: the only ones that Mirostat and temperature 0 use.
 _KEEPS_ALL = ("penalties", "dry", "temperature")
@@ -64,12 +64,36 @@ def first_cut(found: Sequence[Stage]) -> int | None:
     return next((at for at, stage in enumerate(found) if stage.name not in keeps), None)
 
 
-def _check_ids(params: SamplingParams, n_vocab: int) -> None:
-    token_ids = {
+def within_vocabulary(sampling: Mapping[str, Any], n_vocab: int) -> dict[str, Any]:
+    """Valid parameters without the tokens that a vocabulary lacks, and a notice if there are any.
+
+    For a chat that goes on with another model.
+    """
+    fitting = dict(sampling)
+    for name in sorted(sampling.keys() & {"logit_bias", "stop_tokens"}):
+        changes: dict[str, Any] = {name: sampling[name]}
+        params = SamplingParams().replace(**changes)
+        entries, tokens = getattr(params, name), _token_ids(params)[name]
+        unknown = [str(token) for token in tokens if token >= n_vocab]
+        if unknown:
+            pairs = zip(entries, tokens, strict=True)
+            fitting[name] = tuple(entry for entry, token in pairs if token < n_vocab)
+            notices.notify(
+                f"{name} continues without token {', '.join(unknown)}: this model's"
+                f" vocabulary has {n_vocab:,} tokens"
+            )
+    return fitting
+
+
+def _token_ids(params: SamplingParams) -> dict[str, Sequence[int]]:
+    return {
         "logit_bias": [token for token, _ in params.logit_bias],
         "stop_tokens": params.stop_tokens,
     }
-    for name, tokens in token_ids.items():
+
+
+def _check_ids(params: SamplingParams, n_vocab: int) -> None:
+    for name, tokens in _token_ids(params).items():
         for token in tokens:
             if token >= n_vocab:
                 raise UsageError(

@@ -41,18 +41,19 @@ from typing import Any
 
 from edgesppo.schema.document import Document, parse
 from edgesppo.schema.keywords import ANNOTATIONS, SUPPORTED, moved
-from edgesppo.schema.limits import MAX_BYTES, schema_error
+from edgesppo.schema.limits import MAX_BYTES, Work, schema_error
 from edgesppo.schema.values import Values
 
-__all__ = ["ANNOTATIONS", "MAX_BYTES", "SUPPORTED", "grammar", "moved", "parse"]
+__all__ = ["ANNOTATIONS", "MAX_BYTES", "SUPPORTED", "Work", "grammar", "moved", "parse"]
 
 
-def grammar(schema: Any) -> str:
+def grammar(schema: Any, work: Work | None = None) -> str:
     """The GBNF text for a schema: an object or a boolean, as Python's json module returns it.
 
-    Raises UsageError, in bounded time, if it is not a schema, too large or not supported.
+    Several schemas can share the `work` that may be spent on them. Raises UsageError, in bounded
+    time, if it is not a schema, too large or not supported.
     """
     try:
-        return Values(Document(schema)).grammar()
+        return Values(Document(schema), work or Work()).grammar()
     except RecursionError:
         raise schema_error("", "nested too deeply") from None

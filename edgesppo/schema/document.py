@@ -89,7 +89,6 @@ class Document:
                 if isinstance(copy, dict):
                     copy[name] = None  # keeps the order
                 todo.append((child, copy, name, _below(pointer, name), depth + 1))
-        self._box = box
         return box[0]
 
     def target(self, reference: Any, where: str) -> Any:

@@ -40,10 +40,13 @@ def _shown(text: str, limit: int = MAX_SHOWN) -> str:
 
 
 class Work:
-    """The work that may still be spent on one schema; `where` is the JSON pointer worked on."""
+    """The work that may still be spent on schemas; `where` is the JSON pointer worked on.
 
-    def __init__(self) -> None:
-        self.left = MAX_WORK
+    It is enough for `schemas` as complex as one may be.
+    """
+
+    def __init__(self, schemas: int = 1) -> None:
+        self.left = schemas * MAX_WORK
         self.where = ""
 
     def spend(self, n: int = 1) -> None:

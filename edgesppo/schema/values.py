@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class Values:
     """Compiles the schemas of a document to rules, starting at the root."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, work: Work) -> None:
         self._document = document
-        self._work = Work()
-        self._rules = Rules(self._work)
-        self._shapes = Shapes(document, self._work)
+        self._work = work
+        self._rules = Rules(work)
+        self._shapes = Shapes(document, work)
         self._strings = Strings(self._rules, self._work)
         self._todo: collections.deque[tuple[int, Any]] = collections.deque()
 

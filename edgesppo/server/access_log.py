@@ -104,6 +104,7 @@ class _Entry:
             "method": self._scope["method"][:16],
             "path": self.path,
             "status": self.status,
+            "error": state.get("error"),
             "seconds": round(time.perf_counter() - self._started, 3),
             "prompt_tokens": asked,
             "completion_tokens": answered,

@@ -12,10 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from typing_extensions import NotRequired, TypedDict
 
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
-from edgesppo.server import metrics, page_route
+from edgesppo.server import budgets, documented, metrics, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, ErrorBody, from_exception
 from edgesppo.server.guard import Guard
@@ -24,6 +25,8 @@ from edgesppo.server.invalid import from_validation
 from edgesppo.server.ollama import answers
 from edgesppo.server.ollama import models as ollama_models
 from edgesppo.server.openai import chat, completions, models, responses, unsupported
+from edgesppo.server.openai.answer_types import ChatCompletionChunk, CompletionChunk
+from edgesppo.server.openai.response_types import ResponseEvent
 from edgesppo.server.plain_paths import PlainPaths
 from edgesppo.server.service import Service
 from edgesppo.server.worker import FAILED, OK
@@ -36,6 +39,33 @@ if TYPE_CHECKING:
     from edgesppo.server.settings import ServerSettings
 
 logger = logging.getLogger("edgesppo.server")
+
+
+class Health(TypedDict):
+    """How the server is; `last_step_age_s` only while it computes, `error` if it has failed."""
+
+    status: str
+    last_step_age_s: float | None
+    active: int
+    queued: int
+    error: NotRequired[str]
+
+
+_HEALTH: documented.Responses = {
+    200: {"model": Health, "description": "The server answers"},
+    503: {"model": Health | ErrorBody, "description": "It loads, stops or has failed"},
+    **documented.errors(403, 500),
+}
+_METRICS: documented.Responses = {
+    200: {"content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}}},
+    **documented.errors(401, 403, 429, 500),
+}
+# What streams are made of, by the names in the description.
+_PIECES = {
+    "ChatCompletionChunk": ChatCompletionChunk,
+    "CompletionChunk": CompletionChunk,
+    "ResponseEvent": ResponseEvent,
+}
 
 
 def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> FastAPI:
@@ -56,26 +86,26 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        responses={"default": {"model": ErrorBody, "description": "Refused"}},
     )
     app.state.service, app.state.settings = service, settings
     for module in (chat, completions, responses, models, unsupported, answers, ollama_models):
         app.include_router(module.router)
     _add_status(app, service)
     page_route.mount(app)
+    documented.complete(app, _PIECES)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(EdgesppoError, _on_our_error)
     app.add_exception_handler(Exception, _on_error)
     # The last one added is the outermost.
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics, budgets=service.budgets)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=[*settings.origins],
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
-            expose_headers=["Retry-After", "X-Request-Id"],
+            expose_headers=["Retry-After", "X-Request-Id", *budgets.HEADERS],
         )
     app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
     app.add_middleware(HeadRequests)
@@ -86,11 +116,11 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
 def _add_status(app: FastAPI, service: Service) -> None:
     """The routes that tell how the server is."""
 
-    @app.get("/health", tags=["status"])
+    @app.get("/health", tags=["status"], responses=_HEALTH)
     async def health() -> Any:
         """Whether the server can answer: loading, ok, draining or failed."""
         worker = service.worker
-        body = {
+        body: Health = {
             "status": worker.status,
             "last_step_age_s": worker.step_age_s(),
             "active": worker.n_running,
@@ -100,7 +130,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
             body["error"] = one_line(str(worker.failure))
         return JSONResponse(body, 200 if worker.status == OK else 503)
 
-    @app.get("/metrics", tags=["status"], response_class=Response)
+    @app.get("/metrics", tags=["status"], response_class=Response, responses=_METRICS)
     async def figures() -> Any:
         """The figures of the server, for Prometheus."""
         return Response(service.metrics.render(), media_type=metrics.CONTENT_TYPE)
@@ -137,4 +167,5 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _response(request: Request, error: ApiError) -> JSONResponse:
+    request.state.error = error.code
     return JSONResponse(error.body(request.url.path), error.status_code, error.headers)

@@ -43,7 +43,7 @@ class Backend:
         self._model = self._engine.model
         self.bos = self._model.bos
         self.n_seqs = self._engine.n_seqs
-        self._defaults = loaded._defaults
+        self._defaults = interior(loaded).defaults
         if most_tokens is not None:
             longest = min(self._defaults.max_tokens, most_tokens)
             self._defaults = self._defaults.replace(max_tokens=longest)
@@ -124,7 +124,7 @@ class Backend:
         A client sends the text, which is trimmed and tokenised anew. Saved cells hold the sliding
         window before their end only, so those that end where the next turn differs are of no use.
         """
-        request = generation._request
+        request = generation.request
         answer = request.tokens[request.n_prompt :]
         again = self._model.tokenize(generation.result().text.strip())
         same = common_prefix(answer, again)
@@ -138,7 +138,7 @@ class Backend:
 
     def drafts(self, generation: Generation) -> tuple[int, int]:
         """How many tokens of an answer were drafted, and how many of them were right."""
-        drafter = generation._request.drafter
+        drafter = generation.request.drafter
         return (0, 0) if drafter is None else (drafter.n_drafted, drafter.n_accepted)
 
     def kv_share(self) -> float:

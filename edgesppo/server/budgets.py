@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from edgesppo.server.api_keys import ApiKey
 
 _MINUTE = 60.0
+_HEADER = "x-ratelimit"
+KINDS = ("requests", "tokens")
+# What `Budgets.headers` may have, for pages of other sites, which see only what is named.
+HEADERS = [f"{_HEADER}-{name}-{kind}" for name in ("limit", "remaining", "reset") for kind in KINDS]
 
 
 class Bucket:
@@ -24,6 +28,12 @@ class Bucket:
         self._left = self._size
         self._clock = clock
         self._at = clock()
+
+    @property
+    def left(self) -> float:
+        """What may be used now; negative if more was used than there was."""
+        self._refill()
+        return self._left
 
     def use(self, amount: float) -> None:
         """Take an amount, even if it is more than is left."""
@@ -53,9 +63,9 @@ class Budgets:
         """Count one request. Raises a 429 if the key has none left, or no tokens."""
         if key is None:
             return
-        for kind, amount in (("requests", 1.0), ("tokens", 1.0)):
+        for kind in KINDS:
             bucket = self._bucket(key, kind)
-            if bucket is not None and (wait := bucket.wait_s(amount)) > 0:
+            if bucket is not None and (wait := bucket.wait_s(1)) > 0:
                 raise _used_up(key, kind, wait)
         if (bucket := self._bucket(key, "requests")) is not None:
             bucket.use(1)
@@ -72,6 +82,21 @@ class Budgets:
         if key is not None and (bucket := self._bucket(key, "tokens")) is not None:
             bucket.use(n)
 
+    def headers(self, key: ApiKey) -> list[tuple[bytes, bytes]]:
+        """What is left of a key's budgets, by OpenAI's names; nothing of a key without any.
+
+        A reset is when the whole budget can be used again, as a duration such as 1m30s.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        for kind in KINDS:
+            bucket, limit = self._bucket(key, kind), getattr(key, kind)
+            if bucket is None:
+                continue
+            left, reset = max(0, math.floor(bucket.left)), _duration(bucket.wait_s(limit))
+            figures = (("limit", limit), ("remaining", left), ("reset", reset))
+            found += [(f"{_HEADER}-{name}-{kind}".encode(), f"{n}".encode()) for name, n in figures]
+        return found
+
     def _bucket(self, key: ApiKey, kind: str) -> Bucket | None:
         per_minute = getattr(key, kind)
         if per_minute is None:
@@ -80,6 +105,11 @@ class Budgets:
         if known is None:
             known = self._buckets[key.name, kind] = Bucket(per_minute, self._clock)
         return known
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
 def _used_up(key: ApiKey, kind: str, wait: float) -> ApiError:

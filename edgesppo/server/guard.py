@@ -14,23 +14,34 @@ from starlette.responses import JSONResponse
 
 from edgesppo.server import api_keys
 from edgesppo.server.errors import ApiError
+from edgesppo.server.wrong_keys import WrongKeys
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from edgesppo.server.api_keys import ApiKey
+    from edgesppo.server.budgets import Budgets
+    from edgesppo.server.metrics import Metrics
     from edgesppo.server.settings import ServerSettings
 
 LOCAL = "localhost"
 # What may be had without a key: the state of the server, and the page, which asks for the key.
 _OPEN = ("/health", "/", "/page/")
+# Of a connection: whether the last key on it was right. It goes on whoever else has its address.
+_PROVEN = "proven"
 
 
 class Guard:
-    """ASGI middleware that answers requests it does not let through with a 401 or 403."""
+    """ASGI middleware that answers requests it does not let through with a 401, 403 or 429."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, budgets: Budgets
+    ) -> None:
         self._app = app
         self._settings = settings
+        self._metrics = metrics
+        self._budgets = budgets
+        self._wrong_keys = WrongKeys()
         self._allowed = {host.lower() for host in settings.allowed_hosts} | {LOCAL}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,10 +53,25 @@ class Guard:
                 self._check_origin(scope, headers)
                 self._check_key(scope, headers)
             except ApiError as error:
+                scope.setdefault("state", {})["error"] = error.code
                 response = JSONResponse(error.body(scope["path"]), error.status_code, error.headers)
                 await response(scope, receive, send)
                 return
+            key: ApiKey | None = scope.get("state", {}).get("key")
+            if key is not None:
+                send = self._telling_budgets(key, send)
         await self._app(scope, receive, send)
+
+    def _telling_budgets(self, key: ApiKey, send: Send) -> Send:
+        """Send with headers that tell what is left of a key's budgets when the answer begins."""
+
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = self._budgets.headers(key)
+                message["headers"] = [*message.get("headers", ()), *more]
+            await send(message)
+
+        return telling
 
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         hosts = headers.getlist("host")
@@ -86,15 +112,35 @@ class Guard:
         if not keys or path in _OPEN or path.startswith("/page/"):
             return
         given = api_keys.given(headers.get("authorization", ""), headers.get("x-api-key", ""))
-        key = api_keys.find(keys, given)
+        state = scope.setdefault("state", {})
+        key = self._find(scope, state.get("connection", {}), given) if given else None
         if key is None:
+            self._metrics.key_refusals.labels("wrong" if given else "missing").inc()
             raise ApiError(
                 401,
                 "the API key is missing or wrong; send Authorization: Bearer KEY",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        scope.setdefault("state", {})["key"] = key
+        state["key"] = key
+
+    def _find(self, scope: Scope, connection: dict[str, bool], given: str) -> ApiKey | None:
+        """Whose key it is; None for a wrong one, which is counted. Raises a 429 after many."""
+        if not connection.get(_PROVEN):
+            self._require_few_wrong(scope)
+        key = api_keys.find(self._settings.keys, given)
+        connection[_PROVEN] = key is not None
+        if key is None:
+            self._wrong_keys.count(scope)
+        return key
+
+    def _require_few_wrong(self, scope: Scope) -> None:
+        """Raise a 429 after many wrong keys of the address, whatever the one that it sends now."""
+        try:
+            self._wrong_keys.require_few(scope)
+        except ApiError:
+            self._metrics.key_refusals.labels("too_many").inc()
+            raise
 
 
 def host_name(host: str) -> str | None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
@@ -37,6 +38,8 @@ def on_address(host: str, port: int) -> socket.socket:
     try:
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif sys.platform == "win32":  # else any program may listen there, too, and get what comes
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:

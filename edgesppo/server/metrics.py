@@ -26,6 +26,10 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._info = Info("edgesppo", "The model and the version", registry=self._registry)
         self.requests = self._counter("requests", "HTTP requests", ("path", "status"))
+        self.key_refusals = self._counter("key_refusals", "API keys not accepted", ("reason",))
+        self.refused_connections = self._counter(
+            "refused_connections", "TLS connections closed unanswered, as there were too many"
+        )
         self.disconnects = self._counter("disconnects", "Answers whose client went away")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
         self.cached_tokens = self._counter("cached_tokens", "Those of them found in the KV cache")

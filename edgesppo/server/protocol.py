@@ -41,6 +41,8 @@ class DeadlineProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the headers of the first request."""
         super().connection_made(transport)
+        # What the requests of this connection have in common, beside what all have.
+        self.app_state = {**self.app_state, "connection": {}}
         if len(self.connections) > self.most_connections:
             self.app = _refuse
         _watch_peer(transport, self.deadlines.write_s)

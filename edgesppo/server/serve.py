@@ -18,6 +18,7 @@ from prometheus_client import disable_created_metrics
 from edgesppo.server.app import create_app
 from edgesppo.server.log_output import LogOutput
 from edgesppo.server.protocol import DeadlineProtocol
+from edgesppo.server.tls_listener import TlsListener
 from edgesppo.server.worker import FAILED
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Server(uvicorn.Server):
         self.service = service
         self._drain_until: float | None = None
         self._told = False  # that it waits for answers
+        self.listeners: list[TlsListener] = []  # of TLS; others are uvicorn's
 
     @property
     def is_draining(self) -> bool:
@@ -61,7 +63,10 @@ class Server(uvicorn.Server):
             self.force_exit = self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but with TLS a client has to shake hands, and to part, in time."""
+        """As uvicorn's, but with TLS a client has to shake hands, and to part, in time.
+
+        Connections that shake hands are counted.
+        """
         if not self.config.is_ssl or sockets is None:
             await super().startup(sockets)
             return
@@ -78,10 +83,15 @@ class Server(uvicorn.Server):
                 app_state=self.lifespan.state,
             )
 
-        loop, tls = asyncio.get_running_loop(), self.config.ssl
-        self.servers = [
-            await loop.create_server(
-                connect, sock=listener, ssl=tls, backlog=self.config.backlog, **limits
+        self.listeners = [
+            TlsListener(
+                listener,
+                connect,
+                connected=self.server_state.connections,
+                most=self.service.settings.limits.connections,
+                on_refused=self.service.metrics.refused_connections.inc,
+                ssl=self.config.ssl,
+                **limits,
             )
             for listener in sockets
         ]
@@ -110,6 +120,8 @@ class Server(uvicorn.Server):
         await asyncio.to_thread(self.service.worker.stop, save=not self.force_exit)
         if self.server_state.tasks:
             await asyncio.wait([*self.server_state.tasks], timeout=_LAST_WORDS_S)
+        for listener in self.listeners:
+            await listener.close()
         await super().shutdown(sockets)
         if self.force_exit:  # uvicorn leaves it out
             await self.lifespan.shutdown()
@@ -120,6 +132,8 @@ class Server(uvicorn.Server):
         handled = [signal.SIGINT, signal.SIGTERM]
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             handled.append(signal.SIGHUP)  # the terminal was closed; nohup has it ignored
+        if sys.platform == "win32":
+            handled.append(signal.SIGBREAK)  # Ctrl-Break, or the window was closed
         try:
             before = {number: signal.signal(number, self.handle_exit) for number in handled}
         except ValueError:  # not the main thread

@@ -41,12 +41,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request comes to: prompts, each to be answered `n` times."""
+    """What a request comes to: prompts, each to be answered `n` times.
+
+    `length_field` is the request's field that says how long an answer may be.
+    """
 
     prompts: list[list[int]]
     params: SamplingParams
     grammar: str | None = None
     n: int = 1
+    length_field: str = "max_tokens"
 
 
 class Service:
@@ -145,8 +149,9 @@ class Service:
             )
         if plan.params.max_tokens > limits.max_tokens:
             raise bad_request(
-                f"max_tokens is {plan.params.max_tokens}, expected at most {limits.max_tokens}",
-                "max_tokens",
+                f"{plan.length_field} is {plan.params.max_tokens}, expected at most "
+                f"{limits.max_tokens}, the limit of this server (--max-tokens)",
+                plan.length_field,
                 "invalid_value",
             )
         owner = "" if key is None else key.name

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     from edgesppo.chat.result import Timings
     from edgesppo.server.job import Job
 
 
-def timings_of(job: Job, timings: Timings | None) -> dict[str, Any]:
+class TimingsBody(TypedDict):
+    """The speed of an answer: seconds in the queue and to the first token, tokens per second."""
+
+    queue_s: float | None
+    ttft_s: float | None
+    prefill_tps: float | None
+    decode_tps: float | None
+
+
+def timings_of(job: Job, timings: Timings | None) -> TimingsBody:
     """The speed of an answer, and how long it waited for a sequence, in seconds."""
     waited = None if job.admitted_at is None else job.admitted_at - job.created_at
     return {

@@ -102,9 +102,9 @@ class Worker:
         Raises a 429 if too many wait already, and a 503 while the server drains.
         """
         backend = self.backend
-        if self.status != OK:
-            raise unavailable(self.status)
         with self._wake:
+            if self.status != OK:
+                raise unavailable(self.status)
             n_free = max(0, backend.n_seqs - len(self._running))
             if len(jobs) > n_free + self._room_for(jobs[0].owner):
                 raise overloaded(len(self._queue))
@@ -172,14 +172,13 @@ class Worker:
             self._tell_ready(self._backend)
             while self._wait_for_work():
                 self._compute(self._backend)
-            self.status = STOPPED
-            self._end_all()
+            self._end_all(STOPPED)
             if self._snapshots is not None and self._saves:
                 self._snapshots.save(self._backend)
         except BaseException as error:
-            self.failure, self.status = error, FAILED
+            self.failure = error
+            self._end_all(FAILED)
         finally:
-            self._end_all()
             if self._backend is not None:
                 self._backend.close()
 
@@ -285,9 +284,10 @@ class Worker:
             with contextlib.suppress(*_FAULTS):
                 self._backend.keep_what_returns(job.generation)
 
-    def _end_all(self) -> None:
-        """End what waits and runs, and say so."""
+    def _end_all(self, status: str) -> None:
+        """End what waits and runs, and say so; from then on nothing is accepted."""
         with self._wake:
+            self.status = status
             jobs = [*self._running, *self._queue.clear()]
             self._running = []
         for job in jobs:

@@ -110,7 +110,11 @@ class Sessions:
 
     def entries(self) -> list[Entry]:
         """The saved chats, the latest first. Opens and repairs none of them."""
-        return sorted(self._found(), key=lambda entry: entry.last_used, reverse=True)
+        entries: list[Entry] = []
+        for found in self._found():
+            with suppress(OSError):  # removed by another process meanwhile
+                entries.append(_entry(*found))
+        return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a chat and its KV state.
@@ -154,7 +158,16 @@ class Sessions:
                 raise cannot_write(self.folder, error) from None
         return path
 
-    def _found(self) -> Iterator[Entry]:
+    def last_used(self) -> list[tuple[str, float]]:
+        """The names of the saved chats and when they were written last; reads none of them.
+
+        The latest is the first.
+        """
+        found = [(name, status.st_mtime) for name, _, status in self._found()]
+        return sorted(found, key=lambda chat: chat[1], reverse=True)
+
+    def _found(self) -> Iterator[tuple[str, Path, os.stat_result]]:
+        """The name, file and status of each saved chat."""
         try:
             paths = list(self.folder.iterdir())
         except OSError:
@@ -165,7 +178,7 @@ class Sessions:
                     name = checked_name(path.name.removesuffix(SUFFIX))
                     status = path.lstat()
                     if stat.S_ISREG(status.st_mode) and status.st_size:
-                        yield _entry(name, path, status)
+                        yield name, path, status
 
 
 def _entry(name: str, path: Path, status: os.stat_result) -> Entry:

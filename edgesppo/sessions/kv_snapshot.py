@@ -34,6 +34,12 @@ _MAX_HEADER = 4096
 MAX_BYTES = 1 << 36
 # The fingerprint reads the header, and this many samples of this many bytes from the tensors.
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
+# What cells with another value of a binding's field are of.
+_OTHER = {
+    "model": "another model",
+    "library": "another build of llama.cpp",
+    "settings": "another --cache-type, --gpu or attention",
+}
 # What reading a file raises that is damaged, or no snapshot.
 _DAMAGED = (
     *(OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError),
@@ -143,14 +149,39 @@ def belongs(path: Path, binding: Binding) -> bool:
         return False
 
 
+def why_unusable(path: Path, binding: Binding) -> str:
+    """Why the cells at `path` were not restored, for people."""
+    try:
+        with os.fdopen(FileSystem().open_to_read(path), "rb") as file:
+            header = _any_header(file)
+        other = () if header is None else _differences(header, binding)
+    except FileNotFoundError:
+        return "its KV cache was not saved"
+    except _DAMAGED:
+        other = ()
+    if other:
+        return f"its KV cache is of {_OTHER[other[0]]}"
+    return "its saved KV cache is damaged, or there is no room for it"
+
+
 def _header(file: BinaryIO, binding: Binding) -> dict[str, Any] | None:
     """The header of an open file; None if it is no snapshot, or has another binding."""
+    header = _any_header(file)
+    return None if header is None or _differences(header, binding) else header
+
+
+def _any_header(file: BinaryIO) -> dict[str, Any] | None:
+    """The header of an open file, whatever its binding; None if it is no snapshot."""
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or file.read(len(MAGIC)) != MAGIC:
         return None
     (length,) = struct.unpack("<I", file.read(4))
     header: dict[str, Any] = json.loads(file.read(min(length, _MAX_HEADER)))
-    same = {key: header.get(key) for key in asdict(binding)} == asdict(binding)
-    return header if same else None
+    return header
+
+
+def _differences(header: dict[str, Any], binding: Binding) -> tuple[str, ...]:
+    """The fields of a binding that a header has otherwise."""
+    return tuple(key for key, value in asdict(binding).items() if header.get(key) != value)
 
 
 def _whole(value: object) -> int:

@@ -1,7 +1,7 @@
 """A chat that saves itself: its turns in a session's file, its KV state beside it.
 
-The turns are the chat, the state only saves time. If anything is wrong with the state, it is
-silently ignored and the prompt is prefilled again.
+The turns are the chat, the state only saves time. If anything is wrong with the state, the prompt
+is prefilled again.
 """
 
 from __future__ import annotations
@@ -50,12 +50,14 @@ class Resumed:
         saved_s: The seconds that this saved: their prefill at the rate measured when they were
             saved, less the time to restore them; None if no rate is known.
         other_model: The name of the model that gave the last answer, if it was another one.
+        why_nothing: Why no tokens were restored; None if some were, or the chat has no turns.
     """
 
     n_turns: int
     n_tokens: int
     saved_s: float | None
     other_model: str | None
+    why_nothing: str | None = None
 
 
 class PersistentChat:
@@ -173,7 +175,11 @@ class PersistentChat:
                 saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
         is_same = saved.by.fingerprint == self._by.fingerprint
         other_model = None if is_same else saved.by.name
-        return Resumed(len(saved.turns), n_tokens, saved_s, other_model)
+        why_nothing = None
+        if self.chat.messages and not n_tokens:
+            path, binding = self.session.state_path, self._identity.binding
+            why_nothing = kv_snapshot.why_unusable(path, binding)
+        return Resumed(len(saved.turns), n_tokens, saved_s, other_model, why_nothing)
 
     def _measure(self) -> None:
         """Remember the longest prefill, as its rate is the closest to that of a whole chat."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers, toml
 from edgesppo.lockfile.entries import CHECKPOINT, REPOSITORY, PinnedModel
-from edgesppo.store import layout, user_state
+from edgesppo.store import imported, layout, user_state
 from edgesppo.store.gguf_folder import gguf_in
 from edgesppo.store.near import near_model
 
@@ -56,6 +56,7 @@ def find(model: str | Path, advice: str | None = None) -> Found:
     lock = layers.read()
     entry = lock.models.get(str(model)) or lock.of_repository(str(model))
     if entry is not None:
+        imported.check(entry)
         return of_entry(entry)
     raise ModelNotFound(
         f"{_shortened(str(model))!r}{near_model(str(model), lock)} is not a file, a folder or the"

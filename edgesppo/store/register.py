@@ -26,6 +26,7 @@ from edgesppo.lockfile.entries import (
     is_link,
     name_fault,
 )
+from edgesppo.store import imported
 from edgesppo.store.converted import is_input
 from edgesppo.store.gguf_folder import gguf_in
 from edgesppo.store.near import near_file
@@ -76,11 +77,14 @@ def register(
     for file in names:
         if fault := name_fault(file):
             raise UsageError(f"{folder / file}: the name {file!r} {fault}; rename the file")
+    status = source.stat()
     files = _hashes(folder, names, on_hash)
     if description is not None:
         found["description"] = description
     entry = PinnedModel(name=chosen, kind=kind, location=str(folder), files=files, **found)
     layers.update_entry(chosen, lambda _: entry)
+    if kind == GGUF:
+        imported.remember(source, files[0].digest, status)
     return entry
 
 

@@ -1,7 +1,10 @@
 """What is remembered from one run to the next: accepted licences, and the model used last.
 
+Also which imported files had which hash.
+
     DATA_HOME/remembered.json    {"accepted": {"OWNER/NAME": {"terms": HASH, "on": "2026-01-31"}},
-                                  "last": "sppo-iter3"}
+                                  "last": "sppo-iter3",
+                                  "files": {"/PATH/a.gguf": "HASH SIZE MTIME_NS"}}
 
 A file that cannot be read counts as empty.
 """
@@ -57,6 +60,23 @@ def accept(repository: str, terms: str) -> None:
         _change(lambda values: {**values, "accepted": {**_accepted(values), **new}})
     except OSError as error:
         raise cannot_write(path(), error) from error
+
+
+def file_mark(path: Path) -> str | None:
+    """What `set_file_mark` remembered of a file; None if nothing is."""
+    found = _files(_read()).get(str(path))
+    return found if isinstance(found, str) else None
+
+
+def set_file_mark(path: Path, mark: str) -> None:
+    """Remember a mark of a file; does nothing if it cannot be written."""
+    with suppress(OSError, OutputError):
+        _change(lambda values: {**values, "files": {**_files(values), str(path): mark}})
+
+
+def _files(values: dict[str, Any]) -> dict[str, Any]:
+    found = values.get("files")
+    return found if isinstance(found, dict) else {}
 
 
 def _accepted(values: dict[str, Any]) -> dict[str, Any]:

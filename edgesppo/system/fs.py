@@ -39,6 +39,10 @@ _FLAGS = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _LOCKED_BYTE = 1 << 40  # on Windows a locked byte cannot be read, so lock one far beyond the end
 _TOKEN_BYTES = 8  # in the name of a temporary file
+# Windows neither replaces nor renames a file that any program has open, as another writer of it or
+# a virus scanner has for a moment.
+_BUSY_S = 2.0 if sys.platform == "win32" else 0.0
+_POLL_S = 0.01
 _STALE_S = 3600  # a temporary file of this age was left by a process that was killed
 
 
@@ -108,8 +112,16 @@ class FileSystem:
         os.close(descriptor)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename a file, replacing the target if it exists."""
-        source.replace(target)
+        """Rename a file, replacing the target if it exists; waits a little while one is in use."""
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                source.replace(target)
+                return
+            except PermissionError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name (a hard link); raises FileExistsError if it is taken."""
@@ -156,11 +168,11 @@ def read_regular(path: Path, limit: int) -> bytes:
 
     A pipe or a device, which may never end, is refused at once.
     """
+    if path.is_dir():  # on Windows to open one is refused as anything is
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     descriptor = os.open(path, _READING)
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
             raise OSError(errno.EINVAL, f"it is {kind}, expected a file", str(path))
@@ -237,5 +249,7 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     if error.errno in NO_SPACE:
         return OutputError(f"no space left for {path}; free some and try again")
     advice = "; use a folder that you can write to (EDGESPPO_HOME sets it for models and chats)"
+    if sys.platform == "win32" and path.exists():
+        advice = f"; end the programs that have it open, or{advice[1:]}"
     why = f"{error.strerror or error}{advice if error.errno in _FORBIDDEN else ''}"
     return OutputError(f"cannot write {path}: {why}")

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from edgesppo.system import cgroup
 
+if sys.platform == "win32":
+    from edgesppo.system import windows
+
 _CPUS = Path("/sys/devices/system/cpu")
 _PLATFORM = Path("/sys/devices/platform")
 _TIMEOUT_S = 5.0  # for a small program of the system
@@ -68,6 +71,9 @@ def available_memory() -> int | None:
 
 
 def _system_memory() -> int | None:
+    if sys.platform == "win32":
+        memory = windows.system_memory()
+        return memory.available if memory is not None else None
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -133,16 +139,20 @@ def _throttle_bits(platform: Path) -> int:
 
 def peak_memory() -> int | None:
     """The peak of this process's resident memory in bytes; None if unknown."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
+    if sys.platform == "win32":
+        memory = windows.process_memory()
+        return memory.peak if memory is not None else None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def resident_memory() -> int | None:
     """This process's resident memory in bytes; None if unknown."""
+    if sys.platform == "win32":
+        memory = windows.process_memory()
+        return memory.resident if memory is not None else None
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -204,6 +214,9 @@ def _sysctl(key: str) -> str:
 
 def total_memory() -> int:
     """The machine's memory in bytes; 0 if unknown."""
+    if sys.platform == "win32":
+        memory = windows.system_memory()
+        return memory.total if memory is not None else 0
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

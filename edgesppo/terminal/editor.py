@@ -37,7 +37,8 @@ def edit(text: str) -> str:
                 raise UsageError(f"{command[0]} was stopped; nothing was changed")
             if code:
                 raise UsageError(f"{command[0]} failed (exit code {code}); nothing was changed")
-            return file.read_text(encoding="utf-8").strip("\n")
+            # Editors on Windows may begin a file with a byte order mark.
+            return file.read_text(encoding="utf-8-sig").strip("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{command[0]}: {error}; set $EDITOR to use another editor") from None
 
@@ -46,10 +47,16 @@ def _command() -> list[str]:
     for name in ("VISUAL", "EDITOR"):
         if own := os.environ.get(name, "").strip():
             try:
-                return shlex.split(own, posix=os.name != "nt")
+                return _words(own)
             except ValueError as error:
                 raise UsageError(f"${name} is {own!r}, not a valid command: {error}") from None
     path = next(filter(None, map(shutil.which, _FALLBACKS)), None)
     if path is None:
         raise UsageError("no editor found: set $EDITOR to the one you use")
     return [path]
+
+
+def _words(command: str, *, posix: bool = os.name != "nt") -> list[str]:
+    """The words of a command; on Windows a backslash is no escape, and quotes keep blanks."""
+    words = shlex.split(command, posix=posix)
+    return words if posix else [word.strip('"') for word in words]

@@ -91,6 +91,7 @@ def resumed_line(name: str, resumed: Resumed) -> str:
             line += f", {resumed.saved_s:,.{digits}f} s of prefill saved"
     elif resumed.n_turns:
         line += ", which will be prefilled again"
+        line += f": {resumed.why_nothing}" if resumed.why_nothing else ""
     if resumed.other_model is not None and resumed.n_turns:
         line += f" (the last answer was by another model, {resumed.other_model})"
     return line

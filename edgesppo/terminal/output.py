@@ -1,8 +1,9 @@
-"""Standard error: plain lines, and one line that is redrawn in place."""
+"""Standard error: plain lines, one line that is redrawn in place; and output that nobody reads."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -32,6 +33,12 @@ def quieted() -> Iterator[None]:
 def is_quiet() -> bool:
     """Whether only errors and questions are to be written to standard error."""
     return _quiet > 0
+
+
+def is_broken_pipe(error: BaseException) -> bool:
+    """Whether whoever read our output has gone; Windows calls the next write invalid."""
+    known = (errno.EPIPE, errno.EINVAL) if sys.platform == "win32" else (errno.EPIPE,)
+    return isinstance(error, OSError) and error.errno in known and error.filename is None
 
 
 def aside(text: str = "", *, newline: bool = True, matters: bool = False) -> None:

@@ -52,6 +52,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"prompt": "Hi", "tools": [{"name": "f"}]}, "invalid_request", "tool 1 is"),
     ({"prompt": "Hi", "tools": [TOOL], "schema": True}, "invalid_request", "used together"),
     ({"prompt": "Hi", "tool_choice": "required"}, "invalid_request", "not among the tools"),
+    ({"prompt": "Hi", "tools": [TOOL], "parallel_tool_calls": 2}, "invalid_request", "true or"),
     ({"messages": [USER, {"role": "tool", "content": "3"}]}, "invalid_request", "tool_call_id"),
     ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "invalid_request", "the last"),
     ({"messages": [{"role": "robot", "content": "Hi"}]}, "invalid_request", "'robot'"),
@@ -89,7 +90,7 @@ def test_each_bad_row_says_what_is_wrong_and_stops_nothing(
         assert result["error"]["code"] == code, result
         assert named in (result.error or ""), result
         assert result.error is not None
-        assert result.error.startswith(f"row {row}: ")
+        assert f"row {row}" not in result.error or "response" in result
         assert (result.text, result.texts) == ("", [])
         if "response" in result:
             assert result["response"]["status_code"] == 400
@@ -120,6 +121,14 @@ def test_among_openai_s_rows_a_bad_one_is_answered_in_their_form(
     results = {r.row: r for r in edgesppo.batch(wide, tmp_path / "in.jsonl")}
     assert [list(results[row]) for row in (1, 2)] == [["id", "custom_id", "response", "error"]] * 2
     assert (results[1].custom_id, results[2].custom_id) == (None, "a")
+    assert (results[1].error or "").startswith("row 1: the row is not JSON")  # nothing else says it
+
+
+def test_a_row_that_its_line_names_is_not_named_in_the_error_again(wide: LoadedModel) -> None:
+    long = {"messages": [{"role": "user", "content": "word " * 600}]}
+    rows = [{"custom_id": "a", "body": long}, {"prompt": "word " * 600}]
+    errors = [result.error or "" for result in edgesppo.batch(wide, rows)]
+    assert [error.startswith("the prompt has ") for error in errors] == [True, True], errors
 
 
 def test_empty_lines_and_a_byte_order_mark_are_no_rows(wide: LoadedModel, tmp_path: Path) -> None:

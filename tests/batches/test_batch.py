@@ -109,8 +109,10 @@ def test_tools_bind_a_row_to_a_call(wide: LoadedModel) -> None:
         {"prompt": "hi", **asked},
         openai_row("a", **asked),
         openai_row("b", tools=tools, tool_choice="none"),
+        openai_row("c", **asked, parallel_tool_calls=True, logit_bias={"108": 100}),  # a new line
     ]
     found = answered(wide, rows)
+    assert len(found[4].answers[0]["tool_calls"]) > 1
     message = found[2]["response"]["body"]["choices"][0]["message"]
     assert message["content"] is None
     for calls in (found[1]["tool_calls"], message["tool_calls"]):
@@ -280,9 +282,19 @@ def test_mistakes_are_refused_before_anything_runs(wide: LoadedModel, tmp_path: 
             edgesppo.batch(wide, ["Hi"], **options)
     for rows in (5, {"prompt": "Hi"}, tmp_path, tmp_path / "none.jsonl", [], [object()]):
         with pytest.raises(UsageError):
-            next(edgesppo.batch(wide, rows))  # type: ignore[arg-type]
+            edgesppo.batch(wide, rows)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="n_seqs=9"):
-        next(edgesppo.batch(wide, ["Hi"], parallel=9))
+        edgesppo.batch(wide, ["Hi"], parallel=9)
+    with pytest.raises(UsageError, match="part 1/2 of 1 rows has none"):
+        edgesppo.batch(wide, ["Hi"], part=(1, 2))
+    with pytest.raises(UsageError, match="is a folder"):
+        edgesppo.batch(wide, ["Hi"], tmp_path)
+    with pytest.raises(edgesppo.ModelNotFound):
+        edgesppo.batch("no-such-model", ["Hi"])
+    (tmp_path / "rows.jsonl").write_text('"Hi"\n')
+    edgesppo.batch(
+        "demo", tmp_path / "rows.jsonl"
+    ).close()  # leaves no file open, as a warning says
 
 
 @pytest.mark.parametrize("n_rows", [1, 7, 9, 10])

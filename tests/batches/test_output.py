@@ -15,6 +15,7 @@ from edgesppo.batches.head import Head
 from edgesppo.batches.output import ResultFile
 from edgesppo.batches.result import BatchResult
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
+from edgesppo.system import jsonl
 from tests.support.faulty import Counting, Faulty, Short
 from tests.support.sweeps import LONG, places
 
@@ -169,6 +170,18 @@ def test_an_output_that_was_changed_is_left_alone(tmp_path: Path) -> None:
     path.write_bytes(data)
     journal = tmp_path / "out.jsonl.journal"
     journal.write_bytes(journal.read_bytes().replace(b'"crc"', b'"cRc"', 1))
+    assert "journal is damaged" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"row": 5}, {"row": [1]}, {"end": "x"}, {"end": -5}, {"crc": None}]
+)
+def test_a_journal_of_another_form_is_called_damaged(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
+    append_all(path)
+    head, first = [line.event for line in jsonl.read_valid(journal.read_bytes())][:2]
+    lines, _ = jsonl.encode([head, {**first, **wrong}])
+    journal.write_bytes(lines)
     assert "journal is damaged" in refused(path)
 
 

@@ -95,7 +95,7 @@ def test_a_prompt_that_cannot_be_answered_keeps_its_place(demo_gguf: Path, tmp_p
     out = tmp_path / "out"
     words = ["--recipe", "sppo", "--seeds", "0,50", *SHORT]
     result = run("batch", demo_gguf, tmp_path / "in.json", out, *words)
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     found = candidates(out, 4, 2)
     assert found[1] == found[2] == ("", "")
     assert all(found[0])

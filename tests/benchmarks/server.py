@@ -9,8 +9,9 @@ Of each server, in rounds, started anew in each:
     chat       the time to the first token of turns 1 and 10 of a conversation, and of turn 10 after
                a restart
     crowd      tokens per second of so many clients at the same time, with distinct prompts and with
-               prompts that share three quarters, and the time to the first token of each; of
-               ours also the CPU time of the thread that serves HTTP, beside all of it
+               prompts that share three quarters, and the 50th and 99th percentile of the time to
+               the first token and of that between two (of few clients, the 99th is the slowest);
+               of ours also the CPU time of the thread that serves HTTP, beside all of it
     pause      the longest pause of a running answer while a long prompt is computed beside it
 
 The peers are as pip compiles them here. Ours runs with the settings that were tuned here, keeps its
@@ -19,8 +20,8 @@ KV cache over a restart (`--snapshots`), and guesses no tokens: random weights r
 
 from __future__ import annotations
 
+import math
 import random
-import statistics
 import sys
 import tempfile
 import threading
@@ -36,11 +37,14 @@ from tests.benchmarks.record import Report, argument_parser, in_turn
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
 OURS, SERVER, PYTHON = "edgesppo", "llama-server", "llama_cpp.server"
 PARTS = ("first", "chat", "crowd", "pause")
 TURNS, TURN_WORDS = 10, 12
+FIRST, BETWEEN = "first token", "between tokens"
+PERCENTILES = (50, 99)  # of all answers of one round
 MOST_AT_ONE_AT_A_TIME = 4  # clients of a server that makes the others wait
 NAMES = {
     "first": "first token of a long prompt",
@@ -142,7 +146,7 @@ class Contestant:
                     found[f"turn {turn + 1}"] = seconds
 
     def _crowd(self, server: Running, n: int, found: dict[str, float]) -> None:
-        """`n` clients at the same time: their tokens per second, and seconds to the first."""
+        """`n` clients at the same time: their tokens per second, and how long they wait."""
         options = self._options
         n_words, n_tokens = options.crowd_words, options.answer_tokens
         for kind, shared in (("shared", n_words * 3 // 4), ("distinct", 0)):
@@ -153,7 +157,13 @@ class Contestant:
                 answers = list(pool.map(lambda prompt: server.ask(prompt, n_tokens), prompts))
             seconds = time.perf_counter() - begin
             found[f"{n} {kind}"] = sum(one.n_tokens for one in answers) / seconds
-            found[f"{n} {kind} first"] = statistics.median(one.first_s for one in answers)
+            waits = {
+                FIRST: [one.first_s for one in answers],
+                BETWEEN: [gap for one in answers for gap in one.gaps],
+            }
+            for what, values in waits.items():
+                for share in PERCENTILES:
+                    found[f"{n} {kind} {what}, p{share}"] = percentile(values, share)
             if self.name == OURS:
                 found[f"{n} {kind} own"] = server.own_cpu() - own
                 found[f"{n} {kind} whole"] = seconds
@@ -166,6 +176,12 @@ class Contestant:
             begun.wait(LOADING_S)
             server.ask(text(options.long_words, self._seeds.randrange(10**6)), 1)
             return max(running.result().gaps, default=0.0)
+
+
+def percentile(values: Sequence[float], share: int) -> float:
+    """The least of the values that so many percent of them do not exceed; 0 of none."""
+    rank = math.ceil(len(values) * share / 100)
+    return sorted(values)[max(rank, 1) - 1] if values else 0.0
 
 
 def conversation(seed: int) -> list[dict[str, str]]:
@@ -187,10 +203,7 @@ def tell(report: Report, found: dict[str, dict[str, list[float]]]) -> None:
         name = f"{number} clients, {kind} prompts: CPU time of HTTP"
         report.compare(name, "s", own, "all of it", whole, goal=OWN_SHARE, rival=False)
     for key, mine in ours.items():
-        number, _, rest = key.partition(" ")
-        is_rate = number.isdecimal() and not rest.endswith("first")
-        what = f"{number} clients, {rest} prompts" if number.isdecimal() else NAMES.get(key, key)
-        name = what.replace("1 clients", "1 client").replace(" first prompts", " prompts, first")
+        name, is_rate = _name(key)
         for peer, figures in found.items():
             if key in figures:
                 report.compare(
@@ -198,6 +211,16 @@ def tell(report: Report, found: dict[str, dict[str, list[float]]]) -> None:
                     more_is_better=is_rate,
                     goal=GOALS.get((key, peer)),
                 )
+
+
+def _name(key: str) -> tuple[str, bool]:
+    """What a figure is called, and whether it is tokens per second."""
+    number, _, rest = key.partition(" ")
+    if not number.isdecimal():
+        return NAMES.get(key, key), False
+    kind, _, wait = rest.partition(" ")
+    crowd = f"{number} client{'' if number == '1' else 's'}, {kind} prompts"
+    return (f"{crowd}: {wait}", False) if wait else (crowd, True)
 
 
 def main() -> None:

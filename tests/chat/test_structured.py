@@ -9,11 +9,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable  # noqa: TC003 - pydantic looks it up
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 import pytest
 from click.testing import CliRunner, Result
+from typing_extensions import TypedDict
 
 import edgesppo
 from edgesppo.chat import structured
@@ -139,7 +140,48 @@ def test_a_schema_is_refused_before_anything_is_asked(demo: LoadedModel) -> None
 
 @dataclasses.dataclass
 class Town:
-    name: str
+    name: Annotated[str, pydantic.Field(max_length=9)]
+    size: Annotated[int, pydantic.Field(ge=0, le=9)] = 0
+
+
+class Street(TypedDict):
+    number: Annotated[int, pydantic.Field(ge=1, le=99)]
+
+
+class Grade(enum.IntEnum):
+    GOOD = 1
+    BAD = 2
+
+
+class Plain:
+    pass
+
+
+TYPES: list[tuple[Any, Callable[[Any], bool]]] = [
+    (bool, lambda value: type(value) is bool),
+    (int, lambda value: type(value) is int),
+    (float, lambda value: type(value) is float),
+    (Annotated[str, pydantic.Field(max_length=5)], lambda value: type(value) is str),
+    (type(None), lambda value: value is None),
+    (Literal["yes", "no"], lambda value: value in {"yes", "no"}),
+    (Kind, lambda value: type(value) is Kind),
+    (Grade, lambda value: type(value) is Grade),
+    (int | None, lambda value: value is None or type(value) is int),
+    (tuple[bool, Grade], lambda value: [*map(type, value)] == [bool, Grade]),
+    (Town, lambda value: type(value) is Town),
+    (Street, lambda value: value.keys() == {"number"}),
+    (
+        Annotated[list[Mayor], pydantic.Field(min_length=1, max_length=2)],
+        lambda value: {*map(type, value)} == {Mayor},
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "holds"), TYPES)
+def test_ask_with_a_type_returns_a_value_of_it(
+    demo: LoadedModel, asked: Any, holds: Callable[[Any], bool]
+) -> None:
+    assert holds(demo.ask("Which?", schema=asked, seed=3, max_tokens=400))
 
 
 class Odd(pydantic.BaseModel):
@@ -158,17 +200,17 @@ class Odd(pydantic.BaseModel):
         (5, "5", ""),
         ([CITY], r"\[\{'type': 'object'", ""),
         (b"{}", "b'{}'", ""),
-        (int, "the class int", "; derive it from pydantic.BaseModel"),
-        (Town, "the class Town", "; derive it from pydantic.BaseModel"),
-        (Town("Rome"), r"Town\(name='Rome'\)", ""),
+        (Town("Rome"), r"Town\(name='Rome', size=0\)", ""),
         (Mayor(name="Ada"), "an instance of Mayor", "; pass the class Mayor itself"),
-        (list[int], r"list\[int\]", ""),
     ],
 )
 def test_what_is_no_schema_is_refused_with_what_is_accepted(
     demo: LoadedModel, schema: Any, found: str, advice: str
 ) -> None:
-    accepted = r"a JSON Schema \(a dict, True or False\), a pydantic model class or 'json_object'"
+    accepted = (
+        r"a JSON Schema \(a dict, True or False\), a type such as a pydantic model class or "
+        r"list\[int\], or 'json_object'"
+    )
     chat = demo.chat()
     calls: list[Callable[[], object]] = [
         lambda: demo.ask("A city?", schema=schema),
@@ -183,10 +225,25 @@ def test_what_is_no_schema_is_refused_with_what_is_accepted(
         assert "\n" not in message
 
 
-def test_a_pydantic_class_without_a_schema_is_refused_by_name(demo: LoadedModel) -> None:
-    for odd in (Odd, pydantic.BaseModel):
-        with pytest.raises(edgesppo.UsageError, match=rf"schema is the class {odd.__name__}, "):
-            demo.ask("A city?", schema=odd)
+def test_a_type_without_a_schema_is_refused_by_name(demo: LoadedModel) -> None:
+    odd: list[tuple[Any, str]] = [
+        (Odd, "the class Odd, which has no JSON Schema"),
+        (pydantic.BaseModel, "the class BaseModel, which has no JSON Schema"),
+        (Plain, "the class Plain, which has no JSON Schema"),
+        (list[Plain], r"the type list\[.*Plain\], which has no JSON Schema"),
+        (set[int], "schema, at #: the keyword 'uniqueItems' is not supported"),
+    ]
+    for asked, message in odd:
+        with pytest.raises(edgesppo.UsageError, match=message):
+            demo.ask("A city?", schema=asked)
+
+
+def test_a_type_says_where_pydantic_is_missing(
+    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(edgesppo.UsageError, match=r"the class int, .*\(pip install pydantic"):
+        demo.ask("A number?", schema=int)
 
 
 def test_importing_structured_answers_loads_neither_numpy_nor_pydantic() -> None:

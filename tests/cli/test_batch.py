@@ -53,6 +53,19 @@ def test_log_probabilities_are_in_the_file(demo_gguf: Path, rows: Path) -> None:
         assert len(line["logprobs"][0]["top"]) == 1
 
 
+def test_rows_that_failed_are_counted_and_are_a_failure_also_of_a_second_run(
+    demo_gguf: Path, rows: Path
+) -> None:
+    out = rows.with_name("out.jsonl")
+    rows.write_text('"Hello"\n{"promt": "Hi"}\n')
+    for _ in range(2):
+        result = run("batch", demo_gguf, rows, out, *GREEDY, "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout)["errors"] == 1
+        assert "2 rows in" in result.stderr
+        assert '1 with an "error"' in result.stderr
+
+
 def test_a_second_run_has_nothing_to_do(demo_gguf: Path, rows: Path) -> None:
     out = rows.with_name("out.jsonl")
     run("batch", demo_gguf, rows, out, *GREEDY)

@@ -134,11 +134,35 @@ def test_a_bias_is_kept_and_a_senseless_setting_is_left_out_with_a_word(demo_ggu
         assert session.transcript.sampling["seed"] == 3
 
 
+def test_a_chat_under_another_cache_type_says_why_it_is_prefilled_again(demo_gguf: Path) -> None:
+    _run("run", demo_gguf, "hi", "--session", "ada", *GREEDY)
+    resumed = _run("run", "hi", "--session", "ada", "--cache-type", "f32")
+    assert "will be prefilled again: its KV cache is of another --cache-type," in resumed.stderr
+
+
+def test_tokens_that_another_model_lacks_are_left_out_with_a_word(demo_gguf: Path) -> None:
+    _run("run", demo_gguf, "hi", "--session", "lb", *GREEDY)
+    path = Sessions().path("lb")
+    (head, *events) = jsonl.read_valid(path.read_bytes())
+    saved = {"stop_tokens": [5, 200_000], "logit_bias": [[7, -1.0], [250_000, 2.0]], "seed": 3}
+    lines = [{**head.event, "sampling": saved}, *(event.event for event in events)]
+    path.write_bytes(jsonl.encode(lines)[0])
+    said = _run("run", "hi", "--session", "lb").stderr
+    assert "stop_tokens continues without token 200000: this model's vocabulary has" in said
+    assert "logit_bias continues without token 250000" in said
+    assert "continues without token" not in _run("run", "hi", "--session", "lb").stderr
+    with Sessions().open("lb") as session:
+        assert session.transcript is not None
+        assert session.transcript.sampling["stop_tokens"] == [5]
+        assert session.transcript.sampling["logit_bias"] == [[7, -1.0]]
+
+
 def test_snapshots_0_writes_none(demo_gguf: Path) -> None:
     _run("run", demo_gguf, "hi", "--session", "ada", "--snapshots", "0", *GREEDY)
     assert Sessions().entries()[0].n_state_bytes == 0
     resumed = _run("run", "hi", "--session", "ada", "--snapshots", "1MB")
-    assert "Resumed 'ada': 1 turn, which will be prefilled again" in resumed.stderr
+    line = "Resumed 'ada': 1 turn, which will be prefilled again: its KV cache was not saved"
+    assert line in resumed.stderr
     assert 0 < Sessions().entries()[0].n_state_bytes < 10**6
 
 

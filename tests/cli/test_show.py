@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TRANSCRIPT = """\
 Gemma-2-9B-It-SPPO-Iter3
   file        FILE
-  size        0.1 MB
+  size        78.8 kB
   sha256      HASH
   model       0.1 M parameters, 1 layers, 64 wide, 2 heads, 1 of them for keys
               and values
@@ -35,9 +35,9 @@ Gemma-2-9B-It-SPPO-Iter3
   data sets   openbmb/UltraFeedback
   written by  edgesppo 0.1.0
   weights     7.75 bits per weight
-              Q8_0      3 tensors        0.0 MB
-              Q5_0      5 tensors        0.0 MB
-              F32       5 tensors        0.0 MB
+              Q8_0      3 tensors   47.3 kB
+              Q5_0      5 tensors   12.7 kB
+              F32       5 tensors    1.3 kB
   context     256 tokens, every other layer a window of 64
   soft-caps   attention 50, output 30
   tokenizer   llama, 600 tokens: 107 control, 1 unknown, 64 user-defined, 256

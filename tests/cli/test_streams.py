@@ -225,8 +225,7 @@ def test_a_closed_pipe_ends_quietly(demo_gguf: Path) -> None:
         process.stdout.close()
         errors = process.stderr.read().decode()
         process.wait(timeout=60)
-    assert "Traceback" not in errors
-    assert "Exception ignored" not in errors
+    assert errors == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -5,7 +5,7 @@ Each `type: ignore` is itself an error where there is nothing to ignore, as when
 
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import assert_type
 
@@ -37,6 +37,8 @@ def chatting(model: edgesppo.LoadedModel) -> None:
     assert_type(chat.ask("Hello!"), str)
     assert_type(chat.ask("A river?", schema=River), River)
     assert_type(chat.ask("A river?", schema={"type": "string"}), Any)
+    assert_type(chat.ask("Rivers?", schema=list[str]), list[str])
+    assert_type(chat.ask("Yes or no?", schema=Literal["yes", "no"]), Any)
     assert_type(chat.stream("Hello!"), Generator[edgesppo.Chunk, None, None])
     assert_type(chat.astream("Hello!"), AsyncGenerator[edgesppo.Chunk, None])
     assert_type([chunk.text for chunk in chat.stream("Hello!")], list[str])

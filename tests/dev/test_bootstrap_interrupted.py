@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -198,7 +199,7 @@ def test_ctrl_c_while_our_own_files_load_is_silent(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
-def test_ctrl_c_while_python_itself_starts_shows_makes_own_line_only(tmp_path: Path) -> None:
+def test_ctrl_c_while_python_itself_starts_shows_makes_own_lines_only(tmp_path: Path) -> None:
     """The file stands for a Python that has not come to our first line."""
     python, pid = tmp_path / "python", tmp_path / "pid"
     slow = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid()) + chr(10)); "
@@ -216,9 +217,10 @@ def test_ctrl_c_while_python_itself_starts_shows_makes_own_line_only(tmp_path: P
     os.killpg(make.pid, signal.SIGINT)
     code, said = end(make)
     assert code != 0
-    (line,) = said.splitlines()
-    assert line.startswith("make")  # make[1] where another make runs the tests
-    assert ": *** " in line
+    # One line, or three of a GNU make whose child ended just as it handled the signal, and which
+    # waits for it twice. make[1] where another make runs the tests.
+    assert said
+    assert all(re.match(r"make(\[\d+\])?: \*\*\* ", line) for line in said.splitlines()), said
     wait_for_end_of([int(pid.read_text())])
 
 

@@ -6,24 +6,29 @@ import json
 import math
 from contextlib import closing
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import edgesppo
+from edgesppo.engine import forward
 from edgesppo.engine.forward import ForwardPass
 from edgesppo.errors import NativeError, OutOfMemory, UsageError
-from edgesppo.evaluate import comparison
-from edgesppo.evaluate.candidate import RunOptions, find_candidate
+from edgesppo.evaluate import comparison, logits
+from edgesppo.evaluate.candidate import Candidate, RunOptions, find_candidate
+from edgesppo.evaluate.corpus import Sample
 from edgesppo.gguf import gemma2
 from edgesppo.llama.model import Model
 from edgesppo.planning.run_config import RunConfig
 from tests.support.tuning import remember_two_contexts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
+
+    from edgesppo.llama.weights import Weights
 
 TEXT = "what's 20 minus 18. 20 minus 18 is 2. Hello! How can I help you? " * 8
 N_CTX = 64
@@ -45,13 +50,12 @@ DIALOGUES = [
 def _logprobs(path: Path, ids: list[int]) -> NDArray[np.float64]:
     """The log-softmax of the logits in the second half of a chunk, in float64."""
     with closing(Model(path, gpu="off")) as model:
-        forward = ForwardPass(model, RunConfig(1, 1), len(ids))
-        blocks = [
-            np.frombuffer(block, np.float32) for _, block in forward.blocks(ids[:-1], N_CTX // 2)
-        ]
-        logits = np.concatenate(blocks).reshape(N_CTX // 2 - 1, -1).astype(np.float64)
-        forward.close()
-    shifted: NDArray[np.float64] = logits - logits.max(axis=1, keepdims=True)
+        opened = ForwardPass(model.weights, model.summary, RunConfig(1, 1), len(ids))
+        blocks = [np.array(block) for _, block in opened.blocks(ids, N_CTX // 2)]
+        rows = np.concatenate(blocks).view(np.float32).reshape(N_CTX // 2, -1)
+        opened.close()
+    found = rows[:-1].astype(np.float64)
+    shifted: NDArray[np.float64] = found - found.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
@@ -85,20 +89,52 @@ def test_divergence_is_what_its_definition_says(demo_f32: Path, demo_gguf: Path)
     assert alone.perplexity_error == pytest.approx(figures.perplexity_error, rel=1e-9)
 
 
+def test_logits_in_blocks_are_those_of_one_large_batch(demo_gguf: Path) -> None:
+    ids = list(range(100, 611))
+    found = []
+    with closing(Model(demo_gguf, gpu="off")) as model:
+        for n_rows in (64, 512):
+            opened = ForwardPass(model.weights, model.summary, RunConfig(1, 1), 512, n_rows=n_rows)
+            blocks = [(at, np.array(block)) for at, block in opened.blocks(ids, 256)]
+            assert blocks[0][0] == 256
+            found.append(np.concatenate([block for _, block in blocks]).view(np.float32))
+            opened.close()
+    assert found[0].size == 255 * model.n_vocab
+    assert np.abs(found[0] - found[1]).max() < 0.01, "attention was computed by another kernel"
+
+
+def test_a_dialogue_whose_last_block_is_one_token_is_scored(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "rows_of_block", lambda _n_vocab: 16)
+    with find_candidate(demo_gguf, RunOptions()).opened(33) as opened:
+        sizes = [len(rows) for _, rows in opened.blocks(Sample(list(range(100, 133)), 0))]
+    assert sizes == [16, 16]
+
+
+def test_the_figures_are_the_same_however_many_threads_find_them() -> None:
+    random = np.random.default_rng(1)
+    base, own = random.standard_normal((2, 21, 50), np.float32)
+    tokens = random.integers(0, 50, 21).tolist()
+    alone, together = (logits.compare(base, own, tokens, ("", ""), n) for n in (1, 3))
+    for name in logits.TokenFigures.__dataclass_fields__:
+        assert np.array_equal(getattr(alone, name), getattr(together, name)), name
+    assert np.array_equal(logits.nlls(own, tokens, "", 3), alone.nll)
+
+
 def test_models_that_do_not_fit_together_give_the_same_figures_in_turns(
     demo_f32: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"text": TEXT, "n_ctx": N_CTX, "chunks": 3}
     together = edgesppo.evaluate.divergence(demo_f32, demo_gguf, **options)  # type: ignore[arg-type]
     loaded: list[Path] = []
-    original = Model.__init__
+    original = Candidate.weights
 
-    def counted(self: Model, path: Path, **given: object) -> None:
-        if not given.get("vocabulary_only"):
-            loaded.append(Path(path))
-        original(self, path, **given)  # type: ignore[arg-type]
+    def counted(self: Candidate, **given: Any) -> Weights:
+        loaded.append(self.path)
+        return original(self, **given)
 
-    monkeypatch.setattr(Model, "__init__", counted)
+    monkeypatch.setattr(Candidate, "weights", counted)
     for n_kept, loads in ((1, 6), (2, 4)):
         row = 4 * 2560 * (N_CTX // 2 - 1)
         need = max(_needs(demo_f32), _needs(demo_gguf)) + comparison.PROGRAM_BYTES
@@ -232,6 +268,19 @@ def test_what_cannot_be_right_is_said(demo_f32: Path, demo_gguf: Path, tmp_path:
 def test_a_reference_of_another_vocabulary_is_refused(demo_gguf: Path, babbler: Path) -> None:
     with pytest.raises(UsageError, match="has another vocabulary than the reference"):
         edgesppo.evaluate.divergence(babbler, demo_gguf, text=TEXT)
+
+
+def test_a_single_token_of_another_type_is_another_vocabulary(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    types = gemma2.load_summary(demo_gguf).arrays["tokenizer.ggml.token_type"]
+    assert types.n_bytes == 4 * types.length
+    data = bytearray(demo_gguf.read_bytes())
+    data[types.offset + types.n_bytes - 4] = 4
+    (tmp_path / "other.gguf").write_bytes(data)
+    said = f"it has 4 as the type of token {types.length - 1}, the reference 1"
+    with pytest.raises(UsageError, match=said):
+        edgesppo.evaluate.divergence(demo_gguf, tmp_path / "other.gguf", text=TEXT)
 
 
 def test_files_may_be_given_by_name_and_other_things_are_refused(

@@ -97,7 +97,7 @@ def test_a_trial_is_what_the_quantised_file_does_and_leaves_no_trace(
     with base.opened(32) as first, other.opened(32) as second:
         sample = Sample(IDS, 0)
         pairs = zip(first.blocks(sample), second.blocks(sample), strict=True)
-        klds = [logits.compare(a, b, IDS[1:], ("", "")).kld for (_, a), (_, b) in pairs]
+        klds = [logits.compare(a, b, IDS[1:], ("", ""), 1).kld for (_, a), (_, b) in pairs]
     # A quantised file's products are quantised, too: the activations to 8 bits.
     assert all_of_them == pytest.approx(float(np.concatenate(klds).mean()), rel=0.1)
 

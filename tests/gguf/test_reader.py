@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgesppo
-from edgesppo.gguf import gemma2
+from edgesppo.gguf import gemma2, reader
 from tests.support import gguf_maker as make
 
 if TYPE_CHECKING:
@@ -235,3 +235,16 @@ def test_check_head_agrees_with_the_check_of_the_complete_file(path: Path) -> No
         gemma2.check_head(head, len(whole) - 1, path)
     with pytest.raises(edgesppo.BadModelFile, match="inside its header"):
         gemma2.check_head(head[:40], len(whole), path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not shorten a file that is open")
+def test_a_file_that_is_shortened_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    many = [make.info(b"blk.%d.attn_q.weight" % n, [32, 2], 0, 256 * n) for n in range(2_000)]
+    path.write_bytes(make.file(KEYS, many, data=256 * 2_000))
+
+    def shorten(*_: object) -> None:
+        os.truncate(path, 4_096)
+
+    with pytest.raises(edgesppo.BadModelFile, match="became shorter while it was read"):
+        reader.read(path, shorten)

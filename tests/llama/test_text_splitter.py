@@ -55,6 +55,14 @@ def test_a_long_text_has_the_tokens_of_the_whole(model: Model) -> None:
         assert model.fewest_tokens(text) <= len(whole)
 
 
+def test_a_long_text_is_read_until_there_are_enough_tokens(model: Model) -> None:
+    text = "The quick brown fox. " * 1000
+    whole = model.tokenize(text)
+    found = model.tokenize(text, enough=700)
+    assert found == whole[: len(found)]
+    assert 700 <= len(found) < 1500 < len(whole)
+
+
 def test_texts_are_cut_where_no_piece_goes_on() -> None:
     cuts = TextSplitter(["ab", "bc", "  ", "   ", "x"], ["   "])
     assert list(cuts.parts("abcabc", 1)) == ["abc", "abc"], "only c and a stand in no piece"

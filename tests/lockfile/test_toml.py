@@ -93,10 +93,12 @@ def test_a_written_lock_reads_back_equal() -> None:
 
 def test_locations_oids_and_builds_read_back_equal() -> None:
     oid = FILE.replace("sha256", "oid").replace("0" * 64, "0" * 40).replace("a.json", "b.json")
-    lock = toml.parse(GOOD.replace('shipped = "x"', 'location = "/x/y"') + oid + BUILD, "test")
+    folder = "C:/x/y" if os.name == "nt" else "/x/y"
+    located = GOOD.replace('shipped = "x"', f'location = "{folder}"')
+    lock = toml.parse(located + oid + BUILD, "test")
     model = lock.models["m"]
     assert [(file.sha256, file.oid) for file in model.files] == [("0" * 64, None), (None, "0" * 40)]
-    assert (model.location, model.size, model.builds[0].recipe) == ("/x/y", 6, "q4_k_m")
+    assert (model.location, model.size, model.builds[0].recipe) == (folder, 6, "q4_k_m")
     assert toml.parse(toml.render(lock), "test") == lock
 
 

@@ -40,6 +40,18 @@ def test_another_machine_is_named_to_the_compiler_and_to_no_other_tool(tmp_path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the compiler's commands are shell scripts")
+@pytest.mark.parametrize(("target", "is_told"), [("windows", True), ("aarch64", False)])
+def test_for_windows_what_is_visible_is_exported(
+    tmp_path: Path, target: str, is_told: bool
+) -> None:
+    Ziglang(TARGETS[target]).prepare(_Pip(tmp_path))
+    for name in ("cc", "c++"):
+        script = (tmp_path / "ziglang" / name).read_text()
+        assert ("'-Dvisibility(v)=dllexport'" in script) == is_told
+    assert "dllexport" not in (tmp_path / "ziglang" / "ar").read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the compiler's commands are shell scripts")
 def test_this_machine_is_not_named(tmp_path: Path) -> None:
     tools = Ziglang().prepare(_Pip(tmp_path))
     assert "-target" not in (tmp_path / "ziglang" / "cc").read_text()

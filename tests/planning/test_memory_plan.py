@@ -112,6 +112,18 @@ def _plan(available: int | None, **settings: object) -> memory_plan.MemoryPlan:
     )  # type: ignore[arg-type]
 
 
+def test_every_row_of_logits_counts(demo_gguf: Path) -> None:
+    options = {"n_ctx": 512, "n_batch": 512, "n_seqs": 4, "cache_type": "f16"}
+    summary = gemma2.load_summary(demo_gguf)
+    few, many = (
+        memory_plan.plan_memory(summary, default_config(), n_outputs=n, **options)  # type: ignore[arg-type]
+        for n in (1, 4096)
+    )
+    assert few.logits == 4 * 4 * 2560
+    assert many.logits == many.compute == 4 * 4096 * 2560, "they are computed, and then copied"
+    assert few.compute < many.compute
+
+
 def test_the_9bs_cache_takes_344064_bytes_a_token() -> None:
     assert _plan(None).kv == 4096 * 344_064
 

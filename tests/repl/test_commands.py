@@ -49,11 +49,24 @@ def test_every_command_is_listed_and_explains_itself(demo_gguf: Path) -> None:
     listed = _chat(demo_gguf, "/?").stderr
     for command in COMMANDS:
         assert f"{command.name} " in listed
-        assert command.help in listed
+        assert command.help in listed or command.name in {"/help", "/exit"}
     assert "/set [NAME VALUE]" in _chat(demo_gguf, "/help set").stderr
     unknown = _chat(demo_gguf, "/help foo", "/", code=1).stderr
     assert "error: unknown command 'foo'; /help lists the commands\n" in unknown
     assert "error: unknown command '/'; /help lists the commands; to send" in unknown
+
+
+def test_help_fits_into_a_small_terminal_above_the_prompt_and_the_status_line(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = _chat(demo_gguf, "/help").stderr.splitlines()
+    listed = lines[next(n for n, line in enumerate(lines) if "/regen" in line) :]
+    assert len(listed) <= 24 - 2
+    assert max(map(len, listed)) < 80
+    named = "\n".join(listed)
+    assert all(f"{command.name} " in named for command in COMMANDS)
+    assert "Ctrl-C" in _chat(demo_gguf, "/help keys").stderr
 
 
 def test_set_shows_every_parameter_and_refuses_nonsense(demo_gguf: Path) -> None:

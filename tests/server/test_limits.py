@@ -71,6 +71,49 @@ def test_counting_tokens_uses_a_part_of_a_request_and_ends_in_debt() -> None:
     budgets.spend_part(key, 0.01)
 
 
+def test_what_is_left_of_a_budget_is_told_by_openais_names() -> None:
+    (key,) = api_keys.parse([(1, "eve:secret-of-eve requests=3 tokens=600")], "here")
+    now = [0.0]
+    budgets = Budgets(lambda: now[0])
+
+    def told() -> dict[str, str]:
+        found = {name.decode(): value.decode() for name, value in budgets.headers(key)}
+        return {name.removeprefix("x-ratelimit-"): value for name, value in found.items()}
+
+    budgets.spend_request(key)
+    budgets.spend_tokens(key, 1500)
+    limits = {"limit-requests": "3", "limit-tokens": "600"}
+    left = {"remaining-requests": "2", "remaining-tokens": "0"}
+    assert told() == {**limits, **left, "reset-requests": "20s", "reset-tokens": "2m30s"}
+    now[0] = 149.5
+    left = {"remaining-requests": "3", "remaining-tokens": "595"}
+    assert told() == {**limits, **left, "reset-requests": "0s", "reset-tokens": "1s"}
+
+
+def test_answers_tell_of_a_budget_and_only_to_a_key_that_has_one(demo_gguf: Path) -> None:
+    keys = ["bob:secret-of-bob requests=2", "eve:secret-of-eve tokens=9", "ada:secret-of-ada"]
+    with live(demo_gguf, keys=tuple(api_keys.parse(enumerate(keys, 1), "here"))) as server:
+
+        def ask(name: str, **more: Any) -> tuple[int, dict[str, str]]:
+            asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, **more}
+            headers = {"Authorization": f"Bearer secret-of-{name}"}
+            response = server.client.post(CHAT, json=asked, headers=headers)
+            told = {k[12:]: v for k, v in response.headers.items() if k.startswith("x-ratelimit")}
+            return response.status_code, told
+
+        status, told = ask("bob", stream=True)
+        assert (status, told["limit-requests"], told["remaining-requests"]) == (200, "2", "1")
+        assert ask("bob")[1]["remaining-requests"] == "0"
+        status, told = ask("bob")
+        assert (status, told["remaining-requests"]) == (429, "0")
+        status, told = ask("eve")
+        assert (status, told["limit-tokens"], told["remaining-tokens"]) == (200, "9", "0")
+        assert set(told) == {"limit-tokens", "remaining-tokens", "reset-tokens"}
+        assert ask("ada") == (200, {})
+        refused = server.client.get("/v1/models", headers={"X-Api-Key": "wrong-one"})
+        assert not [name for name in refused.headers if name.startswith("x-ratelimit")]
+
+
 def test_a_key_cannot_have_tokens_counted_for_ever(demo_gguf: Path) -> None:
     with live(demo_gguf, keys=KEYS) as server:
 

@@ -130,7 +130,7 @@ def test_what_would_change_models_is_refused(client: Any) -> None:
     "more",
     [
         {"options": {"num_ctx": 100_000}},
-        {"options": {"num_thread": 3}},
+        {"options": {"num_thread": "all"}},
         {"options": {"num_predict": 0}},
         {"options": {"temprature": 0}},
         {"options": {"temperature": "hot"}},

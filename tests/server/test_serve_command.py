@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ import httpx
 import pytest
 
 from edgesppo.server import listen, log_output
+from tests.support import certificate
 from tests.support.command_line import one_line_error, run
 from tests.support.live_server import CHAT
 
@@ -109,21 +109,7 @@ def test_it_serves_a_unix_socket_and_ends_well_when_told(
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_it_serves_https_with_a_certificate(demo_gguf: Path, tmp_path: Path) -> None:
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    made = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "1",
-    ]
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    words = ["openssl", *made, *name, "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(words, check=True, capture_output=True)
+    cert, key = certificate.make(tmp_path)
     with listen.on_address("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     answers: list[Any] = []

@@ -224,6 +224,16 @@ def test_references_in_a_tools_schema_lead_into_it(server: Live) -> None:
         jsonschema.validate(arguments, NESTED)
 
 
+def test_the_schemas_of_all_tools_together_may_be_only_so_complex(server: Live) -> None:
+    parameters = {"type": "object", "properties": {"x": {"pattern": "^.{0,2000}$"}}}
+    tools = [
+        {"type": "function", "function": {"name": f"f{n}", "parameters": parameters}}
+        for n in range(32)
+    ]
+    error = server.chat("Hi", tools=tools).json()["error"]
+    assert "too complex" in error["message"]
+
+
 def test_a_tool_whose_schema_cannot_be_followed_is_named(server: Live) -> None:
     bad = {"type": "function", "function": {"name": "bad", "parameters": {"type": "nothing"}}}
     error = server.chat("Hi", tools=[*TOOLS, bad]).json()["error"]

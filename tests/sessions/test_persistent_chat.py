@@ -122,9 +122,21 @@ def test_undo_regenerate_and_clear_are_kept(demo: LoadedModel, sessions: Session
         assert kept.resumed == persistent_chat.Resumed(0, 0, None, None)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "foreign", "of another model"])
+DAMAGED = "its saved KV cache is damaged, or there is no room for it"
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        ("missing", "its KV cache was not saved"),
+        ("cut", DAMAGED),
+        ("flipped", DAMAGED),
+        ("foreign", DAMAGED),
+        ("of another model", "its KV cache is of another model"),
+    ],
+)
 def test_without_a_state_that_fits_the_answer_is_the_same(
-    demo: LoadedModel, demo_gguf: Path, sessions: Sessions, damage: str
+    demo: LoadedModel, demo_gguf: Path, sessions: Sessions, damage: str, why: str
 ) -> None:
     state = _talk(demo, sessions, "ada")
     whole = state.read_bytes()
@@ -140,7 +152,7 @@ def test_without_a_state_that_fits_the_answer_is_the_same(
     with edgesppo.load(demo_gguf) as model:
         answer, cached, resumed = _go_on(model, sessions)
     assert (answer, cached) == (expected, 0)
-    assert resumed == persistent_chat.Resumed(2, 0, None, None)
+    assert resumed == persistent_chat.Resumed(2, 0, None, None, why)
 
 
 def test_the_time_saved_is_measured_or_not_said(
@@ -200,7 +212,8 @@ def test_another_model_resumes_the_same_chat_and_is_told(
     _talk(demo, sessions, "ada")
     with edgesppo.load(demo_f32) as other:
         with other.keep(sessions.open("ada")) as kept:
-            assert kept.resumed == persistent_chat.Resumed(2, 0, None, demo.name)
+            why = "its KV cache is of another model"
+            assert kept.resumed == persistent_chat.Resumed(2, 0, None, demo.name, why)
             assert "Ada" in kept.chat.ask(QUESTION)
         with sessions.open("ada") as session:
             assert other.keep(session).resumed.other_model is None  # type: ignore[union-attr]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.store import locate
+from edgesppo.store import imported, locate
 from tests.conftest import DEMO
 from tests.support.pulls import NAME, run, states
 
@@ -23,7 +24,7 @@ def test_an_import_is_by_reference_and_rm_leaves_the_file(
     run("import", str(mine))
     assert locate.find("my-model").path == mine
     assert states()["my-model"] == "here"
-    assert {path.name for path in fresh_home.iterdir()} == {"models.lock"}
+    assert {path.name for path in fresh_home.iterdir()} == {"models.lock", "remembered.json"}
     assert (
         "Licence" in run("show", "my-model").output or "licence" in run("show", "my-model").output
     )
@@ -58,6 +59,33 @@ def test_an_import_by_a_relative_path_is_recorded_by_its_whole_one(
     monkeypatch.chdir(tmp_path / "down")
     run("import", words)
     assert locate.find("mine").path == tmp_path / "mine.gguf"
+
+
+def test_an_import_that_became_another_file_of_the_same_size_is_refused(
+    fresh_home: Path, tmp_path: Path, demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fresh_home.is_dir()
+    mine, hashed = tmp_path / "mine.gguf", list[str]()
+    hash_file = imported.hash_file
+    monkeypatch.setattr(
+        imported, "hash_file", lambda path, *a: (hashed.append(path.name), hash_file(path, *a))[1]
+    )
+    shutil.copy(demo_gguf, mine)
+    run("import", str(mine))
+    locate.find("mine")
+    assert hashed == []
+    os.utime(mine, (5, 5))  # the same bytes with another time: hashed once
+    locate.find("mine")
+    locate.find("mine")
+    assert hashed == ["mine.gguf"]
+    data = bytearray(mine.read_bytes())
+    data[-1] ^= 1
+    mine.write_bytes(data)
+    for _ in range(2):
+        message = run("run", "mine", "Hi", code=1).stderr
+        assert "mine, is another file of the same size now; import it again: edgesppo" in message
+    run("import", str(mine))
+    assert locate.find("mine").path == mine
 
 
 def test_a_checkpoint_folder_can_be_imported_and_used(fresh_home: Path) -> None:

@@ -6,15 +6,12 @@ import errno
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_temporary, read_all
 from tests.support.faulty import Counting, Faulty
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_concurrent_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -114,3 +111,34 @@ def test_a_limit_far_beyond_a_files_size_takes_no_memory(tmp_path: Path) -> None
         assert read_all(Noting(), file.fileno(), 1 << 40) == path.read_bytes()
         assert read_all(Noting(), file.fileno(), 7) == b"x" * 7
     assert max(asked) <= 4 << 20
+
+
+def test_a_file_that_is_in_use_for_a_moment_is_replaced_when_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, refusals = tmp_path / "new", tmp_path / "old", [PermissionError()] * 3
+    source.write_bytes(b"new")
+    target.write_bytes(b"old")
+    monkeypatch.setattr("edgesppo.system.fs._BUSY_S", 60.0)
+    real = Path.replace
+
+    def replace(self: Path, to: Path) -> Path:
+        if refusals:
+            raise refusals.pop()
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    FileSystem().replace(source, target)
+    assert target.read_bytes() == b"new"
+
+
+def test_a_file_that_stays_in_use_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("edgesppo.system.fs._BUSY_S", 0.05)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        FileSystem().replace(tmp_path / "new", tmp_path / "old")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.system import cgroup, hardware
+from edgesppo.system import cgroup, hardware, windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,3 +79,19 @@ def test_a_machine_without_topology_counts_its_processors(
 def test_the_machine_name_is_stable_and_has_the_number_of_processors() -> None:
     assert hardware.name() == hardware.name()
     assert f"x{os.cpu_count()}" in hardware.name()
+
+
+def test_windows_is_handed_structures_of_the_size_that_it_expects() -> None:
+    assert ctypes.sizeof(windows.SystemMemory) == 64
+    assert ctypes.sizeof(windows.ProcessMemory) == 72
+
+
+@pytest.mark.skipif(os.name != "nt", reason="asks Windows")
+def test_windows_tells_how_much_memory_there_is() -> None:
+    free, total = hardware.available_memory(), hardware.total_memory()
+    resident, peak = hardware.resident_memory(), hardware.peak_memory()
+    assert free is not None
+    assert resident is not None
+    assert peak is not None
+    assert 0 < resident <= peak < total
+    assert 0 < free < total

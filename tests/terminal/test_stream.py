@@ -257,7 +257,7 @@ def test_an_answer_cannot_control_the_terminal(
 
 
 def test_a_terminal_without_utf8_gets_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
-    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
     monkeypatch.setattr("sys.stdout", out)
     renderer = StyledText(Screen(redraws=True, styled=True))
     renderer.feed("- é\n")

@@ -19,10 +19,7 @@ import sys
 import threading
 import time
 import urllib.request
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from typing import IO, Any
 
 SERVING = re.compile(r"^Serving .* at (http://\S+)")
 WAIT_S = 600  # for a model to load; the first time, its settings are measured, too
@@ -90,12 +87,7 @@ class ServerChild:
     def __enter__(self) -> ServerChild:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()  # lets the answers under way end
         self.process.wait()

@@ -55,7 +55,8 @@ def set_(ctx: CommandContext, argument: str) -> None:
         if sampling_settings.canonical(name) == "logprobs":
             raise UsageError("the chat cannot show log-probabilities; use edgesppo run --json")
         if value:
-            params = sampling_settings.changed(params, state.loaded._defaults, name, value)
+            defaults = interior(state.loaded).defaults
+            params = sampling_settings.changed(params, defaults, name, value)
     chat.params = params
     _show_parameters(ctx, [name for name, _ in assigned])
 
@@ -84,7 +85,8 @@ def show(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  chat     {saved}")
     ctx.say(f"  turns    {len(state.chat.messages) // 2:,}")
     ctx.say(f"  system   {state.chat.system or 'none'}")
-    defaults = {one.name: one.value for one in sampling_settings.settings(state.loaded._defaults)}
+    shown = sampling_settings.settings(interior(state.loaded).defaults)
+    defaults = {one.name: one.value for one in shown}
     own = [
         f"{one.name} {one.value}"
         for one in sampling_settings.settings(state.chat.params)

@@ -38,6 +38,9 @@ class Command:
 
 
 def _help(ctx: CommandContext, argument: str) -> None:
+    if argument == "keys":
+        ctx.say_list(KEYS if ctx.rich else PLAIN_KEYS)
+        return
     if argument:
         if len(argument.split()) > 1:
             raise UsageError(f"/help takes the name of one command, not {quoted(argument)}")
@@ -49,9 +52,10 @@ def _help(ctx: CommandContext, argument: str) -> None:
         if others:
             ctx.say(f"Aliases: {', '.join(others)}")
         return
-    ctx.say_list([(f"{one.name} {one.usage}", one.help) for one in COMMANDS])
-    ctx.say("")
-    ctx.say_list(KEYS if ctx.rich else PLAIN_KEYS)
+    # It fits into a terminal of 24 lines of 80 columns, above the prompt and the status line.
+    listed = [one for one in COMMANDS if one.name not in ("/help", "/exit")]
+    ctx.say_list([(f"{one.name} {one.usage}", one.help) for one in listed])
+    ctx.say("  /exit or Ctrl-D quits; /help COMMAND explains one, /help keys the keys")
 
 
 def _unknown(word: str, *, was_sent: bool = True) -> UsageError:
@@ -92,7 +96,7 @@ COMMANDS = (
     Command(
         "/help",
         "[COMMAND]",
-        "list the commands and keys, or one command",
+        "list the commands, or explain one, or the keys: /help keys",
         _help,
         "command",
         early=True,
@@ -103,7 +107,7 @@ COMMANDS = (
     Command(
         "/edit",
         "[TEXT]",
-        "edit the last message in $EDITOR and send it again, or send TEXT instead of it",
+        "edit the last message in $EDITOR, or replace it by TEXT",
         turns.edit,
         "text",
     ),
@@ -112,7 +116,7 @@ COMMANDS = (
     Command(
         "/read",
         "FILE ...",
-        "attach text files to the next message; wildcards, and quotes around spaces, work",
+        'attach text files to the next message: a.md *.py "b c.md"',
         turns.read,
         "path",
     ),

@@ -15,8 +15,10 @@ from fastapi.responses import JSONResponse
 
 from edgesppo.openai_api import logprobs, tools
 from edgesppo.server.closing_response import ClosingResponse
+from edgesppo.server.documented import answered, json_lines
 from edgesppo.server.errors import OllamaErrorBody, bad_request, from_exception
 from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.ollama.answer_types import OllamaChatPiece, OllamaGeneratePiece
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
 from edgesppo.server.openai.chat import plan_of as chat_plan_of
 from edgesppo.server.service import Answers, Plan, Service, finish_reason
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
     from edgesppo.server.backend import Backend
     from edgesppo.server.settings import Limits
 
-router = APIRouter(
-    route_class=JsonRoute,
-    responses={"default": {"model": OllamaErrorBody, "description": "Refused"}},
-)
+router = APIRouter(route_class=JsonRoute)
 
 
 class JsonLines(ClosingResponse):
@@ -40,13 +39,21 @@ class JsonLines(ClosingResponse):
     media_type = "application/x-ndjson"
 
 
-@router.post("/api/chat", tags=["ollama"])
+@router.post(
+    "/api/chat",
+    tags=["ollama"],
+    responses=answered(OllamaChatPiece, json_lines("OllamaChatPiece"), OllamaErrorBody),
+)
 async def chat(request: HttpRequest, body: ChatBody) -> Any:
     """Answer a conversation."""
     return await _answer(request, body, Reply(body, chat=True), empty=not body.messages)
 
 
-@router.post("/api/generate", tags=["ollama"])
+@router.post(
+    "/api/generate",
+    tags=["ollama"],
+    responses=answered(OllamaGeneratePiece, json_lines("OllamaGeneratePiece"), OllamaErrorBody),
+)
 async def generate(request: HttpRequest, body: GenerateBody) -> Any:
     """Answer one text."""
     return await _answer(request, body, Reply(body, chat=False), empty=not body.prompt)
@@ -76,9 +83,9 @@ def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> 
         if body.system:
             raise bad_request("a raw prompt takes no system text", "system")
         plan = dataclasses.replace(plan, prompts=[backend.text_prompt(body.prompt)])
-    if body.is_unlimited:
-        params = plan.params.replace(max_tokens=limits.max_tokens)
-        plan = dataclasses.replace(plan, params=params)
+    most = limits.max_tokens
+    if body.is_unlimited or plan.params.max_tokens > most:  # Ollama cuts what is too much
+        plan = dataclasses.replace(plan, params=plan.params.replace(max_tokens=most))
     return plan
 
 

@@ -9,43 +9,58 @@ from fastapi import APIRouter, Request
 
 from edgesppo._version import __version__
 from edgesppo.server.backend import Backend
+from edgesppo.server.documented import got, posted
 from edgesppo.server.errors import ApiError, OllamaErrorBody, bad_request
 from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.ollama.answer_types import (
+    OllamaCard,
+    OllamaDetails,
+    OllamaLoaded,
+    OllamaLoadedModel,
+    OllamaModel,
+    OllamaModels,
+    OllamaVersion,
+)
 from edgesppo.server.ollama.requests import ModelBody
 from edgesppo.server.service import Service
 
-router = APIRouter(
-    route_class=JsonRoute,
-    responses={"default": {"model": OllamaErrorBody, "description": "Refused"}},
-)
+router = APIRouter(route_class=JsonRoute)
 # The version of Ollama whose API this is: apps refuse to speak to older ones.
 _API_VERSION = "0.12.0"
 _NEVER = "9999-12-31T23:59:59Z"
 
 
-@router.get("/api/version", tags=["ollama"])
+@router.get("/api/version", tags=["ollama"], responses=got(OllamaVersion, body=OllamaErrorBody))
 async def version() -> Any:
     """The version of the API, and of this server."""
-    return {"version": _API_VERSION, "edgesppo": __version__}
+    found: OllamaVersion = {"version": _API_VERSION, "edgesppo": __version__}
+    return found
 
 
-@router.get("/api/tags", tags=["ollama"])
+@router.get("/api/tags", tags=["ollama"], responses=got(OllamaModels, body=OllamaErrorBody))
 async def tags(request: Request) -> Any:
     """The models that are served."""
     service: Service = request.app.state.service
-    return {"models": [await service.aside(_model, service.backend)]}
+    found: OllamaModels = {"models": [await service.aside(_model, service.backend)]}
+    return found
 
 
-@router.get("/api/ps", tags=["ollama"])
+@router.get("/api/ps", tags=["ollama"], responses=got(OllamaLoaded, body=OllamaErrorBody))
 async def ps(request: Request) -> Any:
     """The models that are loaded."""
     service: Service = request.app.state.service
     model = await service.aside(_model, service.backend)
-    loaded = {"expires_at": _NEVER, "size_vram": 0, "context_length": service.backend.n_ctx}
-    return {"models": [{**model, **loaded}]}
+    loaded: OllamaLoadedModel = {
+        **model,
+        "expires_at": _NEVER,
+        "size_vram": 0,
+        "context_length": service.backend.n_ctx,
+    }
+    found: OllamaLoaded = {"models": [loaded]}
+    return found
 
 
-@router.post("/api/show", tags=["ollama"])
+@router.post("/api/show", tags=["ollama"], responses=posted(OllamaCard, body=OllamaErrorBody))
 async def show(request: Request, body: ModelBody) -> Any:
     """A model's card."""
     service: Service = request.app.state.service
@@ -55,7 +70,7 @@ async def show(request: Request, body: ModelBody) -> Any:
     service.require_model(name)
     card = await service.aside(service.backend.card)
     shape = card["model"]
-    return {
+    found: OllamaCard = {
         "modelfile": "",
         "parameters": "",
         "template": "",
@@ -75,6 +90,7 @@ async def show(request: Request, body: ModelBody) -> Any:
         "capabilities": ["completion", "tools"],
         "modified_at": _time(service.backend),
     }
+    return found
 
 
 def _refuse(what: str) -> Any:
@@ -102,7 +118,7 @@ async def embed() -> Any:
     raise ApiError(501, "this model makes no embeddings: it only writes text")
 
 
-def _model(backend: Backend) -> dict[str, Any]:
+def _model(backend: Backend) -> OllamaModel:
     card = backend.card()
     return {
         "name": f"{backend.name}:latest",
@@ -114,7 +130,7 @@ def _model(backend: Backend) -> dict[str, Any]:
     }
 
 
-def _details(card: dict[str, Any]) -> dict[str, Any]:
+def _details(card: dict[str, Any]) -> OllamaDetails:
     n = card["model"]["parameters"]
     return {
         "parent_model": "",

@@ -20,31 +20,39 @@ from edgesppo.server.openai.chat_request import (
     Tool,
     ToolCall,
 )
-from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel, Sampling, Strict
+from edgesppo.server.openai.fields import FIRST_ERROR, Count, RequestModel, Sampling, Strict
 
-_FIXED = "(it is set when the server starts)"
 # What Ollama means by these numbers of tokens is: as many as there is room for.
 _UNLIMITED = (-1, -2)
 _ANY_SEED = -1
 
 
 class Options(Sampling):
-    """The sampling parameters; most are called as everywhere else."""
+    """The sampling parameters; most are called as everywhere else.
+
+    How to compute is the server's own choice, which changes no answer: those options are checked,
+    and have no effect. Nor has `num_keep`, as nothing is ever dropped from a chat.
+    """
 
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
-        **{
-            name: (f"the option {name} {_FIXED} is", ())
-            for name in ("num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "numa")
-        },
-        "num_keep": ("dropping the middle of a chat (num_keep) is", (0, -1)),
         "tfs_z": ("tail-free sampling (tfs_z) is", (1, 1.0)),
         "penalize_newline": ("the option penalize_newline is", (True,)),
         "max_tokens": ("the option max_tokens (it is num_predict here) is", ()),
+        "vocab_only": ("loading the vocabulary only is", (False,)),
     }
 
     seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None
     num_predict: Annotated[int, Field(ge=-2, le=2**31 - 1)] | None = None
     num_ctx: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    num_thread: Count | None = None
+    num_batch: Count | None = None
+    num_gpu: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    main_gpu: Count | None = None
+    num_keep: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    use_mmap: bool | None = None
+    use_mlock: bool | None = None
+    low_vram: bool | None = None
+    numa: bool | None = None
 
 
 def _no_images(images: Any) -> Any:

@@ -13,12 +13,22 @@ from edgesppo._version import __version__
 from edgesppo.chat.structured import AnswerFormat, answer_format
 from edgesppo.errors import UsageError
 from edgesppo.openai_api import logprobs, tools
-from edgesppo.openai_api.answers import choice, tool_call, usage_of
+from edgesppo.openai_api.answers import choice, usage_of
 from edgesppo.openai_api.messages import turns
 from edgesppo.openai_api.tools import Function, Named, ToolUse
+from edgesppo.server.documented import answered, events
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
+from edgesppo.server.openai.answer_types import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChunkChoice,
+    Delta,
+    FunctionDelta,
+    Head,
+    ToolCallDelta,
+)
 from edgesppo.server.openai.chat_request import ChatRequest, NamedTool
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
@@ -27,13 +37,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from edgesppo.chat.result import Chunk, Result
+    from edgesppo.openai_api.answer_types import ChatChoice
     from edgesppo.server.backend import Backend
     from edgesppo.server.settings import Limits
 
-router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
+router = APIRouter(route_class=JsonRoute)
+_RESPONSES = answered(ChatCompletion, events("ChatCompletionChunk", sse.LAST))
 
 
-@router.post("/v1/chat/completions", tags=["chat"])
+@router.post("/v1/chat/completions", tags=["chat"], responses=_RESPONSES)
 async def chat_completions(request: Request, body: ChatRequest) -> Any:
     """Answer a conversation."""
     service: Service = request.app.state.service
@@ -71,7 +83,8 @@ def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:
         format_.check(params)
     grammar = use.grammar if use is not None else None if format_ is None else format_.grammar
     prompt = backend.chat_prompt(messages, partial)
-    return Plan([prompt], params, grammar, body.n or 1)
+    length_field = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+    return Plan([prompt], params, grammar, body.n or 1, length_field)
 
 
 def _tool_use(body: ChatRequest, at_most: int) -> ToolUse | None:
@@ -119,22 +132,27 @@ class Reply:
     def __init__(self, model: str, body: ChatRequest) -> None:
         self._body = body
         self._calls = bool(body.tools) and body.tool_choice != "none"
-        self._head = {
+        self._head: Head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion",
             "created": now(),
             "model": model,
             "system_fingerprint": f"edgesppo-{__version__}",
         }
 
-    def whole(self, answers: Answers, results: list[Result]) -> dict[str, Any]:
+    def whole(self, answers: Answers, results: list[Result]) -> ChatCompletion:
         """The response as one object."""
         choices = [self._choice(n, result) for n, result in enumerate(results)]
         usage = usage_of([result.usage for result in results], answers.n)
         timings = timings_of(answers.jobs[0], results[0].timings)
-        return {**self._head, "choices": choices, "usage": usage, "timings": timings}
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": choices,
+            "usage": usage,
+            "timings": timings,
+        }
 
-    def _choice(self, n: int, result: Result) -> dict[str, Any]:
+    def _choice(self, n: int, result: Result) -> ChatChoice:
         finish_reason(result.finish_reason)
         return choice(n, result, has_tools=self._calls, with_logprobs=bool(self._body.logprobs))
 
@@ -163,23 +181,24 @@ class Reply:
             yield self._usage_event(answers, ends)
         yield sse.DONE
 
-    def _deltas(self, parser: tools.AnswerParser, text: str) -> list[dict[str, Any]]:
+    def _deltas(self, parser: tools.AnswerParser, text: str) -> list[Delta]:
         """What a piece of text adds to the message."""
         if not self._calls:
             return [{"content": text}] if text else []
         sure, calls = parser.add(text)
-        deltas: list[dict[str, Any]] = [{"content": sure}] if sure else []
+        deltas: list[Delta] = [{"content": sure}] if sure else []
         for index, name, arguments in calls:
-            new: dict[str, Any] = {"function": {"arguments": arguments}}
+            new: ToolCallDelta = {"index": index, "function": {"arguments": arguments}}
             if name is not None:
-                new = tool_call(tools.call_id(), name, "")
-            deltas.append({"tool_calls": [{"index": index, **new}]})
+                function: FunctionDelta = {"name": name, "arguments": ""}
+                new |= {"id": tools.call_id(), "type": "function", "function": function}
+            deltas.append({"tool_calls": [new]})
         return deltas
 
     def _event(
         self,
         n: int,
-        delta: dict[str, Any],
+        delta: Delta,
         chunk: Chunk | None = None,
         reason: str | None = None,
         **more: Any,
@@ -187,15 +206,21 @@ class Reply:
         found = None
         if self._body.logprobs and chunk is not None and chunk.logprobs:
             found = logprobs.chat(chunk.logprobs)
-        choice = {"index": n, "delta": delta, "logprobs": found, "finish_reason": reason}
-        return sse.event({**self._chunk_head(), "choices": [choice], **more})
+        choice: ChunkChoice = {
+            "index": n,
+            "delta": delta,
+            "logprobs": found,
+            "finish_reason": reason,
+        }
+        return sse.event({**self._chunk([choice]), **more})
 
-    def _chunk_head(self) -> dict[str, Any]:
-        head: dict[str, Any] = {**self._head, "object": "chat.completion.chunk"}
+    def _chunk(self, choices: list[ChunkChoice]) -> ChatCompletionChunk:
+        head, kind = self._head, "chat.completion.chunk"  # mypy: a Head might have more keys
+        chunk: ChatCompletionChunk = {**head, "object": kind, "choices": choices}  # type: ignore[typeddict-item]
         options = self._body.stream_options
         if options is not None and options.include_usage:
-            head["usage"] = None
-        return head
+            chunk["usage"] = None
+        return chunk
 
     def _last(self, answers: Answers, ends: Mapping[int, Chunk], n_choices: int) -> dict[str, Any]:
         """What the very last choice's end tells beside it."""
@@ -206,7 +231,7 @@ class Reply:
     def _usage_event(self, answers: Answers, ends: Mapping[int, Chunk]) -> bytes:
         found = [ends[n].usage for n in sorted(ends)]
         usage = usage_of([usage for usage in found if usage is not None], answers.n)
-        return sse.event({**self._chunk_head(), "choices": [], "usage": usage})
+        return sse.event({**self._chunk([]), "usage": usage})
 
 
 def _without_logprobs(chunk: Chunk) -> Chunk:

@@ -9,7 +9,14 @@ from pydantic import BeforeValidator, Field
 from edgesppo.openai_api import messages
 from edgesppo.openai_api.messages import ApiMessage, ApiRole
 from edgesppo.server.errors import unsupported
-from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions, Strict
+from edgesppo.server.openai.fields import (
+    FIRST_ERROR,
+    Notes,
+    Sampling,
+    StreamOptions,
+    Strict,
+    example,
+)
 
 _PARTS = {
     "image_url": "images are",
@@ -150,15 +157,20 @@ class ResponseFormat(Strict):
     schema_: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
 
 
-class ChatRequest(Sampling):
+class ChatRequest(Notes, Sampling):
     """A conversation whose next message is asked for."""
 
+    model_config = example(messages=[{"role": "user", "content": "Why is the sky blue?"}])
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        **Notes.REFUSED,
         "audio": ("audio output is", ()),
         "modalities": ("other output than text is", (["text"],)),
         "store": ("storing responses is", (False,)),
         "functions": ("'functions' (tools in its place) is", ([],)),
-        "function_call": ("'function_call' (tool_choice in its place) is", ()),
+        "function_call": (
+            "'function_call' (tool_choice in its place) is",
+            ("none", "auto"),  # without functions there is nothing to call
+        ),
         "prediction": ("predicted output is", ()),
         "web_search_options": ("searching the web is", ()),
         "reasoning_effort": ("reasoning effort is", ("none",)),
@@ -179,9 +191,3 @@ class ChatRequest(Sampling):
     tools: Annotated[list[Tool], FIRST_ERROR] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
-    # Notes of the caller's, which change no answer.
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None

@@ -12,10 +12,17 @@ from pydantic import Field
 from edgesppo._version import __version__
 from edgesppo.openai_api import logprobs
 from edgesppo.openai_api.answers import usage_of
+from edgesppo.server.documented import answered, events
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
-from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions
+from edgesppo.server.openai.answer_types import (
+    Completion,
+    CompletionChoice,
+    CompletionChunk,
+    Head,
+)
+from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions, example
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
@@ -23,19 +30,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from edgesppo.chat.result import Chunk, Result
+    from edgesppo.openai_api.answer_types import CompletionLogprobs
     from edgesppo.server.backend import Backend
 
-router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
+router = APIRouter(route_class=JsonRoute)
+_RESPONSES = answered(Completion, events("CompletionChunk", sse.LAST))
 _DEFAULT_TOKENS = 16  # of the API, if max_tokens is not given
-_PROMPTS = Field(max_length=64)
+_PROMPTS = Field(min_length=1, max_length=64)
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), FIRST_ERROR]
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(Notes, Sampling):
     """One or more prompts, as texts or token ids."""
 
+    model_config = example(prompt="The sky is blue because", max_tokens=20)
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        **Notes.REFUSED,
         "suffix": ("inserting before a suffix is", ("",)),
     }
 
@@ -53,10 +64,9 @@ class CompletionRequest(Sampling):
     echo: bool | None = None
     return_tokens: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    user: str | None = None
 
 
-@router.post("/v1/completions", tags=["completions"])
+@router.post("/v1/completions", tags=["completions"], responses=_RESPONSES)
 async def completions(request: Request, body: CompletionRequest) -> Any:
     """Continue a text."""
     service: Service = request.app.state.service
@@ -82,8 +92,6 @@ def plan_of(body: CompletionRequest, backend: Backend) -> Plan:
     if body.logprobs is not None:
         sampling["logprobs"] = body.logprobs
     prompts = [_ids(prompt, backend) for prompt in _prompts(body)]
-    if not prompts:
-        raise bad_request("prompt is an empty list, expected a text or token ids", "prompt")
     return Plan(prompts, backend.params(sampling), n=n)
 
 
@@ -108,15 +116,14 @@ class Reply:
     def __init__(self, backend: Backend, body: CompletionRequest) -> None:
         self._body = body
         self._backend = backend
-        self._head = {
+        self._head: Head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
             "created": now(),
             "model": backend.name,
             "system_fingerprint": f"edgesppo-{__version__}",
         }
 
-    def whole(self, answers: Answers, results: list[Result]) -> dict[str, Any]:
+    def whole(self, answers: Answers, results: list[Result]) -> Completion:
         """The response as one object."""
         choices = []
         for n, result in enumerate(results):
@@ -128,6 +135,7 @@ class Reply:
             choices.append(self._choice(n, echo + result.text, found, reason, result.ids))
         return {
             **self._head,
+            "object": "text_completion",
             "choices": choices,
             "usage": usage_of([result.usage for result in results], answers.n),
             "timings": timings_of(answers.jobs[0], results[0].timings),
@@ -156,7 +164,7 @@ class Reply:
             found_usage = [ends[n].usage for n in sorted(ends)]
             usage = usage_of([usage for usage in found_usage if usage is not None], answers.n)
             timings = timings_of(answers.jobs[0], ends[0].timings)
-            yield sse.event({**self._head, "choices": [], "usage": usage, "timings": timings})
+            yield sse.event({**self._chunk([]), "usage": usage, "timings": timings})
         yield sse.DONE
 
     def _echo(self, number: int) -> str:
@@ -170,21 +178,30 @@ class Reply:
         self,
         n: int,
         text: str,
-        found: dict[str, Any] | None = None,
+        found: CompletionLogprobs | None = None,
         reason: str | None = None,
         ids: Sequence[int] = (),
     ) -> bytes:
-        return sse.event({**self._head, "choices": [self._choice(n, text, found, reason, ids)]})
+        return sse.event(self._chunk([self._choice(n, text, found, reason, ids)]))
+
+    def _chunk(self, choices: list[CompletionChoice]) -> CompletionChunk:
+        head, kind = self._head, "text_completion"  # mypy: a Head might have more keys
+        return {**head, "object": kind, "choices": choices}  # type: ignore[typeddict-item]
 
     def _choice(
         self,
         n: int,
         text: str,
-        found: dict[str, Any] | None,
+        found: CompletionLogprobs | None,
         reason: str | None,
         ids: Sequence[int],
-    ) -> dict[str, Any]:
-        choice = {"text": text, "index": n, "logprobs": found, "finish_reason": reason}
+    ) -> CompletionChoice:
+        choice: CompletionChoice = {
+            "text": text,
+            "index": n,
+            "logprobs": found,
+            "finish_reason": reason,
+        }
         if self._body.return_tokens:
             choice["tokens"] = [{"id": id_, "bytes": [*self._backend.text(id_)]} for id_ in ids]
         return choice

@@ -12,6 +12,7 @@ from edgesppo.server.errors import bad_request, unsupported
 from edgesppo.system.suggest import did_you_mean
 
 _MOST_BIASES = 1024
+_NO_THINKING = {"enable_thinking": False}
 
 
 def _biases(value: Any) -> Any:
@@ -63,6 +64,30 @@ class RequestModel(Strict):
         return {name: value for name, value in data.items() if name not in cls.REFUSED}
 
 
+class Notes(RequestModel):
+    """What changes no answer here: checked, and then without effect.
+
+    Notes of the caller's, and of llama-server's options those for its own cache: this one's is
+    always used, and a sequence is chosen by what it holds. Its others have harmless values, too.
+    """
+
+    REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        "chat_template_kwargs": ("settings of a chat template are", ({}, _NO_THINKING)),
+        "ignore_eos": ("going on after the end (ignore_eos) is", (False,)),
+        "reasoning_format": ("reasoning is", ("none", "auto")),
+        "return_progress": ("telling the progress of a prompt is", (False,)),
+        "timings_per_token": ("timings of each token are", (False,)),
+    }
+
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    cache_prompt: bool | None = None
+    id_slot: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+
+
 class Sampling(RequestModel):
     """The sampling parameters; what is not given is the model's default."""
 
@@ -109,6 +134,11 @@ class Sampling(RequestModel):
         """The parameters that were given, by the names of SamplingParams."""
         given = {name: getattr(self, name) for name in NAMES if name in Sampling.model_fields}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def example(**body: Any) -> ConfigDict:
+    """The configuration of a request of which the API's description has an example."""
+    return ConfigDict(json_schema_extra={"examples": [body]})
 
 
 class StreamOptions(Strict):

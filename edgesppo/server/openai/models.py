@@ -11,8 +11,10 @@ from pydantic import Field
 from edgesppo.errors import UsageError
 from edgesppo.openai_api.messages import turns
 from edgesppo.server.backend import Backend
+from edgesppo.server.documented import got, posted
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
+from edgesppo.server.openai.answer_types import Model, Models, Text, TokenPiece, Tokens
 from edgesppo.server.openai.chat_request import ChatMessage
 from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel
 from edgesppo.server.service import Service
@@ -40,14 +42,15 @@ class DetokenizeRequest(RequestModel):
     with_bytes: bool = False
 
 
-@router.get("/v1/models", tags=["models"])
+@router.get("/v1/models", tags=["models"], responses=got(Models))
 async def list_models(request: Request) -> Any:
     """The models that are served."""
     service: Service = request.app.state.service
-    return {"object": "list", "data": [_model(service.backend)]}
+    models: Models = {"object": "list", "data": [_model(service.backend)]}
+    return models
 
 
-@router.get("/v1/models/{name:path}", tags=["models"])
+@router.get("/v1/models/{name:path}", tags=["models"], responses=got(Model, 404))
 async def get_model(request: Request, name: str) -> Any:
     """One model."""
     service: Service = request.app.state.service
@@ -55,7 +58,7 @@ async def get_model(request: Request, name: str) -> Any:
     return _model(service.backend)
 
 
-def _model(backend: Backend) -> dict[str, Any]:
+def _model(backend: Backend) -> Model:
     return {
         "id": backend.name,
         "object": "model",
@@ -65,7 +68,7 @@ def _model(backend: Backend) -> dict[str, Any]:
     }
 
 
-@router.post("/tokenize", tags=["tokens"])
+@router.post("/tokenize", tags=["tokens"], responses=posted(Tokens))
 async def tokenize(request: Request, body: TokenizeRequest) -> Any:
     """The token ids of a text, or of the prompt that messages make."""
     service: Service = request.app.state.service
@@ -85,15 +88,16 @@ def _spend(request: Request, n: int) -> None:
 
 
 def _tokens(backend: Backend, body: TokenizeRequest) -> JSONResponse:
-    ids: list[Any] = _ids(backend, body)
+    ids = _ids(backend, body)
     if len(ids) > _MOST_TOKENS:
         raise bad_request(
             f"the text has {len(ids):,} tokens, expected at most {_MOST_TOKENS:,}; ask in parts",
             "content",
         )
-    if body.with_pieces:
-        ids = [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids]
-    return JSONResponse({"tokens": ids})
+    if not body.with_pieces:
+        return JSONResponse(Tokens(tokens=ids))
+    pieces: list[TokenPiece] = [{"id": id_, "piece": _piece(backend, id_)} for id_ in ids]
+    return JSONResponse(Tokens(tokens=pieces))
 
 
 def _ids(backend: Backend, body: TokenizeRequest) -> list[int]:
@@ -112,7 +116,7 @@ def _piece(backend: Backend, token: int) -> str | list[int]:
         return [*data]
 
 
-@router.post("/detokenize", tags=["tokens"])
+@router.post("/detokenize", tags=["tokens"], responses=posted(Text))
 async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
     """The text of token ids."""
     service: Service = request.app.state.service
@@ -125,7 +129,7 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
 
 
 def _text(backend: Backend, body: DetokenizeRequest) -> JSONResponse:
-    found: dict[str, Any] = {"content": backend.detokenize(body.tokens)}
+    found: Text = {"content": backend.detokenize(body.tokens)}
     if body.with_bytes:
         found["bytes"] = [[*backend.text(token)] for token in body.tokens]
     return JSONResponse(found)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgesppo.openai_api import tools
+
+if TYPE_CHECKING:
+    from edgesppo.server.openai.response_types import OutputItem, OutputText, Status
 
 
 class Item:
@@ -23,13 +26,13 @@ class Item:
         """Whether it is a call of a function."""
         return self.name is not None
 
-    def part(self) -> dict[str, Any]:
+    def part(self) -> OutputText:
         """The text as the content of a message."""
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
-    def json(self, status: str, *, empty: bool = False) -> dict[str, Any]:
+    def json(self, status: Status, *, empty: bool = False) -> OutputItem:
         """The item as the API writes it; `empty` is how a stream announces it."""
-        if self.is_call:
+        if self.name is not None:
             return {
                 "type": "function_call",
                 "id": self.id,
@@ -72,7 +75,7 @@ class Items:
         rest = "" if self._parser is None else self._parser.rest()
         return [] if self._items and not rest else self._add_text(rest, even_empty=True)
 
-    def json(self, status: str) -> list[dict[str, Any]]:
+    def json(self, status: Status) -> list[OutputItem]:
         """All items; only the last one may have been cut off."""
         return [
             item.json(status if item is self._items[-1] else "completed") for item in self._items

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from edgesppo.server.documented import answered, events
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
 from edgesppo.server.openai.chat import plan_of
 from edgesppo.server.openai.response_items import Item, Items
+from edgesppo.server.openai.response_types import OutputText, Response, ResponseUsage, Status
 from edgesppo.server.openai.responses_request import ResponsesRequest
-from edgesppo.server.service import Service, finish_reason, now
+from edgesppo.server.service import Plan, Service, finish_reason, now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from edgesppo.chat.result import Usage
+    from edgesppo.server.backend import Backend
     from edgesppo.server.service import Answers
 
-router = APIRouter(route_class=JsonRoute, responses=sse.DOCUMENTED)
+router = APIRouter(route_class=JsonRoute)
+_RESPONSES = answered(Response, events("ResponseEvent"))
 
 
-@router.post("/v1/responses", tags=["responses"])
+@router.post("/v1/responses", tags=["responses"], responses=_RESPONSES)
 async def responses(request: Request, body: ResponsesRequest) -> Any:
     """Answer a text or a conversation; nothing is stored."""
     service: Service = request.app.state.service
     service.require_model(body.model)
     limits = service.settings.limits
-    answers = await service.start(
-        request, lambda backend: plan_of(body.as_chat(), backend, limits), "input"
-    )
+
+    def plan(backend: Backend) -> Plan:
+        found = plan_of(body.as_chat(), backend, limits)
+        return dataclasses.replace(found, length_field="max_output_tokens")
+
+    answers = await service.start(request, plan, "input")
     reply = Reply(service.backend.name, body)
     if body.stream:
         return sse.AnswerStream(answers, reply.events(answers))
@@ -53,11 +61,11 @@ class Reply:
         self._n_events = 0
         self.items = Items(may_call=bool(body.tools) and body.tool_choice != "none")
 
-    def response(self, reason: str | None = None, usage: Usage | None = None) -> dict[str, Any]:
+    def response(self, reason: str | None = None, usage: Usage | None = None) -> Response:
         """The response, with its output once there is a reason why that has ended."""
-        status = {None: "in_progress", "stop": "completed"}.get(reason, "incomplete")
+        known: dict[str | None, Status] = {None: "in_progress", "stop": "completed"}
+        status = known.get(reason, "incomplete")
         body = self._body.model_dump(exclude_none=True, by_alias=True)
-        same = ("instructions", "max_output_tokens", "metadata", "temperature", "top_p", "user")
         return {
             "id": self._id,
             "object": "response",
@@ -69,7 +77,12 @@ class Reply:
             ),
             "model": self._model,
             "output": [] if reason is None else self.items.json(status),
-            **{name: body.get(name) for name in same},
+            "instructions": body.get("instructions"),
+            "max_output_tokens": body.get("max_output_tokens"),
+            "metadata": body.get("metadata"),
+            "temperature": body.get("temperature"),
+            "top_p": body.get("top_p"),
+            "user": body.get("user"),
             "parallel_tool_calls": bool(self._body.parallel_tool_calls),
             "previous_response_id": None,
             "store": False,
@@ -107,7 +120,7 @@ class Reply:
         added = "response.output_item.added"
         events = [self._event(added, output_index=item.index, item=found)]
         if not item.is_call:
-            part = {**item.part(), "text": ""}
+            part: OutputText = {**item.part(), "text": ""}
             events.append(self._of_text(item, "response.content_part.added", part=part))
         return events
 
@@ -116,7 +129,7 @@ class Reply:
             return self._of_item(item, "response.function_call_arguments.delta", delta=text)
         return self._of_text(item, "response.output_text.delta", delta=text, logprobs=[])
 
-    def _end(self, item: Item | None, status: str) -> list[bytes]:
+    def _end(self, item: Item | None, status: Status) -> list[bytes]:
         """The events that end an item; none if there is none."""
         if item is None:
             return []
@@ -142,7 +155,7 @@ class Reply:
         return sse.event({"type": kind, "sequence_number": self._n_events - 1, **more}, kind)
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage(usage: Usage) -> ResponseUsage:
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},

@@ -22,7 +22,14 @@ from edgesppo.server.openai.chat_request import (
     ToolCall,
     refuse_other_parts,
 )
-from edgesppo.server.openai.fields import FIRST_ERROR, Sampling, StreamOptions, Strict
+from edgesppo.server.openai.fields import (
+    FIRST_ERROR,
+    Notes,
+    Sampling,
+    StreamOptions,
+    Strict,
+    example,
+)
 
 _ITEMS = ("message", "function_call", "function_call_output")
 
@@ -125,10 +132,12 @@ class FunctionChoice(Strict):
     name: str
 
 
-class ResponsesRequest(Sampling):
+class ResponsesRequest(Notes, Sampling):
     """A text or a conversation that is to be answered; earlier turns are given again."""
 
+    model_config = example(input="Why is the sky blue?")
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
+        **Notes.REFUSED,
         "previous_response_id": ("storing responses, so previous_response_id, is", ()),
         "conversation": ("storing conversations is", ()),
         "store": ("storing responses is", (False,)),
@@ -154,12 +163,6 @@ class ResponsesRequest(Sampling):
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    # Notes of the caller's, which change no answer.
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
 
     def as_chat(self) -> ChatRequest:
         """The same request to the chat API."""

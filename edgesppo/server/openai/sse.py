@@ -13,18 +13,17 @@ from edgesppo.server.closing_response import ClosingResponse
 from edgesppo.server.errors import from_exception
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from edgesppo.server.service import Answers
 
-DONE = format_sse_event(data_str="[DONE]")
-# For the API's description: an answer is JSON, or a stream of events.
-DOCUMENTED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+LAST = "[DONE]"  # not of /v1/responses
+DONE = format_sse_event(data_str=LAST)
 _PING = format_sse_event(comment="waiting")
 _PING_S = 15.0
 
 
-def event(data: dict[str, Any], name: str | None = None) -> bytes:
+def event(data: Mapping[str, Any], name: str | None = None) -> bytes:
     """One event as it goes over the wire."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return format_sse_event(data_str=text, event=name)
