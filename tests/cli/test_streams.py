@@ -187,7 +187,7 @@ def test_ctrl_c_prints_what_came_of_an_answer_with_a_schema(
                     chunks.throw(KeyboardInterrupt)
                 yield chunk
 
-    chat = Interrupted(demo._interior.engine, demo._defaults.replace(temperature=0))
+    chat = Interrupted(demo._interior.engine, demo._interior.defaults.replace(temperature=0))
     wanted = structured.answer_format(
         {"type": "array", "items": {"type": "integer"}, "minItems": 9}
     )
