@@ -294,8 +294,7 @@ def read(path: Path) -> Transcript:
     except OSError as error:
         raise BadChat(f"{path}: cannot be read: {error.strerror or error}") from None
     if not data:
-        why = "is empty" if path.exists() else "does not exist"
-        raise BadChat(f"{path} {why}, expected a saved chat")
+        raise BadChat(f"{path} is empty, expected a saved chat")
     transcript, (end, _) = file.parse(data)
     if transcript is None:
         raise BadChat(f"{path}: not a saved chat, or damaged from its first line on")
