@@ -64,7 +64,8 @@ def batch(
     interruption the same call goes on: it first returns the results that are in the file, then
     the others. Each row is in the file exactly once.
 
-    The arguments are checked at once; a model is loaded, and `out` opened, at the first `next()`.
+    The arguments are checked at once, as far as that needs no model; a model is loaded, and `out`
+    opened, at the first `next()`.
 
     Args:
         model: A loaded model, or what `load` takes. A model that is loaded here is closed at the

@@ -93,11 +93,11 @@ def _call(n: int, given: Any) -> ToolCall:
 def row_tools(row: Mapping[str, Any]) -> ToolUse | None:
     """How an answer to a row may use its tools; None without any. Raises UsageError."""
     tools, choice = row.get("tools"), row.get("tool_choice")
+    several = row.get("parallel_tool_calls")
+    if several is not None and not isinstance(several, bool):
+        raise validate.invalid_value("parallel_tool_calls", several, "true or false")
     if tools is None and choice is None:
         return None
-    several = row.get("parallel_tool_calls")
-    if several not in (None, True, False):
-        raise validate.invalid_value("parallel_tool_calls", several, "true or false")
     if not isinstance(tools or [], list):
         raise validate.invalid_value("tools", tools, f"a list of {_TOOL_FORM}")
     functions = [_function(n, tool) for n, tool in enumerate(tools or [], 1)]

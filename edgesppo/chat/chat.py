@@ -284,8 +284,8 @@ class Chat:
         Args:
             text: The user's message.
             schema: What the answer must follow: a JSON Schema (as a dict or bool), "json_object",
-                or a type that pydantic knows, such as a model class, list[int], an Enum or a
-                Literal.
+                or a type that pydantic can describe by such a schema: a model class, list[int],
+                an Enum, a Literal and the like.
             **sampling: SamplingParams that override the chat's own for this answer.
 
         Returns:

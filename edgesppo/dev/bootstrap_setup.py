@@ -111,8 +111,10 @@ class _SetUp:
                 self._install(pip, wheel)
                 link_packages(self._venv)
             self._done.write_text(self._wanted)
-        activate = Path(os.path.relpath(self._python.with_name("activate"))).as_posix()
-        say(f"To have edgesppo on your path: source {shlex.quote(activate)}")
+        activate = str(self._python.with_name("activate"))
+        if os.name != "nt":
+            activate = f"source {shlex.quote(os.path.relpath(activate))}"
+        say(f"To have edgesppo on your path: {activate}")
 
     def _is_done(self) -> bool:
         if self._unfinished.exists() or not self._python.exists():

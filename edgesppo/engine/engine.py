@@ -107,6 +107,7 @@ class Engine:
         self._schedule = self._stepper.schedule
         self._long_prompts = self._stepper.long_prompts
         self._unfinished = False  # whether the last step was left before its end
+        self._cancelled = False  # whether a request was, while another thread took a step
         self._closing = False
         self._parent: int | None = None  # the process that made it, in a child of that
         self._lock = threading.RLock()
@@ -179,13 +180,14 @@ class Engine:
     def cancel(self, request: Request) -> None:
         """Stop a request. Any thread may call this, also in the middle of the prefill.
 
-        Another thread's step is cut short if it may prefill this prompt or computes for nobody
-        else. Otherwise it goes on for the others, and the next one ends the request.
+        Another thread's step is cut short if it prefills this prompt or computes for nobody else.
+        Otherwise it goes on for the others, and ends the request when it is done.
         """
         if request.finish_reason is not None:
             return
-        request.cancelled = True
-        at_once = not request.is_answering or len(self._schedule.requests()) == 1
+        request.cancelled = self._cancelled = True
+        is_alone = self._schedule.n_running == 1
+        at_once = request.slot is not None and (is_alone or not request.is_answering)
         if at_once:
             self._abort()
         if self._lock.acquire(blocking=at_once):
@@ -307,6 +309,9 @@ class Engine:
                 self._schedule.drop_unwanted()
             self._schedule.admit()
             self._unfinished = not self._stepper.step()
+            if self._cancelled:
+                self._cancelled = False
+                self._schedule.drop_unwanted()
 
     def _open_context(self) -> None:
         """Raise Closed after `close()`."""

@@ -55,6 +55,11 @@ class Scheduler:
         """All requests that are not finished."""
         return [*self._running, *self._waiting]
 
+    @property
+    def n_running(self) -> int:
+        """How many requests have a slot."""
+        return len(self._running)
+
     def add(self, request: Request) -> None:
         """Append a request to the queue."""
         self._waiting.append(request)

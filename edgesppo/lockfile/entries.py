@@ -170,8 +170,8 @@ class Lock:
 
     def nearest(self, name: str, similarity: float = SIMILAR) -> str | None:
         """The name in the lock that is most similar; a repository's name stands for its entry's."""
-        repositories = [(m.repository or "", m.name) for m in self.models.values()]
-        known = {path.partition("/")[2]: its_name for path, its_name in repositories}
+        entries = [m for m in self.models.values() if m.repository]
+        known = {str(m.repository).partition("/")[2]: m.name for m in reversed(entries)}
         known |= {its_name: its_name for its_name in self.models}
         near = nearest(name, known, similarity)
         return None if near is None else known[near]

@@ -24,18 +24,27 @@ def chat(entries: Iterable[TokenLogprob]) -> ChatLogprobs:
     }
 
 
-def completion(entries: Sequence[TokenLogprob], offset: int) -> CompletionLogprobs:
-    """The log-probabilities of a continued text; its first token's text begins at `offset`."""
-    offsets = []
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for entry in entries:
-        offsets.append(offset)
-        offset += len(decoder.decode(entry.data))
+class TextOffsets:
+    """Where each token of an answer begins in its text; parts of a character begin where it does."""
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def next(self, entry: TokenLogprob) -> int:
+        """The offset of the next token, in characters."""
+        offset = self._at
+        self._at += len(self._decoder.decode(entry.data))
+        return offset
+
+
+def completion(entries: Sequence[TokenLogprob], offsets: TextOffsets) -> CompletionLogprobs:
+    """The log-probabilities of the next tokens of a continued text."""
     return {
         "tokens": [_name(entry) for entry in entries],
         "token_logprobs": [entry.logprob for entry in entries],
         "top_logprobs": [{_name(other): other.logprob for other in entry.top} for entry in entries],
-        "text_offset": offsets,
+        "text_offset": [offsets.next(entry) for entry in entries],
     }
 
 

@@ -110,7 +110,8 @@ def _grammar(functions: str, *, must: bool, several: bool) -> str:
         try:
             schema.grammar(parameters, work)  # alone first, so that the error says whose it is
         except UsageError as error:
-            raise BadField(f"the tool {function.name!r}: {error}", f"tools.{n}") from None
+            whose = f"the tool {function.name!r}" if work.left >= 0 else "the tools together"
+            raise BadField(f"{whose}: {error}", f"tools.{n}") from None
         calls.append(_call_schema(function.name, schema.moved(parameters, f"/anyOf/{n}{_PLACE}")))
     try:
         grammar = schema.grammar({"anyOf": calls}, work)

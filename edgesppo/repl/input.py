@@ -31,8 +31,8 @@ class Reader(Protocol):
     def read(self) -> str:
         """Read the next message."""
 
-    def keep(self, text: str) -> None:
-        """Make the Up key bring this text back at the next prompt."""
+    def keep(self, text: str) -> bool:
+        """Make the Up key bring this text back at the next prompt; returns whether it will."""
 
     def announce(self, lines: Iterable[str]) -> None:
         """Show lines, from any thread, even while the user is typing."""
@@ -102,13 +102,15 @@ class PlainReader:
             self._history.store_string(text)
         return unquoted(text)
 
-    def keep(self, text: str) -> None:
+    def keep(self, text: str) -> bool:
         """Add the text to readline's history; a message of several lines is not there yet."""
         with suppress(ImportError, ValueError):  # as above
             import readline
 
             if readline.get_history_item(readline.get_current_history_length()) != text:
                 readline.add_history(text)
+            return True
+        return False
 
     def announce(self, lines: Iterable[str]) -> None:
         """Show the lines at once."""
@@ -179,11 +181,12 @@ class RichReader:
         text = self._session.prompt([("class:prompt", PROMPT)])
         return unquoted(text)
 
-    def keep(self, text: str) -> None:
+    def keep(self, text: str) -> bool:
         """Add the text to the history unless it is the last entry, as typed or without quotes."""
         history = self._session.default_buffer.history
         if text not in [*history.get_strings()[-1:], *map(unquoted, history.get_strings()[-1:])]:
             history.append_string(text)
+        return True
 
     def announce(self, lines: Iterable[str]) -> None:
         """Show lines above the message."""

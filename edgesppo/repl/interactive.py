@@ -87,7 +87,7 @@ class TerminalLoop(Loop):
             return super().turn(line)
         finally:
             handled = registry.is_command(line) or registry.hint(line)
-            if not handled and self._n_messages() == before:
+            if line.strip() and not handled and self._n_messages() == before:
                 self.put_back(line)
 
     def put_back(self, text: str) -> None:
@@ -150,8 +150,8 @@ class TerminalLoop(Loop):
         """
         text, self._unanswered = self._unanswered, ""
         if text:
-            self.reader.keep(text)
-            self.say("(your message got no answer; the Up key brings it back)")
+            again = "; the Up key brings it back" if self.reader.keep(text) else f": {text}"
+            self.say(f"(your message got no answer{again})")
 
     def _on_progress(self) -> None:
         self.reader.refresh()

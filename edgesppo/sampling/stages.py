@@ -79,8 +79,8 @@ def within_vocabulary(sampling: Mapping[str, Any], n_vocab: int) -> dict[str, An
             pairs = zip(entries, tokens, strict=True)
             fitting[name] = tuple(entry for entry, token in pairs if token < n_vocab)
             notices.notify(
-                f"{name} continues without token {', '.join(unknown)}: this model's"
-                f" vocabulary has {n_vocab:,} tokens"
+                f"left out of {name}: {', '.join(unknown)}; this model's vocabulary has"
+                f" {n_vocab:,} tokens"
             )
     return fitting
 

@@ -106,7 +106,7 @@ def _parse_line(words: list[str], where: str, default_name: str) -> ApiKey:
     name, secret = _split(words[0], default_name)
     if not _NAME.match(name) or len(secret) < _LEAST or not secret.isascii():
         raise UsageError(
-            f"{where} is no key of at least {_LEAST} characters, all of ASCII; expected {FORM}"
+            f"{where} is no key of at least {_LEAST} ASCII characters; expected {FORM}"
         )
     budgets = dict(_parse_budget(word, where) for word in words[1:])
     return ApiKey(name, digest(secret), **budgets)

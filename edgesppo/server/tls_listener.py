@@ -54,14 +54,16 @@ class TlsListener:
         while True:
             try:
                 accepted, _ = await loop.sock_accept(self._listener)
-            except ConnectionError:
-                continue  # it is gone already
+            except ConnectionError:  # it is gone already
+                await asyncio.sleep(0)
+                continue
             except OSError:
                 await asyncio.sleep(_PAUSE_S)
                 continue
             if len(self._connected) + len(self._handshakes) >= self._most:
                 accepted.close()
                 self._on_refused()
+                await asyncio.sleep(0)  # sock_accept does not wait while more have come
                 continue
             task = asyncio.ensure_future(self._shake_hands(accepted))
             self._handshakes.add(task)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-# So many wrong keys are looked at at once, and as many in each minute: one every two seconds. Who
-# shares the address, behind a router or a proxy, waits no longer than that for the next look.
+# So many wrong keys are looked at at once, and as many in each minute: one every two seconds.
 PER_MINUTE = 30
 _MOST = 4096  # addresses that are remembered, those of the latest wrong keys
 _IPV6_BITS = 64  # of an address that tell whose it is; the rest its owner chooses
@@ -48,7 +47,8 @@ class WrongKeys:
         """Note that the address has sent a wrong key."""
         name = peer(scope)
         bucket = self._buckets.setdefault(name, Bucket(PER_MINUTE, self._clock))
-        bucket.use(1)
+        if bucket.wait_s(1) <= 0:  # never into debt: others of the address would wait for it
+            bucket.use(1)
         self._buckets.move_to_end(name)
         if len(self._buckets) > self._most:
             self._buckets.popitem(last=False)

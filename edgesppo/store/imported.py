@@ -47,4 +47,4 @@ def check(entry: PinnedModel) -> None:
 
 
 def _mark(sha256: str, status: os.stat_result) -> str:
-    return f"{sha256} {status.st_size} {status.st_mtime_ns}"
+    return f"{sha256} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

@@ -60,10 +60,20 @@ def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
             files.close(descriptor)
             raise LockHeld(owner) from None
         except BaseException:
+            _remove_if_empty(path, descriptor, files)
             files.close(descriptor)
             raise
         files.close(descriptor)  # the file was removed before we had locked it
     raise LockHeld(f"other processes in turn ({path} keeps being created and removed)")
+
+
+def _remove_if_empty(path: Path, descriptor: int, files: FileSystem) -> None:
+    """Remove a file that was made to be locked, unless another process has locked it by now."""
+    with suppress(OSError):
+        files.lock(descriptor)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and not status.st_size and _is_at(path, descriptor):
+            files.unlink(path)
 
 
 def close_locked(path: Path, descriptor: int, files: FileSystem, *, remove: bool) -> None:

@@ -52,7 +52,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"prompt": "Hi", "tools": [{"name": "f"}]}, "invalid_request", "tool 1 is"),
     ({"prompt": "Hi", "tools": [TOOL], "schema": True}, "invalid_request", "used together"),
     ({"prompt": "Hi", "tool_choice": "required"}, "invalid_request", "not among the tools"),
-    ({"prompt": "Hi", "tools": [TOOL], "parallel_tool_calls": 2}, "invalid_request", "true or"),
+    ({"prompt": "Hi", "parallel_tool_calls": 1}, "invalid_request", "true or false"),
     ({"messages": [USER, {"role": "tool", "content": "3"}]}, "invalid_request", "tool_call_id"),
     ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "invalid_request", "the last"),
     ({"messages": [{"role": "robot", "content": "Hi"}]}, "invalid_request", "'robot'"),

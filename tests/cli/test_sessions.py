@@ -148,9 +148,9 @@ def test_tokens_that_another_model_lacks_are_left_out_with_a_word(demo_gguf: Pat
     lines = [{**head.event, "sampling": saved}, *(event.event for event in events)]
     path.write_bytes(jsonl.encode(lines)[0])
     said = _run("run", "hi", "--session", "lb").stderr
-    assert "stop_tokens continues without token 200000: this model's vocabulary has" in said
-    assert "logit_bias continues without token 250000" in said
-    assert "continues without token" not in _run("run", "hi", "--session", "lb").stderr
+    assert "left out of stop_tokens: 200000; this model's vocabulary has" in said
+    assert "left out of logit_bias: 250000" in said
+    assert "left out of" not in _run("run", "hi", "--session", "lb").stderr
     with Sessions().open("lb") as session:
         assert session.transcript is not None
         assert session.transcript.sampling["stop_tokens"] == [5]

@@ -21,6 +21,7 @@ from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.answer_types import OllamaChatPiece, OllamaGeneratePiece
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
 from edgesppo.server.openai.chat import plan_of as chat_plan_of
+from edgesppo.server.openai.chat import text_plan_of
 from edgesppo.server.service import Answers, Plan, Service, finish_reason
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ async def _answer(
 
 def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> Plan:
     """What is to be computed. Raises ApiError and UsageError."""
-    plan = chat_plan_of(body.as_chat(), backend, limits)
     if isinstance(body, GenerateBody) and body.raw:
         if body.system:
             raise bad_request("a raw prompt takes no system text", "system")
-        plan = dataclasses.replace(plan, prompts=[backend.text_prompt(body.prompt)])
+        plan = text_plan_of(body.as_chat(), backend.text_prompt(body.prompt), backend)
+    else:
+        plan = chat_plan_of(body.as_chat(), backend, limits)
     most = limits.max_tokens
     if body.is_unlimited or plan.params.max_tokens > most:  # Ollama cuts what is too much
         plan = dataclasses.replace(plan, params=plan.params.replace(max_tokens=most))

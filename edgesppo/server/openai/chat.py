@@ -87,6 +87,14 @@ def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:
     return Plan([prompt], params, grammar, body.n or 1, length_field)
 
 
+def text_plan_of(body: ChatRequest, prompt: list[int], backend: Backend) -> Plan:
+    """What is to be computed where `prompt` stands in place of the messages."""
+    params, format_ = backend.params(_sampling(body)), _answer_format(body)
+    if format_ is not None:
+        format_.check(params)
+    return Plan([prompt], params, None if format_ is None else format_.grammar)
+
+
 def _tool_use(body: ChatRequest, at_most: int) -> ToolUse | None:
     functions = [
         Function(tool.function.name, tool.function.description, tool.function.parameters)

@@ -130,7 +130,7 @@ class Reply:
             echo = self._echo(n // answers.n)
             found = None
             if self._body.logprobs is not None:
-                found = logprobs.completion(result.logprobs, 0)
+                found = logprobs.completion(result.logprobs, logprobs.TextOffsets())
             reason = finish_reason(result.finish_reason)
             choices.append(self._choice(n, echo + result.text, found, reason, result.ids))
         return {
@@ -144,7 +144,7 @@ class Reply:
     async def events(self, answers: Answers) -> AsyncIterator[bytes]:
         """The response as events."""
         n_jobs = len(answers.jobs)
-        offsets = [0] * n_jobs
+        offsets = [logprobs.TextOffsets() for _ in range(n_jobs)]
         ends: dict[int, Chunk] = {}
         if self._body.echo:
             for n in range(n_jobs):
@@ -156,7 +156,6 @@ class Reply:
             found = None
             if chunk.logprobs:
                 found = logprobs.completion(chunk.logprobs, offsets[n])
-                offsets[n] += sum(len(entry.text) for entry in chunk.logprobs)
             if chunk.text or found or reason or (chunk.ids and self._body.return_tokens):
                 yield self._event(n, chunk.text, found, reason, chunk.ids)
         options = self._body.stream_options
