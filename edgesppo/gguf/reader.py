@@ -12,6 +12,7 @@ The result is a `Summary`, or one clear `BadModelFile`.
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import stat
 import struct
@@ -110,6 +111,8 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
             return _Reader(path, view, len(view), distinct).read_summary(check_keys)
     except FileNotFoundError:
         raise ModelNotFound(f"{path}: no such file") from None
+    except MemoryError:
+        raise OutOfMemory(f"{path}: cannot be read: {os.strerror(errno.ENOMEM)}") from None
     except OSError as error:
         kind = OutOfMemory if error.errno == errno.ENOMEM else BadModelFile
         raise kind(f"{path}: cannot be read: {error.strerror or error}") from None

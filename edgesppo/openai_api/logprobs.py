@@ -25,7 +25,7 @@ def chat(entries: Iterable[TokenLogprob]) -> ChatLogprobs:
 
 
 class TextOffsets:
-    """Where each token of an answer begins in its text; parts of a character begin where it does."""
+    """Where each token begins in the text of an answer; parts of a character where it does."""
 
     def __init__(self) -> None:
         self._at = 0

@@ -72,7 +72,10 @@ def factors() -> dict[str, NDArray[np.float32]]:
 
 
 def check_same(base: Path, out: Path, adapters: list[Any], tensors: dict[str, Any]) -> None:
-    """Check that converting with the adapters gives the tensors of the merge, bit for bit."""
+    """Check that converting with the adapters gives the tensors of the merge.
+
+    On some processors the last bits of a matrix product depend on the number of its rows.
+    """
     found = GGUFReader(convert(base, out, type="f32", adapters=adapters).output).tensors
     ours = {tensor.name: tensor.data for tensor in found}
     with Checkpoint(base) as checkpoint:
@@ -80,7 +83,8 @@ def check_same(base: Path, out: Path, adapters: list[Any], tensors: dict[str, An
     assert len(ours) == len(weights)
     for weight in weights:
         theirs = tensors[weight.source] + np.float32(1 if weight.is_norm else 0)
-        assert np.array_equal(ours[weight.name].view("u4"), theirs.view("u4")), weight.name
+        atol = 1e-6 * float(np.abs(theirs).max())
+        np.testing.assert_allclose(ours[weight.name], theirs, 0, atol, err_msg=weight.name)
 
 
 def test_an_adapter_of_every_matrix_gives_the_blocks_of_its_merge(

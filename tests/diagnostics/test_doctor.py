@@ -86,6 +86,7 @@ def test_what_compiled_the_library_is_told(
 
 @pytest.mark.usefixtures("fresh_home")
 def test_a_build_with_openmp_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2", "avx512f", "fma"})
     monkeypatch.setattr(build_info, "query", lambda: (0, INFO + "OPENMP = 1 | "))
     found = one("openmp")
     assert (found["state"], found["advice"]) == ("warn", "compile it anew: edgesppo build")
