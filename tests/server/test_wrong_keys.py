@@ -89,8 +89,8 @@ def test_the_owner_sees_wrong_keys_in_the_figures_and_the_log(
     with caplog.at_level(logging.INFO, "edgesppo.access"):
         assert server.client.get(MODELS, headers={"Connection": "close"}).status_code == 401
         guess(server, PER_MINUTE + 1)
-        server.wait_until(lambda: len(caplog.messages) >= PER_MINUTE + 2)
-    lines = [json.loads(message) for message in caplog.messages]
+        server.wait_until(lambda: len(set(caplog.messages)) >= PER_MINUTE + 2)
+    lines = [*map(json.loads, dict.fromkeys(caplog.messages))]
     codes = ["invalid_api_key"] * (PER_MINUTE + 1) + ["too_many_wrong_keys"]
     assert sorted(line["error"] for line in lines) == codes  # a line comes after its answer
     assert {(line["client"], line["key"]) for line in lines} == {("127.0.0.1", None)}
