@@ -89,23 +89,19 @@ def tool_use(
     if not functions or choice == "none":
         return None
     must = choice not in (None, "auto")
-    known = json.dumps([function.to_dict() for function in functions])
-    grammar = _grammar(known, must=must, several=several)
-    return ToolUse(_introduce(functions, must=must, several=several), grammar)
-
-
-def _introduce(functions: Sequence[Function], *, must: bool, several: bool) -> str:
     lines = "\n".join(json.dumps(function.to_dict()) for function in functions)
-    return _INTRODUCTION.format(
+    system = _INTRODUCTION.format(
         order=_MUST if must else _MAY, several=_SEVERAL if several else "", functions=lines
     )
+    return ToolUse(system, _grammar(lines, must=must, several=several))
 
 
 @functools.lru_cache(maxsize=16)  # clients send the same tools with every turn
-def _grammar(functions: str, *, must: bool, several: bool) -> str:
-    """The GBNF of one or several calls, or of those or a text; the functions are given as JSON."""
+def _grammar(lines: str, *, must: bool, several: bool) -> str:
+    """The GBNF of one or several calls, or of those or a text; each function is a line of JSON."""
     calls, work = [], schema.Work(_MOST_WORK)
-    for n, function in enumerate(Function(**values) for values in json.loads(functions)):
+    for n, line in enumerate(lines.splitlines()):
+        function = Function(**json.loads(line))
         parameters = function.parameters or {"type": "object", "additionalProperties": False}
         try:
             schema.grammar(parameters, work)  # alone first, so that the error says whose it is

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FORM = "NAME:KEY, or KEY alone, then requests=N and tokens=N (both per minute) if limited"
 _LEAST = 8  # characters of a key
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-_BUDGETS = ("requests", "tokens")
+BUDGETS = ("requests", "tokens")  # what may be limited, per minute
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,6 @@ def _parse_line(words: list[str], where: str, default_name: str) -> ApiKey:
 
 def _parse_budget(word: str, where: str) -> tuple[str, int]:
     name, _, number = word.partition("=")
-    if name not in _BUDGETS or not number.isdecimal() or len(number) > 12 or not int(number):
+    if name not in BUDGETS or not number.isdecimal() or len(number) > 12 or not int(number):
         raise UsageError(f"{where} has {word[:20]!r} after the key; expected {FORM}")
     return name, int(number)

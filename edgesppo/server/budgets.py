@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from edgesppo.server.api_keys import BUDGETS
 from edgesppo.server.errors import ApiError
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 _MINUTE = 60.0
 _HEADER = "x-ratelimit"
-KINDS = ("requests", "tokens")
+_FIGURES = ("limit", "remaining", "reset")
 # What `Budgets.headers` may have, for pages of other sites, which see only what is named.
-HEADERS = [f"{_HEADER}-{name}-{kind}" for name in ("limit", "remaining", "reset") for kind in KINDS]
+HEADERS = [f"{_HEADER}-{figure}-{kind}" for figure in _FIGURES for kind in BUDGETS]
 
 
 class Bucket:
@@ -63,7 +64,7 @@ class Budgets:
         """Count one request. Raises a 429 if the key has none left, or no tokens."""
         if key is None:
             return
-        for kind in KINDS:
+        for kind in BUDGETS:
             bucket = self._bucket(key, kind)
             if bucket is not None and (wait := bucket.wait_s(1)) > 0:
                 raise _used_up(key, kind, wait)
@@ -88,12 +89,12 @@ class Budgets:
         A reset is when the whole budget can be used again, as a duration such as 1m30s.
         """
         found: list[tuple[bytes, bytes]] = []
-        for kind in KINDS:
+        for kind in BUDGETS:
             bucket, limit = self._bucket(key, kind), getattr(key, kind)
             if bucket is None:
                 continue
             left, reset = max(0, math.floor(bucket.left)), _duration(bucket.wait_s(limit))
-            figures = (("limit", limit), ("remaining", left), ("reset", reset))
+            figures = zip(_FIGURES, (limit, left, reset), strict=True)
             found += [(f"{_HEADER}-{name}-{kind}".encode(), f"{n}".encode()) for name, n in figures]
         return found
 

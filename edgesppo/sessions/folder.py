@@ -140,8 +140,7 @@ class Sessions:
 
     def did_you_mean(self, name: str) -> str:
         """The text " (did you mean ...?)" with the most similar name of a saved chat, or empty."""
-        names = [path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}")]
-        return did_you_mean(name, map(one_line, names))
+        return did_you_mean(name, [one_line(other) for other, _, _ in self._found()])
 
     def path(self, name: str) -> Path:
         """The file of the chat of this name. Raises UsageError for an invalid name."""
