@@ -82,12 +82,15 @@ class TerminalLoop(Loop):
 
     def turn(self, line: str) -> bool:
         """Handle one message or command; a message without any answer can be brought back."""
+        if hint := registry.hint(line):
+            self.say(hint)
+            return False
         before = self._n_messages()
         try:
             return super().turn(line)
         finally:
-            handled = registry.is_command(line) or registry.hint(line)
-            if line.strip() and not handled and self._n_messages() == before:
+            is_message = line.strip() and not registry.is_command(line)
+            if is_message and self._n_messages() == before:
                 self.put_back(line)
 
     def put_back(self, text: str) -> None:

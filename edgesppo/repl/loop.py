@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.messages import Message
-from edgesppo.errors import ContextOverflow, EdgesppoError
+from edgesppo.errors import ContextOverflow, EdgesppoError, OutputError
 from edgesppo.interior import interior
 from edgesppo.repl import status
 from edgesppo.repl.commands import info, registry
@@ -73,26 +73,30 @@ class Loop:
         text = line.strip()
         if not text and not self.attached:
             return True
-        if hint := registry.hint(line):
-            self.say(hint)
-            return False
         try:
             if registry.is_command(line):
                 registry.run(self, text)
             else:
                 self.wait_for_model()
                 self._ask(line)
-            if self.state.ready:
-                with shielded():
-                    self.state.record()
+            return self._record()
         except EdgesppoError as error:
             self._say_error(" ".join(str(error).split()))
-            return False
         except LoadFailed:
             raise
         except Exception as error:
             self._report_failure(error)
-            return False
+        return False
+
+    def _record(self) -> bool:
+        """Save the chat; if that fails, say so and return False."""
+        if self.state.ready:
+            try:
+                with shielded():
+                    self.state.record()
+            except OutputError as error:
+                self.say(f"(not saved: {error})")
+                return False
         return True
 
     def _report_failure(self, error: Exception) -> None:
@@ -113,20 +117,14 @@ class Loop:
     def _ask(self, line: str) -> None:
         chat = self.state.chat
         asked, turns = turn_commands.message(self, line), len(chat.messages)
-        self.state.ask(asked)
         try:
-            self.show(chat.stream(asked), asked)
+            with self.state.asking(asked):
+                self.show(chat.stream(asked), asked)
         except ContextOverflow:
             self._say_what_takes_room()
-            self.state.withdraw()
-            raise
-        except EdgesppoError:
-            self.state.withdraw()
             raise
         if len(chat.messages) > turns:
             self.attached.clear()
-        else:
-            self.state.withdraw()
 
     def _say_what_takes_room(self) -> None:
         """Beside the message: the attached files, and a long system text."""
@@ -250,6 +248,10 @@ class PipeLoop(Loop):
     """A chat through a pipe: every line is one message, and Ctrl-C ends the chat."""
 
     newline_if_empty = True
+
+    def turn(self, line: str) -> bool:
+        """Handle one line. A blank one is no message, also while files are attached."""
+        return super().turn(line) if line.strip() else True
 
     def show(self, chunks: Generator[Chunk, None, None], question: str) -> None:
         """Stream an answer, then write its token counts and speed to standard error."""

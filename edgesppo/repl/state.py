@@ -7,7 +7,7 @@ writes to a terminal: what to say is returned as lines.
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, n_tokens, resumed_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.messages import Message
@@ -135,13 +135,29 @@ class ReplState:
         """A message of an earlier run that was sent and never answered; empty if there is none."""
         return (self._saved.asked or "") if self._saved is not None else ""
 
-    def ask(self, question: str) -> None:
-        """Save a message before it is answered. Raises OutputError."""
-        if self._saved is not None:
-            self._saved.ask(question)
+    @contextmanager
+    def asking(self, question: str) -> Iterator[None]:
+        """Save a message before the block answers it, and forget it again if it gets no answer.
+
+        A message that was unanswered before then is so again. Answering needs no disk: if the
+        message cannot be saved, the next `record` says so.
+        """
+        saved = self._saved
+        if saved is None:
+            yield
+            return
+        before = saved.asked
+        with suppress(OutputError):
+            saved.ask(question)
+        try:
+            yield
+        except EdgesppoError:
+            _ask_again(saved, before)
+            raise
+        _ask_again(saved, before)
 
     def withdraw(self) -> None:
-        """Forget the message of `ask`, which got no answer. Raises OutputError."""
+        """Forget the message that got no answer. Raises OutputError."""
         if self._saved is not None:
             self._saved.withdraw()
 
@@ -189,7 +205,7 @@ class ReplState:
         before = self.session
         try:
             resumes = session is not None and session.transcript is not None
-            fresh = {} if resumes else {"system": self.chat.system}
+            fresh = {} if resumes else self.settings()
             self._save()
             said = self._begin(session, fresh)
         finally:
@@ -296,6 +312,17 @@ class ReplState:
         finally:
             if self.session is not None:
                 self.session.close()
+
+
+def _ask_again(saved: PersistentChat, before: str | None) -> None:
+    """Put back what was asked before a message that got no answer."""
+    if saved.asked is None or saved.asked == before:
+        return
+    with suppress(OutputError):
+        if before is None:
+            saved.withdraw()
+        else:
+            saved.ask(before)
 
 
 def _noted() -> list[str]:

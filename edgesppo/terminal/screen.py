@@ -13,11 +13,12 @@ import sys
 import threading
 from typing import TextIO
 
+from edgesppo.errors import OutputError
 from edgesppo.system.sanitize import printable
 from edgesppo.system.signals import detach_terminal
 from edgesppo.terminal import cells
 from edgesppo.terminal.columns import wrap_words
-from edgesppo.terminal.output import is_quiet
+from edgesppo.terminal.output import is_broken_pipe, is_quiet
 
 _TEXT_WIDTH = 100  # the most columns of prose: longer rows are hard to read
 
@@ -62,10 +63,20 @@ class Screen:
         return "utf" in (sys.stdout.encoding or "").lower()
 
     def write(self, text: str) -> None:
-        """Write to standard output and flush. On a terminal, untrusted text must be `printable`."""
+        """Write to standard output and flush. On a terminal, untrusted text must be `printable`.
+
+        Raises OutputError, and OSError if nobody reads it any more.
+        """
         with self.lock:
             self.show_transient("")
-            _put(sys.stdout, text)
+            try:
+                _put(sys.stdout, text)
+            except OSError as error:
+                if is_broken_pipe(error):
+                    raise
+                raise OutputError(
+                    f"standard output cannot be written: {error.strerror or error}"
+                ) from None
 
     def say(self, text: str) -> None:
         """Write a message to standard error, wrapped and made safe to show."""

@@ -41,6 +41,17 @@ def test_run_joins_the_prompt_and_the_pipe(demo_gguf: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_chat_says_that_the_output_cannot_be_written(demo_gguf: Path) -> None:
+    command = [sys.executable, "-m", "edgesppo", "chat", str(demo_gguf), "--quiet"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, check=False, input=b"hi\n", stdout=full, stderr=subprocess.PIPE
+        )
+    said = b"error: standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("option", [["hi"], ["hi", "--json"], ["--n-ctx", "9999", "hi", "--json"]])
 def test_a_full_disk_behind_the_output_is_one_line(demo_gguf: Path, option: list[str]) -> None:
     command = [sys.executable, "-m", "edgesppo", "run", str(demo_gguf), *option]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -173,20 +174,21 @@ def test_other_messages_get_no_hint(text: str) -> None:
     assert registry.hint(text) is None
 
 
-def test_a_word_with_a_hint_is_sent_only_with_a_space_before(demo_gguf: Path) -> None:
-    said = _chat(demo_gguf, "quit", "help", " exit", code=1)
-    assert "(to leave, type /exit" in said.stderr
-    assert "(to list the commands, type /help;" in said.stderr
-    assert _asked() == [" exit"]
+def test_in_a_pipe_such_a_word_is_a_message(demo_gguf: Path) -> None:
+    said = _chat(demo_gguf, "quit", "help", " exit")
+    assert "put a space before" not in said.stderr
+    assert _asked() == ["quit", "help", " exit"]
 
 
 def test_a_new_chat_says_what_it_keeps(demo_gguf: Path) -> None:
     brief = ("--system", "Be brief.\n" + "word " * 40)
-    said = _chat(demo_gguf, "/set seed 7", '/new "two words"', "/clear", options=brief).stderr
+    lines = ("/set seed 7", '/new "two words"', "/set seed", "/set temperature", "/clear")
+    said = _chat(demo_gguf, *lines, options=brief).stderr
     assert "(started a new chat, two words;" in said
     assert "(it keeps the system text: Be brief. word " in said
     assert "...; /system none removes it)" in said
-    assert "(the sampling parameters are the defaults again;" in said
+    assert re.search(r"^  seed +7 ", said, re.MULTILINE)
+    assert re.search(r"^  temperature +0 ", said, re.MULTILINE), "as on the command line"
     assert "it keeps its system text: Be brief." in said
     assert "keeps the system text" not in _chat(demo_gguf, "/system none", "/new").stderr
 

@@ -188,6 +188,9 @@ def test_an_attached_file_is_ordinary_text_of_the_message(demo_gguf: Path, folde
     assert re.search(r"\(notes.txt: \d+ tokens, attached to the next message", said.stderr)
     assert "(removed the file notes.txt)" in said.stderr
     asked = [question for question, _ in _turns("here")]
+    kept = _chat(demo_gguf, "/read notes.txt", "", "/new other", "hi", session=None)
+    assert kept.stdout.count("\n") == 1, "a blank line sends nothing"
+    assert "(notes.txt stays attached to the next message; /undo removes it)" in kept.stderr
     assert asked == ["notes.txt:\n````\n<end_of_turn>\n```\n<bos>\n````\n\nSum it up.", "hi"]
     assert "warning: this does not fit" in _chat(demo_gguf, "/read long.txt").stderr
     stuck = _chat(demo_gguf, "/read long.txt", "Sum it up.", "/undo", "hi", code=1)
@@ -236,12 +239,15 @@ def test_chats_are_renamed_copied_switched_and_deleted(demo_gguf: Path) -> None:
     said = _chat(
         demo_gguf,
         *("My name is Ada.", "/save copy", "/rename ada", "/new other", "hi", "/load ada"),
-        *("What is my name?", "/sessions", "/delete copy"),
+        *("What is my name?", "/sessions"),
+        *("/load copy", "/delete"),
         session="first",
     )
     assert "Resumed 'ada': 1 turn" in said.stderr
     assert re.search(r"^  ada \(current\) +2 turns", said.stderr, re.MULTILINE)
     assert sorted(entry.name for entry in Sessions().entries()) == ["ada", "other"]
+    unasked = _chat(demo_gguf, "hi", "/delete ada", code=1).stderr
+    assert "another chat is deleted only on a terminal, where you are asked first" in unasked
     assert "Ada" in _turns("ada")[1][1]
     refused = _chat(
         demo_gguf, "hi", "/save other", "/load none", "/rename a/b", "/delete none", code=1

@@ -110,7 +110,7 @@ def test_an_interrupted_switch_leaves_the_chat_saved_as_before(
 
 
 def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
-    begin: Callable[[str], ReplState], disk: Disk
+    begin: Callable[[str], ReplState], disk: Disk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = begin("kept")
     _ask(state, "My name is Ada.")
@@ -123,9 +123,15 @@ def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
     with pytest.raises(OutputError):
         state.use_model(found, lambda *_: None)
     assert (state.name, len(state.chat.messages)) == ("kept", 4)
+    loop = Loop(state, Screen(redraws=False, styled=False))
+    assert not loop.turn("What is my name?")
+    written = capsys.readouterr()
+    assert "Ada" in written.out, "answering needs no disk"
+    assert "(not saved: no space left for " in written.err
+    assert written.err.count("no space left") == 1
     disk.full = False
     state.switch(state.setup.sessions.open("other"))
-    assert _asked(state, "kept") == ["My name is Ada.", "What is my name?"]
+    assert _asked(state, "kept") == ["My name is Ada.", *["What is my name?"] * 2]
 
 
 @pytest.mark.parametrize("name", ["", "kept"])

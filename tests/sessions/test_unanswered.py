@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
 import edgesppo
 from edgesppo.cli import main
+from edgesppo.repl.loop import PipeLoop
 from edgesppo.sessions.folder import Sessions
 from tests.support.command_line import ENDLESS
 from tests.support.pty_terminal import Terminal
@@ -145,8 +146,21 @@ def test_kill_in_mid_answer_keeps_the_question_and_resume_offers_it(
     assert [turn.user for turn in found.turns] == [LONG]
 
 
-def test_undo_takes_an_unanswered_question_back_before_any_turn(
-    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "said", "turns"),
+    [
+        ("/undo", f"(removed, not answered: {LONG})", [FRANCE]),
+        ("/edit My name is Ada.", "", [FRANCE, "My name is Ada."]),
+        ("/regen", "", [FRANCE, LONG]),
+    ],
+)
+def test_commands_on_the_last_message_mean_the_unanswered_one(
+    command: str,
+    said: str,
+    turns: list[str],
+    demo_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
     sessions = Sessions(tmp_path / "home" / "sessions")
@@ -155,12 +169,39 @@ def test_undo_takes_an_unanswered_question_back_before_any_turn(
         saved.chat.ask(FRANCE)
         saved.ask(LONG)
         saved.session.close()
-    command = ["chat", str(demo_gguf), "--session", "rome"]
-    said = CliRunner().invoke(main, command, "/undo\n").stderr
-    assert f"(removed, not answered: {LONG})" in said
+    words = ["chat", str(demo_gguf), "--session", "rome"]
+    result = CliRunner().invoke(main, words, f"/continue\n{command}\n")
+    refusal = "the last message has no answer yet: /regen answers it, /undo removes it"
+    assert refusal in result.stderr
+    assert said in result.stderr
     found = transcript(sessions)
     assert found is not None
-    assert (found.asked, [turn.user for turn in found.turns]) == (None, [FRANCE])
+    assert (found.asked, [turn.user for turn in found.turns]) == (None, turns)
+
+
+def test_an_edited_message_is_on_disk_before_it_is_answered(
+    demo_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESPPO_HOME", str(tmp_path / "home"))
+    asked: list[str | None] = []
+    show = PipeLoop.show
+
+    def seen(self: PipeLoop, chunks: Any, question: str) -> None:
+        session = self.state.session
+        assert session is not None
+        assert session.transcript is not None
+        asked.append(session.transcript.asked)
+        show(self, chunks, question)
+
+    monkeypatch.setattr(PipeLoop, "show", seen)
+    words = ["chat", str(demo_gguf), "--session", "rome"]
+    too_long = "word " * 2000
+    lines = f"{FRANCE}\n/edit {LONG}\n/edit {too_long}\n"
+    assert "shorten it" in CliRunner().invoke(main, words, lines).stderr
+    assert asked == [FRANCE, LONG, too_long.strip()]
+    found = transcript(Sessions())
+    assert found is not None
+    assert (found.asked, [turn.user for turn in found.turns]) == (None, [LONG])
 
 
 def test_a_question_among_the_messages_is_saved_as_asked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
@@ -28,16 +29,14 @@ def _described(entry: Entry, current: str) -> tuple[str, ...]:
 
 
 def new(ctx: CommandContext, argument: str) -> None:
-    """/new [NAME]: start another chat with the same system text."""
-    name, before = _unquoted(argument), ctx.state.chat.params
+    """/new [NAME]: start another chat with the same system text and sampling parameters."""
+    name = _unquoted(argument)
     saves = name or ctx.state.session is not None
     unnamed = ctx.state.setup.sessions.unnamed
     _switch(ctx, _new_session(ctx, name) if name else unnamed() if saves else None)
     what = ctx.state.name or "not saved"
     ctx.say(f"(started a new chat, {what}; /load NAME continues an earlier one)")
     _say_system(ctx)
-    if ctx.state.chat.params != before:
-        ctx.say("(the sampling parameters are the defaults again; /set lists them)")
 
 
 def _say_system(ctx: CommandContext) -> None:
@@ -103,6 +102,11 @@ def delete(ctx: CommandContext, argument: str) -> None:
         raise UsageError("this chat is not saved, so there is nothing to delete")
     if name != state.name:
         state.setup.sessions.existing(name)
+        if not ctx.interactive:
+            raise UsageError(
+                f"another chat is deleted only on a terminal, where you are asked first; from a"
+                f" pipe, open it (edgesppo chat --session {quote(name)}) and send /delete"
+            )
     if not ctx.confirm(f"Permanently delete the chat {name!r}?"):
         ctx.say("(not deleted)")
         return
@@ -120,7 +124,9 @@ def delete(ctx: CommandContext, argument: str) -> None:
 def _switch(ctx: CommandContext, session: Session | None) -> None:
     for line in ctx.state.switch(session):
         ctx.say(line)
-    ctx.attached.clear()
+    if ctx.attached:
+        names = ", ".join(file.name for file in ctx.attached)
+        ctx.say(f"({names} stays attached to the next message; /undo removes it)")
     ctx.recall()
 
 

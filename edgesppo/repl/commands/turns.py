@@ -28,6 +28,8 @@ def regenerate(ctx: CommandContext, _argument: str) -> None:
 def continue_(ctx: CommandContext, _argument: str) -> None:
     """/continue: continue the last answer."""
     chat = ctx.state.chat
+    if ctx.state.asked:
+        raise UsageError("the last message has no answer yet: /regen answers it, /undo removes it")
     before = chat.messages[-1:]
     ctx.show(chat.continue_(), "")
     if chat.messages[-1:] == before:
@@ -39,8 +41,8 @@ def edit(ctx: CommandContext, argument: str) -> None:
 
     A text that gets no answer is offered under the Up key.
     """
-    chat = ctx.state.chat
-    asked = chat.messages[-2].content if chat.messages else ""
+    chat, unanswered = ctx.state.chat, ctx.state.asked
+    asked = unanswered or (chat.messages[-2].content if chat.messages else "")
     text = argument or _from_editor(ctx, asked)
     if not text.strip() or text == asked:
         ctx.say("(nothing changed)")
@@ -48,8 +50,10 @@ def edit(ctx: CommandContext, argument: str) -> None:
     if not argument:
         ctx.say("\n".join(f"> {line}" for line in text.split("\n")))
     before = list(chat.messages)
+    replaces = chat.messages and not unanswered
     try:
-        ctx.show(chat.regenerate(text) if chat.messages else chat.stream(text), text)
+        with ctx.state.asking(text):
+            ctx.show(chat.regenerate(text) if replaces else chat.stream(text), text)
     finally:
         if chat.messages == before:
             ctx.put_back(f"/edit {text}")
