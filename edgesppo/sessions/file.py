@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,17 @@ _MAX_EVENTS = 1 << 20
 def state_path(path: Path) -> Path:
     """The file of the KV state of the chat at `path`."""
     return path.with_name(path.name + kv_snapshot.SUFFIX)
+
+
+def lock_path(path: Path) -> Path:
+    """The file that is locked while the chat at `path` is open."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def damaged_copies(path: Path) -> list[Path]:
+    """The copies of the chat at `path` as it was when damage was found. Raises OSError."""
+    name = re.compile(re.escape(f"{path.name}.damaged-") + "[0-9]+")
+    return sorted(found for found in path.parent.iterdir() if name.fullmatch(found.name))
 
 
 def read(path: Path, files: FileSystem | None = None) -> bytes:
@@ -102,7 +114,7 @@ def lock(path: Path, files: FileSystem) -> filelock.FileLock:
     Raises ChatInUse if another process has it open, OutputError if it cannot be locked.
     """
     try:
-        return filelock.FileLock(path.with_name(f".{path.name}.lock"), files)
+        return filelock.FileLock(lock_path(path), files)
     except filelock.LockHeld as held:
         name = path.name.removesuffix(SUFFIX)
         raise ChatInUse(

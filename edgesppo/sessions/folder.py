@@ -194,6 +194,8 @@ def _entry(name: str, path: Path, status: os.stat_result) -> Entry:
                 problem = f"{kind} after turn {turns}"
     except BadChat as error:
         problem = str(error)
+    except PermissionError as error:
+        problem = f"cannot be read: {error.strerror or error}"
     state = 0
     with suppress(OSError):
         state = state_path(path).stat().st_size

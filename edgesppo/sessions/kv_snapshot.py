@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, BinaryIO
 
-MAGIC = b"edgesppo-kv-1\n"
+_KIND = b"edgesppo-kv-"  # how the files of every version begin
+MAGIC = _KIND + b"1\n"
 SUFFIX = ".kv"
 _MAX_HEADER = 4096
 MAX_BYTES = 1 << 36
@@ -194,13 +195,14 @@ def _whole(value: object) -> int:
 def prune(folder: Path, cap: int) -> None:
     """Remove the oldest snapshots in a folder until the others take at most `cap` bytes.
 
-    Unfinished files of killed processes are removed first.
+    Unfinished files of killed processes are removed first. Files of other programs that end in .kv
+    are left alone.
     """
     found = []
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
             status = path.stat()
-            if path.name.endswith(SUFFIX):
+            if path.name.endswith(SUFFIX) and _is_snapshot(path):
                 found.append((status.st_mtime_ns, status.st_size, path))
             elif is_abandoned(path, SUFFIX):
                 path.unlink()
@@ -211,6 +213,12 @@ def prune(folder: Path, cap: int) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
             total -= size
+
+
+def _is_snapshot(path: Path) -> bool:
+    """Whether a file begins as the snapshots of any version do. Raises OSError."""
+    with os.fdopen(FileSystem().open_to_read(path), "rb") as file:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(len(_KIND)) == _KIND
 
 
 def remove_unfinished(path: Path, files: FileSystem) -> None:

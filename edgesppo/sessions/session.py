@@ -14,9 +14,9 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.errors import Closed, OutputError, UsageError
+from edgesppo.errors import BadChat, Closed, OutputError, UsageError
 from edgesppo.sessions import kv_snapshot
-from edgesppo.sessions.file import MODE, SUFFIX, is_torn, lock, parse, read, state_path
+from edgesppo.sessions.file import MODE, SUFFIX, is_torn, lock, lock_path, parse, read, state_path
 from edgesppo.sessions.transcript import Transcript, changes
 from edgesppo.system import jsonl
 from edgesppo.system.fs import FileSystem, cannot_write, write_all
@@ -41,7 +41,7 @@ class Session:
 
     Raises:
         ChatInUse: Another process, which the error names, has the chat open.
-        BadChat: A newer version wrote the file, or it is not a regular file.
+        BadChat: A newer version wrote the file, it is not a regular file, or may not be opened.
         OutputError: The disk failed.
     """
 
@@ -60,7 +60,8 @@ class Session:
             self._load()
         except OSError as error:
             self.close()
-            raise OutputError(f"{path}: cannot be opened: {error.strerror or error}") from None
+            kind = BadChat if isinstance(error, PermissionError) else OutputError
+            raise kind(f"{path}: cannot be opened: {error.strerror or error}") from None
         except BaseException:
             self.close()
             raise
@@ -102,23 +103,25 @@ class Session:
         """Rename the chat's files to `path`. Raises UsageError if there is a chat of that name."""
         if path == self.path:
             return
-        new_lock = lock(path, self.files)
+        before, old_state = self._lock, self.state_path
+        # A disk may not tell "Rome" from "rome": the name is then locked already, by us.
+        is_same = _is_same_file(lock_path(path), before.path)
+        new = before if is_same else lock(path, self.files)
         try:
-            if os.path.lexists(path):
+            if not is_same and os.path.lexists(path):
                 raise UsageError(f"there is a chat {path.name.removesuffix(SUFFIX)!r} already")
             with suppress(FileNotFoundError):  # nothing is recorded yet
                 self.files.replace(self.path, path)
-                self.files.sync_folder(path.parent)
+            self.path, self._lock = path, new  # at once, as all that follows may fail
             with suppress(OSError):
-                self.files.replace(self.state_path, state_path(path))
+                self.files.replace(old_state, self.state_path)
+            self.files.sync_folder(path.parent)
         except OSError as error:
-            new_lock.release()
             raise cannot_write(path, error) from None
-        except BaseException:
-            new_lock.release()
-            raise
-        self._lock.release()
-        self.path, self._lock = path, new_lock
+        finally:
+            unused = before if self._lock is new else new
+            if not is_same:
+                unused.release()
 
     def delete(self) -> None:
         """Delete the chat and its KV state, but no damaged copies. Raises OutputError."""
@@ -238,3 +241,10 @@ class Session:
             self.files.sync(descriptor)
         finally:
             self.files.close(descriptor)
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    """Whether two paths name one existing file."""
+    with suppress(OSError):
+        return path.samefile(other)
+    return False

@@ -261,8 +261,12 @@ def test_chats_are_renamed_copied_switched_and_deleted(demo_gguf: Path) -> None:
 
 
 def test_the_current_chat_can_be_deleted(demo_gguf: Path) -> None:
+    path = Sessions().path("here")
+    path.parent.mkdir(parents=True)
+    path.write_text("no chat")
     said = _chat(demo_gguf, "My name is Ada.", "/delete", "What is my name?")
     assert "(deleted; started a new chat" in said.stderr
+    assert f"(a damaged copy of it was kept, and still is: {path}.damaged-1)" in said.stderr
     (entry,) = Sessions().entries()
     assert entry.name != "here"
     assert "Ada" not in _turns(entry.name)[0][1]

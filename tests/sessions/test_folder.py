@@ -128,10 +128,20 @@ def test_what_cannot_be_gone_on_with_is_passed_over(sessions: Sessions) -> None:
     for path, content, used in ((newer, data, 3000), (foreign, b"dear diary\n", 2000)):
         path.write_bytes(content)
         os.utime(path, (used, used))
-    with sessions.latest() as session:
+
+    class Denied(Counting):
+        def open_to_read(self, path: Path) -> int:
+            if path == locked:
+                raise PermissionError(13, "Permission denied")
+            return super().open_to_read(path)
+
+    locked = write(sessions, "locked", used=4000)
+    with Sessions(sessions.folder, Denied()).latest() as session:
         assert session.name == "rome"
-        assert "written by a newer edgesppo (version 2" in session.notices[0]
-        assert "'foreign' is damaged from its first line on" in session.notices[1]
+        assert "locked.jsonl: cannot be opened: Permission denied" in session.notices[0]
+        assert "written by a newer edgesppo (version 2" in session.notices[1]
+        assert "'foreign' is damaged from its first line on" in session.notices[2]
+    sessions.delete("locked")
     assert newer.read_bytes() == data
     sessions.delete("rome")
     with pytest.raises(ChatNotFound, match=r"no saved chat to resume .*newer edgesppo"):
@@ -195,6 +205,31 @@ def test_rename_and_delete_take_the_state_with_them(sessions: Sessions) -> None:
     assert {p.name for p in sessions.folder.iterdir()} == {"rome.jsonl"}
 
 
+def test_after_a_fault_while_renaming_a_chat_goes_on_in_its_one_file(sessions: Sessions) -> None:
+    class CannotSync(Counting):
+        def sync_folder(self, _folder: Path) -> None:
+            raise OSError(5, "Input/output error")
+
+    write(sessions, "rome")
+    with Sessions(sessions.folder, CannotSync()).open("rome") as session:
+        with pytest.raises(OutputError):
+            session.rename(sessions.path("paris"))
+        session.record(said("a", "b"))
+    assert {p.name for p in sessions.folder.iterdir()} == {"paris.jsonl"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links to an open file")
+def test_a_chat_can_be_renamed_to_its_name_in_other_letters(sessions: Sessions) -> None:
+    write(sessions, "rome")
+    with sessions.open("rome") as session:
+        # As on a disk to which both names are one.
+        os.link(sessions.folder / ".rome.jsonl.lock", sessions.folder / ".Rome.jsonl.lock")
+        session.rename(sessions.path("Rome"))
+        with pytest.raises(ChatInUse):
+            sessions.open("Rome")
+    assert sessions.path("Rome").exists()
+
+
 def test_faults_while_renaming_or_deleting_lose_no_chat_silently(sessions: Sessions) -> None:
     for number in range(1, 30):
         for name in ("rome", "paris"):
@@ -227,10 +262,11 @@ def test_states_are_capped_over_all_chats_and_the_oldest_go_first(tmp_path: Path
     for n in range(4):
         kv_snapshot.write(tmp_path / f"{n}.kv", BINDING, Snapshot([1], memoryview(bytes(1000))))
         os.utime(tmp_path / f"{n}.kv", (n + 1, n + 1))
+    (tmp_path / "layout.kv").write_bytes(b"#:kivy 2.3\n" * 1000)  # of another program
     size = (tmp_path / "0.kv").stat().st_size
     assert kv_snapshot.read(tmp_path / "0.kv", BINDING) is not None  # and so it is the youngest
     kv_snapshot.prune(tmp_path, 2 * size)
-    assert {p.name for p in tmp_path.iterdir()} == {"0.kv", "3.kv"}
+    assert {p.name for p in tmp_path.iterdir()} == {"0.kv", "3.kv", "layout.kv"}
 
 
 def test_what_a_killed_process_left_of_a_state_goes(sessions: Sessions) -> None:

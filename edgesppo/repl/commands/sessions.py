@@ -6,6 +6,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
+from edgesppo.sessions.file import damaged_copies
+from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import ago, n_turns, one_line
 
 if TYPE_CHECKING:
@@ -90,7 +92,9 @@ def rename(ctx: CommandContext, argument: str) -> None:
         raise UsageError("this chat is not saved; save it with /save NAME")
     if not argument:
         raise UsageError("/rename needs the new name: /rename NAME")
-    state.session.rename(state.setup.sessions.path(_unquoted(argument)))
+    path = state.setup.sessions.path(_unquoted(argument))
+    with shielded():  # or the session might go on under the old name
+        state.session.rename(path)
     ctx.say(f"(this chat is now called {state.name})")
 
 
@@ -119,6 +123,8 @@ def delete(ctx: CommandContext, argument: str) -> None:
     else:
         state.setup.sessions.delete(name)
         ctx.say(f"(deleted {name})")
+    for copy in damaged_copies(state.setup.sessions.path(name)):
+        ctx.say(f"(a damaged copy of it was kept, and still is: {copy})")
 
 
 def _switch(ctx: CommandContext, session: Session | None) -> None:
