@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,8 @@ from edgesppo.cli.completion import complete_sessions
 from edgesppo.cli.loading import choose_model
 from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
-from edgesppo.store import locate
+from edgesppo.lockfile import layers
+from edgesppo.store import layout, locate
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import resumed_line
 
@@ -114,18 +116,25 @@ def _session(name: str | None, *, resume: bool, unnamed: bool) -> Session | None
 def choose_model_for(model: str | None, session: Session | None) -> locate.Found:
     """The model that the user named, else the session's model, else the default one.
 
-    Raises ModelNotFound if the session's model no longer exists.
+    The session's model is found by its name where its file has moved, and its file is checked as
+    that of the name. Raises ModelNotFound if it no longer exists, or is a server's.
     """
     if model is not None or session is None or session.transcript is None:
         return choose_model(model)
-    by = session.transcript.by
-    if Path(by.path).is_file():
-        return locate.Found(by.name, Path(by.path), is_checkpoint=False)
-    if by.name == locate.DEMO:
-        return locate.demo()
+    by, name = session.transcript.by, quote(session.name)
+    if "://" in by.path:
+        raise ModelNotFound(
+            f"the chat {session.name!r} is with {by.name} at {by.path}; to continue it: edgesppo"
+            f" chat --url {by.path} --session {name}, or edgesppo chat MODEL --session {name}"
+        )
+    path, pinned = Path(by.path), layers.read().models.get(by.name)
+    if pinned is not None and (not path.is_file() or path == layout.model_file(pinned)):
+        return locate.checked(pinned)
+    if path.is_file():
+        return locate.Found(by.name, path, is_checkpoint=False)
     raise ModelNotFound(
         f"{by.path}, the model of the chat {session.name!r}, no longer exists; name another: "
-        f"edgesppo chat MODEL --session {session.name!r}"
+        f"edgesppo chat MODEL --session {name}"
     )
 
 

@@ -56,8 +56,7 @@ def find(model: str | Path, advice: str | None = None) -> Found:
     lock = layers.read()
     entry = lock.models.get(str(model)) or lock.of_repository(str(model))
     if entry is not None:
-        imported.check(entry)
-        return of_entry(entry)
+        return checked(entry)
     raise ModelNotFound(
         f"{_shortened(str(model))!r}{near_model(str(model), lock)} is not a file, a folder or the"
         " name of a model "
@@ -84,6 +83,12 @@ def gguf_files() -> Iterator[tuple[PinnedModel, Path]]:
             continue
         if not found.is_checkpoint:
             yield entry, found.path
+
+
+def checked(entry: PinnedModel) -> Found:
+    """As `of_entry`; raises ModelNotFound also for an imported file that is another one now."""
+    imported.check(entry)
+    return of_entry(entry)
 
 
 def of_entry(entry: PinnedModel) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,7 +17,10 @@ from click.testing import CliRunner, Result
 from edgesppo.cli import main
 from edgesppo.cli.session_options import Size
 from edgesppo.sessions.folder import Sessions
+from edgesppo.sessions.transcript import ModelMark
 from edgesppo.system import jsonl
+from tests.conftest import DEMO
+from tests.support.saved_states import said
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,6 +236,33 @@ def test_a_model_that_is_gone_is_named(demo_gguf: Path, tmp_path: Path) -> None:
     result = _run("run", "hi", "--session", "ada", code=1)
     assert f"{copy}, the model of the chat 'ada', no longer exists" in result.stderr
     assert "Resumed 'ada': 1 turn," in _run("run", demo_gguf, "hi", "--session", "ada").stderr
+
+
+def test_a_model_that_has_moved_is_found_by_its_name(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run("import", DEMO, "--name", "toy")
+    _run("run", "toy", "hi", "--session", "ada", *GREEDY)
+    monkeypatch.setenv("EDGESPPO_HOME", str(home.rename(tmp_path / "moved")))
+    assert "Resumed 'ada': 1 turn," in _run("chat", "--resume").stderr
+
+
+def test_the_model_of_a_chat_is_checked_as_an_import_and_a_server_is_named(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.gguf"
+    data = demo_gguf.read_bytes()
+    mine.write_bytes(data)
+    _run("import", mine, "--name", "mine")
+    _run("run", "mine", "hi", "--session", "ada", *GREEDY)
+    mine.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    refused = _run("run", "hi", "--session", "ada", code=1).stderr
+    assert "mine, is another file of the same size now" in refused
+    by = ModelMark("m", "http://127.0.0.1:8080", "0" * 64, 512)
+    with Sessions().open("two words") as session:
+        session.record(dataclasses.replace(said("Hi"), by=by))
+    served = _run("run", "hi", "--session", "two words", code=1).stderr
+    assert "edgesppo chat --url http://127.0.0.1:8080 --session 'two words', or " in served
 
 
 if os.name != "nt":
