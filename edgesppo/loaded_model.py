@@ -29,7 +29,7 @@ from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
 from edgesppo.sampling.params import MAX_LOGPROBS, SamplingParams
 from edgesppo.sampling.stages import within_vocabulary
-from edgesppo.sessions import persistent_chat
+from edgesppo.sessions import kv_state, persistent_chat
 from edgesppo.sessions.file import state_path
 from edgesppo.sessions.model_identity import ModelIdentity
 from edgesppo.sessions.persistent_chat import PersistentChat
@@ -123,7 +123,7 @@ class LoadedModel(Questions):
         self,
         session: Session,
         *,
-        snapshots: int = persistent_chat.DEFAULT_CAP,
+        snapshots: int = kv_state.DEFAULT_CAP,
         **options: Unpack[ChatOptions],
     ) -> PersistentChat:
         """Start or continue the chat of a session, which is saved turn by turn.
@@ -140,9 +140,7 @@ class LoadedModel(Questions):
         chat = self._resumed(session.transcript, {**options})
         return PersistentChat(chat, session, self._interior.identity, snapshots=cap)
 
-    def save(
-        self, chat: Chat, path: str | Path, *, snapshots: int = persistent_chat.DEFAULT_CAP
-    ) -> None:
+    def save(self, chat: Chat, path: str | Path, *, snapshots: int = kv_state.DEFAULT_CAP) -> None:
         """Save a chat to a file, and its KV state beside it, in a file that ends in ".kv".
 
         The state only saves the prefill when the chat is resumed; it may be deleted at any time.
@@ -180,7 +178,7 @@ class LoadedModel(Questions):
         if not os.path.lexists(real_path):
             raise ChatNotFound(f"{path}: there is no such file; save(chat, path) writes one")
         chat = self._resumed(persistent_chat.read(real_path), {**options})
-        persistent_chat.restore(chat, state_path(real_path), self._interior.identity)
+        kv_state.restore(chat, state_path(real_path), self._interior.identity)
         return chat
 
     def _resumed(self, saved: Transcript | None, given: dict[str, Any]) -> Chat:

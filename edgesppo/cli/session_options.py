@@ -17,8 +17,7 @@ from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.lockfile import layers
 from edgesppo.store import layout, locate
-from edgesppo.system.signals import shielded
-from edgesppo.terminal.format import resumed_line
+from edgesppo.terminal.format import resumed_line, saving_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,8 +153,8 @@ def session_chat(
         yield saved
     finally:
         try:
-            with shielded():
-                saved.close()
+            with contextlib.suppress(KeyboardInterrupt):  # it ends the writing of the KV state
+                saved.close(lambda n_bytes: say(saving_line(n_bytes)))
         except OutputError as error:
             say(f"edgesppo: the end of this chat could not be saved: {error}", matters=True)
             sys.exit(1)

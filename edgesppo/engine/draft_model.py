@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from edgesppo.engine import config
+from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.errors import Cancelled, EdgesppoError, UsageError
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
@@ -127,11 +128,7 @@ class DraftModel:
 
         The last token is always decoded again, because its logits are needed.
         """
-        keep = 0
-        for one, other in zip(self._cached, tokens[:-1], strict=False):
-            if one != other:
-                break
-            keep += 1
+        keep = common_prefix(self._cached, tokens[:-1])
         # Cells that the sliding window has overwritten cannot be reused.
         start = max(0, keep - self._model.weights.n_swa)
         if not 0 <= self._context.first_position(0) <= start:

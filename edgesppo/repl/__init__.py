@@ -19,7 +19,8 @@ from edgesppo.repl import piped
 from edgesppo.repl.interactive import TerminalLoop, wants_plain
 from edgesppo.repl.loop import LoadFailed, PipeLoop
 from edgesppo.repl.state import ReplState, Setup
-from edgesppo.system.signals import Terminated, raise_on_termination, shielded
+from edgesppo.system.signals import Terminated, raise_on_termination
+from edgesppo.terminal.format import saving_line
 from edgesppo.terminal.screen import Screen
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
             except LoadFailed as failed:
                 raise failed.error from None
             finally:
-                with shielded():
-                    saved = _close(state, screen)
+                saved = _close(state, screen)
     except Terminated as ended:
         code = int(ended.code or 0)
     except KeyboardInterrupt:
@@ -80,7 +80,7 @@ def _close(state: ReplState, screen: Screen) -> bool:
     """Save the chat and say under which name; return False if that failed."""
     was_ready = state.ready
     try:
-        state.close()
+        state.close(lambda n_bytes: screen.note(saving_line(n_bytes)))
     except OutputError as error:
         screen.say(f"edgesppo: the last changes to this chat were not saved: {error}")
         return False
@@ -119,10 +119,9 @@ def from_lines(setup: Setup, lines: Iterable[str]) -> bool:
                 if loop.leaving:
                     break
         finally:
-            with shielded():
-                try:
-                    state.close()
-                except OutputError as error:
-                    loop.say(f"edgesppo: the last changes to this chat were not saved: {error}")
-                    succeeded = False
+            try:
+                state.close(lambda n_bytes: loop.note(saving_line(n_bytes)))
+            except OutputError as error:
+                loop.say(f"edgesppo: the last changes to this chat were not saved: {error}")
+                succeeded = False
     return succeeded

@@ -19,7 +19,6 @@ from edgesppo.repl.commands import info, registry
 from edgesppo.repl.commands import turns as turn_commands
 from edgesppo.repl.stats import SessionStats
 from edgesppo.system import notices
-from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c
 from edgesppo.terminal.columns import format_columns
 from edgesppo.terminal.format import n_turns, speed_line
@@ -92,8 +91,7 @@ class Loop:
         """Save the chat; if that fails, say so and return False."""
         if self.state.ready:
             try:
-                with shielded():
-                    self.state.record()
+                self.state.record()
             except OutputError as error:
                 self.say(f"(not saved: {error})")
                 return False

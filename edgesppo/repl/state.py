@@ -16,7 +16,7 @@ from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.interior import interior
 from edgesppo.repl.background import BackgroundTask
 from edgesppo.sampling.stages import within_vocabulary
-from edgesppo.sessions import persistent_chat
+from edgesppo.sessions import kv_state, persistent_chat
 from edgesppo.system import notices
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, n_tokens, resumed_line
@@ -44,7 +44,7 @@ class Setup:
     open_model  loads a model, reporting (stage, share from 0 to 1)
     find        finds the model for a name or path that the user typed
     session     where the chat is saved; closed with the chat. None: the chat is not saved
-    snapshots   how many KV cache snapshots to keep
+    snapshots   the most bytes that the KV states of all saved chats may take
     options     system text and sampling parameters, which override those of the session
     """
 
@@ -53,7 +53,7 @@ class Setup:
     find: Callable[[str], Found]
     sessions: Sessions
     session: Session | None = None
-    snapshots: int = persistent_chat.DEFAULT_CAP
+    snapshots: int = kv_state.DEFAULT_CAP
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -289,29 +289,30 @@ class ReplState:
         if self._saved is not None:
             self._saved.save()
 
-    def _close_chat(self) -> None:
-        saved, self._saved = self._saved, None
-        if saved is not None:
-            saved.close()
-        elif self.session is not None:
-            self.session.close()
-
     def _close_model(self) -> None:
-        self._close_chat()
-        loaded, self._loaded, self._chat = self._loaded, None, None
+        """Close the session, which was saved, and the model."""
+        if self.session is not None:
+            self.session.close()
+        loaded, self._loaded, self._chat, self._saved = self._loaded, None, None, None
         if loaded is not None:
             loaded.close()
 
-    def close(self) -> None:
-        """Save everything and free the model. Raises OutputError."""
+    def close(self, on_slow: Callable[[int], None] | None = None) -> None:
+        """Save everything and free the model. Raises OutputError.
+
+        `on_slow` is called with the bytes of the KV state before writing it takes a noticeable
+        time. A Ctrl-C ends that writing only.
+        """
         if self.loading is not None and not self.loading.done:
-            with suppress(EdgesppoError):
+            with shielded(), suppress(EdgesppoError):
                 self.abandoned = not self.loading.cancel()
         try:
-            self._close_model()
+            if self._saved is not None:
+                with suppress(KeyboardInterrupt):
+                    self._saved.close(on_slow)
         finally:
-            if self.session is not None:
-                self.session.close()
+            with shielded():
+                self._close_model()
 
 
 def _ask_again(saved: PersistentChat, before: str | None) -> None:

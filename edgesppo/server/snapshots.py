@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import EdgesppoError
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.kv_snapshot import Binding, Snapshot
-from edgesppo.sessions.persistent_chat import max_state_bytes
+from edgesppo.sessions.kv_state import max_state_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,14 +1,9 @@
-"""A chat that saves itself: its turns in a session's file, its KV state beside it.
-
-The turns are the chat, the state only saves time. If anything is wrong with the state, the prompt
-is prefilled again.
-"""
+"""A chat that saves itself: its turns in a session's file, its KV state beside it."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,28 +11,22 @@ from typing import TYPE_CHECKING
 
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.messages import split_system
-from edgesppo.errors import BadChat, EdgesppoError
+from edgesppo.errors import BadChat
 from edgesppo.sessions import file, kv_snapshot
 from edgesppo.sessions.kv_snapshot import Snapshot
+from edgesppo.sessions.kv_state import DEFAULT_CAP, KvState, max_state_bytes
 from edgesppo.sessions.transcript import Conversation
-from edgesppo.system import hardware
+from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.messages import Message
-    from edgesppo.chat.result import Result
     from edgesppo.sessions.model_identity import ModelIdentity
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import ModelMark, Transcript
-
-DEFAULT_CAP = 2_000_000_000  # bytes of the KV states in a folder
-# After a turn, the state is written if prefilling what the written one lacks would take more than
-# this many seconds, and this many times as long as writing it: so writing takes at most a quarter
-# of the time that it saves.
-WORTH_S = 5.0
-WORTH_WRITES = 4.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +64,6 @@ class PersistentChat:
     Attributes:
         chat: The chat.
         session: The session.
-        snapshots: The most bytes that the KV states of all chats in the folder may take; 0 writes
-            none.
         resumed: What was restored of the session's chat; None for a new one.
     """
 
@@ -90,14 +77,8 @@ class PersistentChat:
     ) -> None:
         self.chat = chat
         self.session = session
-        self.snapshots = snapshots
-        self._identity = identity
         self._by = identity.mark  # now, as the model may be closed before the chat
-        self._engine = identity.engine
-        self._measured: Result | None = None
-        self._prefill = (0, 0.0)  # the longest one: tokens and seconds
-        self._on_disk: list[int] = []  # the ids whose KV state is written
-        self._write_s = 0.0  # seconds that writing it took
+        self._state = KvState(chat, session, identity, snapshots)
         self._asked = session.transcript.asked if session.transcript else None
         self._before_asked = self._end()
         self.resumed = self._resume(session.transcript) if session.transcript else None
@@ -128,32 +109,42 @@ class PersistentChat:
     def record(self) -> None:
         """Write what changed to disk, and the KV state if that saves enough time.
 
-        Raises OutputError if the turns could not be written; the next call tries again.
+        Raises OutputError if the turns could not be written; the next call tries again. A Ctrl-C
+        ends the writing of the KV state only.
         """
-        self.session.record(conversation(self.chat, self._by, self.asked))
-        self._measure()
-        if self._unsaved_s() > max(WORTH_S, WORTH_WRITES * self._write_s):
-            self._save_state()
+        self._record_turns()
+        if self._state.is_worth_writing():
+            self._state.write()
 
-    def save(self) -> None:
-        """Write everything to disk, including the KV state. Raises OutputError."""
-        self.record()
+    def _record_turns(self) -> None:
+        with shielded():
+            self.session.record(conversation(self.chat, self._by, self.asked))
+            self._state.measure()
+
+    def save(self, on_slow: Callable[[int], None] | None = None) -> None:
+        """Write everything to disk, including the KV state. Raises OutputError.
+
+        `on_slow` is called with the bytes of the KV state before a write that takes a noticeable
+        time, which a Ctrl-C ends.
+        """
+        self._record_turns()
         if self.chat.messages:
-            self._save_state()
+            self._state.write(on_slow)
         else:
             self.session.delete_state()
 
-    def close(self) -> None:
+    def close(self, on_slow: Callable[[int], None] | None = None) -> None:
         """Write everything to disk and close the session; harmless when repeated.
 
-        Raises OutputError; the session is closed nevertheless.
+        `on_slow` is that of `save`. Raises OutputError; the session is closed nevertheless.
         """
         if self.session.closed:
             return
         try:
-            self.save()
+            self.save(on_slow)
         finally:
-            self.session.close()
+            with shielded():
+                self.session.close()
 
     def __enter__(self) -> PersistentChat:
         return self
@@ -163,76 +154,12 @@ class PersistentChat:
 
     def _resume(self, saved: Transcript) -> Resumed:
         """Restore the KV state, and tell what was restored."""
-        started = time.perf_counter()
-        snapshot = restore(self.chat, self.session.state_path, self._identity)
-        n_tokens = 0
-        saved_s = None
-        if snapshot is not None:
-            self._on_disk = list(snapshot.ids)
-            self._prefill = snapshot.prefill
-            n_tokens = self._engine.count_cached(dialogue(self.chat).history_ids())
-            if rate := self._rate():
-                saved_s = max(0.0, n_tokens / rate - (time.perf_counter() - started))
+        n_tokens, saved_s = self._state.restore()
         is_same = saved.by.fingerprint == self._by.fingerprint
         other_model = None if is_same else saved.by.name
-        why_nothing = None
-        if self.chat.messages and not n_tokens:
-            path, binding = self.session.state_path, self._identity.binding
-            why_nothing = kv_snapshot.why_unusable(path, binding)
+        is_lost = self.chat.messages and not n_tokens
+        why_nothing = self._state.why_unusable() if is_lost else None
         return Resumed(len(saved.turns), n_tokens, saved_s, other_model, why_nothing)
-
-    def _measure(self) -> None:
-        """Remember the longest prefill, as its rate is the closest to that of a whole chat."""
-        last = self.chat.last if self.chat.answered else None
-        if last is None or last is self._measured:
-            return
-        self._measured = last
-        tokens = last.usage.prompt_tokens - last.usage.cached_tokens
-        if last.timings.prefill_tps > 0 and tokens >= self._prefill[0]:
-            self._prefill = (tokens, tokens / last.timings.prefill_tps)
-
-    def _rate(self) -> float:
-        """Tokens per second of the longest prefill; 0 if there was none."""
-        tokens, seconds = self._prefill
-        return tokens / seconds if seconds > 0 else 0.0
-
-    def _unsaved_s(self) -> float:
-        """The seconds to prefill what is in the KV cache and not in the written state."""
-        rate = self._rate()
-        if not rate or not self.chat.answered or self.snapshots <= 0:
-            return 0.0
-        usage = self.chat.last.usage
-        bound = (usage.prompt_tokens + usage.completion_tokens) / rate
-        if bound <= WORTH_S:
-            return 0.0  # without counting the tokens
-        with suppress(EdgesppoError):
-            return self._unsaved(dialogue(self.chat).history_ids()) / rate
-        return 0.0
-
-    def _unsaved(self, ids: list[int]) -> int:
-        """The number of these tokens that are in the KV cache and not in the written state."""
-        pairs = enumerate(zip(self._on_disk, ids, strict=False))
-        shorter = min(len(self._on_disk), len(ids))
-        written = next((n for n, (old, new) in pairs if old != new), shorter)
-        return self._engine.count_cached(ids) - written
-
-    def _save_state(self) -> None:
-        """Write the KV state if it has more than the written one, and cap and memory allow it."""
-        started = time.perf_counter()
-        # The model may be closed or the disk full: the turns are safe, and this only saves time.
-        with suppress(EdgesppoError, OSError, MemoryError):
-            ids = dialogue(self.chat).history_ids()
-            if self._unsaved(ids) <= 0:
-                return
-            state = self._engine.state(ids, max_state_bytes(self.snapshots))
-            if state is None:
-                return
-            snapshot = Snapshot(state[0], state[1], self._prefill)
-            binding, files = self._identity.binding, self.session.files
-            kv_snapshot.write(self.session.state_path, binding, snapshot, files)
-            self._on_disk = state[0]
-            self._write_s = time.perf_counter() - started
-            kv_snapshot.prune(self.session.path.parent, self.snapshots)
 
 
 def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Conversation:
@@ -248,23 +175,6 @@ def conversation(chat: Chat, by: ModelMark, asked: str | None = None) -> Convers
     # As they are after a round trip through JSON, to compare them with what is recorded.
     sampling = json.loads(json.dumps(dataclasses.asdict(chat.params)))
     return Conversation(by, system, sampling, tuple(messages), chat.left_out, asked)
-
-
-def max_state_bytes(cap: int) -> int:
-    """The largest KV state that the cap and half of the free memory allow, in bytes."""
-    available = hardware.available_memory()
-    return cap if available is None else min(cap, available // 2)
-
-
-def restore(chat: Chat, path: Path, identity: ModelIdentity) -> Snapshot | None:
-    """Restore a chat's KV state from a file; None if there is none that can be used."""
-    if not chat.messages:
-        return None
-    limit = max_state_bytes(kv_snapshot.MAX_BYTES)
-    snapshot = kv_snapshot.read(path, identity.binding, limit)
-    if snapshot is None or not identity.engine.restore(snapshot.ids, snapshot.cells):
-        return None
-    return snapshot
 
 
 def save(chat: Chat, path: Path, identity: ModelIdentity, cap: int) -> None:

@@ -148,10 +148,10 @@ class FileSystem:
 
 
 def write_all(files: FileSystem, descriptor: int, data: Bytes, offset: int) -> None:
-    """Write all of the data at `offset`, in as many steps as the system needs."""
+    """Write all of the data at `offset`, in steps between which a Ctrl-C is heard."""
     remaining = memoryview(data)
     while remaining:
-        count = files.write(descriptor, remaining, offset)
+        count = files.write(descriptor, remaining[:_BLOCK], offset)
         remaining, offset = remaining[count:], offset + count
 
 

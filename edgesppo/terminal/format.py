@@ -97,6 +97,11 @@ def resumed_line(name: str, resumed: Resumed) -> str:
     return line
 
 
+def saving_line(n_bytes: int) -> str:
+    """One line before a long write of a chat's KV state."""
+    return f"Saving the KV cache, {n_bytes / 1e6:,.0f} MB (Ctrl-C: skip)"
+
+
 def ago(when: float) -> str:
     """How long ago a Unix time is: "just now", "5 min ago", "3 days ago"."""
     seconds = max(0.0, time.time() - when)

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from edgesppo.cli import main
 from edgesppo.cli.session_options import Size
+from edgesppo.sessions import kv_state
 from edgesppo.sessions.folder import Sessions
 from edgesppo.sessions.transcript import ModelMark
 from edgesppo.system import jsonl
@@ -90,9 +91,14 @@ def test_a_new_chat_beside_one_that_is_not_saved_is_not_saved_either(
     assert _names() == ["ada"]
 
 
-def test_lines_from_a_pipe_are_kept_in_a_session(demo_gguf: Path) -> None:
+def test_lines_from_a_pipe_are_kept_in_a_session(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = "My name is Ada.\nWhat is 2 plus 3?\n/undo\n"
-    _run("chat", demo_gguf, "--session", "ada", *GREEDY, stdin=lines)
+    with monkeypatch.context() as patch:
+        patch.setattr(kv_state, "SLOW_BYTES", 0)
+        said = _run("chat", demo_gguf, "--session", "ada", *GREEDY, stdin=lines).stderr
+        assert "Saving the KV cache, 0 MB (Ctrl-C: skip)" in said
     resumed = _run("chat", "--resume", stdin="What is my name?\n")
     assert "Resumed 'ada': 1 turn," in resumed.stderr
     assert "Ada" in resumed.stdout

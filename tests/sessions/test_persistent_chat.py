@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edgesppo
-from edgesppo.sessions import kv_snapshot, persistent_chat
+from edgesppo.sessions import kv_snapshot, kv_state, persistent_chat
 from edgesppo.sessions.folder import Sessions
 from tests.support.faulty import Counting, Faulty
 
@@ -85,8 +86,8 @@ def test_every_turn_is_there_though_the_process_never_came_to_leave(
 def test_the_state_is_written_after_a_turn_once_its_prefill_would_take_long(
     demo: LoadedModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persistent_chat, "WORTH_S", 0.0)
-    monkeypatch.setattr(persistent_chat, "WORTH_WRITES", 0.0)
+    monkeypatch.setattr(kv_state, "WORTH_S", 0.0)
+    monkeypatch.setattr(kv_state, "WORTH_WRITES", 0.0)
     with sessions.open("ada") as session:
         kept = demo.keep(session, temperature=0)
         sizes = []
@@ -95,12 +96,33 @@ def test_the_state_is_written_after_a_turn_once_its_prefill_would_take_long(
             kept.record()
             sizes.append(session.state_path.stat().st_size)
         assert sizes[0] < sizes[1]
-        monkeypatch.setattr(
-            persistent_chat, "WORTH_WRITES", 1e9
-        )  # a disk that is too slow for that
+        monkeypatch.setattr(kv_state, "WORTH_WRITES", 1e9)  # a disk that is too slow for that
         kept.chat.ask(QUESTION)
         kept.record()
         assert session.state_path.stat().st_size == sizes[1]
+
+
+def test_a_ctrl_c_ends_a_long_write_of_the_state_and_loses_no_turn(
+    demo: LoadedModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def interrupt(n_bytes: int) -> None:
+        told.append(n_bytes)
+        signal.raise_signal(signal.SIGINT)
+
+    kept = demo.keep(sessions.open("ada"), temperature=0)
+    kept.chat.ask(TURNS[0])
+    kept.save(interrupt)
+    assert not told, "so short a write is not announced"
+    monkeypatch.setattr(kv_state, "SLOW_BYTES", 0)
+    size = kept.session.state_path.stat().st_size
+    kept.chat.ask(TURNS[1])
+    with pytest.raises(KeyboardInterrupt):
+        kept.close(interrupt)
+    assert kept.session.closed
+    (entry,) = sessions.entries()
+    assert (entry.n_turns, entry.n_state_bytes, len(told)) == (2, size, 1)
 
 
 def test_undo_regenerate_and_clear_are_kept(demo: LoadedModel, sessions: Sessions) -> None:
@@ -235,7 +257,7 @@ def test_states_of_all_chats_are_capped_and_the_oldest_go_first(
 def test_a_state_that_memory_has_no_room_for_is_not_written(
     demo: LoadedModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(persistent_chat.hardware, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(kv_state.hardware, "available_memory", lambda: 10_000)
     assert not _talk(demo, sessions, "ada").exists()
 
 
