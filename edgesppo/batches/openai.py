@@ -95,31 +95,15 @@ def _logprobs(wanted: Any, top: Any) -> int | None:
 
 
 def _messages(given: Any) -> Any:
-    """The messages with texts in place of lists of text parts, and 'system' for 'developer'."""
+    """The messages with 'system' in place of 'developer'."""
     if not isinstance(given, list):
         return given
-    found: list[Any] = []
-    for n, message in enumerate(given, 1):
-        if not isinstance(message, dict):
-            return given
-        content, role = message.get("content"), message.get("role")
-        if isinstance(content, list):
-            content = "".join(_text_part(n, part) for part in content)
-        found.append({**message, "content": content})
-        if role == "developer":
-            found[-1]["role"] = "system"
-    return found
-
-
-def _text_part(n: int, part: Any) -> str:
-    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
-    if not isinstance(text, str):
-        kind = part.get("type") if isinstance(part, dict) else part
-        raise UsageError(
-            f"message {n} has a part of the type {validate.quoted(kind)}, expected 'text' alone: "
-            "Gemma-2 reads no images or sounds"
-        )
-    return text
+    return [
+        {**one, "role": "system"}
+        if isinstance(one, dict) and one.get("role") == "developer"
+        else one
+        for one in given
+    ]
 
 
 def completion(

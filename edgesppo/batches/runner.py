@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edgesppo.batches import result
 from edgesppo.batches.input import ALL
 from edgesppo.batches.request import BadRow, decode, parse
+from edgesppo.chat import template
 from edgesppo.chat.generation import Generation
 from edgesppo.engine.kv_cache import common_prefix
 from edgesppo.errors import Closed, ContextOverflow, EdgesppoError, NativeError, OutOfMemory
@@ -151,7 +152,8 @@ class Runner:
 
     def _encode(self, request: RowRequest) -> list[int]:
         model = interior(self._loaded).engine.model
-        fewest = sum(model.fewest_tokens(message.content) for message in request.messages)
+        texts = (message.content for message in request.messages)
+        fewest = template.fewest_tokens(model, texts)
         if fewest >= self._engine.n_ctx:  # not worth tokenising
             raise self._engine.overflow(fewest, at_least=True)
         return self._recipe.prompt_ids(model, request.messages)

@@ -86,8 +86,18 @@ class Dialogue:
         return self.history.encode(more, left_out=left_out)
 
     def history_ids(self) -> list[int]:
-        """The token ids of the turns that the latest prompt did not leave out."""
+        """The token ids of the turns that the latest prompt did not leave out, as a prompt.
+
+        It ends with an empty message: what comes before that begins the next prompt, too.
+        """
         return self.encode([Message("user", "")], left_out=self.history.left_out)
+
+    def n_tokens(self) -> int:
+        """The tokens that the system text and those turns take in the context."""
+        history = self.history
+        if len(history.messages) > 2 * history.left_out:
+            return len(history.encode(left_out=history.left_out, answering=False))
+        return len(self.engine.model.tokenize((history.system or "").strip()))
 
     def answer(
         self, turn: Callable[[], Turn], schema: Any, sampling: Mapping[str, Any]

@@ -48,12 +48,14 @@ class History:
         # The first message, the system text in front of it, and the ids of both.
         self._first: tuple[Message, str, list[int]] | None = None
 
-    def encode(self, more: Sequence[Message] = (), *, left_out: int = 0) -> list[int]:
+    def encode(
+        self, more: Sequence[Message] = (), *, left_out: int = 0, answering: bool = True
+    ) -> list[int]:
         """The prompt for the history, without its oldest `left_out` turns, and `more` messages.
 
         The ids equal those of `template.encode`. Raises UsageError for a message out of turn.
         """
-        ids = self._join(left_out, len(self.messages), more)
+        ids = self._join(left_out, len(self.messages), more, answering=answering)
         self._remember_only(self.messages[2 * left_out :])
         return ids
 
@@ -101,7 +103,9 @@ class History:
                 return n
         return left_out
 
-    def _join(self, left_out: int, after: int, more: Sequence[Message]) -> list[int]:
+    def _join(
+        self, left_out: int, after: int, more: Sequence[Message], *, answering: bool = True
+    ) -> list[int]:
         """The prompt for the first `after` messages, without `left_out` turns, and for `more`."""
         start = 2 * left_out
         return template.assemble(
@@ -110,6 +114,7 @@ class History:
             self._ids,
             system=self._system_text(),
             start=self._number(start),
+            answering=answering,
         )
 
     def _number(self, index: int) -> int:

@@ -167,9 +167,14 @@ def as_message(n: int, given: Any) -> Message:
             f"{f'; {advice}' if advice else ''}"
         )
     if isinstance(content, list | tuple):
-        content = "\n".join(_part(n, part) for part in content)
+        content = joined_text(_part(n, part) for part in content)
     validate.text(f"the content of message {n}", content)
     return Message(role, content)  # type: ignore[arg-type]
+
+
+def joined_text(parts: Iterable[str]) -> str:
+    """The text of a content that is given in parts: as with OpenAI, nothing comes between them."""
+    return "".join(parts)
 
 
 def _means_nothing(value: object) -> bool:

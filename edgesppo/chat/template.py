@@ -18,7 +18,7 @@ from edgesppo.errors import UsageError
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _ROLES = {"user": "user", "assistant": "model"}
 
@@ -93,6 +93,14 @@ def assemble(
     ids.append(model.start_of_turn)
     ids += model.answer_head
     return ids
+
+
+def fewest_tokens(model: ChatTokenizer, texts: Iterable[str]) -> int:
+    """A lower bound for the tokens of texts in a prompt, found without tokenising them.
+
+    A prompt for which it is more than fits is not worth building. The template strips each text.
+    """
+    return sum(model.fewest_tokens(text.strip()) for text in texts)
 
 
 def check(n: int, message: Message) -> None:

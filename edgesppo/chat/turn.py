@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgesppo.chat import template
 from edgesppo.chat.messages import Message
 from edgesppo.errors import Closed
 
@@ -37,7 +38,7 @@ class Turn:
         """
         model, partial = engine.model, self._partial_ids(engine.model)
         texts = (history.system or "", self.question.content)
-        fewest = sum(model.fewest_tokens(text.strip()) for text in texts)
+        fewest = template.fewest_tokens(model, texts)
         if fewest >= engine.n_ctx:  # too long for certain: not worth tokenising
             raise engine.overflow(fewest, at_least=True)
         room = engine.n_ctx - min(params.max_tokens, engine.n_ctx // _ANSWER_SHARE) - len(partial)

@@ -177,11 +177,7 @@ class TerminalLoop(Loop):
     def _count(self, typed: str) -> int:
         """The tokens of a message, which are counted once for each state of its text."""
         if self._typed[0] != typed:
-            model = interior(self.state.loaded).engine.model
-            at_least = model.fewest_tokens(typed)
-            fits = at_least < self.state.loaded.n_ctx
-            n_tokens = len(self.state.loaded.tokenize(typed)) if fits else at_least
-            self._typed = (typed, n_tokens)
+            self._typed = (typed, self.state.size(typed)[1])
         return self._typed[1]
 
     def _toolbar(self, typed: str) -> str:

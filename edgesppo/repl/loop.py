@@ -10,6 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from edgesppo.chat import template
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.messages import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError, OutputError
@@ -217,14 +218,11 @@ class Loop:
         if not self.shows_progress or not question:
             return 0, 0
         with contextlib.suppress(EdgesppoError):
-            chat = self.state.chat
-            if (
-                interior(self.state.loaded).engine.model.fewest_tokens(question)
-                >= self.state.loaded.n_ctx
-            ):
+            chat, engine = self.state.chat, interior(self.state.loaded).engine
+            if template.fewest_tokens(engine.model, [question]) >= engine.n_ctx:
                 return 0, 0  # it does not fit, and counting its tokens would take long
             ids = dialogue(chat).encode([Message("user", question)], left_out=chat.left_out)
-            return len(ids), interior(self.state.loaded).engine.count_cached(ids)
+            return len(ids), engine.count_cached(ids)
         return 0, 0
 
     def _report_outcome(self, new: Result | None, *, stopped: bool) -> None:

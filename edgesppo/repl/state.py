@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.chat import template
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.interior import interior
@@ -176,12 +177,11 @@ class ReplState:
 
     def n_tokens(self) -> int:
         """The number of tokens that the chat takes in the context."""
-        is_empty = not self.chat.messages and not self.chat.system
-        return 0 if is_empty else len(dialogue(self.chat).history_ids())
+        return dialogue(self.chat).n_tokens()
 
     def size(self, text: str) -> tuple[str, int]:
         """A text's number of tokens, as text and as int; a lower bound if it cannot fit."""
-        fewest = interior(self.loaded).engine.model.fewest_tokens(text)
+        fewest = template.fewest_tokens(interior(self.loaded).engine.model, [text])
         if fewest >= self.loaded.n_ctx:
             return f"at least {n_tokens(fewest)}", fewest
         n = len(self.loaded.tokenize(text))

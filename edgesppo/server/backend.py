@@ -67,7 +67,8 @@ class Backend:
         Raises UsageError for messages out of turn and ContextOverflow.
         """
         texts = [message.content for message in messages]
-        self._require_room(sum(map(self._model.fewest_tokens, [*texts, partial or ""])), least=True)
+        fewest = template.fewest_tokens(self._model, texts)
+        self._require_room(fewest + self._model.fewest_tokens(partial or ""), least=True)
         ids = template.encode(self._model, messages)
         if partial is not None:
             ids += self._model.tokenize(partial)

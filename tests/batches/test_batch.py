@@ -92,7 +92,7 @@ def test_a_row_of_openai_s_form_is_answered_in_that_form(wide: LoadedModel) -> N
 def test_openai_s_text_parts_developer_and_nulls_are_understood(wide: LoadedModel) -> None:
     parts = [
         {"type": "text", "text": "What is the capital "},
-        {"type": "text", "text": "of France?"},
+        {"type": "input_text", "text": "of France?"},
     ]
     messages = [{"role": "developer", "content": "Hi"}, {"role": "user", "content": parts}]
     row = openai_row("a", messages=messages, stop=None, tools=None, user="me", stream=False)

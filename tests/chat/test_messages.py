@@ -200,9 +200,9 @@ def test_a_message_is_json_and_equals_its_dict(demo: LoadedModel) -> None:
 
 def test_what_carries_no_meaning_in_a_message_is_accepted(demo: LoadedModel) -> None:
     empty = {"name": None, "tool_calls": [], "refusal": None, "function_call": None, "audio": {}}
-    parts = [{"type": "text", "text": "Who"}, {"type": "text", "text": "are you?"}]
+    parts = [{"type": "text", "text": "Who "}, {"type": "input_text", "text": "are you?"}]
     given = [{"role": "user", "content": parts, **empty}]
-    assert demo.tokenize(given, chat=True) == demo.tokenize("Who\nare you?", chat=True)
+    assert demo.tokenize(given, chat=True) == demo.tokenize("Who are you?", chat=True)
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,12 @@ def test_tokens_and_context_are_shown(demo_gguf: Path) -> None:
     assert re.search(r"\d tokens: 'Hi'", said)
     assert "b'\\xf0'" in _chat(demo_gguf, "/tokens \U0001f44d", session=None).stderr
     assert re.search(r"^ +512  tokens in the context", said, re.MULTILINE)
-    assert re.search(r"\d+  used \(\d+%\): 1 turn,", said)
+    used = re.search(r"(\d+)  used \(\d+%\): 1 turn,", said)
+    counts = re.search(r"\[(\d+) tokens in, (\d+) out", said)
+    assert used is not None
+    assert counts is not None
+    n_more = int(used[1]) - sum(map(int, counts.groups()))
+    assert 0 < n_more <= 2, "the turn's end, and no part of the next message"
     full = _chat(demo_gguf, "/clear", "word " * 300, "/system " + "word " * 250, "/context").stderr
     assert re.search(r"[5-9]\d\d  used \(100%\): 1 turn,", full)
     assert "the next message leaves out the oldest turns" in full

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 from edgesppo.chat.dialogue import dialogue
-from edgesppo.chat.messages import Message
 from edgesppo.errors import UsageError
 from edgesppo.interior import interior
 from edgesppo.repl import file_names, sampling_settings
@@ -136,9 +135,7 @@ def context(ctx: CommandContext, _argument: str) -> None:
     ctx.say(f"  {n_ctx:>9,}  tokens in the context of {state.loaded.name}")
     ctx.say(f"  {used:>9,}  used ({share}): {n_turns(turns)}, {n_tokens(of_system)} of system text")
     ctx.say(f"  {left:>9,}  free")
-    cached = interior(state.loaded).engine.count_cached(
-        dialogue(chat).encode([Message("user", "")], left_out=chat.left_out)
-    )
+    cached = interior(state.loaded).engine.count_cached(dialogue(chat).history_ids())
     ctx.say(f"  {cached:>9,}  in the KV cache, not to be computed again")
     if used > n_ctx and not turns:
         ctx.say(f"  The system text exceeds the context; {WITHOUT_SYSTEM}.")

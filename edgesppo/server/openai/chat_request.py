@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edgesppo.chat.messages import joined_text
 from edgesppo.openai_api import messages
 from edgesppo.openai_api.messages import ApiMessage, ApiRole
 from edgesppo.server.errors import unsupported
@@ -54,7 +55,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 def text_of(content: str | list[TextPart] | None) -> str:
     """The text of a message's content."""
     if isinstance(content, list):
-        return "".join(part.text for part in content)
+        return joined_text(part.text for part in content)
     return content or ""
 
 
