@@ -27,7 +27,7 @@ class Scorer:
         self._tuning = tuning
         self._n_ctx = n_ctx
         self._lock = ForkSafeLock()
-        self._running: ForwardPass | None = None
+        self._running: _Call | None = None
         self._closed = False
 
     def close(self) -> None:
@@ -52,30 +52,30 @@ class Scorer:
                 available=self._n_ctx,
             )
         found: list[TokenLogprob] = []
+        call = _Call()
 
         # The lock may be taken only where no Ctrl-C can interrupt: in a thread of its own.
         def work() -> None:
             with self._lock:
-                found.extend(self._score(ids, n_top))
-
-        def stop() -> None:
-            if self._running is not None:
-                self._running.stop()
+                self._running = call
+                try:
+                    found.extend(self._score(ids, n_top, call))
+                finally:
+                    self._running = None
 
         try:
-            run_interruptibly(work, stop)
+            run_interruptibly(work, call.stop)
         except Cancelled:
             raise model_closed(self._model.path) from None
         return found
 
-    def _score(self, ids: Sequence[int], n_top: int) -> list[TokenLogprob]:
-        _ = self._model.weights  # raises Closed
+    def _score(self, ids: Sequence[int], n_top: int, call: _Call) -> list[TokenLogprob]:
+        weights = self._model.weights  # raises Closed
         if self._closed:
             raise model_closed(self._model.path)
-        forward = self._running = ForwardPass(
-            self._model.weights, self._model.summary, self._tuning, len(ids)
-        )
+        forward = ForwardPass(weights, self._model.summary, self._tuning, len(ids))
         try:
+            call.begin(forward)
             found: list[TokenLogprob] = []
             for position, block in forward.blocks(ids[:-1], 0):
                 size = 4 * forward.n_vocab
@@ -85,10 +85,35 @@ class Scorer:
                     found.append(self._entry(token, logprobs.of_row(row, token, n_top)))
             return found
         finally:
-            self._running = None
+            call.end()
             forward.close()
 
     def _entry(self, token: int, found: logprobs.RowLogprobs) -> TokenLogprob:
         piece = self._model.piece
         top = tuple(TokenLogprob(other, piece(other), value) for other, value in found.top)
         return TokenLogprob(token, piece(token), found.logprob, top)
+
+
+class _Call:
+    """One call of `score`, which can be stopped at any moment, also before it computes."""
+
+    def __init__(self) -> None:
+        self._forward: ForwardPass | None = None
+        self._stopped = False
+
+    def begin(self, forward: ForwardPass) -> None:
+        """Compute with this, unless the call was stopped before."""
+        self._forward = forward
+        if self._stopped:
+            forward.stop()
+
+    def end(self) -> None:
+        """Compute no more."""
+        self._forward = None
+
+    def stop(self) -> None:
+        """End the call with Cancelled, from any thread."""
+        self._stopped = True
+        forward = self._forward
+        if forward is not None:
+            forward.stop()

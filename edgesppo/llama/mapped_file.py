@@ -8,13 +8,16 @@ before every step; only a change while a step computes goes unnoticed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadModelFile, ModelNotFound
+from edgesppo.llama.fork import ForkSafeLock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -36,6 +39,7 @@ class MappedFile:
             raise BadModelFile(f"{path}: cannot be read: {error.strerror or error}") from None
         self._finalizer = weakref.finalize(self, os.close, self._descriptor)
         self._was = os.fstat(self._descriptor)
+        self._reading = ForkSafeLock()
 
     @property
     def n_bytes(self) -> int:
@@ -76,6 +80,11 @@ class MappedFile:
                 f"{self.path}: was replaced while it was being loaded; load it again"
             )
 
-    def open(self) -> BinaryIO:
-        """The file that was loaded, even if its path names another by now; seek before reading."""
-        return os.fdopen(os.dup(self._descriptor), "rb")
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file that was loaded, even if its path names another by now; seek before reading.
+
+        One reader at a time: the copies of a descriptor have one position.
+        """
+        with self._reading, os.fdopen(os.dup(self._descriptor), "rb") as file:
+            yield file

@@ -136,7 +136,8 @@ class Model:
         llama.cpp is asked only about tokens that the file marks as something other than text or
         names in a key of their own: asking about all 256,000 takes a tenth of a second.
         """
-        kinds = gemma2.read_array(self.summary, gemma2.TOKEN_TYPES, file=self.file.open())
+        with self.file.open() as file:
+            kinds = gemma2.read_array(self.summary, gemma2.TOKEN_TYPES, file=file)
         marked = {id_ for id_, kind in enumerate(kinds) if kind not in _ORDINARY}
         marked |= self.weights.reserved
         for key, value in self.summary.keys.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edgesppo
 from edgesppo import Closed, ContextOverflow, UsageError
+from edgesppo.chat import scoring
+from edgesppo.engine.forward import ForwardPass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,3 +79,22 @@ def test_a_closed_model_scores_nothing(demo_gguf: Path) -> None:
     model.close()
     with pytest.raises(Closed):
         model.score("Hi there")
+
+
+def test_closing_stops_what_has_only_begun_to_be_scored(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = edgesppo.load(demo_gguf)
+    closing = threading.Thread(target=model.close)
+
+    class Slow(ForwardPass):
+        def __init__(self, *words: Any) -> None:
+            super().__init__(*words)
+            closing.start()
+            while not model._scorer._closed:
+                closing.join(0.001)
+
+    monkeypatch.setattr(scoring, "ForwardPass", Slow)
+    with pytest.raises(Closed):
+        model.score("Hi there")
+    closing.join()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,3 +145,23 @@ def test_a_file_is_held_once_and_let_go(file: Path) -> None:
     with pytest.raises(edgesppo.ModelNotFound):
         MappedFile(file.with_name("none"))
     assert open_files() == before
+
+
+def test_who_reads_the_file_is_alone_as_copies_of_it_share_a_position(file: Path) -> None:
+    held = MappedFile(file)
+    found: list[bytes] = []
+
+    def read() -> None:
+        with held.open() as stream:
+            stream.seek(0)
+            found.append(stream.read(4))
+
+    other = threading.Thread(target=read)
+    with held.open() as stream:
+        stream.seek(1)
+        other.start()
+        other.join(0.1)
+        assert (found, stream.read(3)) == ([], b"GUF")
+    other.join()
+    assert found == [b"GGUF"]
+    held.close()
