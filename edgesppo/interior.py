@@ -1,4 +1,4 @@
-"""What is inside a loaded model, for our own rooms; programs have no use for it."""
+"""The inside of a loaded model. Private; for the rooms that save, show, serve and measure it."""
 
 from __future__ import annotations
 

@@ -202,8 +202,8 @@ class Chat:
     ) -> Generator[Chunk, None, None]:
         """Answer the last question again, or `question` in its place.
 
-        The old answer is replaced once the new one has begun. Otherwise like `stream`; also raises
-        UsageError if there is no turn yet.
+        The old turn is replaced when the new answer ends, and stays if that is interrupted before
+        its first token. Otherwise like `stream`; also raises UsageError if there is no turn yet.
         """
 
         def turn() -> Turn:

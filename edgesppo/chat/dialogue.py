@@ -1,4 +1,4 @@
-"""What is inside a chat: its history, and the answer under way. Programs have no use for it."""
+"""The inside of a chat: its history, and the answer under way. Private; for sessions and repl."""
 
 from __future__ import annotations
 
