@@ -58,11 +58,11 @@ def interactive(setup: Setup, *, plain: bool = False) -> None:
     except Terminated as ended:
         code = int(ended.code or 0)
     except KeyboardInterrupt:
-        if not state.abandoned:
+        if not state.model.abandoned:
             raise
         code = 128 + signal.SIGINT
     code = code or int(not saved)
-    if state.abandoned:
+    if state.model.abandoned:
         _end_now(code)
     if code:
         sys.exit(code)

@@ -128,11 +128,11 @@ class TerminalLoop(Loop):
 
     def wait_for_model(self) -> None:
         """Show the progress of loading until it is done. Raises what loading raised."""
-        loading = self.state.loading
+        loading = self.state.model.loading
         assert loading is not None, "run() starts loading"
         try:
             while not loading.wait(_POLL_S):
-                stage = status.loading_stage(self.state)
+                stage = self.state.model.stage
                 queued = f"{stage}; your message will be sent then (Ctrl-C: cancel)"
                 room = self.screen.size.columns - len("100%  ")
                 stage = status.longest((queued, stage), room) if self.rich else stage
@@ -189,9 +189,9 @@ class TerminalLoop(Loop):
                 return status.longest(status.long_message(self._count(typed), n_ctx), columns)
         if self._status:
             return status.longest(self._status, columns)
-        loading = self.state.loading
+        loading = self.state.model.loading
         share = f" {loading.share:.0%}" if loading is not None and loading.share else ""
-        stage = f"{status.loading_stage(self.state)}{share}"
+        stage = f"{self.state.model.stage}{share}"
         return status.longest((f"{stage}; you can already type a message", stage), columns)
 
 

@@ -149,7 +149,7 @@ class Loop:
         self.screen.note(text)
 
     def say_list(self, items: Sequence[Sequence[str]]) -> None:
-        """Write a list in aligned columns to standard error."""
+        """Write a list in aligned columns to standard error; the last column is wrapped."""
         for row in format_columns(items, self.screen.message_columns):
             self.say(row)
 
@@ -157,7 +157,7 @@ class Loop:
         """Show the last turn of the chat; not needed in a pipe."""
 
     def write(self, text: str) -> None:
-        """Write to standard output."""
+        """Write to standard output unchanged; not for untrusted text."""
         self.screen.write(text)
 
     def confirm(self, _question: str) -> bool:

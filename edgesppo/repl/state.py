@@ -1,4 +1,4 @@
-"""The state of an interactive chat: the model (loading or loaded), the chat, and its session.
+"""The state of an interactive chat: its model, the chat itself, and its session.
 
 The model is loaded in a background thread; everything else runs in the main thread. Nothing here
 writes to a terminal: what to say is returned as lines.
@@ -7,7 +7,7 @@ writes to a terminal: what to say is returned as lines.
 from __future__ import annotations
 
 import dataclasses
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from edgesppo.chat import template
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.errors import EdgesppoError, OutputError, UsageError
 from edgesppo.interior import interior
-from edgesppo.repl.background import BackgroundTask
+from edgesppo.repl.model_slot import ModelSlot
 from edgesppo.sampling.stages import within_vocabulary
 from edgesppo.sessions import kv_state, persistent_chat
 from edgesppo.system import notices
@@ -23,18 +23,18 @@ from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import describe, n_tokens, resumed_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.messages import Message
     from edgesppo.loaded_model import LoadedModel
+    from edgesppo.repl.model_slot import OpenModel, Report
     from edgesppo.sessions.folder import Sessions
     from edgesppo.sessions.persistent_chat import PersistentChat
     from edgesppo.sessions.session import Session
+    from edgesppo.sessions.transcript import Conversation
     from edgesppo.store.locate import Found
-
-    Report = Callable[[str, float], None]
-    OpenModel = Callable[[Found, Report], LoadedModel]
 
 
 @dataclass
@@ -63,12 +63,9 @@ class ReplState:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.found = setup.found
+        self.model = ModelSlot(setup.found, setup.open_model)
         self.session = setup.session
-        self.loading: BackgroundTask[None] | None = None
-        self.abandoned = False  # a loading thread did not stop: it is still in native code
         self.notices: list[str] = []  # lines to show when the model is loaded
-        self._loaded: LoadedModel | None = None
         self._saved: PersistentChat | None = None
         self._chat: Chat | None = None
         # Options and messages of the chat while there is no model.
@@ -77,9 +74,9 @@ class ReplState:
     @property
     def loaded(self) -> LoadedModel:
         """The loaded model. Raises UsageError while there is none."""
-        if self._loaded is None:
+        if self.model.loaded is None:
             raise self._no_model()
-        return self._loaded
+        return self.model.loaded
 
     @property
     def chat(self) -> Chat:
@@ -106,14 +103,13 @@ class ReplState:
     def load(
         self, *, on_progress: Callable[[], None], on_done: Callable[[BaseException | None], None]
     ) -> None:
-        """Start loading the model in a thread; see BackgroundTask for the callbacks."""
-        with shielded():  # an interrupt must not lose the reference to the thread
-            self.loading = BackgroundTask(self.load_now, on_progress=on_progress, on_done=on_done)
+        """Do `load_now` in a thread; see BackgroundTask for the callbacks."""
+        self.model.load_in_background(self.load_now, on_progress=on_progress, on_done=on_done)
 
     def load_now(self, report: Report) -> None:
         """Load the model and start the chat, or resume it if the session has turns."""
-        self._loaded = self.setup.open_model(self.found, report)
-        self.notices += [describe(self._loaded), *_noted()]
+        loaded = self.model.open(self.setup.found, report)
+        self.notices += [describe(loaded), *_noted()]
         said = self._begin(self.session, dict(self.setup.options))
         self.notices += [*_noted(), *said]
 
@@ -136,26 +132,9 @@ class ReplState:
         """A message of an earlier run that was sent and never answered; empty if there is none."""
         return (self._saved.asked or "") if self._saved is not None else ""
 
-    @contextmanager
-    def asking(self, question: str) -> Iterator[None]:
-        """Save a message before the block answers it, and forget it again if it gets no answer.
-
-        A message that was unanswered before then is so again. Answering needs no disk: if the
-        message cannot be saved, the next `record` says so.
-        """
-        saved = self._saved
-        if saved is None:
-            yield
-            return
-        before = saved.asked
-        with suppress(OutputError):
-            saved.ask(question)
-        try:
-            yield
-        except EdgesppoError:
-            _ask_again(saved, before)
-            raise
-        _ask_again(saved, before)
+    def asking(self, question: str) -> AbstractContextManager[None]:
+        """Save a message while the block answers it; see `PersistentChat.asking`."""
+        return nullcontext() if self._saved is None else self._saved.asking(question)
 
     def withdraw(self) -> None:
         """Forget the message that got no answer. Raises OutputError."""
@@ -218,9 +197,7 @@ class ReplState:
         """Save a chat that was not saved so far in a new session, from now on."""
         try:
             messages, left_out = self.chat.messages, self.chat.left_out
-            session.record(
-                persistent_chat.conversation(self.chat, interior(self.loaded).identity.mark)
-            )
+            session.record(self._conversation())
             self._begin(session, self.settings())
         finally:
             if self.session is not session:
@@ -230,9 +207,11 @@ class ReplState:
     def copy_to(self, session: Session) -> None:
         """Write a copy of the chat into a new session and close that."""
         with session:
-            session.record(
-                persistent_chat.conversation(self.chat, interior(self.loaded).identity.mark)
-            )
+            session.record(self._conversation())
+
+    def _conversation(self) -> Conversation:
+        mark = interior(self.loaded).identity.mark
+        return persistent_chat.conversation(self.chat, mark, self.asked or None)
 
     def delete_session(self) -> None:
         """Delete the session with its chat, and start a new chat in a new session."""
@@ -253,7 +232,7 @@ class ReplState:
         the new one fails or is interrupted. If that fails, too, the chat has no model until the
         next call.
         """
-        before = self.found
+        before = self.model.found
         options, messages = self._suspended or (self.settings(), list(self.chat.messages))
         self._save()  # if it fails or is interrupted, nothing has changed
         try:
@@ -272,17 +251,16 @@ class ReplState:
     def _open(
         self, found: Found, options: dict[str, Any], messages: list[Message], report: Report
     ) -> list[str]:
-        self._loaded = self.setup.open_model(found, report)
-        self.found = found
+        loaded = self.model.open(found, report)
         if self.session is not None:
             self.session.close()
             self.session = self.setup.sessions.open(self.name)
-        options = within_vocabulary(options, interior(self._loaded).engine.model.n_vocab)
+        options = within_vocabulary(options, interior(loaded).engine.model.n_vocab)
         said = self._begin(self.session, options)
         if self.session is None:  # the token ids of another model mean nothing to this one
             self.chat.messages[:] = [dataclasses.replace(message, ids=None) for message in messages]
         self._suspended = None
-        return [describe(self._loaded), *_noted(), *said]
+        return [describe(loaded), *_noted(), *said]
 
     def _save(self) -> None:
         """Save everything; the chat stays open. Raises OutputError."""
@@ -293,9 +271,8 @@ class ReplState:
         """Close the session, which was saved, and the model."""
         if self.session is not None:
             self.session.close()
-        loaded, self._loaded, self._chat, self._saved = self._loaded, None, None, None
-        if loaded is not None:
-            loaded.close()
+        self._chat = self._saved = None
+        self.model.close()
 
     def close(self, on_slow: Callable[[int], None] | None = None) -> None:
         """Save everything and free the model. Raises OutputError.
@@ -303,9 +280,7 @@ class ReplState:
         `on_slow` is called with the bytes of the KV state before writing it takes a noticeable
         time. A Ctrl-C ends that writing only.
         """
-        if self.loading is not None and not self.loading.done:
-            with shielded(), suppress(EdgesppoError):
-                self.abandoned = not self.loading.cancel()
+        self.model.stop_loading()
         try:
             if self._saved is not None:
                 with suppress(KeyboardInterrupt):
@@ -313,17 +288,6 @@ class ReplState:
         finally:
             with shielded():
                 self._close_model()
-
-
-def _ask_again(saved: PersistentChat, before: str | None) -> None:
-    """Put back what was asked before a message that got no answer."""
-    if saved.asked is None or saved.asked == before:
-        return
-    with suppress(OutputError):
-        if before is None:
-            saved.withdraw()
-        else:
-            saved.ask(before)
 
 
 def _noted() -> list[str]:

@@ -21,12 +21,6 @@ _QUIET_S = 0.4  # shorter prompts show no progress
 _LINE_S = 5.0  # between two progress lines where nothing is redrawn
 
 
-def loading_stage(state: ReplState) -> str:
-    """The current step of loading the model, as text."""
-    reported = state.loading.stage if state.loading is not None else ""
-    return reported or f"Loading {state.found.name}"
-
-
 def status_lines(state: ReplState, n_tokens: int) -> list[str]:
     """Model, context use, tokens per second and session as one line, in ever shorter versions."""
     n_ctx = state.loaded.n_ctx

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.chat.dialogue import dialogue
 from edgesppo.chat.messages import split_system
-from edgesppo.errors import BadChat
+from edgesppo.errors import BadChat, EdgesppoError, OutputError
 from edgesppo.sessions import file, kv_snapshot
 from edgesppo.sessions.kv_snapshot import Snapshot
 from edgesppo.sessions.kv_state import DEFAULT_CAP, KvState, max_state_bytes
@@ -19,7 +19,7 @@ from edgesppo.sessions.transcript import Conversation
 from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from edgesppo.chat.chat import Chat
@@ -100,6 +100,30 @@ class PersistentChat:
         """Write a question to disk before it is answered. Raises OutputError."""
         self._asked, self._before_asked = question, self._end()
         self.record()
+
+    @contextmanager
+    def asking(self, question: str) -> Iterator[None]:
+        """Save a question before the block answers it, and forget it again if it gets no answer.
+
+        A question that was unanswered before is then so again. After a signal the question stays.
+        Answering needs no disk: if the question cannot be saved, the next `record` says so.
+        """
+        before = self.asked
+        with suppress(OutputError):
+            self.ask(question)
+        try:
+            yield
+        except EdgesppoError:
+            self._ask_again(before)
+            raise
+        self._ask_again(before)
+
+    def _ask_again(self, before: str | None) -> None:
+        """Put back what was asked before, unless there is an answer by now."""
+        if self.asked is not None:
+            self._asked = before
+            with suppress(OutputError):
+                self.record()
 
     def withdraw(self) -> None:
         """Forget the question of `ask`: it gets no answer. Raises OutputError."""

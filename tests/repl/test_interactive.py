@@ -165,9 +165,9 @@ def test_the_old_model_returns_after_two_interrupts(begin: Callable[[str], ReplS
     state = begin("kept")
     _ask(state, "My name is Ada.")
     # Interrupts loading the new model, and then the old one.
-    state.setup.open_model = _interrupted(state.setup.open_model)
+    state.model._open_model = _interrupted(state.model._open_model)
     with pytest.raises(KeyboardInterrupt):
-        state.use_model(state.found, lambda *_: None)
+        state.use_model(state.model.found, lambda *_: None)
     _ask(state, "What is my name?")
     assert [message.content for message in state.chat.messages[::2]] == [
         "My name is Ada.",
@@ -186,16 +186,16 @@ def test_a_chat_survives_when_no_model_can_be_loaded(
         raise OutOfMemory("no memory at all")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state.setup, "open_model", fails)
+        patch.setattr(state.model, "_open_model", fails)
         for _ in range(2):
             with pytest.raises(OutOfMemory):
-                state.use_model(state.found, lambda *_: None)
+                state.use_model(state.model.found, lambda *_: None)
             with pytest.raises(UsageError, match="load one with /model NAME to continue the chat"):
                 _ask(state, "What is my name?")
             with pytest.raises(UsageError, match="no model is loaded"):
                 state.switch(state.setup.sessions.open("other"))
             state.setup.sessions.open("other").close()
-    state.use_model(state.found, lambda *_: None)
+    state.use_model(state.model.found, lambda *_: None)
     _ask(state, "What is my name?")
     assert len(state.chat.messages) == 4
 

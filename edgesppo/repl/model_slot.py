@@ -1,0 +1,72 @@
+"""The place of an interactive chat's model: loading one, in the background too, and freeing it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edgesppo.errors import EdgesppoError
+from edgesppo.repl.background import BackgroundTask
+from edgesppo.system.signals import shielded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgesppo.loaded_model import LoadedModel
+    from edgesppo.store.locate import Found
+
+    Report = Callable[[str, float], None]
+    OpenModel = Callable[[Found, Report], LoadedModel]
+
+
+class ModelSlot:
+    """Holds at most one model, as there is memory for one only: close it before opening another.
+
+    Attributes:
+        found: The model that is loaded, or is to be.
+        loaded: The loaded model, or None.
+        loading: The task that loads it in the background; None before there is one.
+        abandoned: Whether that task did not stop: it is still in native code.
+    """
+
+    def __init__(self, found: Found, open_model: OpenModel) -> None:
+        self.found = found
+        self.loaded: LoadedModel | None = None
+        self.loading: BackgroundTask[None] | None = None
+        self.abandoned = False
+        self._open_model = open_model
+
+    @property
+    def stage(self) -> str:
+        """The current step of loading, as text."""
+        reported = self.loading.stage if self.loading is not None else ""
+        return reported or f"Loading {self.found.name}"
+
+    def load_in_background(
+        self,
+        work: Callable[[Report], None],
+        *,
+        on_progress: Callable[[], None],
+        on_done: Callable[[BaseException | None], None],
+    ) -> None:
+        """Run `work`, which opens the model, in a thread; see BackgroundTask for the callbacks."""
+        with shielded():  # an interrupt must not lose the reference to the thread
+            self.loading = BackgroundTask(work, on_progress=on_progress, on_done=on_done)
+
+    def stop_loading(self) -> None:
+        """End the loading in the background, if it is not done, or abandon it."""
+        if self.loading is not None and not self.loading.done:
+            with shielded(), suppress(EdgesppoError):
+                self.abandoned = not self.loading.cancel()
+
+    def open(self, found: Found, report: Report) -> LoadedModel:
+        """Load a model. Raises what loading it raises; then there is none."""
+        self.loaded = self._open_model(found, report)
+        self.found = found
+        return self.loaded
+
+    def close(self) -> None:
+        """Free the model, if there is one."""
+        loaded, self.loaded = self.loaded, None
+        if loaded is not None:
+            loaded.close()
