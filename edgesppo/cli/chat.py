@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.loaded_model import LoadedModel
-    from edgesppo.repl import Setup
+    from edgesppo.repl import ModelSource, Setup
     from edgesppo.sessions.session import Session
 
 TRY_QUESTION = "Who are you?"
@@ -94,23 +92,49 @@ def chat_command(
         raise UsageError(f"--url {url} has its own model; leave out {model!r}")
     with held_session(session, resume=resume, unnamed=is_interactive()) as held:
         try:
-            found = choose_model_for(model, held) if url is None else _server(url)
+            if url is not None:
+                source = _served(url)
+            else:
+                source = _source(choose_model_for(model, held), loading)
         except ModelNotFound as error:
             if not resume or model is None:
                 raise
             raise ModelNotFound(f"{error}; {_NO_NAME.format(quote(model))}") from None
-        if url is not None:
-            loading = {**loading, "url": url}
-        _talk(_setup(found, loading, {"system": system, **sampling}, held, snapshots), plain=plain)
+        options = {"system": system, **sampling}
+        _talk(_setup(source, loading, options, held, snapshots), plain=plain)
 
 
-def _server(url: str) -> locate.Found:
-    """A server in the place of a model on this machine."""
-    return locate.Found(url, Path(url), is_checkpoint=False)
+def _served(url: str) -> ModelSource:
+    """The model of the server at a URL."""
+    from edgesppo.repl import ModelSource
+
+    def connect(_report: object) -> LoadedModel:
+        from edgesppo.remote import model
+        from edgesppo.server import api_keys
+
+        return model.connect(url, api_keys.to_send(os.environ.get(_KEY, ""), _KEY))
+
+    return ModelSource(url, connect)
+
+
+def _source(found: locate.Found, loading: dict[str, Any]) -> ModelSource:
+    """A model on this machine; once loaded, one named on the command line is remembered."""
+    from edgesppo.repl import ModelSource
+
+    load = open_reporting if is_interactive() else open_with_meters
+    is_named = is_explicit(found)
+
+    def load_and_remember(report: Callable[[str, float], None]) -> LoadedModel:
+        loaded = load(loading, found, report)
+        if is_named:
+            user_state.set_last(locate.argument_for(found))
+        return loaded
+
+    return ModelSource(found.name, load_and_remember)
 
 
 def _setup(
-    found: locate.Found,
+    source: ModelSource,
     loading: dict[str, Any],
     options: dict[str, Any],
     held: Session | None = None,
@@ -119,31 +143,10 @@ def _setup(
     from edgesppo.repl import Setup
     from edgesppo.sessions.folder import Sessions
 
-    load = open_reporting if is_interactive() else open_with_meters
-    url, here = loading.pop("url", None), found
-    asked_for = is_explicit(found)
+    def find(name: str) -> ModelSource:
+        return _source(locate.find(name, advice=_IN_CHAT), loading)
 
-    def open_reported(which: locate.Found, report: Callable[[str, float], None]) -> LoadedModel:
-        if url is not None and which is here:
-            from edgesppo.remote.model import connect
-            from edgesppo.server import api_keys
-
-            key = api_keys.to_send(os.environ.get(_KEY, ""), _KEY)
-            return connect(url, key)
-        loaded = load(loading, which, report)
-        if asked_for and which is found:
-            user_state.set_last(locate.argument_for(which))
-        return loaded
-
-    return Setup(
-        found,
-        open_reported,
-        partial(locate.find, advice=_IN_CHAT),
-        Sessions(),
-        held,
-        snapshots,
-        options,
-    )
+    return Setup(source, find, Sessions(), held, snapshots, options)
 
 
 def _talk(setup: Setup, *, plain: bool) -> None:
@@ -170,7 +173,8 @@ def try_command(
     from edgesppo.cli.answer import Form, answer
 
     if is_interactive() and not as_json:
-        _talk(_setup(locate.demo(), loading, sampling), plain=plain)
+        source = _source(locate.demo(), loading)
+        _talk(_setup(source, loading, sampling), plain=plain)
         return
     with open_model(locate.demo(), loading) as loaded:
         say(describe(loaded))

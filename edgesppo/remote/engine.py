@@ -39,7 +39,6 @@ class RemoteEngine:
     def __init__(self, client: Client, model: RemoteTokenizer, name: str, n_ctx: int) -> None:
         self.model = model
         self.name = name
-        self.url = client.url
         self.n_ctx = n_ctx
         self._client = client
         self._open: dict[int, list[socket.socket]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from edgesppo.errors import EdgesppoError, UsageError
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
     from edgesppo.engine.engine import Engine
 
 
+@dataclass(frozen=True)
 class RemoteIdentity(ModelIdentity):
     """A server's model as saved chats know it: by the server's address and its name there."""
+
+    url: str
 
     @functools.cached_property
     def mark(self) -> ModelMark:
         """The description of the model in saved chats."""
-        url = cast("RemoteEngine", self.engine).url
-        digest = hashlib.sha256(f"{url} {self.name}".encode()).hexdigest()
-        return ModelMark(self.name, url, digest, self.engine.n_ctx)
+        digest = hashlib.sha256(f"{self.url} {self.name}".encode()).hexdigest()
+        return ModelMark(self.name, self.url, digest, self.engine.n_ctx)
 
 
 class RemoteModel(LoadedModel):
@@ -42,7 +45,8 @@ class RemoteModel(LoadedModel):
         defaults = SamplingParams().replace(**sampling)
         engine = cast("Engine", remote)  # it has what a chat uses of an engine and its model
         super().__init__(card["id"], engine, defaults, load_s, None)
-        self._interior = Interior(engine, RemoteIdentity(card["id"], engine), defaults, client.url)
+        identity = RemoteIdentity(card["id"], engine, client.url)
+        self._interior = Interior(engine, identity, defaults, client.url)
 
     def __repr__(self) -> str:
         return f"<Model {self.name} at {self._interior.url}, {self.n_ctx:,} tokens>"

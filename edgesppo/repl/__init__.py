@@ -18,6 +18,7 @@ from edgesppo.errors import OutputError
 from edgesppo.repl import piped
 from edgesppo.repl.interactive import TerminalLoop, wants_plain
 from edgesppo.repl.loop import LoadFailed, PipeLoop
+from edgesppo.repl.model_slot import ModelSource
 from edgesppo.repl.state import ReplState, Setup
 from edgesppo.system.signals import Terminated, raise_on_termination
 from edgesppo.terminal.format import saving_line
@@ -26,7 +27,7 @@ from edgesppo.terminal.screen import Screen
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Setup", "from_lines", "interactive"]
+__all__ = ["ModelSource", "Setup", "from_lines", "interactive"]
 
 KEYS = "Alt-Enter: new line | Ctrl-C: stop the answer | Ctrl-D: quit | /help: commands"
 PLAIN_KEYS = "Ctrl-C stops an answer, Ctrl-D quits, /help lists the commands."

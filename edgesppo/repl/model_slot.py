@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import EdgesppoError
@@ -13,34 +14,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.loaded_model import LoadedModel
-    from edgesppo.store.locate import Found
 
-    Report = Callable[[str, float], None]
-    OpenModel = Callable[[Found, Report], LoadedModel]
+    Report = Callable[[str, float], None]  # called with a step of loading, and the share of it done
+
+
+@dataclass
+class ModelSource:
+    """A model by name, and what loads it, or connects to the server that has it."""
+
+    name: str
+    open: Callable[[Report], LoadedModel]
 
 
 class ModelSlot:
     """Holds at most one model, as there is memory for one only: close it before opening another.
 
     Attributes:
-        found: The model that is loaded, or is to be.
+        source: Where the model that is loaded, or is to be, comes from.
         loaded: The loaded model, or None.
         loading: The task that loads it in the background; None before there is one.
         abandoned: Whether that task did not stop: it is still in native code.
     """
 
-    def __init__(self, found: Found, open_model: OpenModel) -> None:
-        self.found = found
+    def __init__(self, source: ModelSource) -> None:
+        self.source = source
         self.loaded: LoadedModel | None = None
         self.loading: BackgroundTask[None] | None = None
         self.abandoned = False
-        self._open_model = open_model
 
     @property
     def stage(self) -> str:
         """The current step of loading, as text."""
         reported = self.loading.stage if self.loading is not None else ""
-        return reported or f"Loading {self.found.name}"
+        return reported or f"Loading {self.source.name}"
 
     def load_in_background(
         self,
@@ -59,10 +65,10 @@ class ModelSlot:
             with shielded(), suppress(EdgesppoError):
                 self.abandoned = not self.loading.cancel()
 
-    def open(self, found: Found, report: Report) -> LoadedModel:
+    def open(self, source: ModelSource, report: Report) -> LoadedModel:
         """Load a model. Raises what loading it raises; then there is none."""
-        self.loaded = self._open_model(found, report)
-        self.found = found
+        self.loaded = source.open(report)
+        self.source = source
         return self.loaded
 
     def close(self) -> None:

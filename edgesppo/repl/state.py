@@ -29,29 +29,27 @@ if TYPE_CHECKING:
     from edgesppo.chat.chat import Chat
     from edgesppo.chat.messages import Message
     from edgesppo.loaded_model import LoadedModel
-    from edgesppo.repl.model_slot import OpenModel, Report
+    from edgesppo.repl.model_slot import ModelSource, Report
     from edgesppo.sessions.folder import Sessions
     from edgesppo.sessions.persistent_chat import PersistentChat
     from edgesppo.sessions.session import Session
     from edgesppo.sessions.transcript import Conversation
-    from edgesppo.store.locate import Found
 
 
 @dataclass
 class Setup:
     """What an interactive chat starts with.
 
-    found       the model to load
-    open_model  loads a model, reporting (stage, share from 0 to 1)
-    find        finds the model for a name or path that the user typed
-    session     where the chat is saved; closed with the chat. None: the chat is not saved
-    snapshots   the most bytes that the KV states of all saved chats may take
-    options     system text and sampling parameters, which override those of the session
+    source     the model to load
+    find       finds the model for a name or path that the user typed
+    sessions   the saved chats
+    session    where the chat is saved; closed with the chat. None: the chat is not saved
+    snapshots  the most bytes that the KV states of all saved chats may take
+    options    system text and sampling parameters, which override those of the session
     """
 
-    found: Found
-    open_model: OpenModel
-    find: Callable[[str], Found]
+    source: ModelSource
+    find: Callable[[str], ModelSource]
     sessions: Sessions
     session: Session | None = None
     snapshots: int = kv_state.DEFAULT_CAP
@@ -63,7 +61,7 @@ class ReplState:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.model = ModelSlot(setup.found, setup.open_model)
+        self.model = ModelSlot(setup.source)
         self.session = setup.session
         self.notices: list[str] = []  # lines to show when the model is loaded
         self._saved: PersistentChat | None = None
@@ -108,7 +106,7 @@ class ReplState:
 
     def load_now(self, report: Report) -> None:
         """Load the model and start the chat, or resume it if the session has turns."""
-        loaded = self.model.open(self.setup.found, report)
+        loaded = self.model.open(self.setup.source, report)
         self.notices += [describe(loaded), *_noted()]
         said = self._begin(self.session, dict(self.setup.options))
         self.notices += [*_noted(), *said]
@@ -225,21 +223,21 @@ class ReplState:
             finally:
                 (before if self.session is fresh else fresh).close()
 
-    def use_model(self, found: Found, report: Report) -> list[str]:
+    def use_model(self, source: ModelSource, report: Report) -> list[str]:
         """Continue the chat with another model; return lines to show.
 
         There is memory for one model only, so the current one is closed first, and loaded again if
         the new one fails or is interrupted. If that fails, too, the chat has no model until the
         next call.
         """
-        before = self.model.found
+        before = self.model.source
         options, messages = self._suspended or (self.settings(), list(self.chat.messages))
         self._save()  # if it fails or is interrupted, nothing has changed
         try:
             with shielded():
                 self._close_model()
                 self._suspended = options, messages
-            return self._open(found, options, messages, report)
+            return self._open(source, options, messages, report)
         except BaseException:
             with shielded():
                 with suppress(EdgesppoError):
@@ -249,9 +247,9 @@ class ReplState:
             raise
 
     def _open(
-        self, found: Found, options: dict[str, Any], messages: list[Message], report: Report
+        self, source: ModelSource, options: dict[str, Any], messages: list[Message], report: Report
     ) -> list[str]:
-        loaded = self.model.open(found, report)
+        loaded = self.model.open(source, report)
         if self.session is not None:
             self.session.close()
             self.session = self.setup.sessions.open(self.name)

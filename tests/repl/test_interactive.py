@@ -11,10 +11,10 @@ import pytest
 
 from edgesppo.errors import BadChat, OutOfMemory, OutputError, UsageError
 from edgesppo.repl.loop import Loop
+from edgesppo.repl.model_slot import ModelSource
 from edgesppo.repl.state import ReplState, Setup
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.folder import Sessions
-from edgesppo.store.locate import Found
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.signals import shielded
 from edgesppo.terminal import ctrl_c as signals
@@ -55,10 +55,10 @@ def begin(
     made: list[ReplState] = []
 
     def begin(name: str) -> ReplState:
-        found = Found("demo", demo.path, is_checkpoint=False)
+        source = ModelSource("demo", lambda _: demo)
         session = sessions.open(name) if name else None
         options = {"temperature": 0.0, "max_tokens": 12}
-        setup = Setup(found, lambda *_: demo, lambda _: found, sessions, session, options=options)
+        setup = Setup(source, lambda _: source, sessions, session, options=options)
         made.append(ReplState(setup))
         made[-1].load_now(lambda *_: None)
         return made[-1]
@@ -119,9 +119,8 @@ def test_a_full_disk_keeps_the_turns_that_are_only_in_memory(
         _ask(state, "What is my name?")
     with pytest.raises(OutputError):
         state.switch(state.setup.sessions.open("other"))
-    found = Found("demo", state.loaded.path, is_checkpoint=False)
     with pytest.raises(OutputError):
-        state.use_model(found, lambda *_: None)
+        state.use_model(state.model.source, lambda *_: None)
     assert (state.name, len(state.chat.messages)) == ("kept", 4)
     loop = Loop(state, Screen(redraws=False, styled=False))
     assert not loop.turn("What is my name?")
@@ -165,9 +164,9 @@ def test_the_old_model_returns_after_two_interrupts(begin: Callable[[str], ReplS
     state = begin("kept")
     _ask(state, "My name is Ada.")
     # Interrupts loading the new model, and then the old one.
-    state.model._open_model = _interrupted(state.model._open_model)
+    state.model.source.open = _interrupted(state.model.source.open)
     with pytest.raises(KeyboardInterrupt):
-        state.use_model(state.model.found, lambda *_: None)
+        state.use_model(state.model.source, lambda *_: None)
     _ask(state, "What is my name?")
     assert [message.content for message in state.chat.messages[::2]] == [
         "My name is Ada.",
@@ -186,16 +185,16 @@ def test_a_chat_survives_when_no_model_can_be_loaded(
         raise OutOfMemory("no memory at all")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state.model, "_open_model", fails)
+        patch.setattr(state.model.source, "open", fails)
         for _ in range(2):
             with pytest.raises(OutOfMemory):
-                state.use_model(state.model.found, lambda *_: None)
+                state.use_model(state.model.source, lambda *_: None)
             with pytest.raises(UsageError, match="load one with /model NAME to continue the chat"):
                 _ask(state, "What is my name?")
             with pytest.raises(UsageError, match="no model is loaded"):
                 state.switch(state.setup.sessions.open("other"))
             state.setup.sessions.open("other").close()
-    state.use_model(state.model.found, lambda *_: None)
+    state.use_model(state.model.source, lambda *_: None)
     _ask(state, "What is my name?")
     assert len(state.chat.messages) == 4
 

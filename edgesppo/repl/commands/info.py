@@ -151,9 +151,9 @@ def model(ctx: CommandContext, argument: str) -> None:
     if not argument:
         ctx.say(describe(state.loaded))
         return
-    found = state.setup.find(file_names.single(argument, "/model"))
+    source = state.setup.find(file_names.single(argument, "/model"))
     try:
-        lines = state.use_model(found, ctx.report)
+        lines = state.use_model(source, ctx.report)
     finally:
         ctx.report("", 0.0)
     for line in lines:
