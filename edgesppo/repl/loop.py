@@ -22,7 +22,7 @@ from edgesppo.repl.stats import SessionStats
 from edgesppo.system import notices
 from edgesppo.terminal import ctrl_c
 from edgesppo.terminal.columns import format_columns
-from edgesppo.terminal.format import n_turns, speed_line
+from edgesppo.terminal.format import n_turns, one_line, speed_line
 from edgesppo.terminal.output import is_broken_pipe
 from edgesppo.terminal.raw_mode import Keyboard
 from edgesppo.terminal.stream import PlainText, StyledText
@@ -116,6 +116,8 @@ class Loop:
     def _ask(self, line: str) -> None:
         chat = self.state.chat
         asked, turns = turn_commands.message(self, line), len(chat.messages)
+        if unanswered := self.state.asked:
+            self.say(f"(left without an answer: {one_line(unanswered)})")
         try:
             with self.state.asking(asked):
                 self.show(chat.stream(asked), asked)

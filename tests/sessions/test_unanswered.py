@@ -150,6 +150,9 @@ def test_kill_in_mid_answer_keeps_the_question_and_resume_offers_it(
     ("command", "said", "turns"),
     [
         ("/undo", f"(removed, not answered: {LONG})", [FRANCE]),
+        ("/undo 3\n/undo", "error: /undo 3: the chat has only 2 turns;", [FRANCE]),
+        ("/clear", "(removed all turns of this chat", []),
+        ("hi", f"(left without an answer: {LONG})", [FRANCE, "hi"]),
         ("/edit My name is Ada.", "", [FRANCE, "My name is Ada."]),
         ("/regen", "", [FRANCE, LONG]),
     ],

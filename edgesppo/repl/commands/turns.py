@@ -74,15 +74,16 @@ def undo(ctx: CommandContext, argument: str) -> None:
         return
     chat = ctx.state.chat
     dialogue(chat).settle()
-    if unanswered := ctx.state.asked:  # it was sent last
+    held, unanswered = len(chat.messages) // 2, ctx.state.asked
+    most = held + bool(unanswered)
+    if 0 < most < n:
+        raise UsageError(f"/undo {n}: the chat has only {n_turns(most)}; /clear removes them all")
+    if unanswered:  # it was sent last
         ctx.state.withdraw()
         ctx.say(f"(removed, not answered: {one_line(unanswered)})")
         n -= 1
         if n == 0:
             return
-    held = len(chat.messages) // 2
-    if 0 < held < n:
-        raise UsageError(f"/undo {n}: the chat has only {n_turns(held)}; /clear removes them all")
     removed = [chat.undo() for _ in range(n)]
     many = f" {n_turns(n)}, from" if n > 1 else ""
     ctx.say(f"(removed{many}: {one_line(removed[-1])})")
@@ -108,9 +109,9 @@ def _count(argument: str) -> int:
 
 
 def clear(ctx: CommandContext, _argument: str) -> None:
-    """/clear: remove all turns."""
+    """/clear: remove all turns; attached files stay attached to the next message."""
     ctx.state.chat.clear()
-    ctx.attached.clear()
+    ctx.state.withdraw()
     system = ctx.state.chat.system
     kept = f"; it keeps its system text: {one_line(system)}" if system else ""
     ctx.say(f"(removed all turns of this chat{kept})")
