@@ -212,6 +212,36 @@ def test_quitting_while_native_code_runs_frees_nothing_it_uses(
     assert b"Python frees" not in chat.screen
 
 
+# A disk so slow that the KV state is still being written when the user loses patience.
+SLOW_DISK = """
+import sys, time
+from edgesppo.cli import main
+from edgesppo.sessions import kv_snapshot, kv_state
+kv_state.SLOW_BYTES = 0
+kv_snapshot.write = lambda *_: time.sleep(60)
+main(["chat", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--plain"]])
+def test_ctrl_c_ends_the_writing_of_the_kv_cache_and_quits(
+    demo_gguf: Path, options: list[str]
+) -> None:
+    words = [str(demo_gguf), "--session", "ada", *options]
+    chat = Terminal([sys.executable, "-c", SLOW_DISK, *words])
+    chat.expect("| loaded")
+    chat.expect(">>>")
+    chat.type("My name is Ada.\r")
+    chat.expect("Nice to meet you")
+    chat.expect(">>>")
+    chat.type(CTRL_D)
+    chat.expect("Saving the KV cache, 0 MB (Ctrl-C: skip)")
+    chat.type(CTRL_C)
+    chat.expect("Saved as ada.")
+    assert chat.close() == 0
+    assert messages_of("ada")[0] == "My name is Ada."
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
