@@ -27,14 +27,14 @@ test:
 	@$(call set_up,test)
 	@"$(BIN)/python" -m pytest $(ARGS)
 
-# The last lines check a program as its author would: from elsewhere, with what is installed.
+# The last lines check programs as their authors would: from elsewhere, with what is installed.
 check:
 	@$(call set_up,test check)
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/ruff" format --check .
 	@"$(BIN)/mypy"
-	@cp tests/data/typed_program.py "$(VENV)"
-	@cd "$(VENV)" && "$(abspath $(BIN))/mypy" --strict --config-file= typed_program.py
+	@cp tests/data/typed_*.py "$(VENV)"
+	@cd "$(VENV)" && "$(abspath $(BIN))/mypy" --strict --config-file= typed_*.py
 
 fix:
 	@$(call set_up,test check)

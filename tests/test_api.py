@@ -7,9 +7,6 @@ import copy
 import json
 import pickle
 import pydoc
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gguf
@@ -21,6 +18,7 @@ from edgesppo.gguf import file_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from edgesppo.loaded_model import LoadedModel
 
@@ -207,54 +205,6 @@ def test_the_help_shows_the_api_and_little_else() -> None:
 def test_a_mistyped_public_name_gets_a_suggestion() -> None:
     with pytest.raises(AttributeError, match=r"'ChatNotfound' \(did you mean ChatNotFound\?\)"):
         edgesppo.ChatNotfound  # noqa: B018
-
-
-MISTAKES = """
-import edgesppo, numpy
-from typing import Any
-from pydantic import BaseModel
-
-class City(BaseModel):
-    name: str
-
-with edgesppo.load("demo") as model:
-    chat = model.chat(messages=[{"role": "user", "content": "Hi"}], system="x", overflow="error")
-    chat.messages = [{"role": "user", "content": "Hi"}, edgesppo.Message("assistant", "Hello")]
-    text: str = chat.ask("Hi", temperature=numpy.float32(1), seed=numpy.int64(3), stop="x")
-    city: City = chat.ask("Hi", schema=City)
-    value: Any = model.ask([{"role": "user", "content": "Hi"}], schema={"type": "object"})
-    value = chat.ask("Hi", schema="json_object")
-    numbers: list[int] = chat.ask("Hi", schema=list[int])
-    chat.ask("Hi", temprature=3)  # WRONG
-    chat.ask("Hi", temperature="hot")  # WRONG
-    model.chat(overflow="cut")  # WRONG
-    model.chat(samplers=["top_q"])  # WRONG
-    edgesppo.load("demo", cache_type="f8")  # WRONG
-    edgesppo.load("demo", tune="fast")  # WRONG
-    edgesppo.load("demo", gpu="yes")  # WRONG
-    chat.ask("Hi", schema="json")  # WRONG
-    chat.ask("Hi", schema=5)  # WRONG
-    model.resume("a.chat", temprature=3)  # WRONG
-    model._interior, model.engine  # WRONG
-"""
-
-
-def test_a_type_checker_finds_mistakes_and_nothing_else(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    file = tmp_path / "mistakes.py"
-    file.write_text(MISTAKES, encoding="utf-8")
-    words = ["--no-incremental", "--python-version=3.10", "--cache-dir", str(tmp_path / "cache")]
-    root = Path(edgesppo.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", *words, str(file)],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        check=False,
-    )
-    found = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
-    lines = MISTAKES.splitlines()
-    assert found == {n for n, line in enumerate(lines, 1) if "# WRONG" in line}, done.stdout
 
 
 def test_an_unknown_keyword_is_answered_with_the_nearest_known_one(demo: LoadedModel) -> None:

@@ -152,6 +152,7 @@ def errors_of_types(venv: Path, folder: Path) -> str:
     return run("-m", "mypy", *options, program, cwd=folder, MYPYPATH="", PYTHONPATH="").stdout
 
 
+@pytest.mark.skipif(not LONG, reason="`make check` does so of a checkout; set EDGESPPO_LONG=1")
 def test_mypy_finds_the_types_of_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
     venv, packages = environment(tmp_path / "venv")
     assert "Cannot find implementation" in errors_of_types(venv, tmp_path)
