@@ -69,8 +69,9 @@ def figures_of(program: str, what: object, environment: Mapping[str, str] | None
 
 @contextmanager
 def busy(n: int) -> Iterator[None]:
-    """Keep `n` processors busy with other programs meanwhile."""
-    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    """Keep `n` processors busy with other programs meanwhile; they end with this one."""
+    program = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    burners = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(n)]
     try:
         yield
     finally:
