@@ -53,15 +53,25 @@ def recipe(
     )
 
 
-def prepare(folder: Path) -> Path:
-    """Create the output's folder if needed; returns the path of the resumable file in it."""
+def prepare(folder: Path, n_seeds: int) -> Path:
+    """Create the output's folder if needed; returns the path of the resumable file in it.
+
+    Raises UsageError for a folder with files of someone else where the output belongs.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, expected a folder to write the responses to")
+    path = folder / RESPONSES
+    outputs = [*(_responses(folder, n) for n in range(n_seeds)), folder / _PROMPTS]
+    if not path.exists() and (found := [str(other) for other in outputs if other.exists()]):
+        raise UsageError(
+            f"there is no {path} to continue, but {', '.join(found)} would be replaced; use another"
+            " folder, or move what is there away"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from None
-    return folder / RESPONSES
+    return path
 
 
 def check_prompts(job: Batch) -> None:
@@ -88,10 +98,15 @@ def write_responses(job: Batch, file: ResultFile, n_seeds: int) -> int:
         if result.error is not None:
             unanswered.add(row)
     for n, responses in enumerate(texts):
-        _write(folder / f"responses_{n}.json", json.dumps(responses, ensure_ascii=False).encode())
+        _write(_responses(folder, n), json.dumps(responses, ensure_ascii=False).encode())
     prompts = b"".join(as_lines({"prompt": prompt} for prompt in _prompts(job)))
     _write(folder / _PROMPTS, prompts)
     return len(unanswered)
+
+
+def _responses(folder: Path, n: int) -> Path:
+    """The list of the texts that have the n-th seed."""
+    return folder / f"responses_{n}.json"
 
 
 def _prompts(job: Batch) -> Iterator[str]:

@@ -171,7 +171,8 @@ def _recipe(
         return made, out
     if own:
         raise click.UsageError("--recipe sppo takes no -n, --system or --schema")
-    return sppo.recipe(sampling, **more), sppo.prepare(out)
+    made = sppo.recipe(sampling, **more)
+    return made, sppo.prepare(out, len(made.seeds or ()))
 
 
 def _write_sppo(job: Batch, file: ResultFile) -> str:

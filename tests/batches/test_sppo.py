@@ -112,6 +112,17 @@ def test_an_input_without_any_prompt_is_refused(demo_gguf: Path, tmp_path: Path)
     assert not [*out.iterdir()]
 
 
+def test_files_that_the_recipe_did_not_write_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "prompts").mkdir()
+    for name in ("prompts/train.jsonl", "responses_1.json"):
+        mine = tmp_path / name
+        mine.write_text('{"prompt": "Hi"}\n')
+        result = run("batch", "demo", mine, tmp_path, "--recipe", "sppo", "--seeds", "0,50")
+        assert f"{mine} would be replaced" in result.stderr
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+        mine.unlink()
+
+
 def test_what_the_recipe_does_not_take_is_refused(prompts: Path) -> None:
     for words in (["--system", "x"], ["-n", "3"], ["--part", "0/3"], ["--seeds", "a"]):
         result = run("batch", "demo", prompts, prompts.parent / "out", "--recipe", "sppo", *words)

@@ -114,7 +114,7 @@ def test_what_is_accepted_is_one_repositorys_claims_and_text(
     card(repository, "license: other\nlicense_name: terms-a")
     (repository / "LICENSE.txt").write_text("Terms\nBe kind.\n")
     run("pull", NAME, "--accept-license")
-    run("rm", NAME)
+    run("rm", NAME, "--yes")
     run("pull", NAME)  # the same
     entry = layers.read().models[NAME]
     remembered = json.loads((Path(layers.write_target()).parent / "remembered.json").read_text())
@@ -169,4 +169,4 @@ def test_no_escape_in_a_folders_name_reaches_the_terminal(fresh_home: Path) -> N
     assert "x1b[31m" in run("path", "m", code=1).stderr
     assert "x9b" in run("path", "m", "--json", code=1).stdout
     assert "x1b[31m" in run("doctor", code=1).stdout
-    assert "x1b[31m" in run("rm", "m").stderr
+    assert "x1b[31m" in run("rm", "m", "--yes").stderr

@@ -39,15 +39,15 @@ def test_gc_removes_partial_downloads_and_orphans_and_nothing_else(
     expected = 1000 + orphan.stat().st_size
     dry = json.loads(run("gc", "--dry-run", "--json").stdout)
     assert (dry["freed_bytes"], part.exists()) == (expected, True)
-    assert json.loads(run("gc", "--json").stdout)["removed"] == [str(part), str(orphan)]
+    assert json.loads(run("gc", "--yes", "--json").stdout)["removed"] == [str(part), str(orphan)]
     assert not part.exists()
     assert not orphan.exists()
     assert kept.exists()
     assert layout.is_present(layers.read().models[NAME])
-    assert "Nothing to remove" in run("gc").stderr
+    assert "Nothing to remove" in run("gc", "--yes").stderr
     assert states()[NAME] == "here"
     (fresh_home / "models.lock").unlink()
-    assert str(folder) in run("gc", "--unpinned").stderr
+    assert str(folder) in run("gc", "--yes", "--unpinned").stderr
     assert not folder.exists()
     assert hub.url
 
@@ -90,10 +90,10 @@ def test_gc_says_for_whom_something_is_left_alone(hub: FakeHub) -> None:
     part.parent.mkdir()
     part.write_bytes(b"1" * 1000)
     with commit_lock.hold(REVISION, None, FileSystem()):
-        result = run("gc")
+        result = run("gc", "--yes")
     assert f"Files that process {os.getpid()} on" in result.stderr
     assert part.exists()
-    assert str(part) in run("gc").stderr
+    assert str(part) in run("gc", "--yes").stderr
     assert not part.exists()
     assert hub.url
 
@@ -106,7 +106,7 @@ def test_gc_leaves_a_converted_copy_that_was_given_a_name(fresh_home: Path, tmp_
     copy = ensure_converted(locate.find(mine))
     run("import", str(copy), "--name", "kept")
     shutil.rmtree(mine)
-    assert "Nothing to remove" in run("gc").stderr
+    assert "Nothing to remove" in run("gc", "--yes").stderr
     assert locate.find("kept").path == copy
     run("rm", "kept")
     assert str(copy) in run("gc", "--dry-run").stderr

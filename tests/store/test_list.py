@@ -72,7 +72,7 @@ def test_the_builds_of_two_platforms_lie_side_by_side(
     assert here != there
     assert here.read_bytes() == there.read_bytes()
     assert not gc.find_garbage(unpinned=True)
-    run("rm", NAME)
+    run("rm", NAME, "--yes")
     assert not here.exists()
     assert not there.exists()
     assert hub.url

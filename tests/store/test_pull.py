@@ -112,7 +112,7 @@ def test_on_a_terminal_the_licence_is_asked_for_once(
 
 def test_an_accepted_licence_is_not_asked_for_again(hub: FakeHub, fresh_home: Path) -> None:
     pull()
-    run("rm", NAME)
+    run("rm", NAME, "--yes")
     run("pull", NAME)
     same(fresh_home, hub)
 
@@ -162,7 +162,7 @@ def test_a_pulled_checkpoint_and_the_hub_make_the_same_file(hub: FakeHub) -> Non
     pull()
     made = Path(json.loads(pull("--convert", "--json").stdout)["path"])
     from_folder = made.read_bytes()
-    run("rm", NAME)
+    run("rm", NAME, "--yes")
     pull("--convert")
     assert made.read_bytes() == from_folder
     card = json.loads(run("show", NAME, "--json").stdout)
@@ -183,7 +183,7 @@ def test_a_build_that_differs_from_its_record_is_refused_with_both_values(
     assert sha256 in last
     assert "0" * 64 in last
     assert not made.exists()
-    assert "differs" in run("gc").stderr
+    assert "differs" in run("gc", "--yes").stderr
 
 
 def test_a_disk_without_room_is_told_before_the_first_byte(

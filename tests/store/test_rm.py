@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from edgesppo import errors
 from edgesppo.cli import main
 from edgesppo.cli import removal as cli_removal
+from edgesppo.hub.download import part_path
 from edgesppo.lockfile import layers
 from edgesppo.store import commit_lock, gc, layout, locate
 from edgesppo.system.fs import FileSystem
 from tests.support.fake_hub import REPOSITORY, REVISION, FakeHub
-from tests.support.pulls import NAME, pulled, run, states
+from tests.support.pulls import NAME, SECOND, pulled, run, states
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,17 +33,29 @@ def test_rm_asks_on_a_terminal(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) ->
     assert hub.url
 
 
+def test_without_a_terminal_nothing_is_removed_unasked(hub: FakeHub) -> None:
+    folder = pulled()
+    part_path(folder / SECOND).write_bytes(b"1")
+    for command in (["rm", NAME], ["gc"]):
+        result = run(*command, code=1)
+        assert "add --yes" in result.stderr
+        assert str(folder) in result.stderr
+    assert part_path(folder / SECOND).exists()
+    assert layout.is_present(layers.read().models[NAME])
+    assert hub.url
+
+
 def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path) -> None:
     made = pulled("--convert")
     size = made.stat().st_size
-    figures = json.loads(run("rm", NAME, "--json").stdout)
+    figures = json.loads(run("rm", NAME, "--yes", "--json").stdout)
     assert figures["freed_bytes"] == size
     assert not made.exists()
     assert layers.read().models[NAME].revision == REVISION
-    assert "there is nothing to remove" in run("rm", NAME, code=1).stderr
+    assert "there is nothing to remove" in run("rm", NAME, "--yes", code=1).stderr
     folder = pulled()
     locate.find(NAME)
-    run("rm", NAME)
+    run("rm", NAME, "--yes")
     assert not folder.exists()
     assert not folder.parent.exists()
     assert fresh_home.is_dir()
@@ -52,7 +65,7 @@ def test_rm_says_what_it_frees_and_keeps_the_pin(hub: FakeHub, fresh_home: Path)
 def test_rm_leaves_what_another_name_uses(hub: FakeHub) -> None:
     folder = pulled()
     run("lock", f"{REPOSITORY}@{REVISION}", "--name", "mine")
-    assert "used by mine are kept" in run("rm", NAME).stderr
+    assert "used by mine are kept" in run("rm", NAME, "--yes").stderr
     assert layout.is_present(layers.read().models["mine"])
     run("pull", "mine")
     assert folder.is_dir()
@@ -67,11 +80,11 @@ def test_two_gguf_files_of_one_commit_are_removed_singly(hub: FakeHub, tmp_path:
         run("lock", f"{REPOSITORY}@{REVISION}", "--name", name[0], "--file", name)
         pulled(name=name[0])
     a, b = (locate.find(name).path for name in "ab")
-    result = run("rm", "a")
+    result = run("rm", "a", "--yes")
     assert "6.0 kB were freed" in result.stderr
     assert "also used by" not in result.stderr
     assert (a.exists(), b.exists()) == (False, True)
-    run("rm", "b")
+    run("rm", "b", "--yes")
     assert not b.parent.exists()
 
 
@@ -102,7 +115,7 @@ def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> Non
 
     pulled()
     copy = ensure_converted(locate.find(NAME))
-    assert "a converted copy" in run("rm", NAME).stderr
+    assert "a converted copy" in run("rm", NAME, "--yes").stderr
     assert not copy.exists()
     assert not copy.with_suffix(".from").exists()
     assert hub.url
@@ -111,11 +124,11 @@ def test_rm_takes_the_converted_copy_of_a_pulled_checkpoint(hub: FakeHub) -> Non
 def test_rm_under_a_running_pull_says_who_is_at_work_and_removes_nothing(hub: FakeHub) -> None:
     folder = pulled()
     with commit_lock.hold(REVISION, None, FileSystem()):
-        message = run("rm", NAME, code=1).stderr.splitlines()[-1]
+        message = run("rm", NAME, "--yes", code=1).stderr.splitlines()[-1]
     assert f"process {os.getpid()} on" in message
     assert "nothing is removed" in message
     assert layout.is_present(layers.read().models[NAME])
-    run("rm", NAME)
+    run("rm", NAME, "--yes")
     assert not folder.exists()
     assert hub.url
 
