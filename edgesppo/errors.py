@@ -5,6 +5,7 @@
     │   └── BadOverride           a --tensor-type override that is invalid or has no effect
     ├── ModelNotFound             no model of that name, and no such file or folder
     ├── BadModelFile              a file that is damaged, not a Gemma-2 model, or not a GGUF
+    │   └── ModelUnreadable       the system could not read it; it may well be sound
     ├── BadCheckpoint             a checkpoint folder that cannot be converted
     │   ├── SourceUnreadable      the system could not read it; it may well be sound
     │   └── UnsupportedCheckpoint a sound checkpoint of a kind that cannot be converted
@@ -54,6 +55,10 @@ class ModelNotFound(EdgesppoError):
 
 class BadModelFile(EdgesppoError):
     """A GGUF file is damaged, of another architecture, or not a GGUF file at all."""
+
+
+class ModelUnreadable(BadModelFile):
+    """The system failed to read a GGUF file, which may well be sound."""
 
 
 class BadCheckpoint(EdgesppoError):

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.evaluate.better_bits import TargetPlan
+    from edgesppo.evaluate.candidate import RunOptions
     from edgesppo.evaluate.target_size import Allocation
+    from edgesppo.store.converted import TemporaryCopy
 
 _option = functools.partial(click.option, cls=Headed, heading="Quality")
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -126,6 +128,7 @@ def improved(
 
     Yields the types that were chosen for a target, if one was given.
     """
+    from edgesppo.evaluate.candidate import unquantised_type
     from edgesppo_convert.output.preconditions import check_target
 
     if not (quality["calibrate"] or _is_targeted(quality)):
@@ -133,70 +136,122 @@ def improved(
             _say_if_thin(Path(chosen["imatrix"]))
         yield None
         return
-    check_target(Path(output), force=chosen["force"])
-    copies = set(converted.copies_of(Path(source)))
-    plan, allocation = _prepared(source, output, quality, chosen)
-    yield allocation
-    if plan is not None:
-        plan.remove_leftovers()
-    for copy in set(converted.copies_of(Path(source))) - copies:  # as large as the checkpoint
-        converted.remove_copy(copy)
+    target, found = check_target(Path(output), force=chosen["force"]), locate.find(source)
+    copy = converted.TemporaryCopy(target, converted.copy_of(found, unquantised_type(found)))
+    preparation = _Preparation(source, Path(output), quality, chosen, copy)
+    yield preparation.run()
+    preparation.remove_leftovers()
 
 
-def _prepared(
-    source: str, output: str, quality: dict[str, Any], chosen: dict[str, Any]
-) -> tuple[TargetPlan | None, Allocation | None]:
-    """Calibrate and choose types, as far as it was asked for."""
-    if _is_targeted(quality):
-        from edgesppo.evaluate.better_bits import check_target
+class _Preparation:
+    """Calibrates and chooses types, as far as it was asked for.
 
-        check_target(source, chosen["type"], quality["target_size"], quality["target_bpw"])
-    if quality["calibrate"]:
-        chosen["imatrix"] = str(_calibrate(source, output, quality, force=chosen["force"]))
-    elif chosen["imatrix"] is not None:
-        _say_if_thin(Path(chosen["imatrix"]))
-    if not _is_targeted(quality):
-        return None, None
-    plan, allocation = _allocate(source, output, quality, chosen)
-    chosen["tensor_types"] = allocation.overrides
-    if chosen["imatrix"] is not None:
-        chosen["imatrix"] = _used_part(Path(chosen["imatrix"]), output, allocation)
-    return plan, allocation
+    What the conversion needs is put into `chosen`; the model is run from `copy`.
+    """
 
+    def __init__(
+        self,
+        source: str,
+        output: Path,
+        quality: dict[str, Any],
+        chosen: dict[str, Any],
+        copy: TemporaryCopy,
+    ) -> None:
+        self._source, self._output = source, output
+        self._quality, self._chosen = quality, chosen
+        self._copy = copy
+        self._plan: TargetPlan | None = None
+        self._files: dict[str, Any] = {
+            name: quality[name] and Path(quality[name]) for name in ("text", "dialogues")
+        }
 
-def _used_part(imatrix: Path, output: str, allocation: Allocation) -> str | None:
-    """The importances that proved better than none, in a file that llama-quantize takes, too."""
-    from edgesppo.evaluate.importance import write_part
+    def run(self) -> Allocation | None:
+        """Returns the types that were chosen for a target, if one was given."""
+        quality, chosen = self._quality, self._chosen
+        if _is_targeted(quality):
+            from edgesppo.evaluate.better_bits import check_target
 
-    if not allocation.weighted:
-        return None
-    used = Path(output).with_suffix(".used.imatrix.gguf")
-    write_part(used, imatrix, allocation.weighted)
-    return str(used)
+            size, bpw = quality["target_size"], quality["target_bpw"]
+            check_target(self._source, chosen["type"], size, bpw)
+        if quality["calibrate"]:
+            chosen["imatrix"] = str(self._calibrate())
+        elif chosen["imatrix"] is not None:
+            _say_if_thin(Path(chosen["imatrix"]))
+        if not _is_targeted(quality):
+            return None
+        allocation = self._allocate()
+        chosen["tensor_types"] = allocation.overrides
+        if chosen["imatrix"] is not None:
+            chosen["imatrix"] = self._used_part(Path(chosen["imatrix"]), allocation)
+        return allocation
 
+    def remove_leftovers(self) -> None:
+        """Remove what was kept to resume, and the copy, which is as large as the checkpoint."""
+        if self._plan is not None:
+            self._plan.remove_leftovers()
+        self._copy.remove()
 
-def _allocate(
-    source: str, output: str, quality: dict[str, Any], chosen: dict[str, Any]
-) -> tuple[TargetPlan, Allocation]:
-    from edgesppo.evaluate.better_bits import TargetOptions, TargetPlan
-    from edgesppo.evaluate.candidate import RunOptions
-    from edgesppo.terminal.progress import conversion_progress
+    def _calibrate(self) -> Path:
+        """The importance matrix beside the output; one that an earlier run made is used again."""
+        from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
 
-    with (
-        conversion_progress("Making a copy to measure on") as on_convert,
-        stage_meters() as on_progress,
-    ):
-        options = TargetOptions(
-            quality["target_size"],
-            quality["target_bpw"],
-            chosen["type"],
-            chosen["imatrix"] and Path(chosen["imatrix"]),
-            **_files(quality),
-            run=RunOptions(chosen["threads"], on_convert=on_convert),
-            on_progress=on_progress,
-        )
-        plan = TargetPlan(source, Path(os.path.realpath(output)), options)
-        return plan, plan.allocate()
+        path = self._output.with_suffix(".imatrix.gguf")
+        with self._measuring("Making a copy to calibrate") as (run, on_progress):
+            options = CalibrationOptions(
+                **self._files,
+                process_output=_is_targeted(self._quality),
+                force=self._chosen["force"],
+                reuse=True,
+                run=run,
+                on_progress=on_progress,
+            )
+            report = calibrate(locate.find(self._source), path, options)
+        say(f"{path}: {report.weights} weights, {report.tokens:,} tokens")
+        for note in report.notes:
+            say(f"edgesppo: note: {note}")
+        return path
+
+    def _allocate(self) -> Allocation:
+        from edgesppo.evaluate.better_bits import TargetOptions, TargetPlan
+
+        quality, imatrix = self._quality, self._chosen["imatrix"]
+        with self._measuring("Making a copy to measure on") as (run, on_progress):
+            options = TargetOptions(
+                quality["target_size"],
+                quality["target_bpw"],
+                self._chosen["type"],
+                imatrix and Path(imatrix),
+                **self._files,
+                run=run,
+                on_progress=on_progress,
+            )
+            target = Path(os.path.realpath(self._output))
+            self._plan = TargetPlan(self._source, target, options)
+            return self._plan.allocate()
+
+    def _used_part(self, imatrix: Path, allocation: Allocation) -> str | None:
+        """The importances that proved better than none, in a file for llama-quantize, too."""
+        from edgesppo.evaluate.importance import write_part
+
+        if not allocation.weighted:
+            return None
+        used = self._output.with_suffix(".used.imatrix.gguf")
+        write_part(used, imatrix, allocation.weighted)
+        return str(used)
+
+    @contextlib.contextmanager
+    def _measuring(
+        self, making_a_copy: str
+    ) -> Iterator[tuple[RunOptions, Callable[[str, int, int], None]]]:
+        """How to run the model, and where to report what is done."""
+        from edgesppo.evaluate.candidate import RunOptions
+        from edgesppo.terminal.progress import conversion_progress
+
+        with conversion_progress(making_a_copy) as on_convert, stage_meters() as on_progress:
+            yield (
+                RunOptions(self._chosen["threads"], on_convert=self._copy.recording(on_convert)),
+                on_progress,
+            )
 
 
 def allocation_lines(allocation: Allocation, costs: dict[str, float]) -> Iterator[str]:
@@ -236,33 +291,3 @@ def _say_if_thin(path: Path) -> None:
         note = thin_note(read_sums(path).hardly_seen)
         if note is not None:
             say(f"edgesppo: note: {path}: {note}")
-
-
-def _calibrate(source: str, output: str, quality: dict[str, Any], *, force: bool) -> Path:
-    """The importance matrix beside the output; one that an earlier run made is used again."""
-    from edgesppo.evaluate.calibration import CalibrationOptions, calibrate
-    from edgesppo.evaluate.candidate import RunOptions
-    from edgesppo.terminal.progress import conversion_progress
-
-    target = Path(output).with_suffix(".imatrix.gguf")
-    with (
-        conversion_progress("Making a copy to calibrate") as on_convert,
-        stage_meters() as on_progress,
-    ):
-        options = CalibrationOptions(
-            **_files(quality),
-            process_output=_is_targeted(quality),
-            force=force,
-            reuse=True,
-            run=RunOptions(on_convert=on_convert),
-            on_progress=on_progress,
-        )
-        report = calibrate(locate.find(source), target, options)
-    say(f"{target}: {report.weights} weights, {report.tokens:,} tokens")
-    for note in report.notes:
-        say(f"edgesppo: note: {note}")
-    return target
-
-
-def _files(quality: dict[str, Any]) -> dict[str, Any]:
-    return {name: quality[name] and Path(quality[name]) for name in ("text", "dialogues")}

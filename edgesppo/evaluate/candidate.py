@@ -210,13 +210,22 @@ def find_candidate(
 def find_unquantised(model: str | Path | Found, run: RunOptions) -> Candidate:
     """The model to run; a checkpoint in its own precision if memory holds that, else as Q8_0."""
     found = model if isinstance(model, locate.Found) else locate.find(model)
-    kind = "bf16"
-    if found.is_checkpoint:
-        size = sum(shard.stat().st_size for shard in found.path.glob("*.safetensors"))
-        free = available_memory()
-        if free is not None and size > _SHARE * free:
-            kind = "q8_0"
+    kind = unquantised_type(found) if found.is_checkpoint else "bf16"
     return find_candidate(found, run, type=kind)
+
+
+def unquantised_type(checkpoint: Found) -> str:
+    """The type that `find_unquantised` runs a checkpoint in.
+
+    A copy that was made is used whatever memory is free by now: what an interrupted run has
+    measured is of that copy.
+    """
+    size = sum(shard.stat().st_size for shard in checkpoint.path.glob("*.safetensors"))
+    free = available_memory()
+    is_tight = free is not None and size > _SHARE * free
+    kinds = ("q8_0", "bf16") if is_tight else ("bf16", "q8_0")
+    made = (kind for kind in kinds if converted.copy_of(checkpoint, kind).exists())
+    return next(made, kinds[0])
 
 
 def model_hash(candidate: Candidate) -> str:

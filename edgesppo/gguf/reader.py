@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.errors import BadModelFile, ModelNotFound, OutOfMemory
+from edgesppo.errors import BadModelFile, ModelNotFound, ModelUnreadable, OutOfMemory
 from edgesppo.gguf.cursor import ADVICE, Cursor
 from edgesppo.gguf.file_bytes import FileBytes
 from edgesppo.gguf.strings import MAX_STRING, StringOutOfBounds, Vocabulary, skip_array
@@ -94,8 +94,8 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
 
     `distinct` maps names of string arrays to strings that they must contain. Their strings must
     differ, and none may be empty or contain a NUL: llama.cpp looks them up as C strings. Raises
-    ModelNotFound when there is no such file, BadModelFile when it is not a complete GGUF file,
-    and what `check_keys` raises.
+    ModelNotFound when there is no such file, BadModelFile when it is not a complete GGUF file
+    (ModelUnreadable when that is not known), and what `check_keys` raises.
     """
     try:
         mode = path.stat().st_mode
@@ -114,7 +114,7 @@ def read(path: Path, check_keys: KeyCheck | None = None, distinct: Distinct = _N
     except MemoryError:
         raise OutOfMemory(f"{path}: cannot be read: {os.strerror(errno.ENOMEM)}") from None
     except OSError as error:
-        kind = OutOfMemory if error.errno == errno.ENOMEM else BadModelFile
+        kind = OutOfMemory if error.errno == errno.ENOMEM else ModelUnreadable
         raise kind(f"{path}: cannot be read: {error.strerror or error}") from None
 
 

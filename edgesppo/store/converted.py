@@ -14,12 +14,18 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgesppo.errors import BadModelFile, ModelNotFound, OutputError
+from edgesppo.errors import (
+    BadModelFile,
+    ModelNotFound,
+    ModelUnreadable,
+    OutputError,
+    SourceUnreadable,
+)
 from edgesppo.gguf import gemma2
 from edgesppo.system import filelock
-from edgesppo.system.fs import FileSystem, cannot_write, hash_file, read_regular
+from edgesppo.system.fs import FileSystem, cannot_write, hash_file, read_regular, write_file
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -45,7 +51,7 @@ def prepare(
 
     Returns the header and the seconds that the conversion took. Raises what the conversion raises.
     """
-    output = converted_path(found.path, found.name, type)
+    output = copy_of(found, type)
     summary, seconds = _load_or_remove(output), 0.0
     if summary is None:
         started = time.perf_counter()
@@ -85,8 +91,15 @@ def _load_or_remove(copy: Path) -> Summary | None:
         return gemma2.load_summary(copy)
     except ModelNotFound:
         return None
-    except BadModelFile:
-        copy.unlink(missing_ok=True)
+    except ModelUnreadable:  # such as for lack of descriptors: the copy may well be sound
+        raise
+    except BadModelFile as error:
+        try:
+            copy.unlink(missing_ok=True)
+        except OSError as fault:
+            raise BadModelFile(
+                f"{error}; it cannot be removed ({fault.strerror}), which has to be done first"
+            ) from None
         return None
 
 
@@ -98,23 +111,35 @@ def _lock(output: Path) -> filelock.FileLock:
         raise cannot_write(output, error) from error
 
 
-def converted_path(checkpoint: Path, name: str, type: str) -> Path:
+def copy_of(found: Found, type: str) -> Path:
     """The path of the converted copy of a checkpoint, whether it exists or not.
 
     The file's name holds a hash of the folder's path, and a hash of its small files and of the
     names, sizes and modification times of its weights: an edited checkpoint gets a new copy.
+    Raises SourceUnreadable.
     """
+    checkpoint = found.path
     origin = hashlib.sha256(os.fsencode(checkpoint.resolve())).hexdigest()[:8]
     digest = hashlib.sha256(f"{CONVERTER_VERSION} {type}".encode())
-    for file in sorted(p for p in checkpoint.iterdir() if is_input(p)):
-        status = file.stat()
-        digest.update(b"\0" + os.fsencode(file.name) + f"\0{status.st_size}\0".encode())
-        if file.suffix == ".safetensors":
-            digest.update(str(status.st_mtime_ns).encode())
-        else:
-            hash_file(file, digest)
-    folder = cache_dir() / "converted"
-    return folder / f"{name[:_MAX_NAME]}-{type}-{origin}-{digest.hexdigest()[:16]}.gguf"
+    try:
+        for file in sorted(p for p in checkpoint.iterdir() if is_input(p)):
+            _add_to(digest, file)
+    except OSError as error:
+        raise SourceUnreadable(
+            f"cannot read {error.filename or checkpoint}: {error.strerror}"
+        ) from None
+    name = f"{found.name[:_MAX_NAME]}-{type}-{origin}-{digest.hexdigest()[:16]}.gguf"
+    return _folder() / name
+
+
+def _add_to(digest: Any, file: Path) -> None:
+    """Hash what of a checkpoint's file decides what the copy holds."""
+    status = file.stat()
+    digest.update(b"\0" + os.fsencode(file.name) + f"\0{status.st_size}\0".encode())
+    if file.suffix == ".safetensors":
+        digest.update(str(status.st_mtime_ns).encode())
+    else:
+        hash_file(file, digest)
 
 
 def remember_origin(copy: Path, checkpoint: Path) -> None:
@@ -132,7 +157,7 @@ def origin_of(copy: Path) -> Path | None:
 
 def copies_of(checkpoint: Path) -> list[Path]:
     """The converted copies that are recorded as made from this folder."""
-    found = sorted((cache_dir() / "converted").glob("*.gguf"))
+    found = sorted(_folder().glob("*.gguf"))
     return [copy for copy in found if origin_of(copy) == checkpoint.resolve()]
 
 
@@ -151,10 +176,44 @@ def remove_copy(copy: Path) -> None:
             old.unlink()
 
 
+class TemporaryCopy:
+    """A copy that is needed for one output only: whichever run completes that removes the copy.
+
+        FOLDER/.OUTPUT.edgesppo-copy    the name of the copy, from when its conversion begins
+
+    A copy that was there before, or that another process made, has no such record, and stays.
+    """
+
+    def __init__(self, output: Path, copy: Path) -> None:
+        self._record = output.with_name(f".{output.name}.edgesppo-copy")
+        self._copy = copy
+
+    def recording(self, on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """The callback for a conversion that may be this copy's."""
+
+        def progress(done: Progress) -> None:
+            if not self._record.exists():
+                write_file(self._record, os.fsencode(self._copy.name))
+            on_progress(done)
+
+        return progress
+
+    def remove(self) -> None:
+        """Remove the copy, if it was made for this output, and the record."""
+        with contextlib.suppress(OSError):
+            name = os.fsdecode(read_regular(self._record, _MAX_PATH))
+            remove_copy(_folder() / Path(name).name)
+            self._record.unlink()
+
+
 def is_input(file: Path) -> bool:
     """Whether the converter reads this file; other files do not change the copy."""
     kinds = (".json", ".jinja", ".model", ".safetensors")
     return file.suffix in kinds and file.is_file()
+
+
+def _folder() -> Path:
+    return cache_dir() / "converted"
 
 
 def make_folder(folder: Path) -> None:

@@ -233,6 +233,14 @@ def atomic_write(
         raise
 
 
+def write_file(path: Path, data: Bytes, *, mode: int = 0o666) -> None:
+    """Replace a file's content, completely or not at all. Raises OutputError."""
+    try:
+        atomic_write(path, data, files=FileSystem(), mode=mode)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def is_temporary(path: Path, suffix: str = "") -> bool:
     """Whether this is the name of an `atomic_write` temporary, for a file that ends in `suffix`."""
     stem, _, token = path.name.rpartition(".")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edgesppo.evaluate import candidate
+from edgesppo.evaluate.collector import Collector
 from edgesppo.gguf import gemma2
 from edgesppo.gguf.metadata import text as text_of
+from edgesppo.store import converted, locate
 from edgesppo.store.converted import copies_of
 from tests.conftest import DEMO
 from tests.support.command_line import one_line_error, run
@@ -64,6 +68,31 @@ def test_convert_calibrates_and_uses_its_matrix_again(dialogues: Path, tmp_path:
     assert run(*words).exit_code == 0
     assert (tmp_path / "demo.imatrix.gguf").stat().st_mtime_ns == before
     assert output.read_bytes() == written
+
+
+def test_the_copy_of_an_interrupted_run_is_used_and_then_removed(
+    dialogues: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(DEMO, mine)
+    words: list[str | Path] = ["convert", mine, "-o", tmp_path / "x.gguf", "--type", "q8_0"]
+    words += ["--calibrate", "--dialogues", dialogues]
+    with monkeypatch.context() as patch:
+        patch.setattr(Collector, "collect", interrupted)
+        assert run(*words).exit_code == 130
+    (copy,) = copies_of(mine)
+    assert "-bf16-" in copy.name
+    monkeypatch.setattr(candidate, "available_memory", lambda: 1)  # which asks for Q8_0
+    assert run(*words).exit_code == 0
+    assert not copies_of(mine)
+    assert not list(tmp_path.glob(".*"))
+    own = converted.prepare(locate.find(mine), type="bf16")[0].path
+    assert run(*words, "--force").exit_code == 0
+    assert copies_of(mine) == [own], "it was there before"
+
+
+def interrupted(_: Collector) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_does_not_go_together_is_a_usage_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
@@ -55,6 +56,24 @@ def test_a_damaged_copy_is_made_again(checkpoint: Path) -> None:
     copy.write_bytes(whole[:1000])
     assert ensure_converted(locate.find(checkpoint)) == copy
     assert copy.read_bytes() == whole
+
+
+def test_a_copy_that_the_system_cannot_read_just_now_is_kept(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = ensure_converted(locate.find(checkpoint))
+    opened = Path.open
+
+    def fail(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == copy:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return opened(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        with pytest.raises(edgesppo.BadModelFile, match="Too many open files"):
+            ensure_converted(locate.find(checkpoint))
+    assert copy.exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "copy", "damaged copy", "command"])
