@@ -19,7 +19,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from edgesppo._version import __version__
-from edgesppo.cli.standard_streams import discard_unwritten_output, fill_closed_streams
+from edgesppo.cli.standard_streams import (
+    discard_unwritten_output,
+    fill_closed_streams,
+    write_any_character,
+)
 from edgesppo.cli.usage_hints import with_hint
 from edgesppo.errors import EdgesppoError, OutOfMemory
 from edgesppo.system import memory_guard, notices
@@ -155,6 +159,7 @@ class _LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         fill_closed_streams()
+        write_any_character()
         try:
             with notices.collected():
                 try:

@@ -1,4 +1,4 @@
-"""Standard streams that are closed when the program starts, or broken when it ends."""
+"""Standard streams: closed ones when the program starts, their encoding, broken ones at its end."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def fill_closed_streams() -> None:
             if name != "stdin":
                 raw = io.FileIO(descriptor, "w", closefd=False)  # unbuffered: no retry at exit
                 setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))
+
+
+def write_any_character() -> None:
+    """Write files and pipes in UTF-8, and to a terminal `?` for what its encoding lacks.
+
+    Windows and some locales have encodings that lack most of what a model may answer.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if not stream.isatty():
+            stream.reconfigure(encoding="utf-8", errors=stream.errors)
+        elif stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def discard_unwritten_output() -> None:

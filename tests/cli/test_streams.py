@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from edgesppo.chat import structured
 from edgesppo.chat.chat import Chat
 from edgesppo.cli import main
 from edgesppo.cli.answer import Form, answer
+from edgesppo.cli.standard_streams import write_any_character
 from edgesppo.system import text_input
 from tests.support.command_line import CAPITAL, ENDLESS, GREEDY, one_line_error, run, started
 
@@ -123,6 +125,25 @@ def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
     done = subprocess.run(["sh", "-c", shell], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     assert "a bug in edgesppo" not in done.stderr
+
+
+class ATerminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "written"), [(io.TextIOWrapper, "é—中".encode()), (ATerminal, b"\xe9\x97?")]
+)
+def test_an_encoding_that_lacks_characters_ends_no_answer(
+    kind: type[io.TextIOWrapper], written: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = kind(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", out)
+    write_any_character()
+    out.write("é—中")
+    out.flush()
+    assert out.buffer.getvalue() == written  # type: ignore[attr-defined]
 
 
 def test_piped_text_that_is_not_utf8_is_refused(demo_gguf: Path) -> None:
