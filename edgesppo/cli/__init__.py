@@ -161,12 +161,12 @@ class _LazyGroup(click.Group):
         fill_closed_streams()
         write_any_character()
         try:
-            with notices.collected():
+            with notices.collected(_note):
                 try:
                     return self._run(*args, **kwargs)
                 finally:
                     for line in notices.take():
-                        aside(f"edgesppo: {line}")
+                        _note(line)
         finally:
             discard_unwritten_output()
 
@@ -249,6 +249,10 @@ class _LazyGroup(click.Group):
             if os.environ.get("EDGESPPO_DEBUG") and not isinstance(error, OSError):
                 raise
             raise CliError(_ours(error), as_json=ctx.meta.get(JSON_KEY, False)) from None
+
+
+def _note(line: str) -> None:
+    aside(f"edgesppo: {line}")
 
 
 def _ours(error: Exception) -> EdgesppoError:

@@ -11,7 +11,7 @@ import click
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, has_terminal, tell
 from edgesppo.lockfile import layers
-from edgesppo.store import layout, verify
+from edgesppo.store import imported, layout, verify
 from edgesppo.system.sanitize import one_line
 from edgesppo.system.units import size
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.command(name="list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the models in your locks, and which of them are on this machine."""
+    """List the models in your locks, and which of them are on this machine.
+
+    A file of your own that you imported is "moved" if it is no longer where it was, and "changed?"
+    if its time differs: it is read once when it is used.
+    """
     entries = list(layers.read().models.values())
     rows = [_row(entry) for entry in entries]
     if as_json:
@@ -42,15 +46,17 @@ def _row(entry: PinnedModel) -> dict[str, Any]:
     """An entry and its state on this machine; `bytes` is what it uses on the disk."""
     build = layout.find_build(entry)
     n_bytes = sum(layout.size_of(path) or 0 for path, *_ in verify.present(entry))
+    path = None
     if build is not None:
         state, path = "converted", build[0]
     elif layout.is_present(entry):
-        state, path = "here", layout.model_file(entry)
+        state = "changed?" if imported.may_have_changed(entry) else "here"
+        path = layout.model_file(entry)
+    elif entry.location is not None:
+        state = "changed" if n_bytes else "moved"
     else:
-        begun = n_bytes or (
-            entry.repository and entry.is_pinned and layout.model_dir(entry).is_dir()
-        )
-        state, path = "in part" if begun else "absent", None
+        begun = n_bytes or (entry.is_pinned and layout.model_dir(entry).is_dir())
+        state = "in part" if begun else "absent"
     return {
         "name": entry.name,
         "state": state,

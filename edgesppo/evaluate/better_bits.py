@@ -73,7 +73,7 @@ class TargetPlan:
 
     def remove_leftovers(self) -> None:
         """Remove what was kept to resume; the conversion is complete."""
-        self._allocator.remove_record()
+        self._allocator.finish()
         self._own.remove()
 
     def _samples(self, base: Candidate) -> tuple[Sample, ...]:

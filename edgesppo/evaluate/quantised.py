@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgesppo.errors import BadModelFile
 from edgesppo.llama.library import ggml_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from gguf import GGMLQuantizationType
     from numpy.typing import NDArray
 
     from edgesppo.gguf.reader import Summary, TensorEntry
+    from edgesppo.llama.mapped_file import MappedFile
 
     Floats = NDArray[np.float32]
     Bytes = NDArray[np.uint8]
@@ -33,9 +34,9 @@ _SAMPLED = 1 << 21  # weights of a matrix that errors are estimated from
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix of a model file."""
+    """A matrix of a model file, which is held open. Reading raises BadModelFile if it changed."""
 
-    path: Path
+    file: MappedFile
     entry: TensorEntry
 
     @property
@@ -70,21 +71,32 @@ class Matrix:
         """(first row, values) of chunks of rows, as float32."""
         step = max(1, _CHUNK // self.row)
         for first in range(0, self.rows, step):
-            yield first, self._values(slice(first, min(first + step, self.rows)))
+            n = min(step, self.rows - first)
+            yield first, self._values(range(first, first + n, n), n)
 
     def sample(self) -> Floats:
         """Rows from all over the matrix, at most as many as errors are estimated from."""
         step = max(1, -(-self.rows * self.row // _SAMPLED))
-        return self._values(slice(0, self.rows, step))
+        return self._values(range(0, self.rows, step), 1)
 
-    def _values(self, rows: slice) -> Floats:
-        stored = np.memmap(self.path, np.uint8, "r", self.entry.offset, (self.entry.n_bytes,))
-        return restored(stored.reshape(self.rows, -1)[rows], self.kind)
+    def _values(self, firsts: range, n: int) -> Floats:
+        """The `n` rows from each of these rows on. Not mapped: a shorter file would be fatal."""
+        self.file.check()
+        row_bytes = self.entry.n_bytes // self.rows
+        stored = np.empty((len(firsts), n * row_bytes), np.uint8)
+        with self.file.open() as file:
+            for first, rows in zip(firsts, stored, strict=True):
+                file.seek(self.entry.offset + first * row_bytes)
+                data = file.read(rows.nbytes)
+                if len(data) < rows.nbytes:
+                    raise BadModelFile(f"{self.file.path}: became shorter while it was read")
+                rows[:] = np.frombuffer(data, np.uint8)
+        return restored(stored.reshape(-1, row_bytes), self.kind)
 
 
-def matrices_of(summary: Summary) -> list[Matrix]:
+def matrices_of(summary: Summary, file: MappedFile) -> list[Matrix]:
     """All matrices of a file, in order; norms are none."""
-    return [Matrix(summary.path, entry) for entry in summary.tensors if len(entry.dims) == 2]
+    return [Matrix(file, entry) for entry in summary.tensors if len(entry.dims) == 2]
 
 
 def quantised(values: Floats, kind: GGMLQuantizationType, importance: Floats | None) -> Bytes:

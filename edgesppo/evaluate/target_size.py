@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
+from edgesppo.evaluate.candidate import model_hash
 from edgesppo.evaluate.knapsack import Choice, choose
 from edgesppo.evaluate.quantised import Matrix, error_of, matrices_of
 from edgesppo.evaluate.record import Record
 from edgesppo.evaluate.sensitivity import TrialModel, fitting
 from edgesppo.evaluate.target import kinds_of
+from edgesppo.llama.mapped_file import MappedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -104,15 +106,17 @@ class Allocator:
         self._importance = importance
         self._recipe = recipe
         self._report = on_progress or (lambda _stage, _done, _total: None)
-        self._matrices = matrices_of(candidate.summary)
+        self._file = MappedFile(candidate.path)
+        self._matrices = matrices_of(candidate.summary, self._file)
         n_vocab = candidate.summary.keys["tokenizer.ggml.tokens"]
         half = len(samples) // 2 or 1
         self._used = fitting(samples[:half], n_vocab)
         self._held_out = fitting(samples[half:] or samples, n_vocab)
         self._record = _Record(output, self._fingerprint())
 
-    def remove_record(self) -> None:
-        """Remove the measured divergences; they are no longer needed."""
+    def finish(self) -> None:
+        """Close the model file, and remove the measured divergences, which are needed no more."""
+        self._file.close()
         self._record.path.unlink(missing_ok=True)
 
     def allocate(self, budget: int, *, recipe_fits: bool | None = None) -> Allocation:
@@ -142,7 +146,7 @@ class Allocator:
         stage = "Measuring the choice on held-out samples"
         self._report(stage, 0, 2)
         weighted = {name for name, known in self._record.known.items() if known["weighted"]}
-        with TrialModel(self._candidate, self._held_out, self._importance) as trial:
+        with self._trial(self._held_out) as trial:
             measured = trial.divergence(kinds, weighted)
             self._report(stage, 1, 2)
             recipe_measured = trial.divergence(recipe, weighted)
@@ -190,10 +194,14 @@ class Allocator:
         self._report(stage, done, len(self._matrices))
         if not missing:
             return
-        with TrialModel(self._candidate, self._used, self._importance) as trial:
+        with self._trial(self._used) as trial:
             for number, matrix in enumerate(missing, done + 1):
                 self._record.add(matrix.name, self._measure(trial, matrix))
                 self._report(stage, number, len(self._matrices))
+
+    def _trial(self, samples: Sequence[Sample]) -> TrialModel:
+        self._file.check_path()
+        return TrialModel(self._candidate, samples, self._importance)
 
     def _measure(self, trial: TrialModel, matrix: Matrix) -> dict[str, Any]:
         """The divergence that one matrix causes, with importance if that is better, and errors."""
@@ -216,12 +224,10 @@ class Allocator:
         return error_of(matrix.sample(), kind, importance)
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(model_hash(self._candidate).encode())
         digest.update(json.dumps([list(sample.ids) for sample in self._used]).encode())
         for name, values in sorted(self._importance.items()):
             digest.update(name.encode() + values.tobytes())
-        with self._candidate.path.open("rb") as file:
-            digest.update(str(self._candidate.n_bytes).encode() + file.read(1 << 16))
         return digest.hexdigest()
 
 

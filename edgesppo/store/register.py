@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadCheckpoint, BadModelFile, ModelNotFound, UsageError
 from edgesppo.gguf import gemma2, metadata
-from edgesppo.hub.model_card import parse_card
+from edgesppo.hub.model_card import CARD, read_card
 from edgesppo.llama.load_check import check_loads
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.checks import check_location
@@ -114,7 +114,7 @@ def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
 
     look_ahead(folder)
     with Checkpoint(folder) as checkpoint:
-        card = parse_card((checkpoint.read_small("README.md") or b"").decode("utf-8", "replace"))
+        card = read_card(checkpoint.read_small(CARD))
     licence = card.license or card.license_in_text or _UNKNOWN
     text = card.license_in_text if card.license else None
     return folder.name, {
@@ -182,7 +182,7 @@ def _check_free(name: str, folder: Path, source: Path) -> None:
 
 
 def _input_names(folder: Path) -> list[str]:
-    found = [path.name for path in folder.iterdir() if is_input(path) or path.name == "README.md"]
+    found = [path.name for path in folder.iterdir() if is_input(path) or path.name == CARD]
     if not found:
         raise BadCheckpoint(
             f"{folder} has no checkpoint files; expected config.json, a tokenizer and safetensors"

@@ -4,7 +4,7 @@ Also which imported files had which hash.
 
     DATA_HOME/remembered.json    {"accepted": {"OWNER/NAME": {"terms": HASH, "on": "2026-01-31"}},
                                   "last": "sppo-iter3",
-                                  "files": {"/PATH/a.gguf": "HASH SIZE MTIME_NS CTIME_NS"}}
+                                  "files": {"/PATH/a.gguf": "HASH SIZE MTIME_NS"}}
 
 A file that cannot be read counts as empty.
 """

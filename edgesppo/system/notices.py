@@ -14,29 +14,38 @@ from typing import TYPE_CHECKING
 from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+_AT_ONCE = "at_once"
 _LOGGER = logging.getLogger("edgesppo")
 _waiting: collections.deque[str] = collections.deque()
 
 
 class _Collector(logging.Handler):
-    """Keeps each notice as one line that is safe to print."""
+    """Keeps each notice as one line that is safe to print; shows those that cannot wait."""
+
+    def __init__(self, show: Callable[[str], None] | None) -> None:
+        super().__init__()
+        self._show = show or _waiting.append
 
     def emit(self, record: logging.LogRecord) -> None:
-        _waiting.append(one_line(record.getMessage()))
+        put = self._show if getattr(record, _AT_ONCE, False) else _waiting.append
+        put(one_line(record.getMessage()))
 
 
-def notify(text: str) -> None:
-    """Give out a notice. Never raises: what shows it must not spoil what it is about."""
+def notify(text: str, *, at_once: bool = False) -> None:
+    """Give out a notice, `at_once` if it says what the program does now that takes long.
+
+    Never raises: what shows it must not spoil what it is about.
+    """
     with contextlib.suppress(Exception):
-        _LOGGER.warning("%s", text)
+        _LOGGER.warning("%s", text, extra={_AT_ONCE: at_once})
 
 
 @contextlib.contextmanager
-def collected() -> Iterator[None]:
-    """Keep the notices of the block for `take`."""
-    collector = _Collector()
+def collected(show: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Keep the notices of the block for `take`; `show` is called with those that cannot wait."""
+    collector = _Collector(show)
     _waiting.clear()
     _LOGGER.addHandler(collector)
     try:

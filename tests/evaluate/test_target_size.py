@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 
 from edgesppo.cli import convert_quality
-from edgesppo.errors import UsageError
+from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.evaluate import logits, target_size
 from edgesppo.evaluate import quantised as quantised_module
 from edgesppo.evaluate.candidate import RunOptions, find_candidate
 from edgesppo.evaluate.corpus import Sample
-from edgesppo.evaluate.quantised import error_of, matrices_of, quantised, restored
+from edgesppo.evaluate.quantised import Matrix, error_of, matrices_of, quantised, restored
 from edgesppo.evaluate.sensitivity import TrialModel
 from edgesppo.evaluate.target import Target, kinds_of
 from edgesppo.gguf import gemma2
+from edgesppo.llama.mapped_file import MappedFile
 from edgesppo_convert import convert, look_ahead
 from tests.support.checkpoints import SHAPES, resized, write_checkpoint
 from tests.support.command_line import one_line_error, run
@@ -59,10 +61,29 @@ def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def all_matrices(path: Path) -> list[Matrix]:
+    return matrices_of(gemma2.load_summary(path), MappedFile(path))
+
+
+def test_a_file_that_became_shorter_is_refused_and_one_that_was_replaced_is_read_on(
+    unquantised: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.gguf"
+    mine.write_bytes(unquantised.read_bytes())
+    matrix = all_matrices(mine)[-1]
+    before = matrix.sample()
+    mine.rename(tmp_path / "held.gguf")
+    mine.write_bytes(b"another")
+    assert np.array_equal(matrix.sample(), before)
+    os.truncate(tmp_path / "held.gguf", 1000)
+    with pytest.raises(BadModelFile, match="changed in place"):
+        next(matrix.chunks())
+
+
 def test_blocks_are_those_of_the_converter(checkpoint: Path, unquantised: Path) -> None:
     output = convert(checkpoint, checkpoint.with_name("tiny-q4.gguf")).output
     written = tensors(output)
-    for matrix in matrices_of(gemma2.load_summary(unquantised)):
+    for matrix in all_matrices(unquantised):
         kind_name, data = written[matrix.name]
         kinds = {kind.name: kind for kind in kinds_of(matrix.row)}
         _, values = next(matrix.chunks())
@@ -70,7 +91,7 @@ def test_blocks_are_those_of_the_converter(checkpoint: Path, unquantised: Path) 
 
 
 def test_importance_lowers_the_error_that_it_weighs(unquantised: Path) -> None:
-    matrix = matrices_of(gemma2.load_summary(unquantised))[1]
+    matrix = all_matrices(unquantised)[1]
     values = matrix.sample()
     importance = np.linspace(0.01, 100, matrix.row, dtype=np.float32)
     kind = next(kind for kind in kinds_of(matrix.row) if kind.name == "Q4_K")
@@ -82,7 +103,7 @@ def test_a_trial_is_what_the_quantised_file_does_and_leaves_no_trace(
     checkpoint: Path, unquantised: Path
 ) -> None:
     candidate = find_candidate(unquantised, RunOptions(gpu="off"))
-    by_name = {matrix.name: matrix for matrix in matrices_of(candidate.summary)}
+    by_name = {matrix.name: matrix for matrix in all_matrices(candidate.path)}
     whole = convert(checkpoint, checkpoint.with_name("tiny-q3.gguf"), tensor_types=["weight=q3_k"])
     kinds = {m: next(k for k in kinds_of(m.row) if k.name == "Q3_K") for m in by_name.values()}
     with TrialModel(candidate, [Sample(IDS, 0)], {}) as trial:
@@ -184,7 +205,7 @@ def test_the_recipe_is_taken_where_it_proves_better(
     unquantised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidate = find_candidate(unquantised, RunOptions(gpu="off"))
-    matrices = matrices_of(candidate.summary)
+    matrices = all_matrices(candidate.path)
     best = {m.name: kinds_of(m.row)[-2] for m in matrices}  # Q8_0
     allocator = target_size.Allocator(
         candidate, [Sample(IDS, 0)] * 2, {}, best, tmp_path / "x.gguf"

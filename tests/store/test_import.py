@@ -74,8 +74,13 @@ def test_an_import_that_became_another_file_of_the_same_size_is_refused(
     run("import", str(mine))
     locate.find("mine")
     assert hashed == []
-    os.utime(mine, (5, 5))  # the same bytes with another time: hashed once
+    mine.chmod(0o400)
     locate.find("mine")
+    assert (hashed, states()["mine"]) == ([], "here")
+    mine.chmod(0o600)
+    os.utime(mine, (5, 5))  # the same bytes with another time: hashed once
+    assert states()["mine"] == "changed?"
+    assert "mine: reading all of it" in run("path", "mine").stderr
     locate.find("mine")
     assert hashed == ["mine.gguf"]
     data = bytearray(mine.read_bytes())
@@ -84,6 +89,9 @@ def test_an_import_that_became_another_file_of_the_same_size_is_refused(
     for _ in range(2):
         message = run("run", "mine", "Hi", code=1).stderr
         assert "mine, is another file of the same size now; import it again: edgesppo" in message
+    mine.rename(tmp_path / "elsewhere.gguf")
+    assert states()["mine"] == "moved"
+    mine.write_bytes(data)
     run("import", str(mine))
     assert locate.find("mine").path == mine
 
