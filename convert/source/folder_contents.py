@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import BadCheckpoint, EdgesppoError, UnsupportedCheckpoint
 from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import REPOSITORY
+from edgesppo.system.shell import shell_word
 from edgesppo_convert.source.adapter import ADAPTER_CONFIG
 from edgesppo_convert.source.json_reader import MAX_JSON, parse_json, read_bytes, show
 from edgesppo_convert.source.safetensors import Shard
@@ -94,12 +94,12 @@ def _adapter(where: str, names: Sequence[str], folder: Path | None) -> str | Non
 
 def _merge_command(base: object, adapter: str) -> str:
     """The command that merges an adapter into the base model that it names."""
-    end = f"--adapter {shlex.quote(adapter)}"
+    end = f"--adapter {shell_word(adapter)}"
     if isinstance(base, str):
         base = _QUANTISED.sub("", base)
     if not isinstance(base, str) or _is_folder(base) or not REPOSITORY.fullmatch(base):
         known = isinstance(base, str) and _is_folder(base)
-        return f"edgesppo convert {shlex.quote(str(base)) if known else 'BASE'} {end} -o OUT.gguf"
+        return f"edgesppo convert {shell_word(str(base)) if known else 'BASE'} {end} -o OUT.gguf"
     entry = None
     with suppress(EdgesppoError):
         entry = layers.read().of_repository(base)
@@ -116,7 +116,7 @@ def _gguf(names: Sequence[str], folder: Path | None) -> str | None:
     found = sorted(name for name in names if name.lower().endswith(".gguf"))
     if not found:
         return None
-    path = found[0] if folder is None else shlex.quote(str(folder / found[0]))
+    path = found[0] if folder is None else shell_word(str(folder / found[0]))
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return f"it holds the GGUF file {found[0]}{more}, already converted: edgesppo chat {path}"
 
@@ -134,7 +134,7 @@ def _cache(folder: Path) -> str | None:
         return f"it is a folder of the hub's cache; the model is in {_convert(chosen)}"
     gguf = next(iter(sorted(snapshots.glob("*/*.gguf"))), None)
     if gguf is not None:
-        return f"it is a folder of the hub's cache: edgesppo chat {shlex.quote(str(gguf))}"
+        return f"it is a folder of the hub's cache: edgesppo chat {shell_word(str(gguf))}"
     above = (*_folders(folder), *_folders(folder / "hub"))
     models = [path for path in above if path.name.startswith("models--")]
     if folder.name.startswith("models--") and (folder / "blobs").is_dir():
@@ -163,13 +163,13 @@ def _subfolders(folder: Path, names: Sequence[str]) -> str | None:
         return f"it is {kind}; the model is in {_convert(model)}"
     gguf = next((file for path in inner for file in sorted(path.glob("*.gguf"))), None)
     if gguf is not None:
-        return f"it is a folder above a GGUF file: edgesppo chat {shlex.quote(str(gguf))}"
+        return f"it is a folder above a GGUF file: edgesppo chat {shell_word(str(gguf))}"
     adapter = next((path for path in inner if (path / ADAPTER_CONFIG).is_file()), None)
     if adapter is not None:
         text = _adapter(str(adapter), [ADAPTER_CONFIG], adapter)
         return f"it is a folder above an adapter, {adapter.name}: {text}"
     if _DEEPSPEED in names:
-        path = shlex.quote(str(folder))
+        path = shell_word(str(folder))
         return (
             "it holds DeepSpeed's parts of a model; put them together first:"
             f" python {path}/{_DEEPSPEED} {path} OUT --safe_serialization"
@@ -177,7 +177,7 @@ def _subfolders(folder: Path, names: Sequence[str]) -> str | None:
     if any(fnmatch(path.name, _FSDP) or any(path.glob("*.distcp")) for path in _folders(folder)):
         return (
             "it holds FSDP's parts of a model; put them together first: accelerate merge-weights"
-            f" {shlex.quote(str(folder))} OUT"
+            f" {shell_word(str(folder))} OUT"
         )
     return None
 
@@ -220,8 +220,8 @@ def _safetensors(names: Sequence[str], folder: Path | None) -> str:
                 f" them, such as {show(next(iter(shard.tensors), ''))}; save the model again with"
                 " transformers' save_pretrained"
             )
-    new = shlex.quote(str(folder / SINGLE))
-    return f"it has weights as {names[0]}; give them that name: mv {shlex.quote(str(path))} {new}"
+    new = shell_word(str(folder / SINGLE))
+    return f"it has weights as {names[0]}; give them that name: mv {shell_word(str(path))} {new}"
 
 
 def _unfinished(names: Sequence[str], folder: Path | None) -> str | None:
@@ -235,7 +235,7 @@ def _unfinished(names: Sequence[str], folder: Path | None) -> str | None:
 
 
 def _convert(folder: Path) -> str:
-    path = shlex.quote(str(folder))
+    path = shell_word(str(folder))
     return f"{folder.name}: edgesppo convert {path} -o OUT.gguf"
 
 

@@ -13,7 +13,6 @@ Only the process that holds the output's lock may touch these files.
 
 from __future__ import annotations
 
-import shlex
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ from edgesppo.hub.client import HubClient
 from edgesppo.hub.repository import parse_repository
 from edgesppo.system.content import HEAD, mistaken_for
 from edgesppo.system.fs import NO_SPACE
+from edgesppo.system.shell import shell_word
 from edgesppo_convert.source.checkpoint import (
     MAX_SMALL,
     PARTS,
@@ -247,14 +247,14 @@ def _not_a_folder(path: Path) -> EdgesppoError:
     if _is_gguf(path):
         return UnsupportedCheckpoint(
             f"{path} is a GGUF file, so it is already converted; expected a checkpoint folder; to"
-            f" chat with it: edgesppo chat {shlex.quote(str(path))}"
+            f" chat with it: edgesppo chat {shell_word(str(path))}"
         )
     if (mistaken := _content_of(path)) is not None:
         return BadCheckpoint(f"{path} is {mistaken}; expected a checkpoint folder")
     if path.suffix in PARTS:
         return UnsupportedCheckpoint(
             f"{path} is one file of a checkpoint; expected its folder, with {CONFIG} and all the"
-            f" other files: edgesppo convert {shlex.quote(str(path.parent))} -o OUT.gguf"
+            f" other files: edgesppo convert {shell_word(str(path.parent))} -o OUT.gguf"
         )
     return UnsupportedCheckpoint(
         f"{path} is {kind_of(path)}; expected a checkpoint folder, with {CONFIG} and the weights"

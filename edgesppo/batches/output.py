@@ -94,9 +94,14 @@ class ResultFile:
         return {line.key for line in self._lines}
 
     def results(self) -> Iterator[BatchResult]:
-        """What is in the file so far, line by line. Raises OSError."""
+        """What is in the file so far, line by line. Raises OutputError if it cannot be read."""
         for line in list(self._lines):
-            text = self._read(line)
+            try:
+                text = self._read(line)
+            except OSError as error:
+                raise OutputError(
+                    f"{self.path}: cannot be read: {error.strerror or error}"
+                ) from None
             yield BatchResult(line.key, json.loads(text))
 
     def append(self, result: BatchResult) -> None:

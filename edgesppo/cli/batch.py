@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -132,7 +132,7 @@ def batch_command(
     made, path = _recipe(recipe, Path(out).expanduser(), own, sampling, seeds=seeds, part=part)
     with (
         raise_on_termination(),
-        open_rows(sys.stdin.buffer if source == "-" else source) as rows,
+        open_rows(_standard_input() if source == "-" else source) as rows,
         open_answerer(model, loading, parallel, ray) as answerer,
     ):
         job = Batch(answerer, rows, made)
@@ -186,6 +186,12 @@ def _write_sppo(job: Batch, file: ResultFile) -> str:
         prompts = "1 prompt has" if empty == 1 else f"{empty:,} prompts have"
         say(f"{prompts} no answer: the texts are empty; {file.path.name} says why")
     return sppo.ranking_command(folder, n_seeds)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise click.UsageError("IN is -, but standard input is closed; name a file with the rows")
+    return sys.stdin.buffer
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from edgesppo.cli.loading import known_everywhere
 from edgesppo.cli.options import json_option
 from edgesppo.cli.output import emit_json, say, tell
 from edgesppo.store import locate
+from edgesppo.system.shell import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,7 +181,7 @@ def _summarise(report: CalibrationReport) -> None:
         say(f"{report.resumed} samples of the interrupted run were used")
     for note in report.notes:
         say(f"edgesppo: note: {note}")
-    say(f"Next: edgesppo convert SRC -o OUT --imatrix {shlex.quote(str(report.output))}")
+    say(f"Next: edgesppo convert SRC -o OUT --imatrix {shell_word(str(report.output))}")
 
 
 def _show(path: Path, as_json: bool) -> None:

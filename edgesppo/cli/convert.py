@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from edgesppo.cli.output import emit_json, say, say_notices, tell
 from edgesppo.errors import BadOverride
 from edgesppo.store import pull
 from edgesppo.system.hardware import peak_memory
+from edgesppo.system.shell import shell_word
 from edgesppo.system.units import megabytes
 from edgesppo.terminal.progress import retry_notices
 
@@ -122,7 +122,7 @@ def convert_command(
         if output is None:
             raise click.UsageError(
                 "Missing option '-o' / '--output' (or --plan); for example: edgesppo convert"
-                f" {shlex.quote(source)} -o {_example(source)}"
+                f" {shell_word(source)} -o {_example(source)}"
             )
         _note(found, output, keep=chosen["keep"])
         with convert_quality.improved(found, output, quality, chosen) as allocation:
@@ -226,7 +226,7 @@ def _summarise(result: ConvertResult, peak: int | None) -> None:
     if result.doubt:
         _say_wrapped(f"the fast kernels were not used: {result.doubt}")
     say(f"sha256 {result.sha256}")
-    say(f"Next: edgesppo chat {shlex.quote(str(result.output))}")
+    say(f"Next: edgesppo chat {shell_word(str(result.output))}")
 
 
 def _say_wrapped(text: str) -> None:

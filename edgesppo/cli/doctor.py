@@ -69,10 +69,10 @@ def _write_report(path: Path, found: list[Finding]) -> None:
     """Write the report as JSON. Raises OutputError; a file that is there is not replaced."""
     from edgesppo.diagnostics.report import report
     from edgesppo.errors import OutputError
-    from edgesppo.system.fs import FileSystem, atomic_write
+    from edgesppo.system.fs import write_file
 
     if path.exists():
         raise OutputError(f"{path} exists; give another name, or remove it first")
     text = json.dumps(report(found), indent=2) + "\n"
-    atomic_write(path, text.encode(), files=FileSystem())
+    write_file(path, text.encode())
     say(f"Wrote {path}; read it before you pass it on")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from edgesppo.store.build import recipe_with
 from edgesppo.store.locate import of_entry
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.sanitize import one_line
+from edgesppo.system.shell import shell_word
 from edgesppo.system.units import size
 from edgesppo.terminal.format import labelled
 from edgesppo.terminal.progress import retry_notices, transfer
@@ -93,7 +93,7 @@ def pull_command(
         emit_json({**described(entry), **figures})
     else:
         say(f"{entry.name} is ready: {path}")
-        say(f"Next: edgesppo chat {shlex.quote(str(path)) if adapters else entry.name}")
+        say(f"Next: edgesppo chat {shell_word(str(path)) if adapters else entry.name}")
 
 
 def _check_adapters(entry: PinnedModel, adapters: tuple[str, ...], *, convert: bool) -> None:
@@ -110,7 +110,7 @@ def _check_adapters(entry: PinnedModel, adapters: tuple[str, ...], *, convert: b
     if entry.repository is None:
         raise UsageError(
             f"{entry.name} is not a model of the hub; to merge an adapter into it: edgesppo convert"
-            f" {entry.name} --adapter {shlex.quote(adapters[0])} -o OUT.gguf"
+            f" {entry.name} --adapter {shell_word(adapters[0])} -o OUT.gguf"
         )
     recipe_with(adapters)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from edgesppo.cli.output import emit_json, has_terminal, say, tell
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.lockfile import layers
 from edgesppo.store import layout, verify
+from edgesppo.system.shell import shell_word
 from edgesppo.terminal.progress import Meter
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def verify_command(name: str | None, everything: bool, as_json: bool) -> None:
     if name is not None and Path(name).is_file() and name not in layers.read().models:
         raise UsageError(
             f"{name} is a file, expected a name from models.lock; give it one, and its hash is"
-            f" recorded: edgesppo import {shlex.quote(name)}"
+            f" recorded: edgesppo import {shell_word(name)}"
         )
     entries = [layers.find(name)] if name is not None else list(layers.read().models.values())
     found = {entry.name: _checked(entry, as_json=as_json) for entry in entries}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from edgesppo.store import gc, layout, verify
 from edgesppo.system import cgroup, hardware, load
 from edgesppo.system.paths import cache_dir, nearest_existing
 from edgesppo.system.sanitize import one_line
+from edgesppo.system.shell import shell_word
 from edgesppo.system.units import size
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _links() -> Iterator[Finding]:
         real = Path(os.path.realpath(path))
         if not tops & {real, *real.parents}:
             text = f"{path} is a link to {real}, outside of edgesppo's folders"
-            yield Finding("link", WARN, text, f"remove it: {_RM} {shlex.quote(str(path))}")
+            yield Finding("link", WARN, text, f"remove it: {_RM} {shell_word(str(path))}")
 
 
 def _was_built(entry: PinnedModel) -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_CHUNK = 512
 _FEWEST_CHUNKS = 2
 _SMALLEST = 16  # tokens of a context
+_GIVEN = "the text"  # the origin of one that was given as such
 _LONGEST_NAME = 1_000  # characters of a file's name
 MAX_TEXT = 400_000_000  # bytes
 # A text itself, or a file that has it.
@@ -114,7 +115,7 @@ def read_corpus(
             content, origin = read_text(str(text), MAX_TEXT), str(text)
         else:
             validate.text("text", text)
-            content, origin = text, "the text"
+            content, origin = text, _GIVEN
         length = n_ctx or min(DEFAULT_CHUNK, trained_context(model.summary))
         return text_corpus(model, content, origin, length, chunks)
     assert dialogues is not None
@@ -139,9 +140,12 @@ def text_corpus(model: Model, text: str, origin: str, n_ctx: int, chunks: int | 
     needed = None if chunks is None else n_ctx * max(chunks, _FEWEST_CHUNKS)
     ids = [model.bos, *model.tokenize(text, enough=needed)]
     if len(ids) < _FEWEST_CHUNKS * n_ctx:
+        is_name = origin == _GIVEN and "\n" not in text
+        no_file = " (there is no file of that name)" if is_name else ""
         raise UsageError(
-            f"{origin} has {len(ids):,} tokens, expected at least {_FEWEST_CHUNKS * n_ctx:,} for "
-            f"chunks of {n_ctx:,}: give a longer text, or shorter chunks with n_ctx (--n-ctx)"
+            f"{origin} has {len(ids):,} tokens{no_file}, expected at least "
+            f"{_FEWEST_CHUNKS * n_ctx:,} for chunks of {n_ctx:,}: give a longer text, or shorter "
+            "chunks with n_ctx (--n-ctx)"
         )
     starts = range(0, len(ids) - n_ctx + 1, n_ctx)[:chunks]
     samples = [Sample([model.bos, *ids[at + 1 : at + n_ctx]], n_ctx // 2) for at in starts]

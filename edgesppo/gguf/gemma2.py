@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from edgesppo.gguf.reader import (
     read_head,
 )
 from edgesppo.system.sanitize import one_line
+from edgesppo.system.shell import shell_word
 from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ def _split(path: Path, count: Any) -> BadModelFile:
     name = _PART.fullmatch(path.name)
     first, whole = "FIRST_PART", "MERGED"
     if name is not None:
-        first = shlex.quote(f"{name[1]}-00001-of-{name[2]}.gguf")
-        whole = shlex.quote(f"{name[1]}.gguf")
+        first = shell_word(f"{name[1]}-00001-of-{name[2]}.gguf")
+        whole = shell_word(f"{name[1]}.gguf")
     return BadModelFile(
         f"{path}: one of {quoted(count)} parts of a split model; merge them with llama.cpp's"
         f" llama-gguf-split --merge {first} {whole}"

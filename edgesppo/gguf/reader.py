@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import stat
 import struct
 from contextlib import suppress
@@ -27,6 +26,7 @@ from edgesppo.gguf.file_bytes import FileBytes
 from edgesppo.gguf.strings import MAX_STRING, StringOutOfBounds, Vocabulary, skip_array
 from edgesppo.gguf.tensors import TensorEntry, read_tensors
 from edgesppo.system.content import HEAD, mistaken_for
+from edgesppo.system.shell import shell_word
 from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _not_gguf(path: Path, head: bytes) -> str:
         return f"{fault}; it is {mistaken}"
     with_config = (".json", ".model", ".bin") if (path.parent / "config.json").exists() else ()
     if path.suffix in (".safetensors", *with_config):
-        folder = shlex.quote(str(path.parent))
+        folder = shell_word(str(path.parent))
         return (
             f"{path} is one file of a checkpoint, expected a GGUF file; give the checkpoint's"
             f" folder, which is converted first: edgesppo chat {folder}"

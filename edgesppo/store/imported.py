@@ -8,7 +8,6 @@ touching it costs one reading of it.
 from __future__ import annotations
 
 import hashlib
-import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from edgesppo.lockfile.entries import GGUF
 from edgesppo.store import layout, user_state
 from edgesppo.system import notices
 from edgesppo.system.fs import hash_file
+from edgesppo.system.shell import shell_word
 from edgesppo.system.units import size
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check(entry: PinnedModel) -> None:
     if hasher.hexdigest() != pinned:
         raise ModelNotFound(
             f"{path}, imported as {entry.name}, is another file of the same size now; import it "
-            f"again: edgesppo import {shlex.quote(str(path))} --name {entry.name}"
+            f"again: edgesppo import {shell_word(str(path))} --name {entry.name}"
         )
     remember(path, pinned, status)
 

@@ -29,7 +29,7 @@ from edgesppo.planning.run_config import (
     is_small,
     one_context,
 )
-from edgesppo.system import hardware, load
+from edgesppo.system import hardware, load, notices
 from edgesppo.system.fs import FileSystem, atomic_write, read_regular
 from edgesppo.system.paths import cache_dir
 
@@ -110,12 +110,19 @@ def _is_long(n: Any) -> bool:
 
 
 def store(summary: Summary, goal: str, tuning: RunConfig, *, disturbed: bool = False) -> None:
-    """Cache the settings. If that fails, they are measured again next time.
+    """Cache the settings. If that fails, they are measured again next time, and a notice says so.
 
     `disturbed` says that other programs were busy meanwhile.
     """
     stamp = {_VERSION: _SEARCH, _MEASURED_AT: time.time(), _DISTURBED: disturbed}
-    _write(_cache_path(summary, goal), {**asdict(tuning), **stamp})
+    path = _cache_path(summary, goal)
+    try:
+        _write(path, {**asdict(tuning), **stamp})
+    except OSError as error:
+        notices.notify(
+            f"the fastest settings cannot be kept in {path.parent} ({error.strerror or error}):"
+            " they are measured at every start, which --tune off leaves out"
+        )
 
 
 def doubt(summary: Summary, tuning: RunConfig) -> None:
@@ -132,6 +139,5 @@ def doubt(summary: Summary, tuning: RunConfig) -> None:
 
 def _write(path: Path, found: dict[str, Any]) -> None:
     text = json.dumps(found, indent=1) + "\n"
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, text.encode(), files=FileSystem())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, text.encode(), files=FileSystem())

@@ -63,7 +63,7 @@ def test_rows_that_failed_are_counted_and_are_a_failure_also_of_a_second_run(
         assert result.exit_code == 1
         assert json.loads(result.stdout)["errors"] == 1
         assert "2 rows in" in result.stderr
-        assert '1 with an "error"' in result.stderr
+        assert '1 with an "error" (put their rows into a file of their own' in result.stderr
 
 
 def test_a_second_run_has_nothing_to_do(demo_gguf: Path, rows: Path) -> None:

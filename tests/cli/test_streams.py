@@ -120,11 +120,17 @@ def test_a_closed_stream_is_no_defect_and_no_file_takes_its_number(demo_gguf: Pa
     assert (lost.returncode, lost.stderr) == (1, b"edgesppo: Bad file descriptor\n")
 
 
-def test_a_closed_standard_input_is_no_defect(demo_gguf: Path) -> None:
+def test_a_closed_standard_input_is_no_defect(demo_gguf: Path, tmp_path: Path) -> None:
     shell = f"{sys.executable} -m edgesppo chat {demo_gguf} <&-"
     done = subprocess.run(["sh", "-c", shell], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     assert "a bug in edgesppo" not in done.stderr
+    shell = f"{sys.executable} -m edgesppo batch {demo_gguf} - out.jsonl <&-"
+    done = subprocess.run(
+        ["sh", "-c", shell], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
 
 
 class ATerminal(io.TextIOWrapper):

@@ -193,6 +193,11 @@ def test_a_text_that_cannot_be_measured_on_is_refused(
     assert str(path) in str(refused.value)
 
 
+def test_a_mistyped_file_s_name_is_not_taken_for_a_text_without_a_word(demo_gguf: Path) -> None:
+    with pytest.raises(UsageError, match=r"tokens \(there is no file of that name\), expected"):
+        edgesppo.evaluate.perplexity(demo_gguf, text="wiki.test.rwa", n_ctx=N_CTX)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -14,13 +14,15 @@ from edgesppo.llama import build_info
 from edgesppo.planning.run_config import (
     RunConfig,
 )
-from edgesppo.system import hardware, load
+from edgesppo.system import hardware, load, notices
 from edgesppo.tuning import choose, settings_cache
 from edgesppo.tuning.autotune import find_settings
 from edgesppo.tuning.choose import LoadOptions
 from edgesppo.tuning.settings_cache import cached_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgesppo.gguf.gemma2 import Summary
 
 
@@ -35,6 +37,18 @@ def test_what_an_older_search_found_is_measured_again(summary: Summary) -> None:
         del kept[key]
     place.write_text(json.dumps(kept), encoding="utf-8")
     assert cached_settings(summary, "turn") is None
+
+
+def test_settings_that_cannot_be_kept_are_told_with_what_leaves_that_out(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(settings_cache, "cache_dir", lambda: tmp_path / "file")
+    with notices.collected():
+        settings_cache.store(summary, "turn", RunConfig(1, 1, True, "on", 512, 100.0, 10.0))
+        (line,) = notices.take()
+    assert str(tmp_path / "file" / "tuning") in line
+    assert "--tune off" in line
 
 
 def test_settings_that_real_answers_contradict_are_measured_again_once_a_day(
