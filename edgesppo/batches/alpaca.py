@@ -20,7 +20,7 @@ from edgesppo.batches.recipe import Recipe
 from edgesppo.batches.request import BadRow, decode
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import SamplingParams
-from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.fs import write_file
 from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
@@ -121,11 +121,7 @@ def write_outputs(
         }
         for instruction, answer in zip(instructions, found, strict=True)
     ]
-    data = json.dumps(outputs, ensure_ascii=False, indent=1).encode() + b"\n"
-    try:
-        atomic_write(out, data, files=FileSystem())
-    except OSError as error:
-        raise cannot_write(out, error) from None
+    write_file(out, json.dumps(outputs, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
 def read_reference(rows: InputRows, instructions: Sequence[Instruction]) -> list[tuple[str, str]]:

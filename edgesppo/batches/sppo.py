@@ -18,7 +18,7 @@ from edgesppo.batches.recipe import Recipe
 from edgesppo.batches.request import BadRow, decode
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import SamplingParams
-from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.fs import cannot_write, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,11 +67,15 @@ def prepare(folder: Path, n_seeds: int) -> Path:
             f"there is no {path} to continue, but {', '.join(found)} would be replaced; use another"
             " folder, or move what is there away"
         )
+    _create(folder)
+    return path
+
+
+def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from None
-    return path
 
 
 def check_prompts(job: Batch) -> None:
@@ -98,9 +102,10 @@ def write_responses(job: Batch, file: ResultFile, n_seeds: int) -> int:
         if result.error is not None:
             unanswered.add(row)
     for n, responses in enumerate(texts):
-        _write(_responses(folder, n), json.dumps(responses, ensure_ascii=False).encode())
+        write_file(_responses(folder, n), json.dumps(responses, ensure_ascii=False).encode())
     prompts = b"".join(as_lines({"prompt": prompt} for prompt in _prompts(job)))
-    _write(folder / _PROMPTS, prompts)
+    _create(folder / _PROMPTS.parent)
+    write_file(folder / _PROMPTS, prompts)
     return len(unanswered)
 
 
@@ -119,15 +124,6 @@ def _prompts(job: Batch) -> Iterator[str]:
             except BadRow:
                 prompt = None
         yield prompt if isinstance(prompt, str) else ""
-
-
-def _write(path: Path, data: bytes) -> None:
-    files = FileSystem()
-    try:
-        path.parent.mkdir(exist_ok=True)
-        atomic_write(path, data, files=files)
-    except OSError as error:
-        raise cannot_write(path, error) from None
 
 
 def ranking_command(folder: Path, n_seeds: int) -> str:

@@ -24,7 +24,7 @@ from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import REPOSITORY
 from edgesppo.store import locate
 from edgesppo.store.origin import origin, source_repository
-from edgesppo.system.fs import FileSystem, atomic_write, cannot_write, hash_file
+from edgesppo.system.fs import hash_file, write_file
 from edgesppo.system.text_input import read_text
 from edgesppo.terminal.progress import Meter
 
@@ -70,10 +70,7 @@ def card_command(
         say(_unknown_source(sources))
     text = readme(sources)
     if output is not None:
-        try:
-            atomic_write(output, text.encode(), files=FileSystem())
-        except OSError as error:
-            raise cannot_write(output, error) from error
+        write_file(output, text.encode())
         say(f"Wrote {output}")
     if as_json:
         where = None if output is None else str(output)

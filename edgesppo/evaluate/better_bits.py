@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesppo.evaluate.candidate import find_unquantised, model_hash
-from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
 from edgesppo.evaluate.importance import read_sums
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
 from edgesppo.evaluate.target import Target
@@ -17,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgesppo.evaluate.candidate import Candidate, RunOptions
-    from edgesppo.evaluate.corpus import Dialogues, Sample, Text
+    from edgesppo.evaluate.candidate import RunOptions
+    from edgesppo.evaluate.corpus import Dialogues, Text
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,6 @@ class TargetPlan:
         from edgesppo_convert import look_ahead
         from edgesppo_convert.quant.imatrix import read_importance
 
-        self._options = options
         imatrix = options.imatrix
         self._outlook = look_ahead(source, type=options.type, imatrix=imatrix)
         recipe = {t.name: GGMLQuantizationType[t.type] for t in self._outlook.tensors}
@@ -63,8 +60,12 @@ class TargetPlan:
         self._target.check()
         base = find_unquantised(source, options.run)
         self._own = SelfDialogues(base, output, model_hash(base))
-        samples = self._samples(base)
-        self._allocator = Allocator(base, samples, importance, recipe, output, options.on_progress)
+        corpus = self._own.corpus(
+            options.text, options.dialogues, DEFAULT_DIALOGUES, options.run, options.on_progress
+        )
+        self._allocator = Allocator(
+            base, corpus.samples, importance, recipe, output, options.on_progress
+        )
 
     def allocate(self) -> Allocation:
         """Measure, and choose. Raises UsageError, OutOfMemory and OutputError."""
@@ -75,18 +76,3 @@ class TargetPlan:
         """Remove what was kept to resume; the conversion is complete."""
         self._allocator.finish()
         self._own.remove()
-
-    def _samples(self, base: Candidate) -> tuple[Sample, ...]:
-        options = self._options
-        own = None
-        if options.text is None and options.dialogues is None:
-            stage = f"{base.name} answers questions to be measured on"
-            own = self._own.generate(
-                DEFAULT_DIALOGUES,
-                options.run,
-                lambda done, total: options.on_progress(stage, done, total),
-            )
-        with contextlib.closing(base.vocabulary()) as model:
-            if own is not None:
-                return dialogue_corpus(model, own, "its own dialogues").samples
-            return read_corpus(model, options.text, options.dialogues).samples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import OutputError, UsageError
+from edgesppo.errors import UsageError
 from edgesppo.evaluate.candidate import find_unquantised, model_hash
 from edgesppo.evaluate.collector import CalibrationOptions, Collector
 from edgesppo.evaluate.importance import (
@@ -21,15 +20,15 @@ from edgesppo.evaluate.importance import (
     write_sums,
 )
 from edgesppo.system import filelock
-from edgesppo.system.fs import FileSystem, cannot_write
+from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from edgesppo.evaluate.candidate import Candidate
     from edgesppo.store.locate import Found
 
 __all__ = ["CalibrationOptions", "CalibrationReport", "calibrate", "thin_note"]
+
+_LOCK = ".edgesppo-lock"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def calibrate(
     merged = [(Path(path), read_sums(Path(path))) for path in options.merge]
     if candidate is None and not merged:
         raise UsageError("give a model to calibrate, or matrices to merge (--merge)")
-    with _alone(target):
+    with filelock.hold(target, FileSystem(), suffix=_LOCK, timeout=0):
         sums, resumed, run = ImportanceSums(), 0, None
         if candidate is not None:
             for other_path, other in merged:
@@ -116,18 +115,3 @@ def thin_note(hardly_seen: dict[str, int]) -> str | None:
         f"few tokens reached {len(hardly_seen)} of the weights, {name} only {hardly_seen[name]:,} "
         f"(at least {HARDLY_SEEN:,} are needed): calibrate on a longer text"
     )
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Keep other processes from calibrating into the same file."""
-    try:
-        lock = filelock.acquire(
-            target.with_name(f".{target.name}.edgesppo-lock"), FileSystem(), timeout=0
-        )
-    except filelock.LockHeld as held:
-        raise OutputError(f"{target} is being written by {held.owner}; wait for it") from None
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    with lock:
-        yield

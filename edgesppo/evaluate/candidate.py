@@ -14,13 +14,13 @@ from edgesppo.engine.forward import ForwardPass, rows_of_block
 from edgesppo.errors import UsageError
 from edgesppo.evaluate import logits
 from edgesppo.gguf import gemma2
+from edgesppo.gguf.fingerprint import fingerprint
 from edgesppo.llama.library import can_offload
 from edgesppo.llama.load_weights import load_weights
 from edgesppo.llama.mapped_file import MappedFile
 from edgesppo.llama.model import Model
 from edgesppo.planning import memory_plan
 from edgesppo.planning.run_config import DEFAULT_BATCH, gpu_layers
-from edgesppo.sessions.kv_snapshot import fingerprint
 from edgesppo.store import converted, locate
 from edgesppo.system.hardware import available_memory
 from edgesppo.tuning.choose import LoadOptions, choose_settings

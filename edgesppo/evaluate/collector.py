@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import EdgesppoError, NativeError, OutputError
 from edgesppo.evaluate.candidate import RunOptions, model_hash
 from edgesppo.evaluate.cluster_sums import OnCluster, cluster_squares
-from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
 from edgesppo.evaluate.importance import ImportanceSums, PartialSums
 from edgesppo.evaluate.input_sums import InputSums
 from edgesppo.evaluate.self_dialogues import DEFAULT_DIALOGUES, SelfDialogues
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from edgesppo.evaluate.candidate import Candidate
-    from edgesppo.evaluate.corpus import Corpus, Dialogues, Text
+    from edgesppo.evaluate.corpus import Dialogues, Text
     from edgesppo.evaluate.input_sums import Squares
 
 _SAVE_S = 30.0
@@ -66,7 +65,15 @@ class Collector:
         self._report = options.on_progress or (lambda _stage, _done, _total: None)
         self._model_hash = model_hash(candidate)
         self.own = SelfDialogues(candidate, target, self._model_hash)
-        self._corpus = self._read()
+        self._corpus = self.own.corpus(
+            options.text,
+            options.dialogues,
+            options.n_dialogues,
+            options.run,
+            self._report,
+            n_ctx=options.n_ctx,
+            chunks=options.chunks,
+        )
         self.partial = PartialSums(target, self._fingerprint())
         self._done = 0  # samples
 
@@ -79,27 +86,6 @@ class Collector:
         """Remove what was kept to resume."""
         self.partial.remove()
         self.own.remove()
-
-    def _read(self) -> Corpus:
-        options = self._options
-        own = None
-        if options.text is None and options.dialogues is None:
-            stage = f"{self._candidate.name} answers questions to be calibrated on"
-            own = self.own.generate(
-                options.n_dialogues,
-                options.run,
-                lambda done, total: self._report(stage, done, total),
-            )
-        with contextlib.closing(self._candidate.vocabulary()) as model:
-            if own is not None:
-                return dialogue_corpus(model, own, "its own dialogues")
-            return read_corpus(
-                model,
-                options.text,
-                options.dialogues,
-                n_ctx=options.n_ctx,
-                chunks=options.chunks,
-            )
 
     def _fingerprint(self) -> str:
         ids = [sample.ids for sample in self._corpus.samples]

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgesppo.errors import BadModelFile, ModelNotFound, UsageError
 from edgesppo.gguf import arrays, reader
-from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.fs import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -206,14 +206,6 @@ def write_sums(path: Path, sums: ImportanceSums, request: str | None = None) -> 
         data = values[slot.tensor.name].tobytes()
         parts.append(data + bytes(slot.padded_end - slot.end))
     write_file(path, b"".join(parts))
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all. Raises OutputError."""
-    try:
-        atomic_write(path, data, files=FileSystem())
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 class PartialSums:

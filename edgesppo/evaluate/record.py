@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.evaluate.importance import write_file
 from edgesppo.system import jsonl
+from edgesppo.system.fs import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,11 +7,13 @@ same.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
 from edgesppo import api
 from edgesppo.chat.messages import Message
+from edgesppo.evaluate.corpus import dialogue_corpus, read_corpus
 from edgesppo.evaluate.prompts import PROMPTS
 from edgesppo.evaluate.record import Record
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgesppo.evaluate.candidate import Candidate, RunOptions
+    from edgesppo.evaluate.corpus import Corpus, Dialogues, Text
 
 DEFAULT_DIALOGUES = 64
 _ANSWER = 200  # tokens at most
@@ -55,6 +58,28 @@ class SelfDialogues:
                 self._record.write(map(_event, found))
                 on_progress(len(found), n)
         return found
+
+    def corpus(
+        self,
+        text: Text | None,
+        dialogues: Dialogues | None,
+        n: int,
+        run: RunOptions,
+        report: Callable[[str, int, int], None],
+        **limits: int | None,
+    ) -> Corpus:
+        """The text or the dialogues that are given; without both, its own `n`.
+
+        `limits` are those of `read_corpus`, for what is given. Raises UsageError.
+        """
+        own = None
+        if text is None and dialogues is None:
+            stage = f"{self._candidate.name} answers questions"
+            own = self.generate(n, run, lambda done, total: report(stage, done, total))
+        with contextlib.closing(self._candidate.vocabulary()) as model:
+            if own is not None:
+                return dialogue_corpus(model, own, "its own dialogues")
+            return read_corpus(model, text, dialogues, **limits)
 
     def _recorded(self) -> list[list[Message]]:
         return [

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadLock, ModelNotFound, OutputError
+from edgesppo.errors import BadLock, ModelNotFound
 from edgesppo.lockfile import toml
 from edgesppo.lockfile.entries import Lock
 from edgesppo.system import filelock
@@ -100,7 +100,7 @@ def update_entry(
     try:
         if path != project():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with hold(path, files):
+        with filelock.hold(path, files, timeout=_TIMEOUT_S):
             before = read(may_create=True).models.get(name)
             models = dict(toml.read(path).models) if path.exists() else {}
             models.pop(name, None)
@@ -111,17 +111,6 @@ def update_entry(
     except OSError as error:
         raise cannot_write(path, error) from error
     return path
-
-
-def hold(path: Path, files: FileSystem) -> filelock.FileLock:
-    """Lock this small file against other edgesppo processes. Raises OutputError and OSError."""
-    real = Path(os.path.realpath(path))
-    try:
-        return filelock.acquire(real.with_name(f".{real.name}.busy"), files, timeout=_TIMEOUT_S)
-    except filelock.LockHeld as held:
-        raise OutputError(
-            f"{path} is being written by {held.owner}; wait until it has finished, or stop it"
-        ) from None
 
 
 def _write(path: Path, lock: Lock, files: FileSystem) -> None:

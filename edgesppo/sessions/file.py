@@ -12,7 +12,7 @@ from edgesppo.errors import BadChat, ChatInUse
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.transcript import VERSION, Transcript, changes, replay
 from edgesppo.system import filelock, jsonl
-from edgesppo.system.fs import FileSystem, atomic_write, cannot_write, read_all
+from edgesppo.system.fs import FileSystem, cannot_write, read_all, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,13 +91,8 @@ def replace(path: Path, now: Conversation, files: FileSystem | None = None) -> N
     Raises OutputError, and ChatInUse if another process has the chat of that file open.
     """
     files = files or FileSystem()
-    file_lock = lock(path, files)
-    try:
-        atomic_write(path, jsonl.encode(changes(None, now))[0], files=files, mode=MODE)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        file_lock.release()
+    with lock(path, files):
+        write_file(path, jsonl.encode(changes(None, now))[0], files=files, mode=MODE)
 
 
 def _version(data: bytes) -> int | None:

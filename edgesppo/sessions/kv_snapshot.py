@@ -33,8 +33,6 @@ MAGIC = _KIND + b"1\n"
 SUFFIX = ".kv"
 _MAX_HEADER = 4096
 MAX_BYTES = 1 << 36
-# The fingerprint reads the header, and this many samples of this many bytes from the tensors.
-_SAMPLES, _SAMPLE_BYTES = 64, 1 << 16
 # What cells with another value of a binding's field are of.
 _OTHER = {
     "model": "another model",
@@ -73,23 +71,6 @@ class Snapshot:
     def n_bytes(self) -> int:
         """The most that its file takes."""
         return len(MAGIC) + 4 + _MAX_HEADER + 4 * len(self.ids) + len(self.cells)
-
-
-def fingerprint(file: BinaryIO, header_bytes: int) -> str:
-    """A hash that tells a model file from others without reading all of it.
-
-    Covers its size, its header (the first `header_bytes`) and samples from all over its tensors:
-    two fine-tunes of one architecture differ everywhere. It does not detect a file that was made
-    to have the same fingerprint.
-    """
-    size = file.seek(0, os.SEEK_END)
-    digest = hashlib.sha256(str(size).encode())
-    file.seek(0)
-    digest.update(file.read(header_bytes))
-    for n in range(_SAMPLES):
-        file.seek(header_bytes + (size - header_bytes) * n // _SAMPLES)
-        digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 def write(

@@ -6,8 +6,9 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgesppo.gguf.fingerprint import fingerprint
 from edgesppo.llama.library import LIBRARY_VERSION, system_info
-from edgesppo.sessions.kv_snapshot import Binding, fingerprint
+from edgesppo.sessions.kv_snapshot import Binding
 from edgesppo.sessions.transcript import ModelMark
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from edgesppo.errors import (
 )
 from edgesppo.gguf import gemma2
 from edgesppo.system import filelock
-from edgesppo.system.fs import FileSystem, cannot_write, hash_file, read_regular, write_file
+from edgesppo.system.fs import FileSystem, hash_file, read_regular, write_file
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def prepare(
     if summary is None:
         started = time.perf_counter()
         make_folder(output.parent)
-        with _lock(output):
+        with filelock.hold(output, FileSystem()):  # another process may be making it
             summary = _load_or_remove(output)
             if summary is None:
                 _convert(found.path, output, type, on_progress)
@@ -101,14 +101,6 @@ def _load_or_remove(copy: Path) -> Summary | None:
                 f"{error}; it cannot be removed ({fault.strerror}), which has to be done first"
             ) from None
         return None
-
-
-def _lock(output: Path) -> filelock.FileLock:
-    """Lock this copy; waits for another edgesppo process that is making it."""
-    try:
-        return filelock.acquire(output.with_name(f".{output.name}.busy"), FileSystem())
-    except OSError as error:
-        raise cannot_write(output, error) from error
 
 
 def copy_of(found: Found, type: str) -> Path:

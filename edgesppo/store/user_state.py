@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import OutputError
-from edgesppo.lockfile import layers
+from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem, atomic_write, cannot_write, read_regular
 from edgesppo.system.paths import data_dir
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_BYTES = 1 << 20
+_LOCK_TIMEOUT_S = 30.0  # for another process to write it
 
 
 def path() -> Path:
@@ -96,5 +97,5 @@ def _change(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Rewrite the file with `change` applied to its values, under a lock."""
     files = FileSystem()
     path().parent.mkdir(parents=True, exist_ok=True)
-    with layers.hold(path(), files):
+    with filelock.hold(path(), files, timeout=_LOCK_TIMEOUT_S):
         atomic_write(path(), json.dumps(change(_read()), indent=1).encode(), files=files)

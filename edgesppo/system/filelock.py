@@ -11,14 +11,15 @@ import socket
 import stat
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.errors import OutputError
 from edgesppo.system import jsonl
-from edgesppo.system.fs import write_all
+from edgesppo.system.fs import cannot_write, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from edgesppo.system.fs import FileSystem
 
@@ -151,6 +152,24 @@ def acquire(
                 on_wait(held)
             notified = True
         time.sleep(_POLL_S)
+
+
+def hold(
+    target: Path, files: FileSystem, *, suffix: str = ".busy", timeout: float | None = None
+) -> FileLock:
+    """Take the lock that says who writes a file, in `.NAME` + `suffix` beside it; see `acquire`.
+
+    Raises OutputError, which names the process that has the lock after `timeout` seconds.
+    """
+    real = Path(os.path.realpath(target))
+    try:
+        return acquire(real.with_name(f".{real.name}{suffix}"), files, timeout=timeout)
+    except LockHeld as held:
+        raise OutputError(
+            f"{target} is being written by {held.owner}; wait until it has finished, or stop it"
+        ) from None
+    except OSError as error:
+        raise cannot_write(target, error) from error
 
 
 def _check_regular(mode: int) -> None:

@@ -233,10 +233,12 @@ def atomic_write(
         raise
 
 
-def write_file(path: Path, data: Bytes, *, mode: int = 0o666) -> None:
+def write_file(
+    path: Path, data: Bytes, *, files: FileSystem | None = None, mode: int = 0o666
+) -> None:
     """Replace a file's content, completely or not at all. Raises OutputError."""
     try:
-        atomic_write(path, data, files=FileSystem(), mode=mode)
+        atomic_write(path, data, files=files or FileSystem(), mode=mode)
     except OSError as error:
         raise cannot_write(path, error) from error
 

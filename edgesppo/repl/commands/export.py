@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgesppo.errors import UsageError
 from edgesppo.repl import file_names
 from edgesppo.repl.last_turn import unfinished
-from edgesppo.system.fs import FileSystem, atomic_write, cannot_write
+from edgesppo.system.fs import write_file
 from edgesppo.system.paths import expand_user
 from edgesppo.terminal import clipboard
 from edgesppo.terminal.format import n_turns
@@ -54,10 +54,7 @@ def export(ctx: CommandContext, argument: str) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write the file atomically; a symbolic link stays, its target is replaced."""
-    try:
-        atomic_write(Path(os.path.realpath(path)), text.encode("utf-8"), files=FileSystem())
-    except OSError as error:
-        raise cannot_write(path, error) from None
+    write_file(Path(os.path.realpath(path)), text.encode("utf-8"))
 
 
 def copy(ctx: CommandContext, argument: str) -> None:
