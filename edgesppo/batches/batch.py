@@ -16,7 +16,7 @@ from edgesppo.batches.head import Head
 from edgesppo.batches.input import InputRows, open_rows
 from edgesppo.batches.local import LocalModel
 from edgesppo.batches.output import ResultFile, check_place
-from edgesppo.batches.recipe import Recipe, check_part, checked_seeds, take_part
+from edgesppo.batches.recipe import Recipe, take_part
 from edgesppo.batches.request import read_labels
 from edgesppo.batches.result import BatchResult
 from edgesppo.batches.work import Answerer, Counts, Report, Work
@@ -24,15 +24,12 @@ from edgesppo.chat import structured
 from edgesppo.chat.structured import Schema
 from edgesppo.errors import UsageError
 from edgesppo.loaded_model import LoadedModel
+from edgesppo.planning.run_config import DEFAULT_PARALLEL, MOST_SEQS
 from edgesppo.sampling import options
 from edgesppo.sampling.options import SamplingOptions
 from edgesppo.store.locate import Found, find
 from edgesppo.system import validate
 
-# How many answers are generated at once where nothing else is asked for: the kernels of most
-# processors work on groups of four rows.
-DEFAULT_PARALLEL = 4
-_MOST_PARALLEL = 64
 _OTHERS = ("parallel", "n", "seeds", "system", "schema", "part", "on_progress")
 
 
@@ -92,17 +89,9 @@ def batch(
     options.check_names(sampling, _OTHERS)
     validate.callback("on_progress", on_progress)
     if parallel is not None:
-        parallel = validate.integer("parallel", parallel, 1, _MOST_PARALLEL)
-    if seeds is not None and n != 1:
-        raise UsageError("seeds says how many answers there are; leave out n")
-    recipe = Recipe(
-        sampling,
-        n=n,
-        seeds=None if seeds is None else checked_seeds(seeds),
-        system=system,
-        answer_format=None if schema is None else structured.answer_format(schema),
-        part=None if part is None else check_part(part),
-    )
+        parallel = validate.integer("parallel", parallel, 1, MOST_SEQS)
+    format_ = None if schema is None else structured.answer_format(schema)
+    recipe = Recipe(sampling, n=n, seeds=seeds, system=system, answer_format=format_, part=part)
     results = _results(model, rows, out, recipe, parallel, on_progress)
     next(results)  # checks the rest of the arguments; what was opened for it is closed with it
     return results

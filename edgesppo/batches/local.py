@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from edgesppo.batches.runner import Runner
+from edgesppo.batches.runner import RowRunner
 from edgesppo.errors import UsageError
 from edgesppo.interior import interior
 
@@ -41,7 +41,7 @@ class LocalModel:
         self, work: Work, places: Iterable[Place], counts: Counts, report: Report | None
     ) -> Generator[BatchResult, None, None]:
         """The result of each row, as it is done. Leaving the iterator stops all answers."""
-        runner = Runner(self.loaded, work, counts, parallel=self._parallel, report=report)
+        runner = RowRunner(self.loaded, work, counts, parallel=self._parallel, report=report)
         runner.add(places)
         with contextlib.closing(runner.run()) as results:
             yield from results

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.api import load
-from edgesppo.batches.runner import Runner
+from edgesppo.batches.runner import RowRunner
 from edgesppo.batches.work import Counts, Work
 from edgesppo.interior import interior
 from edgesppo.remote.worker import Machine
@@ -71,7 +71,7 @@ class MachineWorker:
         self._rows = _SentRows()
         self._labels: dict[int, Label] = {}
         self._open: Counter[int] = Counter()  # answers to each row that are still to come
-        self._runner: Runner | None = None
+        self._runner: RowRunner | None = None
         self._results: Generator[BatchResult, None, None] | None = None
 
     def describe(self) -> RowMachine:
@@ -88,7 +88,7 @@ class MachineWorker:
         self._labels.clear()
         self._open.clear()
         work = Work(self._rows, self._labels, recipe)
-        self._runner = Runner(self._loaded, work, Counts(0), parallel=self._parallel)
+        self._runner = RowRunner(self._loaded, work, Counts(0), parallel=self._parallel)
 
     def turn(self, rows: list[SentRow]) -> list[tuple[Key, BatchResult]]:
         """Take more rows, and return what is done by now: at least one result, with its key."""

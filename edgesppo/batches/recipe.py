@@ -38,7 +38,7 @@ class Recipe:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     name: str = "batch"
     n: int = 1
-    seeds: tuple[int, ...] | None = None
+    seeds: Sequence[int] | None = None
     system: str | None = None
     answer_format: AnswerFormat | None = None
     apart: bool = False
@@ -52,9 +52,11 @@ class Recipe:
         if self.system is not None:
             validate.text("system", self.system)
         if self.seeds is not None:
+            if self.n != 1:
+                raise UsageError("seeds says how many answers there are; leave out n")
             object.__setattr__(self, "seeds", checked_seeds(self.seeds))
         if self.part is not None:
-            check_part(self.part)
+            object.__setattr__(self, "part", _checked_part(self.part))
         if self.answer_format is not None:
             self.answer_format.check(self.params(SamplingParams()))
 
@@ -113,7 +115,7 @@ def checked_seeds(seeds: Any) -> tuple[int, ...]:
     return checked
 
 
-def check_part(part: Any) -> tuple[int, int]:
+def _checked_part(part: Any) -> tuple[int, int]:
     """A part (i, n) with 1 <= i <= n. Raises UsageError."""
     found = validate.plain_list(part)
     if found is None or len(found) != 2:

@@ -62,7 +62,7 @@ class _Answer:
     expected: int  # tokens
 
 
-class Runner:
+class RowRunner:
     """Answers rows with one loaded model, `parallel` answers at once.
 
     `report` is called after each step.

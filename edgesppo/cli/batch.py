@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from edgesppo.batches.recipe import Recipe
 
 
+_LONGEST = 20  # characters of what is read as numbers; which are valid, the recipe knows
+
+
 def _part(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
     i, slash, n = value.partition("/")
-    if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n) <= 1_000_000):
+    if not (slash and i.isdecimal() and n.isdecimal() and len(value) < _LONGEST):
         raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/3")
     return int(i), int(n)
 
@@ -42,7 +45,7 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> A
     if value is None:
         return None
     words = [word.strip() for word in value.split(",")]
-    if not all(word.isdecimal() and len(word) < 11 for word in words):
+    if not all(word.isdecimal() and len(word) < _LONGEST for word in words):
         raise click.BadParameter(f"{value!r} is not a list of numbers, such as 0,50,100")
     return tuple(map(int, words))
 
@@ -163,8 +166,6 @@ def _recipe(
     from edgesppo.batches.recipe import Recipe
 
     own = {key: value for key, value in own.items() if value is not None}
-    if "n" in own and more["seeds"] is not None:
-        raise click.UsageError("--seeds says how many answers there are; leave out -n")
     if name is None:
         made = Recipe(sampling, **own, **more)
         check_place(out)

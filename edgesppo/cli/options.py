@@ -14,7 +14,7 @@ from edgesppo.cli.completion import complete_files, complete_models
 from edgesppo.cli.help_format import Headed
 from edgesppo.cli.output import say
 from edgesppo.errors import UsageError
-from edgesppo.planning.run_config import CACHE_TYPES, GOALS
+from edgesppo.planning.run_config import CACHE_TYPES, DEFAULT_PARALLEL, GOALS, MOST_SEQS
 from edgesppo.sampling.fields import Choice, Number
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.system.fs import read_regular
@@ -66,8 +66,8 @@ json_lines_option = click.option(
 
 parallel_option = click.option(
     "--parallel",
-    type=click.IntRange(1, 64),
-    default=4,
+    type=click.IntRange(1, MOST_SEQS),
+    default=DEFAULT_PARALLEL,
     show_default=True,
     help="How many answers to generate at once; they share the context (--n-ctx). `edgesppo bench`"
     " measures which number is fastest here.",

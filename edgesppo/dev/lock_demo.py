@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.lockfile import toml
 from edgesppo.lockfile.entries import Lock, PinnedModel
+from edgesppo.lockfile.files import describe_files
 from edgesppo.system.paths import PACKAGE
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def demo_entry() -> PinnedModel:
         shipped="edgesppo/demo",
         license="Apache-2.0",
         description="A tiny Gemma-2 trained for this package, to try everything at once",
-        files=toml.describe_files(folder, names),
+        files=describe_files(folder, names),
     )
 
 

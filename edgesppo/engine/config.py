@@ -10,6 +10,7 @@ from edgesppo.planning.run_config import (
     DEFAULT_BATCH,
     FLASH_ATTENTION,
     MAX_DRAFT,
+    MOST_SEQS,
     ROWS,
     ContextParams,
     RunConfig,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 # Setting -> its least and greatest value; n_ctx is also limited by what the model was trained for.
 _LIMITS = {
     "n_ctx": (16, 2**31 - 1),
-    "n_seqs": (1, 64),
+    "n_seqs": (1, MOST_SEQS),
     "n_batch": (1, 16_384),
     "n_ubatch": (1, 16_384),
     "n_threads": (1, 1024),

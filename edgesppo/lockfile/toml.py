@@ -47,11 +47,10 @@ first machine that reaches the hub, in its user's lock.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import re
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadLock
@@ -65,7 +64,6 @@ from edgesppo.lockfile.entries import (
     PinnedBuild,
     PinnedFile,
     PinnedModel,
-    git_blob,
     same_name,
 )
 from edgesppo.lockfile.published import read_published, values_of
@@ -84,7 +82,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _MAX_BYTES = 2 << 20  # of a lock: a hundred and fifty models of fifty files
-_MAX_SMALL = 64 << 20  # bytes of a file that is hashed in memory
 _MAX_PARTS = 4  # of a dotted key, of which no lock has any
 # What begins or ends a part of a key, a value or a comment; and where a string or comment ends.
 _MARK = re.compile(r"\"\"\"|'''|[\"'#]|\.+|[\n=,{}\[\]]+")
@@ -220,37 +217,6 @@ def _files(entry: dict[str, Any], values: dict[str, Any], where: str) -> tuple[P
     if values["kind"] == GGUF and len(files) != 1:
         raise BadLock(f"{where}: {len(files)} files are listed, expected one for the kind {GGUF!r}")
     return files
-
-
-def shipped_folder(model: PinnedModel) -> Path:
-    """The folder of a model that ships with this package."""
-    assert model.shipped is not None
-    return PACKAGE.parent / model.shipped
-
-
-def describe_files(folder: Path, names: list[str]) -> tuple[PinnedFile, ...]:
-    """The current sizes and hashes of files in a folder."""
-    files = []
-    for name in names:
-        data = (folder / name).read_bytes()
-        blob = git_blob(len(data))
-        blob.update(data)
-        sha256 = hashlib.sha256(data).hexdigest()
-        files.append(PinnedFile(name, len(data), sha256, blob.hexdigest()))
-    return tuple(files)
-
-
-def with_sha256(model: PinnedModel, folder: Path) -> PinnedModel:
-    """The entry with the sha256 of small files that are in `folder` and match their oid."""
-    files = []
-    for file in model.files:
-        path = folder / file.path
-        small = file.sha256 is None and file.size <= _MAX_SMALL
-        if small and path.is_file() and path.stat().st_size == file.size:
-            (present,) = describe_files(folder, [file.path])
-            file = present if present.oid == file.oid else file
-        files.append(file)
-    return replace(model, files=tuple(files))
 
 
 def render(lock: Lock) -> str:

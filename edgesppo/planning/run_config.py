@@ -24,6 +24,9 @@ GOALS = (*TURNS, OFF)
 CACHE_TYPES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 FLASH_ATTENTION = ("auto", "off", "on")
 DEFAULT_BATCH = 512
+# Answers that are generated at once: at most, and where many are wanted and nothing else is asked
+# for: the kernels of most processors work on groups of four rows.
+MOST_SEQS, DEFAULT_PARALLEL = 64, 4
 # The most tokens of a second context, which computes long prompts; and the most that it computes at
 # once: with more, plain weights are no faster, and its buffers are larger.
 PREFILL_N_CTX, PREFILL_UBATCH = 4096, 256

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.api import load
 from edgesppo.errors import UsageError
+from edgesppo.planning.run_config import DEFAULT_PARALLEL, MOST_SEQS
 from edgesppo.server import api_keys
 from edgesppo.server.app import create_app
 from edgesppo.server.settings import ServerSettings
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
 _KEY = "EDGESPPO_API_KEY"
-_PARALLEL = 4
 _ONGOING = 2  # requests of a machine, for each answer that it computes at once
 _TRIES = 3  # of a request whose machine is lost before its response has begun
 _ROUTER = "edgesppo.server.ray_router.ConversationRouter"  # Ray Serve imports it by its name
@@ -50,7 +50,7 @@ _SENT = (
 _HEADS = ("messages", "input", "prompt", "instructions", "system")
 
 
-class Machine:
+class MachineServer:
     """The server of one machine: an ordinary class, which Ray Serve makes a replica of.
 
     Raises BadModelFile where a file is not what the lock says, and what loading the model raised.
@@ -217,11 +217,12 @@ def app(args: dict[str, Any]) -> Any:
     """
     serve: Any = importlib.import_module("ray.serve")
     known = ("model", "machines", "parallel", "allow_host", "allow_origin")
-    unknown = [name for name in args if name not in known]
+    unknown = sorted({*args} - {*known})
     if unknown or "model" not in args:
-        raise UsageError(f"the arguments are {sorted(args)}, expected model and of {known[1:]}")
+        fault = f"no argument is called {', '.join(unknown)}" if unknown else "there is no model"
+        raise UsageError(f"{fault}; expected model and, if wanted, {', '.join(known[1:])}")
     machines = _whole(args, "machines", 1, 10_000)
-    parallel = _whole(args, "parallel", _PARALLEL, 64)
+    parallel = _whole(args, "parallel", DEFAULT_PARALLEL, MOST_SEQS)
     settings = ServerSettings(
         host="0.0.0.0",
         keys=_keys(),
@@ -231,7 +232,7 @@ def app(args: dict[str, Any]) -> Any:
 
     config: Any = importlib.import_module("ray.serve.config")
     deployed = serve.deployment(
-        Machine,
+        MachineServer,
         num_replicas=machines,
         max_replicas_per_node=1,
         max_ongoing_requests=_ONGOING * parallel,
@@ -239,7 +240,7 @@ def app(args: dict[str, Any]) -> Any:
         request_router_config=config.RequestRouterConfig(request_router_class=_ROUTER),
     ).bind(args["model"], parallel, settings)
     entrance = serve.deployment(
-        serve.ingress()(Entrance),
+        serve.ingress()(Ingress),
         name="Gateway",
         max_ongoing_requests=settings.limits.connections,
         ray_actor_options={"num_cpus": 0},
@@ -247,7 +248,7 @@ def app(args: dict[str, Any]) -> Any:
     return entrance.bind(deployed, settings.limits.body_bytes, settings.keys)
 
 
-class Entrance:
+class Ingress:
     """What Ray Serve makes the gateway of."""
 
     def __init__(self, machines: Any, most_bytes: int, keys: Sequence[api_keys.ApiKey]) -> None:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutputError
 from edgesppo.hub.download import part_path
-from edgesppo.lockfile import toml
 from edgesppo.lockfile.entries import GGUF
+from edgesppo.lockfile.files import shipped_folder
 from edgesppo.system.paths import cache_dir
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def platform_name() -> str:
 def model_dir(entry: PinnedModel) -> Path:
     """The folder of the entry's own files, whether it exists or not; the entry must be pinned."""
     if entry.shipped is not None:
-        return toml.shipped_folder(entry)
+        return shipped_folder(entry)
     if entry.location is not None:
         return Path(entry.location)
     assert entry.repository is not None

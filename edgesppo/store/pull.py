@@ -16,8 +16,9 @@ from edgesppo.hub.client import HubClient
 from edgesppo.hub.download import part_path
 from edgesppo.hub.parallel_download import download_all
 from edgesppo.hub.repository import REVISION, Repository, parse_reference
-from edgesppo.lockfile import layers, toml
+from edgesppo.lockfile import layers
 from edgesppo.lockfile.entries import CHECKPOINT, SHA256_DIGITS, UNRESOLVED
+from edgesppo.lockfile.files import with_sha256
 from edgesppo.store import commit_lock, layout
 from edgesppo.store.near import near_model
 from edgesppo.store.resolve import new_entry, resolve
@@ -220,7 +221,7 @@ def _record_hashes(entry: PinnedModel) -> None:
 
     def change(before: PinnedModel | None) -> PinnedModel | None:
         same = before is not None and before.revision == entry.revision
-        return toml.with_sha256(before, folder) if before is not None and same else before
+        return with_sha256(before, folder) if before is not None and same else before
 
     with suppress(OutputError):  # if the lock cannot be written, git's SHA-1 goes on being checked
         if holders:

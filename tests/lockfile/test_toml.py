@@ -12,6 +12,7 @@ import edgesppo
 from edgesppo.dev import lock_demo
 from edgesppo.errors import BadLock
 from edgesppo.lockfile import toml
+from edgesppo.lockfile.files import describe_files, shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,8 +75,8 @@ def _located(place: str) -> str:
 
 def test_the_demos_entry_has_the_sizes_and_hashes_of_the_shipped_files() -> None:
     entry = toml.read().models["demo"]
-    folder = toml.shipped_folder(entry)
-    shipped_files = toml.describe_files(folder, [file.path for file in entry.files])
+    folder = shipped_folder(entry)
+    shipped_files = describe_files(folder, [file.path for file in entry.files])
     assert entry.files == shipped_files, "refresh it: python -m edgesppo.dev.lock_demo"
     pinned = {file.path for file in entry.files}
     shipped = {p.name for p in folder.iterdir() if p.suffix in (".json", ".model", ".safetensors")}

@@ -16,7 +16,7 @@ import pytest
 
 from edgesppo.errors import BadModelFile, UsageError
 from edgesppo.server import api_keys, ray_serve
-from edgesppo.server.ray_serve import Gateway, Machine, conversation
+from edgesppo.server.ray_serve import Gateway, MachineServer, conversation
 from edgesppo.server.settings import ServerSettings
 from edgesppo.store import verify
 from tests.support.command_line import CAPITAL
@@ -133,7 +133,7 @@ def test_a_gateway_hands_a_request_to_a_machine_and_its_answer_back(demo_gguf: P
     keys = api_keys.parse([(1, "ada:secret-of-ada")], "here")
 
     async def talk() -> tuple[list[Any], list[str]]:
-        machine = Machine(str(demo_gguf), 2, ServerSettings(access_log=False))
+        machine = MachineServer(str(demo_gguf), 2, ServerSettings(access_log=False))
         handle = _Handle(machine)
         sent: list[Any] = []
 
@@ -169,7 +169,7 @@ def test_a_gateway_hands_a_request_to_a_machine_and_its_answer_back(demo_gguf: P
 
 def test_an_answer_that_is_left_ends(babbler: Path) -> None:
     async def leave() -> int:
-        machine = Machine(str(babbler), 1, ServerSettings(access_log=False))
+        machine = MachineServer(str(babbler), 1, ServerSettings(access_log=False))
         asked = body("Hi", stream=True, max_tokens=8000)
         answer: Any = machine.answer(scope(), asked)
         async for message in answer:
@@ -191,7 +191,7 @@ def test_an_answer_that_is_left_ends(babbler: Path) -> None:
 def test_a_machine_holds_its_files_against_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify.CheckedFile, "is_sound", property(lambda _: False))
     with pytest.raises(BadModelFile, match="not what the lock says of demo"):
-        Machine("demo", 1, ServerSettings())
+        MachineServer("demo", 1, ServerSettings())
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_a_machine_is_full_long_before_its_queue_is(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "ray.serve.config", config)  # type: ignore[arg-type]
     monkeypatch.setenv("EDGESPPO_API_KEY", "ada:secret-of-ada")
     ray_serve.app({"model": "demo", "machines": "2", "parallel": "3"})
-    assert asked["Machine"]["max_ongoing_requests"] == 6
-    assert asked["Entrance"]["max_ongoing_requests"] > 2 * 6
+    assert asked["MachineServer"]["max_ongoing_requests"] == 6
+    assert asked["Ingress"]["max_ongoing_requests"] > 2 * 6
 
 
 class Talk:
@@ -251,7 +251,7 @@ class Talk:
 
 def replicas() -> list[int]:
     """The processes of the machines."""
-    return actors("ServeReplica:default:Machine")
+    return actors("ServeReplica:default:MachineServer")
 
 
 def wait_for_two_replicas(serve: Any) -> None:
