@@ -119,16 +119,7 @@ def convert(
         plan = plan_conversion(checkpoint, options, opened)
         conversion = _Conversion(checkpoint, plan, opened, threads, kernels)
         conversion.check_not_in_checkpoint(target)
-        with (
-            conversion.open_output(target, files, report) as out,
-            cleanup_on_error(checkpoint, target, files),
-            _shortages_explained(),
-        ):
-            resumed = len(out.digests)
-            out.complete(conversion.write_tensors(out, report))
-            sha256 = out.read_back()
-            check_written(out.part, target, conversion.plan.added)
-            out.commit(force=force)
+        sha256, resumed = conversion.run(target, files, report, force=force)
     return conversion.result(Path(output), sha256, resumed, time.monotonic() - started)
 
 
@@ -184,12 +175,25 @@ class _Conversion:
                 f"the output {target} is a file of the checkpoint itself; choose another name"
             )
 
-    def open_output(self, target: Path, files: FileSystem, report: Report) -> Output:
-        """The output file, to be entered as a context."""
+    def run(
+        self, target: Path, files: FileSystem, report: Report, *, force: bool
+    ) -> tuple[str, int]:
+        """Write the output; its sha256, and how many tensors an earlier run had written."""
         extra, fingerprint = self._checkpoint.extra_disk_space, self.plan.fingerprint
-        return Output(target, self.plan.file, fingerprint, files, extra=extra, report=report)
+        output = Output(target, self.plan.file, fingerprint, files, extra=extra, report=report)
+        with (
+            output as out,
+            cleanup_on_error(self._checkpoint, target, files),
+            _shortages_explained(),
+        ):
+            resumed = len(out.digests)
+            out.complete(self._write_tensors(out, report))
+            sha256 = out.read_back()
+            check_written(out.part, target, self.plan.added)
+            out.commit(force=force)
+        return sha256, resumed
 
-    def write_tensors(self, out: Output, report: Report) -> bytes:
+    def _write_tensors(self, out: Output, report: Report) -> bytes:
         """Write every tensor that is not written yet; the final head, with the shards' hashes."""
         missing = [job for job in self.plan.jobs if job.weight.name not in out.digests]
         missing.sort(key=lambda job: job.location)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from edgesppo.engine.draft_model import open_draft_model
@@ -79,20 +80,30 @@ def load(
         UsageError: An argument is invalid, or the draft model has another vocabulary.
         OutOfMemory: The model does not fit into memory.
     """
-    started = time.perf_counter()
     callbacks = {"on_load": on_load, "on_convert": on_convert, "on_tune": on_tune}
     for name, function in callbacks.items():
         validate.callback(name, function)
+    n_ctx, n_threads, n_seqs, gpu = map(validate.plain, (n_ctx, n_threads, n_seqs, gpu))
+    asked = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force)
+    return _load(model, asked, drafts, on_load, on_convert, on_tune)
+
+
+def _load(
+    model: str | Path | locate.Found,
+    asked: LoadOptions,
+    drafts: bool | str | Path,
+    on_load: Callable[[float], None] | None,
+    on_convert: Callable[[Progress], None] | None,
+    on_tune: Callable[[float], None] | None,
+) -> LoadedModel:
+    started = time.perf_counter()
     if not isinstance(drafts, bool | str | os.PathLike) or drafts == "":
         raise validate.invalid_value("drafts", drafts, "True, False or a model")
     found = model if isinstance(model, locate.Found) else locate.find(model)
     summary, convert_s = _prepare(found, on_convert)
-    draft_summary = None
     if not isinstance(drafts, bool):
-        draft_summary, seconds = _prepare(locate.find(drafts))
-        convert_s += seconds
-    n_ctx, n_threads, n_seqs, gpu = map(validate.plain, (n_ctx, n_threads, n_seqs, gpu))
-    asked = LoadOptions(n_ctx, n_threads, n_seqs, gpu, cache_type, tune, force, draft_summary)
+        draft, seconds = _prepare(locate.find(drafts))
+        asked, convert_s = replace(asked, draft=draft), convert_s + seconds
     tuning, plan = choose_settings(summary, asked, on_tune)
     draft_costs = tuning.row_costs if _drafts_enabled(summary, drafts) else None
     engine, defaults = _open(found.name, summary, tuning, asked, draft_costs, on_load)

@@ -87,9 +87,6 @@ def batch(
         EdgesppoError: What `load` raises; or the model failed, which ends the batch.
     """
     options.check_names(sampling, _OTHERS)
-    validate.callback("on_progress", on_progress)
-    if parallel is not None:
-        parallel = validate.integer("parallel", parallel, 1, MOST_SEQS)
     format_ = None if schema is None else structured.answer_format(schema)
     recipe = Recipe(sampling, n=n, seeds=seeds, system=system, answer_format=format_, part=part)
     results = _results(model, rows, out, recipe, parallel, on_progress)
@@ -109,6 +106,9 @@ def _results(
 
     Then the results.
     """
+    validate.callback("on_progress", on_progress)
+    if parallel is not None:
+        parallel = validate.integer("parallel", parallel, 1, MOST_SEQS)
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(open_rows(rows))
         take_part(found.places, recipe.part)

@@ -61,7 +61,7 @@ class BatchResult(Mapping[str, Any]):
     def answers(self) -> list[dict[str, Any]]:
         """Text, finish_reason and seed of each answer, and its tool_calls if it has any.
 
-        None if there is an error.
+        An empty list if there is an error.
         """
         if self.error is not None:
             return []

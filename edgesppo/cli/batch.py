@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.output import ResultFile
     from edgesppo.batches.recipe import Recipe
+    from edgesppo.cli.answer_rows import Summary
 
 
 _LONGEST = 20  # characters of what is read as numbers; which are valid, the recipe knows
@@ -144,14 +145,21 @@ def batch_command(
         with job.open_output(path) as file:
             summary = answer_rows(job, file, "rows" if recipe is None else "answers")
             ranking = None if recipe is None else _write_sppo(job, file)
+    _tell_summary(summary, ranking, as_json=as_json)
+    if summary.errors:
+        sys.exit(1)
+
+
+def _tell_summary(summary: Summary, ranking: str | None, *, as_json: bool) -> None:
+    """Print what was done; `ranking` is the command for what a recipe wrote."""
+    from edgesppo.batches import sppo
+
     say(summary.line())
     if as_json:
         emit_json({**summary.to_dict(), **({} if ranking is None else {"ranking": ranking})})
     elif ranking is not None:
         say(f"To rank them, in a checkout of {sppo.SCRIPTS} with its packages:")
         tell(ranking)
-    if summary.errors:
-        sys.exit(1)
 
 
 def _recipe(
