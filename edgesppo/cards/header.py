@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.lockfile.entries import REPOSITORY, is_link
+from edgesppo.lockfile.entries import REPOSITORY, UNKNOWN_LICENSE, is_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,6 @@ _WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 # What a licence is called in a header; a file may have anything there.
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
-_NO_CLAIM = "unknown"
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _base(sources: Sources) -> tuple[str | list[str] | None, str | None]:
 def _license(sources: Sources) -> dict[str, str | None]:
     claims = sources.license
     said, link = (claims["header"] or "").lower(), claims["link"]
-    known = said != _NO_CLAIM and _LICENSE.fullmatch(said)
+    known = said != UNKNOWN_LICENSE and _LICENSE.fullmatch(said)
     return {
         "license": said if known else None,
         "license_name": claims["name"] if known else None,

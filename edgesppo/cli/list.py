@@ -45,7 +45,7 @@ def list_command(as_json: bool) -> None:
 def _row(entry: PinnedModel) -> dict[str, Any]:
     """An entry and its state on this machine; `bytes` is what it uses on the disk."""
     build = layout.find_build(entry)
-    n_bytes = sum(layout.size_of(path) or 0 for path, *_ in verify.present(entry))
+    n_bytes = sum(layout.size_of(file.path) or 0 for file in verify.expected_files(entry))
     path = None
     if build is not None:
         state, path = "converted", build[0]

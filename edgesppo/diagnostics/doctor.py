@@ -175,7 +175,7 @@ def _models() -> Iterator[Finding]:
         elif wrong := list(_wrong_sizes(entry)):
             advice = f"edgesppo pull {entry.name} --repair"
             yield from (Finding("model", FAIL, text, advice) for text in wrong)
-        elif verify.present(entry) and not (build or present):
+        elif verify.expected_files(entry) and not (build or present):
             again = " --convert" if _was_built(entry) else ""
             advice = f"edgesppo pull {entry.name}{again}, or: edgesppo rm {entry.name}"
             yield Finding("model", WARN, f"{entry.name} is only partly downloaded", advice)
@@ -185,10 +185,10 @@ def _models() -> Iterator[Finding]:
 
 def _wrong_sizes(entry: PinnedModel) -> Iterator[str]:
     """A message for each of the model's files whose size is not the pinned one."""
-    for path, pinned, _, _ in verify.present(entry):
-        found = layout.size_of(path)
-        if found not in (None, pinned):
-            yield f"{path.name} of {entry.name} has {found:,} bytes, expected {pinned:,}"
+    for file in verify.expected_files(entry):
+        found = layout.size_of(file.path)
+        if found not in (None, file.size):
+            yield f"{file.path.name} of {entry.name} has {found:,} bytes, expected {file.size:,}"
 
 
 def _links() -> Iterator[Finding]:
@@ -206,7 +206,7 @@ def _links() -> Iterator[Finding]:
 
 def _was_built(entry: PinnedModel) -> bool:
     """Whether the model was converted on this machine."""
-    return any(is_build for *_, is_build in verify.present(entry))
+    return any(file.is_build for file in verify.expected_files(entry))
 
 
 def _rubbish() -> Iterator[Finding]:

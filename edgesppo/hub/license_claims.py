@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import DownloadError
 from edgesppo.hub.model_card import parse_card
-from edgesppo.lockfile.entries import is_link
+from edgesppo.lockfile.entries import UNKNOWN_LICENSE, is_link
 from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _SHOWN = 80
 _FREE = frozenset(
     ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense")
 )
-_NO_CLAIM = (None, "unknown")
 _OTHER = "other"
 # How a licence's text begins, its name, and its maximum length: a longer file has added clauses.
 _TEXTS = (
@@ -140,7 +139,7 @@ def _claims(entry: PinnedModel) -> list[str]:
     """Every claimed licence; of a header that says "other", the `license_name` if it has one."""
     header = entry.license_name if entry.license == _OTHER else None
     found = (header or entry.license, entry.license_in_text, entry.license_in_file)
-    claims = [claim for claim in found if claim is not None and claim not in _NO_CLAIM]
+    claims = [claim for claim in found if claim is not None and claim != UNKNOWN_LICENSE]
     return claims or [_OTHER]
 
 

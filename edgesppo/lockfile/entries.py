@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgesppo.lockfile.published import Citation, Result, Shape, Training
 
 UNRESOLVED = "unresolved"
+UNKNOWN_LICENSE = "unknown"
 CHECKPOINT, GGUF = "checkpoint", "gguf"
 KINDS = (CHECKPOINT, GGUF)
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)

@@ -20,6 +20,7 @@ from edgesppo.lockfile.checks import check_location
 from edgesppo.lockfile.entries import (
     CHECKPOINT,
     GGUF,
+    UNKNOWN_LICENSE,
     PinnedFile,
     PinnedModel,
     check_model_name,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     # Called with the number of bytes hashed so far, and the total.
     HashProgress = Callable[[int, int], None]
 
-_UNKNOWN = "unknown"
 _MAX_NAME = 64
 # The name of a file that is stored under its hash, with or without the hash's kind before it.
 _IS_HASH = re.compile(r"(?:sha(?:1|256|512)[-:_])?[0-9a-f]{32,128}", re.IGNORECASE)
@@ -115,7 +115,7 @@ def _checkpoint(folder: Path) -> tuple[str, dict[str, Any]]:
     look_ahead(folder)
     with Checkpoint(folder) as checkpoint:
         card = read_card(checkpoint.read_small(CARD))
-    licence = card.license or card.license_in_text or _UNKNOWN
+    licence = card.license or card.license_in_text or UNKNOWN_LICENSE
     text = card.license_in_text if card.license else None
     return folder.name, {
         "description": f"{folder.name}, a checkpoint of your own",
@@ -136,7 +136,7 @@ def _gguf(path: Path) -> tuple[str, dict[str, Any]]:
     title = own_title(path, summary)
     return title, {
         "description": f"{metadata.text(keys, 'general.name') or title}, a file of your own",
-        "license": metadata.text(keys, "general.license") or _UNKNOWN,
+        "license": metadata.text(keys, "general.license") or UNKNOWN_LICENSE,
         "license_in_text": metadata.text(keys, "edgesppo.license.in_text"),
         "license_link": _link(metadata.text(keys, "general.license.link")),
     }

@@ -15,6 +15,8 @@ from edgesppo.lockfile.entries import (
     CHECKPOINT,
     GGUF,
     SHA256_DIGITS,
+    UNKNOWN_LICENSE,
+    UNRESOLVED,
     PinnedFile,
     PinnedModel,
     check_model_name,
@@ -33,7 +35,6 @@ _WEIGHTS = ".safetensors"
 _KINDS = (".json", ".jinja", ".md", ".model", ".txt", _WEIGHTS)
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_NO_CLAIM = "unknown"
 
 
 def new_entry(repository: Repository, name: str | None) -> PinnedModel:
@@ -45,8 +46,8 @@ def new_entry(repository: Repository, name: str | None) -> PinnedModel:
         kind=CHECKPOINT,
         description=f"{repository} from the Hugging Face hub",
         repository=str(repository),
-        revision="unresolved",
-        license=_NO_CLAIM,
+        revision=UNRESOLVED,
+        license=UNKNOWN_LICENSE,
     )
 
 
@@ -88,7 +89,7 @@ def _with_base_model(entry: PinnedModel, commit: Commit) -> PinnedModel:
     return replace(
         entry,
         base_model=base or entry.base_model,
-        base_revision="unresolved" if base else entry.base_revision,
+        base_revision=UNRESOLVED if base else entry.base_revision,
     )
 
 

@@ -25,18 +25,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CheckedFile:
-    """One file that was hashed again.
-
-    `expected` is its pinned hash and `found` its hash now, or None if it cannot be read or its
-    size is not `size` bytes.
-    """
+class ExpectedFile:
+    """A file that should be here: its size in bytes and its pinned hash, `expected`."""
 
     path: Path
     size: int
     expected: str
-    found: str | None
     is_build: bool
+
+
+@dataclass(frozen=True)
+class CheckedFile(ExpectedFile):
+    """A file that was hashed again.
+
+    `found` is its hash now, or None if it cannot be read or its size is not `size`.
+    """
+
+    found: str | None
 
     @property
     def is_sound(self) -> bool:
@@ -44,8 +49,8 @@ class CheckedFile:
         return self.found == self.expected
 
 
-def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
-    """Path, size in bytes, pinned hash and `is_build` of every file that should be here.
+def expected_files(entry: PinnedModel) -> list[ExpectedFile]:
+    """Every file that should be here.
 
     These are all files of an import, all files of a checkpoint if any of them is present, and the
     converted files that are present.
@@ -53,33 +58,38 @@ def present(entry: PinnedModel) -> list[tuple[Path, int, str, bool]]:
     if not entry.is_pinned:
         return []
     folder = layout.model_dir(entry)
-    found = [(folder / file.path, file.size, file.digest, False) for file in entry.files]
-    for build in entry.builds:
-        if build.platform == layout.platform_name():
-            path = layout.build_path(entry, build.recipe)
-            found.append((path, build.size, build.sha256, True))
+    files = [
+        ExpectedFile(folder / file.path, file.size, file.digest, False) for file in entry.files
+    ]
+    builds = [
+        ExpectedFile(layout.build_path(entry, build.recipe), build.size, build.sha256, True)
+        for build in entry.builds
+        if build.platform == layout.platform_name()
+    ]
     if entry.location is not None:  # all of it was here when it was imported
-        return found
-    exists = [item for item in found if layout.size_of(item[0]) is not None]
+        return files + builds
     # If a part of a checkpoint is here, the rest of it counts as missing.
-    missing = [item for item in found if item not in exists and not item[3]]
-    started = any(not is_build for *_, is_build in exists)
-    return [item for item in found if item in exists or (started and item in missing)]
+    started = any(map(_is_here, files))
+    return [*(files if started else ()), *filter(_is_here, builds)]
+
+
+def _is_here(file: ExpectedFile) -> bool:
+    return layout.size_of(file.path) is not None
 
 
 def check(entry: PinnedModel, on_hash: HashProgress | None = None) -> Iterator[CheckedFile]:
     """Hash every file of the entry that should be here; `on_hash` is told the progress in bytes."""
-    files, done = present(entry), 0
-    total = sum(size for _, size, _, _ in files)
-    for path, size, expected, is_build in files:
+    files, done = expected_files(entry), 0
+    total = sum(file.size for file in files)
+    for file in files:
         found = None
-        if layout.size_of(path) == size:
-            hasher = entries.hasher(expected, size)
+        if layout.size_of(file.path) == file.size:
+            hasher = entries.hasher(file.expected, file.size)
             with suppress(OSError):
-                hash_file(path, hasher, on_hash, done=done, total=total)
+                hash_file(file.path, hasher, on_hash, done=done, total=total)
                 found = hasher.hexdigest()
-        done += size
-        yield CheckedFile(path, size, expected, found, is_build)
+        done += file.size
+        yield CheckedFile(file.path, file.size, file.expected, file.is_build, found)
 
 
 def require_sound(model: str) -> None:
