@@ -137,6 +137,9 @@ def improved(
         yield None
         return
     target, found = check_target(Path(output), force=chosen["force"]), locate.find(source)
+    if not found.is_checkpoint:  # the conversion says what it is instead, and what to do
+        yield None
+        return
     copy = converted.TemporaryCopy(target, converted.copy_of(found, unquantised_type(found)))
     preparation = _Preparation(source, Path(output), quality, chosen, copy)
     yield preparation.run()

@@ -179,20 +179,22 @@ class TemporaryCopy:
     def __init__(self, output: Path, copy: Path) -> None:
         self._record = output.with_name(f".{output.name}.edgesppo-copy")
         self._copy = copy
+        self._is_recorded = False
 
     def recording(self, on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
         """The callback for a conversion that may be this copy's."""
 
         def progress(done: Progress) -> None:
-            if not self._record.exists():
+            if not self._is_recorded:
                 write_file(self._record, os.fsencode(self._copy.name))
+                self._is_recorded = True
             on_progress(done)
 
         return progress
 
     def remove(self) -> None:
         """Remove the copy, if it was made for this output, and the record."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             name = os.fsdecode(read_regular(self._record, _MAX_PATH))
             remove_copy(_folder() / Path(name).name)
             self._record.unlink()

@@ -104,6 +104,10 @@ def test_what_does_not_go_together_is_a_usage_error(
     assert run("convert", DEMO, "-o", out, "--dialogues", dialogues).exit_code == 2
     both = ("--calibrate", "--imatrix", demo_gguf)
     assert run("convert", DEMO, "-o", out, *both).exit_code == 2
+    (tmp_path / "one").mkdir()
+    shutil.copy(demo_gguf, tmp_path / "one")
+    refused = run("convert", tmp_path / "one", "-o", out, "--calibrate")
+    assert "already converted: edgesppo chat" in one_line_error(refused)
     assert not out.exists()
 
 
