@@ -67,8 +67,7 @@ class _Conversation:
         self._system: list[str] = []
         self._pending: list[str] = []  # system texts for the next user's turn
         self._turns: list[tuple[Role, str]] = []
-        self._calls: dict[str, str] = {}  # id -> name of the tool
-        self._open: set[str] = set()  # ids of the calls that have no result yet
+        self._open: dict[str, str] = {}  # calls without a result: id -> name of the tool
 
     def add(self, n: int, message: ApiMessage) -> None:
         """Add the client's message number `n`."""
@@ -91,11 +90,16 @@ class _Conversation:
     def finish(self, system: str) -> tuple[list[Message], str | None]:
         """The turns, and the answer to continue."""
         if self._open:
-            raise BadField("the last calls of tools have no results yet", "messages")
-        if self._pending or not self._turns:
-            self._add_user("" if self._turns else _BREAK.join(self._system))
-            if len(self._turns) == 1 and self._system:
-                self._system = []
+            raise BadField(
+                f"the call {next(iter(self._open))[:64]!r} has no result yet, expected a message "
+                "of the role 'tool' with that tool_call_id",
+                "messages",
+            )
+        if not self._turns:  # a system text alone is asked as a user's
+            self._add_user(_BREAK.join(self._system))
+            self._system = []
+        elif self._pending:
+            self._add_user("")
         partial = self._turns.pop()[1] if self._turns[-1][0] == "assistant" else None
         head = _BREAK.join(text for text in (*self._system, system) if text.strip())
         first = [Message("system", head)] if head else []
@@ -112,10 +116,12 @@ class _Conversation:
         if self._pending:
             self._add_user("")
         for call in calls:
-            if call.id in self._calls:
-                raise BadField(f"{where} has the id of an earlier tool call", where)
-            self._calls[call.id] = call.name
-            self._open.add(call.id)
+            if call.id in self._open:
+                raise BadField(
+                    f"{where} has the id {call.id[:64]!r} of a tool call that has no result yet",
+                    where,
+                )
+            self._open[call.id] = call.name
         made = [call_text(call.name, call.arguments) for call in calls]
         self._add("assistant", "\n".join(filter(None, [text, *made])))
 
@@ -127,8 +133,7 @@ class _Conversation:
                 f"{where}.tool_call_id is {call!r}, expected the id of a call without a result",
                 f"{where}.tool_call_id",
             )
-        self._open.remove(call)
-        return f"Result of {self._calls[call]}:\n{text}"
+        return f"Result of {self._open.pop(call)}:\n{text}"
 
     def _add(self, role: Role, text: str) -> None:
         if self._turns and self._turns[-1][0] == role:
