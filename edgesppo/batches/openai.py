@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
-from edgesppo.openai_api.answers import choice, usage_of
+from edgesppo.openai_api.choices import choice, usage_of
 from edgesppo.system import validate
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from edgesppo.errors import IncompleteAnswer
 from edgesppo.interior import interior
 from edgesppo.llama.model import Model
 from edgesppo.loaded_model import LoadedModel
-from edgesppo.openai_api.answers import calls_in, finish_reason
+from edgesppo.openai_api.choices import calls_in, finish_reason
 
 _BAD_REQUEST = 400
 _PARTS = ("text", "finish_reason", "seed", "tool_calls")  # of an answer

@@ -2,6 +2,6 @@
 
 - messages.py: a client's messages -> Gemma-2's turns
 - tools.py: tools -> what the model is told, and the grammar of a call
-- answers.py, logprobs.py: answers -> the choices and the usage of a chat completion
+- choices.py, logprobs.py: answers -> the choices and the usage of a chat completion
 - errors.py: a field that cannot be followed
 """

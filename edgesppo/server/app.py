@@ -16,19 +16,19 @@ from typing_extensions import NotRequired, TypedDict
 
 from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
-from edgesppo.server import budgets, documented, metrics, page_route
+from edgesppo.server import budgets, metrics, openapi, page_route
 from edgesppo.server.access_log import AccessLog
 from edgesppo.server.errors import ApiError, ErrorBody, from_exception
 from edgesppo.server.guard import Guard
 from edgesppo.server.head_requests import HeadRequests
-from edgesppo.server.invalid import from_validation
+from edgesppo.server.normalize_path import NormalizePath
 from edgesppo.server.ollama import answers
 from edgesppo.server.ollama import models as ollama_models
 from edgesppo.server.openai import chat, completions, models, responses, unsupported
 from edgesppo.server.openai.answer_types import ChatCompletionChunk, CompletionChunk
 from edgesppo.server.openai.response_types import ResponseEvent
-from edgesppo.server.plain_paths import PlainPaths
 from edgesppo.server.service import Service
+from edgesppo.server.validation_errors import from_validation
 from edgesppo.server.worker import FAILED, OK
 from edgesppo.system.sanitize import one_line
 
@@ -51,14 +51,14 @@ class Health(TypedDict):
     error: NotRequired[str]
 
 
-_HEALTH: documented.Responses = {
+_HEALTH: openapi.Responses = {
     200: {"model": Health, "description": "The server answers"},
     503: {"model": Health | ErrorBody, "description": "It loads, stops or has failed"},
-    **documented.errors(403, 500),
+    **openapi.errors(403, 500),
 }
-_METRICS: documented.Responses = {
+_METRICS: openapi.Responses = {
     200: {"content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}}},
-    **documented.errors(401, 403, 429, 500),
+    **openapi.errors(401, 403, 429, 500),
 }
 # What streams are made of, by the names in the description.
 _PIECES = {
@@ -92,7 +92,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         app.include_router(module.router)
     _add_status(app, service)
     page_route.mount(app)
-    documented.complete(app, _PIECES)
+    openapi.complete(app, _PIECES)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(EdgesppoError, _on_our_error)
@@ -109,7 +109,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         )
     app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
     app.add_middleware(HeadRequests)
-    app.add_middleware(PlainPaths)
+    app.add_middleware(NormalizePath)
     return app
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo.server import listen
-from edgesppo.server.plain_paths import plain_path
+from edgesppo.server.normalize_path import normalize_path
 from edgesppo.server.settings import ServerSettings
 from tests.support.live_server import CHAT, live
 
@@ -83,7 +83,12 @@ def test_slashes_too_many_are_forgiven_and_a_missing_v1_is_named(server: Live) -
         assert server.client.get(f"{server.client.base_url}".rstrip("/") + path).status_code == 200
     missing = server.client.post("/chat/completions", json=body("Hi")).json()["error"]["message"]
     assert "did you mean /v1/chat/completions?" in missing
-    assert [plain_path(path) for path in ("/", "//", "/page/", "/a/")] == ["/", "/", "/page/", "/a"]
+    assert [normalize_path(path) for path in ("/", "//", "/page/", "/a/")] == [
+        "/",
+        "/",
+        "/page/",
+        "/a",
+    ]
 
 
 def test_what_the_model_cannot_do_is_said(server: Live) -> None:

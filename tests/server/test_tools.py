@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from edgesppo.openai_api.tools import AnswerParser, CallParser
-from edgesppo.server.ollama.answers import Reply
+from edgesppo.server.ollama.answers import OllamaReply
 from edgesppo.server.ollama.requests import ChatBody
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import CHAT, Live, events, live
@@ -132,7 +132,7 @@ def test_ollamas_calls_may_be_several_too() -> None:
     text = "".join(
         f'{{"name": "add", "arguments": {{"a": {n}}}}}{end}' for n, end in ((1, "\n"), (2, ""))
     )
-    reply = Reply(body, chat=True)
+    reply = OllamaReply(body, chat=True)
     pieces = [reply.piece(text[:9], done=False), reply.piece(text[9:], done=True)]
     assert pieces[0]["message"] == {"role": "assistant", "content": ""}
     assert pieces[1]["message"]["tool_calls"] == [

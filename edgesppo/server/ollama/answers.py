@@ -15,13 +15,13 @@ from fastapi.responses import JSONResponse
 
 from edgesppo.openai_api import logprobs, tools
 from edgesppo.server.closing_response import ClosingResponse
-from edgesppo.server.documented import answered, json_lines
 from edgesppo.server.errors import OllamaErrorBody, bad_request, from_exception
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.answer_types import OllamaChatPiece, OllamaGeneratePiece
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
 from edgesppo.server.openai.chat import plan_of as chat_plan_of
 from edgesppo.server.openai.chat import text_plan_of
+from edgesppo.server.openapi import answered, json_lines
 from edgesppo.server.service import Answers, Plan, Service, finish_reason
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class JsonLines(ClosingResponse):
 )
 async def chat(request: HttpRequest, body: ChatBody) -> Any:
     """Answer a conversation."""
-    return await _answer(request, body, Reply(body, chat=True), empty=not body.messages)
+    return await _answer(request, body, OllamaReply(body, chat=True), empty=not body.messages)
 
 
 @router.post(
@@ -57,11 +57,11 @@ async def chat(request: HttpRequest, body: ChatBody) -> Any:
 )
 async def generate(request: HttpRequest, body: GenerateBody) -> Any:
     """Answer one text."""
-    return await _answer(request, body, Reply(body, chat=False), empty=not body.prompt)
+    return await _answer(request, body, OllamaReply(body, chat=False), empty=not body.prompt)
 
 
 async def _answer(
-    request: HttpRequest, body: ChatBody | GenerateBody, reply: Reply, *, empty: bool
+    request: HttpRequest, body: ChatBody | GenerateBody, reply: OllamaReply, *, empty: bool
 ) -> Any:
     service: Service = request.app.state.service
     service.require_model(body.model)
@@ -91,7 +91,7 @@ def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> 
     return plan
 
 
-class Reply:
+class OllamaReply:
     """The response to one request, in pieces of the same form."""
 
     def __init__(self, body: Request, *, chat: bool) -> None:

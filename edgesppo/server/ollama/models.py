@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 
 from edgesppo._version import __version__
 from edgesppo.server.backend import Backend
-from edgesppo.server.documented import got, posted
 from edgesppo.server.errors import ApiError, OllamaErrorBody, bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.answer_types import (
@@ -22,6 +21,7 @@ from edgesppo.server.ollama.answer_types import (
     OllamaVersion,
 )
 from edgesppo.server.ollama.requests import ModelBody
+from edgesppo.server.openapi import got, posted
 from edgesppo.server.service import Service
 
 router = APIRouter(route_class=JsonRoute)

@@ -13,10 +13,9 @@ from edgesppo._version import __version__
 from edgesppo.chat.structured import AnswerFormat, answer_format
 from edgesppo.errors import UsageError
 from edgesppo.openai_api import logprobs, tools
-from edgesppo.openai_api.answers import choice, usage_of
+from edgesppo.openai_api.choices import choice, usage_of
 from edgesppo.openai_api.messages import turns
 from edgesppo.openai_api.tools import Function, Named, ToolUse
-from edgesppo.server.documented import answered, events
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
@@ -30,6 +29,7 @@ from edgesppo.server.openai.answer_types import (
     ToolCallDelta,
 )
 from edgesppo.server.openai.chat_request import ChatRequest, NamedTool
+from edgesppo.server.openapi import answered, events
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
@@ -54,9 +54,9 @@ async def chat_completions(request: Request, body: ChatRequest) -> Any:
     answers = await service.start(
         request, lambda backend: plan_of(body, backend, limits), "messages"
     )
-    reply = Reply(service.backend.name, body)
+    reply = ChatReply(service.backend.name, body)
     if body.stream:
-        return sse.AnswerStream(answers, reply.events(answers))
+        return sse.EventStream(answers, reply.events(answers))
     return JSONResponse(reply.whole(answers, await answers.results()))
 
 
@@ -134,7 +134,7 @@ def _answer_format(body: ChatRequest) -> AnswerFormat | None:
         raise bad_request(str(error), "response_format", "invalid_schema") from None
 
 
-class Reply:
+class ChatReply:
     """The response to one request, as a whole or as events."""
 
     def __init__(self, model: str, body: ChatRequest) -> None:

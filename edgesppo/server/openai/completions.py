@@ -11,8 +11,7 @@ from pydantic import Field
 
 from edgesppo._version import __version__
 from edgesppo.openai_api import logprobs
-from edgesppo.openai_api.answers import usage_of
-from edgesppo.server.documented import answered, events
+from edgesppo.openai_api.choices import usage_of
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
@@ -23,6 +22,7 @@ from edgesppo.server.openai.answer_types import (
     Head,
 )
 from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions, example
+from edgesppo.server.openapi import answered, events
 from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
@@ -72,9 +72,9 @@ async def completions(request: Request, body: CompletionRequest) -> Any:
     service: Service = request.app.state.service
     service.require_model(body.model)
     answers = await service.start(request, lambda backend: plan_of(body, backend), "prompt")
-    reply = Reply(service.backend, body)
+    reply = CompletionReply(service.backend, body)
     if body.stream:
-        return sse.AnswerStream(answers, reply.events(answers))
+        return sse.EventStream(answers, reply.events(answers))
     return JSONResponse(reply.whole(answers, await answers.results()))
 
 
@@ -110,7 +110,7 @@ def _ids(prompt: str | list[int], backend: Backend) -> list[int]:
     return backend.require_room(prompt)
 
 
-class Reply:
+class CompletionReply:
     """The response to one request, as a whole or as events."""
 
     def __init__(self, backend: Backend, body: CompletionRequest) -> None:

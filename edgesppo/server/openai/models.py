@@ -11,12 +11,12 @@ from pydantic import Field
 from edgesppo.errors import UsageError
 from edgesppo.openai_api.messages import turns
 from edgesppo.server.backend import Backend
-from edgesppo.server.documented import got, posted
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai.answer_types import Model, Models, Text, TokenPiece, Tokens
 from edgesppo.server.openai.chat_request import ChatMessage
 from edgesppo.server.openai.fields import FIRST_ERROR, RequestModel
+from edgesppo.server.openapi import got, posted
 from edgesppo.server.service import Service
 
 # The most that one request may have turned into text, or text into.

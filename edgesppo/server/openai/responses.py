@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from edgesppo.server.documented import answered, events
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
 from edgesppo.server.openai.chat import plan_of
 from edgesppo.server.openai.response_items import Item, Items
 from edgesppo.server.openai.response_types import OutputText, Response, ResponseUsage, Status
 from edgesppo.server.openai.responses_request import ResponsesRequest
+from edgesppo.server.openapi import answered, events
 from edgesppo.server.service import Plan, Service, finish_reason, now
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ async def responses(request: Request, body: ResponsesRequest) -> Any:
         return dataclasses.replace(found, length_field="max_output_tokens")
 
     answers = await service.start(request, plan, "input")
-    reply = Reply(service.backend.name, body)
+    reply = ResponseReply(service.backend.name, body)
     if body.stream:
-        return sse.AnswerStream(answers, reply.events(answers))
+        return sse.EventStream(answers, reply.events(answers))
     (result,) = await answers.results()
     reply.items.add(result.text)
     reply.items.end()
     return JSONResponse(reply.response(finish_reason(result.finish_reason), result.usage))
 
 
-class Reply:
+class ResponseReply:
     """The response to one request, as a whole or as events."""
 
     def __init__(self, model: str, body: ResponsesRequest) -> None:

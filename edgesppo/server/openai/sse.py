@@ -29,7 +29,7 @@ def event(data: Mapping[str, Any], name: str | None = None) -> bytes:
     return format_sse_event(data_str=text, event=name)
 
 
-class AnswerStream(ClosingResponse):
+class EventStream(ClosingResponse):
     """A stream of events; when it ends, by whatever, its answers are closed."""
 
     media_type = EventSourceResponse.media_type

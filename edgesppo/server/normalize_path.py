@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _SLASHES = re.compile("/{2,}")
 
 
-class PlainPaths:
+class NormalizePath:
     """ASGI middleware that takes repeated slashes as one, and none at the end of a path."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -20,13 +20,13 @@ class PlainPaths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] == "http":
-            path = plain_path(scope["path"])
+            path = normalize_path(scope["path"])
             if path != scope["path"]:
                 scope = {**scope, "path": path, "raw_path": path.encode()}
         await self._app(scope, receive, send)
 
 
-def plain_path(path: str) -> str:
+def normalize_path(path: str) -> str:
     """The path without what is too many of its slashes."""
     path = _SLASHES.sub("/", path)
     is_below_page = path == "/page/"
