@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edgesppo.access")
 _DISCONNECTED = 499
+_FAILED = 500
 _REFUSED = 400  # the least status of a refusal
 _OTHER = "other"
 _LONGEST = 80  # characters of a path that is none of ours
@@ -43,8 +44,13 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noting)
+        except Exception:
+            entry.is_broken = True
+            raise
         finally:
             self._metrics.requests.labels(entry.label, str(entry.status)).inc()
+            if "error" in entry.state:
+                self._metrics.errors.labels(entry.state["error"] or _OTHER).inc()
             if self._enabled and not entry.is_page_file:
                 logger.info(json.dumps(entry.line()))
 
@@ -57,6 +63,7 @@ class _Entry:
         self._started = time.perf_counter()
         self._status: int | None = None
         self._whole = False
+        self.is_broken = False  # an exception has ended it
         self.id = f"req-{secrets.token_hex(8)}"
 
     def note(self, message: Message) -> None:
@@ -71,7 +78,14 @@ class _Entry:
     @property
     def status(self) -> int:
         """The status; that of a client that went away, if the response is not whole."""
+        if self.is_broken:
+            return _FAILED
         return self._status if self._status is not None and self._whole else _DISCONNECTED
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the layers below have noted of the request."""
+        return self._scope.get("state") or {}
 
     @property
     def label(self) -> str:
@@ -93,7 +107,7 @@ class _Entry:
 
     def line(self) -> dict[str, Any]:
         """The request and its answer as one object of the log."""
-        state = self._scope.get("state") or {}
+        state = self.state
         asked, answered = state.get("tokens") or (None, None)
         client = self._scope.get("client")
         return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
@@ -18,7 +17,7 @@ from edgesppo._version import __version__
 from edgesppo.errors import EdgesppoError
 from edgesppo.server import budgets, metrics, openapi, page_route
 from edgesppo.server.access_log import AccessLog
-from edgesppo.server.errors import ApiError, ErrorBody, from_exception
+from edgesppo.server.errors import ApiError, ErrorBody, note
 from edgesppo.server.guard import Guard
 from edgesppo.server.head_requests import HeadRequests
 from edgesppo.server.normalize_path import NormalizePath
@@ -28,6 +27,7 @@ from edgesppo.server.openai import chat, completions, models, responses, unsuppo
 from edgesppo.server.openai.answer_types import ChatCompletionChunk, CompletionChunk
 from edgesppo.server.openai.response_types import ResponseEvent
 from edgesppo.server.service import Service
+from edgesppo.server.unexpected_errors import UnexpectedErrors
 from edgesppo.server.validation_errors import from_validation
 from edgesppo.server.worker import FAILED, OK
 from edgesppo.system.sanitize import one_line
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.server.settings import ServerSettings
-
-logger = logging.getLogger("edgesppo.server")
 
 
 class Health(TypedDict):
@@ -95,9 +93,9 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     openapi.complete(app, _PIECES)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(EdgesppoError, _on_our_error)
-    app.add_exception_handler(Exception, _on_error)
+    app.add_exception_handler(EdgesppoError, _response)
     # The last one added is the outermost.
+    app.add_middleware(UnexpectedErrors)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics, budgets=service.budgets)
     if settings.origins:
         app.add_middleware(
@@ -138,13 +136,13 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _response(request, from_validation(error))
+    return await _response(request, from_validation(error))
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error, ApiError):
-        return _response(request, error)
+        return await _response(request, error)
     message, path = str(error.detail), request.url.path[:100]
     if error.status_code == 404:
         known = request.app.openapi()["paths"]
@@ -154,18 +152,9 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     elif error.status_code == 405:
         message = f"{request.method[:16]} is not possible on {path!r}"
     headers = dict(error.headers or {})
-    return _response(request, ApiError(error.status_code, message, headers=headers))
+    return await _response(request, ApiError(error.status_code, message, headers=headers))
 
 
-async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
-    return _response(request, from_exception(error))
-
-
-async def _on_error(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unexpected %s", type(error).__name__, exc_info=error)
-    return _response(request, from_exception(error))
-
-
-def _response(request: Request, error: ApiError) -> JSONResponse:
-    request.state.error = error.code
-    return JSONResponse(error.body(request.url.path), error.status_code, error.headers)
+async def _response(request: Request, error: Exception) -> JSONResponse:
+    found = note(request.scope, error)
+    return JSONResponse(found.body(request.url.path), found.status_code, found.headers)

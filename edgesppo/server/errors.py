@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 from pydantic import BaseModel
@@ -22,6 +23,11 @@ from edgesppo.openai_api.errors import BadField
 from edgesppo.sampling.options import NAMES
 from edgesppo.system.sanitize import one_line
 
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+logger = logging.getLogger("edgesppo.server")
+_INTERNAL = "internal_error"
 RETRY_S = 5  # what Retry-After says where nothing better is known
 _TYPES = {
     401: "authentication_error",
@@ -135,4 +141,16 @@ def from_exception(error: Exception, param: str | None = None) -> ApiError:
         return ApiError(503, message, code="out_of_memory", headers={"Retry-After": str(RETRY_S)})
     if isinstance(error, EdgesppoError):
         return ApiError(500, message, code="engine_error")
-    return ApiError(500, "an internal error; see the server's log", code="internal_error")
+    return ApiError(500, "an internal error; see the server's log", code=_INTERNAL)
+
+
+def note(scope: Scope, error: Exception) -> ApiError:
+    """The HTTP form of what ended a request, for the client; its code goes into the access log.
+
+    What we did not expect goes into the server's log as a whole.
+    """
+    found = from_exception(error)
+    if found.code == _INTERNAL:
+        logger.error("unexpected %s", type(error).__name__, exc_info=error)
+    scope.setdefault("state", {})["error"] = found.code
+    return found

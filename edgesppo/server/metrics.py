@@ -26,6 +26,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._info = Info("edgesppo", "The model and the version", registry=self._registry)
         self.requests = self._counter("requests", "HTTP requests", ("path", "status"))
+        self.errors = self._counter(
+            "errors", "Requests that ended with an error, also within a stream", ("code",)
+        )
         self.key_refusals = self._counter("key_refusals", "API keys not accepted", ("reason",))
         self.refused_connections = self._counter(
             "refused_connections", "TLS connections closed unanswered, as there were too many"

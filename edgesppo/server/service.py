@@ -237,7 +237,7 @@ class Answers:
             while left:
                 number, item = await self._next(queue)
                 if isinstance(item, Exception):
-                    raise from_exception(item)
+                    raise from_exception(item) from item
                 if item is None:
                     left -= 1
                 else:

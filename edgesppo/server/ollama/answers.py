@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 
 from edgesppo.openai_api import logprobs, tools
 from edgesppo.server.closing_response import ClosingResponse
-from edgesppo.server.errors import OllamaErrorBody, bad_request, from_exception
+from edgesppo.server.errors import OllamaErrorBody, bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.ollama.answer_types import OllamaChatPiece, OllamaGeneratePiece
 from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from edgesppo.chat.result import Timings, TokenLogprob, Usage
     from edgesppo.server.backend import Backend
+    from edgesppo.server.errors import ApiError
     from edgesppo.server.settings import Limits
 
 router = APIRouter(route_class=JsonRoute)
@@ -71,7 +72,7 @@ async def _answer(
     limits = service.settings.limits
     answers = await service.start(request, lambda b: plan_of(body, b, limits), "messages")
     if body.streams:
-        return JsonLines(answers, reply.lines(answers))
+        return JsonLines(answers, reply.lines(answers), _error_line)
     (result,) = await answers.results()
     last = reply.last(finish_reason(result.finish_reason), result.usage, result.timings)
     return JSONResponse({**reply.piece(result.text, result.logprobs, done=True), **last})
@@ -103,18 +104,15 @@ class OllamaReply:
         self._calls: list[tuple[str, str]] = []  # names and arguments
 
     async def lines(self, answers: Answers) -> AsyncIterator[bytes]:
-        """The pieces as lines; a failure is the last one."""
-        try:
-            async for _, chunk in answers.stream():
-                last: dict[str, Any] = {}
-                if chunk.finish_reason is not None:
-                    reason = finish_reason(chunk.finish_reason)
-                    last = self.last(reason, chunk.usage, chunk.timings)
-                if chunk.text or last or chunk.logprobs:
-                    done = bool(last)
-                    yield _line({**self.piece(chunk.text, chunk.logprobs, done=done), **last})
-        except Exception as error:
-            yield _line(from_exception(error).body("/api/"))
+        """The pieces as lines."""
+        async for _, chunk in answers.stream():
+            last: dict[str, Any] = {}
+            if chunk.finish_reason is not None:
+                reason = finish_reason(chunk.finish_reason)
+                last = self.last(reason, chunk.usage, chunk.timings)
+            if chunk.text or last or chunk.logprobs:
+                done = bool(last)
+                yield _line({**self.piece(chunk.text, chunk.logprobs, done=done), **last})
 
     def piece(
         self, text: str, entries: Iterable[TokenLogprob] = (), *, done: bool = False
@@ -177,6 +175,10 @@ class OllamaReply:
 
 def _duration(n_tokens: int, per_second: float) -> int:
     return round(n_tokens / per_second * 1e9) if per_second > 0 else 0
+
+
+def _error_line(error: ApiError) -> bytes:
+    return _line(error.body("/api/"))
 
 
 def _line(data: dict[str, Any]) -> bytes:

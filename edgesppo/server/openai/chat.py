@@ -34,7 +34,7 @@ from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from edgesppo.chat.result import Chunk, Result
     from edgesppo.openai_api.answer_types import ChatChoice
@@ -164,7 +164,7 @@ class ChatReply:
         finish_reason(result.finish_reason)
         return choice(n, result, has_tools=self._calls, with_logprobs=bool(self._body.logprobs))
 
-    async def events(self, answers: Answers) -> AsyncIterator[bytes]:
+    async def events(self, answers: Answers) -> AsyncGenerator[bytes, None]:
         """The response as events."""
         n_choices = len(answers.jobs)
         parsers = [tools.AnswerParser() for _ in range(n_choices)]

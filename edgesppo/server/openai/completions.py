@@ -27,7 +27,7 @@ from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from edgesppo.chat.result import Chunk, Result
     from edgesppo.openai_api.answer_types import CompletionLogprobs
@@ -141,7 +141,7 @@ class CompletionReply:
             "timings": timings_of(answers.jobs[0], results[0].timings),
         }
 
-    async def events(self, answers: Answers) -> AsyncIterator[bytes]:
+    async def events(self, answers: Answers) -> AsyncGenerator[bytes, None]:
         """The response as events."""
         n_jobs = len(answers.jobs)
         offsets = [logprobs.TextOffsets() for _ in range(n_jobs)]

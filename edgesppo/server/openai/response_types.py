@@ -113,3 +113,7 @@ class ResponseEvent(TypedDict):
     arguments: NotRequired[str]
     name: NotRequired[str | None]
     logprobs: NotRequired[list[Any]]
+    code: NotRequired[str | None]
+    message: NotRequired[str]
+    param: NotRequired[str | None]
+    error: NotRequired[dict[str, str | None]]

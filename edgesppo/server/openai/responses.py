@@ -19,10 +19,11 @@ from edgesppo.server.openapi import answered, events
 from edgesppo.server.service import Plan, Service, finish_reason, now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from edgesppo.chat.result import Usage
     from edgesppo.server.backend import Backend
+    from edgesppo.server.errors import ApiError
     from edgesppo.server.service import Answers
 
 router = APIRouter(route_class=JsonRoute)
@@ -43,7 +44,7 @@ async def responses(request: Request, body: ResponsesRequest) -> Any:
     answers = await service.start(request, plan, "input")
     reply = ResponseReply(service.backend.name, body)
     if body.stream:
-        return sse.EventStream(answers, reply.events(answers))
+        return sse.EventStream(answers, reply.events(answers), reply.error_event)
     (result,) = await answers.results()
     reply.items.add(result.text)
     reply.items.end()
@@ -93,7 +94,7 @@ class ResponseReply:
             "usage": None if usage is None else _usage(usage),
         }
 
-    async def events(self, answers: Answers) -> AsyncIterator[bytes]:
+    async def events(self, answers: Answers) -> AsyncGenerator[bytes, None]:
         """The response as events."""
         yield self._event("response.created", response=self.response())
         yield self._event("response.in_progress", response=self.response())
@@ -114,6 +115,12 @@ class ResponseReply:
                 for event in self._end(open_, response["status"]):
                     yield event
                 yield self._event(f"response.{response['status']}", response=response)
+
+    def error_event(self, error: ApiError) -> bytes:
+        """A failure, as the protocol has it; OpenAI's clients raise it for what is in `error`."""
+        told = error.body()["error"]
+        flat = {name: told[name] for name in ("code", "message", "param")}
+        return self._event("error", **flat, error=told)
 
     def _begin(self, item: Item) -> list[bytes]:
         found = item.json("in_progress", empty=True)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from edgesppo.server.closing_response import ClosingResponse
-from edgesppo.server.errors import from_exception
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
+    from edgesppo.server.errors import ApiError
     from edgesppo.server.service import Answers
 
 LAST = "[DONE]"  # not of /v1/responses
@@ -29,22 +29,23 @@ def event(data: Mapping[str, Any], name: str | None = None) -> bytes:
     return format_sse_event(data_str=text, event=name)
 
 
+def error_event(error: ApiError) -> bytes:
+    """A failure, as a stream of chunks tells it."""
+    return event(error.body())
+
+
 class EventStream(ClosingResponse):
-    """A stream of events; when it ends, by whatever, its answers are closed."""
+    """A stream of events."""
 
     media_type = EventSourceResponse.media_type
 
-    def __init__(self, answers: Answers, events: AsyncIterator[bytes]) -> None:
-        super().__init__(answers, _with_pings(_with_errors(events)))
-
-
-async def _with_errors(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The events; a failure becomes the last one, as the status has been sent already."""
-    try:
-        async for item in events:
-            yield item
-    except Exception as error:
-        yield event(from_exception(error).body())
+    def __init__(
+        self,
+        answers: Answers,
+        events: AsyncGenerator[bytes, None],
+        tell: Callable[[ApiError], bytes] = error_event,
+    ) -> None:
+        super().__init__(answers, _with_pings(events), tell)
 
 
 async def _with_pings(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
@@ -62,7 +63,7 @@ async def _with_pings(events: AsyncGenerator[bytes, None]) -> AsyncIterator[byte
             yield item
             following = asyncio.ensure_future(anext(events, None))
     finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await following
+        if following.cancel():
+            with suppress(asyncio.CancelledError, Exception):
+                await following
         await events.aclose()
