@@ -31,6 +31,8 @@ def test_a_file_is_short_and_neither_makes_markup_of_text_nor_names_another_serv
     assert len(text.splitlines()) < 300
     for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert forbidden not in text
+    for too_new in ("AbortSignal.any(", "URL.canParse(", ".toSorted(", "Promise.withResolvers("):
+        assert too_new not in text, "phones of 2022 have it not"
     addresses = re.findall(r"(?:src|href|url|fetch|import)\W{1,3}https?://[^\s\"'`)]+", text)
     assert not addresses
 

@@ -36,6 +36,7 @@ class ScriptedServer:
     n_ctx: int = 8192
     sampling: dict[str, Any] = field(default_factory=dict)
     refusal: tuple[int, str, str] | None = None  # status, code, message
+    hides_model: tuple[int, str, str] | None = None  # the same, where the model is asked for
     drop_after: int | None = None
     hold_after: int | None = None
     hold_counts: bool = False
@@ -66,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/health":
             self._json({"status": self.state.status}, 200 if self.state.status == "ok" else 503)
         elif path == "/v1/models":
-            if self._has_key():
+            if self.state.hides_model is not None:
+                self._refuse(*self.state.hides_model)
+            elif self._has_key():
                 meta = {"n_ctx": self.state.n_ctx, "sampling": self.state.sampling}
                 self._json({"data": [{"id": "scripted", "meta": meta}]})
         else:
@@ -82,11 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
             code = f"server_{self.state.status}"
             self._json({"error": {"message": self.state.status, "code": code}}, 503)
         elif self.state.refusal is not None:
-            status, code, message = self.state.refusal
-            self._json({"error": {"message": message, "code": code}}, status)
+            self._refuse(*self.state.refusal)
         else:
             self.state.asked.append(body)
             self._answer()
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self._json({"error": {"message": message, "code": code}}, status)
 
     def _has_key(self) -> bool:
         """Whether the request has the right key; without it, it is refused."""

@@ -4,8 +4,12 @@ const MAX_LENGTH = 2000;
 
 /** Where a link may go; null if it may not be one. Only the web and mail: no javascript:, no data:. */
 export function safeAddress(address) {
-  if (!/^(?:https?:\/\/|mailto:)/i.test(address) || !URL.canParse(address)) return null;
-  return new URL(address).href;
+  if (!/^(?:https?:\/\/|mailto:)/i.test(address)) return null;
+  try {
+    return new URL(address).href;
+  } catch {
+    return null;
+  }
 }
 
 /**

@@ -76,7 +76,7 @@ export class Answering {
   async readOnce() {
     const { chat, node } = this;
     const { signal } = this.controller;
-    const within = AbortSignal.any([signal, AbortSignal.timeout(LONGEST_COUNT)]);
+    const within = firstOf(signal, AbortSignal.timeout(LONGEST_COUNT));
     const { messages, start, tokens } = await this.fitter
       .fit(chat, node, { signal: within })
       .catch((error) => {
@@ -138,4 +138,15 @@ export class Answering {
     }
     if (error instanceof ConnectionLost) this.server.check();
   }
+}
+
+/** Aborts with the first of the signals, as AbortSignal.any does in newer browsers. */
+function firstOf(...signals) {
+  const controller = new AbortController();
+  for (const signal of signals) {
+    const abort = () => controller.abort(signal.reason);
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort, { once: true });
+  }
+  return controller.signal;
 }

@@ -1,5 +1,6 @@
 // The server: requests to it, and its errors in words that say what to do.
 
+import { local, session } from "./browser_storage.js";
 import { eventData } from "./sse.js";
 
 const STATE_TIMEOUT = 10_000; // milliseconds, for what the server says of itself at once
@@ -27,17 +28,14 @@ export class ConnectionLost extends Error {
 
 /** The API key: for this tab, or, if the person wants that, for this browser. */
 export const apiKey = {
-  get: () => stored(sessionStorage) ?? stored(localStorage) ?? "",
+  /** Without what no key has: no header can hold an invisible character that came with a copy. */
+  get: () => (session.getItem(KEY) ?? local.getItem(KEY) ?? "").replace(/[^ -~]/g, "").trim(),
   set(key, remember) {
-    sessionStorage.removeItem(KEY);
-    localStorage.removeItem(KEY);
-    if (key) (remember ? localStorage : sessionStorage).setItem(KEY, key);
+    session.removeItem(KEY);
+    local.removeItem(KEY);
+    if (key) (remember ? local : session).setItem(KEY, key);
   },
 };
-
-function stored(storage) {
-  return storage.getItem(KEY);
-}
 
 async function request(path, { body, signal } = {}) {
   const headers = {};

@@ -1,6 +1,6 @@
 // Asks for the API key of a server that wants one.
 
-import { apiKey } from "./api.js";
+import { apiKey, explain } from "./api.js";
 import { byId } from "./dom.js";
 
 let asking = null; // two answers that need a key ask once
@@ -13,22 +13,22 @@ export function giveKey(server) {
 }
 
 async function give(server) {
-  while (server.wantsKey && (await askForKey())) await server.check();
+  while (server.wantsKey && (await askForKey(server))) await server.check();
   return !server.wantsKey;
 }
 
 /** Whether the person gave a key, which is then used. */
-export function askForKey() {
-  asking ??= ask().finally(() => (asking = null));
+export function askForKey(server) {
+  asking ??= ask(server).finally(() => (asking = null));
   return asking;
 }
 
-function ask() {
+function ask({ fault }) {
   const dialog = byId("key");
   const had = apiKey.get() !== "";
-  byId("key-hint").textContent = had
-    ? "The server does not know the key that was used. Is it typed in full?"
-    : "Whoever runs the server can give you one.";
+  const unknown = "The server does not know the key that was used. Is it typed in full?";
+  const hint = had ? unknown : "Whoever runs the server can give you one.";
+  byId("key-hint").textContent = fault ? explain(fault) : hint;
   byId("key-field").value = "";
   dialog.returnValue = "";
   dialog.showModal();

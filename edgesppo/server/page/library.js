@@ -5,18 +5,18 @@ import { notice } from "./notices.js";
 import { forgetChat, loadChats, saveChat, storedChat, whenAnotherTabWrites } from "./storage.js";
 
 export class Library {
-  /** `changed(chat)` is called when another tab changed a chat. */
-  constructor({ changed }) {
+  /** `changed(chat)` and `deleted(chat)` are called when another tab did that. */
+  constructor({ changed, deleted }) {
     const { chats, unread } = loadChats();
     this.chats = chats;
-    this.removed = new WeakSet();
+    this.removed = new Map(); // by id: an answer that still comes must not bring them back
     if (unread) {
       const what = unread === 1 ? "One saved chat" : `${unread} saved chats`;
       notice("unread", `${what} cannot be read by this page. Nothing of it was changed.`);
     }
-    whenAnotherTabWrites((id) => {
-      const chat = this.read(id);
-      if (chat) changed(chat);
+    whenAnotherTabWrites((id, isThere) => {
+      const chat = isThere ? this.read(id) : this.drop(this.find(id));
+      if (chat) (isThere ? changed : deleted)(chat);
     });
   }
 
@@ -26,7 +26,7 @@ export class Library {
 
   /** The chats, the one that changed last first. */
   newestFirst() {
-    return this.chats.toSorted((one, other) => (one.updated < other.updated ? 1 : -1));
+    return [...this.chats].sort((one, other) => (one.updated < other.updated ? 1 : -1));
   }
 
   /** Save a chat, unless nothing is in it yet. */
@@ -36,7 +36,7 @@ export class Library {
 
   /** Save a chat in any case. What another tab added to it stays. */
   add(chat) {
-    if (this.removed.has(chat)) return;
+    if (this.removed.has(chat.id)) return;
     if (!this.chats.includes(chat)) this.chats.push(chat);
     const stored = storedChat(chat.id);
     if (stored) mergeChat(chat, stored);
@@ -44,23 +44,31 @@ export class Library {
   }
 
   remove(chat) {
-    this.removed.add(chat); // an answer that still comes must not bring it back
-    this.chats = this.chats.filter((other) => other !== chat);
+    this.drop(chat);
     forgetChat(chat);
   }
 
+  /** Have a chat no longer, here; returns it. */
+  drop(chat) {
+    if (chat) this.removed.set(chat.id, chat);
+    this.chats = this.chats.filter((other) => other !== chat);
+    return chat;
+  }
+
   restore(chat) {
-    this.removed.delete(chat);
+    this.removed.delete(chat.id);
     this.add(chat);
   }
 
-  /** Take over what another tab wrote. One that it deleted stays here until the page is closed. */
+  /** Take over what another tab wrote. */
   read(id) {
     const stored = storedChat(id);
-    const ours = this.find(id);
     if (!stored) return null;
+    const ours = this.find(id) ?? this.removed.get(id);
+    this.removed.delete(id);
     if (ours) mergeChat(ours, stored);
-    else this.chats.push(stored);
-    return ours ?? stored;
+    const chat = ours ?? stored;
+    if (!this.chats.includes(chat)) this.chats.push(chat);
+    return chat;
   }
 }

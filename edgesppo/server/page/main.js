@@ -2,6 +2,7 @@
 
 import { Announcer } from "./announce.js";
 import { Answering } from "./answering.js";
+import { explain } from "./api.js";
 import {
   addNode,
   canGoOn,
@@ -28,7 +29,7 @@ import { listenToKeys } from "./shortcuts.js";
 import { Sidebar } from "./sidebar.js";
 import { preferences, setPreference } from "./storage.js";
 
-const library = new Library({ changed: changedElsewhere });
+const library = new Library({ changed: changedElsewhere, deleted: deletedElsewhere });
 const keep = (chat) => library.keep(chat);
 const running = new Map(); // chat -> the answer that comes in it
 const server = new ServerState({ keyWanted });
@@ -54,7 +55,7 @@ let frame = 0;
 
 function showChat() {
   document.title = current.title ? `${current.title} · edgesppo` : "edgesppo";
-  byId("title").textContent = current.title || "New chat";
+  byId("title").textContent = nameOf(current);
   conversation.show(current, running.get(current) ?? null);
   composer.setBusy(running.has(current));
   if (!running.has(current)) gauge.changed(current);
@@ -121,7 +122,17 @@ async function keyWanted() {
 /** Let an answer come, or go on. Another that still comes in this chat is stopped. */
 async function begin(node, chat = current) {
   while (running.has(chat)) await running.get(chat).stop();
-  const answering = new Answering(chat, node, { server, fitter, changed, save: keep, askForKey });
+  if (chat === current) {
+    library.restore(chat); // another tab may have deleted it
+    notice("deleted-elsewhere", null);
+  }
+  const answering = new Answering(chat, node, {
+    server,
+    fitter,
+    changed,
+    save: keep,
+    askForKey: () => askForKey(server),
+  });
   running.set(chat, answering);
   keep(chat);
   answering.start();
@@ -184,19 +195,31 @@ function removeCurrent() {
   running.get(chat)?.stop();
   library.remove(chat);
   openChat(newChat(preferences().forNewChats));
-  const restore = () => {
-    library.restore(chat);
-    openChat(chat);
-  };
-  notice("deleted", `“${chat.title || "New chat"}” is deleted.`, {
-    label: "Undo",
-    action: restore,
-    seconds: 15,
-  });
+  const [label, action] = ["Undo", () => putBack(chat)];
+  notice("deleted", `“${nameOf(chat)}” is deleted.`, { label, action, seconds: 15 });
+}
+
+function putBack(chat) {
+  library.restore(chat);
+  openChat(chat);
+}
+
+function nameOf(chat) {
+  return chat.title || "New chat";
+}
+
+/** It stays in sight where it is shown, and is not saved again unless somebody wants that. */
+function deletedElsewhere(chat) {
+  running.get(chat)?.stop();
+  const [label, action] = ["Keep it", () => putBack(chat)];
+  if (chat === current)
+    notice("deleted-elsewhere", `“${nameOf(chat)}” was deleted in another tab.`, { label, action });
+  showChats();
 }
 
 /** Another tab wrote this chat: what it added is there now, and shown if it is newer. */
 function changedElsewhere(chat) {
+  if (chat === current) notice("deleted-elsewhere", null);
   const leaf = nodeOf(chat, chat.leaf) ?? chat.nodes[0];
   if (leaf && !running.has(chat)) showAlternative(chat, leaf);
   showChat();
@@ -210,17 +233,22 @@ function ofLast(role, action) {
 }
 
 server.listen(({ state }) => {
-  notice("server", NOTICES[state], { label: "Try now", action: () => server.check() });
+  const fault = NOTICES[state] ?? (server.fault && explain(server.fault));
+  notice("server", fault, { label: "Try now", action: () => server.check() });
   if (server.model)
     byId("about").textContent =
       `You talk to ${server.model}. What you write stays between this browser and this server.`;
   gauge.changed(current);
 });
 
-addEventListener("pagehide", () => {
-  keep(current);
+function keepAll() {
+  keep(current); // with what was being written
   for (const chat of running.keys()) keep(chat);
-});
+}
+
+addEventListener("pagehide", keepAll);
+// A phone may end a page in the background without a word.
+document.addEventListener("visibilitychange", () => document.hidden && keepAll());
 
 for (const choice of byId("theme").querySelectorAll("input")) {
   choice.checked = choice.value === document.documentElement.dataset.theme;

@@ -5,8 +5,19 @@ import { asJson, asMarkdown, download, fileName, fromJson } from "./export.js";
 import { byId } from "./dom.js";
 import { notice } from "./notices.js";
 
+const HAS_POPOVERS = "popover" in HTMLElement.prototype; // browsers of 2023 may not
+
+export function isMenuOpen() {
+  return HAS_POPOVERS ? byId("menu").matches(":popover-open") : !byId("menu").hidden;
+}
+
 /** `current()`: the chat that is shown; `remove()` it; `add(chat)` shows one. */
 export function prepareMenu(library, { current, remove, add }) {
+  if (!HAS_POPOVERS) {
+    byId("menu").hidden = true;
+    byId("open-menu").addEventListener("click", () => (byId("menu").hidden = isMenuOpen()));
+    byId("menu").hidePopover = () => (byId("menu").hidden = true);
+  }
   const entry = (id, action) =>
     byId(id).addEventListener("click", () => {
       byId("menu").hidePopover();

@@ -27,6 +27,7 @@ export class ServerState {
     this.context = null; // how many tokens it can read at once
     this.sampling = null; // its defaults, by their names
     this.wantsKey = false;
+    this.fault = null; // why it does not tell its model, other than a key
     this.listeners = new Set();
     this.timer = null;
     document.addEventListener("visibilitychange", () => document.hidden || this.check());
@@ -61,9 +62,12 @@ export class ServerState {
       this.context = model?.meta?.n_ctx ?? null;
       this.sampling = model?.meta?.sampling ?? null;
       this.wantsKey = false;
+      this.fault = null;
     } catch (error) {
-      // Without a key the server does not say; it is asked again when there is one.
-      if (error.status !== undefined) this.wantsKey = error.status === 401;
+      // Without a key the server does not say; it is asked again when there is one. Another refusal
+      // says nothing of the key.
+      if (error.status === 401) this.wantsKey = true;
+      this.fault = error.status === undefined || error.status === 401 ? null : error;
     }
   }
 

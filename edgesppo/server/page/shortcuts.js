@@ -1,6 +1,7 @@
-// Keys for what is done often. They go by the key's place (Alt+N is no "ñ" on a Mac).
+// Keys for what is done often. They go by the key's place: a Mac tells Alt+N as another character.
 
 import { byId, el } from "./dom.js";
+import { isMenuOpen } from "./menu.js";
 
 /** `actions`: by name, what each key does. */
 export function listenToKeys(actions) {
@@ -22,14 +23,11 @@ export function listenToKeys(actions) {
     keys.filter(([, , code]) => code).map(([, , code, action]) => [code, action]),
   );
   addEventListener("keydown", (event) => {
-    if (
-      event.defaultPrevented ||
-      event.isComposing ||
-      document.querySelector("dialog[open], :popover-open")
-    )
-      return;
+    const isElsewhere = document.querySelector("dialog[open]") || isMenuOpen();
+    if (event.defaultPrevented || event.isComposing || isElsewhere) return;
     const { altKey, ctrlKey, metaKey, shiftKey } = event;
-    let action = altKey && !ctrlKey && !metaKey && !shiftKey ? byCode.get(event.code) : null;
+    const isAlt = altKey && !ctrlKey && !metaKey && !shiftKey && !writes(event);
+    let action = isAlt ? byCode.get(event.code) : null;
     if (event.key === "Escape") action = actions.escape;
     const inEmptyField = event.target === byId("message") && event.target.value === "";
     if (event.key === "ArrowUp" && inEmptyField) action = actions.editLast;
@@ -37,4 +35,10 @@ export function listenToKeys(actions) {
     event.preventDefault();
     action();
   });
+}
+
+/** Whether a key writes another character with Alt, as on a Mac in a text: ń, ß, @. */
+function writes({ target, key }) {
+  const isMac = /Mac|iP/.test(navigator.platform);
+  return isMac && target.matches("textarea, input") && !/^[a-z]$/.test(key);
 }
