@@ -28,7 +28,7 @@ LOCAL = "localhost"
 # What may be had without a key: the state of the server, and the page, which asks for the key.
 _OPEN = ("/health", "/", "/page/")
 # Of a connection: whether the last key on it was right. It goes on whoever else has its address.
-_PROVEN = "proven"
+PROVEN = "proven"
 
 
 class Guard:
@@ -126,10 +126,10 @@ class Guard:
 
     def _find(self, scope: Scope, connection: dict[str, bool], given: str) -> ApiKey | None:
         """Whose key it is; None for a wrong one, which is counted. Raises a 429 after many."""
-        if not connection.get(_PROVEN):
+        if not connection.get(PROVEN):
             self._require_few_wrong(scope)
         key = api_keys.find(self._settings.keys, given)
-        connection[_PROVEN] = key is not None
+        connection[PROVEN] = key is not None
         if key is None:
             self._wrong_keys.count(scope)
         return key

@@ -31,7 +31,7 @@ class Metrics:
         )
         self.key_refusals = self._counter("key_refusals", "API keys not accepted", ("reason",))
         self.refused_connections = self._counter(
-            "refused_connections", "TLS connections closed unanswered, as there were too many"
+            "refused_connections", "Connections that were not served", ("reason",)
         )
         self.disconnects = self._counter("disconnects", "Answers whose client went away")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")

@@ -1,7 +1,8 @@
-"""The HTTP protocol of uvicorn, with deadlines, and with errors in the form of all others.
+"""The HTTP protocol of uvicorn, with deadlines, limits, and errors in the form of all others.
 
-Who sends nothing in time, or takes next to nothing of what was sent (less than some 2 kB a second,
-which the system does not tell from nothing), is disconnected; any other reader is not.
+A client is disconnected if it does not send its headers in time, if it reads next to nothing of
+what was sent (less than some 2 kB a second looks to us like nothing), or if it has not read the
+whole answer some time after that had to be ready. Any other slow reader is served to the end.
 """
 
 from __future__ import annotations
@@ -9,33 +10,40 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import h11
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgesppo.server.errors import RETRY_S, ApiError, bad_request
+from edgesppo.server.guard import PROVEN
+from edgesppo.server.wrong_keys import peer
 
 if TYPE_CHECKING:
     import asyncio
 
     from starlette.types import Receive, Scope, Send
 
-    from edgesppo.server.settings import Deadlines
+    from edgesppo.server.metrics import Metrics
+    from edgesppo.server.settings import ServerSettings
 
 
 _SEND_BUFFER = 64 << 10
+# So many connections too many are told so; beyond that, they are closed at once.
+_TOLD = 64
+_PROBES = 3  # for the system, until it takes a silent client for gone
 
 
 class DeadlineProtocol(H11Protocol):
     """A connection that has to send its headers, and to take the answer, in time."""
 
     # Set by a subclass, as uvicorn makes the instances.
-    deadlines: Deadlines
-    most_connections: int
+    settings: ServerSettings
+    metrics: Metrics
     _late: asyncio.TimerHandle | None = None
     _slow: asyncio.TimerHandle | None = None
+    _whole: asyncio.TimerHandle | None = None  # for a request and all of its answer
     _unsent = 0  # bytes, when it was last looked whether the reader takes any
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -43,16 +51,39 @@ class DeadlineProtocol(H11Protocol):
         super().connection_made(transport)
         # What the requests of this connection have in common, beside what all have.
         self.app_state = {**self.app_state, "connection": {}}
-        if len(self.connections) > self.most_connections:
+        if reason := self._reason_to_refuse():
+            self.metrics.refused_connections.labels(reason).inc()
             self.app = _refuse
-        _watch_peer(transport, self.deadlines.write_s)
+        if len(self.connections) > self.settings.limits.connections + _TOLD:
+            transport.abort()
+            return
+        _watch_peer(transport, self.settings.deadlines.write_s)
         self._expect_headers()
+
+    def _reason_to_refuse(self) -> str | None:
+        """Why a connection is one too many; None if it is not."""
+        limits = self.settings.limits
+        if len(self.connections) > limits.connections:
+            return "too_many"
+        if not self.settings.keys:
+            return None
+        mine, all_ = peer(self.client), cast("set[DeadlineProtocol]", self.connections)
+        alike = sum(not one.has_key and peer(one.client) == mine for one in all_)
+        return "too_many_of_address" if alike > limits.keyless else None
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the last API key on this connection was right."""
+        return bool(self.app_state["connection"].get(PROVEN))
 
     def data_received(self, data: bytes) -> None:
         """Wait for the rest of the headers, until they have all come."""
         if self.transport.is_closing():  # with TLS, until the other side parts
             return
+        before = self.cycle
         super().data_received(data)
+        if self.cycle is not before:
+            self._expect_whole()
         if self._is_between_requests():
             self._expect_headers()
         else:
@@ -63,13 +94,17 @@ class DeadlineProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Begin to wait for the next request on this connection."""
         super().on_response_complete()
+        if not _count_unsent(self.transport):
+            self._whole = _stop(self._whole)
         if self._is_between_requests() and not self.transport.is_closing():
             self._late = _stop(self._late)
             self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the deadlines."""
-        self._late, self._slow = _stop(self._late), _stop(self._slow)
+        for timer in (self._late, self._slow, self._whole):
+            _stop(timer)
+        self._late = self._slow = self._whole = None
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -84,6 +119,7 @@ class DeadlineProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, and close the connection."""
+        self.metrics.refused_connections.labels("invalid_http").inc()
         body = json.dumps(bad_request(msg, code="invalid_http").body()).encode()
         headers = [
             ("Content-Type", "application/json"),
@@ -105,7 +141,7 @@ class DeadlineProtocol(H11Protocol):
 
     def _expect_headers(self) -> None:
         if self._late is None:
-            self._late = self.loop.call_later(self.deadlines.header_s, self._miss_headers)
+            self._late = self.loop.call_later(self.settings.deadlines.header_s, self._miss_headers)
 
     def _miss_headers(self) -> None:
         """Close the connection, unless the last answer is still on its way."""
@@ -116,13 +152,25 @@ class DeadlineProtocol(H11Protocol):
         else:
             self.transport.close()
             # With TLS, Python 3.10 waits for the other side to part, without a limit.
-            self._late = self.loop.call_later(self.deadlines.write_s, self.transport.abort)
+            self._late = self.loop.call_later(self.settings.deadlines.write_s, self.transport.abort)
+
+    def _expect_whole(self) -> None:
+        """Begin to wait for the end of a request, until its reader has all of the answer."""
+        _stop(self._whole)
+        times = self.settings.deadlines
+        longest = times.body_s + times.total_s + times.write_s
+        self._whole = self.loop.call_later(longest, self._miss_whole)
+
+    def _miss_whole(self) -> None:
+        self._whole = None
+        if not self._is_between_requests() or _count_unsent(self.transport):
+            self.transport.abort()
 
     def _watch_reader(self) -> None:
         """Begin to look whether the reader takes anything."""
         if self._slow is None:
             self._unsent = _count_unsent(self.transport)
-            self._slow = self.loop.call_later(self.deadlines.write_s, self._judge_reader)
+            self._slow = self.loop.call_later(self.settings.deadlines.write_s, self._judge_reader)
 
     def _judge_reader(self) -> None:
         """Drop a reader that has taken nothing since the last look."""
@@ -174,3 +222,9 @@ def _watch_peer(transport: asyncio.Transport, seconds: float) -> None:
             found.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(seconds * 1000))
             )
+        # A client that waits for its answer sends nothing: the system asks whether it is there.
+        times = {"TCP_KEEPIDLE": seconds, "TCP_KEEPALIVE": seconds}  # its name on macOS
+        times |= {"TCP_KEEPINTVL": seconds / _PROBES, "TCP_KEEPCNT": _PROBES}
+        for name, value in times.items():
+            if hasattr(socket, name):
+                found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), max(1, int(value)))

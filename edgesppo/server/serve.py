@@ -89,7 +89,8 @@ class Server(uvicorn.Server):
                 connect,
                 connected=self.server_state.connections,
                 most=self.service.settings.limits.connections,
-                on_refused=self.service.metrics.refused_connections.inc,
+                most_of_address=self.service.settings.limits.keyless,
+                on_refused=self.service.metrics.refused_connections.labels("too_many").inc,
                 ssl=self.config.ssl,
                 **limits,
             )
@@ -151,9 +152,9 @@ def build_server(
 ) -> Server:
     """A server for the sockets that `run` gets; `options` are uvicorn's, for TLS."""
     app = create_app(load, settings)
-    limits = {"deadlines": settings.deadlines, "most_connections": settings.limits.connections}
+    shared = {"settings": settings, "metrics": app.state.service.metrics}
     disable_created_metrics()  # type: ignore[no-untyped-call]  # each would double a counter, for the time when it began
-    protocol = type("Protocol", (DeadlineProtocol,), limits)
+    protocol = type("Protocol", (DeadlineProtocol,), shared)
     config = uvicorn.Config(
         app,
         http=protocol,

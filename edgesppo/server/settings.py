@@ -22,6 +22,7 @@ class Limits:
     tools: int = 32
     max_tokens: int = 8192
     connections: int = 512
+    keyless: int = 128  # of those, from one address and without a right key, where keys are used
 
 
 @dataclass(frozen=True)

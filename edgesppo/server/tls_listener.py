@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.server.wrong_keys import peer
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sized
@@ -18,8 +20,8 @@ class TlsListener:
     """Serves a listening socket, as asyncio's own server does, with at most `most` connections.
 
     One too many is closed at once: to tell it so would take a handshake, which is what costs.
-    `on_refused` is called then. `connected` are those that have shaken hands; `options` are those
-    of the handshake.
+    `on_refused` is called then. No address may have more than `most_of_address` handshakes at once.
+    `connected` are the connections that have shaken hands; `options` are those of the handshake.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class TlsListener:
         *,
         connected: Sized,
         most: int,
+        most_of_address: int,
         on_refused: Callable[[], None],
         **options: Any,
     ) -> None:
@@ -37,9 +40,10 @@ class TlsListener:
         self._connect = connect
         self._connected = connected
         self._most = most
+        self._most_of_address = most_of_address
         self._on_refused = on_refused
         self._options = options
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # whose each is
         self._accepting = asyncio.ensure_future(self._accept_all())
 
     async def close(self) -> None:
@@ -53,21 +57,27 @@ class TlsListener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(self._listener)
+                accepted, address = await loop.sock_accept(self._listener)
             except ConnectionError:  # it is gone already
                 await asyncio.sleep(0)
                 continue
             except OSError:
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            if len(self._connected) + len(self._handshakes) >= self._most:
+            name = peer(address)
+            if self._is_one_too_many(name):
                 accepted.close()
                 self._on_refused()
                 await asyncio.sleep(0)  # sock_accept does not wait while more have come
                 continue
             task = asyncio.ensure_future(self._shake_hands(accepted))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._handshakes[task] = name
+            task.add_done_callback(self._handshakes.pop)
+
+    def _is_one_too_many(self, name: str) -> bool:
+        of_address = sum(other == name for other in self._handshakes.values())
+        whole = len(self._connected) + len(self._handshakes)
+        return whole >= self._most or of_address >= self._most_of_address
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
         with contextlib.suppress(OSError):  # of TLS, of time, of the other side's going

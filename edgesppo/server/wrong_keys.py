@@ -6,13 +6,13 @@ import collections
 import ipaddress
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.server.budgets import Bucket
 from edgesppo.server.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from starlette.types import Scope
 
@@ -33,7 +33,7 @@ class WrongKeys:
 
     def require_few(self, scope: Scope) -> None:
         """Raise a 429 if the address has sent too many to look at another one now."""
-        bucket = self._buckets.get(peer(scope))
+        bucket = self._buckets.get(peer(scope.get("client")))
         if bucket is None or (wait := bucket.wait_s(1)) <= 0:
             return
         raise ApiError(
@@ -45,7 +45,7 @@ class WrongKeys:
 
     def count(self, scope: Scope) -> None:
         """Note that the address has sent a wrong key."""
-        name = peer(scope)
+        name = peer(scope.get("client"))
         bucket = self._buckets.setdefault(name, Bucket(PER_MINUTE, self._clock))
         if bucket.wait_s(1) <= 0:  # never into debt: others of the address would wait for it
             bucket.use(1)
@@ -54,10 +54,12 @@ class WrongKeys:
             self._buckets.popitem(last=False)
 
 
-def peer(scope: Scope) -> str:
-    """Who is at the other end: an address, of IPv6 its network, or a unix socket's clients."""
-    client = scope.get("client")
-    if client is None:
+def peer(client: Sequence[Any] | None) -> str:
+    """Who is at the other end: an address, of IPv6 its network, or a unix socket's clients.
+
+    `client` is the host and port, as ASGI and sockets tell them.
+    """
+    if not client:
         return _UNIX
     try:
         address = ipaddress.ip_address(client[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from edgesppo.server import api_keys, guard
 from edgesppo.server.backend import Backend
 from edgesppo.server.fair_queue import FairQueue
 from edgesppo.server.job import Job
+from edgesppo.server.settings import Limits
 from tests.support.live_server import Live, live
 
 if TYPE_CHECKING:
@@ -213,6 +215,38 @@ def test_a_restart_keeps_the_cache_for_its_own_key(demo_gguf: Path, tmp_path: Pa
     with live(demo_gguf, keys=others, **options) as server:
         headers = {"Authorization": "Bearer another-secret"}
         assert ask(server, headers) == (answer, 0)
+
+
+def test_one_address_without_a_key_does_not_shut_others_out(demo_gguf: Path) -> None:
+    """Who has shown a right key goes on, and so does who comes from another address."""
+
+    def connect(address: str) -> socket.socket:
+        port = int(server.url.rpartition(":")[2])
+        return socket.create_connection(("127.0.0.1", port), 30, (address, 0))
+
+    def status(connection: socket.socket) -> int:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return int(connection.recv(99).split()[1])
+
+    limits = Limits(connections=9, keyless=3)
+    with live(demo_gguf, keys=KEYS, limits=limits) as server, ExitStack() as open_:
+        assert server.client.get("/v1/models", headers=ADA).status_code == 200
+        idle = [open_.enter_context(connect("127.0.0.1")) for _ in range(4)]
+        assert [status(one) for one in idle] == [200, 200, 200, 503]
+        assert status(open_.enter_context(connect("127.0.0.2"))) == 200
+        assert server.client.get("/v1/models", headers=ADA).status_code == 200
+        text = server.client.get("/metrics", headers=ADA).text
+        assert 'refused_connections_total{reason="too_many_of_address"} 1' in text
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="this system has no such options")
+def test_the_system_asks_whether_a_silent_client_is_there(server: Live) -> None:
+    server.client.get("/health")
+    (connection, *_) = server.server.server_state.connections
+    found = connection.transport.get_extra_info("socket")
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    options = [found.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+    assert options == [30, 10, 3]
 
 
 def test_a_key_that_asks_for_much_leaves_room_for_others(

@@ -9,13 +9,14 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from edgesppo.server.metrics import Metrics
 from edgesppo.server.protocol import DeadlineProtocol, _refuse
-from edgesppo.server.settings import Deadlines
+from edgesppo.server.settings import Deadlines, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEADER_S, WRITE_S = 10.0, 30.0
+HEADER_S, WRITE_S, TOTAL_S = 10.0, 30.0, 100.0
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -71,13 +72,17 @@ class Transport(asyncio.Transport):
 def clock() -> Iterator[Clock]:
     loop = Clock()
     yield loop
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
     loop.close()
 
 
 def connect(clock: Clock) -> tuple[DeadlineProtocol, Transport]:
     """A connection that was just made."""
-    deadlines = Deadlines(header_s=HEADER_S, write_s=WRITE_S)
-    kind = type("P", (DeadlineProtocol,), {"deadlines": deadlines, "most_connections": 9})
+    deadlines = Deadlines(header_s=HEADER_S, write_s=WRITE_S, total_s=TOTAL_S, body_s=0)
+    shared = {"settings": ServerSettings(deadlines=deadlines), "metrics": Metrics()}
+    kind = type("P", (DeadlineProtocol,), shared)
     config = uvicorn.Config(_refuse, log_config=None)
     config.load()
     protocol = kind(config=config, server_state=ServerState(), app_state={}, _loop=clock)
@@ -124,6 +129,23 @@ def test_a_slow_reader_is_given_more_time_as_long_as_it_reads(clock: Clock) -> N
         assert not transport.is_closing()
     clock.pass_time(WRITE_S)
     assert transport.end == "aborted"
+
+
+def test_who_sips_at_an_answer_has_so_long_and_no_longer(clock: Clock) -> None:
+    protocol, transport = connect(clock)
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    transport.unsent = 9000
+    protocol.on_response_complete()
+    clock.pass_time(TOTAL_S + WRITE_S)
+    assert transport.end == "aborted"
+
+
+def test_who_has_the_whole_answer_may_ask_again(clock: Clock) -> None:
+    protocol, transport = connect(clock)
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    protocol.on_response_complete()
+    assert TOTAL_S + WRITE_S not in [delay for delay, _ in clock.timers]
+    assert not transport.is_closing()
 
 
 def test_a_reader_that_caught_up_is_watched_no_more(clock: Clock) -> None:

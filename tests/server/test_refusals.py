@@ -218,6 +218,10 @@ def test_a_body_of_another_kind_or_too_large_is_refused(server: Live) -> None:
     assert error(chunked, 413)["code"] == "body_too_large"
 
 
+def figures(server: Live) -> str:
+    return server.client.get("/metrics").text
+
+
 def connection(server: Live) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30)
 
@@ -234,6 +238,7 @@ def test_what_is_no_http_is_refused_in_the_same_form(server: Live) -> None:
         with connection(server) as opened:
             status, found = answer(opened, sent)
         assert (status, found["code"]) == (400, "invalid_http")
+    assert 'refused_connections_total{reason="invalid_http"} 3' in figures(server)
 
 
 def test_a_connection_too_many_is_told_so_and_closed(server: Live) -> None:
@@ -243,6 +248,17 @@ def test_a_connection_too_many_is_told_so_and_closed(server: Live) -> None:
         last = stack.enter_context(connection(server))
         status, found = answer(last, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (status, found["code"]) == (503, "too_many_connections")
+    server.wait_until(lambda: len(server.server.server_state.connections) < 8)
+    assert 'refused_connections_total{reason="too_many"} ' in figures(server)
+
+
+def test_far_too_many_connections_are_closed_unanswered(server: Live) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(8 + 64):
+            stack.enter_context(connection(server))
+        with connection(server) as last:
+            assert last.recv(1) == b""
+    server.wait_until(lambda: len(server.server.server_state.connections) < 8)
 
 
 def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Live) -> None:

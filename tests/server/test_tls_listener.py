@@ -48,7 +48,9 @@ Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Served:
     """A TlsListener on a free port, and connections to it."""
 
-    def __init__(self, cert: Path, key: Path, handshake_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, cert: Path, key: Path, handshake_s: float = PATIENCE_S, most_of_address: int = MOST
+    ) -> None:
         self.living: set[Greeting] = set()
         self.refused: list[str] = []
         kind = type("Kind", (Greeting,), {"living": self.living})
@@ -62,6 +64,7 @@ class Served:
             kind,
             connected=self.living,
             most=MOST,
+            most_of_address=most_of_address,
             on_refused=lambda: self.refused.append("one"),
             ssl=context,
             ssl_handshake_timeout=handshake_s,
@@ -73,10 +76,11 @@ class Served:
         self._open.append(peer)
         return peer
 
-    async def greet(self) -> bytes:
+    async def greet(self, **more: Any) -> bytes:
         """What a client that shakes hands is told; nothing if it is turned away."""
         try:
-            reader, _ = await self.connect(ssl=self.trusting, server_hostname="localhost")
+            tls = {"ssl": self.trusting, "server_hostname": "localhost"}
+            reader, _ = await self.connect(**tls, **more)
             return await reader.read(5)
         except ConnectionError:
             return b""
@@ -124,6 +128,16 @@ def test_handshakes_count_and_one_too_many_is_closed_at_once(
         assert await served.greet() == b"hello"
 
     serve(certificate, use)
+
+
+def test_one_address_cannot_have_all_handshakes(certificate: tuple[Path, Path]) -> None:
+    async def use(served: Served) -> None:
+        await served.connect()
+        await served.wait_for(1)
+        assert await served.greet() == b""
+        assert await served.greet(local_addr=("127.0.0.2", 0)) == b"hello"
+
+    serve(certificate, use, most_of_address=1)
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" * 9])

@@ -135,4 +135,4 @@ def test_what_is_remembered_does_not_grow_with_the_addresses() -> None:
     ],
 )
 def test_a_network_of_ipv6_is_one_address(client: Any, name: str) -> None:
-    assert peer({"client": client}) == name
+    assert peer(client) == name
