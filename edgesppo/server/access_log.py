@@ -6,11 +6,17 @@ import json
 import logging
 import secrets
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Match
 
 from edgesppo.server.page_route import FILES_ROUTE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from edgesppo.server.metrics import Metrics
@@ -26,9 +32,12 @@ _LONGEST = 80  # characters of a path that is none of ours
 class AccessLog:
     """ASGI middleware that counts requests, gives each an id, and logs them."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, enabled: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: Sequence[Route], *, enabled: bool
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._routes = routes
         self._enabled = enabled
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +45,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        entry = _Entry(scope)
+        entry = _Entry(scope, self._routes)
 
         async def noting(message: Message) -> None:
             entry.note(message)
@@ -58,8 +67,9 @@ class AccessLog:
 class _Entry:
     """What is known of one request."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, routes: Sequence[Route]) -> None:
         self._scope = scope
+        self._routes = routes
         self._started = time.perf_counter()
         self._status: int | None = None
         self._whole = False
@@ -87,11 +97,14 @@ class _Entry:
         """What the layers below have noted of the request."""
         return self._scope.get("state") or {}
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The path of the route, not the client's text; there may be any number of those."""
-        route = self._scope.get("route")
-        return getattr(route, "path", _OTHER)
+        if "route" in self._scope:
+            return getattr(self._scope["route"], "path", _OTHER)
+        # It was refused before it came to its route.
+        found = (r.path for r in self._routes if r.matches(self._scope)[0] != Match.NONE)
+        return next(found, _OTHER)
 
     @property
     def is_page_file(self) -> bool:

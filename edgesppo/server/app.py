@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from typing_extensions import NotRequired, TypedDict
 
 from edgesppo._version import __version__
@@ -58,6 +60,14 @@ _METRICS: openapi.Responses = {
     200: {"content": {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}}},
     **openapi.errors(401, 403, 429, 500),
 }
+_DIALECTS = (chat, completions, responses, models, unsupported, answers, ollama_models)
+# A page of the web asks a server at home or on this machine with one more header, which newer
+# versions of Starlette answer.
+_PRIVATE_NETWORK: dict[str, Any] = {
+    name: True
+    for name in inspect.signature(CORSMiddleware.__init__).parameters
+    if name == "allow_private_network"
+}
 # What streams are made of, by the names in the description.
 _PIECES = {
     "ChatCompletionChunk": ChatCompletionChunk,
@@ -86,7 +96,7 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         lifespan=lifespan,
     )
     app.state.service, app.state.settings = service, settings
-    for module in (chat, completions, responses, models, unsupported, answers, ollama_models):
+    for module in _DIALECTS:
         app.include_router(module.router)
     _add_status(app, service)
     page_route.mount(app)
@@ -94,7 +104,13 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(EdgesppoError, _response)
-    # The last one added is the outermost.
+    _add_layers(app, service)
+    return app
+
+
+def _add_layers(app: FastAPI, service: Service) -> None:
+    """The layers around the routes; the last one added is the outermost."""
+    settings = service.settings
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics, budgets=service.budgets)
     if settings.origins:
@@ -102,13 +118,19 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
             CORSMiddleware,
             allow_origins=[*settings.origins],
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
+            allow_headers=["*"],  # OpenAI's client in a browser sends a dozen of its own
+            **_PRIVATE_NETWORK,
             expose_headers=["Retry-After", "X-Request-Id", *budgets.HEADERS],
         )
-    app.add_middleware(AccessLog, metrics=service.metrics, enabled=settings.access_log)
+    routes = [*app.routes, *(route for module in _DIALECTS for route in module.router.routes)]
+    app.add_middleware(
+        AccessLog,
+        metrics=service.metrics,
+        routes=[route for route in routes if isinstance(route, Route)],
+        enabled=settings.access_log,
+    )
     app.add_middleware(HeadRequests)
     app.add_middleware(NormalizePath)
-    return app
 
 
 def _add_status(app: FastAPI, service: Service) -> None:

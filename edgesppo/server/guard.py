@@ -50,7 +50,7 @@ class Guard:
             headers = Headers(scope=scope)
             try:
                 self._check_host(scope, headers)
-                self._check_origin(scope, headers)
+                self._check_origin(headers)
                 self._check_key(scope, headers)
             except ApiError as error:
                 scope.setdefault("state", {})["error"] = error.code
@@ -95,11 +95,13 @@ class Guard:
             return False
         return address.is_loopback or not is_loopback(self._settings.host)
 
-    def _check_origin(self, scope: Scope, headers: Headers) -> None:
+    def _check_origin(self, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is None or origin in self._settings.origins:
             return
-        if origin == f"{scope['scheme']}://{headers.get('host', '')}":
+        # Its own page: a proxy may make it https, and the Host has been checked.
+        scheme, _, place = origin.partition("://")
+        if scheme in ("http", "https") and place == headers.get("host"):
             return
         raise ApiError(
             403,

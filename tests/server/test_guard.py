@@ -59,7 +59,27 @@ def test_pages_of_other_sites_are_refused_unless_named(server: Live) -> None:
     assert ask("https://evil.example") == (403, None)
     assert ask("null") == (403, None)
     assert ask(server.url)[0] == 200
+    assert ask(server.url.replace("http:", "https:"))[0] == 200  # a proxy makes it so
+    assert ask(server.url.replace("http:", "ftp:"))[0] == 403
+    assert ask("http://127.0.0.1:1")[0] == 403
     assert ask("https://friend.example") == (200, "https://friend.example")
+
+
+def test_openais_client_in_a_page_that_was_named_is_let_through(server: Live) -> None:
+    """A browser asks first, with the headers that the client will send."""
+    asked = {
+        "Origin": "https://friend.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,x-stainless-lang,x-stainless-os",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    for origin, status in ((asked["Origin"], 200), ("https://evil.example", 400)):
+        headers = {**asked, "Origin": origin}
+        response = server.client.options("/v1/chat/completions", headers=headers)
+        assert response.status_code == status, response.text
+    response = server.client.options("/v1/chat/completions", headers=asked)
+    assert "x-stainless-os" in response.headers["Access-Control-Allow-Headers"]
+    assert response.headers["Access-Control-Allow-Private-Network"] == "true"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def test_the_owner_sees_wrong_keys_in_the_figures_and_the_log(
     assert {(line["client"], line["key"]) for line in lines} == {("127.0.0.1", None)}
     assert "secret-of" not in caplog.text
     figures = server.server.service.metrics.render().decode()
+    assert f'edgesppo_requests_total{{path="{MODELS}",status="429"}} 1.0' in figures
     for reason, n in (("missing", 1), ("wrong", PER_MINUTE), ("too_many", 1)):
         assert f'edgesppo_key_refusals_total{{reason="{reason}"}} {n}.0' in figures
 
