@@ -184,7 +184,7 @@ def _answer(result: Result, request: RowRequest, model: Model) -> dict[str, Any]
     calls = [] if request.tool_use is None else calls_in(result.text)
     found: dict[str, Any] = {
         "text": "" if calls else result.text,
-        "finish_reason": finish_reason(result, is_call=bool(calls)),
+        "finish_reason": finish_reason(result, calls),
         "seed": result.seed,
     }
     if calls:

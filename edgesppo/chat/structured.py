@@ -50,12 +50,7 @@ class AnswerFormat:
 
     def check(self, params: SamplingParams) -> None:
         """Raise UsageError for parameters that could end the answer before it is complete."""
-        for name in ("stop", "stop_tokens"):
-            if getattr(params, name):
-                raise UsageError(
-                    f"{name} is {getattr(params, name)!r}, but the schema decides where the "
-                    f"answer ends; leave out {name} or the schema"
-                )
+        require_own_end(params)
 
     def value(self, result: Result) -> Any:
         """The value of an answer. Raises IncompleteAnswer if the answer was cut."""
@@ -88,6 +83,16 @@ class AnswerFormat:
                 text=result.text,
                 finish_reason=result.finish_reason,
             ) from None
+
+
+def require_own_end(params: SamplingParams) -> None:
+    """Raise UsageError for parameters that could end an answer before its JSON is complete."""
+    for name in ("stop", "stop_tokens"):
+        if getattr(params, name):
+            raise UsageError(
+                f"{name} is {getattr(params, name)!r}, but the schema decides where the "
+                f"answer ends; leave out {name} or the schema"
+            )
 
 
 def answer_format(asked: Any) -> AnswerFormat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgesppo.openai_api import logprobs
-from edgesppo.openai_api.tools import AnswerParser, call_id
+from edgesppo.openai_api.tools import AnswerParser, are_whole, call_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> C
         "index": n,
         "message": message,
         "logprobs": logprobs.chat(result.logprobs) if with_logprobs else None,
-        "finish_reason": finish_reason(result, is_call=bool(calls)),
+        "finish_reason": finish_reason(result, calls),
     }
 
 
@@ -39,9 +39,10 @@ def calls_in(text: str) -> list[AnswerToolCall]:
     return found
 
 
-def finish_reason(result: Result, *, is_call: bool) -> str:
-    """Why an answer ended: a call that is whole has a reason of its own."""
-    if is_call and result.finish_reason == "stop":
+def finish_reason(result: Result, calls: Sequence[AnswerToolCall]) -> str:
+    """Why an answer ended: calls that are whole have a reason of their own."""
+    is_whole = bool(calls) and are_whole(calls[-1]["function"]["arguments"])
+    if is_whole and result.finish_reason == "stop":
         return "tool_calls"
     return result.finish_reason
 

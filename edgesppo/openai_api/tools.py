@@ -2,8 +2,8 @@
 
 A call is the JSON `{"name": ..., "arguments": {...}}`. Its grammar comes from the tools' own
 schemas, so the name exists and the arguments are valid. Where the model may choose, an answer that
-begins with `{` is a call, and any other is text. Several calls, for who asks for them with
-`parallel_tool_calls`, are one a line.
+begins as a call does is one, and any other is text, or JSON where a format is asked for. Several
+calls, for clients that ask for them with `parallel_tool_calls`, are one a line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ from edgesppo.openai_api.errors import BadField
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"arguments"\s*:\s*')
+# What a call begins with, in parts, so that it is also known as far as it has come.
+_HEAD_PARTS = [
+    *(r"\s*", r"\{", r"\s*", *'"name"', r"\s*", ":", r"\s*", '"', r'([^"\\]*)', '"'),
+    *(r"\s*", ",", r"\s*", *'"arguments"', r"\s*", ":", r"\s*"),
+]
+_HEAD = re.compile("".join(_HEAD_PARTS))
+_HEAD_BEGUN = re.compile(
+    functools.reduce(lambda rest, part: f"(?:{part}{rest})?", reversed(_HEAD_PARTS))
+)
+# A rule's name, or a text or a set of characters, in which other brackets and quotes are escaped.
+_RULE = re.compile(r'"[^"]*"|\[[^\]]*\]|(?P<name>\b[a-z][a-z0-9]*)')
 _MOST_CALLS = 8  # in one answer
 _MOST_WORK = 4  # for all schemas together: so many times that for one
 _PLACE = "/properties/arguments"  # of a function's parameters, in the schema of a call
@@ -40,15 +50,20 @@ _INTRODUCTION = """{order} this JSON, in one line:
 
 @dataclass(frozen=True)
 class Function:
-    """A function that the model may call; `parameters` is the JSON Schema of its arguments."""
+    """A function that the model may call; `parameters` is the JSON Schema of its arguments.
+
+    Of a schema that cannot be followed as a whole, the rest is, unless it is `strict`.
+    """
 
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """What the model is told of it."""
-        return {key: value for key, value in vars(self).items() if value is not None}
+        told = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {key: value for key, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class ToolUse:
 
     system: str
     grammar: str
+    is_required: bool  # the answer has to be a call
 
 
 def tool_use(
@@ -72,16 +88,19 @@ def tool_use(
     at_most: int,
     *,
     several: bool = False,
+    answer: str | None = None,
 ) -> ToolUse | None:
     """How a request's functions are used; None if they are not. Raises BadField.
 
     `choice` is "none", "auto" (the default), "required", or the one function to be called. With
-    `several`, an answer may have more than one call.
+    `several`, an answer may have more than one call. `answer` is the grammar of an answer that is
+    no call, where it is not just text.
     """
     if len(functions) > at_most:
         raise BadField(f"there are {len(functions)} tools, expected at most {at_most}", "tools")
-    if len({function.name for function in functions}) < len(functions):
-        raise BadField("two tools have the same name", "tools")
+    names = [function.name for function in functions]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadField(f"two tools have the name {twice!r}", "tools")
     if isinstance(choice, Named):
         functions = [function for function in functions if function.name == choice.name]
     if not functions and choice not in (None, "none", "auto"):
@@ -93,18 +112,21 @@ def tool_use(
     system = _INTRODUCTION.format(
         order=_MUST if must else _MAY, several=_SEVERAL if several else "", functions=lines
     )
-    return ToolUse(system, _grammar(lines, must=must, several=several))
+    strict = tuple(function.strict for function in functions)
+    grammar = _grammar(lines, strict, must=must, several=several, answer=answer)
+    return ToolUse(system, grammar, must)
 
 
 @functools.lru_cache(maxsize=16)  # clients send the same tools with every turn
-def _grammar(lines: str, *, must: bool, several: bool) -> str:
-    """The GBNF of one or several calls, or of those or a text; each function is a line of JSON."""
+def _grammar(
+    lines: str, strict: tuple[bool, ...], *, must: bool, several: bool, answer: str | None
+) -> str:
+    """The GBNF of one or several calls, or of those or an answer; a function is a line of JSON."""
     calls, work = [], schema.Work(_MOST_WORK)
-    for n, line in enumerate(lines.splitlines()):
-        function = Function(**json.loads(line))
-        parameters = function.parameters or {"type": "object", "additionalProperties": False}
+    for n, (line, is_strict) in enumerate(zip(lines.splitlines(), strict, strict=True)):
+        function = Function(**json.loads(line), strict=is_strict)
         try:
-            schema.grammar(parameters, work)  # alone first, so that the error says whose it is
+            parameters = _followed(function, work)
         except UsageError as error:
             whose = f"the tool {function.name!r}" if work.left >= 0 else "the tools together"
             raise BadField(f"{whose}: {error}", f"tools.{n}") from None
@@ -116,8 +138,32 @@ def _grammar(lines: str, *, must: bool, several: bool) -> str:
     head, root, rest = f"\n{grammar}".partition("\nroot ::=")
     assert root, "every grammar has a root"
     made = f'call ("\\n" call){{0,{_MOST_CALLS - 1}}}' if several else "call"
-    either = made if must else f"{made} | {_TEXT}"
-    return f"{head}\nroot ::= {either}\ncall ::={rest}".strip()
+    either = made if must else f"{made} | {_TEXT if answer is None else 'answer'}"
+    whole = f"{head}\nroot ::= {either}\ncall ::={rest}".strip()
+    return whole if must or answer is None else f"{whole}\n{_renamed(answer)}"
+
+
+def _followed(function: Function, work: schema.Work) -> dict[str, Any]:
+    """The schema of a function's arguments, as far as it can be followed. Raises UsageError."""
+    parameters = function.parameters or {"type": "object", "additionalProperties": False}
+    try:
+        schema.grammar(parameters, work)  # alone, so that the error says whose it is
+    except UsageError:
+        if function.strict or work.left < 0:
+            raise
+        parameters = schema.loosened(parameters)
+        schema.grammar(parameters, work)
+    return parameters
+
+
+def _renamed(grammar: str) -> str:
+    """A grammar whose rules have other names: `answer`, and an "a" before all others."""
+
+    def rename(found: re.Match[str]) -> str:
+        name = found["name"]
+        return found[0] if name is None else "answer" if name == "root" else f"a{name}"
+
+    return _RULE.sub(rename, grammar)
 
 
 def _call_schema(name: str, parameters: Any) -> dict[str, Any]:
@@ -139,15 +185,15 @@ class CallParser:
 
     def __init__(self) -> None:
         self._held = ""
-        self.is_call: bool | None = None  # None until the first letter
+        self.is_call: bool | None = None  # None until the first letter; a guess until the name
         self.name: str | None = None
         self._has_begun = False  # whether anything of the arguments was given out
 
     def text(self, piece: str) -> str:
         """The text that is certain; empty for a call."""
         self._held += piece
-        if self.is_call is None and self._held.strip():
-            self.is_call = self._held.lstrip().startswith("{")
+        if self.name is None and self.is_call is not False and self._held.strip():
+            self.is_call = bool(_HEAD.match(self._held) or _HEAD_BEGUN.fullmatch(self._held))
         if self.is_call is not False:
             return ""
         held, self._held = self._held, ""
@@ -178,16 +224,26 @@ class CallParser:
         return sure
 
 
+def are_whole(arguments: str) -> bool:
+    """Whether a call's arguments were not cut off."""
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 class AnswerParser:
     """Splits a streamed answer into text, or into calls, one a line."""
 
     def __init__(self) -> None:
         self._parsers = [CallParser()]
+        self._arguments = ""  # of the last call
 
     @property
-    def is_call(self) -> bool:
-        """Whether there is a call whose name is known."""
-        return self._parsers[0].name is not None
+    def is_whole_call(self) -> bool:
+        """Whether there are calls, with whole arguments."""
+        return self._parsers[0].name is not None and are_whole(self._arguments)
 
     def add(self, piece: str) -> tuple[str, list[tuple[int, str | None, str]]]:
         """The text that a piece makes certain; of calls the number, the name if new, and arguments.
@@ -206,8 +262,10 @@ class AnswerParser:
             named_before, number = parser.name, len(self._parsers) - 1
             arguments = parser.arguments()
             if parser.name != named_before:
+                self._arguments = ""
                 calls.append((number, parser.name, ""))
             if arguments:
+                self._arguments += arguments
                 calls.append((number, None, arguments))
         return text, calls
 

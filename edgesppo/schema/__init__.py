@@ -40,11 +40,11 @@ from __future__ import annotations
 from typing import Any
 
 from edgesppo.schema.document import Document, parse
-from edgesppo.schema.keywords import ANNOTATIONS, SUPPORTED, moved
+from edgesppo.schema.keywords import ANNOTATIONS, SUPPORTED, loosened, moved
 from edgesppo.schema.limits import MAX_BYTES, Work, schema_error
 from edgesppo.schema.values import Values
 
-__all__ = ["ANNOTATIONS", "MAX_BYTES", "SUPPORTED", "Work", "grammar", "moved", "parse"]
+__all__ = ["ANNOTATIONS", "MAX_BYTES", "SUPPORTED", "Work", "grammar", "loosened", "moved", "parse"]
 
 
 def grammar(schema: Any, work: Work | None = None) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.errors import UsageError
 from edgesppo.schema.formats import FORMATS
 from edgesppo.schema.limits import MAX_ITEMS, MAX_LENGTH, quoted, schema_error
+from edgesppo.schema.pattern_parser import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +106,42 @@ def moved(schema: Any, pointer: str) -> Any:
             copy[name] = moved(value, pointer)
     copy.pop("$id", None)  # only the root may have one
     return copy
+
+
+def loosened(schema: Any) -> Any:
+    """The same schema without what is not supported: keywords, formats and patterns.
+
+    What it allows need not satisfy the schema. Names that match `patternProperties` stay possible.
+    """
+    if isinstance(schema, list):
+        return [loosened(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in ("enum", "const", *ANNOTATIONS) or name.startswith("x-"):
+            copy[name] = value
+        elif name in _MAPS and isinstance(value, dict):
+            copy[name] = {key: loosened(inner) for key, inner in value.items()}
+        elif name in SUPPORTED and not _is_unsupported(name, value):
+            copy["anyOf" if name == "oneOf" else name] = loosened(value)
+    named = schema.get("patternProperties")
+    if isinstance(named, dict) and named:
+        values = [loosened(inner) for inner in named.values()]
+        copy["additionalProperties"] = values[0] if len(values) == 1 else True
+    return copy
+
+
+def _is_unsupported(name: str, value: Any) -> bool:
+    """Whether a supported keyword has a value that a grammar cannot follow."""
+    if name == "pattern" and isinstance(value, str):
+        try:
+            Parser(value, "").parse()
+        except UsageError:
+            return True
+    if name in _OF_STRINGS and isinstance(value, str):
+        return (name == "format" and value not in FORMATS) or bool(_expected(name, value))
+    return False
 
 
 def _may_be_string(schema: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ class Limits:
     depth: int = 64  # of nested JSON
     messages: int = 1024
     n: int = 8
-    tools: int = 32
+    tools: int = 128
     max_tokens: int = 8192
     connections: int = 512
     keyless: int = 128  # of those, from one address and without a right key, where keys are used

@@ -48,7 +48,7 @@ BAD: list[tuple[Any, str, str]] = [
     ({"prompt": "Hi", "schema": {"type": "x"}}, "invalid_request", "schema"),
     ({"prompt": "Hi", "schema": {"not": {}}}, "invalid_request", "'not'"),
     ({"prompt": "Hi", "schema": True, "stop": "x"}, "invalid_request", "stop"),
-    ({"prompt": "Hi", "tools": [TOOL, TOOL]}, "invalid_request", "the same name"),
+    ({"prompt": "Hi", "tools": [TOOL, TOOL]}, "invalid_request", "the name 'f'"),
     ({"prompt": "Hi", "tools": [{"name": "f"}]}, "invalid_request", "tool 1 is"),
     ({"prompt": "Hi", "tools": [TOOL], "schema": True}, "invalid_request", "used together"),
     ({"prompt": "Hi", "tool_choice": "required"}, "invalid_request", "not among the tools"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
+from edgesppo import schema
 from edgesppo.openai_api.tools import AnswerParser, CallParser
 from edgesppo.server.ollama.answers import OllamaReply
 from edgesppo.server.ollama.requests import ChatBody
@@ -232,6 +233,84 @@ def test_the_schemas_of_all_tools_together_may_be_only_so_complex(server: Live) 
     ]
     error = server.chat("Hi", tools=tools).json()["error"]
     assert "too complex" in error["message"]
+
+
+ODD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer", "minimum": 3, "maximum": 5, "multipleOf": 1},
+        "m": {"patternProperties": {"^x": {"const": 1}}},
+        "o": {"oneOf": [{}, {"pattern": "(?!x)", "format": "odd"}]},
+    },
+    "required": ["n"],
+}
+
+
+def test_of_an_odd_schema_what_can_be_bound_is_bound_unless_it_is_strict(server: Live) -> None:
+    tool = {"type": "function", "function": {"name": "odd", "parameters": ODD}}
+    asked = {"tool_choice": "required", "max_tokens": ENOUGH, "n": 4, "temperature": 1.5, "seed": 1}
+    response = server.chat(CAPITAL, tools=[tool], **asked)
+    assert response.status_code == 200, response.text
+    answers = response.json()["choices"]
+    calls = [a["message"]["tool_calls"][0] for a in answers if a["finish_reason"] == "tool_calls"]
+    assert calls
+    assert all(3 <= json.loads(call["function"]["arguments"])["n"] <= 5 for call in calls)
+    assert schema.loosened(ODD)["properties"] == {
+        "n": {"type": "integer", "minimum": 3, "maximum": 5},
+        "m": {"additionalProperties": {"const": 1}},
+        "o": {"anyOf": [{}, {}]},
+    }
+    tool["function"]["strict"] = True
+    error = server.chat("Hi", tools=[*TOOLS, tool]).json()["error"]
+    assert error["param"] == "tools.2"
+    assert "'odd'" in error["message"]
+
+
+CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Paris", "Rome"]}, "arguments": {"type": "integer"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+AS_CITY = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_with_tools_and_a_format_an_answer_is_a_call_or_has_the_format(
+    server: Live, stream: bool, several: bool
+) -> None:
+    asked = {"tools": TOOLS, "response_format": AS_CITY, "parallel_tool_calls": several}
+    sampled = {"max_tokens": ENOUGH, "temperature": 3, "top_p": 1, "top_k": 0, "n": 8, "seed": 1}
+    response = server.chat(CAPITAL, stream=stream, **asked, **sampled)
+    texts, calls, ends = [""] * 8, [""] * 8, [""] * 8
+    for choice in (
+        [choice for event in events(response)[:-1] for choice in event["choices"]]
+        if stream
+        else response.json()["choices"]
+    ):
+        n, found = choice["index"], choice["delta" if stream else "message"]
+        texts[n] += found.get("content") or ""
+        for call in found.get("tool_calls", ()):
+            calls[n] += call["function"]["arguments"]
+        ends[n] = choice["finish_reason"] or ends[n]
+    for text, call, end in zip(texts, calls, ends, strict=True):
+        if end == "stop":
+            jsonschema.validate(json.loads(text), CITY)
+        assert bool(text) != bool(call)
+        assert (end == "tool_calls") <= bool(call)
+    assert {"stop", "tool_calls"} <= {*ends}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_a_stop_text_cuts_is_not_said_to_be_whole(server: Live, stream: bool) -> None:
+    brace = server.client.post("/tokenize", json={"content": "{"}).json()["tokens"][-1]
+    likely = {"logit_bias": {str(brace): 100}, "max_tokens": 200}
+    asked = {"tools": TOOLS, "stop": ['"a"', '"country"'], "stream": stream, **likely}
+    response = server.chat("Add.", **asked)
+    assert response.status_code == 200, response.text
+    found = events(response)[-2] if stream else response.json()
+    assert found["choices"][0]["finish_reason"] == "stop"
 
 
 def test_a_tool_whose_schema_cannot_be_followed_is_named(server: Live) -> None:

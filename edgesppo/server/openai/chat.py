@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from edgesppo._version import __version__
-from edgesppo.chat.structured import AnswerFormat, answer_format
+from edgesppo.chat.structured import AnswerFormat, answer_format, require_own_end
 from edgesppo.errors import UsageError
 from edgesppo.openai_api import logprobs, tools
 from edgesppo.openai_api.choices import choice, usage_of
@@ -70,17 +70,15 @@ def plan_of(body: ChatRequest, backend: Backend, limits: Limits) -> Plan:
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options is given without stream", "stream_options")
     params = backend.params(_sampling(body))
-    use = _tool_use(body, limits.tools)
     format_ = _answer_format(body)
+    use = _tool_use(body, limits.tools, format_)
     messages, partial = turns(
         [message.plain() for message in body.messages], "" if use is None else use.system
     )
-    if use is not None and format_ is not None:
-        raise bad_request("response_format and tools cannot be used together", "response_format")
     if (use or format_) and partial is not None:
         raise bad_request("an answer cannot be continued with a schema or tools", "messages")
-    if format_ is not None:
-        format_.check(params)
+    if format_ is not None or (use is not None and use.is_required):
+        require_own_end(params)
     grammar = use.grammar if use is not None else None if format_ is None else format_.grammar
     prompt = backend.chat_prompt(messages, partial)
     length_field = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
@@ -91,18 +89,19 @@ def text_plan_of(body: ChatRequest, prompt: list[int], backend: Backend) -> Plan
     """What is to be computed where `prompt` stands in place of the messages."""
     params, format_ = backend.params(_sampling(body)), _answer_format(body)
     if format_ is not None:
-        format_.check(params)
+        require_own_end(params)
     return Plan([prompt], params, None if format_ is None else format_.grammar)
 
 
-def _tool_use(body: ChatRequest, at_most: int) -> ToolUse | None:
+def _tool_use(body: ChatRequest, at_most: int, format_: AnswerFormat | None) -> ToolUse | None:
+    given = [tool.function for tool in body.tools or ()]
     functions = [
-        Function(tool.function.name, tool.function.description, tool.function.parameters)
-        for tool in body.tools or ()
+        Function(one.name, one.description, one.parameters, bool(one.strict)) for one in given
     ]
     asked = body.tool_choice
     named = Named(asked.function.name) if isinstance(asked, NamedTool) else asked
-    return tools.tool_use(functions, named, at_most, several=bool(body.parallel_tool_calls))
+    several, answer = bool(body.parallel_tool_calls), None if format_ is None else format_.grammar
+    return tools.tool_use(functions, named, at_most, several=several, answer=answer)
 
 
 def _sampling(body: ChatRequest) -> dict[str, Any]:
@@ -182,7 +181,7 @@ class ChatReply:
                 if self._calls and (rest := parsers[n].rest()):
                     yield self._event(n, {"content": rest})
                 reason = finish_reason(chunk.finish_reason)
-                if parsers[n].is_call and self._calls and reason == "stop":
+                if self._calls and parsers[n].is_whole_call and reason == "stop":
                     reason = "tool_calls"
                 yield self._event(n, {}, reason=reason, **self._last(answers, ends, n_choices))
         if self._body.stream_options is not None and self._body.stream_options.include_usage:
