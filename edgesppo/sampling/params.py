@@ -44,7 +44,7 @@ MAX_SEED = 2**32 - 2
 MAX_LOGPROBS = 20
 STAGES: tuple[str, ...] = get_args(options.Stage)
 # Below this temperature the logits, divided by it, overflow llama.cpp's bucket sort.
-_MIN_TEMPERATURE = 1e-4
+MIN_TEMPERATURE = 1e-4
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +58,7 @@ class SamplingParams:
     """
 
     temperature: float = Number(
-        "how random; 0: the most probable token", _MIN_TEMPERATURE, 100, also=0
+        "how random; 0: the most probable token", MIN_TEMPERATURE, 100, also=0
     ).field(0.7)
     top_k: int = Integer("keep the k most probable tokens; 0: all", 0, MAX_INT).field(0)
     top_p: float = Number("keep the most probable tokens that sum to p; 1: all", 0, 1).field(0.9)

@@ -40,6 +40,9 @@ NOTES: dict[str, Any] = {
     "timings_per_token": False,
 }
 CHAT_ONLY: dict[str, Any] = {
+    "seed": -1,
+    "stop": "",
+    "temperature": 1e-8,  # of LangChain
     "store": False,
     "service_tier": "auto",
     "modalities": ["text"],
@@ -66,6 +69,9 @@ OLLAMA_OPTIONS: dict[str, Any] = {
     "main_gpu": 0,
     "num_batch": 512,
     "num_keep": 24,
+    "num_ctx": 100_000,
+    "repeat_last_n": -1,
+    "seed": -1,
     "use_mmap": True,
     "use_mlock": False,
     "low_vram": False,
@@ -103,7 +109,7 @@ def text(server: Live, path: str, **more: Any) -> str:
         (CHAT, NOTES | CHAT_ONLY),
         (COMPLETIONS, NOTES),
         (RESPONSES, NOTES | RESPONSES_ONLY),
-        (OLLAMA, {"keep_alive": "5m", "think": False, "truncate": False}),
+        (OLLAMA, {"keep_alive": "5m", "think": False, "truncate": True, "shift": True}),
         (OLLAMA, {"keep_alive": -1}),
     ],
 )
@@ -114,6 +120,23 @@ def test_what_changes_no_answer_is_accepted_and_changes_none(
     for name, value in options.items():
         greedy = {"options": {"temperature": 0}} if path == OLLAMA else {}
         assert text(server, path, **{name: value}, **greedy) == plain, name
+
+
+def test_a_message_of_the_model_is_taken_back_as_clients_write_it(server: Live) -> None:
+    function = {"name": "f", "arguments": "{}"}
+    call = {"id": "c", "type": "function", "function": function}
+    echoed = {**call, "index": 0, "function": {**function, "parsed_arguments": {}}}
+    more = {"refusal": None, "parsed": {"a": 1}, "reasoning_content": "thought", "audio": None}
+    result = {"role": "tool", "content": "1", "tool_call_id": "c"}
+
+    def ids(call: dict[str, Any], **more: Any) -> list[int]:
+        made = {"role": "assistant", "content": None, "tool_calls": [call], **more}
+        response = server.client.post("/tokenize", json={"messages": [*MESSAGES, made, result]})
+        assert response.status_code == 200, response.text
+        found: list[int] = response.json()["tokens"]
+        return found
+
+    assert ids(echoed, **more) == ids(call)
 
 
 def test_ollamas_options_of_computing_are_accepted(server: Live) -> None:
@@ -166,8 +189,7 @@ def test_what_would_change_it_or_is_no_such_value_is_refused_by_name(
         ({"options": {"penalize_newline": False}}, "penalize_newline"),
         ({"options": {"rope_frequency_base": 1e4}}, "rope_frequency_base"),
         ({"keep_alive": [5]}, "keep_alive"),
-        ({"truncate": True}, "cutting"),
-        ({"shift": True}, "dropping"),
+        ({"truncate": 5}, "truncate"),
     ],
 )
 def test_ollamas_are_refused_by_name_alike(server: Live, asked: dict[str, Any], word: str) -> None:

@@ -129,7 +129,7 @@ def test_what_would_change_models_is_refused(client: Any) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"options": {"num_ctx": 100_000}},
+        {"options": {"repeat_last_n": -2}},
         {"options": {"num_thread": "all"}},
         {"options": {"num_predict": 0}},
         {"options": {"temprature": 0}},

@@ -57,9 +57,9 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 10**9}, "max_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
-        ({"seed": -1}, "seed"),
+        ({"seed": -2}, "seed"),
         ({"seed": 2**64}, "seed"),
-        ({"stop": ""}, "stop"),
+        ({"stop": [""]}, "stop"),
         ({"stop": ["a"] * 17}, "stop"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
@@ -73,6 +73,7 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "text", "json_schema": {}}}, "response_format"),
         ({"response_format": {"type": "json_object", "schema": {"type": 5}}}, "response_format"),
         ({"tools": [TOOL, TOOL]}, "two tools have the name 'f'"),
         ({"tools": [TOOL] * 129}, "tools"),
@@ -81,7 +82,6 @@ def error(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"tool_choice": {"type": "allowed_tools"}}, "allowed_tools"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"temprature": 1}, "temprature"),
-        ({"temperature": 0.00001}, "temperature"),
         ({"samplers": ["nothing"]}, "samplers"),
     ],
 )

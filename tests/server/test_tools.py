@@ -129,7 +129,7 @@ def test_every_dialect_takes_several_calls(server: Live, stream: bool) -> None:
 def test_ollamas_calls_may_be_several_too() -> None:
     """Its requests cannot make the end of a line likely, so an answer is given here."""
     body = ChatBody.model_validate({"model": "m", "messages": [], "tools": [TOOLS[0]]})
-    assert body.as_chat().parallel_tool_calls
+    assert body.as_chat(512).parallel_tool_calls
     text = "".join(
         f'{{"name": "add", "arguments": {{"a": {n}}}}}{end}' for n, end in ((1, "\n"), (2, ""))
     )

@@ -66,7 +66,6 @@ async def _answer(
 ) -> Any:
     service: Service = request.app.state.service
     service.require_model(body.model)
-    body.check_context(service.backend.n_ctx)
     if empty:  # Ollama's way to have the model loaded
         return JSONResponse({**reply.piece("", done=True), "done_reason": "load"})
     limits = service.settings.limits
@@ -80,12 +79,13 @@ async def _answer(
 
 def plan_of(body: ChatBody | GenerateBody, backend: Backend, limits: Limits) -> Plan:
     """What is to be computed. Raises ApiError and UsageError."""
+    asked = body.as_chat(backend.n_ctx)
     if isinstance(body, GenerateBody) and body.raw:
         if body.system:
             raise bad_request("a raw prompt takes no system text", "system")
-        plan = text_plan_of(body.as_chat(), backend.text_prompt(body.prompt), backend)
+        plan = text_plan_of(asked, backend.text_prompt(body.prompt), backend)
     else:
-        plan = chat_plan_of(body.as_chat(), backend, limits)
+        plan = chat_plan_of(asked, backend, limits)
     most = limits.max_tokens
     if body.is_unlimited or plan.params.max_tokens > most:  # Ollama cuts what is too much
         plan = dataclasses.replace(plan, params=plan.params.replace(max_tokens=most))

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from edgesppo.sampling.options import NAMES
-from edgesppo.sampling.params import MAX_SEED
 from edgesppo.server.errors import bad_request, unsupported
 from edgesppo.server.openai.chat_request import (
     ChatMessage,
@@ -24,14 +23,15 @@ from edgesppo.server.openai.fields import FIRST_ERROR, Count, RequestModel, Samp
 
 # What Ollama means by these numbers of tokens is: as many as there is room for.
 _UNLIMITED = (-1, -2)
-_ANY_SEED = -1
+_WHOLE_CONTEXT = -1  # of repeat_last_n
 
 
 class Options(Sampling):
     """The sampling parameters; most are called as everywhere else.
 
     How to compute is the server's own choice, which changes no answer: those options are checked,
-    and have no effect. Nor has `num_keep`, as nothing is ever dropped from a chat.
+    and have no effect. Nor has `num_keep`, as nothing is ever dropped from a chat, nor `num_ctx`:
+    the context is as large as the server has it.
     """
 
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {
@@ -41,7 +41,7 @@ class Options(Sampling):
         "vocab_only": ("loading the vocabulary only is", (False,)),
     }
 
-    seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None
+    repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     num_predict: Annotated[int, Field(ge=-2, le=2**31 - 1)] | None = None
     num_ctx: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     num_thread: Count | None = None
@@ -86,7 +86,7 @@ class Message(Strict):
     tool_calls: Annotated[list[CallOf], FIRST_ERROR] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
-    thinking: None = None
+    thinking: str | None = None  # of another model; not told again
 
 
 class Request(RequestModel):
@@ -98,8 +98,9 @@ class Request(RequestModel):
         "suffix": ("inserting before a suffix is", ("",)),
         "context": ("going on from token ids (context) is; give the messages: it is", ([],)),
         "images": ("images are", ([],)),
-        "truncate": ("cutting a prompt to fit is", (False,)),
-        "shift": ("dropping turns to fit is", (False,)),
+        # What does not fit is refused, whatever these say: apps send them without being asked.
+        "truncate": ("a truncate that is no boolean is", (False, True)),
+        "shift": ("a shift that is no boolean is", (False, True)),
     }
 
     model: str
@@ -115,22 +116,16 @@ class Request(RequestModel):
         """Whether the answer is streamed; it is if nothing is said."""
         return self.stream is not False
 
-    def check_context(self, n_ctx: int) -> None:
-        """Raise an ApiError if more context is asked for than there is."""
-        asked = None if self.options is None else self.options.num_ctx
-        if asked is not None and asked > n_ctx:
-            raise bad_request(f"num_ctx is {asked}, but this server has {n_ctx}", "num_ctx")
-
     @property
     def is_unlimited(self) -> bool:
         """Whether the answer may be as long as the server allows."""
         return self.options is not None and self.options.num_predict in _UNLIMITED
 
-    def sampling(self) -> dict[str, Any]:
+    def sampling(self, n_ctx: int) -> dict[str, Any]:
         """The options by the names of SamplingParams."""
         found = {} if self.options is None else self.options.sampling()
-        if found.get("seed") == _ANY_SEED:
-            del found["seed"]
+        if found.get("repeat_last_n") == _WHOLE_CONTEXT:
+            found["repeat_last_n"] = n_ctx
         asked = None if self.options is None else self.options.num_predict
         if asked == 0:
             raise bad_request("num_predict is 0, expected at least 1, or -1", "num_predict")
@@ -138,9 +133,11 @@ class Request(RequestModel):
             found["max_tokens"] = asked
         return found
 
-    def chat(self, messages: list[ChatMessage], tools: list[Tool] | None = None) -> ChatRequest:
+    def chat(
+        self, n_ctx: int, messages: list[ChatMessage], tools: list[Tool] | None = None
+    ) -> ChatRequest:
         """The same request to OpenAI's chat API."""
-        sampling = self.sampling()
+        sampling = self.sampling(n_ctx)
         assert sampling.keys() <= set(NAMES), "they are called alike"
         return ChatRequest.model_construct(
             **sampling,
@@ -167,7 +164,7 @@ class ChatBody(Request):
     messages: Annotated[list[Message], Field(default_factory=list), FIRST_ERROR]
     tools: Annotated[list[Tool], FIRST_ERROR] | None = None
 
-    def as_chat(self) -> ChatRequest:
+    def as_chat(self, n_ctx: int) -> ChatRequest:
         """The same request to OpenAI's chat API. Raises an ApiError."""
         open_calls: list[tuple[str, str]] = []  # id and name, in the order of the calls
         made = 0
@@ -192,7 +189,7 @@ class ChatBody(Request):
                     tool_call_id=result_of,
                 )
             )
-        return self.chat(found, self.tools)
+        return self.chat(n_ctx, found, self.tools)
 
 
 class GenerateBody(Request):
@@ -202,10 +199,10 @@ class GenerateBody(Request):
     system: str | None = None
     raw: bool | None = None
 
-    def as_chat(self) -> ChatRequest:
+    def as_chat(self, n_ctx: int) -> ChatRequest:
         """The same request to OpenAI's chat API."""
         system = [] if not self.system else [ChatMessage(role="system", content=self.system)]
-        return self.chat([*system, ChatMessage(role="user", content=self.prompt)])
+        return self.chat(n_ctx, [*system, ChatMessage(role="user", content=self.prompt)])
 
 
 class ModelBody(RequestModel):

@@ -120,7 +120,14 @@ def _sampling(body: ChatRequest) -> dict[str, Any]:
 def _answer_format(body: ChatRequest) -> AnswerFormat | None:
     """The format that the answer has to have; None for plain text."""
     asked = body.response_format
-    if asked is None or asked.type == "text":
+    if asked is None:
+        return None
+    if asked.type == "text":
+        if asked.json_schema is not None or asked.schema_ is not None:
+            raise bad_request(
+                "response_format has a schema, but its type is 'text', expected 'json_schema'",
+                "response_format",
+            )
         return None
     given: Any = asked.schema_
     if asked.json_schema is not None:

@@ -64,6 +64,7 @@ class FunctionCall(Strict):
 
     name: Name
     arguments: str = "{}"
+    parsed_arguments: Any = None  # OpenAI's client has it beside them
 
 
 class ToolCall(Strict):
@@ -72,6 +73,7 @@ class ToolCall(Strict):
     id: Annotated[str, Field(min_length=1, max_length=256)]
     type: Literal["function"] = "function"
     function: FunctionCall
+    index: int | None = None  # in a stream
 
 
 class ChatMessage(Strict):
@@ -80,7 +82,10 @@ class ChatMessage(Strict):
     role: ApiRole
     content: Content = None
     name: Name | None = None  # who speaks; goes in front of the text
+    # Of an assistant's message that is given again, what was said beside its text.
     refusal: None = None
+    parsed: Any = None
+    reasoning_content: str | None = None  # another model's; not told again
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
     function_call: None = None

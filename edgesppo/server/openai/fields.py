@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edgesppo.sampling.options import NAMES
-from edgesppo.sampling.params import MAX_SEED
+from edgesppo.sampling.params import MAX_SEED, MIN_TEMPERATURE
 from edgesppo.server.errors import bad_request, unsupported
 from edgesppo.system.suggest import did_you_mean
 
 _MOST_BIASES = 1024
+_ANY_SEED = -1
 _NO_THINKING = {"enable_thinking": False}
 
 
@@ -112,10 +113,10 @@ class Sampling(RequestModel):
     dry_sequence_breakers: Annotated[list[str], Field(max_length=32)] | None = None
     samplers: Annotated[list[str], Field(max_length=16)] | None = None
     stop_tokens: Annotated[list[Count], Field(max_length=64)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None  # -1: any
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     stop: (
-        Annotated[str, Field(min_length=1, max_length=1000)]
+        Annotated[str, Field(max_length=1000)]
         | Annotated[
             list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=16)
         ]
@@ -133,7 +134,14 @@ class Sampling(RequestModel):
     def sampling(self) -> dict[str, Any]:
         """The parameters that were given, by the names of SamplingParams."""
         given = {name: getattr(self, name) for name in NAMES if name in Sampling.model_fields}
-        return {name: value for name, value in given.items() if value is not None}
+        found = {name: value for name, value in given.items() if value is not None}
+        if found.get("seed") == _ANY_SEED:
+            del found["seed"]
+        if found.get("stop") == "":
+            del found["stop"]
+        if found.get("temperature", 1) < MIN_TEMPERATURE:  # "as good as 0", clients mean
+            found["temperature"] = 0
+        return found
 
 
 def example(**body: Any) -> ConfigDict:
