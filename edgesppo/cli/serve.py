@@ -20,6 +20,7 @@ from edgesppo.cli.output import has_terminal, say
 from edgesppo.cli.session_options import Size
 from edgesppo.errors import UsageError
 from edgesppo.gguf import gemma2
+from edgesppo.server.settings import Deadlines, Limits, ServerSettings
 from edgesppo.system.paths import data_dir
 from edgesppo.terminal.output import is_quiet
 
@@ -27,17 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgesppo.loaded_model import LoadedModel
-    from edgesppo.server.settings import ServerSettings
     from edgesppo.store.locate import Found
 
 _KEY = "EDGESPPO_API_KEY"
+_SETTINGS = ServerSettings()
+_LIMITS, _TIMES = _SETTINGS.limits, _SETTINGS.deadlines
 _server = functools.partial(click.option, cls=Headed, heading="Serving")
 _safety = functools.partial(click.option, cls=Headed, heading="Who may use it")
 _limit = functools.partial(click.option, cls=Headed, heading="Limits", show_default=True)
 _SECONDS = click.FloatRange(0.1, 1e6)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS = [
-    _server("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
+    _server("--host", default=_SETTINGS.host, show_default=True, help="The address to listen on."),
     _server(
         "--port",
         type=click.IntRange(0, 65535),
@@ -86,33 +88,49 @@ _OPTIONS = [
         help="A web page's origin, such as https://example.org, that may use it; repeatable.",
     ),
     _limit(
-        "--max-queue", type=click.IntRange(0, 10_000), default=64, help="The most waiting answers."
+        "--max-queue",
+        type=click.IntRange(0, 10_000),
+        default=_SETTINGS.max_queue,
+        help="The most waiting answers.",
     ),
     _limit(
         "--max-tokens",
         type=click.IntRange(1, 2**31 - 1),
-        default=8192,
+        default=_LIMITS.max_tokens,
         help="The most tokens of one answer.",
     ),
     _limit(
-        "--max-n", type=click.IntRange(1, 128), default=8, help="The most answers to one request."
+        "--max-n",
+        type=click.IntRange(1, 128),
+        default=_LIMITS.n,
+        help="The most answers to one request.",
     ),
     _limit(
         "--max-body",
         type=click.IntRange(1024, 1 << 30),
-        default=1 << 20,
-        help="The largest body.",
+        default=_LIMITS.body_bytes,
+        help="The largest body, in bytes.",
     ),
-    _limit("--header-timeout", type=_SECONDS, default=10, help="Seconds for a request's headers."),
-    _limit("--body-timeout", type=_SECONDS, default=30, help="Seconds for its body."),
+    _limit(
+        "--header-timeout",
+        type=_SECONDS,
+        default=_TIMES.header_s,
+        help="Seconds for a request's headers.",
+    ),
+    _limit("--body-timeout", type=_SECONDS, default=_TIMES.body_s, help="Seconds for its body."),
     _limit(
         "--write-timeout",
         type=_SECONDS,
-        default=30,
+        default=_TIMES.write_s,
         help="Seconds for a reader to take any of it.",
     ),
-    _limit("--timeout", type=_SECONDS, default=1800, help="Seconds for a whole answer."),
-    _limit("--drain-timeout", type=_SECONDS, default=30, help="Seconds for answers when it ends."),
+    _limit("--timeout", type=_SECONDS, default=_TIMES.total_s, help="Seconds for a whole answer."),
+    _limit(
+        "--drain-timeout",
+        type=_SECONDS,
+        default=_TIMES.drain_s,
+        help="Seconds for answers when it ends.",
+    ),
 ]
 
 
@@ -191,7 +209,6 @@ def _sequences(found: Found, loading: dict[str, Any]) -> int:
 def _settings(serving: dict[str, Any]) -> ServerSettings:
     """The server's settings. Raises UsageError."""
     _require_extra()
-    from edgesppo.server import settings
     from edgesppo.server.guard import is_loopback
 
     keys = _keys(serving["api_key_file"])
@@ -201,7 +218,7 @@ def _settings(serving: dict[str, Any]) -> ServerSettings:
             f"--host {host} lets other machines use the server, which needs API keys: give "
             f"--api-key-file FILE, or set {_KEY}"
         )
-    return settings.ServerSettings(
+    return ServerSettings(
         host=host,
         max_queue=serving["max_queue"],
         keys=keys,
@@ -211,12 +228,12 @@ def _settings(serving: dict[str, Any]) -> ServerSettings:
         access_log=serving["access_log"],
         snapshot_folder=data_dir() / "server",
         snapshot_bytes=serving["snapshots"],
-        limits=settings.Limits(
+        limits=Limits(
             body_bytes=serving["max_body"],
             n=serving["max_n"],
             max_tokens=serving["max_tokens"],
         ),
-        deadlines=settings.Deadlines(
+        deadlines=Deadlines(
             header_s=serving["header_timeout"],
             body_s=serving["body_timeout"],
             write_s=serving["write_timeout"],
@@ -230,7 +247,10 @@ def _keys(path: Path | None) -> Any:
     from edgesppo.server import api_keys
 
     if path is not None:
-        if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
+        # systemd gives its credentials to the service alone, whatever their modes say.
+        is_credential = path.is_relative_to(os.environ.get("CREDENTIALS_DIRECTORY") or "/dev/null")
+        is_open = os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077
+        if is_open and not is_credential:
             say(f"warning: other users can read {path}; to change that: chmod 600 {path}")
         return tuple(api_keys.read_file(path))
     given = os.environ.get(_KEY, "").split(",")

@@ -122,7 +122,7 @@ async def _read_at_most(request: Request, limit: int) -> bytes:
         return bytes(found)
     raise ApiError(
         413,
-        f"the body is larger than {limit} bytes, the limit of this server",
+        f"the body is larger than {limit} bytes, the limit of this server (--max-body)",
         code="body_too_large",
         headers={"Connection": "close"},
     )

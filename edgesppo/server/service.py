@@ -254,7 +254,12 @@ class Answers:
         with contextlib.suppress(asyncio.TimeoutError):
             if left > 0:
                 return await asyncio.wait_for(queue.get(), left)
-        raise ApiError(504, "the answer took too long", code="timeout")
+        limit = self._service.settings.deadlines.total_s
+        raise ApiError(
+            504,
+            f"the answer took longer than {limit:g} s, the limit of this server (--timeout)",
+            code="timeout",
+        )
 
     async def results(self) -> list[Result]:
         """All answers, once they are whole. Raises an ApiError, also if the client goes away."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import edgesppo.server
 from edgesppo.cli.serve import serve_command
 from edgesppo.native_build import wheel, ziglang
+from edgesppo.server.settings import Deadlines
 from tests.support.paths import ROOT
 
 DEPLOY = Path(edgesppo.server.__file__).parent / "deploy"
@@ -38,9 +39,12 @@ def test_both_give_serve_only_options_that_it_has() -> None:
         assert options(words)
         assert options(words) <= known
     assert "--allow-host" in known
+    shown = shlex.split(found(r"--stop-timeout \d+ edgesppo (.*)$", DOCKERFILE))
+    assert options(shown) <= known
 
 
-def test_a_unit_has_longer_to_stop_than_answers_have_to_end() -> None:
+def test_both_have_longer_to_stop_than_answers_have_to_end() -> None:
+    assert int(found(r"--stop-timeout (\d+)", DOCKERFILE)) > Deadlines().drain_s
     longest = int(found(r"--drain-timeout (\d+)", UNIT))
     assert int(found(r"^TimeoutStopSec=(\d+)$", UNIT)) > longest
 

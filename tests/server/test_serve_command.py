@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from edgesppo.cli import serve
 from edgesppo.server import listen, log_output
 from tests.support import certificate
 from tests.support.command_line import one_line_error, run
@@ -198,6 +199,18 @@ def test_a_name_with_two_addresses_is_listened_on_by_ipv4(monkeypatch: pytest.Mo
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [six, four])
     with listen.on_address("localhost", 0) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_keys_that_others_can_read_are_told_but_for_systemds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("ada:secret-of-ada\n")
+    path.chmod(0o440)
+    for folder, told in ((tmp_path.parent / "other", True), (tmp_path, False)):
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+        assert serve._keys(path)
+        assert ("other users can read" in capsys.readouterr().err) == told
 
 
 def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(tmp_path: Path) -> None:
