@@ -24,8 +24,8 @@ _BACKLOG = 512
 def on_address(host: str, port: int) -> socket.socket:
     """A socket that listens on a host and port. Raises UsageError if that is not possible.
 
-    Of a name's addresses it is the first of IPv4, where there is one: `localhost` may be `::1` and
-    127.0.0.1, and not every client tries both.
+    If the name has several addresses, the first one of IPv4 is taken: `localhost` may be both `::1`
+    and 127.0.0.1, and not every client tries both.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,18 @@ def test_chat_and_generate_whole_and_streamed(client: Any, asked: dict[str, Any]
     assert client.generate(prompt=CAPITAL, **asked).response == PARIS
     pieces = list(client.generate(prompt=CAPITAL, stream=True, **asked))
     assert "".join(piece.response for piece in pieces) == PARIS
+
+
+def test_the_asynchronous_client(server: Live, asked: dict[str, Any]) -> None:
+    async def ask() -> tuple[str, str]:
+        client = ollama.AsyncClient(host=server.url, trust_env=False)
+        pieces = await client.chat(messages=ASKED, stream=True, **asked)
+        streamed = [piece.message.content async for piece in pieces]
+        whole = await client.generate(prompt=CAPITAL, **asked)
+        await client._client.aclose()
+        return "".join(streamed), whole.response
+
+    assert asyncio.run(ask()) == (PARIS, PARIS)
 
 
 def test_options_system_and_raw_prompts_count(client: Any, asked: dict[str, Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgesppo.server.errors import ApiError
+from edgesppo.server.service import Answers
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import Live, live
 
@@ -61,6 +64,55 @@ def test_chat_parse_and_tools(client: Any, options: dict[str, Any]) -> None:
     ) as stream:
         call = stream.get_final_completion().choices[0].message.tool_calls[0]
     assert isinstance(call.function.parsed_arguments, CapitalOf)
+
+
+def test_several_answers_stream_with_all_that_can_be_asked_for(
+    client: Any, options: dict[str, Any]
+) -> None:
+    asked = {**options, "temperature": 1, "seed": 7, "n": 3, "logprobs": True, "top_logprobs": 2}
+    whole = client.chat.completions.create(messages=ASKED, **asked)
+    stream = client.chat.completions.create(
+        messages=ASKED, stream=True, stream_options={"include_usage": True}, **asked
+    )
+    texts, logprobs, usage = [""] * 3, [0] * 3, None
+    for piece in stream:
+        usage = piece.usage or usage
+        for choice in piece.choices:
+            texts[choice.index] += choice.delta.content or ""
+            logprobs[choice.index] += len(choice.logprobs.content) if choice.logprobs else 0
+    assert texts == [choice.message.content for choice in whole.choices]
+    assert logprobs == [len(choice.logprobs.content) for choice in whole.choices]
+    assert usage.completion_tokens == whole.usage.completion_tokens >= max(logprobs)
+    assert len(whole.choices[0].logprobs.content[0].top_logprobs) == 2
+    cut = client.chat.completions.create(messages=ASKED, stop=[" is"], **options)
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (
+        "The capital of France",
+        "stop",
+    )
+
+
+def test_the_asynchronous_client(server: Live, options: dict[str, Any]) -> None:
+    async def ask() -> tuple[str, str, str]:
+        url = f"{server.url}/v1"
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            stream = await client.chat.completions.create(messages=ASKED, stream=True, **options)
+            streamed = [piece.choices[0].delta.content or "" async for piece in stream]
+            whole = await client.chat.completions.create(messages=ASKED, **options)
+            response = await client.responses.create(input=CAPITAL, **options)
+        return "".join(streamed), whole.choices[0].message.content, response.output_text
+
+    assert asyncio.run(ask()) == (PARIS,) * 3
+
+
+def test_a_response_that_fails_in_its_stream_is_raised(
+    client: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise ApiError(504, "of the test", code="timeout")
+
+    monkeypatch.setattr(Answers, "_next", fail)
+    with pytest.raises(openai.APIError, match="of the test"):
+        list(client.responses.create(input=CAPITAL, stream=True, **options))
 
 
 def test_completions(client: Any, options: dict[str, Any]) -> None:
