@@ -122,7 +122,7 @@ def _function(n: int, tool: Any) -> Function:
         raise UsageError(
             f"the parameters of tool {n} are {validate.quoted(parameters)}, expected a JSON Schema"
         )
-    return Function(name, description, parameters)
+    return Function(name, description, parameters, found.get("strict") is True)
 
 
 def _choice(choice: object) -> str | Named | None:

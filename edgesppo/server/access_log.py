@@ -1,4 +1,4 @@
-"""The access log: one JSON object a line for each request, without any text of theirs."""
+"""The access log: one JSON object a line for each request, without prompts and answers."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ goes into an environment of its own.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,12 @@ def test_langchain(server: Live, options: dict[str, Any]) -> None:
     for method in ("json_schema", "function_calling"):
         found = model.with_structured_output(guess, method=method).invoke(CAPITAL)
         assert found.city in ("Paris", "Rome")
+    (call,) = model.bind_tools([guess], tool_choice="any").invoke(CAPITAL).tool_calls
+    assert (call["name"], call["args"]["city"] in ("Paris", "Rome")) == ("Guess", True)
+    agent = model.bind_tools([guess], response_format=guess, strict=True)  # as agents do
+    said = agent.invoke(CAPITAL)
+    assert said.tool_calls or said.additional_kwargs["parsed"].city in ("Paris", "Rome")
+    assert asyncio.run(model.ainvoke(CAPITAL)).content == PARIS
     newer = langchain.ChatOpenAI(base_url=url, use_responses_api=True, **options)
     assert newer.invoke(CAPITAL).text == PARIS
     assert langchain.OpenAI(base_url=url, **options).invoke("The capital of")
