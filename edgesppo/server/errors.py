@@ -120,6 +120,12 @@ def overloaded(n_waiting: int) -> ApiError:
     )
 
 
+def took_too_long(limit_s: float) -> ApiError:
+    """The 504 of an answer that is not whole in time."""
+    text = f"the answer took longer than {limit_s:g} s, the limit of this server (--timeout)"
+    return ApiError(504, text, code="timeout")
+
+
 def from_exception(error: Exception, param: str | None = None) -> ApiError:
     """The HTTP form of any exception; `param` is the field that holds the prompt.
 

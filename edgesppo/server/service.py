@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from edgesppo.errors import EdgesppoError
 from edgesppo.server.budgets import Budgets
-from edgesppo.server.errors import ApiError, bad_request, from_exception
+from edgesppo.server.errors import ApiError, bad_request, from_exception, took_too_long
 from edgesppo.server.job import Job
 from edgesppo.server.metrics import Metrics
 from edgesppo.server.snapshots import Snapshots
@@ -254,12 +254,7 @@ class Answers:
         with contextlib.suppress(asyncio.TimeoutError):
             if left > 0:
                 return await asyncio.wait_for(queue.get(), left)
-        limit = self._service.settings.deadlines.total_s
-        raise ApiError(
-            504,
-            f"the answer took longer than {limit:g} s, the limit of this server (--timeout)",
-            code="timeout",
-        )
+        raise took_too_long(self._service.settings.deadlines.total_s)
 
     async def results(self) -> list[Result]:
         """All answers, once they are whole. Raises an ApiError, also if the client goes away."""
