@@ -12,6 +12,10 @@ import pytest
 
 import edgesppo
 from edgesppo.server import api_keys
+from edgesppo.server.ollama.requests import ChatBody, Options
+from edgesppo.server.openai.chat_request import ChatRequest
+from edgesppo.server.openai.completions import CompletionRequest
+from edgesppo.server.openai.responses_request import ResponsesRequest
 from edgesppo.server.settings import Limits
 from tests.support.live_server import CHAT, Live, events, live
 
@@ -175,6 +179,12 @@ def test_a_server_that_loads_answers_as_described(demo_gguf: Path) -> None:
                 check_response(described, "get", response)
         finally:
             go_on.set()
+
+
+def test_what_is_refused_by_name_is_not_described(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+    for kind in (ChatRequest, CompletionRequest, ResponsesRequest, Options, ChatBody):
+        assert schemas[kind.__name__]["properties"].keys().isdisjoint(kind.REFUSED)
 
 
 def test_examples_of_requests_are_answered(server: Live, described: dict[str, Any]) -> None:

@@ -82,7 +82,9 @@ class Message(Strict):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
-    images: Annotated[list[Any] | None, BeforeValidator(_no_images)] = None
+    images: Annotated[
+        Annotated[list[Any], Field(max_length=0)] | None, BeforeValidator(_no_images)
+    ] = None
     tool_calls: Annotated[list[CallOf], FIRST_ERROR] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None

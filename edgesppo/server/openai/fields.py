@@ -47,6 +47,14 @@ class RequestModel(Strict):
 
     REFUSED: ClassVar[dict[str, tuple[str, tuple[Any, ...]]]] = {}
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        """The description, without what is refused although others have it."""
+        described: dict[str, Any] = handler.resolve_ref_schema(handler(core))
+        for name in cls.REFUSED:
+            described["properties"].pop(name, None)
+        return described
+
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, data: Any) -> Any:

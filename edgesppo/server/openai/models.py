@@ -38,7 +38,9 @@ class DetokenizeRequest(RequestModel):
     """Token ids whose text is asked for."""
 
     model: str | None = None
-    tokens: Annotated[list[int], Field(max_length=_MOST_TOKENS), FIRST_ERROR]
+    tokens: Annotated[
+        list[Annotated[int, Field(ge=0)]], Field(max_length=_MOST_TOKENS), FIRST_ERROR
+    ]
     with_bytes: bool = False
 
 
