@@ -93,8 +93,11 @@ class DeadlineProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request on this connection."""
+        before = self.cycle
         super().on_response_complete()
-        if not _count_unsent(self.transport):
+        if self.cycle is not before:  # the next request had come already
+            self._expect_whole()
+        elif not _count_unsent(self.transport):
             self._whole = _stop(self._whole)
         if self._is_between_requests() and not self.transport.is_closing():
             self._late = _stop(self._late)
