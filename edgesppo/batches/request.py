@@ -15,7 +15,6 @@ from edgesppo.batches.recipe import check_answers, checked_seeds
 from edgesppo.chat import structured
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.sampling.options import NAMES
-from edgesppo.sampling.params import MAX_SEED
 from edgesppo.system import validate
 from edgesppo.system.suggest import did_you_mean
 from edgesppo.system.text_input import MAX_BYTES, why_not_utf8
@@ -262,4 +261,4 @@ def _seeded(
     n = check_answers(options.get("n", recipe.n))
     if params.seed is None:
         return [params.with_seed() for _ in range(n)]
-    return [params.replace(seed=(params.seed + i) % (MAX_SEED + 1)) for i in range(n)]
+    return [params.with_seed_after(i) for i in range(n)]

@@ -150,6 +150,10 @@ class SamplingParams:
         object.__setattr__(seeded, "seed", secrets.randbelow(MAX_SEED + 1))
         return seeded
 
+    def with_seed_after(self, n: int) -> SamplingParams:
+        """These parameters with the `n`-th seed after theirs, if they have one."""
+        return self if self.seed is None else self.replace(seed=(self.seed + n) % (MAX_SEED + 1))
+
 
 # After the decorator, which writes the method.
 SamplingParams.__init__ = validate.suggests_keywords(SamplingParams.__init__)  # type: ignore[method-assign]
