@@ -89,7 +89,7 @@ class ConstrainedChain:
         self._random = np.random.default_rng(seed)
         self._greedy = greedy
         self._last_byte = 0
-        self._all = np.zeros(model.n_vocab, CANDIDATE)
+        self._all: Any = None  # made with the first token: many answers may wait for their turn
 
     def close(self) -> None:
         """Free the chain and the grammar."""
@@ -119,6 +119,8 @@ class ConstrainedChain:
 
     def _candidates(self, context: Context, row: int) -> Any:
         """All tokens with their logits, as an array of llama_token_data."""
+        if self._all is None:
+            self._all = np.zeros(len(self._vocabulary.ids), CANDIDATE)
         self._all["id"] = self._vocabulary.ids
         self._all["logit"] = np.frombuffer(context.row(row), np.float32)
         self._all["p"] = 0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CANDIDATE = [("id", "i4"), ("logit", "f4"), ("p", "f4")]
 # From so many tokens on, our top-p and our search for the best are faster than llama.cpp's.
 _LARGE_VOCABULARY = 16_384
+_KEPT_DRY_SAMPLERS = 8
 
 
 def apply(sampler: Any, rows: Any) -> tuple[int, int]:
@@ -74,8 +75,8 @@ class SamplerChain:
         `looks_back` is how many of a prompt's last tokens `recall` passes to it. Raises
         NativeError if llama.cpp refuses the arguments.
         """
-        native = _NATIVE_ARGUMENTS[name](*args) if name in _NATIVE_ARGUMENTS else args
-        sampler = getattr(C, f"llama_sampler_init_{name}")(*native)
+        make = _MAKERS.get(name) or getattr(C, f"llama_sampler_init_{name}")
+        sampler = make(*args)
         if not sampler:
             raise NativeError(f"llama.cpp refused the sampler {name}{args}")
         C.llama_sampler_chain_add(self.handle, sampler)
@@ -209,25 +210,51 @@ def _native_chain(found: Sequence[Stage], kind: type[SamplerChain] = SamplerChai
     return chain
 
 
-def _bias_arguments(n_vocab: int, pairs: Sequence[tuple[int, float]]) -> tuple[Any, ...]:
-    return n_vocab, len(pairs), (C.llama_logit_bias * len(pairs))(*pairs)
+def _logit_bias(n_vocab: int, pairs: Sequence[tuple[int, float]]) -> Any:
+    biases = (C.llama_logit_bias * len(pairs))(*pairs)
+    return C.llama_sampler_init_logit_bias(n_vocab, len(pairs), biases)
 
 
-def _dry_arguments(
+# DRY samplers that were made for each model, by their arguments; the latest last.
+_dry_samplers: weakref.WeakKeyDictionary[Weights, dict[tuple[Any, ...], SamplerChain]] = (
+    weakref.WeakKeyDictionary()
+)
+_dry_lock = fork.ForkSafeLock()
+
+
+def _dry(weights: Weights, *args: Any) -> Any:
+    """A DRY sampler: the copy of another one if there is one with the same arguments.
+
+    To make one takes time: llama.cpp spells the whole vocabulary for each breaker.
+    """
+    with _dry_lock:
+        known = _dry_samplers.setdefault(weights, {})
+        made = known.pop(args, None)
+        if made is None:
+            made = SamplerChain()
+            made.add("new_dry", weights, *args)
+        known[args] = made
+        if len(known) > _KEPT_DRY_SAMPLERS:
+            known.pop(next(iter(known))).close()
+        return C.llama_sampler_clone(C.llama_sampler_chain_get(made.handle, 0))
+
+
+def _new_dry(
     weights: Weights,
     multiplier: float,
     base: float,
     allowed_length: int,
     last_n: int,
     breakers: Sequence[str],
-) -> tuple[Any, ...]:
+) -> Any:
     words = (ctypes.c_char_p * len(breakers))(*(word.encode() for word in breakers))
-    vocab = weights.vocab
-    return vocab, multiplier, base, allowed_length, last_n, words, len(breakers)
+    shape = (multiplier, base, allowed_length, last_n)
+    return C.llama_sampler_init_dry(weights.vocab, *shape, words, len(breakers))
 
 
-# Sampler -> a function that turns its arguments into the C arrays that it takes.
-_NATIVE_ARGUMENTS: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "logit_bias": _bias_arguments,
-    "dry": _dry_arguments,
+# Sampler -> what makes it, where that takes more than the plain values of a stage.
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "logit_bias": _logit_bias,
+    "dry": _dry,
+    "new_dry": _new_dry,
 }
