@@ -8,8 +8,7 @@ from edgesppo.chat.choices import FinishReason
 from edgesppo.chat.detokenizer import StopFilter, Utf8Decoder
 from edgesppo.chat.result import Chunk, Result, Timings, TokenLogprob, Usage
 from edgesppo.engine.kv_cache import SHARED
-from edgesppo.engine.request import CLOSED, Event
-from edgesppo.errors import Closed
+from edgesppo.engine.request import Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ class Generation:
     """One answer being generated: iterate over it for its chunks.
 
     `result()` returns the answer so far, at any time; `request` is what the engine was asked for.
-    Raises what `Engine.submit` raises.
+    With `waits`, it is so only once `start` is called. Raises what `Engine.submit` raises.
     """
 
     def __init__(
@@ -37,14 +36,14 @@ class Generation:
         left_out: int = 0,
         grammar: str | None = None,
         salt: str = "",
+        waits: bool = False,
     ) -> None:
         self.params = params.with_seed()
         self._engine = engine
         self._tokenizer = engine.model.tokenizer
         self._left_out = left_out
-        self.request: Request = engine.submit(
-            prompt, self.params, owner=self, grammar=grammar, salt=salt
-        )
+        ask = engine.prepare if waits else engine.submit
+        self.request: Request = ask(prompt, self.params, owner=self, grammar=grammar, salt=salt)
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []
@@ -52,6 +51,10 @@ class Generation:
         self._logprobs: list[TokenLogprob] = []
         self._n_yielded = 0  # of the logprobs
         self._ended = False  # whether the stream was read to its end
+
+    def start(self) -> None:
+        """Ask the engine for the answer, which was made to wait. Raises Closed."""
+        self._engine.add(self.request)
 
     def __iter__(self) -> Iterator[Chunk]:
         request = self.request
@@ -85,10 +88,8 @@ class Generation:
             self.cancel()
         elif reason is None:
             return False
-        elif reason == CLOSED:
-            raise Closed("the model was closed while it was answering")
-        elif request.error is not None:
-            raise request.error
+        else:
+            self._engine.raise_failure(request)
         if not self._ended:
             self._ended = True
             self._flush()

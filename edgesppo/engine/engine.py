@@ -12,6 +12,7 @@ cache, and the next step removes those.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -145,12 +146,26 @@ class Engine:
         grammar: str | None = None,
         salt: str = "",
     ) -> Request:
-        """Queue a prompt for an answer.
+        """Queue a prompt for an answer: `prepare` and `add` in one."""
+        request = self.prepare(prompt, params, owner=owner, grammar=grammar, salt=salt)
+        self.add(request)
+        return request
+
+    def prepare(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        owner: object = None,
+        grammar: str | None = None,
+        salt: str = "",
+    ) -> Request:
+        """A request to be passed to `add`. It waits for no step, and may itself take seconds.
 
         With a `grammar`, made by `schema.grammar`, the answer follows it. With an `owner`, the
         request is cancelled when the owner is garbage-collected: an interrupt can hit the very
         code that would have cancelled it. Cells of the KV cache are reused only for the same
-        `salt`.
+        `salt`, and salts take turns.
 
         Raises ContextOverflow when the prompt leaves no room for an answer, UsageError for ids
         outside the vocabulary, and Closed.
@@ -167,10 +182,14 @@ class Engine:
             request.owner = weakref.ref(owner)
         if self._draft_costs:
             request.drafter = Drafter(request.tokens, self._draft_costs, self._draft_model)
+        return request
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises Closed."""
         with self._lock:
             self._open_context()
+            request.submitted_at = time.perf_counter()
             self._schedule.add(request)
-        return request
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
         """The error for a prompt of `n_tokens`, or of `at_least` as many, to be raised."""
@@ -183,14 +202,8 @@ class Engine:
         Another thread's step is cut short if it prefills this prompt or computes for nobody else.
         Otherwise it goes on for the others, and ends the request when it is done.
         """
-        if request.finish_reason is not None:
-            return
-        request.cancelled = self._cancelled = True
-        is_alone = self._schedule.n_running == 1
-        at_once = request.slot is not None and (is_alone or not request.is_answering)
-        if at_once:
-            self._abort()
-        if self._lock.acquire(blocking=at_once):
+        cut_short = self._give_up(request, at_once=not request.is_answering)
+        if request.finish_reason is None and self._lock.acquire(blocking=cut_short):
             try:
                 self._unfinished = True  # in case this is interrupted
                 self._schedule.drop_unwanted()
@@ -202,9 +215,20 @@ class Engine:
 
         The step that is under way is cut short if it computes for nobody else, or `at_once`.
         """
-        request.cancelled = True
-        if at_once or len(self._schedule.requests()) == 1:
+        self._give_up(request, at_once=at_once)
+
+    def _give_up(self, request: Request, *, at_once: bool) -> bool:
+        """Mark a request as not wanted any more; returns whether a running step is cut short.
+
+        It is if it computes for this request, and for nobody else or `at_once`.
+        """
+        if request.finish_reason is not None:
+            return False
+        request.cancelled = self._cancelled = True
+        cut_short = request.slot is not None and (at_once or self._schedule.n_running == 1)
+        if cut_short:
             self._abort()
+        return cut_short
 
     def stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of one request, calling `step()` while there are none.
@@ -220,13 +244,8 @@ class Engine:
                 while n_given < len(request.tokens):
                     n_given += 1
                     yield Event(request.tokens[n_given - 1])
-                if reason == CLOSED:
-                    if self._parent is not None:
-                        raise closed_by_fork(self._parent)
-                    raise Closed("the model was closed while it was answering")
-                if request.error is not None:
-                    raise request.error
                 if reason is not None:
+                    self.raise_failure(request)
                     yield Event(None, reason)
                     return
                 if prefilled < request.n_prefilled < request.n_prompt:
@@ -239,6 +258,15 @@ class Engine:
                     self._stepper.tell()
         finally:
             self.cancel(request)
+
+    def raise_failure(self, request: Request) -> None:
+        """Raise what ended a request before its time: Closed, or what made sampling fail."""
+        if request.error is not None:
+            raise request.error
+        if request.finish_reason == CLOSED:
+            if self._parent is not None:
+                raise closed_by_fork(self._parent)
+            raise Closed("the model was closed while it was answering")
 
     def tell(self) -> None:
         """Give out notices about speed, if there are any; `stream` does it by itself."""
@@ -270,9 +298,14 @@ class Engine:
 
         Those whose cells take more than `limit` bytes are left out.
         """
-        with self._lock:
-            self._open_context()
-            yield from self._cache.states(least, limit)
+        states = self._cache.states(least, limit)
+        while True:
+            with self._lock:  # not while the caller writes them
+                self._open_context()
+                found = next(states, None)
+            if found is None:
+                return
+            yield found
 
     def shorten(self, request: Request, n: int) -> None:
         """Drop the KV cells of a request that has ended, but for its first `n` tokens."""

@@ -43,6 +43,7 @@ class KVCache:
     """The `n_seqs` slots of one context. `n_swa` is the sliding window's length in tokens."""
 
     def __init__(self, context: Context, n_seqs: int, n_swa: int) -> None:
+        self.n_ctx = context.n_ctx
         self._context = context
         self._n_swa = n_swa
         self._slots = [Slot(seq) for seq in range(n_seqs)]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from edgesppo.engine.kv_cache import Slot
     from edgesppo.engine.ngram_draft import Drafter
-    from edgesppo.errors import EdgesppoError
     from edgesppo.llama.context import Chain
     from edgesppo.llama.logprobs import RowLogprobs
     from edgesppo.llama.model import Model
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 # Internal finish reasons: the engine was closed; sampling failed with the request's `error`.
 CLOSED = "closed"
 FAILED = "failed"
+# Seconds that a request may run, at first, before it makes way for those of another salt.
+TURN_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class Request:
     n_cached: int = 0  # prompt tokens that were in the KV cache on admission
     finish_reason: str | None = None
     cancelled: bool = False
-    error: EdgesppoError | None = None  # why sampling failed
+    error: Exception | None = None  # why sampling failed
     owner: weakref.ref[object] | None = None
     n_prefilled: int = 0  # prompt tokens that are in the KV cache now
     reused: str = NOTHING
     salt: str = ""  # of the KV cells: only requests with the same one share any
     admitted_at: float | None = None
+    turn_s: float = field(default_factory=lambda: TURN_S)
+    turn_began_at: float = 0.0
     prefilled_at: float | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None
@@ -101,10 +104,15 @@ class Request:
     def admit(self, slot: Slot) -> None:
         """Start in this slot, after the tokens that it already holds."""
         self.slot = slot
+        self.turn_began_at = time.perf_counter()
         if self.admitted_at is None:
             self.n_cached = self.n_prefilled = len(slot.ids)
             self.reused = slot.reused
-            self.admitted_at = self.prefilled_at = time.perf_counter()
+            self.admitted_at = self.prefilled_at = self.turn_began_at
+
+    def had_turn(self, now: float) -> bool:
+        """Whether it has run for its turn since it was admitted last."""
+        return now - self.turn_began_at >= self.turn_s
 
     def record_progress(self, end: int, *, sampled: bool) -> None:
         """Record that the first `end` tokens are in the KV cache now, and when that was."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # One part in so many of the prompt tokens in a step is for the prompt that came first.
 _OLDEST_SHARE = 4
+# Cells for each running answer to grow by, where there was no room for all of them.
+_GROWTH = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ NLong: TypeAlias = "Callable[[Request, int, bool], int]"
 
 class Scheduler:
     """The requests of one engine: first come, first served, while the cache has free slots.
+
+    Between salts it is fair: the one with the fewest running requests is next, and where there is
+    no room for it, a request of another salt that has had its turn goes back into the queue. Its
+    next turn is twice as long, since its prompt is prefilled again.
 
     A `slice` says how many prompt tokens go into a step, beside running answers above all.
     """
@@ -87,15 +94,56 @@ class Scheduler:
         self._cache.set_busy([request.slot for request in self._running])
 
     def admit(self) -> None:
-        """Start waiting requests while the cache has free slots."""
-        while self._waiting and not (self._crowded and self._running):
-            request = self._waiting[0]
-            slot = self._cache.take(request.tokens, request.salt, request.n_prompt)
-            if slot is None:
+        """Start waiting requests while the cache has room, made by those who had their turn."""
+        while self._waiting:
+            n_running = collections.Counter(request.salt for request in self._running)
+            firsts: dict[str, Request] = {}
+            for request in self._waiting:
+                firsts.setdefault(request.salt, request)
+            order = sorted(firsts.values(), key=lambda request: n_running[request.salt])
+            if not any(map(self._start, order)) and not self._make_way(order[0].salt, n_running):
                 return
-            request.admit(slot)
-            self._running.append(request)
-            self._waiting.popleft()
+
+    def _start(self, request: Request) -> bool:
+        """Start a waiting request; False if there is no room for it."""
+        if self._crowded and self._running:
+            n_tokens = sum(len(one.tokens) + _GROWTH for one in [request, *self._running])
+            if n_tokens > self._cache.n_ctx:
+                return False
+        slot = self._cache.take(request.tokens, request.salt, request.n_prompt)
+        if slot is None:
+            return False
+        request.admit(slot)
+        self._running.append(request)
+        self._waiting.remove(request)
+        return True
+
+    def _make_way(self, salt: str, n_running: Mapping[str, int]) -> bool:
+        """Put a running request back for one of a salt that has fewer; False if none has to go.
+
+        A salt with none running takes turns with the others; else it only gets its equal share.
+        """
+        n = n_running[salt]
+        now = time.perf_counter()
+        had_turn = [
+            request
+            for request in self._running
+            if n_running[request.salt] > n + (n > 0) and request.had_turn(now)
+        ]
+        if not had_turn:
+            return False
+        weight = self._n_tokens() if self._crowded else n_running
+        request = max(reversed(had_turn), key=lambda request: weight[request.salt])
+        self._waiting.append(request)
+        self._put_back(request)
+        return True
+
+    def _n_tokens(self) -> Mapping[str, int]:
+        """How many tokens the running requests of each salt have."""
+        found: collections.Counter[str] = collections.Counter()
+        for request in self._running:
+            found[request.salt] += len(request.tokens)
+        return found
 
     def long_parts(self, n_long: NLong) -> list[LongPart]:
         """The parts of prompts that are long enough to be computed apart in the next step.
@@ -139,20 +187,29 @@ class Scheduler:
         return self._cache.evict_idle() or self._preempt()
 
     def _preempt(self) -> bool:
-        """Put the newest request back into the queue; False if no other is running.
+        """Put a request back into the queue; False if no other is running.
 
-        Its generated tokens stay, and are prefilled again.
+        It is the newest of the salt with the most tokens if that has had its turn, else the newest
+        of all. Its generated tokens stay, and are prefilled again.
         """
         if len(self._running) < 2:
             return False
-        request = self._running[-1]
+        n_tokens = self._n_tokens()
+        request = max(reversed(self._running), key=lambda request: n_tokens[request.salt])
+        if not request.had_turn(time.perf_counter()):
+            request = self._running[-1]
         self._waiting.appendleft(request)
-        self._running.remove(request)
-        request.slot = None
+        self._put_back(request)
         self._crowded = True
-        self.sync_slots()
         self._cache.evict_idle()
         return True
+
+    def _put_back(self, request: Request) -> None:
+        """Take a request, which is in the queue again, from those that run."""
+        self._running.remove(request)
+        request.slot = None
+        request.turn_s *= 2
+        self.sync_slots()
 
     def finish(self, request: Request, reason: str) -> None:
         """End a request. The cells of its slot stay, for the next prompt."""

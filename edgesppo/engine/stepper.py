@@ -13,7 +13,7 @@ from edgesppo.engine.prefill_slice import TELLING, PrefillSlice
 from edgesppo.engine.request import FAILED
 from edgesppo.engine.runner import Runner
 from edgesppo.engine.scheduler import Scheduler
-from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError, OutOfMemory
+from edgesppo.errors import Cancelled, ContextOverflow, OutOfMemory
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
 from edgesppo.system import memory_guard
@@ -151,10 +151,10 @@ class Stepper:
                 self.context.remove(slot.seq, len(slot.ids))
             if drawn and request.drafter is not None:
                 request.drafter.learn(request.draft, drawn)
-        except EdgesppoError as error:
-            request.error, reason = error, FAILED
         except MemoryError as error:
             request.error, reason = OutOfMemory(memory_guard.shortage(error)), FAILED
+        except Exception as error:
+            request.error, reason = error, FAILED
         request.draft = []
         if reason is not None:
             self.schedule.finish(request, reason)
