@@ -46,6 +46,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         entry = _Entry(scope, self._routes)
+        scope.setdefault("state", {})["arrived_at"] = entry.arrived_at
 
         async def noting(message: Message) -> None:
             entry.note(message)
@@ -70,7 +71,7 @@ class _Entry:
     def __init__(self, scope: Scope, routes: Sequence[Route]) -> None:
         self._scope = scope
         self._routes = routes
-        self._started = time.perf_counter()
+        self.arrived_at = time.perf_counter()
         self._status: int | None = None
         self._whole = False
         self.is_broken = False  # an exception has ended it
@@ -132,7 +133,7 @@ class _Entry:
             "path": self.path,
             "status": self.status,
             "error": state.get("error"),
-            "seconds": round(time.perf_counter() - self._started, 3),
+            "seconds": round(time.perf_counter() - self.arrived_at, 3),
             "prompt_tokens": asked,
             "completion_tokens": answered,
         }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.chat import template
 from edgesppo.chat.generation import Generation
 from edgesppo.engine.kv_cache import common_prefix
-from edgesppo.errors import UsageError
+from edgesppo.errors import Closed, UsageError
 from edgesppo.gguf import metadata
 from edgesppo.gguf.file_types import file_type
 from edgesppo.interior import interior
@@ -47,6 +48,9 @@ class Backend:
         if most_tokens is not None:
             longest = min(self._defaults.max_tokens, most_tokens)
             self._defaults = self._defaults.replace(max_tokens=longest)
+        self._users = threading.Condition()  # guards these two
+        self._n_users = 0  # the threads that prepare an answer
+        self._is_closed = False
         self.created = int(loaded.path.stat().st_mtime)
 
     def params(self, sampling: dict[str, Any]) -> SamplingParams:
@@ -113,11 +117,24 @@ class Backend:
             "fingerprint": interior(self._loaded).identity.mark.fingerprint,
         }
 
-    def begin(
+    def prepare(
         self, prompt: Sequence[int], params: SamplingParams, grammar: str | None, salt: str
     ) -> Generation:
-        """Submit one answer to the engine."""
-        return Generation(self._engine, prompt, params, grammar=grammar, salt=salt)
+        """An answer, to `begin` later. Any thread may call this; it may take seconds."""
+        with self._users:
+            if self._is_closed:
+                raise Closed("the model was closed")
+            self._n_users += 1
+        try:
+            return Generation(self._engine, prompt, params, grammar=grammar, salt=salt, waits=True)
+        finally:
+            with self._users:
+                self._n_users -= 1
+                self._users.notify_all()
+
+    def begin(self, generation: Generation) -> None:
+        """Submit an answer to the engine."""
+        generation.start()
 
     def keep_what_returns(self, generation: Generation) -> None:
         """Drop the cells of an answer that has ended where the next turn will have other tokens.
@@ -161,7 +178,10 @@ class Backend:
         return self._engine.restore(ids, cells, salt)
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, once no answer is being prepared."""
+        with self._users:
+            self._is_closed = True
+            self._users.wait_for(lambda: not self._n_users)
         self._loaded.close()
 
     def _require_room(self, n_tokens: int, *, least: bool = False) -> None:

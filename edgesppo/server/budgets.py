@@ -37,7 +37,7 @@ class Bucket:
         return self._left
 
     def use(self, amount: float) -> None:
-        """Take an amount, even if it is more than is left."""
+        """Take an amount, even if it is more than is left; a negative one is given back."""
         self._refill()
         self._left -= amount
 
@@ -78,10 +78,20 @@ class Budgets:
                 raise _used_up(key, "requests", wait)
             bucket.use(part)
 
-    def spend_tokens(self, key: ApiKey | None, n: int) -> None:
-        """Count tokens that were computed; they may exceed the budget, which then has to refill."""
+    def reserve_tokens(self, key: ApiKey | None, n: int) -> None:
+        """Take as many tokens as a request may need. Raises a 429 if the key has less left.
+
+        More than the budget holds is had when all of it is there, which then has to refill.
+        """
         if key is not None and (bucket := self._bucket(key, "tokens")) is not None:
+            if (wait := bucket.wait_s(n)) > 0:
+                raise _used_up(key, "tokens", wait)
             bucket.use(n)
+
+    def return_tokens(self, key: ApiKey | None, n: int) -> None:
+        """Give back what was reserved and not needed."""
+        if key is not None and (bucket := self._bucket(key, "tokens")) is not None:
+            bucket.use(-n)
 
     def headers(self, key: ApiKey) -> list[tuple[bytes, bytes]]:
         """What is left of a key's budgets, by OpenAI's names; nothing of a key without any.
@@ -114,9 +124,10 @@ def _duration(seconds: float) -> str:
 
 
 def _used_up(key: ApiKey, kind: str, wait: float) -> ApiError:
+    less = ", or a request for fewer would fit (max_tokens)" if kind == "tokens" else ""
     return ApiError(
         429,
-        f"the budget of {kind} per minute of the key {key.name!r} is used up; ask again in "
+        f"the budget of {kind} per minute of the key {key.name!r} is used up{less}; ask again in "
         f"{math.ceil(wait)} s",
         code="rate_limit_exceeded",
         headers={"Retry-After": str(math.ceil(wait))},

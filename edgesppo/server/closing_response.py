@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from edgesppo.server.answers import Answers
     from edgesppo.server.errors import ApiError
-    from edgesppo.server.service import Answers
 
 
 class ClosingResponse(StreamingResponse):

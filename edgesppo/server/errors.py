@@ -21,6 +21,7 @@ from edgesppo.errors import (
 )
 from edgesppo.openai_api.errors import BadField
 from edgesppo.sampling.options import NAMES
+from edgesppo.system import memory_guard
 from edgesppo.system.sanitize import one_line
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def unavailable(status: str) -> ApiError:
     reasons = {
         "loading": "the model is still loading; ask again in a few seconds",
         "draining": "the server is shutting down; ask again later",
-        "failed": "the model could not be loaded; see the server's log",
+        "failed": "the server has failed; its log says why",
     }
     message = reasons.get(status, "the server has stopped")
     return ApiError(503, message, code=f"server_{status}", headers={"Retry-After": str(RETRY_S)})
@@ -133,6 +134,8 @@ def from_exception(error: Exception, param: str | None = None) -> ApiError:
     """
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, MemoryError):
+        error = OutOfMemory(memory_guard.shortage(error))
     message = one_line(str(error))
     if isinstance(error, ContextOverflow):
         return bad_request(message, param, "context_length_exceeded")

@@ -6,7 +6,7 @@ import collections
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from edgesppo.server.job import Job
 
@@ -34,13 +34,19 @@ class FairQueue:
         """Append a job to its owner's line."""
         self._lines.setdefault(job.owner, collections.deque()).append(job)
 
-    def pop(self, running: dict[str, int]) -> Job | None:
+    def owners(self) -> Iterable[str]:
+        """Who waits."""
+        return self._lines
+
+    def pop(self, running: Mapping[str, int], most: int | None = None) -> Job | None:
         """Take out the next job that may start; None if there is none.
 
-        It is of the owner with the fewest `running` ones, and among equals of the one who has
-        waited longest for a turn.
+        It is of the owner with the fewest `running` ones, less than `most` of them, and among
+        equals of the one who has waited longest for a turn.
         """
         for owner in sorted(self._lines, key=lambda owner: running.get(owner, 0)):
+            if most is not None and running.get(owner, 0) >= most:
+                return None
             line = self._lines[owner]
             job = next((job for job in line if _may_start(job)), None)
             if job is not None:

@@ -24,7 +24,8 @@ News = Chunk | Exception
 class Job:
     """One answer: its prompt, and what has been computed of it.
 
-    The worker alone touches `generation` and `chunks`. `deliver` and the iteration run on the event
+    It has a `generation` before it is submitted; from then on the worker alone touches that and
+    `chunks`. `arrived_at` is when its request came. `deliver` and the iteration run on the event
     loop. A `leader` is another answer to the same prompt, whose prefill this one waits for and
     shares. `owner` is the name of the API key; the KV cache is shared only within it.
     """
@@ -34,8 +35,7 @@ class Job:
     grammar: str | None = None
     owner: str = ""
     leader: Job | None = None
-    created_at: float = field(default_factory=time.perf_counter)
-    admitted_at: float | None = None
+    arrived_at: float = field(default_factory=time.perf_counter)
     last_token_at: float | None = None
     usage: Usage | None = None  # once it is over
     cancelled: bool = False
@@ -45,6 +45,11 @@ class Job:
     n_delivered: int = 0
     _news: list[News] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def admitted_at(self) -> float | None:
+        """When it got a sequence; None while it waits."""
+        return None if self.generation is None else self.generation.request.admitted_at
 
     def deliver(self, news: list[News]) -> None:
         """Hand over what the worker computed; an empty list says that the answer has begun."""

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from edgesppo.chat.result import Usage
+    from edgesppo.chat.result import Chunk, Usage
     from edgesppo.server.job import Job
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -33,7 +33,9 @@ class Metrics:
         self.refused_connections = self._counter(
             "refused_connections", "Connections that were not served", ("reason",)
         )
-        self.disconnects = self._counter("disconnects", "Answers whose client went away")
+        self.unfinished = self._counter(
+            "unfinished_answers", "Answers that were ended before they were whole", ("reason",)
+        )
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
         self.cached_tokens = self._counter("cached_tokens", "Those of them found in the KV cache")
         self.completion_tokens = self._counter("completion_tokens", "Tokens of answers")
@@ -55,11 +57,14 @@ class Metrics:
         """Tell facts about the server, as labels of `edgesppo_info`."""
         self._info.info(facts)
 
-    def observe(self, job: Job, n_tokens: int) -> None:
-        """Note that tokens of an answer have come."""
+    def observe(self, job: Job, chunks: Sequence[Chunk]) -> None:
+        """Note the tokens of an answer that have come with these chunks."""
+        n_tokens = sum(len(chunk.ids) for chunk in chunks)
+        if not n_tokens:
+            return
         now = time.perf_counter()
         if job.last_token_at is None:
-            self.first_token.observe(now - job.created_at)
+            self.first_token.observe(now - job.arrived_at)
         else:
             for _ in range(n_tokens):
                 self.between_tokens.observe((now - job.last_token_at) / n_tokens)

@@ -61,6 +61,7 @@ class Server(uvicorn.Server):
             self.service.worker.drain()
         elif sig != getattr(signal, "SIGHUP", None):
             self.force_exit = self.should_exit = True
+            self.service.worker.hurry()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, but with TLS a client has to shake hands, and to part, in time.
@@ -105,7 +106,6 @@ class Server(uvicorn.Server):
             self._tell_draining()
             late = time.monotonic() >= self._drain_until
             self.should_exit = late or self.service.is_idle
-            self.force_exit = self.force_exit or late
         return await super().on_tick(counter)
 
     def _tell_draining(self) -> None:
@@ -118,7 +118,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop the worker, which ends what is still computed, then close the connections."""
-        await asyncio.to_thread(self.service.worker.stop, save=not self.force_exit)
+        await asyncio.to_thread(self.service.worker.stop)
         if self.server_state.tasks:
             await asyncio.wait([*self.server_state.tasks], timeout=_LAST_WORDS_S)
         for listener in self.listeners:
@@ -180,17 +180,22 @@ def log_to_stderr(*, quiet: bool = False) -> Iterator[None]:
     `quiet` leaves out what the server is about.
     """
     handler = LogOutput(sys.stderr)
+    before = []
     for name, level in (
         ("edgesppo.access", logging.INFO),
         ("edgesppo.server", logging.WARNING if quiet else logging.INFO),
         ("uvicorn.error", logging.ERROR),
     ):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+        log = logging.getLogger(name)
+        before.append((log, log.handlers, log.propagate, log.level))
+        log.handlers, log.propagate = [handler], False
+        log.setLevel(level)
     try:
         yield
     finally:
+        for log, handlers, propagate, level in before:
+            log.handlers, log.propagate = handlers, propagate
+            log.setLevel(level)
         handler.flush()
         handler.close()
 

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import functools
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-import anyio.to_thread
-
 from edgesppo.errors import EdgesppoError
+from edgesppo.server.answers import Answers
 from edgesppo.server.budgets import Budgets
-from edgesppo.server.errors import ApiError, bad_request, from_exception, took_too_long
+from edgesppo.server.errors import ApiError, bad_request, from_exception
 from edgesppo.server.job import Job
+from edgesppo.server.jobs import Jobs
 from edgesppo.server.metrics import Metrics
+from edgesppo.server.planners import PLANNERS, Planners
 from edgesppo.server.snapshots import Snapshots
 from edgesppo.server.worker import OK, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import Callable
 
     from fastapi import Request
 
-    from edgesppo.chat.result import Chunk, Result
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.sampling.params import SamplingParams
     from edgesppo.server.api_keys import ApiKey
     from edgesppo.server.backend import Backend
     from edgesppo.server.settings import ServerSettings
 
-# A stream whose answer has to wait longer than this for a sequence begins without it.
-_BEGIN_S = 5.0
-# The most threads that tokenise prompts and turn schemas into grammars.
-PLANNERS = 4
 T = TypeVar("T")
 
 
@@ -52,6 +45,11 @@ class Plan:
     n: int = 1
     length_field: str = "max_tokens"
 
+    def most_tokens(self, n_ctx: int) -> int:
+        """The most tokens of prompts and answers in a context of `n_ctx`."""
+        longest = self.params.max_tokens
+        return sum(len(ids) + self.n * min(longest, n_ctx - len(ids)) for ids in self.prompts)
+
 
 class Service:
     """The model, the queue and the budgets of one server."""
@@ -64,12 +62,12 @@ class Service:
         snapshots = None
         if settings.snapshot_folder is not None and settings.snapshot_bytes:
             snapshots = Snapshots(settings.snapshot_folder, settings.snapshot_bytes, settings.keys)
+        several = len(settings.keys) > 1
+        self._planners = Planners(settings.max_queue + PLANNERS, several=several)
+        self._jobs = Jobs(settings.max_queue, len(settings.keys))
         self.worker = Worker(
-            load,
-            max_queue=settings.max_queue,
-            metrics=self.metrics,
+            *(load, self._jobs, self.metrics),
             most_tokens=settings.limits.max_tokens,
-            several_keys=len(settings.keys) > 1,
             snapshots=snapshots,
         )
         worker = self.worker
@@ -86,7 +84,7 @@ class Service:
     @property
     def is_idle(self) -> bool:
         """Whether no request waits for an answer."""
-        return not self.open_answers and self.worker.is_idle
+        return not self.open_answers and self._jobs.is_idle
 
     def require_model(self, name: str | None) -> None:
         """Raise a 404 unless `name` is one of the model that is served, or None."""
@@ -100,13 +98,9 @@ class Service:
                 param="model",
             )
 
-    @functools.cached_property
-    def _planners(self) -> anyio.CapacityLimiter:
-        return anyio.CapacityLimiter(PLANNERS)
-
-    async def aside(self, function: Callable[..., T], *args: Any) -> T:
+    async def run_in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function on one of a few threads, so that the event loop goes on."""
-        return await anyio.to_thread.run_sync(function, *args, limiter=self._planners)
+        return await self._planners.run(function, *args)
 
     async def start(
         self, request: Request, make_plan: Callable[[Backend], Plan], param: str
@@ -117,16 +111,28 @@ class Service:
 
         Raises an ApiError. What it returns has to be closed.
         """
+        arrived_at = getattr(request.state, "arrived_at", time.perf_counter())
         key: ApiKey | None = getattr(request.state, "key", None)
+        owner = "" if key is None else key.name
         backend = self.backend
         self.budgets.spend_request(key)
         try:
-            plan = await self.aside(make_plan, backend)
-        except EdgesppoError as error:
+            plan = await self._planners.run_for(owner, make_plan, backend)
+            jobs = self._jobs_of(plan, owner, arrived_at)
+            self.worker.require_room(jobs)
+            reserved = plan.most_tokens(backend.n_ctx)
+            self.budgets.reserve_tokens(key, reserved)
+            try:
+                await self._planners.run_for(owner, _prepare, backend, jobs)
+                self.worker.submit(jobs)
+            except BaseException:
+                self.budgets.return_tokens(key, reserved)
+                raise
+        except (EdgesppoError, MemoryError) as error:
             raise from_exception(error, param) from None
-        jobs = self._jobs(plan, key)
-        self.worker.submit(jobs)
-        answers = Answers(self, request, jobs, plan.n, key)
+        settle = functools.partial(self._settle, key, reserved)
+        answers = Answers(jobs, plan.n, request, self.settings.deadlines.total_s, settle)
+        self.open_answers += 1
         try:
             await answers.begun()
         except BaseException:
@@ -134,7 +140,15 @@ class Service:
             raise
         return answers
 
-    def _jobs(self, plan: Plan, key: ApiKey | None) -> list[Job]:
+    def _settle(self, key: ApiKey | None, reserved: int, answers: Answers) -> None:
+        """End what is still computed of answers, and count what was."""
+        self.open_answers -= 1
+        if unfinished := answers.unfinished:
+            self.metrics.unfinished.labels(answers.end_reason).inc(len(unfinished))
+            self.worker.cancel(unfinished)
+        self.budgets.return_tokens(key, reserved - sum(answers.n_tokens))
+
+    def _jobs_of(self, plan: Plan, owner: str, arrived_at: float) -> list[Job]:
         limits = self.settings.limits
         if plan.n > limits.n:
             raise bad_request(
@@ -154,138 +168,20 @@ class Service:
                 plan.length_field,
                 "invalid_value",
             )
-        owner = "" if key is None else key.name
         jobs: list[Job] = []
         for prompt in plan.prompts:
             leader: Job | None = None
             for i in range(plan.n):
-                params = plan.params
-                if params.seed is not None and i:
-                    params = params.replace(seed=(params.seed + i) % 2**32 % (2**32 - 1))
-                job = Job(prompt, params, plan.grammar, owner, leader)
+                params = plan.params.with_seed_after(i)
+                job = Job(prompt, params, plan.grammar, owner, leader, arrived_at)
                 leader = leader or job
                 jobs.append(job)
         return jobs
 
 
-class Answers:
-    """The answers to one request. `close` ends those that are still computed."""
-
-    def __init__(
-        self, service: Service, request: Request, jobs: list[Job], n: int, key: ApiKey | None
-    ) -> None:
-        self.jobs = jobs
-        self.n = n  # for each prompt
-        self._service = service
-        self._request = request
-        self._key = key
-        self._deadline = anyio.current_time() + service.settings.deadlines.total_s
-        self._closed = False
-        service.open_answers += 1
-
-    async def begun(self) -> None:
-        """Wait until the first answer has begun, or for some time.
-
-        Raises an ApiError if it cannot begin, also if the client goes away.
-        """
-        try:
-            await self._unless_gone(self.jobs[0].begun(_BEGIN_S))
-        except EdgesppoError as error:
-            raise from_exception(error) from None
-
-    def close(self) -> None:
-        """End what is still computed, and count what was."""
-        if self._closed:
-            return
-        self._closed = True
-        self._service.open_answers -= 1
-        unfinished = [job for job in self.jobs if not job.over]
-        if unfinished:
-            self._service.metrics.disconnects.inc(len(unfinished))
-            self._service.worker.cancel(unfinished)
-        used = sum(
-            job.n_delivered if job.usage is None else job.usage.completion_tokens
-            for job in self.jobs
-        )
-        groups = (self.jobs[i : i + self.n] for i in range(0, len(self.jobs), self.n))
-        asked = sum(
-            len(group[0].prompt)
-            for group in groups
-            if any(job.admitted_at is not None for job in group)
-        )
-        self._service.budgets.spend_tokens(self._key, asked + used)
-        self._request.state.tokens = (asked, used)
-
-    async def stream(self) -> AsyncIterator[tuple[int, Chunk]]:
-        """The chunks of all answers as they come, each with its answer's number.
-
-        Raises an ApiError if one fails, or if the request's time is over.
-        """
-        queue: asyncio.Queue[tuple[int, Chunk | Exception | None]] = asyncio.Queue()
-
-        async def read(number: int, job: Job) -> None:
-            try:
-                async for chunk in job.stream():
-                    queue.put_nowait((number, chunk))
-                queue.put_nowait((number, None))
-            except Exception as error:
-                queue.put_nowait((number, error))
-
-        readers = [asyncio.ensure_future(read(n, job)) for n, job in enumerate(self.jobs)]
-        left = len(readers)
-        try:
-            while left:
-                number, item = await self._next(queue)
-                if isinstance(item, Exception):
-                    raise from_exception(item) from item
-                if item is None:
-                    left -= 1
-                else:
-                    yield number, item
-        finally:
-            for reader in readers:
-                reader.cancel()
-
-    async def _next(self, queue: asyncio.Queue[Any]) -> Any:
-        # The time first: a client that takes what is there in sips holds up a server that drains.
-        left = self._deadline - anyio.current_time()
-        if left > 0 and not queue.empty():
-            return queue.get_nowait()
-        with contextlib.suppress(asyncio.TimeoutError):
-            if left > 0:
-                return await asyncio.wait_for(queue.get(), left)
-        raise took_too_long(self._service.settings.deadlines.total_s)
-
-    async def results(self) -> list[Result]:
-        """All answers, once they are whole. Raises an ApiError, also if the client goes away."""
-        try:
-            await self._unless_gone(self._read_all())
-        finally:
-            self.close()
-        return [job.result() for job in self.jobs]
-
-    async def _unless_gone(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work. Raises an ApiError as soon as the client goes away."""
-        gone = asyncio.ensure_future(_disconnected(self._request))
-        working = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait([gone, working], return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise ApiError(499, "the client went away", code="disconnected")
-            working.result()
-        finally:
-            gone.cancel()
-            working.cancel()
-
-    async def _read_all(self) -> None:
-        async for _ in self.stream():
-            pass
-
-
-async def _disconnected(request: Request) -> None:
-    """Wait until the client is gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _prepare(backend: Backend, jobs: list[Job]) -> None:
+    for job in jobs:
+        job.generation = backend.prepare(job.prompt, job.params, job.grammar, job.owner)
 
 
 def now() -> int:

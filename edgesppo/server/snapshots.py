@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import itertools
 import os
@@ -18,13 +19,15 @@ from edgesppo.errors import EdgesppoError
 from edgesppo.sessions import kv_snapshot
 from edgesppo.sessions.kv_snapshot import Binding, Snapshot
 from edgesppo.sessions.kv_state import max_state_bytes
+from edgesppo.system.fs import FileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from edgesppo.server.api_keys import ApiKey
     from edgesppo.server.backend import Backend
+    from edgesppo.system.fs import Bytes
 
 # Prompts of fewer tokens are sooner computed than read.
 _LEAST_TOKENS = 32
@@ -32,6 +35,20 @@ _LEAST_TOKENS = 32
 _HARMLESS = (OSError, EdgesppoError, MemoryError)
 # How much older a file is made than the one that was used after it: some file systems round.
 _STEP_NS = 10_000_000
+_PIECE = 16 << 20  # bytes that are written in a moment
+
+
+class _StoppableFiles(FileSystem):
+    """Files that are written while it `goes_on`; then writing fails."""
+
+    def __init__(self, goes_on: Callable[[], bool]) -> None:
+        self._goes_on = goes_on
+
+    def write(self, descriptor: int, data: Bytes, offset: int) -> int:
+        """Write a piece of the data at `offset`; returns its length. Raises OSError."""
+        if not self._goes_on():
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        return super().write(descriptor, memoryview(data)[:_PIECE], offset)
 
 
 class Snapshots:
@@ -67,17 +84,20 @@ class Snapshots:
         )
         return list(itertools.islice(usable, backend.n_seqs))
 
-    def save(self, backend: Backend) -> None:
-        """Save what the cache holds; what cannot be saved will be computed again."""
+    def save(self, backend: Backend, goes_on: Callable[[], bool] = lambda: True) -> None:
+        """Save what the cache holds, while it `goes_on`; the rest will be computed again."""
         with contextlib.suppress(*_HARMLESS):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._save(backend)
+            self._save(backend, goes_on)
 
-    def _save(self, backend: Backend) -> None:
+    def _save(self, backend: Backend, goes_on: Callable[[], bool]) -> None:
         """Save the latest first, in case that the disk or the time ends, within the cap."""
         now, total = time.time_ns(), 0
         limit = max_state_bytes(self._cap)
+        files = _StoppableFiles(goes_on)
         for n, (owner, ids, cells) in enumerate(backend.kv_states(_LEAST_TOKENS, limit)):
+            if not goes_on():
+                return
             if owner not in self._digests:
                 continue
             snapshot = Snapshot(ids, cells)
@@ -88,7 +108,7 @@ class Snapshots:
             binding = self._binding(backend, owner)
             name = hashlib.sha256(f"{binding} {ids}".encode()).hexdigest()[:24]
             path = self._folder / f"{name}{kv_snapshot.SUFFIX}"
-            kv_snapshot.write(path, binding, snapshot)
+            kv_snapshot.write(path, binding, snapshot, files)
             used_at = now - n * _STEP_NS
             os.utime(path, ns=(used_at, used_at))
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TimingsBody(TypedDict):
-    """The speed of an answer: seconds in the queue and to the first token, tokens per second."""
+    """The speed of an answer: seconds until it began and to the first token, tokens per second."""
 
     queue_s: float | None
     ttft_s: float | None
@@ -22,7 +22,7 @@ class TimingsBody(TypedDict):
 
 def timings_of(job: Job, timings: Timings | None) -> TimingsBody:
     """The speed of an answer, and how long it waited for a sequence, in seconds."""
-    waited = None if job.admitted_at is None else job.admitted_at - job.created_at
+    waited = None if job.admitted_at is None else job.admitted_at - job.arrived_at
     return {
         "queue_s": waited,
         "ttft_s": None if timings is None else timings.ttft_s,

@@ -10,11 +10,11 @@ import pytest
 
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.server import api_keys
+from edgesppo.server.answers import Answers
 from edgesppo.server.budgets import Budgets
 from edgesppo.server.errors import ApiError
 from edgesppo.server.job import Job
-from edgesppo.server.service import Answers, Service
-from edgesppo.server.settings import Deadlines, Limits, ServerSettings
+from edgesppo.server.settings import Limits
 from tests.support.live_server import CHAT, live
 
 if TYPE_CHECKING:
@@ -44,17 +44,42 @@ def test_a_list_of_too_many_prompts_is_named(demo_gguf: Path) -> None:
     assert "there are 9 prompts" in found["message"]
 
 
-def test_a_budget_of_tokens_refills() -> None:
+def test_a_budget_of_tokens_lets_through_what_fits_and_refills() -> None:
     (key,) = api_keys.parse([(1, "eve:secret-of-eve tokens=600")], "here")
     now = [0.0]
     budgets = Budgets(lambda: now[0])
     budgets.spend_request(key)
-    budgets.spend_tokens(key, 700)
+    budgets.reserve_tokens(key, 500)
+    with pytest.raises(ApiError, match="a request for fewer would fit") as refused:
+        budgets.reserve_tokens(key, 200)
+    assert refused.value.headers == {"Retry-After": "10"}
+    budgets.reserve_tokens(key, 100)
+    budgets.return_tokens(key, 480)  # the first one needed 20 of its 500
+    budgets.reserve_tokens(key, 480)
+    now[0] = 60
+    budgets.reserve_tokens(key, 700)  # all that it holds
     with pytest.raises(ApiError) as refused:
         budgets.spend_request(key)
     assert refused.value.headers == {"Retry-After": "11"}
-    now[0] = 11
+    now[0] = 71
     budgets.spend_request(key)
+
+
+def test_answers_at_once_stay_within_a_budget_of_tokens(babbler: Path) -> None:
+    """What is not used is there again once they have ended."""
+    keys = tuple(api_keys.parse([(1, "eve:secret-of-eve tokens=100")], "here"))
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    headers = {"Authorization": "Bearer secret-of-eve"}
+    with live(babbler, keys=keys) as server:
+        request = {"url": CHAT, "json": {**asked, "max_tokens": 60}, "headers": headers}
+        with server.client.stream("POST", **request) as first:
+            assert first.status_code == 200
+            refused = server.client.post(**request)
+            assert refused.status_code == 429
+            assert 0 < int(refused.headers["Retry-After"]) < 60
+        server.wait_idle()
+        request["json"] = {**asked, "max_tokens": 3}
+        assert server.client.post(**request).status_code == 200
 
 
 def test_counting_tokens_uses_a_part_of_a_request_and_ends_in_debt() -> None:
@@ -81,7 +106,8 @@ def test_what_is_left_of_a_budget_is_told_by_openais_names() -> None:
         return {name.removeprefix("x-ratelimit-"): value for name, value in found.items()}
 
     budgets.spend_request(key)
-    budgets.spend_tokens(key, 1500)
+    budgets.reserve_tokens(key, 600)
+    budgets.return_tokens(key, -900)
     limits = {"limit-requests": "3", "limit-tokens": "600"}
     left = {"remaining-requests": "2", "remaining-tokens": "0"}
     assert told() == {**limits, **left, "reset-requests": "20s", "reset-tokens": "2m30s"}
@@ -128,26 +154,22 @@ def test_a_key_cannot_have_tokens_counted_for_ever(demo_gguf: Path) -> None:
 
 def test_what_was_never_computed_costs_no_tokens() -> None:
     """As when a client leaves the queue."""
-    (key,) = api_keys.parse([(1, "eve:secret-of-eve tokens=600")], "here")
 
     async def left_by(*jobs: Job) -> Any:
-        service = Service(lambda: pytest.fail("not loaded"), ServerSettings(keys=(key,)))
         request: Any = SimpleNamespace(state=SimpleNamespace())
-        Answers(service, request, list(jobs), len(jobs), key).close()
+        Answers(list(jobs), len(jobs), request, 1, lambda _: None).close()
         return request.state.tokens
 
     waiting, begun = (Job([1] * 500, SamplingParams()) for _ in range(2))
-    begun.admitted_at = 1.0
+    begun.generation = cast("Any", SimpleNamespace(request=SimpleNamespace(admitted_at=1.0)))
     assert asyncio.run(left_by(waiting)) == (0, 0)
     assert asyncio.run(left_by(waiting, begun)) == (500, 0)
 
 
 def test_the_time_for_an_answer_ends_although_more_of_it_is_there() -> None:
     async def read() -> None:
-        settings = ServerSettings(deadlines=Deadlines(total_s=0))
-        service = Service(lambda: pytest.fail("not loaded"), settings)
         job = Job([1], SamplingParams())
-        answers = Answers(service, cast("Any", None), [job], 1, None)
+        answers = Answers([job], 1, cast("Any", None), 0, lambda _: None)
         queue: asyncio.Queue[Any] = asyncio.Queue()
         queue.put_nowait((0, None))
         await answers._next(queue)

@@ -61,7 +61,8 @@ def talk(backend: Backend, name: str) -> list[int]:
 def answer(backend: Backend, prompt: list[int], n: int) -> Result:
     """The first `n` tokens of an answer."""
     params = SamplingParams(max_tokens=n, temperature=0)
-    generation = backend.begin(prompt, params, None, "")
+    generation = backend.prepare(prompt, params, None, "")
+    backend.begin(generation)
     list(generation)
     return generation.result()
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from edgesppo.server.service import PLANNERS
+from edgesppo.server.planners import PLANNERS
 from edgesppo.server.settings import Deadlines
 from tests.support.demo_questions import QUESTIONS
 from tests.support.live_server import CHAT, GREEDY, Live, live

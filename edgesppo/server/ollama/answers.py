@@ -14,6 +14,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 
 from edgesppo.openai_api import logprobs, tools
+from edgesppo.server.answers import Answers
 from edgesppo.server.closing_response import ClosingResponse
 from edgesppo.server.errors import OllamaErrorBody, bad_request
 from edgesppo.server.json_body import JsonRoute
@@ -22,7 +23,7 @@ from edgesppo.server.ollama.requests import ChatBody, GenerateBody, Request
 from edgesppo.server.openai.chat import plan_of as chat_plan_of
 from edgesppo.server.openai.chat import text_plan_of
 from edgesppo.server.openapi import answered, json_lines
-from edgesppo.server.service import Answers, Plan, Service, finish_reason
+from edgesppo.server.service import Plan, Service, finish_reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

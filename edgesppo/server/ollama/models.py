@@ -41,7 +41,7 @@ async def version() -> Any:
 async def tags(request: Request) -> Any:
     """The models that are served."""
     service: Service = request.app.state.service
-    found: OllamaModels = {"models": [await service.aside(_model, service.backend)]}
+    found: OllamaModels = {"models": [await service.run_in_thread(_model, service.backend)]}
     return found
 
 
@@ -49,7 +49,7 @@ async def tags(request: Request) -> Any:
 async def ps(request: Request) -> Any:
     """The models that are loaded."""
     service: Service = request.app.state.service
-    model = await service.aside(_model, service.backend)
+    model = await service.run_in_thread(_model, service.backend)
     loaded: OllamaLoadedModel = {
         **model,
         "expires_at": _NEVER,
@@ -68,7 +68,7 @@ async def show(request: Request, body: ModelBody) -> Any:
     if name is None:
         raise bad_request("model is missing", "model")
     service.require_model(name)
-    card = await service.aside(service.backend.card)
+    card = await service.run_in_thread(service.backend.card)
     shape = card["model"]
     found: OllamaCard = {
         "modelfile": "",

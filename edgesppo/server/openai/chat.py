@@ -16,6 +16,7 @@ from edgesppo.openai_api import logprobs, tools
 from edgesppo.openai_api.choices import choice, usage_of
 from edgesppo.openai_api.messages import turns
 from edgesppo.openai_api.tools import Function, Named, ToolUse
+from edgesppo.server.answers import Answers
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
@@ -30,7 +31,7 @@ from edgesppo.server.openai.answer_types import (
 )
 from edgesppo.server.openai.chat_request import ChatRequest, NamedTool
 from edgesppo.server.openapi import answered, events
-from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
+from edgesppo.server.service import Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from pydantic import Field
 from edgesppo._version import __version__
 from edgesppo.openai_api import logprobs
 from edgesppo.openai_api.choices import usage_of
+from edgesppo.server.answers import Answers
 from edgesppo.server.errors import bad_request
 from edgesppo.server.json_body import JsonRoute
 from edgesppo.server.openai import sse
@@ -23,7 +24,7 @@ from edgesppo.server.openai.answer_types import (
 )
 from edgesppo.server.openai.fields import FIRST_ERROR, Notes, Sampling, StreamOptions, example
 from edgesppo.server.openapi import answered, events
-from edgesppo.server.service import Answers, Plan, Service, finish_reason, now
+from edgesppo.server.service import Plan, Service, finish_reason, now
 from edgesppo.server.usage import timings_of
 
 if TYPE_CHECKING:

@@ -118,7 +118,7 @@ class Sampling(RequestModel):
     mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
     mirostat_tau: Annotated[float, Field(ge=0, le=100)] | None = None
     mirostat_eta: Share | None = None
-    dry_sequence_breakers: Annotated[list[str], Field(max_length=32)] | None = None
+    dry_sequence_breakers: Annotated[list[str], Field(max_length=8)] | None = None
     samplers: Annotated[list[str], Field(max_length=16)] | None = None
     stop_tokens: Annotated[list[Count], Field(max_length=64)] | None = None
     seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None  # -1: any

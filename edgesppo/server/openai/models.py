@@ -80,7 +80,7 @@ async def tokenize(request: Request, body: TokenizeRequest) -> Any:
         raise bad_request("expected either 'content' or 'messages'", "content")
     n_chars = sum(len(str(message.content)) for message in body.messages or [])
     _spend(request, n_chars + len(body.content or ""))
-    return await service.aside(_tokens, backend, body)
+    return await service.run_in_thread(_tokens, backend, body)
 
 
 def _spend(request: Request, n: int) -> None:
@@ -125,7 +125,7 @@ async def detokenize(request: Request, body: DetokenizeRequest) -> Any:
     service.require_model(body.model)
     _spend(request, len(body.tokens))
     try:
-        return await service.aside(_text, service.backend, body)
+        return await service.run_in_thread(_text, service.backend, body)
     except UsageError as error:
         raise bad_request(str(error), "tokens") from None
 

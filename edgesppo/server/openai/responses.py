@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from edgesppo.chat.result import Usage
+    from edgesppo.server.answers import Answers
     from edgesppo.server.backend import Backend
     from edgesppo.server.errors import ApiError
-    from edgesppo.server.service import Answers
 
 router = APIRouter(route_class=JsonRoute)
 _RESPONSES = answered(Response, events("ResponseEvent"))

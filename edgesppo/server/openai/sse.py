@@ -14,8 +14,8 @@ from edgesppo.server.closing_response import ClosingResponse
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
+    from edgesppo.server.answers import Answers
     from edgesppo.server.errors import ApiError
-    from edgesppo.server.service import Answers
 
 LAST = "[DONE]"  # not of /v1/responses
 DONE = format_sse_event(data_str=LAST)
