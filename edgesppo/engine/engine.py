@@ -237,7 +237,7 @@ class Engine:
         the iterator early cancels the request. Raises Closed when the engine is closed meanwhile,
         and what made sampling fail.
         """
-        n_given, prefilled, pace = request.n_prompt, request.n_prefilled, self._runner.pace
+        n_given, prefilled = request.n_prompt, request.n_prefilled
         try:
             while True:
                 reason = request.finish_reason  # read before the tokens: none follow it
@@ -254,8 +254,7 @@ class Engine:
                 with self._lock:
                     if not request.has_more_than(n_given, prefilled):
                         self.step()
-                if self._long_prompts.notice or (pace is not None and pace.notice):
-                    self._stepper.tell()
+                self.tell()
         finally:
             self.cancel(request)
 

@@ -27,6 +27,7 @@ class Slot:
 
     `busy` says whether a request is running in it; `reused` what its latest request reused, and
     `n_prompt` how many ids its prompt had. Only requests with the slot's `salt` reuse its cells.
+    The cells of the first `n_shared` ids are those of the `lender`.
     """
 
     seq: int
@@ -37,6 +38,8 @@ class Slot:
     restored: bool = False
     salt: str = ""
     n_prompt: int = 0
+    lender: Slot | None = None
+    n_shared: int = 0
 
 
 class KVCache:
@@ -86,8 +89,8 @@ class KVCache:
         return max(self._reusable(slot, tokens) for slot in self._slots)
 
     def n_held(self) -> int:
-        """The number of tokens in all slots; one that several share counts for each."""
-        return sum(len(slot.ids) for slot in self._slots)
+        """The number of tokens in all slots; those that a slot has of its lender count once."""
+        return sum(len(slot.ids) - slot.n_shared for slot in self._slots)
 
     def state(self, tokens: Sequence[int], limit: int) -> tuple[list[int], memoryview] | None:
         """The ids and cells of the slot that shares the most with `tokens`, for `put`.
@@ -187,18 +190,20 @@ class KVCache:
 
     def _share(self, lender: Slot, slot: Slot, n: int) -> None:
         """Let `slot` begin with the first `n` cells of `lender`, without copying them."""
-        slot.reused = SHARED
-        if slot is lender:
-            self._truncate(slot, n)
-            slot.reused = EARLIER
-            return
-        self._truncate(slot, 0)
-        self._context.copy(lender.seq, slot.seq, n)
-        slot.ids.extend(lender.ids[:n])
+        is_own = slot is lender
+        slot.reused = RESTORED if lender.restored else EARLIER if is_own else SHARED
+        self._truncate(slot, n if is_own else 0)
+        if not is_own:
+            self._context.copy(lender.seq, slot.seq, n)
+            slot.ids.extend(lender.ids[:n])
+            slot.lender, slot.n_shared = lender, n
 
     def _truncate(self, slot: Slot, n: int) -> None:
         """Keep only the first `n` ids and cells."""
         del slot.ids[n:]
+        for other in self._slots:
+            if slot in (other, other.lender):
+                other.n_shared = min(other.n_shared, n)
         self._context.remove(slot.seq, n)
 
 

@@ -15,7 +15,6 @@ from edgesppo.engine import prefill_context
 from edgesppo.engine.prefill_context import PrefillContext
 from edgesppo.errors import Cancelled, ContextOverflow, EdgesppoError, OutOfMemory
 from edgesppo.planning.run_config import PREFILL_N_CTX
-from edgesppo.system import notices
 
 if TYPE_CHECKING:
     from edgesppo.engine.pace import Pace
@@ -93,12 +92,6 @@ class LongPrompts:
         """Remove what an interrupted step left behind."""
         if self._context is not None:
             prefill_context.remove_leftovers(self._home)
-
-    def tell(self) -> None:
-        """Give out the notice, if there is one. Call this without any lock."""
-        notice, self.notice = self.notice, None
-        if notice is not None:
-            notices.notify(notice)
 
     def close(self) -> None:
         """Free the second context; prompts are computed in the first one from now on."""

@@ -2,7 +2,8 @@
 
 The threads of a step wait for each other at every operation. Beside a busy program all of them
 wait for the one whose processor that program has, so that one thread less may be faster, for a
-small model tens of times. Pure: it is told rates and answers with numbers of threads.
+small model tens of times. It is told rates, looks at the machine's load and the clock, and answers
+with numbers of threads.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgesppo.engine.pace import WINDOW_S, WINDOW_STEPS
 from edgesppo.errors import OutOfMemory
 from edgesppo.llama import logprobs
-from edgesppo.system import memory_guard, notices
+from edgesppo.system import memory_guard
 from edgesppo.system.signals import run_interruptibly
 
 if TYPE_CHECKING:
@@ -63,12 +63,6 @@ class Runner:
         else:
             run_interruptibly(lambda: context.decode(batch), context.abort.set)
 
-    def tell(self) -> None:
-        """Give out the notice of the pace, if there is one. Call this without any lock."""
-        if self.pace is not None and self.pace.notice is not None:
-            notice, self.pace.notice = self.pace.notice, None
-            notices.notify(notice)
-
     def _set_pace(self, pace: Pace) -> None:
         """Tell the pace how fast the last steps were, and use the threads that it chooses."""
         steps, seconds = self._steps, self._seconds
@@ -88,7 +82,8 @@ class Runner:
         """Sample a request's rows of the decoded batch; `entry` is the last of them.
 
         Every row is sampled from the model's own distribution, and a draft token is accepted only
-        if it equals the token drawn in its place. So drafts change no answer.
+        if it equals the token drawn in its place. So drafts change no distribution, and an answer
+        only where the rounding of larger batches decides a near tie.
 
         Returns the tokens drawn, and "stop" or "length" if they end the answer, else None. The
         tokens are appended to the request's, except an end token.

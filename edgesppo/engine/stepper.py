@@ -16,7 +16,7 @@ from edgesppo.engine.scheduler import Scheduler
 from edgesppo.errors import Cancelled, ContextOverflow, OutOfMemory
 from edgesppo.llama.batch import Batch
 from edgesppo.llama.context import Context
-from edgesppo.system import memory_guard
+from edgesppo.system import memory_guard, notices
 from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Stepper:
         self.slice = PrefillSlice(self.batch.capacity)
         self.schedule = Scheduler(self.cache, self.slice)
         self.long_prompts = LongPrompts(model, self.context, plain_from, pace)
+        self._noticing: list[LongPrompts | Pace] = [
+            self.long_prompts,
+            *([pace] if pace is not None else []),
+        ]
 
     def close(self) -> None:
         """Free the contexts."""
@@ -55,9 +59,11 @@ class Stepper:
         self.context.close()
 
     def tell(self) -> None:
-        """Give out the notices. Call this without any lock."""
-        self.runner.tell()
-        self.long_prompts.tell()
+        """Give out the notices about speed, if there are any. Call this without any lock."""
+        for source in self._noticing:
+            if source.notice is not None:
+                notice, source.notice = source.notice, None
+                notices.notify(notice)
 
     def recover(self) -> None:
         """Restore a consistent state after an interrupted step."""

@@ -86,6 +86,8 @@ def test_what_was_reused_is_said(demo_gguf: Path, tmp_path: Path) -> None:
         beside = model.chat(temperature=0, system="Be brief. " * 5)
         beside.ask("Who are you?")
         assert beside.last.reused == "shared"
+        n_held = sum(len(slot.ids) for slot in model._interior.engine._cache._slots)
+        assert model._interior.engine._cache.n_held() == n_held - beside.last.usage.cached_tokens
         stream.close()
     with edgesppo.load(demo_gguf) as again:
         resumed = again.resume(tmp_path / "chat", temperature=0)
@@ -93,6 +95,10 @@ def test_what_was_reused_is_said(demo_gguf: Path, tmp_path: Path) -> None:
         assert resumed.last.reused == "restored"
         resumed.ask("Thanks")
         assert resumed.last.reused == "earlier"
+    with edgesppo.load(demo_gguf, n_seqs=2) as again:  # another slot is free
+        resumed = again.resume(tmp_path / "chat", temperature=0)
+        list(resumed.regenerate())
+        assert resumed.last.reused == "restored"
 
 
 def test_the_line_under_an_answer() -> None:
