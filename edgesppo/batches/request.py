@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import zlib
@@ -212,19 +211,13 @@ def _request(options: dict[str, Any], recipe: Recipe, params: SamplingParams) ->
     use = row_tools(options)
     format_ = recipe.answer_format
     if "schema" in options:
-        format_ = _answer_format(json.dumps(options["schema"]))
+        format_ = structured.json_answer_format(options["schema"])
     if format_ is not None:
         if use is not None:
             raise UsageError("a schema (response_format) and tools cannot be used together")
         format_.check(params)
     messages = _messages(options, recipe.system, use)
     return RowRequest(messages, _seeded(params, options, recipe), format_, use)
-
-
-@functools.lru_cache(maxsize=64)
-def _answer_format(text: str) -> AnswerFormat:
-    """The format for a schema as JSON; rows often share one."""
-    return structured.answer_format(json.loads(text))
 
 
 def _messages(options: Mapping[str, Any], system: str | None, use: ToolUse | None) -> list[Message]:

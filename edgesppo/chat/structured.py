@@ -6,6 +6,7 @@ are needed.
 
 from __future__ import annotations
 
+import functools
 import json
 import typing
 from collections.abc import Mapping
@@ -113,6 +114,16 @@ def answer_format(asked: Any) -> AnswerFormat:
     if asked in ("json_object", {"type": "json_object"}):
         asked = {"type": "object"}
     return AnswerFormat(schema.grammar(asked), json.loads)
+
+
+def json_answer_format(asked: Any) -> AnswerFormat:
+    """As `answer_format` for plain JSON, of which the last are kept: many requests share one."""
+    return _json_answer_format(json.dumps(asked))
+
+
+@functools.lru_cache(maxsize=64)
+def _json_answer_format(text: str) -> AnswerFormat:
+    return answer_format(json.loads(text))
 
 
 def _is_type(asked: Any) -> bool:

@@ -296,6 +296,19 @@ def test_any_text_can_be_a_breaker(demo: LoadedModel, breakers: tuple[str, ...])
     assert demo.ask("What is 2 plus 2?", temperature=0, max_tokens=4, **on)
 
 
+def test_breakers_are_looked_up_once_and_answers_share_no_repetitions(
+    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    new_dry = sampler_chain._MAKERS["new_dry"]
+    monkeypatch.setitem(
+        sampler_chain._MAKERS, "new_dry", lambda *args: made.append(args) or new_dry(*args)
+    )
+    asked: Any = {"temperature": 0, "dry_multiplier": 9.0, "dry_sequence_breakers": ("zq",)}
+    answers = {demo.ask("Say a a a a a a a a", max_tokens=30, **asked) for _ in range(3)}
+    assert (len(answers), len(made)) == (1, 1)
+
+
 @pytest.mark.parametrize("parameter", ["logit_bias", "stop_tokens"])
 def test_a_token_the_vocabulary_lacks_is_refused_by_name(demo: LoadedModel, parameter: str) -> None:
     n = demo._interior.engine.model.n_vocab

@@ -10,6 +10,7 @@ import pytest
 
 import edgesppo
 from edgesppo import SamplingParams
+from edgesppo.sampling.params import MAX_SEED
 
 if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
@@ -167,3 +168,10 @@ def test_a_strong_repeat_penalty_avoids_what_was_said(demo: LoadedModel) -> None
     penalised = chat.last.ids
     assert len(set(penalised)) == len(penalised), "a token came twice under a penalty of 50"
     assert penalised != plain
+
+
+def test_seeds_of_more_answers_differ_also_near_the_largest() -> None:
+    params = SamplingParams(seed=MAX_SEED - 1)
+    found = [params.with_seed_after(n).seed for n in range(5)]
+    assert found == [MAX_SEED - 1, MAX_SEED, 0, 1, 2]
+    assert SamplingParams().with_seed_after(1).seed is None

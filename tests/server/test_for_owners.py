@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgesppo.server import listen
+from edgesppo.server.backend import Backend
 from edgesppo.server.normalize_path import normalize_path
 from edgesppo.server.settings import ServerSettings
 from tests.support.live_server import CHAT, live
@@ -55,6 +56,25 @@ def test_figures_tell_model_version_and_readiness_once(server: Live) -> None:
     assert re.search(r'edgesppo_info\{model="demo-q4_k_m",version="[\d.]+"\} 1', figures)
     assert figures.count("edgesppo_info{") == 1
     assert "edgesppo_ready 1.0" in figures
+
+
+def test_times_between_tokens_are_those_of_tokens(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not of what ends an answer. An answer that fails has none."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with live(demo_gguf) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Backend, "step", fail)
+            assert server.chat("Hi").status_code == 503
+        usage = server.chat("Hi", max_tokens=9).json()["usage"]
+        figures = server.client.get("/metrics").text
+    assert "edgesppo_time_to_first_token_seconds_count 1.0" in figures
+    between = usage["completion_tokens"] - 1
+    assert f"edgesppo_inter_token_seconds_count {float(between)}" in figures
 
 
 def test_a_step_has_an_age_only_while_something_is_computed(babbler: Path) -> None:

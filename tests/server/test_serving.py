@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 import edgesppo
+from edgesppo.engine import request
 from edgesppo.engine.runner import Runner
 from edgesppo.server.backend import Backend
 from edgesppo.server.settings import Deadlines
@@ -23,6 +24,8 @@ from tests.support.live_server import CHAT, GREEDY, Live, events, live
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from edgesppo.sampling.params import SamplingParams
 
 QUESTIONS = [CAPITAL, "What is 2 plus 3?", "Who are you?", "What is the capital of Italy?"]
 ENDLESS = {"temperature": 0, "max_tokens": 8000}
@@ -205,20 +208,55 @@ def test_a_second_signal_ends_the_answers_at_once(babbler: Path) -> None:
 
 
 @pytest.mark.parametrize("where", [(Backend, "step"), (Backend, "begin"), (Runner, "sample")])
-def test_memory_that_is_short_once_ends_an_answer_and_not_the_server(
-    server: Live, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [(MemoryError(), 503, "out_of_memory"), (ValueError("a bug"), 500, "internal_error")],
+)
+def test_a_fault_ends_an_answer_and_not_the_server(
+    server: Live,
+    monkeypatch: pytest.MonkeyPatch,
+    where: tuple[Any, str],
+    fault: Exception,
+    status: int,
+    code: str,
 ) -> None:
     def fail(*_: object) -> None:
-        raise MemoryError
+        raise fault
 
     with monkeypatch.context() as patch:
         patch.setattr(*where, fail)
         refused = server.chat("Hi", max_tokens=5)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "out_of_memory")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
     assert server.chat("Hi", max_tokens=5).status_code == 200
 
 
-def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
-    with live(tmp_path / "none.gguf", ready=False) as server:
-        server.wait_until(lambda: server.worker.status == "failed")
-        assert isinstance(server.worker.failure, edgesppo.ModelNotFound)
+def test_more_answers_than_can_ever_wait_are_a_400(server: Live) -> None:
+    refused = server.chat("Hi", n=5, max_tokens=1)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "n")
+
+
+def test_samplers_that_take_long_to_build_hold_up_no_answer(
+    server: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only so many wait for them."""
+    go_on, build = threading.Event(), request.build_chain
+
+    def build_slowly(params: SamplingParams, *args: Any, **more: Any) -> Any:
+        assert not params.dry_multiplier or go_on.wait(30)
+        return build(params, *args, **more)
+
+    monkeypatch.setattr(request, "build_chain", build_slowly)
+    planners = server.server.service._planners
+    most, slow = planners._most, {"dry_multiplier": 0.5, "max_tokens": 2}
+    with ThreadPoolExecutor(most) as pool:
+        first = pool.submit(server.chat, "Hi", **slow)
+        server.wait_until(lambda: planners._n_planned.total() == 1)
+        assert server.chat("Hi", max_tokens=5).status_code == 200
+        assert not first.done()
+        others = [pool.submit(server.chat, "Hi", **slow) for _ in range(most - 1)]
+        server.wait_until(lambda: planners._n_planned.total() == most)
+        refused = server.chat("Hi", max_tokens=5)
+        go_on.set()
+        assert first.result().status_code == 200
+        assert {other.result().status_code for other in others} <= {200, 429}
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")

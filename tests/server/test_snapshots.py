@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -11,13 +14,16 @@ from edgesppo.errors import NativeError
 from edgesppo.llama.context import Context
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.server.backend import Backend
+from edgesppo.server.settings import Deadlines
 from edgesppo.server.snapshots import Snapshots
 from edgesppo.sessions import kv_snapshot
 from edgesppo.system import hardware
+from edgesppo.system.fs import FileSystem
 from tests.support.command_line import CAPITAL
 from tests.support.live_server import Live, live
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edgesppo.chat.result import Result
@@ -49,6 +55,49 @@ def test_a_conversation_goes_on_although_its_answer_returns_with_other_tokens(
     messages += [{"role": "assistant", "content": "-"}, {"role": "user", "content": "Hi"}]
     with live(demo_gguf, **options) as server:
         assert ask(server)[2] >= n_prompt
+
+
+def test_answers_that_do_not_end_in_time_are_cut_off_and_the_cache_is_kept(
+    babbler: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"snapshot_folder": tmp_path / "kv", "snapshot_bytes": 1 << 30}
+    endless = {"max_tokens": 8000, "stream": True}
+    with live(babbler, deadlines=Deadlines(drain_s=0.1), **options) as server:
+        body = {"messages": [{"role": "user", "content": LONG}], **endless}
+        with server.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            last = [line for line in begun_to_end(server, answer.iter_lines()) if line][-1]
+        assert "server_stopped" in last
+        server.wait_until(lambda: not server.worker._thread.is_alive())
+    assert [path.suffix for path in (tmp_path / "kv").iterdir()] == [kv_snapshot.SUFFIX]
+
+
+def begun_to_end(server: Live, lines: Iterator[str]) -> Iterator[str]:
+    """The lines of a stream, whose server is told to stop after the first."""
+    yield next(lines)
+    server.server.handle_exit(signal.SIGTERM, None)
+    yield from lines
+
+
+def test_a_second_signal_ends_the_saving(
+    babbler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, begun = tmp_path / "kv", threading.Event()
+    write = FileSystem.write
+
+    def write_slowly(files: FileSystem, descriptor: int, data: Any, offset: int) -> int:
+        """A byte at a time: to write all of it takes hours."""
+        begun.set()
+        time.sleep(0.01)
+        return write(files, descriptor, data[:1], offset)
+
+    monkeypatch.setattr(FileSystem, "write", write_slowly)
+    with live(babbler, snapshot_folder=folder, snapshot_bytes=1 << 30) as server:
+        server.chat(LONG, max_tokens=1)
+        server.server.handle_exit(signal.SIGTERM, None)
+        assert begun.wait(30)
+        server.server.handle_exit(signal.SIGTERM, None)
+        server.wait_until(lambda: not server.worker._thread.is_alive())
+    assert list(folder.iterdir()) == []
 
 
 def talk(backend: Backend, name: str) -> list[int]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from edgesppo._version import __version__
-from edgesppo.chat.structured import AnswerFormat, answer_format, require_own_end
+from edgesppo.chat.structured import AnswerFormat, json_answer_format, require_own_end
 from edgesppo.errors import UsageError
 from edgesppo.openai_api import logprobs, tools
 from edgesppo.openai_api.choices import choice, usage_of
@@ -136,7 +136,7 @@ def _answer_format(body: ChatRequest) -> AnswerFormat | None:
     if given is None and asked.type == "json_schema":
         raise bad_request("response_format has no json_schema", "response_format")
     try:
-        return answer_format({"type": "object"} if given is None else given)
+        return json_answer_format({"type": "object"} if given is None else given)
     except UsageError as error:
         raise bad_request(str(error), "response_format", "invalid_schema") from None
 
