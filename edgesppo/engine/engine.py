@@ -103,10 +103,8 @@ class Engine:
         drafts = config.drafts_enabled(params.n_ubatch, draft_costs)
         self._draft_costs = draft_costs if drafts else None
         self._draft_model = draft_model
-        self._runner = self._stepper.runner
         self._cache = self._stepper.cache
         self._schedule = self._stepper.schedule
-        self._long_prompts = self._stepper.long_prompts
         self._unfinished = False  # whether the last step was left before its end
         self._cancelled = False  # whether a request was, while another thread took a step
         self._closing = False

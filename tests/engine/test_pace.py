@@ -303,15 +303,15 @@ def test_the_line_reaches_the_logger_once_and_outside_of_the_engines_lock(
 def test_what_is_loaded_with_more_threads_has_a_pace_and_one_thread_none(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert demo._interior.engine._runner.pace is None
+    assert demo._interior.engine._stepper.runner.pace is None
     path = demo._interior.engine.model.path
     with edgesppo.load(path, n_threads=2) as model:
-        pace = model._interior.engine._runner.pace
+        pace = model._interior.engine._stepper.runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed, pace._measured) == (2, True, None)
     monkeypatch.setattr(run_config, "_WORTH_TUNING", 0)
     monkeypatch.setattr(run_config.hardware, "cores", lambda: 2)
     with edgesppo.load(path, tune="off") as model:
-        pace = model._interior.engine._runner.pace
+        pace = model._interior.engine._stepper.runner.pace
         assert pace is not None
         assert (pace.n_threads, pace._fixed) == (2, False)

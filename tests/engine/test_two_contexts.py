@@ -116,7 +116,7 @@ def test_only_what_is_long_enough_goes_through_it(
 ) -> None:
     answer(engine, prompt(model, LEAST))  # the last token is not among them
     assert computed == []
-    assert engine._long_prompts._context is None, "none is made before it is needed"
+    assert engine._stepper.long_prompts._context is None, "none is made before it is needed"
     ids = prompt(model, LEAST + 2, "Who are you? ")
     tokens, request = answer(engine, ids)
     assert (computed, request.n_cached) == ([LEAST], 1)
@@ -234,10 +234,10 @@ def test_what_failed_once_is_tried_again_after_a_while(
     with monkeypatch.context() as patch:
         broken(patch, model.path)
         answer(engine, prompt(model, 200))
-    assert engine._long_prompts._context is None
-    monkeypatch.setattr(engine._long_prompts, "_rests_until", 0.1)
+    assert engine._stepper.long_prompts._context is None
+    monkeypatch.setattr(engine._stepper.long_prompts, "_rests_until", 0.1)
     answer(engine, prompt(model, 210, "Hello! "))
-    assert engine._long_prompts._context is not None
+    assert engine._stepper.long_prompts._context is not None
 
 
 def test_a_prompt_that_is_stopped_in_it_is_computed_rightly_afterwards(
@@ -289,7 +289,7 @@ def test_its_room_grows_with_the_prompts(
         tokens, request = answer(engine, ids)
         assert sum(computed) == len(ids) - request.n_cached - 1, "cells are lost, not computed anew"
         assert_alike(model, ids, tokens, usual(model, ids))
-        context = engine._long_prompts._context
+        context = engine._stepper.long_prompts._context
         assert context is not None
         rooms.append(context._n_ctx)
         ids = [*ids, *tokens[:-1], *model.tokenize(STORY * 5)]
@@ -312,7 +312,7 @@ def test_a_context_that_could_not_grow_is_made_for_the_next_prompt(
         with pytest.raises(KeyboardInterrupt):
             engine.step()
         engine.cancel(request)
-    context = engine._long_prompts._context
+    context = engine._stepper.long_prompts._context
     assert context is not None
     context.set_threads(2)
     computed.clear()
@@ -328,7 +328,7 @@ def test_closing_frees_it(demo_gguf: Path) -> None:
     engine = Engine(model, plain_from=LEAST)
     request = engine.submit(prompt(model, 400), GREEDY)
     engine.step()
-    assert isinstance(engine._long_prompts._context, PrefillContext)
+    assert isinstance(engine._stepper.long_prompts._context, PrefillContext)
     engine.close()
     assert request.finish_reason == "closed"
     model.close()

@@ -71,7 +71,7 @@ def test_more_threads_than_at_first_are_added_and_fewer_wait(demo: LoadedModel) 
     expected = answer(engine, demo)
     for threads, added in ((1, 0), (3, 2)):
         before = tasks()
-        engine._runner._context.set_threads(threads, threads)
+        engine._stepper.runner._context.set_threads(threads, threads)
         assert len(tasks() - before) == added
         started |= tasks() - before
         assert answer(engine, demo) == expected
@@ -100,12 +100,12 @@ def test_the_answer_is_that_of_threads_that_are_started_anew(
     demo: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pooled = engine_of(demo, 2)
-    assert pooled._runner._context.keeps_threads
+    assert pooled._stepper.runner._context.keeps_threads
     found = answer(pooled, demo)
     pooled.close()
     monkeypatch.setattr(contexts, "can_keep_threads", lambda _: False)
     anew = engine_of(demo, 2)
-    assert not anew._runner._context.keeps_threads
+    assert not anew._stepper.runner._context.keeps_threads
     assert answer(anew, demo) == found
     anew.close()
 

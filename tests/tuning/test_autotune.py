@@ -169,7 +169,7 @@ def test_a_second_context_is_really_measured_and_used(
     question = "What is the capital of France? " * 12
     with edgesppo.load(demo_gguf) as model:
         two = model.ask(question, temperature=0, max_tokens=8)
-        assert model._interior.engine._long_prompts._context is not None
+        assert model._interior.engine._stepper.long_prompts._context is not None
     with edgesppo.load(demo_gguf, tune="off") as model:
         assert model.ask(question, temperature=0, max_tokens=8) == two
 
