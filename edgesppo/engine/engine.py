@@ -236,6 +236,7 @@ class Engine:
         and what made sampling fail.
         """
         n_given, prefilled = request.n_prompt, request.n_prefilled
+        noticing = self._stepper.noticing
         try:
             while True:
                 reason = request.finish_reason  # read before the tokens: none follow it
@@ -252,7 +253,9 @@ class Engine:
                 with self._lock:
                     if not request.has_more_than(n_given, prefilled):
                         self.step()
-                self.tell()
+                for source in noticing:  # here, since this is done for every token
+                    if source.notice is not None:
+                        self.tell()
         finally:
             self.cancel(request)
 

@@ -48,7 +48,7 @@ class Stepper:
         self.slice = PrefillSlice(self.batch.capacity)
         self.schedule = Scheduler(self.cache, self.slice)
         self.long_prompts = LongPrompts(model, self.context, plain_from, pace)
-        self._noticing: list[LongPrompts | Pace] = [
+        self.noticing: list[LongPrompts | Pace] = [
             self.long_prompts,
             *([pace] if pace is not None else []),
         ]
@@ -60,7 +60,7 @@ class Stepper:
 
     def tell(self) -> None:
         """Give out the notices about speed, if there are any. Call this without any lock."""
-        for source in self._noticing:
+        for source in self.noticing:
             if source.notice is not None:
                 notice, source.notice = source.notice, None
                 notices.notify(notice)

@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
         self.service = service
         self._drain_until: float | None = None
         self._told = False  # that it waits for answers
+        self._is_late = False  # whether answers are cut off
         self.listeners: list[TlsListener] = []  # of TLS; others are uvicorn's
 
     @property
@@ -104,8 +105,8 @@ class Server(uvicorn.Server):
             self.should_exit = True
         if self._drain_until is not None and not self.should_exit:
             self._tell_draining()
-            late = time.monotonic() >= self._drain_until
-            self.should_exit = late or self.service.is_idle
+            self._is_late = time.monotonic() >= self._drain_until
+            self.should_exit = self._is_late or self.service.is_idle
         return await super().on_tick(counter)
 
     def _tell_draining(self) -> None:
@@ -121,6 +122,7 @@ class Server(uvicorn.Server):
         await asyncio.to_thread(self.service.worker.stop)
         if self.server_state.tasks:
             await asyncio.wait([*self.server_state.tasks], timeout=_LAST_WORDS_S)
+        self.force_exit = self.force_exit or self._is_late  # only now: what is cached is saved
         for listener in self.listeners:
             await listener.close()
         await super().shutdown(sockets)

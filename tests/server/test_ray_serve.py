@@ -176,12 +176,12 @@ def test_an_answer_that_is_left_ends(babbler: Path) -> None:
             if message.get("body"):
                 break
         await answer.aclose()
-        worker = machine._app.state.service.worker
+        service = machine._app.state.service
         for _ in range(1000):
-            if worker.is_idle:
+            if service.is_idle:
                 break
             await asyncio.sleep(0.01)
-        left = int(worker.n_running)
+        left = int(service.worker.n_running)
         await machine.close()
         return left
 
