@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import math
-import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgesppo.errors import Cancelled, ContextOverflow, NativeError, OutOfMemory
 from edgesppo.llama import fork
+from edgesppo.llama.abort_flag import AbortFlag
 from edgesppo.llama.library import C, log, reason
 from edgesppo.llama.threadpool import ThreadPool, can_keep_threads
 from edgesppo.planning.run_config import CACHE_TYPES
@@ -30,34 +30,6 @@ if TYPE_CHECKING:
 
 _CACHE_TYPES = {name: getattr(C, f"GGML_TYPE_{name.upper()}") for name in CACHE_TYPES}
 _FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-
-
-class AbortFlag:
-    """A flag that llama.cpp's compute threads can read without running Python.
-
-    They call the abort callback at every graph node, and a Python callback would take the
-    interpreter lock each time. libc's strlen has the callback's signature: for an empty string it
-    returns 0 (go on), for a string of one byte 1 (stop).
-    """
-
-    def __init__(self) -> None:
-        self._bytes = ctypes.create_string_buffer(2)
-        runtime = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
-        self.callback = ctypes.cast(runtime.strlen, C.ggml_abort_callback)
-        self.data = ctypes.cast(self._bytes, ctypes.c_void_p)
-
-    def set(self) -> None:
-        """Stop the running decode, or the next one if none is running."""
-        self._bytes[0] = b"\x01"
-
-    @property
-    def is_set(self) -> bool:
-        """Whether decodes are to stop."""
-        return self._bytes[0] != b"\x00"
-
-    def clear(self) -> None:
-        """Allow decodes again."""
-        self._bytes[0] = b"\x00"
 
 
 class Chain(Protocol):
@@ -88,42 +60,14 @@ class Context:
         observer: Observer | None = None,
         abort: AbortFlag | None = None,
     ) -> None:
-        native = C.llama_context_default_params()
-        native.n_ctx = params.n_ctx
-        native.n_batch = params.n_batch
-        native.n_ubatch = min(params.n_ubatch, params.n_batch)
-        native.n_seq_max = params.n_seqs
-        # llama.cpp ends the process when this is less than one row per sequence.
-        native.n_outputs_max = max(params.n_outputs, params.n_seqs)
-        native.n_threads = params.n_threads
-        native.n_threads_batch = params.n_threads_batch
-        native.type_k = native.type_v = _CACHE_TYPES[params.cache_type]
-        # Flash attention casts an F32 cache to F16, which defeats the purpose of an F32 cache.
-        exact = params.cache_type == "f32" and params.flash_attention == "auto"
-        native.flash_attn_type = _FLASH_ATTENTION["off" if exact else params.flash_attention]
-        native.swa_full = False
-        native.kv_unified = True
-        native.no_perf = True
+        native = _native_params(params)
         self.abort = abort or AbortFlag()
         native.abort_callback = self.abort.callback
         native.abort_callback_data = self.abort.data
         self._observer = observer  # native code holds its callback
         if observer is not None:
             native.cb_eval = observer.callback
-        log.clear()
-        handle = None
-        try:
-            with shielded():  # llama.cpp's log callback is Python, and native code calls it
-                handle = C.llama_init_from_model(weights.handle, native)
-        except BaseException:
-            if handle:
-                C.llama_free(handle)
-            raise
-        if not handle:
-            raise OutOfMemory(
-                f"llama.cpp cannot create a context of {params.n_ctx} tokens: "
-                f"{reason()}; use a smaller n_ctx (--n-ctx)"
-            )
+        handle = _create(weights, native)
         self.handle = handle  # native; valid until `close()`
         self._n_vocab = weights.n_vocab
         self._memory = C.llama_get_memory(handle)
@@ -276,6 +220,45 @@ class Context:
         if not math.isfinite(C.llama_get_logits_ith(self.handle, row)[token]):
             raise no_probabilities()
         return token
+
+
+def _native_params(params: ContextParams) -> Any:
+    native = C.llama_context_default_params()
+    native.n_ctx = params.n_ctx
+    native.n_batch = params.n_batch
+    native.n_ubatch = min(params.n_ubatch, params.n_batch)
+    native.n_seq_max = params.n_seqs
+    # llama.cpp ends the process when this is less than one row per sequence.
+    native.n_outputs_max = max(params.n_outputs, params.n_seqs)
+    native.n_threads = params.n_threads
+    native.n_threads_batch = params.n_threads_batch
+    native.type_k = native.type_v = _CACHE_TYPES[params.cache_type]
+    # Flash attention casts an F32 cache to F16, which defeats the purpose of an F32 cache.
+    exact = params.cache_type == "f32" and params.flash_attention == "auto"
+    native.flash_attn_type = _FLASH_ATTENTION["off" if exact else params.flash_attention]
+    native.swa_full = False
+    native.kv_unified = True
+    native.no_perf = True
+    return native
+
+
+def _create(weights: Weights, native: Any) -> Any:
+    """The native context, which the caller frees. Raises OutOfMemory."""
+    log.clear()
+    handle = None
+    try:
+        with shielded():  # llama.cpp's log callback is Python, and native code calls it
+            handle = C.llama_init_from_model(weights.handle, native)
+    except BaseException:
+        if handle:
+            C.llama_free(handle)
+        raise
+    if not handle:
+        raise OutOfMemory(
+            f"llama.cpp cannot create a context of {native.n_ctx} tokens: "
+            f"{reason()}; use a smaller n_ctx (--n-ctx)"
+        )
+    return handle
 
 
 def _free_context(handle: Any, _weights: Weights, pools: list[ThreadPool]) -> None:

@@ -67,26 +67,8 @@ class Weights:
         params.kv_overrides = overrides
         if not mmap:
             params.load_mode = C.LLAMA_LOAD_MODE_NONE
-        failure: list[BaseException] = []
-        log.clear()
-        handle = None
-        try:
-            # Ctrl-C must not raise inside the callback, which native code calls.
-            with deferred_interrupts() as check_signals:
-                callback = _progress_callback(progress, failure, check_signals)
-                report = C.llama_progress_callback(callback)
-                params.progress_callback = report
-                handle = C.llama_model_load_from_file(os.fsencode(path), params)
-            if failure:
-                raise failure[0]
-        except BaseException:
-            if handle:
-                C.llama_model_free(handle)
-            raise
-        if not handle:
-            kind = OutOfMemory if lacks_memory() else BadModelFile
-            raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
-        del report, overrides  # needed only while loading
+        handle = _load(path, params, progress)
+        del overrides  # needed only while loading
         memory_guard.return_freed()  # what reading the vocabulary left behind
         self._handle = handle
         self.vocab = C.llama_model_get_vocab(handle)  # native; valid until `close()`
@@ -230,6 +212,30 @@ def _overrides(n_entries: int | None) -> Any:
 def _is_text(attributes: int) -> bool:
     """Whether a token of these attributes stands for text; llama.cpp adds "control" to some."""
     return bool(attributes & _TEXT) and not attributes & C.LLAMA_TOKEN_ATTR_CONTROL
+
+
+def _load(path: Path, params: Any, progress: Callable[[float], None] | None) -> Any:
+    """The native model, which the caller frees. Raises BadModelFile or OutOfMemory."""
+    failure: list[BaseException] = []
+    log.clear()
+    handle = None
+    try:
+        # Ctrl-C must not raise inside the callback, which native code calls.
+        with deferred_interrupts() as check_signals:
+            callback = _progress_callback(progress, failure, check_signals)
+            report = C.llama_progress_callback(callback)
+            params.progress_callback = report
+            handle = C.llama_model_load_from_file(os.fsencode(path), params)
+        if failure:
+            raise failure[0]
+    except BaseException:
+        if handle:
+            C.llama_model_free(handle)
+        raise
+    if not handle:
+        kind = OutOfMemory if lacks_memory() else BadModelFile
+        raise kind(f"{path}: llama.cpp cannot load it: {reason()}")
+    return handle
 
 
 def _progress_callback(
