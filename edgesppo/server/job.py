@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgesppo.chat.result import Chunk
+from edgesppo.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -66,8 +67,11 @@ class Job:
             await asyncio.wait_for(self._arrived.wait(), timeout)
         except asyncio.TimeoutError:
             return
-        if self._news and isinstance(self._news[0], Exception):
-            raise self._news[0]
+        first = self._news[0] if self._news else None
+        if isinstance(first, Exception):
+            raise first
+        if first is not None and first.finish_reason == "cancelled":
+            raise Cancelled("the server stopped before the answer began")
 
     async def stream(self) -> AsyncIterator[Chunk]:
         """The chunks of the answer as they come; the last has the finish reason."""

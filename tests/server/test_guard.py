@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -16,8 +17,10 @@ from edgesppo.errors import UsageError
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.server import api_keys, guard
 from edgesppo.server.backend import Backend
+from edgesppo.server.errors import ApiError
 from edgesppo.server.fair_queue import FairQueue
 from edgesppo.server.job import Job
+from edgesppo.server.jobs import Jobs
 from edgesppo.server.settings import Limits
 from tests.support.live_server import Live, live
 
@@ -200,6 +203,17 @@ def test_owners_take_turns_whoever_asks_most() -> None:
         order.append(next_.owner)
     assert order == ["ada", "bob", "ada", "ada", "eve"]
     assert not len(queue)
+
+
+def test_every_key_finds_a_place_in_the_queue_however_many_there_are() -> None:
+    jobs = Jobs(12, n_keys=8)
+    for owner in "abcdefgh":
+        n_waiting = jobs.n_waiting
+        with contextlib.suppress(ApiError):
+            for _ in range(12):
+                jobs.add([Job([1], SamplingParams(), owner=owner)], n_seqs=0)
+        assert jobs.n_waiting > n_waiting
+    assert jobs.n_waiting <= 12
 
 
 @pytest.mark.parametrize(
