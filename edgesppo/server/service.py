@@ -66,7 +66,9 @@ class Service:
         self._planners = Planners(settings.max_queue + PLANNERS, several=several)
         self._jobs = Jobs(settings.max_queue, len(settings.keys))
         self.worker = Worker(
-            *(load, self._jobs, self.metrics),
+            load,
+            self._jobs,
+            self.metrics,
             most_tokens=settings.limits.max_tokens,
             snapshots=snapshots,
         )
@@ -119,15 +121,7 @@ class Service:
         try:
             plan = await self._planners.run_for(owner, make_plan, backend)
             jobs = self._jobs_of(plan, owner, arrived_at)
-            self.worker.require_room(jobs)
-            reserved = plan.most_tokens(backend.n_ctx)
-            self.budgets.reserve_tokens(key, reserved)
-            try:
-                await self._planners.run_for(owner, _prepare, backend, jobs)
-                self.worker.submit(jobs)
-            except BaseException:
-                self.budgets.return_tokens(key, reserved)
-                raise
+            reserved = await self._submit(plan, jobs, key)
         except (EdgesppoError, MemoryError) as error:
             raise from_exception(error, param) from None
         settle = functools.partial(self._settle, key, reserved)
@@ -139,6 +133,19 @@ class Service:
             answers.close()
             raise
         return answers
+
+    async def _submit(self, plan: Plan, jobs: list[Job], key: ApiKey | None) -> int:
+        """Have the answers computed; returns how many tokens of the key's budget are reserved."""
+        self.worker.require_room(jobs)  # before the work for them
+        reserved = plan.most_tokens(self.backend.n_ctx)
+        self.budgets.reserve_tokens(key, reserved)
+        try:
+            await self._planners.run_for(jobs[0].owner, _prepare, self.backend, jobs)
+            self.worker.submit(jobs)
+        except BaseException:
+            self.budgets.return_tokens(key, reserved)
+            raise
+        return reserved
 
     def _settle(self, key: ApiKey | None, reserved: int, answers: Answers) -> None:
         """End what is still computed of answers, and count what was."""
