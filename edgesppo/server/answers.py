@@ -51,7 +51,7 @@ class Answers:
         try:
             await self._unless_gone(self.jobs[0].begun(_BEGIN_S))
         except Exception as error:
-            raise from_exception(error) from None
+            raise from_exception(error) from error
 
     def close(self) -> None:
         """End what is still computed."""

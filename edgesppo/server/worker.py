@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING
 
 from edgesppo._version import __version__
-from edgesppo.errors import EdgesppoError
 from edgesppo.server.backend import Backend
 from edgesppo.server.errors import unavailable
 from edgesppo.server.job import Job, News
@@ -243,8 +242,6 @@ class Worker:
 
     def _fail(self, job: Job, error: Exception, deliveries: Deliveries) -> None:
         """End a job that cannot go on, and say why."""
-        if not isinstance(error, EdgesppoError | MemoryError):
-            logger.error("unexpected %s in an answer", type(error).__name__, exc_info=error)
         deliveries.append((job, [error]))
         self._end(job)
 

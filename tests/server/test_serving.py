@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import signal
 import socket
 import threading
@@ -216,10 +217,13 @@ def test_a_fault_ends_an_answer_and_not_the_server(
     server: Live,
     monkeypatch: pytest.MonkeyPatch,
     where: tuple[Any, str],
+    caplog: pytest.LogCaptureFixture,
     fault: Exception,
     status: int,
     code: str,
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("edgesppo.server"), "propagate", True)
+
     def fail(*_: object) -> None:
         raise fault
 
@@ -227,6 +231,7 @@ def test_a_fault_ends_an_answer_and_not_the_server(
         patch.setattr(*where, fail)
         refused = server.chat("Hi", max_tokens=5)
     assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+    assert caplog.text.count("ValueError: a bug") == (code == "internal_error")
     assert server.chat("Hi", max_tokens=5).status_code == 200
 
 
