@@ -11,7 +11,6 @@ Nothing here judges an answer: a win rate comes from the alpaca_eval package and
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from edgesppo.batches.request import BadRow, decode
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import SamplingParams
 from edgesppo.system.fs import write_file
+from edgesppo.system.shell import shell_word
 from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
@@ -149,6 +149,5 @@ def read_reference(rows: InputRows, instructions: Sequence[Instruction]) -> list
 def judge_command(out: Path) -> str:
     """The shell command by which AlpacaEval 2's judge compares the outputs."""
     return (
-        f"alpaca_eval --model_outputs {shlex.quote(str(out.resolve()))} "
-        f"--annotators_config {_JUDGE}"
+        f"alpaca_eval --model_outputs {shell_word(str(out.resolve()))} --annotators_config {_JUDGE}"
     )

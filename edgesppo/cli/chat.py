@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ from edgesppo.cli.output import is_interactive, say
 from edgesppo.cli.session_options import choose_model_for, held_session, session_options
 from edgesppo.errors import ModelNotFound, UsageError
 from edgesppo.store import locate, user_state
+from edgesppo.system.shell import shell_word
 from edgesppo.terminal.format import describe
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def chat_command(
         except ModelNotFound as error:
             if not resume or model is None:
                 raise
-            raise ModelNotFound(f"{error}; {_NO_NAME.format(quote(model))}") from None
+            raise ModelNotFound(f"{error}; {_NO_NAME.format(shell_word(model))}") from None
         options = {"system": system, **sampling}
         _talk(_setup(source, loading, options, held, snapshots), plain=plain)
 

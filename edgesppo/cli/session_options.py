@@ -6,7 +6,6 @@ import contextlib
 import re
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ from edgesppo.cli.output import say
 from edgesppo.errors import EdgesppoError, ModelNotFound, OutputError
 from edgesppo.lockfile import layers
 from edgesppo.store import layout, locate
+from edgesppo.system.shell import shell_word
 from edgesppo.terminal.format import resumed_line, saving_line
 
 if TYPE_CHECKING:
@@ -120,14 +120,18 @@ def choose_model_for(model: str | None, session: Session | None) -> locate.Found
     """
     if model is not None or session is None or session.transcript is None:
         return choose_model(model)
-    by, name = session.transcript.by, quote(session.name)
+    by, name = session.transcript.by, shell_word(session.name)
     if "://" in by.path:
         raise ModelNotFound(
             f"the chat {session.name!r} is with {by.name} at {by.path}; to continue it: edgesppo"
             f" chat --url {by.path} --session {name}, or edgesppo chat MODEL --session {name}"
         )
     path, pinned = Path(by.path), layers.read().models.get(by.name)
-    if pinned is not None and (not path.is_file() or path == layout.model_file(pinned)):
+    if (
+        pinned is not None
+        and pinned.is_pinned
+        and (not path.is_file() or path == layout.model_file(pinned))
+    ):
         return locate.checked(pinned)
     if path.is_file():
         return locate.Found(by.name, path, is_checkpoint=False)

@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 
 from edgesppo.cli import main
 from edgesppo.cli.session_options import Size
+from edgesppo.lockfile import layers
+from edgesppo.lockfile.entries import GGUF, UNRESOLVED, PinnedModel
 from edgesppo.sessions import kv_state
 from edgesppo.sessions.folder import Sessions
 from edgesppo.sessions.transcript import ModelMark
@@ -251,6 +253,19 @@ def test_a_model_that_has_moved_is_found_by_its_name(
     _run("run", "toy", "hi", "--session", "ada", *GREEDY)
     monkeypatch.setenv("EDGESPPO_HOME", str(home.rename(tmp_path / "moved")))
     assert "Resumed 'ada': 1 turn," in _run("chat", "--resume").stderr
+
+
+def test_a_model_of_that_name_that_is_not_resolved_yet_is_no_matter(
+    demo_gguf: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.gguf"
+    mine.write_bytes(demo_gguf.read_bytes())
+    _run("run", mine, "hi", "--session", "ada", *GREEDY)
+    words = {"repository": "a/b", "revision": UNRESOLVED, "license": "mit", "description": "x"}
+    layers.update_entry("mine", lambda _: PinnedModel(name="mine", kind=GGUF, **words))
+    assert "Resumed 'ada': 1 turn," in _run("chat", "--resume").stderr
+    mine.unlink()
+    assert "mine.gguf, the model of the chat 'ada', no" in _run("chat", "--resume", code=1).stderr
 
 
 def test_the_model_of_a_chat_is_checked_as_an_import_and_a_server_is_named(
