@@ -101,7 +101,7 @@ class Session:
 
     def rename(self, path: Path) -> None:
         """Rename the chat's files to `path`. Raises UsageError if there is a chat of that name."""
-        if path == self.path:
+        if str(path) == str(self.path):  # paths of Windows are equal in letters of any case
             return
         before, old_state = self._lock, self.state_path
         # A disk may not tell "Rome" from "rome": the name is then locked already, by us.
