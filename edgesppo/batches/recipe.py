@@ -53,7 +53,9 @@ class Recipe:
             validate.text("system", self.system)
         if self.seeds is not None:
             if self.n != 1:
-                raise UsageError("seeds says how many answers there are; leave out n")
+                raise UsageError(
+                    "seeds (--seeds) says how many answers there are; leave out n (-n)"
+                )
             object.__setattr__(self, "seeds", checked_seeds(self.seeds))
         if self.part is not None:
             object.__setattr__(self, "part", _checked_part(self.part))

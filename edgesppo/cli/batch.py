@@ -21,6 +21,7 @@ from edgesppo.cli.options import (
     read_schema,
 )
 from edgesppo.cli.output import emit_json, say, tell
+from edgesppo.errors import UsageError
 from edgesppo.system.signals import raise_on_termination
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from edgesppo.cli.answer_rows import Summary
 
 
-_LONGEST = 20  # characters of what is read as numbers; which are valid, the recipe knows
+_LONGEST = 20  # characters, more than any valid number has; the recipe checks the values
 
 
 def _part(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Any:
@@ -174,14 +175,16 @@ def _recipe(
     from edgesppo.batches.recipe import Recipe
 
     own = {key: value for key, value in own.items() if value is not None}
-    if name is None:
-        made = Recipe(sampling, **own, **more)
-        check_place(out)
-        return made, out
-    if own:
+    if own and name is not None:
         raise click.UsageError("--recipe sppo takes no -n, --system or --schema")
-    made = sppo.recipe(sampling, **more)
-    return made, sppo.prepare(out, len(made.seeds or ()))
+    try:
+        made = Recipe(sampling, **own, **more) if name is None else sppo.recipe(sampling, **more)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from None
+    if name is not None:
+        return made, sppo.prepare(out, len(made.seeds or ()))
+    check_place(out)
+    return made, out
 
 
 def _write_sppo(job: Batch, file: ResultFile) -> str:

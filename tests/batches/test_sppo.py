@@ -10,7 +10,7 @@ import pytest
 
 from edgesppo.batches import sppo
 from edgesppo.sampling.params import SamplingParams
-from tests.support.command_line import one_line_error, run
+from tests.support.command_line import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,11 +124,15 @@ def test_files_that_the_recipe_did_not_write_are_never_replaced(tmp_path: Path) 
 
 
 def test_what_the_recipe_does_not_take_is_refused(prompts: Path) -> None:
-    for words in (["--system", "x"], ["-n", "3"], ["--part", "1/a"], ["--seeds", "a"]):
+    for words, said in (
+        (["--system", "x"], "--recipe sppo takes no"),
+        (["-n", "3"], "--recipe sppo takes no"),
+        (["--part", "1/a"], "is not I/N"),
+        (["--part", "0/3"], "the part is 0, expected a whole number from 1 to 3"),
+        (["--seeds", "a"], "is not a list of numbers"),
+    ):
         result = run("batch", "demo", prompts, prompts.parent / "out", "--recipe", "sppo", *words)
-        assert result.exit_code == 2, words
-    result = run("batch", "demo", prompts, prompts.parent / "out", "--recipe", "sppo", "--part=0/3")
-    assert "the part is 0, expected a whole number from 1 to 3" in one_line_error(result)
+        assert (result.exit_code, said in result.stderr) == (2, True), words
     (prompts.parent / "file").write_text("")
     result = run("batch", "demo", prompts, prompts.parent / "file", "--recipe", "sppo")
     assert "expected a folder" in result.stderr
