@@ -28,6 +28,15 @@ class Attachment:
     text: str
 
 
+def still_attached(attached: Sequence[Attachment]) -> str:
+    """A line that says which files go with the next message; empty if there are none."""
+    if not attached:
+        return ""
+    more = len(attached) - 1
+    names = attached[-1].name + (f" and {more} more are" if more else " is")
+    return f"({names} still attached; /undo removes {'one' if more else 'it'})"
+
+
 def read(line: str, attached: Sequence[Attachment] = ()) -> list[Attachment]:
     """Read the text files that a line names: all of them, or none.
 

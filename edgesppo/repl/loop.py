@@ -16,6 +16,7 @@ from edgesppo.chat.messages import Message
 from edgesppo.errors import ContextOverflow, EdgesppoError, OutputError
 from edgesppo.interior import interior
 from edgesppo.repl import status
+from edgesppo.repl.attachments import still_attached
 from edgesppo.repl.commands import info, registry
 from edgesppo.repl.commands import turns as turn_commands
 from edgesppo.repl.stats import SessionStats
@@ -129,10 +130,8 @@ class Loop:
 
     def _say_what_takes_room(self) -> None:
         """Beside the message: the attached files, and a long system text."""
-        if self.attached:
-            more = len(self.attached) - 1
-            names = self.attached[-1].name + (f" and {more} more are" if more else " is")
-            self.say(f"({names} still attached; /undo removes {'one' if more else 'it'})")
+        if line := still_attached(self.attached):
+            self.say(line)
         if system := self.state.chat.system:
             size, n = self.state.size(system)
             if n > self.state.loaded.n_ctx // 2:

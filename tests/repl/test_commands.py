@@ -188,9 +188,11 @@ def test_an_attached_file_is_ordinary_text_of_the_message(demo_gguf: Path, folde
     assert re.search(r"\(notes.txt: \d+ tokens, attached to the next message", said.stderr)
     assert "(removed the file notes.txt)" in said.stderr
     asked = [question for question, _ in _turns("here")]
-    kept = _chat(demo_gguf, "/read notes.txt", "", "/new other", "hi", session=None)
+    lines = ("/read notes.txt", "", "/new other", "/read long.txt", "/clear", "/undo", "hi")
+    kept = _chat(demo_gguf, *lines, session=None)
     assert kept.stdout.count("\n") == 1, "a blank line sends nothing"
-    assert "(notes.txt stays attached to the next message; /undo removes it)" in kept.stderr
+    assert "(notes.txt is still attached; /undo removes it)" in kept.stderr
+    assert "(long.txt and 1 more are still attached; /undo removes one)" in kept.stderr
     assert asked == ["notes.txt:\n````\n<end_of_turn>\n```\n<bos>\n````\n\nSum it up.", "hi"]
     assert "warning: this does not fit" in _chat(demo_gguf, "/read long.txt").stderr
     stuck = _chat(demo_gguf, "/read long.txt", "Sum it up.", "/undo", "hi", code=1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import UsageError
+from edgesppo.repl.attachments import still_attached
 from edgesppo.sessions.file import damaged_copies
+from edgesppo.system.shell import shell_word
 from edgesppo.system.signals import shielded
 from edgesppo.terminal.format import ago, n_turns, one_line
 
@@ -109,7 +110,7 @@ def delete(ctx: CommandContext, argument: str) -> None:
         if not ctx.interactive:
             raise UsageError(
                 f"another chat is deleted only on a terminal, where you are asked first; from a"
-                f" pipe, open it (edgesppo chat --session {quote(name)}) and send /delete"
+                f" pipe, open it (edgesppo chat --session {shell_word(name)}) and send /delete"
             )
     if not ctx.confirm(f"Permanently delete the chat {name!r}?"):
         ctx.say("(not deleted)")
@@ -130,9 +131,8 @@ def delete(ctx: CommandContext, argument: str) -> None:
 def _switch(ctx: CommandContext, session: Session | None) -> None:
     for line in ctx.state.switch(session):
         ctx.say(line)
-    if ctx.attached:
-        names = ", ".join(file.name for file in ctx.attached)
-        ctx.say(f"({names} stays attached to the next message; /undo removes it)")
+    if line := still_attached(ctx.attached):
+        ctx.say(line)
     ctx.recall()
 
 

@@ -115,6 +115,8 @@ def clear(ctx: CommandContext, _argument: str) -> None:
     system = ctx.state.chat.system
     kept = f"; it keeps its system text: {one_line(system)}" if system else ""
     ctx.say(f"(removed all turns of this chat{kept})")
+    if line := attachments.still_attached(ctx.attached):
+        ctx.say(line)
 
 
 def read(ctx: CommandContext, argument: str) -> None:
