@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def list_command(as_json: bool) -> None:
     """List the models in your locks, and which of them are on this machine.
 
-    A file of your own that you imported is "moved" if it is no longer where it was, and "changed?"
-    if its time differs: it is read once when it is used.
+    A file of your own that you imported is "moved" if it is no longer where it was, "changed" if
+    its size differs, and "changed?" if only its time does: it is then read once when it is used.
     """
     entries = list(layers.read().models.values())
     rows = [_row(entry) for entry in entries]

@@ -42,8 +42,8 @@ def check(entry: PinnedModel) -> None:
         if user_state.file_mark(path) == _mark(pinned, status):
             return
         notices.notify(
-            f"{path} has another time than when it was imported as {entry.name}: reading all of it"
-            f" ({size(status.st_size)}) to see whether it is the same",
+            f"{path}: reading all of it ({size(status.st_size)}) to see whether it is still the"
+            f" file that was imported as {entry.name}",
             at_once=True,
         )
         hash_file(path, hasher)

@@ -80,7 +80,7 @@ def test_an_import_that_became_another_file_of_the_same_size_is_refused(
     mine.chmod(0o600)
     os.utime(mine, (5, 5))  # the same bytes with another time: hashed once
     assert states()["mine"] == "changed?"
-    assert "mine: reading all of it" in run("path", "mine").stderr
+    assert "mine.gguf: reading all of it" in run("path", "mine").stderr
     locate.find("mine")
     assert hashed == ["mine.gguf"]
     data = bytearray(mine.read_bytes())
@@ -91,6 +91,8 @@ def test_an_import_that_became_another_file_of_the_same_size_is_refused(
         assert "mine, is another file of the same size now; import it again: edgesppo" in message
     mine.rename(tmp_path / "elsewhere.gguf")
     assert states()["mine"] == "moved"
+    mine.write_bytes(data[:-1])
+    assert states()["mine"] == "changed"
     mine.write_bytes(data)
     run("import", str(mine))
     assert locate.find("mine").path == mine
