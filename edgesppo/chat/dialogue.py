@@ -97,7 +97,10 @@ class Dialogue:
         history = self.history
         if len(history.messages) > 2 * history.left_out:
             return len(history.encode(left_out=history.left_out, answering=False))
-        return len(self.engine.model.tokenize((history.system or "").strip()))
+        system = (history.system or "").strip()
+        if not system:  # which a server need not be asked for
+            return 0
+        return len(self.engine.model.tokenize(system))
 
     def answer(
         self, turn: Callable[[], Turn], schema: Any, sampling: Mapping[str, Any]

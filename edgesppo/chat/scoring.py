@@ -34,8 +34,9 @@ class Scorer:
         """Stop what is being scored, and wait until it has ended: it then raises Closed."""
         self._closed = True
         with shielded():
-            if self._running is not None:
-                self._running.stop()
+            running = self._running
+            if running is not None:
+                running.stop()
             with self._lock:
                 pass
 

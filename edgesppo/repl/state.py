@@ -278,8 +278,8 @@ class ReplState:
         `on_slow` is called with the bytes of the KV state before writing it takes a noticeable
         time. A Ctrl-C ends that writing only.
         """
-        self.model.stop_loading()
         try:
+            self.model.stop_loading()
             if self._saved is not None:
                 with suppress(KeyboardInterrupt):
                     self._saved.close(on_slow)
