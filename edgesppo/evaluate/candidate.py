@@ -208,17 +208,17 @@ def find_candidate(
 
 
 def find_unquantised(model: str | Path | Found, run: RunOptions) -> Candidate:
-    """The model to run; a checkpoint in its own precision if memory holds that, else as Q8_0."""
+    """The model to run; a checkpoint as its `unquantised_type`."""
     found = model if isinstance(model, locate.Found) else locate.find(model)
     kind = unquantised_type(found) if found.is_checkpoint else "bf16"
     return find_candidate(found, run, type=kind)
 
 
 def unquantised_type(checkpoint: Found) -> str:
-    """The type that `find_unquantised` runs a checkpoint in.
+    """The type to run a checkpoint in: its own precision if memory holds that, else Q8_0.
 
-    A copy that was made is used whatever memory is free by now: what an interrupted run has
-    measured is of that copy.
+    A copy that is there already is used, though, whatever memory is free by now: what an
+    interrupted run has measured is of that copy.
     """
     size = sum(shard.stat().st_size for shard in checkpoint.path.glob("*.safetensors"))
     free = available_memory()

@@ -54,9 +54,10 @@ class KvState:
         self._write_s = 0.0  # seconds that writing it took
 
     def restore(self) -> tuple[int, float | None]:
-        """Restore what is on disk; the prompt's tokens that are in the KV cache again.
+        """Restore what is on disk.
 
-        Also returns the seconds that this saved, as in `Resumed.saved_s`.
+        Returns how many tokens of the prompt are in the KV cache again, and the seconds that this
+        saved, as in `Resumed.saved_s`.
         """
         started = time.perf_counter()
         snapshot = restore(self._chat, self._session.state_path, self._identity)
