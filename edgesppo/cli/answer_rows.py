@@ -43,8 +43,8 @@ class Summary:
         if counts.resumed:
             parts.append(f"{counts.resumed:,} of them from before")
         if self.errors:
-            again = "put their rows into a file of their own to try them again"
-            parts.append(f'{self.errors:,} with an "error" ({again})')
+            again = " (put their rows into a file of their own to try them again)"
+            parts.append(f'{self.errors:,} with an "error"{again if self.noun == "rows" else ""}')
         if counts.completion_tokens:
             parts.append(
                 f"{counts.completion_tokens:,} tokens in {_seconds(self.seconds)}, "

@@ -101,6 +101,7 @@ def test_a_prompt_that_cannot_be_answered_keeps_its_place(demo_gguf: Path, tmp_p
     assert all(found[0])
     assert all(found[3])
     assert "2 prompts have no answer" in result.stderr
+    assert "try them again" not in result.stderr, "the lists need every answer"
 
 
 def test_an_input_without_any_prompt_is_refused(demo_gguf: Path, tmp_path: Path) -> None:
