@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadModelFile, ModelNotFound
 from edgesppo.llama.fork import ForkSafeLock
+from edgesppo.system.signals import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,8 @@ class MappedFile:
     def open(self) -> Iterator[BinaryIO]:
         """The file that was loaded, even if its path names another by now; seek before reading.
 
-        One reader at a time: the copies of a descriptor have one position.
+        One reader at a time, as the copies of a descriptor have one position; and no Ctrl-C
+        meanwhile, which could leave the others locked out.
         """
-        with self._reading, os.fdopen(os.dup(self._descriptor), "rb") as file:
+        with shielded(), self._reading, os.fdopen(os.dup(self._descriptor), "rb") as file:
             yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -163,5 +164,21 @@ def test_who_reads_the_file_is_alone_as_copies_of_it_share_a_position(file: Path
         other.join(0.1)
         assert (found, stream.read(3)) == ([], b"GUF")
     other.join()
+    assert found == [b"GGUF"]
+    held.close()
+
+
+def test_a_ctrl_c_waits_for_who_reads_the_file_and_leaves_no_lock_taken(file: Path) -> None:
+    held = MappedFile(file)
+    found: list[bytes] = []
+
+    def read() -> None:
+        with held.open() as stream:
+            signal.raise_signal(signal.SIGINT)
+            stream.seek(0)
+            found.append(stream.read(4))
+
+    with pytest.raises(KeyboardInterrupt):
+        read()
     assert found == [b"GGUF"]
     held.close()
