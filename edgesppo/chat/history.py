@@ -53,7 +53,8 @@ class History:
     ) -> list[int]:
         """The prompt for the history, without its oldest `left_out` turns, and `more` messages.
 
-        The ids equal those of `template.encode`. Raises UsageError for a message out of turn.
+        The ids equal those of `template.encode`, which says what `answering` does. Raises
+        UsageError for a message out of turn.
         """
         ids = self._join(left_out, len(self.messages), more, answering=answering)
         self._remember_only(self.messages[2 * left_out :])

@@ -1,4 +1,4 @@
-"""The place of an interactive chat's model: loading one, in the background too, and freeing it."""
+"""The model of an interactive chat: how it is loaded, in the background too, and freed."""
 
 from __future__ import annotations
 

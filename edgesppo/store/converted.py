@@ -125,7 +125,7 @@ def copy_of(found: Found, type: str) -> Path:
 
 
 def _add_to(digest: Any, file: Path) -> None:
-    """Hash what of a checkpoint's file decides what the copy holds."""
+    """Hash a file of a checkpoint; of weights only the name, the size and the time."""
     status = file.stat()
     digest.update(b"\0" + os.fsencode(file.name) + f"\0{status.st_size}\0".encode())
     if file.suffix == ".safetensors":

@@ -58,7 +58,7 @@ def check(entry: PinnedModel) -> None:
 
 
 def may_have_changed(entry: PinnedModel) -> bool:
-    """Whether `check` would hash the file of an import again, as far as that is known."""
+    """Whether the file of an import has another time than is remembered of it."""
     if not _is_whole_file(entry):
         return False
     path = layout.model_file(entry)
