@@ -284,7 +284,7 @@ class ReplState:
                 with suppress(KeyboardInterrupt):
                     self._saved.close(on_slow)
         finally:
-            with shielded():
+            with suppress(KeyboardInterrupt), shielded():
                 self._close_model()
 
 

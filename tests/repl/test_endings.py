@@ -212,13 +212,16 @@ def test_quitting_while_native_code_runs_frees_nothing_it_uses(
     assert b"Python frees" not in chat.screen
 
 
-# A disk so slow that the KV state is still being written when the user loses patience.
+# A disk so slow that the KV state is still being written when the user loses patience, who presses
+# Ctrl-C again while the model is freed.
 SLOW_DISK = """
-import sys, time
+import signal, sys, time
 from edgesppo.cli import main
+from edgesppo.loaded_model import LoadedModel
 from edgesppo.sessions import kv_snapshot, kv_state
 kv_state.SLOW_BYTES = 0
 kv_snapshot.write = lambda *_: time.sleep(60)
+LoadedModel.close = lambda *_: signal.raise_signal(signal.SIGINT)
 main(["chat", *sys.argv[1:]])
 """
 
