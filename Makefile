@@ -50,5 +50,9 @@ bundle:
 	@$(call set_up,server bundle)
 	@"$(BIN)/python" -m edgesppo.dev.bundle build/bundle $(if $(ARCHIVE),--archive)
 
+# A folder that was never made into an environment is somebody's own.
 clean:
-	rm -rf "$(VENV)" build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@set -- "$(VENV)"/.edgesppo-*; \
+	if [ -e "$$1" ] || [ -e "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; \
+	elif [ -e "$(VENV)" ]; then echo "$(VENV) is no virtual environment: it is left as it is"; fi

@@ -170,8 +170,9 @@ class _SetUp:
         if fault := _venv_fault():
             raise BuildError(fault)
         old = [path for path in self._venv.iterdir() if path.name not in (_LOCK, _SCRATCH)]
-        known = ("pyvenv.cfg", "bin", "Scripts", _UNFINISHED)
-        if old and not any((self._venv / name).exists() for name in known):
+        # A folder `bin` proves nothing: ~/.local has one, too.
+        is_environment = any(path.name.startswith(("pyvenv.cfg", ".edgesppo-")) for path in old)
+        if old and not is_environment:
             raise BuildError(f"{self._venv} holds other files; {_VENV_ADVICE}")
         why = f" for Python {_OWN_PYTHON}, it was made for {python}" if python else ""
         say(f"Making the virtual environment {self._venv.name}{' anew' if old else ''}{why}")

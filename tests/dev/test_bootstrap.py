@@ -109,13 +109,18 @@ def test_an_environment_that_lost_its_configuration_is_not_taken_for_one(tmp_pat
 def test_a_folder_of_other_files_is_left_as_it_is(
     fake: FakePython, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake.venv.mkdir()
+    (fake.venv / "bin").mkdir(parents=True)
     (fake.venv / "thesis.txt").touch()
     assert set_up(fake) == 1
     assert capsys.readouterr().err == (
         f"{fake.venv} holds other files; VENV=FOLDER makes the environment elsewhere\n"
     )
-    assert [path.name for path in fake.venv.iterdir()] == ["thesis.txt"]
+    clean = ["make", "-f", ROOT / "Makefile", "clean", f"VENV={fake.venv}"]
+    subprocess.run(clean, check=True, cwd=fake.root)
+    assert sorted(path.name for path in fake.venv.iterdir()) == ["bin", "thesis.txt"]
+    (fake.venv / "pyvenv.cfg").touch()
+    subprocess.run(clean, check=True, cwd=fake.root)
+    assert not fake.venv.exists()
 
 
 def test_what_is_missing_is_named_together_before_anything_is_made(
