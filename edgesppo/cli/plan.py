@@ -144,6 +144,8 @@ def _lines(tuning: RunConfig, plan: MemoryPlan, draft: Summary | None) -> Iterat
         yield "prompts", f"{_mb(plan.prefill)}, a second context for long ones"
     if draft is not None:
         yield "draft", f"{_mb(plan.draft)}, for {draft.path.name}"
+    if plan.on_gpu:
+        yield "GPU", "its own memory, for its layers and their KV cache, is not counted"
     yield "program", f"{_mb(PROGRAM_BYTES)}, Python, llama.cpp and the vocabulary"
     free = "" if plan.available is None else f", {megabytes(plan.available, 0)} are free"
     yield "total", f"{_mb(plan.total)}{free}"

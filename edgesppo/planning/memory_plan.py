@@ -1,16 +1,19 @@
 """Estimate how much memory a model will take on this machine, and whether that is available.
 
 Arithmetic on the keys of the file, before anything is loaded. The formulas follow llama.cpp's
-allocations for Gemma-2 and were compared with what it reports ("KV buffer size", "compute buffer
-size"): KV is exact, compute within a tenth.
+allocations for Gemma-2 and were compared on x86 with what it reports ("KV buffer size", "compute
+buffer size", "CPU_REPACK model buffer size"): KV and repacked weights are exact, compute within a
+tenth. What Arm's processors repack is read in its sources. The memory of a GPU is not planned.
 """
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.planning.run_config import CACHE_TYPES, DRAFT_SLICE, PREFILL_N_CTX, PREFILL_UBATCH
+from edgesppo.system import hardware
 from edgesppo.system.hardware import available_memory
 from edgesppo.system.units import megabytes
 
@@ -19,8 +22,13 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
 
 CELL_PADDING = 256
-# The types that llama.cpp repacks into a layout of its own, on x86 with AVX2 and on Arm.
-_REPACKED = ("Q4_K", "Q4_0", "IQ4_NL")
+# The types that llama.cpp repacks into a layout of its own, by a feature of the processor.
+_REPACKED = {
+    "avx2": ("Q4_0", "Q4_K", "IQ4_NL"),
+    "avx512f": ("Q2_K",),
+    "asimddp": ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL"),
+}
+_EMBEDDING = "token_embd.weight"
 # Of the interpreter, the library and the vocabulary.
 PROGRAM_BYTES = 150_000_000
 # Of an empty entry of the vocabulary, which a second context has instead of a token's text.
@@ -46,6 +54,7 @@ class MemoryPlan:
     available: int | None
     draft: int = 0  # all memory of the draft model
     prefill: int = 0  # all memory of a second context, for long prompts
+    on_gpu: bool = False  # layers lie in a GPU's own memory, and are not counted
 
     @property
     def total(self) -> int:
@@ -68,6 +77,8 @@ class MemoryPlan:
         parts["the program"] = PROGRAM_BYTES
         listed = ", ".join(f"{name} {megabytes(size, 0)}" for name, size in parts.items())
         line = f"needs {megabytes(self.total, 0)} of memory ({listed})"
+        if self.on_gpu:
+            line += ", without what lies in the GPU's own"
         if self.available is None:
             return line
         line += f", {megabytes(self.available, 0)} are available to this process"
@@ -115,11 +126,15 @@ def plan_memory(
     n_batch: int,
     cache_type: str,
     n_outputs: int = 1,
+    gpu_layers: int = 0,
 ) -> MemoryPlan:
     """The plan for a Gemma-2 file; `n_ctx` and `n_batch` are in tokens, `n_seqs` shares `n_ctx`.
 
-    llama.cpp keeps `n_outputs` rows of logits, and at least one for each sequence.
+    llama.cpp keeps `n_outputs` rows of logits, and at least one for each sequence. `gpu_layers` are
+    in a GPU's own memory; -1 means all.
     """
+    if gpu_layers:
+        summary = _without_gpu_layers(summary, gpu_layers)
     prefill = 0
     if config.plain_from is not None:
         n_seqs += 1  # kept free, for what goes from one context to the other
@@ -144,6 +159,7 @@ def plan_memory(
         n_threads_batch=config.n_threads_batch,
         available=available_memory(),
         prefill=prefill,
+        on_gpu=gpu_layers != 0,
     )
 
 
@@ -166,11 +182,36 @@ def plan_prefill_memory(
     )
 
 
-def plan_draft_memory(summary: Summary, tuning: RunConfig, n_ctx: int) -> MemoryPlan:
+def plan_draft_memory(
+    summary: Summary, tuning: RunConfig, n_ctx: int, gpu_layers: int = 0
+) -> MemoryPlan:
     """The memory of a draft model for a target with `n_ctx` tokens and these settings."""
     own = replace(tuning, flash_attention="auto", n_ubatch=DRAFT_SLICE, plain_from=None)
     n_ctx = min(n_ctx, trained_context(summary))
-    return plan_memory(summary, own, n_ctx=n_ctx, n_seqs=1, n_batch=DRAFT_SLICE, cache_type="f16")
+    return plan_memory(
+        summary,
+        own,
+        n_ctx=n_ctx,
+        n_seqs=1,
+        n_batch=DRAFT_SLICE,
+        cache_type="f16",
+        gpu_layers=gpu_layers,
+    )
+
+
+def _without_gpu_layers(summary: Summary, gpu_layers: int) -> Summary:
+    """The model without the last layers; the output, which is one of them, is copied to the GPU."""
+    layers = _Shape(summary.keys).layers
+    kept = 0 if gpu_layers < 0 else min(layers, max(0, layers + 1 - gpu_layers))
+    gone = {f"blk.{layer}" for layer in range(kept, layers)}
+    tensors = tuple(t for t in summary.tensors if ".".join(t.name.split(".")[:2]) not in gone)
+    spared = sum(t.n_bytes for t in summary.tensors) - sum(t.n_bytes for t in tensors)
+    return replace(
+        summary,
+        keys={**summary.keys, "gemma2.block_count": kept},
+        tensors=tensors,
+        data_bytes=summary.data_bytes - spared,
+    )
 
 
 def _resident(summary: Summary, *, repack: bool) -> int:
@@ -181,21 +222,38 @@ def _resident(summary: Summary, *, repack: bool) -> int:
     """
     if not repack:
         return summary.data_bytes
-    copied = sum(tensor.n_bytes for tensor in summary.tensors if _is_repacked(tensor))
-    return _mapped_beside_repacked(summary) + copied
+    return _mapped_beside_repacked(summary) + _copied(summary)
+
+
+def _copied(summary: Summary) -> int:
+    """Bytes of the repacked weights, with those of the embedding, which is the output, too."""
+    types = _repacked_types()
+    return sum(
+        tensor.n_bytes
+        for tensor in summary.tensors
+        if _is_repacked(tensor, types) or (tensor.name == _EMBEDDING and tensor.type in types)
+    )
 
 
 def _mapped_beside_repacked(summary: Summary) -> int:
     """Bytes of the file that stay mapped where what can be repacked is."""
     sizes = [tensor.n_bytes for tensor in summary.tensors]
-    used = [n for n, tensor in enumerate(summary.tensors) if not _is_repacked(tensor)]
+    types = _repacked_types()
+    used = [n for n, tensor in enumerate(summary.tensors) if not _is_repacked(tensor, types)]
     if len(used) == len(sizes):
         return summary.data_bytes
     return sum(sizes[used[0] : used[-1] + 1]) if used else 0
 
 
-def _is_repacked(tensor: TensorEntry) -> bool:
-    return tensor.type in _REPACKED and len(tensor.dims) == 2 and tensor.name.startswith("blk.")
+def _is_repacked(tensor: TensorEntry, types: set[str]) -> bool:
+    return tensor.type in types and len(tensor.dims) == 2 and tensor.name.startswith("blk.")
+
+
+def _repacked_types() -> set[str]:
+    """The types that are repacked here; where the features are unknown, as on usual processors."""
+    is_arm = platform.machine().lower() in ("aarch64", "arm64")
+    present = hardware.features() or {"asimddp" if is_arm else "avx2"}
+    return {name for feature, names in _REPACKED.items() if feature in present for name in names}
 
 
 class _Shape:
@@ -206,7 +264,7 @@ class _Shape:
             value = keys.get(f"gemma2.{name}")
             return value if isinstance(value, int) and value >= 0 else 0
 
-        layers = number("block_count")
+        self.layers = layers = number("block_count")
         self.window_layers = (layers + 1) // 2  # every other layer, from the first
         self.full_layers = layers // 2
         self.window = number("attention.sliding_window") or 4096

@@ -5,6 +5,7 @@ All of it is decided before the model is loaded.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,7 @@ def origin(summary: Summary, options: LoadOptions, tuning: RunConfig) -> str:
     found = _with_threads(_find(summary, options, None, measure=False), options)
     if tuning != found:
         return ONE_CONTEXT if tuning == run_config.one_context(found) else "frugal"
-    if _uses_gpu(options):
+    if _gpu_layers(options):
         return "gpu"
     if run_config.is_small(summary):
         return "small"
@@ -117,7 +118,7 @@ def _check(summary: Summary, options: LoadOptions) -> None:
     """Raise UsageError for invalid options, before anything is measured or loaded."""
     run_config.check_goal(options.tune)
     validate.boolean("force", options.force)
-    _uses_gpu(options)
+    _gpu_layers(options)
     config.check(
         memory_plan.trained_context(summary),
         n_ctx=options.n_ctx,
@@ -135,7 +136,7 @@ def _find(
     measure: bool,
 ) -> RunConfig:
     """The fastest settings, whatever the number of threads asked for."""
-    if _uses_gpu(options):
+    if _gpu_layers(options):
         return run_config.default_config()  # the GPU computes
     goal = _goal(summary, options)
     found = settings_cache.cached_settings(summary, goal)
@@ -148,10 +149,10 @@ def _find(
     return found
 
 
-def _uses_gpu(options: LoadOptions) -> bool:
-    """Whether layers are offloaded. Raises UsageError for an invalid `gpu`."""
+def _gpu_layers(options: LoadOptions) -> int:
+    """How many layers are offloaded; -1 means all. Raises UsageError for an invalid `gpu`."""
     _, _, can_offload = build_info.library()
-    return bool(run_config.gpu_layers(options.gpu, can_offload=can_offload))
+    return run_config.gpu_layers(options.gpu, can_offload=can_offload)
 
 
 def _goal(summary: Summary, options: LoadOptions) -> str:
@@ -184,6 +185,7 @@ def _fits_twice(summary: Summary) -> bool:
 def _plan(summary: Summary, tuning: RunConfig, options: LoadOptions) -> MemoryPlan:
     """The memory of the model and of the draft model, if there is one."""
     n_ctx = options.n_ctx or memory_plan.trained_context(summary)
+    gpu_layers = 0 if sys.platform == "darwin" else _gpu_layers(options)  # a Mac's shares memory
     plan = memory_plan.plan_memory(
         summary,
         tuning,
@@ -191,8 +193,9 @@ def _plan(summary: Summary, tuning: RunConfig, options: LoadOptions) -> MemoryPl
         n_seqs=options.n_seqs,
         n_batch=DEFAULT_BATCH,
         cache_type=options.cache_type,
+        gpu_layers=gpu_layers,
     )
     if options.draft is None:
         return plan
-    draft = memory_plan.plan_draft_memory(options.draft, tuning, n_ctx)
+    draft = memory_plan.plan_draft_memory(options.draft, tuning, n_ctx, gpu_layers)
     return replace(plan, draft=draft.total - memory_plan.PROGRAM_BYTES)

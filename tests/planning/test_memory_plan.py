@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 import edgesppo
+import edgesppo_convert
 from edgesppo.cli import main
 from edgesppo.cli.plan import _ORIGINS
 from edgesppo.gguf import gemma2
@@ -19,13 +22,19 @@ from edgesppo.llama.context import Context
 from edgesppo.llama.weights import Weights
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.planning.run_config import ContextParams, default_config
+from edgesppo.system import hardware
 from edgesppo.tuning import autotune
 from edgesppo.tuning.choose import ORIGINS, LoadOptions, choose_settings
+from tests.conftest import DEMO
 from tests.support.tuning import measure_little, remember_two_contexts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.one_context  # its plans are of one, but for those that say otherwise
 
 MEGABYTE = 2**20
+_KV = r"KV buffer size = +([\d.]+) MiB"
 SETTINGS = [(512, 1, "f16"), (512, 1, "f32"), (512, 1, "q8_0"), (256, 1, "f16"), (512, 4, "f16")]
 
 
@@ -38,13 +47,8 @@ def weights(demo_gguf: Path) -> Weights:
 def test_the_kv_cache_is_what_llama_reports(
     demo_gguf: Path, weights: Weights, n_ctx: int, n_seqs: int, cache_type: str
 ) -> None:
-    lines: list[str] = []
-    listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
-    library.C.llama_log_set(listen, None)
     params = ContextParams(n_ctx=n_ctx, n_seqs=n_seqs, cache_type=cache_type)
-    Context(weights, params).close()
-    library.C.llama_log_set(library.capture, None)
-    reported = re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))
+    reported = _reported(_KV, lambda: Context(weights, params).close())
     made = memory_plan.plan_memory(
         gemma2.load_summary(demo_gguf),
         default_config(),
@@ -54,28 +58,23 @@ def test_the_kv_cache_is_what_llama_reports(
         cache_type=cache_type,
     )
     assert len(reported) == 2
-    assert made.kv / MEGABYTE == pytest.approx(sum(map(float, reported)), abs=0.02)
+    assert made.kv / MEGABYTE == pytest.approx(sum(reported), abs=0.02)
 
 
 def test_a_second_context_counts_with_all_that_it_maps_and_allocates(
     demo_gguf: Path, weights: Weights
 ) -> None:
     """The file once, the repacked copy once, and two KV caches."""
-    lines: list[str] = []
-    listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
-    library.C.llama_log_set(listen, None)
     n_ubatch = run_config.PREFILL_UBATCH  # both alike
-    for n_seqs in (2, 2):
-        Context(weights, ContextParams(n_ctx=512, n_seqs=n_seqs, n_ubatch=n_ubatch)).close()
-    library.C.llama_log_set(library.capture, None)
-    caches = sum(map(float, re.findall(r"KV buffer size = +([\d.]+) MiB", "".join(lines))))
+    params = ContextParams(n_ctx=512, n_seqs=2, n_ubatch=n_ubatch)
+    caches = 2 * sum(_reported(_KV, lambda: Context(weights, params).close()))
     summary, options = gemma2.load_summary(demo_gguf), {"n_ctx": 512, "n_batch": 512}
     single = replace(default_config(), n_ubatch=n_ubatch)
     one, two = (
         memory_plan.plan_memory(summary, config, n_seqs=1, cache_type="f16", **options)
         for config in (single, replace(single, plain_from=64))
     )
-    copied = sum(t.n_bytes for t in summary.tensors if memory_plan._is_repacked(t))
+    copied = memory_plan._copied(summary)
     assert copied > 1_000_000
     empty_entries = memory_plan._ENTRY_BYTES * weights.n_vocab
     file_again = two.prefill - (two.kv + two.compute + empty_entries)
@@ -86,6 +85,39 @@ def test_a_second_context_counts_with_all_that_it_maps_and_allocates(
         two.prefill + two.kv - one.kv + two.compute - one.compute + two.logits - one.logits,
     )
     assert "a second context for long prompts" in two.explain()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the types are checked on x86 only")
+@pytest.mark.parametrize("embedding", ["q6_k", "q4_k"])
+def test_the_repacked_weights_are_what_llama_reports(tmp_path: Path, embedding: str) -> None:
+    """An embedding of such a type is copied, too, as it is the output."""
+    out = tmp_path / "a.gguf"
+    edgesppo_convert.convert(DEMO, out, tensor_types=[f"token_embd={embedding}"])
+    buffer = r"CPU_REPACK model buffer size = +([\d.]+) MiB"
+    (reported,) = _reported(buffer, lambda: Weights(out).close())
+    copied = memory_plan._copied(gemma2.load_summary(out))
+    assert copied / MEGABYTE == pytest.approx(reported, abs=0.02)
+
+
+def test_an_arm_processor_repacks_more_types(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = gemma2.load_summary(demo_gguf)
+    monkeypatch.setattr(hardware, "features", lambda: {"asimd", "asimddp"})
+    quantized = sum(t.n_bytes for t in summary.tensors if t.type != "F32")
+    assert memory_plan._copied(summary) == quantized
+    monkeypatch.setattr(hardware, "features", lambda: {"asimd"})  # a Raspberry Pi 4
+    assert memory_plan._copied(summary) == 0
+
+
+def _reported(pattern: str, act: Callable[[], object]) -> list[float]:
+    """The numbers in what llama.cpp logs meanwhile."""
+    lines: list[str] = []
+    listen = library.C.llama_log_callback(lambda _level, text, _data: lines.append(text.decode()))
+    library.C.llama_log_set(listen, None)
+    act()
+    library.C.llama_log_set(library.capture, None)
+    return [float(number) for number in re.findall(pattern, "".join(lines))]
 
 
 def _summary(**keys: int) -> gemma2.Summary:

@@ -106,6 +106,24 @@ def test_nothing_is_measured_where_even_the_least_does_not_fit(
     assert not made.fits
 
 
+def test_layers_on_a_gpu_need_none_of_the_computers_memory(
+    summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, alone = choose.choose_settings(summary, LoadOptions(n_seqs=2), measure=False)
+    embedding = next(t.n_bytes for t in summary.tensors if t.name == "token_embd.weight")
+    kv = []
+    for layers in (1, 2, -1):
+        monkeypatch.setattr(choose, "_gpu_layers", lambda _, n=layers: n)
+        _, plan = choose.choose_settings(summary, LoadOptions(n_seqs=2), measure=False)
+        assert "without what lies in the GPU's own" in plan.explain()
+        kv.append(plan.kv)
+    assert kv[0] > kv[1] > kv[2] == 0, "the output counts as the first layer that is offloaded"
+    assert embedding <= plan.weights < embedding + 100_000
+    monkeypatch.setattr("sys.platform", "darwin")  # a Mac's GPU has no memory of its own
+    _, plan = choose.choose_settings(summary, LoadOptions(n_seqs=2), measure=False)
+    assert (plan.total, plan.on_gpu) == (alone.total, False)
+
+
 def test_threads_that_were_asked_for_are_taken(summary: Summary) -> None:
     found, made = choose.choose_settings(summary, LoadOptions(n_threads=1), measure=False)
     assert (found.n_threads, found.n_threads_batch) == (1, 1)
@@ -137,7 +155,7 @@ def test_the_origin_of_settings_is_told(summary: Summary, monkeypatch: pytest.Mo
     assert origin() == "not yet"
     assert origin(tune="off") == "off"
     with monkeypatch.context() as patch:
-        patch.setattr(choose, "_uses_gpu", lambda _: True)
+        patch.setattr(choose, "_gpu_layers", lambda _: -1)
         assert origin() == "gpu"
     with monkeypatch.context() as patch:
         patch.setattr(run_config, "_WORTH_TUNING", 1 << 30)
