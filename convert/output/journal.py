@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import OutputError
-from edgesppo.system import filelock, jsonl
+from edgesppo.system import filelock, jsonl, notices
 from edgesppo.system.fs import read_all, write_all
 
 if TYPE_CHECKING:
@@ -56,7 +56,14 @@ class Journal:
             else:
                 break  # not ours
             self._end, self._crc = line.end, line.crc
-        return finished if runs == {fingerprint} else {}
+        if runs == {fingerprint}:
+            return finished
+        if finished:
+            notices.notify(
+                f"{len(finished):,} tensors that an earlier run finished are made again: the"
+                " checkpoint, the options, llama.cpp or edgesppo has changed since"
+            )
+        return {}
 
     def start(self, fingerprint: str, *, restart: bool) -> None:
         """Record that this process begins; `restart` discards what was recorded before."""

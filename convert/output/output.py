@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo import errors
 from edgesppo.errors import EdgesppoError, OutputError
+from edgesppo.system import notices
 from edgesppo.system.conversion_progress import CHECKING, READING
 from edgesppo.system.fs import NO_LINKS, cannot_write
 from edgesppo_convert.output.journal import Journal
@@ -162,6 +163,11 @@ class Output:
             self._verify(recorded)
         if not self.digests:
             self._file.discard()
+        if lost := len(recorded) - len(self.digests):
+            notices.notify(
+                f"{lost:,} of {len(recorded):,} tensors that an earlier run finished are made"
+                f" again: they are not whole in {self.part}"
+            )
         self._recorded = len(self.digests)
         check_space(self.path, self.plan.size - self._bytes_done() + self._extra)
         if not self.digests:

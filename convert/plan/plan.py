@@ -125,7 +125,7 @@ def _fingerprint(checkpoint: Checkpoint, head: bytes, options: ConvertOptions) -
     parts = (
         _sha256(head),
         _sha256(Path(ggml_base()._name).read_bytes()),
-        *(shard.identity() for shard in checkpoint.shards),
+        *((*shard.state(), shard.sample()) for shard in checkpoint.shards),
         *((name, _sha256(values.tobytes())) for name, values in options.importances.items()),
     )
     return _sha256(json.dumps(parts).encode())

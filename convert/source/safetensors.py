@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MAX_HEADER = 2 << 20  # bytes; parsed, at most 100 MB of memory. Real ones have under 0.1 MB
 MAX_NAME = 512
 MAX_TENSORS = 100_000
+SAMPLES, SAMPLE_BYTES = 16, 4096
 BYTES_OF = {"BF16": 2, "F16": 2, "F32": 4}  # supported dtype -> bytes per element
 
 
@@ -126,6 +127,19 @@ class Shard:
             return self.state()
         status = os.fstat(self._file.fileno())
         return *self.state(), status.st_ino, status.st_ctime_ns
+
+    def sample(self) -> str:
+        """A hash of parts all over the file, which other weights do not share; empty unless open.
+
+        Unlike the inode it stays the same when a disk is mounted anew or a mode changes.
+        """
+        if self._file is None:
+            return ""
+        hasher, last = hashlib.sha256(), max(0, self.size - SAMPLE_BYTES)
+        for n in range(SAMPLES):
+            begin = last * n // (SAMPLES - 1)
+            hasher.update(self._read_bytes(begin, min(SAMPLE_BYTES, self.size - begin)))
+        return hasher.hexdigest()
 
     def close(self) -> None:
         """Close the file; its tensors can no longer be read."""

@@ -16,7 +16,7 @@ import pytest
 from edgesppo.errors import OutOfMemory, OutputError, SourceUnreadable
 from edgesppo_convert import convert, pipeline
 from edgesppo_convert.output.part_file import PartFile
-from edgesppo_convert.source.safetensors import Shard
+from edgesppo_convert.source.safetensors import SAMPLES, Shard
 from tests.convert.resume.stopped import stop_after
 from tests.support.faulty import Counting, Faulty, PowerCut, Volatile
 from tests.support.paths import ROOT, names
@@ -101,7 +101,7 @@ def test_a_source_that_fails_for_a_moment_costs_nothing_that_was_done(
 
     def fill(shard: Shard, buffer: memoryview, file: FileIO) -> None:
         reads.append(shard.name)
-        if len(reads) == 14:
+        if len(reads) == 14 + 2 * SAMPLES:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(shard, buffer, file)
 
