@@ -11,15 +11,16 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgesppo.diagnostics import library, settings
 from edgesppo.diagnostics.finding import FAIL, OK, WARN, Finding
 from edgesppo.errors import EdgesppoError
+from edgesppo.gguf.gemma2 import Summary
 from edgesppo.hub.client import offline
 from edgesppo.lockfile import layers, toml
+from edgesppo.planning import memory_plan, run_config
 from edgesppo.store import gc, layout, verify
 from edgesppo.system import cgroup, hardware, load
 from edgesppo.system.paths import cache_dir, nearest_existing
@@ -31,10 +32,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgesppo.lockfile.entries import PinnedModel
+    from edgesppo.planning.memory_plan import MemoryPlan
 
-# What the 9B model takes, in bytes: memory with a context of 2,048 tokens, and disk space.
-_REAL_MEMORY, _REAL_DISK = 6_700_000_000, 10_800_000_000
-_PYTHONS = ((3, 10), (3, 13))
+# A 9B model as Q4_K_M: the bytes of its weights, and its shape.
+_9B_WEIGHTS = 5_755_000_832
+_9B = {
+    "block_count": 42,
+    "embedding_length": 3584,
+    "feed_forward_length": 14336,
+    "attention.head_count": 16,
+    "attention.head_count_kv": 8,
+    "attention.key_length": 256,
+    "attention.value_length": 256,
+    "attention.sliding_window": 4096,
+    "context_length": 8192,
+}
+_REAL_DISK = 10_800_000_000  # bytes that it takes while it is fetched and converted
+_PYTHON = "Programming Language :: Python :: "
 _FAULTS = (
     *(EdgesppoError, OSError, RuntimeError, ImportError, ValueError),
     subprocess.SubprocessError,
@@ -76,14 +90,21 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Iterator[Finding]:
-    first, last = _PYTHONS
-    known = first <= sys.version_info[:2] <= last
+    known = platform.python_version().rpartition(".")[0] in _tested_pythons()
     text = f"{platform.python_version()}, {platform.platform()}"
     advice = "edgesppo is not tested with this version; install it with Python 3.12"
     yield Finding("python", OK if known else WARN, text, None if known else advice)
 
 
+def _tested_pythons() -> list[str]:
+    classifiers = importlib.metadata.metadata("edgesppo").get_all("Classifier") or []
+    return [text.removeprefix(_PYTHON) for text in classifiers if text.startswith(_PYTHON)]
+
+
 def _kernels() -> Iterator[Finding]:
+    if hardware.is_arm():
+        yield Finding("kernels", OK, "conversions take llama.cpp's own: numba's make other bytes")
+        return
     try:
         version = importlib.metadata.version("numba")
     except importlib.metadata.PackageNotFoundError:
@@ -117,20 +138,28 @@ def _load() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    total, free, limit = (
-        hardware.total_memory(),
-        hardware.available_memory(),
-        cgroup.memory_limit(),
-    )
-    text = f"{size(total)}, {'unknown' if free is None else size(free)} free for this process"
+    total, limit = hardware.total_memory(), cgroup.memory_limit()
+    plan = _plan_9b()
+    free = "unknown" if plan.available is None else size(plan.available)
+    text = f"{size(total)}, {free} free for this process"
     if limit is not None and limit < total:
         text += f", a container's limit of {size(limit)}"
-    little = free is not None and free < _REAL_MEMORY
-    advice = (
-        f"the 9B model needs {size(_REAL_MEMORY)}; close other programs, or use a smaller model,"
-        " such as gemma-2-2b-it"
+    advice = f"a 9B model needs {size(plan.total)} for {plan.n_ctx:,} tokens: {plan.advice()}"
+    yield Finding("memory", OK if plan.fits else WARN, text, None if plan.fits else advice)
+
+
+def _plan_9b() -> MemoryPlan:
+    """The memory of a 9B model with the settings that take the least, and its whole context."""
+    keys: dict[str, Any] = {f"gemma2.{key}": value for key, value in _9B.items()}
+    keys["tokenizer.ggml.tokens"] = 256_000
+    return memory_plan.plan_memory(
+        Summary(Path("9b.gguf"), keys, 0, _9B_WEIGHTS, _9B_WEIGHTS, (), {}),
+        run_config.low_memory_config(),
+        n_ctx=_9B["context_length"],
+        n_seqs=1,
+        n_batch=run_config.DEFAULT_BATCH,
+        cache_type="f16",
     )
-    yield Finding("memory", WARN if little else OK, text, advice if little else None)
 
 
 def _disk() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from edgesppo.native_build.wheel import (
 )
 
 LIBRARY = "llama-cpp-python"
+BUNDLE_ADVICE = "a bundle keeps the llama.cpp it was made with; make it anew: make bundle"
 _OLDEST_PIP = (22, 1)  # the first that knows --config-settings
 
 
@@ -52,11 +54,32 @@ def pinned_version() -> str | None:
     return next((match[1] for match in found if match), None)
 
 
+def is_bundle() -> bool:
+    """Whether this program is a bundle, which has no environment to install anything into."""
+    return bool(getattr(sys, "frozen", False))
+
+
+def _environment_fault() -> str:
+    """Why pip could install nothing into the environment of this Python; empty if it can."""
+    if is_bundle():
+        return BUNDLE_ADVICE
+    marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"  # PEP 668
+    if sys.prefix != sys.base_prefix or not marker.exists():
+        return ""
+    return (
+        f"{sys.executable} is the system's own Python, into which pip installs nothing; install"
+        " edgesppo in a virtual environment: python3 -m venv FOLDER, and in the clone"
+        " FOLDER/bin/pip install ."
+    )
+
+
 def plan(*, force: bool) -> tuple[list[Build], Path | None]:
     """The ways to compile here, and the wheel that was compiled before, if it is to be used.
 
-    Raises BuildError if nothing can be compiled.
+    Raises BuildError if nothing can be compiled, or nothing installed here.
     """
+    if fault := _environment_fault():
+        raise BuildError(fault)
     version = pinned_version()
     if version is None:
         raise BuildError(

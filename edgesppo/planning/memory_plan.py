@@ -8,7 +8,6 @@ tenth. What Arm's processors repack is read in its sources. The memory of a GPU 
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -251,8 +250,7 @@ def _is_repacked(tensor: TensorEntry, types: set[str]) -> bool:
 
 def _repacked_types() -> set[str]:
     """The types that are repacked here; where the features are unknown, as on usual processors."""
-    is_arm = platform.machine().lower() in ("aarch64", "arm64")
-    present = hardware.features() or {"asimddp" if is_arm else "avx2"}
+    present = hardware.features() or {"asimddp" if hardware.is_arm() else "avx2"}
     return {name for feature, names in _REPACKED.items() if feature in present for name in names}
 
 

@@ -44,6 +44,11 @@ def cores() -> int:
     return max(1, min(len({_core(cpu) for cpu in allowed_cpus()}), usable_cpus()))
 
 
+def is_arm() -> bool:
+    """Whether the processor is an Arm of 64 bits."""
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
 def thread_choices() -> list[int]:
     """The numbers of threads worth trying, in ascending order.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -16,8 +17,10 @@ from edgesppo.cli import main
 from edgesppo.diagnostics import doctor, library
 from edgesppo.gguf import gemma2
 from edgesppo.llama import build_info
+from edgesppo.lockfile import toml
 from edgesppo.planning import memory_plan, run_config
 from edgesppo.store import layout
+from edgesppo.store.expected import expected_summary
 from edgesppo.system import hardware, load
 from edgesppo.tuning import choose
 from tests.support.fake_hub import REPOSITORY
@@ -54,7 +57,7 @@ def test_what_the_build_has_and_the_processor_lacks_is_told(
     monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2"})
     found = one("features", 1)
     assert (found["state"], "uses AVX512, which this" in found["text"]) == ("fail", True)
-    assert "--no-binary" in found["advice"]
+    assert found["advice"] == "compile it anew: edgesppo build"
     monkeypatch.setattr(hardware, "features", lambda: {"avx", "avx2", "bmi2", "avx512f", "fma"})
     found = one("features")
     assert (found["state"], "not FMA, which this processor has" in found["text"]) == ("warn", True)
@@ -93,6 +96,11 @@ def test_a_build_with_openmp_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_info, "query", lambda: (0, INFO + "OPENMP = 1 | CUDA : ARCHS = 90"))
     assert one("openmp")["advice"] == "compile it anew: edgesppo build --backend cuda"
     assert one("compiler")["state"] == "ok"
+    monkeypatch.setattr(build_info, "query", lambda: (0, INFO + "OPENMP = 1 | ROCm : X = 1"))
+    advice = one("openmp")["advice"]
+    assert re.search(r"--force-reinstall .*--no-binary (\S+) \1==[\d.]+ -C .*GGML_HIP=ON$", advice)
+    monkeypatch.setattr("sys.frozen", True, raising=False)
+    assert one("openmp")["advice"].endswith("make it anew: make bundle")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signal there")
@@ -186,12 +194,24 @@ def test_busy_programs_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_finding_that_is_not_well_has_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_PYTHONS", ((2, 6), (2, 7)))
-    monkeypatch.setattr(doctor, "_REAL_MEMORY", 1 << 60)
+    monkeypatch.setattr(doctor, "_tested_pythons", lambda: ["2.7"])
+    monkeypatch.setattr(memory_plan, "available_memory", lambda: 7_500_000_000)
     monkeypatch.setattr(doctor, "_REAL_DISK", 1 << 60)
     monkeypatch.setattr(hardware, "usable_cpus", lambda: 0)
-    states = {finding["about"]: finding["state"] for finding in findings()}
-    assert {states[about] for about in ("python", "memory", "disk", "cores")} == {"warn"}
+    entry = toml.read().models["sppo-iter3"]
+    plan = memory_plan.plan_memory(
+        expected_summary(entry),
+        run_config.low_memory_config(),
+        n_ctx=8192,
+        n_seqs=1,
+        n_batch=512,
+        cache_type="f16",  # type: ignore[arg-type]
+    )
+    assert doctor._plan_9b() == plan
+    found = {finding["about"]: finding for finding in findings()}
+    told = ("python", "memory", "disk", "cores")
+    assert {found[about]["state"] for about in told} == {"warn"}
+    assert re.search(r"needs 8\.\d GB for 8,192 tokens: .*--n-ctx", found["memory"]["advice"])
 
 
 def test_models_that_run_with_a_second_context_or_lack_memory_for_it_are_told(

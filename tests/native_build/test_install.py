@@ -68,6 +68,20 @@ def test_a_dry_run_only_tells(fake: FakePython) -> None:
     assert lines(fake) == []
 
 
+def test_nothing_is_compiled_that_could_not_be_installed(
+    fake: FakePython, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "frozen", True, raising=False)
+        assert "make it anew: make bundle" in one_line_error(run("build"))
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    monkeypatch.setattr(install.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert run("build", "--dry-run").exit_code == 0, "a virtual environment is the user's own"
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
+    assert "-m venv FOLDER" in one_line_error(run("build"))
+    assert lines(fake) == []
+
+
 def test_it_is_silent_when_asked(fake: FakePython) -> None:
     result = run("build", "--quiet")
     assert (result.exit_code, result.stderr) == (0, "")
