@@ -7,7 +7,6 @@ SCRATCH     what pip and the compiler write meanwhile, removed in the end
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_S = 0.2
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -34,7 +32,7 @@ def alone(lock: Path, scratch: Path, other: str) -> Iterator[None]:
     """
     held = _acquire(lock, other)
     try:
-        with child.inheriting(held.fileno() if held is not None else None):
+        with child.inheriting(held.fileno()):
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(exist_ok=True)
             yield
@@ -43,12 +41,11 @@ def alone(lock: Path, scratch: Path, other: str) -> Iterator[None]:
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        if held is not None:
-            held.release()
+        held.release()
 
 
-def _acquire(path: Path, other: str) -> filelock.FileLock | None:
-    """The lock, once no other process has it; None on a disk that knows no locks."""
+def _acquire(path: Path, other: str) -> filelock.FileLock:
+    """The lock, once no other process has it."""
     told: set[str] = set()
     while True:
         try:
@@ -57,10 +54,6 @@ def _acquire(path: Path, other: str) -> filelock.FileLock | None:
             if held.owner not in told:
                 child.say(f"Waiting for {other} ({held.owner})")
             told.add(held.owner)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            return None
         child.check_signals()
 
 

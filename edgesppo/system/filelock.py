@@ -6,6 +6,7 @@ The system releases the lock when its process ends, however it ends, so a lock i
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import stat
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import OutputError
-from edgesppo.system import jsonl
+from edgesppo.system import jsonl, notices
 from edgesppo.system.fs import cannot_write, write_all
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 100
 _POLL_S = 0.1
 _MAX_BYTES = 64 << 20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _SHOWN = 80  # characters of a host's name
 
 
@@ -45,6 +47,8 @@ def this_process() -> dict[str, Any]:
 def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
     """Open a file, creating it if needed, and lock it until it is closed; its descriptor.
 
+    On a disk that knows no locks, such as some network shares, it is not locked, and a notice says
+    so.
     Raises LockHeld, and OSError, also for anything but a regular file, such as a link.
     """
     for _ in range(_ATTEMPTS):
@@ -53,7 +57,7 @@ def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
         descriptor = files.open_or_create(path, mode)
         try:
             _check_regular(os.fstat(descriptor).st_mode)
-            files.lock(descriptor)
+            _lock(path, descriptor, files)
             if _is_at(path, descriptor):
                 return descriptor
         except BlockingIOError:
@@ -66,6 +70,23 @@ def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
             raise
         files.close(descriptor)  # the file was removed before we had locked it
     raise LockHeld(f"other processes in turn ({path} keeps being created and removed)")
+
+
+def _lock(path: Path, descriptor: int, files: FileSystem) -> None:
+    try:
+        files.lock(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _note_no_locks(path.parent)
+
+
+@functools.cache
+def _note_no_locks(folder: Path) -> None:
+    """Said once of each folder."""
+    notices.notify(
+        f"the disk of {folder} knows no locks: let no two processes write there at the same time"
+    )
 
 
 def _remove_if_empty(path: Path, descriptor: int, files: FileSystem) -> None:

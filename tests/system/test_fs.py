@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgesppo.system import filelock
 from edgesppo.system.fs import FileSystem, atomic_write, is_abandoned, is_temporary, read_all
 from tests.support.faulty import Counting, Faulty
 
@@ -52,6 +53,22 @@ def test_whatever_fails_the_file_is_complete_and_no_temporary_file_is_left(tmp_p
             atomic_write(path, b"one", b" two", files=Faulty(n))
         assert path.read_bytes() in (b"before", b"one two")
         assert list(tmp_path.iterdir()) == [path], f"operation {n}"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_knows_no_locks_is_used_without_and_that_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: int
+) -> None:
+    class NoLocks(FileSystem):
+        def lock(self, descriptor: int) -> None:
+            raise OSError(error, os.strerror(error))
+
+    for _ in range(2):
+        with filelock.acquire(tmp_path / "lock", NoLocks()):
+            assert (tmp_path / "lock").exists()
+    assert [*tmp_path.iterdir()] == []
+    (notice,) = caplog.messages
+    assert f"the disk of {tmp_path} knows no locks" in notice
 
 
 def test_a_temporary_file_is_known_by_its_name_and_an_abandoned_one_by_its_age(
