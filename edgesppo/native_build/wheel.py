@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -21,9 +22,9 @@ from edgesppo.system.paths import cache_dir
 from edgesppo.system.units import megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from edgesppo.native_build.compilers import Compiler
+    from edgesppo.native_build.compilers import Compiler, Toolchain
     from edgesppo.native_build.pip import Pip
 
 ADVICE = "EDGESPPO_HOME=FOLDER keeps the compiled llama.cpp elsewhere"
@@ -180,6 +181,8 @@ def compile_wheel(pip: Pip, builds: Sequence[Build]) -> Path:
     """
     version = builds[0].version
     say(f"Compiling llama.cpp (llama-cpp-python {version}) for this machine, once: some minutes")
+    # A way failed for good if another works: what could not be fetched may come the next time.
+    failed: dict[Build, str] = {}
     for number, build in enumerate(builds, 1):
         following = builds[number].compiler.identity if builds[number:] else ""
         instead = f"compiling with the system's instead, {following}"
@@ -190,14 +193,20 @@ def compile_wheel(pip: Pip, builds: Sequence[Build]) -> Path:
                 raise BuildError(f"{fault}; make room, or {compilers.INSTALL}")
             say(f"{fault}: {instead}")
             continue
+        tools = None
         try:
-            return _compile(pip, build)
+            tools = build.compiler.prepare(pip)
+            wheel = _compile(pip, build, tools)
         except (Failed, OSError) as error:
             if not following:
                 raise
             reason = _reason(error, pip.scratch)
             say(f"{build.compiler.identity} failed {reason}; {instead}")
-            _note_failure(build, reason)
+            if tools is not None:
+                failed[build] = reason
+        else:
+            _note_failures(failed)
+            return wheel
     raise BuildError("there is no way to compile llama.cpp")
 
 
@@ -219,21 +228,19 @@ def _reason(error: Failed | OSError, scratch: Path) -> str:
     return f"with {error.filename}: {error.strerror or error}"
 
 
-def _note_failure(build: Build, reason: str) -> None:
-    """Note that a build failed: the next set-up takes another; `edgesppo build` tries again."""
-    try:
-        build.folder.mkdir(parents=True, exist_ok=True)
-        (build.folder / _FAILED).write_text(f"{reason}\n", encoding="utf-8")
-    except OSError:
-        pass  # then it is tried again
+def _note_failures(failed: Mapping[Build, str]) -> None:
+    """Note that builds failed: the next set-up takes another; `edgesppo build` tries again."""
+    for build, reason in failed.items():
+        with contextlib.suppress(OSError):  # then it is tried again
+            build.folder.mkdir(parents=True, exist_ok=True)
+            (build.folder / _FAILED).write_text(f"{reason}\n", encoding="utf-8")
 
 
-def _compile(pip: Pip, build: Build) -> Path:
+def _compile(pip: Pip, build: Build, tools: Toolchain) -> Path:
     options = pip.scratch / "edgesppo.cmake"
     options.write_text(recipe())
     made = pip.scratch / "wheel"
     shutil.rmtree(made, ignore_errors=True)
-    tools = build.compiler.prepare(pip)
     defines = (
         *build.defines,
         *tools.defines,
