@@ -13,11 +13,12 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import OutOfMemory, OutputError, UsageError
-from edgesppo.system.conversion_progress import CONVERTING
+from edgesppo.system.conversion_progress import CONVERTING, HASHING, Progress
 from edgesppo.system.fs import FileSystem
 from edgesppo.system.hardware import usable_cpus
 from edgesppo.system.signals import deferred_interrupts
@@ -202,11 +203,11 @@ class _Conversion:
         count = StageProgress(CONVERTING, total, report, done)
         own = set(self._checkpoint.shards)
         if foreign := [job for job in missing if job.tensor.shard not in own]:
-            self._write(foreign, (), out, count)
+            self._write(foreign, (), out, count, report)
         needed = {*self._hashes.unverified, *(job.tensor.shard for job in missing)} & own
         for shards in self._checkpoint.shard_groups(needed):
             jobs = [job for job in missing if job.tensor.shard in shards]
-            self._write(jobs, shards, out, count)
+            self._write(jobs, shards, out, count, report)
         for adapter in self._adapters:
             adapter.check_unchanged()
         return self.plan.head(self._hashes.digests)
@@ -217,11 +218,12 @@ class _Conversion:
         hashed: Collection[Shard],
         out: Output,
         count: StageProgress,
+        report: Report,
     ) -> None:
         """Write the tensors of these jobs, and hash the shards that they are read from."""
         with (
             deferred_interrupts() as check_interrupt,
-            self._hashes.watch(hashed) as hashing,
+            self._hashes.watch(hashed, partial(_on_hashing, check_interrupt, report)) as hashing,
             closing(self._chunks(jobs)) as chunks,
         ):
             for job, offset, stored, blocks in chunks:
@@ -266,6 +268,12 @@ class _Conversion:
             kernels=self._quantizer.kernels,
             doubt=self._quantizer.fallback_reason,
         )
+
+
+def _on_hashing(check_interrupt: Callable[[], None], report: Report, done: int, total: int) -> None:
+    """While the rest of the shards is hashed, which nothing was converted of now."""
+    check_interrupt()
+    report(Progress("", done, total, HASHING))
 
 
 def _next_chunk(pending: deque[tuple[TensorJob, int, int, Future[Quantised]]]) -> Chunk:

@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.model"
 TOKENIZERS = (TOKENIZER, TOKENIZER_JSON)  # the files of which one is needed
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 PAD_KEY = "pad_token_id"
-BOS, END_OF_TURN = "<bos>", "<end_of_turn>"
+BOS, PAD, END_OF_TURN = "<bos>", "<pad>", "<end_of_turn>"
 # Gemma's control tokens. Some checkpoints mark them as special, some do not, some list none.
 CONTROL_TEXTS = frozenset(
-    ("<pad>", "<eos>", BOS, "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
+    (PAD, "<eos>", BOS, "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
 )
 BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 # The scores that llama.cpp's converter gives to added tokens and to padding.
@@ -70,7 +71,7 @@ def read_vocabulary(
     holder = holder or checkpoint
     model, spec = _read_model(holder), read_tokenizer_json(holder)
     where = holder.display_name(TOKENIZER) if spec is None else spec.where
-    config = holder.read_json("tokenizer_config.json")
+    config = holder.read_json(TOKENIZER_CONFIG)
     others = read_added(holder.read_json("added_tokens.json"), config, size)
     if spec is None:
         if model is None:
@@ -87,7 +88,10 @@ def read_vocabulary(
     tokens = [*tokens[:size], *map(_padding, range(len(tokens), size))]
     special_ids = _special_ids(tokens, _index_by_text(tokens, where), checkpoint.config)
     kept = {index: token.special for index, token in added.items() if index < size}
-    return Vocabulary(tokens, special_ids, _read_template(holder, config), kept)
+    template = _read_template(holder, config)
+    if template is None and holder is not checkpoint:
+        template = _read_template(checkpoint, checkpoint.read_json(TOKENIZER_CONFIG))
+    return Vocabulary(tokens, special_ids, template, kept)
 
 
 def _read_model(holder: TokenizerFolder) -> list[Piece] | None:
@@ -230,7 +234,7 @@ def _special_ids(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -
     special_ids = {
         Keys.Tokenizer.BOS_ID: _token_id(config, "bos_token_id", len(tokens), ids.get(BOS)),
         Keys.Tokenizer.EOS_ID: _token_id(config, "eos_token_id", len(tokens), ids.get("<eos>")),
-        Keys.Tokenizer.PAD_ID: _token_id(config, PAD_KEY, len(tokens), ids.get("<pad>")),
+        Keys.Tokenizer.PAD_ID: _pad_id(config, tokens, ids.get(PAD)),
     }
     if END_OF_TURN in ids:
         special_ids[Keys.Tokenizer.EOT_ID] = ids[END_OF_TURN]
@@ -249,19 +253,35 @@ def _special_ids(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -
 
 
 def _token_id(config: JsonObject, key: str, size: int, default: int | None) -> int:
-    """The token id at `key` of the config; of a list (several ends of a text), the first.
-
-    A token for padding alone may have no row, as nothing is computed of it.
-    """
+    """The token id at `key` of the config; of a list (several ends of a text), the first."""
     value = config.raw(key)
     if isinstance(value, list):
         value = value[0] if value else None
-    is_left_out = key == PAD_KEY and type(value) is int and value >= size
-    if value is None or is_left_out:
+    if value is None:
         value = default
     if type(value) is not int or not 0 <= value < size:
         config.refuse(key, f"a token id below {size:,}")
     return value
+
+
+def _pad_id(config: JsonObject, tokens: Sequence[Piece], default: int | None) -> int:
+    """The id of the token for padding; Gemma's own where the config's is not to be used.
+
+    Those who train set another one, such as `<unk>`, -1, or one that has no row in the embedding.
+    """
+    value = config.raw(PAD_KEY)
+    is_id = type(value) is int and value >= 0
+    is_left_out = is_id and value >= len(tokens)  # which is told already
+    if is_id and not is_left_out and tokens[value].type is PieceType.CONTROL:
+        return int(value)
+    if default is None:
+        config.refuse(PAD_KEY, f"the id of a control token, below {len(tokens):,}")
+    if value is not None and not is_left_out:
+        notices.notify(
+            f"{config.where}: {PAD_KEY} is {show(value)}, which is no control token; {PAD}"
+            f" ({default}) is used"
+        )
+    return default
 
 
 def _read_template(holder: TokenizerFolder, config: JsonObject | None) -> str | None:

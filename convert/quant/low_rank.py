@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,13 @@ class LowRankUpdate:
     """Adds products to rows; keeps the factors of the last matrices. Thread-safe."""
 
     def __init__(self) -> None:
-        self._factor = lru_cache(KEPT)(_read_factor)
+        self._read_or_kept = lru_cache(KEPT)(_read_factor)
+        self._one_at_a_time = threading.Lock()
+
+    def _factor(self, tensor: Tensor) -> NDArray[np.float32]:
+        """The factor; without the lock all threads would read the same one at once."""
+        with self._one_at_a_time:
+            return self._read_or_kept(tensor)
 
     def add(self, products: Iterable[LowRank], rows: NDArray[np.float32], first: int) -> None:
         """Add each product in turn to `rows`, which are a matrix's from row `first` on."""

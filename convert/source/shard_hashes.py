@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from edgesppo.errors import BadCheckpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from edgesppo.system.fs import Bytes
     from edgesppo_convert.source.safetensors import Shard
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20  # bytes read from a file at a time
 MAX_QUEUED = 16  # spans that may wait to be hashed
+WAIT_S = 0.1  # between two calls of `on_wait`
 
 
 class ShardHashes:
@@ -40,12 +41,17 @@ class ShardHashes:
         self.unverified = [shard for shard in shards if shard.name not in self.digests]
         self._states = {} if downloaded else {shard.name: shard.state() for shard in shards}
 
-    def watch(self, shards: Iterable[Shard]) -> Hashing:
-        """Start to hash these shards, while they can be read; a context manager."""
+    def watch(
+        self, shards: Iterable[Shard], on_wait: Callable[[int, int], None] | None = None
+    ) -> Hashing:
+        """Start to hash these shards, while they can be read; a context manager.
+
+        `on_wait` is called at its end, while it waits, with the bytes done and their total.
+        """
         shards = sorted(shards, key=lambda shard: shard.name)
         for shard in shards:
             self._states.setdefault(shard.name, shard.state())
-        return Hashing(self, shards)
+        return Hashing(self, shards, on_wait or (lambda *_: None))
 
     def check(self, shards: Iterable[Shard]) -> None:
         """Refuse shards that have changed since they were opened, or whose known sha256 differs."""
@@ -70,9 +76,14 @@ class Hashing:
     and the interpreter would wait forever for one that is not.
     """
 
-    def __init__(self, hashes: ShardHashes, shards: list[Shard]) -> None:
+    def __init__(
+        self, hashes: ShardHashes, shards: list[Shard], on_wait: Callable[[int, int], None]
+    ) -> None:
         self._hashes = hashes
         self._shards = shards
+        self._on_wait = on_wait
+        self._done = 0  # bytes
+        self._total = sum(shard.size for shard in shards if shard.name not in hashes.digests)
         self._indices = {shard.name: index for index, shard in enumerate(shards)}
         self._changed = threading.Condition()
         self._reached: Position = (0, 0)  # the conversion has read everything before it
@@ -89,6 +100,8 @@ class Hashing:
         try:
             if error is None:
                 self._advance((len(self._shards), 0))
+                while wait([self._hashing], WAIT_S).not_done:
+                    self._on_wait(self._done, self._total)
                 self._hashing.result()
                 self._hashes.check(self._shards)
         finally:
@@ -129,6 +142,7 @@ class Hashing:
                     return
                 hasher.update(data)
                 offset += len(data)
+                self._done += len(data)
             self._hashes.digests[shard.name] = hasher.hexdigest()
 
     def _next_bytes(self, position: Position, shard: Shard) -> Bytes | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 CHECKING = "checking"  # hashing what an interrupted run has left
 CONVERTING = "converting"
+HASHING = "hashing"  # the shards of the checkpoint, beyond what is converted now
 READING = "reading back"
 
 
@@ -14,7 +15,8 @@ class Progress:
     """How far a stage of a conversion is; reported when it begins and after every chunk.
 
     The stages are, in this order: "checking", if an interrupted run is resumed; "converting", whose
-    `done_bytes` begin with what that run had done; "reading back". Each counts its own bytes.
+    `done_bytes` begin with what that run had done; "hashing", if the rest of the checkpoint takes
+    long to hash; "reading back". Each counts its own bytes.
     """
 
     tensor: str  # its name; empty when a stage begins

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from edgesppo.hub.retry import Retry, on_retry
+from edgesppo.system.conversion_progress import CHECKING, CONVERTING, HASHING, READING
 from edgesppo.system.sanitize import one_line, printable
 from edgesppo.system.units import duration, megabytes, size
 from edgesppo.terminal.output import StatusLine, aside
@@ -81,24 +82,24 @@ class Meter:
         return f"{self._title} {bar}{figures}"
 
     def _left(self, done: float, total: float) -> str:
-        """The time left in seconds; empty while it cannot be estimated."""
+        """The time left; empty while it cannot be estimated."""
         progress = done - (self._base or 0.0)
         if done < total and (progress <= 0 or self._busy <= 0):
             return ""
-        return f" {(total - done) * self._busy / max(progress, 1e-9):.0f} s left"
+        return f" {duration((total - done) * self._busy / max(progress, 1e-9))} left"
 
 
 @contextlib.contextmanager
 def conversion_progress(title: str) -> Iterator[Callable[[Progress], None]]:
     """A callback for `convert(progress=...)` that draws a bar once it is called.
 
-    Checking an interrupted conversion and verifying the output are shown only if they take longer
-    than a second.
+    All but converting is shown only if it takes longer than a second.
     """
     meters = {
-        "checking": Meter("Checking the interrupted conversion", patience=_PATIENCE_S),
-        "converting": Meter(title),
-        "reading back": Meter("Verifying the output", patience=_PATIENCE_S),
+        CHECKING: Meter("Checking the interrupted conversion", patience=_PATIENCE_S),
+        CONVERTING: Meter(title),
+        HASHING: Meter("Hashing the checkpoint", patience=_PATIENCE_S),
+        READING: Meter("Verifying the output", patience=_PATIENCE_S),
     }
     try:
         yield lambda progress: meters[progress.stage].update(

@@ -158,9 +158,11 @@ def test_an_embedding_with_more_rows_brings_its_tokenizer(
     shutil.copy(base / "tokenizer.model", adapter)
     config = json.loads((base / "tokenizer_config.json").read_text())
     config["added_tokens_decoder"]["600"] = {"content": "<tool>", "special": True}
+    template = config.pop("chat_template")
     write_json(adapter / "tokenizer_config.json", config)
     found = keys_of(convert(base, tmp_path / "out.gguf", adapters=[adapter]).output)
     assert found["tokenizer.ggml.tokens"][600] == "<tool>"
+    assert found["tokenizer.chat_template"] == template, "the checkpoint's, if it brings none"
 
 
 def test_the_file_says_what_was_merged(base: Path, tmp_path: Path, factors: dict[str, Any]) -> None:

@@ -160,6 +160,31 @@ class Spans:
             assert self._came.wait_for(lambda: self.read[-len(spans) :] == [*spans], timeout=30)
 
 
+def test_what_is_still_to_be_hashed_is_reported_and_ctrl_c_ends_it(
+    source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of shards of which an earlier run has converted all."""
+    monkeypatch.setattr(shard_hashes, "WAIT_S", 0.001)
+    go_on, real = threading.Event(), Shard.read_span
+    seen: list[Progress] = []
+
+    def hold(shard: Shard, begin: int, end: int) -> bytearray:
+        go_on.wait(60)
+        return real(shard, begin, end)
+
+    def report(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.stage == "hashing":
+            go_on.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Shard, "read_span", hold)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, out, progress=report)
+    assert seen[-1].total_bytes == sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    assert no_thread_is_left()
+
+
 def test_nothing_is_read_for_its_hash_before_the_conversion_read_it(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

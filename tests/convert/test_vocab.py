@@ -120,6 +120,21 @@ def test_a_token_for_padding_alone_needs_no_row(folder: Path) -> None:
     assert len(found.tokens) == SIZE
 
 
+@pytest.mark.parametrize("value", [-1, 3, "<unk>"])
+def test_what_cannot_be_the_token_for_padding_gives_way_to_gemmas(
+    folder: Path, value: object
+) -> None:
+    """As those who train a model set it: `<unk>` (3), or no token at all."""
+    with Checkpoint(folder) as checkpoint, notices.collected():
+        checkpoint.config._values["pad_token_id"] = value
+        found = read_vocabulary(checkpoint, SIZE)
+        (notice,) = notices.take()
+    assert notice.endswith(
+        f"pad_token_id is {value!r}, which is no control token; <pad> (0) is used"
+    )
+    assert found.special_ids["tokenizer.ggml.padding_token_id"] == 0
+
+
 def test_llama_cpp_sees_the_tokens_and_their_duties(folder: Path, tmp_path: Path) -> None:
     convert(folder, tmp_path / "out.gguf")
     settings = llama_cpp.llama_model_default_params()

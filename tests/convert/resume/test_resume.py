@@ -33,7 +33,8 @@ def test_an_interrupted_conversion_is_resumed(source: Path, out: Path, whole: by
     seen: list[Progress] = []
     result = convert(source, out, progress=seen.append)
     assert 0 < result.resumed < result.tensors
-    assert list(dict.fromkeys(p.stage for p in seen)) == ["checking", "converting", "reading back"]
+    stages = dict.fromkeys(p.stage for p in seen if p.stage != "hashing")  # where that takes long
+    assert list(stages) == ["checking", "converting", "reading back"]
     checked = [progress for progress in seen if progress.stage == "checking"]
     made = [progress for progress in seen if progress.stage == "converting"]
     assert len({progress.tensor for progress in made} - {""}) == result.tensors - result.resumed
