@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo.gguf.gemma2 import BYTE_TOKENS
 from edgesppo_convert.gemma2.sentencepiece import MAX_PIECES, Piece, PieceType
 from edgesppo_convert.source.json_reader import JsonObject, is_text, parse_json, show
 
@@ -47,10 +48,9 @@ TOKENIZER_JSON = "tokenizer.json"
 MAX_BYTES = 64 << 20
 # Commas and brackets: Python takes some hundred bytes for each. Gemma-2's file has 2.4 million.
 MAX_ITEMS = 6_000_000
-BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 UNKNOWN = "<unk>"
-TAB, TAB_PIECE = "\t", BYTES[9]
-_BYTE_SET = frozenset(BYTES)
+TAB, TAB_PIECE = "\t", BYTE_TOKENS[9]
+_BYTE_SET = frozenset(BYTE_TOKENS)
 MARK = "\u2581"  # stands for a space
 
 

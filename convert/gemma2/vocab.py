@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gguf import Keys
 
 from edgesppo.errors import BadCheckpoint
+from edgesppo.gguf.gemma2 import BYTE_TOKENS
 from edgesppo.system import notices
 from edgesppo_convert.gemma2.added_tokens import read_added
 from edgesppo_convert.gemma2.sentencepiece import MAX_BYTES, Piece, PieceType, read_pieces
@@ -41,7 +42,6 @@ BOS, PAD, END_OF_TURN = "<bos>", "<pad>", "<end_of_turn>"
 CONTROL_TEXTS = frozenset(
     (PAD, "<eos>", BOS, "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
 )
-BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 # The scores that llama.cpp's converter gives to added tokens and to padding.
 ADDED_SCORE = -1000.0
 PAD_SCORE = -10000.0
@@ -215,10 +215,10 @@ def _index_by_text(tokens: list[Piece], where: str) -> dict[str, int]:
             raise BadCheckpoint(
                 f"tokens {ids[token.text]} and {index} of {where} are both {show(token.text)}"
             )
-    missing = set(BYTES)
+    missing = set(BYTE_TOKENS)
     for index, token in enumerate(tokens):
         if token.type is PieceType.BYTE:
-            if token.text not in BYTES:
+            if token.text not in BYTE_TOKENS:
                 raise BadCheckpoint(
                     f"token {index} of {where}, {show(token.text)}, has the type BYTE; expected"
                     " that only of <0x00> to <0xFF>"

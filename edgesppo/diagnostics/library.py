@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgesppo.diagnostics.finding import FAIL, OK, WARN, Finding
 from edgesppo.llama import build_info
-from edgesppo.native_build.compilers import has_ziglang
+from edgesppo.native_build.compilers import ziglang_supports_machine
 from edgesppo.native_build.install import BUNDLE_ADVICE, LIBRARY, is_bundle, pinned_version
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _compiler(info: str) -> Iterator[Finding]:
     """Say what compiled the library, and warn of what makes it slow."""
     name, version = build_info.compiler()
     by = f"compiled by {name} {version}" if name else "it does not tell what compiled it"
-    is_old = name == "GCC" and int(version.split(".")[0]) <= _OLD_GCC and has_ziglang()
+    is_old = name == "GCC" and int(version.split(".")[0]) <= _OLD_GCC and ziglang_supports_machine()
     # Not where a GPU computes.
     is_old = is_old and not any(device in info for device in (*_DEVICES, *_DEFINES))
     if is_old:

@@ -6,6 +6,7 @@ import io
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from edgesppo.errors import BadModelFile
 from edgesppo.gguf.reader import SCALARS, STRING
 from edgesppo.gguf.strings import MAX_STRING
 
@@ -27,9 +28,9 @@ def read_array(
     with file:
         file.seek(array.offset)
         if array.element_type == STRING:
-            return [_string(file) for _ in range(array.length)]
+            return [_string(file, summary) for _ in range(array.length)]
         form = f"<{array.length}{SCALARS[array.element_type]}"
-        return list(struct.unpack(form, file.read(struct.calcsize(form))))
+        return list(struct.unpack(form, _read(file, struct.calcsize(form), summary)))
 
 
 def same_array(one: Summary, other: Summary, key: str) -> bool:
@@ -43,6 +44,13 @@ def same_array(one: Summary, other: Summary, key: str) -> bool:
     return contents[0] == contents[1]
 
 
-def _string(file: BinaryIO) -> str:
-    (length,) = struct.unpack("<Q", file.read(8))
-    return file.read(min(length, MAX_STRING)).decode("utf-8", "backslashreplace")
+def _string(file: BinaryIO, summary: Summary) -> str:
+    (length,) = struct.unpack("<Q", _read(file, 8, summary))
+    return _read(file, min(length, MAX_STRING), summary).decode("utf-8", "backslashreplace")
+
+
+def _read(file: BinaryIO, length: int, summary: Summary) -> bytes:
+    data = file.read(length)
+    if len(data) < length:
+        raise BadModelFile(f"{summary.path} became shorter after its header was read; try again")
+    return data

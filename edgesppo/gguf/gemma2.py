@@ -81,8 +81,9 @@ _TENSOR = re.compile(
 _MODEL, _SPM = "tokenizer.ggml.model", "llama"
 _TOKENS, TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 TOKEN_ID = re.compile(r"tokenizer\.ggml\.\w+_token_id")  # keys that give a token a role
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 # Without a token for each byte, llama.cpp aborts at the first text that needs it.
-_VOCABULARY = {_TOKENS: tuple(b"<0x%02X>" % byte for byte in range(256))}
+_VOCABULARY = {_TOKENS: tuple(text.encode() for text in BYTE_TOKENS)}
 # Arrays with one item per token -> the valid types of their elements, by GGUF's numbers. llama.cpp
 # reads them as these without looking at the type in the file.
 _PER_TOKEN = {

@@ -122,11 +122,11 @@ def takes_ziglang(wanted: str, backend: str) -> bool:
     if wanted == ZIG:
         return True
     named = wanted or os.environ.get("CXX", "").strip()
-    return has_ziglang() and not named and backend in ("", "cpu")
+    return ziglang_supports_machine() and not named and backend in ("", "cpu")
 
 
-def has_ziglang() -> bool:
-    """Whether ziglang's compiler is tried on such a machine."""
+def ziglang_supports_machine() -> bool:
+    """Whether ziglang has a compiler for such a machine, and it makes faster kernels there."""
     return sys.platform == "linux" and platform.machine() in _ZIG_MACHINES
 
 

@@ -31,7 +31,7 @@ result. The supported keywords:
 `title`, `description`, `default`, `examples` and the like, and names that begin with "x-", do not
 restrict values and are ignored. Without `type`, a schema allows the types that its keywords apply
 to. The JSON is written on one line, with at most one space after each comma and colon; each
-property of an object occurs once; integers have at most 18 digits unless bounds say otherwise,
+declared property occurs once; integers have at most 18 digits unless bounds say otherwise,
 numbers at most 30 digits and an exponent of at most two.
 """
 

@@ -1,6 +1,9 @@
-"""The limits of this process's control group (cgroup v2): of a container, or of a systemd unit.
+"""The limits of this process's control groups (cgroup v2 or v1): of a container, or a systemd unit.
 
 The limits of the groups above it hold as well. In a container its own group may be the root.
+
+    v2    /proc/self/cgroup has 0::/GROUP          /sys/fs/cgroup/GROUP/memory.max, cpu.max
+    v1    N:memory:/GROUP and N:cpu,cpuacct:/GROUP  /sys/fs/cgroup/memory/GROUP/..., cpu/GROUP/...
 """
 
 from __future__ import annotations
@@ -9,7 +12,14 @@ import math
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
-_OWN = Path("/proc/self/cgroup")  # the path of the group below the root, as "0::/system.slice/..."
+_OWN = Path("/proc/self/cgroup")
+_UNIFIED = ""  # what v2 has in place of a controller's name
+# The files of the limit and of what is used; the names of files' and shared pages in memory.stat.
+_FILES = {
+    _UNIFIED: ("memory.max", "memory.current", "file", "shmem"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"),
+}
+_NO_LIMIT = 1 << 60  # bytes; v1 has a number in this range where there is none
 
 
 def available_memory() -> int | None:
@@ -18,33 +28,43 @@ def available_memory() -> int | None:
     Pages of files do not count as used, as they can be dropped, but those of shared memory and
     tmpfs do, which the kernel counts among them.
     """
-    return min((left for left in map(_available, _folders()) if left is not None), default=None)
+    found = (_available(folder, kind) for kind in _FILES for folder in _folders(kind))
+    return min((left for left in found if left is not None), default=None)
 
 
 def memory_limit() -> int | None:
     """The least limit of memory in bytes; None without one."""
-    limits = (_number(folder / "memory.max") for folder in _folders())
+    limits = (_limit(folder, kind) for kind in _FILES for folder in _folders(kind))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def cpu_quota() -> int | None:
     """The processors that may be used, rounded up; None without a quota."""
-    return min((n for n in map(_quota, _folders()) if n is not None), default=None)
+    found = [*map(_quota, _folders(_UNIFIED)), *map(_quota_v1, _folders("cpu"))]
+    return min((n for n in found if n is not None), default=None)
 
 
-def _folders() -> list[Path]:
+def _folders(controller: str) -> list[Path]:
     """The folders of the group and of all above it; those without a file have no such limit."""
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:
         lines = []
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    folder = _ROOT / own.strip("/")
-    return [folder, *(above for above in folder.parents if above.is_relative_to(_ROOT))]
+    groups = [line.split(":", 2)[1:] for line in lines if line.count(":") > 1]
+    own = next((path for names, path in groups if controller in names.split(",")), "/")
+    root = _ROOT / controller
+    folder = root / own.strip("/")
+    return [folder, *(above for above in folder.parents if above.is_relative_to(root))]
 
 
-def _available(folder: Path) -> int | None:
-    limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
+def _limit(folder: Path, kind: str) -> int | None:
+    limit = _number(folder / _FILES[kind][0])
+    return None if limit is None or limit >= _NO_LIMIT else limit
+
+
+def _available(folder: Path, kind: str) -> int | None:
+    _, used_file, files, shared = _FILES[kind]
+    limit, used = _limit(folder, kind), _number(folder / used_file)
     if limit is None or used is None:
         return None
     try:
@@ -52,7 +72,7 @@ def _available(folder: Path) -> int | None:
         counts = {name: int(count) for name, count in words}
     except (OSError, ValueError):
         counts = {}
-    droppable = counts.get("file", 0) - counts.get("shmem", 0)
+    droppable = counts.get(files, 0) - counts.get(shared, 0)
     return max(0, limit - max(0, used - max(0, droppable)))
 
 
@@ -71,3 +91,8 @@ def _quota(folder: Path) -> int | None:
         return math.ceil(int(quota) / int(period))
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def _quota_v1(folder: Path) -> int | None:
+    quota, period = (_number(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return math.ceil(quota / period) if quota and period and quota > 0 else None

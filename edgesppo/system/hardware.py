@@ -1,7 +1,7 @@
 """What this machine offers this process: processors of each kind, and memory.
 
 CPU affinity and the limits of control groups are respected. What a system does not report is left
-out, never guessed.
+out, never guessed; but a Mac's free memory is taken to be three quarters of all.
 """
 
 from __future__ import annotations

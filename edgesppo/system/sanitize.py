@@ -93,8 +93,10 @@ def printable(text: str) -> str:
 def one_line(text: str, limit: int | None = None) -> str:
     """Like `printable`, on one line: single spaces, cut to `limit` characters."""
     joined = " ".join(_BLANKS.split(text.strip(_BLANK)))
-    cut = joined if limit is None or len(joined) <= limit else joined[: limit - 3] + "..."
-    return printable(cut)
+    if limit is None:
+        return printable(joined)
+    shown = printable(joined[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
 def _escaped(letter: str) -> str:

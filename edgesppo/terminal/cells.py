@@ -31,6 +31,17 @@ def width(text: str) -> int:
     return sum(_cell_width(cell) for cell, _ in cells(text))
 
 
+def fitted(text: str, columns: int) -> str:
+    """The text, cut or filled with spaces to take exactly so many columns."""
+    shown, used = "", 0
+    for cell, _ in cells(text):
+        if used + _cell_width(cell) > columns:
+            break
+        shown += cell
+        used += _cell_width(cell)
+    return shown + " " * (columns - used)
+
+
 def cells(text: str, style: str = "") -> Iterator[Cell]:
     """Split a text into cells, all in one style."""
     cell = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -68,7 +69,11 @@ class StatusLine:
     @property
     def width(self) -> int:
         """Columns of the line: one less than the terminal has, so that it never wraps."""
-        return shutil.get_terminal_size().columns - 1
+        columns = 0
+        if not os.environ.get("COLUMNS"):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        return (columns or shutil.get_terminal_size().columns) - 1
 
     def draw(self, text: str) -> None:
         """Replace the text of the line."""
@@ -101,7 +106,7 @@ class StatusLine:
             aside()
 
     def _put(self, text: str, back: str = "") -> None:
-        width = self.width
         if not is_quiet():
-            shown = one_line(text)[:width].ljust(width)
-            _write(f"\r{shown}{back}", newline=False)
+            from edgesppo.terminal.cells import fitted  # its tables take a while to load
+
+            _write(f"\r{fitted(one_line(text), self.width)}{back}", newline=False)

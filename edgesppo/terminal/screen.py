@@ -35,7 +35,7 @@ class Screen:
         self.styled = styled
         self.lock = threading.RLock()
         self._transient = ""
-        if styled:
+        if styled or redraws:
             _enable_escapes()
 
     @property

@@ -129,7 +129,7 @@ def test_what_is_missing_is_named_together_before_anything_is_made(
     fake.keep_a_wheel().unlink()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "ensurepip" or None)
     monkeypatch.setattr("shutil.which", lambda _: None)
-    monkeypatch.setattr(compilers, "has_ziglang", lambda: False)
+    monkeypatch.setattr(compilers, "ziglang_supports_machine", lambda: False)
     assert set_up(fake) == 1
     venv, compiler = capsys.readouterr().err.splitlines()
     assert f"apt install python{bootstrap_setup._OWN_PYTHON}-venv" in venv

@@ -50,7 +50,7 @@ def test_a_wheel_for_which_there_is_no_room_is_not_kept_by_half(
 @pytest.fixture
 def ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ways to compile, whatever this machine has."""
-    monkeypatch.setattr(compilers, "has_ziglang", lambda: True)
+    monkeypatch.setattr(compilers, "ziglang_supports_machine", lambda: True)
     monkeypatch.setattr(
         compilers, "system_compiler", lambda _: compilers.SystemCompiler("cc 9", "cc", "c++")
     )

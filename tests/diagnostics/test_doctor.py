@@ -81,7 +81,7 @@ def test_what_compiled_the_library_is_told(
     (tmp_path / "library.so").write_bytes(b"\x7fELF" + inside)
     found = build_info.compiler_of(tmp_path / "library.so")
     monkeypatch.setattr(build_info, "compiler", lambda: found)
-    monkeypatch.setattr(library, "has_ziglang", lambda: True)
+    monkeypatch.setattr(library, "ziglang_supports_machine", lambda: True)
     told = one("compiler")
     assert (told["state"], told["text"].startswith(said)) == (state, True)
     assert told["advice"] == (None if state == "ok" else "compile it anew: edgesppo build")

@@ -224,6 +224,10 @@ def test_tensors_and_arrays_can_be_read(path: Path) -> None:
     ]
     assert gemma2.read_array(summary, "tokenizer.ggml.tokens")[:3] == ["a", "b", "<0x00>"]
     assert gemma2.read_array(summary, "tokenizer.ggml.scores") == [0.0] * 258
+    os.truncate(path, 500)
+    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.scores"):
+        with pytest.raises(edgesppo.BadModelFile, match="became shorter"):
+            gemma2.read_array(summary, key)
 
 
 def test_check_head_agrees_with_the_check_of_the_complete_file(path: Path) -> None:

@@ -29,7 +29,7 @@ def fake(tmp_path: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch) -> F
     (tmp_path / "fake").mkdir()
     python = FakePython(tmp_path / "fake", tmp_path / "venv")
     monkeypatch.setattr(sys, "executable", str(python.path))
-    monkeypatch.setattr(compilers, "has_ziglang", lambda: True)
+    monkeypatch.setattr(compilers, "ziglang_supports_machine", lambda: True)
     monkeypatch.setattr(
         compilers, "system_compiler", lambda _: compilers.SystemCompiler("cc 9", "cc", "c++")
     )

@@ -52,3 +52,21 @@ def test_a_group_that_is_not_there_limits_nothing(root: Path) -> None:
     (root / "own").unlink()
     limit(root, "100", 200)
     assert cgroup.available_memory() == 0
+
+
+def test_the_limits_of_version_1_hold_too(root: Path) -> None:
+    (root / "own").write_text("4:memory:/docker/7f\n3:cpu,cpuacct:/docker/7f\n1:name=systemd:/\n")
+    memory, cpu = root / "memory" / "docker" / "7f", root / "cpu"
+    memory.mkdir(parents=True)
+    cpu.mkdir()
+    (memory / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (memory / "memory.usage_in_bytes").write_text("700000\n")
+    (memory / "memory.stat").write_text("cache 1\ntotal_cache 500000\ntotal_shmem 200000\n")
+    (cpu / "cpu.cfs_quota_us").write_text("-1\n")
+    (cpu / "cpu.cfs_period_us").write_text("100000\n")
+    assert cgroup.available_memory() is cgroup.memory_limit() is cgroup.cpu_quota() is None
+    (memory / "memory.limit_in_bytes").write_text("1000000\n")
+    (cpu / "cpu.cfs_quota_us").write_text("150000\n")
+    assert cgroup.available_memory() == 600_000
+    assert cgroup.memory_limit() == 1_000_000
+    assert cgroup.cpu_quota() == 2, "of the root: a container sees its own group there"

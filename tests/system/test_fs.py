@@ -60,7 +60,7 @@ def test_a_disk_that_knows_no_locks_is_used_without_and_that_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, error: int
 ) -> None:
     class NoLocks(FileSystem):
-        def lock(self, descriptor: int) -> None:
+        def lock(self, descriptor: int) -> None:  # noqa: ARG002
             raise OSError(error, os.strerror(error))
 
     for _ in range(2):

@@ -51,6 +51,7 @@ def test_what_a_terminal_would_obey_or_hide_is_shown(text: str) -> None:
 
 
 def test_separators_in_one_line_are_shown_and_blanks_are_joined() -> None:
+    assert one_line("\u2028" * 9, 20) == "\\u2028\\u2028\\u202..."
     assert one_line(" a\t\nb\u2028c\u2029d\x85e\x1cf ") == "a b\\u2028c\\u2029d\\x85e\\x1cf"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgesppo.errors import DownloadError
 from edgesppo.hub.retry import ATTEMPTS, RetryPolicy
+from edgesppo.terminal.output import StatusLine
 from edgesppo.terminal.progress import Meter, conversion_progress, retry_notices
 from edgesppo_convert import Progress
 
@@ -85,6 +86,15 @@ def test_resumed_progress_does_not_count_as_speed(
     clock.now += 1
     meter.update(5_020_000_000, 5_750_000_000)
     assert last_line(terminal).endswith(" 5,020.0/5,750.0 MB 36 s left")
+
+
+def test_a_line_is_as_wide_as_the_terminal_whatever_its_letters(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clock
+    terminal = a_terminal(monkeypatch)
+    StatusLine().flash("模型" * 40)  # two columns each
+    assert terminal.getvalue() == "\r" + "模型" * 29 + "模 " + "\r"
 
 
 def test_the_time_of_another_meter_does_not_count(

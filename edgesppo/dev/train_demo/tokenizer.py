@@ -11,6 +11,8 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
+from edgesppo.gguf.gemma2 import BYTE_TOKENS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -83,7 +85,7 @@ def build(texts: Iterable[str], spm: Any) -> bytes:
 def _check(data: bytes, spm: Any) -> None:
     processor = spm.SentencePieceProcessor(model_proto=data)
     found = [processor.id_to_piece(i) for i in range(217 + 256)]
-    expected = [*SPECIAL[:4], *user_defined(), *(f"<0x{byte:02X}>" for byte in range(256))]
+    expected = [*SPECIAL[:4], *user_defined(), *BYTE_TOKENS]
     if found != expected or processor.get_piece_size() != VOCABULARY:
         wrong = next(
             i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]
