@@ -10,6 +10,7 @@ system's own is Clang, and the kernels of a GPU need the system's tools.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
@@ -139,7 +140,7 @@ def system_compiler(wanted: str = "") -> SystemCompiler:
         return _unnamed_compiler()
     cxx = os.environ.get("CXX", "").strip() or _cxx_of(wanted)
     for command in (wanted, cxx):
-        if not shutil.which(command.split()[0]):
+        if not shutil.which(_words(command)[0]):
             raise BuildError(
                 f"there is no compiler {command!r}, which EDGESPPO_CC or CC ask for; name one that"
                 " is on the PATH (CC its C, CXX its C++), zig or system"
@@ -150,7 +151,7 @@ def system_compiler(wanted: str = "") -> SystemCompiler:
 def _unnamed_compiler() -> SystemCompiler:
     own = os.environ.get("CXX", "").strip()
     cc, cxx = _first(_CC), own or _first(_CXX)
-    is_missing = not cxx or shutil.which(cxx.split()[0]) is None
+    is_missing = not cxx or shutil.which(_words(cxx)[0]) is None
     # Visual Studio's is found by CMake, and on the PATH in a window of its own only.
     known = not is_missing and sys.platform != "win32"
     return SystemCompiler(_version(own or cc or cxx) if known else _UNKNOWN, "", own, is_missing)
@@ -160,9 +161,15 @@ def _first(names: tuple[str, ...]) -> str:
     return next(filter(shutil.which, names), "")
 
 
+def _words(command: str) -> list[str]:
+    """A command's program and arguments; the path of a program may have spaces, as CMake has it."""
+    return [command] if shutil.which(command) else command.split()
+
+
 def _cxx_of(cc: str) -> str:
-    """The C++ compiler that belongs to a C compiler's command."""
-    *before, program = cc.split()
+    """The C++ compiler that belongs to a C compiler's command, without the options for C."""
+    words = itertools.takewhile(lambda word: not word.startswith("-"), _words(cc))
+    *before, program = [*words] or [cc]
     folder, name = os.path.split(program)
     found = _NAME.match(name)
     if found is not None:
@@ -174,7 +181,7 @@ def _version(command: str) -> str:
     """The first line that a compiler prints of itself; its command if it prints none."""
     try:
         done = subprocess.run(
-            [*command.split(), "--version"],
+            [*_words(command), "--version"],
             capture_output=True,
             text=True,
             errors="replace",

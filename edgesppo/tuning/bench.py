@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edgesppo.planning.run_config import RunConfig
     from edgesppo.tuning.measure import Probe, TwoContextsProbe
 
-_READ = READ
 _SECONDS = 15.0  # for the longest prompt
 _SHORT = 128
 _GAIN = 1.05  # smaller gains are noise
@@ -143,7 +142,7 @@ def measure(
         hardware.name(),
         LIBRARY_VERSION,
         tuning,
-        bandwidth(hardware.cores(), _READ),
+        bandwidth(hardware.cores(), READ),
         " ".join(filter(None, build_info.compiler())),
         is_small(summary),
     )

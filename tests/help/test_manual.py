@@ -51,7 +51,7 @@ def home(
         for name in ("EDGESPPO_HOME", "HOME"):
             patch.setenv(name, str(folder))
         patch.setattr(bandwidth.bandwidth, "__defaults__", (1 << 20,))
-        patch.setattr(bench, "_READ", 1 << 20)
+        patch.setattr(bench, "READ", 1 << 20)
         patch.setattr(bench, "LENGTHS", (32,))
         assert run("import", demo_gguf, "--name", "stand-in-3").exit_code == 0
         assert run("import", demo_f32, "--name", "stand-in-2").exit_code == 0

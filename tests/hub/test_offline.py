@@ -109,7 +109,7 @@ def test_no_command_opens_a_connection_for_what_is_here(
     run("pull", NAME, "--accept-license", "--convert")
     asked = len(hub.requests)
     request.getfixturevalue("no_network")
-    monkeypatch.setattr(bench, "_READ", 1 << 20)
+    monkeypatch.setattr(bench, "READ", 1 << 20)
     monkeypatch.setattr(bench, "LENGTHS", (32,))
     everything = commands(tmp_path)
     assert set(everything) >= set(COMMANDS) - LISTENS

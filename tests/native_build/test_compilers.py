@@ -87,6 +87,22 @@ def test_a_compiler_can_be_named(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="programs are shell scripts")
+def test_a_command_may_have_options_for_c_and_a_path_with_spaces(programs: Path) -> None:
+    add(programs, "ccache", "gcc", "g++")
+    named = {"gcc -std=gnu17": "g++", "ccache gcc -std=gnu17": "ccache g++"}
+    folder = programs / "my tools"
+    folder.mkdir()
+    add(folder, "gcc", "g++")
+    named[f"{folder}/gcc"] = f"{folder}/g++"
+    for command, cxx in named.items():
+        found = compilers.system_compiler(command)
+        assert (found.cc, found.cxx) == (command, cxx)
+        assert found.identity.endswith("13.1")
+    with pytest.raises(BuildError, match="there is no compiler '-std=gnu17'"):
+        compilers.system_compiler("-std=gnu17")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="programs are shell scripts")
 def test_ours_overrules_cc_and_names_each_of_the_two(
     programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,7 +158,7 @@ def test_a_second_context_is_really_measured_and_used(
 ) -> None:
     """Whatever is faster here: as if it were the second one."""
     monkeypatch.setattr(second_context, "is_faster", lambda *_: True)
-    monkeypatch.setattr(bench, "_READ", 8 << 20)
+    monkeypatch.setattr(bench, "READ", 8 << 20)
     found = find_settings(summary, "turn")
     assert (found.plain_from, found.repack) == (64, True)
     assert found.prefill_tps is not None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_READ", 8 << 20)
+    monkeypatch.setattr(bench, "READ", 8 << 20)
     measure_little(monkeypatch)
 
 
