@@ -31,7 +31,13 @@ from edgesppo.native_build import workplace
 from edgesppo.native_build.child import heeding_signals, run, say
 from edgesppo.native_build.failure import CutShort, Failed, Interrupted
 from edgesppo.native_build.pip import Pip, clean_environment
-from edgesppo.native_build.wheel import ADVICE, compile_wheel, kept_wheel, possible_builds
+from edgesppo.native_build.wheel import (
+    ADVICE,
+    compile_wheel,
+    kept_wheel,
+    loadable,
+    possible_builds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +111,8 @@ class _SetUp:
             pip = Pip(self._python, self._scratch)
             if tuple(map(int, re.findall(r"\d+", pip_version)[:2])) < _OLDEST_PIP:
                 self._renew(pip, pip_version)
-            wheel = kept_wheel(self._builds) or compile_wheel(pip, self._builds)
+            kept = loadable(pip, self._builds, kept_wheel(self._builds))
+            wheel = kept or compile_wheel(pip, self._builds)
             say("Installing edgesppo and its Python packages")
             with self._installing():
                 self._install(pip, wheel)

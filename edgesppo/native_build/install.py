@@ -24,6 +24,7 @@ from edgesppo.native_build.wheel import (
     Build,
     compile_wheel,
     kept_wheel,
+    loadable,
     possible_builds,
     wheels_dir,
 )
@@ -108,7 +109,7 @@ def build_and_install(*, force: bool = False) -> Installed:
         workplace.alone(top / ".lock", top / ".scratch", "another build"),
     ):
         pip = _own_pip(top / ".scratch")
-        _, kept = plan(force=force)
+        kept = loadable(pip, builds, plan(force=force)[1])
         wheel = kept or compile_wheel(pip, builds)
         say(f"Installing it into {sys.prefix}")
         pip.run("install", "--no-deps", "--force-reinstall", wheel, doing="installing it")

@@ -170,6 +170,22 @@ def kept_wheel(builds: Sequence[Build]) -> Path | None:
     return None
 
 
+def loadable(pip: Pip, builds: Sequence[Build], kept: Path | None) -> Path | None:
+    """The kept wheel of one of these builds if it loads here; else it is removed, and None.
+
+    A home folder may come from a machine, or a container, with another C library.
+    """
+    for build in builds:
+        if kept is not None and build.folder == kept.parent:
+            try:
+                _try_out(pip, build, kept)
+            except Failed:
+                say(f"The llama.cpp in {kept.parent} does not load here: it is compiled anew")
+                kept.unlink()
+                return None
+    return kept
+
+
 def _kept(build: Build) -> Path | None:
     return next(filter(zipfile.is_zipfile, build.folder.glob("*.whl")), None)
 
@@ -257,8 +273,7 @@ def _compile(pip: Pip, build: Build, tools: Toolchain) -> Path:
         environment=tools.environment,
     )
     (wheel,) = made.glob("*.whl")
-    if isinstance(build.compiler, ziglang.Ziglang) and build.target is None:
-        _try_out(pip, wheel)
+    _try_out(pip, build, wheel)
     if isinstance(build.compiler, ziglang.Ziglang):
         note_compiler(wheel, build.compiler.identity)
     return _keep(wheel, build.folder)
@@ -270,8 +285,10 @@ def note_compiler(wheel: Path, identity: str) -> None:
         archive.writestr(f"llama_cpp/lib/{compilers.COMPILED_BY}", f"{identity}\n")
 
 
-def _try_out(pip: Pip, wheel: Path) -> None:
-    """Load the library in a process of its own; raises Failed if it ends that."""
+def _try_out(pip: Pip, build: Build, wheel: Path) -> None:
+    """Load ziglang's library in a process of its own; raises Failed if it ends that."""
+    if not isinstance(build.compiler, ziglang.Ziglang) or build.target is not None:
+        return
     folder = pip.scratch / "tried"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)

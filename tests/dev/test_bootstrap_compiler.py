@@ -109,6 +109,18 @@ def test_where_that_compiler_fails_the_systems_is_taken_and_said_in_one_line(
 
 
 @pytest.mark.usefixtures("ways")
+def test_a_kept_wheel_that_does_not_load_here_is_compiled_anew(
+    fake: FakePython, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with a home folder that a container with another C library shares."""
+    kept = fake.keep_a_wheel()
+    fake.behave({"-I -c import ctypes": {"prints": "version `GLIBC_2.99' not found", "exit": 1}})
+    assert set_up(fake) == 0
+    assert f"The llama.cpp in {kept.parent} does not load here" in capsys.readouterr().err
+    assert any("pip wheel" in line for line, _ in compiled(fake))
+
+
+@pytest.mark.usefixtures("ways")
 def test_without_room_for_that_compiler_the_systems_is_taken(
     fake: FakePython, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
