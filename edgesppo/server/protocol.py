@@ -41,6 +41,8 @@ class DeadlineProtocol(H11Protocol):
     # Set by a subclass, as uvicorn makes the instances.
     settings: ServerSettings
     metrics: Metrics
+    address = ""  # whose it is
+    is_refused = False  # it is one too many, and is told so
     _late: asyncio.TimerHandle | None = None
     _slow: asyncio.TimerHandle | None = None
     _whole: asyncio.TimerHandle | None = None  # for a request and all of its answer
@@ -51,25 +53,33 @@ class DeadlineProtocol(H11Protocol):
         super().connection_made(transport)
         # What the requests of this connection have in common, beside what all have.
         self.app_state = {**self.app_state, "connection": {}}
+        self.address = peer(self.client)
         if reason := self._reason_to_refuse():
             self.metrics.refused_connections.labels(reason).inc()
-            self.app = _refuse
-        if len(self.connections) > self.settings.limits.connections + _TOLD:
-            transport.abort()
-            return
+            self.app, self.is_refused = _refuse, True
+            if sum(one.is_refused for one in self._all()) > _TOLD:
+                transport.abort()
+                return
         _watch_peer(transport, self.settings.deadlines.write_s)
         self._expect_headers()
 
     def _reason_to_refuse(self) -> str | None:
-        """Why a connection is one too many; None if it is not."""
+        """Why a connection is one too many; None if it is not.
+
+        Refused ones that are still open do not count: they would shut others out.
+        """
         limits = self.settings.limits
-        if len(self.connections) > limits.connections:
+        served = [one for one in self._all() if not one.is_refused]
+        if len(served) > limits.connections:
             return "too_many"
         if not self.settings.keys:
             return None
-        mine, all_ = peer(self.client), cast("set[DeadlineProtocol]", self.connections)
-        alike = sum(not one.has_key and peer(one.client) == mine for one in all_)
+        alike = sum(not one.has_key and one.address == self.address for one in served)
         return "too_many_of_address" if alike > limits.keyless else None
+
+    def _all(self) -> set[DeadlineProtocol]:
+        """All connections of the server, this one included."""
+        return cast("set[DeadlineProtocol]", self.connections)
 
     @property
     def has_key(self) -> bool:
