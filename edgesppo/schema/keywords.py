@@ -5,9 +5,11 @@ All others are refused with their name, so that no part of a schema is silently 
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.errors import UsageError
+from edgesppo.schema import numbers
 from edgesppo.schema.formats import FORMATS
 from edgesppo.schema.limits import MAX_ITEMS, MAX_LENGTH, quoted, schema_error
 from edgesppo.schema.pattern_parser import Parser
@@ -52,6 +54,7 @@ _COUNTS = {
     "maxLength": MAX_LENGTH,
 }
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_LARGEST = 1e40  # larger bounds are not followed
 _OF_STRINGS = ("format", "contentEncoding", "contentMediaType")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "enum")
 _MAPS = ("properties", "$defs", "definitions")
@@ -123,22 +126,32 @@ def loosened(schema: Any) -> Any:
             copy[name] = value
         elif name in _MAPS and isinstance(value, dict):
             copy[name] = {key: loosened(inner) for key, inner in value.items()}
-        elif name in SUPPORTED and not _is_unsupported(name, value):
+        elif name in SUPPORTED and not _is_unsupported(name, value, schema):
             copy["anyOf" if name == "oneOf" else name] = loosened(value)
     named = schema.get("patternProperties")
     if isinstance(named, dict) and named:
         values = [loosened(inner) for inner in named.values()]
-        copy["additionalProperties"] = values[0] if len(values) == 1 else True
+        is_alone = len(values) == 1 and schema.get("additionalProperties", False) is False
+        copy["additionalProperties"] = values[0] if is_alone else True
     return copy
 
 
-def _is_unsupported(name: str, value: Any) -> bool:
-    """Whether a supported keyword has a value that a grammar cannot follow."""
-    if name == "pattern" and isinstance(value, str):
-        try:
+def _is_unsupported(name: str, value: Any, schema: dict[str, Any]) -> bool:
+    """Whether a supported keyword has a value, or a place, in which a grammar cannot follow it."""
+    if name in OF_TYPE and ("enum" in schema or "const" in schema):
+        return True  # those tell the values
+    try:
+        if name in BOUNDS and isinstance(value, int | float):
+            if isinstance(value, bool) or not abs(value) < _LARGEST:
+                return True  # true is of draft 4
+            whole = schema.get("type") == "integer"
+            numbers.check(Decimal(str(value)), name, whole=whole, where="")
+        if name == "pattern" and isinstance(value, str):
             Parser(value, "").parse()
-        except UsageError:
-            return True
+    except UsageError:
+        return True
+    if name in _COUNTS and isinstance(value, int | float):
+        return value > _COUNTS[name]
     if name in _OF_STRINGS and isinstance(value, str):
         return (name == "format" and value not in FORMATS) or bool(_expected(name, value))
     return False

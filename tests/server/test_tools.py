@@ -241,6 +241,10 @@ ODD: dict[str, Any] = {
         "n": {"type": "integer", "minimum": 3, "maximum": 5, "multipleOf": 1},
         "m": {"patternProperties": {"^x": {"const": 1}}},
         "o": {"oneOf": [{}, {"pattern": "(?!x)", "format": "odd"}]},
+        "p": {"patternProperties": {"^x": {"const": 1}}, "additionalProperties": {"minimum": 0}},
+        "q": {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1e308},
+        "r": {"type": "array", "maxItems": 10**6},
+        "s": {"type": "string", "enum": ["a"], "maxLength": 9},
     },
     "required": ["n"],
 }
@@ -259,6 +263,10 @@ def test_of_an_odd_schema_what_can_be_bound_is_bound_unless_it_is_strict(server:
         "n": {"type": "integer", "minimum": 3, "maximum": 5},
         "m": {"additionalProperties": {"const": 1}},
         "o": {"anyOf": [{}, {}]},
+        "p": {"additionalProperties": True},
+        "q": {"type": "number", "minimum": 0},
+        "r": {"type": "array"},
+        "s": {"type": "string", "enum": ["a"]},
     }
     tool["function"]["strict"] = True
     error = server.chat("Hi", tools=[*TOOLS, tool]).json()["error"]
