@@ -14,7 +14,7 @@ from edgesppo.openai_api.choices import choice, usage_of
 from edgesppo.system import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from edgesppo.chat.result import Result
 
@@ -107,7 +107,7 @@ def _messages(given: Any) -> Any:
 
 
 def completion(
-    id_: str, model: str, results: Sequence[Result], *, has_tools: bool
+    id_: str, model: str, results: Sequence[Result], *, tools: Collection[str]
 ) -> dict[str, Any]:
     """The body of an answer: a chat completion with a choice for each result."""
     return {
@@ -117,7 +117,7 @@ def completion(
         "model": model,
         "choices": [
             {
-                **choice(n, one, has_tools=has_tools, with_logprobs=bool(one.logprobs)),
+                **choice(n, one, tools=tools, with_logprobs=bool(one.logprobs)),
                 "seed": one.seed,
             }
             for n, one in enumerate(results)

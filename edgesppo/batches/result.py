@@ -113,7 +113,8 @@ def answered(
     if not label.is_openai:
         return BatchResult(key, _plain(key[0], label.custom_id, results, loaded, request))
     id_ = _id(key[0], label)
-    body = openai.completion(id_, loaded.name, results, has_tools=request.tool_use is not None)
+    tools = () if request.tool_use is None else request.tool_use.names
+    body = openai.completion(id_, loaded.name, results, tools=tools)
     response = {"status_code": 200, "request_id": f"req_{id_}", "body": body}
     return BatchResult(
         key,
@@ -181,7 +182,7 @@ def _plain(
 
 
 def _answer(result: Result, request: RowRequest, model: Model) -> dict[str, Any]:
-    calls = [] if request.tool_use is None else calls_in(result.text)
+    calls = [] if request.tool_use is None else calls_in(result.text, request.tool_use.names)
     found: dict[str, Any] = {
         "text": "" if calls else result.text,
         "finish_reason": finish_reason(result, calls),

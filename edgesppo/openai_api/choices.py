@@ -8,16 +8,16 @@ from edgesppo.openai_api import logprobs
 from edgesppo.openai_api.tools import AnswerParser, are_whole, call_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from edgesppo.chat.result import Result, Usage
     from edgesppo.openai_api import answer_types
     from edgesppo.openai_api.answer_types import AnswerMessage, AnswerToolCall, ChatChoice
 
 
-def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> ChatChoice:
-    """Choice number `n`: a text, or calls of tools."""
-    calls = calls_in(result.text) if has_tools else []
+def choice(n: int, result: Result, *, tools: Collection[str], with_logprobs: bool) -> ChatChoice:
+    """Choice number `n`: a text, or calls of tools, whose names are given."""
+    calls = calls_in(result.text, tools) if tools else []
     message: AnswerMessage = {"role": "assistant", "content": result.text, "refusal": None}
     if calls:
         message = {**message, "content": None, "tool_calls": calls}
@@ -29,10 +29,10 @@ def choice(n: int, result: Result, *, has_tools: bool, with_logprobs: bool) -> C
     }
 
 
-def calls_in(text: str) -> list[AnswerToolCall]:
+def calls_in(text: str, tools: Collection[str]) -> list[AnswerToolCall]:
     """The calls of a whole answer; none if it is text. The last one's arguments may be cut off."""
     found: list[AnswerToolCall] = []
-    for _, name, arguments in AnswerParser().add(text)[1]:
+    for _, name, arguments in AnswerParser(tools).add(text)[1]:
         if name is not None:
             found.append(tool_call(call_id(), name, ""))
         found[-1]["function"]["arguments"] += arguments

@@ -2,8 +2,8 @@
 
 A call is the JSON `{"name": ..., "arguments": {...}}`. Its grammar comes from the tools' own
 schemas, so the name exists and the arguments are valid. Where the model may choose, an answer that
-begins as a call does is one, and any other is text, or JSON where a format is asked for. Several
-calls, for clients that ask for them with `parallel_tool_calls`, are one a line.
+begins as a call of one of them is one, and any other is text, or JSON where a format is asked for.
+Several calls, for clients that ask for them with `parallel_tool_calls`, are one a line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgesppo.errors import UsageError
 from edgesppo.openai_api.errors import BadField
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
 # What a call begins with, in parts, so that it is also known as far as it has come.
 _HEAD_PARTS = [
@@ -79,6 +79,7 @@ class ToolUse:
 
     system: str
     grammar: str
+    names: frozenset[str]  # of the functions
     is_required: bool  # the answer has to be a call
 
 
@@ -114,7 +115,7 @@ def tool_use(
     )
     strict = tuple(function.strict for function in functions)
     grammar = _grammar(lines, strict, must=must, several=several, answer=answer)
-    return ToolUse(system, grammar, must)
+    return ToolUse(system, grammar, frozenset(names), must)
 
 
 @functools.lru_cache(maxsize=16)  # clients send the same tools with every turn
@@ -181,9 +182,13 @@ def call_id() -> str:
 
 
 class CallParser:
-    """Splits a streamed answer into text, or the name and the arguments of a call."""
+    """Splits a streamed answer into text, or the name and the arguments of a call.
 
-    def __init__(self) -> None:
+    `names` are those of the functions: JSON of the answer's own may look like a call of another.
+    """
+
+    def __init__(self, names: Container[str]) -> None:
+        self._names = names
         self._held = ""
         self.is_call: bool | None = None  # None until the first letter; a guess until the name
         self.name: str | None = None
@@ -193,7 +198,9 @@ class CallParser:
         """The text that is certain; empty for a call."""
         self._held += piece
         if self.name is None and self.is_call is not False and self._held.strip():
-            self.is_call = bool(_HEAD.match(self._held) or _HEAD_BEGUN.fullmatch(self._held))
+            head = _HEAD.match(self._held)
+            begun = head is None and _HEAD_BEGUN.fullmatch(self._held) is not None
+            self.is_call = begun if head is None else head[1] in self._names
         if self.is_call is not False:
             return ""
         held, self._held = self._held, ""
@@ -234,10 +241,11 @@ def are_whole(arguments: str) -> bool:
 
 
 class AnswerParser:
-    """Splits a streamed answer into text, or into calls, one a line."""
+    """Splits a streamed answer into text, or into calls of the functions `names`, one a line."""
 
-    def __init__(self) -> None:
-        self._parsers = [CallParser()]
+    def __init__(self, names: Container[str]) -> None:
+        self._names = names
+        self._parsers = [CallParser(names)]
         self._arguments = ""  # of the last call
 
     @property
@@ -253,8 +261,8 @@ class AnswerParser:
         text, calls = "", []
         for n, line in enumerate(piece.split("\n")):
             parser = self._parsers[-1]
-            if n and parser.is_call:
-                parser = CallParser()
+            if n and parser.name is not None:
+                parser = CallParser(self._names)
                 self._parsers.append(parser)
             elif n:
                 line = f"\n{line}"

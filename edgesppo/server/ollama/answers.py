@@ -100,8 +100,9 @@ class OllamaReply:
         self._body = body
         self._chat = chat
         self._started = time.perf_counter_ns()
-        has_tools = isinstance(body, ChatBody) and bool(body.tools)
-        self._parser = tools.AnswerParser() if has_tools else None
+        given = body.tools or [] if isinstance(body, ChatBody) else []
+        names = {tool.function.name for tool in given}
+        self._parser = tools.AnswerParser(names) if names else None
         self._calls: list[tuple[str, str]] = []  # names and arguments
 
     async def lines(self, answers: Answers) -> AsyncIterator[bytes]:

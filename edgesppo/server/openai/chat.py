@@ -146,7 +146,8 @@ class ChatReply:
 
     def __init__(self, model: str, body: ChatRequest) -> None:
         self._body = body
-        self._calls = bool(body.tools) and body.tool_choice != "none"
+        used = [] if body.tool_choice == "none" else body.tools or []
+        self._tools = {tool.function.name for tool in used}
         self._head: Head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": now(),
@@ -169,12 +170,12 @@ class ChatReply:
 
     def _choice(self, n: int, result: Result) -> ChatChoice:
         finish_reason(result.finish_reason)
-        return choice(n, result, has_tools=self._calls, with_logprobs=bool(self._body.logprobs))
+        return choice(n, result, tools=self._tools, with_logprobs=bool(self._body.logprobs))
 
     async def events(self, answers: Answers) -> AsyncGenerator[bytes, None]:
         """The response as events."""
         n_choices = len(answers.jobs)
-        parsers = [tools.AnswerParser() for _ in range(n_choices)]
+        parsers = [tools.AnswerParser(self._tools) for _ in range(n_choices)]
         for n in range(n_choices):
             yield self._event(n, {"role": "assistant", "content": "", "refusal": None})
         ends: dict[int, Chunk] = {}
@@ -186,10 +187,10 @@ class ChatReply:
                 yield self._event(n, {"content": ""}, chunk)
             if chunk.finish_reason is not None:
                 ends[n] = chunk
-                if self._calls and (rest := parsers[n].rest()):
+                if self._tools and (rest := parsers[n].rest()):
                     yield self._event(n, {"content": rest})
                 reason = finish_reason(chunk.finish_reason)
-                if self._calls and parsers[n].is_whole_call and reason == "stop":
+                if self._tools and parsers[n].is_whole_call and reason == "stop":
                     reason = "tool_calls"
                 yield self._event(n, {}, reason=reason, **self._last(answers, ends, n_choices))
         if self._body.stream_options is not None and self._body.stream_options.include_usage:
@@ -198,7 +199,7 @@ class ChatReply:
 
     def _deltas(self, parser: tools.AnswerParser, text: str) -> list[Delta]:
         """What a piece of text adds to the message."""
-        if not self._calls:
+        if not self._tools:
             return [{"content": text}] if text else []
         sure, calls = parser.add(text)
         deltas: list[Delta] = [{"content": sure}] if sure else []

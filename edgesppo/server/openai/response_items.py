@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from edgesppo.openai_api import tools
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from edgesppo.server.openai.response_types import OutputItem, OutputText, Status
 
 
@@ -53,8 +55,9 @@ class Item:
 class Items:
     """The items of one answer, which grow as it comes."""
 
-    def __init__(self, *, may_call: bool) -> None:
-        self._parser = tools.AnswerParser() if may_call else None
+    def __init__(self, functions: Collection[str]) -> None:
+        """`functions` are the names of those that it may call."""
+        self._parser = tools.AnswerParser(functions) if functions else None
         self._items: list[Item] = []
 
     def add(self, piece: str) -> list[tuple[Item, str]]:

@@ -60,7 +60,8 @@ class ResponseReply:
         self._id = f"resp_{secrets.token_hex(12)}"
         self._created = now()
         self._n_events = 0
-        self.items = Items(may_call=bool(body.tools) and body.tool_choice != "none")
+        used = [] if body.tool_choice == "none" else body.tools or []
+        self.items = Items({tool.name for tool in used})
 
     def response(self, reason: str | None = None, usage: Usage | None = None) -> Response:
         """The response, with its output once there is a reason why that has ended."""
