@@ -96,19 +96,20 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
         lifespan=lifespan,
     )
     app.state.service, app.state.settings = service, settings
-    for module in _DIALECTS:
-        app.include_router(module.router)
+    routers = [*(module.router for module in _DIALECTS), page_route.make_router()]
+    for router in routers:
+        app.include_router(router)
     _add_status(app, service)
-    page_route.mount(app)
     openapi.complete(app, _PIECES)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(EdgesppoError, _response)
-    _add_layers(app, service)
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    _add_layers(app, service, [route for route in routes if isinstance(route, Route)])
     return app
 
 
-def _add_layers(app: FastAPI, service: Service) -> None:
+def _add_layers(app: FastAPI, service: Service, routes: list[Route]) -> None:
     """The layers around the routes; the last one added is the outermost."""
     settings = service.settings
     app.add_middleware(UnexpectedErrors)
@@ -122,12 +123,8 @@ def _add_layers(app: FastAPI, service: Service) -> None:
             **_PRIVATE_NETWORK,
             expose_headers=["Retry-After", "X-Request-Id", *budgets.HEADERS],
         )
-    routes = [*app.routes, *(route for module in _DIALECTS for route in module.router.routes)]
     app.add_middleware(
-        AccessLog,
-        metrics=service.metrics,
-        routes=[route for route in routes if isinstance(route, Route)],
-        enabled=settings.access_log,
+        AccessLog, metrics=service.metrics, routes=routes, enabled=settings.access_log
     )
     app.add_middleware(HeadRequests)
     app.add_middleware(NormalizePath)

@@ -10,14 +10,11 @@ import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 FOLDER = Path(__file__).parent / "page"
 FILES_ROUTE = "/page/{version}/{name}"
@@ -78,11 +75,11 @@ def media_type(name: str) -> str:
     return _TYPES[Path(name).suffix]
 
 
-def mount(app: FastAPI) -> None:
-    """Serve the page at `/` and its other files below `/page/`, if the package has them."""
-    if not (FOLDER / _INDEX).is_file():
-        return
+def make_router() -> APIRouter:
+    """The page at `/` and its other files below `/page/`; nothing if the package has none."""
     page, router = PageFiles(), APIRouter(include_in_schema=False)
+    if not (FOLDER / _INDEX).is_file():
+        return router
 
     @router.get("/")
     async def index(request: Request) -> Any:
@@ -98,4 +95,4 @@ def mount(app: FastAPI) -> None:
             raise HTTPException(404)
         return Response(data, headers=_KEEP, media_type=media_type(name))
 
-    app.include_router(router)
+    return router

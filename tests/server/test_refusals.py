@@ -261,6 +261,12 @@ def test_far_too_many_connections_are_closed_unanswered(server: Live) -> None:
     server.wait_until(lambda: len(server.server.server_state.connections) < 8)
 
 
+def test_what_is_refused_before_its_route_is_counted_under_its_path(server: Live) -> None:
+    for path, label in (("/", "/"), ("/api/tags", "/api/tags"), ("/nothing", "other")):
+        assert server.client.get(path, headers={"Host": "evil.example"}).status_code == 403
+        assert f'requests_total{{path="{label}",status="403"}} 1.0' in figures(server)
+
+
 def test_unknown_paths_and_methods_are_refused_in_the_same_form(server: Live) -> None:
     assert "'/nothing'" in error(server.client.get("/nothing"), 404)["message"]
     assert "GET" in error(server.client.get(CHAT), 405)["message"]
