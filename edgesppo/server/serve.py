@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
                 connected=self.server_state.connections,
                 most=self.service.settings.limits.connections,
                 most_of_address=self.service.settings.limits.keyless,
-                on_refused=self.service.metrics.refused_connections.labels("too_many").inc,
+                on_refused=lambda why: self.service.metrics.refused_connections.labels(why).inc(),
                 ssl=self.config.ssl,
                 **limits,
             )

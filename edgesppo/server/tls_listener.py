@@ -20,8 +20,9 @@ class TlsListener:
     """Serves a listening socket, as asyncio's own server does, with at most `most` connections.
 
     One too many is closed at once: to tell it so would take a handshake, which is what costs.
-    `on_refused` is called then. No address may have more than `most_of_address` handshakes at once.
-    `connected` are the connections that have shaken hands; `options` are those of the handshake.
+    `on_refused` is called then, with the reason. No address may have more than `most_of_address`
+    handshakes at once. `connected` are the connections that have shaken hands; `options` are those
+    of the handshake.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class TlsListener:
         connected: Sized,
         most: int,
         most_of_address: int,
-        on_refused: Callable[[], None],
+        on_refused: Callable[[str], None],
         **options: Any,
     ) -> None:
         listener.setblocking(False)
@@ -65,19 +66,21 @@ class TlsListener:
                 await asyncio.sleep(_PAUSE_S)
                 continue
             name = peer(address)
-            if self._is_one_too_many(name):
+            if reason := self._reason_to_refuse(name):
                 accepted.close()
-                self._on_refused()
+                self._on_refused(reason)
                 await asyncio.sleep(0)  # sock_accept does not wait while more have come
                 continue
             task = asyncio.ensure_future(self._shake_hands(accepted))
             self._handshakes[task] = name
             task.add_done_callback(self._handshakes.pop)
 
-    def _is_one_too_many(self, name: str) -> bool:
+    def _reason_to_refuse(self, name: str) -> str | None:
+        """Why a connection of that address is one too many; None if it is not."""
+        if len(self._connected) + len(self._handshakes) >= self._most:
+            return "too_many"
         of_address = sum(other == name for other in self._handshakes.values())
-        whole = len(self._connected) + len(self._handshakes)
-        return whole >= self._most or of_address >= self._most_of_address
+        return "too_many_of_address" if of_address >= self._most_of_address else None
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
         with contextlib.suppress(OSError):  # of TLS, of time, of the other side's going

@@ -65,7 +65,7 @@ class Served:
             connected=self.living,
             most=MOST,
             most_of_address=most_of_address,
-            on_refused=lambda: self.refused.append("one"),
+            on_refused=self.refused.append,
             ssl=context,
             ssl_handshake_timeout=handshake_s,
         )
@@ -135,6 +135,7 @@ def test_one_address_cannot_have_all_handshakes(certificate: tuple[Path, Path]) 
         await served.connect()
         await served.wait_for(1)
         assert await served.greet() == b""
+        assert served.refused == ["too_many_of_address"]
         assert await served.greet(local_addr=("127.0.0.2", 0)) == b"hello"
 
     serve(certificate, use, most_of_address=1)
