@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from edgesppo.planning.run_config import MAX_DRAFT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from edgesppo.engine.kv_cache import KVCache
     from edgesppo.engine.prefill_slice import PrefillSlice
@@ -101,15 +101,13 @@ class Scheduler:
             for request in self._waiting:
                 firsts.setdefault(request.salt, request)
             order = sorted(firsts.values(), key=lambda request: n_running[request.salt])
-            if not any(map(self._start, order)) and not self._make_way(order[0].salt, n_running):
+            if not any(map(self._start, order)) and not self._make_way(order[0], n_running):
                 return
 
     def _start(self, request: Request) -> bool:
         """Start a waiting request; False if there is no room for it."""
-        if self._crowded and self._running:
-            n_tokens = sum(len(one.tokens) + _GROWTH for one in [request, *self._running])
-            if n_tokens > self._cache.n_ctx:
-                return False
+        if not self._fits(request, self._running):
+            return False
         slot = self._cache.take(request.tokens, request.salt, request.n_prompt)
         if slot is None:
             return False
@@ -118,25 +116,37 @@ class Scheduler:
         self._waiting.remove(request)
         return True
 
-    def _make_way(self, salt: str, n_running: Mapping[str, int]) -> bool:
-        """Put a running request back for one of a salt that has fewer; False if none has to go.
+    def _fits(self, request: Request, beside: Sequence[Request]) -> bool:
+        """Whether there are cells for a request; they are counted only where there were too few."""
+        if not self._crowded or not beside:
+            return True
+        n_tokens = sum(len(one.tokens) + _GROWTH for one in [request, *beside])
+        return n_tokens <= self._cache.n_ctx
+
+    def _make_way(self, request: Request, n_running: Mapping[str, int]) -> bool:
+        """Start a request in place of those of salts that have more; False if they cannot go yet.
 
         A salt with none running takes turns with the others; else it only gets its equal share.
+        They go only if that is enough: one that went in vain would start again, for a longer turn.
         """
-        n = n_running[salt]
+        n = n_running[request.salt]
         now = time.perf_counter()
-        had_turn = [
-            request
-            for request in self._running
-            if n_running[request.salt] > n + (n > 0) and request.had_turn(now)
-        ]
-        if not had_turn:
+        had_turn: list[Request] = []
+        others: list[Request] = []
+        for one in self._running:
+            goes = n_running[one.salt] > n + (n > 0) and one.had_turn(now)
+            (had_turn if goes else others).append(one)
+        if not self._fits(request, others):
             return False
         weight = self._n_tokens() if self._crowded else n_running
-        request = max(reversed(had_turn), key=lambda request: weight[request.salt])
-        self._waiting.append(request)
-        self._put_back(request)
-        return True
+        had_turn.sort(key=lambda one: weight[one.salt])
+        while had_turn:
+            one = had_turn.pop()
+            self._waiting.append(one)
+            self._put_back(one)
+            if self._start(request):
+                return True
+        return False
 
     def _n_tokens(self) -> Mapping[str, int]:
         """How many tokens the running requests of each salt have."""

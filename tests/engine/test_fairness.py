@@ -91,3 +91,20 @@ def test_a_request_that_is_withdrawn_ends_with_the_next_step(model: Model, engin
     while two.finish_reason is None:
         engine.step()
     assert two.n_generated == 4
+
+
+def test_as_many_make_way_for_another_salt_as_it_needs_cells(model: Model) -> None:
+    """Beside one of the two it has no room: if they went one by one, each would start again."""
+    engine = Engine(model, n_seqs=3, n_ctx=1024, draft_costs=None)
+    ada = [engine.submit(prompt(model, 420, letter), MANY, salt="ada") for letter in "xy"]
+    bob = engine.submit(prompt(model, 640, "z"), FEW, salt="bob")
+    for _ in range(10):
+        engine.step()
+    assert (bob.slot, bob.finish_reason) == (None, None), "it was put back"
+    assert None not in [request.slot for request in ada]
+    for request in ada:
+        request.turn_s = 0.001
+    while bob.finish_reason is None:
+        engine.step()
+    assert [request.turn_s for request in ada] == [0.002, 0.002], "each was put back once"
+    engine.close()
