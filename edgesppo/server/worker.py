@@ -255,10 +255,8 @@ class Worker:
             with contextlib.suppress(Exception):
                 job.usage = job.generation.result().usage
                 self._metrics.count(job.usage, *self._backend.drafts(job.generation))
-        close = getattr(job.chunks, "close", None)
-        if close is not None:
-            with contextlib.suppress(Exception):
-                close()
+        with contextlib.suppress(Exception):
+            job.generation.cancel()  # a step that failed has left it in the engine
         if self._snapshots is not None:
             with contextlib.suppress(Exception):
                 self._backend.keep_what_returns(job.generation)

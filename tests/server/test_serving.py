@@ -232,6 +232,7 @@ def test_a_fault_ends_an_answer_and_not_the_server(
         refused = server.chat("Hi", max_tokens=5)
     assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
     assert caplog.text.count("ValueError: a bug") == (code == "internal_error")
+    assert server.worker.backend._engine._schedule.requests() == []
     assert server.chat("Hi", max_tokens=5).status_code == 200
 
 
