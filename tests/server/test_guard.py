@@ -296,7 +296,8 @@ def test_a_key_that_asks_for_much_leaves_room_for_others(
         step(backend)
 
     monkeypatch.setattr(Backend, "step", unhurried)
-    asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8000, "stream": True}
+    greedy = {"temperature": 0, "max_tokens": 8000}  # else it may end at any token
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "stream": True, **greedy}
     with live(babbler, parallel=1, keys=KEYS, max_queue=4) as server, ExitStack() as open_:
 
         def ask(headers: dict[str, str], n: int) -> int:

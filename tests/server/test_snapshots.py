@@ -61,7 +61,7 @@ def test_answers_that_do_not_end_in_time_are_cut_off_and_the_cache_is_kept(
     babbler: Path, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"snapshot_folder": tmp_path / "kv", "snapshot_bytes": 1 << 30}
-    endless = {"max_tokens": 8000, "stream": True}
+    endless = {"temperature": 0, "max_tokens": 8000, "stream": True}
     with live(babbler, deadlines=Deadlines(drain_s=0.1), **options) as server:
         body = {"messages": [{"role": "user", "content": LONG}], **endless}
         with server.client.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -72,8 +72,9 @@ def test_answers_that_do_not_end_in_time_are_cut_off_and_the_cache_is_kept(
 
 
 def begun_to_end(server: Live, lines: Iterator[str]) -> Iterator[str]:
-    """The lines of a stream, whose server is told to stop after the first."""
+    """The lines of a stream, whose server is told to stop once it has computed something."""
     yield next(lines)
+    server.wait_until(lambda: server.worker.kv_share() > 0)
     server.server.handle_exit(signal.SIGTERM, None)
     yield from lines
 
