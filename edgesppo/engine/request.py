@@ -62,7 +62,7 @@ class Request:
     cancelled: bool = False
     error: Exception | None = None  # why sampling failed
     owner: weakref.ref[object] | None = None
-    n_prefilled: int = 0  # prompt tokens that are in the KV cache now
+    n_prefilled: int = 0  # prompt tokens that were found in the KV cache or computed
     reused: str = NOTHING
     salt: str = ""  # of the KV cells: only requests with the same one share any
     admitted_at: float | None = None
@@ -117,7 +117,7 @@ class Request:
     def record_progress(self, end: int, *, sampled: bool) -> None:
         """Record that the first `end` tokens are in the KV cache now, and when that was."""
         now = time.perf_counter()
-        if end <= self.n_prompt:
+        if self.first_token_at is None:  # afterwards it is prefilled only where it was put back
             self.n_prefilled, self.prefilled_at = end, now
         if sampled:
             self.last_token_at = now

@@ -107,4 +107,10 @@ def test_as_many_make_way_for_another_salt_as_it_needs_cells(model: Model) -> No
     while bob.finish_reason is None:
         engine.step()
     assert [request.turn_s for request in ada] == [0.002, 0.002], "each was put back once"
+    n_generated = [request.n_generated for request in ada]
+    while any(request.n_generated < n + 5 for request, n in zip(ada, n_generated, strict=True)):
+        engine.step()
+    for request in ada:
+        assert request.n_prefilled == request.n_prompt
+        assert request.prefilled_at <= request.first_token_at, "the first time counts"
     engine.close()
