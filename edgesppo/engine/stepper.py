@@ -61,8 +61,9 @@ class Stepper:
     def tell(self) -> None:
         """Give out the notices about speed, if there are any. Call this without any lock."""
         for source in self.noticing:
-            if source.notice is not None:
-                notice, source.notice = source.notice, None
+            notice = source.notice  # another thread may be giving it out
+            if notice is not None:
+                source.notice = None
                 notices.notify(notice)
 
     def recover(self) -> None:
