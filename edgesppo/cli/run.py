@@ -131,7 +131,10 @@ def _model_and_prompt(words: tuple[str, ...], files: tuple[str, ...]) -> tuple[s
     if not prompt.strip():
         if files and files != (_STDIN,):
             raise click.UsageError(f"no prompt: {', '.join(map(printable, files))}: nothing in it")
-        raise click.UsageError("no prompt: give one as an argument, with -f, or through a pipe")
+        taken = "" if model is None else f" ({printable(model)} was taken for the model's name)"
+        raise click.UsageError(
+            f"no prompt{taken}: give one as an argument, with -f, or through a pipe"
+        )
     return model, prompt
 
 

@@ -176,7 +176,9 @@ def serve_command(model: str | None, loading: dict[str, Any], serving: dict[str,
         if path is None
         else listen.on_unix_socket(path)
     )
-    say(f"Serving {found.name} at {listen.url_of(listener, tls=bool(tls))} (Ctrl-C ends it)")
+    page = "a chat page in a browser; " if path is None else ""
+    address = listen.url_of(listener, tls=bool(tls))
+    say(f"Serving {found.name} at {address} ({page}Ctrl-C ends it)")
     for line in listen.notes(listener, settings, tls=bool(tls)):
         say(line)
     if serving["until_eof"]:

@@ -133,7 +133,7 @@ def _load() -> Iterator[Finding]:
         return
     busy = share > load.BUSY
     text = f"other programs use {share:.0%} of the processors"
-    advice = "answers will be slower: close them, or give the model fewer threads (--threads)"
+    advice = "close them, or give the model fewer threads (--threads); else answers are slower"
     yield Finding("load", WARN if busy else OK, text, advice if busy else None)
 
 

@@ -39,7 +39,7 @@ class Entry:
         name: The chat's name.
         model: The name of the model that answered last.
         n_turns: The number of turns that can be read.
-        last_used: When the chat was written last, in seconds since 1970.
+        last_used: When the chat was written or left last, in seconds since 1970.
         n_bytes: The size of the chat's file.
         n_state_bytes: The size of its KV state; 0 if there is none.
         problem: What is wrong with the file, or None. Opening the chat repairs what can be.

@@ -168,6 +168,7 @@ class PersistentChat:
             self.save(on_slow)
         finally:
             with shielded():
+                self.session.touch()
                 self.session.close()
 
     def __enter__(self) -> PersistentChat:

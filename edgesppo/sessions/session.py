@@ -140,6 +140,11 @@ class Session:
         with suppress(OSError):
             self.files.unlink(self.state_path)
 
+    def touch(self) -> None:
+        """Make it the chat that was used last, even if nothing was written."""
+        with suppress(OSError):
+            os.utime(self.path)
+
     def close(self) -> None:
         """Unlock the chat; harmless when repeated."""
         if self._created and self._end == (0, 0):  # the first write failed, perhaps halfway

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,17 @@ def _talk(model: LoadedModel, sessions: Sessions, name: str, **options: Any) -> 
             kept.chat.ask(turn)
             kept.record()
         return kept.session.state_path
+
+
+def test_a_chat_that_is_left_is_the_one_used_last(demo: LoadedModel, sessions: Sessions) -> None:
+    for name in ("one", "two"):
+        _talk(demo, sessions, name)
+    os.utime(sessions.folder / "one.jsonl", (999, 999))
+    os.utime(sessions.folder / "two.jsonl", (1000, 1000))
+    with demo.keep(sessions.open("one")):
+        pass
+    with sessions.latest() as session:
+        assert session.name == "one"
 
 
 def _go_on(model: LoadedModel, sessions: Sessions) -> tuple[str, int, persistent_chat.Resumed]:
