@@ -53,6 +53,7 @@ bundle:
 # A folder that was never made into an environment is somebody's own.
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	@set -- "$(VENV)"/.edgesppo-*; \
-	if [ -e "$$1" ] || [ -e "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; \
+	@set -- "$(VENV)"/.edgesppo-base*; \
+	if [ -e "$$1" ] || [ -e "$(VENV)/.edgesppo-unfinished" ] || [ -e "$(VENV)/pyvenv.cfg" ]; \
+	then rm -rf "$(VENV)"; \
 	elif [ -e "$(VENV)" ]; then echo "$(VENV) is no virtual environment: it is left as it is"; fi

@@ -177,8 +177,9 @@ class _SetUp:
         if fault := _venv_fault():
             raise BuildError(fault)
         old = [path for path in self._venv.iterdir() if path.name not in (_LOCK, _SCRATCH)]
-        # A folder `bin` proves nothing: ~/.local has one, too.
-        is_environment = any(path.name.startswith(("pyvenv.cfg", ".edgesppo-")) for path in old)
+        # Neither `bin`, which ~/.local has, too, nor a lock that a kill left anywhere shows it.
+        marks = ("pyvenv.cfg", ".edgesppo-base", _UNFINISHED)
+        is_environment = any(path.name.startswith(marks) for path in old)
         if old and not is_environment:
             raise BuildError(f"{self._venv} holds other files; {_VENV_ADVICE}")
         why = f" for Python {_OWN_PYTHON}, it was made for {python}" if python else ""

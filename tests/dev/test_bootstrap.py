@@ -115,9 +115,12 @@ def test_a_folder_of_other_files_is_left_as_it_is(
     assert capsys.readouterr().err == (
         f"{fake.venv} holds other files; VENV=FOLDER makes the environment elsewhere\n"
     )
+    locked = fake.venv / ".edgesppo-lock"  # as a set-up that was killed leaves it
+    locked.touch()
     clean = ["make", "-f", ROOT / "Makefile", "clean", f"VENV={fake.venv}"]
     subprocess.run(clean, check=True, cwd=fake.root)
-    assert sorted(path.name for path in fake.venv.iterdir()) == ["bin", "thesis.txt"]
+    kept = [".edgesppo-lock", "bin", "thesis.txt"]
+    assert sorted(path.name for path in fake.venv.iterdir()) == kept
     (fake.venv / "pyvenv.cfg").touch()
     subprocess.run(clean, check=True, cwd=fake.root)
     assert not fake.venv.exists()
