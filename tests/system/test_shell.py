@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_a_path_with_blanks_is_one_word_of_any_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_one_word_of_any_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("my model.gguf", "it's", "plain")
     monkeypatch.setattr(os, "name", "posix")
     assert [*map(shell_word, words)] == ["'my model.gguf'", "'it'\"'\"'s'", "plain"]
     monkeypatch.setattr(os, "name", "nt")
-    assert [*map(shell_word, words)] == ['"my model.gguf"', "it's", "plain"]
+    assert [*map(shell_word, words)] == ['"my model.gguf"', '"it\'s"', "plain"]
+    words = ("C:\\a-b\\m_1.gguf", "C:\\a&b\\m.gguf", "C:\\my models\\")
+    assert [*map(shell_word, words)] == [words[0], f'"{words[1]}"', '"C:\\my models\\\\"']
