@@ -29,20 +29,8 @@ from edgesppo_convert.source.json_reader import JsonObject, is_text, parse_json,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Protocol
 
-    class TokenizerFolder(Protocol):
-        """A folder with the files of a tokenizer."""
-
-        def read_small(self, name: str, limit: int = ...) -> bytes | None:
-            """Read a file of at most `limit` bytes; None if it is missing."""
-
-        def read_json(self, name: str) -> JsonObject | None:
-            """Parse a JSON file; None if it is missing."""
-
-        def display_name(self, name: str) -> str:
-            """The name of a file, for messages."""
-
+    from edgesppo_convert.source.small_files import SmallFiles
 
 TOKENIZER_JSON = "tokenizer.json"
 MAX_BYTES = 64 << 20
@@ -172,7 +160,7 @@ class TokenizerJson:
             yield left, right
 
 
-def read_tokenizer_json(folder: TokenizerFolder) -> TokenizerJson | None:
+def read_tokenizer_json(folder: SmallFiles) -> TokenizerJson | None:
     """Read a folder's tokenizer.json; None if it has none. BadCheckpoint if it is damaged."""
     data = folder.read_small(TOKENIZER_JSON, MAX_BYTES)
     if data is None:

@@ -29,8 +29,8 @@ from edgesppo_convert.source.json_reader import JsonObject, check_content, is_te
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from edgesppo_convert.gemma2.tokenizer_json import TokenizerFolder
     from edgesppo_convert.source.checkpoint import Checkpoint
+    from edgesppo_convert.source.small_files import SmallFiles
 
 TOKENIZER = "tokenizer.model"
 TOKENIZERS = (TOKENIZER, TOKENIZER_JSON)  # the files of which one is needed
@@ -59,7 +59,7 @@ class Vocabulary:
 
 
 def read_vocabulary(
-    checkpoint: Checkpoint, size: int, holder: TokenizerFolder | None = None
+    checkpoint: Checkpoint, size: int, holder: SmallFiles | None = None
 ) -> Vocabulary:
     """Read the vocabulary of a checkpoint whose embedding has `size` rows.
 
@@ -94,7 +94,7 @@ def read_vocabulary(
     return Vocabulary(tokens, special_ids, template, kept)
 
 
-def _read_model(holder: TokenizerFolder) -> list[Piece] | None:
+def _read_model(holder: SmallFiles) -> list[Piece] | None:
     data, where = holder.read_small(TOKENIZER, MAX_BYTES), holder.display_name(TOKENIZER)
     if data is None:
         return None
@@ -284,7 +284,7 @@ def _pad_id(config: JsonObject, tokens: Sequence[Piece], default: int | None) ->
     return default
 
 
-def _read_template(holder: TokenizerFolder, config: JsonObject | None) -> str | None:
+def _read_template(holder: SmallFiles, config: JsonObject | None) -> str | None:
     """The chat template: from its own file first, as in transformers, then from the config."""
     data = holder.read_small(TEMPLATE, MAX_TEMPLATE)
     if data is not None:

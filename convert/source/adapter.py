@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shlex
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +16,9 @@ from edgesppo.errors import (
     UnsupportedCheckpoint,
     UsageError,
 )
+from edgesppo.system.shell import shell_word
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
-    JsonObject,
     kind_of,
     name_exists,
     parse_json,
@@ -27,6 +26,7 @@ from edgesppo_convert.source.json_reader import (
     unreadable,
 )
 from edgesppo_convert.source.safetensors import Shard
+from edgesppo_convert.source.small_files import SmallFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,14 +34,13 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_PICKLE = "adapter_model.bin"
-MAX_SMALL = 64 << 20
 
 
-class Adapter:
+class Adapter(SmallFiles):
     """An adapter, open for reading, and the weight that it is to be merged with."""
 
     def __init__(self, folder: Path, weight: float) -> None:
-        self.folder = folder
+        self._folder = folder
         self.weight = weight
         self.where = str(folder)
         # A file name is bytes; what is written into the output must be valid UTF-8.
@@ -68,7 +67,7 @@ class Adapter:
 
     def contains_file(self, path: Path) -> bool:
         """Whether `path` is one of the two files of the adapter, or the target of a link to one."""
-        files = (self.folder / ADAPTER_CONFIG, self.folder / ADAPTER_WEIGHTS)
+        files = (self._folder / ADAPTER_CONFIG, self._folder / ADAPTER_WEIGHTS)
         return any(file.samefile(path) for file in files)
 
     def check_unchanged(self) -> None:
@@ -78,20 +77,6 @@ class Adapter:
                 f"the adapter has changed: {self.shard.path} was written to while it was read; run"
                 " the same command again"
             )
-
-    def read_json(self, name: str) -> JsonObject | None:
-        """Parse another JSON file of the folder; None if it is missing."""
-        data = self.read_small(name, MAX_JSON)
-        return None if data is None else parse_json(data, self.display_name(name))
-
-    def read_small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
-        """Read a small file of at most `limit` bytes; None if it is missing."""
-        path = self.folder / name
-        return read_bytes(path, limit) if name_exists(path) else None
-
-    def display_name(self, name: str) -> str:
-        """The name of a file of the folder, for messages."""
-        return str(self.folder / name)
 
     def _hash_weights(self) -> str:
         hasher = hashlib.sha256()
@@ -140,7 +125,7 @@ def _check_folder(folder: Path) -> None:
         advice = (
             "expected a folder that peft's save_pretrained wrote"
             if inner is None
-            else f"give the folder inside of it: --adapter {shlex.quote(str(inner))}"
+            else f"give the folder inside of it: --adapter {shell_word(str(inner))}"
         )
         raise BadCheckpoint(f"{folder} has no {ADAPTER_CONFIG}, so it is not an adapter; {advice}")
     if name_exists(folder / ADAPTER_WEIGHTS):
@@ -165,5 +150,5 @@ def _not_a_folder(path: Path) -> EdgesppoError:
         )
     return UnsupportedCheckpoint(
         f"{path} is {kind_of(path)}; {expected}"
-        + (f": --adapter {shlex.quote(str(path.parent))}" if path.is_file() else "")
+        + (f": --adapter {shell_word(str(path.parent))}" if path.is_file() else "")
     )

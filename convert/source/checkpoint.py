@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 from edgesppo.errors import BadCheckpoint, ModelNotFound
 from edgesppo.hub.repository import REVISION
 from edgesppo.system import notices
+from edgesppo.system.shell import shell_word
 from edgesppo_convert.source.adapter import ADAPTER_WEIGHTS
 from edgesppo_convert.source.folder_contents import CONFIG, INDEX, SINGLE, missing
 from edgesppo_convert.source.json_reader import (
     MAX_JSON,
     JsonObject,
-    name_exists,
     parse_json,
-    read_bytes,
     show,
     unreadable,
 )
 from edgesppo_convert.source.safetensors import Shard, Tensor
+from edgesppo_convert.source.small_files import SmallFiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -46,7 +46,6 @@ SMALL_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
-MAX_SMALL = 64 << 20
 PARTS = frozenset((".safetensors", ".json", ".model", ".jinja"))
 MAX_SHARDS = 1000
 BLOCK = 1 << 20
@@ -62,7 +61,7 @@ class Origin:
     revision: str | None = None
 
 
-class Checkpoint:
+class Checkpoint(SmallFiles):
     """A checkpoint folder, open for reading; a context manager.
 
     `config` is its config.json, `tensors` every tensor by name, `shards` the files that hold them,
@@ -104,26 +103,12 @@ class Checkpoint:
         """Close every shard; the tensors can no longer be read."""
         self._open_shards.close()
 
-    def read_json(self, name: str) -> JsonObject | None:
-        """Parse another JSON file of the checkpoint; None if it is missing."""
-        data = self.read_small(name, MAX_JSON)
-        return None if data is None else parse_json(data, self.display_name(name))
-
-    def read_small(self, name: str, limit: int = MAX_SMALL) -> bytes | None:
-        """Read a small file of at most `limit` bytes; None if it is missing."""
-        path = self._folder / name
-        return read_bytes(path, limit) if name_exists(path) else None
-
     def read_required(self, name: str, limit: int) -> bytes:
         """Read a small file of at most `limit` bytes; BadCheckpoint if it is missing."""
         data = self.read_small(name, limit)
         if data is None:
             raise BadCheckpoint(f"{self.where} has no {name}; {self._hint}")
         return data
-
-    def display_name(self, name: str) -> str:
-        """The name of a file of the checkpoint, for messages."""
-        return str(self._folder / name)
 
     def contains_file(self, path: Path) -> bool:
         """Whether `path` is one of the checkpoint's files, or the target of a link to one."""
@@ -158,7 +143,7 @@ class Checkpoint:
         if ADAPTER_WEIGHTS in names and (SINGLE in names or INDEX in names):
             notices.notify(
                 f"{self.where} holds an adapter, too ({ADAPTER_WEIGHTS}), which is not merged; to"
-                f" merge it: --adapter {self.where}"
+                f" merge it: --adapter {shell_word(self.where)}"
             )
         if SINGLE in names:
             return self._open_shard(SINGLE)

@@ -31,7 +31,6 @@ from edgesppo.system.content import HEAD, mistaken_for
 from edgesppo.system.fs import NO_SPACE
 from edgesppo.system.shell import shell_word
 from edgesppo_convert.source.checkpoint import (
-    MAX_SMALL,
     PARTS,
     SMALL_FILES,
     Checkpoint,
@@ -46,6 +45,7 @@ from edgesppo_convert.source.shard_download import (
     remove_files,
     size_of,
 )
+from edgesppo_convert.source.small_files import MAX_SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
