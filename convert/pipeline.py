@@ -271,7 +271,7 @@ class _Conversion:
 
 
 def _on_hashing(check_interrupt: Callable[[], None], report: Report, done: int, total: int) -> None:
-    """While the rest of the shards is hashed, which nothing was converted of now."""
+    """Called while the parts of the shards are hashed that the conversion did not read."""
     check_interrupt()
     report(Progress("", done, total, HASHING))
 

@@ -129,9 +129,10 @@ class Shard:
         return *self.state(), status.st_ino, status.st_ctime_ns
 
     def sample(self) -> str:
-        """A hash of parts all over the file, which other weights do not share; empty unless open.
+        """A hash of parts all over the file, in which other weights differ; empty unless open.
 
-        Unlike the inode it stays the same when a disk is mounted anew or a mode changes.
+        Unlike the inode it stays the same when a disk is mounted anew. With `state`, which has the
+        mtime, it misses only an edit between the parts that kept the mtime.
         """
         if self._file is None:
             return ""

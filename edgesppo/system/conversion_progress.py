@@ -15,8 +15,8 @@ class Progress:
     """How far a stage of a conversion is; reported when it begins and after every chunk.
 
     The stages are, in this order: "checking", if an interrupted run is resumed; "converting", whose
-    `done_bytes` begin with what that run had done; "hashing", if the rest of the checkpoint takes
-    long to hash; "reading back". Each counts its own bytes.
+    `done_bytes` begin with what that run had done; "hashing", of what was not read of the
+    checkpoint (of one on the hub, after each shard); "reading back". Each counts its own bytes.
     """
 
     tensor: str  # its name; empty when a stage begins
