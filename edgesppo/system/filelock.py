@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _ATTEMPTS = 100
 _POLL_S = 0.1
 _MAX_BYTES = 64 << 20
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+# On macOS the last two differ.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _SHOWN = 80  # characters of a host's name
 
 
@@ -47,9 +48,8 @@ def this_process() -> dict[str, Any]:
 def open_locked(path: Path, files: FileSystem, mode: int = 0o666) -> int:
     """Open a file, creating it if needed, and lock it until it is closed; its descriptor.
 
-    On a disk that knows no locks, such as some network shares, it is not locked, and a notice says
-    so.
-    Raises LockHeld, and OSError, also for anything but a regular file, such as a link.
+    On a disk that knows no locks, such as some network shares, it is opened without, and a notice
+    says so. Raises LockHeld, and OSError, also for anything but a regular file, such as a link.
     """
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
