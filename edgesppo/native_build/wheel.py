@@ -179,7 +179,7 @@ def loadable(pip: Pip, builds: Sequence[Build], kept: Path | None) -> Path | Non
         if kept is not None and build.folder == kept.parent:
             try:
                 _try_out(pip, build, kept)
-            except Failed:
+            except (Failed, zipfile.BadZipFile):
                 say(f"The llama.cpp in {kept.parent} does not load here: it is compiled anew")
                 kept.unlink()
                 return None
