@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,7 +180,7 @@ def loadable(pip: Pip, builds: Sequence[Build], kept: Path | None) -> Path | Non
         if kept is not None and build.folder == kept.parent:
             try:
                 _try_out(pip, build, kept)
-            except (Failed, zipfile.BadZipFile):
+            except (Failed, zipfile.BadZipFile, zlib.error):
                 say(f"The llama.cpp in {kept.parent} does not load here: it is compiled anew")
                 kept.unlink()
                 return None

@@ -118,6 +118,13 @@ def test_a_kept_wheel_that_does_not_load_here_is_compiled_anew(
     assert set_up(fake) == 0
     assert f"The llama.cpp in {kept.parent} does not load here" in capsys.readouterr().err
     assert any("pip wheel" in line for line, _ in compiled(fake))
+    fake.behave({})
+    kept = fake.keep_a_wheel()
+    data = bytearray(kept.read_bytes())
+    data[-len(data) // 4 * 3] ^= 255  # damaged on its disk
+    kept.write_bytes(data)
+    assert set_up(fake, "test") == 0
+    assert f"The llama.cpp in {kept.parent} does not load here" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("ways")
