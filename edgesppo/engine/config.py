@@ -110,10 +110,11 @@ def run_config(params: ContextParams) -> RunConfig:
     )
 
 
-def require_memory(summary: Summary, params: ContextParams) -> None:
+def require_memory(summary: Summary, params: ContextParams, gpu_layers: int = 0) -> None:
     """Raise OutOfMemory if creating the context, or its first steps, would end the process.
 
     llama.cpp reports it when it cannot allocate the cache, but not for its smaller allocations.
+    `gpu_layers` have their cache in the GPU's memory; -1 means all.
     """
     needs = memory_plan.plan_memory(
         summary,
@@ -123,6 +124,7 @@ def require_memory(summary: Summary, params: ContextParams) -> None:
         n_batch=params.n_batch,
         cache_type=params.cache_type,
         n_outputs=params.n_outputs,
+        gpu_layers=gpu_layers,
     )
     memory_guard.require(
         f"a context of {params.n_ctx:,} tokens",

@@ -76,7 +76,7 @@ class DraftModel:
             n_threads=n_threads,
             n_threads_batch=n_threads_batch or n_threads,
         )
-        config.require_memory(model.summary, params)
+        config.require_memory(model.summary, params, model.n_gpu_layers)
         self._chain = build_chain(SamplingParams(temperature=0), model.weights, self._n_ctx)
         self._batch = Batch(DRAFT_SLICE)
         self._cached: list[int] = []  # the token ids in the KV cache

@@ -39,7 +39,7 @@ class Stepper:
     ) -> None:
         # With a second context, one sequence more is there for what goes from one to the other.
         own = params if plain_from is None else replace(params, n_seqs=params.n_seqs + 1)
-        config.require_memory(model.summary, own)
+        config.require_memory(model.summary, own, model.n_gpu_layers)
         self._file = model.file
         self.context = Context(model.weights, own)
         self.batch = Batch(self.context.n_batch)

@@ -8,6 +8,7 @@ tenth. What Arm's processors repack is read in its sources. The memory of a GPU 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +131,10 @@ def plan_memory(
     """The plan for a Gemma-2 file; `n_ctx` and `n_batch` are in tokens, `n_seqs` shares `n_ctx`.
 
     llama.cpp keeps `n_outputs` rows of logits, and at least one for each sequence. `gpu_layers` are
-    in a GPU's own memory; -1 means all.
+    on a GPU, in its own memory but on a Mac; -1 means all.
     """
-    if gpu_layers:
+    on_gpu = gpu_layers != 0 and sys.platform != "darwin"
+    if on_gpu:
         summary = _without_gpu_layers(summary, gpu_layers)
     prefill = 0
     if config.plain_from is not None:
@@ -158,7 +160,7 @@ def plan_memory(
         n_threads_batch=config.n_threads_batch,
         available=available_memory(),
         prefill=prefill,
-        on_gpu=gpu_layers != 0,
+        on_gpu=on_gpu,
     )
 
 

@@ -5,7 +5,6 @@ All of it is decided before the model is loaded.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -185,7 +184,7 @@ def _fits_twice(summary: Summary) -> bool:
 def _plan(summary: Summary, tuning: RunConfig, options: LoadOptions) -> MemoryPlan:
     """The memory of the model and of the draft model, if there is one."""
     n_ctx = options.n_ctx or memory_plan.trained_context(summary)
-    gpu_layers = 0 if sys.platform == "darwin" else _gpu_layers(options)  # a Mac's shares memory
+    gpu_layers = _gpu_layers(options)
     plan = memory_plan.plan_memory(
         summary,
         tuning,

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgesppo
+from edgesppo.engine import config
+from edgesppo.gguf import gemma2
+from edgesppo.planning.run_config import ContextParams
 from edgesppo.system import hardware, memory_guard
 from edgesppo.system.signals import run_interruptibly
 
@@ -56,6 +59,18 @@ for stage in ("load", "context", "step"):
         if status:
             print("DIED", status, flush=True)
 """
+
+
+def test_a_cache_on_a_gpu_needs_none_of_the_computers_memory(
+    demo_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(memory_guard, "require", lambda _, memory, **_rest: asked.append(memory))
+    monkeypatch.setattr("sys.platform", "linux")
+    summary, params = gemma2.load_summary(demo_gguf), ContextParams(n_ctx=512)
+    for layers in (0, 1, 2, -1):
+        config.require_memory(summary, params, layers)
+    assert asked[0] == asked[1] > asked[2] > asked[3], "the first layer is the output"
 
 
 @linux
