@@ -149,7 +149,8 @@ def plan_memory(
     # The logits are computed where the layers' values were, and copied to where they are kept.
     compute = max(logits, shape.compute_bytes(full, window, n_ubatch, config.flash_attention))
     return MemoryPlan(
-        weights=_resident(summary, repack=config.repack),
+        # Beside a GPU nothing is repacked: its buffers for transfers, which go first, are mapped.
+        weights=_resident(summary, repack=config.repack and not on_gpu),
         kv=shape.kv_bytes(full, window, cache_type),
         compute=compute,
         logits=logits,

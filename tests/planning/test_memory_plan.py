@@ -106,6 +106,13 @@ def test_an_arm_processor_repacks_more_types(
     monkeypatch.setattr(hardware, "features", lambda: {"asimd", "asimddp"})
     quantized = sum(t.n_bytes for t in summary.tensors if t.type != "F32")
     assert memory_plan._copied(summary) == quantized
+    monkeypatch.setattr("sys.platform", "linux")
+    options = {"n_ctx": 512, "n_seqs": 1, "n_batch": 512, "cache_type": "f16"}
+    alone, beside = (
+        memory_plan.plan_memory(summary, default_config(), gpu_layers=layers, **options)
+        for layers in (0, 1)
+    )
+    assert alone.weights > beside.weights == summary.data_bytes, "none is repacked beside a GPU"
     monkeypatch.setattr(hardware, "features", lambda: {"asimd"})  # a Raspberry Pi 4
     assert memory_plan._copied(summary) == 0
 
