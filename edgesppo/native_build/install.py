@@ -68,9 +68,9 @@ def _environment_fault() -> str:
     if sys.prefix != sys.base_prefix or not marker.exists():
         return ""
     return (
-        f"{sys.executable} is the system's own Python, into which pip installs nothing; install"
-        " edgesppo in a virtual environment: python3 -m venv FOLDER, and in the clone"
-        " FOLDER/bin/pip install ."
+        f"{sys.executable} is the system's or another program's, and pip installs nothing into it"
+        " (PEP 668); install edgesppo in a virtual environment: python3 -m venv FOLDER, and in the"
+        " clone FOLDER/bin/pip install ."
     )
 
 
