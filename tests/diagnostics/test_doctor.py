@@ -186,7 +186,7 @@ def test_busy_programs_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "others", lambda: 0.53)
     found = one("load")
     assert (found["state"], found["text"]) == ("warn", "other programs use 53% of the processors")
-    assert "answers will be slower" in found["advice"]
+    assert "answers are slower" in found["advice"]
     monkeypatch.setattr(load, "others", lambda: 0.2)
     assert one("load")["state"] == "ok"
     monkeypatch.setattr(load, "others", lambda: None)
