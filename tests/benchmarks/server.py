@@ -198,9 +198,8 @@ def tell(report: Report, found: dict[str, dict[str, list[float]]]) -> None:
     ours = found.pop(OURS)
     for key in [key for key in ours if key.endswith(" own")]:
         crowd = key.removesuffix(" own")
-        number, kind = crowd.split()
         own, whole = ours.pop(key), ours.pop(f"{crowd} whole")
-        name = f"{number} clients, {kind} prompts: CPU time of HTTP"
+        name = f"{_name(crowd)[0]}: CPU time of HTTP"
         report.compare(name, "s", own, "all of it", whole, goal=OWN_SHARE, rival=False)
     for key, mine in ours.items():
         name, is_rate = _name(key)
