@@ -20,6 +20,7 @@ from edgesppo.cli.output import has_terminal, say
 from edgesppo.cli.session_options import Size
 from edgesppo.errors import UsageError
 from edgesppo.gguf import gemma2
+from edgesppo.planning.run_config import MOST_SEQS
 from edgesppo.server.settings import Deadlines, Limits, ServerSettings
 from edgesppo.system.paths import data_dir
 from edgesppo.terminal.output import is_quiet
@@ -36,7 +37,7 @@ _LIMITS, _TIMES = _SETTINGS.limits, _SETTINGS.deadlines
 _server = functools.partial(click.option, cls=Headed, heading="Serving")
 _safety = functools.partial(click.option, cls=Headed, heading="Who may use it")
 _limit = functools.partial(click.option, cls=Headed, heading="Limits", show_default=True)
-_SECONDS = click.FloatRange(0.1, 1e6)
+_timeout = functools.partial(_limit, type=click.FloatRange(0.1, 1e6))
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS = [
     _server("--host", default=_SETTINGS.host, show_default=True, help="The address to listen on."),
@@ -52,7 +53,7 @@ _OPTIONS = [
     _server("--tls-key", type=_FILE, help="The certificate's private key, as PEM."),
     _server(
         "--parallel",
-        type=click.IntRange(1, 64),
+        type=click.IntRange(1, MOST_SEQS),
         help="Answers that are computed at the same time; they share the context."
         " [default: what is worthwhile on this machine]",
     ),
@@ -111,26 +112,13 @@ _OPTIONS = [
         default=_LIMITS.body_bytes,
         help="The largest body, in bytes.",
     ),
-    _limit(
-        "--header-timeout",
-        type=_SECONDS,
-        default=_TIMES.header_s,
-        help="Seconds for a request's headers.",
+    _timeout("--header-timeout", default=_TIMES.header_s, help="Seconds for a request's headers."),
+    _timeout("--body-timeout", default=_TIMES.body_s, help="Seconds for its body."),
+    _timeout(
+        "--write-timeout", default=_TIMES.write_s, help="Seconds for a reader to take any of it."
     ),
-    _limit("--body-timeout", type=_SECONDS, default=_TIMES.body_s, help="Seconds for its body."),
-    _limit(
-        "--write-timeout",
-        type=_SECONDS,
-        default=_TIMES.write_s,
-        help="Seconds for a reader to take any of it.",
-    ),
-    _limit("--timeout", type=_SECONDS, default=_TIMES.total_s, help="Seconds for a whole answer."),
-    _limit(
-        "--drain-timeout",
-        type=_SECONDS,
-        default=_TIMES.drain_s,
-        help="Seconds for answers when it ends.",
-    ),
+    _timeout("--timeout", default=_TIMES.total_s, help="Seconds for a whole answer."),
+    _timeout("--drain-timeout", default=_TIMES.drain_s, help="Seconds for answers when it ends."),
 ]
 
 
