@@ -99,8 +99,9 @@ class Weights:
     def tokenize(self, text: bytes, *, special: bool) -> list[int]:
         """The token ids of UTF-8 `text`, without `<bos>`.
 
-        `special` turns the names of control tokens in it into those tokens.
+        `special` turns the names of control tokens in it into those tokens. Raises OutOfMemory.
         """
+        memory_guard.require_reserve("splitting a text into tokens")
         capacity = len(text) + 8
         while True:
             ids = (ctypes.c_int32 * capacity)()

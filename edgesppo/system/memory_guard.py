@@ -88,6 +88,15 @@ def require_threads(n_threads: int) -> None:
     )
 
 
+def require_reserve(what: str) -> None:
+    """Raise OutOfMemory if a limit of this process leaves native code too little for `what`.
+
+    For calls that take little, and that end the process where they do not get it.
+    """
+    if is_limited():
+        require(what, memory=_COMPUTING_RESERVE, advice="raise the limit (ulimit -v)")
+
+
 def is_limited() -> bool:
     """Whether this process may use only so much address space, as with `ulimit -v`."""
     if sys.platform == "win32":
