@@ -134,7 +134,7 @@ class Dialogue:
         return AnswerStream(claim, begin, keep)
 
     def _begin(self, turn: Turn, schema: Any, sampling: Mapping[str, Any]) -> Generation:
-        """Check everything, build the prompt and submit it. See `answer` for the parameters."""
+        """Check everything, build the prompt and queue it. See `answer` for the parameters."""
         validate.text("the message", turn.question.content)
         options.check_names(sampling, ("schema",))
         if schema is not None and turn.partial is not None:

@@ -24,7 +24,7 @@ class Generation:
     """One answer being generated: iterate over it for its chunks.
 
     `result()` returns the answer so far, at any time; `request` is what the engine was asked for.
-    With `waits`, it is so only once `start` is called. Raises what `Engine.submit` raises.
+    With `waits`, it begins only once `start` is called. Raises what `Engine.prepare` raises.
     """
 
     def __init__(
@@ -42,8 +42,9 @@ class Generation:
         self._engine = engine
         self._tokenizer = engine.model.tokenizer
         self._left_out = left_out
-        ask = engine.prepare if waits else engine.submit
-        self.request: Request = ask(prompt, self.params, owner=self, grammar=grammar, salt=salt)
+        self.request: Request = engine.prepare(
+            prompt, self.params, owner=self, grammar=grammar, salt=salt
+        )
         self._decoder = Utf8Decoder()
         self._stops = StopFilter(params.stop)
         self._text: list[str] = []
@@ -51,9 +52,11 @@ class Generation:
         self._logprobs: list[TokenLogprob] = []
         self._n_yielded = 0  # of the logprobs
         self._ended = False  # whether the stream was read to its end
+        if not waits:
+            self.start()
 
     def start(self) -> None:
-        """Ask the engine for the answer, which was made to wait. Raises Closed."""
+        """Queue the request, if it was made to wait. Raises Closed."""
         self._engine.add(self.request)
 
     def __iter__(self) -> Iterator[Chunk]:

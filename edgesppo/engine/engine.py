@@ -135,20 +135,6 @@ class Engine:
         for request in self._schedule.requests():
             request.finish_reason = CLOSED
 
-    def submit(
-        self,
-        prompt: Sequence[int],
-        params: SamplingParams,
-        *,
-        owner: object = None,
-        grammar: str | None = None,
-        salt: str = "",
-    ) -> Request:
-        """Queue a prompt for an answer: `prepare` and `add` in one."""
-        request = self.prepare(prompt, params, owner=owner, grammar=grammar, salt=salt)
-        self.add(request)
-        return request
-
     def prepare(
         self,
         prompt: Sequence[int],
@@ -182,12 +168,13 @@ class Engine:
             request.drafter = Drafter(request.tokens, self._draft_costs, self._draft_model)
         return request
 
-    def add(self, request: Request) -> None:
-        """Queue a request. Raises Closed."""
+    def add(self, request: Request) -> Request:
+        """Queue a request that `prepare` made, and return it. Raises Closed."""
         with self._lock:
             self._open_context()
             request.submitted_at = time.perf_counter()
             self._schedule.add(request)
+        return request
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
         """The error for a prompt of `n_tokens`, or of `at_least` as many, to be raised."""

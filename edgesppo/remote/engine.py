@@ -44,7 +44,7 @@ class RemoteEngine:
         self._open: dict[int, list[socket.socket]] = {}
         self._closed = False
 
-    def submit(
+    def prepare(
         self,
         prompt: Sequence[int],
         params: SamplingParams,
@@ -53,7 +53,7 @@ class RemoteEngine:
         grammar: str | None = None,
         salt: str = "",
     ) -> Request:
-        """An answer that will be asked for. Raises UsageError and ContextOverflow."""
+        """A request to be passed to `add`. Raises UsageError, ContextOverflow and Closed."""
         del owner, salt
         if self._closed:
             raise Closed("the connection to the server was closed")
@@ -65,6 +65,11 @@ class RemoteEngine:
         limit, ends = min(n + params.max_tokens, self.n_ctx), frozenset[int]()
         chain = cast("Chain", _NoChain())
         return Request([*prompt], n, params, chain, time.perf_counter(), limit, ends)
+
+    def add(self, request: Request) -> Request:
+        """The request itself: `stream` is what asks the server."""
+        request.submitted_at = time.perf_counter()
+        return request
 
     def overflow(self, n_tokens: int, *, at_least: bool = False) -> ContextOverflow:
         """The error for a prompt of `n_tokens`, to be raised."""

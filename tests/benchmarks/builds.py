@@ -128,7 +128,7 @@ def measure() -> None:
         # No end token can end it: the figures are of so many tokens.
         params = SamplingParams(temperature=0, max_tokens=answer)
         begun = time.perf_counter()
-        request = engine.submit(prompt, params)
+        request = engine.add(engine.prepare(prompt, params))
         request.end_tokens = frozenset()
         n = sum(1 for event in engine.stream(request) if event.token is not None)
         ended = time.perf_counter()

@@ -186,7 +186,9 @@ def our_turn() -> None:
     loaded, pss = time.perf_counter(), proportional()
     engine = model._interior.engine
     begun = time.perf_counter()
-    request = engine.submit(what["ids"], SamplingParams(temperature=0, max_tokens=what["answer"]))
+    request = engine.add(
+        engine.prepare(what["ids"], SamplingParams(temperature=0, max_tokens=what["answer"]))
+    )
     request.end_tokens = frozenset()
     for _ in engine.stream(request):
         pass

@@ -79,7 +79,9 @@ def ours(
 
     Context.sample = forced  # type: ignore[method-assign]
     try:
-        request = engine.submit(prompt, SamplingParams(temperature=0, max_tokens=len(answer)))
+        request = engine.add(
+            engine.prepare(prompt, SamplingParams(temperature=0, max_tokens=len(answer)))
+        )
         for _ in engine.stream(request):
             pass
     finally:
@@ -148,7 +150,9 @@ def own(path: Path, tuning: RunConfig, *, drafts: bool) -> dict[str, tuple[float
         for text in texts:
             messages.append(Message("user", text))
             ids = encode(model, messages)
-            request = engine.submit(ids, SamplingParams(temperature=0, max_tokens=ANSWER))
+            request = engine.add(
+                engine.prepare(ids, SamplingParams(temperature=0, max_tokens=ANSWER))
+            )
             while request.n_generated == 0 and request.finish_reason is None:
                 engine.step()  # the prefill gives the first token
             first, started = request.n_generated, time.perf_counter()

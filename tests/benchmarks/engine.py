@@ -36,7 +36,7 @@ PYTHON, CANCEL = 0.03, 0.1
 
 def answer(engine: Engine, ids: list[int], n: int = ANSWER) -> tuple[float, float]:
     """Seconds to the first token, and per later token, of an answer of `n` tokens."""
-    request = engine.submit(ids, GREEDY.replace(max_tokens=n))
+    request = engine.add(engine.prepare(ids, GREEDY.replace(max_tokens=n)))
     for _ in engine.stream(request):
         pass
     first, last = request.first_token_at, request.last_token_at
@@ -126,7 +126,7 @@ def cancel(report: Report, path: Path, rounds: int) -> None:
     for one in range(rounds):
         ids = prompt_ids(model, 4000, seed=one)
         wholes.append(len(ids) / rate)
-        request = engine.submit(ids, GREEDY)
+        request = engine.add(engine.prepare(ids, GREEDY))
         asked: list[float] = []
 
         def stop(request: Request = request, asked: list[float] = asked) -> None:

@@ -75,7 +75,7 @@ def our_depths(file: Path, threads: int, depths: Sequence[int]) -> dict[str, flo
 
 def _rates(engine: Engine, ids: list[int], n: int) -> tuple[float, float]:
     """Tokens per second of what is new of a prompt, and of an answer of `n` tokens to it."""
-    request = engine.submit(ids, GREEDY.replace(max_tokens=n))
+    request = engine.add(engine.prepare(ids, GREEDY.replace(max_tokens=n)))
     request.end_tokens = frozenset()
     for _ in engine.stream(request):
         pass
@@ -129,7 +129,7 @@ def our_sequences(file: Path, threads: int, numbers: Sequence[int]) -> dict[str,
             engine = model._interior.engine
             params = GREEDY.replace(max_tokens=4 * ANSWER)
             requests = [
-                engine.submit(contestants.random_ids(SHORT, size, seed), params)
+                engine.add(engine.prepare(contestants.random_ids(SHORT, size, seed), params))
                 for seed in range(n)
             ]
             for request in requests:

@@ -47,7 +47,7 @@ def logprobs(report: Report, model: Model, n_tokens: int) -> None:
     kinds = {"plain": PLAIN, "top 5": PLAIN.replace(logprobs=5)}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     memory: dict[str, int] = {}
-    request = engine.submit(prompt_ids(model, 64), PLAIN.replace(max_tokens=n_tokens))
+    request = engine.add(engine.prepare(prompt_ids(model, 64), PLAIN.replace(max_tokens=n_tokens)))
     names, events = itertools.cycle(kinds), engine.stream(request)
     next(events)
     while request.finish_reason is None:

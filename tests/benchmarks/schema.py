@@ -60,7 +60,7 @@ print(json.dumps((len(times) - 1) / (times[-1] - times[0])))
 def ours(engine: Engine, ids: list[int], sampling: dict[str, float], gbnf: str | None) -> float:
     """Tokens per second of an answer by edgesppo; `gbnf` None: not bound."""
     params = SamplingParams(max_tokens=ANSWER, seed=1, **sampling)  # type: ignore[arg-type]
-    request = engine.submit(ids, params, grammar=gbnf)
+    request = engine.add(engine.prepare(ids, params, grammar=gbnf))
     for _ in engine.stream(request):
         pass
     first, last = request.first_token_at, request.last_token_at
@@ -85,7 +85,9 @@ def measured(path: Path, sampling: dict[str, float]) -> dict[str, float]:
     # Without drafts, so that every token is decoded by itself.
     engine = Engine(model, n_ctx=2048, n_threads=THREADS, flash_attention="on", draft_costs=None)
     ids = prompt_ids(model, PROMPT)
-    engine.cancel(engine.submit(ids, SamplingParams(), grammar=gbnf))  # reads the vocabulary
+    engine.cancel(
+        engine.add(engine.prepare(ids, SamplingParams(), grammar=gbnf))
+    )  # reads the vocabulary
     rates = {
         "free": ours(engine, ids, sampling, None),
         "bound": ours(engine, ids, sampling, gbnf),

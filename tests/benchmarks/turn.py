@@ -147,7 +147,7 @@ def measure() -> None:
     def answer(prompt: list[int], n: int, logprobs: int | None = None) -> tuple[Any, float]:
         begun = time.perf_counter()
         params = SamplingParams(temperature=0, max_tokens=n, logprobs=logprobs)
-        request = engine.submit(prompt, params)
+        request = engine.add(engine.prepare(prompt, params))
         request.end_tokens = frozenset()  # so that the figures are of so many tokens
         for _ in engine.stream(request):
             pass

@@ -165,7 +165,7 @@ def first_position(engine: Engine) -> int:
 def _answers(tested: Setting, chat: Chat, prompt: list[int]) -> tuple[list[int], list[int]]:
     """The chat's answer and that of a new context for the same prompt, with their end tokens."""
     engine = tested.engine(draft_costs=None)
-    request = engine.submit(prompt, chat.params)
+    request = engine.add(engine.prepare(prompt, chat.params))
     tokens = [event.token for event in engine.stream(request) if event.token is not None]
     engine.close()
     ends = {"stop": [tested.model.end_of_turn], "length": []}

@@ -56,15 +56,15 @@ def _finish(engine: Engine, request: Request) -> list[int]:
 def _fresh(model: Model, prompt: list[int], params: SamplingParams = GREEDY) -> list[int]:
     engine = Engine(model)
     try:
-        return _finish(engine, engine.submit(prompt, params))
+        return _finish(engine, engine.add(engine.prepare(prompt, params)))
     finally:
         engine.close()
 
 
 def test_a_shared_prefix_is_not_prefilled_again(model: Model, engine: Engine) -> None:
     first, second = _prompt(model, STORY + "Hi"), _prompt(model, STORY + "Bye now")
-    _finish(engine, engine.submit(first, GREEDY))
-    request = engine.submit(second, GREEDY)
+    _finish(engine, engine.add(engine.prepare(first, GREEDY)))
+    request = engine.add(engine.prepare(second, GREEDY))
     tokens = _finish(engine, request)
     pairs = zip(first, second, strict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -74,9 +74,9 @@ def test_a_shared_prefix_is_not_prefilled_again(model: Model, engine: Engine) ->
 
 def test_the_very_same_prompt_decodes_one_token_only(model: Model, engine: Engine) -> None:
     prompt = _prompt(model, STORY)
-    once = engine.submit(prompt, GREEDY)
+    once = engine.add(engine.prepare(prompt, GREEDY))
     tokens = _finish(engine, once)
-    twice = engine.submit(prompt, GREEDY)
+    twice = engine.add(engine.prepare(prompt, GREEDY))
     assert _finish(engine, twice) == tokens
     assert twice.n_cached == len(prompt) - 1
 
@@ -87,13 +87,13 @@ def test_going_back_beyond_the_sliding_window_prefills_anew(model: Model) -> Non
     engine = Engine(model, n_ubatch=32)
     long = _prompt(model, STORY * 20)[:480]
     assert len(long) > 2 * model.weights.n_swa
-    _finish(engine, engine.submit(long, GREEDY))
+    _finish(engine, engine.add(engine.prepare(long, GREEDY)))
     for keep in (5, 40, 200, 475):
         edited = [*long[:keep], *model.tokenize(" What is my name?")]
-        request = engine.submit(edited, GREEDY)
+        request = engine.add(engine.prepare(edited, GREEDY))
         assert _finish(engine, request) == _fresh(model, edited), f"kept {keep}"
         assert (request.n_cached > 0) == (keep > 300), "256 cells are kept"
-        _finish(engine, engine.submit(long, GREEDY))
+        _finish(engine, engine.add(engine.prepare(long, GREEDY)))
     engine.close()
 
 
@@ -101,7 +101,7 @@ def test_sequences_side_by_side_give_what_each_gives_alone(model: Model) -> None
     prompts = [_prompt(model, text) for text in ("Hello", STORY, STORY * 6, "What is 2 plus 3?")]
     alone = [_fresh(model, prompt) for prompt in prompts]
     engine = Engine(model, n_seqs=3, n_batch=32)
-    requests = [engine.submit(prompt, GREEDY) for prompt in prompts]
+    requests = [engine.add(engine.prepare(prompt, GREEDY)) for prompt in prompts]
     together = [_finish(engine, request) for request in requests]
     engine.close()
     assert together == alone
@@ -112,7 +112,7 @@ def test_a_sequence_does_not_change_the_sampling_of_another(model: Model) -> Non
     hot = SamplingParams(temperature=2.0, top_p=1.0, seed=7, max_tokens=10)
     alone = _fresh(model, prompt, hot)
     engine = Engine(model, n_seqs=2)
-    requests = [engine.submit(prompt, hot.replace(seed=seed)) for seed in (7, 8)]
+    requests = [engine.add(engine.prepare(prompt, hot.replace(seed=seed))) for seed in (7, 8)]
     first, second = (_finish(engine, request) for request in requests)
     engine.close()
     assert first == alone
@@ -120,7 +120,7 @@ def test_a_sequence_does_not_change_the_sampling_of_another(model: Model) -> Non
 
 
 def test_cancel_from_another_thread_ends_a_stream(model: Model, engine: Engine) -> None:
-    request = engine.submit(_prompt(model, "Hello"), ENDLESS)
+    request = engine.add(engine.prepare(_prompt(model, "Hello"), ENDLESS))
     stream = engine.stream(request)
     next(stream)
     thread = threading.Thread(target=engine.cancel, args=[request])
@@ -128,7 +128,7 @@ def test_cancel_from_another_thread_ends_a_stream(model: Model, engine: Engine) 
     thread.join()
     assert [event.finish_reason for event in stream][-1] == "cancelled"
     prompt = _prompt(model, "Hello")
-    assert _finish(engine, engine.submit(prompt, GREEDY)) == _fresh(model, prompt)
+    assert _finish(engine, engine.add(engine.prepare(prompt, GREEDY))) == _fresh(model, prompt)
 
 
 def test_a_decode_stops_at_the_abort_flag_and_the_context_is_usable_again(model: Model) -> None:
@@ -161,7 +161,7 @@ def test_a_prefill_that_is_cancelled_midway_leaves_the_cache_right(
             engine.cancel(request)
         decode(context, batch)
 
-    request = engine.submit(prompt, GREEDY)
+    request = engine.add(engine.prepare(prompt, GREEDY))
     with monkeypatch.context() as patch:
         patch.setattr(Context, "decode", decode_and_abort)
         # The cancel comes from the decode's own thread, so it must not wait for the engine.
@@ -169,7 +169,7 @@ def test_a_prefill_that_is_cancelled_midway_leaves_the_cache_right(
         tokens = _finish(engine, request)
     assert (tokens, request.finish_reason) == ([], "cancelled")
     assert len(calls) == 2
-    again = engine.submit(prompt, GREEDY)
+    again = engine.add(engine.prepare(prompt, GREEDY))
     assert _finish(engine, again) == _fresh(model, prompt)
     assert again.n_cached <= 160
     engine.close()
@@ -177,24 +177,24 @@ def test_a_prefill_that_is_cancelled_midway_leaves_the_cache_right(
 
 def test_leaving_a_stream_frees_its_slot(model: Model, engine: Engine) -> None:
     for _ in range(5):
-        stream = engine.stream(engine.submit(_prompt(model, STORY), GREEDY))
+        stream = engine.stream(engine.add(engine.prepare(_prompt(model, STORY), GREEDY)))
         next(stream)
         stream.close()
     prompt = _prompt(model, "Hello")
-    assert _finish(engine, engine.submit(prompt, GREEDY)) == _fresh(model, prompt)
+    assert _finish(engine, engine.add(engine.prepare(prompt, GREEDY))) == _fresh(model, prompt)
 
 
 def test_a_prompt_longer_than_the_context_says_by_how_much(model: Model, engine: Engine) -> None:
     prompt = [model.bos] * (engine.n_ctx + 9)
     with pytest.raises(edgesppo.ContextOverflow, match="shorten it by 10 or more") as caught:
-        engine.submit(prompt, GREEDY)
+        engine.add(engine.prepare(prompt, GREEDY))
     assert (caught.value.needed, caught.value.available) == (engine.n_ctx + 10, engine.n_ctx)
 
 
 def test_an_answer_that_fills_the_context_ends_with_length(model: Model) -> None:
     engine = Engine(model, n_ctx=64)
     prompt = _prompt(model, STORY * 4)[:60]
-    requests = [engine.submit(prompt, ENDLESS.replace(seed=seed)) for seed in range(5)]
+    requests = [engine.add(engine.prepare(prompt, ENDLESS.replace(seed=seed))) for seed in range(5)]
     answers = [(_finish(engine, request), request.finish_reason) for request in requests]
     engine.close()
     full = [tokens for tokens, reason in answers if reason == "length"]
@@ -204,23 +204,23 @@ def test_an_answer_that_fills_the_context_ends_with_length(model: Model) -> None
 
 def test_closing_while_a_stream_runs_ends_it_with_a_clear_error(model: Model) -> None:
     engine = Engine(model)
-    stream = engine.stream(engine.submit(_prompt(model, STORY), GREEDY))
+    stream = engine.stream(engine.add(engine.prepare(_prompt(model, STORY), GREEDY)))
     next(stream)
     engine.close()
     with pytest.raises(edgesppo.Closed, match="while it was answering"):
         list(stream)
     with pytest.raises(edgesppo.Closed):
-        engine.submit([1, 2], GREEDY)
+        engine.add(engine.prepare([1, 2], GREEDY))
 
 
 def test_a_prefix_that_a_running_sequence_holds_is_shared(model: Model) -> None:
     system = _prompt(model, STORY)
     engine = Engine(model, n_seqs=3)
-    first = engine.submit([*system, *model.tokenize("Who are you?")], ENDLESS)
+    first = engine.add(engine.prepare([*system, *model.tokenize("Who are you?")], ENDLESS))
     stream = engine.stream(first)
     next(stream)
     prompt = [*system, *model.tokenize("Thanks!")]
-    second = engine.submit(prompt, GREEDY)
+    second = engine.add(engine.prepare(prompt, GREEDY))
     tokens = _finish(engine, second)
     stream.close()
     engine.close()
@@ -237,12 +237,12 @@ def test_a_long_prompt_comes_in_slices_beside_running_answers(
     )
     monkeypatch.setattr(prefill_slice, "PAUSE_S", 0.0)  # as on a slow machine
     engine = Engine(model, n_seqs=2, n_ctx=512)
-    running = engine.submit(_prompt(model, "Hello"), ENDLESS)
+    running = engine.add(engine.prepare(_prompt(model, "Hello"), ENDLESS))
     stream = engine.stream(running)
     next(stream)
     sizes.clear()
     before = running.n_generated
-    long = engine.submit(_prompt(model, STORY * 20)[:400], GREEDY)
+    long = engine.add(engine.prepare(_prompt(model, STORY * 20)[:400], GREEDY))
     while not long.n_generated:
         engine.step()
     assert max(sizes) <= LEAST + 1, "a running answer waited for more than a slice"
@@ -262,7 +262,7 @@ def test_a_senseless_setting_is_refused_by_name(model: Model, name: str, value: 
 
 def test_an_empty_prompt_is_refused(engine: Engine) -> None:
     with pytest.raises(edgesppo.UsageError, match="no tokens"):
-        engine.submit([], GREEDY)
+        engine.add(engine.prepare([], GREEDY))
 
 
 def test_making_and_closing_engines_leaves_no_thread(model: Model) -> None:
@@ -278,17 +278,19 @@ def test_a_prompt_that_finds_no_room_waits_for_the_answer_beside_it(model: Model
     long = [model.bos, *range(300, 500)]
     short = [*range(600, 700)]  # shares no cells
     params = GREEDY.replace(logit_bias={1: -100, model.end_of_turn: -100})
-    first = engine.submit(long, params)
+    first = engine.add(engine.prepare(long, params))
     engine.step()
     assert first.n_generated == 1
-    second = engine.submit(short, params)
+    second = engine.add(engine.prepare(short, params))
     engine.step()
     assert (second.n_prefilled, second.finish_reason) == (0, None)
     tokens = [_finish(engine, first), _finish(engine, second)]
     assert [request.finish_reason for request in (first, second)] == ["length", "length"]
     engine.close()
     alone = Engine(model, n_ctx=256)
-    assert tokens == [_finish(alone, alone.submit(prompt, params)) for prompt in (long, short)]
+    assert tokens == [
+        _finish(alone, alone.add(alone.prepare(prompt, params))) for prompt in (long, short)
+    ]
     alone.close()
 
 
@@ -296,7 +298,9 @@ def test_prompts_that_together_outgrow_a_small_context_go_in_more_batches(model:
     """llama.cpp ends the process for a batch of more tokens than the cache has cells."""
     engine = Engine(model, n_ctx=256, n_seqs=4)
     prompts = [[*range(300 + 70 * n, 370 + 70 * n)] for n in range(4)]
-    requests = [engine.submit(prompt, GREEDY.replace(max_tokens=2)) for prompt in prompts]
+    requests = [
+        engine.add(engine.prepare(prompt, GREEDY.replace(max_tokens=2))) for prompt in prompts
+    ]
     for request in requests:
         _finish(engine, request)
         assert request.finish_reason in ("stop", "length")

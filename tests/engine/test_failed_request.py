@@ -36,7 +36,7 @@ def test_a_fault_in_sampling_is_of_one_request(
         engine = model._interior.engine
         params = SamplingParams(temperature=0, max_tokens=12)
         prompts = [model.tokenize(text, chat=True) for text in ("My name is Ada.", "Who are you?")]
-        good, bad = (engine.submit(prompt, params) for prompt in prompts)
+        good, bad = (engine.add(engine.prepare(prompt, params)) for prompt in prompts)
         while good.finish_reason is None or bad.finish_reason is None:
             engine.step()
         assert good.error is None

@@ -39,11 +39,11 @@ def prompt(model: Model, n: int, letter: str = "a") -> list[int]:
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one(model: Model, engine: Engine) -> None:
-    running = engine.submit(prompt(model, 8), MANY)
+    running = engine.add(engine.prepare(prompt(model, 8), MANY))
     engine.step()
-    long = engine.submit(prompt(model, 2000, "x"), FEW)
+    long = engine.add(engine.prepare(prompt(model, 2000, "x"), FEW))
     engine.step()
-    short = engine.submit(prompt(model, 40, "y"), FEW)
+    short = engine.add(engine.prepare(prompt(model, 40, "y"), FEW))
     while short.first_token_at is None:
         engine.step()
     assert long.first_token_at is None
@@ -52,14 +52,14 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(model: Model, engine: Engin
 
 
 def test_a_long_prompt_is_never_left_behind(model: Model, engine: Engine) -> None:
-    engine.submit(prompt(model, 8), MANY)
+    engine.add(engine.prepare(prompt(model, 8), MANY))
     engine.step()
-    long = engine.submit(prompt(model, 600, "x"), FEW)
+    long = engine.add(engine.prepare(prompt(model, 600, "x"), FEW))
     steps = 0
     while long.first_token_at is None:
         before = long.n_prefilled
         if not steps % 2:  # one after the other, and each with more than there is room for
-            engine.submit(prompt(model, 100 + steps, "y"), FEW)
+            engine.add(engine.prepare(prompt(model, 100 + steps, "y"), FEW))
         engine.step()
         assert long.n_prefilled > before or long.first_token_at is not None
         steps += 1
@@ -70,20 +70,20 @@ def test_cells_are_shared_only_under_the_same_salt(model: Model, engine: Engine)
     ids = prompt(model, 60)
 
     def cached(salt: str) -> int:
-        request = engine.submit(ids, FEW, salt=salt)
+        request = engine.add(engine.prepare(ids, FEW, salt=salt))
         for _ in engine.stream(request):
             pass
         return request.n_cached
 
     assert [cached(salt) for salt in ("ada", "bob", "ada", "bob", "")] == [0, 0, 59, 59, 0]
-    running = engine.submit(ids, MANY, salt="ada")
+    running = engine.add(engine.prepare(ids, MANY, salt="ada"))
     engine.step()
     assert cached("eve") == 0  # although the same prompt runs
     assert running.n_generated > 0
 
 
 def test_a_request_that_is_withdrawn_ends_with_the_next_step(model: Model, engine: Engine) -> None:
-    one, two = (engine.submit(prompt(model, 700, letter), FEW) for letter in "xy")
+    one, two = (engine.add(engine.prepare(prompt(model, 700, letter), FEW)) for letter in "xy")
     engine.step()
     engine.withdraw(one)
     engine.step()
@@ -96,8 +96,10 @@ def test_a_request_that_is_withdrawn_ends_with_the_next_step(model: Model, engin
 def test_as_many_make_way_for_another_salt_as_it_needs_cells(model: Model) -> None:
     """Beside one of the two it has no room: if they went one by one, each would start again."""
     engine = Engine(model, n_seqs=3, n_ctx=1024, draft_costs=None)
-    ada = [engine.submit(prompt(model, 420, letter), MANY, salt="ada") for letter in "xy"]
-    bob = engine.submit(prompt(model, 640, "z"), FEW, salt="bob")
+    ada = [
+        engine.add(engine.prepare(prompt(model, 420, letter), MANY, salt="ada")) for letter in "xy"
+    ]
+    bob = engine.add(engine.prepare(prompt(model, 640, "z"), FEW, salt="bob"))
     for _ in range(10):
         engine.step()
     assert (bob.slot, bob.finish_reason) == (None, None), "it was put back"

@@ -103,10 +103,10 @@ def test_an_interrupt_at_any_line_leaves_everyone_else_as_they_were(demo_gguf: P
             model._interior.engine.model.bos,
             *model.tokenize("What is the capital of France?"),
         ]
-        alone = _tokens(engine, engine.submit(prompt, GREEDY))
+        alone = _tokens(engine, engine.add(engine.prepare(prompt, GREEDY)))
         n_lines = _lines(model)
         for n in range(1, n_lines, max(1, n_lines // POINTS)):
-            other = engine.submit(prompt, GREEDY)
+            other = engine.add(engine.prepare(prompt, GREEDY))
             engine.step()
             interrupt = InterruptAt(n)
             try:
@@ -135,9 +135,12 @@ def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
         model._interior.engine.model.bos,
         *model.tokenize("My name is Ada. Who are you? " * 60),
     ][:480]
-    alone = _tokens(model._interior.engine, model._interior.engine.submit(prompt, GREEDY))
+    alone = _tokens(
+        model._interior.engine,
+        model._interior.engine.add(model._interior.engine.prepare(prompt, GREEDY)),
+    )
     engine = Engine(model._interior.engine.model, n_ubatch=32, draft_costs=None)
-    _tokens(engine, engine.submit(prompt[:100], GREEDY.replace(max_tokens=1)))
+    _tokens(engine, engine.add(engine.prepare(prompt[:100], GREEDY.replace(max_tokens=1))))
     decode, sizes = Context.decode, []
 
     def decode_and_stop(context: Context, batch: Batch) -> None:
@@ -147,7 +150,7 @@ def test_what_a_stopped_prefill_overwrote_is_prefilled_again(
             raise edgesppo.Cancelled("another's cancel, at the very end")
 
     monkeypatch.setattr(Context, "decode", decode_and_stop)
-    request = engine.submit(prompt, GREEDY)
+    request = engine.add(engine.prepare(prompt, GREEDY))
     got = _tokens(engine, request)
     assert request.n_cached == 100
     assert sizes[:2] == [380, 480], "it began anew"
@@ -176,10 +179,10 @@ def test_answers_that_need_more_room_than_there_is_take_turns(
     alone = []
     for prompt in prompts:
         engine = Engine(model._interior.engine.model, n_ctx=ROOM)
-        alone.append(_tokens(engine, engine.submit(prompt, params)))
+        alone.append(_tokens(engine, engine.add(engine.prepare(prompt, params))))
         engine.close()
     engine = Engine(model._interior.engine.model, n_ctx=ROOM, n_seqs=4)
-    requests = [engine.submit(prompt, params) for prompt in prompts]
+    requests = [engine.add(engine.prepare(prompt, params)) for prompt in prompts]
     together = [_tokens(engine, request) for request in requests]
     engine.close()
     assert 2 * engine.n_ctx < 4 * 2 * TURN

@@ -43,7 +43,7 @@ def test_where_room_is_short_the_conversation_used_least_recently_goes(demo_gguf
         ]
         assert 2 * len(prompts[0]) < engine.n_ctx < 3 * len(prompts[0])
         for prompt in prompts:
-            list(engine.stream(engine.submit(prompt, SamplingParams(max_tokens=1))))
+            list(engine.stream(engine.add(engine.prepare(prompt, SamplingParams(max_tokens=1)))))
         cached = [engine.count_cached([*prompt, prompt[-1]]) for prompt in prompts]
         assert cached[0] < 10, "what all chats begin with"
         assert cached[1:] == [len(prompt) for prompt in prompts[1:]]
@@ -72,7 +72,7 @@ def test_what_is_restored_last_finds_room(demo_gguf: Path) -> None:
         engine = model._interior.engine
         for name in ("Ada", "Bob", "Cleo"):
             prompt = model.tokenize(f"{text} I am {name}.", chat=True)
-            list(engine.stream(engine.submit(prompt, SamplingParams(max_tokens=1))))
+            list(engine.stream(engine.add(engine.prepare(prompt, SamplingParams(max_tokens=1)))))
         assert 3 * len(prompt) > engine.n_ctx
         saved = [(ids, bytearray(cells)) for _, ids, cells in engine.states(1, 1 << 30)]
     assert len(saved) == 3
@@ -96,8 +96,8 @@ def test_what_a_cancelled_prompt_computed_makes_room(
         engine = model._interior.engine
         with monkeypatch.context() as patch:
             patch.setattr(Context, "decode", stopped)
-            left = engine.submit([2, *range(300, 740)], SamplingParams(max_tokens=1))
+            left = engine.add(engine.prepare([2, *range(300, 740)], SamplingParams(max_tokens=1)))
             engine.step()
             engine.cancel(left)
-        other = engine.submit([2, *range(1000, 1400)], SamplingParams(max_tokens=1))
+        other = engine.add(engine.prepare([2, *range(1000, 1400)], SamplingParams(max_tokens=1)))
         assert [event.finish_reason for event in engine.stream(other)][-1] == "length"

@@ -38,7 +38,8 @@ ids = [2] + model.tokenize("My name is Ada.")
 
 def engine():
     made = Engine(model, n_threads=1)
-    request = made.submit(ids, SamplingParams(temperature=0, max_tokens=2, repeat_penalty=1.1))
+    params = SamplingParams(temperature=0, max_tokens=2, repeat_penalty=1.1)
+    request = made.add(made.prepare(ids, params))
     assert sum(1 for _ in made.stream(request)) > 0
     made.close()
 
@@ -189,8 +190,8 @@ class Owner:
 def test_a_request_ends_with_its_owner(held: edgesppo.LoadedModel) -> None:
     """As after an interrupt in the very code that would have cancelled it."""
     owner = Owner()
-    request = held._interior.engine.submit(
-        [2, 5, 6], edgesppo.SamplingParams(**ENDLESS), owner=owner
+    request = held._interior.engine.add(
+        held._interior.engine.prepare([2, 5, 6], edgesppo.SamplingParams(**ENDLESS), owner=owner)
     )
     held._interior.engine.step()
     assert request.finish_reason is None

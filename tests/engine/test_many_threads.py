@@ -67,7 +67,7 @@ class Reference:
         key = (tuple(prompt), params)
         with self._lock:
             if key not in self._known:
-                request = self._engine.submit(prompt, params)
+                request = self._engine.add(self._engine.prepare(prompt, params))
                 tokens = [e.token for e in self._engine.stream(request) if e.token is not None]
                 end = [self._model.end_of_turn] if request.finish_reason == "stop" else []
                 self._known[key] = tokens + end
@@ -145,7 +145,7 @@ class Talker:
         """Cancel from another thread, at a random moment."""
         engine = self._model._interior.engine
         prompt = [2, *self._model.tokenize(self._question())]
-        request = engine.submit(prompt, self._chat(**HOT).params)
+        request = engine.add(engine.prepare(prompt, self._chat(**HOT).params))
         timer = threading.Timer(self._rng.random() / 50, engine.cancel, [request])
         timer.start()
         *_, last = engine.stream(request)

@@ -201,7 +201,7 @@ class Clock:
 
 
 def answer(engine: Engine, prompt: list[int]) -> list[int]:
-    request = engine.submit(prompt, SamplingParams(temperature=0, max_tokens=60))
+    request = engine.add(engine.prepare(prompt, SamplingParams(temperature=0, max_tokens=60)))
     return [event.token for event in engine.stream(request) if event.token is not None]
 
 
@@ -268,7 +268,7 @@ def test_without_memory_for_more_threads_the_fewer_stay(
     prompt = demo.tokenize("Tell me how to convert a checkpoint, please.", chat=True)
     answer(engine, prompt)
     monkeypatch.setattr(runner, "time", Clock())
-    request = engine.submit(prompt, SamplingParams(temperature=0, max_tokens=60))
+    request = engine.add(engine.prepare(prompt, SamplingParams(temperature=0, max_tokens=60)))
     stream = engine.stream(request)
     while pace.n_threads == 2:
         next(stream)

@@ -53,9 +53,9 @@ def test_a_fast_machine_takes_several_prompts_in_one_step(demo: LoadedModel) -> 
     engine = Engine(demo._interior.engine.model, n_ctx=512, n_seqs=4, draft_costs=None)
     engine._stepper.slice.note(1000, 1e-3)
     ids = demo.tokenize("Tell me how to convert a checkpoint, please. " * 3, chat=True)
-    engine.submit(ids[:10], FEW)
+    engine.add(engine.prepare(ids[:10], FEW))
     engine.step()
-    others = [engine.submit([ids[0], *ids[i:]], FEW) for i in range(1, 4)]
+    others = [engine.add(engine.prepare([ids[0], *ids[i:]], FEW)) for i in range(1, 4)]
     assert sum(request.n_prompt for request in others) > LEAST
     engine.step()
     assert [request.n_generated for request in others] == [1, 1, 1]

@@ -49,10 +49,10 @@ def test_what_ends_an_answer_is_all_that_llama_cpp_takes_for_an_end(
 def test_a_requests_own_stop_tokens_end_it_too(demo: LoadedModel) -> None:
     engine, prompt = Engine(demo._interior.engine.model), demo.tokenize("Who are you?", chat=True)
     params = SamplingParams(temperature=0, max_tokens=20)
-    whole = engine.submit(prompt, params)
+    whole = engine.add(engine.prepare(prompt, params))
     tokens = [event.token for event in engine.stream(whole) if event.token is not None]
     place = next(n for n, token in enumerate(tokens) if n and token not in tokens[:n])
-    cut = engine.submit(prompt, params.replace(stop_tokens=(tokens[place],)))
+    cut = engine.add(engine.prepare(prompt, params.replace(stop_tokens=(tokens[place],))))
     assert [event.token for event in engine.stream(cut)] == [*tokens[:place], None]
     assert (cut.finish_reason, cut.end_tokens - whole.end_tokens) == ("stop", {tokens[place]})
     assert whole.end_tokens == demo._interior.engine.model.end_tokens

@@ -66,7 +66,7 @@ def prompt(model: Model, n: int, text: str = STORY) -> list[int]:
 
 
 def answer(engine: Engine, ids: list[int], **options: Any) -> tuple[list[int], Request]:
-    request = engine.submit(ids, GREEDY, **options)
+    request = engine.add(engine.prepare(ids, GREEDY, **options))
     tokens = [event.token for event in engine.stream(request) if event.token is not None]
     return tokens, request
 
@@ -95,7 +95,7 @@ def test_the_cells_are_those_that_plain_weights_give(demo_gguf: Path, n_ubatch: 
     ids = prompt(plain, 6 * window + 1)
     states = []
     for engine in (one, two):
-        request = engine.submit(ids, GREEDY)
+        request = engine.add(engine.prepare(ids, GREEDY))
         while request.n_prefilled < len(ids) - 1:
             engine.step()
         engine.cancel(request)
@@ -156,7 +156,7 @@ def test_what_another_salt_computed_is_not_reused(
 def test_many_prompts_share_it_in_turn(model: Model) -> None:
     engine = Engine(model, n_seqs=3, plain_from=LEAST, draft_costs=None)
     prompts = [prompt(model, 140, f"I am {name}. {STORY}") for name in ("Ada", "Bob", "Eve")]
-    requests = [engine.submit(ids, GREEDY) for ids in prompts]
+    requests = [engine.add(engine.prepare(ids, GREEDY)) for ids in prompts]
     for ids, request in zip(prompts, requests, strict=True):
         tokens = [event.token for event in engine.stream(request) if event.token is not None]
         assert_alike(model, ids, tokens, usual(model, ids))
@@ -255,7 +255,7 @@ def test_a_prompt_that_is_stopped_in_it_is_computed_rightly_afterwards(
                 context.abort.set()
             decode(context, batch)
 
-        request = engine.submit(ids, GREEDY)
+        request = engine.add(engine.prepare(ids, GREEDY))
         with monkeypatch.context() as patch:
             patch.setattr(Context, "decode", decode_and_stop)
             engine.step()
@@ -308,7 +308,7 @@ def test_a_context_that_could_not_grow_is_made_for_the_next_prompt(
 
     with monkeypatch.context() as patch:
         patch.setattr(prefill_context, "Context", interrupted)
-        request = engine.submit(ids, GREEDY)
+        request = engine.add(engine.prepare(ids, GREEDY))
         with pytest.raises(KeyboardInterrupt):
             engine.step()
         engine.cancel(request)
@@ -326,7 +326,7 @@ def test_closing_frees_it(demo_gguf: Path) -> None:
     before = native_handles(), open_files()
     model = Model(demo_gguf)
     engine = Engine(model, plain_from=LEAST)
-    request = engine.submit(prompt(model, 400), GREEDY)
+    request = engine.add(engine.prepare(prompt(model, 400), GREEDY))
     engine.step()
     assert isinstance(engine._stepper.long_prompts._context, PrefillContext)
     engine.close()

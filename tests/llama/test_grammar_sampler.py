@@ -72,7 +72,9 @@ def _answer(model: LoadedModel, asked: Any, **sampling: Any) -> tuple[str, str, 
     """The text, finish reason and ids of an answer that follows a schema."""
     ids = model.tokenize("Say something.", chat=True)
     params = SamplingParams(**{"max_tokens": 100, "top_p": 1.0, **sampling})
-    request = model._interior.engine.submit(ids, params, grammar=schema.grammar(asked))
+    request = model._interior.engine.add(
+        model._interior.engine.prepare(ids, params, grammar=schema.grammar(asked))
+    )
     for _ in model._interior.engine.stream(request):
         pass
     tokens = request.tokens[request.n_prompt :]
@@ -145,7 +147,7 @@ def test_the_same_seed_gives_the_same_answer_also_without_guesses(demo: LoadedMo
         params = SamplingParams(max_tokens=80, **sampling)  # type: ignore[arg-type]
         found = []
         for one in (engine, demo._interior.engine, demo._interior.engine):
-            request = one.submit(ids, params, grammar=gbnf)
+            request = one.add(one.prepare(ids, params, grammar=gbnf))
             for _ in one.stream(request):
                 pass
             found.append(request.tokens)
@@ -158,7 +160,9 @@ def test_answers_side_by_side_follow_their_own_schemas(demo: LoadedModel) -> Non
     ids = demo.tokenize("Say something.", chat=True)
     params = SamplingParams(temperature=2.0, seed=2, max_tokens=60)
     asked = [{"type": "integer"}, {"enum": WORDS}, {"type": "array", "maxItems": 0}]
-    requests = [engine.submit(ids, params, grammar=schema.grammar(one)) for one in asked]
+    requests = [
+        engine.add(engine.prepare(ids, params, grammar=schema.grammar(one))) for one in asked
+    ]
     for request, one in zip(requests, asked, strict=True):
         for _ in engine.stream(request):
             pass

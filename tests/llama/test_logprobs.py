@@ -81,7 +81,7 @@ def test_they_are_the_softmax_of_the_very_row_and_near_the_references(
     params = SamplingParams(temperature=0, max_tokens=1, logprobs=20, logit_bias=bans)
     off = off_log = off_likely = off_row = 0.0
     for position, wanted in zip(positions.tolist(), expected, strict=True):
-        request = engine.submit(ids[: position + 1].tolist(), params)
+        request = engine.add(engine.prepare(ids[: position + 1].tolist(), params))
         for _ in engine.stream(request):
             pass
         (found,) = request.logprobs
@@ -201,7 +201,7 @@ def test_two_answers_at_once_keep_their_rows_apart(demo_gguf: Path) -> None:
     alone, together = [], []
     for n_seqs, found in ((1, alone), (2, together)):
         engine = Engine(model, n_seqs=n_seqs)
-        requests = [engine.submit(prompt, params) for prompt in prompts]
+        requests = [engine.add(engine.prepare(prompt, params)) for prompt in prompts]
         while any(request.finish_reason is None for request in requests):
             engine.step()
         found += [request.logprobs for request in requests]

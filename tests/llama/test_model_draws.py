@@ -107,7 +107,9 @@ def test_draws_behind_guesses_have_the_exact_distribution(
     seed = n_drafted = n_accepted = n_possible = 0
     right, probable = [], []  # for each draft token: whether it was drawn, and its probability
     while len(places) < N_DRAWS:
-        requests = [engine.submit(ids, params.replace(seed=seed + i)) for i in range(2)]
+        requests = [
+            engine.add(engine.prepare(ids, params.replace(seed=seed + i))) for i in range(2)
+        ]
         seed += len(requests)
         while any(request.finish_reason is None for request in requests):
             engine.step()

@@ -48,8 +48,8 @@ def attempt(stage, megabytes):
         if stage == "context": limit(megabytes)
         engine = Engine(model, n_threads=2)
         if stage == "step": limit(megabytes)
-        request = engine.submit([2] + model.tokenize("hello " * 150), SamplingParams(max_tokens=3))
-        return f"answered {sum(1 for _ in engine.stream(request)) > 0}"
+        request = engine.prepare([2] + model.tokenize("hello " * 150), SamplingParams(max_tokens=3))
+        return f"answered {sum(1 for _ in engine.stream(engine.add(request))) > 0}"
     except edgesppo.OutOfMemory as error:
         return f"OutOfMemory {error}"
 

@@ -37,7 +37,7 @@ def tasks() -> set[str]:
 
 def answer(engine: Engine, demo: LoadedModel) -> list[int]:
     prompt = demo.tokenize(QUESTION, chat=True)
-    request = engine.submit(prompt, SamplingParams(temperature=0, max_tokens=3))
+    request = engine.add(engine.prepare(prompt, SamplingParams(temperature=0, max_tokens=3)))
     return [event.token for event in engine.stream(request) if event.token is not None]
 
 

@@ -92,7 +92,7 @@ def test_an_answer_is_cancelled_before_the_server_has_begun_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         engine = RemoteEngine(Client(url), cast("Any", None), "demo", 512)
-        request = engine.submit([1, 2, 3], SamplingParams())
+        request = engine.add(engine.prepare([1, 2, 3], SamplingParams()))
         events: list[Event] = []
         asking = threading.Thread(target=lambda: events.extend(engine.stream(request)))
         asking.start()
@@ -118,7 +118,7 @@ def test_an_answer_that_is_cancelled_while_it_connects_is_not_asked_for(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         engine = RemoteEngine(Client(url), cast("Any", None), "demo", 512)
-        request = engine.submit([1, 2, 3], SamplingParams())
+        request = engine.add(engine.prepare([1, 2, 3], SamplingParams()))
         asking = threading.Thread(target=lambda: list(engine.stream(request)))
         asking.start()
         connection = listener.accept()[0]

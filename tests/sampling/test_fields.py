@@ -172,7 +172,7 @@ def test_odd_but_valid_texts_are_answered(demo: LoadedModel, text: str) -> None:
 @pytest.mark.parametrize("token", [-1, 2**31, 2**70, 1.5, NAN, True, "1", None])
 def test_invalid_tokens(demo: LoadedModel, token: Any) -> None:
     with pytest.raises(edgesppo.UsageError, match="a token of the prompt is "):
-        demo._interior.engine.submit([2, token], SamplingParams())
+        demo._interior.engine.add(demo._interior.engine.prepare([2, token], SamplingParams()))
 
 
 def test_errors_name_the_command_line_option() -> None:

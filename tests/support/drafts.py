@@ -21,7 +21,7 @@ def engine(model: Model, *, drafts: bool, **options: int) -> Engine:
 
 
 def run(made: Engine, ids: list[int], params: SamplingParams) -> Request:
-    request = made.submit(ids, params)
+    request = made.add(made.prepare(ids, params))
     for _ in made.stream(request):
         pass
     return request

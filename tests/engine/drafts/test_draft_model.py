@@ -110,7 +110,7 @@ def test_a_draft_model_reads_a_long_text_slice_by_slice(
 
     monkeypatch.setattr(Context, "decode", counted)
     endless = GREEDY.replace(max_tokens=30, logit_bias={1: -100, model.end_of_turn: -100})
-    request = made.submit([model.bos, *range(300, 680)], endless)
+    request = made.add(made.prepare([model.bos, *range(300, 680)], endless))
     while request.finish_reason is None:
         before = drafted[0]
         made.step()
@@ -128,7 +128,7 @@ def test_a_cancel_ends_the_draft_models_reading(
     made, guesser = guessing
     guess, decode, threads, done = guesser.propose, Context.decode, [], list[int]()
     prompt = texts(model)[0]
-    victim = made.submit(prompt, GREEDY)
+    victim = made.add(made.prepare(prompt, GREEDY))
 
     def counted(context: Context, batch: Batch) -> None:
         decode(context, batch)

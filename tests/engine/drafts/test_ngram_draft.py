@@ -111,8 +111,8 @@ def test_a_model_of_a_few_megabytes_guesses_only_when_told_to(
     monkeypatch.setattr(api, "is_small", run_config.is_small)
     for drafts, guesses in ((True, False), (False, False), (demo_gguf, True)):
         with edgesppo.load(demo_gguf, drafts=drafts) as made:
-            drafter = made._interior.engine.submit(
-                [made._interior.engine.model.bos], GREEDY
+            drafter = made._interior.engine.add(
+                made._interior.engine.prepare([made._interior.engine.model.bos], GREEDY)
             ).drafter
             assert (drafter is not None) == guesses
 
@@ -124,7 +124,7 @@ def test_guesses_are_made_where_their_rows_fit_one_micro_batch(
     made = engine(model, drafts=True, n_ubatch=n_ubatch, n_batch=64)
     assert made._context is not None
     assert made._context.params.n_outputs == 1 + (MAX_DRAFT if guesses else 0)
-    assert (made.submit(texts(model)[0], GREEDY).drafter is not None) == guesses
+    assert (made.add(made.prepare(texts(model)[0], GREEDY)).drafter is not None) == guesses
     made.close()
 
 
@@ -149,8 +149,8 @@ def test_guesses_while_another_sequence_is_cancelled(model: Model) -> None:
     alone = engine(model, drafts=False)
     prompts = texts(model)
     expected = run(alone, prompts[2], GREEDY).tokens
-    victims = [made.submit(ids, GREEDY) for ids in prompts[:2]]
-    request = made.submit(prompts[2], GREEDY)
+    victims = [made.add(made.prepare(ids, GREEDY)) for ids in prompts[:2]]
+    request = made.add(made.prepare(prompts[2], GREEDY))
     for n, _ in enumerate(made.stream(request)):
         if n in (3, 6):
             thread = threading.Thread(target=made.cancel, args=(victims.pop(),))
