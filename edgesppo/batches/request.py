@@ -103,6 +103,21 @@ def decode(data: bytes) -> dict[str, Any]:
     return row
 
 
+def check_form(rows: InputRows) -> None:
+    """Raise UsageError for an input of another form: not one of its rows is what `decode` reads."""
+    first = None
+    for place in rows.places:
+        if not place.is_too_long:
+            try:
+                decode(rows.read(place))
+            except BadRow as fault:
+                first = first or f"in row {place.row}, {fault}"
+            else:
+                return
+    if first is not None:
+        raise UsageError(f"{rows.name} has no row that can be read: {first}")
+
+
 def _too_long(n_bytes: int) -> BadRow:
     """The error for a row that is not even read."""
     return BadRow(

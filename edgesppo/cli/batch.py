@@ -130,22 +130,22 @@ def batch_command(
     from edgesppo.batches import sppo
     from edgesppo.batches.batch import Batch
     from edgesppo.batches.input import open_rows
+    from edgesppo.batches.request import check_form
 
     model, source, out = _split(words)
     format_ = None if schema_file is None else read_schema(schema_file)
     own = {"n": n, "system": system, "answer_format": format_}
     made, path = _recipe(recipe, Path(out).expanduser(), own, sampling, seeds=seeds, part=part)
-    with (
-        raise_on_termination(),
-        open_rows(_standard_input() if source == "-" else source) as rows,
-        open_answerer(model, loading, parallel, ray) as answerer,
-    ):
-        job = Batch(answerer, rows, made)
-        if recipe is not None:
-            sppo.check_prompts(job)
-        with job.open_output(path) as file:
-            summary = answer_rows(job, file, "rows" if recipe is None else "answers")
-            ranking = None if recipe is None else _write_sppo(job, file)
+    rows_from = _standard_input() if source == "-" else source
+    with raise_on_termination(), open_rows(rows_from) as rows:
+        check_form(rows)
+        with open_answerer(model, loading, parallel, ray) as answerer:
+            job = Batch(answerer, rows, made)
+            if recipe is not None:
+                sppo.check_prompts(job)
+            with job.open_output(path) as file:
+                summary = answer_rows(job, file, "rows" if recipe is None else "answers")
+                ranking = None if recipe is None else _write_sppo(job, file)
     _tell_summary(summary, ranking, as_json=as_json)
     if summary.errors:
         sys.exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from edgesppo.sessions.session import Session
 
 TRY_QUESTION = "Who are you?"
-_KEY = "EDGESPPO_API_KEY"
 _IN_CHAT = "/model NAME takes one of these, or the path of a GGUF file or of a checkpoint folder"
 _NO_NAME = "--resume takes no name; to resume a chat by its name: edgesppo chat --session {}"
 _plain_option = click.option(
@@ -112,7 +110,7 @@ def _served(url: str) -> ModelSource:
         from edgesppo.remote import model
         from edgesppo.server import api_keys
 
-        return model.connect(url, api_keys.to_send(os.environ.get(_KEY, ""), _KEY))
+        return model.connect(url, api_keys.to_send())
 
     return ModelSource(url, connect)
 

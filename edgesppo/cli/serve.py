@@ -21,6 +21,7 @@ from edgesppo.cli.session_options import Size
 from edgesppo.errors import UsageError
 from edgesppo.gguf import gemma2
 from edgesppo.planning.run_config import MOST_SEQS
+from edgesppo.server.api_keys import VARIABLE
 from edgesppo.server.settings import Deadlines, Limits, ServerSettings
 from edgesppo.system.paths import data_dir
 from edgesppo.terminal.output import is_quiet
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from edgesppo.loaded_model import LoadedModel
     from edgesppo.store.locate import Found
 
-_KEY = "EDGESPPO_API_KEY"
 _SETTINGS = ServerSettings()
 _LIMITS, _TIMES = _SETTINGS.limits, _SETTINGS.deadlines
 _server = functools.partial(click.option, cls=Headed, heading="Serving")
@@ -75,7 +75,7 @@ _OPTIONS = [
         "--api-key-file",
         type=_FILE,
         help="The API keys, one a line: NAME:KEY, then requests=N and tokens=N per minute if"
-        f" limited. [env: {_KEY}, with commas between]",
+        f" limited. [env: {VARIABLE}, with commas between]",
     ),
     _server(
         "--alias",
@@ -206,7 +206,7 @@ def _settings(serving: dict[str, Any]) -> ServerSettings:
     if not keys and serving["unix_socket"] is None and not is_loopback(host):
         raise UsageError(
             f"--host {host} lets other machines use the server, which needs API keys: give "
-            f"--api-key-file FILE, or set {_KEY}"
+            f"--api-key-file FILE, or set {VARIABLE}"
         )
     return ServerSettings(
         host=host,
@@ -243,8 +243,7 @@ def _keys(path: Path | None) -> Any:
         if is_open and not is_credential:
             say(f"warning: other users can read {path}; to change that: chmod 600 {path}")
         return tuple(api_keys.read_file(path))
-    given = os.environ.get(_KEY, "").split(",")
-    return tuple(api_keys.parse(enumerate(given, 1), _KEY))
+    return tuple(api_keys.from_environment())
 
 
 def _tls(serving: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+# The environment's variable of keys, with commas between; a client has one there.
+VARIABLE = "EDGESPPO_API_KEY"
 FORM = "NAME:KEY, or KEY alone, then requests=N and tokens=N (both per minute) if limited"
 _LEAST = 8  # characters of a key
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -67,6 +70,11 @@ def read_file(path: Path) -> list[ApiKey]:
     return keys
 
 
+def from_environment() -> list[ApiKey]:
+    """The keys of EDGESPPO_API_KEY. Raises UsageError, which never shows a key."""
+    return parse(enumerate(os.environ.get(VARIABLE, "").split(","), 1), VARIABLE)
+
+
 def parse(lines: Iterable[tuple[int, str]], where: str) -> list[ApiKey]:
     """The keys of numbered lines. Raises UsageError, which never shows a key."""
     keys: list[ApiKey] = []
@@ -83,15 +91,17 @@ def parse(lines: Iterable[tuple[int, str]], where: str) -> list[ApiKey]:
     return keys
 
 
-def to_send(text: str, where: str) -> str:
-    """The key that a client sends, of what a server reads as one; "" if there is none.
+def to_send() -> str:
+    """The key of EDGESPPO_API_KEY that a client sends, read as a server does; "" if there is none.
 
     Raises UsageError for anything that the server would not take, or several keys.
     """
-    lines = text.split(",")
-    n_keys = len(parse(enumerate(lines, 1), where))
+    n_keys = len(from_environment())
     if n_keys > 1:
-        raise UsageError(f"{where} has {n_keys} keys, expected the one to send: NAME:KEY, or KEY")
+        raise UsageError(
+            f"{VARIABLE} has {n_keys} keys, expected the one to send: NAME:KEY, or KEY"
+        )
+    lines = os.environ.get(VARIABLE, "").split(",")
     words = [words[0] for words in map(str.split, lines) if words and words[0][0] != "#"]
     return _split(words[0], "")[1] if words else ""
 

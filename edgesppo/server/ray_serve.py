@@ -19,7 +19,6 @@ import contextlib
 import hashlib
 import importlib
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from edgesppo.api import load
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Scope, Send
 
-_KEY = "EDGESPPO_API_KEY"
 _ONGOING = 2  # requests of a machine, for each answer that it computes at once
 _TRIES = 3  # of a request whose machine is lost before its response has begun
 _ROUTER = "edgesppo.server.ray_router.ConversationRouter"  # Ray Serve imports it by its name
@@ -260,10 +258,9 @@ class Ingress:
 
 
 def _keys() -> tuple[api_keys.ApiKey, ...]:
-    given = os.environ.get(_KEY, "")
-    keys = tuple(api_keys.parse(enumerate(given.split(","), 1), _KEY)) if given else ()
+    keys = tuple(api_keys.from_environment())
     if not keys:
-        raise UsageError(f"a cluster's server needs API keys: set {_KEY}=NAME:KEY,...")
+        raise UsageError(f"a cluster's server needs API keys: set {api_keys.VARIABLE}=NAME:KEY,...")
     return keys
 
 

@@ -66,6 +66,17 @@ def test_rows_that_failed_are_counted_and_are_a_failure_also_of_a_second_run(
         assert '1 with an "error" (put their rows into a file of their own' in result.stderr
 
 
+def test_a_file_of_another_form_is_refused_before_anything_is_written(
+    demo_gguf: Path, rows: Path
+) -> None:
+    out = rows.with_name("out.jsonl")
+    rows.write_text("What is the capital of France?\nWho are you?\n")
+    result = run("batch", demo_gguf, rows, out, *GREEDY)
+    assert result.exit_code == 1
+    assert f"{rows} has no row that can be read: in row 1, the row is not JSON" in result.stderr
+    assert not out.exists()
+
+
 def test_a_second_run_has_nothing_to_do(demo_gguf: Path, rows: Path) -> None:
     out = rows.with_name("out.jsonl")
     run("batch", demo_gguf, rows, out, *GREEDY)

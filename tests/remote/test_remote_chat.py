@@ -147,16 +147,19 @@ def test_a_url_may_have_a_path_and_is_told_without_secrets(server: Live) -> None
         ("ada:a-long-secret requests=60", "a-long-secret"),
     ],
 )
-def test_client_and_server_read_the_same_key(text: str, key: str) -> None:
-    assert api_keys.to_send(text, "here") == key
-    assert [known.digest for known in api_keys.parse([(1, text)], "here")] == (
-        [api_keys.digest(key)] if key else []
-    )
+def test_client_and_server_read_the_same_key(
+    text: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(api_keys.VARIABLE, text)
+    assert api_keys.to_send() == key
+    digests = [known.digest for known in api_keys.from_environment()]
+    assert digests == ([api_keys.digest(key)] if key else [])
 
 
-def test_a_client_has_one_key() -> None:
+def test_a_client_has_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(api_keys.VARIABLE, "ada:secret-of-ada,bob:secret-of-bob")
     with pytest.raises(UsageError, match="2 keys") as refused:
-        api_keys.to_send("ada:secret-of-ada,bob:secret-of-bob", "EDGESPPO_API_KEY")
+        api_keys.to_send()
     assert "secret" not in str(refused.value)
 
 
