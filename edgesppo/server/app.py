@@ -104,8 +104,10 @@ def create_app(load: Callable[[], LoadedModel], settings: ServerSettings) -> Fas
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(EdgesppoError, _response)
-    routes = [*app.routes, *(route for router in routers for route in router.routes)]
-    _add_layers(app, service, [route for route in routes if isinstance(route, Route)])
+    found = [*app.routes, *(route for router in routers for route in router.routes)]
+    routes = [route for route in found if isinstance(route, Route)]
+    app.state.paths = {route.path for route in routes}
+    _add_layers(app, service, routes)
     return app
 
 
@@ -164,7 +166,7 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
         return await _response(request, error)
     message, path = str(error.detail), request.url.path[:100]
     if error.status_code == 404:
-        known = request.app.openapi()["paths"]
+        known = request.app.state.paths
         meant = next((p for p in (f"/v1{path}", f"/api{path}") if p in known), None)
         advice = f"did you mean {meant}?" if meant else "/openapi.json describes what there is"
         message = f"there is no {path!r} here; {advice}"
