@@ -66,7 +66,7 @@ def build_command(
 def _build(ctx: click.Context, *, force: bool) -> Installed:
     from edgesppo.cli import INTERRUPTED
     from edgesppo.hub.client import offline
-    from edgesppo.native_build import child, install, wheel
+    from edgesppo.native_build import builds, child, install
     from edgesppo.native_build.failure import Failed, Interrupted
 
     _, kept = install.plan(force=force)
@@ -81,7 +81,7 @@ def _build(ctx: click.Context, *, force: bool) -> Installed:
         ctx.exit(INTERRUPTED)
     except Failed as error:
         say(error.tail())
-        raise BuildError(f"build failed {error}: {error.summary(wheel.wheels_dir())}") from None
+        raise BuildError(f"build failed {error}: {error.summary(builds.wheels_dir())}") from None
 
 
 def _tell_plan(*, force: bool, as_json: bool) -> None:

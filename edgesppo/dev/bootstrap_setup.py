@@ -28,16 +28,11 @@ from edgesppo import native_build
 from edgesppo.dev.bootstrap_links import CHECKOUT, link_packages
 from edgesppo.errors import BuildError, EdgesppoError
 from edgesppo.native_build import workplace
+from edgesppo.native_build.builds import possible_builds
 from edgesppo.native_build.child import heeding_signals, run, say
 from edgesppo.native_build.failure import CutShort, Failed, Interrupted
 from edgesppo.native_build.pip import Pip, clean_environment
-from edgesppo.native_build.wheel import (
-    ADVICE,
-    compile_wheel,
-    kept_wheel,
-    loadable,
-    possible_builds,
-)
+from edgesppo.native_build.wheel import ADVICE, compile_wheel, kept_wheel, loadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,10 +15,11 @@ from pathlib import Path
 from edgesppo.dev.bootstrap_setup import llama_version
 from edgesppo.errors import EdgesppoError
 from edgesppo.native_build import workplace
+from edgesppo.native_build.builds import Build, wheels_dir
 from edgesppo.native_build.child import heeding_signals
 from edgesppo.native_build.failure import Failed, Interrupted
 from edgesppo.native_build.pip import Pip
-from edgesppo.native_build.wheel import Build, compile_wheel, kept_wheel, wheels_dir
+from edgesppo.native_build.wheel import compile_wheel, kept_wheel
 from edgesppo.native_build.ziglang import Target, Ziglang
 
 # A Raspberry Pi 5 and all newer ones have dotprod; recent servers and laptops have i8mm, too.

@@ -16,18 +16,11 @@ from pathlib import Path
 
 from edgesppo.errors import BuildError
 from edgesppo.native_build import workplace
+from edgesppo.native_build.builds import Build, possible_builds, wheels_dir
 from edgesppo.native_build.child import heeding_signals, run, say
 from edgesppo.native_build.failure import Failed
 from edgesppo.native_build.pip import Pip, clean_environment
-from edgesppo.native_build.wheel import (
-    ADVICE,
-    Build,
-    compile_wheel,
-    kept_wheel,
-    loadable,
-    possible_builds,
-    wheels_dir,
-)
+from edgesppo.native_build.wheel import ADVICE, compile_wheel, kept_wheel, loadable
 
 LIBRARY = "llama-cpp-python"
 BUNDLE_ADVICE = "a bundle keeps the llama.cpp it was made with; make it anew: make bundle"

@@ -16,8 +16,8 @@ prompts are computed over plain weights, so neither is used. CMake's release bui
 Huge pages: the kernel of that machine refused to collapse the repacked weights (EINVAL).
 
 On cores that a dozen other programs kept busy, a model of 59 MB on two threads, GCC 12, two rounds:
-with threads that yield while they wait (native_build/wheel.py) prefill 250 to 390 and decode 2.4 to
-3.5 tokens/s, with ggml's own spinning 61 to 92 and 0.7 to 0.8; with the Clang of ziglang 0.17.1,
+with threads that yield while they wait (native_build/builds.py) prefill 250 to 390 and decode 2.4
+to 3.5 tokens/s, with ggml's own spinning 61 to 92 and 0.7 to 0.8; with the Clang of ziglang 0.17.1,
 beside about six, decode 35 to 37 and 8 to 23. Between a pool of threads and threads started anew no
 difference could be told there.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from edgesppo._version import __version__
 from edgesppo.llama import build_info
-from edgesppo.native_build import wheel
+from edgesppo.native_build import builds
 from edgesppo.system import hardware
 from tests.benchmarks import peers
 from tests.benchmarks.record import THREADS
@@ -39,7 +39,7 @@ class Machine:
 def this_machine() -> Machine:
     """This one. The peers are built if they are not there yet."""
     version, _, _ = build_info.library()
-    builds = (peers.pip_build(), peers.same_build())
+    of_peers = (peers.pip_build(), peers.same_build())
     return Machine(
         date=datetime.date.today().isoformat(),
         processor=hardware.name(),
@@ -49,7 +49,7 @@ def this_machine() -> Machine:
         edgesppo=__version__,
         llama_cpp=version,
         compilers={
-            "ours": wheel.possible_builds(version)[0].compiler.identity,
-            **{build.name: build.compiler for build in builds},
+            "ours": builds.possible_builds(version)[0].compiler.identity,
+            **{build.name: build.compiler for build in of_peers},
         },
     )

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesppo.dev.bootstrap_setup import llama_version
-from edgesppo.native_build import compilers, wheel
+from edgesppo.native_build import builds, compilers
 from edgesppo.native_build.pip import Pip
 from edgesppo.system.paths import cache_dir
 
@@ -79,7 +79,7 @@ class Build:
 def pip_build() -> Build:
     """llama.cpp as pip compiles it here; compiled now if need be."""
     system = compilers.system_compiler(compilers.SYSTEM)
-    folder = peers_dir() / wheel.Build(llama_version(), system, "").folder.name
+    folder = peers_dir() / builds.Build(llama_version(), system, "").folder.name
     build = Build(PIP, system.identity, folder, TOOLS)
     if not build.is_complete:
         _compile(build, dict(os.environ), ["BUILD_SHARED_LIBS=ON"])
@@ -89,15 +89,15 @@ def pip_build() -> Build:
 @functools.cache
 def same_build() -> Build:
     """llama.cpp's benchmarks, compiled as ours is; compiled now if need be."""
-    ours = wheel.possible_builds(llama_version())[0]
+    ours = builds.possible_builds(llama_version())[0]
     build = Build(SAME, ours.compiler.identity, peers_dir() / ours.folder.name, BENCHES)
     if not build.is_complete:
         scratch = build.folder / "compiler"
         scratch.mkdir(parents=True, exist_ok=True)
         tools = ours.compiler.prepare(Pip(Path(sys.executable), scratch))
-        # As edgesppo/native_build/wheel.py has it, but with the library that the tools need.
+        # As edgesppo/native_build/builds.py has it, but with the library that the tools need.
         recipe = build.folder / "edgesppo.cmake"
-        recipe.write_text(wheel.recipe().replace("set(LLAMA_BUILD_COMMON OFF)\n", ""))
+        recipe.write_text(builds.recipe().replace("set(LLAMA_BUILD_COMMON OFF)\n", ""))
         defines = [*ours.defines, *tools.defines, f"CMAKE_PROJECT_llama.cpp_INCLUDE={recipe}"]
         environment = {**os.environ, **tools.environment}
         _compile(build, environment, ["BUILD_SHARED_LIBS=OFF", "LLAMA_BUILD_SERVER=OFF", *defines])

@@ -14,7 +14,7 @@ import pytest
 
 from edgesppo.dev import bootstrap_setup
 from edgesppo.lockfile.toml import tomllib
-from edgesppo.native_build import compilers, wheel
+from edgesppo.native_build import builds, compilers
 from tests.support.fake_python import FakePython, set_up
 from tests.support.paths import ROOT
 
@@ -158,7 +158,7 @@ def test_no_home_at_all_is_a_line(
     def fail() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(wheel, "cache_dir", fail)
+    monkeypatch.setattr(builds, "cache_dir", fail)
     assert set_up(fake) == 1
     assert capsys.readouterr().err == "you have no home folder; EDGESPPO_HOME=FOLDER names one\n"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgesppo.native_build import compilers, wheel
+from edgesppo.native_build import builds, compilers
 from tests.support.fake_python import FakePython, set_up
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def test_half_a_wheel_is_compiled_again(fake: FakePython) -> None:
 
 
 def test_the_wheel_is_kept_per_processor_and_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = wheel.possible_builds("0.3.36")[0].folder
-    monkeypatch.setattr(wheel, "_processor", lambda: "another")
-    assert wheel.possible_builds("0.3.36")[0].folder != one
+    one = builds.possible_builds("0.3.36")[0].folder
+    monkeypatch.setattr(builds, "_processor", lambda: "another")
+    assert builds.possible_builds("0.3.36")[0].folder != one
     assert os.environ["EDGESPPO_HOME"] in str(one)

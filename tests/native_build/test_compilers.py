@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.errors import BuildError
-from edgesppo.native_build import compilers, wheel
+from edgesppo.native_build import builds, compilers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-VARIABLES = ("EDGESPPO_CC", "EDGESPPO_BACKEND", "CC", "CXX", "CUDACXX", *wheel._FLAGS)
+VARIABLES = ("EDGESPPO_CC", "EDGESPPO_BACKEND", "CC", "CXX", "CUDACXX", *builds._FLAGS)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def add(folder: Path, *names: str, says: str = "{} 13.1") -> None:
 
 
 def identities() -> list[str]:
-    return [build.compiler.identity for build in wheel.possible_builds("0.3.36")]
+    return [build.compiler.identity for build in builds.possible_builds("0.3.36")]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="programs are shell scripts")
@@ -55,12 +55,12 @@ def test_elsewhere_the_systems_compiler_is_taken(
 ) -> None:
     monkeypatch.setattr(compilers.sys, "platform", platform)
     monkeypatch.setattr(compilers.platform, "machine", lambda: machine)
-    (build,) = wheel.possible_builds("0.3.36")
+    (build,) = builds.possible_builds("0.3.36")
     assert build.fault.startswith("no C++ compiler found; install one")
     if platform == "win32":
         return
     add(programs, "clang", "clang++")
-    (build,) = wheel.possible_builds("0.3.36")
+    (build,) = builds.possible_builds("0.3.36")
     assert (build.compiler.identity, build.fault) == ("clang 13.1", "")
 
 
@@ -124,7 +124,7 @@ def test_kernels_of_a_gpu_need_the_systems_tools(
         with pytest.raises(BuildError, match=f"EDGESPPO_BACKEND={backend} needs {tool}"):
             identities()
         add(programs, tool)
-        (build,) = wheel.possible_builds("0.3.36")
+        (build,) = builds.possible_builds("0.3.36")
         assert build.compiler.identity == "cc 13.1"
         assert f"GGML_{backend.upper()}=ON" in build.defines
     monkeypatch.setenv("EDGESPPO_CC", "zig")
@@ -144,11 +144,11 @@ def test_another_compiler_flag_or_backend_has_a_wheel_of_its_own(
 ) -> None:
     assert fresh_home.is_dir()
     add(programs, "cc", "c++", "nvcc")
-    found = [build.folder for build in wheel.possible_builds("0.3.36")]
+    found = [build.folder for build in builds.possible_builds("0.3.36")]
     for name, value in (("EDGESPPO_CC", "cc"), ("EDGESPPO_BACKEND", "cuda"), ("CFLAGS", "-O1")):
         monkeypatch.setenv(name, value)
-        found.append(wheel.possible_builds("0.3.36")[0].folder)
+        found.append(builds.possible_builds("0.3.36")[0].folder)
     add(programs, "cc", says="{} 13.2")
-    found.append(wheel.possible_builds("0.3.36")[0].folder)
+    found.append(builds.possible_builds("0.3.36")[0].folder)
     assert found[1] == found[2]
     assert len({*found}) == len(found) - 1

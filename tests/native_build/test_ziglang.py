@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgesppo.dev.cross_build import TARGETS, main
+from edgesppo.native_build.builds import Build
 from edgesppo.native_build.pip import Pip
-from edgesppo.native_build.wheel import Build
 from edgesppo.native_build.ziglang import Ziglang
 
 if TYPE_CHECKING:

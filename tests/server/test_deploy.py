@@ -11,7 +11,7 @@ from pathlib import Path
 
 import edgesppo.server
 from edgesppo.cli.serve import serve_command
-from edgesppo.native_build import wheel, ziglang
+from edgesppo.native_build import builds, ziglang
 from edgesppo.server.settings import Deadlines
 from tests.support.paths import ROOT
 
@@ -51,10 +51,10 @@ def test_both_have_longer_to_stop_than_answers_have_to_end() -> None:
 
 def test_an_image_is_compiled_as_a_checkout_is() -> None:
     assert f"ziglang=={ziglang.VERSION}" in DOCKERFILE
-    for define in wheel._DEFINES:
+    for define in builds._DEFINES:
         assert f"-D{define} " in DOCKERFILE
     program = found('python -c "(from edgesppo.*?)"', DOCKERFILE)
     # The image's own Python runs it, before anything is installed.
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append('.'); {program}"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == wheel.recipe().strip()
+    assert shown.strip() == builds.recipe().strip()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesppo.dev import bootstrap_setup
-from edgesppo.native_build import wheel
+from edgesppo.native_build import builds
 
 _PYTHON = """\
 #!{python} -IS
@@ -125,7 +125,7 @@ class FakePython:
 
     def keep_a_wheel(self, number: int = 0) -> Path:
         """As if llama.cpp had been compiled before, in the first of the ways there are."""
-        folder = wheel.possible_builds(bootstrap_setup.llama_version())[number].folder
+        folder = builds.possible_builds(bootstrap_setup.llama_version())[number].folder
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(self.root / "made.whl", folder / "llama_cpp_python-0.whl"))
 
