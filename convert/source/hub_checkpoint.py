@@ -38,7 +38,8 @@ from edgesppo_convert.source.checkpoint import (
 )
 from edgesppo_convert.source.folder_contents import CONFIG, missing
 from edgesppo_convert.source.json_reader import check_length, kind_of
-from edgesppo_convert.source.safetensors import Shard, header_length
+from edgesppo_convert.source.safetensors import Shard
+from edgesppo_convert.source.safetensors_header import header_length
 from edgesppo_convert.source.shard_download import (
     ShardDownloader,
     leftover_shards,

@@ -1,13 +1,4 @@
-"""Read one safetensors file: check its header, and read parts of its tensors into buffers.
-
-    0        8            8+N                                   end
-    | N: u64 | JSON, N B  | tensor bytes, row-major, no gaps     |
-
-The rules are the format's own (https://github.com/huggingface/safetensors#format): no key twice,
-only strings as metadata, and tensors that follow each other without gap or overlap and cover the
-data exactly. One limit is stricter: the format allows headers of 100,000,000 bytes, but a real one
-takes about a hundred bytes a tensor, and a hostile one of that length would take 4 GB of memory.
-"""
+"""A safetensors file: its tensors, and how parts of them are read into buffers."""
 
 from __future__ import annotations
 
@@ -19,26 +10,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from edgesppo.errors import BadCheckpoint, UnsupportedCheckpoint
+from edgesppo.errors import BadCheckpoint
 from edgesppo.system.content import HEAD
-from edgesppo_convert.source.json_reader import (
-    JsonObject,
-    check_content,
-    kind_of,
-    parse_json,
-    show,
-    unreadable,
-)
+from edgesppo_convert.source.json_reader import kind_of, unreadable
+from edgesppo_convert.source.safetensors_header import BYTES_OF, header_length, read_entries
 
 if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
-MAX_HEADER = 2 << 20  # bytes; parsed, at most 100 MB of memory. Real ones have under 0.1 MB
-MAX_NAME = 512
-MAX_TENSORS = 100_000
 SAMPLES, SAMPLE_BYTES = 16, 4096
-BYTES_OF = {"BF16": 2, "F16": 2, "F32": 4}  # supported dtype -> bytes per element
 
 
 @dataclass(frozen=True)
@@ -205,107 +186,12 @@ class Shard:
 
     def _read_header(self, data: bytes) -> dict[str, Tensor]:
         self.header_sha256 = hashlib.sha256(data).hexdigest()
-        header = parse_json(data, f"header of {self.path}")
-        return self._check_header(header, 8 + len(data), self.size)
+        entries = read_entries(data, self.size, self.path)
+        return {
+            one.name: Tensor(one.name, one.dtype, one.shape, self, one.begin) for one in entries
+        }
 
     def _read_bytes(self, offset: int, length: int) -> bytes:
         data = bytearray(length)
         self.read(offset, memoryview(data))
         return bytes(data)
-
-    def _check_header(self, header: JsonObject, start: int, total: int) -> dict[str, Tensor]:
-        if len(header) > MAX_TENSORS:
-            raise BadCheckpoint(
-                f"{header.where} lists {len(header):,} tensors; expected at most {MAX_TENSORS:,}"
-            )
-        if "__metadata__" in header:
-            metadata = header.object("__metadata__")
-            for name in metadata:
-                metadata.text(name)
-        entries = [self._entry(header, name, start) for name in header if name != "__metadata__"]
-        entries.sort(key=lambda entry: (entry[0].offset, entry[1]))
-        position = start
-        for tensor, end in entries:
-            if tensor.offset != position:
-                fault = "overlaps another" if tensor.offset < position else "leaves a gap before it"
-                raise BadCheckpoint(
-                    f"{self.path}: tensor {show(tensor.name)} {fault}: it begins at byte"
-                    f" {tensor.offset - start:,} of the data; expected {position - start:,}"
-                )
-            position = end
-        if position != total:
-            fault = "truncated" if position > total else "longer than its header says"
-            raise BadCheckpoint(
-                f"{self.path} is {fault}: it has {total:,} bytes, its header describes"
-                f" {position:,}; is the download complete?"
-            )
-        return {tensor.name: tensor for tensor, _ in entries}
-
-    def _entry(self, header: JsonObject, name: str, start: int) -> tuple[Tensor, int]:
-        """Check the header's entry for a tensor; the tensor, and its end as a file offset."""
-        if not 0 < len(name) <= MAX_NAME:
-            raise BadCheckpoint(
-                f"{header.where}: {show(name)} is not a tensor name; expected 1 to {MAX_NAME}"
-                " characters"
-            )
-        entry = header.object(name)
-        dtype = entry.text("dtype")
-        if dtype not in BYTES_OF:
-            raise UnsupportedCheckpoint(
-                f"{self.path}: tensor {show(name)} is stored as {show(dtype)}; only BF16, F16 and"
-                f" F32 can be read: {_advice(dtype)}"
-            )
-        shape = tuple(_sizes(entry, "shape"))
-        begin, end = (*_sizes(entry, "data_offsets"), -1, -1)[:2]
-        tensor = Tensor(name, dtype, shape, self, start + begin)
-        if len(entry.items("data_offsets")) != 2 or end - begin != tensor.nbytes:
-            raise BadCheckpoint(
-                f"{self.path}: tensor {show(name)} of shape {list(shape)} in {dtype} takes"
-                f" {tensor.nbytes:,} bytes, but its offsets are {show(entry.raw('data_offsets'))}"
-            )
-        return tensor, start + end
-
-
-def _advice(dtype: str) -> str:
-    """What to do about weights of a type that cannot be read."""
-    if dtype == "F64":
-        return (
-            "these are 64-bit floats; load the model with transformers (dtype=torch.bfloat16) and"
-            " save it again with save_pretrained"
-        )
-    bits = next((bits for bits in ("8", "4", "6") if dtype[1:2] == bits), "")
-    kind = {"F": "floats", "I": "integers", "U": "integers"}.get(dtype[:1], "values")
-    return (
-        f"these are {bits and f'{bits}-bit '}{kind} of a quantised model; use the unquantised"
-        " checkpoint that it was made from, such as: edgesppo pull OWNER/NAME --convert"
-    )
-
-
-def header_length(start: bytes, total: int, path: Path) -> int:
-    """The length of the header in bytes, from the first 8 or more of a file of `total` bytes."""
-    if start[8:9] != b"{":  # else its length may look like the beginning of another kind of file
-        check_content(start, str(path))
-    if len(start) < 8:
-        raise BadCheckpoint(
-            f"{path} has {total} bytes; expected a safetensors file, which has 8 or more; download"
-            " it again"
-        )
-    length = int.from_bytes(start[:8], "little")
-    if length > MAX_HEADER:
-        raise BadCheckpoint(
-            f"{path} says that its header has {length:,} bytes; expected at most {MAX_HEADER:,},"
-            " far more than Gemma-2 needs; is it a safetensors file?"
-        )
-    if 8 + length > total:
-        raise BadCheckpoint(
-            f"{path} is truncated: it has {total:,} bytes, but its header alone should take"
-            f" {8 + length:,}; is the download complete?"
-        )
-    return length
-
-
-def _sizes(entry: JsonObject, key: str) -> list[int]:
-    values = entry.items(key)
-    if len(values) > 8 or any(type(v) is not int or not 0 <= v < 1 << 48 for v in values):
-        entry.refuse(key, "a list of at most 8 whole numbers, none negative")
-    return values
