@@ -11,20 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gguf import Keys
-
 from edgesppo.errors import BadCheckpoint
 from edgesppo.gguf.gemma2 import BYTE_TOKENS
 from edgesppo.system import notices
 from edgesppo_convert.gemma2.added_tokens import read_added
+from edgesppo_convert.gemma2.chat_template import read_template
 from edgesppo_convert.gemma2.sentencepiece import MAX_BYTES, Piece, PieceType, read_pieces
+from edgesppo_convert.gemma2.special_ids import BOS, END_OF_TURN, PAD, special_ids
 from edgesppo_convert.gemma2.tokenizer_json import (
     TOKENIZER_JSON,
     AddedToken,
     TokenizerJson,
     read_tokenizer_json,
 )
-from edgesppo_convert.source.json_reader import JsonObject, check_content, is_text, show
+from edgesppo_convert.source.json_reader import check_content, is_text, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.model"
 TOKENIZERS = (TOKENIZER, TOKENIZER_JSON)  # the files of which one is needed
 TOKENIZER_CONFIG = "tokenizer_config.json"
-TEMPLATE = "chat_template.jinja"
-PAD_KEY = "pad_token_id"
-BOS, PAD, END_OF_TURN = "<bos>", "<pad>", "<end_of_turn>"
 # Gemma's control tokens. Some checkpoints mark them as special, some do not, some list none.
 CONTROL_TEXTS = frozenset(
     (PAD, "<eos>", BOS, "<mask>", "<2mass>", "[@BOS@]", "<start_of_turn>", END_OF_TURN)
@@ -45,7 +42,6 @@ CONTROL_TEXTS = frozenset(
 # The scores that llama.cpp's converter gives to added tokens and to padding.
 ADDED_SCORE = -1000.0
 PAD_SCORE = -10000.0
-MAX_TEMPLATE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,12 +82,12 @@ def read_vocabulary(
             _note_differences(spec.where, tokens, _assemble(tokens, others), others)
     _note_left_out(tokens[size:], size)
     tokens = [*tokens[:size], *map(_padding, range(len(tokens), size))]
-    special_ids = _special_ids(tokens, _index_by_text(tokens, where), checkpoint.config)
+    ids = special_ids(tokens, _index_by_text(tokens, where), checkpoint.config)
     kept = {index: token.special for index, token in added.items() if index < size}
-    template = _read_template(holder, config)
+    template = read_template(holder, config)
     if template is None and holder is not checkpoint:
-        template = _read_template(checkpoint, checkpoint.read_json(TOKENIZER_CONFIG))
-    return Vocabulary(tokens, special_ids, template, kept)
+        template = read_template(checkpoint, checkpoint.read_json(TOKENIZER_CONFIG))
+    return Vocabulary(tokens, ids, template, kept)
 
 
 def _read_model(holder: SmallFiles) -> list[Piece] | None:
@@ -227,84 +223,3 @@ def _index_by_text(tokens: list[Piece], where: str) -> dict[str, int]:
     if missing:
         raise BadCheckpoint(f"{where} has no byte piece {min(missing)}; Gemma's model has all 256")
     return ids
-
-
-def _special_ids(tokens: list[Piece], ids: dict[str, int], config: JsonObject) -> dict[str, int]:
-    """The ids of the special tokens, by GGUF key; all but `<unk>` must be control tokens."""
-    special_ids = {
-        Keys.Tokenizer.BOS_ID: _token_id(config, "bos_token_id", len(tokens), ids.get(BOS)),
-        Keys.Tokenizer.EOS_ID: _token_id(config, "eos_token_id", len(tokens), ids.get("<eos>")),
-        Keys.Tokenizer.PAD_ID: _pad_id(config, tokens, ids.get(PAD)),
-    }
-    if END_OF_TURN in ids:
-        special_ids[Keys.Tokenizer.EOT_ID] = ids[END_OF_TURN]
-    for key, index in special_ids.items():
-        if tokens[index].type is not PieceType.CONTROL:
-            raise BadCheckpoint(
-                f"token {index}, {show(tokens[index].text)}, is the {key}, but has the type"
-                f" {tokens[index].type.name}; expected CONTROL"
-            )
-    if tokens[special_ids[Keys.Tokenizer.BOS_ID]].text != BOS:
-        config.refuse("bos_token_id", f"the id of {BOS}, {ids.get(BOS)}")
-    unknown = [index for index, token in enumerate(tokens) if token.type is PieceType.UNKNOWN]
-    if len(unknown) != 1:
-        raise BadCheckpoint(f"{TOKENIZER} has {len(unknown)} pieces of type UNKNOWN; expected one")
-    return {**special_ids, Keys.Tokenizer.UNK_ID: unknown[0]}
-
-
-def _token_id(config: JsonObject, key: str, size: int, default: int | None) -> int:
-    """The token id at `key` of the config; of a list (several ends of a text), the first."""
-    value = config.raw(key)
-    if isinstance(value, list):
-        value = value[0] if value else None
-    if value is None:
-        value = default
-    if type(value) is not int or not 0 <= value < size:
-        config.refuse(key, f"a token id below {size:,}")
-    return value
-
-
-def _pad_id(config: JsonObject, tokens: Sequence[Piece], default: int | None) -> int:
-    """The id of the token for padding; Gemma's own where the config's is not to be used.
-
-    Those who train set another one, such as `<unk>`, -1, or one that has no row in the embedding.
-    """
-    value = config.raw(PAD_KEY)
-    is_id = type(value) is int and value >= 0
-    is_left_out = is_id and value >= len(tokens)  # which is told already
-    if is_id and not is_left_out and tokens[value].type is PieceType.CONTROL:
-        return int(value)
-    if default is None:
-        config.refuse(PAD_KEY, f"the id of a control token, below {len(tokens):,}")
-    if value is not None and not is_left_out:
-        notices.notify(
-            f"{config.where}: {PAD_KEY} is {show(value)}, which is no control token; {PAD}"
-            f" ({default}) is used"
-        )
-    return default
-
-
-def _read_template(holder: SmallFiles, config: JsonObject | None) -> str | None:
-    """The chat template: from its own file first, as in transformers, then from the config."""
-    data = holder.read_small(TEMPLATE, MAX_TEMPLATE)
-    if data is not None:
-        check_content(data, holder.display_name(TEMPLATE))
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError:
-            raise BadCheckpoint(f"{holder.display_name(TEMPLATE)} is not UTF-8") from None
-    for values in (config, holder.read_json("chat_template.json")):
-        if values is not None and values.raw("chat_template") is not None:
-            return _default_template(values)
-    return None
-
-
-def _default_template(holder: JsonObject) -> str:
-    """The template, or of a list of named templates the one named `default`."""
-    templates = holder.raw("chat_template")
-    if isinstance(templates, list):
-        for entry in templates:
-            if isinstance(entry, dict) and entry.get("name") == "default":
-                return JsonObject(holder.where, entry).text("template")
-        holder.refuse("chat_template", "a string, or a list with a template named 'default'")
-    return holder.text("chat_template")

@@ -20,7 +20,8 @@ from edgesppo.llama.weights import Weights
 from edgesppo.system.fs import cannot_write
 from edgesppo_convert.gemma2 import architecture
 from edgesppo_convert.gemma2.sentencepiece import PieceType
-from edgesppo_convert.gemma2.vocab import BOS, CONTROL_TEXTS, is_control_text
+from edgesppo_convert.gemma2.special_ids import BOS
+from edgesppo_convert.gemma2.vocab import CONTROL_TEXTS, is_control_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
