@@ -43,6 +43,18 @@ def test_new_answers_and_edits_stand_beside_the_old_ones(
     assert page.turns() == ["First", "Another."]  # the newest of the two that it had
 
 
+def test_turns_that_go_out_of_sight_are_told(page: ChatPage, scripted: ScriptedServer) -> None:
+    page.ask("First")
+    page.press("Regenerate")
+    page.wait()
+    assert not page.browser.run("document.getElementById('notices').innerText")
+    page.ask("Second")
+    page.browser.run("document.querySelectorAll('article.assistant button')[1].click()")
+    page.until_notice("What followed stays with the text before")
+    page.wait()
+    assert page.turns() == ["First", "Hello, you."]
+
+
 def test_a_loading_server_is_waited_for_and_a_draining_one_told(
     page: ChatPage, scripted: ScriptedServer
 ) -> None:

@@ -128,7 +128,7 @@ export async function* streamChat(body, signal) {
 /** What went wrong, and what a person can do about it. */
 export function explain(error) {
   if (error instanceof ConnectionLost) {
-    return "There is no connection to the server. Nothing is lost: when it runs again, ask again.";
+    return "This was not answered: there was no connection to the server.";
   }
   if (!(error instanceof ServerError)) return `Something is wrong in this page: ${error.message}`;
   const { status, code, message, retryAfter } = error;

@@ -165,8 +165,20 @@ function stop() {
   running.get(current)?.stop();
 }
 
+/** Say that the turns behind this one are out of sight: they stay with it, not with its successor. */
+function tellWhatStays(node) {
+  const shown = shownPath(current);
+  const after = shown.length - 1 - shown.indexOf(node);
+  const n = node.role === "user" ? after - 1 : after; // its own answer is expected to go
+  if (n > 0)
+    notice("stays", "What followed stays with the text before: “‹” below the new one leads there.", {
+      seconds: 15,
+    });
+}
+
 /** A new answer beside this one; one that has no text yet is asked for again in its own place. */
 function askAgain(node) {
+  if (node.content) tellWhatStays(node);
   if (node.role === "user") begin(addNode(current, node, "assistant", ""));
   else if (node.content === "") begin(node);
   else begin(addNode(current, nodeOf(current, node.parent), "assistant", ""));
@@ -174,6 +186,7 @@ function askAgain(node) {
 
 /** An edited text stands beside the old one; behind a question comes a new answer. */
 function edited(node, content) {
+  tellWhatStays(node);
   const other = addNode(current, nodeOf(current, node.parent), node.role, content);
   if (node.model) other.model = node.model;
   if (node.role === "user") askAgain(other);
