@@ -43,7 +43,7 @@ def test_new_answers_and_edits_stand_beside_the_old_ones(
     assert page.turns() == ["First", "Another."]  # the newest of the two that it had
 
 
-def test_turns_that_go_out_of_sight_are_told(page: ChatPage, scripted: ScriptedServer) -> None:
+def test_turns_that_go_out_of_sight_are_told(page: ChatPage) -> None:
     page.ask("First")
     page.press("Regenerate")
     page.wait()
