@@ -97,7 +97,7 @@ def measure(
         *(f"prompt of a turn after {len(messages) // 2}, answers {kind}", "ms", fits),
         *("tokenising all", wholes),
         rival=False,
-        note=f"{len(made[0]):,} tokens; {_calls(model, fit)} calls of the tokenizer",
+        note=f"{len(made[0]):,} tokens; calls of the tokenizer: {_calls(model, fit)}",
     )
 
 

@@ -21,11 +21,14 @@ _LINE = "| --- | ---: | --- | ---: | ---: | --- | ---: | --- |"
 _INTRO = """\
 # Performance
 
-Measured on one machine: each figure is the median of its rounds, which were taken in turn. *Ratio*
-is ours by theirs, as the median of the rounds, and *spread* its least and greatest; where the
-spread holds 1 the two are equal, and one round says nothing. `pip's build` is llama.cpp as `pip
-install llama-cpp-python` compiles it here, `same build` llama.cpp compiled as ours is. Only ratios
-can be compared between machines.
+Measured on one machine, in rounds in which ours and the peer took turns. A figure is the median of
+its rounds. *Ratio* is ours divided by theirs, again the median, and *spread* its least and greatest;
+where the spread contains 1, the two are equal. Only ratios can be compared between machines.
+
+`llama-bench`, `llama-server` and the other programs of that name are llama.cpp's. `Llama` is the
+class of llama-cpp-python, and `llama_cpp.server` its server. *pip's build* is llama.cpp as `pip
+install llama-cpp-python` compiles it here, *same build* llama.cpp compiled as ours is. *Edge* and
+*standard* are the two layouts of a converted file: see `--layout` in [commands](commands.md).
 
 {models}
 """
@@ -111,14 +114,12 @@ class Results:
         if not behind:
             text += "Nowhere in this run.\n"
         for name, record in behind:
-            text += f"- {PARTS[name].title}: {record.name}, {_ratio(record)} of {record.peer}"
-            text += f"{'; ' + record.note if record.note else ''}\n"
+            text += f"- {_comparison(name, record)}{'; ' + record.note if record.note else ''}\n"
         if missed:
             text += "\nAnd of what we want to reach, this is missed:\n\n"
         for name, record in missed:
             sign = "at least" if record.more_is_better else "at most"
-            text += f"- {PARTS[name].title}: {record.name}, {_ratio(record)} of {record.peer},"
-            text += f" wanted {sign} {record.goal}\n"
+            text += f"- {_comparison(name, record)}; wanted: {sign} {record.goal}\n"
         return text
 
     def _table(self, name: str) -> str:
@@ -126,8 +127,8 @@ class Results:
         if name == LIMITS:
             return _limits(PARTS[name].title, self.records[name])
         table = "\n".join([f"## {PARTS[name].title}\n", _HEAD, _LINE, *rows])
-        notes = [f"{record.name}: {record.note}" for record in self.records[name] if record.note]
-        return table + "\n" + "".join(f"\n{_sentence(note)}\n" for note in dict.fromkeys(notes))
+        notes = [f"*{one.name}*: {one.note}." for one in self.records[name] if one.note]
+        return table + "\n" + "".join(f"\n{note}\n" for note in dict.fromkeys(notes))
 
 
 def _row(record: Record) -> str:
@@ -162,6 +163,10 @@ def _limits(title: str, records: list[Record]) -> str:
     )
 
 
+def _comparison(name: str, record: Record) -> str:
+    return f"{record.name}: {_ratio(record)} of {record.peer} (*{PARTS[name].title}*)"
+
+
 def _share(ratio: float | None, record: Record) -> float:
     if not ratio:
         return 0.0
@@ -170,10 +175,6 @@ def _share(ratio: float | None, record: Record) -> float:
 
 def _ratio(record: Record) -> str:
     return "" if record.ratio is None else f"{record.ratio:.2f}"
-
-
-def _sentence(note: str) -> str:
-    return note[:1].upper() + note[1:] + ("" if note.endswith(".") else ".")
 
 
 def _last_line(text: str) -> str:

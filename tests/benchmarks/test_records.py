@@ -96,8 +96,9 @@ def test_the_page_says_where_we_are_behind_and_what_is_missed() -> None:
     short = compare("turn", "s", [9.0], "Llama", [10.0], goal=0.75)
     page = _results({"speed": [behind, short]}).markdown()
     told, _, missed = page.partition("## Where we are behind")[2].partition("missed:")
-    assert "decode, 0.90 of llama-bench" in told
-    assert "turn, 0.90 of Llama, wanted at most 0.75" in missed
+    assert "- decode: 0.90 of llama-bench (*" in told
+    assert "- turn: 0.90 of Llama (*" in missed
+    assert "; wanted: at most 0.75" in missed
     assert "**behind**" in page
 
 
