@@ -22,8 +22,9 @@ _INTRO = """\
 # Performance
 
 Measured on one machine, in rounds in which ours and the peer took turns. A figure is the median of
-its rounds. *Ratio* is ours divided by theirs, again the median, and *spread* its least and greatest;
-where the spread contains 1, the two are equal. Only ratios can be compared between machines.
+its rounds. *Ratio* is ours divided by theirs, the median again, and *spread* its least and
+greatest; where the spread contains 1, the two are equal. Only ratios can be compared between
+machines.
 
 `llama-bench`, `llama-server` and the other programs of that name are llama.cpp's. `Llama` is the
 class of llama-cpp-python, and `llama_cpp.server` its server. *pip's build* is llama.cpp as `pip
