@@ -60,9 +60,6 @@ def options(body: Mapping[str, Any]) -> dict[str, Any]:
         found["schema"] = _schema(found.pop("response_format"))
     if "logprobs" in found or "top_logprobs" in found:
         found["logprobs"] = _logprobs(found.get("logprobs"), found.pop("top_logprobs", None))
-    if isinstance(found.get("logit_bias"), dict):
-        ids = found["logit_bias"]
-        found["logit_bias"] = {int(k) if k.isdecimal() else k: ids[k] for k in ids}
     if "messages" in found:
         found["messages"] = _messages(found["messages"])
     return {key: value for key, value in found.items() if value is not None}

@@ -14,6 +14,7 @@ from edgesppo.batches.recipe import check_answers, checked_seeds
 from edgesppo.chat import structured
 from edgesppo.errors import EdgesppoError, UsageError
 from edgesppo.sampling.options import NAMES
+from edgesppo.sampling.params import biases_of_json
 from edgesppo.system import validate
 from edgesppo.system.suggest import did_you_mean
 from edgesppo.system.text_input import MAX_BYTES, why_not_utf8
@@ -222,6 +223,8 @@ def _listed(known: Sequence[str]) -> str:
 
 def _request(options: dict[str, Any], recipe: Recipe, params: SamplingParams) -> RowRequest:
     sampling = {key: options[key] for key in NAMES if key in options}
+    if "logit_bias" in sampling:
+        sampling["logit_bias"] = biases_of_json(sampling["logit_bias"])
     params = params.replace(**sampling)
     use = row_tools(options)
     format_ = recipe.answer_format

@@ -42,6 +42,7 @@ from edgesppo.system import validate
 # llama.cpp takes 2^32 - 1 to mean "choose one for me", which would make a run unrepeatable.
 MAX_SEED = 2**32 - 2
 MAX_LOGPROBS = 20
+_ID_DIGITS = 9  # of a token id in JSON: more are no id, and thousands of them no int
 STAGES: tuple[str, ...] = get_args(options.Stage)
 # Below this temperature the logits, divided by it, overflow llama.cpp's bucket sort.
 MIN_TEMPERATURE = 1e-4
@@ -160,15 +161,11 @@ SamplingParams.__init__ = validate.suggests_keywords(SamplingParams.__init__)  #
 
 
 def valid_values(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The valid ones of parameters that were saved as JSON, and what is wrong with the others.
-
-    JSON has strings for the token ids of `logit_bias`.
-    """
+    """The valid ones of parameters that were saved as JSON, and what is wrong with the others."""
     valid, complaints = {}, []
     for name, value in saved.items():
-        if name == "logit_bias" and isinstance(value, Mapping):
-            ids = {int(key) if key.isdecimal() and len(key) < 10 else key: key for key in value}
-            value = {token: value[key] for token, key in ids.items()}
+        if name == "logit_bias":
+            value = biases_of_json(value)
         changes: dict[str, Any] = {name: value}
         try:
             SamplingParams().replace(**changes)
@@ -177,3 +174,16 @@ def valid_values(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         else:
             valid[name] = value
     return valid, complaints
+
+
+def biases_of_json(value: Any) -> Any:
+    """`logit_bias` from JSON as pairs of a token id and a bias; an object's keys are strings there.
+
+    What is not such an object is returned as it is: it is checked with the other parameters.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    return [
+        (int(key) if key.isdecimal() and len(key) <= _ID_DIGITS else key, bias)
+        for key, bias in value.items()
+    ]

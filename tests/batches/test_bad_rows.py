@@ -42,6 +42,8 @@ BAD: list[tuple[Any, str, str]] = [
     ({"prompt": "\ud800"}, "invalid_request", "lone surrogate"),
     ({"prompt": "Hi", "custom_id": 5}, "invalid_request", "custom_id"),
     ({"prompt": "Hi", "temperature": -1}, "invalid_request", "temperature is -1"),
+    ({"prompt": "Hi", "logit_bias": {"9" * 5000: 1}}, "invalid_request", "has '999"),
+    ({"prompt": "Hi", "logit_bias": {"3": 1, "03": 5}}, "invalid_request", "more than once"),
     ({"prompt": "Hi", "n": 0}, "invalid_request", "n is 0"),
     ({"prompt": "Hi", "n": 2, "seeds": [1]}, "invalid_request", "'seeds' beside 'n'"),
     ({"prompt": "Hi", "seeds": [1, 1]}, "invalid_request", "different ones"),

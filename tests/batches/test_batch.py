@@ -52,8 +52,9 @@ def test_a_row_is_a_prompt_messages_or_a_mere_text(wide: LoadedModel) -> None:
         {"role": "assistant", "content": "Hello Ada."},
         {"role": "user", "content": "What is my name?"},
     ]
-    found = answered(wide, [{"prompt": CAPITAL}, {"messages": said}, CAPITAL])
-    assert found[1].text == found[3].text == PARIS
+    biased = {"prompt": CAPITAL, "logit_bias": {106: -1.0}}
+    found = answered(wide, [{"prompt": CAPITAL}, {"messages": said}, CAPITAL, biased])
+    assert found[1].text == found[3].text == found[4].text == PARIS
     assert found[2].text == wide.ask(said, temperature=0)
 
 
