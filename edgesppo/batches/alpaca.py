@@ -14,14 +14,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgesppo.batches.answer_figures import Answer
+from edgesppo.batches.answer_figures import FAILED, Answer
 from edgesppo.batches.recipe import Recipe
 from edgesppo.batches.request import BadRow, decode
 from edgesppo.errors import UsageError
 from edgesppo.sampling.params import SamplingParams
+from edgesppo.system import validate
 from edgesppo.system.fs import write_file
 from edgesppo.system.shell import shell_word
-from edgesppo.system.validate import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +74,7 @@ def _instruction(
         raise UsageError(f"{where}: {error}") from None
     text, dataset = row.get("instruction"), row.get("dataset", "")
     if not isinstance(text, str) or not text.strip():
-        has = ", ".join(map(quoted, list(row)[:8])) or "nothing"
+        has = ", ".join(map(validate.quoted, list(row)[:8])) or "nothing"
         raise UsageError(
             f"{where} has no 'instruction' with a text (it has {has}); expected {expected}"
         )
@@ -83,8 +83,8 @@ def _instruction(
             f"{where} has an 'input' beside its instruction, as Alpaca's training data has; "
             f"expected {expected}"
         )
-    if not isinstance(dataset, str):
-        raise UsageError(f"{where}: dataset is {quoted(dataset)}, expected a text")
+    validate.text(f"{where}: instruction", text)
+    validate.text(f"{where}: dataset", dataset)
     return Instruction(n, text, dataset)
 
 
@@ -103,7 +103,7 @@ def answers(instructions: Iterable[Instruction], file: ResultFile) -> list[Answe
     for instruction in instructions:
         line = found[instruction.row]
         n_control = line.get("control_tokens", 0)
-        reason = str(line.get("finish_reason", "error"))
+        reason = str(line.get("finish_reason", FAILED))
         listed.append(Answer(line.text, reason, n_control, instruction.dataset))
     return listed
 
@@ -121,7 +121,8 @@ def write_outputs(
         }
         for instruction, answer in zip(instructions, found, strict=True)
     ]
-    write_file(out, json.dumps(outputs, ensure_ascii=False, indent=1).encode() + b"\n")
+    text = json.dumps(outputs, ensure_ascii=False, indent=1)
+    write_file(out, text.encode("utf-8", "replace") + b"\n")  # a file's name need not be UTF-8
 
 
 def read_reference(rows: InputRows, instructions: Sequence[Instruction]) -> list[tuple[str, str]]:
@@ -137,6 +138,7 @@ def read_reference(rows: InputRows, instructions: Sequence[Instruction]) -> list
             raise UsageError(
                 f"{rows.name}, row {place.row} has no 'output' with a text; expected {_OUTPUTS}"
             )
+        validate.text(f"{rows.name}, row {place.row}: output", output)
         outputs[found.text] = output
     pairs = [(one.text, outputs[one.text]) for one in instructions if one.text in outputs]
     if not pairs:

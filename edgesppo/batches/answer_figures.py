@@ -16,6 +16,9 @@ _TIMES, _AT_LEAST, _LOOKED_AT = 3, 60, 2_000
 _CONTROL_TOKENS = ("<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>", "<mask>")
 
 
+FAILED = "error"  # the finish reason of an answer that there is none of
+
+
 @dataclass(frozen=True)
 class Answer:
     """One answer: its text, why it ended, and the control tokens in it, which have no text."""
@@ -31,10 +34,12 @@ class Figures:
     """The figures of many answers; lengths are in characters.
 
     `interval` is the 95 % confidence interval of the mean length; None for fewer than two answers.
+    The `failed` ones, which ended with an error, are in no other figure.
     """
 
     count: int
-    mean_length: float
+    failed: int
+    mean_length: float | None
     interval: tuple[float, float] | None
     empty: int
     cut_off: int
@@ -44,9 +49,12 @@ class Figures:
 
 def figures(answers: Sequence[Answer]) -> Figures:
     """The figures of these answers."""
+    given = len(answers)
+    answers = [answer for answer in answers if answer.finish_reason != FAILED]
     mean, interval = mean_with_interval([len(answer.text) for answer in answers])
     return Figures(
         len(answers),
+        given - len(answers),
         mean,
         interval,
         empty=_count(not answer.text.strip() for answer in answers),
@@ -62,10 +70,14 @@ def by_subset(answers: Sequence[Answer]) -> dict[str, Figures]:
     return {name: figures([a for a in answers if a.subset == name]) for name in subsets}
 
 
-def mean_with_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """The mean, and its 95 % confidence interval by the normal approximation."""
+def mean_with_interval(
+    values: Sequence[float],
+) -> tuple[float | None, tuple[float, float] | None]:
+    """The mean, and its 95 % confidence interval by the normal approximation; None if unknown."""
     n = len(values)
-    mean = math.fsum(values) / n if n else 0.0
+    if not n:
+        return None, None
+    mean = math.fsum(values) / n
     if n < 2:
         return mean, None
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))

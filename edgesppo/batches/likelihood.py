@@ -34,9 +34,9 @@ class LikelihoodFigures:
 
     answers: int
     tokens: int
-    mean: float
+    mean: float | None
     interval: tuple[float, float] | None
-    per_token: float
+    per_token: float | None
 
 
 def likelihoods(
@@ -86,13 +86,13 @@ def likelihood_figures(found: Sequence[Likelihood | None]) -> LikelihoodFigures:
     scored = [one for one in found if one is not None]
     n_tokens = sum(one.n_tokens for one in scored)
     mean, interval = mean_with_interval([one.log for one in scored])
-    per_token = math.fsum(one.log for one in scored) / n_tokens if n_tokens else 0.0
+    per_token = math.fsum(one.log for one in scored) / n_tokens if n_tokens else None
     return LikelihoodFigures(len(scored), n_tokens, mean, interval, per_token)
 
 
 def paired_difference(
     these: Sequence[Likelihood | None], others: Sequence[Likelihood | None]
-) -> tuple[float, tuple[float, float] | None]:
+) -> tuple[float | None, tuple[float, float] | None]:
     """By how much these answers are more likely than the others, with its 95 % interval.
 
     The mean of the differences of the same answers.

@@ -73,19 +73,23 @@ class Report:
         for name, length in alpaca.PUBLISHED_LENGTHS.items():
             line = _columns(f"published {name}", (f"{_PUBLISHED}", f"{length:,}"))
             yield f"{line}  {_compared(found, length)}".rstrip()
-        if self.scores:
-            yield _likelihood("The reference's outputs", likelihood_figures(self.scores))
+        yield from _likelihood("The reference's outputs", likelihood_figures(self.scores))
         if self.other:
-            yield _likelihood(f"The same with {self.other_name}", likelihood_figures(self.other))
+            other = likelihood_figures(self.other)
+            yield from _likelihood(f"The same with {self.other_name}", other)
             mean, interval = paired_difference(self.scores, self.other)
-            yield f"Difference, output by output: {mean:+,.2f}{_interval(interval, '+,.2f')}"
+            if mean is not None:
+                yield f"Difference, output by output: {mean:+,.2f}{_interval(interval, '+,.2f')}"
 
 
-def _likelihood(what: str, found: LikelihoodFigures) -> str:
-    return (
-        f"{what}: log-likelihood {found.mean:,.2f}{_interval(found.interval, ',.2f')} an output, "
-        f"{found.per_token:.4f} a token; {found.answers:,} outputs, {found.tokens:,} tokens"
-    )
+def _likelihood(what: str, found: LikelihoodFigures) -> Iterator[str]:
+    """The line, if there is an output that could be scored."""
+    if found.mean is not None:
+        mean = f"{found.mean:,.2f}{_interval(found.interval, ',.2f')}"
+        yield (
+            f"{what}: log-likelihood {mean} an output, {found.per_token:.4f} a token; "
+            f"{found.answers:,} outputs, {found.tokens:,} tokens"
+        )
 
 
 def _interval(interval: tuple[float, float] | None, form: str) -> str:
@@ -98,7 +102,8 @@ def _columns(name: str, cells: Sequence[str]) -> str:
 
 
 def _row(name: str, found: Figures) -> str:
-    mean = f"{found.mean_length:,.0f}{_interval(found.interval, ',.0f')}"
+    length = found.mean_length
+    mean = "-" if length is None else f"{length:,.0f}{_interval(found.interval, ',.0f')}"
     counts = (found.empty, found.cut_off, found.repeating, found.with_control_tokens)
     return _columns(name, (f"{found.count:,}", mean, *(f"{count:,}" for count in counts)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from edgesppo.batches.likelihood import Likelihood
     from edgesppo.batches.recipe import Recipe
     from edgesppo.cli.alpaca_report import Report
+    from edgesppo.cli.answer_rows import Summary
     from edgesppo.loaded_model import LoadedModel
 
 
@@ -117,11 +119,9 @@ def alpaca_command(
         if other is not None:
             with open_with_meters(loading, other) as loaded:
                 report.add_other(other.name, _scores(loaded, recipe, pairs))
-    say(summary.line())
-    if as_json:
-        emit_json({**summary.to_dict(), "output": str(out), **report.to_dict()})
-    else:
-        _tell(report, out)
+    _tell(summary, report, as_json=as_json)
+    if summary.errors:
+        sys.exit(1)
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, str, Path]:
@@ -142,11 +142,17 @@ def _split(words: tuple[str, ...]) -> tuple[str | None, str, Path]:
     return (words[0] if len(words) == 3 else None), words[-2], out
 
 
-def _tell(report: Report, out: Path) -> None:
-    """Print the table, and the command that has the answers judged."""
+def _tell(summary: Summary, report: Report, *, as_json: bool) -> None:
+    """Print what was done, the figures, and the command that has the answers judged."""
+    say(summary.line())
+    if summary.errors:
+        say(f"What has no answer is empty in {report.out}; {summary.output.name} says why")
+    if as_json:
+        emit_json({**summary.to_dict(), "output": str(report.out), **report.to_dict()})
+        return
     for line in report.lines():
         tell(line)
-    say(f"{out} is for AlpacaEval's judge (pip install alpaca-eval, OPENAI_API_KEY):")
+    say(f"{report.out} is for AlpacaEval's judge (pip install alpaca-eval, OPENAI_API_KEY):")
     tell(report.judge)
 
 

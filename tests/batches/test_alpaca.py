@@ -68,6 +68,24 @@ def test_it_goes_on_and_says_the_same_as_json(demo_gguf: Path, instructions: Pat
     assert "win_rate" not in first
 
 
+def test_instructions_without_an_answer_are_a_failure_and_in_no_figure(
+    demo_gguf: Path, instructions: Path
+) -> None:
+    rows = [*INSTRUCTIONS[:1], {"instruction": "word " * 900}]
+    instructions.write_text(json.dumps(rows))
+    out, reference = (instructions.parent / name for name in ("out.json", "reference.json"))
+    reference.write_text(json.dumps([{**rows[1], "output": "x"}]))
+    words = ["--n-ctx", "256", "--generator", "\udcff", "--reference", reference]
+    result = run("eval", "alpaca", demo_gguf, instructions, out, *words, "--max-tokens", "4")
+    assert result.exit_code == 1
+    assert '1 with an "error"' in result.stderr
+    assert "log-likelihood" not in result.stdout, "nothing could be scored"
+    assert [row["output"] == "" for row in json.loads(out.read_text("utf-8"))] == [False, True]
+    (line,) = (line.split() for line in result.stdout.splitlines() if line.startswith("all "))
+    assert line[1] == "1"
+    assert line[3] == "0", "what failed is not an empty answer"
+
+
 def test_the_published_prompt_has_no_line_break_after_model(
     demo_gguf: Path, instructions: Path
 ) -> None:
@@ -87,7 +105,8 @@ def test_the_published_prompt_has_no_line_break_after_model(
         (["Hi"], "row 1 has no 'instruction'"),
         ([{"instruction": "Hi"}, {"instruction": " "}], "row 2 has no 'instruction'"),
         ([{"instruction": "Hi", "input": "there"}], "'input' beside its instruction"),
-        ([{"instruction": "Hi", "dataset": 5}], "dataset is 5"),
+        ([{"instruction": "Hi", "dataset": 5}], "dataset has the type int"),
+        ([{"instruction": "Hi\ud83d"}], "row 1: instruction has a lone surrogate"),
         ([5], "expected an object"),
     ],
 )
@@ -116,6 +135,7 @@ def test_the_interval_is_the_mean_s() -> None:
     assert found.mean_length == pytest.approx(statistics.mean(lengths))
     half = 1.96 * statistics.stdev(lengths) / len(lengths) ** 0.5
     assert found.interval == pytest.approx((found.mean_length - half, found.mean_length + half))
+    assert figures([Answer("x", "stop"), Answer("", "error")]).mean_length == 1
     assert figures([Answer("x", "stop")]).interval is None
     assert figures([]).count == 0
 
